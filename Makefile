@@ -1,0 +1,58 @@
+# Few commands, the same for people and for CI. Each sets up what it needs; nothing but Python, git and make is expected.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+STAMP := $(VENV)/.synced
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check format docs bench lock clean
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## create .venv from the lock file (every other command does this by itself)
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "retrodict needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another one with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+
+$(STAMP): $(UV) locks/dev.lock pyproject.toml
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes locks/dev.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP) ## one whole life on real flights; writes demo-report/report.html and report.json
+	$(BIN)/retrodict demo flights --project demo-project --report demo-report
+
+test: $(STAMP) ## the tests, without those marked slow
+	$(BIN)/python -m pytest -n 2 -m "not slow" --durations=10 tests src
+
+test-all: $(STAMP) ## every test, the slow ones too
+	$(BIN)/python -m pytest -n 2 tests src
+
+check: $(STAMP) ## format, lint, types and the direction of imports
+	$(BIN)/ruff format --check src tests docs benchmarks
+	$(BIN)/ruff check src tests docs benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## rewrite the sources in the house format
+	$(BIN)/ruff format src tests docs benchmarks
+	$(BIN)/ruff check --fix src tests docs benchmarks
+
+docs: $(STAMP) ## run every snippet of the documentation
+	$(BIN)/python -m pytest tests/docs
+
+bench: $(STAMP) ## measure against floors and peers; the last line of each is one JSON object
+	for f in benchmarks/bench_*.py; do $(BIN)/python $$f; done
+
+lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --extra demo --extra plots --group dev --group bench --output-file locks/dev.lock pyproject.toml locks/build.in
+
+clean: ## remove what these commands made
+	rm -rf $(VENV) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache

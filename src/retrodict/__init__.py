@@ -1,0 +1,3 @@
+"""Retrodict: predict forward, retrodict back."""
+
+__version__ = "0.1.0"

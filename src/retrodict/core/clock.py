@@ -1,0 +1,111 @@
+"""Time comes only from an injected clock, so that a replayed day behaves like the day itself.
+
+Inside the package an instant is an ``int``: microseconds since 1970-01-01 UTC. At the edges it is text with a zone or
+an aware ``datetime``. A time without a zone is refused, never guessed.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from retrodict.core.errors import InputError
+
+__all__ = ["Clock", "SimulatedClock", "SystemClock", "format_time", "from_micros", "parse_time", "to_micros"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICRO = timedelta(microseconds=1)
+
+
+class Clock(Protocol):
+    """Where "now" comes from.
+
+    Promises: calls are cheap (no system service beyond the clock), safe from any thread, and never go backwards by
+    more than the host's own clock does.
+    """
+
+    def now(self) -> int:
+        """Microseconds since 1970-01-01 UTC."""
+        ...
+
+
+class SystemClock:
+    """The host's clock."""
+
+    def now(self) -> int:
+        """Microseconds since 1970-01-01 UTC."""
+        return time.time_ns() // 1_000
+
+
+class SimulatedClock:
+    """A clock that stands still until it is moved; for replays and tests.
+
+    Examples
+    --------
+    >>> clock = SimulatedClock(parse_time("2013-09-01T00:00Z"))
+    >>> clock.move_to(parse_time("2013-09-01T00:05Z"))
+    >>> format_time(clock.now())
+    '2013-09-01T00:05:00Z'
+    """
+
+    def __init__(self, start: int) -> None:
+        self._now = start
+
+    def now(self) -> int:
+        """Microseconds since 1970-01-01 UTC."""
+        return self._now
+
+    def move_to(self, instant: int) -> None:
+        """Set the time; going back is refused, since facts already stand at the later time."""
+        if instant < self._now:
+            raise InputError(
+                "a simulated clock does not go back", where="clock", got=format_time(instant),
+                remedy=f"Move it to {format_time(self._now)} or later",
+            )
+        self._now = instant
+
+
+def to_micros(moment: datetime, *, where: str = "time") -> int:
+    """Microseconds since 1970-01-01 UTC of an aware datetime."""
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        raise InputError("a time carries its zone", where=where, got=moment.isoformat(), remedy="Append 'Z' or '+02:00'")
+    return (moment - _EPOCH) // _MICRO
+
+
+def from_micros(instant: int) -> datetime:
+    """Aware UTC datetime of an instant."""
+    return _EPOCH + timedelta(microseconds=instant)
+
+
+def parse_time(text: str, *, where: str = "time") -> int:
+    """Instant of an ISO 8601 text with a zone, in microseconds since 1970-01-01 UTC.
+
+    Raises
+    ------
+    InputError
+        If the text is not ISO 8601 or carries no zone.
+
+    Examples
+    --------
+    >>> parse_time("2013-09-01T18:00-04:00") == parse_time("2013-09-01T22:00:00Z")
+    True
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "a time is ISO 8601 with a zone", where=where, got=text, remedy="Write it like '2013-09-01T18:00:00Z'"
+        ) from error
+    return to_micros(moment, where=where)
+
+
+def format_time(instant: int) -> str:
+    """ISO 8601 text in UTC, with microseconds only where there are any.
+
+    Examples
+    --------
+    >>> format_time(0)
+    '1970-01-01T00:00:00Z'
+    """
+    return from_micros(instant).isoformat().replace("+00:00", "Z")

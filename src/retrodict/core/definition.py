@@ -1,0 +1,49 @@
+"""What every noun of a definitions module has in common: a name, plain immutable content, and a hash that is its version."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from retrodict.core.errors import DefinitionError
+from retrodict.core.identity import content_hash
+
+__all__ = ["Definition", "check_name"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def check_name(name: object, *, what: str) -> str:
+    """Return the name if it can stand in paths, URLs, SQL and metrics alike; raise DefinitionError if not."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name:
+        raise DefinitionError(
+            "a name is 1 to 63 lower-case letters, digits and single underscores, a letter first",
+            where=what,
+            got=name,
+            remedy="Rename it like 'late_arrival'",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Immutable data that says what something is and runs nothing.
+
+    Subclasses are frozen dataclasses with plain fields; ``kind`` is the word used in references
+    (``kind:name@version``). Fields with metadata ``{"identity": False}`` (owner, description) do not enter the hash.
+    """
+
+    kind: ClassVar[str] = "definition"
+
+    name: str
+
+    def __post_init__(self) -> None:
+        """Check the name; subclasses call this first."""
+        check_name(self.name, what=self.kind)
+
+    @cached_property
+    def version(self) -> str:
+        """Content hash: 64 hex digits, equal exactly when the definitions are equal."""
+        return content_hash(self)

@@ -1,0 +1,77 @@
+"""Durations as people write them (``"2h"``, ``"20m"``, ``"7d"``), held as whole microseconds.
+
+Calendar units (month, year) are left out on purpose: their length depends on the date, and a window whose length
+depends on the date cannot be the same online and offline. ``"1 month"`` in a time split is a calendar step and lives
+with the split.
+"""
+
+from __future__ import annotations
+
+import re
+
+from retrodict.core.errors import InputError
+
+__all__ = ["DAY", "HOUR", "MILLISECOND", "MINUTE", "SECOND", "format_duration", "parse_duration"]
+
+MILLISECOND = 1_000
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+_UNITS = {"us": 1, "ms": MILLISECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
+_PART = re.compile(r"(\d+)\s*(us|ms|s|m|h|d|w)")
+_WHOLE = re.compile(r"\s*(?:\d+\s*(?:us|ms|s|m|h|d|w)\s*)+")
+
+
+def parse_duration(text: str, *, where: str = "duration") -> int:
+    """Length in microseconds of a duration such as ``"90s"``, ``"1h 30m"`` or ``"7d"``.
+
+    Parameters
+    ----------
+    text : str
+        One or more whole numbers with a unit out of us, ms, s, m, h, d, w.
+    where : str, default "duration"
+        What to name in the error.
+
+    Returns
+    -------
+    int
+        Microseconds, zero or more.
+
+    Raises
+    ------
+    InputError
+        If the text is anything else.
+
+    Examples
+    --------
+    >>> parse_duration("1h 30m") == 90 * MINUTE
+    True
+    """
+    if not isinstance(text, str) or not _WHOLE.fullmatch(text):
+        raise InputError(
+            "a duration is whole numbers with units out of us, ms, s, m, h, d, w",
+            where=where,
+            got=text,
+            remedy="Write it like '2h' or '1h 30m'",
+        )
+    return sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def format_duration(micros: int) -> str:
+    """Shortest text that :func:`parse_duration` reads back to the same length.
+
+    Examples
+    --------
+    >>> format_duration(90 * MINUTE), format_duration(14 * DAY), format_duration(0)
+    ('1h30m', '14d', '0s')
+    """
+    if micros < 0:
+        raise InputError("a duration is not negative", got=micros)
+    parts = []
+    for unit in ("d", "h", "m", "s", "ms", "us"):
+        count, micros = divmod(micros, _UNITS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"

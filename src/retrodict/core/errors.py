@@ -1,0 +1,179 @@
+"""Every error Retrodict raises on purpose, cut by what the caller can do about it.
+
+::
+
+    RetrodictError
+    ├── InputError (ValueError)            fix the data, the request or the argument        exit 2
+    │   └── NotFoundError (LookupError)    fix the name: nothing is stored under it          exit 2
+    ├── DefinitionError (ValueError)       fix the definitions module                        exit 2
+    ├── ConfigurationError (ValueError)    fix retrodict.toml or the environment             exit 2
+    │   └── MissingExtraError (ImportError)  install the extra that the message names        exit 2
+    ├── RefusedError                       a check, gate or approval said no                 exit 1
+    ├── RetryableError                     nothing is wrong with the call: try again later   exit 1
+    │   └── BusyError (BlockingIOError)    another process holds it; the message says who    exit 1
+    ├── IntegrityError                     stored bytes are not what was written             exit 1
+    └── InternalError (RuntimeError)       a promise of ours is broken: please report        exit 1
+
+One message builder makes them alike: *where*, the *rule*, the value *got*, the *remedy*. Values of data subjects and
+secrets never go into ``got``; pass counts, column names and types instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+__all__ = [
+    "BusyError",
+    "ConfigurationError",
+    "DefinitionError",
+    "InputError",
+    "IntegrityError",
+    "InternalError",
+    "MissingExtraError",
+    "NotFoundError",
+    "RefusedError",
+    "RetrodictError",
+    "RetryableError",
+    "near",
+]
+
+_UNSET = object()
+
+
+class RetrodictError(Exception):
+    """Base of the tree; never raised itself.
+
+    Parameters
+    ----------
+    rule : str
+        What must hold, as a sentence without its full stop.
+    where : str, optional
+        Object, step, column, file and line, row count: what the reader must open.
+    got : object, optional
+        The offending value, shown by ``repr``. Never personal data, never a secret.
+    remedy : str, optional
+        What to do now, as an imperative sentence without its full stop.
+
+    Examples
+    --------
+    >>> str(InputError("a duration is a number and a unit", where="window", got="2x", remedy="Write it like '2h'"))
+    "window: a duration is a number and a unit; got '2x'. Write it like '2h'."
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self, rule: str, *, where: str | None = None, got: object = _UNSET, remedy: str | None = None
+    ) -> None:
+        self.rule, self.where, self.remedy = rule, where, remedy
+        self.got = None if got is _UNSET else got
+        text = f"{where}: {rule}" if where else rule
+        if got is not _UNSET:
+            text += f"; got {got!r}"
+        text += "."
+        if remedy:
+            text += f" {remedy}."
+        super().__init__(text)
+
+    def __str__(self) -> str:
+        # KeyError and friends would print the repr of the message.
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process boundaries (workers); rebuild from the finished text.
+        return (_rebuild, (type(self), str(self), self.rule, self.where, self.remedy))
+
+
+def _rebuild(
+    kind: type[RetrodictError], text: str, rule: str, where: str | None, remedy: str | None
+) -> RetrodictError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, text)
+    error.rule, error.where, error.remedy, error.got = rule, where, remedy, None
+    return error
+
+
+class InputError(RetrodictError, ValueError):
+    """The data, the request or the argument breaks a rule."""
+
+    exit_code = 2
+
+
+class NotFoundError(InputError, LookupError):
+    """Nothing is stored under this name, version or id."""
+
+
+class DefinitionError(RetrodictError, ValueError):
+    """A definition contradicts itself or names what does not exist."""
+
+    exit_code = 2
+
+
+class ConfigurationError(RetrodictError, ValueError):
+    """``retrodict.toml`` or the environment is wrong."""
+
+    exit_code = 2
+
+
+class MissingExtraError(ConfigurationError, ImportError):
+    """An optional library is needed; the message prints the install line."""
+
+    def __init__(self, library: str, extra: str, *, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the library {library!r}, which is not installed",
+            remedy=f"Install it with: pip install 'retrodict[{extra}]'",
+        )
+
+
+class RefusedError(RetrodictError):
+    """A check, a gate or an approval said no; nothing was changed."""
+
+
+class RetryableError(RetrodictError):
+    """Nothing is wrong with the call; the same call may succeed later."""
+
+
+class BusyError(RetryableError, BlockingIOError):
+    """Another process holds what this call needs."""
+
+
+class IntegrityError(RetrodictError):
+    """Stored bytes are not what was written, or a record is missing."""
+
+
+class InternalError(RetrodictError, RuntimeError):
+    """A promise of this package is broken; please report it with the text."""
+
+
+def near(name: str, names: Iterable[str], *, what: str = "name") -> str:
+    """Remedy for an unknown name: the nearest known ones, or all of them if few.
+
+    Parameters
+    ----------
+    name : str
+        The unknown name.
+    names : iterable of str
+        The names that exist.
+    what : str, default "name"
+        The noun for the sentence.
+
+    Returns
+    -------
+    str
+        A sentence without its full stop.
+
+    Examples
+    --------
+    >>> near("lable", ["label", "table", "model"], what="kind")
+    "Did you mean the kind 'label' or 'table'"
+    """
+    known = sorted(set(names))
+    if not known:
+        return f"There is no {what} yet"
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return f"Did you mean the {what} " + " or ".join(repr(c) for c in close)
+    shown = ", ".join(repr(k) for k in known[:12]) + (", …" if len(known) > 12 else "")
+    return f"Known: {shown}"

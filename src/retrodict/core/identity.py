@@ -1,0 +1,175 @@
+"""Identity: content hashes of definitions and bytes, time-ordered ids for facts, and how both are written.
+
+A definition's version *is* the hash of its content, so there is no "apply" that could be forgotten. The hash is taken
+over canonical JSON: sorted keys, no white space, ASCII, shortest round-trip floats, no NaN. Pickle and ``repr`` were
+rejected: neither is stable across versions of Python or of our own classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from retrodict.core.clock import Clock
+from retrodict.core.errors import InputError, InternalError
+
+__all__ = ["Ref", "UlidFactory", "canonical_json", "content_hash", "digest", "digest_file", "encode", "short"]
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def canonical_json(value: object) -> bytes:
+    """Bytes that are equal exactly when the values are equal.
+
+    Parameters
+    ----------
+    value : object
+        Nested dict (string keys), list, tuple, str, int, float, bool, None.
+
+    Returns
+    -------
+    bytes
+        ASCII JSON with sorted keys and no white space.
+
+    Raises
+    ------
+    InternalError
+        If the value holds NaN, an infinity or a type that JSON does not know.
+
+    Examples
+    --------
+    >>> canonical_json({"b": 1, "a": [0.1, None]})
+    b'{"a":[0.1,null],"b":1}'
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InternalError(f"a value that is hashed is plain JSON ({error})", where="identity") from error
+    return text.encode("ascii")
+
+
+def digest(data: bytes | memoryview) -> str:
+    """Return the SHA-256 of bytes as 64 lower-case hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def encode(value: object) -> Any:
+    """Plain JSON form of a definition: dataclasses become ``{"kind": ClassName, field: ...}``.
+
+    Fields whose metadata holds ``"identity": False`` (descriptions, owners) are left out: changing a comment must not
+    change a version. Sets are sorted. An object may bring its own form with an ``__identity__`` method.
+    """
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Enum):
+        return value.value
+    own = getattr(value, "__identity__", None)
+    if own is not None and not isinstance(value, type):
+        return encode(own())
+    if is_dataclass(value) and not isinstance(value, type):
+        body = {f.name: encode(getattr(value, f.name)) for f in fields(value) if f.metadata.get("identity", True)}
+        return {"kind": type(value).__name__, **body}
+    if isinstance(value, dict):
+        return {str(k): encode(v) for k, v in value.items()}
+    if isinstance(value, frozenset | set):
+        return sorted((encode(v) for v in value), key=canonical_json)
+    if isinstance(value, list | tuple):
+        return [encode(v) for v in value]
+    raise InternalError("a definition holds only plain values and other definitions", where="identity",
+                        got=type(value).__name__)
+
+
+def content_hash(value: object) -> str:
+    """Return the SHA-256 of the canonical JSON of a definition: its version."""
+    return digest(canonical_json(encode(value)))
+
+
+def short(hash_: str) -> str:
+    """First twelve hex digits: enough to read, never used to look anything up without a uniqueness check."""
+    return hash_[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A name people can type: ``kind:name``, ``kind:name@version`` or ``kind:ULID``.
+
+    Examples
+    --------
+    >>> Ref.parse("dataset:flights@12")
+    Ref(kind='dataset', name='flights', version='12')
+    >>> str(Ref("decision", "01J00000000000000000000000"))
+    'decision:01J00000000000000000000000'
+    """
+
+    kind: str
+    name: str
+    version: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}" + (f"@{self.version}" if self.version is not None else "")
+
+    @classmethod
+    def parse(cls, text: str, *, kind: str | None = None) -> Ref:
+        """Read a reference; ``kind`` is filled in when the text has none, and checked when it has.
+
+        Raises
+        ------
+        InputError
+            If the text has another kind than asked for, or an empty part.
+        """
+        head, colon, rest = text.partition(":")
+        if not colon:
+            head, rest = kind or "", text
+        name, at, version = rest.partition("@")
+        if not head or not name or (at and not version):
+            raise InputError("a reference reads kind:name, kind:name@version or kind:ULID", got=text,
+                             remedy="Write it like 'dataset:flights@12'")
+        if kind is not None and head != kind:
+            raise InputError(f"this command takes a reference of kind {kind!r}", got=text,
+                             remedy=f"Write it like '{kind}:{name}'")
+        return cls(head, name, version or None)
+
+
+class UlidFactory:
+    """Makes ULIDs: 26 letters, ordered by time, strictly increasing within one process.
+
+    48 bits of milliseconds from the injected clock, then 80 random bits; within one millisecond, or when the clock
+    stands still, the random part counts up (the monotonic variant of https://github.com/ulid/spec).
+
+    Examples
+    --------
+    >>> from retrodict.core.clock import SimulatedClock
+    >>> new = UlidFactory(SimulatedClock(0))
+    >>> first, second = new(), new()
+    >>> first < second, len(first)
+    (True, 26)
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> str:
+        """Next id."""
+        stamp = self._clock.now() // 1_000
+        with self._lock:
+            if stamp > self._last >> 80:
+                # The top random bit stays 0, so that counting up within a millisecond cannot overflow.
+                self._last = (stamp << 80) | (int.from_bytes(os.urandom(10)) >> 1)
+            else:
+                self._last += 1
+            number = self._last
+        return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))

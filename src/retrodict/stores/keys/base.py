@@ -1,0 +1,51 @@
+"""Contract of the key stores: the newest value per key, read in microseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+__all__ = ["KeyStore"]
+
+
+class KeyStore(Protocol):
+    """Byte strings by byte-string key (at most 511 bytes), for online features, caches and idempotency.
+
+    Promises
+    --------
+    * *Snapshot reads*: one ``get_many`` sees one state; never half of a ``update`` or ``put_many``.
+    * *Atomic writes*: a ``put_many`` or ``update`` is applied whole or not at all, also after ``kill -9``.
+    * *Read, decide, write*: ``update`` runs its function on values that nobody changes before the result is stored;
+      the function may run more than once (a server twin retries), so it is pure.
+    * *Durability*: with ``durable=True`` (the default) a write survives a loss of power once the call returns; with
+      ``durable=False`` it survives ``kill -9`` of the process and may lose its tail, never its consistency, at a loss
+      of power.
+    * *Processes and threads*: many readers in many processes beside one writer; writers are serialised.
+    * *Order*: ``scan`` goes by key, bytewise.
+    """
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of the keys, None where there is none; one round trip whatever the number of keys."""
+        ...
+
+    def put_many(self, items: Mapping[bytes, bytes | None], *, durable: bool = True) -> None:
+        """Store all items at once; a value of None removes the key."""
+        ...
+
+    def update(
+        self,
+        keys: Sequence[bytes],
+        change: Callable[[list[bytes | None]], Mapping[bytes, bytes | None]],
+        *,
+        durable: bool = True,
+    ) -> None:
+        """Give the values of ``keys`` to ``change`` and store what it returns (any keys), as one transaction."""
+        ...
+
+    def scan(self, prefix: bytes, *, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """All (key, value) pairs under a prefix in key order, from ``start`` on if given, of one state."""
+        ...
+
+    def close(self) -> None:
+        """Release the store; it cannot be used afterwards."""
+        ...

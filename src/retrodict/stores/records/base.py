@@ -1,0 +1,45 @@
+"""Contract of the record stores: small facts that change together, in transactions."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from sqlalchemy import Connection, MetaData
+
+__all__ = ["RecordStore"]
+
+
+class RecordStore(Protocol):
+    """Relational records through SQLAlchemy Core; each room declares its own tables.
+
+    Promises
+    --------
+    * *Durable*: once ``write()`` has ended without an error its changes survive ``kill -9`` and a loss of power.
+    * *Atomic*: an exception inside ``write()`` leaves nothing behind.
+    * *Serialised writers*: at most one ``write()`` block runs at a time over all threads and processes, from its first
+      statement; a second one waits up to the store's time limit and then gets BusyError. So what a block reads cannot
+      change under it: read, decide, write is safe.
+    * *Readers never wait* for writers and see one consistent state for the whole ``read()`` block.
+    * *Threads and processes*: the store may be shared by threads; every process opens its own (never across fork).
+    """
+
+    def ensure(self, metadata: MetaData) -> None:
+        """Create the tables of a room that do not exist yet; safe to call from many processes at once."""
+        ...
+
+    def write(self) -> AbstractContextManager[Connection]:
+        """Writing transaction: committed at the end of the block, rolled back on an exception."""
+        ...
+
+    def read(self) -> AbstractContextManager[Connection]:
+        """Reading transaction on one consistent state."""
+        ...
+
+    def change_counter(self) -> int:
+        """A number that differs after any other connection has committed; cheap enough to poll every 50 ms."""
+        ...
+
+    def close(self) -> None:
+        """Release connections; the store cannot be used afterwards."""
+        ...

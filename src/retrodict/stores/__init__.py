@@ -1,0 +1,1 @@
+"""Where bytes live: five small contracts, their embedded twins, and the choice between twins by URL."""

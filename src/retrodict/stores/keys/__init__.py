@@ -1,0 +1,1 @@
+"""The newest value per key, read in microseconds."""

@@ -20,7 +20,9 @@ class KeyStore(Protocol):
     * *Durability*: with ``durable=True`` (the default) a write survives a loss of power once the call returns; with
       ``durable=False`` it survives ``kill -9`` of the process and may lose its tail, never its consistency, at a loss
       of power.
-    * *Processes and threads*: many readers in many processes beside one writer; writers are serialised.
+    * *Processes and threads*: many readers in many processes beside one writer; writers are serialised. Every process
+      opens its own (never across fork); within one process the same store may be opened any number of times.
+    * *Keys* have 1 to 511 bytes: another length is an InputError, for a read as well, and nothing is stored.
     * *Order*: ``scan`` goes by key, bytewise.
     """
 
@@ -39,7 +41,10 @@ class KeyStore(Protocol):
         *,
         durable: bool = True,
     ) -> None:
-        """Give the values of ``keys`` to ``change`` and store what it returns (any keys), as one transaction."""
+        """Give the values of ``keys`` to ``change`` and store what it returns (any keys), as one transaction.
+
+        An exception of ``change`` stores nothing and comes through. ``change`` does not use the store itself.
+        """
         ...
 
     def scan(self, prefix: bytes, *, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:

@@ -1,0 +1,1 @@
+"""Blobs named by their content."""

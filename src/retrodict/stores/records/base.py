@@ -20,7 +20,10 @@ class RecordStore(Protocol):
     * *Serialised writers*: at most one ``write()`` block runs at a time over all threads and processes, from its first
       statement; a second one waits up to the store's time limit and then gets BusyError. So what a block reads cannot
       change under it: read, decide, write is safe.
-    * *Readers never wait* for writers and see one consistent state for the whole ``read()`` block.
+    * *Readers never wait* for writers and see one consistent state, that at the beginning of the ``read()`` block, for
+      all of it. Writing in such a block is refused.
+    * *Errors*: ``write()`` blocks do not nest (InternalError); damage is an IntegrityError; a broken constraint comes
+      through as SQLAlchemy's own error, since only the room that declared the table knows what it means.
     * *Threads and processes*: the store may be shared by threads; every process opens its own (never across fork).
     """
 
@@ -29,15 +32,18 @@ class RecordStore(Protocol):
         ...
 
     def write(self) -> AbstractContextManager[Connection]:
-        """Writing transaction: committed at the end of the block, rolled back on an exception."""
+        """Open a writing transaction: committed at the end of the block, rolled back on an exception."""
         ...
 
     def read(self) -> AbstractContextManager[Connection]:
-        """Reading transaction on one consistent state."""
+        """Open a reading transaction on one consistent state."""
         ...
 
     def change_counter(self) -> int:
-        """A number that differs after any other connection has committed; cheap enough to poll every 50 ms."""
+        """Return a number that differs after any commit, of this process or another; cheap enough to poll every 50 ms.
+
+        It is no count and no version: compare it only with earlier numbers of the same object.
+        """
         ...
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 __all__ = ["Segment", "StreamStore", "StreamWriter", "TornTail"]
 
@@ -68,7 +68,7 @@ class StreamWriter(Protocol):
         """Let go of the stream."""
         ...
 
-    def __enter__(self) -> StreamWriter: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
 
@@ -82,8 +82,12 @@ class StreamStore(Protocol):
     * *One writer per stream*: a second writer, in any process, waits up to ``timeout_s`` and then gets BusyError that
       names the process holding it; the lock ends with the process, also after ``kill -9``.
     * *Torn tail*: a record that was half written when its writer died is never returned by a reader; the next writer
-      cuts it off and reports it. Damage anywhere else is an IntegrityError that names segment and offset.
-    * *Readers* need no lock, may be in other processes, and see every record whose ``append`` has returned.
+      cuts it off and reports it. Whole records of an append that did not return may be kept, as a prefix of it.
+    * *Damage* is not a torn tail: an acknowledged record that is altered or missing is an IntegrityError that names
+      segment and offset. Only a loss of power that takes the store's own note of the end with it widens the tail.
+    * *Readers* need no lock, may be in other processes, see every record whose ``append`` has returned, and none
+      that could still vanish.
+    * *Closed segments* never change, also after a loss of power.
     """
 
     def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> StreamWriter:
@@ -91,7 +95,11 @@ class StreamStore(Protocol):
         ...
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """(offset, record) pairs from an offset on, up to the end as it is when the iteration gets there."""
+        """(offset, record) pairs from an offset on, up to the end as it is when the iteration gets there.
+
+        Nothing for a stream that does not exist or a start beyond the end. Going on where an earlier read ended costs
+        nothing more; any other start costs a walk within its segment.
+        """
         ...
 
     def end(self, stream: str) -> int:
@@ -99,13 +107,13 @@ class StreamStore(Protocol):
         ...
 
     def segments(self, stream: str) -> list[Segment]:
-        """Pieces of the stream, oldest first."""
+        """Pieces of the stream that hold records, oldest first."""
         ...
 
     def read_segment(self, stream: str, segment: str) -> bytes:
-        """Raw bytes of a segment, for sealing and verifying."""
+        """Raw bytes of a segment, for sealing and verifying; of the open one, what is acknowledged."""
         ...
 
     def names(self, prefix: str = "") -> list[str]:
-        """Streams that exist under a prefix, sorted."""
+        """Streams that exist and whose name begins with a prefix, sorted."""
         ...

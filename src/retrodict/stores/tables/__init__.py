@@ -1,0 +1,1 @@
+"""Tables by name, each a line of immutable versions."""

@@ -52,8 +52,11 @@ class TableStore(Protocol):
     * *Processes and threads*: any number read while one writes; writers of one table are serialised by the store, a
       second one waits up to its time limit and is then told who holds the table (BusyError).
     * *Order*: rows come back in the order they were written, version by version.
-    * *Types*: timestamps come back as ``timestamp[us, tz=UTC]``, text as ``string``; decimals, bools, ints and floats
-      unchanged.
+    * *Types*: timestamps come back as ``timestamp[us, tz=UTC]``, text as ``string``, dictionaries decoded; decimals (up
+      to 38 digits), bools, signed ints, float32 and float64, dates, bytes, lists and structs of these unchanged. Any
+      other type, a time without zone and a time finer than a microsecond are refused.
+    * *Columns*: appended rows have the columns and types of the table, in any order; an overwrite may bring others.
+    * *Damage*: a data file that is missing or altered is an IntegrityError, never fewer rows.
     """
 
     def write(
@@ -81,7 +84,11 @@ class TableStore(Protocol):
         ...
 
     def files(self, name: str, version: int | None = None) -> list[TableFile]:
-        """Data files of a version (None: the newest), sorted by path."""
+        """Return the data files of a version (None: the newest), sorted by path."""
+        ...
+
+    def file_digest(self, path: str) -> str:
+        """SHA-256 of a data file, by ``table/path`` with the path that ``files`` gives; NotFoundError if it is gone."""
         ...
 
     def names(self) -> list[str]:

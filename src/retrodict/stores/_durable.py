@@ -1,0 +1,66 @@
+"""Bytes and names that survive a loss of power: one place that knows which call makes what durable.
+
+A file's bytes need a sync of the file, its name needs a sync of the folder. Both are easy to forget, so the embedded
+stores go through these few functions. Libraries that write files for us (Delta's log) are synced by name afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# macOS has no fdatasync; a full sync is the safe stand-in.
+sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names inside a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file that somebody else wrote durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each new name durable."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def write_all(descriptor: int, data: bytes | memoryview, position: int) -> None:
+    """Write all bytes at a position; the operating system may take them in pieces."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, position)
+        position += written
+        rest = rest[written:]
+
+
+def place_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Put a whole file under its name, durably: a reader sees all of it or no such name."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        try:
+            write_all(descriptor, data, 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)

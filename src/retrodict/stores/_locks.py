@@ -1,0 +1,109 @@
+"""A lock between processes that ends with its holder and says who that is.
+
+``flock`` was chosen over a lock file that exists or not: the kernel lets go of it when the process ends, also after
+``kill -9``, so nobody ever has to judge whether a lock is stale. Whoever holds it writes its process id and the time
+into the file, for the message of those who wait.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from retrodict.core.clock import SystemClock, format_time
+from retrodict.core.errors import BusyError
+from retrodict.stores._durable import make_folder
+
+_HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+class FileLock:
+    """An exclusive lock on a file, held from construction to ``release``.
+
+    Threads of one process exclude each other as well: every lock has an open file of its own.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file; it is made if needed and never removed (removing it would let two hold "the" lock).
+    where : str
+        What is locked, for the message.
+    timeout_s : float
+        How long to wait for another holder, in seconds.
+
+    Raises
+    ------
+    BusyError
+        If the lock is still held by another after ``timeout_s``; the message names its process.
+    """
+
+    def __init__(self, path: Path, *, where: str, timeout_s: float) -> None:
+        make_folder(path.parent)
+        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._wait(where, timeout_s)
+        except BaseException:
+            os.close(self._descriptor)
+            self._descriptor = None
+            raise
+        note = f"process {os.getpid()} since {format_time(SystemClock().now())}".encode()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, note, 0)
+        _HELD.add(self)
+
+    def _wait(self, where: str, timeout_s: float) -> None:
+        assert self._descriptor is not None
+        end, pause = time.monotonic() + timeout_s, 0.001
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                left = end - time.monotonic()
+                if left <= 0:
+                    holder = os.pread(self._descriptor, 200, 0).decode("ascii", "replace")
+                    raise BusyError(
+                        f"one writer at a time, and the wait of {timeout_s:g} s is over",
+                        where=where,
+                        got=holder or "a process that has just begun",
+                        remedy="Wait for it, or end that process",
+                    ) from error
+                time.sleep(min(pause, left))
+                pause = min(pause * 2, 0.025)
+            else:
+                return
+
+    def release(self) -> None:
+        """Let go; a second call does nothing."""
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            _HELD.discard(self)
+            os.ftruncate(descriptor, 0)
+            os.close(descriptor)
+
+    def _forget(self) -> None:
+        # A forked child shares the open file; left open there, the lock would outlive its holder.
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _forget_all() -> None:
+    for lock in list(_HELD):
+        lock._forget()  # noqa: SLF001 - same module, not part of what a lock offers
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,274 @@
+"""Keys in a memory-mapped B+ tree: the embedded twin of a key-value server.
+
+LMDB was chosen for readers that take no lock and copy nothing on the way: one entity of fifty features is read in
+about two microseconds, from any number of processes beside the one writer.
+
+How durable a write is: the environment is opened without ``metasync``. A commit then syncs its pages and leaves the
+page that points at them to the operating system, which may lose the newest writes at a loss of power and never the
+consistency. A durable write syncs that page too. The faster ``sync=False`` was rejected: at a loss of power the pointer
+may reach the disk before the pages do, and LMDB does not notice.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+
+from retrodict.core.errors import (
+    ConfigurationError,
+    InputError,
+    IntegrityError,
+    InternalError,
+    RetrodictError,
+    RetryableError,
+)
+from retrodict.stores._durable import make_folder
+
+__all__ = ["LmdbKeys"]
+
+_MAX_KEY = 511
+_READERS = 1022
+_SPARE = 32
+
+Change = Callable[[list[bytes | None]], Mapping[bytes, bytes | None]]
+
+
+class _Shared:
+    """One environment per folder and process: LMDB's file locks break when a process opens the same files twice."""
+
+    def __init__(self, path: Path, map_size: int) -> None:
+        make_folder(path)
+        self.path, self.users = path, 0
+        self.writer: int | None = None  # the thread inside a write, to refuse a nested one instead of hanging
+        try:
+            self.env = lmdb.open(
+                str(path), map_size=map_size, metasync=False, max_readers=_READERS, max_spare_txns=_SPARE
+            )
+        except lmdb.Error as error:
+            raise _translated(error, path) from error
+        self.env.reader_check()  # slots of readers that died would keep old pages alive
+
+
+_OPEN: dict[Path, _Shared] = {}
+_OPEN_LOCK = threading.Lock()
+_INHERITED: list[_Shared] = []
+_STORES: weakref.WeakSet[LmdbKeys] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # Closing an inherited environment would clear the parent's reader slots, so it is only put out of reach.
+    global _OPEN_LOCK  # noqa: PLW0603 - the parent may have held the old one at the moment of the fork
+    _INHERITED.extend(_OPEN.values())
+    for store in list(_STORES):
+        store._refuse(_across_fork)  # noqa: SLF001 - same module
+    _OPEN.clear()
+    _OPEN_LOCK = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _translated(error: lmdb.Error, path: Path) -> RetrodictError:
+    """Our error for one of LMDB's; texts of LMDB hold no keys or values."""
+    where = f"key store {path.name}"
+    if isinstance(error, lmdb.MapFullError):
+        return ConfigurationError(
+            "the key store has reached its map_size, and nothing of this write was stored",
+            where=where,
+            remedy="Open it with a larger map_size (it costs address space, not disk)",
+        )
+    if isinstance(error, lmdb.MapResizedError):
+        return RetryableError(
+            "another process has enlarged the key store", where=where, remedy="Close it and open it again"
+        )
+    if isinstance(error, lmdb.ReadersFullError):
+        return RetryableError(
+            f"at most {_READERS} reads run at once", where=where, remedy="Try again, or end long scans"
+        )
+    if isinstance(error, lmdb.CorruptedError | lmdb.InvalidError | lmdb.PageNotFoundError | lmdb.VersionMismatchError):
+        return IntegrityError(
+            f"the file is not an intact key store ({error})", where=where, remedy="Restore or rebuild it"
+        )
+    return InternalError(f"LMDB refused ({error})", where=where)
+
+
+class LmdbKeys:
+    """Embedded twin of :class:`~retrodict.stores.keys.base.KeyStore`.
+
+    Objects of one folder within a process share one environment, so opening it again is cheap. It is not carried
+    across ``fork``: a child of a process that has it open cannot use it (start workers with *spawn*, or open it after
+    the fork). A write waits without limit for the writer before it; LMDB lets go of a writer that was killed.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the store.
+    map_size : int, default 16 GiB
+        Most bytes it may ever hold: address space, not disk. Opening with a larger one enlarges the store.
+
+    Raises
+    ------
+    IntegrityError
+        If the folder holds something that is no key store.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> keys = LmdbKeys(Path(tempfile.mkdtemp()))
+    >>> keys.put_many({b"a": b"1", b"b": b"2"})
+    >>> keys.get_many([b"b", b"c"])
+    [b'2', None]
+    >>> keys.close()
+    """
+
+    def __init__(self, path: Path, *, map_size: int = 16 << 30) -> None:
+        self._path = Path(path).resolve()
+        self._refusal: Callable[[Path], RetrodictError] | None = None
+        with _OPEN_LOCK:
+            if any(shared.path == self._path for shared in _INHERITED):
+                raise _across_fork(self._path)
+            shared = _OPEN.get(self._path)
+            if shared is None:
+                shared = _OPEN[self._path] = _Shared(self._path, map_size)
+            shared.users += 1
+        self._shared = shared
+        # Reads call this with no check before it: a closed or inherited store gets a function that raises.
+        self._begin: Callable[[], lmdb.Transaction[bytes]] = shared.env.begin
+        _STORES.add(self)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of the keys, None where there is none; one state for all of them."""
+        try:
+            with self._begin() as txn:
+                get = txn.get
+                values = [get(key) for key in keys]
+        except lmdb.BadValsizeError as error:
+            raise _bad_key(keys) from error
+        except lmdb.Error as error:
+            raise _translated(error, self._path) from error
+        if None in values:
+            _check_keys(keys)  # LMDB answers "not there" to a key that is too long; a hit needs no check
+        return values
+
+    def put_many(self, items: Mapping[bytes, bytes | None], *, durable: bool = True) -> None:
+        """Store all items at once; a value of None removes the key.
+
+        Raises
+        ------
+        InputError
+            If a key is empty or longer than 511 bytes; nothing is stored then.
+        ConfigurationError
+            If the store is full; nothing is stored then.
+        """
+        with self._writing(durable) as txn:
+            _apply(txn, items)
+
+    def update(self, keys: Sequence[bytes], change: Change, *, durable: bool = True) -> None:
+        """Give the values of ``keys`` to ``change`` and store what it returns (any keys), as one transaction."""
+        _check_keys(keys)
+        with self._writing(durable) as txn:
+            _apply(txn, change([txn.get(key) for key in keys]))
+
+    def scan(self, prefix: bytes, *, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """All (key, value) pairs under a prefix in key order, from ``start`` on if given, of one state.
+
+        The state is the one at the first step of the iteration. An iteration that is left standing keeps the pages of
+        its state from being used again: finish it or close it.
+        """
+        if self._refusal:
+            raise self._refusal(self._path)
+        return self._scan(prefix, prefix if start is None else max(prefix, start))
+
+    def _scan(self, prefix: bytes, begin: bytes) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            with self._begin() as txn, txn.cursor() as cursor:
+                if not (cursor.set_range(begin) if begin else cursor.first()):
+                    return
+                for key, value in cursor:
+                    if not key.startswith(prefix):
+                        return
+                    yield key, value
+        except lmdb.Error as error:
+            raise _translated(error, self._path) from error
+
+    def close(self) -> None:
+        """Release the store; it cannot be used afterwards. A second call does nothing."""
+        if self._refusal:
+            return
+        self._refuse(_closed)
+        with _OPEN_LOCK:
+            self._shared.users -= 1
+            if self._shared.users == 0:
+                del _OPEN[self._path]
+                self._shared.env.sync(True)
+                self._shared.env.close()
+
+    @contextmanager
+    def _writing(self, durable: bool) -> Iterator[lmdb.Transaction[bytes]]:
+        if self._refusal:
+            raise self._refusal(self._path)
+        if self._shared.writer == threading.get_ident():
+            raise InternalError(
+                "a write inside the change function of an update would wait for itself forever",
+                where=f"key store {self._path.name}",
+                remedy="Return the items from the function instead",
+            )
+        try:
+            with self._shared.env.begin(write=True) as txn:
+                self._shared.writer = threading.get_ident()
+                try:
+                    yield txn
+                finally:
+                    self._shared.writer = None
+            if durable:
+                self._shared.env.sync(True)
+        except lmdb.Error as error:
+            raise _translated(error, self._path) from error
+
+    def _refuse(self, refusal: Callable[[Path], RetrodictError]) -> None:
+        def begin() -> lmdb.Transaction[bytes]:
+            raise refusal(self._path)
+
+        self._refusal, self._begin = refusal, begin
+
+
+def _apply(txn: lmdb.Transaction[bytes], items: Mapping[bytes, bytes | None]) -> None:
+    _check_keys(items)
+    for key, value in items.items():
+        if value is None:
+            txn.delete(key)
+        else:
+            txn.put(key, value)
+
+
+def _check_keys(keys: Sequence[bytes] | Mapping[bytes, bytes | None]) -> None:
+    if not all(0 < len(key) <= _MAX_KEY for key in keys):
+        raise _bad_key(keys)
+
+
+def _bad_key(keys: Sequence[bytes] | Mapping[bytes, bytes | None]) -> InputError:
+    wrong = next((len(key) for key in keys if not 0 < len(key) <= _MAX_KEY), None)
+    return InputError(
+        f"a key has 1 to {_MAX_KEY} bytes",
+        where="keys",
+        got=f"{wrong} bytes",
+        remedy="Hash the part of the key that has no bound",
+    )
+
+
+def _closed(path: Path) -> InternalError:
+    return InternalError("a closed key store is not used again", where=f"key store {path.name}")
+
+
+def _across_fork(path: Path) -> InternalError:
+    return InternalError(
+        "a key store is opened by the process that uses it, not before a fork",
+        where=f"key store {path.name}",
+        remedy="Start workers with 'spawn', or open the store after the fork",
+    )

@@ -1,0 +1,93 @@
+"""Objects as files named by their content: the embedded twin of a bucket."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError
+from retrodict.core.identity import digest as digest_of
+from retrodict.stores._durable import make_folder, place_file
+
+__all__ = ["FolderObjects"]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class FolderObjects:
+    """Embedded twin of :class:`~retrodict.stores.objects.base.ObjectStore`.
+
+    The object ``abcd…`` is the read-only file ``ab/cd/abcd…``; two levels keep folders small for millions of objects.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of all objects; made by the first ``put``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> objects = FolderObjects(Path(tempfile.mkdtemp()))
+    >>> digest = objects.put(b"a plot")
+    >>> objects.get(digest), list(objects.digests()) == [digest]
+    (b'a plot', True)
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = Path(root)
+
+    def put(self, data: bytes) -> str:
+        """Store bytes and return their SHA-256; a damaged copy under that name is replaced."""
+        digest = digest_of(data)
+        path = self._path(digest)
+        if not (path.is_file() and path.read_bytes() == data):
+            make_folder(path.parent)
+            place_file(path, data, mode=0o444)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """Bytes of an object, verified.
+
+        Raises
+        ------
+        NotFoundError
+            If it was never put.
+        IntegrityError
+            If the stored bytes are not those that were put.
+        """
+        try:
+            data = self._path(digest).read_bytes()
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                "no object is stored under this digest",
+                where="objects",
+                got=digest,
+                remedy="Put the object, or correct the digest",
+            ) from error
+        if digest_of(data) != digest:
+            raise IntegrityError(
+                f"the {len(data)} stored bytes do not have the hash they were stored under",
+                where=f"object {digest}",
+                remedy="Restore the object from a copy, or put its bytes again",
+            )
+        return data
+
+    def exists(self, digest: str) -> bool:
+        """Whether the object is there (not whether it is intact)."""
+        return self._path(digest).is_file()
+
+    def digests(self) -> Iterator[str]:
+        """Return the SHA-256 of every object, sorted; drafts of writers that died are none."""
+        for outer in _folders(self._root):
+            for inner in _folders(outer):
+                yield from sorted(path.name for path in inner.iterdir() if _DIGEST.fullmatch(path.name))
+
+    def _path(self, digest: str) -> Path:
+        if not _DIGEST.fullmatch(digest):
+            raise InputError("a digest is 64 lower-case hex digits", where="objects", got=digest)
+        return self._root / digest[:2] / digest[2:4] / digest
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

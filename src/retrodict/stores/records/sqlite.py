@@ -1,0 +1,263 @@
+"""Records in one SQLite file: the embedded twin of a database server.
+
+Write-ahead logging lets readers go on beside the writer; ``synchronous=FULL`` makes every commit durable; ``BEGIN
+IMMEDIATE`` takes the write lock with the first statement, so that read, decide, write is one step. Two engines: one
+whose connections may write, one whose connections cannot.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, MetaData
+from sqlalchemy.exc import DBAPIError
+
+from retrodict.core.errors import (
+    BusyError,
+    ConfigurationError,
+    InputError,
+    IntegrityError,
+    InternalError,
+    RetrodictError,
+    RetryableError,
+)
+from retrodict.stores._durable import make_folder
+
+__all__ = ["SqliteRecords"]
+
+_DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+_FIX_STATE = "SELECT 1 FROM sqlite_master LIMIT 1"  # SQLite fixes the state at the first read, not at BEGIN
+
+
+class SqliteRecords:
+    """Embedded twin of :class:`~retrodict.stores.records.base.RecordStore`.
+
+    Parameters
+    ----------
+    path : Path
+        The database file; it and its folder are made if needed.
+    timeout_s : float, default 30
+        How long a writer waits for the one before it, in seconds.
+
+    Raises
+    ------
+    IntegrityError
+        If the file is damaged or no SQLite database.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> records = SqliteRecords(Path(tempfile.mkdtemp()) / "records.db")
+    >>> notes = sa.Table("notes", sa.MetaData(), sa.Column("text", sa.String))
+    >>> records.ensure(notes.metadata)
+    >>> with records.write() as change:
+    ...     _ = change.execute(notes.insert().values(text="kept"))
+    >>> with records.read() as state:
+    ...     state.execute(sa.select(notes.c.text)).scalar()
+    'kept'
+    >>> records.close()
+    """
+
+    def __init__(self, path: Path, *, timeout_s: float = 30.0) -> None:
+        self._path, self._timeout_s, self._pid = Path(path), timeout_s, os.getpid()
+        self._where = f"records {self._path.name}"
+        self._writing = threading.Lock()
+        self._writer: int | None = None
+        self._watching = threading.Lock()
+        make_folder(self._path.parent)
+        self._watch = self._prepare()
+        self._write_engine = self._engine("BEGIN IMMEDIATE", pool_size=1)
+        self._read_engine = self._engine("BEGIN", _FIX_STATE, pool_size=5, query_only=True)
+        self._open = True
+
+    # the contract -------------------------------------------------------------------------------------------
+
+    def ensure(self, metadata: MetaData) -> None:
+        """Create the tables of a room that do not exist yet; safe to call from many processes at once."""
+        with self.read() as connection:
+            there = set(sa.inspect(connection).get_table_names())
+        if not {table.name for table in metadata.tables.values()} <= there:
+            with self.write() as connection:
+                metadata.create_all(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open a writing transaction: committed at the end of the block, rolled back on an exception.
+
+        Raises
+        ------
+        BusyError
+            If another block holds the store for longer than ``timeout_s``.
+        """
+        self._check_usable()
+        with self._turn(), self._translating(), self._write_engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a reading transaction on the state at its beginning; writing in it is refused."""
+        self._check_usable()
+        with self._translating(), self._read_engine.begin() as connection:
+            yield connection
+
+    def change_counter(self) -> int:
+        """Return a number that differs after any commit, of this process or another.
+
+        It is SQLite's ``data_version`` on a connection that never writes, so commits of this object, of this process
+        and of others all change it. Compare it only with earlier numbers of the same object.
+        """
+        self._check_usable()
+        with self._watching, self._translating():
+            return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+
+    def close(self) -> None:
+        """Release connections; the store cannot be used afterwards. A second call does nothing."""
+        if self._open and os.getpid() == self._pid:
+            self._open = False
+            self._read_engine.dispose()
+            self._write_engine.dispose()
+            with self._watching:
+                self._watch.close()
+
+    # below --------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> sqlite3.Connection:
+        """Open the watching connection, and make the file a write-ahead one if it is not yet."""
+        connection = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
+        try:
+            with self._translating():
+                self._make_write_ahead(connection)
+                connection.execute("PRAGMA query_only = ON")
+                connection.execute("PRAGMA data_version").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_write_ahead(self, connection: sqlite3.Connection) -> None:
+        # Changing the mode needs the file alone and does not wait for it: processes that start together try in turn.
+        end = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            except sqlite3.OperationalError as error:
+                if _code(error) not in _BUSY or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+                continue
+            if mode != "wal":
+                raise ConfigurationError(
+                    "the disk of the record store allows write-ahead logging",
+                    where=self._where,
+                    got=mode,
+                    remedy="Put the file on a local disk",
+                )
+            return
+
+    def _engine(self, *begin: str, pool_size: int, query_only: bool = False) -> Engine:
+        url = sa.URL.create("sqlite", database=str(self._path.resolve()))
+        arguments = {"timeout": self._timeout_s, "check_same_thread": False}
+        engine = sa.create_engine(
+            url, connect_args=arguments, poolclass=sa.pool.QueuePool, pool_size=pool_size, max_overflow=-1
+        )
+
+        @sa.event.listens_for(engine, "connect")
+        def _set_up(connection: sqlite3.Connection, _: object) -> None:
+            connection.isolation_level = None  # the driver would begin late, and never IMMEDIATE
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            if query_only:
+                connection.execute("PRAGMA query_only = ON")
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            # Straight to the driver: SQLAlchemy's own path would double the cost of an empty block.
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            for statement in begin:
+                driver.execute(statement).fetchall()
+
+        return engine
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Threads of this object queue here: fairer than SQLite's waiting, and a nested block is found out."""
+        me = threading.get_ident()
+        if self._writer == me:
+            raise InternalError("write() blocks do not nest", where=self._where, remedy="Hand the connection on")
+        if not self._writing.acquire(timeout=self._timeout_s):
+            raise self._busy("another thread of this process")
+        try:
+            self._writer = me
+            yield
+        finally:
+            self._writer = None
+            self._writing.release()
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        """Our errors for SQLite's; constraint violations pass, the rooms know what they mean."""
+        try:
+            yield
+        except (DBAPIError, sqlite3.Error) as error:
+            ours = self._translated(error)
+            if ours is None:
+                raise
+            raise ours from error
+
+    def _translated(self, error: DBAPIError | sqlite3.Error) -> RetrodictError | None:
+        code = _code(error.orig if isinstance(error, DBAPIError) else error)
+        if code in _BUSY:
+            return self._busy("another connection, most likely of another process")
+        if code in _DAMAGED:
+            return IntegrityError(
+                "the file is damaged or no record store", where=self._where, remedy="Restore it from a copy"
+            )
+        if code in _DISK:
+            return RetryableError(
+                "the disk did not take the change, and nothing of it is stored",
+                where=self._where,
+                remedy="Free space on the disk or repair it, then try again",
+            )
+        if code == sqlite3.SQLITE_READONLY:
+            return InputError("a read() block changes nothing", where=self._where, remedy="Use write()")
+        if code == sqlite3.SQLITE_CANTOPEN:
+            return ConfigurationError(
+                "the file of the record store can be opened",
+                where=self._where,
+                got=str(self._path),
+                remedy="Check that its folder exists and may be written",
+            )
+        return None
+
+    def _busy(self, holder: str) -> BusyError:
+        return BusyError(
+            f"one write() block at a time, and the wait of {self._timeout_s:g} s is over",
+            where=self._where,
+            got=holder,
+            remedy="Try again; keep write() blocks short",
+        )
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise InternalError(
+                "a record store is opened by the process that uses it, not before a fork",
+                where=self._where,
+                remedy="Open it after the fork",
+            )
+        if not self._open:
+            raise InternalError("a closed record store is not used again", where=self._where)
+
+
+def _code(error: BaseException | None) -> int:
+    """Primary result code of SQLite."""
+    return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF

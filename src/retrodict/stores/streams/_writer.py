@@ -1,0 +1,180 @@
+"""The one writer of an embedded stream: recovery when it opens, one sync per append, undo when an append fails."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from retrodict.core.errors import IntegrityError, InternalError, RetryableError
+from retrodict.stores._durable import make_folder, place_file, sync_data, write_all
+from retrodict.stores._locks import FileLock
+from retrodict.stores.streams._frames import HEADER_SIZE, FrameWalk, pack_frames, pack_header
+from retrodict.stores.streams._head import HEAD_NAME, Head, pack_head, read_head
+from retrodict.stores.streams._layout import check_base, open_segment, segment_firsts, segment_name
+from retrodict.stores.streams.base import TornTail
+
+
+class SegmentWriter:
+    """Writer of one stream; made by :meth:`SegmentStreams.open_writer`.
+
+    Threads may share it: appends follow one another. A forked child cannot use it, the lock stays with the parent.
+    """
+
+    def __init__(self, folder: Path, stream: str, *, segment_bytes: int, timeout_s: float) -> None:
+        self._folder, self._stream, self._segment_bytes = folder, stream, segment_bytes
+        self._where = f"stream {stream}"
+        self._mutex = threading.Lock()
+        self._pid = os.getpid()
+        self._recovered: list[TornTail] = []
+        self._segment = self._head_file = -1
+        self._usable = False
+        self._lock = FileLock(folder / ".lock", where=self._where, timeout_s=timeout_s)
+        try:
+            self._open()
+        except BaseException:
+            self._let_go()
+            raise
+
+    # opening ------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        make_folder(self._folder)
+        head = read_head(self._folder)
+        self._head_file = os.open(self._folder / HEAD_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        firsts = segment_firsts(self._folder)
+        base = check_base(self._folder, self._stream, firsts, head)
+        if base is None:
+            self._begin_segment(0)
+        else:
+            self._segment = open_segment(self._folder, self._stream, base.first, os.O_RDWR)
+            self._cut_tail(base)
+            self._publish(sync=True)
+        self._usable = True
+
+    def _cut_tail(self, base: Head) -> None:
+        """Find the end of the last segment from the acknowledged position on; cut off what is no whole record."""
+        size = os.fstat(self._segment).st_size
+        walk = FrameWalk(self._segment, base.position, size)
+        count = sum(1 for _ in walk.records())
+        self._first, self._position, self._offset = base.first, walk.position, base.offset + count
+        if walk.position < size:
+            torn = TornTail(self._stream, segment_name(base.first), self._offset, size - walk.position)
+            os.ftruncate(self._segment, walk.position)
+            self._recovered.append(torn)
+        if size > base.position:
+            # Whole records beyond the head were never acknowledged, so they may not have been synced either.
+            os.fsync(self._segment)
+
+    # writing ------------------------------------------------------------------------------------------------
+
+    @property
+    def recovered(self) -> list[TornTail]:
+        """What was cut off when this writer opened the stream; empty after a clean end."""
+        return list(self._recovered)
+
+    def append(self, records: Sequence[bytes]) -> int:
+        """Append records in order, make them durable with one sync, and return the offset of the first.
+
+        Raises
+        ------
+        RetryableError
+            If the disk does not take them; none of them is visible then, and the same call may be tried again.
+        InputError
+            If a record is longer than 1 GiB.
+        """
+        data = pack_frames(records)
+        with self._mutex:
+            self._check_usable()
+            if not data:
+                return self._offset
+            try:
+                if self._position >= self._segment_bytes and self._offset > self._first:
+                    self._begin_segment(self._offset)
+                write_all(self._segment, data, self._position)
+                sync_data(self._segment)
+                head = Head(self._first, self._position + len(data), self._offset + len(records))
+                write_all(self._head_file, pack_head(head), 0)
+            except OSError as error:
+                self._undo()
+                raise self._not_stored("the records could not be stored, and none of them is visible", error) from error
+            except BaseException:
+                self._undo()
+                raise
+            first, self._position, self._offset = self._offset, head.position, head.offset
+            return first
+
+    def roll(self) -> None:
+        """Close the current segment (if it holds anything) and begin a new one with the next append."""
+        with self._mutex:
+            self._check_usable()
+            if self._offset > self._first:
+                try:
+                    # The next segment exists from now on: that makes this one closed, also after a loss of power.
+                    self._begin_segment(self._offset)
+                except OSError as error:
+                    raise self._not_stored("the next segment could not be begun", error) from error
+
+    def _not_stored(self, what: str, error: OSError) -> RetryableError:
+        remedy = "Free space on the disk or repair it, then try again"
+        return RetryableError(what, where=self._where, got=error.strerror, remedy=remedy)
+
+    def _begin_segment(self, first: int) -> None:
+        place_file(self._folder / segment_name(first), pack_header(first))
+        fresh = open_segment(self._folder, self._stream, first, os.O_RDWR)
+        if self._segment >= 0:
+            os.close(self._segment)
+        self._segment, self._first, self._position, self._offset = fresh, first, HEADER_SIZE, first
+        self._publish(sync=True)
+
+    def _publish(self, *, sync: bool) -> None:
+        write_all(self._head_file, pack_head(Head(self._first, self._position, self._offset)), 0)
+        if sync:
+            os.fsync(self._head_file)
+
+    def _undo(self) -> None:
+        """Take back a failed append; the head was not moved, so no reader has seen any of it."""
+        try:
+            os.ftruncate(self._segment, self._position)
+            self._publish(sync=False)
+        except OSError:
+            # Left-over bytes would end up inside the log with the next append. The next writer cuts them off.
+            self._usable = False
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise InternalError(
+                "a stream writer is used by the process that opened it", where=self._where, remedy="Open it after fork"
+            )
+        if self._head_file < 0:
+            raise InternalError("a closed stream writer is not used again", where=self._where)
+        if not self._usable:
+            raise IntegrityError(
+                "an append failed and could not be taken back",
+                where=self._where,
+                remedy="Repair the disk and open the stream again: that cuts the left-over bytes off",
+            )
+
+    # closing ------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of the stream; a second call does nothing."""
+        with self._mutex:
+            if self._head_file >= 0 and os.getpid() == self._pid:
+                os.fsync(self._head_file)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for descriptor in (self._segment, self._head_file):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._segment = self._head_file = -1
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

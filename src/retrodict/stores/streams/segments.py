@@ -1,0 +1,217 @@
+"""Streams as append-only segment files: the embedded twin of a log server.
+
+One folder per stream. ``00000000000000000000.seg`` and its successors hold the records, named by their first offset;
+``.head`` says up to where they are acknowledged; ``.lock`` belongs to the writer. SQLite as a log was rejected: it
+writes every record twice and a sealed piece of it is not a file one can hash.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+from retrodict.core.errors import ConfigurationError, InputError, IntegrityError, NotFoundError, near
+from retrodict.stores.streams._frames import HEADER_SIZE, FrameWalk
+from retrodict.stores.streams._head import Head, read_head
+from retrodict.stores.streams._layout import check_base, check_stream, open_segment, segment_firsts, segment_name
+from retrodict.stores.streams._writer import SegmentWriter
+from retrodict.stores.streams.base import Segment
+
+__all__ = ["SegmentStreams"]
+
+_HINTS = 4096
+
+
+class SegmentStreams:
+    """Embedded twin of :class:`~retrodict.stores.streams.base.StreamStore`.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of all streams; made by the first writer.
+    segment_bytes : int, default 64 MiB
+        An append that finds the current segment at this size or above begins a new one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> streams = SegmentStreams(Path(tempfile.mkdtemp()))
+    >>> with streams.open_writer("events/landed") as writer:
+    ...     writer.append([b"one", b"two"])
+    0
+    >>> list(streams.read("events/landed", start=1)), streams.end("events/landed")
+    ([(1, b'two')], 2)
+    """
+
+    def __init__(self, root: Path, *, segment_bytes: int = 64 << 20) -> None:
+        if segment_bytes < 1:
+            raise ConfigurationError("a segment has room for at least one byte", where="streams", got=segment_bytes)
+        self._root, self._segment_bytes = Path(root), segment_bytes
+        # Where earlier reads ended: (stream, offset) -> byte position in its segment. A poll goes on from there. Only a
+        # shortcut, so a lost entry costs time and nothing else; single dict operations keep it safe among threads.
+        self._hints: OrderedDict[tuple[str, int], int] = OrderedDict()
+
+    def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> SegmentWriter:
+        """Become the writer of a stream, which is made if it does not exist.
+
+        Raises
+        ------
+        BusyError
+            If another writer holds it for longer than ``timeout_s``.
+        IntegrityError
+            If acknowledged records are missing.
+        """
+        check_stream(stream)
+        return SegmentWriter(self._root / stream, stream, segment_bytes=self._segment_bytes, timeout_s=timeout_s)
+
+    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """(offset, record) pairs from an offset on, up to the end as it is when the iteration gets there.
+
+        Raises
+        ------
+        IntegrityError
+            When the iteration meets a damaged or missing record; segment and offset are named.
+        """
+        check_stream(stream)
+        if start < 0 or (limit is not None and limit < 0):
+            raise InputError("offsets and limits are not negative", where=f"stream {stream}", got=(start, limit))
+        return self._read(stream, start, limit)
+
+    def _read(self, stream: str, offset: int, left: int | None) -> Iterator[tuple[int, bytes]]:
+        folder = self._root / stream
+        while left is None or left > 0:
+            head = self._find_end(stream)
+            if head is None or offset >= head.offset:
+                return
+            first, until = self._segment_of(stream, offset, head)
+            wanted = until - offset if left is None else min(until - offset, left)
+            descriptor = open_segment(folder, stream, first, os.O_RDONLY)
+            try:
+                size = head.position if first == head.first else os.fstat(descriptor).st_size
+                known, position = self._start_at(stream, first, offset)
+                walk = FrameWalk(descriptor, position, size)
+                skipped = walk.skip(offset - known)
+                if skipped < offset - known:
+                    raise _damaged(stream, first, known + skipped)
+                yield from self._give(stream, first, offset, wanted, walk)
+                if offset + wanted == until and walk.position != size:
+                    raise _damaged(stream, first, until)
+            finally:
+                os.close(descriptor)
+            offset += wanted
+            left = None if left is None else left - wanted
+
+    def _give(self, stream: str, first: int, offset: int, wanted: int, walk: FrameWalk) -> Iterator[tuple[int, bytes]]:
+        end, records = offset + wanted, walk.records()
+        try:
+            while offset < end:
+                record = next(records, None)
+                if record is None:
+                    raise _damaged(stream, first, offset)
+                offset += 1
+                yield offset - 1, record
+        finally:
+            self._remember(stream, offset, walk.position)
+
+    def end(self, stream: str) -> int:
+        """Offset the next record will get: 0 for a stream that does not exist."""
+        head = self._find_end(check_stream(stream))
+        return 0 if head is None else head.offset
+
+    def segments(self, stream: str) -> list[Segment]:
+        """Pieces of the stream that hold records, oldest first."""
+        head = self._find_end(check_stream(stream))
+        if head is None:
+            return []
+        folder = self._root / stream
+        firsts = [first for first in segment_firsts(folder) if first <= head.first]
+        found = []
+        for first, until in zip(firsts, [*firsts[1:], head.offset], strict=True):
+            closed = first < head.first
+            size = (folder / segment_name(first)).stat().st_size if closed else head.position
+            if until > first:
+                found.append(Segment(segment_name(first), first, until - first, size, closed))
+        return found
+
+    def read_segment(self, stream: str, segment: str) -> bytes:
+        """Raw bytes of a segment, for sealing and verifying; of the open one, what is acknowledged.
+
+        Raises
+        ------
+        NotFoundError
+            If the stream has no such segment.
+        """
+        known = {piece.name: piece for piece in self.segments(stream)}
+        if segment not in known:
+            raise NotFoundError(
+                "the stream has no such segment",
+                where=f"stream {stream}",
+                got=segment,
+                remedy=near(segment, known, what="segment"),
+            )
+        with (self._root / stream / segment).open("rb") as file:
+            return file.read(known[segment].size)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Streams that exist and whose name begins with a prefix, sorted."""
+        found = {path.parent.relative_to(self._root).as_posix() for path in self._root.glob("**/*.seg")}
+        return sorted(name for name in found if name.startswith(prefix))
+
+    # finding ------------------------------------------------------------------------------------------------
+
+    def _find_end(self, stream: str) -> Head | None:
+        """End of the acknowledged records; None for a stream that does not exist."""
+        folder = self._root / stream
+        head = read_head(folder)
+        if head is not None and head.current:
+            return head
+        # No writer since this machine started (or no head at all): what is whole on disk is what there is.
+        base = check_base(folder, stream, segment_firsts(folder), head)
+        if base is None:
+            return None
+        descriptor = open_segment(folder, stream, base.first, os.O_RDONLY)
+        try:
+            size = os.fstat(descriptor).st_size
+            walk = FrameWalk(descriptor, base.position, size)
+            count = sum(1 for _ in walk.records())
+        finally:
+            os.close(descriptor)
+        again = read_head(folder)
+        if again is not None and again.current:
+            return again  # a writer came meanwhile, and the walk may have met records of an unfinished append
+        return Head(base.first, walk.position, base.offset + count, current=False)
+
+    def _segment_of(self, stream: str, offset: int, head: Head) -> tuple[int, int]:
+        """First offset of the segment that holds an offset, and the first offset after it."""
+        if offset >= head.first:
+            return head.first, head.offset
+        firsts = segment_firsts(self._root / stream)
+        place = bisect.bisect_right(firsts, offset) - 1
+        if place < 0 or place + 1 >= len(firsts):
+            raise IntegrityError(
+                "a segment that the stream needs is missing",
+                where=f"stream {stream}, offset {offset}",
+                remedy="Restore it from a copy",
+            )
+        return firsts[place], firsts[place + 1]
+
+    def _start_at(self, stream: str, first: int, offset: int) -> tuple[int, int]:
+        """Nearest known (offset, position) at which a walk to an offset can begin."""
+        position = self._hints.get((stream, offset)) if offset > first else None
+        return (first, HEADER_SIZE) if position is None else (offset, position)
+
+    def _remember(self, stream: str, offset: int, position: int) -> None:
+        self._hints[stream, offset] = position
+        if len(self._hints) > _HINTS:
+            self._hints.popitem(last=False)
+
+
+def _damaged(stream: str, first: int, offset: int) -> IntegrityError:
+    return IntegrityError(
+        "a record is damaged or missing",
+        where=f"stream {stream}, segment {segment_name(first)}, offset {offset}",
+        remedy="Restore the segment from a copy; 'segments' names those around it",
+    )

@@ -1,0 +1,86 @@
+"""What the embedded keys do beyond their contract: a full map, growth, damage, one environment per process."""
+
+import os
+
+import pytest
+
+from retrodict.core.errors import ConfigurationError, IntegrityError, InternalError
+from retrodict.stores.keys import lmdb as module
+from retrodict.stores.keys.lmdb import LmdbKeys
+
+
+def test_a_full_store_refuses_the_write_whole(tmp_path):
+    """The error names map_size; what was there stays, and small writes and removals go on."""
+    keys = LmdbKeys(tmp_path, map_size=1 << 18)
+    keys.put_many({b"a": b"1"})
+    with pytest.raises(ConfigurationError, match="map_size"):
+        keys.put_many({b"k%d" % i: b"v" * 1000 for i in range(1000)})
+    assert [key for key, _ in keys.scan(b"")] == [b"a"]
+    keys.put_many({b"a": None, b"b": b"2"})
+    assert keys.get_many([b"a", b"b"]) == [None, b"2"]
+    keys.close()
+
+
+def test_a_full_store_grows_by_opening_it_with_more(tmp_path):
+    """The same folder with a larger map_size takes what did not fit."""
+    items = {b"k%d" % i: b"v" * 1000 for i in range(1000)}
+    small = LmdbKeys(tmp_path, map_size=1 << 18)
+    with pytest.raises(ConfigurationError):
+        small.put_many(items)
+    small.close()
+    large = LmdbKeys(tmp_path, map_size=1 << 24)
+    large.put_many(items)
+    assert large.get_many(list(items)) == list(items.values())
+    large.close()
+
+
+def test_the_map_costs_no_disk(tmp_path):
+    """A store of 16 GiB with one key holds a few pages."""
+    keys = LmdbKeys(tmp_path)
+    keys.put_many({b"a": b"1"})
+    assert sum(path.stat().st_blocks * 512 for path in tmp_path.iterdir()) < 1 << 20
+    keys.close()
+
+
+def test_a_file_that_is_no_key_store_is_refused(tmp_path):
+    """Garbage under the name of the data file is an IntegrityError that names the store."""
+    (tmp_path / "data.mdb").write_bytes(os.urandom(16384))
+    with pytest.raises(IntegrityError, match=f"key store {tmp_path.name}"):
+        LmdbKeys(tmp_path)
+
+
+def test_objects_of_one_folder_share_one_environment(tmp_path):
+    """Also through another spelling of the path; the last one to close releases it."""
+    first = LmdbKeys(tmp_path / "keys", map_size=1 << 20)
+    (tmp_path / "link").symlink_to(tmp_path / "keys")
+    second = LmdbKeys(tmp_path / "link", map_size=1 << 20)
+    assert first._shared is second._shared
+    first.close()
+    assert (tmp_path / "keys") in module._OPEN
+    second.close()
+    assert (tmp_path / "keys") not in module._OPEN
+
+
+def test_a_write_inside_a_change_function_is_refused_at_once(tmp_path):
+    """It would wait for itself forever; the update it is in stores nothing."""
+    keys = LmdbKeys(tmp_path, map_size=1 << 20)
+    with pytest.raises(InternalError, match="forever"):
+        keys.update([b"a"], lambda _: keys.put_many({b"b": b"1"}))
+    keys.put_many({b"c": b"1"})
+    assert keys.get_many([b"a", b"b", b"c"]) == [None, None, b"1"]
+    keys.close()
+
+
+def test_slots_of_dead_readers_are_freed_on_opening(start, tmp_path):
+    """A killed process that was in the middle of a scan leaves no reader behind."""
+    script = (
+        "import sys; from pathlib import Path; from retrodict.stores.keys.lmdb import LmdbKeys\n"
+        "keys = LmdbKeys(Path(sys.argv[1]), map_size=1 << 20); keys.put_many({b'a': b'1', b'b': b'2'})\n"
+        "scan = keys.scan(b''); next(scan); print('ready', flush=True); sys.stdin.readline()"
+    )
+    reader = start(script, tmp_path)
+    assert reader.line() == "ready"
+    reader.kill()
+    keys = LmdbKeys(tmp_path, map_size=1 << 20)
+    assert str(reader.pid) not in keys._shared.env.readers()
+    keys.close()

@@ -1,0 +1,116 @@
+"""Which store a URL opens, and that no message ever repeats what a URL may hide."""
+
+import pytest
+
+from retrodict.core.errors import ConfigurationError
+from retrodict.stores import urls
+from retrodict.stores.keys.lmdb import LmdbKeys
+from retrodict.stores.objects.folder import FolderObjects
+from retrodict.stores.records.sqlite import SqliteRecords
+from retrodict.stores.streams.segments import SegmentStreams
+from retrodict.stores.tables.delta import DeltaTables
+
+OPENERS = {
+    "tables": (urls.open_tables, DeltaTables),
+    "records": (urls.open_records, SqliteRecords),
+    "keys": (urls.open_keys, LmdbKeys),
+    "objects": (urls.open_objects, FolderObjects),
+    "streams": (urls.open_streams, SegmentStreams),
+}
+
+
+def where_it_is(store):
+    return getattr(store, "_root", None) or store._path
+
+
+@pytest.mark.parametrize("contract", OPENERS)
+@pytest.mark.parametrize(
+    "form",
+    ["state/x", "file:state/x", "FILE:state/x", "{root}/state/x", "file:{root}/state/x", "file://{root}/state/x"],
+)
+def test_a_path_opens_the_embedded_twin(tmp_path, contract, form):
+    """Relative to the project or absolute, with and without scheme: the same place."""
+    opener, kind = OPENERS[contract]
+    store = opener(form.format(root=tmp_path), tmp_path)
+    assert type(store) is kind
+    assert where_it_is(store) == tmp_path / "state" / "x"
+    if hasattr(store, "close"):
+        store.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite:state/r.db", "sqlite:///state/r.db", "sqlite:///{root}/state/r.db"])
+def test_sqlite_urls_are_those_of_sqlalchemy(tmp_path, url):
+    """Three slashes are relative, four are absolute."""
+    store = urls.open_records(url.format(root=tmp_path), tmp_path)
+    assert where_it_is(store) == tmp_path / "state" / "r.db"
+    store.close()
+
+
+def test_lmdb_urls_open_keys(tmp_path):
+    """The scheme of the library is a scheme of the contract."""
+    store = urls.open_keys("lmdb:keys", tmp_path)
+    assert where_it_is(store) == tmp_path / "keys"
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("contract", "url", "server"),
+    [
+        ("records", "postgresql+psycopg://ann:hunter2@db.example/x?password=hunter2", "PostgreSQL"),
+        ("keys", "redis://:hunter2@cache.example:6379/0", "Redis"),
+        ("keys", "rediss://ann:hunter2@cache.example", "Redis"),
+        ("objects", "s3://ann:hunter2@bucket/x", "S3"),
+        ("tables", "s3://bucket/hunter2?secret=hunter2", "S3"),
+        ("streams", "nats://ann:hunter2@bus.example", "NATS JetStream"),
+        ("streams", "kafka://ann:hunter2@bus.example", "Kafka"),
+    ],
+)
+def test_a_server_is_refused_by_name_and_without_its_secrets(tmp_path, contract, url, server):
+    """The message says what is not there and what is, and holds no part of the address."""
+    with pytest.raises(ConfigurationError, match=rf"stores.{contract}: the {server} twin.*'file:'") as caught:
+        OPENERS[contract][0](url, tmp_path)
+    assert not any(secret in str(caught.value) for secret in ("hunter2", "ann", "example", "bucket"))
+
+
+@pytest.mark.parametrize(
+    ("contract", "url", "near"),
+    [
+        ("records", "sqllite:x.db", "'sqlite'"),
+        ("keys", "lmbd:x", "'lmdb'"),
+        ("tables", "fil:x", "'file'"),
+        ("keys", "sqlite:x", "Known: 'file', 'lmdb'"),
+    ],
+)
+def test_an_unknown_scheme_names_near_ones(tmp_path, contract, url, near):
+    """Also when the scheme belongs to another contract."""
+    with pytest.raises(ConfigurationError, match=near):
+        OPENERS[contract][0](url, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ann:hunter2@db.example/x",
+        "mysql://ann:hunter2@db.example/x",
+        "file://ann:hunter2@db.example/x",
+        "file:x?key=hunter2",
+        "lmdb://hunter2/x",
+    ],
+)
+def test_no_refusal_repeats_a_secret(tmp_path, url):
+    """Whatever is wrong with a URL, its parts stay out of the message."""
+    with pytest.raises(ConfigurationError) as caught:
+        urls.open_keys(url, tmp_path)
+    assert not any(secret in str(caught.value) for secret in ("hunter2", "ann", "example"))
+
+
+@pytest.mark.parametrize("url", ["", "  ", "file:", "lmdb://"])
+def test_nothing_is_no_store(tmp_path, url):
+    """An empty path would be the project's folder itself."""
+    with pytest.raises(ConfigurationError, match="a path"):
+        urls.open_keys(url, tmp_path)
+
+
+def test_a_drive_letter_is_no_scheme(tmp_path):
+    """One letter before the colon is part of a path."""
+    assert where_it_is(urls.open_objects("c:x", tmp_path)) == tmp_path / "c:x"

@@ -60,7 +60,9 @@ class SimulatedClock:
         """Set the time; going back is refused, since facts already stand at the later time."""
         if instant < self._now:
             raise InputError(
-                "a simulated clock does not go back", where="clock", got=format_time(instant),
+                "a simulated clock does not go back",
+                where="clock",
+                got=format_time(instant),
                 remedy=f"Move it to {format_time(self._now)} or later",
             )
         self._now = instant
@@ -69,7 +71,9 @@ class SimulatedClock:
 def to_micros(moment: datetime, *, where: str = "time") -> int:
     """Microseconds since 1970-01-01 UTC of an aware datetime."""
     if moment.tzinfo is None or moment.utcoffset() is None:
-        raise InputError("a time carries its zone", where=where, got=moment.isoformat(), remedy="Append 'Z' or '+02:00'")
+        raise InputError(
+            "a time carries its zone", where=where, got=moment.isoformat(), remedy="Append 'Z' or '+02:00'"
+        )
     return (moment - _EPOCH) // _MICRO
 
 

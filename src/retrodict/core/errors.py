@@ -64,9 +64,7 @@ class RetrodictError(Exception):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(
-        self, rule: str, *, where: str | None = None, got: object = _UNSET, remedy: str | None = None
-    ) -> None:
+    def __init__(self, rule: str, *, where: str | None = None, got: object = _UNSET, remedy: str | None = None) -> None:
         self.rule, self.where, self.remedy = rule, where, remedy
         self.got = None if got is _UNSET else got
         text = f"{where}: {rule}" if where else rule
@@ -86,9 +84,7 @@ class RetrodictError(Exception):
         return (_rebuild, (type(self), str(self), self.rule, self.where, self.remedy))
 
 
-def _rebuild(
-    kind: type[RetrodictError], text: str, rule: str, where: str | None, remedy: str | None
-) -> RetrodictError:
+def _rebuild(kind: type[RetrodictError], text: str, rule: str, where: str | None, remedy: str | None) -> RetrodictError:
     error = kind.__new__(kind)
     Exception.__init__(error, text)
     error.rule, error.where, error.remedy, error.got = rule, where, remedy, None

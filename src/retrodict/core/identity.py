@@ -87,8 +87,9 @@ def encode(value: object) -> Any:
         return sorted((encode(v) for v in value), key=canonical_json)
     if isinstance(value, list | tuple):
         return [encode(v) for v in value]
-    raise InternalError("a definition holds only plain values and other definitions", where="identity",
-                        got=type(value).__name__)
+    raise InternalError(
+        "a definition holds only plain values and other definitions", where="identity", got=type(value).__name__
+    )
 
 
 def content_hash(value: object) -> str:
@@ -134,11 +135,15 @@ class Ref:
             head, rest = kind or "", text
         name, at, version = rest.partition("@")
         if not head or not name or (at and not version):
-            raise InputError("a reference reads kind:name, kind:name@version or kind:ULID", got=text,
-                             remedy="Write it like 'dataset:flights@12'")
+            raise InputError(
+                "a reference reads kind:name, kind:name@version or kind:ULID",
+                got=text,
+                remedy="Write it like 'dataset:flights@12'",
+            )
         if kind is not None and head != kind:
-            raise InputError(f"this command takes a reference of kind {kind!r}", got=text,
-                             remedy=f"Write it like '{kind}:{name}'")
+            raise InputError(
+                f"this command takes a reference of kind {kind!r}", got=text, remedy=f"Write it like '{kind}:{name}'"
+            )
         return cls(head, name, version or None)
 
 

@@ -1,0 +1,193 @@
+"""``retrodict.toml``: read once, checked against a table of settings, each error with file, line and key.
+
+The settings are data (``SETTINGS``), so that the documentation test can hold the docs page to them. pydantic was
+rejected: it costs more than the whole import budget for a dozen keys.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrodict.core.definition import check_name
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import ConfigurationError, InputError, RetrodictError, near
+
+__all__ = ["CONFIG_NAME", "SETTINGS", "Config", "Setting", "find_config", "read_config"]
+
+CONFIG_NAME = "retrodict.toml"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_port(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535
+
+
+def _is_duration(value: object) -> bool:
+    try:
+        return parse_duration(str(value)) > 0
+    except InputError:
+        return False
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key: its default (None: required), the rule in words, the rule as a test, and what it is for."""
+
+    default: Any
+    rule: str
+    holds: Callable[[object], bool]
+    doc: str
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "project.name": Setting(
+        None, "a name of lower-case letters, digits and underscores", _is_text, "Name of the project"
+    ),
+    "project.definitions": Setting(
+        "definitions.py",
+        "the path of a Python file inside the project",
+        _is_text,
+        "The module that says what the project is",
+    ),
+    "stores.tables": Setting("state/tables", "a folder or a URL", _is_text, "Versioned tables (Delta)"),
+    "stores.records": Setting(
+        "state/records.db", "a file or a URL", _is_text, "Ledger, runs, registry, deployments (SQLite)"
+    ),
+    "stores.keys": Setting("state/keys", "a folder or a URL", _is_text, "Online feature state (LMDB)"),
+    "stores.objects": Setting("state/objects", "a folder or a URL", _is_text, "Artifacts by content (files)"),
+    "stores.streams": Setting(
+        "state/streams", "a folder or a URL", _is_text, "Events in, decisions out (segment files)"
+    ),
+    "ledger.checkpoints": Setting(
+        "checkpoints", "a folder, best outside the machine's own disk", _is_text, "Where signed checkpoints are written"
+    ),
+    "ledger.key": Setting(
+        "state/ledger.key", "the path of a file", _is_text, "Ed25519 key that signs checkpoints, made on first use"
+    ),
+    "features.horizon": Setting(
+        "24h",
+        "a duration such as '24h'",
+        _is_duration,
+        "How far behind the newest event a request may still ask for exact features",
+    ),
+    "serving.host": Setting("127.0.0.1", "a host name or an address", _is_text, "Address to listen on"),
+    "serving.port": Setting(8400, "a whole number from 0 (any free port) to 65535", _is_port, "Port to listen on"),
+    "serving.max_body_bytes": Setting(
+        65536, "a whole number of bytes, 1 or more", _is_count, "Longest request body that is read"
+    ),
+    "serving.max_in_flight": Setting(
+        256, "a whole number, 1 or more", _is_count, "Requests worked on at once; more are answered 429"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one project: every key of ``SETTINGS``, defaults filled in.
+
+    Attributes
+    ----------
+    root : Path
+        Folder that holds ``retrodict.toml``; relative paths in it start here.
+    values : mapping of str to object
+        Dotted key to value.
+    """
+
+    root: Path
+    values: Mapping[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def path(self, key: str) -> Path:
+        """Value of a path setting, absolute."""
+        return (self.root / str(self.values[key])).resolve()
+
+
+def find_config(start: Path) -> Path:
+    """Nearest ``retrodict.toml`` in a folder or above it."""
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if (folder / CONFIG_NAME).is_file():
+            return folder / CONFIG_NAME
+    raise ConfigurationError(
+        f"a project is a folder with a {CONFIG_NAME}, and neither this folder nor one above it has one",
+        where=str(start),
+        remedy="Make one with 'retrodict init DIR', or name the folder with --project",
+    )
+
+
+def _line_of(text: str, key: str) -> int:
+    """Line of a dotted key in TOML text, 1 if it cannot be found; tomllib keeps no positions."""
+    section, _, name = key.rpartition(".")
+    current = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if heading := re.match(r"\s*\[([^\[\]]+)\]", line):
+            current = heading.group(1).strip()
+            if current == key:
+                return number
+        elif current == section and re.match(rf"\s*\"?{re.escape(name)}\"?\s*=", line):
+            return number
+    return 1
+
+
+def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for section, body in tree.items():
+        if isinstance(body, dict):
+            flat.update({f"{section}.{name}": value for name, value in body.items()})
+        else:
+            flat[section] = body
+    return flat
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a ``retrodict.toml``.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing or not TOML, holds an unknown key, lacks a required one or breaks the rule of one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        given = _flatten(tomllib.loads(text))
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "the file does not exist", where=str(path), remedy="Make a project with 'retrodict init DIR'"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the file is valid TOML in UTF-8 ({error})", where=str(path)) from error
+    for key, value in given.items():
+        where = f"{path}:{_line_of(text, key)}, key {key!r}"
+        if key not in SETTINGS:
+            raise ConfigurationError(
+                "the key is one of those that exist", where=where, got=key, remedy=near(key, SETTINGS, what="key")
+            )
+        if not SETTINGS[key].holds(value):
+            raise ConfigurationError(
+                f"the value is {SETTINGS[key].rule}", where=where, got=value, remedy="Correct the line"
+            )
+    missing = [key for key, setting in SETTINGS.items() if setting.default is None and key not in given]
+    if missing:
+        raise ConfigurationError(
+            "a required key is there", where=str(path), got=missing[0], remedy=f"Add {missing[0]} to the file"
+        )
+    try:
+        check_name(given["project.name"], what="project.name")
+    except RetrodictError as error:
+        where = f"{path}:{_line_of(text, 'project.name')}, key 'project.name'"
+        raise ConfigurationError(error.rule, where=where, got=given["project.name"], remedy=error.remedy) from error
+    return Config(path.resolve().parent, {key: given.get(key, setting.default) for key, setting in SETTINGS.items()})

@@ -1,0 +1,166 @@
+"""What a definition holds: an expression with a canonical text, its columns, and its executions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import get_args
+
+from retrodict.core.errors import DefinitionError, near
+from retrodict.core.expressions.kinds import Kind, Kinds
+from retrodict.core.expressions.nodes import Column, Node, render, walk
+from retrodict.core.expressions.rows import RowFunction, compile_row
+from retrodict.core.expressions.sql import compile_sql
+from retrodict.core.expressions.syntax import read
+
+__all__ = ["Expression", "parse"]
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One condition or value, immutable; two are equal exactly when their canonical texts are.
+
+    Made by :func:`parse`. Its version is the hash of its canonical text.
+
+    Attributes
+    ----------
+    text : str
+        Canonical text: parsing it gives an equal expression.
+    columns : tuple of str
+        Names of the columns it reads, sorted.
+    kind : {"bool", "number", "text", "time", "duration"} or None
+        What it gives, as far as the text tells; None where that depends on the columns.
+
+    Examples
+    --------
+    >>> late = parse("arr_delay>15 AND origin != 'LGA'")
+    >>> late.text, late.columns, late.kind
+    ("arr_delay > 15 and origin <> 'LGA'", ('arr_delay', 'origin'), 'bool')
+    >>> is_late = late.to_row()
+    >>> is_late({"arr_delay": 20, "origin": "JFK"}), is_late({"arr_delay": None, "origin": "JFK"})
+    (True, None)
+    """
+
+    text: str
+    columns: tuple[str, ...] = field(compare=False)
+    kind: str | None = field(compare=False)
+    tree: Node = field(compare=False, repr=False)
+
+    def to_sql(self, dialect: str = "duckdb", *, kinds: Mapping[str, Kind | None] | None = None) -> str:
+        """Return the SQL text of the expression; names are quoted, literals escaped and typed.
+
+        Parameters
+        ----------
+        dialect : str, default "duckdb"
+            The engine that will run it.
+        kinds : mapping of str to kind, optional
+            Kinds of the columns, where known; a missing one or None stays open. Needed only where the text leaves
+            open whether ``a - b`` is of numbers or of times and the session is not in UTC.
+
+        Raises
+        ------
+        DefinitionError
+            If the dialect is not known, or a column's kind is ruled out by its place in the text.
+
+        Examples
+        --------
+        >>> print(parse("carrier in ('B6', 'DL')").to_sql())
+        ("carrier" IN ('B6', 'DL'))
+        """
+        return compile_sql(self.tree, dialect, self._kinds(kinds, repr(self.text)))
+
+    def to_row(self) -> RowFunction:
+        """Return a function of one row (mapping of column name to bool, int, float, str or None).
+
+        Times and durations are microseconds as int. Compile once and keep it: the function is safe from any thread.
+
+        The function raises InputError if a column is missing from the row or holds a value of the wrong kind, and if
+        a whole number leaves 64 bits.
+        """
+        return compile_row(self.tree)
+
+    def check_columns(self, names: Iterable[str] | Mapping[str, Kind | None], *, where: str = "expression") -> None:
+        """Check that every column exists, and its kind where the caller knows it.
+
+        Parameters
+        ----------
+        names : iterable of str, or mapping of str to kind
+            The columns there are. A mapping also says their kinds; None means not known.
+        where : str, default "expression"
+            What to name in the error.
+
+        Raises
+        ------
+        DefinitionError
+            If a column is unknown (the message has near names), or of a kind that its place in the text rules out.
+
+        Examples
+        --------
+        >>> parse("arr_dely > 15").check_columns(["arr_delay", "origin"], where="label 'late'")
+        Traceback (most recent call last):
+        retrodict.core.errors.DefinitionError: label 'late': an expression names columns that exist; got 'arr_dely'. \
+Did you mean the column 'arr_delay'.
+        """
+        kinds: dict[str, Kind | None] = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
+        for column in self.columns:
+            if column not in kinds:
+                raise DefinitionError(
+                    "an expression names columns that exist",
+                    where=where,
+                    got=column,
+                    remedy=near(column, kinds, what="column"),
+                )
+        self._kinds(kinds, where)
+
+    def _kinds(self, columns: Mapping[str, Kind | None] | None, where: str) -> Kinds:
+        wrong = {kind for kind in (columns or {}).values() if kind is not None} - set(get_args(Kind))
+        if wrong:
+            raise DefinitionError(
+                f"the kind of a column is one of {', '.join(get_args(Kind))}",
+                where=where,
+                got=min(map(str, wrong)),
+                remedy="Pass None for a column of another type",
+            )
+        return Kinds(self.tree, columns, where=where)
+
+    def __identity__(self) -> str:
+        """Canonical text: what enters the hash of a definition that holds the expression."""
+        return self.text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse(text: str, *, where: str = "expression") -> Expression:
+    """Read one expression of the small SQL subset (grammar and meaning: docs/expressions.md).
+
+    Parameters
+    ----------
+    text : str
+        For example ``"arr_delay > 15"`` or ``"psi > 0.25 or auc < 0.6"``.
+    where : str, default "expression"
+        What to name in the error: the definition and the field.
+
+    Returns
+    -------
+    Expression
+        Checked as far as the text allows; see :meth:`Expression.check_columns` for the rest.
+
+    Raises
+    ------
+    DefinitionError
+        If the text is not in the language, or mixes kinds.
+
+    Examples
+    --------
+    >>> parse("sched_dep - 1h", where="decide_at").to_row()({"sched_dep": 3_600_000_000})
+    0
+    """
+    given: object = text
+    if not isinstance(given, str) or not given.strip():
+        raise DefinitionError(
+            "an expression is a text that is not empty", where=where, got=text, remedy="Write it like 'arr_delay > 15'"
+        )
+    tree = read(text, where=where)
+    columns = {node.name for node, _ in walk(tree) if isinstance(node, Column)}
+    return Expression(render(tree), tuple(sorted(columns)), Kinds(tree, where=where).of(tree), tree)

@@ -1,0 +1,171 @@
+"""Which kind each part of an expression has, as far as the text and the columns tell.
+
+Kinds are sets that only shrink: every rule of the language (both sides of a comparison are of one kind, ``and`` takes
+booleans, time minus time is a duration) removes what cannot be, until nothing changes. An empty set is a mistake that
+is reported before anything runs. Full type inference was rejected: the columns' types are often not known where a
+definition is written, and the sets already find what matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Literal as OneOf
+
+from retrodict.core.errors import DefinitionError
+from retrodict.core.expressions.nodes import (
+    Arithmetic,
+    Between,
+    Call,
+    Case,
+    Column,
+    Compare,
+    In,
+    IsNull,
+    Like,
+    Literal,
+    Logic,
+    Negate,
+    Node,
+    Not,
+    children,
+    render,
+    walk,
+)
+
+__all__ = ["Kind", "Kinds"]
+
+Kind = OneOf["bool", "number", "text", "time", "duration"]
+
+_ANY = frozenset({"bool", "number", "text", "time", "duration"})
+# A duration is not a column: only the difference of two times, or a literal.
+_COLUMN = _ANY - {"duration"}
+_BOOL, _NUMBER, _TEXT = frozenset({"bool"}), frozenset({"number"}), frozenset({"text"})
+
+_N, _T, _D = "number", "time", "duration"
+_FORMS: dict[str, list[tuple[str, str, str]]] = {  # left, right, result
+    "+": [(_N, _N, _N), (_T, _D, _T), (_D, _T, _T), (_D, _D, _D)],
+    "-": [(_N, _N, _N), (_T, _D, _T), (_T, _T, _D), (_D, _D, _D)],
+    "*": [(_N, _N, _N)],
+    "/": [(_N, _N, _N)],
+}
+
+
+class Kinds:
+    """Possible kinds of every node of one tree.
+
+    Parameters
+    ----------
+    root : Node
+        The tree; it must outlive this object.
+    columns : mapping of str to str, optional
+        Kinds that are known; a column that is missing or None may have any.
+    where : str
+        What to name in the error.
+
+    Raises
+    ------
+    DefinitionError
+        If a part would have to be of two kinds at once.
+    """
+
+    def __init__(self, root: Node, columns: Mapping[str, str | None] | None = None, *, where: str) -> None:
+        self._where = where
+        self._sets: dict[str | int, frozenset[str]] = {}
+        nodes = [node for node, _ in walk(root)]
+        for node in nodes:
+            self._sets[_key(node)] = _start(node, columns or {})
+        # The inner nodes come last in the walk; going backwards settles most trees in one round.
+        nodes.reverse()
+        while True:
+            before = dict(self._sets)
+            for node in nodes:
+                self._apply(node)
+            if before == self._sets:
+                return
+
+    def of(self, node: Node) -> str | None:
+        """Return the kind of a node of this tree, None where it stays open."""
+        found = self._sets[_key(node)]
+        return next(iter(found)) if len(found) == 1 else None
+
+    def _narrow(self, node: Node, allowed: frozenset[str]) -> None:
+        key = _key(node)
+        left = self._sets[key] & allowed
+        if not left:
+            raise DefinitionError(
+                f"{_words(allowed)} is needed here and this is {_words(self._sets[key])}",
+                where=self._where,
+                got=render(node),
+                remedy="Compare and combine values of one kind",
+            )
+        self._sets[key] = left
+
+    def _same(self, nodes: Sequence[Node]) -> None:
+        for first, second in pairwise(nodes):
+            self._narrow(second, self._sets[_key(first)])
+        for node in nodes:
+            self._narrow(node, self._sets[_key(nodes[-1])])
+
+    def _apply(self, node: Node) -> None:
+        match node:
+            case Arithmetic():
+                self._arithmetic(node)
+            case Negate():
+                self._same([node, node.operand])
+                self._narrow(node, frozenset({_N, _D}))
+            case Compare() | Between() | In():
+                self._same(children(node))
+            case Logic() | Not():
+                for part in children(node):
+                    self._narrow(part, _BOOL)
+            case Like():
+                self._narrow(node.operand, _TEXT)
+            case Call():
+                if node.function == "abs":
+                    self._narrow(node, _NUMBER)
+                self._same([node, *node.arguments])
+            case Case():
+                for test, _ in node.branches:
+                    self._narrow(test, _BOOL)
+                values = [value for _, value in node.branches]
+                self._same([node, *values, *([] if node.otherwise is None else [node.otherwise])])
+            case Literal() | Column() | IsNull():
+                pass
+
+    def _arithmetic(self, node: Arithmetic) -> None:
+        parts = (node.left, node.right, node)
+        sets = [self._sets[_key(part)] for part in parts]
+        forms = [form for form in _FORMS[node.operator] if all(k in s for k, s in zip(form, sets, strict=True))]
+        if not forms:
+            raise DefinitionError(
+                "arithmetic takes numbers, a time and a duration, two durations, or time minus time",
+                where=self._where,
+                got=render(node),
+                remedy=f"The left side is {_words(sets[0])}, the right side {_words(sets[1])}",
+            )
+        for place, part in enumerate(parts):
+            self._narrow(part, frozenset(form[place] for form in forms))
+
+
+def _key(node: Node) -> str | int:
+    # A column is one thing wherever it stands; two equal nulls are not.
+    return node.name if isinstance(node, Column) else id(node)
+
+
+def _start(node: Node, columns: Mapping[str, str | None]) -> frozenset[str]:
+    match node:
+        case Literal(kind=str(kind)):
+            return frozenset({kind})
+        case Column():
+            known = columns.get(node.name)
+            return _COLUMN if known is None else frozenset({known})
+        case Compare() | Between() | In() | Logic() | Not() | IsNull() | Like():
+            return _BOOL
+        case _:
+            return _ANY
+
+
+def _words(kinds: frozenset[str]) -> str:
+    named = {"bool": "true or false", "number": "a number", "text": "text", "time": "a time", "duration": "a duration"}
+    return " or ".join(named[kind] for kind in sorted(kinds))

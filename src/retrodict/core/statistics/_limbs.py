@@ -1,0 +1,188 @@
+"""Fixed-point limbs: cut finite doubles into integer digits on a common scale, and round sums of digits back.
+
+The arithmetic behind ``exact``; apart, so that the promise there and the bits here can be read alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from retrodict.core.errors import InputError
+
+_CHUNK = 1 << 16  # rows worked on at a time: temporaries stay in the cache
+_SMALLEST = -1074  # exponent of the smallest subnormal double
+_WINDOW = 62  # bits that enter the last rounding: 53, and a sticky bit below them
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Fixed-point layout shared by every prefix whose differences are to be combined.
+
+    A value is ``sum(limb[j] * 2**(low + width * j))``.
+
+    Parameters
+    ----------
+    low : int
+        Exponent of the unit: every value is a multiple of ``2**low``.
+    width : int
+        Bits per limb.
+    limbs : int
+        Number of limbs.
+    rows : int
+        Most rows whose limbs may be added up without overflow of int64, two prefixes combined included.
+    """
+
+    low: int
+    width: int
+    limbs: int
+    rows: int
+
+
+def read_column(values: ArrayLike) -> NDArray[np.float64] | NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise InputError("exact sums take one dimension", where="exact sums", got=array.shape)
+    if array.dtype.kind in "bi" or (array.dtype.kind == "u" and array.dtype.itemsize < 8):
+        return array.astype(np.int64, copy=False)
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        raise InputError("exact sums take float64 or int64", where="exact sums", got=str(array.dtype))
+    floats = array.astype(np.float64, copy=False)
+    if not all(np.isfinite(floats[part]).all() for part in parts(floats.size)):
+        raise InputError(
+            "exact sums take finite values", where="exact sums", remedy="Remove nulls and infinities first"
+        )
+    return floats
+
+
+def parts(size: int) -> Iterator[slice]:
+    return (slice(start, min(start + _CHUNK, size)) for start in range(0, size, _CHUNK))
+
+
+def exponents(values: NDArray[np.float64] | NDArray[np.int64], width: int) -> tuple[int, int]:
+    """Exponent of the lowest set bit (a lower bound when one limb suffices anyway) and of the bound of all values."""
+    largest, smallest = 0.0, math.inf
+    for part in parts(values.size):
+        size = np.abs(values[part])
+        largest = max(largest, float(size.max()))
+        size[size == 0.0] = math.inf
+        smallest = min(smallest, float(size.min()))
+    if largest == 0.0:
+        return 0, 1
+    high = math.frexp(largest)[1]
+    low = max(math.frexp(smallest)[1] - 53, _SMALLEST)
+    if high - low > width:
+        low = min(_lowest_bit(values[part].astype(np.float64, copy=False)) for part in parts(values.size))
+    return low, high
+
+
+def _lowest_bit(values: NDArray[np.float64]) -> int:
+    bits = values[values != 0.0].view(np.int64)
+    if not bits.size:
+        return 1024
+    biased = (bits >> 52) & 0x7FF
+    mantissa = (bits & 0xFFFFFFFFFFFFF) | ((biased > 0).astype(np.int64) << 52)
+    zeros = np.bitwise_count((mantissa & -mantissa) - 1)
+    return int((np.maximum(biased, 1) + zeros).min()) - 1075
+
+
+def digits_of(values: NDArray[np.float64] | NDArray[np.int64], scale: Scale) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield (place, digit of every value), highest place first; digits carry the sign of their value or are floored."""
+    if values.dtype == np.int64 and scale.low == 0:
+        whole = values.astype(np.int64, copy=False)
+        top = scale.limbs - 1
+        # A shift by 63 leaves the sign, which is the floored digit of every place above.
+        high = whole >> min(scale.width * top, 63)
+        _check_fits(bool(((high < 1 << scale.width) & (high >= -(1 << scale.width))).all()))
+        yield top, high
+        for place in range(top - 1, -1, -1):
+            yield place, (whole >> min(scale.width * place, 63)) & ((1 << scale.width) - 1)
+        return
+    rest = values.astype(np.float64)
+    if values.dtype == np.int64:  # a scale made for floats holds whole numbers that are doubles
+        _check_fits(bool((np.abs(rest) <= 2.0**53).all()))
+    with np.errstate(under="ignore"):
+        for place in range(scale.limbs - 1, -1, -1):
+            exponent = scale.low + scale.width * place
+            # Exact: the digit is a run of leading bits of the value, the rest the bits after it.
+            digit = np.trunc(times_power(rest, -exponent))
+            if place == scale.limbs - 1:
+                _check_fits(bool((np.abs(digit) < 2.0**scale.width).all()))
+            rest -= times_power(digit, exponent)
+            yield place, digit.astype(np.int64)
+    _check_fits(not rest.any())
+
+
+def _check_fits(fits: bool) -> None:
+    if not fits:
+        raise InputError(
+            "a value does not fit the scale of this prefix",
+            where="exact sums",
+            remedy="Build the scale with scale_for over every value it will hold",
+        )
+
+
+def times_power(values: NDArray[np.float64], exponent: int) -> NDArray[np.float64]:
+    """Multiply by a power of two; ldexp only where the factor is not a normal double, as it is slower."""
+    if -1022 <= exponent <= 1023:
+        return values * 2.0**exponent
+    scaled: NDArray[np.float64] = np.ldexp(values, exponent)
+    return scaled
+
+
+def whole(limbs: NDArray[np.int64], scale: Scale) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return sums in units of 2**low as int64, and where they fit; the other rows hold no meaning."""
+    total = limbs[:, -1].copy()
+    fits = np.ones(total.size, dtype=np.bool_)
+    bound = 1 << (_WINDOW - scale.width)
+    for place in range(scale.limbs - 2, -1, -1):
+        lower = limbs[:, place]
+        # The carry first, so that what is shifted up is the floor and what is added is below 2**width.
+        total += lower >> scale.width
+        fits &= (total < bound) & (total >= -bound)
+        total <<= scale.width
+        total |= lower & ((1 << scale.width) - 1)
+    return total, fits
+
+
+def round_wide(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.float64]:
+    """Round sums of more than 62 bits: keep the leading bits, fold all others into one sticky bit."""
+    digits, negative = _magnitude(limbs, scale)
+    kept = np.zeros(len(limbs), dtype=np.int64)
+    sticky = np.zeros(len(limbs), dtype=np.int64)
+    dropped = np.zeros(len(limbs), dtype=np.int64)
+    for digit in digits:
+        # frexp may say one bit too many just below a power of two, which only keeps a bit less: 61 are plenty.
+        room = _WINDOW - np.frexp(kept.astype(np.float64))[1].astype(np.int64)
+        take = np.clip(room, 0, scale.width)
+        cut = scale.width - take
+        kept = (kept << take) | (digit >> cut)
+        sticky |= digit & ((np.int64(1) << cut) - 1)
+        dropped += cut
+    kept |= sticky != 0
+    with np.errstate(over="ignore"):
+        size: NDArray[np.float64] = np.ldexp(kept.astype(np.float64), (dropped + scale.low).astype(np.int32))
+    return np.where(negative, -size, size)
+
+
+def _magnitude(limbs: NDArray[np.int64], scale: Scale) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
+    """Digits of the absolute sums, highest first, each in [0, 2**width), and where the sums are negative."""
+    mask = (1 << scale.width) - 1
+    # The carry of the top limb needs room: int64 is at most 62 // width further digits.
+    extra = -(-62 // scale.width)
+    columns = [limbs[:, place] for place in range(scale.limbs)]
+    carry = np.zeros(len(limbs), dtype=np.int64)
+    for column in columns:
+        carry = (column + carry) >> scale.width
+    negative = carry < 0
+    sign = np.where(negative, np.int64(-1), np.int64(1))
+    digits, carry = [], np.zeros(len(limbs), dtype=np.int64)
+    for place in range(scale.limbs + extra):
+        total = (columns[place] * sign if place < scale.limbs else 0) + carry
+        digits.append(total & mask)
+        carry = total >> scale.width
+    return digits[::-1], negative

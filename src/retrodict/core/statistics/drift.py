@@ -1,0 +1,278 @@
+"""Drift between two count vectors of one profile, judged against its own noise floor.
+
+Every measure here is an exact function of counts, so batch, stream and SQL agree. Bins that are empty in both vectors
+are left out everywhere: they say nothing, and would only add degrees of freedom.
+
+A large effect in few rows is noise, a tiny one in many rows is harmless: ``judge`` says drift only if the population
+stability index reaches the threshold *and* exceeds what sampling alone would give, and says "not evaluable" when there
+are too few rows to know.
+
+The chi-square distribution comes from ``scipy.special``: ``scipy.stats`` has the same and takes a second to import.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from retrodict.core.errors import InputError
+
+__all__ = [
+    "DriftVerdict",
+    "benjamini_hochberg",
+    "chi_square",
+    "hellinger_distance",
+    "js_distance_bits",
+    "js_divergence_bits",
+    "judge",
+    "judge_features",
+    "psi",
+    "psi_critical",
+    "psi_p_value",
+    "total_variation",
+]
+
+Floats = NDArray[np.float64]
+Status = Literal["drift", "no drift", "not evaluable"]
+
+
+def _pair(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
+    """Return counts as floats without the bins that are empty in both."""
+    first, second = np.asarray(reference, dtype=np.float64), np.asarray(current, dtype=np.float64)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise InputError(
+            "two count vectors of one profile have one length",
+            where="drift",
+            got=(first.shape, second.shape),
+            remedy="Count both with the same profile",
+        )
+    if (first < 0).any() or (second < 0).any():
+        raise InputError("counts are not negative", where="drift")
+    used = (first > 0) | (second > 0)
+    return first[used], second[used]
+
+
+def _shares(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
+    first, second = _pair(reference, current)
+    if not first.sum() or not second.sum():
+        raise InputError("drift needs rows on both sides", where="drift", got=(int(first.sum()), int(second.sum())))
+    return first / first.sum(), second / second.sum()
+
+
+def psi(reference: ArrayLike, current: ArrayLike, *, pseudo: float = 0.5) -> float:
+    """Compute the population stability index ``sum((q - p) ln(q / p))`` in nats (Jeffreys' divergence; Siddiqi 2006).
+
+    Zero handling: ``pseudo`` is added to every bin of both vectors, bins empty in both left out, and the shares are
+    taken after that. The index of a sample is therefore always finite, and tends to the plain one as rows grow. Half a
+    count (Jeffreys' prior) is the default; a fixed tiny share, the usual choice, lets one row decide the result.
+
+    Parameters
+    ----------
+    reference, current : array_like of int, shape (bins,)
+        Counts of one profile.
+    pseudo : float, default 0.5
+        Rows added to each bin; 0 only if no used bin is empty.
+
+    Raises
+    ------
+    InputError
+        If lengths differ, a side has no rows, or ``pseudo`` is 0 and a bin is empty on one side.
+
+    Examples
+    --------
+    >>> round(psi([500, 500], [400, 600], pseudo=0), 4)
+    0.0405
+    """
+    _shares(reference, current)
+    first, second = _pair(reference, current)
+    if pseudo < 0 or (pseudo == 0 and (not first.all() or not second.all())):
+        raise InputError("an empty bin needs a pseudo count", where="psi", got=pseudo, remedy="Pass pseudo=0.5")
+    p = (first + pseudo) / (first + pseudo).sum()
+    q = (second + pseudo) / (second + pseudo).sum()
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def psi_critical(n: int, m: int, bins: int, *, alpha: float = 0.01) -> float:
+    """Value that the index of two samples of one distribution exceeds with probability ``alpha``.
+
+    ``(1/n + 1/m) chi2.ppf(1 - alpha, bins - 1)`` (Yurdakul & Naranjo 2020, Journal of Risk Model Validation 14(4)); the
+    bins are those used by either sample. This is the noise floor that drift has to exceed.
+    """
+    if n <= 0 or m <= 0 or bins < 1 or not 0 < alpha < 1:
+        raise InputError(
+            "a critical value needs rows on both sides, a bin and 0 < alpha < 1", where="psi", got=(n, m, bins, alpha)
+        )
+    if bins == 1:
+        return 0.0
+    from scipy.special import chdtri
+
+    return float((1 / n + 1 / m) * chdtri(bins - 1, alpha))
+
+
+def psi_p_value(value: float, n: int, m: int, bins: int) -> float:
+    """Probability that two samples of one distribution reach this index: the inverse of ``psi_critical``."""
+    if n <= 0 or m <= 0 or bins < 1:
+        raise InputError("a p value needs rows on both sides and a bin", where="psi", got=(n, m, bins))
+    if bins == 1:
+        return 1.0
+    from scipy.special import chdtrc
+
+    return float(chdtrc(bins - 1, value / (1 / n + 1 / m)))
+
+
+def js_divergence_bits(reference: ArrayLike, current: ArrayLike) -> float:
+    """Jensen-Shannon divergence in bits, in [0, 1] (Lin 1991): ``H((p+q)/2) - (H(p) + H(q))/2`` with base 2."""
+    p, q = _shares(reference, current)
+    middle = (p + q) / 2
+    parts = [share[share > 0] * np.log2(share[share > 0] / middle[share > 0]) for share in (p, q)]
+    return float(min(max((parts[0].sum() + parts[1].sum()) / 2, 0.0), 1.0))
+
+
+def js_distance_bits(reference: ArrayLike, current: ArrayLike) -> float:
+    """Square root of ``js_divergence_bits``, a metric in [0, 1] (Endres & Schindelin 2003)."""
+    return math.sqrt(js_divergence_bits(reference, current))
+
+
+def total_variation(reference: ArrayLike, current: ArrayLike) -> float:
+    """Half the sum of absolute differences of shares: the most that the probability of any set of bins differs."""
+    p, q = _shares(reference, current)
+    return float(np.abs(p - q).sum() / 2)
+
+
+def hellinger_distance(reference: ArrayLike, current: ArrayLike) -> float:
+    """``sqrt(sum((sqrt p - sqrt q)²) / 2)``, in [0, 1]."""
+    p, q = _shares(reference, current)
+    return float(math.sqrt(((np.sqrt(p) - np.sqrt(q)) ** 2).sum() / 2))
+
+
+def chi_square(reference: ArrayLike, current: ArrayLike) -> tuple[float, float]:
+    """Pearson's test of homogeneity without continuity correction: statistic and p value, bins - 1 degrees of freedom.
+
+    Large-sample: read it with care where expected counts fall below 5.
+    """
+    _shares(reference, current)
+    table = np.vstack(_pair(reference, current))
+    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / table.sum()
+    statistic = float(((table - expected) ** 2 / expected).sum())
+    if table.shape[1] == 1:
+        return 0.0, 1.0
+    from scipy.special import chdtrc
+
+    return statistic, float(chdtrc(table.shape[1] - 1, statistic))
+
+
+def benjamini_hochberg(p_values: Sequence[float], *, rate: float = 0.05) -> tuple[list[bool], float]:
+    """Which of many hypotheses to reject so that the expected share of false ones among them is at most ``rate``.
+
+    Benjamini & Hochberg 1995 (JRSS B 57, 289-300): the k smallest, k the largest with ``p_(k) <= k/m * rate``. Holds
+    for independent and for positively dependent tests.
+
+    Returns
+    -------
+    rejected : list of bool
+        In the order given.
+    level : float
+        Level at which each p value was tested in the end: ``k/m * rate``, or ``rate/m`` when nothing is rejected.
+    """
+    if not 0 < rate < 1:
+        raise InputError("a false-discovery rate lies between 0 and 1", where="drift", got=rate)
+    ordered = sorted(p_values)
+    passed = [k for k, p in enumerate(ordered, start=1) if p <= k / len(ordered) * rate]
+    level = max(passed, default=1) / max(len(ordered), 1) * rate
+    return [bool(passed) and p <= level for p in p_values], level
+
+
+@dataclass(frozen=True, slots=True)
+class DriftVerdict:
+    """What one feature's counts say.
+
+    Attributes
+    ----------
+    status : {"drift", "no drift", "not evaluable"}
+    reason : str
+        One sentence with the numbers that decided.
+    psi, critical_value, p_value, js_distance_bits : float or None
+        None when not evaluable. ``critical_value`` is the noise floor of the index at the level used.
+    n_reference, n_current : int
+        Rows counted.
+    """
+
+    status: Status
+    reason: str
+    psi: float | None
+    critical_value: float | None
+    p_value: float | None
+    js_distance_bits: float | None
+    n_reference: int
+    n_current: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return asdict(self)
+
+
+def judge(
+    reference: ArrayLike,
+    current: ArrayLike,
+    *,
+    threshold: float = 0.1,
+    alpha: float = 0.01,
+    min_rows: int = 100,
+) -> DriftVerdict:
+    """Judge one feature: drift only if ``psi >= threshold`` and ``psi > psi_critical(...)``.
+
+    Parameters
+    ----------
+    reference, current : array_like of int, shape (bins,)
+        Counts of one profile.
+    threshold : float, default 0.1
+        Smallest index that matters (the usual rule of thumb: 0.1 moderate, 0.25 large).
+    alpha : float, default 0.01
+        Probability of calling equal distributions different, were the threshold 0.
+    min_rows : int, default 100
+        Fewer rows on either side are not evaluable.
+    """
+    first, second = _pair(reference, current)
+    n, m, bins = int(first.sum()), int(second.sum()), len(first)
+    if min(n, m) < max(min_rows, 1):
+        side = "reference" if n < m else "current"
+        reason = f"{min(n, m)} {side} rows are fewer than the {max(min_rows, 1)} needed"
+        return DriftVerdict("not evaluable", reason, None, None, None, None, n, m)
+    value, floor = psi(first, second), psi_critical(n, m, bins, alpha=alpha)
+    status: Status = "no drift"
+    if value < threshold:
+        reason = f"psi {value:.4g} is below the threshold {threshold:g}"
+    elif not value > floor:
+        reason = f"psi {value:.4g} is within the noise floor {floor:.4g} of {n} and {m} rows"
+    else:
+        status = "drift"
+        reason = f"psi {value:.4g} reaches the threshold {threshold:g} and exceeds the noise floor {floor:.4g}"
+    p_value, distance = psi_p_value(value, n, m, bins), js_distance_bits(first, second)
+    return DriftVerdict(status, reason, value, floor, p_value, distance, n, m)
+
+
+def judge_features(
+    counts: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    threshold: float = 0.1,
+    rate: float = 0.01,
+    min_rows: int = 100,
+) -> dict[str, DriftVerdict]:
+    """Judge many features at once, the false-discovery rate over the evaluable ones held at ``rate``.
+
+    Parameters
+    ----------
+    counts : mapping of name to (reference counts, current counts)
+    threshold, min_rows
+        As in ``judge``.
+    rate : float, default 0.01
+        Benjamini-Hochberg rate; the noise floor of each verdict is at the level it gives.
+    """
+    first = {name: judge(*pair, threshold=threshold, alpha=rate, min_rows=min_rows) for name, pair in counts.items()}
+    _, level = benjamini_hochberg([v.p_value for v in first.values() if v.p_value is not None], rate=rate)
+    return {name: judge(*pair, threshold=threshold, alpha=level, min_rows=min_rows) for name, pair in counts.items()}

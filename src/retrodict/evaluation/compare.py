@@ -1,0 +1,158 @@
+"""Champion and challenger on the same decisions: paired differences, which need far fewer rows than separate ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from retrodict.core.statistics.intervals import bootstrap_interval, delong_pair, mean_interval, wilson_interval
+from retrodict.evaluation._rows import Rows, read_rows
+from retrodict.evaluation.metrics import Metric
+
+__all__ = ["Comparison", "compare_scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Challenger minus champion on the same decisions.
+
+    Attributes
+    ----------
+    verdict : {"better", "worse", "inconclusive"}
+        Of the challenger.
+    reason : str
+    n, pending : int
+        Decisions with and without a known label.
+    auc_difference : Metric
+        Above 0 favours the challenger; paired DeLong interval.
+    brier_difference : Metric
+        Below 0 favours the challenger; paired t interval, or percentile bootstrap when a seed is given.
+    agreement : Metric
+        Share of all decisions, pending ones too, on the same side of the threshold; not evaluable without one.
+    score_distance : Metric
+        Mean absolute difference of the two scores over all decisions.
+    """
+
+    verdict: Literal["better", "worse", "inconclusive"]
+    reason: str
+    n: int
+    pending: int
+    auc_difference: Metric
+    brier_difference: Metric
+    agreement: Metric
+    score_distance: Metric
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return asdict(self)
+
+
+def compare_scores(
+    *,
+    champion: ArrayLike,
+    challenger: ArrayLike,
+    labels: ArrayLike,
+    threshold: float | None = None,
+    min_rows: int = 100,
+    confidence: float = 0.95,
+    seed: int | None = None,
+) -> Comparison:
+    """Compare two scores of the same decisions.
+
+    The challenger is better when one of the two intervals (AUC, Brier) lies wholly on its side and the other not
+    wholly on the champion's; worse the other way round; everything else is inconclusive. Two equal models are called
+    better in at most ``1 - confidence`` of comparisons (two one-sided tails). Look once: repeated looks at growing data
+    need an anytime-valid test.
+
+    Parameters
+    ----------
+    champion, challenger : array_like of float, shape (n,)
+        Scores of the same decisions, in the same order.
+    labels : array_like of {0, 1, null}, shape (n,)
+        Null labels are pending.
+    threshold : float, optional
+        Decision threshold for the agreement share.
+    min_rows : int, default 100
+        With fewer labelled decisions the verdict is inconclusive.
+    confidence : float, default 0.95
+    seed : int, optional
+        Bootstrap the Brier difference (1,000 resamples) instead of Student's t.
+    """
+    old, new = read_rows(labels, champion), read_rows(labels, challenger)
+    agreement, distance = _agreement(old, new, threshold)
+    old, pending = old.matured()
+    new, _ = new.matured()
+    if old.n < min_rows:
+        reason = f"{old.n} labelled rows are fewer than the {min_rows} needed"
+        old, new = old.refused(reason), new.refused(reason)
+    auc, brier = _auc_difference(old, new, confidence), _brier_difference(old, new, confidence, seed)
+    verdict, reason = _judge(auc, brier)
+    return Comparison(verdict, reason, old.n, pending, auc, brier, agreement, distance)
+
+
+def _agreement(old: Rows, new: Rows, threshold: float | None) -> tuple[Metric, Metric]:
+    n, nulls = old.n, int((np.isnan(old.scores) | np.isnan(new.scores)).sum())
+    why_not = "no rows" if not n else f"{nulls} of {n} scores are null" if nulls else None
+    if why_not:
+        return Metric("agreement", None, why_not, n), Metric("score_distance", None, why_not, n)
+    distance = Metric("score_distance", float(np.abs(old.scores - new.scores).mean()), None, n)
+    if threshold is None:
+        return Metric("agreement", None, "no threshold given", n), distance
+    same = int(((old.scores >= threshold) == (new.scores >= threshold)).sum())
+    interval = wilson_interval(same, n)
+    return Metric("agreement", same / n, None, n, interval.low, interval.high), distance
+
+
+def _auc_difference(old: Rows, new: Rows, confidence: float) -> Metric:
+    name = "auc_difference"
+    why_not = old.incomplete() or new.incomplete() or old.one_class()
+    if why_not:
+        return Metric(name, None, why_not, old.n)
+    pair = delong_pair(old.labels, new.scores, old.scores, confidence=confidence)
+    if math.isnan(pair.variance):
+        return Metric(name, None, "a class has one row only", old.n)
+    return Metric(name, pair.difference, None, old.n, pair.low, pair.high)
+
+
+def _brier_difference(old: Rows, new: Rows, confidence: float, seed: int | None) -> Metric:
+    name = "brier_difference"
+    why_not = old.improper() or new.improper() or ("one row only" if old.n < 2 else None)
+    if why_not:
+        return Metric(name, None, why_not, old.n)
+    differences = (new.scores - new.labels) ** 2 - (old.scores - old.labels) ** 2
+    if seed is None:
+        interval = mean_interval(differences, confidence=confidence)
+    else:
+        interval = bootstrap_interval(_mean, differences, seed=seed, confidence=confidence)
+    return Metric(name, float(differences.mean()), None, old.n, interval.low, interval.high)
+
+
+def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    return float(values.mean())
+
+
+def _judge(auc: Metric, brier: Metric) -> tuple[Literal["better", "worse", "inconclusive"], str]:
+    # Orient both so that above 0 favours the challenger.
+    sides = [("AUC", auc, auc.low, auc.high), ("Brier", brier, _negated(brier.high), _negated(brier.low))]
+    gains = [name for name, _, low, _ in sides if low is not None and low > 0]
+    losses = [name for name, _, _, high in sides if high is not None and high < 0]
+    said = "; ".join(_sentence(name, metric) for name, metric, _, _ in sides)
+    if gains and losses:
+        return "inconclusive", f"{gains[0]} speaks for the challenger, {losses[0]} against it: {said}"
+    if gains:
+        return "better", said
+    return ("worse", said) if losses else ("inconclusive", said)
+
+
+def _negated(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _sentence(name: str, metric: Metric) -> str:
+    if metric.value is None:
+        return f"{name} not evaluable ({metric.reason})"
+    return f"{name} difference {metric.value:+.4f} ({metric.low:+.4f} to {metric.high:+.4f})"

@@ -1,0 +1,88 @@
+"""The same metrics per group (month, carrier): an average hides the group that a model fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from retrodict.core.errors import InputError
+from retrodict.evaluation._rows import read_column
+from retrodict.evaluation.metrics import Evaluation, evaluate
+
+__all__ = ["GroupEvaluation", "evaluate_groups"]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEvaluation:
+    """One group's metrics; ``group`` is None for rows without a group."""
+
+    group: str | None
+    evaluation: Evaluation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return asdict(self)
+
+
+def evaluate_groups(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: Iterable[object],
+    *,
+    pending: Mapping[str | None, int] | None = None,
+    threshold: float | None = None,
+    min_rows: int = 30,
+) -> tuple[GroupEvaluation, ...]:
+    """Evaluate every group on its own, in the order of group names, rows without a group last.
+
+    Parameters
+    ----------
+    labels, scores : array_like, shape (n,)
+        As in ``evaluate``; null labels are pending.
+    groups : iterable of object, length n
+        Group of each row, compared as text; None and NaN mean no group.
+    pending : mapping of group to count, optional
+        Decisions whose labels are not among the rows; added to those with a null label. A group with nothing else
+        is still listed.
+    threshold : float, optional
+        As in ``evaluate``.
+    min_rows : int, default 30
+        A group with fewer labelled rows is not evaluable.
+
+    Raises
+    ------
+    InputError
+        If the lengths differ.
+    """
+    truth, given = read_column(labels, "labels"), read_column(scores, "scores")
+    names = [_name(value) for value in (groups.tolist() if isinstance(groups, np.ndarray) else groups)]
+    if not truth.size == given.size == len(names):
+        raise InputError(
+            "there is one label, score and group per row", where="groups", got=(truth.size, given.size, len(names))
+        )
+    waiting = {_name(group): n for group, n in (pending or {}).items()}
+    ordered = sorted({*names, *waiting}, key=lambda name: (name is None, name or ""))
+    places = {name: place for place, name in enumerate(ordered)}
+    codes = np.fromiter((places[name] for name in names), dtype=np.int64, count=len(names))
+    order = np.argsort(codes, kind="stable")
+    stops = np.cumsum(np.bincount(codes, minlength=len(ordered)))[:-1]
+    found = []
+    for name, rows in zip(ordered, np.split(order, stops), strict=False):
+        result = evaluate(truth[rows], given[rows], threshold=threshold, min_rows=min_rows)
+        found.append(GroupEvaluation(name, _with_pending(result, waiting.get(name, 0))))
+    return tuple(found)
+
+
+def _name(value: object) -> str | None:
+    # NaN and NaT differ from themselves.
+    return None if value is None or value != value else str(value)  # noqa: PLR0124 - the test for any null
+
+
+def _with_pending(result: Evaluation, more: int) -> Evaluation:
+    if not more:
+        return result
+    return Evaluation(result.n, result.positives, result.pending + more, result.metrics, result.curve, result.confusion)

@@ -1,0 +1,383 @@
+"""Metrics of scores against labels, in plain NumPy, each with its interval or the reason why it has no value.
+
+A metric that cannot be computed (one class only, null scores, scores that are no probabilities) has the value None and
+a reason; it is never 0, never NaN, and never passes a gate. Conventions and sources are in docs/evaluation.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from retrodict.core.errors import InputError, NotFoundError, near
+from retrodict.core.statistics.intervals import Interval, delong_auc, mean_interval, wilson_interval
+from retrodict.evaluation._rows import Rows, read_rows
+
+__all__ = [
+    "CalibrationBin",
+    "Confusion",
+    "Evaluation",
+    "Metric",
+    "base_rate",
+    "brier",
+    "calibration_curve",
+    "calibration_error",
+    "calibration_ratio",
+    "confusion",
+    "evaluate",
+    "log_loss",
+    "pr_auc",
+    "roc_auc",
+]
+
+Binning = Literal["mass", "width"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number about scores, or the reason why there is none.
+
+    Attributes
+    ----------
+    name : str
+    value : float or None
+        None means not evaluable.
+    reason : str or None
+        Why not; None when there is a value.
+    n : int
+        Rows it was computed from, or would have been.
+    low, high : float or None
+        95 % interval where a sound one exists.
+    """
+
+    name: str
+    value: float | None
+    reason: str | None
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+
+def _metric(
+    name: str, rows: Rows, compute: Callable[[Rows], tuple[float, Interval | None]], *, why_not: str | None
+) -> Metric:
+    if why_not:
+        return Metric(name, None, why_not, rows.n)
+    value, interval = compute(rows)
+    if interval is None or math.isnan(interval.low):
+        return Metric(name, value, None, rows.n)
+    return Metric(name, value, None, rows.n, interval.low, interval.high)
+
+
+def roc_auc(labels: ArrayLike, scores: ArrayLike) -> Metric:
+    """Area under the ROC curve, ties one half, with DeLong's 95 % interval; needs both classes.
+
+    Parameters
+    ----------
+    labels : array_like of {0, 1, null}, shape (n,)
+        A null label or score makes the metric not evaluable; ``evaluate`` sets pending labels aside instead.
+    scores : array_like of float, shape (n,)
+        Higher means more likely 1.
+    """
+    return _roc_auc(read_rows(labels, scores))
+
+
+def _roc_auc(rows: Rows) -> Metric:
+    def compute(rows: Rows) -> tuple[float, Interval]:
+        estimate = delong_auc(rows.labels, rows.scores)
+        return estimate.auc, Interval(estimate.low, estimate.high)
+
+    return _metric("auc", rows, compute, why_not=rows.incomplete() or rows.one_class())
+
+
+def pr_auc(labels: ArrayLike, scores: ArrayLike) -> Metric:
+    """Average precision, ``sum((R_k - R_{k-1}) P_k)`` over distinct scores from high to low: no interpolation.
+
+    Parameters are those of ``roc_auc``; needs a positive row.
+    """
+    return _pr_auc(read_rows(labels, scores))
+
+
+def _pr_auc(rows: Rows) -> Metric:
+    def compute(rows: Rows) -> tuple[float, None]:
+        order = np.argsort(-rows.scores, kind="stable")
+        ordered = rows.scores[order]
+        last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), ordered.size - 1)
+        hits = np.cumsum(rows.labels[order])[last]
+        gained = np.diff(hits, prepend=0)
+        return float((gained * hits / (last + 1)).sum() / hits[-1]), None
+
+    why_not = rows.incomplete() or (None if rows.positives else "no positive row")
+    return _metric("pr_auc", rows, compute, why_not=why_not)
+
+
+def brier(labels: ArrayLike, scores: ArrayLike) -> Metric:
+    """Mean squared difference of probability and label (Brier 1950), with Student's t interval; 0 is perfect."""
+    return _brier(read_rows(labels, scores))
+
+
+def _brier(rows: Rows) -> Metric:
+    return _metric("brier", rows, lambda r: _mean((r.scores - r.labels) ** 2), why_not=rows.improper())
+
+
+def _mean(values: NDArray[np.float64]) -> tuple[float, Interval | None]:
+    return float(values.mean()), mean_interval(values) if values.size > 1 else None
+
+
+def log_loss(labels: ArrayLike, scores: ArrayLike) -> Metric:
+    """Mean negative log likelihood in nats; probabilities are cut to ``[eps, 1 - eps]``, eps = 2.2e-16."""
+    return _log_loss(read_rows(labels, scores))
+
+
+def _log_loss(rows: Rows) -> Metric:
+    def compute(rows: Rows) -> tuple[float, Interval | None]:
+        edge = float(np.finfo(np.float64).eps)
+        p = np.clip(rows.scores, edge, 1 - edge)
+        return _mean(-np.where(rows.labels == 1, np.log(p), np.log1p(-p)))
+
+    return _metric("log_loss", rows, compute, why_not=rows.improper())
+
+
+def base_rate(labels: ArrayLike) -> Metric:
+    """Share of positive rows, with Wilson's interval."""
+    size = np.asarray(labels).size
+    return _base_rate(read_rows(labels, np.zeros(size)))
+
+
+def _base_rate(rows: Rows) -> Metric:
+    def compute(rows: Rows) -> tuple[float, Interval]:
+        return rows.positives / rows.n, wilson_interval(rows.positives, rows.n)
+
+    return _metric("base_rate", rows, compute, why_not=rows.unlabelled())
+
+
+def calibration_ratio(labels: ArrayLike, scores: ArrayLike) -> Metric:
+    """Observed over expected positives: "calibration in the large"; above 1 the scores are too low.
+
+    The interval is Wilson's of the observed rate over the mean score, the scores taken as given.
+    """
+    return _calibration_ratio(read_rows(labels, scores))
+
+
+def _calibration_ratio(rows: Rows) -> Metric:
+    def compute(rows: Rows) -> tuple[float, Interval]:
+        expected = float(rows.scores.mean())
+        observed = wilson_interval(rows.positives, rows.n)
+        return rows.positives / rows.n / expected, Interval(observed.low / expected, observed.high / expected)
+
+    why_not = rows.improper() or (None if rows.scores.any() else "every score is 0")
+    return _metric("calibration_ratio", rows, compute, why_not=why_not)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """Rows of similar score: what was promised (mean score) and what came (observed rate with Wilson's interval)."""
+
+    mean_score: float
+    observed_rate: float
+    n: int
+    low: float
+    high: float
+
+
+def calibration_curve(
+    labels: ArrayLike, scores: ArrayLike, *, bins: int = 10, by: Binning = "mass"
+) -> tuple[CalibrationBin, ...]:
+    """Observed rate against mean score per bin; empty when not evaluable.
+
+    Parameters
+    ----------
+    labels, scores
+        As in ``roc_auc``; scores are probabilities.
+    bins : int, default 10
+        Most bins; empty ones are left out.
+    by : {"mass", "width"}, default "mass"
+        Equal row counts (edges are quantiles of the scores; equal scores share a bin) or equal score ranges of
+        [0, 1]. A score equal to an edge belongs to the bin on its right; 1 to the last.
+    """
+    rows = read_rows(labels, scores)
+    return () if rows.improper() else _curve(rows, bins, by)
+
+
+def _curve(rows: Rows, bins: int, by: Binning) -> tuple[CalibrationBin, ...]:
+    if bins < 1 or by not in {"mass", "width"}:
+        raise InputError(
+            "a calibration curve has bins by 'mass' or 'width', at least one", where="calibration", got=(bins, by)
+        )
+    steps = np.linspace(0.0, 1.0, bins + 1)[1:-1]
+    edges = np.unique(np.quantile(rows.scores, steps)) if by == "mass" else steps
+    places = np.searchsorted(edges, rows.scores, side="right")
+    sizes = np.bincount(places, minlength=edges.size + 1)
+    expected = np.bincount(places, rows.scores, minlength=edges.size + 1)
+    hits = np.bincount(places, rows.labels, minlength=edges.size + 1)
+    curve = []
+    for place in np.flatnonzero(sizes):
+        n, observed = int(sizes[place]), int(hits[place])
+        interval = wilson_interval(observed, n)
+        curve.append(CalibrationBin(float(expected[place]) / n, observed / n, n, interval.low, interval.high))
+    return tuple(curve)
+
+
+def calibration_error(labels: ArrayLike, scores: ArrayLike, *, bins: int = 10, by: Binning = "mass") -> Metric:
+    """Compute the expected calibration error over the bins of ``calibration_curve``.
+
+    ``sum(n_b / n |observed_b - mean score_b|)``.
+
+    Naeini, Cooper & Hauskrecht 2015 use equal width; equal mass (Nixon et al. 2019) is the default because skewed
+    scores leave most equal-width bins nearly empty. It is biased upwards in few rows.
+    """
+    return _calibration_error(read_rows(labels, scores), bins, by)
+
+
+def _calibration_error(rows: Rows, bins: int = 10, by: Binning = "mass") -> Metric:
+    def compute(rows: Rows) -> tuple[float, None]:
+        gaps = [b.n * abs(b.observed_rate - b.mean_score) for b in _curve(rows, bins, by)]
+        return math.fsum(gaps) / rows.n, None
+
+    return _metric("calibration_error", rows, compute, why_not=rows.improper())
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Counts of decisions ``score >= threshold`` against labels."""
+
+    threshold: float
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Accuracy, precision, recall, false positive rate and positive share, each with Wilson's interval."""
+        tp, fp, tn, fn = self.true_positives, self.false_positives, self.true_negatives, self.false_negatives
+        n = tp + fp + tn + fn
+        return (
+            _share("accuracy", tp + tn, n, "no rows"),
+            _share("precision", tp, tp + fp, "no row reaches the threshold"),
+            _share("recall", tp, tp + fn, "no positive row"),
+            _share("false_positive_rate", fp, fp + tn, "no negative row"),
+            _share("positive_share", tp + fp, n, "no rows"),
+        )
+
+
+def _share(name: str, part: int, n: int, why_not: str) -> Metric:
+    if n == 0:
+        return Metric(name, None, why_not, 0)
+    interval = wilson_interval(part, n)
+    return Metric(name, part / n, None, n, interval.low, interval.high)
+
+
+def confusion(labels: ArrayLike, scores: ArrayLike, *, threshold: float) -> Confusion | None:
+    """Count right and wrong decisions at ``score >= threshold``; None when a label or score is null."""
+    rows = read_rows(labels, scores)
+    return None if rows.incomplete() else _confusion(rows, threshold)
+
+
+def _confusion(rows: Rows, threshold: float) -> Confusion:
+    chosen, positive = rows.scores >= threshold, rows.labels == 1
+    hits, alarms = int((chosen & positive).sum()), int(chosen.sum())
+    return Confusion(
+        float(threshold), hits, alarms - hits, rows.n - rows.positives - alarms + hits, rows.positives - hits
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Every metric of one set of scores, with what it was computed from.
+
+    Attributes
+    ----------
+    n, positives : int
+        Rows with a label, and those labelled 1.
+    pending : int
+        Rows whose label is not known yet; in no metric.
+    metrics : tuple of Metric
+    curve : tuple of CalibrationBin
+        Equal-mass bins; empty when not evaluable.
+    confusion : Confusion or None
+        None without a threshold.
+    """
+
+    n: int
+    positives: int
+    pending: int
+    metrics: tuple[Metric, ...]
+    curve: tuple[CalibrationBin, ...]
+    confusion: Confusion | None = None
+
+    def __getitem__(self, name: str) -> Metric:
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        known = [metric.name for metric in self.metrics]
+        raise NotFoundError("the evaluation has this metric", got=name, remedy=near(name, known, what="metric"))
+
+    def values(self) -> dict[str, float | None]:
+        """Metric values by name, as gates read them."""
+        return {metric.name: metric.value for metric in self.metrics}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Evaluation:
+        """Inverse of ``to_dict``, from JSON as well."""
+        table = body.get("confusion")
+        return cls(
+            n=body["n"],
+            positives=body["positives"],
+            pending=body["pending"],
+            metrics=tuple(Metric(**metric) for metric in body["metrics"]),
+            curve=tuple(CalibrationBin(**part) for part in body["curve"]),
+            confusion=None if table is None else Confusion(**table),
+        )
+
+
+def evaluate(labels: ArrayLike, scores: ArrayLike, *, threshold: float | None = None, min_rows: int = 1) -> Evaluation:
+    """Compute all metrics of one set of scores.
+
+    Parameters
+    ----------
+    labels : array_like of {0, 1, null}, shape (n,)
+        A null label is pending: counted, in no metric.
+    scores : array_like of float, shape (n,)
+        A null score on a labelled row makes every metric that needs scores not evaluable: leaving the row out would
+        flatter the model.
+    threshold : float, optional
+        Adds the confusion table of ``score >= threshold`` and its shares.
+    min_rows : int, default 1
+        With fewer labelled rows nothing is evaluable.
+
+    Examples
+    --------
+    >>> result = evaluate([0, 0, 1, 1, None], [0.1, 0.4, 0.35, 0.8, 0.5])
+    >>> result["auc"].value, result.n, result.pending
+    (0.75, 4, 1)
+    """
+    every = read_rows(labels, scores)
+    rows, pending = every.matured()
+    if 0 < rows.n < min_rows:
+        rows = rows.refused(f"{rows.n} labelled rows are fewer than the {min_rows} needed")
+    found = [
+        _base_rate(rows),
+        _roc_auc(rows),
+        _pr_auc(rows),
+        _brier(rows),
+        _log_loss(rows),
+        _calibration_error(rows),
+        _calibration_ratio(rows),
+    ]
+    table = None
+    if threshold is not None:
+        why_not = rows.incomplete()
+        table = None if why_not else _confusion(rows, threshold)
+        shares = Confusion(threshold, 0, 0, 0, 0).metrics() if table is None else table.metrics()
+        found += [Metric(m.name, None, why_not, rows.n) if why_not else m for m in shares]
+    curve = () if rows.improper() else _curve(rows, 10, "mass")
+    return Evaluation(rows.n, rows.positives, pending, tuple(found), curve, table)

@@ -1,0 +1,179 @@
+"""Metrics against scikit-learn, and the reasons where there is none."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from sklearn import calibration
+from sklearn import metrics as sk
+
+from retrodict.core.errors import InputError, NotFoundError
+from retrodict.evaluation import metrics as ours
+from retrodict.evaluation.metrics import Evaluation, evaluate
+
+_ROWS = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1) | st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=2,
+                 max_size=40)  # fmt: skip
+
+
+def _sample(n: int = 5000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    scores = rng.beta(2, 6, size=n)
+    return (rng.random(n) < scores).astype(int), scores
+
+
+@given(rows=_ROWS)
+def test_values_equal_scikit_learn(rows: list[tuple[int, float]]) -> None:
+    """AUC, average precision, Brier, log loss of any rows with both classes, ties and certain scores included."""
+    labels, scores = map(list, zip(*rows, strict=True))
+    assume(0 < sum(labels) < len(labels))
+    found = evaluate(labels, scores)
+    assert found["auc"].value == pytest.approx(sk.roc_auc_score(labels, scores))
+    assert found["pr_auc"].value == pytest.approx(sk.average_precision_score(labels, scores))
+    assert found["brier"].value == pytest.approx(sk.brier_score_loss(labels, scores))
+    assert found["log_loss"].value == pytest.approx(sk.log_loss(labels, scores), abs=1e-12)
+    assert found["base_rate"].value == sum(labels) / len(labels)
+
+
+@given(rows=_ROWS, threshold=st.floats(0, 1))
+def test_confusion_equals_scikit_learn(rows: list[tuple[int, float]], threshold: float) -> None:
+    """The table and its shares at any threshold; a share of nothing is not evaluable."""
+    labels, scores = map(list, zip(*rows, strict=True))
+    chosen = [score >= threshold for score in scores]
+    table = ours.confusion(labels, scores, threshold=threshold)
+    assert table is not None
+    tn, fp, fn, tp = sk.confusion_matrix(labels, chosen, labels=[0, 1]).ravel().tolist()
+    assert (table.true_negatives, table.false_positives, table.false_negatives, table.true_positives) == (
+        tn,
+        fp,
+        fn,
+        tp,
+    )
+    found = evaluate(labels, scores, threshold=threshold)
+    if any(chosen):
+        assert found["precision"].value == pytest.approx(sk.precision_score(labels, chosen))
+    else:
+        assert (found["precision"].value, found["precision"].reason) == (None, "no row reaches the threshold")
+    if any(labels):
+        assert found["recall"].value == pytest.approx(sk.recall_score(labels, chosen))
+    assert found["accuracy"].value == pytest.approx(sk.accuracy_score(labels, chosen))
+
+
+@pytest.mark.parametrize(("by", "strategy"), [("mass", "quantile"), ("width", "uniform")])
+def test_calibration_curve_equals_scikit_learn(by: str, strategy: str) -> None:
+    """Same bins, rates and mean scores; the error is their weighted gap."""
+    labels, scores = _sample()
+    curve = ours.calibration_curve(labels, scores, bins=12, by=by)
+    rates, means = calibration.calibration_curve(labels, scores, n_bins=12, strategy=strategy)
+    assert [part.observed_rate for part in curve] == pytest.approx(rates.tolist())
+    assert [part.mean_score for part in curve] == pytest.approx(means.tolist())
+    sizes = np.array([part.n for part in curve])
+    assert sizes.sum() == labels.size
+    expected = float((sizes * np.abs(rates - means)).sum() / labels.size)
+    assert ours.calibration_error(labels, scores, bins=12, by=by).value == pytest.approx(expected)
+
+
+def test_equal_mass_bins_hold_equal_counts_and_equal_scores_stay_together() -> None:
+    """Distinct scores share evenly; one score for all is one bin, whatever the order of the rows."""
+    labels, scores = _sample(1000)
+    assert {part.n for part in ours.calibration_curve(labels, scores)} == {100}
+    [single] = ours.calibration_curve(labels, np.full(1000, 0.3))
+    assert single.n == 1000
+    mixed, order = np.round(scores, 1), np.random.default_rng(1).permutation(1000)
+    again = ours.calibration_curve(labels[order], mixed[order])
+    assert [part.n for part in again] == [part.n for part in ours.calibration_curve(labels, mixed)]
+
+
+def test_calibration_ratio_is_observed_over_expected() -> None:
+    """Scores cut in half: twice as many positives as promised, and the interval knows it."""
+    labels, scores = _sample(20_000)
+    metric = ours.calibration_ratio(labels, scores / 2)
+    assert metric.value == pytest.approx(labels.sum() / (scores / 2).sum())
+    assert metric.low is not None
+    assert metric.low > 1.8
+
+
+def test_intervals_surround_their_values() -> None:
+    """Wherever an interval is given it holds the value."""
+    for metric in evaluate(*_sample(), threshold=0.3).metrics:
+        assert metric.reason is None
+        if metric.low is not None:
+            assert metric.low <= metric.value <= metric.high
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "without", "reason"),
+    [
+        ([1, 1], [0.2, 0.9], {"auc"}, "all 2 rows are positive"),
+        ([0, 0], [0.2, 0.9], {"auc", "pr_auc"}, "all 2 rows are negative"),
+        ([0, 1], [0.2, math.nan], {"auc", "pr_auc", "brier", "log_loss", "calibration_error", "calibration_ratio"},
+         "1 of 2 scores are null"),
+        ([0, 1], [-3.0, 4.0], {"brier", "log_loss", "calibration_error", "calibration_ratio"},
+         "2 of 2 scores lie outside [0, 1]"),
+        ([0, 1], [0.0, 0.0], {"calibration_ratio"}, "every score is 0"),
+        ([], [], {"auc", "pr_auc", "brier", "log_loss", "calibration_error", "calibration_ratio", "base_rate"},
+         "no rows"),
+    ],
+    ids=["positives", "negatives", "null score", "no probability", "zero", "empty"],
+)  # fmt: skip
+def test_what_cannot_be_computed_says_why(labels: list, scores: list, without: set[str], reason: str) -> None:
+    """The metrics without a value are exactly these, and the first of them gives the reason."""
+    found = evaluate(labels, scores)
+    assert {m.name for m in found.metrics if m.value is None} == without
+    assert reason in {m.reason for m in found.metrics}
+    assert all((m.value is None) == (m.reason is not None) for m in found.metrics)
+
+
+def test_pending_labels_are_counted_and_change_nothing() -> None:
+    """Null labels, even with null scores, leave every metric as it is without them."""
+    labels, scores = _sample(200)
+    more = evaluate([*labels, None, None], [*scores, 0.9, None])
+    assert (more.pending, more.n) == (2, 200)
+    assert more.metrics == evaluate(labels, scores).metrics
+
+
+def test_a_single_metric_refuses_null_labels() -> None:
+    """Only ``evaluate`` sets pending rows aside."""
+    assert ours.roc_auc([0, 1, None], [0.1, 0.2, 0.3]).reason == "1 of 3 labels are null"
+
+
+def test_too_few_rows_are_not_evaluable() -> None:
+    """Below min_rows nothing has a value, the threshold shares neither."""
+    found = evaluate([0, 1], [0.2, 0.8], threshold=0.5, min_rows=30)
+    assert set(found.values().values()) == {None}
+    assert found["accuracy"].reason == "2 labelled rows are fewer than the 30 needed"
+    assert (found.curve, found.confusion) == ((), None)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.3])
+def test_evaluations_survive_json(threshold: float | None) -> None:
+    """The JSON form reads back equal."""
+    found = evaluate(*_sample(300), threshold=threshold)
+    assert Evaluation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+
+
+def test_arrow_columns_are_read() -> None:
+    """Nullable Arrow columns give what lists give."""
+    labels, scores = [True, False, None, True], [0.5, 0.25, 0.5, 1.0]
+    assert evaluate(pa.array(labels), pa.array(scores)) == evaluate(labels, scores)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "rule"),
+    [([0, 2], [0.1, 0.2], "0, 1 or null"), ([0, 1], [0.1], "one score per label"), (["a", "b"], [0, 1], "numeric")],
+)
+def test_wrong_columns_are_errors(labels: list, scores: list, rule: str) -> None:
+    """A wrong call is an error, not a metric without value."""
+    with pytest.raises(InputError, match=rule):
+        evaluate(labels, scores)
+
+
+def test_an_unknown_metric_names_its_neighbours() -> None:
+    """The message helps with the spelling."""
+    with pytest.raises(NotFoundError, match="Did you mean the metric 'brier'"):
+        evaluate([0, 1], [0.1, 0.2])["brie"]

@@ -15,7 +15,6 @@ from retrodict.core.clock import format_time
 from retrodict.core.durations import format_duration
 
 __all__ = [
-    "KEYWORDS",
     "Arithmetic",
     "Between",
     "Call",
@@ -24,6 +23,7 @@ __all__ = [
     "Compare",
     "In",
     "IsNull",
+    "KEYWORDS",
     "Like",
     "Literal",
     "Logic",

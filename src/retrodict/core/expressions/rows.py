@@ -260,7 +260,7 @@ def _not(node: Not) -> RowFunction:
 def _in(node: In) -> RowFunction:
     inner = compile_row(node.operand)
     values: list[Any] = [item.value for item in node.items if item.value is not None]
-    otherwise = False
+    otherwise = False if len(values) == len(node.items) else None
     kinds = {type(value) for value in values}
     # As in SQL, one fraction on either side makes all of them fractions.
     sets = {kind: frozenset(values) for kind in kinds}

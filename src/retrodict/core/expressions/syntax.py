@@ -314,11 +314,10 @@ class _Parser:
         return Literal(value, "number")
 
     def _duration(self, token: Token) -> Literal:
-        # Nineteen digits hold any length that fits; more would only reach Python's own limit on digits.
-        micros = parse_duration(token.text) if len(token.text) < 100 else _INT64
-        if micros >= _INT64:
-            raise self._error("a duration fits in 64 bits of microseconds", token, "Write a shorter one")
-        return Literal(micros, "duration")
+        try:
+            return Literal(parse_duration(token.text), "duration")
+        except InputError as error:
+            raise self._error(error.rule, token, error.remedy or "Write a shorter one") from error
 
     def _time(self, token: Token) -> Literal:
         try:

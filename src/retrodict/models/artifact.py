@@ -1,0 +1,197 @@
+"""The model artifact: everything that turns values into a probability, under one content hash.
+
+Serving, batch scoring and replay load the same artifact, so there is no second place where preparation could differ.
+Pickle was rejected: it runs code on loading, breaks between versions, and has no stable bytes to hash.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.definition import check_name
+from retrodict.core.errors import InputError, IntegrityError, InternalError, NotFoundError
+from retrodict.core.identity import canonical_json, digest, short
+from retrodict.models.calibration import Calibrator, NoCalibrator, load_calibrator
+from retrodict.models.engines import Engine, load_engine
+from retrodict.models.inputs import InputSpec
+from retrodict.stores.objects.base import ObjectStore
+
+__all__ = ["ModelArtifact", "Score", "Scores"]
+
+_FORMAT = 1
+_KIND = "retrodict.model"
+_ENGINE = "engine/"
+
+
+class Score(NamedTuple):
+    """Answer for one row: the engine's probability (``raw``), and after calibration (``score``)."""
+
+    raw: float
+    score: float
+
+
+class Scores(NamedTuple):
+    """Answers for n rows, each of shape (n,): the engine's probabilities, and after calibration."""
+
+    raw: NDArray[np.float64]
+    score: NDArray[np.float64]
+
+
+class _Rows(threading.local):
+    """One row buffer per thread."""
+
+    def __init__(self, width: int) -> None:
+        self.row = np.empty(width, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class ModelArtifact:
+    """A model as it is served. Immutable; any number of threads may score with it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model it is a version of.
+    inputs : InputSpec
+        What it reads, and how.
+    engine : Engine
+        From a row of numbers to a probability.
+    calibrator : Calibrator
+        From that to a probability that comes true.
+    metadata : mapping
+        Plain JSON that says where it comes from (run, rows, metrics); part of the hash.
+
+    Examples
+    --------
+    >>> from retrodict.models.engines import ConstantEngine
+    >>> spec = InputSpec.learn({"wind": [3.5, 9.0]})
+    >>> model = ModelArtifact("late_arrival", spec, ConstantEngine(0.25, features=1))
+    >>> model.score_row({"wind": 4.0})
+    Score(raw=0.25, score=0.25)
+    """
+
+    name: str
+    inputs: InputSpec
+    engine: Engine
+    calibrator: Calibrator = field(default_factory=NoCalibrator)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    _rows: _Rows = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        check_name(self.name, what="model")
+        if self.engine.width != len(self.inputs):
+            raise InputError(f"the engine reads the {len(self.inputs)} features of the inputs",
+                             where=f"model {self.name!r}", got=self.engine.width)  # fmt: skip
+        try:
+            canonical_json(dict(self.metadata))
+        except InternalError as error:
+            raise InputError("metadata is plain JSON", where=f"model {self.name!r}",
+                             remedy="Give numbers, text, lists and dicts only") from error  # fmt: skip
+        object.__setattr__(self, "_rows", _Rows(len(self.inputs)))
+
+    def score_rows(self, columns: Mapping[str, Any]) -> Scores:
+        """Score whole columns; see :meth:`InputSpec.encode_columns`."""
+        raw = self.engine.scores(self.inputs.encode_columns(columns))
+        return Scores(raw, self.calibrator.apply(raw))
+
+    def score_row(self, values: Mapping[str, Any]) -> Score:
+        """Score one row, bit for bit as :meth:`score_rows` does; see :meth:`InputSpec.encode_row`."""
+        raw = self.engine.score_row(self.inputs.encode_row(values, self._rows.row))
+        return Score(raw, self.calibrator.apply_one(raw))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what was learned, without metadata: equal for a run and its exact replay."""
+        return digest(canonical_json({
+            "calibrator": digest(self.calibrator.to_json()),
+            "engine": self.engine.fingerprint(),
+            "inputs": digest(self.inputs.to_json()),
+        }))  # fmt: skip
+
+    def save(self, objects: ObjectStore) -> str:
+        """Store every part and then the manifest that names them; return the manifest's SHA-256.
+
+        The order makes it safe to die in between: a manifest that exists names only parts that do.
+        """
+        parts = {
+            "calibrator.json": self.calibrator.to_json(),
+            "inputs.json": self.inputs.to_json(),
+            "metadata.json": canonical_json(dict(self.metadata)),
+            **{_ENGINE + file: data for file, data in self.engine.parts().items()},
+        }
+        manifest = {
+            "engine": self.engine.kind,
+            "format": _FORMAT,
+            "kind": _KIND,
+            "name": self.name,
+            "parts": {part: objects.put(data) for part, data in parts.items()},
+        }
+        return objects.put(canonical_json(manifest))
+
+    @classmethod
+    def load(cls, objects: ObjectStore, artifact: str) -> ModelArtifact:
+        """Read an artifact; nothing of it is parsed before its hash is verified.
+
+        Parameters
+        ----------
+        objects : ObjectStore
+            Where it was saved.
+        artifact : str
+            What :meth:`save` returned.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such artifact.
+        IntegrityError
+            If the manifest or a part was altered or removed.
+        InputError
+            If the object is not a model, or of a newer format.
+        """
+        where = f"model artifact {short(artifact)}"
+        manifest = _manifest(_verified(objects, artifact, where), where)
+        parts = {}
+        for part, part_digest in manifest["parts"].items():
+            try:
+                parts[part] = _verified(objects, part_digest, f"{where}, part {part!r}")
+            except NotFoundError as error:
+                raise IntegrityError("a part of the artifact is missing", where=f"{where}, part {part!r}",
+                                     remedy="Restore the object store from a backup") from error  # fmt: skip
+        engine_parts = {part.removeprefix(_ENGINE): data for part, data in parts.items() if part.startswith(_ENGINE)}
+        return cls(
+            name=manifest["name"],
+            inputs=InputSpec.from_json(parts["inputs.json"]),
+            engine=load_engine(manifest["engine"], engine_parts),
+            calibrator=load_calibrator(parts["calibrator.json"]),
+            metadata=json.loads(parts["metadata.json"]),
+        )
+
+
+def _verified(objects: ObjectStore, wanted: str, where: str) -> bytes:
+    """Bytes of an object. Stores promise to verify; a tree file goes to a C parser, so the artifact looks itself."""
+    data = objects.get(wanted)
+    if digest(data) != wanted:
+        raise IntegrityError("bytes are those that were stored", where=where,
+                             remedy="Restore the object store from a backup")  # fmt: skip
+    return data
+
+
+def _manifest(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        manifest = json.loads(data)
+    except ValueError:
+        manifest = None
+    if not isinstance(manifest, dict) or manifest.get("kind") != _KIND:
+        raise InputError("this object is not the manifest of a model", where=where,
+                         remedy="Give the digest that ModelArtifact.save returned")  # fmt: skip
+    if manifest["format"] != _FORMAT:
+        raise InputError(f"this version of retrodict reads format {_FORMAT}", where=where, got=manifest["format"],
+                         remedy="Use the version that wrote it, or a newer one")  # fmt: skip
+    return manifest

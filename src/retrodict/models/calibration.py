@@ -1,0 +1,227 @@
+"""From scores to probabilities that come true: fitted on rows that no engine was trained on, kept as plain JSON.
+
+Interpolation is written out instead of taken from ``numpy.interp``: that one may overshoot the upper knot by a
+rounding, which breaks monotony and the bound of 1, and costs more than the model for a single row.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError, NotFoundError, near
+from retrodict.core.identity import canonical_json
+from retrodict.models._logistic import logit, logits, sigmoid, sigmoids
+
+__all__ = [
+    "Calibrator",
+    "IsotonicCalibrator",
+    "NoCalibrator",
+    "SigmoidCalibrator",
+    "fit_isotonic",
+    "fit_sigmoid",
+    "load_calibrator",
+]
+
+
+class Calibrator(Protocol):
+    """A map from scores in [0, 1] to probabilities in [0, 1] that never reverses an order.
+
+    Promises: immutable, safe for threads, and equal bit for bit for a column and for each of its values.
+    """
+
+    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of scores, shape (n,)."""
+        ...
+
+    def apply_one(self, score: float) -> float:
+        """Probability of one score."""
+        ...
+
+    def to_json(self) -> bytes:
+        """Canonical JSON that :func:`load_calibrator` reads."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoCalibrator:
+    """Leaves scores as they are."""
+
+    kind: ClassVar[str] = "none"
+
+    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the same scores."""
+        return scores
+
+    def apply_one(self, score: float) -> float:
+        """Return the same score."""
+        return score
+
+    def to_json(self) -> bytes:
+        """Only the kind."""
+        return canonical_json({"kind": self.kind})
+
+
+@dataclass(frozen=True, slots=True)
+class SigmoidCalibrator:
+    """``1 / (1 + exp(-(slope * logit(score) + intercept)))``.
+
+    Monotone up to the rounding of the exponential; scores are held 2**-52 away from 0 and 1.
+
+    Attributes
+    ----------
+    slope : float
+        Zero or more; 1 with an intercept of 0 changes nothing.
+    intercept : float
+        Shift of the log-odds.
+    """
+
+    kind: ClassVar[str] = "sigmoid"
+
+    slope: float
+    intercept: float
+
+    def __post_init__(self) -> None:
+        """Refuse a map that turns the order round."""
+        if not self.slope >= 0:
+            raise InputError("the slope of a calibration is zero or more", where="calibration", got=self.slope)
+
+    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of scores, shape (n,)."""
+        return sigmoids(logits(scores) * self.slope + self.intercept)
+
+    def apply_one(self, score: float) -> float:
+        """Probability of one score."""
+        return sigmoid(logit(score) * self.slope + self.intercept)
+
+    def to_json(self) -> bytes:
+        """Slope and intercept."""
+        return canonical_json({"intercept": self.intercept, "kind": self.kind, "slope": self.slope})
+
+
+@dataclass(frozen=True)
+class IsotonicCalibrator:
+    """Straight lines between knots; level outside of them.
+
+    Attributes
+    ----------
+    scores : tuple of float
+        Places of the knots, strictly increasing.
+    rates : tuple of float
+        Their probabilities, never decreasing, in [0, 1].
+    """
+
+    kind: ClassVar[str] = "isotonic"
+
+    scores: tuple[float, ...]
+    rates: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check the knots, and prepare the slopes."""
+        x, y = np.array(self.scores), np.array(self.rates)
+        if not len(x) or x.shape != y.shape:
+            raise InputError("a calibration has one rate per knot, and at least one knot", where="calibration")
+        if not (np.all(np.diff(x) > 0) and np.all(np.diff(y) >= 0) and y[0] >= 0 and y[-1] <= 1):
+            raise InputError("knots increase and rates never fall, from 0 to 1", where="calibration")
+        with np.errstate(over="ignore"):  # knots that nearly touch: an infinite slope is held by the upper knot
+            slopes = np.diff(y) / np.diff(x)
+        object.__setattr__(self, "_columns", (x, y, np.append(slopes, 0.0), np.append(y[1:], y[-1])))
+        object.__setattr__(self, "_slopes", (*slopes.tolist(), 0.0))
+
+    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of scores, shape (n,)."""
+        x, y, slopes, uppers = self._columns  # type: ignore[attr-defined]  # set in __post_init__ of a frozen class
+        at = np.maximum(np.searchsorted(x, scores, side="right") - 1, 0)
+        steps = np.maximum(scores - x[at], 0.0)
+        with np.errstate(invalid="ignore"):
+            lines = np.where(steps > 0.0, slopes[at] * steps, 0.0)
+        held: NDArray[np.float64] = np.minimum(y[at] + lines, uppers[at])
+        return held
+
+    def apply_one(self, score: float) -> float:
+        """Probability of one score."""
+        at = bisect_right(self.scores, score) - 1
+        if at < 0:
+            return self.rates[0]
+        if at == len(self.scores) - 1:
+            return self.rates[-1]
+        step = score - self.scores[at]
+        line = self._slopes[at] * step if step > 0.0 else 0.0  # type: ignore[attr-defined]  # as above
+        rate: float = min(self.rates[at] + line, self.rates[at + 1])
+        return rate
+
+    def to_json(self) -> bytes:
+        """Knots."""
+        return canonical_json({"kind": self.kind, "rates": list(self.rates), "scores": list(self.scores)})
+
+
+_READERS: dict[str, Callable[[Mapping[str, Any]], Calibrator]] = {
+    NoCalibrator.kind: lambda _: NoCalibrator(),
+    SigmoidCalibrator.kind: lambda kept: SigmoidCalibrator(slope=kept["slope"], intercept=kept["intercept"]),
+    IsotonicCalibrator.kind: lambda kept: IsotonicCalibrator(tuple(kept["scores"]), tuple(kept["rates"])),
+}
+
+
+def load_calibrator(data: bytes) -> Calibrator:
+    """Read what ``to_json`` of a calibrator wrote."""
+    kept = json.loads(data)
+    if kept["kind"] not in _READERS:
+        raise NotFoundError("a calibration is of a known kind", where="model", got=kept["kind"],
+                            remedy=near(kept["kind"], _READERS, what="calibration"))  # fmt: skip
+    return _READERS[kept["kind"]](kept)
+
+
+def _check(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> None:
+    if not len(scores) or len(scores) != len(labels):
+        raise InputError("calibration needs rows, and one label per score", where="calibration",
+                         got=(len(scores), len(labels)), remedy="Keep rows aside for it")  # fmt: skip
+    if not (np.isin(labels, (0, 1)).all() and (scores >= 0).all() and (scores <= 1).all()):
+        raise InputError("scores are in [0, 1] and labels are 0 or 1", where="calibration")
+
+
+def fit_isotonic(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> IsotonicCalibrator:
+    """Isotonic regression of labels on scores (pool adjacent violators, by scikit-learn).
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        Scores of rows that the engine was not trained on.
+    labels : ndarray of shape (n,)
+        0 or 1.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    _check(scores, labels)
+    fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, labels.astype(np.float64))
+    # Cumulated rounding may leave a rate a last bit below its left neighbour.
+    rates = np.maximum.accumulate(np.clip(fitted.y_thresholds_, 0.0, 1.0))
+    return IsotonicCalibrator(tuple(fitted.X_thresholds_.tolist()), tuple(rates.tolist()))
+
+
+def fit_sigmoid(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> SigmoidCalibrator:
+    """Platt's sigmoid on the log-odds of the scores, with his smoothed targets.
+
+    Targets are ``(positives + 1) / (positives + 2)`` and ``1 / (negatives + 2)`` (Platt 1999, Probabilistic outputs for
+    support vector machines, section 2.2). Scores that fall where the outcome rises get a slope of 0: the base rate.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    _check(scores, labels)
+    positives = float(labels.sum())
+    target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
+    # A soft target is the row counted twice, once with each label.
+    margins = np.tile(logits(scores), 2)[:, None]
+    sides, weights = np.repeat([1, 0], len(labels)), np.concatenate([target, 1 - target])
+    with threadpool_limits(limits=1):
+        fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1_000).fit(margins, sides, sample_weight=weights)
+    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if slope <= 0:
+        slope, intercept = 0.0, logit(float(target.mean()))
+    return SigmoidCalibrator(slope, intercept)

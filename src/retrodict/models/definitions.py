@@ -1,0 +1,243 @@
+"""What a definitions module says about models: recipe, split in time, features, gates."""
+
+from __future__ import annotations
+
+import calendar
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, ClassVar
+
+from retrodict.core.clock import to_micros
+from retrodict.core.definition import Definition
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.expressions import Expression, parse
+from retrodict.data.labels import Label
+
+__all__ = ["Model", "Recipe", "Split", "TimeSplit"]
+
+_CALIBRATIONS = ("isotonic", "none", "sigmoid")
+_RECIPES = ("constant", "group_rate", "lightgbm", "logistic")
+_MONTHS = re.compile(r"(\d+) months?")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Half-open intervals of decision time, in microseconds since 1970-01-01 UTC: train, then validate, then test."""
+
+    train_start: int
+    train_end: int
+    validate_end: int
+    test_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSplit:
+    """Train on the past, validate and test on what came after it; never at random, since neighbours in time are alike.
+
+    Parameters
+    ----------
+    train : str
+        ``"2013-01-01/2013-07-01"``: first day, and the day after the last one (UTC).
+    validate, test : str
+        Length after that: ``"1 month"`` (calendar months) or a duration such as ``"14d"``.
+
+    Examples
+    --------
+    >>> TimeSplit(train="2013-01-01/2013-07-01", validate="1 month", test="1 month").resolve().test_end
+    1377993600000000
+    """
+
+    train: str
+    validate: str = "1 month"
+    test: str = "1 month"
+
+    def __post_init__(self) -> None:
+        """Check the dates."""
+        self.resolve()
+
+    def resolve(self) -> Split:
+        """Boundaries as instants."""
+        start, slash, end = self.train.partition("/")
+        try:
+            first, last = _day(start), _day(end)
+        except (ValueError, TypeError) as error:
+            raise DefinitionError(
+                "a training span reads FIRST_DAY/DAY_AFTER_THE_LAST",
+                where="TimeSplit, train",
+                got=self.train,
+                remedy="Write it like '2013-01-01/2013-07-01'",
+            ) from error
+        if not slash or last <= first:
+            raise DefinitionError(
+                "a training span ends after it begins",
+                where="TimeSplit, train",
+                got=self.train,
+                remedy="Write it like '2013-01-01/2013-07-01'",
+            )
+        middle = _after(last, self.validate, where="TimeSplit, validate")
+        final = _after(middle, self.test, where="TimeSplit, test")
+        return Split(*(to_micros(moment) for moment in (first, last, middle, final)))
+
+    def moved_to_end(self, instant: int) -> TimeSplit:
+        """Split with the same first day, validation and test lengths, whose test ends at or before an instant.
+
+        The end is cut to the beginning of its day (or of its month, where both lengths are in months), so that
+        retraining twice on one day trains on the same rows.
+        """
+        limit = datetime.fromtimestamp(instant // 1_000_000, UTC)
+        in_months = bool(_MONTHS.fullmatch(self.validate) and _MONTHS.fullmatch(self.test))
+        limit = limit.replace(day=1 if in_months else limit.day, hour=0, minute=0, second=0, microsecond=0)
+        end = _before(_before(limit, self.test), self.validate)
+        return TimeSplit(f"{self.train.partition('/')[0]}/{end.date().isoformat()}", self.validate, self.test)
+
+
+def _day(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+
+
+def _months(moment: datetime, count: int) -> datetime:
+    """The same day so many months later, or the last of that month if it has no such day."""
+    year, month = divmod(moment.year * 12 + moment.month - 1 + count, 12)
+    last = calendar.monthrange(year, month + 1)[1]
+    return moment.replace(year=year, month=month + 1, day=min(moment.day, last))
+
+
+def _after(moment: datetime, length: str, *, where: str) -> datetime:
+    try:
+        if match := _MONTHS.fullmatch(length):
+            end = _months(moment, int(match.group(1)))
+        else:
+            end = moment + timedelta(microseconds=parse_duration(length))
+    except (InputError, ValueError, OverflowError, TypeError) as error:
+        raise DefinitionError(
+            "a length is 'N months' or a duration", where=where, got=length, remedy="Write it like '1 month' or '14d'"
+        ) from error
+    if end <= moment:
+        raise DefinitionError(
+            "a part of a split is longer than nothing", where=where, got=length, remedy="Write it like '1 month'"
+        )
+    return end
+
+
+def _before(moment: datetime, length: str) -> datetime:
+    if match := _MONTHS.fullmatch(length):
+        return _months(moment, -int(match.group(1)))
+    return moment - timedelta(microseconds=parse_duration(length))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Parameters
+    ----------
+    estimator : {"lightgbm", "logistic", "group_rate", "constant"}
+        The baseline ladder (constant, group rate, logistic regression) is trained beside any of them.
+    split : TimeSplit
+    calibrate : {"isotonic", "sigmoid", "none"}, default "isotonic"
+        How scores become probabilities; fitted on the validation rows.
+    params : mapping, optional
+        Parameters of the estimator, over the defaults.
+    baseline_group : str, optional
+        Feature whose groups give the ladder's "rate per group" rung.
+    seed : int, default 0
+        The only source of randomness.
+    """
+
+    estimator: str
+    split: TimeSplit
+    calibrate: str = "isotonic"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    baseline_group: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the words."""
+        for what, value, known in (
+            ("estimator", self.estimator, _RECIPES),
+            ("calibrate", self.calibrate, _CALIBRATIONS),
+        ):
+            if value not in known:
+                raise DefinitionError(
+                    f"{what} is one of those that exist",
+                    where="Recipe",
+                    got=value,
+                    remedy=near(str(value), known, what=what),
+                )
+        split: object = self.split
+        if not isinstance(split, TimeSplit):
+            raise DefinitionError(
+                "a recipe splits by time",
+                where="Recipe",
+                got=type(split).__name__,
+                remedy="Pass split=TimeSplit(train='2013-01-01/2013-07-01')",
+            )
+
+
+@dataclass(frozen=True)
+class Model(Definition):
+    """A model: what it predicts, when it is asked, what it may look at, how it is trained, what it must pass.
+
+    Parameters
+    ----------
+    name : str
+    label : Label
+        What it predicts.
+    decide_at : str
+        Time expression over a row of the label's table: the moment of the decision. No feature sees anything from that
+        moment on.
+    features : list of FeatureView and derived functions
+    recipe : Recipe
+    gates : list of str, optional
+        Expressions over the metrics of the test rows that must hold before a version may be deployed.
+    owner, description : str, optional
+        For people; not part of the version.
+    """
+
+    kind: ClassVar[str] = "model"
+
+    label: Label = None  # type: ignore[assignment]  # dataclass inheritance forces a default; required in practice
+    decide_at: str = ""
+    features: tuple[Any, ...] | list[Any] = ()
+    recipe: Recipe = None  # type: ignore[assignment]
+    gates: tuple[str, ...] | list[str] = ()
+    owner: str = field(default="", metadata={"identity": False})
+    description: str = field(default="", metadata={"identity": False})
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without data."""
+        super().__post_init__()
+        where = f"model {self.name}"
+        object.__setattr__(self, "features", tuple(self.features))
+        object.__setattr__(self, "gates", tuple(self.gates))
+        if not isinstance(self.label, Label):
+            raise DefinitionError(
+                "a model has a label", where=where, got=type(self.label).__name__, remedy="Pass label=Label(...)"
+            )
+        if not isinstance(self.recipe, Recipe):
+            raise DefinitionError(
+                "a model has a recipe", where=where, got=type(self.recipe).__name__, remedy="Pass recipe=Recipe(...)"
+            )
+        if not self.features:
+            raise DefinitionError("a model has features", where=where, remedy="Pass features=[view, ...]")
+        if parse(self.decide_at, where=f"{where}, decide_at").kind not in ("time", None):
+            raise DefinitionError(
+                "decide_at is a time",
+                where=where,
+                got=self.decide_at,
+                remedy="Name a time column of the label's table, or write one like 'sched_dep - 1h'",
+            )
+        for gate in self.gates:
+            if parse(gate, where=f"{where}, gate {gate!r}").kind not in ("bool", None):
+                raise DefinitionError(
+                    "a gate is true or false", where=where, got=gate, remedy="Write a comparison like 'auc >= 0.7'"
+                )
+
+    @cached_property
+    def parsed_decide_at(self) -> Expression:
+        """The moment of the decision, parsed."""
+        return parse(self.decide_at, where=f"model {self.name}, decide_at")

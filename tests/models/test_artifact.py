@@ -1,0 +1,199 @@
+"""The artifact: whole, verified, and the same answer before and after it was kept."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RetrodictError
+from retrodict.core.identity import digest
+from retrodict.models import ConstantEngine, ModelArtifact, fit_isotonic, fit_lightgbm
+from retrodict.stores.objects.folder import FolderObjects
+
+from .conftest import SMALL, make_rows
+
+
+class MemoryObjects:
+    """The contract of object stores in a dict, except that ``get`` trusts its bytes: the artifact must not."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    def put(self, data: bytes) -> str:
+        self.kept[digest(data)] = data
+        return digest(data)
+
+    def get(self, wanted: str) -> bytes:
+        if wanted not in self.kept:
+            raise NotFoundError("an object was put", where="objects", got=wanted)
+        return self.kept[wanted]
+
+    def exists(self, wanted: str) -> bool:
+        return wanted in self.kept
+
+    def digests(self) -> Iterator[str]:
+        return iter(sorted(self.kept))
+
+
+@pytest.fixture
+def model(spec, engine, valid) -> ModelArtifact:
+    calibrator = fit_isotonic(engine.scores(valid.matrix), valid.labels)
+    return ModelArtifact("late_arrival", spec, engine, calibrator, {"run": "run:01J", "auc": 0.75})
+
+
+@pytest.fixture
+def served(spec, trees, valid) -> ModelArtifact:
+    return ModelArtifact("late_arrival", spec, trees, fit_isotonic(trees.scores(valid.matrix), valid.labels))
+
+
+def as_rows(columns: dict) -> list[dict]:
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*(c.tolist() for c in columns.values()), strict=True)
+    ]
+
+
+def test_rows_score_one_by_one_as_in_a_batch(model):
+    """From raw values to calibrated probability, bit for bit."""
+    columns, _ = make_rows(300, seed=9)
+    columns["origin"][:3] = "unseen"
+    batch = model.score_rows(columns)
+    single = [model.score_row(row) for row in as_rows(columns)]
+    assert batch.raw.tobytes() == np.array([s.raw for s in single]).tobytes()
+    assert batch.score.tobytes() == np.array([s.score for s in single]).tobytes()
+
+
+def test_a_kept_model_answers_as_before(model):
+    """Save, load: same scores, same digest, same metadata, same fingerprint."""
+    objects, (columns, _) = MemoryObjects(), make_rows(200, seed=9)
+    saved = model.save(objects)
+    again = ModelArtifact.load(objects, saved)
+    assert again.score_rows(columns).score.tobytes() == model.score_rows(columns).score.tobytes()
+    assert again.save(MemoryObjects()) == saved
+    assert (again.metadata, again.fingerprint()) == (model.metadata, model.fingerprint())
+
+
+def test_another_process_answers_the_same(served, tmp_path):
+    """Nothing that scoring needs lives outside of the stored objects."""
+    columns, _ = make_rows(20, seed=9)
+    columns["wind"] = np.nan_to_num(columns["wind"])
+    saved = served.save(FolderObjects(tmp_path / "objects"))
+    (tmp_path / "rows.json").write_text(json.dumps(as_rows(columns)))
+    code = (
+        "import json, pathlib, sys\n"
+        "from retrodict.models import ModelArtifact\n"
+        "from retrodict.stores.objects.folder import FolderObjects\n"
+        "root = pathlib.Path(sys.argv[1])\n"
+        "model = ModelArtifact.load(FolderObjects(root / 'objects'), sys.argv[2])\n"
+        "print(json.dumps([model.score_row(r) for r in json.loads((root / 'rows.json').read_text())]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path, saved], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [list(served.score_row(row)) for row in as_rows(columns)]
+
+
+def test_any_altered_object_is_refused_before_it_is_read(served):
+    """Each part and the manifest in turn, one bit off; LightGBM's C parser would not survive all of them."""
+    objects = MemoryObjects()
+    saved = served.save(objects)
+    for name, data in list(objects.kept.items()):
+        objects.kept[name] = bytes([data[0] ^ 1]) + data[1:]
+        with pytest.raises(IntegrityError, match="bytes are those that were stored"):
+            ModelArtifact.load(objects, saved)
+        objects.kept[name] = data
+    assert ModelArtifact.load(objects, saved).name == "late_arrival"
+
+
+def test_a_folder_store_with_an_altered_file_is_refused(served, tmp_path):
+    """The real store, a real file, one bit."""
+    objects = FolderObjects(tmp_path)
+    saved = served.save(objects)
+    trees = json.loads(objects.get(saved))["parts"]["engine/trees.txt"]
+    (path,) = [p for p in tmp_path.rglob("*") if p.is_file() and digest(p.read_bytes()) == trees]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError):
+        ModelArtifact.load(objects, saved)
+
+
+def test_any_missing_part_is_an_integrity_error(served):
+    """A manifest promises its parts; one that is gone is damage, and the message says which."""
+    objects = MemoryObjects()
+    saved = served.save(objects)
+    for part, name in json.loads(objects.kept[saved])["parts"].items():
+        data = objects.kept.pop(name)
+        with pytest.raises(IntegrityError, match=f"part '{part}'"):
+            ModelArtifact.load(objects, saved)
+        objects.kept[name] = data
+
+
+def test_the_manifest_is_put_last(served):
+    """A death while saving leaves parts without a manifest, never a manifest without parts."""
+    objects = MemoryObjects()
+    assert served.save(objects) == list(objects.kept)[-1]
+
+
+def test_an_unknown_artifact_is_not_found():
+    """A digest nobody stored is the caller's mistake."""
+    with pytest.raises(NotFoundError):
+        ModelArtifact.load(MemoryObjects(), "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("data", "rule"),
+    [
+        (b"tree\n", "not the manifest"),
+        (b"[]", "not the manifest"),
+        (b'{"format":99,"kind":"retrodict.model"}', "reads format 1"),
+    ],
+)
+def test_objects_that_are_no_model_are_refused(data, rule):
+    """The digest of something else says so."""
+    objects = MemoryObjects()
+    with pytest.raises(InputError, match=rule):
+        ModelArtifact.load(objects, objects.put(data))
+
+
+def test_nothing_kept_is_a_pickle(served):
+    """Every stored object is text."""
+    objects = MemoryObjects()
+    served.save(objects)
+    assert all(data.decode("utf-8") for data in objects.kept.values())
+
+
+def test_threads_of_training_do_not_change_the_artifact(spec, train, valid):
+    """One digest for one and for two threads; metadata moves the digest and not the fingerprint."""
+    digests, fingerprints = set(), set()
+    for threads in (1, 2):
+        engine = fit_lightgbm(spec, train, valid, seed=7, params={**SMALL, "num_threads": threads}).engine
+        model = ModelArtifact("late_arrival", spec, engine)
+        digests.add(model.save(MemoryObjects()))
+        noted = ModelArtifact("late_arrival", spec, engine, metadata={"threads": threads})
+        fingerprints |= {model.fingerprint(), noted.fingerprint()}
+        assert noted.save(MemoryObjects()) not in digests
+    assert (len(digests), len(fingerprints)) == (1, 1)
+
+
+def test_parts_that_do_not_fit_together_are_refused(spec):
+    """Width, name and metadata are checked when the model is made."""
+    with pytest.raises(InputError, match="the engine reads the 4 features"):
+        ModelArtifact("late_arrival", spec, ConstantEngine(0.5, features=3))
+    with pytest.raises(InputError, match="metadata is plain JSON"):
+        ModelArtifact("late_arrival", spec, ConstantEngine(0.5, features=4), metadata={"x": object()})
+    with pytest.raises(RetrodictError, match="a name is"):
+        ModelArtifact("Late Arrival", spec, ConstantEngine(0.5, features=4))
+
+
+def test_importing_the_room_loads_no_heavy_library():
+    """Definitions live here too; a definitions module must import in a blink."""
+    code = (
+        "import sys, retrodict.models as m; names = set(sys.modules)\n"
+        "assert not names & {'numpy', 'lightgbm', 'sklearn', 'pyarrow'}\n"
+        "assert all(getattr(m, name) for name in m.__all__)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -78,8 +78,22 @@ def to_micros(moment: datetime, *, where: str = "time") -> int:
 
 
 def from_micros(instant: int) -> datetime:
-    """Aware UTC datetime of an instant."""
-    return _EPOCH + timedelta(microseconds=instant)
+    """Aware UTC datetime of an instant.
+
+    Raises
+    ------
+    InputError
+        If the instant lies outside the years 1 to 9999.
+    """
+    try:
+        return _EPOCH + timedelta(microseconds=instant)
+    except OverflowError as error:
+        raise InputError(
+            "an instant is microseconds since 1970-01-01 UTC, within the years 1 to 9999",
+            where="time",
+            got=instant,
+            remedy="Check the unit: seconds or nanoseconds are not microseconds",
+        ) from error
 
 
 def parse_time(text: str, *, where: str = "time") -> int:

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from retrodict.core.definition import check_name
@@ -23,7 +23,14 @@ CONFIG_NAME = "retrodict.toml"
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
+    return isinstance(value, str) and value.strip() != ""
+
+
+def _is_inner_module(value: object) -> bool:
+    if not isinstance(value, str) or not value.endswith(".py"):
+        return False
+    path = PurePath(value)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _is_port(value: object) -> bool:
@@ -57,8 +64,8 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "project.definitions": Setting(
         "definitions.py",
-        "the path of a Python file inside the project",
-        _is_text,
+        "the path of a Python file (.py) inside the project's folder, relative to it",
+        _is_inner_module,
         "The module that says what the project is",
     ),
     "stores.tables": Setting("state/tables", "a folder or a URL", _is_text, "Versioned tables (Delta)"),
@@ -112,13 +119,34 @@ class Config:
         return self.values[key]
 
     def path(self, key: str) -> Path:
-        """Value of a path setting, absolute."""
-        return (self.root / str(self.values[key])).resolve()
+        """Value of a path setting, absolute; ``~`` is the home folder."""
+        return (self.root / Path(str(self.values[key])).expanduser()).resolve()
+
+    def place(self, key: str) -> str:
+        """Where a setting is written, for errors: file, line and key."""
+        path = self.root / CONFIG_NAME
+        try:
+            line = _line_of(path.read_text(encoding="utf-8"), key)
+        except (OSError, UnicodeDecodeError):  # it was there when it was read
+            line = 1
+        return f"{path}:{line}, key {key!r}"
 
 
 def find_config(start: Path) -> Path:
-    """Nearest ``retrodict.toml`` in a folder or above it."""
+    """Nearest ``retrodict.toml`` in a folder or above it.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder does not exist, or no file of that name is found.
+    """
     start = start.resolve()
+    if not start.is_dir():
+        raise ConfigurationError(
+            "the folder of a project exists",
+            where=str(start),
+            remedy="Check its name, or make it with 'retrodict init'",
+        )
     for folder in (start, *start.parents):
         if (folder / CONFIG_NAME).is_file():
             return folder / CONFIG_NAME
@@ -130,27 +158,62 @@ def find_config(start: Path) -> Path:
 
 
 def _line_of(text: str, key: str) -> int:
-    """Line of a dotted key in TOML text, 1 if it cannot be found; tomllib keeps no positions."""
+    """Line of a dotted key in TOML text, its section's if it stands in an inline table; tomllib keeps no positions."""
     section, _, name = key.rpartition(".")
-    current = ""
+    current, heading_at = "", 1
+    word = r"\s*[\"']?{}[\"']?\s*"
+    in_section = word.format(re.escape(name)) + "[=.]"
+    above = word.format(re.escape(section)) + f"(=|[.]{word.format(re.escape(name))}=)"  # inline table, dotted key
     for number, line in enumerate(text.splitlines(), start=1):
-        if heading := re.match(r"\s*\[([^\[\]]+)\]", line):
-            current = heading.group(1).strip()
+        if heading := re.match(r"\s*\[+([^\[\]]+)\]", line):
+            current = heading.group(1).strip().strip("\"'")
             if current == key:
                 return number
-        elif current == section and re.match(rf"\s*\"?{re.escape(name)}\"?\s*=", line):
+            heading_at = number if current == section else heading_at
+        elif (current == section and re.match(in_section, line)) or (current == "" and re.match(above, line)):
             return number
-    return 1
+    return heading_at
 
 
 def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key; a section of that is none of ours stays whole, so that it is reported even if empty."""
+    sections = {key.partition(".")[0] for key in SETTINGS}
     flat: dict[str, Any] = {}
     for section, body in tree.items():
-        if isinstance(body, dict):
+        if isinstance(body, dict) and (body or section in sections):
             flat.update({f"{section}.{name}": value for name, value in body.items()})
         else:
             flat[section] = body
     return flat
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "the file does not exist", where=str(path), remedy="Make a project with 'retrodict init DIR'"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            "the file is text in UTF-8", where=str(path), got=error.reason, remedy="Save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            "the file can be read", where=str(path), got=error.strerror, remedy="Check its permissions"
+        ) from error
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r" \(at line (\d+), column (\d+)\)", str(error))
+        place = f":{found[1]}" if found else ""
+        rule = str(error).replace(found[0], f" at column {found[2]}") if found else str(error)
+        raise ConfigurationError(
+            f"the file is TOML ({rule})", where=f"{path}{place}", remedy="Correct the line; see https://toml.io"
+        ) from error
 
 
 def read_config(path: Path) -> Config:
@@ -161,15 +224,8 @@ def read_config(path: Path) -> Config:
     ConfigurationError
         If the file is missing or not TOML, holds an unknown key, lacks a required one or breaks the rule of one.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        given = _flatten(tomllib.loads(text))
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            "the file does not exist", where=str(path), remedy="Make a project with 'retrodict init DIR'"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the file is valid TOML in UTF-8 ({error})", where=str(path)) from error
+    text = _read_text(path)
+    given = _flatten(_parse(path, text))
     for key, value in given.items():
         where = f"{path}:{_line_of(text, key)}, key {key!r}"
         if key not in SETTINGS:
@@ -177,13 +233,15 @@ def read_config(path: Path) -> Config:
                 "the key is one of those that exist", where=where, got=key, remedy=near(key, SETTINGS, what="key")
             )
         if not SETTINGS[key].holds(value):
+            # The URL of a store can hold a password, in whatever type it was written.
+            shown = type(value).__name__ if key.startswith("stores.") else value
             raise ConfigurationError(
-                f"the value is {SETTINGS[key].rule}", where=where, got=value, remedy="Correct the line"
+                f"the value is {SETTINGS[key].rule}", where=where, got=shown, remedy="Correct the line"
             )
     missing = [key for key, setting in SETTINGS.items() if setting.default is None and key not in given]
     if missing:
         raise ConfigurationError(
-            "a required key is there", where=str(path), got=missing[0], remedy=f"Add {missing[0]} to the file"
+            "a required key is there", where=f"{path}, key {missing[0]!r}", remedy=f"Add {missing[0]} to the file"
         )
     try:
         check_name(given["project.name"], what="project.name")

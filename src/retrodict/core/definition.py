@@ -1,4 +1,4 @@
-"""What every noun of a definitions module has in common: a name, plain immutable content, and a hash that is its version."""
+"""What every noun of a definitions module has in common: a name, plain immutable content, a hash as its version."""
 
 from __future__ import annotations
 

@@ -20,8 +20,10 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 _UNITS = {"us": 1, "ms": MILLISECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
-_PART = re.compile(r"(\d+)\s*(us|ms|s|m|h|d|w)")
-_WHOLE = re.compile(r"\s*(?:\d+\s*(?:us|ms|s|m|h|d|w)\s*)+")
+_PART = re.compile(r"([0-9]+)\s*(us|ms|s|m|h|d|w)")
+_WHOLE = re.compile(r"\s*(?:[0-9]+\s*(?:us|ms|s|m|h|d|w)\s*)+")
+# A century: longer is a slip of the unit, and every instant plus a duration stays within 64 bits.
+_LONGEST = 36_525 * DAY
 
 
 def parse_duration(text: str, *, where: str = "duration") -> int:
@@ -42,25 +44,33 @@ def parse_duration(text: str, *, where: str = "duration") -> int:
     Raises
     ------
     InputError
-        If the text is anything else.
+        If the text is anything else, or longer than a hundred years.
 
     Examples
     --------
     >>> parse_duration("1h 30m") == 90 * MINUTE
     True
     """
-    if not isinstance(text, str) or not _WHOLE.fullmatch(text):
+    given: object = text  # a definitions module is not type-checked
+    if not isinstance(given, str) or not _WHOLE.fullmatch(given):
         raise InputError(
             "a duration is whole numbers with units out of us, ms, s, m, h, d, w",
             where=where,
             got=text,
             remedy="Write it like '2h' or '1h 30m'",
         )
-    return sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    length = (
+        sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(text)) if len(text) <= 200 else _LONGEST + 1
+    )
+    if length > _LONGEST:
+        raise InputError(
+            "a duration is at most a hundred years", where=where, got=text[:60], remedy="Check the number and its unit"
+        )
+    return length
 
 
 def format_duration(micros: int) -> str:
-    """Shortest text that :func:`parse_duration` reads back to the same length.
+    """Text in the largest units up to days, which :func:`parse_duration` reads back to the same length.
 
     Examples
     --------
@@ -68,7 +78,7 @@ def format_duration(micros: int) -> str:
     ('1h30m', '14d', '0s')
     """
     if micros < 0:
-        raise InputError("a duration is not negative", got=micros)
+        raise InputError("a duration is not negative", where="duration", got=micros, remedy="Swap the two times")
     parts = []
     for unit in ("d", "h", "m", "s", "ms", "us"):
         count, micros = divmod(micros, _UNITS[unit])

@@ -162,13 +162,13 @@ def near(name: str, names: Iterable[str], *, what: str = "name") -> str:
 
     Examples
     --------
-    >>> near("lable", ["label", "table", "model"], what="kind")
-    "Did you mean the kind 'label' or 'table'"
+    >>> near("lable", ["label", "model"], what="kind")
+    "Did you mean the kind 'label'"
     """
     known = sorted(set(names))
     if not known:
         return f"There is no {what} yet"
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6)
     if close:
         return f"Did you mean the {what} " + " or ".join(repr(c) for c in close)
     shown = ", ".join(repr(k) for k in known[:12]) + (", …" if len(known) > 12 else "")

@@ -25,7 +25,7 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def canonical_json(value: object) -> bytes:
-    """Bytes that are equal exactly when the values are equal.
+    """Bytes that are equal exactly when the values are written alike; 1, 1.0 and True are three values.
 
     Parameters
     ----------
@@ -82,7 +82,10 @@ def encode(value: object) -> Any:
         body = {f.name: encode(getattr(value, f.name)) for f in fields(value) if f.metadata.get("identity", True)}
         return {"kind": type(value).__name__, **body}
     if isinstance(value, dict):
-        return {str(k): encode(v) for k, v in value.items()}
+        keyed = {str(k): encode(v) for k, v in value.items()}
+        if len(keyed) != len(value):
+            raise InternalError("the keys of a mapping differ as text", where="identity", got=sorted(keyed))
+        return keyed
     if isinstance(value, frozenset | set):
         return sorted((encode(v) for v in value), key=canonical_json)
     if isinstance(value, list | tuple):
@@ -164,16 +167,19 @@ class UlidFactory:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._last = 0
+        self._last = -1
+        self._pid = os.getpid()
         self._lock = threading.Lock()
 
     def __call__(self) -> str:
         """Next id."""
         stamp = self._clock.now() // 1_000
         with self._lock:
-            if stamp > self._last >> 80:
+            # A forked child would count on from the same number as its parent: it draws anew.
+            if stamp > self._last >> 80 or self._pid != os.getpid():
                 # The top random bit stays 0, so that counting up within a millisecond cannot overflow.
-                self._last = (stamp << 80) | (int.from_bytes(os.urandom(10)) >> 1)
+                self._last = (max(stamp, self._last >> 80) << 80) | (int.from_bytes(os.urandom(10)) >> 1)
+                self._pid = os.getpid()
             else:
                 self._last += 1
             number = self._last

@@ -1,0 +1,164 @@
+"""Holds the things that entries name against what is stored: segments, objects, data files, rows of other rooms."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sqlalchemy import Connection, column, func, select
+from sqlalchemy import table as named_table
+from sqlalchemy.exc import DBAPIError
+
+from retrodict.core.errors import NotFoundError, RetrodictError
+from retrodict.core.identity import digest
+from retrodict.ledger._chain_rows import Finding
+from retrodict.ledger.chain import Entry
+from retrodict.ledger.ledger import row_digest
+from retrodict.ledger.merkle import merkle_root
+from retrodict.ledger.segments import Seal, leaves_of
+from retrodict.stores.objects.base import ObjectStore
+from retrodict.stores.streams.base import StreamStore
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+# segments -----------------------------------------------------------------------------------------------------
+
+
+def sealed_by(items: list[Entry]) -> list[Seal]:
+    """Seals that the chain holds; an entry that was altered beyond reading is reported as such already."""
+    found = []
+    for entry in items:
+        if entry.action == "segment.seal":
+            try:
+                found.append(Seal(**entry.payload, sequence=entry.sequence))
+            except TypeError:
+                continue
+    return found
+
+
+def check_seals(listed: list[Seal], said: list[Seal]) -> Iterator[Finding]:
+    """Compare the table of seals, which is an index, with the chain."""
+    in_table = {(seal.stream, seal.segment): seal for seal in listed}
+    in_chain = {(seal.stream, seal.segment): seal for seal in said}
+    for (stream, segment), seal in in_chain.items():
+        there = in_table.get((stream, segment))
+        if there != seal:
+            what, kind = ("says otherwise", "altered") if there else ("is gone", "removed")
+            detail = f"the table of seals {what}; entry {seal.sequence} holds the seal"
+            yield Finding(kind, f"seal of {stream}/{segment}", detail)
+    for stream, segment in in_table.keys() - in_chain.keys():
+        yield Finding("altered", f"seal of {stream}/{segment}", "no entry of the chain made this seal")
+
+
+def check_segment(streams: StreamStore, seal: Seal) -> Iterator[Finding]:
+    """Recompute the file hash and the Merkle root of a sealed segment."""
+    where = f"segment {seal.stream}/{seal.segment} (entry {seal.sequence})"
+    try:
+        if digest(streams.read_segment(seal.stream, seal.segment)) != seal.digest:
+            yield Finding("altered", where, "the file does not have the hash that was sealed")
+        elif merkle_root(leaves_of(streams, seal.stream, seal)).hex() != seal.root:
+            yield Finding("altered", where, "its records do not have the root that was sealed")
+    except NotFoundError as error:
+        yield Finding("removed", where, str(error))
+    except (RetrodictError, OSError, TypeError) as error:
+        yield Finding("altered", where, str(error))
+
+
+# objects and files --------------------------------------------------------------------------------------------
+
+
+def check_objects(items: list[Entry], objects: ObjectStore, seen: set[str]) -> Iterator[Finding]:
+    """Read every object that entries name, and the parts that a manifest among them names."""
+    for entry in items:
+        where = f"{entry.object_id} (entry {entry.sequence})"
+        waiting = _texts(entry.payload.get("objects"))
+        while waiting:
+            sha = waiting.pop()
+            if sha in seen:
+                continue
+            seen.add(sha)
+            try:
+                waiting += _parts(objects.get(sha))
+            except NotFoundError:
+                yield Finding("removed", where, f"object {sha} is gone")
+            except (RetrodictError, OSError) as error:
+                yield Finding("altered", where, str(error))
+
+
+def _texts(value: object) -> list[str]:
+    return [part for part in value if isinstance(part, str)] if isinstance(value, list) else []
+
+
+def _parts(data: bytes) -> list[str]:
+    """Objects that a manifest (``{"parts": {name: SHA-256}}``) is made of."""
+    if not data.startswith(b"{"):
+        return []
+    try:
+        parts = json.loads(data).get("parts")
+    except (ValueError, RecursionError):
+        return []
+    named = parts.values() if isinstance(parts, dict) else []
+    return [part for part in named if isinstance(part, str) and _DIGEST.fullmatch(part)]
+
+
+def check_files(items: list[Entry], file_digest: Callable[[str], str]) -> Iterator[tuple[str, Finding | None]]:
+    """(path, finding or None) of every data file that entries name."""
+    for entry in items:
+        where = f"{entry.object_id} (entry {entry.sequence})"
+        files = entry.payload.get("files")
+        for path, sha in files.items() if isinstance(files, dict) else ():
+            try:
+                same = file_digest(path) == sha
+            except NotFoundError:
+                yield path, Finding("removed", where, f"data file {path} is gone")
+            except (RetrodictError, OSError) as error:
+                yield path, Finding("altered", where, f"data file {path}: {error}")
+            else:
+                detail = f"data file {path} does not have the hash that was written"
+                yield path, None if same else Finding("altered", where, detail)
+
+
+# rows of other rooms ------------------------------------------------------------------------------------------
+
+
+def check_records(connection: Connection, items: list[Entry]) -> Iterator[Finding]:
+    """Compare rows that entries vouch for (:meth:`Transaction.insert`) with what their tables hold."""
+    vouched: dict[str, int] = {}
+    for entry in items:
+        where = f"{entry.object_id} (entry {entry.sequence})"
+        records = entry.payload.get("records")
+        for record in records if isinstance(records, list) else ():
+            try:
+                vouched[record["table"]] = vouched.get(record["table"], 0) + 1
+                yield from _check_record(connection, record, where)
+            except (KeyError, TypeError, AttributeError):
+                continue  # the entry was altered, and is reported as such
+    for name, count in vouched.items():
+        try:
+            there = connection.execute(select(func.count()).select_from(named_table(name))).scalar_one()
+        except DBAPIError:
+            continue  # every row of it is reported
+        if there > count:
+            detail = f"{there - count} rows were added that no entry vouches for"
+            yield Finding("altered", f"table {name}", detail)
+
+
+def _check_record(connection: Connection, record: dict[str, Any], where: str) -> Iterator[Finding]:
+    key, columns = record["key"], record["columns"]
+    shown = f"row {', '.join(str(value) for value in key.values())} of {record['table']}"
+    query: Any = select(*(column(name) for name in columns)).select_from(named_table(record["table"]))
+    for name, value in key.items():
+        query = query.where(column(name) == value)
+    try:
+        row = connection.execute(query).mappings().first()
+        if row is None:
+            yield Finding("removed", where, f"{shown} is gone")
+        elif row_digest(columns, dict(row)) != record["digest"]:
+            yield Finding("altered", where, f"{shown} is not what was written")
+    except DBAPIError:
+        yield Finding("removed", where, f"{shown} is gone")
+    except RetrodictError:
+        yield Finding("altered", where, f"{shown} is not what was written")

@@ -1,0 +1,70 @@
+"""The hash chain: one append-only line of entries, each sealing the one before it.
+
+``hash = SHA-256(len(body) as 8 bytes ‖ body ‖ previous hash)`` over canonical JSON ``body`` that holds the sequence
+number, so an entry can be neither altered, moved nor removed from the middle without breaking every later hash. What
+a chain alone cannot show (that its newest entries were cut off) the signed checkpoints show. A Merkle tree over single
+entries was rejected: appends are few and verified whole in well under a second; high-volume facts are sealed in
+segments instead (``segments.py``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from retrodict.core.clock import format_time
+from retrodict.core.identity import canonical_json
+
+__all__ = ["GENESIS", "Entry", "entry_hash"]
+
+GENESIS = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger.
+
+    Attributes
+    ----------
+    sequence : int
+        1, 2, 3 … without gaps.
+    time : int
+        When it was appended: microseconds since 1970-01-01 UTC, by the project's clock.
+    actor : str
+        Who did it: a person or a service, never a data subject.
+    action : str
+        What was done: ``"table.version"``, ``"run.finish"``, ``"model.approve"`` …
+    object_id : str
+        Reference of what it was done to.
+    payload : dict
+        Plain facts about it: digests, counts, versions. Never personal data.
+    previous, hash : str
+        Hash of the entry before and of this one, 64 hex digits.
+    """
+
+    sequence: int
+    time: int
+    actor: str
+    action: str
+    object_id: str
+    payload: dict[str, Any]
+    previous: str
+    hash: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {
+            "sequence": self.sequence, "time": format_time(self.time), "actor": self.actor, "action": self.action,
+            "object": self.object_id, "payload": self.payload, "hash": self.hash,
+        }  # fmt: skip
+
+
+def entry_hash(
+    *, sequence: int, time: int, actor: str, action: str, object_id: str, payload: dict[str, Any], previous: str
+) -> str:
+    """Hash of an entry: SHA-256 over the length-prefixed canonical JSON of all its fields and the previous hash."""
+    body = canonical_json(
+        {"sequence": sequence, "time": time, "actor": actor, "action": action, "object": object_id, "payload": payload}
+    )
+    return hashlib.sha256(len(body).to_bytes(8) + body + bytes.fromhex(previous)).hexdigest()

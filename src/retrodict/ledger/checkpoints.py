@@ -1,0 +1,259 @@
+"""Signed checkpoints: "at this time the chain ended with this hash", kept outside the database.
+
+A hash chain cannot show that its newest entries were cut off and the rest left intact; a signature over (sequence,
+hash) in a place that the one who cuts does not control can. Ed25519 (RFC 8032) from ``cryptography``; one JSON line
+per checkpoint, appended with a sync, so the file itself can live on write-once storage.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from retrodict.core.errors import ConfigurationError, IntegrityError, RetryableError
+from retrodict.core.identity import canonical_json
+from retrodict.stores._durable import make_folder, sync_folder
+
+__all__ = ["Checkpoint", "Signer", "read_checkpoints"]
+
+_FILE = "checkpoints.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A signed statement on the end of the chain; ``public_key`` and ``signature`` in hex."""
+
+    sequence: int
+    time: int
+    hash: str
+    public_key: str
+    signature: str
+
+    def is_valid(self) -> bool:
+        """Whether the signature fits the statement and the key."""
+        try:
+            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.public_key))
+            key.verify(bytes.fromhex(self.signature), _statement(self.sequence, self.time, self.hash))
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+def _statement(sequence: int, time: int, hash_: str) -> bytes:
+    return canonical_json({"retrodict": "checkpoint", "sequence": sequence, "time": time, "hash": hash_})
+
+
+class Signer:
+    """Holds the private key and appends checkpoints to a file.
+
+    Parameters
+    ----------
+    key_path : Path
+        The key, 32 bytes, readable by its owner only.
+    folder : Path
+        Where checkpoints go.
+    expected : str, optional
+        Public key that the chain names. None: the chain is empty, and a missing key is made.
+
+    Raises
+    ------
+    IntegrityError
+        If the chain names a key and the file is missing or holds another one. A new key in its place would make every
+        later checkpoint worthless without anybody noticing.
+    """
+
+    def __init__(self, key_path: Path, folder: Path, *, expected: str | None = None) -> None:
+        self._key_path, self._file = key_path, folder / _FILE
+        if expected is None:
+            if not key_path.exists():
+                _make_key(key_path)
+        else:
+            _adopt(key_path, expected)
+        self._key = _load_key(key_path)
+        if expected is not None and self.public_key != expected:
+            raise IntegrityError(
+                "the signing key is the one that the ledger names",
+                where=str(key_path),
+                got=f"a key whose public half is {self.public_key[:12]}…, not {expected[:12]}…",
+                remedy="Restore the file from a backup, or go on with a new key by Ledger.renew_key",
+            )
+
+    @property
+    def public_key(self) -> str:
+        """Public half of the key, 64 hex digits."""
+        return self._key.public_key().public_bytes_raw().hex()
+
+    def prepare(self) -> None:
+        """Find out that checkpoints can be written before anything is changed that would need one.
+
+        Raises
+        ------
+        ConfigurationError
+            If they cannot.
+        """
+        try:
+            if not self._file.exists():
+                make_folder(self._file.parent)
+                self._file.touch()
+                sync_folder(self._file.parent)
+            if not os.access(self._file, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise ConfigurationError(
+                "signed checkpoints can be written to their folder",
+                where="retrodict.toml, key 'ledger.checkpoints'",
+                got=error.strerror,
+                remedy=f"Make {self._file.parent} writable, or name another folder; nothing was changed",
+            ) from error
+
+    def sign(self, sequence: int, time: int, hash_: str) -> Checkpoint:
+        """Sign the end of the chain and make the statement durable in the checkpoint file.
+
+        Raises
+        ------
+        RetryableError
+            If the disk does not take it: what was committed stays, and the next transaction signs it too.
+        """
+        signature = self._key.sign(_statement(sequence, time, hash_)).hex()
+        checkpoint = Checkpoint(sequence, time, hash_, self.public_key, signature)
+        line = json.dumps({name: getattr(checkpoint, name) for name in Checkpoint.__slots__}) + "\n"
+        try:
+            with self._file.open("ab+") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX)
+                _cut_torn_line(stream.fileno())
+                stream.write(line.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise RetryableError(
+                "the change is stored, and its checkpoint could not be written",
+                where=f"checkpoint of entry {sequence}",
+                got=error.strerror,
+                remedy="Free space on the disk of the checkpoints; do not repeat the change",
+            ) from error
+        return checkpoint
+
+
+def _cut_torn_line(descriptor: int) -> None:
+    """Remove what a writer that died left after the last newline: it was never acknowledged."""
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, 4096, max(0, size - 4096))
+    if tail and not tail.endswith(b"\n"):
+        os.ftruncate(descriptor, size - len(tail) + tail.rfind(b"\n") + 1)
+
+
+# the key ------------------------------------------------------------------------------------------------------
+
+
+def _make_key(path: Path) -> None:
+    """Write a new key durably; two first processes cannot end up with different keys."""
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(Ed25519PrivateKey.generate().private_bytes_raw())
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+    sync_folder(path.parent)
+
+
+def _load_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(
+            "the key that signs the ledger's checkpoints is there",
+            where=str(path),
+            got=error.strerror,
+            remedy="Restore the file from a backup, or go on with a new key by Ledger.renew_key",
+        ) from error
+    if len(raw) != 32:
+        raise IntegrityError(
+            "the signing key is 32 bytes",
+            where=str(path),
+            got=f"{len(raw)} bytes",
+            remedy="Restore the file from a backup; without it old checkpoints still verify",
+        )
+    return Ed25519PrivateKey.from_private_bytes(raw)
+
+
+def next_key_path(path: Path) -> Path:
+    """Where the next key waits until the chain names it."""
+    return path.with_name(f"{path.name}.next")
+
+
+def make_next_key(path: Path) -> str:
+    """Make the key that is to follow, and return its public half."""
+    waiting = next_key_path(path)
+    waiting.unlink(missing_ok=True)
+    _make_key(waiting)
+    return _load_key(waiting).public_key().public_bytes_raw().hex()
+
+
+def _adopt(path: Path, expected: str) -> None:
+    """Move the next key into its place once the chain names it, also after a death in between."""
+    waiting = next_key_path(path)
+    if waiting.exists() and _load_key(waiting).public_key().public_bytes_raw().hex() == expected:
+        waiting.replace(path)
+        sync_folder(path.parent)
+
+
+# reading ------------------------------------------------------------------------------------------------------
+
+
+def read_checkpoints(folder: Path) -> list[Checkpoint]:
+    """All checkpoints of a folder in the order they were signed; a torn last line is left out.
+
+    Raises
+    ------
+    IntegrityError
+        If any other line is no checkpoint.
+    """
+    found, damaged = scan_checkpoints(folder)
+    if damaged:
+        raise IntegrityError(
+            "a checkpoint is one JSON object per line",
+            where=f"{folder / _FILE}:{damaged[0]}",
+            remedy="Compare the file with its copy elsewhere",
+        )
+    return found
+
+
+def scan_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[int]]:
+    """Checkpoints of a folder, and the numbers of the lines that are none."""
+    path = folder / _FILE
+    if not path.exists():
+        return [], []
+    lines = path.read_bytes().split(b"\n")
+    found, damaged = [], []
+    for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or a torn line
+        checkpoint = _read_line(line)
+        if checkpoint is None:
+            damaged.append(number)
+        else:
+            found.append(checkpoint)
+    return found, damaged
+
+
+def _read_line(line: bytes) -> Checkpoint | None:
+    try:
+        checkpoint = Checkpoint(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+    numbers, texts = (
+        (checkpoint.sequence, checkpoint.time),
+        (checkpoint.hash, checkpoint.public_key, checkpoint.signature),
+    )
+    return checkpoint if all(type(n) is int for n in numbers) and all(type(t) is str for t in texts) else None

@@ -1,0 +1,50 @@
+"""Tables of the ledger in the record store."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+
+__all__ = ["edges", "entries", "metadata", "seals"]
+
+metadata = MetaData()
+
+entries = Table(
+    "ledger_entries",
+    metadata,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("action", String(100), nullable=False),
+    Column("object_id", String(300), nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("ledger_entries_object", "object_id"),
+    Index("ledger_entries_action", "action"),
+)
+
+# Lineage: "target was made from source, in this role". An index over the ``inputs`` of the entries' payloads, which the
+# chain covers: verification compares the two, so an edge cannot be added or dropped afterwards.
+edges = Table(
+    "ledger_edges",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("source", String(300), nullable=False),
+    Column("role", String(60), nullable=False),
+    Column("target", String(300), nullable=False),
+    Index("ledger_edges_source", "source"),
+    Index("ledger_edges_target", "target"),
+)
+
+seals = Table(
+    "ledger_seals",
+    metadata,
+    Column("stream", String(200), primary_key=True),
+    Column("segment", String(200), primary_key=True),
+    Column("first", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("root", String(64), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+)

@@ -1,0 +1,135 @@
+"""``audit verify``: recompute everything the ledger names and say what was altered, removed or cut off."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from retrodict.core.errors import RetrodictError
+from retrodict.ledger._chain_rows import Chain, Finding, check_edges, read_chain
+from retrodict.ledger._evidence import (
+    check_files,
+    check_objects,
+    check_records,
+    check_seals,
+    check_segment,
+    sealed_by,
+)
+from retrodict.ledger.chain import Entry
+from retrodict.ledger.checkpoints import Checkpoint, scan_checkpoints
+from retrodict.ledger.ledger import KEY_ACTIONS, Ledger
+from retrodict.ledger.segments import select_seals
+from retrodict.stores.objects.base import ObjectStore
+from retrodict.stores.streams.base import StreamStore
+
+__all__ = ["AuditReport", "Finding", "verify"]
+
+
+@dataclass(slots=True)
+class AuditReport:
+    """What was checked, and every finding; ``verified`` is True when there is none."""
+
+    entries: int = 0
+    edges: int = 0
+    checkpoints: int = 0
+    segments: int = 0
+    objects: int = 0
+    files: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def verified(self) -> bool:
+        """Whether everything is as it was written."""
+        return not self.findings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        counts = {
+            name: getattr(self, name) for name in ("entries", "edges", "checkpoints", "segments", "objects", "files")
+        }
+        findings = [{"kind": f.kind, "where": f.where, "detail": f.detail} for f in self.findings]
+        return {"verified": self.verified, "checked": counts, "findings": findings}
+
+
+def verify(
+    ledger: Ledger,
+    *,
+    objects: ObjectStore,
+    streams: StreamStore,
+    file_digest: Callable[[str], str],
+) -> AuditReport:
+    """Recompute chain, lineage, checkpoints, sealed segments, and every content hash the entries name.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The chain.
+    objects, streams : ObjectStore, StreamStore
+        Where the named objects and sealed segments are.
+    file_digest : callable
+        SHA-256 of a table's data file, by the path that entries use (``table/file``).
+
+    Returns
+    -------
+    AuditReport
+        Damage is reported, never raised: an auditor wants the whole list.
+    """
+    report = AuditReport()
+    items: list[Entry] = []
+    try:
+        # One state for all of it: what is appended meanwhile belongs to the next audit.
+        checkpoints, damaged = scan_checkpoints(ledger.checkpoint_folder)
+        with ledger.records.read() as connection:
+            chain = read_chain(connection)
+            items, report.entries = chain.entries, chain.rows
+            report.findings += chain.findings
+            report.edges, found = check_edges(connection, items)
+            report.findings += found
+            report.findings += check_records(connection, items)
+            listed = select_seals(connection)
+        report.checkpoints = len(checkpoints)
+        report.findings += _check_checkpoints(ledger.checkpoint_folder, chain, checkpoints, damaged)
+        said = sealed_by(items)
+        report.segments = len(said)
+        report.findings += check_seals(listed, said)
+        for seal in said:
+            report.findings += check_segment(streams, seal)
+    except (RetrodictError, DBAPIError, OSError) as error:
+        report.findings.append(Finding("unreadable", "ledger", str(error).partition("\n")[0]))
+    seen: set[str] = set()
+    report.findings += check_objects(items, objects, seen)
+    report.objects = len(seen)
+    for _, finding in check_files(items, file_digest):
+        report.files += 1
+        report.findings += [finding] if finding else []
+    return report
+
+
+def _check_checkpoints(
+    folder: Path, chain: Chain, checkpoints: list[Checkpoint], damaged: list[int]
+) -> Iterable[Finding]:
+    for number in damaged:
+        yield Finding("altered", f"checkpoints, line {number}", "it is no signed statement any more")
+    if chain.rows and not checkpoints:
+        detail = f"no signed checkpoint in {folder.name!r}: a cut-off end could not be seen"
+        yield Finding("removed", "checkpoints", detail)
+    by_sequence = {entry.sequence: entry.hash for entry in chain.entries}
+    end = max(by_sequence, default=0)
+    keys = [(e.sequence, e.payload.get("public_key")) for e in chain.entries if e.action in KEY_ACTIONS]
+    for checkpoint in checkpoints:
+        where, entry = f"checkpoint of entry {checkpoint.sequence}", f"entry {checkpoint.sequence}"
+        at = bisect.bisect_right(keys, checkpoint.sequence, key=lambda key: key[0])
+        trusted = keys[at - 1][1] if at else None  # None: the chain is gone, or does not begin as ours do
+        if not checkpoint.is_valid() or (trusted is not None and checkpoint.public_key != trusted):
+            yield Finding("altered", where, "the signature is not by the ledger's key over this statement")
+        elif checkpoint.sequence > end:
+            yield Finding("cut off", entry, "it was signed, and the chain no longer reaches it")
+        elif by_sequence.get(checkpoint.sequence) != checkpoint.hash:
+            yield Finding("altered", entry, "its hash is not the one that was signed")
+        elif trusted is None:
+            yield Finding("altered", where, "the chain does not say whose signature counts")

@@ -1,0 +1,113 @@
+"""The code of a project as one content-addressed object: what a run, a deployment and a decision point at.
+
+All Python files of the project's folder are kept as text in one JSON object. A commit id alone was rejected: it says
+nothing about uncommitted lines, and a project need not be under version control at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from retrodict.core.errors import DefinitionError, IntegrityError
+from retrodict.core.identity import canonical_json, short
+from retrodict.project.definitions import Definitions, load_definitions
+from retrodict.project.project import Project
+
+__all__ = ["capture_code", "definitions_of", "materialise_code"]
+
+_SKIPPED = {"__pycache__", ".venv", "venv", "state", "build", "dist", "node_modules"}
+
+
+def capture_code(project: Project) -> str:
+    """Keep the project's Python files and return the SHA-256 of the object.
+
+    Left out are folders that begin with a dot and those called ``__pycache__``, ``venv``, ``state``, ``build``,
+    ``dist`` and ``node_modules``; links to folders are not followed.
+
+    Raises
+    ------
+    DefinitionError
+        If a file is not UTF-8, or the definitions module lies outside the project or in a folder that is left out.
+    """
+    files = {}
+    for folder, folders, names in os.walk(project.root):
+        folders[:] = sorted(f for f in folders if f not in _SKIPPED and not f.startswith("."))
+        for name in sorted(names):
+            if name.endswith(".py"):
+                path = Path(folder) / name
+                files[path.relative_to(project.root).as_posix()] = _read(path)
+    main = Path(project.config["project.definitions"]).as_posix()
+    if main not in files:
+        raise DefinitionError(
+            "the definitions module is among the Python files of the project that are kept",
+            where="retrodict.toml, key 'project.definitions'",
+            got=main,
+            remedy="Move it to the project's folder",
+        )
+    return project.objects.put(canonical_json({"definitions": main, "files": files}))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()  # as it is: read_text would change line ends
+    except UnicodeDecodeError as error:
+        raise DefinitionError(
+            "a Python file of the project is UTF-8", where=path.name, got=error.reason, remedy="Save it as UTF-8"
+        ) from error
+
+
+def materialise_code(project: Project, digest: str) -> Path:
+    """Write the files of a code object into a folder under the project's state; return the definitions module's path.
+
+    Written once per digest, by rename, so that processes may race. A copy that somebody edited since is written anew:
+    what runs is what the digest names.
+    """
+    body = json.loads(project.objects.get(digest))
+    target = project.root / "state" / "code" / digest
+    if not _is_intact(target, body["files"]):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{short(digest)}.", dir=target.parent))
+        try:
+            _write(scratch, body["files"], digest)
+            if target.is_dir():
+                target.rename(scratch / ".edited")  # goes with the scratch folder, below
+            (scratch / ".files").rename(target)
+        except OSError:
+            if not _is_intact(target, body["files"]):  # else another process was first
+                raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    main: Path = target / body["definitions"]
+    return main
+
+
+def _is_intact(target: Path, files: dict[str, str]) -> bool:
+    try:
+        return all((target / name).read_bytes() == text.encode() for name, text in files.items())
+    except OSError:
+        return False
+
+
+def _write(scratch: Path, files: dict[str, str], digest: str) -> None:
+    folder = (scratch / ".files").resolve()
+    folder.mkdir()
+    for name, text in files.items():
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder):
+            raise IntegrityError(
+                "a code object holds paths inside its folder",
+                where=f"object {short(digest)}",
+                got=name,
+                remedy="Restore the object store from a copy",
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+
+
+def definitions_of(project: Project, digest: str) -> Definitions:
+    """Definitions as a code object has them, whatever the project's files say by now."""
+    return load_definitions(materialise_code(project, digest))

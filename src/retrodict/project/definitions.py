@@ -1,0 +1,214 @@
+"""Loads a definitions module and holds what it defines, by kind and name.
+
+The module is ordinary Python in the project's folder and may import its neighbours there. It is loaded from its source
+under a name made from its content, and neighbours are forgotten afterwards, so that two versions of the same
+definitions can be alive in one process (a replay beside the present ones).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import linecache
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from retrodict.core.definition import Definition
+from retrodict.core.errors import ConfigurationError, DefinitionError, NotFoundError, RetrodictError, near
+from retrodict.core.identity import digest, short
+
+__all__ = ["Definitions", "load_definitions"]
+
+D = TypeVar("D", bound=Definition)
+
+_LOADING = threading.RLock()
+
+
+class Definitions:
+    """The definitions of a project: immutable, looked up by class and name.
+
+    Attributes
+    ----------
+    source : str
+        Text of the module, so that a run can keep it.
+
+    Parameters
+    ----------
+    found : list of Definition
+    source : str, optional
+    places : mapping of int to str, optional
+        File and line by the ``id`` of a definition, for errors.
+
+    Raises
+    ------
+    DefinitionError
+        If two different definitions have one kind and name.
+    """
+
+    def __init__(self, found: list[Definition], source: str = "", *, places: Mapping[int, str] | None = None) -> None:
+        self.source = source
+        self._by_key: dict[tuple[str, str], Definition] = {}
+        for definition in found:
+            known = self._by_key.setdefault((definition.kind, definition.name), definition)
+            if known != definition:
+                name = f"{definition.kind}:{definition.name}"
+                both = [place for one in (known, definition) if (place := (places or {}).get(id(one)))]
+                raise DefinitionError(
+                    "one kind and name is one definition",
+                    where=f"{' and '.join(both)}, {name}" if both else name,
+                    remedy="Rename one of the two",
+                )
+
+    def of(self, kind: type[D]) -> list[D]:
+        """All definitions of a class, by name."""
+        return [d for _, d in sorted(self._by_key.items(), key=lambda item: item[0]) if isinstance(d, kind)]
+
+    def get(self, kind: type[D], name: str) -> D:
+        """Definition of a class by name; NotFoundError names the nearest ones."""
+        known = {d.name: d for d in self.of(kind)}
+        if name not in known:
+            raise NotFoundError(
+                f"the project defines this {kind.kind}",
+                where="definitions",
+                got=name,
+                remedy=near(name, known, what=kind.kind),
+            )
+        return known[name]
+
+    def __iter__(self) -> Iterator[Definition]:
+        return iter(self._by_key.values())
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+
+def load_definitions(path: Path) -> Definitions:
+    """Run a definitions module and collect what it defines.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing.
+    DefinitionError
+        If it cannot be run; the message names the line.
+    """
+    source = _read(path)
+    module = _run(path, source)
+    lines = _assignments(source)
+    found: dict[int, Definition] = {}
+    places: dict[int, str] = {}
+    for name, value in vars(module).items():
+        for definition in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(definition, Definition):
+                found[id(definition)] = definition
+                places.setdefault(id(definition), f"{path.name}:{lines.get(name, 1)}")
+    return Definitions(list(found.values()), source, places=places)
+
+
+def _read(path: Path) -> str:
+    where = "retrodict.toml, key 'project.definitions'"
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "the definitions module exists",
+            where=where,
+            got=path.name,
+            remedy="Create the file or correct the key",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DefinitionError(
+            "the definitions module is UTF-8", where=path.name, got=error.reason, remedy="Save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            "the definitions module can be read", where=where, got=error.strerror, remedy="Check what it is"
+        ) from error
+
+
+def _assignments(source: str) -> dict[str, int]:
+    """Line of the last assignment or import of each name at the top level."""
+    lines: dict[str, int] = {}
+    for node in ast.parse(source).body:
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                lines[part.id] = node.lineno
+            elif isinstance(part, ast.alias):
+                lines[part.asname or part.name] = node.lineno
+            elif isinstance(part, ast.FunctionDef):
+                lines[part.name] = part.lineno
+    return lines
+
+
+def _run(path: Path, source: str) -> ModuleType:
+    name = f"_retrodict_definitions_{short(digest(source.encode()))}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:  # a file without .py
+        raise ConfigurationError(
+            "the definitions module is a Python file",
+            where="retrodict.toml, key 'project.definitions'",
+            got=path.name,
+            remedy="Name a file that ends in .py",
+        )
+    module = importlib.util.module_from_spec(spec)
+    # inspect.getsource of a @derived function reads through linecache: it must see this text, not a later edit.
+    linecache.cache[str(path)] = (len(source), None, source.splitlines(keepends=True), str(path))
+    try:
+        with _neighbours(path.parent, name, module):
+            exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102  # running the user's own module is the point
+    except RetrodictError as error:
+        error.args = (f"{_line_in(path, error)}: {error}",)
+        raise
+    except (Exception, SystemExit) as error:
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise DefinitionError(
+            f"the module runs without an error ({type(error).__name__}: {said})",
+            where=_line_in(path, error),
+            remedy="Correct the line",
+        ) from error
+    return module
+
+
+@contextmanager
+def _neighbours(folder: Path, name: str, module: ModuleType) -> Iterator[None]:
+    """Let the module import its neighbours, those of this folder and no other, and forget them afterwards."""
+    own = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    with _LOADING:
+        hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if _is_neighbour(key, own)}
+        sys.modules[name] = module
+        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a stale .pyc would be another version
+        sys.path.insert(0, str(folder))
+        importlib.invalidate_caches()
+        try:
+            yield
+        finally:
+            sys.path.remove(str(folder))
+            sys.dont_write_bytecode = writes
+            for key in [key for key in sys.modules if key == name or _is_neighbour(key, own)]:
+                del sys.modules[key]
+            sys.modules.update(hidden)
+
+
+def _is_neighbour(key: str, own: set[str]) -> bool:
+    """Whether a loaded module may be one of the folder's, and not an installed one of the same name."""
+    top = key.partition(".")[0]
+    if top not in own or top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
+        return False
+    file = getattr(sys.modules[key], "__file__", None)
+    return file is None or "site-packages" not in file
+
+
+def _line_in(path: Path, error: BaseException) -> str:
+    """File and line that led to an error: of the definitions module, and of the neighbour it came from."""
+    frames = [(frame.filename, frame.lineno or 1) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        frames.append((error.filename, error.lineno))
+    own = [f"{Path(file).name}:{line}" for file, line in frames if Path(file).parent == path.parent]
+    return own[-1] if own else f"{path.name}:1"

@@ -1,0 +1,209 @@
+"""The chain: what is appended, what an auditor computes, what happens between processes and deaths."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from retrodict.core.errors import ConfigurationError, InternalError
+from retrodict.ledger import AuditReport
+from retrodict.project import Project
+
+from .conftest import database, recomputed
+
+Audit = Callable[[Project], AuditReport]
+Sql = Callable[..., list[dict[str, Any]]]
+
+APPEND = """
+import sys
+from retrodict.project import Project
+project = Project(sys.argv[1])
+project.ledger
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(25):
+    with project.ledger.transaction() as tx:
+        tx.append("note.write", f"note:{sys.argv[2]}-{i}", {"i": i}, inputs=[(f"note:{sys.argv[2]}-{i - 1}", "before")])
+"""
+
+FOREVER = """
+import itertools, sys
+from retrodict.project import Project
+project = Project(sys.argv[1])
+print("ready", flush=True)
+for i in itertools.count():
+    with project.ledger.transaction() as tx:
+        entry = tx.append("note.write", f"note:{i}", {"i": i}, inputs=[("note:0", "first"), (f"note:{i}", "same")])
+        tx.append("note.again", f"note:{i}")
+    print(entry.sequence + 1, flush=True)
+"""
+
+
+def test_the_chain_is_what_an_auditor_computes(project: Project, sql: Sql) -> None:
+    """Every hash and link, from the stored rows, by code that shares nothing with ours."""
+    rows = sql("SELECT * FROM ledger_entries ORDER BY sequence")
+    assert [row["sequence"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    previous = "0" * 64
+    for row in rows:
+        assert row["previous"] == previous
+        assert row["hash"] == recomputed(row)
+        previous = row["hash"]
+
+
+def test_what_is_as_it_was_written_verifies(project: Project, audit: Audit) -> None:
+    """And the report says how much was looked at."""
+    report = audit(project)
+    assert report.verified, report.findings
+    counts = report.to_dict()["checked"]
+    assert counts == {"entries": 6, "edges": 4, "checkpoints": 4, "segments": 1, "objects": 1, "files": 1}
+
+
+def test_an_empty_ledger_verifies(make_project: Callable[..., Project], audit: Audit) -> None:
+    """Nothing was promised yet; looking makes neither a key nor an entry."""
+    project = make_project()
+    assert audit(project).verified
+    assert not project.config.path("ledger.key").exists()
+
+
+def test_the_first_entry_names_the_key(project: Project) -> None:
+    """So that a checkpoint by another key does not count."""
+    first = project.ledger.entries()[0]
+    assert (first.action, list(first.payload)) == ("ledger.begin", ["public_key"])
+    assert project.config.path("ledger.key").stat().st_mode & 0o077 == 0
+
+
+def test_an_entry_is_there_with_its_change_or_not_at_all(project: Project) -> None:
+    """An exception takes back both, and signs nothing."""
+    table = sa.Table("things", sa.MetaData(), sa.Column("id", sa.Integer))
+    project.records.ensure(table.metadata)
+    signed = (project.root / "checkpoints" / "checkpoints.jsonl").read_bytes()
+    with pytest.raises(ZeroDivisionError), project.ledger.transaction() as tx:  # noqa: PT012  # the block is the point
+        tx.connection.execute(table.insert().values(id=1))
+        tx.append("thing.make", "thing:1")
+        raise ZeroDivisionError
+    with project.records.read() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(table)).scalar() == 0
+    assert len(project.ledger.entries()) == 6
+    assert (project.root / "checkpoints" / "checkpoints.jsonl").read_bytes() == signed
+
+
+def test_a_transaction_without_entries_leaves_the_chain_alone(project: Project) -> None:
+    """Nothing is appended, nothing is signed."""
+    with project.ledger.transaction():
+        pass
+    assert len(project.ledger.entries()) == 6
+
+
+def test_without_a_place_for_checkpoints_nothing_is_changed(make_project: Callable[..., Project]) -> None:
+    """An entry that cannot be signed is refused before it is made."""
+    project = make_project(settings='[ledger]\ncheckpoints = "taken"\n')
+    (project.root / "taken").write_text("a file")
+    with (
+        pytest.raises(ConfigurationError, match=r"ledger.checkpoints'.*was changed"),
+        project.ledger.transaction() as tx,
+    ):
+        tx.append("note.write", "note:1")
+    assert project.ledger.entries() == []
+
+
+def test_the_ledgers_own_keys_are_refused_in_a_payload(project: Project) -> None:
+    """Else lineage could be said that no edge shows."""
+    with pytest.raises(InternalError, match="own keys"), project.ledger.transaction() as tx:
+        tx.append("note.write", "note:1", {"inputs": [["a", "b"]]})
+
+
+def test_rows_that_nothing_vouches_for_are_not_committed(project: Project) -> None:
+    """An entry has to follow them in their transaction."""
+    table = sa.Table("things", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+    project.records.ensure(table.metadata)
+    with pytest.raises(InternalError, match="vouches"), project.ledger.transaction() as tx:  # noqa: PT012  # the same
+        tx.append("thing.announce", "thing:1")
+        tx.insert(table, {"id": 1})
+
+
+def test_lineage_is_walked_both_ways_nearest_first(project: Project) -> None:
+    """From a model to the batch, and back."""
+    assert project.ledger.upstream("model:m@1") == [
+        ("model:m@1", "trained by", "run:1"),
+        ("run:1", "training data", "dataset:sales@0"),
+        ("run:1", "code", "code:1"),
+        ("dataset:sales@0", "rows", "batch:1"),
+    ]
+    assert {target for target, _, _ in project.ledger.downstream("batch:1")} == {
+        "dataset:sales@0",
+        "run:1",
+        "model:m@1",
+    }
+    assert project.ledger.upstream("nothing") == []
+
+
+def test_lineage_of_very_many_is_walked(make_project: Callable[..., Project]) -> None:
+    """More than one statement of SQL takes variables for; a circle ends."""
+    project = make_project()
+    with project.ledger.transaction() as tx:
+        tx.append("big.make", "big", inputs=[(f"part:{i}", "part") for i in range(40_000)])
+        tx.append("part.make", "part:0", inputs=[("big", "circle")])
+    assert len(project.ledger.upstream("big")) == 40_001
+
+
+def test_four_processes_append_without_gap_or_fork(
+    make_project: Callable[..., Project], python: Callable[..., Any], audit: Audit
+) -> None:
+    """A hundred entries and the first one, all linked, all signed; also the key is made once."""
+    project = make_project()
+    children = [python(APPEND, project.root, name) for name in "abcd"]
+    for child in children:
+        assert child.line() == "ready", child.end()
+    for child in children:
+        child.go()
+    for child in children:
+        assert child.end()[0] == 0
+    entries = project.ledger.entries()
+    assert [entry.sequence for entry in entries] == list(range(1, 102))
+    assert {entry.object_id for entry in entries[1:]} == {f"note:{name}-{i}" for name in "abcd" for i in range(25)}
+    report = audit(project)
+    assert (report.findings, report.checkpoints) == ([], 100)
+
+
+def test_a_death_in_the_middle_leaves_a_ledger_that_verifies(
+    make_project: Callable[..., Project], python: Callable[..., Any], audit: Audit
+) -> None:
+    """What was acknowledged is there, in pairs; the next process appends to it."""
+    project = make_project()
+    for turn in range(2):
+        child = python(FOREVER, project.root)
+        assert child.line() == "ready"
+        for _ in range(3 + 2 * turn):
+            last = int(child.line())
+        child.kill()
+        entries = project.ledger.entries()
+        assert len(entries) >= last
+        assert len(entries) % 2 == 1
+        report = audit(project)
+        assert report.verified, report.findings
+
+
+def test_a_torn_checkpoint_does_not_spoil_the_next(project: Project, audit: Audit) -> None:
+    """A writer that died in the middle of a line never acknowledged it."""
+    file = project.root / "checkpoints" / "checkpoints.jsonl"
+    whole = file.read_bytes()
+    for cut in (1, 20, 200):
+        file.write_bytes(whole + whole.splitlines(keepends=True)[-1][:cut])
+        assert audit(project).verified
+        with project.ledger.transaction() as tx:
+            tx.append("note.write", "note:1")
+        report = audit(project)
+        assert report.verified, report.findings
+        whole = file.read_bytes()
+        assert whole.endswith(b"}\n")
+
+
+def test_the_database_is_plain_sqlite(project: Project) -> None:
+    """An auditor needs none of our code to read it."""
+    with closing(sqlite3.connect(f"file:{database(project)}?mode=ro", uri=True)) as connection:
+        assert connection.execute("SELECT count(*) FROM ledger_entries").fetchone() == (6,)

@@ -1,0 +1,161 @@
+"""Merkle trees against the recursive definitions of RFC 6962, written here, and its published vectors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrodict.core.errors import InputError, NotFoundError
+from retrodict.ledger import prove, read_seals, seal_closed
+from retrodict.ledger.merkle import inclusion_proof, leaf_hash, merkle_root, root_from_proof
+from retrodict.project import Project
+
+# The leaves and roots that Certificate Transparency's implementations test themselves with.
+LEAVES = [bytes.fromhex(text) for text in (
+    "", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f",
+)]  # fmt: skip
+ROOTS = [
+    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+]
+
+
+def sha(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def mth(records: list[bytes]) -> bytes:
+    """RFC 6962, 2.1: the Merkle Tree Hash of D[n]."""
+    n = len(records)
+    if n == 0:
+        return sha(b"")
+    if n == 1:
+        return sha(b"\x00" + records[0])
+    k = largest_power(n)
+    return sha(b"\x01" + mth(records[:k]) + mth(records[k:]))
+
+
+def path(m: int, records: list[bytes]) -> list[bytes]:
+    """RFC 6962, 2.1.1: PATH(m, D[n])."""
+    n = len(records)
+    if n == 1:
+        return []
+    k = largest_power(n)
+    if m < k:
+        return [*path(m, records[:k]), mth(records[k:])]
+    return [*path(m - k, records[k:]), mth(records[:k])]
+
+
+def largest_power(n: int) -> int:
+    k = 1
+    while k * 2 < n:
+        k *= 2
+    return k
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_published_roots(size: int) -> None:
+    """Ours and the definition above give the published root."""
+    assert mth(LEAVES[:size]).hex() == ROOTS[size - 1]
+    assert merkle_root([leaf_hash(record) for record in LEAVES[:size]]).hex() == ROOTS[size - 1]
+
+
+def test_the_root_of_nothing_is_the_hash_of_nothing() -> None:
+    """As the RFC says."""
+    assert merkle_root([]).hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@given(st.lists(st.binary(max_size=5), max_size=40), st.data())
+def test_roots_and_proofs_are_those_of_the_definition(records: list[bytes], data: st.DataObject) -> None:
+    """For every size up to forty and any leaf; and no other leaf, place, size or path gives the root."""
+    leaves = [leaf_hash(record) for record in records]
+    root = merkle_root(leaves)
+    assert root == mth(records)
+    if not records:
+        return
+    index = data.draw(st.integers(0, len(records) - 1))
+    proof = inclusion_proof(leaves, index)
+    assert proof == path(index, records)
+    assert root_from_proof(leaves[index], index, len(leaves), proof) == root
+    assert root_from_proof(leaf_hash(b"another"), index, len(leaves), proof) != root
+    for wrong in range(-1, len(leaves) + 2):
+        if wrong != index and not 0 <= wrong < len(leaves):
+            assert root_from_proof(leaves[index], wrong, len(leaves), proof) is None
+    assert root_from_proof(leaves[index], index, len(leaves), [*proof, b"\0" * 32]) != root
+    if proof:
+        assert root_from_proof(leaves[index], index, len(leaves), proof[:-1]) is None
+        bent = [*proof[:-1], sha(proof[-1])]
+        assert root_from_proof(leaves[index], index, len(leaves), bent) != root
+
+
+@pytest.mark.parametrize("index", [-1, 3, 0])
+def test_a_leaf_that_is_not_there_has_no_proof(index: int) -> None:
+    """Rather than the proof of another."""
+    with pytest.raises(InputError, match="in the tree"):
+        inclusion_proof([b""] * (3 if index else 0), index)
+
+
+def test_every_record_of_a_sealed_segment_is_proved(project: Project) -> None:
+    """From its bytes, the path and the root that the ledger entry holds."""
+    entry = project.ledger.entries(action="segment.seal")[0]
+    for offset in range(5):
+        proof = prove(project.ledger, project.streams, "decisions/0", offset)
+        leaf = sha(b"\x00" + f"record {offset}".encode())
+        root = root_from_proof(leaf, proof.index, proof.size, [bytes.fromhex(node) for node in proof.path])
+        assert root is not None
+        assert root.hex() == proof.root == entry.payload["root"]
+        assert proof.sequence == entry.sequence
+
+
+def test_sealing_twice_seals_once(project: Project) -> None:
+    """And only what is closed; the open rest follows when it is."""
+    assert seal_closed(project.ledger, project.streams, "decisions/") == []
+    with project.streams.open_writer("decisions/0") as writer:
+        writer.append([b"one more"])
+        assert seal_closed(project.ledger, project.streams, "decisions/") == []
+        with pytest.raises(NotFoundError, match="audit seal"):
+            prove(project.ledger, project.streams, "decisions/0", 5)
+        writer.roll()
+    (seal,) = seal_closed(project.ledger, project.streams, "decisions/")
+    assert (seal.first, seal.count) == (5, 1)
+    assert prove(project.ledger, project.streams, "decisions/0", 5).path == []
+    assert replace(seal) in read_seals(project.ledger)
+
+
+SEAL = """
+import sys
+from retrodict.ledger import seal_closed
+from retrodict.project import Project
+project = Project(sys.argv[1])
+project.ledger
+print("ready", flush=True)
+sys.stdin.readline()
+print(len(seal_closed(project.ledger, project.streams, "events/")), flush=True)
+"""
+
+
+def test_two_processes_seal_each_segment_once(project: Project, python: Callable[..., Any]) -> None:
+    """Whoever comes second finds it done."""
+    for turn in range(6):
+        with project.streams.open_writer("events/x") as writer:
+            writer.append([b"%d" % turn] * 3)
+            writer.roll()
+    children = [python(SEAL, project.root) for _ in range(2)]
+    for child in children:
+        assert child.line() == "ready"
+    for child in children:
+        child.go()
+    assert sum(int(child.end()[1]) for child in children) == 6
+    assert len(project.ledger.entries(action="segment.seal")) == 7

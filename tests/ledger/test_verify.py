@@ -1,0 +1,379 @@
+"""Verification: whatever is touched, past everything of ours, is reported, and by its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from retrodict.core.errors import IntegrityError
+from retrodict.ledger import AuditReport, Finding, prove
+from retrodict.project import Project
+
+from .conftest import recomputed
+
+Audit = Callable[[Project], AuditReport]
+Wheres = Callable[[Project], set[tuple[str, str]]]
+Sql = Callable[..., list[dict[str, Any]]]
+
+OTHER: dict[str, list[Any]] = {
+    "sequence": [77, 0, -3],
+    "time": [1, -1, 2**62, "noon"],
+    "actor": ["bob", "", b"\xff", 7],
+    "action": ["note.write", ""],
+    "object_id": ["code:2", ""],
+    "payload": ["{}", "[]", "not json", "", "null", '{"a":NaN}', b"{}", "[" * 50_000],
+    "previous": ["0" * 64, "f" * 64, "", "not hex", b"x"],
+    "hash": ["0" * 64, "", "not hex"],
+}
+
+
+@pytest.mark.parametrize("column", OTHER)
+def test_any_field_of_any_entry(column: str, project: Project, sql: Sql, wheres: Wheres) -> None:
+    """Each entry in turn, with each wrong value; the finding names it, and the rest is still looked at."""
+    rows = sql("SELECT * FROM ledger_entries ORDER BY sequence")
+    for value in OTHER[column]:
+        for row in rows:
+            if row[column] == value:
+                continue
+            sql(f"UPDATE ledger_entries SET {column} = ? WHERE sequence = ?", value, row["sequence"])
+            named = {where for _, where in wheres(project)}
+            assert f"entry {row['sequence']}" in named, (value, row["sequence"], named)
+            now = value if column == "sequence" else row["sequence"]
+            fields = ", ".join(f"{name} = ?" for name in row)
+            sql(f"UPDATE ledger_entries SET {fields} WHERE sequence = ?", *row.values(), now)
+    assert wheres(project) == set()
+
+
+def test_the_same_facts_in_another_spelling(project: Project, sql: Sql, wheres: Wheres) -> None:
+    """White space or a key twice: the hash of the parsed facts would not change, the bytes did."""
+    for change in ("replace(payload, ':', ': ')", 'replace(payload, \'{"files"\', \'{"files":{},"files"\')'):
+        before = sql("SELECT payload FROM ledger_entries WHERE sequence = 3")[0]["payload"]
+        sql(f"UPDATE ledger_entries SET payload = {change} WHERE sequence = 3")
+        assert ("altered", "entry 3") in wheres(project)
+        sql("UPDATE ledger_entries SET payload = ? WHERE sequence = 3", before)
+
+
+@pytest.mark.parametrize("sequence", [1, 3, 5])
+def test_an_entry_removed_from_the_middle(sequence: int, project: Project, sql: Sql, wheres: Wheres) -> None:
+    """Named, though it is not there any more."""
+    sql("DELETE FROM ledger_entries WHERE sequence = ?", sequence)
+    assert ("removed", f"entry {sequence}") in wheres(project)
+
+
+def test_entries_removed_and_the_rest_moved_up(project: Project, sql: Sql, wheres: Wheres) -> None:
+    """Closing the gap moves numbers, which are in the hashes."""
+    sql("DELETE FROM ledger_entries WHERE sequence = 3")
+    for sequence in (4, 5, 6):
+        sql("UPDATE ledger_entries SET sequence = ? WHERE sequence = ?", sequence - 1, sequence)
+    assert {("altered", "entry 3"), ("altered", "entry 4"), ("altered", "entry 5")} <= wheres(project)
+
+
+@pytest.mark.parametrize("last", [0, 1, 3, 5])
+def test_a_cut_off_end(last: int, project: Project, sql: Sql, wheres: Wheres) -> None:
+    """The chain that is left is in order; the signed checkpoint is not satisfied."""
+    sql("DELETE FROM ledger_entries WHERE sequence > ?", last)
+    sql("DELETE FROM ledger_edges WHERE sequence > ?", last)
+    assert ("cut off", "entry 6") in wheres(project)
+
+
+def test_a_cut_off_end_that_is_written_anew(project: Project, sql: Sql, wheres: Wheres) -> None:
+    """Even by the ledger itself, with the true key."""
+    sql("DELETE FROM ledger_entries WHERE sequence = 6")
+    sql("DELETE FROM ledger_edges WHERE sequence = 6")
+    with project.ledger.transaction() as tx:
+        tx.append("model.register", "model:other@1")
+    assert ("altered", "entry 6") in wheres(project)
+
+
+def test_a_chain_rewritten_with_right_hashes(project: Project, sql: Sql, wheres: Wheres) -> None:
+    """Every hash and link fits; what was signed does not."""
+    rewrite(sql, lambda row: row.update(actor="mallory"))
+    found = wheres(project)
+    assert found == {("altered", f"entry {n}") for n in (2, 4, 5, 6)}
+
+
+def test_a_chain_rewritten_under_another_key(project: Project, sql: Sql, wheres: Wheres) -> None:
+    """A first entry that names the forger's key makes every old signature a stranger's."""
+    mine = Ed25519PrivateKey.generate()
+
+    def change(row: dict[str, Any]) -> None:
+        if row["sequence"] == 1:
+            row["payload"] = json.dumps(
+                {"public_key": mine.public_key().public_bytes_raw().hex()}, separators=(",", ":")
+            )
+
+    rewrite(sql, change)
+    assert ("altered", "checkpoint of entry 6") in wheres(project)
+
+
+def rewrite(sql: Sql, change: Callable[[dict[str, Any]], None]) -> None:
+    """Alter every entry and recompute all hashes, as one does who can write the database."""
+    previous = "0" * 64
+    for row in sql("SELECT * FROM ledger_entries ORDER BY sequence"):
+        change(row)
+        row["previous"] = previous
+        row["hash"] = previous = recomputed(row)
+        fields = ", ".join(f"{name} = ?" for name in row)
+        sql(f"UPDATE ledger_entries SET {fields} WHERE sequence = {row['sequence']}", *row.values())
+
+
+# checkpoints --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoints(project: Project) -> Path:
+    return project.root / "checkpoints" / "checkpoints.jsonl"
+
+
+def test_a_checkpoint_by_another_key(project: Project, checkpoints: Path, wheres: Wheres) -> None:
+    """Right in form and signature, and not by the key the chain names."""
+    mine = Ed25519PrivateKey.generate()
+    line = json.loads(checkpoints.read_text().splitlines()[-1])
+    statement = {"retrodict": "checkpoint", **{k: line[k] for k in ("sequence", "time", "hash")}}
+    signature = mine.sign(json.dumps(statement, sort_keys=True, separators=(",", ":")).encode())
+    forged = {**line, "public_key": mine.public_key().public_bytes_raw().hex(), "signature": signature.hex()}
+    checkpoints.write_text(json.dumps(forged) + "\n")
+    assert ("altered", "checkpoint of entry 6") in wheres(project)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sequence", 5),
+        ("time", 1),
+        ("hash", "0" * 64),
+        ("signature", "00" * 64),
+        ("signature", "zz"),
+        ("public_key", ""),
+    ],
+)
+def test_any_field_of_a_checkpoint(
+    field: str, value: object, project: Project, checkpoints: Path, wheres: Wheres
+) -> None:
+    """The statement is signed as a whole."""
+    lines = checkpoints.read_text().splitlines()
+    lines[-1] = json.dumps({**json.loads(lines[-1]), field: value})
+    checkpoints.write_text("\n".join(lines) + "\n")
+    wanted = value if field == "sequence" else 6
+    assert wheres(project) == {("altered", f"checkpoint of entry {wanted}")}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "x", "[]", "{}", '{"sequence": 1}', '{"sequence":[1],"time":NaN,"hash":1,"public_key":2,"signature":3}'],
+)
+def test_a_line_that_is_no_checkpoint(line: str, project: Project, checkpoints: Path, wheres: Wheres) -> None:
+    """It is named by its number, and the other lines still count."""
+    lines = checkpoints.read_text().splitlines()
+    checkpoints.write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")
+    assert wheres(project) == {("altered", "checkpoints, line 2")}
+
+
+def test_no_checkpoints_at_all(project: Project, checkpoints: Path, wheres: Wheres) -> None:
+    """Then nothing could show a cut-off end."""
+    checkpoints.unlink()
+    assert wheres(project) == {("removed", "checkpoints")}
+
+
+# the key ------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_key_in_the_place_of_the_old_one_is_refused(project: Project, wheres: Wheres) -> None:
+    """Nothing is appended under it; reading and verifying need no key."""
+    key = project.config.path("ledger.key")
+    key.write_bytes(Ed25519PrivateKey.generate().private_bytes_raw())
+    with pytest.raises(IntegrityError, match=r"that the ledger names.*renew_key"), project.ledger.transaction() as tx:
+        tx.append("note.write", "note:1")
+    key.unlink()
+    with pytest.raises(IntegrityError, match=r"is there.*renew_key"), project.ledger.transaction() as tx:
+        tx.append("note.write", "note:1")
+    assert not key.exists()
+    assert wheres(project) == set()
+
+
+def test_a_lost_key_is_followed_by_a_new_one_that_all_can_see(project: Project, audit: Audit) -> None:
+    """Old checkpoints stay valid by the old key, new ones by the new."""
+    key = project.config.path("ledger.key")
+    old = key.read_bytes()
+    key.unlink()
+    entry = project.ledger.renew_key("the disk died")
+    assert (entry.action, entry.payload["reason"]) == ("ledger.key", "the disk died")
+    with project.ledger.transaction() as tx:
+        tx.append("note.write", "note:1")
+    report = audit(project)
+    assert (report.findings, report.entries, report.checkpoints) == ([], 8, 6)
+    key.write_bytes(old)
+    with pytest.raises(IntegrityError, match="names"), project.ledger.transaction() as tx:
+        tx.append("note.write", "note:2")
+
+
+def test_a_death_between_the_new_keys_entry_and_its_place(project: Project, audit: Audit) -> None:
+    """The key that waits is the one the chain names: the next transaction takes it."""
+    key = project.config.path("ledger.key")
+    old = key.read_bytes()
+    project.ledger.renew_key("rotation")
+    key.rename(key.with_name("ledger.key.next"))
+    key.write_bytes(old)
+    with project.ledger.transaction() as tx:
+        tx.append("note.write", "note:1")
+    assert audit(project).verified
+
+
+# lineage ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["sequence", "position", "source", "role", "target"])
+def test_any_field_of_an_edge(column: str, project: Project, sql: Sql, audit: Audit) -> None:
+    """Edges are an index over the chain; both the lost and the added one are named."""
+    sql(f"UPDATE ledger_edges SET {column} = 9 WHERE sequence = 4 AND position = 0")
+    found = audit(project).findings
+    assert Finding("removed", "entry 4", "lineage edge dataset:sales@0 → run:1 (training data) is gone") in found
+    assert {finding.kind for finding in found} == {"removed", "altered"}
+
+
+def test_an_edge_that_is_gone_or_added(project: Project, sql: Sql, audit: Audit) -> None:
+    """Where the payload and the table of edges disagree, the chain is right."""
+    sql("DELETE FROM ledger_edges WHERE sequence = 3")
+    sql("INSERT INTO ledger_edges VALUES (2, 0, 'batch:x', 'rows', 'code:1')")
+    sql("INSERT INTO ledger_edges VALUES (99, 0, ?, 'rows', 'code:1')", b"\xff")
+    found = audit(project).findings
+    assert Finding("removed", "entry 3", "lineage edge batch:1 → dataset:sales@0 (rows) is gone") in found
+    assert Finding("altered", "entry 2", "lineage edge batch:x → code:1 (rows) is not in the chain") in found
+    assert [finding.where for finding in found] == ["entry 3", "entry 2", "entry 99"]
+
+
+# what entries name --------------------------------------------------------------------------------------------
+
+
+def flip(path: Path, at: int = -1) -> None:
+    """Change one bit of a file."""
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_in_an_object(project: Project, wheres: Wheres) -> None:
+    """The object and who named it."""
+    flip(next(p for p in (project.root / "state/objects").rglob("*") if p.is_file()))
+    assert wheres(project) == {("altered", "code:1 (entry 2)")}
+
+
+def test_an_object_that_is_gone(project: Project, audit: Audit) -> None:
+    """Removed, not altered."""
+    path = next(p for p in (project.root / "state/objects").rglob("*") if p.is_file())
+    path.unlink()
+    assert audit(project).findings == [Finding("removed", "code:1 (entry 2)", f"object {path.name} is gone")]
+
+
+def test_a_part_of_a_manifest(project: Project, wheres: Wheres) -> None:
+    """An entry that names a manifest vouches for all of its parts."""
+    part = project.objects.put(b"trees")
+    manifest = project.objects.put(json.dumps({"parts": {"trees": part}}).encode())
+    with project.ledger.transaction() as tx:
+        tx.append("model.register", "model:m@2", {"objects": [manifest]})
+    assert wheres(project) == set()
+    flip(project.root / "state/objects" / part[:2] / part[2:4] / part)
+    assert wheres(project) == {("altered", "model:m@2 (entry 7)")}
+
+
+def test_a_flipped_bit_in_a_data_file(project: Project, audit: Audit) -> None:
+    """In the middle, where Parquet itself need not notice."""
+    path = next((project.root / "state/tables/sales").glob("*.parquet"))
+    flip(path, 30)
+    detail = f"data file sales/{path.name} does not have the hash that was written"
+    assert audit(project).findings == [Finding("altered", "dataset:sales@0 (entry 3)", detail)]
+    path.unlink()
+    assert audit(project).findings[0].kind == "removed"
+
+
+@pytest.mark.parametrize("at", [0, 8, 40, 60, -1])
+def test_a_flipped_bit_in_a_sealed_segment(at: int, project: Project, wheres: Wheres) -> None:
+    """In its header, a frame, a record: always that segment."""
+    path = min((project.root / "state/streams/decisions/0").glob("*.seg"))
+    flip(path, at)
+    assert wheres(project) == {("altered", f"segment decisions/0/{path.name} (entry 5)")}
+
+
+def test_a_sealed_segment_that_is_gone(project: Project, audit: Audit) -> None:
+    """Named with the entry that sealed it."""
+    path = min((project.root / "state/streams/decisions/0").glob("*.seg"))
+    path.unlink()
+    (finding,) = audit(project).findings
+    assert finding.where == f"segment decisions/0/{path.name} (entry 5)"
+
+
+def test_the_table_of_seals(project: Project, sql: Sql, wheres: Wheres) -> None:
+    """An index as well: altered, removed and added rows are told apart, and no proof is made of a false root."""
+    (row,) = sql("SELECT * FROM ledger_seals")
+    where = f"seal of decisions/0/{row['segment']}"
+    sql("UPDATE ledger_seals SET root = ?", "0" * 64)
+    assert wheres(project) == {("altered", where)}
+    with pytest.raises(IntegrityError, match="root that was sealed"):
+        prove(project.ledger, project.streams, "decisions/0", 2)
+    sql("DELETE FROM ledger_seals")
+    assert wheres(project) == {("removed", where)}
+    sql("INSERT INTO ledger_seals VALUES ('x', 'y', 0, 1, '', '', 5)")
+    assert wheres(project) == {("removed", where), ("altered", "seal of x/y")}
+
+
+# rows that entries vouch for ----------------------------------------------------------------------------------
+
+THINGS = sa.Table(
+    "things",
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("said", sa.String),
+    sa.Column("n", sa.Float),
+)
+
+
+@pytest.fixture
+def things(project: Project) -> Project:
+    project.records.ensure(THINGS.metadata)
+    for number in (1, 2):
+        with project.ledger.transaction() as tx:
+            tx.insert(THINGS, {"id": number, "said": f"it is {number}", "n": None})
+            tx.append("thing.make", f"thing:{number}")
+    return project
+
+
+@pytest.mark.parametrize(
+    ("statement", "wanted"),
+    [
+        ("SELECT 1", set()),
+        ("UPDATE things SET said = 'it is 3' WHERE id = 2", {("altered", "thing:2 (entry 8)")}),
+        ("UPDATE things SET n = 0 WHERE id = 1", {("altered", "thing:1 (entry 7)")}),
+        ("DELETE FROM things WHERE id = 1", {("removed", "thing:1 (entry 7)")}),
+        ("INSERT INTO things VALUES (3, 'forged', NULL)", {("altered", "table things")}),
+        ("DROP TABLE things", {("removed", "thing:1 (entry 7)"), ("removed", "thing:2 (entry 8)")}),
+        ("ALTER TABLE things ADD COLUMN later TEXT", set()),
+    ],
+)
+def test_rows_of_other_rooms(statement: str, wanted: set[Any], things: Project, sql: Sql, wheres: Wheres) -> None:
+    """Altered, removed or added: an approval cannot be forged beside the chain. A new column is no damage."""
+    sql(statement)
+    assert wheres(things) == wanted
+
+
+def test_a_table_of_the_ledger_that_is_gone(project: Project, sql: Sql, audit: Audit) -> None:
+    """Reported, not raised: an auditor wants the whole list, with the objects and files that could still be read."""
+    sql("DROP TABLE ledger_edges")
+    flip(next((project.root / "state/tables/sales").glob("*.parquet")), 30)
+    assert [finding.kind for finding in audit(project).findings] == ["unreadable", "altered"]
+
+
+def test_the_report_as_plain_data(project: Project, sql: Sql, audit: Audit) -> None:
+    """For --json: verdict, counts, findings."""
+    sql("UPDATE ledger_entries SET actor = 'bob' WHERE sequence = 2")
+    found = json.loads(json.dumps(audit(project).to_dict()))
+    assert found["verified"] is False
+    assert found["findings"][0] == {
+        "kind": "altered", "where": "entry 2", "detail": "code.capture of code:1: its content does not give its hash",
+    }  # fmt: skip

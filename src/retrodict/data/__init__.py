@@ -1,0 +1,54 @@
+"""Data: tables and their checks, sources with two clocks, labels; ingest through validation into versions.
+
+Names load on first use: definitions live in this room too, and importing those must not load Arrow and DuckDB. The
+function ``ingest`` is named like its module: import it from there.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retrodict.data.definitions import Check, ColumnType, Severity, Table
+    from retrodict.data.ingest import IngestReport, quarantine_name
+    from retrodict.data.labels import Label
+    from retrodict.data.reading import Batch, read_batch
+    from retrodict.data.sources import Source
+    from retrodict.data.validation import CheckResult, Validation, validate
+
+__all__ = [
+    "Batch",
+    "Check",
+    "CheckResult",
+    "ColumnType",
+    "IngestReport",
+    "Label",
+    "Severity",
+    "Source",
+    "Table",
+    "Validation",
+    "quarantine_name",
+    "read_batch",
+    "validate",
+]
+
+_HOMES = {
+    "definitions": ("Check", "ColumnType", "Severity", "Table"),
+    "ingest": ("IngestReport", "quarantine_name"),
+    "labels": ("Label",),
+    "reading": ("Batch", "read_batch"),
+    "sources": ("Source",),
+    "validation": ("CheckResult", "Validation", "validate"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,18 @@
+"""Features: defined once, computed alike for training, for a stream and for one request."""
+
+from retrodict.features.definitions import Aggregate, Entity, FeatureView, Latest, Window, agg, latest
+from retrodict.features.derived import Derived, derived
+from retrodict.features.plan import FeatureSet
+
+__all__ = [
+    "Aggregate",
+    "Derived",
+    "Entity",
+    "FeatureSet",
+    "FeatureView",
+    "Latest",
+    "Window",
+    "agg",
+    "derived",
+    "latest",
+]

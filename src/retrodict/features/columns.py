@@ -1,0 +1,178 @@
+"""Columns as the kernels take them: int64 or float64 with a mask, and the kinds that must agree between engines.
+
+One rule for numbers that are no number: as the value of a feature NaN and the infinities are null, before anything is
+computed (inside a condition the expression language decides). And ``-0.0`` is read as ``0.0``, so that equal values
+have equal bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.expressions import Expression
+
+__all__ = ["Column", "Ints", "Mask", "evaluate", "kind_of", "numeric", "pick", "plain", "times"]
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Numbers with a mask.
+
+    Attributes
+    ----------
+    values : int64 or float64 array
+        0 where not valid.
+    valid : bool array
+        Where there is a value.
+    kind : str
+        ``bool``, ``int``, ``float``, ``time`` or ``null``.
+    """
+
+    values: NDArray[Any]
+    valid: Mask
+    kind: str
+
+
+def kind_of(type_: pa.DataType) -> str:
+    """Word for an Arrow type: bool, int, float, time, date, text, null, or ``other``."""
+    if pa.types.is_dictionary(type_):
+        return kind_of(type_.value_type)
+    tests = (
+        ("bool", pa.types.is_boolean),
+        ("int", pa.types.is_integer),
+        ("float", pa.types.is_floating),
+        ("float", pa.types.is_decimal),
+        ("time", pa.types.is_timestamp),
+        ("date", pa.types.is_date),
+        ("text", pa.types.is_string),
+        ("text", pa.types.is_large_string),
+        ("text", pa.types.is_string_view),
+        ("null", pa.types.is_null),
+    )
+    return next((word for word, test in tests if test(type_)), "other")
+
+
+def pick(table: pa.Table, name: str, *, where: str) -> pa.Array[Any]:
+    """Return a column in one piece, dictionaries decoded; InputError with near names if there is none."""
+    if name not in table.column_names:
+        raise InputError(
+            "the column exists", where=where, got=name, remedy=near(name, table.column_names, what="column")
+        )
+    column = table.column(name).combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], table.schema.field(name).type)
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def plain(column: pa.Array[Any]) -> pa.Array[Any]:
+    """Return the column with decimals as floats and numbers that are no number as null."""
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_finite(column), pc.add(column, pa.scalar(0.0, column.type)), None)
+    return column
+
+
+def numeric(column: pa.Array[Any], *, where: str) -> Column:
+    """Return a column of numbers, booleans or times as int64 or float64 with a mask."""
+    kind = kind_of(column.type)
+    if kind not in {"bool", "int", "float", "time", "null"}:
+        raise DefinitionError(
+            "an aggregate reads numbers, booleans or times",
+            where=where,
+            got=str(column.type),
+            remedy="Use latest() for text, or a condition in agg.share",
+        )
+    column = plain(column)
+    valid = _mask(column)
+    if kind == "null":
+        return Column(np.zeros(len(column), dtype=np.int64), valid, kind)
+    target = pa.float64() if kind == "float" else pa.int64()
+    if kind == "time":
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    try:
+        filled = pc.fill_null(column.cast(target), 0)
+    except pa.ArrowInvalid as error:
+        raise InputError("whole numbers fit in 64 bits", where=where, got=str(column.type)) from error
+    return Column(np.asarray(filled.to_numpy(zero_copy_only=False)), valid, kind)
+
+
+def times(column: pa.Array[Any], *, where: str) -> tuple[Ints, Mask]:
+    """Return instants as int64 microseconds with a mask; whole numbers are taken as microseconds already.
+
+    Raises
+    ------
+    InputError
+        If the column is of another type or its timestamps carry no zone.
+    """
+    kind = kind_of(column.type)
+    if kind not in {"time", "int", "null"} or (kind == "time" and column.type.tz is None):
+        raise InputError(
+            "a time column is a timestamp with a zone",
+            where=where,
+            got=str(column.type),
+            remedy="Cast it to timestamp('us', 'UTC') where it is read",
+        )
+    found = numeric(column, where=where)
+    return found.values.astype(np.int64, copy=False), found.valid
+
+
+def _mask(column: pa.Array[Any]) -> Mask:
+    if not column.null_count:
+        return np.ones(len(column), dtype=np.bool_)
+    return np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+
+
+def evaluate(
+    expressions: Mapping[str, Expression], data: pa.Table | Sequence[Mapping[str, Any]], *, where: str
+) -> dict[str, Column]:
+    """Values of conditions over a table (as SQL, at once) or over rows (one by one; a missing column is null)."""
+    if not expressions:
+        return {}
+    if isinstance(data, pa.Table):
+        return _evaluate_table(expressions, data, where)
+    return {text: _evaluate_rows(expression, data) for text, expression in expressions.items()}
+
+
+def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, where: str) -> dict[str, Column]:
+    import duckdb
+
+    for expression in expressions.values():
+        expression.check_columns(table.column_names, where=where)
+    needed = sorted({column for expression in expressions.values() for column in expression.columns})
+    if not needed or not table.num_rows:
+        rows = table.select(needed).to_pylist() if needed else [{}] * table.num_rows
+        return {text: _evaluate_rows(expression, rows) for text, expression in expressions.items()}
+    selected = ", ".join(f"({expression.to_sql()}) as c{i}" for i, expression in enumerate(expressions.values()))
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        connection.register("events", table.select(needed))
+        try:
+            result = connection.sql(f"select {selected} from events").to_arrow_table()
+        except duckdb.Error as error:
+            raise DefinitionError(
+                "a condition fits the types of its columns",
+                where=where,
+                got=", ".join(e.text for e in expressions.values()),
+                remedy="Compare each column with a value of its own type",
+            ) from error
+    return {text: numeric(pick(result, f"c{i}", where=where), where=where) for i, text in enumerate(expressions)}
+
+
+def _evaluate_rows(expression: Expression, rows: Sequence[Mapping[str, Any]]) -> Column:
+    compute = expression.to_row()
+    columns = expression.columns
+    found = [compute({column: row.get(column) for column in columns}) for row in rows]
+    valid = np.array([value is not None for value in found], dtype=np.bool_)
+    return Column(np.array([bool(value) for value in found], dtype=np.int64), valid, "bool")

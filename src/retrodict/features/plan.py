@@ -1,0 +1,304 @@
+"""From definitions to what the engines execute: channels, windows, outputs, needed columns, and the set's version.
+
+A :class:`FeatureSet` is what a model has: views and derived functions in order. Every engine reads the same plan, so a
+feature is resolved once and cannot mean two things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from retrodict.core.errors import DefinitionError, near
+from retrodict.core.expressions import Expression, parse
+from retrodict.core.identity import content_hash
+from retrodict.data.sources import Source
+from retrodict.features.aggregates import AGGREGATES, Channel
+from retrodict.features.definitions import Aggregate, FeatureView, Latest
+from retrodict.features.derived import Derived
+from retrodict.features.windows import Window
+
+__all__ = ["FeatureSet", "Output", "ViewPlan", "column_name"]
+
+_STATE_FORMAT = 1
+
+
+def column_name(view: str, feature: str) -> str:
+    """Name of a feature as a column: ``<view>__<feature>``; one underscore is all that a name itself may hold."""
+    return f"{view}__{feature}"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One feature of a view, resolved.
+
+    Parameters
+    ----------
+    column : str
+        Full name, ``<view>__<feature>``.
+    op : str
+        Aggregate, or ``latest``.
+    window : int
+        Index into the plan's windows; -1 for latest.
+    parts : tuple of int
+        Indices into the plan's channels; for latest one index into its latest columns.
+    max_age : int, optional
+        For latest: microseconds after which it is null.
+    """
+
+    column: str
+    op: str
+    window: int
+    parts: tuple[int, ...]
+    max_age: int | None = None
+
+
+class ViewPlan:
+    """A view, resolved.
+
+    Attributes
+    ----------
+    view, source
+        The definitions.
+    channels : tuple of Channel
+        Everything to lift an event to, each once.
+    windows : tuple of Window
+        Every window, each once.
+    latest : tuple of str
+        Columns of which the newest value is asked.
+    outputs : tuple of Output
+        The features, in the order of the definition.
+    expressions : dict of str to Expression
+        Conditions by their text as written in the definition.
+    """
+
+    def __init__(self, view: FeatureView) -> None:
+        self.view, self.source, self.name = view, view.source, view.name
+        self.keys, self.request_keys = tuple(view.entity.keys), view.request_keys
+        channels: dict[Channel, int] = {}
+        windows: dict[Window, int] = {}
+        newest: dict[str, int] = {}
+        outputs: list[Output] = []
+        for feature in view.features:
+            if isinstance(feature, Latest):
+                outputs += _latest(view, feature, newest)
+            else:
+                outputs += _aggregate(view, feature, channels, windows)
+        self.channels, self.windows, self.latest = tuple(channels), tuple(windows), tuple(newest)
+        self.outputs = tuple(outputs)
+        # A text that is both a condition and a column is a bare boolean column: reading it either way is the same.
+        conditions = {c.value for c in self.channels if c.lift == "true"} | {c.where for c in self.channels}
+        self.expressions: dict[str, Expression] = {
+            text: parse(text, where=f"view {view.name!r}") for text in sorted(t for t in conditions if t is not None)
+        }
+        read = {c.value for c in self.channels if c.value is not None}
+        self.values = tuple(sorted(read - self.expressions.keys()))
+
+    @cached_property
+    def needs_current(self) -> bool:
+        """Whether a window lets the request's own event in."""
+        return any(window.include_current for window in self.windows)
+
+    @cached_property
+    def current_columns(self) -> tuple[str, ...]:
+        """Columns the request must carry for its own event."""
+        if not self.needs_current:
+            return ()
+        wanted = {i for o in self.outputs if o.window >= 0 and self.windows[o.window].include_current for i in o.parts}
+        columns: set[str] = set()
+        for index in wanted:
+            for text in (self.channels[index].value, self.channels[index].where):
+                if text is not None:
+                    columns.update(self.expressions[text].columns if text in self.expressions else [text])
+        return tuple(sorted(columns))
+
+    @cached_property
+    def source_columns(self) -> tuple[str, ...]:
+        """Columns of the source's table that the view reads."""
+        source = self.source
+        columns = {*self.keys, *self.values, *self.latest}
+        columns.update(c for c in (source.event_time, source.known_at, source.sequence) if c is not None)
+        for expression in self.expressions.values():
+            columns.update(expression.columns)
+        if source.where is not None:
+            columns.update(parse(source.where).columns)
+        return tuple(sorted(columns))
+
+    @cached_property
+    def lookback_us(self) -> int:
+        """How far back any bounded feature can look, in microseconds; 0 if none is bounded."""
+        lengths = [window.length_us + window.hop_us for window in self.windows]
+        # An age of exactly max_age still counts, hence the extra microsecond.
+        lengths += [output.max_age + 1 for output in self.outputs if output.max_age is not None]
+        return max(lengths, default=0)
+
+    @cached_property
+    def unbounded(self) -> bool:
+        """Whether a latest value may be of any age."""
+        return any(output.op == "latest" and output.max_age is None for output in self.outputs)
+
+    @cached_property
+    def state_id(self) -> str:
+        """Content hash of what online state holds: names and key maps do not matter, so renaming keeps the state."""
+        return content_hash(
+            {
+                "format": _STATE_FORMAT,
+                "source": self.source,
+                "keys": self.keys,
+                "channels": self.channels,
+                "latest": self.latest,
+                "lookback": self.lookback_us,
+                "unbounded": self.unbounded,
+            }
+        )
+
+    @property
+    def where(self) -> str:
+        """What to name in an error."""
+        return f"view {self.name!r}"
+
+
+def _latest(view: FeatureView, feature: Latest, newest: dict[str, int]) -> list[Output]:
+    age = Window(feature.max_age).length_us if feature.max_age is not None else None
+    return [
+        Output(column_name(view.name, name), "latest", -1, (newest.setdefault(column, len(newest)),), age)
+        for column, name in zip(feature.columns, feature.names(), strict=True)
+    ]
+
+
+def _aggregate(
+    view: FeatureView, feature: Aggregate, channels: dict[Channel, int], windows: dict[Window, int]
+) -> list[Output]:
+    kind = AGGREGATES.get(feature.op)
+    if kind is None:
+        raise DefinitionError(
+            "an aggregate is in the table of aggregates",
+            where=f"view {view.name!r}",
+            got=feature.op,
+            remedy=near(feature.op, AGGREGATES, what="aggregate"),
+        )
+    parts = []
+    for monoid, lift in kind.channels:
+        channel = Channel(monoid, lift, None if lift == "one" else feature.value, feature.where)
+        parts.append(channels.setdefault(channel, len(channels)))
+    return [
+        Output(column_name(view.name, name), feature.op, windows.setdefault(window, len(windows)), tuple(parts))
+        for window, name in zip(feature.over, feature.names(), strict=True)
+    ]
+
+
+class FeatureSet:
+    """Views and derived functions, in order, resolved; immutable.
+
+    Parameters
+    ----------
+    features : iterable of FeatureView or Derived
+        What a model names. A derived function may use features that come before it.
+
+    Attributes
+    ----------
+    views : tuple of ViewPlan
+        The views.
+    derived : tuple of Derived
+        The functions.
+    columns : tuple of str
+        Every feature as a column, in order.
+    sources : dict of str to Source
+        By name.
+    version : str
+        Content hash of the whole set.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from retrodict.features.definitions import Entity, agg
+    >>> landed = Source("landed", SimpleNamespace(name="flights"), event_time="arr_time")
+    >>> view = FeatureView("origin_delays", Entity("origin"), landed, [agg.count(over="2h")])
+    >>> FeatureSet([view]).columns
+    ('origin_delays__count_2h',)
+    """
+
+    def __init__(self, features: Iterable[FeatureView | Derived]) -> None:
+        self.features = tuple(features)
+        self._check_kinds()
+        self.views = tuple(ViewPlan(f) for f in self.features if isinstance(f, FeatureView))
+        self.derived = tuple(f for f in self.features if isinstance(f, Derived))
+        plans = {plan.name: plan for plan in self.views}
+        columns: list[str] = []
+        for feature in self.features:
+            if isinstance(feature, Derived):
+                _check_inputs(feature, columns)
+                columns += [column_name(feature.name, output) for output in feature.outputs]
+            else:
+                columns += [output.column for output in plans[feature.name].outputs]
+        self.columns = tuple(columns)
+        self.sources = self._sources()
+        self.version = content_hash(list(self.features))
+
+    def _check_kinds(self) -> None:
+        names: set[str] = set()
+        for feature in self.features:
+            if not isinstance(feature, FeatureView | Derived):
+                raise DefinitionError(
+                    "a feature set holds views and derived functions",
+                    where="features",
+                    got=type(feature).__name__,
+                    remedy="Pass FeatureView objects or @derived functions",
+                )
+            if feature.name in names:
+                raise DefinitionError(
+                    "every view and derived function of a set has a name of its own",
+                    where="features",
+                    got=feature.name,
+                    remedy="Give one of the two another name (view.keyed(name=…))",
+                )
+            names.add(feature.name)
+
+    def _sources(self) -> dict[str, Source]:
+        sources: dict[str, Source] = {}
+        for plan in self.views:
+            known = sources.setdefault(plan.source.name, plan.source)
+            if known.version != plan.source.version:
+                raise DefinitionError(
+                    "one source name means one source",
+                    where=f"features, {plan.where}",
+                    got=plan.source.name,
+                    remedy="Rename one of the two sources",
+                )
+        return sources
+
+    @cached_property
+    def request_keys(self) -> tuple[str, ...]:
+        """Entity columns a request or spine must have."""
+        return tuple(dict.fromkeys(key for plan in self.views for key in plan.request_keys))
+
+    @cached_property
+    def request_columns(self) -> tuple[str, ...]:
+        """Other columns a request or spine must have: inputs of derived functions, and the row's own event."""
+        wanted = [name for function in self.derived for name in function.inputs if name not in self.columns]
+        wanted += [column for plan in self.views for column in plan.current_columns]
+        return tuple(dict.fromkeys(name for name in wanted if name not in self.request_keys))
+
+    def plan(self, view: str) -> ViewPlan:
+        """Plan of a view by name."""
+        for plan in self.views:
+            if plan.name == view:
+                return plan
+        raise DefinitionError(
+            "the feature set has this view",
+            where="features",
+            got=view,
+            remedy=near(view, [plan.name for plan in self.views], what="view"),
+        )
+
+
+def _check_inputs(function: Derived, columns: list[str]) -> None:
+    for name in function.inputs:
+        if "__" in name and name not in columns:
+            raise DefinitionError(
+                "a derived function uses features that come before it",
+                got=name,
+                where=f"derived {function.name!r}",
+                remedy=near(name, columns, what="feature"),
+            )

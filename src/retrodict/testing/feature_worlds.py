@@ -1,0 +1,150 @@
+"""Random small worlds for feature engines: on a coarse grid of times, ties and window edges happen all the time."""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import strategies as st
+
+from retrodict.data.sources import Source
+from retrodict.features.definitions import Aggregate, Entity, FeatureView, Latest, Window, agg, latest
+from retrodict.features.plan import FeatureSet
+from retrodict.testing.oracle import Oracle, plain
+
+MINUTE = 60_000_000
+BASE = 1_377_986_400_000_000  # 2013-08-31T22:00:00Z
+TIME = pa.timestamp("us", "UTC")
+
+table = SimpleNamespace(name="events")
+
+
+def instants(span: int = 40) -> st.SearchStrategy[int]:
+    """Minutes on a grid, now and then a microsecond beside it."""
+    return st.builds(lambda m, d: BASE + m * MINUTE + d, st.integers(-span, span), st.sampled_from([0, 0, 0, 0, -1, 1]))
+
+
+floats = st.one_of(
+    st.none(),
+    st.sampled_from([0.1, 0.2, 0.3, -0.0, 1e16, -1e16, 1e-20, 15.0, 16.0, float("nan"), float("inf")]),
+    st.floats(-1e6, 1e6),
+)
+event = st.fixed_dictionaries(
+    {
+        "k1": st.sampled_from(["a", "b", "ab", "", None]),
+        "k2": st.sampled_from([1, 12, None, 1, 1]),
+        "e": st.one_of(instants(), instants(), instants(), st.none()),
+        "late": st.one_of(st.none(), st.just(0), st.integers(-5, 30)),
+        "seq": st.integers(0, 12),
+        "x": floats,
+        "n": st.one_of(st.none(), st.integers(-5, 5), st.integers(-(2**53), 2**53)),
+        "ok": st.one_of(st.none(), st.booleans()),
+        "tag": st.sampled_from(["p", "q", "é", None]),
+    }
+)
+EVENTS = pa.schema(
+    [
+        ("k1", pa.string()),
+        ("k2", pa.int64()),
+        ("e", TIME),
+        ("k", TIME),
+        ("seq", pa.int64()),
+        ("sid", pa.string()),
+        ("x", pa.float64()),
+        ("n", pa.int64()),
+        ("ok", pa.bool_()),
+        ("tag", pa.string()),
+    ]
+)
+query = st.fixed_dictionaries(
+    {
+        "k1": st.sampled_from(["a", "b", "ab", "zz", None]),
+        "k2": st.sampled_from([1, 12, 99, None, 1, 1]),
+        "q": instants(60),
+        "x": floats,
+        "ok": st.one_of(st.none(), st.booleans()),
+    }
+)
+SPINE = pa.schema([("k1", pa.string()), ("k2", pa.int64()), ("q", TIME), ("x", pa.float64()), ("ok", pa.bool_())])
+
+
+def events_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Table of events; a redelivery (same key, time and sequence) carries the same content but may be known later."""
+    first: dict[Any, Mapping[str, Any]] = {}
+    out: list[dict[str, Any]] = []
+    for drawn in rows:
+        same = first.setdefault((drawn["k1"], drawn["k2"], drawn["e"], drawn["seq"]), drawn)
+        row = {**same, "late": drawn["late"]}
+        known = None if row["late"] is None or row["e"] is None else row["e"] + row["late"] * MINUTE
+        out.append({**row, "k": known, "sid": f"s{row['seq']}"})
+    return pa.Table.from_pylist([{name: r[name] for name in EVENTS.names} for r in out], schema=EVENTS)
+
+
+def spine_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Table of requests."""
+    return pa.Table.from_pylist(rows, schema=SPINE)
+
+
+sources = st.sampled_from(
+    [
+        Source("s", table, event_time="e"),
+        Source("s", table, event_time="e", delay="3m"),
+        Source("s", table, event_time="e", known_at="k"),
+        Source("s", table, event_time="e", known_at="k", sequence="seq"),
+        Source("s", table, event_time="e", known_at="k", sequence="sid"),
+        Source("s", table, event_time="e", known_at="k", sequence="seq", where="ok or ok is null"),
+    ]
+)
+WINDOWS: list[str | Window] = [
+    "1m",
+    "7m",
+    "20m",
+    Window("10m", hop="4m"),
+    Window("5m", hop="20m"),
+    Window("9m", include_current=True),
+]
+windows = st.lists(st.sampled_from(WINDOWS), min_size=1, max_size=3, unique=True)
+
+
+@st.composite
+def views(draw: st.DrawFn) -> FeatureView:
+    """Views that hold every aggregate over random windows, keys and clocks."""
+    over = draw(windows)
+    features: list[Aggregate | Latest] = [
+        agg.count(over=over),
+        agg.sum("x", over=over),
+        agg.mean("x", over=over, where="ok"),
+        agg.mean("x", over=over),
+        agg.share("x > 15", over=over),
+        agg.min("x", over=over),
+        agg.max("x", over=over),
+        latest("x", "tag", max_age=draw(st.sampled_from(["5m", "12m"]))),
+    ]
+    plain = [window for window in over if not isinstance(window, Window) or not window.include_current]
+    if plain:
+        features += [
+            agg.sum("n", over=plain),
+            agg.mean("n", over=plain),
+            agg.max("n", over=plain),
+            agg.min("e", over=plain),
+            agg.count(over=plain, where="tag <> 'p'", name="not_p"),
+            agg.sum("ok", over=plain),
+        ]
+    if draw(st.booleans()):
+        features.append(latest("n", "ok", "tag", name=None) if draw(st.booleans()) else latest("k2", name="any_k2"))
+    names = [name for feature in features for name in feature.names()]
+    if len(set(names)) < len(names):
+        features = features[:-1]
+    keys = draw(st.sampled_from([["k1"], ["k2"], ["k1", "k2"]]))
+    return FeatureView("v", Entity("thing", keys=keys), draw(sources), features)
+
+
+def oracle_columns(features: FeatureSet, spine: pa.Table, tables: Mapping[str, pa.Table]) -> dict[str, list[Any]]:
+    """Every feature of every spine row by the oracle."""
+    found: dict[str, list[Any]] = {name: [] for name in features.columns}
+    for plan in features.views:
+        oracle = Oracle(plan.view, tables[plan.source.name].to_pylist())
+        for row in spine.to_pylist():
+            for name, value in oracle.values(row, plain(row["q"])).items():
+                found[f"{plan.name}__{name}"].append(value)
+    return found

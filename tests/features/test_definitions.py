@@ -1,0 +1,221 @@
+"""Definitions name their features readably, hash by content and refuse what cannot be meant."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retrodict.core.errors import DefinitionError, InputError
+from retrodict.data.sources import Source
+from retrodict.features import Entity, FeatureSet, FeatureView, Window, agg, derived, latest
+from retrodict.features.offline import training_frame
+from retrodict.features.online import OnlineFeatures
+from retrodict.features.times import Times
+from retrodict.testing import feature_worlds as worlds
+
+SOURCE = Source("s", worlds.table, event_time="e")
+LIMIT = 15
+
+
+def _view(*features, source=SOURCE, name="v"):
+    return FeatureView(name, Entity("k1"), source, features)
+
+
+@pytest.mark.parametrize(
+    ("feature", "names"),
+    [
+        (
+            agg.mean("arr_delay", over=["2h", "24h", "7d"]),
+            ["mean_arr_delay_2h", "mean_arr_delay_24h", "mean_arr_delay_7d"],
+        ),
+        (agg.share("arr_delay > 15", over="2h"), ["share_arr_delay_gt_15_2h"]),
+        (agg.share("x >= -0.5", over="2h"), ["share_x_ge_minus_0_5_2h"]),
+        (agg.count(over="120m"), ["count_2h"]),
+        (agg.count(over=Window("24h", hop="5m")), ["count_24h_hop_5m"]),
+        (agg.count(over=Window("1h", include_current=True)), ["count_1h_with_current"]),
+        (agg.sum("x", over="2h", where="dest = 'JFK'"), ["sum_x_where_dest_eq_jfk_2h"]),
+        (agg.max("x", over=["1h", "2h"], name="top"), ["top_1h", "top_2h"]),
+        (agg.max("x", over="1h", name="top"), ["top"]),
+        (latest("arr_delay", "dest", max_age="24h"), ["latest_arr_delay", "latest_dest"]),
+    ],
+)
+def test_names_are_made_from_the_content(feature, names):
+    """A column's name says what is in it."""
+    assert feature.names() == names
+
+
+def test_long_names_keep_their_ending_and_stay_apart():
+    """A name beyond 63 letters is cut with a mark of its content, never silently to an equal one."""
+    one, other = (
+        agg.share(f"x > 1 and some_rather_long_column_name > {i} and another_long_name < 3", over="2h") for i in (1, 2)
+    )
+    assert one.names() != other.names()
+    assert all(len(name) <= 63 and name.endswith("_2h") for name in (*one.names(), *other.names()))
+
+
+def test_equal_content_is_equal_versions():
+    """Spelling of durations, white space of conditions and descriptions do not change a version; content does."""
+    one = _view(agg.share("x > 15", over="2h"))
+    same = FeatureView(
+        "v", Entity("k1"), SOURCE, [agg.share("x>15", over=["120m"], name="share_x_gt_15_2h")], description="d"
+    )
+    assert one.version == same.version
+    assert one.version != _view(agg.share("x > 16", over="2h", name="share_x_gt_15_2h")).version
+    assert one.version != _view(agg.share("x > 15", over=Window("2h", hop="1h"), name="share_x_gt_15_2h")).version
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: _view(agg.count(over="2h"), agg.count(over="120m")), "every feature of a view has a name of its own"),
+        (lambda: agg.count(over=[]), "one or more different windows"),
+        (lambda: agg.count(over="0s"), "longer than nothing"),
+        (lambda: agg.mean("", over="2h"), "agg.mean takes the name of a column"),
+        (lambda: agg.share("x >", over="2h"), "agg.share"),
+        (latest, "latest names one or more columns"),
+        (lambda: _view("count"), "view 'v': a view holds aggregates and latest values; got 'str'"),
+        (lambda: FeatureView("v", "k1", SOURCE, []), "view 'v': a view has one entity"),
+        (lambda: _view(agg.count(over="1h"), source=Source("s", worlds.table)), "source 's': a window or an age needs"),
+        (lambda: Source("s", worlds.table, event_time="e", known_at="k", delay="1h"), "known_at or delay, not both"),
+        (lambda: Source("s", worlds.table, delay="1h"), "a delay counts from an event time"),
+        (lambda: Source("s", "flights", event_time="e"), "Pass the Table object, not its name"),
+        (lambda: Entity("e", keys=["a", "a"]), "entity 'e': the keys of an entity are different columns"),
+        (lambda: _view(latest("x")).keyed(kk="dest"), "Did you mean the key 'k1'|Known: 'k1'"),
+        (lambda: FeatureSet([_view(latest("x")), _view(latest("x"))]), "a name of its own; got 'v'"),
+        (lambda: FeatureSet([_view(latest("x")), _view(latest("x"), source=Source("s", worlds.table), name="w")]),
+         "one source name means one source"),
+        (lambda: FeatureSet([SOURCE]), "a feature set holds views and derived functions; got 'Source'"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_where_they_are(make, message):
+    """Each error says the object, the rule and the remedy."""
+    with pytest.raises(DefinitionError, match=message):
+        make()
+
+
+def test_definitions_load_nothing_heavy():
+    """Importing what a definitions module needs loads no array library."""
+    code = "import retrodict.features, sys; print([m for m in ('numpy', 'pyarrow', 'duckdb') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def _threshold(values):
+    return values > LIMIT
+
+
+@derived
+def flags(q, x, tag: str):
+    """Number, flag and text from a time, a number and a text."""
+    return {
+        "late": _threshold(x),
+        "night": (q.to("Europe/Berlin").hour < 6),
+        "upper": np.array([t and t.upper() for t in tag]),
+    }
+
+
+@derived(outputs=["twice"])
+def twice(v__mean_x_1h):
+    result = {}
+    result["twice"] = v__mean_x_1h * 2
+    return result
+
+
+def test_derived_functions_give_columns_and_rows_alike():
+    """One function, one meaning: the frame's row is the online value, nulls included."""
+    features = FeatureSet([_view(agg.mean("x", over="1h")), flags, twice])
+    spine = pa.table(
+        {
+            "k1": ["a"] * 3,
+            "q": pa.array([worlds.BASE, worlds.BASE + 9 * 10**10, 5], worlds.TIME),
+            "x": pa.array([20.0, None, -0.0]),
+            "tag": pa.array(["p", None, "é"]),
+        }
+    )
+    frame = training_frame(
+        spine, "q", features, {"s": pa.table({"k1": ["a"], "e": pa.array([1], worlds.TIME), "x": [0.5]})}
+    )
+
+    class Keys:
+        def get_many(self, keys):
+            return [None] * len(keys)
+
+    online = OnlineFeatures(features, Keys())
+    for i, row in enumerate(spine.to_pylist()):
+        request = {**row, "q": worlds.plain(row["q"])}
+        read = online.read({"k1": "a"}, request, request["q"]).values
+        assert list(read) == list(features.columns)
+        for name in ("flags__late", "flags__night", "flags__upper"):
+            assert repr(read[name]) == repr(frame.column(name)[i].as_py())
+    assert frame.column("twice__twice").to_pylist() == [None, None, 1.0]
+    assert frame.column("flags__late").to_pylist() == [1.0, 0.0, 0.0]
+    assert features.request_columns == ("q", "x", "tag")
+
+
+def test_the_version_of_a_function_is_its_code_and_its_helpers(tmp_path, monkeypatch):
+    """Changing the body, a helper or a constant it names changes the version; an unrelated function does not."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "from retrodict.features import derived\nK = 2\ndef help(x):\n    return x * K\ndef other():\n    return 1\n"
+    text += "@derived\ndef f(x):\n    return {'y': help(x)}\n"
+    versions = {}
+    for name, changed in {
+        "a": text,
+        "b": text.replace("return 1", "return 3"),
+        "c": text.replace("K = 2", "K = 3"),
+        "d": text.replace("x * K", "x + K"),
+        "e": text.replace("help(x)}", "help(x) + 1}"),
+    }.items():
+        (tmp_path / f"derived_{name}.py").write_text(changed)
+        versions[name] = __import__(f"derived_{name}").f.version
+    assert versions["a"] == versions["b"]
+    assert len({versions[name] for name in "acde"}) == 4
+
+
+def test_derived_mistakes_are_definition_errors():
+    """Unclear outputs, defaults, unknown features and unused times are refused with a remedy."""
+    with pytest.raises(DefinitionError, match="returns one dict literal"):
+        derived(lambda_free_function)
+    with pytest.raises(DefinitionError, match="plain names without defaults"):
+        derived(with_default)
+    with pytest.raises(DefinitionError, match=r"derived 'twice': .*Did you mean the feature 'v__mean_x_2h'"):
+        FeatureSet([_view(agg.mean("x", over="2h")), twice])
+    spine = pa.table({"k1": ["a"], "q": pa.array([1], worlds.TIME), "when": pa.array([1], worlds.TIME)})
+    with pytest.raises(
+        DefinitionError,
+        match=r"derived 'opaque', input 'when': this input arrives as a number; got .*Annotate the parameter",
+    ):
+        training_frame(spine, "q", FeatureSet([opaque]), {})
+    with pytest.raises(InputError, match="the request has the inputs of derived features; got 'when'"):
+        OnlineFeatures(FeatureSet([opaque]), None).read({}, {}, 0)
+
+
+def lambda_free_function(x):
+    result = {"y": x}
+    result.update()
+    return result
+
+
+def with_default(x=1):
+    return {"y": x}
+
+
+@derived
+def opaque(when):
+    return {"y": when}
+
+
+@derived
+def annotated(when: Times):
+    return {"y": part(when)}
+
+
+def part(moment):
+    return moment.hour
+
+
+def test_an_annotation_makes_an_input_a_time():
+    """Where the parts are taken in a helper, the annotation says it."""
+    assert annotated.times == {"when"}
+    row = OnlineFeatures(FeatureSet([annotated]), None).read({}, {"when": "2013-09-01T18:00-04:00"}, 0)
+    assert row.values == {"annotated__y": 22.0}

@@ -1,0 +1,70 @@
+"""Watching what was decided: outcomes, performance, drift, triggers, and a challenger on the logged decisions.
+
+Names load on first use: a definitions module that only writes a Monitor does not pay for Arrow and DuckDB. Functions
+that are named like their module (``outcomes``, ``performance``, ``drift``) are imported from it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrodict.monitoring.arrivals import OutcomesReport, ingest_outcomes, outcomes_name
+    from retrodict.monitoring.compare import LogComparison, Reproduction, compare_on_log, reproduce_champion
+    from retrodict.monitoring.definitions import Monitor, Trigger
+    from retrodict.monitoring.drift import DriftReport, FeatureDrift, RateChange
+    from retrodict.monitoring.keys import join_key
+    from retrodict.monitoring.outcomes import Outcomes
+    from retrodict.monitoring.performance import Slice
+    from retrodict.monitoring.periods import Period, period_of, periods_between
+    from retrodict.monitoring.report import MonitorReport, monitor
+    from retrodict.monitoring.triggers import TriggerResult
+
+__all__ = [
+    "DriftReport",
+    "FeatureDrift",
+    "LogComparison",
+    "Monitor",
+    "MonitorReport",
+    "Outcomes",
+    "OutcomesReport",
+    "Period",
+    "RateChange",
+    "Reproduction",
+    "Slice",
+    "Trigger",
+    "TriggerResult",
+    "compare_on_log",
+    "ingest_outcomes",
+    "join_key",
+    "monitor",
+    "outcomes_name",
+    "period_of",
+    "periods_between",
+    "reproduce_champion",
+]
+
+_HOMES = {
+    "arrivals": ("OutcomesReport", "ingest_outcomes", "outcomes_name"),
+    "compare": ("LogComparison", "Reproduction", "compare_on_log", "reproduce_champion"),
+    "definitions": ("Monitor", "Trigger"),
+    "drift": ("DriftReport", "FeatureDrift", "RateChange"),
+    "keys": ("join_key",),
+    "outcomes": ("Outcomes",),
+    "performance": ("Slice",),
+    "periods": ("Period", "period_of", "periods_between"),
+    "report": ("MonitorReport", "monitor"),
+    "triggers": ("TriggerResult",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

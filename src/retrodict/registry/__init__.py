@@ -1,0 +1,19 @@
+"""Model versions, approvals, and what is in force since when."""
+
+from retrodict.registry.deployments import Deployment, Revision, change, current, history, in_force
+from retrodict.registry.versions import Approval, ModelVersion, approve, get_version, list_versions, register
+
+__all__ = [
+    "Approval",
+    "Deployment",
+    "ModelVersion",
+    "Revision",
+    "approve",
+    "change",
+    "current",
+    "get_version",
+    "history",
+    "in_force",
+    "list_versions",
+    "register",
+]

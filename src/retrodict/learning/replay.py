@@ -1,0 +1,122 @@
+"""Training replay: a past run executed again from the ledger alone and compared, number by number."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from retrodict.core.errors import NotFoundError, RetrodictError
+from retrodict.learning.environment import describe_environment, machine_kind
+from retrodict.learning.recipes import Progress
+from retrodict.learning.runs import Run, get_run
+from retrodict.learning.train import execute
+from retrodict.models.definitions import Model, TimeSplit
+from retrodict.project import Project, definitions_of
+
+__all__ = ["RunReplay", "replay_run"]
+
+Verdict = Literal["exact", "different", "not replayable"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunReplay:
+    """What came of executing a run again.
+
+    Attributes
+    ----------
+    run : str
+    verdict : {"exact", "different", "not replayable"}
+        Exact: same training rows, same trees, same metrics, bit for bit.
+    same_machine_kind : bool
+        Whether bit-identical results were to be expected.
+    compared : dict
+        For each fact the recorded value, the replayed value and whether they are equal.
+    reason : str
+        In words, where the verdict is not exact.
+    seconds : float
+    """
+
+    run: str
+    verdict: Verdict
+    same_machine_kind: bool
+    compared: dict[str, dict[str, Any]]
+    reason: str
+    seconds: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether every fact is equal."""
+        return self.verdict == "exact"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {
+            "run": self.run, "verdict": self.verdict, "exact": self.exact, "same_machine_kind": self.same_machine_kind,
+            "compared": self.compared, "reason": self.reason, "seconds": self.seconds,
+        }  # fmt: skip
+
+
+def replay_run(project: Project, ref: str, *, progress: Progress | None = None) -> RunReplay:
+    """Execute a finished run again: its code, its table versions, its split and seed, in this environment.
+
+    Nothing of the project's present definitions is used, and nothing is written but one ledger entry with the verdict.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such run.
+    """
+    run = get_run(project, ref)
+    then = json.loads(project.objects.get(run.environment))
+    same = machine_kind(then) == machine_kind(describe_environment())
+    began = time.perf_counter()
+    try:
+        result = _again(project, run, progress)
+    except RetrodictError as error:
+        replay = RunReplay(run.ref, "not replayable", same, {}, str(error), time.perf_counter() - began)
+    else:
+        compared = _compare(run, result)
+        unequal = [name for name, each in compared.items() if not each["equal"]]
+        reason = (
+            ""
+            if not unequal
+            else f"differs in {', '.join(unequal)}" + ("" if same else "; another machine kind or other libraries")
+        )
+        replay = RunReplay(
+            run.ref, "different" if unequal else "exact", same, compared, reason, time.perf_counter() - began
+        )
+    with project.ledger.transaction() as tx:
+        tx.append("run.replay", run.ref, {"verdict": replay.verdict, "reason": replay.reason})
+    return replay
+
+
+def _again(project: Project, run: Run, progress: Progress | None) -> dict[str, Any]:
+    if run.status != "finished":
+        raise NotFoundError("a run to replay has finished", where=run.ref, got=run.status, remedy="Train anew instead")
+    definition = definitions_of(project, run.code).get(Model, run.model)
+    split = TimeSplit(**run.params["split"])
+    definition = replace(definition, recipe=replace(definition.recipe, split=split))
+    return execute(
+        project, definition, run.data["versions"], now=run.data["now"], ladder=False, progress=progress
+    ).facts()
+
+
+def _compare(run: Run, again: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    recorded = {
+        "frame": run.data["frame"],
+        "rows": run.data["rows"],
+        "trees": run.summary["trees"],
+        "metrics": run.values("test"),
+    }
+    # Through JSON once: the recorded side went the same way, and JSON keeps every bit of a float64.
+    replayed = json.loads(json.dumps(again))
+    return {
+        name: {"recorded": value, "replayed": replayed[name], "equal": _sorted(value) == _sorted(replayed[name])}
+        for name, value in recorded.items()
+    }
+
+
+def _sorted(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

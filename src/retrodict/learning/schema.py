@@ -1,0 +1,49 @@
+"""Tables of the evaluation store in the record store: runs, their metrics by step, their artifacts."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+__all__ = ["artifacts", "metadata", "metrics", "runs"]
+
+metadata = MetaData()
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("model", String(63), nullable=False, index=True),
+    Column("status", String(20), nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("started", BigInteger, nullable=False),
+    Column("finished", BigInteger),
+    Column("seconds", Float),
+    Column("seed", BigInteger, nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("environment", String(64), nullable=False),
+    Column("data", Text, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("summary", Text, nullable=False),
+)
+
+metrics = Table(
+    "run_metrics",
+    metadata,
+    Column("run", String(26), primary_key=True),
+    Column("split", String(60), primary_key=True),
+    Column("name", String(60), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("value", Float),
+    Column("low", Float),
+    Column("high", Float),
+)
+
+artifacts = Table(
+    "run_artifacts",
+    metadata,
+    Column("run", String(26), primary_key=True),
+    Column("name", String(120), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("media", String(60), nullable=False),
+    Index("run_artifacts_digest", "digest"),
+)

@@ -1,0 +1,239 @@
+"""Training: a run from numbered table versions to a registered model version, everything recorded on the way."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from retrodict.core.clock import format_time
+from retrodict.core.errors import RetrodictError
+from retrodict.core.identity import canonical_json
+from retrodict.evaluation import check_gates
+from retrodict.evaluation.reference import Reference
+from retrodict.features.plan import FeatureSet
+from retrodict.learning.environment import environment_bytes
+from retrodict.learning.frame import Frame, build_frame, newest_versions, split_rows
+from retrodict.learning.plots import run_plots
+from retrodict.learning.recipes import Progress, Trained, run_recipe
+from retrodict.learning.runs import Artifact, MetricPoint, Run, finish_run, start_run
+from retrodict.models.artifact import ModelArtifact
+from retrodict.models.definitions import Model, TimeSplit
+from retrodict.project import Project, capture_code
+from retrodict.registry import ModelVersion, register
+
+__all__ = ["Result", "execute", "train"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What one execution of a recipe on a frame came to; nothing of it is stored yet.
+
+    Attributes
+    ----------
+    frame : Frame
+    parts : mapping of str to ndarray
+        Positions of the training, validation and test rows.
+    trained : Trained
+    """
+
+    frame: Frame
+    parts: Mapping[str, Any]
+    trained: Trained
+
+    def facts(self) -> dict[str, Any]:
+        """What a replay compares: hash of the rows, their numbers, hash of what was learned, every test metric."""
+        engine = self.trained.engine
+        return {
+            "frame": self.frame.digest(),
+            "rows": {name: len(positions) for name, positions in self.parts.items()},
+            "trees": engine.fingerprint(),
+            "metrics": self.trained.evaluations["test"].values(),
+        }
+
+
+def execute(
+    project: Project,
+    model: Model,
+    versions: Mapping[str, int],
+    *,
+    now: int,
+    ladder: bool = True,
+    progress: Progress | None = None,
+) -> Result:
+    """Build the frame and run the recipe: the part of a training that a replay repeats (without the ladder)."""
+    if progress is not None:
+        progress("features", 0, 1)
+    frame = build_frame(project.tables, model, versions)
+    parts = split_rows(frame, model.recipe.split.resolve(), now=now)
+    return Result(frame, parts, run_recipe(model.recipe, frame, parts, ladder=ladder, progress=progress))
+
+
+def train(
+    project: Project,
+    model: str | Model,
+    *,
+    split: TimeSplit | None = None,
+    progress: Progress | None = None,
+) -> tuple[Run, ModelVersion]:
+    """Train a model on the newest versions of its tables and register the result.
+
+    Parameters
+    ----------
+    project : Project
+    model : str or Model
+        Name of a defined model.
+    split : TimeSplit, optional
+        Another one than the recipe's, for a retraining.
+    progress : callable, optional
+        Called with (what, done, at most).
+
+    Returns
+    -------
+    Run, ModelVersion
+
+    Raises
+    ------
+    RetrodictError
+        Whatever the data or the definitions are at fault of; the run is then recorded as failed.
+    """
+    definition = project.definitions.get(Model, model) if isinstance(model, str) else model
+    if split is not None:
+        definition = replace(definition, recipe=replace(definition.recipe, split=split))
+    used = definition.recipe.split
+    run = Run(
+        id=project.new_id(),
+        model=definition.name,
+        status="running",
+        actor=project.actor,
+        started=project.clock.now(),
+        seed=definition.recipe.seed,
+        code=capture_code(project),
+        environment=project.objects.put(environment_bytes()),
+        data={"versions": newest_versions(project.tables, definition), "now": project.clock.now()},
+        params={
+            "split": {"train": used.train, "validate": used.validate, "test": used.test},
+            "definition": definition.version,
+            "features": FeatureSet(definition.features).version,
+        },
+    )
+    start_run(project, run)
+    began = time.perf_counter()
+    try:
+        result = execute(project, definition, run.data["versions"], now=run.data["now"], progress=progress)
+    except (RetrodictError, ValueError, MemoryError, KeyboardInterrupt) as error:
+        run.status, run.finished, run.summary = "failed", project.clock.now(), {"error": type(error).__name__}
+        finish_run(project, run)
+        raise
+    _record(project, definition, run, result, seconds=time.perf_counter() - began)
+    version = register(
+        project,
+        definition.name,
+        run=run.id,
+        artifact=run.summary["artifact"],
+        code=run.code,
+        gates=run.summary["gates"],
+        metrics=run.values("test"),
+    )
+    return run, version
+
+
+def _record(project: Project, model: Model, run: Run, result: Result, *, seconds: float) -> None:
+    """Store what the run made and close it."""
+    trained, facts = result.trained, result.facts()
+    reference = _reference(result)
+    profiles = project.objects.put(reference.to_json())
+    test = trained.evaluations["test"]
+    artifact = trained.artifact(
+        model.name,
+        {
+            "run": run.id,
+            "profiles": profiles,
+            "test_metrics": test.values(),
+            "features": run.params["features"],
+            "definition": model.version,
+            "trained": format_time(run.started),
+            "request": _request(result.frame, model),
+        },
+    )
+    measured = {metric.name: metric for metric in test.metrics}
+    gates = check_gates(model.gates, {**measured, "beats_ladder": trained.ladder.verdict if trained.ladder else None})
+    run.status, run.finished, run.seconds = "finished", project.clock.now(), seconds
+    run.data = {**run.data, "frame": facts["frame"], "rows": facts["rows"]}
+    run.params = {**run.params, **{key: _plain(value) for key, value in trained.params.items()}}
+    run.summary = {
+        "artifact": artifact.save(project.objects),
+        "fingerprint": artifact.fingerprint(),
+        "trees": facts["trees"],
+        "ladder": trained.ladder.to_dict() if trained.ladder else None,
+        "gates": [gate.to_dict() for gate in gates],
+    }
+    run.metrics = _points(trained)
+    run.artifacts = [
+        Artifact("profiles.json", profiles, "application/json"),
+        Artifact("model.json", run.summary["artifact"], "application/json"),
+        _put(
+            project,
+            "evaluations.json",
+            canonical_json({k: v.to_dict() for k, v in trained.evaluations.items()}),
+            "application/json",
+        ),
+        *(_put(project, name, svg.encode(), "image/svg+xml") for name, svg in run_plots(trained).items()),
+    ]
+    finish_run(project, run)
+
+
+def _put(project: Project, name: str, data: bytes, media: str) -> Artifact:
+    return Artifact(name, project.objects.put(data), media)
+
+
+def _request(frame: Frame, model: Model) -> dict[str, dict[str, str]]:
+    """Kinds of the values that a request has to bring, as they are in the rows the model learned from."""
+    features = FeatureSet(model.features)
+    wanted = {"entities": features.request_keys, "context": features.request_columns}
+    return {
+        field: {name: _kind(frame.table.schema.field(name).type) for name in names} for field, names in wanted.items()
+    }
+
+
+def _kind(type_: pa.DataType) -> str:
+    if pa.types.is_timestamp(type_):
+        return "time"
+    if pa.types.is_boolean(type_):
+        return "bool"
+    if pa.types.is_integer(type_):
+        return "int"
+    return "number" if pa.types.is_floating(type_) or pa.types.is_decimal(type_) else "text"
+
+
+def _reference(result: Result) -> Reference:
+    columns: dict[str, Any] = dict(result.frame.columns(result.parts["train"]))
+    return Reference.of({**columns, "score": pa.array(result.trained.test_scores)})
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else json.loads(json.dumps(value))
+
+
+def _points(trained: Trained) -> list[MetricPoint]:
+    points = [
+        MetricPoint(split, metric.name, metric.value, 0, metric.low, metric.high)
+        for split, evaluation in trained.evaluations.items()
+        for metric in evaluation.metrics
+    ]
+    points += [
+        MetricPoint("validate/history", name, float(value), step)
+        for name, values in trained.history.items()
+        for step, value in enumerate(values, start=1)
+    ]
+    return points
+
+
+def load_artifact(project: Project, version: ModelVersion) -> ModelArtifact:
+    """Model artifact of a registered version, verified."""
+    return ModelArtifact.load(project.objects, version.artifact)

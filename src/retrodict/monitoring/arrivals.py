@@ -1,0 +1,270 @@
+"""Outcomes that come on their own: a file of decision (or key), label and when it was known becomes a versioned table.
+
+The order of the steps is the recovery plan, as in ``data/ingest.py``: quarantine, rows, ledger entry, each looking
+first whether it was already done. Rows are never updated; which of several outcomes of a decision counts is decided
+when they are read (the last known one), so that yesterday's report can be computed again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from retrodict.core.clock import from_micros
+from retrodict.core.errors import InputError, NotFoundError, RefusedError
+from retrodict.core.identity import short
+from retrodict.data.definitions import Check, Table
+from retrodict.data.ingest import quarantine_name
+from retrodict.data.reading import Batch, read_batch
+from retrodict.data.validation import Validation, validate
+from retrodict.monitoring.keys import join_key_sql
+from retrodict.project import Project
+from retrodict.serving.definitions import Policy
+from retrodict.serving.log import read_decisions
+from retrodict.stores.sql import query, quote
+
+__all__ = ["OutcomesReport", "ingest_outcomes", "outcomes_name"]
+
+_BATCH = "retrodict.batch"
+_COUNTS = ("rows_in", "accepted", "repeated", "quarantined", "revised", "unmatched")
+_FIELDS: list[pa.Field[Any]] = [
+    pa.field("decision_id", pa.string()),
+    pa.field("key", pa.string()),
+    pa.field("label", pa.bool_()),
+    pa.field("known_at", pa.timestamp("us", "UTC")),
+]
+_STORED = pa.schema(_FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomesReport:
+    """What one ingest of outcomes did.
+
+    Attributes
+    ----------
+    policy : str
+    version : int
+        Version of the outcomes table that holds the batch.
+    batch : str
+        Id of the batch: SHA-256 of its content.
+    rows_in, accepted, repeated, quarantined : int
+        ``rows_in = accepted + repeated + quarantined``; a repeated row was there before, word for word.
+    revised : int
+        Decisions of the batch whose outcomes disagree, among themselves or with earlier ones; the last known counts.
+    unmatched : int
+        Accepted rows without a decision in the log; they are kept.
+    reasons : dict of str to int
+        Rows per check that failed.
+    already : bool
+        True if nothing was written, since everything was there before.
+    """
+
+    policy: str
+    version: int
+    batch: str
+    rows_in: int
+    accepted: int
+    repeated: int
+    quarantined: int
+    revised: int
+    unmatched: int
+    reasons: dict[str, int]
+    already: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {"dataset": f"dataset:{outcomes_name(self.policy)}@{self.version}", **asdict(self)}
+
+
+def outcomes_name(policy: str) -> str:
+    """Name of the table that keeps a policy's ingested outcomes; no defined table can have it."""
+    return f"{policy}__outcomes"
+
+
+def ingest_outcomes(
+    project: Project, policy: str, source: pa.Table | str | Path | Sequence[str | Path]
+) -> OutcomesReport:
+    """Take in outcomes that are not in the label's table.
+
+    Parameters
+    ----------
+    project : Project
+    policy : str
+        Name of the policy that decided.
+    source : pyarrow.Table, path, glob, or list of paths
+        Columns ``decision_id``, or ``key``, or the key columns of the label's table; ``label`` (1, 0, or empty: there
+        will never be one); ``known_at`` (a time with its zone). Further columns are not kept.
+
+    Returns
+    -------
+    OutcomesReport
+        The same batch once more changes nothing.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or lacks a column. Nothing is written.
+    RefusedError
+        If no row passes the checks; the rows are in quarantine.
+    """
+    table = project.definitions.get(Policy, policy).model.label.table
+    batch = read_batch(source)
+    report = _find(project, policy, batch)
+    if report is None:
+        rows, definition = _prepare(batch.rows, table, where=f"outcomes of {policy}")
+        checked = validate(rows, definition)
+        _quarantine(project, policy, batch, checked)
+        report = _publish(project, policy, table, batch, checked)
+    _record(project, report)
+    return report
+
+
+def _find(project: Project, policy: str, batch: Batch) -> OutcomesReport | None:
+    for version in reversed(project.tables.history(outcomes_name(policy))):
+        if version.metadata.get(_BATCH) == batch.id:
+            counts = {name: int(version.metadata[f"retrodict.{name}"]) for name in _COUNTS}
+            reasons = json.loads(version.metadata["retrodict.reasons"])
+            return OutcomesReport(policy, version.version, batch.id, reasons=reasons, already=True, **counts)
+    return None
+
+
+def _prepare(rows: pa.Table, table: Table, *, where: str) -> tuple[pa.Table, Table]:
+    """Columns that are used, with a subject that says whose outcome a row is, and the definition they must meet."""
+    names = set(rows.column_names)
+    missing = [name for name in ("label", "known_at") if name not in names]
+    keys = list(table.key) if names.issuperset(table.key) else []
+    if not missing and not (names & {"decision_id", "key"} or keys):
+        missing = ["decision_id"]
+    if missing:
+        raise InputError("outcomes have label, known_at, and decision_id, key or the key columns of the label's table",
+                         where=where, got={"missing": missing}, remedy="Add the columns, or rename yours")  # fmt: skip
+    own = {name: _as_text(name) if name in names else "CAST(NULL AS VARCHAR)" for name in ("decision_id", "key")}
+    own["decision_id"] = f"regexp_replace({own['decision_id']}, '^decision:', '')"
+    whole = " || ".join(f"CAST({quote(column)} AS VARCHAR)" for column in keys) or "NULL"
+    label = "CAST(label AS TINYINT)" if pa.types.is_boolean(rows.schema.field("label").type) else "label"
+    rest = "".join(f", {quote(column)}" for column in keys if column not in ("decision_id", "key"))
+    sql = (
+        f"SELECT row_number() OVER () - 1 AS outcome_row, {own['decision_id']} AS decision_id, {own['key']} AS key, "
+        f"COALESCE({own['decision_id']}, {own['key']}, {whole}) AS subject, {label} AS label, known_at{rest} FROM rows"
+    )
+    prepared = query(sql, rows=rows)
+    types = {column: table.columns[column] for column in keys if column in table.columns}
+    columns = {**types, "decision_id": "string", "key": "string", "label": "int", "known_at": "time"}
+    checks = [Check.not_null("subject", "known_at"), Check.in_set("label", (0, 1))]
+    return prepared, Table("outcomes", key="outcome_row", columns=columns, checks=checks)
+
+
+def _as_text(column: str) -> str:
+    return f"NULLIF(CAST({column} AS VARCHAR), '')"
+
+
+def _quarantine(project: Project, policy: str, batch: Batch, checked: Validation) -> None:
+    name, rows = quarantine_name(outcomes_name(policy)), checked.quarantined
+    if rows.num_rows == 0 or any(v.metadata.get(_BATCH) == batch.id for v in project.tables.history(name)):
+        return
+    stamp = pa.array([from_micros(project.clock.now())] * rows.num_rows, pa.timestamp("us", "UTC"))
+    about = {
+        "batch": pa.array([batch.id] * rows.num_rows),
+        "origin": pa.array([batch.origin] * rows.num_rows),
+        "time": stamp,
+    }
+    project.tables.write(
+        name, pa.table({**about, **{c: rows.column(c) for c in rows.column_names}}), metadata={_BATCH: batch.id}
+    )
+
+
+def _publish(project: Project, policy: str, table: Table, batch: Batch, checked: Validation) -> OutcomesReport:
+    name, total = outcomes_name(policy), batch.rows.num_rows
+    if checked.accepted.num_rows == 0:
+        raise RefusedError(
+            "at least one row of a batch passes its checks",
+            where=f"table {name}, batch {short(batch.id)}",
+            got=f"0 of {total} rows",
+            remedy=f"See {quarantine_name(name)} for the reasons",
+        )
+    try:
+        stored = project.tables.read(name, columns=_STORED.names)
+    except NotFoundError:
+        stored = _STORED.empty_table()
+    new = _new_rows(checked.accepted, table, stored)
+    counts = {
+        "rows_in": total,
+        "accepted": new.num_rows,
+        "repeated": checked.accepted.num_rows - new.num_rows,
+        "quarantined": checked.quarantined.num_rows,
+        "revised": _revised(new, stored),
+        "unmatched": _unmatched(project, policy, new),
+    }
+    reasons = {result.check: result.failed for result in checked.results if result.failed}
+    if new.num_rows == 0:
+        version = project.tables.history(name)[-1].version
+        return OutcomesReport(policy, version, batch.id, reasons=reasons, already=True, **counts)
+    facts = {f"retrodict.{count}": str(value) for count, value in counts.items()}
+    facts |= {_BATCH: batch.id, "retrodict.origin": batch.origin, "retrodict.reasons": json.dumps(reasons)}
+    version = project.tables.write(name, new, metadata=facts)
+    return OutcomesReport(policy, version, batch.id, reasons=reasons, already=False, **counts)
+
+
+def _new_rows(accepted: pa.Table, table: Table, stored: pa.Table) -> pa.Table:
+    """Return accepted rows as they are stored, without those that are there already."""
+    key = "key"
+    if set(table.key) <= set(accepted.column_names):
+        key = f"COALESCE(key, {join_key_sql(table, accepted.schema)})"
+    columns = ", ".join(_STORED.names)
+    same = " AND ".join(f"s.{column} IS NOT DISTINCT FROM t.{column}" for column in _STORED.names)
+    sql = (
+        f"WITH t AS (SELECT outcome_row, decision_id, CASE WHEN decision_id IS NULL THEN {key} END AS key, "
+        "label = 1 AS label, known_at FROM accepted), "
+        f"u AS (SELECT min(outcome_row) AS turn, {columns} FROM t GROUP BY ALL) "
+        f"SELECT {columns} FROM u t WHERE NOT EXISTS (SELECT 1 FROM stored s WHERE {same}) ORDER BY turn"
+    )
+    return query(sql, accepted=accepted, stored=stored).cast(_STORED)
+
+
+def _revised(new: pa.Table, stored: pa.Table) -> int:
+    """Decisions of the new rows that have two different outcomes by now."""
+    found = query(
+        "WITH every AS (SELECT * FROM stored UNION ALL SELECT * FROM new), torn AS (SELECT decision_id, key FROM every "
+        "GROUP BY ALL HAVING count(DISTINCT COALESCE(CAST(label AS VARCHAR), 'none')) > 1) "
+        "SELECT count(*) AS n FROM torn t WHERE EXISTS (SELECT 1 FROM new n "
+        "WHERE n.decision_id IS NOT DISTINCT FROM t.decision_id AND n.key IS NOT DISTINCT FROM t.key)",
+        new=new,
+        stored=stored,
+    )
+    return int(found.column("n")[0].as_py())
+
+
+def _unmatched(project: Project, policy: str, new: pa.Table) -> int:
+    ids, keys = set(), set()
+    for logged in read_decisions(project, policy=policy):
+        ids.add(logged.record.id)
+        keys.add(logged.record.key)
+    rows = zip(new.column("decision_id").to_pylist(), new.column("key").to_pylist(), strict=True)
+    return sum((key not in keys) if decision is None else (decision not in ids) for decision, key in rows)
+
+
+def _record(project: Project, report: OutcomesReport) -> None:
+    """Append the ledger entry of a version, once."""
+    table = outcomes_name(report.policy)
+    name = f"dataset:{table}@{report.version}"
+    if project.ledger.entries(object_id=name, action="outcomes.ingest"):
+        return
+    before = {file.path for file in project.tables.files(table, report.version - 1)} if report.version else set()
+    added = sorted({file.path for file in project.tables.files(table, report.version)} - before)
+    files = {f"{table}/{path}": project.tables.file_digest(f"{table}/{path}") for path in added}
+    payload = {
+        "batch": report.batch,
+        "reasons": report.reasons,
+        "files": files,
+        **{count: getattr(report, count) for count in _COUNTS},
+    }
+    inputs = [(f"batch:{report.batch}", "rows")]
+    if report.version:
+        inputs.append((f"dataset:{table}@{report.version - 1}", "previous version"))
+    with project.ledger.transaction() as tx:
+        tx.append("outcomes.ingest", name, payload, inputs=inputs)

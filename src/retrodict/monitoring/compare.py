@@ -1,0 +1,286 @@
+"""A challenger on the decisions that were already made: scored again from the log, judged on the same outcomes.
+
+It needs no traffic and no waiting, and it sees exactly what the champion saw. What it cannot see is what the
+challenger's own decisions would have changed (selective labels): where a decision decides whether there is an outcome
+at all, treat the verdict as a first look, and let a rollout decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError, near
+from retrodict.core.expressions import parse
+from retrodict.core.statistics.intervals import wilson_interval
+from retrodict.evaluation.compare import Comparison, compare_scores
+from retrodict.evaluation.metrics import Metric
+from retrodict.models.artifact import ModelArtifact
+from retrodict.monitoring.outcomes import Outcomes, outcomes
+from retrodict.project import Project
+from retrodict.registry import get_version, in_force
+from retrodict.serving.definitions import OTHERWISE, Policy
+from retrodict.serving.log import decisions_table, read_decisions
+from retrodict.stores.sql import query, quote_text
+
+__all__ = ["LogComparison", "Reproduction", "compare_on_log", "reproduce_champion"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogComparison:
+    """A challenger against the champion on logged decisions.
+
+    Attributes
+    ----------
+    policy, champion, challenger : str
+        The champion is the version in force; models as ``name@version``.
+    decisions, known, pending, void : int
+        Decisions that were compared, by what is known of their outcomes; only known ones enter the verdict.
+    set_aside : dict of str to int
+        Decisions that were not compared, by reason.
+    scores : Comparison
+        Differences of AUC and Brier score with their intervals, challenger minus champion.
+    agreement : Metric
+        Share of the compared decisions on which both would decide the same under the policy's thresholds.
+    changes : dict of str to int
+        Decisions that would change, as ``"ok -> warn"``, largest first. Those that a rule decided do not change.
+    """
+
+    policy: str
+    champion: str
+    challenger: str
+    decisions: int
+    known: int
+    pending: int
+    void: int
+    set_aside: Mapping[str, int]
+    scores: Comparison
+    agreement: Metric
+    changes: Mapping[str, int]
+
+    @property
+    def verdict(self) -> str:
+        """``"better"``, ``"worse"`` or ``"inconclusive"``, of the challenger."""
+        return self.scores.verdict
+
+    @property
+    def reason(self) -> str:
+        """In words."""
+        return self.scores.reason
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        counts = {name: getattr(self, name) for name in ("decisions", "known", "pending", "void")}
+        return {
+            "policy": self.policy,
+            "champion": f"model:{self.champion}",
+            "challenger": f"model:{self.challenger}",
+            "verdict": self.verdict,
+            "reason": self.reason,
+            **counts,
+            "set_aside": dict(self.set_aside),
+            "changes": dict(self.changes),
+            "scores": self.scores.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """Logged scores computed again from the logged feature values.
+
+    Attributes
+    ----------
+    checked, mismatches : int
+        Decisions with a score, and those whose raw or calibrated score is not the same float64.
+    unscored : int
+        Decisions without a score: nothing to compute again.
+    models : dict of str to (int, int)
+        (checked, mismatches) per model version that scored.
+    """
+
+    checked: int
+    mismatches: int
+    unscored: int
+    models: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        models = {name: {"checked": n, "mismatches": wrong} for name, (n, wrong) in self.models.items()}
+        return {"checked": self.checked, "mismatches": self.mismatches, "unscored": self.unscored, "models": models}
+
+
+def compare_on_log(
+    project: Project,
+    policy: str,
+    challenger: str,
+    *,
+    now: int,
+    start: int | None = None,
+    end: int | None = None,
+    min_rows: int = 100,
+) -> LogComparison:
+    """Score logged decisions with a challenger and compare it with the champion on the known outcomes.
+
+    Parameters
+    ----------
+    project : Project
+    policy : str
+        Name of the policy.
+    challenger : str
+        Model version, ``name@version``.
+    now : int
+        As of when outcomes are known. Instants are microseconds since 1970-01-01 UTC.
+    start, end : int, optional
+        Decisions with ``start <= time < end``; everything up to ``now`` by default.
+    min_rows : int, default 100
+        With fewer known outcomes the verdict is inconclusive.
+
+    Raises
+    ------
+    InputError
+        If the log holds no value at all of a feature that the challenger reads.
+    NotFoundError
+        If the policy is not deployed at ``now``, or there is no such model version.
+    """
+    definition = project.definitions.get(Policy, policy)
+    champion = in_force(project, policy, now).deployment.model
+    version = get_version(project, challenger)
+    artifact = ModelArtifact.load(project.objects, version.artifact)
+    every = outcomes(project, policy, now=now, start=start, end=end)
+    given, set_aside = _comparable(project, every, champion, artifact.inputs.names, where=f"model:{version.ref}")
+    old, new = given.column("score").astype(np.float64), artifact.score_rows(_columns(given.decisions, artifact)).score
+    agreement, changes = _changes(definition, given.decisions, old, new)
+    compared = compare_scores(champion=old, challenger=new, labels=given.label, min_rows=min_rows)
+    counts = {name: int((given.status == name).sum()) for name in ("known", "pending", "void")}
+    return LogComparison(
+        policy=policy,
+        champion=champion,
+        challenger=version.ref,
+        decisions=len(given),
+        set_aside=set_aside,
+        scores=replace(compared, agreement=agreement),
+        agreement=agreement,
+        changes=changes,
+        **counts,
+    )
+
+
+def _comparable(
+    project: Project, every: Outcomes, champion: str, names: tuple[str, ...], *, where: str
+) -> tuple[Outcomes, dict[str, int]]:
+    """Decisions that the champion scored and whose record has every value the challenger reads."""
+    held = every.decisions.column_names
+    missing = [name for name in names if name not in held]
+    if missing and len(every):
+        raise InputError("the decision log holds every feature of the challenger", where=where, got=missing,
+                         remedy=f"Run it as a shadow first. {near(missing[0], held, what='column')}")  # fmt: skip
+    scored = ~np.isnan(every.column("score").astype(np.float64))
+    ours = every.column("model") == champion
+    complete = _complete(project, every, names) if len(every) else np.zeros(0, dtype=np.bool_)
+    set_aside = {
+        "no score": int((~scored).sum()),
+        "scored by another version": int((scored & ~ours).sum()),
+        "a feature was not logged": int((scored & ours & ~complete).sum()),
+    }
+    return every.select(scored & ours & complete), {reason: n for reason, n in set_aside.items() if n}
+
+
+def _complete(project: Project, every: Outcomes, names: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Whether each decision's record has all of the features: null says "no value", absent says "never looked"."""
+    if not any(every.decisions.column(name).null_count for name in names):
+        return np.ones(len(every), dtype=np.bool_)
+    times, wanted = every.decisions.column("time"), set(names)
+    span = read_decisions(project, policy=every.policy, start=times[0].as_py(), end=times[-1].as_py() + 1)
+    whole = {logged.record.id for logged in span if wanted <= logged.record.features.keys()}
+    return np.fromiter((one in whole for one in every.decisions.column("id").to_pylist()), np.bool_, len(every))
+
+
+def _columns(decisions: pa.Table, artifact: ModelArtifact) -> dict[str, Any]:
+    names = [name for name in artifact.inputs.names if name in decisions.column_names]
+    if len(names) < len(artifact.inputs.names):  # only a log without decisions gets here
+        return {name: pa.nulls(0, pa.float64()) for name in artifact.inputs.names}
+    return {name: _whole(decisions, name) for name in names}
+
+
+def _whole(decisions: pa.Table, name: str) -> Any:
+    column = decisions.column(name)
+    # A column of nothing but nulls is of no type of its own; as floats it would not fit a text category.
+    return pa.nulls(len(column)) if column.null_count == len(column) else column.combine_chunks()
+
+
+def _changes(
+    policy: Policy, decisions: pa.Table, old: NDArray[np.float64], new: NDArray[np.float64]
+) -> tuple[Metric, dict[str, int]]:
+    """Agreement under the thresholds, and what would be decided differently.
+
+    Where the logged decision is not what the champion's score gives, a rule decided: it would decide again.
+    """
+    if not old.size:
+        return Metric("agreement", None, "no decisions", 0), {}
+    before, after = _decide(policy, old), _decide(policy, new)
+    logged = decisions.column("decision").to_numpy().astype(str)
+    changed = (before != after) & (logged == before)
+    pairs, sizes = np.unique(np.stack([before[changed], after[changed]]), axis=1, return_counts=True)
+    found = {f"{a} -> {b}": int(n) for (a, b), n in zip(pairs.T, sizes, strict=True)}
+    same = int(old.size - changed.sum())
+    interval = wilson_interval(same, old.size)
+    agreement = Metric("agreement", same / old.size, None, old.size, interval.low, interval.high)
+    return agreement, dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _decide(policy: Policy, scores: NDArray[np.float64]) -> NDArray[np.str_]:
+    """Decision of each score by the policy's thresholds alone, by the same expressions that serve."""
+    arms = [
+        f"WHEN {parse(condition, where=f'policy {policy.name}').to_sql()} THEN {quote_text(decision)}"
+        for decision, condition in policy.decide.items()
+        if condition != OTHERWISE
+    ]
+    last = quote_text(list(policy.decide)[-1])
+    value = f"CASE {' '.join(arms)} ELSE {last} END" if arms else last
+    given = pa.table({"score": scores, "position": np.arange(scores.size)})
+    found = query(f"SELECT {value} AS decision FROM given ORDER BY position", given=given)
+    return np.asarray(found.column("decision").to_numpy(), dtype=np.str_)
+
+
+def reproduce_champion(
+    project: Project, policy: str, *, start: int | None = None, end: int | None = None
+) -> Reproduction:
+    """Compute logged scores again from the logged feature values, with the version that each record names.
+
+    Parameters
+    ----------
+    project : Project
+    policy : str
+        Name of the policy.
+    start, end : int, optional
+        Decisions with ``start <= time < end``, in microseconds since 1970-01-01 UTC; all by default.
+
+    Returns
+    -------
+    Reproduction
+        No mismatch means equality bit for bit, before and after calibration.
+    """
+    decisions = decisions_table(project, policy, start=start, end=end)
+    scored = decisions.filter(pa.array(~np.isnan(decisions.column("score").to_numpy().astype(np.float64))))
+    refs = scored.column("model").to_numpy().astype(str)
+    models = {}
+    for ref in sorted(set(refs.tolist())):
+        part = scored.filter(pa.array(refs == ref))
+        artifact = ModelArtifact.load(project.objects, get_version(project, ref).artifact)
+        again = artifact.score_rows(
+            {name: _whole(part, name) for name in artifact.inputs.names if name in part.column_names}
+        )
+        wrong = _differ(part.column("raw"), again.raw) | _differ(part.column("score"), again.score)
+        models[ref] = (part.num_rows, int(wrong.sum()))
+    mismatches = sum(wrong for _, wrong in models.values())
+    return Reproduction(scored.num_rows, mismatches, decisions.num_rows - scored.num_rows, models)
+
+
+def _differ(logged: pa.ChunkedArray[Any], again: NDArray[np.float64]) -> NDArray[np.bool_]:
+    before = np.ascontiguousarray(logged.to_numpy().astype(np.float64))
+    return np.asarray(before.view(np.int64) != np.ascontiguousarray(again).view(np.int64))

@@ -1,0 +1,113 @@
+"""What a definitions module says about watching: segments, and triggers that act."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from retrodict.core.definition import Definition
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import DefinitionError
+from retrodict.core.expressions import parse
+from retrodict.serving.definitions import Policy
+
+__all__ = ["Monitor", "Trigger"]
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A condition over what monitoring measured, and what to do when it holds.
+
+    Parameters
+    ----------
+    action : str
+        ``"retrain"``; made by the class method of that name.
+    on : str
+        Expression over the measured numbers of one period: ``psi`` (largest over features that drifted beyond their
+        noise floor), ``auc``, ``auc_drop`` (against the test rows of the run), ``calibration_error``,
+        ``calibration_ratio``, ``late``-style label rate as ``label_rate``, ``labels``, ``decisions``. A number that is
+        not evaluable is null, and a condition on it is unknown: the trigger then does not fire, and says so.
+    cooldown : duration, default "24h"
+        Shortest time between two firings.
+    min_labels : int, default 1000
+        With fewer matured labels in the period the trigger is not evaluable.
+
+    Examples
+    --------
+    >>> Trigger.retrain(on="psi > 0.25 or auc_drop > 0.05").action
+    'retrain'
+    """
+
+    action: str
+    on: str
+    cooldown: str = "24h"
+    min_labels: int = 1000
+
+    def __post_init__(self) -> None:
+        """Parse the condition."""
+        if self.action != "retrain":
+            raise DefinitionError(
+                "a trigger's action is 'retrain'",
+                where="Trigger",
+                got=self.action,
+                remedy="Use Trigger.retrain(on=...)",
+            )
+        parse(self.on, where="Trigger, on")
+        parse_duration(self.cooldown, where="Trigger, cooldown")
+
+    @classmethod
+    def retrain(cls, *, on: str, cooldown: str = "24h", min_labels: int = 1000) -> Trigger:
+        """Train a challenger when the condition holds; the champion keeps deciding."""
+        return cls("retrain", on, cooldown, min_labels)
+
+
+@dataclass(frozen=True, init=False)
+class Monitor(Definition):
+    """Watches the decisions of a policy.
+
+    Parameters
+    ----------
+    policy : Policy
+    by : list of str, optional
+        Segments besides the months: names of entities, context values or features.
+    triggers : list of Trigger, optional
+    psi_threshold : float, default 0.25
+        Effect size from which a feature counts as drifted, if it also exceeds its noise floor.
+    name : str, optional
+        The policy's name by default.
+    """
+
+    kind: ClassVar[str] = "monitor"
+
+    policy: Policy
+    by: tuple[str, ...]
+    triggers: tuple[Trigger, ...]
+    psi_threshold: float
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        by: Sequence[str] = (),
+        triggers: Sequence[Trigger] = (),
+        psi_threshold: float = 0.25,
+        name: str | None = None,
+    ) -> None:
+        if not isinstance(policy, Policy):
+            raise DefinitionError(
+                "a monitor watches a policy",
+                where=f"monitor {name or ''}".strip(),
+                got=type(policy).__name__,
+                remedy="Pass a Policy as first argument",
+            )
+        values = {
+            "name": name or policy.name,
+            "policy": policy,
+            "by": tuple(by),
+            "triggers": tuple(triggers),
+            "psi_threshold": psi_threshold,
+        }
+        for field_name, value in values.items():
+            object.__setattr__(self, field_name, value)
+        self.__post_init__()

@@ -1,0 +1,214 @@
+"""Outcomes join decisions when they are known: known, pending, or void, as of a time and never as of today.
+
+A pure function of facts with ``known_at < now``: the same call with the same ``now`` gives the same answer after more
+rows have arrived that were known later. Every decision stays exactly one row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodict.core.errors import DefinitionError, NotFoundError
+from retrodict.data.labels import Label
+from retrodict.monitoring.arrivals import outcomes_name
+from retrodict.monitoring.keys import join_key_sql
+from retrodict.project import Project
+from retrodict.serving.definitions import Policy
+from retrodict.serving.log import decisions_table
+from retrodict.stores.sql import query
+
+__all__ = ["UNKNOWN_TIME", "Outcomes", "outcomes"]
+
+# Viewed as datetime64[us] it is NaT.
+UNKNOWN_TIME = -(2**63)
+
+_FIELDS: list[pa.Field[Any]] = [
+    pa.field("key", pa.string()),
+    pa.field("label", pa.bool_()),
+    pa.field("known_at", pa.timestamp("us", "UTC")),
+]
+_FACTS = pa.schema(_FIELDS)
+_ARRIVED = pa.schema([pa.field("decision_id", pa.string()), *_FIELDS])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """Decisions of a policy with what is known of their outcomes at one time; all arrays are aligned.
+
+    Attributes
+    ----------
+    policy : str
+    now : int
+        As of when: microseconds since 1970-01-01 UTC.
+    decisions : pyarrow.Table
+        :func:`~retrodict.serving.log.decisions_table`, one row per decision, in order of time.
+    status : ndarray of str, shape (n,)
+        ``"known"``; ``"pending"``: not known and not matured; ``"void"``: known that there will be none, or matured
+        without one. A void decision becomes known if its outcome arrives after all.
+    label : ndarray of float64, shape (n,)
+        1.0 or 0.0 where known, NaN elsewhere.
+    known_at : ndarray of int64, shape (n,)
+        When the outcome (or that there is none) was known, ``UNKNOWN_TIME`` elsewhere.
+    revised : int
+        Decisions with outcomes that disagree; the last known one counts.
+    without_key : int
+        Decisions that carry no key: only an outcome ingested by decision id reaches them.
+    inputs : tuple of (str, str)
+        Lineage: the table versions that were read, and as what.
+    """
+
+    policy: str
+    now: int
+    decisions: pa.Table
+    status: NDArray[np.str_]
+    label: NDArray[np.float64]
+    known_at: NDArray[np.int64]
+    revised: int
+    without_key: int
+    inputs: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        return int(self.decisions.num_rows)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column of the decisions as NumPy; null numbers are NaN."""
+        return np.asarray(self.decisions.column(name).to_numpy())
+
+    def select(self, rows: NDArray[np.bool_]) -> Outcomes:
+        """Return the outcomes of some of the decisions; counts of revised and keyless ones stay those of all."""
+        return replace(
+            self,
+            decisions=self.decisions.filter(pa.array(rows)),
+            status=self.status[rows],
+            label=self.label[rows],
+            known_at=self.known_at[rows],
+        )
+
+
+def outcomes(
+    project: Project,
+    policy: str,
+    *,
+    now: int,
+    start: int | None = None,
+    end: int | None = None,
+    version: int | None = None,
+) -> Outcomes:
+    """Outcomes of a policy's decisions as they were known at a time.
+
+    Parameters
+    ----------
+    project : Project
+    policy : str
+        Name of the policy.
+    now : int
+        Facts with ``known_at >= now`` and decisions at or after it do not exist yet.
+    start, end : int, optional
+        Decisions with ``start <= time < end``; all by default. Instants are microseconds since 1970-01-01 UTC.
+    version : int, optional
+        Version of the label's table; the newest one by default.
+
+    Returns
+    -------
+    Outcomes
+
+    Raises
+    ------
+    DefinitionError
+        If the label's expressions do not fit its table.
+    """
+    label = project.definitions.get(Policy, policy).model.label
+    decisions = decisions_table(project, policy, start=start, end=now if end is None else min(end, now))
+    facts, edges = _label_facts(project, label, version)
+    arrived, more = _arrived_facts(project, policy)
+    found = _visible(decisions, facts, arrived, now)
+    at = found.column("position").to_numpy()
+    size = decisions.num_rows
+    label_values, known_at = np.full(size, np.nan), np.full(size, UNKNOWN_TIME, dtype=np.int64)
+    label_values[at] = found.column("label").to_numpy()
+    known_at[at] = found.column("known_at").to_numpy()
+    matured = decisions.column("time").to_numpy() + label.maturity <= now
+    status = np.where(matured | (known_at != UNKNOWN_TIME), "void", "pending")
+    status[~np.isnan(label_values)] = "known"
+    return Outcomes(
+        policy=policy,
+        now=now,
+        decisions=decisions,
+        status=status,
+        label=label_values,
+        known_at=known_at,
+        revised=int(found.column("revised").to_numpy().sum()),
+        without_key=decisions.column("key").null_count,
+        inputs=(*edges, *more),
+    )
+
+
+def _newest(project: Project, table: str) -> int | None:
+    known = project.tables.history(table)
+    return known[-1].version if known else None
+
+
+def _label_facts(project: Project, label: Label, version: int | None) -> tuple[pa.Table, list[tuple[str, str]]]:
+    """Key, label and known_at of every row of the label's table; empty if it has no version yet."""
+    name = label.table.name
+    pinned = _newest(project, name) if version is None else version
+    if pinned is None:
+        return _FACTS.empty_table(), []
+    schema = project.tables.schema(name, pinned)
+    for expression, what in ((label.parsed, "label"), (label.parsed_known_at, "known_at")):
+        expression.check_columns(schema.names, where=f"label {label.name}, {what}")
+    columns = sorted({*label.table.key, *label.parsed.columns, *label.parsed_known_at.columns})
+    rows = project.tables.read(name, pinned, columns=columns)
+    key, value, known_at = join_key_sql(label.table, rows.schema), label.parsed.to_sql(), label.parsed_known_at.to_sql()
+    found = query(f"SELECT {key} AS key, ({value}) AS label, ({known_at}) AS known_at FROM rows", rows=rows)
+    for column, holds, rule in (("label", pa.types.is_boolean, "a label is a condition"),
+                                ("known_at", pa.types.is_timestamp, "known_at is a time")):  # fmt: skip
+        kind = found.schema.field(column).type
+        if not (holds(kind) or pa.types.is_null(kind)):
+            raise DefinitionError(
+                rule,
+                where=f"label {label.name}",
+                got=str(kind),
+                remedy="Write it like 'arr_delay > 15', known_at='arr_time'",
+            )
+    return found.cast(_FACTS), [(f"dataset:{name}@{pinned}", "labels")]
+
+
+def _arrived_facts(project: Project, policy: str) -> tuple[pa.Table, list[tuple[str, str]]]:
+    name = outcomes_name(policy)
+    version = _newest(project, name)
+    if version is None:
+        return _ARRIVED.empty_table(), []
+    try:
+        rows = project.tables.read(name, version, columns=_ARRIVED.names)
+    except NotFoundError:  # pragma: no cover  # removed by hand between the two calls
+        return _ARRIVED.empty_table(), []
+    return rows, [(f"dataset:{name}@{version}", "outcomes")]
+
+
+def _visible(decisions: pa.Table, facts: pa.Table, arrived: pa.Table, now: int) -> pa.Table:
+    """Position, label (null: none ever), known_at and "labels disagree", for decisions of which something is known.
+
+    The last known outcome counts; of several known at one instant an ingested one, and of those the last that came.
+    """
+    given = decisions.select(["id", "key"]).append_column("position", pa.array(np.arange(decisions.num_rows)))
+    came = arrived.append_column("turn", pa.array(np.arange(1, arrived.num_rows + 1)))
+    sql = (
+        "WITH facts AS ("
+        "SELECT position, label, known_at, 0 AS turn FROM given JOIN labels ON given.key = labels.key UNION ALL "
+        "SELECT position, label, known_at, turn FROM given JOIN came ON given.id = came.decision_id UNION ALL "
+        "SELECT position, label, known_at, turn FROM given JOIN came ON given.key = came.key "
+        "WHERE came.decision_id IS NULL), visible AS ("
+        "SELECT position, CAST(CAST(label AS TINYINT) AS DOUBLE) AS label, epoch_us(known_at) AS known_at, turn "
+        f"FROM facts WHERE known_at IS NOT NULL AND epoch_us(known_at) < {int(now)}) "
+        "SELECT position, label, known_at, "
+        "min(COALESCE(label, -1)) OVER same <> max(COALESCE(label, -1)) OVER same AS revised FROM visible "
+        "WINDOW same AS (PARTITION BY position) "
+        "QUALIFY row_number() OVER (PARTITION BY position ORDER BY known_at DESC, turn DESC) = 1 ORDER BY position"
+    )
+    return query(sql, given=given, labels=facts, came=came)

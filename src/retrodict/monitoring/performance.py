@@ -1,0 +1,263 @@
+"""How the decisions turned out, per period and segment: counts of every status, each metric or why there is none.
+
+Decisions without a score (a fallback answered without a model) are in the label rate and in no metric of the score:
+they are counted apart. Leaving them out silently would flatter the model, putting a number in would invent one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from retrodict.core.clock import format_time
+from retrodict.core.errors import InputError, near
+from retrodict.core.statistics.intervals import mean_interval, wilson_interval
+from retrodict.evaluation.metrics import Metric, base_rate, evaluate
+from retrodict.monitoring.outcomes import Outcomes
+from retrodict.monitoring.periods import Period, periods_between
+
+__all__ = ["OTHERS", "Slice", "performance", "report_periods", "segment_column"]
+
+OTHERS = "(others)"
+_BUILT_IN = ("id", "time", "key", "revision", "model", "decision", "raw", "score", "fallback")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Decisions of one period, all of them or one segment's.
+
+    Attributes
+    ----------
+    period : Period
+    complete : bool
+        Whether the period is over and wholly inside the span of the report.
+    by, value : str or None
+        Column and value of the segment, both None for the whole period; ``value`` is None where the decision has none,
+        and ``"(others)"`` for the rarer values beyond the number shown.
+    decisions, known, pending, void : int
+        ``decisions = known + pending + void``.
+    unscored, unscored_known : int
+        Decisions without a score, and those of them whose outcome is known.
+    metrics : tuple of Metric
+        ``fallback_share`` and ``mean_score`` of all decisions; ``label_rate`` of the known ones; ``auc``, ``pr_auc``,
+        ``brier``, ``log_loss``, ``calibration_error``, ``calibration_ratio`` of the known ones with a score.
+    curve : tuple of dict
+        Points of the calibration curve, for plots.
+    """
+
+    period: Period
+    complete: bool
+    by: str | None
+    value: str | None
+    decisions: int
+    known: int
+    pending: int
+    void: int
+    unscored: int
+    unscored_known: int
+    metrics: tuple[Metric, ...]
+    curve: tuple[dict[str, Any], ...] = ()
+
+    def __getitem__(self, name: str) -> Metric:
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        names = [metric.name for metric in self.metrics]
+        raise InputError("a slice has this metric", got=name, remedy=near(name, names, what="metric"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json`` and plots."""
+        counts = ("decisions", "known", "pending", "void", "unscored", "unscored_known")
+        return {
+            "period": self.period.name,
+            "start": format_time(self.period.start),
+            "end": format_time(self.period.end),
+            "complete": self.complete,
+            "by": self.by,
+            "value": self.value,
+            **{name: getattr(self, name) for name in counts},
+            "metrics": {metric.name: asdict(metric) for metric in self.metrics},
+            "curve": list(self.curve),
+        }
+
+
+def report_periods(given: Outcomes, period: str, *, start: int | None = None, end: int | None = None) -> list[Period]:
+    """Periods from the first decision (or ``start``) to the newest instant seen (``now`` or ``end``), without gaps.
+
+    A period without decisions is listed: that nothing was decided is a finding. Without a start and a decision there
+    are none.
+    """
+    last = given.now if end is None else min(end, given.now)
+    times = given.decisions.column("time")
+    first = start if start is not None else (times[0].as_py() if len(given) else None)
+    return [] if first is None or first >= last else periods_between(first, last - 1, period)
+
+
+def performance(
+    given: Outcomes,
+    *,
+    period: str = "month",
+    by: Sequence[str] = (),
+    start: int | None = None,
+    end: int | None = None,
+    min_labels: int = 100,
+    most: int = 50,
+) -> list[Slice]:
+    """Measure performance per period, and in each period per segment.
+
+    Parameters
+    ----------
+    given : Outcomes
+        Made with the same ``start`` and ``end``.
+    period : str, default "month"
+        ``"month"`` (calendar, UTC) or a duration such as ``"7d"``.
+    by : sequence of str
+        Names of entities, context values or features (see :func:`segment_column`).
+    start, end : int, optional
+        Span of the report; by default everything up to ``now``.
+    min_labels : int, default 100
+        With fewer known outcomes with a score, metrics are not evaluable.
+    most : int, default 50
+        Segments shown per column, the most frequent ones; the rest is one segment ``"(others)"``.
+
+    Returns
+    -------
+    list of Slice
+        In order of time; in each period the whole first, then segments by column and value.
+    """
+    until = given.now if end is None else min(end, given.now)
+    segments = [(name, *_segments(given.decisions, name, most)) for name in by if len(given)]
+    times = given.column("time")
+    score = given.column("score").astype(np.float64)
+    fallback = np.asarray(pc.is_valid(given.decisions.column("fallback")).to_numpy())
+    slices = []
+    for each in report_periods(given, period, start=start, end=end):
+        low, high = np.searchsorted(times, [each.start, each.end])
+        complete = each.covered_by(start, until)
+        for name, value, rows in _parts(segments, int(low), int(high)):
+            part = _Part(given.status[rows], given.label[rows], score[rows], fallback[rows])
+            slices.append(_slice(each, complete, name, value, part, min_labels))
+    return slices
+
+
+def segment_column(decisions: pa.Table, name: str) -> str:
+    """Column of the decisions that a segment's name means: an entity, else a context value, else a feature.
+
+    A feature may go by its full name (``view__feature``) or by its own where only one view has it.
+
+    Raises
+    ------
+    InputError
+        If there is none, or two views have it; the message names the nearest ones.
+    """
+    for column in (f"entity__{name}", f"context__{name}", name):
+        if column in decisions.column_names and column not in _BUILT_IN:
+            return column
+    found = [column for column in decisions.column_names if column.endswith(f"__{name}")]
+    if len(found) == 1:
+        return str(found[0])
+    known = [c.removeprefix("entity__").removeprefix("context__") for c in decisions.column_names if c not in _BUILT_IN]
+    remedy = f"Write one of {found}" if found else near(name, known, what="segment")
+    raise InputError(
+        "a segment is an entity, a context value or a feature", where="monitor, by", got=name, remedy=remedy
+    )
+
+
+def _segments(decisions: pa.Table, name: str, most: int) -> tuple[list[str | None], NDArray[np.int64]]:
+    """Values shown, most frequent first cut and then by name, and the place of each decision's value among them."""
+    column = decisions.column(segment_column(decisions, name))
+    encoded: Any = pc.dictionary_encode(column, null_encoding="encode").combine_chunks()
+    codes = np.asarray(encoded.indices.to_numpy(zero_copy_only=False)).astype(np.int64)
+    values = [_shown(value) for value in encoded.dictionary.to_pylist()]
+    sizes = np.bincount(codes, minlength=len(values))
+    ranked = sorted(range(len(values)), key=lambda at: (-sizes[at], values[at] is None, values[at] or ""))[:most]
+    kept = sorted(ranked, key=lambda at: (values[at] is None, values[at] or ""))
+    place = np.full(len(values), len(kept), dtype=np.int64)
+    place[kept] = np.arange(len(kept))
+    return [*(values[at] for at in kept), *([OTHERS] if len(kept) < len(values) else [])], place[codes]
+
+
+def _shown(value: object) -> str | None:
+    if isinstance(value, float):
+        return None if value != value else f"{value:.12g}"  # noqa: PLR0124  # NaN is no value
+    return None if value is None else str(value)
+
+
+def _parts(
+    segments: list[tuple[str, list[str | None], NDArray[np.int64]]], low: int, high: int
+) -> Iterator[tuple[str | None, str | None, Any]]:
+    """Rows of a period: all of them as a slice, then those of every segment that occurs in it."""
+    yield None, None, slice(low, high)
+    for name, values, codes in segments:
+        inside = codes[low:high]
+        order = np.argsort(inside, kind="stable")
+        stops = np.cumsum(np.bincount(inside, minlength=len(values)))
+        for value, first, stop in zip(values, [0, *stops[:-1]], stops, strict=True):
+            if stop > first:
+                yield name, value, order[first:stop] + low
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    status: NDArray[np.str_]
+    label: NDArray[np.float64]
+    score: NDArray[np.float64]
+    fallback: NDArray[np.bool_]
+
+
+def _slice(period: Period, complete: bool, by: str | None, value: str | None, part: _Part, min_labels: int) -> Slice:
+    known, scored = part.status == "known", ~np.isnan(part.score)
+    total, labelled = part.status.size, int(known.sum())
+    both = known & scored
+    judged = evaluate(part.label[both], part.score[both], min_rows=min_labels)
+    metrics = (
+        _fallback_share(int(part.fallback.sum()), total),
+        _mean_score(part.score[scored]),
+        _label_rate(part.label[known], min_labels),
+        *(metric for metric in judged.metrics if metric.name != "base_rate"),
+    )
+    pending = int((part.status == "pending").sum())
+    return Slice(
+        period=period,
+        complete=complete,
+        by=by,
+        value=value,
+        decisions=total,
+        known=labelled,
+        pending=pending,
+        void=total - labelled - pending,
+        unscored=int((~scored).sum()),
+        unscored_known=labelled - int(both.sum()),
+        metrics=metrics,
+        curve=tuple(asdict(point) for point in judged.curve),
+    )
+
+
+def _fallback_share(count: int, total: int) -> Metric:
+    if not total:
+        return Metric("fallback_share", None, "no decisions", 0)
+    interval = wilson_interval(count, total)
+    return Metric("fallback_share", count / total, None, total, interval.low, interval.high)
+
+
+def _mean_score(scores: NDArray[np.float64]) -> Metric:
+    if not scores.size:
+        return Metric("mean_score", None, "no decision has a score", 0)
+    if scores.size == 1:
+        return Metric("mean_score", float(scores[0]), None, 1)
+    interval = mean_interval(scores)
+    return Metric("mean_score", float(scores.mean()), None, scores.size, interval.low, interval.high)
+
+
+def _label_rate(labels: NDArray[np.float64], min_labels: int) -> Metric:
+    if labels.size < max(min_labels, 1):
+        reason = f"{labels.size} known outcomes are fewer than the {max(min_labels, 1)} needed"
+        return Metric("label_rate", None, reason, labels.size)
+    rate = base_rate(labels)
+    return Metric("label_rate", rate.value, rate.reason, rate.n, rate.low, rate.high)

@@ -1,0 +1,230 @@
+"""One report on a monitor: outcomes, performance, drift and triggers as of a time, kept with its lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from retrodict.core.clock import format_time
+from retrodict.core.errors import NotFoundError
+from retrodict.core.identity import canonical_json
+from retrodict.ledger import Edge, Transaction
+from retrodict.models.artifact import ModelArtifact
+from retrodict.monitoring.definitions import Monitor
+from retrodict.monitoring.drift import DriftReport, drift, read_reference
+from retrodict.monitoring.outcomes import Outcomes, outcomes
+from retrodict.monitoring.performance import Slice, performance
+from retrodict.monitoring.triggers import FIRE, Measured, TriggerResult, judge_trigger, measure, trigger_ref
+from retrodict.project import Project
+from retrodict.registry import Revision, in_force
+
+__all__ = ["MonitorReport", "monitor"]
+
+REPORT = "monitor.report"
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorReport:
+    """What a monitor found.
+
+    Attributes
+    ----------
+    monitor, policy : str
+    now : int
+        As of when: microseconds since 1970-01-01 UTC.
+    period : str
+    revision, model : str or None
+        Revision of the policy in force at ``now`` and its model; drift is judged against that model's training rows,
+        whichever version decided.
+    counts : dict of str to int
+        Decisions by status, those with outcomes that disagree, those without a key.
+    slices : sequence of Slice
+    drifts : dict of period name to DriftReport
+        Of every period that has decisions.
+    triggers : sequence of TriggerResult
+        Judged on the last complete period.
+    digest : str
+        SHA-256 of the stored report.
+    """
+
+    monitor: str
+    policy: str
+    now: int
+    period: str
+    revision: str | None
+    model: str | None
+    counts: Mapping[str, int]
+    slices: Sequence[Slice]
+    drifts: Mapping[str, DriftReport]
+    triggers: Sequence[TriggerResult] = ()
+    digest: str = ""
+
+    @property
+    def fired(self) -> list[TriggerResult]:
+        """Triggers that fired with this report."""
+        return [result for result in self.triggers if result.status == "fires"]
+
+    def content(self) -> dict[str, Any]:
+        """Plain form as it is stored."""
+        return {
+            "monitor": self.monitor,
+            "policy": self.policy,
+            "now": format_time(self.now),
+            "period": self.period,
+            "revision": self.revision,
+            "model": self.model,
+            "counts": dict(self.counts),
+            "performance": [each.to_dict() for each in self.slices],
+            "drift": {name: each.to_dict() for name, each in self.drifts.items()},
+            "triggers": [each.to_dict() for each in self.triggers],
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``: the stored content and its reference."""
+        return {"report": f"report:{self.digest}", **self.content()}
+
+
+def monitor(
+    project: Project,
+    which: Monitor | str,
+    *,
+    now: int,
+    start: int | None = None,
+    end: int | None = None,
+    period: str = "month",
+    min_labels: int = 100,
+) -> MonitorReport:
+    """Measure the decisions of a monitor's policy, judge its triggers, and keep the report.
+
+    Parameters
+    ----------
+    project : Project
+    which : Monitor or str
+        The definition or its name.
+    now : int
+        As of when; nothing known at or after it is seen. Instants are microseconds since 1970-01-01 UTC.
+    start, end : int, optional
+        Decisions with ``start <= time < end``; everything up to ``now`` by default.
+    period : str, default "month"
+        ``"month"`` or a duration.
+    min_labels : int, default 100
+        With fewer known outcomes the metrics of a slice are not evaluable.
+
+    Returns
+    -------
+    MonitorReport
+        Also stored as an object, with a ledger entry ``monitor.report`` and one ``trigger.fire`` per trigger that
+        fired. Acting on those is left to the caller.
+    """
+    definition = which if isinstance(which, Monitor) else project.definitions.get(Monitor, which)
+    policy = definition.policy.name
+    known = outcomes(project, policy, now=now, start=start, end=end)
+    slices = performance(known, period=period, by=definition.by, start=start, end=end, min_labels=min_labels)
+    revision = _revision(project, policy, now)
+    metadata = _metadata(project, revision)
+    drifts = _drifts(project, definition, known, slices, revision, metadata)
+    report = MonitorReport(
+        monitor=definition.name,
+        policy=policy,
+        now=now,
+        period=period,
+        revision=None if revision is None else f"policy:{policy}#{revision.revision}",
+        model=None if revision is None else revision.deployment.model,
+        counts=_counts(known),
+        slices=slices,
+        drifts=drifts,
+    )
+    measured = _last_complete(slices, drifts, metadata)
+    # One transaction from reading the earlier firings to recording the new ones: two processes cannot both fire.
+    with project.ledger.transaction() as tx:
+        results = [
+            judge_trigger(definition, trigger, measured, now=now,
+                          firings=project.ledger.entries(object_id=trigger_ref(definition, trigger), action=FIRE))
+            for trigger in definition.triggers
+        ]  # fmt: skip
+        report = replace(report, triggers=results)
+        report = replace(report, digest=project.objects.put(canonical_json(report.content())))
+        _record(tx, definition, report, known)
+    return report
+
+
+def _counts(known: Outcomes) -> dict[str, int]:
+    statuses = {name: int((known.status == name).sum()) for name in ("known", "pending", "void")}
+    return {"decisions": len(known), **statuses, "revised": known.revised, "without_key": known.without_key}
+
+
+def _revision(project: Project, policy: str, now: int) -> Revision | None:
+    try:
+        return in_force(project, policy, now)
+    except NotFoundError:
+        return None
+
+
+def _metadata(project: Project, revision: Revision | None) -> Mapping[str, Any]:
+    return {} if revision is None else ModelArtifact.load(project.objects, revision.deployment.artifact).metadata
+
+
+def _test_metric(metadata: Mapping[str, Any], name: str) -> float | None:
+    value = metadata.get("test_metrics", {}).get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _drifts(
+    project: Project,
+    definition: Monitor,
+    known: Outcomes,
+    slices: Sequence[Slice],
+    revision: Revision | None,
+    metadata: Mapping[str, Any],
+) -> dict[str, DriftReport]:
+    reference = read_reference(project.objects, metadata)
+    times = known.column("time")
+    found = {}
+    for whole in slices:
+        if whole.by is not None or not whole.decisions:
+            continue
+        low, high = np.searchsorted(times, [whole.period.start, whole.period.end])
+        found[whole.period.name] = drift(
+            known.decisions.slice(int(low), int(high - low)),
+            reference,
+            model=None if revision is None else revision.deployment.model,
+            label_rate=whole["label_rate"],
+            reference_rate=_test_metric(metadata, "base_rate"),
+            threshold=definition.psi_threshold,
+        )
+    return found
+
+
+def _last_complete(
+    slices: Sequence[Slice], drifts: Mapping[str, DriftReport], metadata: Mapping[str, Any]
+) -> Measured | None:
+    complete = [whole for whole in slices if whole.by is None and whole.complete]
+    if not complete:
+        return None
+    last = complete[-1]
+    nothing = DriftReport(None, "no decisions", 0, 0)
+    return measure(last, drifts.get(last.period.name, nothing), _test_metric(metadata, "auc"))
+
+
+def _record(tx: Transaction, definition: Monitor, report: MonitorReport, known: Outcomes) -> None:
+    name = f"report:{report.digest}"
+    inputs: list[Edge] = list(known.inputs)
+    if report.revision is not None:
+        inputs += [(report.revision, "watched"), (f"model:{report.model}", "reference")]
+    facts = {
+        "monitor": definition.name,
+        "definition": definition.version,
+        "policy": report.policy,
+        "now": format_time(report.now),
+        "period": report.period,
+        "counts": dict(report.counts),
+        "triggers": {result.trigger: result.status for result in report.triggers},
+        "objects": [report.digest],
+    }
+    tx.append(REPORT, name, facts, inputs=inputs)
+    for result in report.fired:
+        fired = {"at": report.now, "monitor": definition.name, "policy": report.policy, **asdict(result)}
+        tx.append(FIRE, result.trigger, fired, inputs=[(name, "evidence")])

@@ -1,0 +1,168 @@
+"""What is in force since when: one revisioned record per policy, read by every server, changed by one insert."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, func, select
+
+from retrodict.core.clock import SystemClock, format_time
+from retrodict.core.errors import InputError, NotFoundError
+from retrodict.project import Project
+from retrodict.registry.schema import deployments, metadata
+
+__all__ = ["Deployment", "Revision", "change", "current", "history", "in_force"]
+
+Action = Literal["deploy", "promote", "rollback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Everything a server needs to decide for one policy.
+
+    Attributes
+    ----------
+    policy : str
+        Name of the policy.
+    policy_version : str
+        Content hash of its definition.
+    code : str
+        SHA-256 of the definitions the policy and its features come from, in the object store.
+    model, artifact : str
+        ``name@version`` that decides, and the SHA-256 of its manifest.
+    model_code : str
+        SHA-256 of the definitions the model was trained with.
+    previous : dict, optional
+        The same four facts of what decided before: kept warm, and where a rollback goes.
+    """
+
+    policy: str
+    policy_version: str
+    code: str
+    model: str
+    artifact: str
+    model_code: str
+    previous: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A deployment with its number and the change that made it; numbers count over all policies of a project."""
+
+    revision: int
+    time: int
+    actor: str
+    action: Action
+    reason: str
+    deployment: Deployment
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {
+            "revision": self.revision,
+            "time": format_time(self.time),
+            "actor": self.actor,
+            "action": self.action,
+            "reason": self.reason,
+            **asdict(self.deployment),
+        }
+
+
+def change(project: Project, deployment: Deployment, *, action: Action, reason: str) -> Revision:
+    """Put a deployment in force from now on, as one atomic revision.
+
+    Parameters
+    ----------
+    project : Project
+    deployment : Deployment
+        The whole new state of its policy.
+    action : {"deploy", "promote", "rollback"}
+    reason : str
+        For the ledger.
+
+    Returns
+    -------
+    Revision
+
+    Raises
+    ------
+    InputError
+        If there is no reason.
+    """
+    if not reason.strip():
+        raise InputError("a change of what decides has a reason", where=f"policy:{deployment.policy}", got=reason,
+                         remedy="Say it with --reason")  # fmt: skip
+    project.records.ensure(metadata)
+    with project.ledger.transaction() as tx:
+        last = tx.connection.execute(select(func.max(deployments.c.revision))).scalar() or 0
+        now = project.clock.now()
+        row = {
+            "revision": last + 1,
+            "policy": deployment.policy,
+            "time": now,
+            "recorded": SystemClock().now(),
+            "actor": project.actor,
+            "action": action,
+            "content": json.dumps(asdict(deployment)),
+            "reason": reason,
+        }
+        tx.insert(deployments, row)
+        tx.append(
+            f"policy.{action}",
+            f"policy:{deployment.policy}#{last + 1}",
+            {
+                "reason": reason,
+                "artifact": deployment.artifact,
+                "policy_version": deployment.policy_version,
+                "objects": sorted({deployment.artifact, deployment.code, deployment.model_code}),
+            },
+            inputs=[(f"model:{deployment.model}", "decides")],
+        )
+    return Revision(last + 1, now, project.actor, action, reason, deployment)
+
+
+def _read(row: Row[Any]) -> Revision:
+    return Revision(row.revision, row.time, row.actor, row.action, row.reason, Deployment(**json.loads(row.content)))
+
+
+def history(project: Project, policy: str | None = None) -> list[Revision]:
+    """All revisions, oldest first, of one policy or of all."""
+    project.records.ensure(metadata)
+    query = select(deployments).order_by(deployments.c.revision)
+    if policy is not None:
+        query = query.where(deployments.c.policy == policy)
+    with project.records.read() as connection:
+        return [_read(row) for row in connection.execute(query)]
+
+
+def current(project: Project) -> dict[str, Revision]:
+    """Newest revision of every policy, by policy name: what servers poll."""
+    project.records.ensure(metadata)
+    with project.records.read() as connection:
+        return {revision.deployment.policy: revision for revision in _newest(connection)}
+
+
+def _newest(connection: Connection) -> list[Revision]:
+    newest = select(func.max(deployments.c.revision)).group_by(deployments.c.policy)
+    return [_read(row) for row in connection.execute(select(deployments).where(deployments.c.revision.in_(newest)))]
+
+
+def in_force(project: Project, policy: str, at: int) -> Revision:
+    """Revision of a policy that was in force at an instant (microseconds since 1970-01-01 UTC): the last one by then.
+
+    Raises
+    ------
+    NotFoundError
+        If the policy was not deployed then.
+    """
+    found = [revision for revision in history(project, policy) if revision.time <= at]
+    if not found:
+        raise NotFoundError(
+            "the policy was deployed at that time",
+            where=f"policy:{policy}",
+            got=format_time(at),
+            remedy="See its revisions with 'retrodict deployments'",
+        )
+    return found[-1]

@@ -1,0 +1,290 @@
+"""Model versions and their approvals: numbered once, never changed, judged by gates and by somebody else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, func, select
+
+from retrodict.core.clock import format_time
+from retrodict.core.errors import InputError, NotFoundError, RefusedError, near
+from retrodict.core.identity import Ref
+from retrodict.project import Project
+from retrodict.registry.schema import approvals, metadata, versions
+
+__all__ = ["Approval", "ModelVersion", "approve", "get_version", "list_versions", "register"]
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One judgement on a version; ``granted`` is False for a refusal. The latest one counts."""
+
+    time: int
+    approver: str
+    granted: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a model.
+
+    Attributes
+    ----------
+    name, version : str, int
+    run : str
+        Id of the run that made it.
+    artifact, code : str
+        SHA-256 of the artifact's manifest and of the code it was trained with, both in the object store.
+    author : str
+        Who trained it; somebody else has to approve it.
+    time : int
+        When it was registered: microseconds since 1970-01-01 UTC.
+    gates : list of dict
+        Each gate with its status (pass, fail, not evaluable), value and reason.
+    metrics : dict
+        Metrics of the test rows.
+    approvals : list of Approval
+        Oldest first.
+    """
+
+    name: str
+    version: int
+    run: str
+    artifact: str
+    code: str
+    author: str
+    time: int
+    gates: list[dict[str, Any]]
+    metrics: dict[str, Any]
+    approvals: list[Approval]
+
+    @property
+    def ref(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def gates_passed(self) -> bool:
+        """Whether every gate passed; a gate that could not be evaluated did not."""
+        return all(gate["status"] == "pass" for gate in self.gates)
+
+    @property
+    def approved(self) -> bool:
+        """Whether the latest judgement is an approval."""
+        return bool(self.approvals) and self.approvals[-1].granted
+
+    @property
+    def failed_gates(self) -> dict[str, str]:
+        """Gate to status, of the gates that did not pass."""
+        return {gate["gate"]: gate["status"] for gate in self.gates if gate["status"] != "pass"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        judged = [
+            {"time": format_time(a.time), "approver": a.approver, "granted": a.granted, "reason": a.reason}
+            for a in self.approvals
+        ]
+        return {
+            "model": self.ref,
+            "run": f"run:{self.run}",
+            "artifact": self.artifact,
+            "author": self.author,
+            "time": format_time(self.time),
+            "gates": self.gates,
+            "gates_passed": self.gates_passed,
+            "approved": self.approved,
+            "approvals": judged,
+            "metrics": self.metrics,
+        }
+
+
+def register(
+    project: Project,
+    name: str,
+    *,
+    run: str,
+    artifact: str,
+    code: str,
+    gates: list[dict[str, Any]],
+    metrics: dict[str, Any],
+) -> ModelVersion:
+    """Give a run's model the next version number; the same run twice gives the same version.
+
+    Parameters
+    ----------
+    project : Project
+        Its actor becomes the author.
+    name : str
+        Name of the model.
+    run : str
+        Id of the run that made it.
+    artifact, code : str
+        SHA-256 of the artifact's manifest and of the code, both in the object store.
+    gates : list of dict
+        Each with ``gate`` (its text) and ``status`` (pass, fail, not evaluable).
+    metrics : dict
+        Metrics of the test rows.
+
+    Raises
+    ------
+    InputError
+        If the run already made a version of another model, or of this one with another artifact.
+    """
+    project.records.ensure(metadata)
+    with project.ledger.transaction() as tx:
+        made = tx.connection.execute(select(versions).where(versions.c.run == run)).first()
+        if made is not None and (made.name, made.artifact) != (name, artifact):
+            raise InputError(
+                "a run makes one version",
+                where=f"run:{run}",
+                got=f"model:{made.name}@{made.version}",
+                remedy="Register the result of another run",
+            )
+        known = None if made is None else made.version
+        if known is None:
+            last = (
+                tx.connection.execute(select(func.max(versions.c.version)).where(versions.c.name == name)).scalar() or 0
+            )
+            known = last + 1
+            row = {
+                "name": name,
+                "version": known,
+                "run": run,
+                "artifact": artifact,
+                "code": code,
+                "author": project.actor,
+                "time": project.clock.now(),
+                "gates": json.dumps(gates),
+                "metrics": json.dumps(metrics),
+            }
+            tx.insert(versions, row)
+            facts = {
+                "artifact": artifact,
+                "gates": {gate["gate"]: gate["status"] for gate in gates},
+                "objects": sorted({artifact, code}),
+            }
+            tx.append("model.register", f"model:{name}@{known}", facts, inputs=[(f"run:{run}", "trained by")])
+    return get_version(project, f"{name}@{known}")
+
+
+def get_version(project: Project, ref: str) -> ModelVersion:
+    """Version by ``name@version`` (with or without ``model:`` before it); without ``@`` the newest one.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none; the message names what there is.
+    """
+    parsed = Ref.parse(ref, kind="model")
+    found = list_versions(project, parsed.name)
+    if not found:
+        names = {v.name for v in list_versions(project)}
+        raise NotFoundError(
+            "a model of this name is registered",
+            where="registry",
+            got=parsed.name,
+            remedy=near(parsed.name, names, what="model"),
+        )
+    if parsed.version is None:
+        return found[-1]
+    for version in found:
+        if str(version.version) == parsed.version:
+            return version
+    raise NotFoundError(
+        "the model has this version",
+        where=f"model:{parsed.name}",
+        got=parsed.version,
+        remedy=f"Known versions: {found[0].version} to {found[-1].version}",
+    )
+
+
+def list_versions(project: Project, name: str | None = None) -> list[ModelVersion]:
+    """Versions of one model or of all, by name and number."""
+    project.records.ensure(metadata)
+    query = select(versions).order_by(versions.c.name, versions.c.version)
+    judged = select(approvals).order_by(approvals.c.position)
+    if name is not None:
+        query, judged = query.where(versions.c.name == name), judged.where(approvals.c.name == name)
+    with project.records.read() as connection:
+        by_version: dict[tuple[str, int], list[Approval]] = {}
+        for row in connection.execute(judged):
+            approval = Approval(row.time, row.approver, bool(row.granted), row.reason)
+            by_version.setdefault((row.name, row.version), []).append(approval)
+        return [_read(row, by_version.get((row.name, row.version), [])) for row in connection.execute(query)]
+
+
+def _read(row: Row[Any], judged: list[Approval]) -> ModelVersion:
+    return ModelVersion(
+        row.name,
+        row.version,
+        row.run,
+        row.artifact,
+        row.code,
+        row.author,
+        row.time,
+        json.loads(row.gates),
+        json.loads(row.metrics),
+        judged,
+    )
+
+
+def approve(project: Project, ref: str, *, reason: str, granted: bool = True) -> ModelVersion:
+    """Record a judgement on a version, by somebody else than its author.
+
+    Parameters
+    ----------
+    project : Project
+        Its actor is the approver.
+    ref : str
+        ``name@version``.
+    reason : str
+        Why; not empty.
+    granted : bool, default True
+        False records a refusal, which also takes back an earlier approval.
+
+    Raises
+    ------
+    RefusedError
+        If the approver is the author, or a gate did not pass.
+    """
+    version = get_version(project, ref)
+    where = f"model:{version.ref}"
+    if not reason.strip():
+        raise InputError("an approval has a reason", where=where, got=reason, remedy="Say it with --reason")
+    if granted and version.author == project.actor:
+        raise RefusedError(
+            "a version is approved by somebody else than its author",
+            where=where,
+            got=project.actor,
+            remedy="Let a colleague approve it; RETRODICT_ACTOR or --actor says who acts",
+        )
+    if granted and version.failed_gates:
+        raise RefusedError(
+            "every gate passed",
+            where=where,
+            got=version.failed_gates,
+            remedy="Train a better version",
+        )
+    with project.ledger.transaction() as tx:
+        key = (approvals.c.name == version.name) & (approvals.c.version == version.version)
+        position = tx.connection.execute(select(func.count()).select_from(approvals).where(key)).scalar_one()
+        row = {
+            "name": version.name,
+            "version": version.version,
+            "position": position,
+            "time": project.clock.now(),
+            "approver": project.actor,
+            "granted": int(granted),
+            "reason": reason,
+        }
+        tx.insert(approvals, row)
+        tx.append(
+            "model.approve" if granted else "model.reject",
+            where,
+            {"reason": reason, "artifact": version.artifact},
+            inputs=[(f"run:{version.run}", "evidence")],
+        )
+    return get_version(project, version.ref)

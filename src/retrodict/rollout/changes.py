@@ -1,0 +1,169 @@
+"""Deploy, promote, roll back: each is one new revision, made after everything it needs was checked to be there.
+
+Nothing is switched here; servers follow the revision within a tenth of a second, between two requests. What decided
+before stays named in the revision, so that servers keep it warm and a rollback needs no look-up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from retrodict.core.errors import InputError, NotFoundError, RefusedError
+from retrodict.models.artifact import ModelArtifact
+from retrodict.project import Project, capture_code
+from retrodict.registry import Deployment, ModelVersion, Revision, change, current, get_version
+from retrodict.serving.definitions import Policy
+from retrodict.serving.loading import Loader
+
+__all__ = ["deploy", "promote", "rollback"]
+
+
+def deploy(project: Project, policy: str, *, model: str | None = None, reason: str = "deploy") -> Revision:
+    """Put a policy in force, as its definition is now, with a version of its model.
+
+    Parameters
+    ----------
+    project : Project
+    policy : str
+        Name of a defined policy.
+    model : str, optional
+        ``name@version``; by default the newest approved version of the policy's model.
+    reason : str
+        For the ledger.
+
+    Raises
+    ------
+    RefusedError
+        If the version is not approved or a gate did not pass.
+    """
+    return _put(project, policy, model, reason, "deploy")
+
+
+def promote(project: Project, policy: str, model: str, *, reason: str) -> Revision:
+    """Let a challenger decide; the champion becomes what a rollback goes back to.
+
+    Raises
+    ------
+    RefusedError
+        If the version is not approved, a gate did not pass, or it decides already.
+    """
+    before = _current(project, policy)
+    if before.deployment.model == get_version(project, model).ref:
+        raise RefusedError(
+            "a promotion changes what decides", where=f"policy:{policy}", got=model, remedy="It decides already"
+        )
+    return _put(project, policy, model, reason, "promote")
+
+
+def _put(
+    project: Project, policy: str, model: str | None, reason: str, action: Literal["deploy", "promote"]
+) -> Revision:
+    definition = project.definitions.get(Policy, policy)
+    version = _version(project, definition, model)
+    _check_approved(version)
+    deployment = Deployment(
+        policy=policy, policy_version=definition.version, code=capture_code(project), model=version.ref,
+        artifact=version.artifact, model_code=version.code,
+    )  # fmt: skip
+    before = current(project).get(policy)
+    if before is not None:
+        deployment = replace(deployment, previous=_as_previous(before.deployment))
+    # A servant is built once here: what cannot be loaded is refused now, not found out by a server.
+    Loader(project).load(Revision(0, 0, project.actor, action, reason, deployment))
+    return change(project, deployment, action=action, reason=reason)
+
+
+def _version(project: Project, policy: Policy, model: str | None) -> ModelVersion:
+    from retrodict.registry import list_versions
+
+    if model is not None:
+        version = get_version(project, model)
+        if version.name != policy.model.name:
+            raise InputError(
+                "a policy is served by a version of its own model",
+                where=f"policy:{policy.name}",
+                got=version.ref,
+                remedy=f"Name a version of {policy.model.name}",
+            )
+        return version
+    known = list_versions(project, policy.model.name)
+    approved = [version for version in known if version.approved and version.gates_passed]
+    if known and not approved:
+        raise RefusedError(
+            "a version of the model is approved",
+            where=f"policy:{policy.name}",
+            got=f"{len(known)} versions, none approved",
+            remedy=f"Approve one with: retrodict models approve {known[-1].ref} --reason '...'",
+        )
+    if not approved:
+        raise NotFoundError(
+            "the policy's model has a version",
+            where=f"policy:{policy.name}",
+            got=policy.model.name,
+            remedy=f"Train one with: retrodict train {policy.model.name}",
+        )
+    return approved[-1]
+
+
+def _check_approved(version: ModelVersion) -> None:
+    failed = {gate["gate"]: gate["status"] for gate in version.gates if gate["status"] != "pass"}
+    if failed:
+        raise RefusedError(
+            "every gate of a deployed version passed",
+            where=f"model:{version.ref}",
+            got=failed,
+            remedy="Train a better version",
+        )
+    if not version.approved:
+        raise RefusedError(
+            "a deployed version is approved",
+            where=f"model:{version.ref}",
+            got="no approval in force",
+            remedy=f"Approve it with: retrodict models approve {version.ref} --reason '...'",
+        )
+
+
+def _as_previous(deployment: Deployment) -> dict[str, str]:
+    names = ("policy_version", "code", "model", "artifact", "model_code")
+    return {name: getattr(deployment, name) for name in names}
+
+
+def rollback(project: Project, policy: str, *, reason: str) -> Revision:
+    """Go back to what decided before the present revision, whatever that was approved for then.
+
+    No gate, no load and no training is in the way: the earlier state decided already, and speed is the point.
+
+    Raises
+    ------
+    RefusedError
+        If nothing decided before.
+    """
+    before = _current(project, policy)
+    earlier = before.deployment.previous
+    if earlier is None:
+        raise RefusedError(
+            "something decided before the present revision",
+            where=f"policy:{policy}",
+            got=f"revision {before.revision}",
+            remedy="Deploy another version instead",
+        )
+    names = ("policy_version", "code", "model", "artifact", "model_code")
+    deployment = Deployment(
+        policy=policy, **{name: earlier[name] for name in names}, previous=_as_previous(before.deployment)
+    )
+    # The servers hold this artifact warm; the check here is that its bytes are still the ones that were approved.
+    ModelArtifact.load(project.objects, deployment.artifact)
+    return change(project, deployment, action="rollback", reason=reason)
+
+
+def _current(project: Project, policy: str) -> Revision:
+    found = current(project).get(policy)
+    if found is None:
+        raise NotFoundError(
+            "the policy is deployed",
+            where=f"policy:{policy}",
+            got=policy,
+            remedy=f"Deploy it with: retrodict deploy {policy}",
+        )
+    return found

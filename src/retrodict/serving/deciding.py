@@ -1,0 +1,104 @@
+"""The policy, compiled once per revision: from values and a score to a decision, its rule and its words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from retrodict.core.errors import DefinitionError, near
+from retrodict.core.expressions import parse
+from retrodict.serving.definitions import OTHERWISE, Policy
+
+__all__ = ["CompiledPolicy", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A decision; ``rule`` and ``reason`` are None where the score decided."""
+
+    decision: str
+    rule: str | None = None
+    reason: str | None = None
+
+
+class CompiledPolicy:
+    """A policy over a known set of names.
+
+    Parameters
+    ----------
+    policy : Policy
+    features : iterable of str
+        Full feature names (``view__feature``). A rule may also use a feature's own name, or what ``latest`` was asked
+        for, where only one feature has it.
+    others : iterable of str
+        Names of entities and context values.
+
+    Raises
+    ------
+    DefinitionError
+        If a rule reads a name that does not exist or that two features share.
+    """
+
+    def __init__(self, policy: Policy, features: Iterable[str], others: Iterable[str]) -> None:
+        self.policy = policy
+        names = _resolve(list(features), list(others))
+        self._rules = []
+        for rule in policy.rules:
+            expression = parse(rule.when, where=f"rule {rule.name}")
+            self._rules.append((rule, expression.to_row(), _sources(expression.columns, names, rule.name)))
+        self._steps = [
+            (decision, None if condition == OTHERWISE else parse(condition, where=f"decide {decision}").to_row())
+            for decision, condition in policy.decide.items()
+        ]
+
+    def by_rules(self, values: Mapping[str, Any], score: float | None) -> Verdict | None:
+        """First rule that fires, None if none does; a rule on an unknown value does not fire."""
+        for rule, fires, sources in self._rules:
+            row = {name: score if source == "score" else values.get(source) for name, source in sources}
+            if fires(row) is True:
+                return Verdict(rule.then, rule.name, rule.reason)
+        return None
+
+    def decide(self, values: Mapping[str, Any], score: float) -> Verdict:
+        """Rules first, then the thresholds."""
+        fired = self.by_rules(values, score)
+        return fired if fired is not None else Verdict(self.by_score(score))
+
+    def by_score(self, score: float) -> str:
+        """Decision of the thresholds alone."""
+        row = {"score": score}
+        for decision, holds in self._steps:
+            if holds is None or holds(row) is True:
+                return decision
+        return self._steps[-1][0]  # unreachable: the last step is 'otherwise'
+
+
+def _resolve(features: list[str], others: list[str]) -> dict[str, list[str]]:
+    """Name as a rule may write it to the full names it can mean."""
+    names: dict[str, list[str]] = {"score": ["score"]}
+    for other in others:
+        names[other] = [other]
+    for full in features:
+        names[full] = [full]
+    for full in features:
+        own = full.partition("__")[2]
+        for short in {own, own.removeprefix("latest_")}:
+            meant = names.setdefault(short, [])
+            if full not in meant and short not in others:
+                meant.append(full)
+    return names
+
+
+def _sources(columns: Iterable[str], names: Mapping[str, list[str]], rule: str) -> list[tuple[str, str]]:
+    found = []
+    for column in columns:
+        meant = names.get(column, [])
+        if len(meant) != 1:
+            text = "a name in a rule means one value" if meant else "a rule reads names that exist"
+            remedy = (
+                "Write one of " + ", ".join(repr(full) for full in meant) if meant else near(column, names, what="name")
+            )
+            raise DefinitionError(text, where=f"rule {rule}", got=column, remedy=remedy)
+        found.append((column, meant[0]))
+    return found

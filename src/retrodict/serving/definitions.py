@@ -1,0 +1,134 @@
+"""What a definitions module says about deciding: thresholds, rules, fallbacks, deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from retrodict.core.definition import Definition, check_name
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import DefinitionError, near
+from retrodict.core.expressions import parse
+from retrodict.models.definitions import Model
+
+__all__ = ["Policy", "Rule"]
+
+OTHERWISE = "otherwise"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition that decides by itself, whatever the score.
+
+    Parameters
+    ----------
+    name : str
+    when : str
+        Expression over features (by ``view__feature`` or by the feature's own name where it is unambiguous), the
+        request's context and ``score``. Unknown (a needed value is null) does not fire.
+    then : str
+        The decision.
+    reason : str
+        In words, for the answer and the record.
+    """
+
+    name: str
+    when: str
+    then: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        """Parse the condition."""
+        check_name(self.name, what="rule")
+        parse(self.when, where=f"rule {self.name}, when")
+
+
+@dataclass(frozen=True)
+class Policy(Definition):
+    """How a score becomes a decision, and what answers when something fails.
+
+    Parameters
+    ----------
+    name : str
+    model : Model
+        The model that scores.
+    decide : mapping of str to str
+        Decision to condition over ``score``, in order; the first true one decides, the last one is ``"otherwise"``.
+    rules : list of Rule, optional
+        Looked at first, in order; the first that fires decides.
+    fallback : list of str, optional
+        Tried in order when scoring fails or the deadline passes: ``"previous_version"`` (the model that decided
+        before), ``"rules"`` (the rules without a score), or a decision's name.
+    deadline : duration, default "100ms"
+        From the arrival of a request to its answer.
+    reasons : mapping of str to str, optional
+        Feature name to words for an explanation, for instance ``"{value:.0f} min late over the last 2 h"``.
+
+    Examples
+    --------
+    >>> Rule("fog", when="visib < 0.25", then="warn", reason="Visibility under a quarter mile").then
+    'warn'
+    """
+
+    kind: ClassVar[str] = "policy"
+
+    model: Model = None  # type: ignore[assignment]  # dataclass inheritance forces a default; required in practice
+    decide: Mapping[str, str] = field(default_factory=dict)
+    rules: tuple[Rule, ...] | list[Rule] = ()
+    fallback: tuple[str, ...] | list[str] = ()
+    deadline: str = "100ms"
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    description: str = field(default="", metadata={"identity": False})
+
+    def __post_init__(self) -> None:
+        """Check that every path through the policy ends in a decision."""
+        super().__post_init__()
+        where = f"policy {self.name}"
+        object.__setattr__(self, "rules", tuple(self.rules))
+        object.__setattr__(self, "fallback", tuple(self.fallback))
+        if not isinstance(self.model, Model):
+            raise DefinitionError(
+                "a policy has a model",
+                where=where,
+                got=type(self.model).__name__,
+                remedy="Pass a Model as second argument",
+            )
+        conditions = list(self.decide.values())
+        if not conditions or conditions[-1] != OTHERWISE or OTHERWISE in conditions[:-1]:
+            raise DefinitionError(
+                "the last decision, and only it, is for 'otherwise'",
+                where=f"{where}, decide",
+                got=conditions,
+                remedy="Write decide={'warn': 'score >= 0.6', 'ok': 'otherwise'}",
+            )
+        for decision, condition in self.decide.items():
+            if condition == OTHERWISE:
+                continue
+            columns = parse(condition, where=f"{where}, decide {decision!r}").columns
+            if tuple(columns) != ("score",):
+                raise DefinitionError(
+                    "a decision's condition reads score and nothing else",
+                    where=f"{where}, decide {decision!r}",
+                    got=list(columns),
+                    remedy="Put conditions on other values into a Rule",
+                )
+        known = [*self.decide]
+        for rule in self.rules:
+            if rule.then not in known:
+                raise DefinitionError(
+                    "a rule ends in a decision of its policy",
+                    where=f"{where}, rule {rule.name}",
+                    got=rule.then,
+                    remedy=near(rule.then, known, what="decision"),
+                )
+        steps = [*known, "previous_version", "rules"]
+        for step in self.fallback:
+            if step not in steps:
+                raise DefinitionError(
+                    "a fallback is 'previous_version', 'rules' or a decision",
+                    where=f"{where}, fallback",
+                    got=step,
+                    remedy=near(step, steps, what="fallback"),
+                )
+        parse_duration(self.deadline, where=f"{where}, deadline")

@@ -1,0 +1,149 @@
+"""Events pushed over HTTP: checked against their table, appended durably to the table's stream, taken from there by the
+feature consumer.
+
+The stream is named after the table, not after a source: one event serves every source that reads the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from retrodict.core.clock import parse_time
+from retrodict.core.errors import InputError, NotFoundError, RetrodictError, near
+from retrodict.data.definitions import Table
+from retrodict.features.stream import encode_event
+from retrodict.project import Project
+from retrodict.serving.upkeep import Upkeep, stream_of
+from retrodict.stores.streams.base import StreamWriter
+
+__all__ = ["EventInlet"]
+
+_decoder = msgspec.json.Decoder(list[dict[str, bool | int | float | str | None]])
+
+# What a JSON value must be for a column's type, and what becomes of it.
+_Reader = Callable[[Any], Any]
+
+
+class EventInlet:
+    """Takes events for the tables of one project; for one event loop, appends in a thread of its own."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._readers: dict[str, dict[str, _Reader]] = {}
+        self._writers: dict[str, StreamWriter] = {}
+        self._upkeep = Upkeep(project)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-events")
+
+    async def push(self, table: str, body: bytes) -> dict[str, Any]:
+        """Append the events of a JSON body (a list of objects, one per row of the table).
+
+        Returns
+        -------
+        dict
+            ``accepted`` (events), ``stream`` and ``end`` (offset after the last one): durable when this returns.
+
+        Raises
+        ------
+        NotFoundError
+            If the project has no such table.
+        InputError
+            If the body is not a list of rows of the table. All events of a body are taken or none.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._push, table, body)
+
+    def lags(self) -> dict[str, dict[str, int]]:
+        """Events appended and not yet in the online state, per source that the deployed policies read."""
+        return self._upkeep.lags()
+
+    def close(self) -> None:
+        """Let go of the streams."""
+        self._thread.shutdown()
+        for writer in self._writers.values():
+            writer.close()
+
+    def _push(self, table: str, body: bytes) -> dict[str, Any]:
+        readers = self._readers_of(table)
+        try:
+            events = _decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise InputError(
+                "the body is a JSON list of flat objects, one per event", where="body", remedy="Send [{...}, {...}]"
+            ) from error
+        rows = [_read(event, readers, place, table) for place, event in enumerate(events)]
+        stream = stream_of(table)
+        writer = self._writers.get(stream)
+        if writer is None:
+            writer = self._writers[stream] = self._project.streams.open_writer(stream)
+        first = writer.append([encode_event(row) for row in rows]) if rows else self._project.streams.end(stream)
+        return {"accepted": len(rows), "stream": stream, "end": first + len(rows)}
+
+    def _readers_of(self, table: str) -> dict[str, _Reader]:
+        if table not in self._readers:
+            defined = {definition.name: definition for definition in self._project.definitions.of(Table)}
+            if table not in defined:
+                raise NotFoundError("a table of this name is defined", where="address", remedy=near(table, defined, what="table"))
+            try:
+                schema = self._project.tables.schema(table)
+            except NotFoundError as error:
+                raise InputError(
+                    "a table has rows before it takes events: their types are its types",
+                    where=f"table {table}",
+                    remedy=f"Fill it with: retrodict ingest {table} FILE",
+                ) from error
+            self._readers[table] = {field.name: _reader(field) for field in schema if not field.name.startswith("_")}
+        return self._readers[table]
+
+
+def _read(event: dict[str, Any], readers: dict[str, _Reader], place: int, table: str) -> dict[str, Any]:
+    """One event with the types of its table; what was sent stays out of the error."""
+    where = f"event {place} of the body"
+    unknown = len(event.keys() - readers.keys())
+    if unknown:
+        raise InputError(f"an event has columns of table {table!r} only", where=where, got=f"{unknown} others",
+                         remedy=f"Its columns are {', '.join(sorted(readers))}")  # fmt: skip
+    row = {}
+    for name, reader in readers.items():
+        value = event.get(name)
+        try:
+            row[name] = None if value is None else reader(value)
+        except (TypeError, ValueError, RetrodictError):
+            raise InputError("a value has the type of its column", where=f"{where}, column {name!r}",
+                             got=type(value).__name__, remedy="Times are ISO 8601 with a zone") from None  # fmt: skip
+    return row
+
+
+def _reader(field: pa.Field) -> _Reader:
+    type_ = field.type
+    if pa.types.is_timestamp(type_):
+        return parse_time
+    if pa.types.is_boolean(type_):
+        return lambda value: _only(value, bool)
+    if pa.types.is_integer(type_):
+        return _whole
+    if pa.types.is_floating(type_):
+        return _number
+    return lambda value: _only(value, str)
+
+
+def _only(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise TypeError
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)

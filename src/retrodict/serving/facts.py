@@ -1,0 +1,108 @@
+"""The facts behind one decision, read again from the tables: what replay recomputes and lineage lists.
+
+Rows of other entities are left out first. That changes no value (a view looks at its own entity only) and turns seconds
+into milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrodict.core.durations import parse_duration
+from retrodict.features.offline import training_frame
+from retrodict.features.plan import FeatureSet, ViewPlan
+from retrodict.project import Project
+from retrodict.serving.records import DecisionRecord, Value
+
+__all__ = ["read_sources", "recompute", "typed_column", "view_rows"]
+
+_AT = "_decide_at"
+
+
+def read_sources(
+    project: Project, features: FeatureSet, versions: Mapping[str, int], entities: Mapping[str, Value]
+) -> dict[str, pa.Table]:
+    """Rows of each source, in table order, of the entities of one request only."""
+    found = {}
+    for name, source in features.sources.items():
+        table = project.tables.read(source.table.name, versions[source.table.name])
+        wanted = None
+        for view in features.views:
+            if view.source.name == name:
+                mask = _of_entity(table, view, entities)
+                wanted = mask if wanted is None else pc.or_(wanted, mask)
+        found[name] = table if wanted is None else table.filter(wanted)
+    return found
+
+
+def _of_entity(table: pa.Table, view: ViewPlan, entities: Mapping[str, Value]) -> Any:
+    mask = pa.chunked_array([pa.array(np.ones(table.num_rows, dtype=bool))])
+    for key, asked in zip(view.keys, view.request_keys, strict=True):
+        value = entities.get(asked)
+        if value is None:
+            return pa.chunked_array([pa.array(np.zeros(table.num_rows, dtype=bool))])
+        mask = pc.and_(mask, pc.fill_null(pc.equal(table.column(key), pa.scalar(value)), False))
+    return mask
+
+
+def recompute(
+    record: DecisionRecord, features: FeatureSet, sources: Mapping[str, pa.Table], kinds: Mapping[str, str]
+) -> dict[str, Value]:
+    """Feature values of a decision from the tables, by the offline engine.
+
+    Parameters
+    ----------
+    record : DecisionRecord
+    features : FeatureSet
+    sources : mapping of str to pyarrow.Table
+        From :func:`read_sources`.
+    kinds : mapping of str to str
+        Kind of each entity and context value, as the model's request schema says.
+    """
+    asked = [*features.request_keys, *features.request_columns]
+    given = {**record.context, **record.entities}
+    columns = {name: typed_column([given.get(name)], kinds.get(name, "text")) for name in asked}
+    columns[_AT] = typed_column([record.time], "time")
+    table = training_frame(pa.table(columns), _AT, features, sources)
+    return {name: table.column(name)[0].as_py() for name in features.columns}
+
+
+def typed_column(values: Sequence[Value], kind: str) -> pa.Array:
+    """Arrow column of request values of a kind: text, int, number, bool, or time (microseconds)."""
+    if kind == "time":
+        return pa.array(values, pa.int64()).cast(pa.timestamp("us", "UTC"))
+    types = {"text": pa.string(), "int": pa.int64(), "number": pa.float64(), "bool": pa.bool_()}
+    return pa.array(values, types[kind])
+
+
+def view_rows(view: ViewPlan, table: pa.Table, entities: Mapping[str, Value], at: int) -> dict[str, pa.Table]:
+    """Rows that each feature of a view was computed from, by full feature name: inside its window and known before.
+
+    For a latest value that is the one row it was taken from, if there is one.
+    """
+    source = view.source
+    rows = table.filter(_of_entity(table, view, entities))
+    if source.event_time is None:
+        newest = rows.slice(max(0, rows.num_rows - 1))
+        return {output.column: newest for output in view.outputs}
+    event = rows.column(source.event_time).cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    if source.known_at is not None:
+        known = rows.column(source.known_at).cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    else:
+        known = event + parse_duration(source.delay or "0s")
+    visible = (event < at) & (known < at)  # NaN (a null clock) compares false: never visible
+    found = {}
+    for output in view.outputs:
+        if output.window < 0:
+            oldest = -np.inf if output.max_age is None else at - output.max_age
+            places = np.flatnonzero(visible & (event >= oldest))
+            places = places[np.lexsort((known[places], event[places]))][-1:]
+        else:
+            places = np.flatnonzero(visible & (event >= view.windows[output.window].start(at)))
+        found[output.column] = rows.take(pa.array(places))
+    return found

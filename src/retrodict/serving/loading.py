@@ -1,0 +1,112 @@
+"""From a revision to a servant: code and artifact by hash, verified before use, kept while they may be needed again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import asdict
+from typing import Any
+
+from retrodict.core.errors import DefinitionError
+from retrodict.core.identity import content_hash, short
+from retrodict.features.online import OnlineFeatures
+from retrodict.features.plan import FeatureSet
+from retrodict.models.artifact import ModelArtifact
+from retrodict.models.definitions import Model
+from retrodict.project import Project, definitions_of
+from retrodict.registry import Deployment, Revision
+from retrodict.serving.deciding import CompiledPolicy
+from retrodict.serving.definitions import Policy
+from retrodict.serving.requests import RequestSchema
+from retrodict.serving.servant import Servant
+
+__all__ = ["Loader", "feature_set_of", "load_policy"]
+
+_KEPT = 8
+
+
+def feature_set_of(project: Project, code: str, model: str) -> FeatureSet:
+    """Feature set of a model as the code object defines it."""
+    return FeatureSet(definitions_of(project, code).get(Model, model).features)
+
+
+def load_policy(project: Project, deployment: Deployment) -> Policy:
+    """Policy as deployed, checked against the version the revision names."""
+    policy = definitions_of(project, deployment.code).get(Policy, deployment.policy)
+    if content_hash(policy) != deployment.policy_version:
+        raise DefinitionError(
+            "the code of a revision defines the policy it was made for",
+            where=f"policy:{deployment.policy}",
+            got=short(content_hash(policy)),
+            remedy="Deploy the policy again",
+        )
+    return policy
+
+
+class Loader:
+    """Builds servants and keeps the parts of the last few, so that going back costs nothing.
+
+    For one thread at a time.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._parts: OrderedDict[tuple[str, ...], Any] = OrderedDict()
+
+    def load(self, revision: Revision) -> Servant:
+        """Servant of a revision.
+
+        Raises
+        ------
+        IntegrityError
+            If the artifact or the code is not what was stored.
+        DefinitionError
+            If policy, features and model do not fit together.
+        """
+        deployed = revision.deployment
+        name = deployed.model.partition("@")[0]
+        model = self._artifact(deployed.artifact)
+        features = self._features(deployed.model_code, name)
+        _check_fit(features.features, model, deployed)
+        asked = model.metadata.get("request", {"entities": {}, "context": {}})
+        schema = RequestSchema(asked["entities"], asked["context"])
+        policy = CompiledPolicy(
+            load_policy(self._project, deployed), features.features.columns, [*asked["entities"], *asked["context"]]
+        )
+        previous = None
+        if deployed.previous is not None and deployed.previous["artifact"] != deployed.artifact:
+            earlier = self._artifact(deployed.previous["artifact"])
+            # A fallback scores with the values at hand: it must ask for nothing else.
+            previous = earlier if set(earlier.inputs.names) <= set(features.features.columns) else None
+        return Servant(revision, policy, features, model, schema, previous=previous)
+
+    def _artifact(self, digest: str) -> ModelArtifact:
+        found: ModelArtifact = self._keep(
+            ("artifact", digest), lambda: ModelArtifact.load(self._project.objects, digest)
+        )
+        return found
+
+    def _features(self, code: str, model: str) -> OnlineFeatures:
+        found: OnlineFeatures = self._keep(
+            ("features", code, model),
+            lambda: OnlineFeatures(feature_set_of(self._project, code, model), self._project.keys),
+        )
+        return found
+
+    def _keep(self, key: tuple[str, ...], make: Any) -> Any:
+        if key not in self._parts:
+            self._parts[key] = make()
+        self._parts.move_to_end(key)
+        while len(self._parts) > _KEPT:
+            self._parts.popitem(last=False)
+        return self._parts[key]
+
+
+def _check_fit(features: FeatureSet, model: ModelArtifact, deployed: Deployment) -> None:
+    missing = [name for name in model.inputs.names if name not in features.columns]
+    if missing or model.metadata.get("features") != features.version:
+        raise DefinitionError(
+            "a model is served with the features it was trained on",
+            where=f"policy:{deployed.policy}, {deployed.model}",
+            got={"missing": missing[:5], **{k: v for k, v in asdict(deployed).items() if k == "model_code"}},
+            remedy="Deploy the model version again",
+        )

@@ -1,0 +1,76 @@
+"""Counters and latency histograms of one server process, readable by Prometheus and as plain numbers.
+
+A histogram has fixed bounds (about 12 % apart), so it never grows, merges by addition and gives quantiles to within one
+bound. The client library of Prometheus was left out: a dozen series do not need a registry with locks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+
+__all__ = ["BOUNDS", "Measures", "quantile"]
+
+BOUNDS = tuple(round(10.0 * 10 ** (step / 20)) for step in range(121))
+"""Upper bounds in microseconds: 10 µs to 10 s, twenty per power of ten; the last bin is open."""
+
+
+class Measures:
+    """What one process has seen since it started; used from one thread."""
+
+    def __init__(self) -> None:
+        self.counters: dict[tuple[str, str], int] = defaultdict(int)
+        self.histograms: dict[str, list[int]] = {}
+        self.sums: dict[str, int] = defaultdict(int)
+
+    def count(self, name: str, label: str = "", by: int = 1) -> None:
+        """Add to a counter; ``label`` is ready Prometheus text such as ``status="200"``."""
+        self.counters[name, label] += by
+
+    def observe(self, stage: str, micros: int) -> None:
+        """Add one duration to a stage's histogram."""
+        histogram = self.histograms.get(stage)
+        if histogram is None:
+            histogram = self.histograms[stage] = [0] * (len(BOUNDS) + 1)
+        histogram[bisect_left(BOUNDS, micros)] += 1
+        self.sums[stage] += micros
+
+    def latencies(self) -> dict[str, dict[str, float]]:
+        """Count, p50, p95 and p99 in milliseconds per stage."""
+        return {
+            stage: {"count": float(sum(counts)), **{f"p{q}_ms": quantile(counts, q / 100) / 1e3 for q in (50, 95, 99)}}
+            for stage, counts in sorted(self.histograms.items())
+        }
+
+    def exposition(self) -> str:
+        """Text format of Prometheus, version 0.0.4."""
+        lines: list[str] = []
+        for (name, label), value in sorted(self.counters.items()):
+            head = f"# TYPE retrodict_{name} counter"
+            if head not in lines:
+                lines.append(head)
+            lines.append(f"retrodict_{name}{{{label}}} {value}" if label else f"retrodict_{name} {value}")
+        lines.append("# TYPE retrodict_stage_seconds histogram")
+        for stage, counts in sorted(self.histograms.items()):
+            total = 0
+            for bound, count in zip(BOUNDS, counts, strict=False):
+                total += count
+                lines.append(f'retrodict_stage_seconds_bucket{{stage="{stage}",le="{bound / 1e6:g}"}} {total}')
+            total = sum(counts)
+            lines.append(f'retrodict_stage_seconds_bucket{{stage="{stage}",le="+Inf"}} {total}')
+            lines.append(f'retrodict_stage_seconds_sum{{stage="{stage}"}} {self.sums[stage] / 1e6:g}')
+            lines.append(f'retrodict_stage_seconds_count{{stage="{stage}"}} {total}')
+        return "\n".join(lines) + "\n"
+
+
+def quantile(counts: list[int], share: float) -> float:
+    """Upper bound in microseconds of the bin that holds a quantile; 0 for an empty histogram."""
+    total = sum(counts)
+    if not total:
+        return 0.0
+    wanted, seen = share * total, 0
+    for bound, count in zip((*BOUNDS, BOUNDS[-1]), counts, strict=True):
+        seen += count
+        if seen >= wanted and count:
+            return float(bound)
+    return float(BOUNDS[-1])

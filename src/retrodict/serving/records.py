@@ -1,0 +1,131 @@
+"""The decision record: everything needed to explain one answer and to compute it again, in one self-describing blob.
+
+MessagePack by msgspec with field names: a reader needs no schema file, a new field does not break an old reader, and a
+record of an unknown newer schema is refused by its number instead of being misread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from retrodict.core.errors import IntegrityError
+
+__all__ = ["SCHEMA", "DecisionRecord", "Value", "decode_record", "encode_record"]
+
+SCHEMA = 1
+
+Value = bool | int | float | str | None
+
+
+class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One decision.
+
+    Attributes
+    ----------
+    id : str
+        ULID; ``decision:<id>`` in references.
+    time : int
+        Moment of the decision, microseconds since 1970-01-01 UTC: no feature saw anything from then on.
+    policy, revision, policy_version, code : str, int, str, str
+        Policy, revision in force, hash of its definition, SHA-256 of the code it came from.
+    model, artifact, model_code : str
+        What scored: ``name@version``, SHA-256 of its manifest, SHA-256 of the code it was trained with.
+    entities, context : dict
+        What the caller sent.
+    key : str
+        Key of the decided thing in the label's table, if the caller sent it; outcomes join on it.
+    features : dict
+        Every feature value the model and the rules saw, by full name; null where there was none.
+    raw, score : float
+        Before and after calibration; None when a fallback decided without a model.
+    decision : str
+    reasons : list of str
+    rule, fallback, error : str
+        The rule that decided; the fallback step that answered and why it had to.
+    explained : bool
+        Whether reasons were asked for.
+    stages : dict
+        Microseconds per stage, by the host's monotonic clock.
+    schema : int
+    """
+
+    id: str
+    time: int
+    policy: str
+    revision: int
+    policy_version: str
+    code: str
+    model: str
+    artifact: str
+    model_code: str
+    entities: dict[str, Value]
+    context: dict[str, Value]
+    features: dict[str, Value]
+    decision: str
+    raw: float | None = None
+    score: float | None = None
+    key: str | None = None
+    reasons: list[str] = []
+    rule: str | None = None
+    fallback: str | None = None
+    error: str | None = None
+    explained: bool = False
+    stages: dict[str, int] = {}
+    schema: int = SCHEMA
+
+    def answer(self) -> dict[str, Any]:
+        """What the caller gets."""
+        body: dict[str, Any] = {
+            "decision_id": self.id, "decision": self.decision, "score": self.score,
+            "model": self.model, "policy": f"{self.policy}#{self.revision}",
+        }  # fmt: skip
+        if self.reasons:
+            body["reasons"] = self.reasons
+        if self.fallback is not None:
+            body["fallback"] = self.fallback
+        return body
+
+
+class _Header(msgspec.Struct):
+    schema: int = SCHEMA
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(DecisionRecord)
+_header = msgspec.msgpack.Decoder(_Header)
+
+
+def encode_record(record: DecisionRecord) -> bytes:
+    """Bytes for the log."""
+    return _encoder.encode(record)
+
+
+def decode_record(data: bytes) -> DecisionRecord:
+    """Record of logged bytes; IntegrityError if they are not one, or of a newer schema."""
+    try:
+        record = _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        _refuse_newer(data)
+        raise IntegrityError(
+            "a log record is a decision", where="decision log", remedy="Run 'retrodict audit verify'"
+        ) from error
+    if record.schema > SCHEMA:
+        _refuse_newer(data)
+    return record
+
+
+def _refuse_newer(data: bytes) -> None:
+    """Raise if the record says that it is of a schema that this version does not know."""
+    try:
+        schema = _header.decode(data).schema
+    except msgspec.MsgspecError:
+        return
+    if schema > SCHEMA:
+        raise IntegrityError(
+            "the record's schema is known to this version",
+            where="decision log",
+            got=schema,
+            remedy="Read it with the version of Retrodict that wrote it, or a newer one",
+        )

@@ -1,0 +1,141 @@
+"""Decision replay: one past answer computed again from what was kept, and compared bit for bit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from retrodict.core.errors import RetrodictError
+from retrodict.models.artifact import ModelArtifact
+from retrodict.models.explain import explain_row
+from retrodict.project import Project
+from retrodict.registry import Deployment, get_version
+from retrodict.serving.deciding import CompiledPolicy
+from retrodict.serving.facts import read_sources, recompute
+from retrodict.serving.loading import feature_set_of, load_policy
+from retrodict.serving.log import find_decision
+from retrodict.serving.records import DecisionRecord, Value
+
+__all__ = ["DecisionReplay", "replay_decision"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionReplay:
+    """What came of deciding again.
+
+    Attributes
+    ----------
+    decision : str
+    verdict : {"exact", "different", "not replayable"}
+        Exact: the features read again from the tables, the score, the decision and the words are the same bits.
+    features : int
+        Feature values compared.
+    feature_mismatches : list of dict
+        Name, logged and recomputed value of those that differ.
+    logged, replayed : dict
+        The two answers.
+    versions : dict
+        Table versions the features were read from.
+    reason : str
+        Where the verdict is not exact.
+    """
+
+    decision: str
+    verdict: str
+    features: int
+    feature_mismatches: list[dict[str, Any]]
+    logged: dict[str, Any]
+    replayed: dict[str, Any]
+    versions: dict[str, int]
+    reason: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing differs."""
+        return self.verdict == "exact"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"exact": self.exact}
+
+
+def replay_decision(project: Project, ref: str) -> DecisionReplay:
+    """Decide again: same code, same artifact, features recomputed from the tables as of the moment of the decision.
+
+    Nothing of the present definitions, deployments or online state is used.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such decision.
+    """
+    record = find_decision(project, ref).record
+    name = f"decision:{record.id}"
+    if record.fallback is not None and record.fallback != "previous_version":
+        reason = f"the fallback {record.fallback!r} answered ({record.error}); there was no score to compute again"
+        return DecisionReplay(name, "not replayable", 0, [], record.answer(), {}, {}, reason)
+    try:
+        return _again(project, record, name)
+    except RetrodictError as error:
+        return DecisionReplay(name, "not replayable", 0, [], record.answer(), {}, {}, str(error))
+
+
+def _again(project: Project, record: DecisionRecord, name: str) -> DecisionReplay:
+    model = ModelArtifact.load(project.objects, record.artifact)
+    features = feature_set_of(project, record.model_code, model.name)
+    versions = {
+        source.table.name: project.tables.history(source.table.name)[-1].version for source in features.sources.values()
+    }
+    sources = read_sources(project, features, versions, record.entities)
+    asked = model.metadata["request"]
+    values = recompute(record, features, sources, {**asked["entities"], **asked["context"]})
+    mismatches = [
+        {"feature": feature, "logged": record.features.get(feature), "replayed": value}
+        for feature, value in values.items()
+        if not same_value(record.features.get(feature), value)
+    ]
+    replayed = _decide(project, record, model, features.columns, values)
+    logged = record.answer()
+    equal = msgspec.json.encode(logged) == msgspec.json.encode(replayed)
+    unequal = ["answer"] * (not equal) + ["features"] * bool(mismatches)
+    return DecisionReplay(
+        name, "different" if unequal else "exact", len(values), mismatches, logged, replayed, versions,
+        f"differs in {' and '.join(unequal)}" if unequal else "",
+    )  # fmt: skip
+
+
+def _decide(
+    project: Project, record: DecisionRecord, model: ModelArtifact, columns: tuple[str, ...], values: dict[str, Value]
+) -> dict[str, Any]:
+    """Answer that the recomputed values give, by the policy and the model of then."""
+    code = get_version(project, record.model).code
+    deployed = Deployment(record.policy, record.policy_version, record.code, record.model, record.artifact, code)
+    policy = CompiledPolicy(load_policy(project, deployed), columns, [*record.entities, *record.context])
+    known = {**record.context, **record.entities, **values}
+    scored = model.score_row(values)
+    verdict = policy.decide(known, scored.score)
+    reasons = [verdict.reason] if verdict.reason is not None else []
+    if record.explained:
+        reasons += [reason.text for reason in explain_row(model, known, top=4, words=policy.policy.reasons).reasons]
+    again = msgspec.structs.replace(
+        record, raw=scored.raw, score=scored.score, decision=verdict.decision, rule=verdict.rule, reasons=reasons
+    )
+    return again.answer()
+
+
+def same_value(left: Value, right: Value) -> bool:
+    """Equal bit for bit; null and NaN are the same absence; 3 and 3.0 are the same number."""
+    if left is None or right is None:
+        return _absent(left) and _absent(right)
+    if isinstance(left, float) and isinstance(right, float) and math.isnan(left):
+        return math.isnan(right)
+    return (type(left) is type(right) and left == right) or (
+        isinstance(left, int | float) and isinstance(right, int | float) and left == right
+    )
+
+
+def _absent(value: Value) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

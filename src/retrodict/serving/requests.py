@@ -1,0 +1,150 @@
+"""The request of a decision: decoded strictly, checked against what the model was trained with, never echoed back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from retrodict.core.clock import parse_time
+from retrodict.core.errors import InputError
+from retrodict.serving.records import Value
+
+__all__ = ["DecisionRequest", "RequestSchema", "decode_request"]
+
+
+class DecisionRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of ``POST /v1/decisions/{policy}``.
+
+    Attributes
+    ----------
+    entities : dict
+        Entity keys of the policy's features; null where there is none.
+    context : dict
+        What the caller knows about this one case: inputs of derived features, values for rules.
+    key : str, optional
+        Key of the decided thing in the label's table; outcomes join on it.
+    explain : bool
+        Ask for reasons.
+    """
+
+    entities: dict[str, Value]
+    context: dict[str, Value] = {}
+    key: str | None = None
+    explain: bool = False
+
+
+_decoder = msgspec.json.Decoder(DecisionRequest)
+_FIELDS = "an object with entities, context, key and explain, and no other field"
+
+
+def decode_request(body: bytes) -> DecisionRequest:
+    """Request of a JSON body.
+
+    Raises
+    ------
+    InputError
+        If it is not JSON or not of this form. Field paths of ours are named; the caller's data is not repeated.
+    """
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        path = str(error).rpartition(" - at `")[2].rstrip("`") if " - at `" in str(error) else ""
+        # The path may hold keys that the caller made up: only its first step is ours.
+        head = path.removeprefix("$").lstrip(".").split(".")[0].split("[")[0]
+        where = f"body, field {head!r}" if head in DecisionRequest.__struct_fields__ else "body"
+        raise InputError(
+            f"the body is {_FIELDS}; values are text, numbers, true, false or null",
+            where=where,
+            remedy="See GET /v1/policies/{policy} for the request",
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError("the body is JSON in UTF-8", where="body", remedy="Send one JSON object") from error
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "int": (int,),
+    "number": (int, float),
+    "bool": (bool,),
+    "time": (str,),
+}
+_WORDS = {
+    "text": "text",
+    "int": "a whole number",
+    "number": "a number",
+    "bool": "true or false",
+    "time": "a time in ISO 8601 with its zone",
+}
+
+
+class RequestSchema:
+    """Kinds of the values a policy asks for, as they were in the training rows.
+
+    Parameters
+    ----------
+    entities, context : mapping of str to str
+        Name to kind: text, int, number, bool or time.
+    """
+
+    def __init__(self, entities: Mapping[str, str], context: Mapping[str, str]) -> None:
+        self.entities, self.context = dict(entities), dict(context)
+
+    def check(self, request: DecisionRequest) -> tuple[dict[str, Value], dict[str, Value]]:
+        """Entities and context with times as microseconds; unknown context values pass through for the rules.
+
+        Raises
+        ------
+        InputError
+            If a value is missing or has the wrong kind; the message names it and not what was sent.
+        """
+        unknown = len(request.entities.keys() - self.entities.keys())
+        if unknown:
+            raise InputError(
+                f"entities are out of {sorted(self.entities)}",
+                where="body, field 'entities'",
+                got=f"{unknown} others",
+                remedy="Put other values into context",
+            )
+        entities = _checked(request.entities, self.entities, "entities")
+        context = dict(request.context)
+        context.update(_checked(request.context, self.context, "context"))
+        return entities, context
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form, for ``GET /v1/policies/{policy}``."""
+        return {"entities": self.entities, "context": self.context}
+
+
+def _checked(given: Mapping[str, Value], kinds: Mapping[str, str], field: str) -> dict[str, Value]:
+    checked: dict[str, Value] = {}
+    for name, kind in kinds.items():
+        where = f"body, {field}, {name!r}"
+        if name not in given:
+            raise InputError(
+                f"the request holds {field} {name!r}", where="body", remedy=f"Send it as {_WORDS[kind]}, or as null"
+            )
+        value = given[name]
+        if value is None:
+            checked[name] = None
+            continue
+        if not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and kind != "bool"):
+            raise InputError(f"the value is {_WORDS[kind]} or null", where=where, got=type(value).__name__)
+        if kind == "time":
+            checked[name] = _instant(str(value), where)
+        elif kind == "int" and not -(2**63) <= value < 2**63:  # type: ignore[operator]  # an int by the check above
+            raise InputError("a whole number has 64 bits", where=where)
+        else:
+            checked[name] = float(value) if kind == "number" else value
+    return checked
+
+
+def _instant(text: str, where: str) -> int:
+    try:
+        return parse_time(text, where=where)
+    except InputError:
+        # parse_time shows what it got; a request's value stays out of the answer.
+        raise InputError(
+            "a time is ISO 8601 with a zone", where=where, remedy="Write it like '2013-09-01T18:00:00Z'"
+        ) from None

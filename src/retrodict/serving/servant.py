@@ -1,0 +1,226 @@
+"""One policy at one revision, ready to decide: features, model, rules, fallbacks, composed and immutable.
+
+A new revision is a new servant; requests in flight finish on the one they started with. Nothing here waits, locks or
+writes: the app around it does.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+from typing import Any
+
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import InputError, RetrodictError
+from retrodict.features.online import OnlineFeatures
+from retrodict.models.artifact import ModelArtifact
+from retrodict.models.explain import explain_row
+from retrodict.registry import Revision
+from retrodict.serving.deciding import CompiledPolicy, Verdict
+from retrodict.serving.records import DecisionRecord, Value
+from retrodict.serving.requests import DecisionRequest, RequestSchema
+
+__all__ = ["Servant"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Case:
+    """What is known of one request so far; filled stage by stage."""
+
+    entities: dict[str, Value]
+    context: dict[str, Value]
+    stages: dict[str, int] = field(default_factory=dict)
+    features: dict[str, Value] = field(default_factory=dict)
+    raw: float | None = None
+    score: float | None = None
+    model: str = ""
+    artifact: str = ""
+    fallback: str | None = None
+    error: str | None = None
+    reasons: list[str] = field(default_factory=list)
+
+    def values(self) -> dict[str, Value]:
+        """Every name a rule or a template may use."""
+        return {**self.context, **self.entities, **self.features}
+
+
+class Servant:
+    """Decides for one policy.
+
+    Parameters
+    ----------
+    revision : Revision
+        What is in force.
+    policy : CompiledPolicy
+    features : OnlineFeatures
+        Of the model's feature set.
+    model : ModelArtifact
+    schema : RequestSchema
+    previous : ModelArtifact, optional
+        What decided before, with the same features: for the fallback ``previous_version``.
+
+    Promises: :meth:`decide` either returns a record with a decision or raises InputError for a request that is wrong;
+    whatever else fails inside ends in the policy's fallback, and the record says so.
+    """
+
+    def __init__(
+        self,
+        revision: Revision,
+        policy: CompiledPolicy,
+        features: OnlineFeatures,
+        model: ModelArtifact,
+        schema: RequestSchema,
+        *,
+        previous: ModelArtifact | None = None,
+    ) -> None:
+        self.revision, self.policy, self.schema = revision, policy, schema
+        self._features, self._model, self._previous = features, model, previous
+        self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
+
+    def decide(self, request: DecisionRequest, *, decision_id: str, at: int, arrived_ns: int) -> DecisionRecord:
+        """Go through the stages: check, features, score, rules, reasons.
+
+        Parameters
+        ----------
+        request : DecisionRequest
+        decision_id : str
+            ULID of the record.
+        at : int
+            Moment of the decision, microseconds since 1970-01-01 UTC.
+        arrived_ns : int
+            ``time.perf_counter_ns()`` at the arrival of the request; the deadline counts from there.
+        """
+        started = perf_counter_ns()
+        entities, context = self.schema.check(request)
+        case = _Case(entities, context, {"check": (perf_counter_ns() - started) // 1_000})
+        verdict = self._judge(case, at, arrived_ns)
+        if verdict.reason is not None:
+            case.reasons.append(verdict.reason)
+        if request.explain:
+            self._explain(case)
+        deployed = self.revision.deployment
+        return DecisionRecord(
+            id=decision_id,
+            time=at,
+            policy=deployed.policy,
+            revision=self.revision.revision,
+            policy_version=deployed.policy_version,
+            code=deployed.code,
+            model=case.model,
+            artifact=case.artifact,
+            model_code=deployed.model_code,
+            entities=entities,
+            context=context,
+            key=request.key,
+            features=case.features,
+            raw=case.raw,
+            score=case.score,
+            decision=verdict.decision,
+            reasons=case.reasons,
+            rule=verdict.rule,
+            fallback=case.fallback,
+            error=case.error,
+            explained=request.explain,
+            stages=case.stages,
+        )
+
+    def _judge(self, case: _Case, at: int, arrived_ns: int) -> Verdict:
+        deployed = self.revision.deployment
+        try:
+            self._within(arrived_ns, "features")
+            with _Stage(case, "features"):
+                case.features = self._features.read(case.entities, case.context, at=at).values
+            self._within(arrived_ns, "score")
+            with _Stage(case, "score"):
+                scored = self._model.score_row(case.features)
+            case.raw, case.score, case.model, case.artifact = (
+                scored.raw,
+                scored.score,
+                deployed.model,
+                deployed.artifact,
+            )
+            with _Stage(case, "rules"):
+                return self.policy.decide(case.values(), scored.score)
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the promise: anything else ends in the fallback, and is said
+            case.error = type(error).__name__
+            _log.warning(
+                "policy %s falls back: %s", deployed.policy, error if isinstance(error, RetrodictError) else case.error
+            )
+            return self._fall_back(case)
+
+    def _within(self, arrived_ns: int, stage: str) -> None:
+        if perf_counter_ns() - arrived_ns > self._deadline_ns:
+            raise TimeoutError(f"deadline passed before {stage}")
+
+    def _fall_back(self, case: _Case) -> Verdict:
+        case.raw = case.score = None
+        case.model = case.artifact = ""
+        last = list(self.policy.policy.decide)[-1]
+        for step in (*self.policy.policy.fallback, last):
+            case.fallback = step
+            if step == "rules":
+                fired = self.policy.by_rules(case.values(), None)
+                if fired is not None:
+                    return fired
+            elif step == "previous_version":
+                verdict = self._by_previous(case)
+                if verdict is not None:
+                    return verdict
+            else:
+                return Verdict(step)
+        return Verdict(last)  # unreachable: the last step is a decision
+
+    def _by_previous(self, case: _Case) -> Verdict | None:
+        """Verdict of the model that decided before, None if there is none or it cannot score either."""
+        before = self.revision.deployment.previous
+        if self._previous is None or before is None or not case.features:
+            return None
+        try:
+            scored = self._previous.score_row(case.features)
+            verdict = self.policy.decide(case.values(), scored.score)
+        except Exception:  # noqa: BLE001  # the next fallback step answers; the log says why
+            _log.warning("policy %s: the previous version cannot score either", self.policy.policy.name, exc_info=True)
+            return None
+        case.raw, case.score, case.model, case.artifact = scored.raw, scored.score, before["model"], before["artifact"]
+        return verdict
+
+    def _explain(self, case: _Case) -> None:
+        if case.score is None:
+            case.reasons.append("No model scored this request; the policy's fallback decided")
+            return
+        model = self._model if case.fallback is None else self._previous
+        if model is None:
+            return
+        with _Stage(case, "explain"):
+            explained = explain_row(model, case.values(), top=4, words=self.policy.policy.reasons)
+        case.reasons += [reason.text for reason in explained.reasons]
+
+    def describe(self) -> dict[str, Any]:
+        """What a caller needs to know to ask, for ``GET /v1/policies/{policy}``."""
+        deployed = self.revision.deployment
+        return {
+            "policy": f"{deployed.policy}#{self.revision.revision}",
+            "model": deployed.model,
+            "decisions": list(self.policy.policy.decide),
+            "request": self.schema.to_dict(),
+        }
+
+
+class _Stage:
+    """Measures one stage of a case, also when it fails."""
+
+    __slots__ = ("_case", "_name", "_started")
+
+    def __init__(self, case: _Case, name: str) -> None:
+        self._case, self._name = case, name
+
+    def __enter__(self) -> None:
+        self._started = perf_counter_ns()
+
+    def __exit__(self, *exc: object) -> None:
+        self._case.stages[self._name] = (perf_counter_ns() - self._started) // 1_000

@@ -1,0 +1,230 @@
+"""One server process: opens the stores, keeps the servants up to date, answers until it is told to stop.
+
+Three things run beside the requests, none of them in their way: the watcher (a new revision becomes a new servant), the
+log (durable records), and the feature consumer, a process of its own so that applying events never holds up an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from retrodict.core.errors import BusyError, RetrodictError
+from retrodict.ledger import seal_closed
+from retrodict.project import Project
+from retrodict.registry import current
+from retrodict.serving.app import DecisionApp, Limits
+from retrodict.serving.events import EventInlet
+from retrodict.serving.loading import Loader
+from retrodict.serving.log import STREAM_PREFIX
+from retrodict.serving.recorder import Recorder
+
+__all__ = ["ServeOptions", "serve"]
+
+_POLL_S = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How to serve.
+
+    Attributes
+    ----------
+    host, port : str, int, optional
+        Over the configuration's; port 0 takes a free one.
+    replay : bool
+        Accept simulated time from the callers.
+    consume : bool
+        Start the feature consumer beside the server.
+    """
+
+    host: str | None = None
+    port: int | None = None
+    replay: bool = False
+    consume: bool = True
+
+
+def serve(project: Project, options: ServeOptions, *, ready: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; in-flight requests are finished, the log's segment is closed and sealed.
+
+    Parameters
+    ----------
+    project : Project
+    options : ServeOptions
+    ready : callable, optional
+        Called once with the URL when the first answer can be given.
+
+    Raises
+    ------
+    BusyError
+        If the port is taken; the message names it.
+    """
+    host = options.host or project.config["serving.host"]
+    port = project.config["serving.port"] if options.port is None else options.port
+    listener = _listen(host, port)
+    consumer = _start_consumer(project) if options.consume else None
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run(project, options, listener, ready))
+    finally:
+        listener.close()
+        if consumer is not None:
+            consumer.terminate()
+            consumer.wait(timeout=10)
+    seal_closed(project.ledger, project.streams, STREAM_PREFIX)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise BusyError(
+            "the address to listen on is free and ours to take",
+            where=f"{host}:{port}",
+            got=error.strerror,
+            remedy="Stop the other server, or name another port with --port",
+        ) from error
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not made for this platform; the standard loop works too
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _start_consumer(project: Project) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable,
+        "-m",
+        "retrodict",
+        "features",
+        "stream",
+        "--project",
+        str(project.root),
+        "--parent",
+        str(os.getpid()),
+    ]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603  # our own command
+
+
+async def _run(
+    project: Project, options: ServeOptions, listener: socket.socket, ready: Callable[[str], None] | None
+) -> None:
+    recorder = Recorder(project.streams)
+    for torn in recorder.recovered:
+        _log.warning(
+            "cut %d bytes of a record that was being written at offset %d of %s", torn.size, torn.offset, torn.stream
+        )
+    limits = Limits(project.config["serving.max_body_bytes"], project.config["serving.max_in_flight"])
+    inlet = EventInlet(project)
+    app = DecisionApp(project.clock, recorder, inlet, limits, simulated_time=options.replay)
+    loading = ThreadPoolExecutor(1, thread_name_prefix="retrodict-load")
+    watcher = _Watcher(project, app, loading)
+    await watcher.look()
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        http="httptools",
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=10,
+        ws="none",
+        interface="asgi3",
+    )
+    server = _Server(config)
+    task = asyncio.create_task(watcher.run())
+    host, port = listener.getsockname()[:2]
+    if ready is not None:
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await recorder.close()
+        inlet.close()
+        loading.shutdown()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which re-raises the signal it was stopped by; ours has an orderly end after it."""
+
+    def capture_signals(self) -> Any:
+        return _Signals(self)
+
+
+class _Signals:
+    def __init__(self, server: uvicorn.Server) -> None:
+        self._server = server
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._server.handle_exit, number, None)
+
+    def __exit__(self, *exc: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+class _Watcher:
+    """Follows the deployments: a new revision is loaded beside the requests and takes over between two of them."""
+
+    def __init__(self, project: Project, app: DecisionApp, pool: ThreadPoolExecutor) -> None:
+        self._project, self._app, self._pool = project, app, pool
+        self._loader = Loader(project)
+        self._seen: int | None = None
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(_POLL_S)
+            try:
+                await self.look()
+            except RetrodictError as error:  # the revision in force goes on deciding; readiness says so
+                if self._app.problem != str(error):
+                    _log.error("a new revision cannot be loaded: %s", error)  # the message says it all
+                self._app.problem = str(error)
+
+    async def look(self) -> None:
+        loop = asyncio.get_running_loop()
+        counter = self._project.records.change_counter()
+        if counter == self._seen:
+            return
+        servants = await loop.run_in_executor(self._pool, self._load)
+        self._app.servants, self._app.problem, self._seen = servants, None, counter
+
+    def _load(self) -> dict[str, Any]:
+        held = self._app.servants
+        servants = {}
+        for name, revision in current(self._project).items():
+            now = held.get(name)
+            servants[name] = (
+                now if now is not None and now.revision.revision == revision.revision else self._loader.load(revision)
+            )
+        return servants

@@ -1,0 +1,127 @@
+"""Keeps the online state of everything that is deployed current: which feature sets, from which streams, how far.
+
+Runs as a process of its own beside the server (``retrodict features stream``). What decided before the present revision
+is kept current too, so that a rollback finds its features as fresh as the champion's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import NotFoundError
+from retrodict.data.sources import Source
+from retrodict.features.plan import FeatureSet
+from retrodict.features.state import Applied, OnlineState
+from retrodict.features.stream import StreamFeeder, materialise
+from retrodict.models.definitions import Model
+from retrodict.project import Project
+from retrodict.registry import current
+from retrodict.serving.loading import feature_set_of
+
+__all__ = ["Upkeep", "build_online", "stream_of"]
+
+
+def stream_of(table: str) -> str:
+    """Stream that carries the live events of a table."""
+    return f"events/{table}"
+
+
+def online_state(project: Project, features: FeatureSet) -> OnlineState:
+    """Online state of a feature set with the project's horizon.
+
+    Not synced on every write: the stream and the tables can be read again, and a torn write never shows.
+    """
+    return OnlineState(features, project.keys, horizon=project.config["features.horizon"], durable=False)
+
+
+def build_online(project: Project, *, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Applied]:
+    """Fill the online state of all defined models from the newest versions of their tables; idempotent.
+
+    Returns
+    -------
+    dict of str to Applied
+        By source.
+    """
+    done: dict[str, Applied] = {}
+    models = project.definitions.of(Model)
+    for place, model in enumerate(models):
+        features = FeatureSet(model.features)
+        state = online_state(project, features)
+        for step, (name, source) in enumerate(features.sources.items()):
+            if progress is not None:
+                progress(f"build {name}", place * len(features.sources) + step, len(models) * len(features.sources))
+            rows = _within_reach(project, features, source, project.tables.read(source.table.name))
+            done[name] = materialise(state, rows, name, now=project.clock.now())
+    return done
+
+
+def _within_reach(project: Project, features: FeatureSet, source: Source, rows: pa.Table) -> pa.Table:
+    """Rows that a request from now on can still see; the rest would be sorted only to be thrown away."""
+    plans = [plan for plan in features.views if plan.source.name == source.name]
+    if source.event_time is None or any(plan.unbounded for plan in plans):
+        return rows
+    reach = max(plan.lookback_us for plan in plans) + parse_duration(project.config["features.horizon"])
+    oldest = pa.scalar(project.clock.now() - reach, pa.int64()).cast(rows.schema.field(source.event_time).type)
+    return rows.filter(pc.greater_equal(rows.column(source.event_time), oldest))
+
+
+class Upkeep:
+    """Feeds every deployed feature set from the streams of its tables.
+
+    For one thread; any number of processes may look at :meth:`lags`.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._seen: int | None = None
+        self._feeders: dict[tuple[str, str], StreamFeeder] = {}
+
+    def refresh(self) -> None:
+        """Follow the deployments; cheap when nothing changed."""
+        counter = self._project.records.change_counter()
+        if counter == self._seen:
+            return
+        for features in _deployed(self._project):
+            state = online_state(self._project, features)
+            for name, source in features.sources.items():
+                key = (features.version, name)
+                if key not in self._feeders:
+                    self._feeders[key] = StreamFeeder(state, self._project.streams, stream_of(source.table.name), name)
+        self._seen = counter
+
+    def catch_up(self) -> int:
+        """Apply what is in the streams; returns how many events were taken in."""
+        self.refresh()
+        return sum(feeder.catch_up().applied.events for feeder in self._feeders.values() if feeder.lag())
+
+    def lags(self) -> dict[str, dict[str, int]]:
+        """Per source: offset that the state has reached, and events after it."""
+        self.refresh()
+        found: dict[str, dict[str, int]] = {}
+        for (_, name), feeder in self._feeders.items():
+            lag = max(feeder.lag(), found.get(name, {}).get("lag", 0))
+            found[name] = {"offset": feeder.offset, "lag": lag}
+        return found
+
+
+def _deployed(project: Project) -> list[FeatureSet]:
+    """Feature sets of what decides and of what decided before, once each."""
+    found: dict[str, FeatureSet] = {}
+    for revision in current(project).values():
+        deployed = revision.deployment
+        pairs = [(deployed.model_code, deployed.model)]
+        if deployed.previous is not None:
+            pairs.append((deployed.previous["model_code"], deployed.previous["model"]))
+        for code, model in pairs:
+            # A model that was renamed since lives on in its own code object; one that is gone has nothing to feed.
+            with suppress(NotFoundError):
+                features = feature_set_of(project, code, model.partition("@")[0])
+                found[features.version] = features
+    return list(found.values())
+
+

@@ -1,0 +1,141 @@
+"""Drift of a period's decisions against the training rows of the version in force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.stats import chi2
+
+from retrodict.core.errors import IntegrityError
+from retrodict.evaluation.metrics import base_rate
+from retrodict.evaluation.reference import Reference
+from retrodict.monitoring.drift import drift, read_reference
+
+
+def _decisions(n: int, *, shift: float = 0.0, seed: int = 1, **more) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    columns = {
+        "model": ["m@1"] * n, "fallback": pa.nulls(n, pa.string()), "score": rng.random(n),
+        "wind": rng.normal(shift, 1.0, n), "still": rng.normal(0.0, 1.0, n), "carrier": rng.choice(["B6", "DL"], n),
+    }  # fmt: skip
+    return pa.table({**columns, **more})
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    rows = _decisions(5000, seed=99)
+    return Reference.of({name: rows.column(name) for name in ("wind", "still", "carrier", "score")})
+
+
+def _plain_psi(first: np.ndarray, second: np.ndarray) -> float:
+    used = (first + second) > 0
+    p, q = first[used] + 0.5, second[used] + 0.5
+    p, q = p / p.sum(), q / q.sum()
+    return float(np.sum((q - p) * np.log(q / p)))
+
+
+def test_the_index_is_that_of_the_bins_counted_by_hand(reference):
+    """Counts by numpy.histogram over the frozen edges, index and noise floor from their formulas."""
+    rows = _decisions(2000, shift=0.8)
+    found = drift(rows, reference, model="m@1").features["wind"]
+    edges = np.array(reference.features["wind"].profile.edges)
+    values = rows.column("wind").to_numpy()
+    inner = np.histogram(values, edges)[0]
+    by_hand = np.array([(values < edges[0]).sum(), *inner, (values > edges[-1]).sum(), 0, 0, 0])
+    assert found.current == tuple(by_hand)
+    expected = _plain_psi(reference.features["wind"].counts.astype(float), by_hand.astype(float))
+    assert found.verdict.psi == pytest.approx(expected, rel=1e-12)
+    bins = int((np.array(found.reference) + by_hand > 0).sum())
+    assert found.verdict.p_value == pytest.approx(chi2.sf(expected / (1 / 5000 + 1 / 2000), bins - 1))
+
+
+def test_only_what_moved_drifts(reference):
+    """The largest drifted index is the number that triggers read."""
+    found = drift(_decisions(2000, shift=1.5), reference, model="m@1")
+    assert found.drifted == ["wind"]
+    assert found.psi == found.features["wind"].verdict.psi > 0.25
+
+
+def test_no_drift_is_zero_and_not_the_largest_noise(reference):
+    """Noise below the floor is not an index to act on."""
+    found = drift(_decisions(300), reference, model="m@1")
+    assert found.drifted == []
+    assert found.psi == 0.0
+
+
+def test_too_few_decisions_are_not_evaluable(reference):
+    """Neither drift nor its absence."""
+    found = drift(_decisions(20, shift=9.0), reference, model="m@1")
+    assert found.psi is None
+    assert "fewer than the 100 needed" in found.features["wind"].verdict.reason
+
+
+def test_the_score_is_judged_apart(reference):
+    """Prediction drift is no feature drift."""
+    found = drift(_decisions(1000, score=np.full(1000, 0.9)), reference, model="m@1")
+    assert found.score.verdict.status == "drift"
+    assert found.drifted == []
+
+
+def test_decisions_without_a_score_are_no_drift_of_the_score(reference):
+    """A rule that decided before any model did leaves no score, and no hole in its distribution."""
+    rows = _decisions(1000)
+    score = pa.array([None if at % 2 else value for at, value in enumerate(rows.column("score").to_pylist())])
+    found = drift(rows.set_column(rows.column_names.index("score"), "score", score), reference, model="m@1")
+    assert (found.score.verdict.status, found.score.verdict.n_current) == ("no drift", 500)
+
+
+def test_decisions_that_no_model_scored_are_left_out(reference):
+    """Their features may never have been read: counting them as null would be a drift of our own making."""
+    rows = _decisions(1000)
+    empty = _decisions(
+        1000, fallback=["ok"] * 1000, score=pa.nulls(1000, pa.float64()), wind=pa.nulls(1000, pa.float64())
+    )
+    found = drift(pa.concat_tables([rows, empty]), reference, model="m@1")
+    assert (found.decisions, found.left_out, found.drifted) == (1000, 1000, [])
+
+
+def test_a_feature_that_turns_null_drifts(reference):
+    """A broken pipe is the drift that matters most."""
+    assert drift(_decisions(1000, carrier=pa.nulls(1000, pa.float64())), reference, model="m@1").drifted == ["carrier"]
+
+
+def test_features_that_cannot_be_counted_say_why(reference):
+    """Absent from the log, or of another type; the others are judged all the same."""
+    rows = _decisions(500, wind=["strong"] * 500).drop_columns(["still"])
+    found = drift(rows, reference, model="m@1").features
+    assert found["still"].verdict.reason == "the decision log holds no such value"
+    assert found["wind"].verdict.reason == "the log holds string, the reference is numeric"
+    assert found["carrier"].verdict.status == "no drift"
+
+
+def test_other_versions_are_counted_and_judged_alike(reference):
+    """The report says whose reference it is, and how many decisions were somebody else's."""
+    found = drift(_decisions(500, model=["m@1"] * 300 + ["m@2"] * 200), reference, model="m@2")
+    assert (found.model, dict(found.other_models)) == ("m@2", {"m@1": 300})
+
+
+def test_without_profiles_or_deployment_nothing_is_evaluable():
+    """And the reason says which of the two it is."""
+    rows = _decisions(500)
+    assert drift(rows, None, model=None).reason == "no model version is in force"
+    assert drift(rows, None, model="m@1").reason == "the model version carries no training profiles"
+    assert drift(rows, None, model="m@1").psi is None
+
+
+@pytest.mark.parametrize(("rate", "status"), [(0.2, "unchanged"), (0.6, "changed")])
+def test_the_label_rate_changes_beyond_its_interval(rate, status):
+    """1,000 outcomes at 20 %."""
+    current = base_rate(np.repeat([1.0, 0.0], [200, 800]))
+    assert (
+        drift(_decisions(500), None, model="m@1", label_rate=current, reference_rate=rate).label_rate.status == status
+    )
+
+
+def test_missing_profiles_are_damage(project):
+    """Named in the metadata and gone: an error, not "not evaluable"."""
+    with pytest.raises(IntegrityError, match="training profiles of a model version are stored"):
+        read_reference(project.objects, {"profiles": "0" * 64})
+    with pytest.raises(IntegrityError, match="the object holds training profiles"):
+        read_reference(project.objects, {"profiles": project.objects.put(b'{"wind": 3}')})

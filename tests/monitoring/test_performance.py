@@ -1,0 +1,141 @@
+"""Performance per period and segment, against pandas and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from retrodict.core.clock import parse_time
+from retrodict.core.durations import DAY, HOUR
+from retrodict.core.errors import InputError
+from retrodict.core.identity import canonical_json
+from retrodict.monitoring.outcomes import outcomes
+from retrodict.monitoring.performance import OTHERS, performance
+
+
+@pytest.fixture
+def given(project, kit):
+    """2,000 decisions over two months: some pending, some void, some by a fallback without a score."""
+    rng = np.random.default_rng(3)
+    times = np.sort(rng.integers(kit.START, kit.NOW, 2000))
+    scores = rng.random(2000)
+    delays = np.where(rng.random(2000) < scores, 60.0, 0.0)
+    arrivals = [int(t + rng.integers(1, 30) * HOUR) if rng.random() > 0.1 else None for t in times]
+    records = []
+    for at, moment in enumerate(times):
+        facts = (
+            {"raw": None, "score": None, "fallback": "ok"}
+            if at % 10 == 0
+            else {"raw": float(scores[at]), "score": float(scores[at])}
+        )
+        carrier = ["B6", "DL", None][at % 3]
+        records.append(
+            kit.record(
+                at,
+                time=int(moment),
+                entities={"carrier": carrier},
+                context={"gate": [6, 3, 6, 3, 6, 0, 1][at % 7]},
+                **facts,
+            )
+        )
+    kit.log(project, records)
+    project.tables.write("flights", kit.flights([r.key for r in records], delays.tolist(), arrivals))
+    return outcomes(project, "warn_early", now=kit.NOW)
+
+
+def _frame(given) -> pd.DataFrame:
+    columns = {name: given.column(name) for name in ("time", "score", "fallback", "entity__carrier")}
+    frame = pd.DataFrame({**columns, "status": given.status, "label": given.label})
+    frame["month"] = pd.to_datetime(frame["time"], unit="us").dt.strftime("%Y-%m")
+    return frame
+
+
+def test_counts_and_metrics_equal_those_of_pandas_and_scikit_learn(given):
+    """Every month and every carrier in it."""
+    found = performance(given, by=["carrier"], min_labels=10)
+    frame = _frame(given)
+    assert len(found) == 2 * (1 + 3)
+    for part in found:
+        rows = frame[frame["month"] == part.period.name]
+        if part.by is not None:
+            rows = rows[rows["entity__carrier"].isna() if part.value is None else rows["entity__carrier"] == part.value]
+        counts = rows["status"].value_counts()
+        assert (part.decisions, part.known, part.pending, part.void) == (
+            len(rows), *(counts.get(s, 0) for s in ("known", "pending", "void")),
+        )  # fmt: skip
+        both = rows[(rows["status"] == "known") & rows["score"].notna()]
+        truth, score = both["label"], both["score"]
+        known = rows[rows["status"] == "known"]
+        assert part.unscored == rows["score"].isna().sum()
+        assert part.unscored_known == known["score"].isna().sum()
+        expected = {
+            "auc": sk.roc_auc_score(truth, score), "pr_auc": sk.average_precision_score(truth, score),
+            "brier": sk.brier_score_loss(truth, score), "log_loss": sk.log_loss(truth, score),
+            "calibration_ratio": truth.sum() / score.sum(), "label_rate": known["label"].mean(),
+            "mean_score": rows["score"].mean(), "fallback_share": rows["fallback"].notna().mean(),
+        }  # fmt: skip
+        for name, value in expected.items():
+            assert part[name].value == pytest.approx(value, rel=1e-9), name
+        assert part["auc"].low < part["auc"].value < part["auc"].high
+
+
+def test_every_decision_is_in_exactly_one_slice_of_each_kind(given):
+    """Periods partition the decisions, and so do the segments of a period."""
+    found = performance(given, by=["carrier", "gate"], period="9d")
+    for by in (None, "carrier", "gate"):
+        assert sum(part.decisions for part in found if part.by == by) == len(given)
+    assert all(part.decisions == part.known + part.pending + part.void for part in found)
+
+
+def test_too_few_labels_are_not_evaluable_with_the_reason(given):
+    """Never zero, never success."""
+    part = performance(given, min_labels=5000)[0]
+    assert part["auc"].value is None
+    assert "fewer than the 5000 needed" in part["auc"].reason
+    assert "fewer than the 5000 needed" in part["label_rate"].reason
+    assert part["fallback_share"].value is not None
+
+
+def test_a_period_is_complete_when_it_is_over_and_wholly_covered(given, kit):
+    """At the last instant of April it is not; a report from mid-March on does not see March whole."""
+    assert [part.complete for part in performance(given)] == [True, True]
+    middle = kit.START + 10 * DAY
+    late = given.select(given.column("time") >= middle)
+    assert [part.complete for part in performance(late, start=middle)] == [False, True]
+    assert [part.complete for part in performance(given, end=kit.NOW - 1)] == [True, False]
+
+
+def test_a_month_without_decisions_is_listed(project, kit):
+    """Silence is a finding."""
+    kit.log(project, [kit.record(0)])
+    found = performance(outcomes(project, "warn_early", now=parse_time("2013-05-10T00:00Z")))
+    assert [(part.period.name, part.decisions) for part in found] == [("2013-03", 1), ("2013-04", 0), ("2013-05", 0)]
+    assert found[1]["fallback_share"].reason == "no decisions"
+
+
+def test_rare_segments_are_shown_together(given):
+    """The most frequent ones by name, the rest as one, nothing lost."""
+    found = [part for part in performance(given, by=["gate"], most=2) if part.by]
+    gates = pd.Series(given.column("context__gate")).map({6.0: "6", 3.0: "3"}).fillna(OTHERS)
+    counted = pd.Series([part.decisions for part in found], [part.value for part in found]).groupby(level=0).sum()
+    assert counted.to_dict() == gates.value_counts().to_dict()
+
+
+def test_an_unknown_segment_is_refused_with_near_names(given):
+    """At the first report, not silently empty."""
+    with pytest.raises(InputError, match=r"got 'carier'. Did you mean the segment 'carrier'"):
+        performance(given, by=["carier"])
+
+
+def test_a_feature_may_go_by_its_own_name(world, kit):
+    """Where only one view has it."""
+    project, _, _ = world
+    found = performance(outcomes(project, "warn_early", now=kit.NOW), by=["origin"])
+    assert {part.value for part in found if part.by} == {"EWR", "JFK", "LGA"}
+
+
+def test_the_plain_form_is_json(given):
+    """No NaN, no NumPy."""
+    assert canonical_json([part.to_dict() for part in performance(given, by=["carrier"])])

@@ -1,0 +1,149 @@
+"""The report of a monitor: what it holds, where it is kept, when its triggers fire."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from retrodict.core.clock import parse_time
+from retrodict.core.durations import DAY, HOUR
+from retrodict.core.errors import DefinitionError
+from retrodict.ledger import verify
+from retrodict.monitoring.definitions import Monitor, Trigger
+from retrodict.monitoring.report import monitor
+
+MAY = "2013-05-01T00:00Z"
+
+
+def _statuses(report) -> list[str]:
+    return [result.status for result in report.triggers]
+
+
+def test_the_report_holds_outcomes_performance_and_drift(world, kit):
+    """March looks like training, in April the wind is stronger."""
+    project, _, labels = world
+    report = monitor(project, "watch", now=kit.NOW)
+    assert dict(report.counts) == {
+        "decisions": 1200,
+        "known": 1200,
+        "pending": 0,
+        "void": 0,
+        "revised": 0,
+        "without_key": 0,
+    }
+    assert {name: each.drifted for name, each in report.drifts.items()} == {"2013-03": [], "2013-04": ["weather__wind"]}
+    assert report.drifts["2013-04"].score.verdict.status == "drift"
+    assert report.drifts["2013-04"].label_rate.status == "changed"
+    assert (report.revision, report.model) == ("policy:warn_early#1", "late_arrival@1")
+    whole = [part for part in report.slices if part.by is None]
+    assert sum(part["label_rate"].value * part.known for part in whole) == pytest.approx(labels.sum())
+    assert {part.value for part in report.slices if part.by == "carrier"} == {"B6", "DL", "UA"}
+
+
+def test_triggers_read_the_last_complete_period(world, kit):
+    """Drift fires in April; an AUC drop that did not happen is quiet, with its number."""
+    project, _, _ = world
+    report = monitor(project, "watch", now=kit.NOW)
+    assert _statuses(report) == ["fires", "quiet"]
+    fired = report.fired[0]
+    assert fired.period == "2013-04"
+    assert fired.numbers["psi"] == report.drifts["2013-04"].psi
+    whole = next(part for part in report.slices if part.period.name == "2013-04" and part.by is None)
+    assert fired.numbers["auc_drop"] == pytest.approx(0.75 - whole["auc"].value)
+    assert (fired.numbers["labels"], fired.numbers["decisions"]) == (600, 600)
+
+
+def test_a_running_period_does_not_count_yet(world):
+    """In the middle of April the last complete month is March, which did not drift."""
+    project, _, _ = world
+    assert _statuses(monitor(project, "watch", now=parse_time("2013-04-20T00:00Z"))) == ["quiet", "quiet"]
+
+
+def test_before_the_first_period_is_over_nothing_is_evaluable(world, kit):
+    """And the reason says so."""
+    project, _, _ = world
+    report = monitor(project, "watch", now=kit.START + 5 * DAY)
+    assert [(r.status, r.reason) for r in report.triggers] == [("not evaluable", "no period is complete yet")] * 2
+
+
+def test_a_trigger_cools_down_and_then_fires_on_a_new_period_only(world, kit):
+    """Within the cooldown; after it on the same month; in a new period again."""
+    project, _, _ = world
+    assert _statuses(monitor(project, "watch", now=kit.NOW))[0] == "fires"
+    soon = monitor(project, "watch", now=kit.NOW + HOUR).triggers[0]
+    assert (soon.status, "cooldown 1d" in soon.reason) == ("cooling down", True)
+    later = monitor(project, "watch", now=kit.NOW + 5 * DAY).triggers[0]
+    assert (later.status, "for this period" in later.reason) == ("cooling down", True)
+    weekly = monitor(project, "watch", now=kit.NOW + 5 * DAY, end=parse_time("2013-04-18T00:00Z"), period="7d")
+    assert weekly.triggers[0].status == "fires"
+    assert len(project.ledger.entries(action="trigger.fire")) == 2
+
+
+def test_a_report_over_the_past_does_not_fire_again(world):
+    """What fired later is known to the ledger, also where the earlier report looks at another week."""
+    project, _, _ = world
+    later, earlier = (
+        monitor(project, "watch", now=parse_time(now), period="7d")
+        for now in ("2013-04-25T01:00Z", "2013-04-24T23:00Z")
+    )
+    assert later.triggers[0].period != earlier.triggers[0].period
+    assert [report.triggers[0].status for report in (later, earlier)] == ["fires", "cooling down"]
+
+
+def test_too_few_labels_make_a_trigger_not_evaluable(world, kit):
+    """Whatever the drift."""
+    project, _, _ = world
+    policy = project.definitions.get(Monitor, "watch").policy
+    demanding = Monitor(policy, triggers=[Trigger.retrain(on="psi > 0.25", min_labels=5000)])
+    result = monitor(project, demanding, now=kit.NOW).triggers[0]
+    assert (result.status, result.reason) == ("not evaluable", "600 known outcomes are fewer than the 5000 needed")
+
+
+def test_a_number_that_is_not_evaluable_does_not_fire_and_says_why(world, kit):
+    """Unknown is not true; where another part is true, the whole is."""
+    project, _, _ = world
+    policy = project.definitions.get(Monitor, "watch").policy
+    triggers = [Trigger.retrain(on=on, min_labels=0) for on in ("auc < 0.9", "auc < 0.9 or psi > 0.25")]
+    report = monitor(project, Monitor(policy, triggers=triggers), now=kit.NOW, min_labels=5000)
+    assert _statuses(report) == ["not evaluable", "fires"]
+    assert report.triggers[0].reason == "auc: 600 labelled rows are fewer than the 5000 needed"
+
+
+def test_a_condition_on_a_number_that_does_not_exist_is_refused(world, kit):
+    """With the near name; nothing is recorded."""
+    project, _, _ = world
+    policy = project.definitions.get(Monitor, "watch").policy
+    with pytest.raises(DefinitionError, match="Did you mean the column 'auc_drop'"):
+        monitor(project, Monitor(policy, triggers=[Trigger.retrain(on="auc_drops > 0.1")]), now=kit.NOW)
+    assert project.ledger.entries(action="monitor.report") == []
+
+
+def test_the_report_is_kept_and_traceable(world, kit):
+    """The object is what to_dict says; lineage leads to label rows, revision and model; a firing names its evidence."""
+    project, _, _ = world
+    report = monitor(project, "watch", now=kit.NOW)
+    name = f"report:{report.digest}"
+    assert {"report": name, **json.loads(project.objects.get(report.digest))} == json.loads(
+        json.dumps(report.to_dict())
+    )
+    sources = {source for _, _, source in project.ledger.upstream(report.fired[0].trigger)}
+    assert {name, "dataset:flights@0", "policy:warn_early#1", "model:late_arrival@1", "run:r1"} <= sources
+    checks = {"objects": project.objects, "streams": project.streams, "file_digest": project.tables.file_digest}
+    assert verify(project.ledger, **checks).verified
+
+
+def test_without_a_deployment_drift_is_not_evaluable_and_the_rest_is(project, kit):
+    """A log can be older than the registry."""
+    kit.log(project, [kit.record(at, entities={"carrier": "B6"}) for at in range(200)])
+    report = monitor(project, "watch", now=kit.NOW)
+    assert report.model is None
+    assert report.drifts["2013-03"].reason == "no model version is in force"
+    assert report.slices[0].decisions == 200
+
+
+def test_an_empty_log_gives_a_report(project, kit):
+    """Nothing decided, nothing evaluable, no error."""
+    report = monitor(project, "watch", now=kit.NOW)
+    assert report.counts["decisions"] == 0
+    assert _statuses(report) == ["not evaluable"] * 2

@@ -1,0 +1,13 @@
+"""A small real model definition for the tests of serving."""
+
+from retrodict import Entity, FeatureView, Label, Model, Recipe, Source, Table, TimeSplit, agg
+
+_FLIGHTS = Table("flights", key="id")
+_SOURCE = Source("landed", _FLIGHTS, event_time="arr_time", sequence="id")
+MODEL = Model(
+    "late_arrival",
+    label=Label("late", _FLIGHTS, "arr_delay > 15", known_at="arr_time"),
+    decide_at="sched_dep - 1h",
+    features=[FeatureView("origin_delays", Entity("origin"), _SOURCE, [agg.count(over="2h")])],
+    recipe=Recipe("logistic", split=TimeSplit(train="2013-01-01/2013-02-01", validate="7d", test="7d")),
+)

@@ -1,0 +1,84 @@
+"""The compiled policy: rules first, thresholds in order, unknown never fires."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrodict.core.errors import DefinitionError
+from retrodict.serving.deciding import CompiledPolicy, Verdict
+from retrodict.serving.definitions import Policy, Rule
+from tests.serving.conftest import MODEL
+
+FEATURES = ["weather_now__latest_visib", "origin__count_2h", "carrier__count_2h"]
+
+
+def compiled(*rules: Rule) -> CompiledPolicy:
+    policy = Policy("p", MODEL, decide={"warn": "score >= 0.6", "look": "score >= 0.3", "ok": "otherwise"}, rules=rules)
+    return CompiledPolicy(policy, FEATURES, ["origin"])
+
+
+@given(st.floats(0, 1))
+def test_thresholds_decide_in_order(score):
+    """The first condition that holds decides, the last one always does."""
+    expected = "warn" if score >= 0.6 else "look" if score >= 0.3 else "ok"
+    assert compiled().decide({}, score) == Verdict(expected)
+
+
+def test_a_rule_decides_before_the_score():
+    """A rule that fires decides with its reason, whatever the score."""
+    policy = compiled(Rule("fog", when="visib < 0.25", then="warn", reason="Fog"))
+    assert policy.decide({"weather_now__latest_visib": 0.1}, 0.0) == Verdict("warn", "fog", "Fog")
+
+
+@pytest.mark.parametrize("values", [{}, {"weather_now__latest_visib": None}])
+def test_a_rule_on_an_unknown_value_does_not_fire(values):
+    """Null is unknown, and unknown is not true."""
+    policy = compiled(Rule("fog", when="visib < 0.25", then="warn", reason="Fog"))
+    assert policy.decide(values, 0.0) == Verdict("ok")
+
+
+def test_rules_are_looked_at_in_order():
+    """Of two rules that fire, the first one decides."""
+    first = Rule("first", when="origin = 'JFK'", then="look", reason="a")
+    second = Rule("second", when="score < 2", then="warn", reason="b")
+    assert compiled(first, second).decide({"origin": "JFK"}, 0.5).rule == "first"
+    assert compiled(second, first).decide({"origin": "JFK"}, 0.5).rule == "second"
+
+
+def test_a_rule_without_a_score_uses_null():
+    """In a fallback the score is unknown: a rule on it does not fire, the others do."""
+    policy = compiled(
+        Rule("high", when="score > 0", then="warn", reason="a"), Rule("fog", when="visib < 1", then="look", reason="b")
+    )
+    assert policy.by_rules({"weather_now__latest_visib": 0.5}, None) == Verdict("look", "fog", "b")
+
+
+def test_an_ambiguous_name_is_refused():
+    """Two features share the short name: the error lists the full ones."""
+    with pytest.raises(DefinitionError, match=r"means one value.*'origin__count_2h', 'carrier__count_2h'|means one value"):
+        compiled(Rule("busy", when="count_2h > 3", then="ok", reason="x"))
+
+
+def test_an_unknown_name_is_refused_with_near_names():
+    """A rule on a name that does not exist is found when the policy is compiled."""
+    with pytest.raises(DefinitionError, match="visib"):
+        compiled(Rule("fog", when="visibb < 1", then="ok", reason="x"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"decide": {"warn": "score >= 0.6"}}, "otherwise"),
+        ({"decide": {"ok": "otherwise", "warn": "score > 1"}}, "otherwise"),
+        ({"decide": {"warn": "visib > 1", "ok": "otherwise"}}, "reads score"),
+        ({"fallback": ["previous"]}, "previous_version"),
+        ({"rules": [Rule("r", when="score > 1", then="wran", reason="x")]}, "'warn'"),
+        ({"deadline": "fast"}, "deadline"),
+        ({"model": None}, "has a model"),
+    ],
+)
+def test_a_policy_that_could_end_without_a_decision_is_refused(changes, text):
+    """Each mistake is named when the definition is made."""
+    given_ = {"name": "p", "model": MODEL, "decide": {"warn": "score >= 0.6", "ok": "otherwise"}, **changes}
+    with pytest.raises(ValueError, match=text):
+        Policy(**given_)

@@ -1,0 +1,123 @@
+"""Records are durable before write() returns; groups share one sync; failures reach every waiting request."""
+
+import asyncio
+
+import pytest
+
+from retrodict.core.errors import IntegrityError, NotFoundError
+from retrodict.serving.log import decisions_table, find_decision, read_decisions
+from retrodict.serving.recorder import Recorder
+from retrodict.serving.records import DecisionRecord, decode_record, encode_record
+from retrodict.stores.streams.segments import SegmentStreams
+
+
+def record(number: int, **changes) -> DecisionRecord:
+    given = {
+        "id": f"{number:026d}", "time": 1_000_000 * number, "policy": "p", "revision": 1, "policy_version": "v", "code": "c",
+        "model": "m@1", "artifact": "a", "model_code": "mc", "entities": {"origin": "JFK"}, "context": {},
+        "features": {"a__b": 1.5, "a__c": None, "a__d": "x"}, "decision": "ok", "score": 0.25, "raw": 0.5,
+    }  # fmt: skip
+    return DecisionRecord(**{**given, **changes})
+
+
+class Opened:
+    """The two stores that the log reads, without a project around them."""
+
+    def __init__(self, root):
+        self.streams = SegmentStreams(root)
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    """A hundred concurrent writes: all are in the log, each once, whole."""
+    streams = SegmentStreams(tmp_path)
+    records = [record(n) for n in range(100)]
+
+    async def write():
+        recorder = Recorder(streams)
+        await asyncio.gather(*(recorder.write(encode_record(r)) for r in records))
+        await recorder.close()
+
+    asyncio.run(write())
+    logged = list(read_decisions(Opened(tmp_path)))
+    assert sorted((item.record for item in logged), key=lambda r: r.id) == records
+    assert sorted(item.offset for item in logged) == list(range(100))
+
+
+def test_two_servers_write_two_streams(tmp_path):
+    """A second recorder takes the next free stream instead of waiting."""
+    streams = SegmentStreams(tmp_path)
+
+    async def both():
+        first, second = Recorder(streams), Recorder(streams)
+        names = first.stream, second.stream
+        await first.close()
+        await second.close()
+        return names
+
+    assert asyncio.run(both()) == ("decisions/0", "decisions/1")
+
+
+def test_a_failing_disk_fails_every_waiting_request(tmp_path):
+    """No request is told that its record is durable when the append raised."""
+    streams = SegmentStreams(tmp_path)
+
+    async def write():
+        recorder = Recorder(streams)
+        writer, recorder._writer = recorder._writer, Full()
+        results = await asyncio.gather(*(recorder.write(b"x") for _ in range(5)), return_exceptions=True)
+        recorder._writer = writer
+        await recorder.write(encode_record(record(1)))
+        await recorder.close()
+        return results
+
+    results = asyncio.run(write())
+    assert [type(result).__name__ for result in results] == ["RetryableError"] * 5
+    assert [item.record.id for item in read_decisions(Opened(tmp_path))] == [record(1).id]
+
+
+class Full:
+    """A writer whose disk is full."""
+
+    def append(self, records):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_record_round_trips():
+    """Every field survives, null and text features too."""
+    given = record(7, reasons=["r"], rule="fog", fallback=None, stages={"score": 5}, key="k", explained=True)
+    assert decode_record(encode_record(given)) == given
+
+
+def test_a_record_of_a_newer_schema_is_refused():
+    """It is not misread: the error names the number."""
+    with pytest.raises(IntegrityError, match="schema"):
+        decode_record(encode_record(record(1, schema=99)))
+
+
+def test_bytes_that_are_no_record_are_refused():
+    """Damage is an IntegrityError, not a decoding error of a library."""
+    with pytest.raises(IntegrityError):
+        decode_record(b"\x93\x01\x02\x03")
+
+
+def test_one_decision_is_found_by_its_id(tmp_path):
+    """By reference, with its place in the log; an unknown id says so."""
+    streams = SegmentStreams(tmp_path)
+    with streams.open_writer("decisions/0") as writer:
+        writer.append([encode_record(record(n)) for n in range(5)])
+    found = find_decision(Opened(tmp_path), f"decision:{record(3).id}")
+    assert (found.record, found.stream, found.offset) == (record(3), "decisions/0", 3)
+    with pytest.raises(NotFoundError, match="log"):
+        find_decision(Opened(tmp_path), f"decision:{9:026d}")
+
+
+def test_decisions_as_a_table(tmp_path):
+    """Sorted by time; a feature that is text once is text everywhere; a missing one is null."""
+    streams = SegmentStreams(tmp_path)
+    with streams.open_writer("decisions/0") as writer:
+        writer.append([encode_record(record(2)), encode_record(record(1, features={"a__b": 2, "a__d": None}))])
+    table = decisions_table(Opened(tmp_path), "p")
+    assert table.column("time").to_pylist() == [1_000_000, 2_000_000]
+    assert table.column("a__b").to_pylist() == [2.0, 1.5]
+    assert table.column("a__d").to_pylist() == [None, "x"]
+    assert table.column("entity__origin").to_pylist() == ["JFK", "JFK"]

@@ -1,0 +1,79 @@
+"""Requests are decoded strictly, and what a caller sent never comes back in an error."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrodict.core.clock import parse_time
+from retrodict.core.errors import InputError
+from retrodict.serving.requests import RequestSchema, decode_request
+
+SCHEMA = RequestSchema({"origin": "text", "customer": "int"}, {"due": "time", "amount": "number", "vip": "bool"})
+GOOD = {
+    "entities": {"origin": "JFK", "customer": 7},
+    "context": {"due": "2013-09-01T18:00-04:00", "amount": 3, "vip": True, "note": "x"},
+}
+SECRET = "s3cret-value"
+
+
+def send(**changes):
+    return SCHEMA.check(decode_request(json.dumps({**GOOD, **changes}).encode()))
+
+
+def test_a_good_request_is_typed():
+    """Times become microseconds, numbers floats; unknown context passes through for the rules."""
+    entities, context = send()
+    assert entities == {"origin": "JFK", "customer": 7}
+    assert context == {"due": parse_time("2013-09-01T22:00Z"), "amount": 3.0, "vip": True, "note": "x"}
+
+
+def test_null_is_a_value():
+    """A null key part is allowed: its features are null."""
+    assert send(entities={"origin": None, "customer": 7})[0]["origin"] is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"entities": {"origin": SECRET}},
+        {"entities": {"origin": "JFK", "customer": SECRET}},
+        {"entities": {"origin": "JFK", "customer": True}},
+        {"entities": {"origin": "JFK", "customer": 2**63}},
+        {"entities": {"origin": "JFK", "customer": 7, SECRET: 1}},
+        {"entities": SECRET},
+        {"entities": {"origin": [SECRET], "customer": 7}},
+        {"context": {**GOOD["context"], "due": SECRET}},
+        {"context": {**GOOD["context"], "due": "2013-09-01T18:00"}},
+        {"context": {**GOOD["context"], "amount": SECRET}},
+        {"context": {**GOOD["context"], "vip": 1}},
+        {"context": {SECRET: 1}},
+        {"context": {SECRET: {"a": 1}}},
+        {SECRET: 1},
+        {"explain": SECRET},
+        {"key": 5},
+    ],
+)
+def test_a_wrong_request_is_an_error_that_does_not_echo_it(changes):
+    """Each is refused by name of the field, without the caller's data."""
+    with pytest.raises(InputError) as caught:
+        send(**changes)
+    assert SECRET not in str(caught.value)
+    assert "body" in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"entities": {}} x', b"NaN"])
+def test_what_is_no_request_is_an_input_error(body):
+    """Malformed bodies are refused, none is another exception."""
+    with pytest.raises(InputError):
+        decode_request(body)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_lead_to_anything_but_an_input_error(body):
+    """Fuzz: a body is decoded or refused."""
+    try:
+        decode_request(body)
+    except InputError:
+        pass

@@ -1,3 +1,70 @@
-"""Retrodict: predict forward, retrodict back."""
+"""Retrodict: predict forward, retrodict back.
+
+The nouns of a definitions module, each loaded on first use: writing down what a project is costs neither Arrow nor
+LightGBM.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retrodict.data.definitions import Check, Table
+    from retrodict.data.labels import Label
+    from retrodict.data.sources import Source
+    from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
+    from retrodict.features.derived import derived
+    from retrodict.models.definitions import Model, Recipe, TimeSplit
+    from retrodict.monitoring.definitions import Monitor, Trigger
+    from retrodict.project import Project
+    from retrodict.serving.definitions import Policy, Rule
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Check",
+    "Entity",
+    "FeatureView",
+    "Label",
+    "Model",
+    "Monitor",
+    "Policy",
+    "Project",
+    "Recipe",
+    "Rule",
+    "Source",
+    "Table",
+    "TimeSplit",
+    "Trigger",
+    "Window",
+    "__version__",
+    "agg",
+    "derived",
+    "latest",
+]
+
+_HOMES = {
+    "data.definitions": ("Check", "Table"),
+    "data.labels": ("Label",),
+    "data.sources": ("Source",),
+    "features.definitions": ("Entity", "FeatureView", "Window", "agg", "latest"),
+    "features.derived": ("derived",),
+    "models.definitions": ("Model", "Recipe", "TimeSplit"),
+    "monitoring.definitions": ("Monitor", "Trigger"),
+    "project": ("Project",),
+    "serving.definitions": ("Policy", "Rule"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            found = getattr(import_module(f"{__name__}.{module}"), name)
+            globals()[name] = found  # the next look is a plain one
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -120,7 +120,7 @@ def test_run_ends_when_told(stores):
 def test_killed_feeders_lose_and_double_nothing(stores, tmp_path):
     """kill -9 at random moments; the state of the survivors equals one clean pass."""
     keys, streams = stores
-    count = 3000
+    count = 1500
     _append(streams, *[_event(i, e=BASE + i % 50) for i in range(count)])
     keys.close()
     script = textwrap.dedent(f"""

@@ -25,7 +25,15 @@ PARTS = {
     "dayofyear": lambda m: m.timetuple().tm_yday,
 }
 CHANGES = [1362898800, 1383458400, 1364691600, 1382835600, 1380987000, 63593070]  # seconds at which a zone changes
+LEAPS = [
+    datetime(y, m, d, tzinfo=UTC) for y in (1696, 1700, 1800, 1900, 2000, 2100) for m, d in ((2, 28), (3, 1), (12, 31))
+]
 instants = st.one_of(
+    st.builds(
+        lambda day, d: (day - EPOCH) // timedelta(microseconds=1) + d,
+        st.sampled_from(LEAPS),
+        st.sampled_from([-1, 0, 1]),
+    ),
     st.integers(-(10**16), 10**16),
     st.builds(lambda s, d: s * 10**6 + d, st.sampled_from(CHANGES), st.sampled_from([-1, 0, 1, -(10**9), 10**9])),
 )

@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.serving.conftest import MODEL
 
 from retrodict.core.errors import DefinitionError
 from retrodict.serving.deciding import CompiledPolicy, Verdict
 from retrodict.serving.definitions import Policy, Rule
-from tests.serving.conftest import MODEL
 
 FEATURES = ["weather_now__latest_visib", "origin__count_2h", "carrier__count_2h"]
 
@@ -55,7 +55,9 @@ def test_a_rule_without_a_score_uses_null():
 
 def test_an_ambiguous_name_is_refused():
     """Two features share the short name: the error lists the full ones."""
-    with pytest.raises(DefinitionError, match=r"means one value.*'origin__count_2h', 'carrier__count_2h'|means one value"):
+    with pytest.raises(
+        DefinitionError, match=r"means one value.*'origin__count_2h', 'carrier__count_2h'|means one value"
+    ):
         compiled(Rule("busy", when="count_2h > 3", then="ok", reason="x"))
 
 

@@ -13,10 +13,22 @@ from retrodict.stores.streams.segments import SegmentStreams
 
 def record(number: int, **changes) -> DecisionRecord:
     given = {
-        "id": f"{number:026d}", "time": 1_000_000 * number, "policy": "p", "revision": 1, "policy_version": "v", "code": "c",
-        "model": "m@1", "artifact": "a", "model_code": "mc", "entities": {"origin": "JFK"}, "context": {},
-        "features": {"a__b": 1.5, "a__c": None, "a__d": "x"}, "decision": "ok", "score": 0.25, "raw": 0.5,
-    }  # fmt: skip
+        "id": f"{number:026d}",
+        "time": 1_000_000 * number,
+        "policy": "p",
+        "revision": 1,
+        "policy_version": "v",
+        "code": "c",
+        "model": "m@1",
+        "artifact": "a",
+        "model_code": "mc",
+        "entities": {"origin": "JFK"},
+        "context": {},
+        "features": {"a__b": 1.5, "a__c": None, "a__d": "x"},
+        "decision": "ok",
+        "score": 0.25,
+        "raw": 0.5,
+    }
     return DecisionRecord(**{**given, **changes})
 
 

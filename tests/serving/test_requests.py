@@ -1,5 +1,6 @@
 """Requests are decoded strictly, and what a caller sent never comes back in an error."""
 
+import contextlib
 import json
 
 import pytest
@@ -63,7 +64,9 @@ def test_a_wrong_request_is_an_error_that_does_not_echo_it(changes):
     assert "body" in str(caught.value)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"entities": {}} x', b"NaN"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"entities": {}} x', b"NaN"]
+)
 def test_what_is_no_request_is_an_input_error(body):
     """Malformed bodies are refused, none is another exception."""
     with pytest.raises(InputError):
@@ -73,7 +76,5 @@ def test_what_is_no_request_is_an_input_error(body):
 @given(st.binary(max_size=200))
 def test_no_bytes_lead_to_anything_but_an_input_error(body):
     """Fuzz: a body is decoded or refused."""
-    try:
+    with contextlib.suppress(InputError):
         decode_request(body)
-    except InputError:
-        pass

@@ -275,6 +275,7 @@ def _record(project: Project, definition: Table, report: IngestReport) -> None:
     """Append the ledger entry of a version, once."""
     name = f"dataset:{definition.name}@{report.version}"
     if project.ledger.entries(object_id=name, action="dataset.version"):
+        project.ledger.sign_end()
         return
     tables, kept = project.tables, quarantine_name(definition.name)
     mode = tables.history(definition.name)[report.version].metadata[_MODE]

@@ -210,10 +210,11 @@ def _read_header(path: Path) -> tuple[list[str], str]:
         raise InputError("the names of columns stand in one line", where=path.name, remedy=_AGAIN)
     # By place, not by name: a file without a header has data there.
     empty = [place for place, name in enumerate(names, start=1) if not name.strip()]
-    twice = [place for place, name in enumerate(names, start=1) if name in names[: place - 1]]
+    lowered = [name.lower() for name in names]
+    twice = [place for place, name in enumerate(lowered, start=1) if name in lowered[: place - 1]]
     if empty or twice:
         raise InputError(
-            "every column of a CSV file has a name of its own",
+            "every column of a CSV file has a name of its own, in more than upper and lower case",
             where=f"{path.name}, line 1",
             got={"without a name": empty, "named like one before": twice},
             remedy="Correct the header; the numbers are places of columns",

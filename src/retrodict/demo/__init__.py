@@ -1,0 +1,1 @@
+"""One whole life on real flights: the data, the live traffic, the chapters and their report."""

@@ -336,7 +336,7 @@ def _micros(column: _Column) -> Ints:
 
 
 def _ints(column: _Column) -> Ints:
-    filled: Ints = column.fill_null(0).to_numpy()  # type: ignore[arg-type]  # the stubs ask for a typed scalar
+    filled: Ints = column.fill_null(0).to_numpy()
     return filled
 
 

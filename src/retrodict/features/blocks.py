@@ -153,7 +153,7 @@ def newest_only(rows: Rows, floor: int) -> Rows:
     record[:-1] = visible[:-1] < least_after[1:]
     kept = np.flatnonzero(record)
     settled = int((visible[kept] < floor).sum())
-    return take(rows, kept[max(settled, 0) :])
+    return take(rows, kept[max(settled - 1, 0) :])
 
 
 def encode(channels: Sequence[Channel], rows: Rows) -> bytes:

@@ -7,10 +7,13 @@ have equal bits.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -145,9 +148,13 @@ def evaluate(
     return {text: _evaluate_rows(expression, data) for text, expression in expressions.items()}
 
 
-def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, where: str) -> dict[str, Column]:
-    import duckdb
+@lru_cache(maxsize=1)
+def _engine(process: int) -> duckdb.DuckDBPyConnection:  # noqa: ARG001 - an engine does not survive a fork
+    """Open one in-memory engine per process: opening one costs more than evaluating a small batch."""
+    return duckdb.connect()
 
+
+def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, where: str) -> dict[str, Column]:
     for expression in expressions.values():
         expression.check_columns(table.column_names, where=where)
     needed = sorted({column for expression in expressions.values() for column in expression.columns})
@@ -155,7 +162,7 @@ def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, wher
         rows = table.select(needed).to_pylist() if needed else [{}] * table.num_rows
         return {text: _evaluate_rows(expression, rows) for text, expression in expressions.items()}
     selected = ", ".join(f"({expression.to_sql()}) as c{i}" for i, expression in enumerate(expressions.values()))
-    with duckdb.connect() as connection:
+    with _engine(os.getpid()).cursor() as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.register("events", table.select(needed))
         try:

@@ -247,6 +247,17 @@ def scan_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[int]]:
     return found, damaged
 
 
+def newest_signed(folder: Path) -> int:
+    """Highest sequence among the last checkpoints of a folder, 0 if there is none."""
+    path = folder / _FILE
+    if not path.exists():
+        return 0
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - (1 << 16)))
+        found = [_read_line(line) for line in stream.read().split(b"\n")[:-1]]
+    return max((checkpoint.sequence for checkpoint in found if checkpoint is not None), default=0)
+
+
 def _read_line(line: bytes) -> Checkpoint | None:
     try:
         checkpoint = Checkpoint(**json.loads(line))

@@ -14,7 +14,7 @@ from retrodict.core.clock import Clock
 from retrodict.core.errors import InternalError
 from retrodict.core.identity import canonical_json, digest
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash
-from retrodict.ledger.checkpoints import Signer, make_next_key
+from retrodict.ledger.checkpoints import Signer, make_next_key, newest_signed
 from retrodict.ledger.schema import edges, entries, metadata
 from retrodict.stores.records.base import RecordStore
 
@@ -198,6 +198,19 @@ class Ledger:
             transaction.finish()
         if transaction.head is not None:
             signer.sign(transaction.head[0], self._clock.now(), transaction.head[1])
+
+    def sign_end(self) -> None:
+        """Sign the end of the chain if the process that made it died before it could; else do nothing.
+
+        The next entry signs it too; a call that finds its entry made already has none to append.
+        """
+        with self.records.read() as connection:
+            sequence, hash_ = _head(connection)
+            expected = _key_in_force(connection)
+        if sequence > newest_signed(self.checkpoint_folder):
+            signer = Signer(self._key_path, self.checkpoint_folder, expected=expected)
+            signer.prepare()
+            signer.sign(sequence, self._clock.now(), hash_)
 
     def renew_key(self, reason: str) -> Entry:
         """Go on with a new signing key, because the old one was lost or should no longer be used.

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from retrodict.core.errors import DefinitionError, IntegrityError
@@ -66,6 +64,9 @@ def materialise_code(project: Project, digest: str) -> Path:
     Written once per digest, by rename, so that processes may race. A copy that somebody edited since is written anew:
     what runs is what the digest names.
     """
+    import shutil
+    import tempfile
+
     body = json.loads(project.objects.get(digest))
     target = project.root / "state" / "code" / digest
     if not _is_intact(target, body["files"]):

@@ -18,16 +18,16 @@ from retrodict.core.clock import Clock, SystemClock
 from retrodict.core.config import Config, find_config, read_config
 from retrodict.core.errors import ConfigurationError
 from retrodict.core.identity import UlidFactory
-from retrodict.ledger.ledger import Ledger
 from retrodict.project.definitions import Definitions, load_definitions
-from retrodict.stores.keys.base import KeyStore
-from retrodict.stores.objects.base import ObjectStore
-from retrodict.stores.records.base import RecordStore
-from retrodict.stores.streams.base import StreamStore
-from retrodict.stores.tables.base import TableStore
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # opening a project loads neither Arrow nor a database
+    from retrodict.ledger.ledger import Ledger
     from retrodict.stores._locks import FileLock
+    from retrodict.stores.keys.base import KeyStore
+    from retrodict.stores.objects.base import ObjectStore
+    from retrodict.stores.records.base import RecordStore
+    from retrodict.stores.streams.base import StreamStore
+    from retrodict.stores.tables.base import TableStore
 
 __all__ = ["Project"]
 
@@ -123,6 +123,8 @@ class Project:
     @cached_property
     def ledger(self) -> Ledger:
         """The chain of who did what."""
+        from retrodict.ledger.ledger import Ledger
+
         return Ledger(
             self.records,
             self.clock,

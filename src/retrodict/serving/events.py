@@ -1,7 +1,7 @@
-"""Events pushed over HTTP: checked against their table, appended durably to the table's stream, taken from there by the
-feature consumer.
+"""Events pushed over HTTP: checked against their table, appended durably to its stream.
 
-The stream is named after the table, not after a source: one event serves every source that reads the table.
+The feature consumer takes them from there. The stream is named after the table, not after a source: one event serves
+every source that reads the table.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class EventInlet:
         if table not in self._readers:
             defined = {definition.name: definition for definition in self._project.definitions.of(Table)}
             if table not in defined:
-                raise NotFoundError("a table of this name is defined", where="address", remedy=near(table, defined, what="table"))
+                raise NotFoundError(
+                    "a table of this name is defined", where="address", remedy=near(table, defined, what="table")
+                )
             try:
                 schema = self._project.tables.schema(table)
             except NotFoundError as error:

@@ -7,6 +7,7 @@ into milliseconds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,11 @@ def read_sources(
     """Rows of each source, in table order, of the entities of one request only."""
     found = {}
     for name, source in features.sources.items():
-        table = project.tables.read(source.table.name, versions[source.table.name])
-        wanted = None
-        for view in features.views:
-            if view.source.name == name:
-                mask = _of_entity(table, view, entities)
-                wanted = mask if wanted is None else pc.or_(wanted, mask)
-        found[name] = table if wanted is None else table.filter(wanted)
+        views = [view for view in features.views if view.source.name == name]
+        columns = {*getattr(source.table, "key", ()), "_batch", *(c for view in views for c in view.source_columns)}
+        table = project.tables.read(source.table.name, versions[source.table.name], columns=sorted(columns))
+        masks = [_of_entity(table, view, entities) for view in views]
+        found[name] = table.filter(reduce(pc.or_, masks))
     return found
 
 

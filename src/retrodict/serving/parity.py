@@ -87,7 +87,8 @@ def _compare(
     project: Project, features: FeatureSet, kinds: dict[str, str], records: list[DecisionRecord], report: ParityReport
 ) -> None:
     columns = {
-        name: typed_column([{**r.context, **r.entities}.get(name) for r in records], kind) for name, kind in kinds.items()
+        name: typed_column([{**r.context, **r.entities}.get(name) for r in records], kind)
+        for name, kind in kinds.items()
     }
     columns[_AT] = typed_column([r.time for r in records], "time")
     tables = {}
@@ -111,5 +112,9 @@ def _compare(
 
 def _unequal(logged: list[Any], recomputed: list[Any]) -> NDArray[np.int64]:
     """Positions at which two columns differ; null and NaN are the same absence."""
-    left, right = (np.array([None if v is None or v != v else v for v in side], dtype=object) for side in (logged, recomputed))  # noqa: PLR0124
+    left, right = (np.array([_plain(value) for value in side], dtype=object) for side in (logged, recomputed))
     return np.flatnonzero(left != right)
+
+
+def _plain(value: Any) -> Any:
+    return None if value is None or value != value else value  # noqa: PLR0124  # NaN is not equal to itself

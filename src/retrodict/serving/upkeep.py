@@ -61,13 +61,18 @@ def build_online(project: Project, *, progress: Callable[[str, int, int], None] 
 
 
 def _within_reach(project: Project, features: FeatureSet, source: Source, rows: pa.Table) -> pa.Table:
-    """Rows that a request from now on can still see; the rest would be sorted only to be thrown away."""
+    """Rows that a request at the end of the history or later can still see: the rest would be sorted for nothing."""
     plans = [plan for plan in features.views if plan.source.name == source.name]
     if source.event_time is None or any(plan.unbounded for plan in plans):
         return rows
     reach = max(plan.lookback_us for plan in plans) + parse_duration(project.config["features.horizon"])
-    oldest = pa.scalar(project.clock.now() - reach, pa.int64()).cast(rows.schema.field(source.event_time).type)
-    return rows.filter(pc.greater_equal(rows.column(source.event_time), oldest))
+    times = rows.column(source.event_time)
+    newest = pc.max(times.cast(pa.int64())).as_py()
+    if newest is None:
+        return rows
+    # History may end long ago (a replayed year): what counts is the newest event, unless that lies in the future.
+    oldest = pa.scalar(min(newest, project.clock.now()) - reach, pa.int64()).cast(times.type)
+    return rows.filter(pc.greater_equal(times, oldest))
 
 
 class Upkeep:
@@ -123,5 +128,3 @@ def _deployed(project: Project) -> list[FeatureSet]:
                 features = feature_set_of(project, code, model.partition("@")[0])
                 found[features.version] = features
     return list(found.values())
-
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -139,13 +139,12 @@ def _aggregate(feature: Aggregate, rows: list[dict[str, Any]]) -> Any:
 
 
 def _true(text: str, row: Mapping[str, Any]) -> Any:
-    names, holds = _condition(text)
-    return holds({name: row.get(name) for name in names})
+    columns, compute = _condition(text)
+    return compute({name: row.get(name) for name in columns})
 
 
 @lru_cache(maxsize=256)
-def _condition(text: str) -> tuple[tuple[str, ...], Any]:
-    """Parsed once: a window holds thousands of rows."""
+def _condition(text: str) -> tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Any]]:
     expression = parse(text)
     return expression.columns, expression.to_row()
 

@@ -1,0 +1,112 @@
+"""The loop of the feature consumer: catch up, wait, say how far it is; ends by a signal or with its parent.
+
+A process of its own, so that applying events never holds up an answer. It holds nothing that could be lost: offsets are
+in the state, and after ``kill -9`` the next consumer continues from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from retrodict.core.errors import InputError, RetryableError
+
+if TYPE_CHECKING:
+    from retrodict.project import Project
+    from retrodict.serving.upkeep import Upkeep
+
+__all__ = ["consume"]
+
+_POLL_S = 0.02
+_TELL_S = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+def consume(project: Project, *, parent: int | None, once: bool) -> dict[str, dict[str, int]]:
+    """Apply events until told to stop.
+
+    Parameters
+    ----------
+    project : Project
+    parent : int, optional
+        Process id; its end ends the loop.
+    once : bool
+        Apply what is there now, and return.
+
+    Returns
+    -------
+    dict
+        Per source the offset that the state has reached, and the events after it.
+
+    Raises
+    ------
+    InputError
+        With ``once``: if a stream holds a record that is not an event of its table. Without it the error is logged,
+        and the source stands still until the record is dealt with, rather than losing it silently.
+    """
+    from retrodict.serving.upkeep import Upkeep
+
+    upkeep = Upkeep(project)
+    if once:
+        while upkeep.catch_up():
+            pass
+        return upkeep.lags()
+    with _signals() as stop:
+        _log.info("keeping online features current")
+        _loop(upkeep, stop, parent)
+    return upkeep.lags()
+
+
+def _loop(upkeep: Upkeep, stop: threading.Event, parent: int | None) -> None:
+    direct = parent is not None and os.getppid() == parent
+    told, taken, problem = time.monotonic(), 0, ""
+    while not stop.is_set():
+        if parent is not None and not _lives(parent, direct=direct):
+            _log.info("process %d, which this one belongs to, has ended", parent)
+            return
+        applied = 0
+        try:
+            applied = upkeep.catch_up()
+            problem = ""
+        except (InputError, RetryableError) as error:
+            if str(error) != problem:  # once, not ten times a second
+                problem = str(error)
+                _log.error("events cannot be applied: %s", problem)
+        taken += applied
+        if taken and time.monotonic() - told >= _TELL_S:
+            behind = {source: each["lag"] for source, each in upkeep.lags().items()}
+            _log.info("applied %d events in %.0f s; behind: %s", taken, time.monotonic() - told, behind)
+            told, taken = time.monotonic(), 0
+        if not applied:
+            stop.wait(_POLL_S)
+
+
+def _lives(parent: int, *, direct: bool) -> bool:
+    if direct:  # a child is handed to another process the moment its parent ends: no number is mistaken for a new one
+        return os.getppid() == parent
+    try:
+        os.kill(parent, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, and alive
+        return True
+    return True
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Return an event that SIGINT and SIGTERM set; what handled them before does so again afterwards."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

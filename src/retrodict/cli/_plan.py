@@ -1,0 +1,179 @@
+"""What differs between the definitions and what stands: read from tables, registry and deployments; changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrodict.models.definitions import Model
+    from retrodict.project import Project
+    from retrodict.registry import ModelVersion, Revision
+    from retrodict.serving.definitions import Policy
+
+__all__ = ["ModelPlan", "Plan", "PolicyPlan", "TablePlan", "read_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class TablePlan:
+    """A defined table: its newest version (None: empty) and how many rows it and its quarantine hold."""
+
+    name: str
+    version: int | None
+    rows: int | None
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """A defined model against its newest version.
+
+    Attributes
+    ----------
+    newest : str or None
+        ``name@version``.
+    status : str
+        ``"not trained"``, ``"as trained"``, ``"as trained, other split"`` (retrained on other days) or ``"changed"``.
+    gates_passed, approved : bool or None
+    approved_newest : str or None
+        Newest version that may be deployed.
+    stale : list of str
+        Tables that have a newer version than the run read.
+    author : str or None
+    """
+
+    name: str
+    newest: str | None
+    status: str
+    gates_passed: bool | None = None
+    approved: bool | None = None
+    approved_newest: str | None = None
+    stale: tuple[str, ...] = ()
+    author: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPlan:
+    """A defined policy against its deployment: ``status`` is ``not deployed``, ``as deployed`` or ``changed``."""
+
+    name: str
+    version: str
+    status: str
+    revision: int | None = None
+    model: str | None = None
+    deployed_version: str | None = None
+    deployable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything ``retrodict plan`` says."""
+
+    tables: tuple[TablePlan, ...]
+    models: tuple[ModelPlan, ...]
+    policies: tuple[PolicyPlan, ...]
+
+    def next(self) -> list[str]:
+        """Commands to run next, each with why; empty when nothing differs."""
+        steps = [f"retrodict ingest {each.name} FILE" for each in self.tables if each.version is None]
+        if steps:  # nothing can be trained before its tables hold rows
+            return steps
+        for model in self.models:
+            steps += _model_steps(model)
+        for policy in self.policies:
+            if policy.status != "as deployed" and policy.deployable:
+                steps.append(f"retrodict deploy {policy.name}    # {policy.status}")
+            elif policy.deployable and policy.model and _number(policy.deployable) > _number(policy.model):
+                steps.append(
+                    f"retrodict promote {policy.name} {policy.deployable} --reason '…'    # {policy.model} decides"
+                )
+        return steps
+
+
+def _model_steps(model: ModelPlan) -> list[str]:
+    if model.newest is None or model.status == "changed":
+        return [f"retrodict train {model.name}    # {model.status}"]
+    if model.gates_passed and not model.approved:
+        command = f"retrodict models approve {model.newest} --reason '…' --actor NAME"
+        return [f"{command}    # by somebody else than {model.author}"]
+    return []
+
+
+def _number(ref: str) -> int:
+    return int(ref.partition("@")[2])
+
+
+def read_plan(project: Project) -> Plan:
+    """Compare the definitions of a project with what stands."""
+    from retrodict.data.definitions import Table
+    from retrodict.models.definitions import Model
+    from retrodict.registry import current, list_versions
+    from retrodict.serving.definitions import Policy
+
+    definitions = project.definitions
+    versions: dict[str, list[ModelVersion]] = {}
+    for version in list_versions(project):
+        versions.setdefault(version.name, []).append(version)
+    models = tuple(_model(project, model, versions.get(model.name, [])) for model in definitions.of(Model))
+    deployed = current(project)
+    deployable = {model.name: model.approved_newest for model in models}
+    return Plan(
+        tuple(_table(project, table.name) for table in definitions.of(Table)),
+        models,
+        tuple(
+            _policy(policy, deployed.get(policy.name), deployable.get(policy.model.name))
+            for policy in definitions.of(Policy)
+        ),
+    )
+
+
+def _table(project: Project, name: str) -> TablePlan:
+    from retrodict.data.ingest import quarantine_name
+
+    history = project.tables.history(name)
+    if not history:
+        return TablePlan(name, None, None, _rows(project, quarantine_name(name)))
+    return TablePlan(name, history[-1].version, _rows(project, name), _rows(project, quarantine_name(name)))
+
+
+def _rows(project: Project, name: str) -> int:
+    return sum(file.rows for file in project.tables.files(name)) if project.tables.history(name) else 0
+
+
+def _model(project: Project, model: Model, versions: list[ModelVersion]) -> ModelPlan:
+    if not versions:
+        return ModelPlan(model.name, None, "not trained")
+    newest = versions[-1]
+    from retrodict.learning import get_run
+
+    run = get_run(project, f"run:{newest.run}")
+    approved = [version for version in versions if version.approved and version.gates_passed]
+    stale = tuple(
+        f"{name}@{history[-1].version}"
+        for name, version in sorted(run.data["versions"].items())
+        if (history := project.tables.history(name)) and history[-1].version > version
+    )
+    return ModelPlan(
+        model.name, newest.ref, _status(model, run.params), newest.gates_passed, newest.approved,
+        approved[-1].ref if approved else None, stale, newest.author,
+    )  # fmt: skip
+
+
+def _status(model: Model, params: dict[str, Any]) -> str:
+    from retrodict.models.definitions import TimeSplit
+
+    if params["definition"] == model.version:
+        return "as trained"
+    # A retraining on other days is the same definition but for its split.
+    moved = replace(model, recipe=replace(model.recipe, split=TimeSplit(**params["split"])))
+    return "as trained, other split" if params["definition"] == moved.version else "changed"
+
+
+def _policy(policy: Policy, revision: Revision | None, deployable: str | None) -> PolicyPlan:
+    if revision is None:
+        return PolicyPlan(policy.name, policy.version, "not deployed", deployable=deployable)
+    deployed = revision.deployment
+    status = "as deployed" if deployed.policy_version == policy.version else "changed"
+    return PolicyPlan(
+        policy.name, policy.version, status, revision.revision, deployed.model, deployed.policy_version, deployable
+    )

@@ -1,0 +1,51 @@
+"""``demo``: one whole life on real data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from retrodict.cli._command import Answer, Session, command, group
+from retrodict.cli._root import cli
+from retrodict.cli._text import seconds, table
+
+demo = group(cli, "demo", "See one whole life of a project on real data.")
+
+
+@command(
+    demo,
+    "flights",
+    project=False,
+    examples=["retrodict demo flights", "retrodict demo flights --project demo-project --report demo-report"],
+)
+@click.option(
+    "--project",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo-project"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder the project is made in.",
+)
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo-report"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for report.html and report.json.",
+)
+def flights(session: Session, folder: Path, report: Path) -> Answer:
+    """Live one whole life on the flights of New York in 2013.
+
+    Trains, decides, watches, retrains, promotes, rolls back, replays and audits, and writes a report with the numbers.
+    """
+    from retrodict.demo.life import run
+    from retrodict.demo.report import summary, summary_table
+
+    with session.progress("flights") as progress:
+        found = run(folder, report, progress=progress)
+    timings = [(name, seconds(spent)) for name, spent in found["timings"].items()]
+    parts = [summary_table(found), "", table(("chapter", "took>"), timings), "", f"Report: {report / 'report.html'}"]
+    return Answer(found, parts, ok=all(row.ok is not False for row in summary(found)))

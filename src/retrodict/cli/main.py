@@ -1,0 +1,97 @@
+"""The entry point: runs a command, prints its answer or its error, and turns both into an exit code.
+
+Exit codes: 0 done; 1 the job failed or a gate, an approval, an audit or a replay said no; 2 wrong use or bad input;
+130 stopped by Ctrl-C. With ``--json`` exactly one JSON object is printed in every one of these cases.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from retrodict.cli._command import Answer
+from retrodict.cli._root import cli
+from retrodict.cli._text import show, to_json
+from retrodict.core.errors import RetrodictError
+
+__all__ = ["main", "run"]
+
+_INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Without the name of the program.
+    """
+    as_json = _asked_for(arguments, "--json")
+    try:
+        answer = cli.main(list(arguments), prog_name="retrodict", standalone_mode=False)
+        return _answered(answer, as_json=as_json)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _failed("Interrupted", "stopped by Ctrl-C", _INTERRUPTED, as_json=as_json)
+    except click.ClickException as error:
+        # Older versions of click have no such class: a group without a command prints its help there by itself.
+        bare = type(error).__name__ == "NoArgsIsHelpError"
+        return _failed("UsageError", error.format_message() if bare else _usage(error), 2, as_json=as_json, bare=bare)
+    except RetrodictError as error:
+        facts: dict[str, Any] = {"where": error.where, "rule": error.rule, "remedy": error.remedy}
+        if _asked_for(arguments, "-v", "--verbose"):
+            traceback.print_exc()
+        return _failed(type(error).__name__, str(error), error.exit_code, as_json=as_json, **facts)
+    except Exception as error:  # noqa: BLE001  # the last resort: one line, and the trace for those who ask
+        if _asked_for(arguments, "-v", "--verbose"):
+            traceback.print_exc()
+        text = f"internal error ({type(error).__name__}: {error}); -v shows where"
+        return _failed("InternalError", " ".join(text.split()), 1, as_json=as_json)
+
+
+def _asked_for(arguments: Sequence[str], *flags: str) -> bool:
+    # Read from the raw arguments: the parser itself may be what fails.
+    given = list(arguments)
+    return any(flag in given[: given.index("--") if "--" in given else None] for flag in flags)
+
+
+def _usage(error: click.ClickException) -> str:
+    text = error.format_message()
+    context = getattr(error, "ctx", None)
+    return text if context is None else f"{text} See '{context.command_path} --help'."
+
+
+def _answered(answer: Any, *, as_json: bool) -> int:
+    if not isinstance(answer, Answer):  # help and version return click's exit code; a server has answered already
+        return answer if isinstance(answer, int) else 0
+    code = 0 if answer.ok else 1
+    _print(to_json(answer.data) if as_json else answer.text)
+    return code
+
+
+def _failed(kind: str, message: str, code: int, *, as_json: bool, bare: bool = False, **facts: str | None) -> int:
+    if as_json:
+        known = {"where": None, "rule": None, "remedy": None, **facts}
+        _print(to_json({"error": {"kind": kind, "message": message, **known}}))
+    else:
+        click.echo(message if bare else f"error: {message}", err=True)
+    return code
+
+
+def _print(text: Any) -> None:
+    try:
+        show(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough. Python would flush again at exit and complain: let it flush into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

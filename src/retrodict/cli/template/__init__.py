@@ -1,0 +1,1 @@
+"""The files that ``retrodict init`` writes: a small project that works as it is."""

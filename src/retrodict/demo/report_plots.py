@@ -1,0 +1,212 @@
+"""Plots of the demo's report, from its plain numbers: those of ``evaluation.plots`` where they fit, own ones where not.
+
+Every plot follows the page into dark mode: the colours of the drawing are replaced by the page's variables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retrodict.core.statistics.drift import DriftVerdict
+from retrodict.evaluation.ladder import Ladder, LadderVerdict, Rung
+from retrodict.evaluation.metrics import CalibrationBin, Metric
+
+# One drawing surface for all plots of the package; it is private to keep matplotlib out of everybody's signatures.
+from retrodict.evaluation.plots import _canvas, plot_calibration, plot_drift, plot_ladder
+
+__all__ = [
+    "draw_bars",
+    "draw_calibration",
+    "draw_drift",
+    "draw_ladder",
+    "draw_latency",
+    "draw_leakage",
+    "draw_months",
+    "drift_threshold",
+]
+
+# Colours of evaluation.plots, and the variable of the page that each becomes.
+_INK, _QUIET, _MAIN, _ALERT, _SOFT = "#1f2933", "#7b8794", "#2f6690", "#c8553d", "#c3d5e2"
+_VARIABLES = {
+    _INK: "ink",
+    _QUIET: "quiet",
+    "#e4e7eb": "line",
+    _MAIN: "main",
+    _ALERT: "alert",
+    _SOFT: "soft",
+    "#ffffff": "paper",
+}
+_THRESHOLD = re.compile(r"threshold (\d[\d.]*(?:e[+-]?\d+)?)")
+
+Numbers = Mapping[str, Any]
+
+
+def _themed(svg: str, key: str) -> str:
+    """Take colours from the page, and give ids a prefix, since they have to be unique among the plots of a page."""
+    svg = re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda found: _variable(found[0]), svg)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", svg)
+    return re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+
+
+def _variable(colour: str) -> str:
+    return f"var(--{_VARIABLES[colour]})" if colour in _VARIABLES else colour
+
+
+def draw_ladder(ladder: Numbers, key: str, *, name: str) -> str:
+    """The rungs and the candidate with their intervals, from ``Ladder.to_dict``."""
+    typed = Ladder(
+        tuple(Rung(rung["name"], Metric(**rung["auc"])) for rung in ladder["rungs"]),
+        ladder["best"],
+        Metric(**ladder["candidate"]),
+        LadderVerdict(**ladder["verdict"]),
+    )
+    return _themed(plot_ladder(typed, name=name), key)
+
+
+def draw_calibration(curve: Sequence[Numbers], key: str, *, title: str) -> str:
+    """Observed rate against mean score, from the points of a calibration curve."""
+    return _themed(plot_calibration([CalibrationBin(**point) for point in curve], title=title), key)
+
+
+def drift_threshold(features: Mapping[str, Numbers]) -> float | None:
+    """Return the threshold that the verdicts name in their reasons; None where none of them was evaluable."""
+    found = (_THRESHOLD.search(each["reason"]) for each in features.values())
+    return next((float(match[1]) for match in found if match), None)
+
+
+def draw_drift(features: Mapping[str, Numbers], key: str, *, threshold: float, most: int = 20) -> str:
+    """The largest indices of a month against threshold and noise floor, from ``FeatureDrift.to_dict``."""
+    verdicts = {
+        name: DriftVerdict(**{part: value for part, value in each.items() if part != "bins"})
+        for name, each in features.items()
+    }
+    return _themed(plot_drift(verdicts, threshold=threshold, most=most), key)
+
+
+def draw_leakage(leakage: Numbers, key: str) -> str:
+    """Three areas under the curve side by side: honest, promised by the naive join, and what that model then does."""
+    bars = [
+        ("point in time", leakage["auc_point_in_time"], _MAIN),
+        ("naive join,\nas a notebook reports it", leakage["auc_naive"], _SOFT),
+        ("naive join,\nin production", leakage["auc_naive_in_production"], _ALERT),
+    ]
+    with _canvas("What a join with one clock promises, and what it keeps") as canvas:
+        axes = canvas.axes
+        for place, (_, value, colour) in enumerate(bars):
+            if value is None:
+                axes.text(place, 0.505, "not evaluable", ha="center", color=_QUIET)
+                continue
+            axes.bar(place, value - 0.5, bottom=0.5, width=0.56, color=colour)
+            axes.annotate(f"{value:.3f}", (place, max(value, 0.5)), xytext=(0, 4), textcoords="offset points",
+                          ha="center", color=_INK)  # fmt: skip
+        axes.set_xticks(range(len(bars)), [name for name, _, _ in bars])
+        axes.tick_params(axis="x", length=0)
+        axes.axhline(0.5, color=_QUIET, linewidth=0.8)
+        axes.margins(y=0.14)
+        axes.grid(axis="y")
+        axes.set_ylabel("area under the ROC curve\n(0.5 is chance)")
+    return _themed(canvas.svg, key)
+
+
+def draw_months(
+    title: str,
+    months: Sequence[Numbers],
+    metric: str,
+    key: str,
+    *,
+    reference: tuple[str, float | None] = ("", None),
+) -> str:
+    """One metric per period with its interval; periods without a value stay visible as crosses.
+
+    Parameters
+    ----------
+    title : str
+    months : sequence of mapping
+        As ``Slice.to_dict`` gives them, in order of time.
+    metric : str
+    key : str
+        Prefix of the ids in the drawing.
+    reference : (str, float or None), optional
+        Name and height of a line to compare with.
+    """
+    found = [month["metrics"].get(metric, {}) for month in months]
+    with _canvas(title, height=2.9) as canvas:
+        axes = canvas.axes
+        known = [place for place, each in enumerate(found) if each.get("value") is not None]
+        values = [found[place]["value"] for place in known]
+        axes.plot(known, values, color=_MAIN, marker="o", markersize=5, linewidth=1.4)
+        for place in known:
+            low, high, value = found[place].get("low"), found[place].get("high"), found[place]["value"]
+            if low is not None and high is not None:
+                axes.plot([place, place], [low, high], color=_INK, linewidth=1.2)
+            axes.annotate(f"{value:.3f}", (place, value), xytext=(7, 3), textcoords="offset points", color=_INK,
+                          bbox={"facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.8, "pad": 0.8})  # fmt: skip
+        absent = [place for place in range(len(found)) if place not in known]
+        if absent:
+            axes.plot(absent, [0.0] * len(absent), linestyle="none", marker="x", color=_QUIET, clip_on=False,
+                      transform=axes.get_xaxis_transform(), label="not evaluable")  # fmt: skip
+        name, height = reference
+        if height is not None:
+            axes.axhline(height, color=_ALERT, linewidth=1.0, linestyle=(0, (4, 3)), label=f"{name} {height:.3f}")
+        if absent or height is not None:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+        axes.set_xticks(range(len(months)), [str(month["period"]) for month in months])
+        axes.set_xlim(-0.4, len(months) - 0.4)
+        axes.margins(y=0.25)
+        axes.grid(axis="y")
+    return _themed(canvas.svg, key)
+
+
+def draw_latency(percentiles: Sequence[float], marks: Mapping[str, float], key: str) -> str:
+    """Share of the requests that were answered within a time.
+
+    Parameters
+    ----------
+    percentiles : sequence of float
+        Milliseconds at evenly spaced shares, without 0 and 1.
+    marks : mapping of str to float
+        Named milliseconds, drawn as lines.
+    key : str
+    """
+    steps = len(percentiles) + 1
+    with _canvas("Latency as the caller sees it") as canvas:
+        axes = canvas.axes
+        shares = [100 * (place + 1) / steps for place in range(len(percentiles))]
+        axes.fill_between(percentiles, shares, color=_SOFT, alpha=0.7, linewidth=0)
+        axes.plot(percentiles, shares, color=_MAIN, linewidth=1.4)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        for value in marks.values():
+            axes.axvline(value, color=_ALERT, linewidth=1.0, linestyle=(0, (4, 3)))
+        # In the corner that a distribution function leaves free; at the lines the words would cover the curve.
+        words = "\n".join(f"{name} {value:.3g} ms" for name, value in marks.items())
+        axes.annotate(words, (0.03, 0.95), xycoords="axes fraction", va="top", color=_INK, linespacing=1.5)
+        axes.set_ylim(0, 102)
+        axes.margins(x=0.08)
+        axes.grid(axis="y")
+        axes.set(xlabel="milliseconds (logarithmic)", ylabel="% of requests answered")
+    return _themed(canvas.svg, key)
+
+
+def draw_bars(title: str, values: Mapping[str, float | None], unit: str, key: str) -> str:
+    """Horizontal bars in the order given, each with its number; None is said to be not evaluable."""
+    with _canvas(title, height=1.1 + 0.3 * max(len(values), 1)) as canvas:
+        axes = canvas.axes
+        for place, value in enumerate(values.values()):
+            if value is None:
+                axes.text(0, place, " not evaluable", va="center", color=_QUIET)
+                continue
+            axes.barh(place, value, height=0.6, color=_SOFT)
+            axes.annotate(f"{value:,.2f} {unit}", (value, place), xytext=(5, 0), textcoords="offset points",
+                          va="center", color=_INK)  # fmt: skip
+        axes.set_yticks(range(len(values)), list(values))
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(values) - 0.4, -0.6)
+        axes.set_xlim(left=0)
+        axes.margins(x=0.16)
+        axes.grid(axis="x")
+        axes.set_xlabel(unit)
+    return _themed(canvas.svg, key)

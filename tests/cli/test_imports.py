@@ -1,0 +1,82 @@
+"""What importing costs: a definitions module and ``--help`` load none of the heavy libraries."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+HEAVY = (
+    *("cryptography", "deltalake", "duckdb", "lightgbm", "lmdb", "matplotlib", "numpy", "pandas", "pyarrow", "rich"),
+    *("scipy", "sklearn", "sqlalchemy", "sqlglot", "uvicorn"),
+)
+QUIET = "import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()):\n    "
+
+
+def loaded_after(code: str) -> list[str]:
+    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(m for m in sys.modules if '.' not in m)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    return [name for name in json.loads(done.stdout) if name in HEAVY]
+
+
+@pytest.fixture
+def cpu_seconds(environment: dict[str, str]) -> Callable[..., float]:
+    """Processor time of a process of its own, compiled before, the least of eight.
+
+    Wall time would measure what else the machine does.
+    """
+
+    def measure(*arguments: str) -> float:
+        spent = []
+        for _ in range(8):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *arguments], capture_output=True, check=True, timeout=60, env=environment)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return min(spent)
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import retrodict",
+        "import retrodict\nfor n in retrodict.__all__:\n    n == 'Project' or getattr(retrodict, n)",
+        "import retrodict.cli.template.definitions",
+        f"from retrodict.cli.main import run\n{QUIET}run(['--help'])\n    run(['runs', 'list', '--help'])",
+    ],
+    ids=["package", "every noun", "definitions module", "help"],
+)
+def test_nothing_heavy_is_loaded(code: str) -> None:
+    """Importing the package, its nouns, a definitions module, or asking for help loads no heavy library."""
+    assert loaded_after(code) == []
+
+
+def test_import_is_quick(cpu_seconds: Callable[..., float]) -> None:
+    """``import retrodict`` costs less than 150 ms over a bare interpreter."""
+    assert cpu_seconds("-c", "import retrodict") - cpu_seconds("-c", "pass") < 0.15
+
+
+def test_definitions_are_quick(cpu_seconds: Callable[..., float]) -> None:
+    """So does a whole definitions module."""
+    assert cpu_seconds("-c", "import retrodict.cli.template.definitions") - cpu_seconds("-c", "pass") < 0.15
+
+
+def test_help_is_quick(cpu_seconds: Callable[..., float]) -> None:
+    """``retrodict --help`` takes less than 300 ms."""
+    assert cpu_seconds("-m", "retrodict", "--help") < 0.3
+
+
+def test_every_noun_is_exported() -> None:
+    """Every name of ``__all__`` is there, and a wrong one is an AttributeError that names it."""
+    import retrodict
+
+    assert all(getattr(retrodict, name) is not None for name in retrodict.__all__)
+    assert sorted(retrodict.__all__) == dir(retrodict)
+    with pytest.raises(AttributeError, match="'Experiment'"):
+        _ = retrodict.Experiment

@@ -1,0 +1,98 @@
+"""The code of a project as one object, and back."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retrodict.core.errors import DefinitionError, IntegrityError
+from retrodict.core.identity import canonical_json
+from retrodict.data.definitions import Table
+from retrodict.project import Project, capture_code, definitions_of
+from retrodict.project.code import materialise_code
+
+TEXT = "from retrodict import Table\nfrom keys import KEY\nsales = Table('sales', key=KEY)\n"
+
+
+@pytest.fixture
+def project(make_project: Callable[..., Project]) -> Project:
+    project = make_project(TEXT)
+    (project.root / "keys.py").write_bytes(b"KEY = 'id'\r\n")
+    return project
+
+
+def test_python_files_are_kept_and_others_are_not(project: Project) -> None:
+    """Byte for byte; no caches, no state, no environments."""
+    for folder in (".venv", "venv", "state", "__pycache__", ".git", "parts"):
+        (project.root / folder).mkdir()
+        (project.root / folder / "a.py").write_text("1\n")
+    (project.root / "data.csv").write_text("id\n")
+    body = json.loads(project.objects.get(capture_code(project)))
+    assert body == {
+        "definitions": "definitions.py",
+        "files": {"definitions.py": TEXT, "keys.py": "KEY = 'id'\r\n", "parts/a.py": "1\n"},
+    }
+
+
+def test_the_same_code_is_the_same_object_and_a_blank_is_another(project: Project) -> None:
+    """Uncommitted lines count."""
+    first = capture_code(project)
+    assert capture_code(project) == first
+    (project.root / "keys.py").write_bytes(b"KEY = 'id' \r\n")
+    assert capture_code(project) != first
+
+
+def test_old_definitions_come_back_with_their_neighbours(project: Project) -> None:
+    """Whatever the files say by now."""
+    old = capture_code(project)
+    (project.root / "keys.py").write_text("KEY = 'other'\n")
+    assert project.definitions.get(Table, "sales").key == ("other",)
+    assert definitions_of(project, old).get(Table, "sales").key == ("id",)
+
+
+def test_a_copy_that_was_edited_is_written_anew(project: Project) -> None:
+    """What runs is what the digest names."""
+    digest = capture_code(project)
+    path = materialise_code(project, digest)
+    (path.parent / "keys.py").write_text("KEY = 'forged'\n")
+    assert definitions_of(project, digest).get(Table, "sales").key == ("id",)
+    assert sorted(path.parent.parent.iterdir()) == [path.parent]
+
+
+def test_many_write_the_copy_at_once(project: Project) -> None:
+    """One of them does, all can use it."""
+    digest, found = capture_code(project), []
+    threads = [threading.Thread(target=lambda: found.append(materialise_code(project, digest))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert {path.read_text() for path in found} == {TEXT}
+    assert len(list(found[0].parent.parent.iterdir())) == 1
+
+
+def test_an_object_with_paths_outside_its_folder_is_refused(project: Project, tmp_path: Path) -> None:
+    """An object store that others write to is not trusted with our disk."""
+    digest = project.objects.put(canonical_json({"definitions": "a.py", "files": {"../../../../evil.py": "x"}}))
+    with pytest.raises(IntegrityError, match="paths inside its folder"):
+        materialise_code(project, digest)
+    assert not list(tmp_path.rglob("evil.py"))
+
+
+def test_code_that_cannot_be_kept_says_why(project: Project) -> None:
+    """Not UTF-8, or definitions in a folder that is left out."""
+    (project.root / "odd.py").write_bytes(b"# \xff\n")
+    with pytest.raises(DefinitionError, match=r"odd\.py: .*UTF-8"):
+        capture_code(project)
+    (project.root / "odd.py").unlink()
+    toml = project.root / "retrodict.toml"
+    toml.write_text(toml.read_text() + 'definitions = "build/definitions.py"\n')
+    (project.root / "build").mkdir()
+    (project.root / "build" / "definitions.py").write_text("")
+    with pytest.raises(DefinitionError, match="among the Python files of the project"):
+        capture_code(Project(project.root))

@@ -1,0 +1,265 @@
+"""A project: what it opens, who acts, what it says when its files are wrong."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrodict.core.errors import BusyError, ConfigurationError, DefinitionError, NotFoundError, RetrodictError
+from retrodict.data.definitions import Table
+from retrodict.project import Project, load_definitions
+
+
+def test_opening_makes_nothing(make_project: Callable[..., Project]) -> None:
+    """Not even a folder; stores open on first use."""
+    project = make_project()
+    assert project.name == "shop"
+    assert sorted(path.name for path in project.root.iterdir()) == ["definitions.py", "retrodict.toml"]
+
+
+def test_a_project_opens_from_any_folder_in_it(
+    make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name, by path, from where one stands."""
+    root = make_project().root
+    (root / "data" / "raw").mkdir(parents=True)
+    for folder in (root, str(root), root / "data", root / "data" / "raw"):
+        assert Project(folder).root == root
+    monkeypatch.chdir(root / "data")
+    for here in (".", Path(), "raw"):
+        assert Project(here).root == root
+
+
+def test_a_slip_in_the_folders_name_does_not_open_the_project_around_it(
+    make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that there is no such folder."""
+    monkeypatch.chdir(make_project().root)
+    with pytest.raises(ConfigurationError, match="the folder of a project exists"):
+        Project("shpo")
+
+
+def test_who_acts(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller says, or the environment, or the operating system."""
+    root = make_project().root
+    monkeypatch.delenv("RETRODICT_ACTOR", raising=False)
+    assert Project(root).actor == getpass.getuser()
+    monkeypatch.setenv("RETRODICT_ACTOR", " eve ")
+    assert Project(root).actor == "eve"
+    assert Project(root, actor="bob").actor == "bob"
+    monkeypatch.setenv("RETRODICT_ACTOR", "  ")
+    assert Project(root).actor == getpass.getuser()
+
+
+def test_a_user_without_a_name_is_told_what_to_set(
+    make_project: Callable[..., Project], python: Callable[..., Any]
+) -> None:
+    """As in a container that runs under a bare number."""
+    script = """
+import os, sys
+for name in ("RETRODICT_ACTOR", "LOGNAME", "USER", "LNAME", "USERNAME"):
+    os.environ.pop(name, None)
+os.getuid = lambda: 3_999_999_999
+from retrodict.project import Project
+Project(sys.argv[1])
+"""
+    code, _, said = python(script, make_project().root).end()
+    assert code == 1
+    assert "RETRODICT_ACTOR" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("key", "url", "said"),
+    [
+        ("tables", "s3://me:hush@bucket", "S3 twin of tables is not in this version"),
+        ("records", "postgresql://me:hush@db/x", "PostgreSQL twin"),
+        ("keys", "redsi://hush@h", "know no such scheme"),
+        ("objects", "file://host/hush", "names no host"),
+        ("streams", "file:", "a path and nothing else"),
+    ],
+)
+def test_a_bad_store_url_is_named_by_line_and_not_repeated(
+    key: str, url: str, said: str, make_project: Callable[..., Project]
+) -> None:
+    """It can hold a password."""
+    project = make_project(settings=f'[stores]\n# here\n{key} = "{url}"\n')
+    with pytest.raises(ConfigurationError, match=rf"retrodict\.toml:5, key 'stores\.{key}': .*{said}") as caught:
+        getattr(project, key)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_closed_project_opens_again(make_project: Callable[..., Project]) -> None:
+    """Closing lets go of connections, no more."""
+    project = make_project()
+    with project.ledger.transaction() as tx:
+        tx.append("note.write", "note:1")
+    project.close()
+    project.close()
+    assert len(project.ledger.entries()) == 2
+
+
+def test_threads_share_a_project(make_project: Callable[..., Project]) -> None:
+    """Every store once, every entry in one chain."""
+    project = make_project()
+
+    def work(name: int) -> None:
+        for i in range(5):
+            with project.ledger.transaction() as tx:
+                tx.append("note.write", f"note:{name}-{i}")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [entry.sequence for entry in project.ledger.entries()] == list(range(1, 22))
+
+
+def test_a_lock_is_held_alone_and_ends_with_its_process(
+    make_project: Callable[..., Project], python: Callable[..., Any]
+) -> None:
+    """Also by kill -9; the other is told who holds it."""
+    project = make_project()
+    script = """
+import sys
+from retrodict.project import Project
+with Project(sys.argv[1]).lock("work/a"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+    child = python(script, project.root)
+    assert child.line() == "held"
+    with pytest.raises(BusyError, match=rf"work/a.*process {child.process.pid}"):
+        project.lock("work/a", timeout_s=0.05)
+    project.lock("work/b", timeout_s=0.05).release()
+    child.kill()
+    project.lock("work/a", timeout_s=5).release()
+
+
+# definitions --------------------------------------------------------------------------------------------------
+
+TABLE = 'from retrodict import Table\nsales = Table("sales", key="id")\n'
+
+
+def test_definitions_are_found_by_class_and_name(make_project: Callable[..., Project]) -> None:
+    """Also in lists; the same one under two names is one."""
+    project = make_project(TABLE + 'same = sales\nmore = [Table("a", key="id"), Table("b", key="id")]\n')
+    assert [table.name for table in project.definitions.of(Table)] == ["a", "b", "sales"]
+    assert len(project.definitions) == 3
+    with pytest.raises(NotFoundError, match="Did you mean the table 'sales'"):
+        project.definitions.get(Table, "slaes")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = (\n", r"^definitions\.py:3: the module runs without an error \(SyntaxError: '\(' was never closed\)"),
+        ("\n1 / 0\n", r"^definitions\.py:4: .*ZeroDivisionError: division by zero"),
+        ("def f():\n    return [][1]\n\nf()\n", r"^definitions\.py:4: .*IndexError"),
+        ("import nosuchthing\n", r"^definitions\.py:3: .*ModuleNotFoundError"),
+        ("import sys\nsys.exit(0)\n", r"^definitions\.py:4: .*SystemExit"),
+        ('Table("Sales", key="id")\n', r"^definitions\.py:3: table: a name is 1 to 63 lower-case letters.*got 'Sales'"),
+        (
+            '\nother = Table("sales", key="no")\n',
+            r"^definitions\.py:2 and definitions\.py:4, table:sales: one kind and name",
+        ),
+        ('more = [\n  Table("sales", key="no")]\n', r"^definitions\.py:2 and definitions\.py:3, table:sales"),
+    ],
+)
+def test_what_is_wrong_in_the_definitions_is_said_with_its_line(
+    text: str, said: str, make_project: Callable[..., Project]
+) -> None:
+    """File and line first, then what."""
+    with pytest.raises(DefinitionError, match=said):
+        make_project(TABLE + text).definitions  # noqa: B018  # loading is what fails
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "the definitions module exists; got 'definitions.py'"),
+        (b"x = '\xff'\n", "UTF-8"),
+        ("folder", "can be read"),
+    ],
+)
+def test_a_definitions_file_that_cannot_be_read(content: Any, said: str, make_project: Callable[..., Project]) -> None:
+    """Missing, not UTF-8, a folder."""
+    project = make_project()
+    path = project.root / "definitions.py"
+    path.unlink()
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RetrodictError, match=said):
+        project.definitions  # noqa: B018
+
+
+def test_neighbours_are_imported_and_forgotten(
+    make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module beside it, a package, one of them importing the other; another project's of the same name is another."""
+    found = {}
+    before = set(sys.modules)
+    for name in ("one", "two"):
+        project = make_project("from tables import sales\nfrom parts.keys import KEY\n", folder=name)
+        (project.root / "parts").mkdir()
+        (project.root / "parts" / "__init__.py").write_text("")
+        (project.root / "parts" / "keys.py").write_text(f"KEY = 'id_{name}'\n")
+        (project.root / "tables.py").write_text(
+            "from retrodict import Table\nfrom parts.keys import KEY\nsales = Table('sales', key=KEY)\n"
+        )
+        found[name] = project.definitions.get(Table, "sales").key
+        assert not list(project.root.rglob("*.pyc"))
+        assert str(project.root) not in sys.path
+    assert found == {"one": ("id_one",), "two": ("id_two",)}
+    assert {"tables", "parts"}.isdisjoint(set(sys.modules) - before)
+
+
+def test_an_error_in_a_neighbour_names_the_neighbour(make_project: Callable[..., Project]) -> None:
+    """Its file and its line."""
+    project = make_project("import tables\n")
+    (project.root / "tables.py").write_text("\n\nx = = 1\n")
+    with pytest.raises(DefinitionError, match=r"^tables\.py:3: .*SyntaxError"):
+        project.definitions  # noqa: B018
+
+
+def test_a_neighbour_does_not_take_the_place_of_the_standard_library(make_project: Callable[..., Project]) -> None:
+    """A file called json.py in the project's folder is not the json of everybody."""
+    import json
+
+    project = make_project("import json\n" + TABLE)
+    (project.root / "json.py").write_text("raise RuntimeError\n")
+    assert len(project.definitions) == 1
+    assert sys.modules["json"] is json
+
+
+def test_two_versions_live_side_by_side(tmp_path: Path) -> None:
+    """Each keeps its own text, whatever the file says by now."""
+    path = tmp_path / "definitions.py"
+    path.write_text(TABLE)
+    old = load_definitions(path)
+    path.write_text(TABLE.replace('"id"', '"no"'))
+    new = load_definitions(path)
+    assert [d.get(Table, "sales").key for d in (old, new)] == [("id",), ("no",)]
+    assert old.source == TABLE
+
+
+def test_definitions_load_none_of_the_heavy_libraries(
+    make_project: Callable[..., Project], python: Callable[..., Any]
+) -> None:
+    """Writing down what a project is costs neither Arrow nor a database."""
+    script = """
+import sys
+from retrodict.project import Project
+Project(sys.argv[1]).definitions
+print(sorted({"numpy", "pyarrow", "duckdb", "deltalake", "lightgbm", "pandas"} & set(sys.modules)))
+"""
+    code, out, said = python(script, make_project(TABLE).root).end()
+    assert (code, out.strip()) == (0, "[]"), said

@@ -3,8 +3,9 @@
 from retrodict import Check, Entity, FeatureView, Label, Model, Monitor, Policy, Recipe, Source, Table, TimeSplit
 from retrodict import agg, derived, latest
 
-invoices = Table("invoices", key="id", columns={"issued": "time", "paid": "time", "amount": "float"},
-                 checks=[Check.between("amount", 0, 100_000), Check.sql("paid > issued")])
+invoices = Table("invoices", key="id", columns={
+    "issued": "time", "paid": "time", "amount": "float", "terms_days": "int", "days_late": "float"},
+    checks=[Check.between("amount", 0, 100_000), Check.sql("paid > issued")])
 
 # How late an invoice was is known once it is paid: before that no feature may see it.
 payments = Source("payments", invoices, event_time="issued", known_at="paid", sequence="id")

@@ -1,4 +1,4 @@
-"""Writes invoices.csv: a year of invoices to twelve customers, each with habits of its own; the same file every time."""
+"""Writes invoices.csv: a year of invoices to twelve customers, each with their own habits; always the same file."""
 
 import csv
 import random

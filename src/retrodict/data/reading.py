@@ -74,7 +74,18 @@ def read_batch(source: pa.Table | str | Path | Sequence[str | Path]) -> Batch:
     """
     if isinstance(source, pa.Table):
         return Batch(table_digest(source), source, "memory")
-    files = _find_files([source] if isinstance(source, str | Path) else list(source))
+    try:
+        return _read_files(_find_files([source] if isinstance(source, str | Path) else list(source)))
+    except OSError as error:
+        raise InputError(
+            "the file to ingest can be read",
+            where="ingest",
+            got=str(error.filename),
+            remedy=f"Check it: {error.strerror}",
+        ) from error
+
+
+def _read_files(files: list[Path]) -> Batch:
     formats = {_format(path) for path in files}
     if len(formats) > 1:
         raise InputError(
@@ -84,17 +95,12 @@ def read_batch(source: pa.Table | str | Path | Sequence[str | Path]) -> Batch:
             remedy="Ingest each format by a call of its own",
         )
     read = _READERS[formats.pop()]
-    before, hasher, pieces = [], hashlib.sha256(), []
-    try:
-        for path in files:
-            before.append(_stamp(path))
-            hasher.update(bytes.fromhex(digest_file(path)))
-            pieces.append(read(path))
-        changed = [path.name for path, stamp in zip(files, before, strict=True) if _stamp(path) != stamp]
-    except OSError as error:
-        raise InputError(
-            "the file to ingest can be read", where="ingest", got=str(path), remedy=f"Check it: {error.strerror}"
-        ) from error
+    before = [_stamp(path) for path in files]
+    hasher, pieces = hashlib.sha256(), []
+    for path in files:
+        hasher.update(bytes.fromhex(digest_file(path)))
+        pieces.append(read(path))
+    changed = [path.name for path, stamp in zip(files, before, strict=True) if _stamp(path) != stamp]
     if changed:
         raise RetryableError(
             "a file does not change while it is read", where=changed[0], remedy="Wait until it is written, then ingest"

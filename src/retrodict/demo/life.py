@@ -76,14 +76,14 @@ class Life:
         return Project(self.folder, clock=self.clock, actor=actor)
 
 
-def run(project: Path, report: Path, *, share: float = 0.3, progress: Progress | None = None) -> dict[str, Any]:
+def run(project: Path, report: Path, *, share: float = 0.26, progress: Progress | None = None) -> dict[str, Any]:
     """Live through the whole life and write ``report.json`` and ``report.html``.
 
     Parameters
     ----------
     project, report : Path
         Folders to write; an earlier demo there is replaced.
-    share : float, default 0.3
+    share : float, default 0.26
         Share of the flights from September to November that decisions are asked for.
     progress : callable, optional
 

@@ -174,10 +174,11 @@ def _compare(
     moments: Ints = times(pick(asked, at, where="spine"), where="spine")[0]
     requests = [{name: plain(value) for name, value in row.items()} for row in asked.to_pylist()]
     offline = {name: [plain(value) for value in frame.column(name).to_pylist()] for name in features.columns}
-    oracles = [
-        (plan, Oracle(plan.view, _instants(tables[plan.source.name].select(plan.source_columns)).to_pylist()))
-        for plan in features.views
-    ]
+    rows = {}
+    for name in features.sources:
+        wanted = {column for plan in features.views if plan.source.name == name for column in plan.source_columns}
+        rows[name] = _instants(tables[name].select(sorted(wanted))).to_pylist()
+    oracles = [(plan, Oracle(plan.view, rows[plan.source.name])) for plan in features.views]
     checked = skipped = 0
     found: list[Mismatch] = []
     for i, (request, moment) in enumerate(zip(requests, moments.tolist(), strict=True)):

@@ -6,6 +6,7 @@ nothing about uncommitted lines, and a project need not be under version control
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -64,26 +65,32 @@ def materialise_code(project: Project, digest: str) -> Path:
     Written once per digest, by rename, so that processes may race. A copy that somebody edited since is written anew:
     what runs is what the digest names.
     """
-    import shutil
-    import tempfile
-
     body = json.loads(project.objects.get(digest))
     target = project.root / "state" / "code" / digest
     if not _is_intact(target, body["files"]):
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f"{short(digest)}.", dir=target.parent))
-        try:
-            _write(scratch, body["files"], digest)
-            if target.is_dir():
-                target.rename(scratch / ".edited")  # goes with the scratch folder, below
-            (scratch / ".files").rename(target)
-        except OSError:
-            if not _is_intact(target, body["files"]):  # else another process was first
-                raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        # One at a time: a second writer would rename away what the first has just put there.
+        with target.parent.with_suffix(".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_intact(target, body["files"]):
+                _replace(target, body["files"], digest)
     main: Path = target / body["definitions"]
     return main
+
+
+def _replace(target: Path, files: dict[str, str], digest: str) -> None:
+    """Put a fresh copy in place of a missing or edited one, by rename."""
+    import shutil
+    import tempfile
+
+    scratch = Path(tempfile.mkdtemp(prefix=f"{short(digest)}.", dir=target.parent))
+    try:
+        _write(scratch, files, digest)
+        if target.is_dir():
+            target.rename(scratch / ".edited")  # goes with the scratch folder
+        (scratch / ".files").rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _is_intact(target: Path, files: dict[str, str]) -> bool:

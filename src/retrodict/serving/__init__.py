@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from retrodict.serving.definitions import Policy, Rule
+    from retrodict.serving.feature_sets import feature_set_of
     from retrodict.serving.lineage import trace_decision
-    from retrodict.serving.loading import Loader, feature_set_of, load_policy
+    from retrodict.serving.loading import Loader, load_policy
     from retrodict.serving.log import Logged, decisions_table, find_decision, read_decisions
     from retrodict.serving.parity import ParityReport, check_parity
     from retrodict.serving.records import DecisionRecord
@@ -45,8 +46,9 @@ __all__ = [
 
 _HOMES = {
     "definitions": ("Policy", "Rule"),
+    "feature_sets": ("feature_set_of",),
     "lineage": ("trace_decision",),
-    "loading": ("Loader", "feature_set_of", "load_policy"),
+    "loading": ("Loader", "load_policy"),
     "log": ("Logged", "decisions_table", "find_decision", "read_decisions"),
     "parity": ("ParityReport", "check_parity"),
     "records": ("DecisionRecord",),

@@ -7,7 +7,7 @@ into milliseconds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from retrodict.features.offline import training_frame
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.project import Project
 from retrodict.serving.records import DecisionRecord, Value
+from retrodict.stores.tables.base import TableStore
 
 __all__ = ["read_sources", "recompute", "typed_column", "view_rows"]
 
@@ -33,10 +34,17 @@ def read_sources(
     for name, source in features.sources.items():
         views = [view for view in features.views if view.source.name == name]
         columns = {*getattr(source.table, "key", ()), "_batch", *(c for view in views for c in view.source_columns)}
-        table = project.tables.read(source.table.name, versions[source.table.name], columns=sorted(columns))
+        version = versions[source.table.name]
+        table = _read(project.tables, source.table.name, version, tuple(sorted(columns)))  # type: ignore[arg-type]  # by identity
         masks = [_of_entity(table, view, entities) for view in views]
         found[name] = table.filter(reduce(pc.or_, masks))
     return found
+
+
+@lru_cache(maxsize=6)
+def _read(tables: TableStore, name: str, version: int, columns: tuple[str, ...]) -> pa.Table:
+    """Columns of a version; a version never changes, so the next decision that is looked at may share them."""
+    return tables.read(name, version, columns=columns)
 
 
 def _of_entity(table: pa.Table, view: ViewPlan, entities: Mapping[str, Value]) -> Any:

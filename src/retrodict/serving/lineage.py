@@ -19,7 +19,7 @@ from retrodict.models.artifact import ModelArtifact
 from retrodict.project import Project
 from retrodict.registry import get_version, history
 from retrodict.serving.facts import read_sources, view_rows
-from retrodict.serving.loading import feature_set_of
+from retrodict.serving.feature_sets import feature_set_of
 from retrodict.serving.log import Logged, find_decision
 
 __all__ = ["trace_decision"]

@@ -11,22 +11,17 @@ from retrodict.core.identity import content_hash, short
 from retrodict.features.online import OnlineFeatures
 from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
-from retrodict.models.definitions import Model
 from retrodict.project import Project, definitions_of
 from retrodict.registry import Deployment, Revision
 from retrodict.serving.deciding import CompiledPolicy
 from retrodict.serving.definitions import Policy
+from retrodict.serving.feature_sets import feature_set_of
 from retrodict.serving.requests import RequestSchema
 from retrodict.serving.servant import Servant
 
-__all__ = ["Loader", "feature_set_of", "load_policy"]
+__all__ = ["Loader", "load_policy"]
 
 _KEPT = 8
-
-
-def feature_set_of(project: Project, code: str, model: str) -> FeatureSet:
-    """Feature set of a model as the code object defines it."""
-    return FeatureSet(definitions_of(project, code).get(Model, model).features)
 
 
 def load_policy(project: Project, deployment: Deployment) -> Policy:

@@ -17,7 +17,7 @@ from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
 from retrodict.project import Project
 from retrodict.serving.facts import typed_column
-from retrodict.serving.loading import feature_set_of
+from retrodict.serving.feature_sets import feature_set_of
 from retrodict.serving.log import read_decisions
 from retrodict.serving.records import DecisionRecord
 

@@ -15,7 +15,8 @@ from retrodict.project import Project
 from retrodict.registry import Deployment, get_version
 from retrodict.serving.deciding import CompiledPolicy
 from retrodict.serving.facts import read_sources, recompute
-from retrodict.serving.loading import feature_set_of, load_policy
+from retrodict.serving.feature_sets import feature_set_of
+from retrodict.serving.loading import load_policy
 from retrodict.serving.log import find_decision
 from retrodict.serving.records import DecisionRecord, Value
 

@@ -21,7 +21,7 @@ from retrodict.features.stream import StreamFeeder, materialise
 from retrodict.models.definitions import Model
 from retrodict.project import Project
 from retrodict.registry import current
-from retrodict.serving.loading import feature_set_of
+from retrodict.serving.feature_sets import feature_set_of
 
 __all__ = ["Upkeep", "build_online", "stream_of"]
 

@@ -1,0 +1,91 @@
+"""The own-project example: what the README prints is what lies in examples/own_project, and every command works."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shlex
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "own_project"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "README.md", ROOT / "docs" / "how-it-works.md"]
+
+
+def commands() -> list[list[str]]:
+    """Every retrodict line of the README that is to be typed."""
+    return [shlex.split(line)[1:] for line in re.findall(r"^\$ (retrodict .*)$", README, flags=re.MULTILINE)]
+
+
+@pytest.mark.parametrize(("fence", "name"), [("python", "definitions.py"), ("toml", "retrodict.toml")])
+def test_the_readme_prints_the_file(fence: str, name: str) -> None:
+    """To the letter, so that copying either gives the same project."""
+    (printed,) = re.findall(rf"^```{fence}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    assert printed == (EXAMPLE / name).read_text(encoding="utf-8")
+
+
+def test_the_definitions_are_short() -> None:
+    """Thirty lines say a whole project."""
+    assert len((EXAMPLE / "definitions.py").read_text(encoding="utf-8").splitlines()) <= 30
+
+
+def test_the_script_writes_the_committed_file(tmp_path: Path) -> None:
+    """The data are what their script says, byte for byte."""
+    runpy.run_path(str(EXAMPLE / "make_invoices.py"))["write"](tmp_path / "invoices.csv")
+    assert (tmp_path / "invoices.csv").read_bytes() == (EXAMPLE / "invoices.csv").read_bytes()
+
+
+def test_the_commands_of_the_readme_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Typed one after the other in a copy of the folder, they end with a model in force and an intact ledger."""
+    from retrodict.cli.main import run
+
+    copy = tmp_path / "own"
+    copy.mkdir()
+    for name in ("definitions.py", "retrodict.toml", "invoices.csv"):
+        shutil.copy(EXAMPLE / name, copy / name)
+    monkeypatch.chdir(copy)
+    answers: dict[str, Any] = {}
+    for arguments in commands():
+        code = run([*arguments, "--json"])
+        caught = capsys.readouterr()
+        assert code == 0, f"{shlex.join(arguments)}\n{caught.out}\n{caught.err}"
+        answers[arguments[0]] = json.loads(caught.out)
+    assert list(answers) == ["ingest", "features", "train", "models", "deploy", "audit"]
+    run(["deployments", "remind", "--json"])
+    in_force = capsys.readouterr().out
+    assert "late_payer@1" in in_force
+    assert answers["audit"]["verified"] is True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link and picture of the pages that lead to others."""
+    found = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert found
+    missing = [link for link in found if not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_the_index_lists_every_page() -> None:
+    """A page that is not in the index is not found."""
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md")
+    assert [name for name in pages if f"]({name})" not in index] == []
+
+
+def test_the_floors_are_those_that_the_linter_holds() -> None:
+    """The picture of how-it-works.md names the rooms of every layer, in order."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = config["tool"]["importlinter"]["contracts"][0]["layers"]
+    page = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    drawn = [re.findall(r"(\w+)/", line) for line in re.findall(r"^ *\d+  (\w.*/.*)$", page, flags=re.MULTILINE)]
+    assert drawn == [re.findall(r"retrodict\.(\w+)", layer) for layer in layers]

@@ -400,3 +400,14 @@ def test_columns_that_are_not_the_tables(names: list[str], said: str) -> None:
     with pytest.raises((InputError, DefinitionError), match=said) as caught:
         validate(rows, Table("t", key="id", columns={"x": "int"}))
     assert "Jane" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "missing", "halts"), [(0.29, 29, False), (0.29, 30, True), (0.0, 1, True), (1.0, 100, False)]
+)
+def test_a_tolerance_is_a_share_that_may_be_reached(tolerance: float, missing: int, halts: bool) -> None:
+    """29 of 100 rows are 0.29, though 0.29 * 100 is less than 29 in binary."""
+    rows = pa.table({"id": range(100), "x": [None] * missing + [1] * (100 - missing)})
+    check = Check.not_null("x", severity="critical", tolerance=tolerance)
+    (result,) = [r for r in validate(rows, Table("t", key="id", checks=[check])).results if r.check == check.title]
+    assert (result.failed, result.halted) == (missing, halts)

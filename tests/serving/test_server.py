@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 
 import pytest
 from tests.serving.project import AT, REQUEST, make_project
@@ -220,7 +220,7 @@ def test_every_decision_can_be_traced_and_replayed(server, root):
     by_name = {feature["feature"]: feature for feature in trace["features"]}
     assert by_name["depot_delays__count_24h"]["rows"] == by_name["depot_delays__count_24h"]["value"]
     assert by_name["depot_delays__mean_delay_7d"]["from"] == trace["data"]
-    assert by_name["depot_delays__mean_delay_7d"]["rows"] > 100
+    assert by_name["depot_delays__mean_delay_7d"]["rows"] > 50
 
 
 def test_a_tampered_record_no_longer_replays_exactly(server, root, monkeypatch):
@@ -298,7 +298,7 @@ def test_kill_9_loses_no_answered_decision(root, seed):
                     if status == 200:
                         with lock:
                             answered.append(answer["decision_id"])
-            except (OSError, ValueError):
+            except (OSError, ValueError, HTTPException):
                 return
 
         threads = [threading.Thread(target=ask) for _ in range(6)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -130,7 +131,17 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
         f"SELECT {', '.join(quote(name) for name in wanted)}, {model.parsed_decide_at.to_sql()} AS {AT}, "
         f"CAST({label.parsed.to_sql()} AS DOUBLE) AS {_LABEL}, {label.parsed_known_at.to_sql()} AS {_KNOWN} FROM rows"
     )
-    return query(sql, rows=rows)
+    try:
+        return query(sql, rows=rows)
+    except duckdb.Error as error:
+        # DuckDB's own words may hold values of the data: only its kind of error is passed on.
+        types = {name: str(rows.schema.field(name).type) for name in sorted(told | set(model.parsed_decide_at.columns))}
+        raise DefinitionError(
+            f"label, known_at and decide_at fit the types of their columns ({type(error).__name__})",
+            where=where,
+            got=types,
+            remedy="Say what a column holds with Table(columns={'amount': 'float', …}) and ingest again",
+        ) from error
 
 
 def build_frame(

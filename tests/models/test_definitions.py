@@ -1,0 +1,65 @@
+"""What a definitions module may say about models; mistakes are found where they are written."""
+
+from __future__ import annotations
+
+import calendar
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrodict.core.clock import from_micros, to_micros
+from retrodict.core.errors import DefinitionError
+from retrodict.data.definitions import Table
+from retrodict.data.labels import Label
+from retrodict.models.definitions import Model, Recipe, TimeSplit
+
+SPLIT = TimeSplit("2013-01-01/2013-07-01")
+LABEL = Label("late", Table("flights", key="id"), "arr_delay > 15", known_at="arr_time")
+CONSTANT = Recipe("constant", SPLIT)
+LENGTHS = st.sampled_from(["1 month", "2 months", "14d", "36h"])
+
+
+def test_a_month_ends_with_its_last_day() -> None:
+    """The 31st and one month is the 28th of February, not an error on the night of the retraining."""
+    split = TimeSplit("2012-01-31/2013-01-31", "1 month", "1 month").resolve()
+    assert from_micros(split.validate_end) == datetime(2013, 2, 28, tzinfo=UTC)
+    assert from_micros(split.test_end) == datetime(2013, 3, 28, tzinfo=UTC)
+
+
+@given(st.datetimes(datetime(2014, 1, 1), datetime(2020, 1, 1), timezones=st.just(UTC)), LENGTHS, LENGTHS)  # noqa: DTZ001
+def test_a_split_moved_to_an_instant_ends_at_or_shortly_before_it(now: datetime, validate: str, test: str) -> None:
+    """Whatever the day: never after it, with the parts it had, and the same all day long."""
+    split = TimeSplit("2013-01-01/2013-07-01", validate, test)
+    moved = split.moved_to_end(to_micros(now))
+    end = from_micros(moved.resolve().test_end)
+    slack = 4 + (calendar.monthrange(now.year, now.month)[1] if "month" in validate and "month" in test else 2)
+    assert 0 <= (now - end).total_seconds() <= slack * 86_400
+    assert (moved.validate, moved.test, moved.train[:11]) == (validate, test, "2013-01-01/")
+    assert split.moved_to_end(to_micros(now.replace(hour=23, minute=59))) == moved
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: TimeSplit("2013-07-01/2013-01-01"), "ends after it begins"),
+        (lambda: TimeSplit("2013-01-01"), "FIRST_DAY/DAY_AFTER"),
+        (lambda: TimeSplit("2013-01-01/2013-07-01", "0 months"), "longer than nothing"),
+        (lambda: TimeSplit("2013-01-01/2013-07-01", "1 month", "0s"), "longer than nothing"),
+        (lambda: TimeSplit("2013-01-01/2013-07-01", "a month"), "'N months' or a duration"),
+        (lambda: TimeSplit("2013-01-01/2013-07-01", "999999 months"), "'N months' or a duration"),
+        (lambda: Recipe("lightgmb", SPLIT), "Did you mean the estimator 'lightgbm'"),
+        (lambda: Recipe("lightgbm", SPLIT, calibrate="isotone"), "Did you mean the calibrate 'isotonic'"),
+        (lambda: Recipe("lightgbm", "2013-01-01/2013-07-01"), "a recipe splits by time"),  # type: ignore[arg-type]
+        (lambda: Model("m", label=LABEL, decide_at="dep > 3", features=[1], recipe=CONSTANT), "is a time"),
+        (lambda: Model("m", label=LABEL, decide_at="dep", features=[], recipe=CONSTANT), "has features"),
+        (lambda: Model("m", label=LABEL, decide_at="dep", features=[1], recipe=CONSTANT, gates=["auc + 1"]),
+         "a gate is true or false"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_an_error_of_the_definition(make: Any, said: str) -> None:
+    """With what was given and how to write it."""
+    with pytest.raises(DefinitionError, match=said):
+        make()

@@ -22,7 +22,6 @@ from retrodict.learning.frame import Frame, build_frame, newest_versions, split_
 from retrodict.learning.plots import run_plots
 from retrodict.learning.recipes import Progress, Trained, run_recipe
 from retrodict.learning.runs import Artifact, MetricPoint, Run, finish_run, start_run
-from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model, TimeSplit
 from retrodict.project import Project, capture_code
 from retrodict.registry import ModelVersion, register
@@ -232,8 +231,3 @@ def _points(trained: Trained) -> list[MetricPoint]:
         for step, value in enumerate(values, start=1)
     ]
     return points
-
-
-def load_artifact(project: Project, version: ModelVersion) -> ModelArtifact:
-    """Model artifact of a registered version, verified."""
-    return ModelArtifact.load(project.objects, version.artifact)

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
@@ -53,6 +54,8 @@ def test_not_keeps_null(p: bool | None, expected: bool | None) -> None:
         ("least(x, 5)", N, 5), ("least(x, 5)", NAN, 5), ("greatest(x, 5)", 7, 7), ("least(x, null)", N, N),
         ("case when x > 1 then 'a' when x > 0 then 'b' end", 1, "b"),
         ("case when x > 1 then 'a' else 'c' end", N, "c"), ("case when x > 1 then 'a' end", 0, N),
+        ("length(x)", "e\u0301🙂", 3), ("length(x) <= 2", N, N),
+        ("matches(x, '[A-Z]{3}')", "JFK", T), ("matches(x, '[A-Z]{3}')", "JFK ", F), ("matches(x, '.*')", N, N),
         ("x like 'B%'", "B6", T), ("x like '_6'", "B6", T), ("x like '_6'", "XB6", F), ("x like 'b%'", "B6", F),
         ("x like 'a.c'", "abc", F), ("x like '%'", "a\nb", T), ("x like '%'", N, N), ("x not like '%a'", "b", T),
         ("x < 'b'", "a", T), ("x = true", T, T), ("x", NAN, N), ("x", "text", "text"),
@@ -73,7 +76,8 @@ def test_one_value_by_hand(text: str, x: object, expected: object) -> None:
         ("x > 15", "16"), ("x > 15", True), ("x > 0.5", "1"), ("x = 'a'", 1), ("x = true", 1), ("x in (1, 2)", "1"),
         ("x in (1, 2)", True), ("x in ('a')", 1.5), ("x in (true)", 1), ("x between 1 and 2", "1"), ("x + 1", "1"),
         ("x + 1", True), ("x / 2", "1"), ("-x", "1"), ("abs(x)", True), ("x and true", 1), ("x or false", "a"),
-        ("not x", 0), ("x like 'a'", 1), ("least(x, 1)", "a"), ("case when x then 1 end", 1),
+        ("not x", 0), ("x like 'a'", 1), ("length(x)", 1), ("matches(x, 'a')", 1),
+        ("least(x, 1)", "a"), ("case when x then 1 end", 1),
     ],
 )  # fmt: skip
 def test_a_value_of_another_kind_is_refused(text: str, x: object) -> None:
@@ -81,6 +85,45 @@ def test_a_value_of_another_kind_is_refused(text: str, x: object) -> None:
     with pytest.raises(InputError, match="values of the kind it works on") as caught:
         parse(text).to_row()({"x": x})
     assert repr(x) not in str(caught.value).split("got")[1]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime(2013, 3, 10, tzinfo=UTC), datetime(2013, 3, 10, 2, tzinfo=timezone(timedelta(hours=2))),
+        date(2013, 3, 10), 1_362_873_600_000_000,
+    ],
+)  # fmt: skip
+def test_a_time_is_read_from_every_form(value: object) -> None:
+    """Aware datetimes, days (midnight in UTC) and microseconds are one instant."""
+    row = {"t": value, "u": date(2013, 3, 11)}
+    assert parse("t").to_row()(row) == 1_362_873_600_000_000
+    for text in ("t = timestamp '2013-03-10T00:00Z'", "u - t = 24h", "t < u", "t is not null",
+                 "t in (timestamp '2013-03-10T00:00Z', null)"):  # fmt: skip
+        assert parse(text).to_row()(row) is True
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    """It is never guessed, and its value is not told."""
+    for text in ("t > u", "t is null", "t > timestamp '2013-03-10T00:00Z'"):
+        with pytest.raises(InputError, match=r"column 't': a time in a row carries its zone; got 'a datetime without"):
+            parse(text).to_row()({"t": datetime(2013, 3, 10), "u": 1})  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("x", [2**53 + 1, 2**53, 3, -(2**63), 2.5, NAN, N])
+@pytest.mark.parametrize("literal", ["9007199254740992.0", "9007199254740992", "2.5", "3"])
+def test_the_quick_forms_are_the_general_ones(x: object, literal: str) -> None:
+    """A column against literals has functions of its own; they give what the same text gives without them."""
+    value = float(literal) if "." in literal else int(literal)
+    row = {"x": x, "y": value}
+    for quick, general in (
+        (f"x >= {literal}", "coalesce(x, null) >= coalesce(y)"),
+        (f"x in ({literal})", "coalesce(x, null) = coalesce(y)"),
+        (f"x between {literal} and {literal}", "coalesce(x, null) between coalesce(y) and coalesce(y)"),
+        ("x is null", "coalesce(x, null) is null"), ("x is not null", "not (coalesce(x, null) is null)"),
+        ("x < y", "coalesce(x, null) < coalesce(y)"),
+    ):  # fmt: skip
+        assert parse(quick).to_row()(row) is parse(general).to_row()(row)
 
 
 def test_a_missing_column_is_not_null() -> None:

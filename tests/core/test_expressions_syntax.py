@@ -38,6 +38,7 @@ from retrodict.core.identity import content_hash
         ("Coalesce(x, LEAST(y,1e-7))", "coalesce(x, least(y, 1e-07))"),
         ("case when p then 1 when q then 2 else 3 end", "case when p then 1 when q then 2 else 3 end"),
         ("origin not like 'E%'", "origin not like 'E%'"),
+        ("MATCHES( tail, '^N\\d+$')  and Length(tail)<7", "matches(tail, '^N\\d+$') and length(tail) < 7"),
     ],
 )
 def test_spelling_is_normalised(text: str, canonical: str) -> None:
@@ -127,6 +128,10 @@ def test_what_is_outside_the_language_is_refused(text: str) -> None:
         ("then > 1", 'A column of this name is written in double quotes: "then"'),
         ("coalesc(a, 1)", "Did you mean the function 'coalesce'"),
         ("abs(a, b)", "abs takes one argument"),
+        ("length(a, b)", "length takes one argument"),
+        ("matches(a, b)", "'matches' takes a pattern in single quotes; got 'b'"),
+        ("matches(a)", "the text of 'matches' is followed by ','"),
+        ("matches(a, '(?i)x')", "character 12, pattern character 1: a group is plain"),
         ("case p when 1 then 2 end", "'case' is followed by 'when'"),
         ("a > 9223372036854775808", "a whole number fits in 64 bits"),
         ("a > 1e999", "a fraction fits in a double"),
@@ -171,6 +176,9 @@ def test_a_mistake_is_named_with_its_remedy(text: str, message: str) -> None:
         "case when a > 1 then 'x' else 1 end",
         "case when 1 then 2 end",
         "abs('x')",
+        "length(1)",
+        "length(a) = 'x'",
+        "matches(1, 'x')",
         "t < timestamp '2013-01-01T00:00:00Z' and t > 5",
         "a * 1h",
         "a = 1h",
@@ -232,7 +240,7 @@ def test_import_and_use_load_nothing_heavy() -> None:
     """A definitions module stays light: no engine and no SQL parser is loaded, not even by parsing."""
     code = (
         "import sys; from retrodict.core.expressions import parse; parse('a > 1').to_sql();"
-        "print([m for m in ('sqlglot', 'duckdb', 'numpy', 'pyarrow', 'pandas') if m in sys.modules])"
+        "print([m for m in ('sqlglot', 'duckdb', 'numpy', 'polars', 'pyarrow', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from retrodict.core.errors import DefinitionError, near
+from retrodict.core.expressions.frames import compile_polars
 from retrodict.core.expressions.kinds import Kind, Kinds
 from retrodict.core.expressions.nodes import Column, Node, render, walk
 from retrodict.core.expressions.rows import RowFunction, compile_row
 from retrodict.core.expressions.sql import compile_sql
 from retrodict.core.expressions.syntax import read
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["Expression", "parse"]
 
@@ -54,8 +58,9 @@ class Expression:
         dialect : str, default "duckdb"
             The engine that will run it.
         kinds : mapping of str to kind, optional
-            Kinds of the columns, where known; a missing one or None stays open. Needed only where the text leaves
-            open whether ``a - b`` is of numbers or of times and the session is not in UTC.
+            Kinds of the columns, where known; a missing one or None stays open. Needed only where the session is not
+            in UTC and the text leaves open whether ``a - b`` is of numbers or of times, or a column of days stands
+            where the text does not say that it is a time.
 
         Raises
         ------
@@ -69,10 +74,47 @@ class Expression:
         """
         return compile_sql(self.tree, dialect, self._kinds(kinds, repr(self.text)))
 
+    def to_polars(self, *, kinds: Mapping[str, Kind | None] | None = None, floating: Collection[str] = ()) -> pl.Expr:
+        """Return the expression for a Polars scan, eager, lazy or streaming.
+
+        Parameters
+        ----------
+        kinds : mapping of str to kind, optional
+            Kinds of the columns; needed for columns of days (``date``), and where the text leaves open whether
+            arithmetic is of numbers or of times.
+        floating : collection of str, default ()
+            The columns of fractions (Float64): only they can hold NaN, and other columns pay nothing for it. Other
+            numbers are Int64, texts String, times ``Datetime("us", "UTC")``, days Date.
+
+        Returns
+        -------
+        polars.Expr
+            Bool, Int64, Float64, String, ``Datetime("us", "UTC")`` or ``Duration("us")``. Without a column it has one
+            row, as a literal. Collecting it raises polars.exceptions.InvalidOperationError if a whole number leaves
+            64 bits on any row, also in a branch of ``case`` that the row does not take; its text holds values.
+
+        Raises
+        ------
+        DefinitionError
+            If a column's kind is ruled out by its place in the text, or the kinds leave arithmetic open.
+
+        Examples
+        --------
+        >>> import polars as pl
+        >>> late = parse("arr_delay > 15").to_polars(floating=["arr_delay"])
+        >>> pl.DataFrame({"arr_delay": [20.0, 3.0, None, float("nan")]}).select(late=late)["late"].to_list()
+        [True, False, None, None]
+        """
+        known: dict[str, Kind | None] = dict(kinds or {})
+        for name in floating:
+            known[name] = known.get(name) or "number"
+        return compile_polars(self.tree, self._kinds(known, repr(self.text)), floating)
+
     def to_row(self) -> RowFunction:
         """Return a function of one row (mapping of column name to bool, int, float, str or None).
 
-        Times and durations are microseconds as int. Compile once and keep it: the function is safe from any thread.
+        Times and durations are microseconds as int; a datetime with its zone and a date (its midnight in UTC) are read
+        too. Compile once and keep it: the function is safe from any thread.
 
         The function raises InputError if a column is missing from the row or holds a value of the wrong kind, and if
         a whole number leaves 64 bits.

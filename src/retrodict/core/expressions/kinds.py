@@ -25,6 +25,7 @@ from retrodict.core.expressions.nodes import (
     Like,
     Literal,
     Logic,
+    Matches,
     Negate,
     Node,
     Not,
@@ -35,7 +36,8 @@ from retrodict.core.expressions.nodes import (
 
 __all__ = ["Kind", "Kinds"]
 
-Kind = OneOf["bool", "number", "text", "time", "duration"]
+Kind = OneOf["bool", "number", "text", "time", "duration", "date"]
+"""Kind of a value or a column; a date column holds days and reads as the times of their midnights in UTC."""
 
 _ANY = frozenset({"bool", "number", "text", "time", "duration"})
 # A duration is not a column: only the difference of two times, or a literal.
@@ -71,6 +73,7 @@ class Kinds:
 
     def __init__(self, root: Node, columns: Mapping[str, str | None] | None = None, *, where: str) -> None:
         self._where = where
+        self._columns = dict(columns or {})
         self._sets: dict[str | int, frozenset[str]] = {}
         nodes = [node for node, _ in walk(root)]
         for node in nodes:
@@ -88,6 +91,10 @@ class Kinds:
         """Return the kind of a node of this tree, None where it stays open."""
         found = self._sets[_key(node)]
         return next(iter(found)) if len(found) == 1 else None
+
+    def given(self, name: str) -> str | None:
+        """Return the kind that was given for a column, None where none was."""
+        return self._columns.get(name)
 
     def _narrow(self, node: Node, allowed: frozenset[str]) -> None:
         key = _key(node)
@@ -119,8 +126,11 @@ class Kinds:
             case Logic() | Not():
                 for part in children(node):
                     self._narrow(part, _BOOL)
-            case Like():
+            case Like() | Matches():
                 self._narrow(node.operand, _TEXT)
+            case Call(function="length"):
+                self._narrow(node, _NUMBER)
+                self._narrow(node.arguments[0], _TEXT)
             case Call():
                 if node.function == "abs":
                     self._narrow(node, _NUMBER)
@@ -159,8 +169,8 @@ def _start(node: Node, columns: Mapping[str, str | None]) -> frozenset[str]:
             return frozenset({kind})
         case Column():
             known = columns.get(node.name)
-            return _COLUMN if known is None else frozenset({known})
-        case Compare() | Between() | In() | Logic() | Not() | IsNull() | Like():
+            return _COLUMN if known is None else frozenset({"time" if known == "date" else known})
+        case Compare() | Between() | In() | Logic() | Not() | IsNull() | Like() | Matches():
             return _BOOL
         case _:
             return _ANY

@@ -1,6 +1,6 @@
 """The typed tree of an expression, and its one canonical text.
 
-The tree is closed: what is not one of these classes cannot be said, so neither compiler ever meets a surprise. The
+The tree is closed: what is not one of these classes cannot be said, so no compiler ever meets a surprise. The
 canonical text is what a definition's hash is taken over: spelling (case of keywords, spaces, needless parentheses,
 ``!=``) does not change a version, meaning does.
 """
@@ -27,6 +27,7 @@ __all__ = [
     "Like",
     "Literal",
     "Logic",
+    "Matches",
     "Negate",
     "Node",
     "Not",
@@ -129,8 +130,16 @@ class Like:
 
 
 @dataclass(frozen=True, slots=True)
+class Matches:
+    """Whole-text match of a literal regular expression of the subset that patterns.py reads."""
+
+    operand: Node
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
-    """``abs``, ``coalesce``, ``greatest`` or ``least``."""
+    """``abs``, ``coalesce``, ``greatest``, ``least`` or ``length``."""
 
     function: str
     arguments: tuple[Node, ...]
@@ -144,7 +153,22 @@ class Case:
     otherwise: Node | None
 
 
-Node = Literal | Column | Negate | Arithmetic | Compare | Logic | Not | IsNull | In | Between | Like | Call | Case
+Node = (
+    Literal
+    | Column
+    | Negate
+    | Arithmetic
+    | Compare
+    | Logic
+    | Not
+    | IsNull
+    | In
+    | Between
+    | Like
+    | Matches
+    | Call
+    | Case
+)
 
 
 def children(node: Node) -> tuple[Node, ...]:
@@ -165,7 +189,7 @@ def children(node: Node) -> tuple[Node, ...]:
         case Case():
             pairs = tuple(part for branch in node.branches for part in branch)
             return pairs if node.otherwise is None else (*pairs, node.otherwise)
-        case Negate() | Not() | IsNull() | Like():
+        case Negate() | Not() | IsNull() | Like() | Matches():
             return (node.operand,)
 
 
@@ -211,6 +235,8 @@ def _unparenthesised(node: Node) -> tuple[int, str]:
         case Logic():
             strength = _STRENGTH[node.operator]
             return strength, f" {node.operator} ".join(_text(part, strength + 1) for part in node.operands)
+        case Matches():
+            return _ATOM, f"matches({render(node.operand)}, {_quote(node.pattern)})"
         case Call():
             return _ATOM, f"{node.function}({', '.join(render(part) for part in node.arguments)})"
         case Case():

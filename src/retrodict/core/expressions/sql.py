@@ -25,10 +25,12 @@ from retrodict.core.expressions.nodes import (
     Like,
     Literal,
     Logic,
+    Matches,
     Negate,
     Node,
     Not,
 )
+from retrodict.core.expressions.patterns import translate
 
 __all__ = ["compile_sql"]
 
@@ -58,7 +60,7 @@ class _DuckDB:
         self._kinds = kinds
 
     def value(self, node: Node) -> str:
-        """Return the SQL of a node with NaN made null; only arithmetic reads a node without, as NaN spreads too."""
+        """Return the SQL of a node with NaN made null; only arithmetic reads its results without, as NaN spreads."""
         text = self._node(node)
         match node:
             case Column() if self._kinds.of(node) in {None, "number"}:
@@ -71,24 +73,28 @@ class _DuckDB:
             case _:
                 return text
 
+    def _operand(self, node: Node) -> str:
+        """Return what arithmetic reads: columns without NaN, or the engine would take it for impossible (see below)."""
+        return self.value(node) if isinstance(node, Column) else self._node(node)
+
     def _node(self, node: Node) -> str:
         match node:
             case Literal():
                 return self._literal(node)
             case Column():
-                return _name(node.name)
+                return self._column(node)
             case Negate():
-                return f"(-{self._node(node.operand)})"
+                return f"(-{self._operand(node.operand)})"
             case Arithmetic():
                 return self._arithmetic(node)
             case Compare():
                 return f"({self.value(node.left)} {node.operator} {self.value(node.right)})"
             case Logic():
                 return "(" + f" {node.operator.upper()} ".join(self.value(part) for part in node.operands) + ")"
-            case Not() | IsNull() | In() | Between() | Like():
+            case Not() | IsNull() | In() | Between() | Like() | Matches():
                 return self._predicate(node)
-            case Call(function="abs"):
-                return f"abs({self._node(node.arguments[0])})"
+            case Call(function="abs" | "length"):
+                return f"{node.function}({self._operand(node.arguments[0])})"
             case Call():
                 return f"{node.function}({', '.join(self.value(part) for part in node.arguments)})"
             case Case():
@@ -96,7 +102,7 @@ class _DuckDB:
                 last = "" if node.otherwise is None else f" ELSE {self.value(node.otherwise)}"
                 return f"CASE{arms}{last} END"
 
-    def _predicate(self, node: Not | IsNull | In | Between | Like) -> str:
+    def _predicate(self, node: Not | IsNull | In | Between | Like | Matches) -> str:
         operand = self.value(node.operand)
         match node:
             case Not():
@@ -109,9 +115,20 @@ class _DuckDB:
                 return f"({operand} BETWEEN {self.value(node.low)} AND {self.value(node.high)})"
             case Like():
                 return f"({operand} LIKE {_text(node.pattern)})"
+            case Matches():
+                return f"regexp_full_match({operand}, {_text(translate(node.pattern))})"
+
+    def _column(self, node: Column) -> str:
+        name, given = _name(node.name), self._kinds.given(node.name)
+        if given == "date":
+            return _midnight(name)
+        if given is None and self._kinds.of(node) == "time":
+            # Folds away as in _nan_to_null: the engine would read a date as midnight of the session's zone.
+            return f"CASE WHEN typeof({name}) = 'DATE' THEN {_midnight(name)} ELSE {name} END"
+        return name
 
     def _arithmetic(self, node: Arithmetic) -> str:
-        left, right = self._node(node.left), self._node(node.right)
+        left, right = self._operand(node.left), self._operand(node.right)
         if node.operator == "/":
             # The engine's own answer to a zero divisor is a setting; ours is null.
             return f"(CAST({left} AS DOUBLE) / NULLIF(CAST({right} AS DOUBLE), 0e0))"
@@ -146,8 +163,14 @@ _DIALECTS: dict[str, Callable[[Kinds], _DuckDB]] = {"duckdb": _DuckDB}
 def _nan_to_null(text: str) -> str:
     # typeof is known when the query is planned: for every type but the floating ones the whole guard folds away, so
     # a filter on such a column still reaches the scan. TRY_CAST only makes it bind for types that cannot be NaN.
-    is_nan = f"typeof({text}) IN ('DOUBLE', 'FLOAT') AND isnan(TRY_CAST({text} AS DOUBLE))"
+    # Over Parquet, whose statistics leave NaN out, DuckDB 2.0 folds isnan(x) and x = NaN to false; not these two.
+    number = f"TRY_CAST({text} AS DOUBLE)"
+    is_nan = f"typeof({text}) IN ('DOUBLE', 'FLOAT') AND NOT (isfinite({number}) OR isinf({number}))"
     return f"CASE WHEN {is_nan} THEN NULL ELSE {text} END"
+
+
+def _midnight(name: str) -> str:
+    return f"make_timestamptz(epoch_us({name}))"
 
 
 def _name(name: str) -> str:

@@ -19,6 +19,7 @@ import in every process that only evaluates one rule.
     product   = sign { ( "*" | "/" ) sign }
     sign      = "-" sign | atom
     atom      = literal | column | "(" or ")" | function "(" or { "," or } ")"
+              | "matches" "(" or "," text ")"
               | "case" "when" or "then" or { "when" or "then" or } [ "else" or ] "end"
 """
 
@@ -44,11 +45,13 @@ from retrodict.core.expressions.nodes import (
     Like,
     Literal,
     Logic,
+    Matches,
     Negate,
     Node,
     Not,
     walk,
 )
+from retrodict.core.expressions.patterns import translate
 from retrodict.core.expressions.tokens import Token, tokenise
 
 __all__ = ["read"]
@@ -56,8 +59,9 @@ __all__ = ["read"]
 _Item = TypeVar("_Item")
 
 _COMPARISONS = frozenset({"=", "<>", "<", "<=", ">", ">="})
-_FUNCTIONS = frozenset({"abs", "coalesce", "greatest", "least"})
-# Both compilers recurse over the tree; these limits keep them far from Python's own.
+_FUNCTIONS = frozenset({"abs", "coalesce", "greatest", "least", "length", "matches"})
+_OF_ONE = frozenset({"abs", "length"})
+# All compilers recurse over the tree; these limits keep them far from Python's own.
 _DEEPEST, _NESTED = 64, 24
 _INT64 = 2**63
 
@@ -296,10 +300,23 @@ class _Parser:
                 "a function of the small SQL subset stands here", token, near(name, _FUNCTIONS, what="function")
             )
         with self._inside():
+            if name == "matches":
+                return self._matches()
             arguments = self._list(self._or)
-        if name == "abs" and len(arguments) > 1:
-            raise self._error("abs takes one argument", token, "Remove the others")
+        if name in _OF_ONE and len(arguments) > 1:
+            raise self._error(f"{name} takes one argument", token, "Remove the others")
         return Call(name, arguments)
+
+    def _matches(self) -> Node:
+        operand = self._or()
+        self._expect(",", "the text of 'matches'")
+        token = self._take()
+        if token.sort != "string":
+            raise self._error("'matches' takes a pattern in single quotes", token, "Write it like '[A-Z]{3}'")
+        pattern = self._text(token)
+        translate(pattern, where=f"{self._where}, character {token.start + 1}")
+        self._expect(")", "the pattern of 'matches'")
+        return Matches(operand, pattern)
 
     # -- literals ----------------------------------------------------------------------------------------------------
 

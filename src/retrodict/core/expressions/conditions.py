@@ -1,0 +1,291 @@
+"""The conditions of the row function: each takes its operands compiled and returns a closure.
+
+Checks of a table run forty at a time on every row that is served, so the forms they take (a column against literals)
+have closures of their own, without calls into further ones; the general closure stands behind each of them.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from retrodict.core.expressions.nodes import (
+    Between,
+    Column,
+    Compare,
+    In,
+    IsNull,
+    Like,
+    Literal,
+    Logic,
+    Matches,
+    Node,
+    Not,
+)
+from retrodict.core.expressions.patterns import translate
+from retrodict.core.expressions.values import LEAST, MOST, NUMBERS, RowFunction, aligned, missing, mixed, truth
+
+__all__ = ["between", "compare", "contains", "is_null", "like", "logic", "matches", "negation"]
+
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq, "<>": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+_EXACT = 2**53  # whole numbers up to here are the same as fractions
+
+
+def compare(node: Compare, left: RowFunction, right: RowFunction) -> RowFunction:
+    """``=``, ``<>``, ``<``, ``<=``, ``>`` and ``>=``."""
+    test = _COMPARE[node.operator]
+
+    def comparison(row: Mapping[str, Any]) -> Any:
+        first, second = left(row), right(row)
+        if first is None or second is None:
+            return None
+        if type(first) is not type(second):
+            first, second = aligned(node, first, second)
+        return test(first, second)
+
+    if isinstance(node.right, Literal) and node.right.value is not None:
+        return _compare_literal(node, left, comparison)
+    if isinstance(node.left, Column) and isinstance(node.right, Column):
+        return _compare_columns(node.left.name, node.right.name, test, comparison)
+    return comparison
+
+
+def _compare_literal(node: Compare, left: RowFunction, general: RowFunction) -> RowFunction:
+    test = _COMPARE[node.operator]
+    assert isinstance(node.right, Literal)
+    constant: Any = node.right.value
+    same = type(constant)
+    # A whole literal is compared with a fraction as a fraction.
+    other, fraction = (float, float(constant)) if same is int else (None, constant)
+
+    def compare_value(row: Mapping[str, Any]) -> Any:
+        value = left(row)
+        if type(value) is same:
+            return test(value, constant)
+        if value is None:
+            return None
+        if type(value) is other:
+            return test(value, fraction)
+        return general(row)
+
+    if not isinstance(node.left, Column):
+        return compare_value
+    name = node.left.name
+
+    def compare_column(row: Mapping[str, Any]) -> Any:
+        value = row.get(name)
+        if type(value) is same and value == value:  # noqa: PLR0124  (only NaN differs from itself)
+            return test(value, constant)
+        if type(value) is other and value == value:  # noqa: PLR0124
+            return test(value, fraction)
+        return general(row)
+
+    return compare_column
+
+
+def _compare_columns(first: str, second: str, test: Callable[[Any, Any], bool], general: RowFunction) -> RowFunction:
+    def compare_columns(row: Mapping[str, Any]) -> Any:
+        left, right = row.get(first), row.get(second)
+        kind = type(left)
+        if kind is type(right) and (
+            (kind is float and left == left and right == right)  # noqa: PLR0124  (only NaN differs from itself)
+            or (kind is int and LEAST <= left <= MOST and LEAST <= right <= MOST)  # type: ignore[operator]
+            or kind is str
+        ):
+            return test(left, right)
+        return general(row)
+
+    return compare_columns
+
+
+def logic(node: Logic, parts: tuple[RowFunction, ...]) -> RowFunction:
+    """``and`` and ``or``; the first operand that decides ends it."""
+    decisive = node.operator == "or"
+
+    def several(row: Mapping[str, Any]) -> bool | None:
+        result: bool | None = not decisive
+        for part in parts:
+            value = part(row)
+            if value is decisive:
+                result = decisive
+                break
+            if value is None:
+                result = None
+            elif type(value) is not bool:
+                raise mixed(node, value)
+        return result
+
+    return several
+
+
+def negation(node: Not, inner: RowFunction) -> RowFunction:
+    """``not``."""
+
+    def opposite(row: Mapping[str, Any]) -> bool | None:
+        value = inner(row)
+        return not value if value is True or value is False else truth(node, value)
+
+    if isinstance(node.operand, IsNull) and isinstance(node.operand.operand, Column):
+        return _known(node.operand.operand.name, opposite, known=True)
+    return opposite
+
+
+def is_null(node: IsNull, inner: RowFunction) -> RowFunction:
+    """``is null``."""
+
+    def unknown(row: Mapping[str, Any]) -> bool:
+        return inner(row) is None
+
+    return _known(node.operand.name, unknown, known=False) if isinstance(node.operand, Column) else unknown
+
+
+def _known(name: str, general: RowFunction, *, known: bool) -> RowFunction:
+    def test(row: Mapping[str, Any]) -> Any:
+        try:
+            value = row[name]
+        except KeyError:
+            raise missing(name) from None
+        kind = type(value)
+        if kind is float:
+            return (value == value) is known  # noqa: PLR0124  (only NaN differs from itself)
+        if kind is str or kind is bool or (kind is int and LEAST <= value <= MOST):
+            return known
+        return general(row)
+
+    return test
+
+
+def contains(node: In, inner: RowFunction) -> RowFunction:
+    """``in``."""
+    values: list[Any] = [item.value for item in node.items if item.value is not None]
+    otherwise = False if len(values) == len(node.items) else None
+    kinds = {type(value) for value in values}
+    # As in SQL, one fraction on either side makes all of them fractions.
+    sets = {kind: frozenset(values) for kind in kinds}
+    rounds = float in kinds
+    if kinds <= NUMBERS:
+        floats = frozenset(float(value) for value in values)
+        sets = {float: floats, int: floats if rounds else frozenset(values)}
+
+    def membership(row: Mapping[str, Any]) -> bool | None:
+        value = inner(row)
+        if value is None or not values:
+            return None
+        items = sets.get(type(value))
+        if items is None:
+            raise mixed(node, value, values[0])
+        if rounds:
+            value = float(value)
+        return True if value in items else otherwise
+
+    if kinds not in ({str}, {int}) or not isinstance(node.operand, Column):
+        return membership
+    name, same, only = node.operand.name, kinds.pop(), frozenset(values)
+
+    def column_membership(row: Mapping[str, Any]) -> bool | None:
+        value = row.get(name)
+        if type(value) is same:
+            if value in only:
+                return True
+            if same is str:
+                return otherwise
+        return membership(row)
+
+    return column_membership
+
+
+def between(node: Between, operand: RowFunction, low: RowFunction, high: RowFunction) -> RowFunction:
+    """``between``."""
+    parts = (operand, low, high)
+
+    def general(row: Mapping[str, Any]) -> bool | None:
+        value, least, most = (part(row) for part in parts)
+        known = [one for one in (value, least, most) if one is not None]
+        if not known:
+            return None
+        same = iter(aligned(node, *known))
+        value, least, most = (None if one is None else next(same) for one in (value, least, most))
+        if value is None:
+            return None
+        if (least is not None and value < least) or (most is not None and value > most):
+            return False
+        return None if least is None or most is None else True
+
+    if isinstance(node.low, Literal) and isinstance(node.high, Literal):
+        return _between_literals(node, operand, node.low.value, node.high.value) or general
+    return general
+
+
+def _between_literals(node: Between, inner: RowFunction, low: Any, high: Any) -> RowFunction | None:
+    """The form of most checks; None if the bounds are not two texts or two numbers."""
+    kinds = {type(low), type(high)}
+    if kinds == {str}:
+
+        def between_texts(row: Mapping[str, Any]) -> Any:
+            value = inner(row)
+            if type(value) is str:
+                return low <= value <= high
+            if value is None:
+                return None
+            raise mixed(node, value, low)
+
+        return between_texts
+    if not kinds <= NUMBERS:
+        return None
+    least, most = float(low), float(high)
+    exact = float not in kinds
+
+    def between_numbers(row: Mapping[str, Any]) -> Any:
+        value = inner(row)
+        kind = type(value)
+        if kind is float:
+            return least <= value <= most
+        if value is None:
+            return None
+        if kind is not int:
+            raise mixed(node, value, low)
+        return low <= value <= high if exact or -_EXACT <= value <= _EXACT else least <= float(value) <= most
+
+    if not isinstance(node.operand, Column):
+        return between_numbers
+    name, within = node.operand.name, exact or (abs(low) <= _EXACT and abs(high) <= _EXACT)
+
+    def between_column(row: Mapping[str, Any]) -> Any:
+        # A value inside the bounds is a number of 64 bits and not NaN, without another look.
+        value: Any = row.get(name)
+        kind = type(value)
+        if (kind is float and least <= value <= most) or (kind is int and within and low <= value <= high):
+            return True
+        return between_numbers(row)
+
+    return between_column
+
+
+def like(node: Like, inner: RowFunction) -> RowFunction:
+    """``like``."""
+    wild = {"%": ".*", "_": "."}
+    pattern = "".join(wild.get(letter) or re.escape(letter) for letter in node.pattern)
+    return _whole(node, inner, re.compile(pattern, re.DOTALL))
+
+
+def matches(node: Matches, inner: RowFunction) -> RowFunction:
+    """``matches``."""
+    return _whole(node, inner, re.compile(translate(node.pattern)))
+
+
+def _whole(node: Node, inner: RowFunction, pattern: re.Pattern[str]) -> RowFunction:
+    test = pattern.fullmatch
+
+    def whole(row: Mapping[str, Any]) -> bool | None:
+        value = inner(row)
+        if type(value) is str:
+            return test(value) is not None
+        if value is None:
+            return None
+        raise mixed(node, value)
+
+    return whole

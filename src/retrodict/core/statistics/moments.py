@@ -1,0 +1,379 @@
+"""Mergeable moments: count, mean, variance, skewness, kurtosis of a column, the same from 1 or N partitions.
+
+The sum is kept as an exact rational, so the mean is the correctly rounded one: the same bits for any partition in any
+order. The central sums M2, M3, M4 of one block are taken about that exact mean (its remainder below the nearest double
+included), and blocks are merged by the formulas of Chan, Golub and LeVeque (1983) and Pébay (Sandia report
+SAND2008-6212, 2008) in rational arithmetic, rounded to 128 bits. M2 and M4 then are sums of terms none of which is
+negative, each right to a few 2**-53, so they keep about 15 digits whatever the partition; M3 cancels by its nature and
+is right relative to the sum of ``abs(x - mean)**3``.
+
+Rejected: sums of powers (on 1e9 with noise of 1e-3 nothing of the variance is left), and the same merge in plain
+doubles: a mean near 1e9 has a spacing of 1e-7, and that error enters every difference of two means. Double-double would
+do there, but not where the sum itself cancels, nor near the ends of the range; rationals know neither problem and cost
+about a tenth of a millisecond per merge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError
+from retrodict.core.statistics._columns import Column, read_column, read_floats
+from retrodict.core.statistics.exact import scale_for, split_limbs
+
+__all__ = ["Comoments", "Moments"]
+
+_BITS = 128  # of the central sums between merges
+_CHUNK = 1 << 16
+_ZERO = Fraction(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Moments of the finite values of a column; nulls and infinities are counted, and shape nothing.
+
+    Parameters
+    ----------
+    count, nulls, negative_infinities, positive_infinities : int
+        Finite values, nulls (None, NaN) and infinities seen.
+    total : Fraction
+        Exact sum of the finite values.
+    m2, m3, m4 : Fraction
+        Sums of the second to fourth power of the difference to the mean.
+    minimum, maximum : float or None
+        Of the finite values; None without any.
+
+    Notes
+    -----
+    ``mean`` has the same bits for any partition in any order. ``variance``, ``std`` and the fourth moment (``kurtosis``
+    plus 3) agree to better than 1e-12, relative; ``skew`` to 1e-12 of the third absolute moment. Whole numbers beyond
+    2**53 are rounded to a double first.
+
+    Examples
+    --------
+    >>> left, right = Moments.of([1.0, 2.0, None]), Moments.of([6.0])
+    >>> both = left.merge(right)
+    >>> both.count, both.nulls, both.mean, both.variance()
+    (3, 1, 3.0, 7.0)
+    """
+
+    kind: ClassVar[str] = "moments"
+
+    count: int = 0
+    nulls: int = 0
+    negative_infinities: int = 0
+    positive_infinities: int = 0
+    total: Fraction = _ZERO
+    m2: Fraction = _ZERO
+    m3: Fraction = _ZERO
+    m4: Fraction = _ZERO
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @classmethod
+    def of(cls, values: Iterable[object]) -> Moments:
+        """Moments of one block.
+
+        Parameters
+        ----------
+        values : array_like of number, shape (n,)
+            NumPy, Arrow, pandas or a plain sequence; None and NaN are null.
+
+        Raises
+        ------
+        InputError
+            If a value is not a number.
+        """
+        return _block(read_column(values, "moments"))
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of both blocks together (Pébay 2008, equations 2.1 for p = 2, 3, 4)."""
+        n = self.count + other.count
+        m2, m3, m4 = _merged_sums(self, other)
+        return Moments(
+            n,
+            self.nulls + other.nulls,
+            self.negative_infinities + other.negative_infinities,
+            self.positive_infinities + other.positive_infinities,
+            self.total + other.total,
+            _rounded(m2),
+            _rounded(m3),
+            _rounded(m4),
+            _least(self.minimum, other.minimum, min),
+            _least(self.maximum, other.maximum, max),
+        )
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of the finite values, correctly rounded; None without any."""
+        return _to_float(self.total / self.count) if self.count else None
+
+    def variance(self, *, ddof: int = 1) -> float | None:
+        """``M2 / (count - ddof)``; None if that divides by zero or less."""
+        return _to_float(self.m2 / (self.count - ddof)) if self.count > ddof else None
+
+    def std(self, *, ddof: int = 1) -> float | None:
+        """Square root of the variance, free of overflow on the way."""
+        return _root(self.m2 / (self.count - ddof)) if self.count > ddof else None
+
+    def skew(self, *, bias: bool = True) -> float | None:
+        """Fisher's skewness ``g1 = m3 / m2**1.5``, as ``scipy.stats.skew``.
+
+        Parameters
+        ----------
+        bias : bool, default True
+            False applies the correction ``g1 * sqrt(n (n - 1)) / (n - 2)`` (Joanes and Gill 1998, G1).
+
+        Returns
+        -------
+        float or None
+            None if all values are equal, or for fewer than 3 values with ``bias=False``.
+        """
+        n = self.count
+        if not self.m2 or (not bias and n < 3):
+            return None
+        g1 = _root(n * self.m3**2 / self.m2**3) * (-1 if self.m3 < 0 else 1)
+        return g1 if bias else g1 * math.sqrt(n * (n - 1)) / (n - 2)
+
+    def kurtosis(self, *, bias: bool = True) -> float | None:
+        """Excess kurtosis ``g2 = m4 / m2**2 - 3``, as ``scipy.stats.kurtosis``.
+
+        Parameters
+        ----------
+        bias : bool, default True
+            False gives ``((n + 1) g2 + 6) (n - 1) / ((n - 2) (n - 3))`` (Joanes and Gill 1998, G2).
+
+        Returns
+        -------
+        float or None
+            None if all values are equal, or for fewer than 4 values with ``bias=False``.
+        """
+        n = self.count
+        if not self.m2 or (not bias and n < 4):
+            return None
+        g2 = float(n * self.m4 / self.m2**2 - 3)
+        return g2 if bias else ((n + 1) * g2 + 6) * (n - 1) / ((n - 2) * (n - 3))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form; the rationals are written in full, as ``hexadecimal p exponent of two``."""
+        return {
+            "kind": self.kind,
+            "count": self.count,
+            "nulls": self.nulls,
+            "negative_infinities": self.negative_infinities,
+            "positive_infinities": self.positive_infinities,
+            "total": _write(self.total),
+            "m2": _write(self.m2),
+            "m3": _write(self.m3),
+            "m4": _write(self.m4),
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+        }
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Moments:
+        """Inverse of ``to_dict``."""
+        read: dict[str, Any] = {name: int(body[name]) for name in cls.__slots__[:4]}
+        read.update({name: _read(body[name]) for name in ("total", "m2", "m3", "m4")})
+        read.update({name: None if body[name] is None else float(body[name]) for name in ("minimum", "maximum")})
+        return cls(**read)
+
+
+@dataclass(frozen=True, slots=True)
+class Comoments:
+    """Moments of two columns over the rows where both are finite, and their mixed central sum.
+
+    Parameters
+    ----------
+    x, y : Moments
+        Of the complete rows.
+    mixed : Fraction
+        Sum of ``(x - mean x) * (y - mean y)``.
+    skipped : int
+        Rows left out because a value is null or infinite.
+
+    Examples
+    --------
+    >>> both = Comoments.of([1, 2, 3, None], [2, 4, 6, 8])
+    >>> both.count, both.skipped, both.covariance(), both.correlation
+    (3, 1, 2.0, 1.0)
+    """
+
+    kind: ClassVar[str] = "comoments"
+
+    x: Moments = Moments()
+    y: Moments = Moments()
+    mixed: Fraction = _ZERO
+    skipped: int = 0
+
+    @property
+    def count(self) -> int:
+        """Rows where both columns are finite."""
+        return self.x.count
+
+    @classmethod
+    def of(cls, x: Iterable[object], y: Iterable[object]) -> Comoments:
+        """Moments of two columns of one length.
+
+        Raises
+        ------
+        InputError
+            If a value is not a number or the columns differ in length.
+        """
+        first, second = read_floats(x, "comoments"), read_floats(y, "comoments")
+        if first.size != second.size:
+            raise InputError("two columns have one length", where="comoments", got=(first.size, second.size))
+        kept = np.isfinite(first) & np.isfinite(second)
+        first, second = first[kept], second[kept]
+        left, right = (_block(Column(side, 0, 0, 0)) for side in (first, second))
+        mixed = _ZERO
+        if left.count:
+            (u, scale_u), (v, scale_v) = _centred(first, left.total), _centred(second, right.total)
+            mixed = Fraction(float(np.sum(u * v))) * _power(scale_u + scale_v)
+        return cls(left, right, mixed, int((~kept).sum()))
+
+    def merge(self, other: Comoments) -> Comoments:
+        """Moments of both blocks together: ``C = C1 + C2 + dx dy n1 n2 / n`` (Pébay 2008, equation 3.1)."""
+        mixed = self.mixed + other.mixed
+        if self.count and other.count:
+            dx = other.x.total / other.count - self.x.total / self.count
+            dy = other.y.total / other.count - self.y.total / self.count
+            mixed += dx * dy * Fraction(self.count * other.count, self.count + other.count)
+        return Comoments(self.x.merge(other.x), self.y.merge(other.y), _rounded(mixed), self.skipped + other.skipped)
+
+    def covariance(self, *, ddof: int = 1) -> float | None:
+        """``mixed / (count - ddof)``; None if that divides by zero or less."""
+        return _to_float(self.mixed / (self.count - ddof)) if self.count > ddof else None
+
+    @property
+    def correlation(self) -> float | None:
+        """Pearson's correlation, cut to [-1, 1]; None if a column is constant or without rows."""
+        if not self.x.m2 or not self.y.m2:
+            return None
+        size = min(1.0, _root(self.mixed**2 / (self.x.m2 * self.y.m2)))
+        return -size if self.mixed < 0 else size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return {
+            "kind": self.kind, "x": self.x.to_dict(), "y": self.y.to_dict(), "mixed": _write(self.mixed),
+            "skipped": self.skipped,
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Comoments:
+        """Inverse of ``to_dict``."""
+        x, y = Moments.from_dict(body["x"]), Moments.from_dict(body["y"])
+        return cls(x, y, _read(body["mixed"]), int(body["skipped"]))
+
+
+def _block(column: Column) -> Moments:
+    values, others = column.finite, (column.nulls, column.lowest, column.highest)
+    if not values.size:
+        return Moments(0, *others)
+    total = _exact_total(values)
+    differences, scale = _centred(values, total)
+    squares = differences * differences
+    # np.sum adds pairwise: its error grows with the logarithm of the rows, not with the rows.
+    sums = float(np.sum(squares)), float(np.sum(squares * differences)), float(np.sum(squares * squares))
+    m2, m3, m4 = (Fraction(part) * _power(scale * order) for order, part in enumerate(sums, start=2))
+    # + 0.0 turns a negative zero into zero, so that equal moments read alike.
+    return Moments(values.size, *others, total, m2, m3, m4, float(values.min()) + 0.0, float(values.max()) + 0.0)
+
+
+def _exact_total(values: NDArray[np.float64]) -> Fraction:
+    total = _ZERO
+    for start in range(0, values.size, _CHUNK):
+        part = values[start : start + _CHUNK]
+        scale = scale_for(part)
+        limbs = split_limbs(part, scale).sum(axis=0)
+        whole = sum(int(limb) << (scale.width * place) for place, limb in enumerate(limbs))
+        total += whole * _power(scale.low)
+    return total
+
+
+def _centred(values: NDArray[np.float64], total: Fraction) -> tuple[NDArray[np.float64], int]:
+    """Differences to the exact mean over a power of two that keeps their fourth powers in range, and its exponent.
+
+    The nearest double to the mean is taken off first, then what it lacks. The first step is exact for values within a
+    factor of two of the mean (Sterbenz); for all others the difference is so large that the remainder is lost in it.
+    """
+    mean = total / values.size
+    # Shrinking first keeps the difference of two values near opposite ends of the range finite; growing (a negative
+    # shrink) keeps the mean of the smallest doubles from being rounded away.
+    top = int(math.frexp(float(np.abs(values).max()))[1])
+    shrink = max(0, top - 1000) or min(0, top + 500)
+    base = np.ldexp(values, -shrink) if shrink else values
+    scaled_mean = mean * _power(-shrink)
+    nearest = float(scaled_mean)
+    differences = base - nearest
+    differences -= float(scaled_mean - Fraction(nearest))
+    size = float(np.abs(differences).max())
+    exponent = math.frexp(size)[1] if size else 0
+    if abs(exponent) > 200:
+        return np.ldexp(differences, -exponent), exponent + shrink
+    return differences, shrink
+
+
+def _merged_sums(a: Moments, b: Moments) -> tuple[Fraction, Fraction, Fraction]:
+    m2, m3, m4 = a.m2 + b.m2, a.m3 + b.m3, a.m4 + b.m4
+    if not a.count or not b.count:
+        return m2, m3, m4
+    n1, n2, n = a.count, b.count, a.count + b.count
+    d = b.total / n2 - a.total / n1
+    m4 += (
+        d**4 * Fraction(n1 * n2 * (n1 * n1 - n1 * n2 + n2 * n2), n**3)
+        + 6 * d**2 * (n1 * n1 * b.m2 + n2 * n2 * a.m2) / n**2
+        + 4 * d * (n1 * b.m3 - n2 * a.m3) / n
+    )
+    m3 += d**3 * Fraction(n1 * n2 * (n1 - n2), n**2) + 3 * d * (n1 * b.m2 - n2 * a.m2) / n
+    m2 += d**2 * Fraction(n1 * n2, n)
+    return m2, m3, m4
+
+
+def _power(exponent: int) -> Fraction:
+    return Fraction(1 << exponent) if exponent >= 0 else Fraction(1, 1 << -exponent)
+
+
+def _rounded(value: Fraction) -> Fraction:
+    """Nearest number of 128 significant bits, so that rationals do not grow from merge to merge."""
+    shift = _BITS - (abs(value.numerator).bit_length() - value.denominator.bit_length())
+    return round(value * _power(shift)) * _power(-shift) if value else _ZERO
+
+
+def _to_float(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _root(value: Fraction) -> float:
+    """Square root of a rational that may lie outside the range of a double."""
+    if not value:
+        return 0.0
+    half = (value.numerator.bit_length() - value.denominator.bit_length()) // 2
+    try:
+        return math.ldexp(math.sqrt(float(value * _power(-2 * half))), half)
+    except OverflowError:
+        return math.inf
+
+
+def _least(a: float | None, b: float | None, choose: Any) -> float | None:
+    return b if a is None else a if b is None else choose(a, b)
+
+
+def _write(value: Fraction) -> str:
+    return f"{value.numerator:x}p{1 - value.denominator.bit_length()}"
+
+
+def _read(text: str) -> Fraction:
+    digits, _, exponent = text.partition("p")
+    return int(digits, 16) * _power(int(exponent))

@@ -1,11 +1,17 @@
 """Real processes for the tests of the stores: started, fed, killed."""
 
 import contextlib
+import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+import uuid
 
+import pyarrow.fs as pafs
 import pytest
 
 
@@ -72,3 +78,42 @@ def start(environment):
             return process
 
         yield begin
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """Address of a server that speaks like S3, as a process of its own."""
+    if importlib.util.find_spec("moto") is None or importlib.util.find_spec("obstore") is None:
+        pytest.skip("tables in a bucket are tested with obstore against moto: pip install obstore 'moto[server]'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5):
+                break
+            assert process.poll() is None, "the server did not start"
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch):
+    """URL of a place of its own in a bucket, with credentials in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    name = f"tables-{uuid.uuid4().hex[:12]}"
+    scheme, _, host = s3_server.partition("://")
+    pafs.S3FileSystem(scheme=scheme, endpoint_override=host, region="us-east-1", allow_bucket_creation=True).create_dir(
+        name
+    )
+    return f"s3://{name}/some/place?endpoint={s3_server}&region=us-east-1"

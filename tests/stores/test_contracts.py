@@ -1,4 +1,4 @@
-"""The embedded twins pass the contract suites that ship with the package."""
+"""The twins pass the contract suites that ship with the package."""
 
 import os
 
@@ -9,6 +9,7 @@ from retrodict.stores.objects.folder import FolderObjects
 from retrodict.stores.records.sqlite import SqliteRecords
 from retrodict.stores.streams.segments import SegmentStreams
 from retrodict.stores.tables.delta import DeltaTables
+from retrodict.stores.urls import open_tables
 from retrodict.testing.contracts_keys import KeysContract
 from retrodict.testing.contracts_objects import ObjectsContract
 from retrodict.testing.contracts_records import RecordsContract
@@ -20,6 +21,12 @@ class TestDeltaTables(TablesContract):
     @pytest.fixture
     def reopen(self, tmp_path):
         return lambda: DeltaTables(tmp_path / "tables")
+
+
+class TestBucketTables(TablesContract):
+    @pytest.fixture
+    def reopen(self, bucket, tmp_path):
+        return lambda: open_tables(bucket, tmp_path)
 
 
 class TestSqliteRecords(RecordsContract):

@@ -1,5 +1,7 @@
 """Writers killed with SIGKILL at random moments: nothing acknowledged is lost, nothing half is visible."""
 
+import contextlib
+import os
 import random
 import time
 
@@ -7,6 +9,7 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
+from retrodict.core.errors import NotFoundError
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.objects.folder import FolderObjects
 from retrodict.stores.records.sqlite import SqliteRecords
@@ -72,6 +75,52 @@ while True:
     version = tables.write("t", rows)
     end += 10
     print(version, flush=True)
+"""
+
+STREAM = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from retrodict.stores.tables import _writing
+from retrodict.stores.tables.delta import DeltaTables
+_writing.FILE_ROWS = 1000
+tables = DeltaTables(Path(sys.argv[1]))
+end = tables.read("t").num_rows if tables.names() else 0
+def batches():
+    for start in range(end, end + 20_000, 700):
+        if start - end == 7_000:
+            print("now", flush=True)
+        yield pa.record_batch({"i": pa.array(range(start, min(start + 700, end + 20_000)), pa.int64())})
+while True:
+    rows = pa.RecordBatchReader.from_batches(pa.schema([("i", pa.int64())]), batches())
+    print(tables.write("t", rows), flush=True)
+    end += 20_000
+"""
+
+TIDY = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from retrodict.stores.tables.delta import DeltaTables
+tables, what = DeltaTables(Path(sys.argv[1])), sys.argv[2]
+end = tables.read("t").num_rows if tables.names() else 0
+while True:
+    for _ in range(4):
+        end += 10
+        rows = pa.table({"i": pa.array(range(end - 10, end), pa.int64())})
+        last = tables.write("t", rows, metadata={"end": str(end)})
+    if what == "compact":
+        print("now", flush=True)
+        last = tables.compact("t", metadata={"end": str(end)})
+    elif what == "restore":
+        end -= 20
+        print("now", flush=True)
+        last = tables.restore("t", last - 2, metadata={"end": str(end)})
+    else:
+        tables.compact("t", metadata={"end": str(end)})
+        print("now", flush=True)
+        tables.vacuum("t", keep=[last - 3])
+    print(last, flush=True)
 """
 
 OBJECTS = """
@@ -150,6 +199,64 @@ def test_a_killed_table_writer_leaves_whole_versions(start, tmp_path):
         for version in (acknowledged, versions - 1):
             rows = tables.read("t", version)
             assert rows.equals(pa.table({"i": pa.array(range(10 * (version + 1)), pa.int64())}))
+
+
+def killed_at_work(process, pause, rounds):
+    """Kill a writer shortly after it began what matters for the last time; return the last version it told of."""
+    last, begun = -1, 0
+    while begun < rounds:
+        line = process.line()
+        assert line, "the writer ended by itself"
+        last, begun = (last, begun + 1) if line == "now" else (int(line), begun)
+    time.sleep(pause)
+    process.kill()
+    return max([last, *(int(line) for line in process.rest() if line != "now")])
+
+
+def aged(folder):
+    """Let two hours pass for all files."""
+    for path in folder.rglob("*.parquet"):
+        os.utime(path, (time.time() - 7200,) * 2)
+
+
+def test_a_killed_stream_into_a_table_leaves_whole_versions(start, tmp_path):
+    """No version holds a part of the stream, and files of a dead write are no part of the table."""
+    moments = random.Random(7)
+    for _ in range(3):
+        acknowledged = killed_at_work(start(STREAM, tmp_path), moments.uniform(0, 0.02), rounds=2)
+        tables = DeltaTables(tmp_path)
+        versions = len(tables.history("t"))
+        assert versions > acknowledged >= 0
+        for version in range(versions):
+            assert tables.read("t", version)["i"].to_pylist() == list(range(20_000 * (version + 1)))
+    aged(tmp_path)
+    tables.vacuum("t", keep=range(versions))
+    named = {file.path for file in tables.files("t")}
+    assert {path.name for path in (tmp_path / "t").glob("*.parquet")} == named
+    assert len(named) == 20 * versions
+
+
+@pytest.mark.parametrize("what", ["compact", "restore", "vacuum"])
+def test_a_killed_tidier_leaves_every_version_as_it_was(start, tmp_path, what):
+    """Each readable version holds the rows its writer said, and the next process goes on and tidies up."""
+    moments = random.Random(8)
+    for turn in range(3):
+        acknowledged = killed_at_work(start(TIDY, tmp_path, what), moments.uniform(0, 0.008), rounds=2 + turn)
+        tables, gone, end = DeltaTables(tmp_path), [], 0
+        history = tables.history("t")
+        assert len(history) > acknowledged >= 0
+        for version in history:
+            end = int(version.metadata.get("end", end))  # a vacuum says nothing and changes nothing
+            with contextlib.suppress(NotFoundError):
+                assert tables.read("t", version.version)["i"].to_pylist() == list(range(end))
+                continue
+            gone.append(version.version)
+        assert not gone or what == "vacuum"
+    aged(tmp_path)
+    kept = [version.version for version in history if version.version not in gone]
+    tables.vacuum("t", keep=kept)
+    needed = {file.path for version in kept for file in tables.files("t", version)}
+    assert {path.name for path in (tmp_path / "t").glob("*.parquet")} == needed
 
 
 def test_a_killed_object_writer_leaves_whole_objects(start, tmp_path):

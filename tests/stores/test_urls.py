@@ -8,6 +8,7 @@ from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.objects.folder import FolderObjects
 from retrodict.stores.records.sqlite import SqliteRecords
 from retrodict.stores.streams.segments import SegmentStreams
+from retrodict.stores.tables.bucket import BucketTables
 from retrodict.stores.tables.delta import DeltaTables
 
 OPENERS = {
@@ -60,7 +61,8 @@ def test_lmdb_urls_open_keys(tmp_path):
         ("keys", "redis://:hunter2@cache.example:6379/0", "Redis"),
         ("keys", "rediss://ann:hunter2@cache.example", "Redis"),
         ("objects", "s3://ann:hunter2@bucket/x", "S3"),
-        ("tables", "s3://bucket/hunter2?secret=hunter2", "S3"),
+        ("tables", "s3a://ann:hunter2@bucket/x", "S3"),
+        ("tables", "gs://bucket/hunter2?secret=hunter2", "GCS"),
         ("streams", "nats://ann:hunter2@bus.example", "NATS JetStream"),
         ("streams", "kafka://ann:hunter2@bus.example", "Kafka"),
     ],
@@ -102,6 +104,48 @@ def test_no_refusal_repeats_a_secret(tmp_path, url):
     with pytest.raises(ConfigurationError) as caught:
         urls.open_keys(url, tmp_path)
     assert not any(secret in str(caught.value) for secret in ("hunter2", "ann", "example"))
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("s3://data", "data/t/f"),
+        ("s3://data/", "data/t/f"),
+        ("S3://data/a/b/?region=eu-central-1", "data/a/b/t/f"),
+        ("s3://data/a?endpoint=https://store.example:9000/&region=eu-1", "data/a/t/f"),
+    ],
+)
+def test_an_s3_url_opens_tables_in_a_bucket(tmp_path, url, place):
+    """Bucket and prefix come from the path; nothing is asked of the server yet."""
+    pytest.importorskip("obstore")
+    store = urls.open_tables(url, tmp_path)
+    assert type(store) is BucketTables
+    assert store._versions.place.path("t", "f") == place
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("s3://ann:hunter2@bucket/x", "no user and no password"),
+        ("s3://hunter2@bucket", "no user and no password"),
+        ("s3://bucket/x?endpoint=http://ann:hunter2@store.example", "no user and no password"),
+        ("s3://bucket/x?secret_access_key=hunter2", "'endpoint' and 'region' only; got '1 other'"),
+        ("s3://bucket/x?region=eu-1&hunter2", "'endpoint' and 'region' only; got '1 other'"),
+        ("s3://bucket/x?endpoint=store.example", "http://host:port"),
+        ("s3://bucket/x?endpoint=ftp://store.example", "http://host:port"),
+        ("s3://bucket/x?endpoint=http://store.example/hunter2", "http://host:port"),
+        ("s3://bucket:9000/x", "no port"),
+        ("s3://bucket:hunter2/x", "can be read"),
+        ("s3:///x", "names one"),
+        ("s3:bucket/x", "names one"),
+    ],
+)
+def test_an_s3_url_that_holds_too_much_is_refused(tmp_path, url, rule):
+    """Credentials have no place in it, and no part of it comes back in the message."""
+    with pytest.raises(ConfigurationError, match=rf"stores.tables: .*{rule}") as caught:
+        urls.open_tables(url, tmp_path)
+    told = str(caught.value).replace("s3://bucket/prefix", "")
+    assert not any(secret in told for secret in ("hunter2", "ann", "example/", "store.", "bucket/x"))
 
 
 @pytest.mark.parametrize("url", ["", "  ", "file:", "lmdb://"])

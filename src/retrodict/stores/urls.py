@@ -5,6 +5,8 @@
 ``file:/data/keys``                    an absolute path (``file:///data/keys`` is the same)
 ``sqlite:state/records.db``            records only; ``sqlite:///state/records.db`` is the same, and a
                                        fourth slash makes it absolute, as SQLAlchemy has it
+``s3://bucket/prefix``                 tables only; ``?endpoint=http://127.0.0.1:9000&region=eu-1`` for a
+                                       server that is not AWS. Credentials come from the environment
 ``lmdb:state/keys``                    keys only; otherwise like ``file:``
 ====================================== ================================================================
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
 
 from retrodict.core.errors import ConfigurationError, near
 
@@ -40,7 +43,7 @@ _SERVERS = {
 
 
 def open_tables(url: str, root: Path) -> TableStore:
-    """Table store of a URL: Delta Lake in a folder.
+    """Table store of a URL: Delta Lake in a folder or in a bucket.
 
     Parameters
     ----------
@@ -52,8 +55,14 @@ def open_tables(url: str, root: Path) -> TableStore:
     Raises
     ------
     ConfigurationError
-        If the scheme is unknown or not available; the message never repeats the URL.
+        If the scheme is unknown or not available, or a bucket's URL holds more than it should (credentials, unknown
+        options); the message never repeats the URL.
     """
+    if url.lower().startswith("s3:"):
+        from retrodict.stores.tables.bucket import BucketTables
+
+        bucket, prefix, options = _bucket(url, "stores.tables")
+        return BucketTables(bucket, prefix, endpoint=options.get("endpoint"), region=options.get("region"))
     path = _path(url, root, "tables")
     from retrodict.stores.tables.delta import DeltaTables
 
@@ -116,6 +125,40 @@ def _path(url: str, root: Path, contract: str, *, own: str | None = None) -> Pat
         hint = f"Write {embedded}" if "@" in url else near(scheme, choices, what="scheme")
         raise ConfigurationError(f"{contract} know no such scheme", where=where, got=shown, remedy=hint)
     return Path(root) / _local(scheme, rest, where)
+
+
+def _bucket(url: str, where: str) -> tuple[str, str, dict[str, str]]:
+    """Bucket, prefix and options of an S3 URL; refuses one that holds anything that may be a secret."""
+    form = "Write 's3://bucket/prefix?endpoint=https://…&region=…'"
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        endpoint = urlsplit(options.get("endpoint", "https://aws"))
+        ports = parts.port, endpoint.port
+    except ValueError as error:
+        raise ConfigurationError("the URL of a bucket can be read", where=where, remedy=form) from error
+    if "@" in parts.netloc or "@" in endpoint.netloc:
+        raise ConfigurationError(
+            "the URL of a bucket names no user and no password",
+            where=where,
+            remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, and change what was in the URL",
+        )
+    if not parts.netloc or ports[0] is not None or parts.fragment:
+        raise ConfigurationError("the URL of a bucket names one, and no port", where=where, remedy=form)
+    strange = len(set(options) - {"endpoint", "region"})
+    if strange:
+        raise ConfigurationError(
+            "the URL of a bucket has the options 'endpoint' and 'region' only",
+            where=where,
+            got=f"{strange} other",
+            remedy="Credentials come from the environment, never from a URL",
+        )
+    plain = endpoint.netloc and not (endpoint.query or endpoint.fragment or endpoint.path.strip("/"))
+    if endpoint.scheme not in ("http", "https") or not plain:
+        raise ConfigurationError(
+            "the endpoint of a bucket is 'http://host:port' or 'https://host:port'", where=where, remedy=form
+        )
+    return parts.netloc, parts.path.strip("/"), {name: value for name, value in options.items() if value}
 
 
 def _local(scheme: str, rest: str, where: str) -> str:

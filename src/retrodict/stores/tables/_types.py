@@ -8,7 +8,7 @@ from pyarrow import types as is_
 from retrodict.core.errors import InputError
 
 _MOMENT = pa.timestamp("us", tz="UTC")
-_NAME_STOPS = frozenset(" ,;{}()\n\t=")  # Delta refuses these in column names
+_INTS = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 _REMEDIES = {
     "uint": "Cast the column to the next larger signed type",
     "naive": "Say which zone it is in (pyarrow.compute.assume_timezone), UTC if it was written so",
@@ -16,41 +16,47 @@ _REMEDIES = {
 }
 
 
-def storable(rows: pa.Table, *, where: str, known: pa.Schema | None = None) -> pa.Table:
-    """Rows in the types a table keeps; refuse what would come back changed.
+def kept_schema(schema: pa.Schema, *, where: str, known: pa.Schema | None = None) -> pa.Schema:
+    """Columns in the types a table keeps: timestamps in ``timestamp[us, UTC]``, text as ``string``, no dictionaries.
 
     Parameters
     ----------
-    rows : pyarrow.Table
-        What a caller wants to store.
+    schema : pyarrow.Schema
+        Columns of what a caller wants to store.
     where : str
         The table, for errors.
     known : pyarrow.Schema, optional
         Columns of the table there is; a column of nothing but untyped nulls takes its type from there.
 
-    Returns
-    -------
-    pyarrow.Table
-        The same rows and column order; timestamps in ``timestamp[us, UTC]``, text as ``string``, dictionaries decoded.
-
     Raises
     ------
     InputError
-        If a column has no storable type, a bad or doubled name, or times finer than a microsecond.
+        If a column has no storable type, or a bad or doubled name.
     """
-    _check_names(rows.schema.names, where)
+    _check_names(schema.names, where)
     fields = []
-    for field in rows.schema:
+    for field in schema:
         if is_.is_null(field.type) and known is not None and field.name in known.names:
             kept: pa.DataType = known.field(field.name).type
         else:
             kept = kept_type(field.type, f"{where}, column {field.name!r}")
         fields.append(pa.field(field.name, kept))
-    schema = pa.schema(fields)
-    if rows.schema.equals(schema, check_metadata=True):
-        return rows
+    return pa.schema(fields)
+
+
+def cast_rows(rows: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
+    """Rows in the columns and types of a schema that they fit; refuse what would come back changed.
+
+    Raises
+    ------
+    InputError
+        If times are finer than a microsecond.
+    """
+    chosen = rows.select(schema.names)
+    if chosen.schema.equals(schema, check_metadata=True):
+        return chosen
     try:
-        return rows.cast(schema)
+        return chosen.cast(schema)
     except pa.ArrowInvalid as error:
         # Arrow's own text holds a value of the data.
         raise InputError(
@@ -59,6 +65,61 @@ def storable(rows: pa.Table, *, where: str, known: pa.Schema | None = None) -> p
             got=[str(field.type) for field in rows.schema],
             remedy="Round the times to microseconds",
         ) from error
+
+
+def table_schema(schema: pa.Schema, known: pa.Schema | None, *, evolve: bool, where: str) -> pa.Schema:
+    """Columns of a table after rows of a schema are appended to those it has.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        Columns of the rows, in any order.
+    known : pyarrow.Schema or None
+        Columns of the table there is; None if the rows bring their own.
+    evolve : bool
+        Whether added columns and wider types become the table's.
+    where : str
+        The table, for errors.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, narrower or otherwise changed, or added without ``evolve``; each is named.
+    """
+    rows = kept_schema(schema, where=where, known=known)
+    if known is None:
+        return rows
+    missing = [name for name in known.names if name not in rows.names]
+    added = [name for name in rows.names if name not in known.names]
+    changed = [
+        f"{field.name} is {rows.field(field.name).type}, kept as {field.type}"
+        for field in known
+        if field.name in rows.names
+        and rows.field(field.name).type != field.type
+        and not (evolve and widens(field.type, rows.field(field.name).type))
+    ]
+    parts = {"missing": missing, "added": [] if evolve else added, "type": changed}
+    if any(parts.values()):
+        rule = "appended rows have the columns and types of the table"
+        raise InputError(
+            f"{rule}, and may add columns or widen types" if evolve else rule,
+            where=where,
+            got="; ".join(f"{word}: {', '.join(names)}" for word, names in parts.items() if names),
+            remedy="Change the rows, or write a version with the new columns in mode 'overwrite'",
+        )
+    _check_names([*known.names, *added], where)
+    return pa.schema([rows.field(name) for name in [*known.names, *added]])
+
+
+def widens(kept: pa.DataType, other: pa.DataType) -> bool:
+    """Whether every value of a kept type is exact in another one that may take its place."""
+    if kept in _INTS and other in _INTS:
+        return _INTS.index(kept) < _INTS.index(other)
+    if is_.is_float64(other):
+        return is_.is_float32(kept) or kept in _INTS[:3]
+    if is_.is_decimal128(kept) and is_.is_decimal128(other):
+        return bool(kept.scale == other.scale and kept.precision < other.precision)
+    return False
 
 
 def kept_type(kind: pa.DataType, where: str) -> pa.DataType:
@@ -86,26 +147,6 @@ def kept_type(kind: pa.DataType, where: str) -> pa.DataType:
     raise _refused("a column has a type that tables keep unchanged", where, kind, why)
 
 
-def conform(rows: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
-    """Rows in the column order of a schema; refuse other columns or types, naming each difference."""
-    missing = [name for name in schema.names if name not in rows.schema.names]
-    added = [name for name in rows.schema.names if name not in schema.names]
-    changed = [
-        f"{field.name} is {rows.schema.field(field.name).type}, kept as {field.type}"
-        for field in schema
-        if field.name in rows.schema.names and rows.schema.field(field.name).type != field.type
-    ]
-    parts = {"missing": missing, "added": added, "type": changed}
-    if any(parts.values()):
-        raise InputError(
-            "appended rows have the columns and types of the table",
-            where=where,
-            got="; ".join(f"{word}: {', '.join(names)}" for word, names in parts.items() if names),
-            remedy="Change the rows, or write a version with the new columns in mode 'overwrite'",
-        )
-    return rows.select(schema.names).cast(schema)
-
-
 def _check_names(names: list[str], where: str) -> None:
     if not names:
         raise InputError("a table has at least one column", where=where)
@@ -115,13 +156,10 @@ def _check_names(names: list[str], where: str) -> None:
         raise InputError(
             "column names differ in more than upper and lower case", where=where, got=doubled, remedy="Rename them"
         )
-    bad = [name for name in names if not name or _NAME_STOPS & set(name)]
+    bad = [name for name in names if not name or not name.isprintable()]
     if bad:
         raise InputError(
-            "a column name is not empty and has no space and none of ,;{}()=",
-            where=where,
-            got=bad,
-            remedy="Rename them",
+            "a column name is not empty and has no control characters", where=where, got=bad, remedy="Rename them"
         )
 
 

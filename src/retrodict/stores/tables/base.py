@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import pyarrow as pa
 
-__all__ = ["TableFile", "TableStore", "TableVersion"]
+if TYPE_CHECKING:  # importing it loads pandas where that is installed
+    import pyarrow.dataset as ds
+
+__all__ = ["TableFile", "TableStore", "TableVersion", "VacuumReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,15 @@ class TableVersion:
         What the store calls the commit, for instance ``"WRITE"``.
     metadata : mapping of str to str
         What the writer said of it (batch id, rows in, …).
+    vacuumed : bool
+        Whether its data files were deleted, so that it can no longer be read.
     """
 
     version: int
     time: int
     operation: str
     metadata: Mapping[str, str]
+    vacuumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +48,69 @@ class TableFile:
     rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class VacuumReport:
+    """What a vacuum deleted, or would delete.
+
+    Attributes
+    ----------
+    versions : tuple of int
+        Versions that this vacuum ends: they can no longer be read; ascending.
+    files : tuple of TableFile
+        Deleted data files; 0 rows for one that no version ever named.
+    kept : tuple of int
+        Versions that stay readable, ascending.
+    """
+
+    versions: tuple[int, ...]
+    files: tuple[TableFile, ...]
+    kept: tuple[int, ...]
+
+
 class TableStore(Protocol):
     """Tables by name, each a line of immutable versions.
 
     Promises
     --------
     * *Atomic*: a write makes exactly one new version or none; a reader never sees half of one, also after ``kill -9``.
-    * *Immutable*: what a version holds never changes, and no version disappears unless asked for by name.
+    * *Immutable*: what a version holds never changes, and no version disappears unless ``vacuum`` is told to.
     * *Processes and threads*: any number read while one writes; writers of one table are serialised by the store, a
       second one waits up to its time limit and is then told who holds the table (BusyError).
-    * *Order*: rows come back in the order they were written, version by version.
+    * *Order*: rows come back in the order they were written, version by version, also after ``compact``.
+    * *Memory*: ``write`` of a reader and ``batches`` hold a bounded number of rows, whatever the size of the table.
     * *Types*: timestamps come back as ``timestamp[us, tz=UTC]``, text as ``string``, dictionaries decoded; decimals (up
       to 38 digits), bools, signed ints, float32 and float64, dates, bytes, lists and structs of these unchanged. Any
       other type, a time without zone and a time finer than a microsecond are refused.
-    * *Columns*: appended rows have the columns and types of the table, in any order; an overwrite may bring others.
+    * *Columns*: appended rows have the columns and types of the table, in any order; with ``evolve`` they may add
+      columns (null in earlier rows) and widen types; an overwrite may bring any others.
     * *Damage*: a data file that is missing or altered is an IntegrityError, never fewer rows.
     """
 
     def write(
         self,
         name: str,
-        rows: pa.Table,
+        rows: pa.Table | pa.RecordBatchReader,
         *,
         mode: Literal["append", "overwrite"] = "append",
         metadata: Mapping[str, str] | None = None,
         create_only: bool = False,
+        evolve: bool = False,
     ) -> int:
         """Commit rows as one new version and return its number; ``create_only`` refuses an existing table."""
         ...
 
     def read(self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of a version (None: the newest); NotFoundError names the nearest tables or the known versions."""
+        ...
+
+    def batches(
+        self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None
+    ) -> pa.RecordBatchReader:
+        """Rows of a version, in order, a bounded number at a time."""
+        ...
+
+    def dataset(self, name: str, version: int | None = None, *, paths: Sequence[str] | None = None) -> ds.Dataset:
+        """Return what DuckDB and Polars scan: the files of a version, or those of ``paths`` among them."""
         ...
 
     def schema(self, name: str, version: int | None = None) -> pa.Schema:
@@ -84,11 +122,26 @@ class TableStore(Protocol):
         ...
 
     def files(self, name: str, version: int | None = None) -> list[TableFile]:
-        """Return the data files of a version (None: the newest), sorted by path."""
+        """Return the data files of a version (None: the newest), sorted by path; of a vacuumed one, those it had."""
         ...
 
     def file_digest(self, path: str) -> str:
         """SHA-256 of a data file, by ``table/path`` with the path that ``files`` gives; NotFoundError if it is gone."""
+        ...
+
+    def restore(self, name: str, version: int, *, metadata: Mapping[str, str] | None = None) -> int:
+        """Make a new version with the content and columns of an older one; no data file is written."""
+        ...
+
+    def compact(self, name: str, *, metadata: Mapping[str, str] | None = None) -> int | None:
+        """Make a new version with the same rows in fewer files; None if there is nothing to gain."""
+        ...
+
+    def vacuum(self, name: str, *, keep: Collection[int], dry_run: bool = False) -> VacuumReport:
+        """Delete the data files that no version of ``keep`` (nor the newest) needs; other versions become unreadable.
+
+        Reading one of those afterwards is a NotFoundError that says it was vacuumed.
+        """
         ...
 
     def names(self) -> list[str]:

@@ -1,47 +1,33 @@
 """Tables as Delta Lake in a folder: the embedded twin of Delta on S3-compatible storage.
 
 The Delta log decides what a version is; the data files are written here and not by ``write_deltalake``, because the
-order of rows is a promise: Delta lists the files of a version in no order of use, so each file carries the version
-that added it in its name, and holds the rows of one write in their order. It is synced before the log names it.
+order of rows is a promise: Delta lists the files of a version in no order of use, so here the log gives each file its
+place, and each holds the rows of one write in their order. It is durable before the log names it.
 
-Versions stay readable: the log is never cleaned up and no file is deleted (Delta would do the first after 30 days).
+Versions stay readable until ``vacuum`` is told otherwise: the log is never cleaned up (Delta would after 30 days).
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, create_table_with_add_actions
 
-from retrodict.core.clock import SystemClock
-from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RetryableError, near
-from retrodict.core.identity import digest_file
-from retrodict.stores._durable import make_folder, sync_file, sync_folder
-from retrodict.stores._locks import FileLock
-from retrodict.stores.tables._types import conform, kept_type, storable
-from retrodict.stores.tables.base import TableFile, TableVersion
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError, near
+from retrodict.stores.tables import _operations
+from retrodict.stores.tables._log import Snapshot
+from retrodict.stores.tables._places import Folder, mapped
+from retrodict.stores.tables._reading import batches_of, check_sizes, dataset_of, described
+from retrodict.stores.tables._versions import Versions, check_name
+from retrodict.stores.tables.base import TableFile, TableVersion, VacuumReport
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 __all__ = ["DeltaTables"]
-
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}(\.[a-z0-9_]{1,100}){0,3}")
-_OURS = re.compile(r"(\d{20})-[0-9a-f]{8}\.parquet")
-_FOREVER = "interval 36500 days"
-_CONFIGURATION = {
-    "delta.enableExpiredLogCleanup": "false",
-    "delta.logRetentionDuration": _FOREVER,
-    "delta.deletedFileRetentionDuration": _FOREVER,
-}
-_ROW_GROUP = 1 << 17
 
 
 class DeltaTables:
@@ -68,19 +54,40 @@ class DeltaTables:
 
     def __init__(self, root: Path, *, timeout_s: float = 30.0) -> None:
         self._root, self._timeout_s = Path(root), timeout_s
+        self._versions = Versions(Folder(self._root), timeout_s)
 
     # writing ------------------------------------------------------------------------------------------------
 
     def write(
         self,
         name: str,
-        rows: pa.Table,
+        rows: pa.Table | pa.RecordBatchReader,
         *,
         mode: Literal["append", "overwrite"] = "append",
         metadata: Mapping[str, str] | None = None,
         create_only: bool = False,
+        evolve: bool = False,
     ) -> int:
         """Commit rows as one new version and return its number; ``create_only`` refuses an existing table.
+
+        A reader is consumed as it is written: some millions of rows are held, never all. It is used up also when the
+        write fails, and what it raises itself comes through unchanged.
+
+        Parameters
+        ----------
+        name : str
+            The table.
+        rows : pyarrow.Table or pyarrow.RecordBatchReader
+            Columns in any order.
+        mode : {"append", "overwrite"}, default "append"
+            Whether the rows follow those of the newest version or stand alone.
+        metadata : mapping of str to str, optional
+            What to say of the version.
+        create_only : bool, default False
+            Whether the table must not exist.
+        evolve : bool, default False
+            Whether appended rows may add columns (null in earlier rows) and widen types: to a larger int, float32 and
+            ints up to int32 to float64, decimals to more digits. Older versions keep their columns.
 
         Raises
         ------
@@ -88,57 +95,55 @@ class DeltaTables:
             If the rows do not fit the table, hold a type that is not kept, or ``create_only`` meets a table.
         BusyError
             If another writer holds the table for longer than ``timeout_s``.
+        RetryableError
+            If the disk is full or the bucket does not answer; nothing was changed.
+        ConfigurationError
+            If this process may not write there; nothing was changed.
         """
-        folder, where = self._folder(name), f"table {name}"
         if mode not in ("append", "overwrite"):
-            raise InputError("the mode is 'append' or 'overwrite'", where=where, got=mode)
-        note = _pack_metadata(metadata or {}, where)
-        with FileLock(self._root / ".locks" / name, where=where, timeout_s=self._timeout_s):
-            newest = self._load(name) if _has_log(folder) else None
-            if newest is not None and create_only:
-                raise InputError(
-                    "the table does not exist yet",
-                    where=where,
-                    got=f"version {newest.version()}",
-                    remedy="Choose another name, or write without create_only",
-                )
-            known = None if newest is None or mode == "overwrite" else _schema_of(newest)
-            kept = storable(rows, where=where, known=known)
-            if known is not None:
-                kept = conform(kept, known, where=where)
-            version = 0 if newest is None else newest.version() + 1
-            self._commit(folder, newest, version, kept, mode, note)
-            return version
+            raise InputError("the mode is 'append' or 'overwrite'", where=f"table {name}", got=mode)
+        check_name(name)
+        note = _operations.pack(metadata, name)
+        return _operations.write(self._versions, name, rows, mode, note, create_only=create_only, evolve=evolve)
 
-    def _commit(
-        self, folder: Path, newest: DeltaTable | None, version: int, rows: pa.Table, mode: str, note: str
-    ) -> None:
-        make_folder(folder)
-        added = [_store_rows(folder, version, rows)] if rows.num_rows else []
-        # No retries inside: with the lock held only a foreign writer can be in the way, and a retried commit would get
-        # another version than the one the file is named after.
-        properties = CommitProperties(custom_metadata={"userMetadata": note}, max_commit_retries=0)
-        schema = Schema.from_arrow(rows.schema)
-        try:
-            if newest is None:
-                create_table_with_add_actions(
-                    str(folder), schema, added, configuration=_CONFIGURATION, commit_properties=properties
-                )
-            else:
-                newest.create_write_transaction([*added], mode, schema, commit_properties=properties)
-        except CommitFailedError as error:
-            _remove(folder, added)
-            raise RetryableError(
-                "no other program writes the table at the same time",
-                where=f"table {folder.name}",
-                remedy="Write it through this store only, then try again",
-            ) from error
-        except BaseException:
-            if not _log_file(folder, version).exists():
-                _remove(folder, added)
-            raise
-        sync_file(_log_file(folder, version))
-        sync_folder(folder / "_delta_log")
+    def restore(self, name: str, version: int, *, metadata: Mapping[str, str] | None = None) -> int:
+        """Make a new version with the content and columns of an older one; no data file is written.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such table or version, or the version was vacuumed.
+        """
+        check_name(name)
+        return _operations.restore(self._versions, name, version, _operations.pack(metadata, name))
+
+    def compact(self, name: str, *, metadata: Mapping[str, str] | None = None) -> int | None:
+        """Make a new version with the same rows in fewer files; None if there is nothing to gain.
+
+        Neighbours are joined up to about a million rows or 128 MiB; older versions keep the files they have.
+
+        Raises
+        ------
+        RetryableError
+            If another writer replaced the files meanwhile (only where no lock keeps it off); nothing was changed.
+        """
+        check_name(name)
+        return _operations.compact(self._versions, name, _operations.pack(metadata, name))
+
+    def vacuum(self, name: str, *, keep: Collection[int], dry_run: bool = False) -> VacuumReport:
+        """Delete the data files that no version of ``keep`` (nor the newest) needs; other versions become unreadable.
+
+        First a version with the same content is committed that says which ones ended, then files are deleted. If the
+        process dies between, the next vacuum completes it. Files that no version ever named go too once they are an
+        hour old; the report gives them 0 rows. A version all of whose files stay is readable as before.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such table, or a version of ``keep`` does not exist or was vacuumed before.
+        """
+        check_name(name)
+        return _operations.vacuum(self._versions, name, keep, dry_run=dry_run)
 
     # reading ------------------------------------------------------------------------------------------------
 
@@ -148,12 +153,18 @@ class DeltaTables:
         Raises
         ------
         NotFoundError
-            If there is no such table, version or column; the nearest ones are named.
+            If there is no such table, version or column (the nearest ones are named), or the version was vacuumed.
         IntegrityError
             If a data file is missing, cut off or damaged.
         """
-        table = self._load(name, version)
-        schema = _schema_of(table)
+        return self.batches(name, version, columns=columns).read_all()
+
+    def batches(
+        self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None
+    ) -> pa.RecordBatchReader:
+        """Rows of a version (None: the newest), in order, some ten thousand at a time; errors as for ``read``."""
+        state = self._versions.found(name).readable(version)
+        schema = state.schema
         unknown = [column for column in columns or () if column not in schema.names]
         if unknown:
             raise NotFoundError(
@@ -163,176 +174,70 @@ class DeltaTables:
                 remedy=near(unknown[0], schema.names, what="column"),
             )
         wanted = schema if columns is None else pa.schema([schema.field(column) for column in columns])
-        pieces = [self._read_file(name, file, wanted) for file in self._ordered(name, table)]
-        return pa.concat_tables(pieces) if pieces else wanted.empty_table()
+        return pa.RecordBatchReader.from_batches(wanted, self._rows(name, state, wanted.names))
 
-    def _read_file(self, name: str, file: TableFile, schema: pa.Schema) -> pa.Table:
-        path = self._folder(name) / file.path
+    def _rows(self, name: str, state: Snapshot, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         try:
-            if path.stat().st_size != file.size:
-                raise _damaged(name, file)
-            # partitioning=None: a folder called 'a=b' above the table is no column of it.
-            rows = pq.read_table(path, columns=schema.names, partitioning=None)
-        except (FileNotFoundError, pa.ArrowInvalid, OSError) as error:
-            raise _damaged(name, file) from error
-        if rows.num_rows != file.rows:
-            raise _damaged(name, file)
-        return rows.select(schema.names).cast(schema)
+            files = state.ordered()
+            check_sizes(self._versions.place, name, files)
+            yield from batches_of(self._versions.place, name, files, state.schema, columns)
+        except IntegrityError:
+            # Files that go while they are read were vacuumed, not damaged.
+            self._versions.found(name).readable(state.version)
+            raise
+
+    def dataset(self, name: str, version: int | None = None, *, paths: Sequence[str] | None = None) -> ds.Dataset:
+        """Return what DuckDB and Polars scan: the files of a version, or those of ``paths`` among them.
+
+        It has the columns of the version; files from before a column was added or widened are fitted by the scan.
+        Files lie in the order of their rows, but an engine may return rows in another one.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such table, version or file, or the version was vacuumed.
+        IntegrityError
+            If a data file is missing or of another size. What it holds is not looked at here.
+        """
+        state = self._versions.found(name).readable(version)
+        if paths is not None and (strange := [path for path in paths if path not in state.files]):
+            raise NotFoundError(
+                "the version has no such file",
+                where=f"table {name}, version {state.version}",
+                got=strange[0],
+                remedy="Ask files for those it has",
+            )
+        files = [file for file in state.ordered() if paths is None or file.path in set(paths)]
+        return dataset_of(self._versions.place, name, files, state.schema)
 
     def schema(self, name: str, version: int | None = None) -> pa.Schema:
-        """Columns and types of a version (None: the newest)."""
-        return _schema_of(self._load(name, version))
+        """Columns and types of a version (None: the newest), also of one that was vacuumed."""
+        return self._versions.found(name).snapshot(version).schema
 
     def history(self, name: str) -> list[TableVersion]:
-        """All versions, oldest first; empty for a table that does not exist."""
-        if not _has_log(self._folder(name)):
-            return []
-        entries = sorted(self._load(name).history(), key=lambda entry: int(entry["version"]))
-        return [
-            TableVersion(int(e["version"]), int(e["timestamp"]) * 1_000, str(e["operation"]), _unpack_metadata(e))
-            for e in entries
-        ]
+        """All versions, oldest first, vacuumed ones too; empty for a table that does not exist."""
+        log = self._versions.log(name)
+        return [replace(commit.info, vacuumed=commit.info.version in log.vacuumed) for commit in log.commits]
 
     def files(self, name: str, version: int | None = None) -> list[TableFile]:
-        """Return the data files of a version (None: the newest), sorted by path."""
-        return sorted(_files_of(self._load(name, version)), key=lambda file: file.path)
+        """Return the data files of a version (None: the newest), sorted by path; of a vacuumed one, those it had."""
+        state = self._versions.found(name).snapshot(version)
+        found = [described(self._versions.place, name, file) for file in state.files.values()]
+        return sorted(found, key=lambda file: file.path)
 
     def file_digest(self, path: str) -> str:
         """SHA-256 of a data file, by ``table/path`` with the path that ``files`` gives; NotFoundError if it is gone."""
         name, _, inside = path.partition("/")
-        folder = self._folder(name)
+        check_name(name)
         if not inside or ".." in Path(inside).parts or Path(inside).is_absolute():
             raise InputError("a data file is named by table/path", where="tables", got=path)
         try:
-            return digest_file(folder / inside)
+            return self._versions.place.digest(name, inside)
         except FileNotFoundError as error:
             raise NotFoundError("the table has no such file", where=f"table {name}", got=inside) from error
+        except OSError as error:
+            raise mapped(error, f"table {name}") from error
 
     def names(self) -> list[str]:
         """Tables that have at least one version, sorted."""
-        if not self._root.is_dir():
-            return []
-        return sorted(path.name for path in self._root.iterdir() if _NAME.fullmatch(path.name) and _has_log(path))
-
-    # below --------------------------------------------------------------------------------------------------
-
-    def _folder(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise InputError(
-                "the name of a table is lower-case letters, digits and '_', in parts divided by '.', a letter first",
-                where="tables",
-                got=name,
-                remedy="Rename it like 'flights'",
-            )
-        return self._root / name
-
-    def _load(self, name: str, version: int | None = None) -> DeltaTable:
-        folder = self._folder(name)
-        if not _has_log(folder):
-            raise NotFoundError(
-                "there is no such table", where="tables", got=name, remedy=near(name, self.names(), what="table")
-            )
-        try:
-            # The newest first even for an older version: only then an unknown version and a damaged log differ.
-            table = DeltaTable(str(folder))
-            newest = table.version()
-            if version is not None and not 0 <= version <= newest:
-                raise NotFoundError(
-                    "the table has no such version", where=f"table {name}", got=version, remedy=f"Known: 0 to {newest}"
-                )
-            if version is not None and version != newest:
-                table = DeltaTable(str(folder), version=version)
-        except (DeltaError, TableNotFoundError) as error:
-            raise IntegrityError(
-                "the log of the table cannot be read",
-                where=f"table {name}",
-                remedy="Restore its folder _delta_log from a copy",
-            ) from error
-        if table.protocol().min_reader_version > 1 or table.metadata().partition_columns:
-            raise InputError(
-                "the table has neither partitions nor reader features (deletion vectors, column mapping)",
-                where=f"table {name}",
-                remedy="Copy it through another reader into a table of this store",
-            )
-        return table
-
-    def _ordered(self, name: str, table: DeltaTable) -> list[TableFile]:
-        """Files of a version in the order they were added."""
-        files = _files_of(table)
-        if all(_OURS.fullmatch(file.path) for file in files):
-            return sorted(files, key=lambda file: file.path)
-        # Another program wrote some of them: the log knows when.
-        places: dict[str, tuple[int, int]] = {}
-        for version in range(table.version() + 1):
-            lines = _log_file(self._folder(name), version).read_text(encoding="utf-8").splitlines()
-            for number, line in enumerate(lines):
-                if action := json.loads(line).get("add"):
-                    places[unquote(action["path"])] = (version, number)
-        return sorted(files, key=lambda file: places[unquote(file.path)])
-
-
-def _has_log(folder: Path) -> bool:
-    return _log_file(folder, 0).is_file()
-
-
-def _log_file(folder: Path, version: int) -> Path:
-    return folder / "_delta_log" / f"{version:020d}.json"
-
-
-def _schema_of(table: DeltaTable) -> pa.Schema:
-    schema = pa.schema(cast("Any", table.schema().to_arrow()))  # by the Arrow interface, which the stubs do not know
-    return pa.schema([pa.field(field.name, kept_type(field.type, f"column {field.name!r}")) for field in schema])
-
-
-def _files_of(table: DeltaTable) -> list[TableFile]:
-    actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
-    return [TableFile(row["path"], row["size_bytes"], row["num_records"]) for row in actions.to_pylist()]
-
-
-def _store_rows(folder: Path, version: int, rows: pa.Table) -> AddAction:
-    path = folder / f"{version:020d}-{os.urandom(4).hex()}.parquet"
-    try:
-        pq.write_table(rows, path, compression="zstd", row_group_size=_ROW_GROUP)
-        sync_file(path)
-        sync_folder(folder)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    stats = json.dumps({"numRecords": rows.num_rows})
-    return AddAction(path.name, path.stat().st_size, {}, SystemClock().now() // 1_000, True, stats)
-
-
-def _remove(folder: Path, added: Sequence[AddAction]) -> None:
-    for action in added:
-        (folder / action.path).unlink(missing_ok=True)
-
-
-def _pack_metadata(metadata: Mapping[str, str], where: str) -> str:
-    plain: dict[object, object] = dict(metadata.items())
-    if not all(isinstance(part, str) for item in plain.items() for part in item):
-        raise InputError(
-            "the metadata of a version is text by text",
-            where=where,
-            got={str(key): type(value).__name__ for key, value in plain.items()},
-            remedy="Use str(value)",
-        )
-    return json.dumps(dict(metadata), sort_keys=True)
-
-
-def _unpack_metadata(entry: Mapping[str, object]) -> dict[str, str]:
-    text = entry.get("userMetadata")
-    if not isinstance(text, str):
-        return {}
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {"userMetadata": text}  # another program's note
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {"userMetadata": text}
-
-
-def _damaged(name: str, file: TableFile) -> IntegrityError:
-    return IntegrityError(
-        "a data file is missing, cut off or damaged",
-        where=f"table {name}, file {file.path}",
-        remedy="Restore the file from a copy",
-    )
+        return self._versions.names()

@@ -1,0 +1,74 @@
+"""What a vacuum may delete: counted by reference over all versions that stay, never by age.
+
+The log says first which versions end, and only then are files deleted. A process that dies between leaves files that
+no readable version needs, and the next vacuum finds them. Files that no entry names belong to a write that died, or to
+one that has not committed yet: an hour tells the two apart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+from retrodict.core.clock import SystemClock
+from retrodict.stores.tables._log import Log
+from retrodict.stores.tables._places import Place
+from retrodict.stores.tables.base import TableFile, VacuumReport
+
+_HOUR = 3_600_000_000  # µs
+
+
+def plan(place: Place, log: Log, keep: Collection[int]) -> VacuumReport:
+    """Files that go when only some versions (and the newest) must stay readable.
+
+    Raises
+    ------
+    NotFoundError
+        If a version of ``keep`` does not exist or was vacuumed before.
+    """
+    assert log.newest is not None
+    wanted = sorted({*keep, log.newest.version})
+    for version in wanted:
+        log.readable(version)
+    lives = _lives(log)
+    needed = {path for path, first, end in lives if any(first <= version < end for version in wanted)}
+    stay, ended = _parted(log, [(first, end) for path, first, end in lives if path not in needed])
+    known = {file.path: file for commit in log.commits for file in commit.added}
+    late = SystemClock().now() - _HOUR
+    gone = []
+    for stored in place.stored(log.table):
+        file = known.get(stored.path)
+        if stored.path in needed or (file is None and stored.time >= late):
+            continue
+        # Nobody counted the rows of a file that no entry names.
+        gone.append(TableFile(stored.path, stored.size, 0 if file is None else file.rows or 0))
+    gone.sort(key=lambda file: file.path)
+    return VacuumReport(ended, tuple(gone), stay)
+
+
+def _lives(log: Log) -> list[tuple[str, int, int]]:
+    """Path of each file with the versions that hold it, from the first to before the end; again if it came back."""
+    found: list[tuple[str, int, int]] = []
+    since: dict[str, int] = {}
+    for commit in log.commits:
+        ended = [path for path in commit.removed if path in since]
+        found += [(path, since.pop(path), commit.info.version) for path in ended]
+        for file in commit.added:
+            since.setdefault(file.path, commit.info.version)
+    return found + [(path, first, len(log.commits)) for path, first in since.items()]
+
+
+def _parted(log: Log, lost: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Versions that stay readable and versions that end, when files of these lives go."""
+    steps = Counter[int]()
+    for first, end in lost:
+        steps[first] += 1
+        steps[end] -= 1
+    stay: list[int] = []
+    ended: list[int] = []
+    missing = 0
+    for version in range(len(log.commits)):
+        missing += steps[version]
+        if version not in log.vacuumed:
+            (ended if missing else stay).append(version)
+    return tuple(stay), tuple(ended)

@@ -1,0 +1,175 @@
+"""The line of versions of each table in a place: what is there, and one more, or none.
+
+A commit puts the next entry under a name that nobody has taken. In a folder a lock keeps other writers of this store
+off meanwhile, so that they wait instead of working in vain; in a bucket, and against other programs, whoever comes
+second reads again what is there now and tries the next number.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from retrodict.core.errors import BusyError, InputError, NotFoundError, RetryableError, near
+from retrodict.stores.tables._log import Log, damaged_log, parse
+from retrodict.stores.tables._places import Place, mapped
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}(\.[a-z0-9_]{1,100}){0,3}")
+_ENTRY = re.compile(r"(\d{20})\.json")
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
+_CHECKPOINT_INTERVAL = 100
+
+
+class Versions:
+    """Versions of all tables of a place."""
+
+    def __init__(self, place: Place, timeout_s: float) -> None:
+        self.place, self._timeout_s = place, timeout_s
+        self._known: dict[str, tuple[list[object], Log]] = {}
+
+    def names(self) -> list[str]:
+        """Tables that have at least one version, sorted."""
+        try:
+            return sorted(name for name in self.place.names() if _NAME.fullmatch(name))
+        except OSError as error:
+            raise mapped(error, "tables") from error
+
+    def lock(self, name: str) -> AbstractContextManager[object]:
+        """Other writers wait while this is held."""
+        try:
+            return self.place.lock(name, where=f"table {name}", timeout_s=self._timeout_s)
+        except OSError as error:
+            if isinstance(error, RetryableError):
+                raise
+            raise mapped(error, f"table {name}") from error
+
+    def log(self, name: str) -> Log:
+        """Entries of a table as they are now; an empty log if there is no such table."""
+        check_name(name)
+        try:
+            files = self.place.log(name)
+            versions = {int(found[1]): file for file in files if (found := _ENTRY.fullmatch(file))}
+            if not versions:
+                return Log(name)
+            last = max(versions)
+            # A checkpoint says no more than the entries; one beyond them says that the last entries are gone.
+            beyond = any((found := _CHECKPOINT.fullmatch(file)) and int(found[1]) > last for file in files)
+            if beyond or len(versions) <= last:
+                raise damaged_log(name)
+            names = [versions[version] for version in range(last + 1)]
+            marks = [files[file] for file in names]
+            known, log = self._known.get(name, ([], Log(name)))
+            if marks[: len(known)] != known:
+                log = Log(name)
+            first = len(log.commits)
+            entries = self.place.entries(name, names[first:])
+        except OSError as error:
+            raise mapped(error, f"table {name}") from error
+        log = log.extended([parse(name, first + place, data) for place, data in enumerate(entries)])
+        self._known[name] = (marks, log)
+        return log
+
+    def found(self, name: str) -> Log:
+        """Entries of a table that exists; NotFoundError names near ones."""
+        log = self.log(name)
+        if log.newest is None:
+            raise NotFoundError(
+                "there is no such table", where="tables", got=name, remedy=near(name, self.names(), what="table")
+            )
+        return log
+
+    def commit(self, log: Log, build: Callable[[Log], bytes], undo: Callable[[], None] = lambda: None) -> int:
+        """Put the entry that ``build`` makes from a log after it, or after what is there by then.
+
+        Parameters
+        ----------
+        log : Log
+            Where the writer began.
+        build : callable
+            Bytes of the next entry; refuses by raising when what is there no longer fits.
+        undo : callable
+            Called if it is certain that no version was made.
+        """
+        name, data, version = log.table, b"", len(log.commits)
+        end, turn = time.monotonic() + self._timeout_s, 0
+        try:
+            while True:
+                if log.newest is not None:
+                    _check_writable(log)
+                data, version = build(log), len(log.commits)
+                if self._put(name, version, data):
+                    break
+                turn += 1
+                self._pause(name, turn, end)
+                log = self.log(name)
+        except BaseException:
+            if self._is_there(name, version, data) is False:
+                undo()
+            raise
+        if version and version % _CHECKPOINT_INTERVAL == 0:
+            self.place.checkpoint(name)
+        return version
+
+    def _pause(self, name: str, turn: int, end: float) -> None:
+        if time.monotonic() > end:
+            raise BusyError(
+                f"a commit meets no other one for long, and the wait of {self._timeout_s:g} s is over",
+                where=f"table {name}",
+                got=f"{turn} commits of others",
+                remedy="Try again, with fewer writers or larger writes",
+            )
+        time.sleep(random.uniform(0, 0.02 * min(turn, 10)))  # noqa: S311 - only spreads writers out
+
+    def _put(self, name: str, version: int, data: bytes) -> bool:
+        try:
+            if self.place.commit(name, f"{version:020d}.json", data):
+                return True
+        except OSError as error:
+            there = self._is_there(name, version, data)
+            if there is None:
+                raise RetryableError(
+                    "the place of the tables answers after a commit",
+                    where=f"table {name}",
+                    got="no answer: the version may have been made or not",
+                    remedy=f"Look whether the history holds version {version} before trying again",
+                ) from error
+            if not there:
+                raise mapped(error, f"table {name}") from error
+            return True
+        # The name may be taken by our own first try, whose answer got lost on the way.
+        return bool(self._is_there(name, version, data))
+
+    def _is_there(self, name: str, version: int, data: bytes) -> bool | None:
+        """Whether our entry is; None if nobody can say."""
+        try:
+            (found,) = self.place.entries(name, [f"{version:020d}.json"])
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return None
+        return found == data
+
+
+def check_name(name: str) -> None:
+    """Refuse what could leave the store or clash on some disk."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            "the name of a table is lower-case letters, digits and '_', in parts divided by '.', a letter first",
+            where="tables",
+            got=name,
+            remedy="Rename it like 'flights'",
+        )
+
+
+def _check_writable(log: Log) -> None:
+    state = log.snapshot()
+    if state.protocol.get("minWriterVersion", 0) > 2:
+        raise InputError(
+            "the table asks writers for no more than Delta's protocol 2 (no constraints, no generated columns)",
+            where=f"table {log.table}",
+            got=f"writer version {state.protocol['minWriterVersion']}",
+            remedy="Copy it through another writer into a table of this store",
+        )

@@ -1,0 +1,227 @@
+"""Tables as Delta Lake in a bucket: the server twin of tables in a folder.
+
+Entries of the log are put on the condition that their name is free (``If-None-Match: *``), which S3 and what speaks
+like it decide for one writer only: no lock, no table of locks beside the bucket. ``pyarrow`` cannot ask for that and
+``deltalake`` only for commits of its own making, so the log goes through ``obstore``, data files through ``pyarrow``.
+
+Credentials come from the environment or the role of the machine, never from a URL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from retrodict.core.errors import MissingExtraError
+from retrodict.stores.tables._places import Stored, checkpoint
+from retrodict.stores.tables._versions import Versions
+from retrodict.stores.tables.delta import DeltaTables
+
+__all__ = ["BucketTables"]
+
+_REQUESTS = 16
+_READ = 1 << 20
+_REFUSALS = ("NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+_RETRIES, _RETRY_TIME = 3, timedelta(seconds=30)
+
+
+class BucketTables(DeltaTables):
+    """Server twin of :class:`~retrodict.stores.tables.base.TableStore` on S3 or what speaks like it.
+
+    Parameters
+    ----------
+    bucket : str
+        Bucket that exists.
+    prefix : str, default ""
+        Path inside it under which all tables lie.
+    endpoint : str, optional
+        Address of the server, ``http://…`` or ``https://…``; None: that of AWS for the region.
+    region : str, optional
+        None: what the environment says (``AWS_REGION``), else ``us-east-1``.
+    timeout_s : float, default 30
+        How long a writer tries to commit while others commit, in seconds.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint: str | None = None,
+        region: str | None = None,
+        timeout_s: float = 30.0,
+    ) -> None:
+        if find_spec("obstore") is None:
+            raise MissingExtraError("obstore", "s3", needed_for="tables in a bucket")
+        self._timeout_s = timeout_s
+        self._versions = Versions(Bucket(bucket, prefix, endpoint, region), timeout_s)
+
+
+class Bucket:
+    """Tables under a prefix of a bucket."""
+
+    def __init__(self, bucket: str, prefix: str, endpoint: str | None, region: str | None) -> None:
+        self._bucket, self._prefix = bucket, prefix.strip("/")
+        self._endpoint, self._region = endpoint, region
+
+    @cached_property
+    def filesystem(self) -> pafs.FileSystem:
+        scheme, _, host = (self._endpoint or "https://").partition("://")
+        options: dict[str, Any] = {"region": self._region} if self._region else {}
+        if host:
+            options["endpoint_override"] = host.rstrip("/")
+        with _mapped():
+            return pafs.S3FileSystem(scheme=scheme, **options)
+
+    @cached_property
+    def _objects(self) -> Any:
+        from obstore.store import S3Store
+
+        options: dict[str, Any] = {"endpoint": self._endpoint} if self._endpoint else {}
+        if self._region:
+            options["region"] = self._region
+        allow_http = bool(self._endpoint and self._endpoint.startswith("http://"))
+        with _mapped():
+            return S3Store(
+                self._bucket,
+                prefix=self._prefix or None,
+                client_options={"allow_http": allow_http},
+                retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_TIME},
+                **options,
+            )
+
+    def path(self, name: str, path: str) -> str:
+        return "/".join(part for part in (self._bucket, self._prefix, name, path) if part)
+
+    def lock(self, name: str, *, where: str, timeout_s: float) -> AbstractContextManager[object]:
+        del name, where, timeout_s  # a bucket has no lock: commits decide
+        return contextlib.nullcontext()
+
+    def names(self) -> list[str]:
+        import obstore
+
+        with _mapped():
+            folders = obstore.list_with_delimiter(self._objects)["common_prefixes"]
+            return [name for name in folders if self._holds(f"{name}/_delta_log/{0:020d}.json")]
+
+    def log(self, name: str) -> dict[str, object]:
+        prefix = f"{name}/_delta_log/"
+        return {
+            item["path"][len(prefix) :]: (item["size"], item["e_tag"], item["last_modified"])
+            for item in self._listed(prefix)
+        }
+
+    def entries(self, name: str, files: Sequence[str]) -> list[bytes]:
+        import obstore
+
+        def one(file: str) -> bytes:
+            with _mapped():
+                return bytes(obstore.get(self._objects, f"{name}/_delta_log/{file}").bytes())
+
+        if len(files) <= 1:
+            return [one(file) for file in files]
+        with ThreadPoolExecutor(min(_REQUESTS, len(files))) as pool:
+            return list(pool.map(one, files))
+
+    def commit(self, name: str, file: str, data: bytes) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            with _mapped():
+                obstore.put(self._objects, f"{name}/_delta_log/{file}", data, mode="create")
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        return True
+
+    def prepare(self, name: str) -> None:
+        """A bucket has no folders to make."""
+
+    def settle(self, name: str, paths: Sequence[str]) -> None:
+        """An object is durable once its upload is complete."""
+
+    def stored(self, name: str) -> list[Stored]:
+        prefix = f"{name}/"
+        return [
+            Stored(path, item["size"], int(item["last_modified"].timestamp() * 1e6))
+            for item in self._listed(prefix)
+            if (path := item["path"][len(prefix) :]).endswith(".parquet") and "/" not in path
+        ]
+
+    def sizes(self, name: str, paths: Sequence[str]) -> dict[str, int]:
+        if len(paths) == 1:
+            info = self.filesystem.get_file_info(self.path(name, paths[0]))
+            return {paths[0]: info.size} if info.type == pafs.FileType.File else {}
+        wanted = set(paths)
+        prefix = f"{name}/"
+        found = {item["path"][len(prefix) :]: item["size"] for item in self._listed(prefix)} if wanted else {}
+        return {path: size for path, size in found.items() if path in wanted}
+
+    def remove(self, name: str, paths: Iterable[str]) -> None:
+        import obstore
+
+        for path in paths:
+            with _mapped(), contextlib.suppress(FileNotFoundError):
+                obstore.delete(self._objects, f"{name}/{path}")
+
+    def digest(self, name: str, path: str) -> str:
+        hasher = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.path(name, path)) as source:
+            while part := source.read(_READ):
+                hasher.update(part)
+        return hasher.hexdigest()
+
+    def checkpoint(self, name: str) -> None:
+        options = {"allow_http": "true"} if self._endpoint and self._endpoint.startswith("http://") else {}
+        options |= {"endpoint": self._endpoint} if self._endpoint else {}
+        options |= {"region": self._region} if self._region else {}
+        checkpoint(f"s3://{self.path(name, '')}", name, options)
+
+    def _listed(self, prefix: str) -> list[Any]:
+        import obstore
+
+        with _mapped():
+            return [item for batch in obstore.list(self._objects, prefix.rstrip("/")) for item in batch]
+
+    def _holds(self, path: str) -> bool:
+        import obstore
+
+        try:
+            with _mapped():
+                obstore.head(self._objects, path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _mapped() -> Iterator[None]:
+    """Errors of the library as those of a file system; its own texts print whole requests."""
+    from obstore.exceptions import (
+        AlreadyExistsError,
+        BaseError,
+        PermissionDeniedError,
+        PreconditionError,
+        UnauthenticatedError,
+    )
+
+    try:
+        yield
+    except (AlreadyExistsError, PreconditionError):
+        raise
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise PermissionError(errno.EACCES, "the bucket refused the request") from error
+    except BaseError as error:
+        if any(word in str(error) for word in _REFUSALS):
+            raise PermissionError(errno.EACCES, "the bucket refused the request") from error
+        raise OSError(errno.EIO, "the bucket did not answer as it should") from error

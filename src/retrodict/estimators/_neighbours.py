@@ -1,0 +1,154 @@
+"""Fill from the nearest training rows, and by chained regressions: two scikit-learn imputers as arrays.
+
+``KNNImputer`` keeps its training rows, ``IterativeImputer`` a sequence of fitted regressions; both would have to be
+pickled. Here the state is arrays, and the fill is computed from them row by row in a fixed order of additions: a row
+alone gives the same bits as the same row in a batch, which matrix products do not promise. Equal to scikit-learn to
+1e-9 where no two training rows are equally far; among those the earlier one is taken, scikit-learn leaves it open.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.estimators._arrays import pack, unpack
+
+_CELLS = 1 << 21  # distances held at a time
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Mean of the ``k`` nearest training rows that have a value, by Euclidean distance over the columns both have.
+
+    Distances follow Dixon (1979), as in ``sklearn.metrics.pairwise.nan_euclidean_distances``: the squares over the
+    shared columns, scaled up to all columns. A row that shares no column with any donor gets the mean of the column.
+    """
+
+    columns: tuple[str, ...]
+    rows: Matrix
+    k: int
+
+    def fill(self, given: Matrix) -> Matrix:
+        """Rows without NaN, shape (n, columns)."""
+        filled = given.copy()
+        wanted = np.flatnonzero(np.isnan(given).any(axis=1))
+        step = max(1, _CELLS // max(1, len(self.rows)))
+        for start in range(0, wanted.size, step):
+            part = wanted[start : start + step]
+            distances = self._distances(given[part])
+            for place in range(given.shape[1]):
+                missing = np.isnan(given[part, place])
+                if missing.any():
+                    filled[part[missing], place] = self._means(distances[missing], place)
+        return filled
+
+    def _distances(self, given: Matrix) -> Matrix:
+        """Squared distances; infinite where no column is shared."""
+        total = np.zeros((len(given), len(self.rows)))
+        shared = np.zeros(total.shape)
+        for place in range(given.shape[1]):
+            difference = given[:, place, None] - self.rows[None, :, place]
+            known = ~np.isnan(difference)
+            total += np.where(known, difference * difference, 0.0)
+            shared += known
+        with np.errstate(invalid="ignore", divide="ignore"):
+            distances: Matrix = np.where(shared > 0, total / shared * given.shape[1], np.inf)
+        return distances
+
+    def _means(self, distances: Matrix, place: int) -> NDArray[np.float64]:
+        donors = np.flatnonzero(~np.isnan(self.rows[:, place]))
+        values, near = self.rows[donors, place], distances[:, donors]
+        k = min(self.k, donors.size)
+        furthest = np.partition(near, k - 1, axis=1)[:, k - 1 : k]
+        closer, equal = near < furthest, near == furthest
+        spare = k - closer.sum(axis=1, keepdims=True)
+        chosen = (closer | (equal & (np.cumsum(equal, axis=1) <= spare))) & np.isfinite(near)
+        count = chosen.sum(axis=1)
+        # Chosen values side by side, in the order of the training rows: the same additions for one row and for many.
+        order = np.argsort(~chosen, axis=1, kind="stable")[:, :k]
+        total = np.zeros(len(near))
+        for rank in range(k):
+            total += np.where(rank < count, values[order[:, rank]], 0.0)
+        means: NDArray[np.float64] = np.where(count > 0, total / np.maximum(count, 1), values.mean())
+        return means
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return {"kind": "knn", "columns": list(self.columns), "rows": pack(self.rows), "k": self.k}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Neighbours:
+        """Inverse of ``to_dict``."""
+        return cls(tuple(body["columns"]), unpack(body["rows"]), int(body["k"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Linear regressions applied one after the other, round by round (MICE, van Buuren and Groothuis-Oudshoorn 2011).
+
+    Step s fills column ``targets[s]`` where it was missing: ``intercepts[s] + sum(weights[s] * other columns)``; the
+    weight of the target itself is zero. Before the first step a missing value is the mean of its column.
+    """
+
+    columns: tuple[str, ...]
+    means: NDArray[np.float64]
+    targets: NDArray[np.int64]
+    weights: Matrix
+    intercepts: NDArray[np.float64]
+    converged: bool
+
+    @classmethod
+    def fit(cls, columns: tuple[str, ...], given: Matrix, iterations: int) -> Chain:
+        """Fit ``sklearn.impute.IterativeImputer`` (Bayesian ridge, no sampling) and keep its numbers."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - scikit-learn asks for it
+        from sklearn.impute import IterativeImputer
+
+        imputer = IterativeImputer(max_iter=iterations, random_state=0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            imputer.fit(given)
+        converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+        steps = imputer.imputation_sequence_ if imputer.n_iter_ else []
+        weights = np.zeros((len(steps), len(columns)))
+        for step, (_, others, model) in enumerate(steps):
+            weights[step, others] = model.coef_
+        targets = np.array([step.feat_idx for step in steps], dtype=np.int64)
+        intercepts = np.array([step.estimator.intercept_ for step in steps], dtype=np.float64)
+        return cls(columns, imputer.initial_imputer_.statistics_, targets, weights, intercepts, converged)
+
+    def fill(self, given: Matrix) -> Matrix:
+        """Rows without NaN, shape (n, columns)."""
+        missing = np.isnan(given)
+        filled = np.where(missing, self.means, given)
+        for target, weights, intercept in zip(self.targets, self.weights, self.intercepts, strict=True):
+            rows = np.flatnonzero(missing[:, target])
+            if rows.size:
+                value = np.full(rows.size, intercept)
+                for place in np.flatnonzero(weights):
+                    value += weights[place] * filled[rows, place]
+                filled[rows, target] = value
+        return filled
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return {
+            "kind": "iterative", "columns": list(self.columns), "means": pack(self.means),
+            "targets": pack(self.targets), "weights": pack(self.weights), "intercepts": pack(self.intercepts),
+            "converged": self.converged,
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Chain:
+        """Inverse of ``to_dict``."""
+        means, targets, weights, intercepts = (
+            unpack(body[name]) for name in ("means", "targets", "weights", "intercepts")
+        )
+        return cls(tuple(body["columns"]), means, targets, weights, intercepts, bool(body["converged"]))

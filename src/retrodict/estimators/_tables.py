@@ -1,0 +1,186 @@
+"""Tables of four kinds as columns of NumPy, and back: what an estimator gets is what it gives.
+
+A column is a number (float64, NaN for null), a time (datetime64[us], NaT for null) or text (object, None for null). The
+libraries of tables are recognised by what their objects can do, so none is imported for a caller who does not use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError, InternalError, near
+
+NUMBER, TEXT, TIME, EMPTY = "number", "text", "time", "empty"
+Column = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns by name, in order; ``source`` is what the caller gave."""
+
+    columns: dict[str, Column]
+    kinds: dict[str, str]
+    rows: int
+    container: str
+    source: Any
+
+    def write(self, columns: Mapping[str, Column], kept: NDArray[np.bool_] | None = None) -> Any:
+        """Columns of the same rows (or of those kept) as a table of the caller's kind.
+
+        A column that was not changed (the very array that was read) is the caller's own, with its type and time zone.
+        """
+        own = {name: self._own(name) for name, column in columns.items() if column is self.columns.get(name)}
+        if kept is not None:
+            columns = {name: column[kept] for name, column in columns.items()}
+            own = {name: None if column is None else _kept(column, kept) for name, column in own.items()}
+        columns = {name: column if own.get(name) is None else own[name] for name, column in columns.items()}
+        if self.container == "numpy":
+            arrays = list(columns.values())
+            numeric = all(array.dtype.kind in "fb" for array in arrays)
+            kind = self.source.dtype if numeric and self.source.dtype.kind == "f" else np.float64 if numeric else object
+            return np.column_stack([a.astype(kind) for a in arrays]) if arrays else np.empty((self.rows, 0))
+        if self.container == "pandas":
+            index = self.source.index if kept is None else self.source.index[kept]
+            return type(self.source)(dict(columns), index=index)
+        if self.container == "arrow":
+            import pyarrow as pa
+
+            return pa.table({name: _for_arrow(pa, array) for name, array in columns.items()})
+        return type(self.source)({name: _for_polars(array) for name, array in columns.items()})
+
+    def _own(self, name: str) -> Any:
+        """The caller's column, where its kind of table has one by this name."""
+        if self.container == "arrow":
+            return self.source.column(name)
+        if self.container == "polars":
+            return self.source.get_column(name)
+        return self.source[name] if self.container == "pandas" and name in self.source.columns else None
+
+
+def _kept(column: Any, kept: NDArray[np.bool_]) -> Any:
+    return column[kept] if hasattr(column, "iloc") else column.filter(kept.tolist())
+
+
+def _for_arrow(arrow: Any, column: Any) -> Any:
+    return arrow.array(column, from_pandas=True) if isinstance(column, np.ndarray) else column
+
+
+def _for_polars(column: Any) -> Any:
+    return column.tolist() if isinstance(column, np.ndarray) and column.dtype == object else column
+
+
+def read_table(given: Any, names: Sequence[str] | None = None, where: str = "table") -> Table:
+    """Read a pandas, Arrow or Polars table, or a NumPy array with two dimensions.
+
+    Parameters
+    ----------
+    given : table
+    names : sequence of str, optional
+        Columns wanted, in this order; None takes all. An array is taken to have exactly these.
+    where : str
+        Who asks, for messages.
+    """
+    if hasattr(given, "column_names") and hasattr(given, "to_batches"):
+        container, found = "arrow", {name: given.column(name) for name in given.column_names}
+    elif hasattr(given, "iloc") and hasattr(given, "columns"):
+        container = "pandas"
+        # Names that are not text (0, 1, 2 by default) are positions: scikit-learn has no names for them either.
+        labels = list(given.columns)
+        named = all(isinstance(label, str) for label in labels)
+        found = {label if named else f"x{place}": given.iloc[:, place] for place, label in enumerate(labels)}
+        if len(found) != len(labels):
+            raise InputError("a column has a name of its own", where=where, got=len(labels) - len(found))
+    elif hasattr(given, "get_columns") and hasattr(given, "lazy"):
+        container, found = "polars", {name: given.get_column(name).to_arrow() for name in given.columns}
+    elif isinstance(given, np.ndarray) and given.ndim == 2:
+        labels = [f"x{place}" for place in range(given.shape[1])] if names is None else list(names)
+        container, found = "numpy", {name: given[:, place] for place, name in enumerate(labels)}
+    else:
+        raise InputError(
+            "a table is a pandas, Arrow or Polars table or a NumPy array of two dimensions",
+            where=where,
+            got=type(given).__name__,
+        )
+    if names is not None:
+        for name in names:
+            if name not in found:
+                raise InputError(f"the column {name!r} is there", where=where, remedy=near(name, found, what="column"))
+        found = {name: found[name] for name in names}
+    columns, kinds = {}, {}
+    for name, column in found.items():
+        columns[name], kinds[name] = _read(column, f"{where}, column {name!r}")
+    return Table(columns, kinds, len(given), container, given)
+
+
+def _read(column: Any, where: str) -> tuple[Column, str]:
+    if hasattr(column, "to_pylist"):
+        kind = str(column.type)
+        if kind.startswith(("int", "uint", "float", "double", "half")):
+            column = column.to_numpy() if hasattr(column, "chunks") else column.to_numpy(zero_copy_only=False)
+        elif kind.startswith(("timestamp", "date")):
+            found = column.to_numpy() if hasattr(column, "chunks") else column.to_numpy(zero_copy_only=False)
+            column = found.astype("datetime64[us]")
+        else:
+            column = np.array([*column.to_pylist(), None], dtype=object)[:-1]  # one more: never read as a matrix
+    elif hasattr(column, "dtype") and not isinstance(column, np.ndarray):
+        column = _from_pandas(column)
+    if column.dtype.kind in "biuf":
+        return column.astype(np.float64), NUMBER  # always a copy: the caller's table is never written to
+    if column.dtype.kind == "M":
+        return column.astype("datetime64[us]"), TIME
+    if column.dtype.kind in "OUT":
+        return _read_objects(column.tolist(), where)
+    raise InputError("a column holds numbers, text or times", where=where, got=str(column.dtype))
+
+
+def _from_pandas(column: Any) -> Column:
+    kind = getattr(column.dtype, "kind", "O")
+    if kind in "biuf":
+        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    if kind == "M":
+        if getattr(column.dtype, "tz", None) is not None:
+            column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+        return np.asarray(column.to_numpy(dtype="datetime64[us]"))
+    return np.asarray(column.astype(object).where(column.notna(), None).to_numpy(), dtype=object)
+
+
+def _read_objects(values: list[Any], where: str) -> tuple[Column, str]:
+    """A column of Python objects: all numbers, or all text, nulls aside."""
+    held = [None if value is None or value != value else value for value in values]  # noqa: PLR0124 - NaN
+    found = {type(value) for value in held if value is not None}
+    if not found:
+        return np.full(len(held), np.nan), EMPTY
+    if all(issubclass(kind, str) for kind in found):
+        return np.array([*held, None], dtype=object)[:-1], TEXT
+    if all(issubclass(kind, bool | int | float | np.number | np.bool_) for kind in found):
+        return np.array([np.nan if value is None else float(value) for value in held], dtype=np.float64), NUMBER
+    raise InputError(
+        "a column holds numbers, text or times, one of them", where=where, got=sorted(kind.__name__ for kind in found)
+    )
+
+
+def as_kind(column: Column, kind: str, wanted: str, where: str) -> Column:
+    """A column as the kind it had when fitted; one without any value fits every kind."""
+    if kind == wanted:
+        return column
+    if kind == EMPTY or np.isnan(column.astype(float) if kind == NUMBER else [0.0]).all():
+        if wanted == TEXT:
+            return np.full(column.size, None, dtype=object)
+        return np.full(column.size, np.nan) if wanted == NUMBER else np.full(column.size, np.datetime64("NaT", "us"))
+    raise InputError(f"the column holds {wanted}s, as when it was fitted", where=where, got=kind)
+
+
+def is_missing(column: Column) -> NDArray[np.bool_]:
+    """Where a column is null."""
+    if column.dtype.kind == "f":
+        return np.isnan(column)
+    if column.dtype.kind == "M":
+        return np.isnat(column)
+    if column.dtype == object:
+        return np.fromiter((value is None for value in column), dtype=bool, count=column.size)
+    raise InternalError("a column was read by read_table", where="table", got=str(column.dtype))

@@ -1,0 +1,299 @@
+"""Bring numbers to one scale by statistics that merge: one fit, many partitions, any order, the same scale.
+
+``StandardScaler.partial_fit`` adds up in doubles and depends on the order of the batches; ``MinMaxScaler`` and
+``RobustScaler`` have no way to put two fitted ones together. Here the state is a mergeable statistic per column, from
+which the scale is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from retrodict.core.errors import InputError, IntegrityError, near
+from retrodict.core.statistics.moments import Moments
+from retrodict.core.statistics.quantiles import QuantileSketch
+from retrodict.estimators._reading import read_input
+from retrodict.estimators._tables import EMPTY, NUMBER, Table, as_kind
+
+__all__ = ["Normaliser"]
+
+_METHODS = ("min_max", "robust", "standard")
+_WHERE = "normaliser"
+_INFINITE = (np.inf, -np.inf)
+
+Statistic = Moments | QuantileSketch
+
+
+@dataclass(frozen=True, slots=True)
+class _Scaled:
+    """One column: its statistic, and ``(value - centre) / scale``."""
+
+    column: str
+    kind: str
+    statistic: Statistic | None
+    centre: float
+    scale: float
+
+
+class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Scale each column of numbers; columns of text and times pass through unchanged.
+
+    ============  =====================================  ==========================================================
+    method        a value becomes                        from 1 or N partitions
+    ============  =====================================  ==========================================================
+    ``standard``  ``(x - mean) / std``, ddof 0           equal to 1e-12, relative, in any order
+    ``min_max``   ``(x - min) / (max - min)``            equal to the bit
+    ``robust``    ``(x - median) / (q75 - q25)``         equal up to ``k`` values, then within the rank error of the
+                                                         sketch, which ``rank_error_`` states as a share of the rows
+    ============  =====================================  ==========================================================
+
+    A column without spread is divided by 1. Missing values stay missing.
+
+    Parameters
+    ----------
+    method : {"standard", "min_max", "robust"}, default "standard"
+    k : int, default 1024
+        Size of the quantile sketch of ``robust``.
+
+    Attributes
+    ----------
+    centre_, scale_ : float64 array of shape (columns,)
+        What is taken off, and what is divided by; 0 and 1 for columns that pass through.
+    rank_error_ : float
+        Largest share of rows by which a quantile of ``robust`` may be off; 0 for the other methods.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> left, right = np.array([[1.0], [2.0]]), np.array([[6.0], [7.0]])
+    >>> whole = Normaliser().fit(np.vstack((left, right)))
+    >>> parts = Normaliser().fit(left).merge(Normaliser().fit(right))
+    >>> parts.centre_.tolist() == whole.centre_.tolist() == [4.0]
+    True
+    >>> Normaliser("min_max").fit(left).transform_one({"x0": 1.5})
+    {'x0': 0.5}
+    """
+
+    def __init__(self, method: str = "standard", *, k: int = 1024) -> None:
+        self.method = method
+        self.k = k
+
+    def fit(self, X: Any, y: Any = None) -> Normaliser:  # noqa: N803, ARG002 - the names of scikit-learn
+        """Learn the scale of one table.
+
+        Raises
+        ------
+        InputError
+            If the method is unknown, or a column has an infinite value.
+        """
+        table = read_input(self, X, _WHERE)
+        kinds = {name: NUMBER if kind == EMPTY else kind for name, kind in table.kinds.items()}
+        self._learn({name: self._statistic(table, name) if kinds[name] == NUMBER else None for name in kinds}, kinds)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> Normaliser:  # noqa: N803, ARG002
+        """Learn from one more table; the same as one fit over all of them."""
+        if not hasattr(self, "scaled_"):
+            return self.fit(X)
+        table = self._read(X)
+        kinds = {held.column: held.kind for held in self.scaled_}
+        more = {name: self._statistic(table, name) if kind == NUMBER else None for name, kind in kinds.items()}
+        self._learn({held.column: _merged(held.statistic, more[held.column]) for held in self.scaled_}, kinds)
+        return self
+
+    def merge(self, other: Normaliser) -> Normaliser:
+        """One normaliser for the rows of both; neither is changed.
+
+        Raises
+        ------
+        InputError
+            If the two differ in method, ``k`` or columns.
+        """
+        check_is_fitted(self, "scaled_")
+        check_is_fitted(other, "scaled_")
+        kinds, others = ({held.column: held.kind for held in each.scaled_} for each in (self, other))
+        if (self.method, self.k, kinds) != (other.method, other.k, others):
+            raise InputError(
+                "normalisers that are merged have one method, one k and the same columns",
+                where=_WHERE,
+                got=f"{self.method}, {len(kinds)} columns and {other.method}, {len(others)} columns",
+            )
+        made = Normaliser(self.method, k=self.k)
+        made._take_names(self)
+        theirs = {held.column: held.statistic for held in other.scaled_}
+        made._learn({held.column: _merged(held.statistic, theirs[held.column]) for held in self.scaled_}, kinds)
+        return made
+
+    def _take_names(self, other: Normaliser) -> None:
+        self.n_features_in_ = len(other.scaled_)
+        if hasattr(other, "feature_names_in_"):
+            self.feature_names_in_ = np.array([held.column for held in other.scaled_], dtype=object)
+
+    def _statistic(self, table: Table, name: str) -> Statistic:
+        if self.method not in _METHODS:
+            raise InputError(
+                "a method is one of the known words", where=_WHERE, got=self.method,
+                remedy=near(str(self.method), _METHODS, what="method"),
+            )  # fmt: skip
+        column = table.columns[name]
+        if np.isinf(column).any():
+            raise InputError(
+                "a number is finite or missing (no infinity)",
+                where=f"{_WHERE}, column {name!r}",
+                got=f"{int(np.isinf(column).sum())} rows",
+            )
+        return QuantileSketch.of(column, k=self.k) if self.method == "robust" else Moments.of(column)
+
+    def _learn(self, statistics: Mapping[str, Statistic | None], kinds: Mapping[str, str]) -> None:
+        self.scaled_ = [
+            _Scaled(name, kinds[name], held, *_scale(self.method, held)) for name, held in statistics.items()
+        ]
+        self._unlearned = next((held.column for held in self.scaled_ if math.isnan(held.centre)), None)
+        self.centre_ = np.array([held.centre for held in self.scaled_])
+        self.scale_ = np.array([held.scale for held in self.scaled_])
+        sketches = [held for held in statistics.values() if isinstance(held, QuantileSketch) and held.count]
+        self.rank_error_ = max((held.rank_error / held.count for held in sketches), default=0.0)
+
+    def _check_learned(self) -> None:
+        check_is_fitted(self, "scaled_")
+        if self._unlearned is not None:
+            raise InputError(
+                "a column has a value in the training rows, to learn from",
+                where=f"{_WHERE}, column {self._unlearned!r}",
+                got="only missing values",
+                remedy="Leave the column out, or merge a part that has values",
+            )
+
+    def transform(self, X: Any) -> Any:  # noqa: N803
+        """Scale a table; the kind of table given is the kind that comes back.
+
+        Raises
+        ------
+        InputError
+            If a column is absent, of another kind or infinite, or a column of numbers had no value when fitted.
+        """
+        return self._apply(X, lambda column, held: (column - held.centre) / held.scale)
+
+    def inverse_transform(self, X: Any) -> Any:  # noqa: N803
+        """Undo ``transform``."""
+        return self._apply(X, lambda column, held: column * held.scale + held.centre)
+
+    def _apply(self, given: Any, change: Any) -> Any:
+        self._check_learned()
+        table = self._read(given)
+        changed = {}
+        for held in self.scaled_:
+            column = table.columns[held.column]
+            if held.kind == NUMBER and np.isinf(column).any():
+                raise InputError(
+                    "a number is finite or missing (no infinity)", where=f"{_WHERE}, column {held.column!r}"
+                )
+            changed[held.column] = change(column, held) if held.kind == NUMBER else column
+        return table.write(changed)
+
+    def _read(self, given: Any) -> Table:
+        table = read_input(self, given, _WHERE, [held.column for held in self.scaled_])
+        columns = {
+            held.column: as_kind(
+                table.columns[held.column], table.kinds[held.column], held.kind, f"{_WHERE}, column {held.column!r}"
+            )
+            for held in self.scaled_
+        }
+        return Table(columns, table.kinds, table.rows, table.container, table.source)
+
+    def transform_one(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Scale one row, in plain Python: the same bits as ``transform``; None and NaN stay.
+
+        Raises
+        ------
+        InputError
+            If a column is absent or a value is not a finite number.
+        """
+        self._check_learned()
+        scaled: dict[str, Any] = {}
+        for held in self.scaled_:
+            try:
+                value = row[held.column]
+            except KeyError:
+                raise InputError(
+                    f"the column {held.column!r} is there", where=f"{_WHERE}, one row",
+                    remedy="Send null if it is not known",
+                ) from None  # fmt: skip
+            if held.kind == NUMBER and value is not None:
+                known = type(value) is float or isinstance(value, bool | int | float | np.number | np.bool_)
+                if not known or value in _INFINITE:
+                    raise InputError(
+                        "the column holds finite numbers", where=f"{_WHERE}, column {held.column!r}",
+                        got=type(value).__name__,
+                    )  # fmt: skip
+                value = (float(value) - held.centre) / held.scale
+            scaled[held.column] = value
+        return scaled
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form, with the statistics, so that what was read can be merged further."""
+        check_is_fitted(self, "scaled_")
+        columns: Sequence[dict[str, Any]] = [
+            {"column": held.column, "kind": held.kind, "statistic": held.statistic and held.statistic.to_dict()}
+            for held in self.scaled_
+        ]
+        named = hasattr(self, "feature_names_in_")
+        return {"kind": "normaliser", "method": self.method, "k": self.k, "named": named, "columns": columns}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Normaliser:
+        """Inverse of ``to_dict``.
+
+        Raises
+        ------
+        IntegrityError
+            If the body is not one of ``to_dict``.
+        """
+        if body.get("kind") != "normaliser" or body.get("method") not in _METHODS:
+            raise IntegrityError("a stored normaliser is of kind 'normaliser'", where=_WHERE, got=body.get("kind"))
+        made = cls(body["method"], k=body["k"])
+        reader: Any = QuantileSketch if made.method == "robust" else Moments
+        kinds = {column["column"]: column["kind"] for column in body["columns"]}
+        made.n_features_in_ = len(kinds)
+        if body["named"]:
+            made.feature_names_in_ = np.array(list(kinds), dtype=object)
+        made._learn({c["column"]: c["statistic"] and reader.from_dict(c["statistic"]) for c in body["columns"]}, kinds)
+        return made
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _merged(left: Statistic | None, right: Statistic | None) -> Statistic | None:
+    if isinstance(left, Moments) and isinstance(right, Moments):
+        return left.merge(right)
+    if isinstance(left, QuantileSketch) and isinstance(right, QuantileSketch):
+        return left.merge(right)
+    return None
+
+
+def _scale(method: str, statistic: Statistic | None) -> tuple[float, float]:
+    if statistic is None:
+        return 0.0, 1.0
+    low, high = statistic.minimum, statistic.maximum
+    if low is None or high is None:
+        return float(
+            "nan"
+        ), 1.0  # a partition may lack what another has: refused when it is used, not when it is learned
+    if isinstance(statistic, QuantileSketch):
+        quarter, centre, three = statistic.quantiles([0.25, 0.5, 0.75]).tolist()
+        scale = three - quarter
+    elif method == "standard":
+        centre, scale = statistic.mean or 0.0, statistic.std(ddof=0) or 0.0
+    else:
+        centre, scale = low, high - low
+    return centre, scale or 1.0

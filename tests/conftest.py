@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from retrodict.core.clock import Clock, SimulatedClock, parse_time
-from retrodict.project import Project
+pytest.register_assert_rewrite("retrodict.testing")  # before anything imports it: a shipped suite says what differs too
+
+from retrodict.core.clock import Clock, SimulatedClock, parse_time  # noqa: E402
+from retrodict.project import Project  # noqa: E402
 
 START = parse_time("2024-03-01T08:00:00Z")
 

@@ -22,7 +22,7 @@ def test_ingest_says_what_became_of_the_rows(run: Run, folder: Path) -> None:
     """Rows in = accepted + quarantined, with the check that set a row aside."""
     shown = run("ingest", "loans", folder / "loans.csv", "--project", folder)
     assert shown.out.splitlines()[0] == "loans@0: 3 rows in = 2 accepted + 1 quarantined"
-    assert "between(amount, 0, 1000000.0)  medium         1" in shown.out
+    assert "between(amount, 0, 1000000.0)  schema  medium    FAIL         1" in shown.out
 
 
 def test_the_same_batch_twice_changes_nothing(run: Run, filled: Path) -> None:
@@ -56,9 +56,41 @@ def test_show_gives_times_with_their_zone(run: Run, filled: Path) -> None:
 
 def test_quarantine_shows_rows_and_reasons(run: Run, filled: Path) -> None:
     """What was set aside is there as it came, with why."""
-    shown = run("data", "quarantine", "loans", "--project", filled, "--json")
-    assert shown.json["reasons"] == {"between(amount, 0, 1000000.0)": 1}
+    shown = run("data", "quarantine", "list", "loans", "--project", filled, "--json")
+    assert shown.json["batches"][0]["reasons"] == {"between(amount, 0, 1000000.0)": 1}
+    shown = run("data", "quarantine", "show", "loans", "--project", filled, "--json")
     assert '"-7"' in shown.json["head"][0]["original"]
+
+
+def test_repaired_rows_come_back(run: Run, filled: Path) -> None:
+    """Shown into a file, corrected, resubmitted; nothing waits any more."""
+    path = filled / "repair.jsonl"
+    assert run("data", "quarantine", "show", "loans", "--output", path, "--project", filled).code == 0
+    path.write_text(path.read_text().replace('"-7"', '"7"'))
+    shown = run("data", "quarantine", "resubmit", "loans", path, "--project", filled, "--json")
+    assert (shown.json["dataset"], shown.json["accepted"]) == ("dataset:loans@1", 1)
+    assert run("data", "quarantine", "list", "loans", "--project", filled, "--json").json["waiting"] == 0
+
+
+def test_validate_writes_nothing(run: Run, filled: Path) -> None:
+    """It says what an ingest would do, and exits with 1 where that would refuse."""
+    shown = run("data", "validate", "loans", filled / "loans.csv", "--project", filled, "--json")
+    assert (shown.code, shown.json["publishes"], shown.json["accepted"]) == (1, False, 0)  # every key is known
+    assert {check["check"]: check["failed"] for check in shown.json["checks"]}["new_key(id)"] == 2
+    assert len(run("data", "history", "loans", "--project", filled, "--json").json["versions"]) == 1
+
+
+def test_ingest_reads_standard_input(filled: Path) -> None:
+    """The same bytes are the same batch, wherever they come from."""
+    import subprocess
+    import sys
+
+    program = "from retrodict.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "ingest", "loans", "-", "--format", "csv", "--json"]
+    text = (filled / "loans.csv").read_bytes()
+    done = subprocess.run(command, cwd=filled, input=text, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b'"already": true' in done.stdout
 
 
 def test_plan_of_an_empty_project_asks_for_data_first(run: Run, folder: Path) -> None:

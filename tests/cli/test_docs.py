@@ -17,7 +17,7 @@ COMMON = {"--project", "--actor", "--json", "--verbose"}
 
 def sections() -> dict[str, str]:
     parts = re.split(
-        r"^### `(retrodict [a-z ]+?)(?: [^a-z`][^`]*)?`$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE
+        r"^### `(retrodict [a-z -]+?)(?: [^a-z`][^`]*)?`$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE
     )
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 

@@ -241,8 +241,6 @@ def test_a_batch_of_which_nothing_passes(project: Project, file: Callable[..., P
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "a column missing": (("id", "amount"), "the declared column is in the batch; got 'at'"),
-    "a column more": (("id", "amount", "at", "more"), r"'added': \['more'\].*--replace"),
-    "a space in a name": (("id", "amount", "at", "a b"), "--replace|no space"),
     "two names that differ in case": (("id", "amount", "at", "AT"), "upper and lower case"),
     "a name of the platform": (("id", "amount", "at", "_batch"), "underscore"),
     "no header": (("1", "10", "2024-01-01T10:00:00Z"), "none of them known"),
@@ -257,8 +255,6 @@ def test_a_batch_that_does_not_fit_leaves_everything_as_it_was(
 ) -> None:
     """No version, no quarantine, no entry."""
     header, said = REFUSED[case]
-    if first and case == "a column more":
-        pytest.skip("a new table takes any columns")
     if not first:
         ingest(project, "sales", file(GOOD))
     before = state(project)
@@ -273,10 +269,10 @@ def test_another_type_in_a_known_column(project: Project) -> None:
     rows = {"id": [1], "amount": [1.0], "at": [AT], "n": [1]}
     ingest(project, "sales", pa.table(rows))
     before = state(project)
-    with pytest.raises(InputError, match=r"n is double, kept as int64"):
+    with pytest.raises(InputError, match=r"type: n is int64 and arrives as double.*--replace"):
         ingest(project, "sales", pa.table({**rows, "id": [2], "n": [0.5]}))
-    with pytest.raises(InputError, match="whole microsecond"):
-        ingest(project, "sales", pa.table({**rows, "id": [2], "n": pa.array([1], pa.timestamp("ns", "UTC"))}))
+    with pytest.raises(InputError, match=r"missing: n.*--replace"):
+        ingest(project, "sales", pa.table({"id": [2], "amount": [1.0], "at": [AT]}))
     assert state(project) == before
     report = ingest(project, "sales", pa.table({**rows, "id": [2], "n": pa.nulls(1)}))
     assert (report.version, project.tables.read("sales").column("n").to_pylist()) == (1, [1, None])

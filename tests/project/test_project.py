@@ -77,7 +77,7 @@ Project(sys.argv[1])
 @pytest.mark.parametrize(
     ("key", "url", "said"),
     [
-        ("tables", "s3://me:hush@bucket", "S3 twin of tables is not in this version"),
+        ("tables", "s3://me:hush@bucket", "no user and no password"),
         ("records", "postgresql://me:hush@db/x", "PostgreSQL twin"),
         ("keys", "redsi://hush@h", "know no such scheme"),
         ("objects", "file://host/hush", "names no host"),

@@ -15,9 +15,11 @@ from retrodict.cli._command import Group
 
 __all__ = ["SECTIONS", "cli", "every_command"]
 
-SECTIONS: Mapping[str, Mapping[str, str]] = {
+_DATA = ("data", "data_versions", "data_quality", "data_quarantine", "data_interchange")
+
+SECTIONS: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
     "Project": {"init": "project", "plan": "project"},
-    "Data and features": {"ingest": "data", "data": "data", "features": "features"},
+    "Data and features": {"ingest": "data", "data": _DATA, "features": "features"},
     "Learning": {"train": "learning", "runs": "learning", "models": "models"},
     "Deciding": {"deploy": "deploying", "promote": "deploying", "rollback": "deploying", "deployments": "deploying",
                  "serve": "serving", "decide": "serving"},
@@ -25,7 +27,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Looking back": {"lineage": "ledger", "replay": "replay", "audit": "ledger"},
     "More": {"demo": "demo", "completion": "completion"},
 }  # fmt: skip
-"""Titles of the help's sections, the commands under each, and the module of ``retrodict.cli`` each is defined in."""
+"""Titles of the help's sections, the commands under each, and the modules of ``retrodict.cli`` each is defined in."""
 
 
 class _Root(Group):
@@ -36,7 +38,9 @@ class _Root(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for homes in SECTIONS.values():
             if cmd_name in homes:
-                import_module(f"retrodict.cli.{homes[cmd_name]}")
+                found = homes[cmd_name]
+                for module in (found,) if isinstance(found, str) else found:
+                    import_module(f"retrodict.cli.{module}")
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

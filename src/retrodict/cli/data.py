@@ -1,43 +1,95 @@
-"""``ingest`` and ``data``: batches become versions; versions and what was set aside can be looked at."""
+"""``ingest`` and the group ``data``: batches become versions, or say why not."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from retrodict.cli._command import Answer, Session, command, group
 from retrodict.cli._root import cli
-from retrodict.cli._text import count, facts, short_hash, table, when
+from retrodict.cli._text import count, number, table
 from retrodict.cli._types import complete, tables
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from retrodict.data.ingest import IngestReport
-    from retrodict.project import Project
+    from retrodict.data.validation import CheckResult
 
-data = group(cli, "data", "Look at tables: their versions, rows, and what was set aside.")
+data = group(cli, "data", "Versions of tables: what is in them, whether it is good, and what was set aside.")
+
+_FORMATS = click.Choice(["csv", "jsonl", "parquet", "arrow"])
 
 
-@command(
-    cli,
-    "ingest",
-    examples=["retrodict ingest flights data/flights.csv.gz", "retrodict ingest planes planes.parquet --replace"],
-)
-@click.argument("name", metavar="TABLE", shell_complete=complete(tables))
-@click.argument("files", nargs=-1, required=True)
-@click.option("--replace", is_flag=True, help="Replace the table's content; older versions stay readable.")
-def ingest_files(session: Session, name: str, files: tuple[str, ...], replace: bool) -> Answer:
+def ingest_files(
+    session: Session,
+    name: str,
+    files: tuple[str, ...],
+    *,
+    replace: bool,
+    fill_missing: bool,
+    format_: str | None,
+    sql: str | None,
+) -> Answer:
     """Check files and publish them as one new version of a table.
 
-    CSV (also .csv.gz), Parquet and JSON lines. Rows in = accepted + quarantined; the same batch twice changes nothing.
+    CSV, Parquet, JSON lines, Arrow; a folder, a glob in quotes, "-" for standard input, or the rows of a query: --sql,
+    with the URL of a database as FILE, in which ${NAME} stands for a variable of the environment. Rows in = accepted +
+    quarantined; the same batch twice changes nothing.
     """
     from retrodict.data.ingest import ingest
 
     with session.progress(f"ingest {name}"):
-        report = ingest(session.project, name, list(files), mode="overwrite" if replace else "append")
+        report = ingest(
+            session.project,
+            name,
+            _source(files, sql),
+            mode="overwrite" if replace else "append",
+            format=format_,
+            fill_missing=fill_missing,
+        )
     return Answer(report.to_dict(), _ingested(report))
+
+
+def _source(files: tuple[str, ...], sql: str | None) -> Any:
+    from retrodict.core.errors import InputError
+    from retrodict.data.reading import SqlQuery
+
+    if sql is not None:
+        if len(files) != 1:
+            raise InputError("a query goes to one database", where="--sql", got=f"{len(files)} URLs", remedy="Name one")
+        return SqlQuery(files[0], sql)
+    return files[0] if len(files) == 1 else list(files)
+
+
+def _add_ingest(parent: click.Group, prefix: str) -> None:
+    """Add the command under its short name and to the group: it is one command."""
+
+    def ingest_into(session: Session, **values: Any) -> Answer:
+        return ingest_files(session, **values)
+
+    ingest_into.__doc__ = ingest_files.__doc__
+    made: Any = ingest_into
+    for option in (
+        click.option("--sql", metavar="QUERY", help="Ingest the rows of a query."),
+        click.option("--format", "format_", type=_FORMATS, help="Format of standard input, or of unusual names."),
+        click.option("--fill-missing", is_flag=True, help="Columns of the table that the batch lacks become null."),
+        click.option("--replace", is_flag=True, help="Replace the table's content; older versions stay readable."),
+        click.argument("files", metavar="FILE...", nargs=-1, required=True),
+        click.argument("name", metavar="TABLE", shell_complete=complete(tables)),
+    ):
+        made = option(made)
+    examples = [
+        f"{prefix} ingest flights data/flights.csv.gz",
+        f"{prefix} ingest planes planes.parquet --replace",
+        f"zcat events.jsonl.gz | {prefix} ingest events - --format jsonl",
+        f"{prefix} ingest sales sqlite:///shop.db --sql 'SELECT * FROM sales'",
+    ]
+    command(parent, "ingest", examples=examples)(made)
+
+
+_add_ingest(cli, "retrodict")
+_add_ingest(data, "retrodict data")
 
 
 def _ingested(report: IngestReport) -> list[Any]:
@@ -45,132 +97,77 @@ def _ingested(report: IngestReport) -> list[Any]:
     if report.already:
         return [f"{name} holds this batch already; nothing was written."]
     split = f"{count(report.accepted)} accepted + {count(report.quarantined)} quarantined"
-    said = f"{name}: {count(report.rows_in)} rows in = {split}"
-    if not report.reasons:
-        return [said]
-    return [
-        said,
-        table(("check", "severity", "failed>"), [(r.check, r.severity, r.failed) for r in report.checks if r.failed]),
-    ]
+    said: list[Any] = [f"{name}: {count(report.rows_in)} rows in = {split}"]
+    said += [f"new column {column} ({kind}), null in earlier rows" for column, kind in report.added.items()]
+    said += [f"column {column} widened from {kinds}" for column, kinds in report.widened.items()]
+    worth = [result for result in report.checks if result.status != "pass" or result.failed]
+    return [*said, results_table(worth)] if worth else said
 
 
-@command(data, "history", examples=["retrodict data history flights"])
-@click.argument("name", metavar="TABLE", shell_complete=complete(tables))
-def history(session: Session, name: str) -> Answer:
-    """List the versions of a table."""
-    from retrodict.core.clock import format_time
-    from retrodict.core.errors import NotFoundError, near
-
-    found = session.project.tables.history(name)
-    if not found:
-        raise NotFoundError(
-            "the table has a version",
-            where="data",
-            got=name,
-            remedy=near(name, session.project.tables.names(), what="table"),
-        )
-    rows = [_version(session.project, name, version) for version in found]
-    shown = table(
-        ("version>", "written", "rows in>", "accepted>", "quarantined>", "total>", "batch", "from"),
+def results_table(results: list[CheckResult]) -> Any:
+    """Results of checks, for people."""
+    words = {"pass": "pass", "fail": "FAIL", "not_evaluable": "not evaluable"}
+    return table(
+        ("check", "layer", "severity", "result", "failed>", "value>", "why"),
         [
-            (
-                r["version"],
-                when(v.time),
-                r["rows_in"],
-                r["accepted"],
-                r["quarantined"],
-                r["rows"],
-                short_hash(r["batch"]),
-                r["origin"],
-            )
-            for r, v in zip(rows, found, strict=True)
+            (r.check, r.layer, r.severity, words[r.status], r.failed or None, number(r.value), r.reason or None)
+            for r in results
         ],
     )
-    for row, version in zip(rows, found, strict=True):
-        row["time"] = format_time(version.time)
-    return Answer({"table": name, "versions": rows}, shown)
 
 
-def _version(project: Project, name: str, version: Any) -> dict[str, Any]:
-    said = {key.removeprefix("retrodict."): value for key, value in version.metadata.items()}
-    counts = {key: int(said[key]) if key in said else None for key in ("rows_in", "accepted", "quarantined")}
-    rows = sum(file.rows for file in project.tables.files(name, version.version))
-    return {
-        "version": version.version,
-        "rows": rows,
-        **counts,
-        "batch": said.get("batch"),
-        "origin": said.get("origin"),
-    }
-
-
-@command(data, "show", examples=["retrodict data show flights", "retrodict data show flights@0 --limit 5"])
-@click.argument("ref", metavar="TABLE[@V]", shell_complete=complete(tables))
-@click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="Rows to show.")
-def show(session: Session, ref: str, limit: int) -> Answer:
-    """Show the columns and first rows of a table."""
-    name, version = _reference(ref)
-    rows = session.project.tables.read(name, version)
-    columns = {field.name: str(field.type) for field in rows.schema}
-    head = _plain_rows(rows.slice(0, limit))
-    shown = [
-        facts({"table": ref, "rows": rows.num_rows}),
-        table(("column", "type"), columns.items()),
-        table(list(columns), [list(row.values()) for row in head], title=f"first {min(limit, rows.num_rows)} rows"),
-    ]
-    return Answer({"table": name, "version": version, "rows": rows.num_rows, "columns": columns, "head": head}, shown)
-
-
-def _reference(text: str) -> tuple[str, int | None]:
-    from retrodict.core.errors import InputError
-    from retrodict.core.identity import Ref
-
-    ref = Ref.parse(text, kind="dataset")
-    if ref.version is not None and not ref.version.isdigit():
-        raise InputError(
-            "a version of a table is a whole number",
-            where=f"dataset:{ref.name}",
-            got=ref.version,
-            remedy=f"See them with: retrodict data history {ref.name}",
-        )
-    return ref.name, None if ref.version is None else int(ref.version)
-
-
-@command(data, "quarantine", examples=["retrodict data quarantine flights --limit 5"])
+@command(
+    data,
+    "validate",
+    examples=["retrodict data validate flights new.parquet", "retrodict data validate flights new.csv --all --json"],
+)
 @click.argument("name", metavar="TABLE", shell_complete=complete(tables))
-@click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="Rows to show.")
-def quarantine(session: Session, name: str, limit: int) -> Answer:
-    """Show the rows that checks set aside, and why."""
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--format", "format_", type=_FORMATS, help="Format of standard input, or of unusual names.")
+@click.option("--sql", metavar="QUERY", help="Check the rows of a query.")
+@click.option("--all", "every", is_flag=True, help="Show the checks that pass, too.")
+def validate_files(
+    session: Session, name: str, files: tuple[str, ...], format_: str | None, sql: str | None, every: bool
+) -> Answer:
+    """Check files as an ingest would, and write nothing.
+
+    Exits with 1 if the batch would not be published.
+    """
+    from retrodict.data.context import ProjectContext
     from retrodict.data.definitions import Table
-    from retrodict.data.ingest import quarantine_name
+    from retrodict.data.ingest import staging_folder
+    from retrodict.data.reading import open_batch
+    from retrodict.data.validation import check_batch
 
-    session.project.definitions.get(Table, name)
-    kept = quarantine_name(name)
-    if not session.project.tables.history(kept):
-        return Answer({"table": name, "rows": 0, "reasons": {}, "head": []}, f"No row of {name} was ever set aside.")
-    rows = session.project.tables.read(kept)
-    reasons: dict[str, int] = {}
-    for checks in rows.column("checks").to_pylist():
-        for check in checks:
-            reasons[check] = reasons.get(check, 0) + 1
-    head = _plain_rows(rows.slice(max(0, rows.num_rows - limit)))
-    shown = [
-        f"{count(rows.num_rows)} rows of {name} are in quarantine",
-        table(("check", "rows>"), sorted(reasons.items(), key=lambda item: -item[1])),
-        table(
-            ("from", "row>", "checks", "original"),
-            [(r["origin"], r["row"], r["checks"], r["original"]) for r in head],
-            title=f"last {len(head)} rows",
-        ),
+    project = session.project
+    definition = project.definitions.get(Table, name)
+    with (
+        session.progress(f"validate {name}"),
+        staging_folder(project) as staging,
+        open_batch(_source(files, sql), staging=Path(staging), format=format_) as batch,
+    ):
+        known = name if project.tables.history(name) else None
+        found = check_batch(batch, definition, context=ProjectContext(project, name), staging=staging, known_keys=known)
+        rows, accepted = batch.num_rows, found.accepted_rows
+    publishes = not found.halted and accepted > 0
+    counts = {word: sum(r.status == word for r in found.results) for word in ("pass", "fail", "not_evaluable")}
+    answer = {
+        "table": name,
+        "rows_in": rows,
+        "accepted": accepted,
+        "quarantined": rows - accepted,
+        "publishes": publishes,
+        "checks": [result.to_dict() for result in found.results],
+    }
+    shown = found.results if every else [r for r in found.results if r.status != "pass" or r.failed]
+    text: list[Any] = [
+        (
+            f"{count(rows)} rows: {count(accepted)} would be accepted, {count(rows - accepted)} set aside; "
+            f"{counts['pass']} checks pass, {counts['fail']} fail, {counts['not_evaluable']} are not evaluable"
+        )
     ]
-    return Answer({"table": name, "rows": rows.num_rows, "reasons": reasons, "head": head}, shown)
-
-
-def _plain_rows(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows as JSON would have them: times as ISO 8601."""
-
-    def cell(value: Any) -> Any:
-        return value.isoformat().replace("+00:00", "Z") if hasattr(value, "isoformat") else value
-
-    found: list[dict[str, Any]] = rows.to_pylist()
-    return [{name: cell(value) for name, value in row.items()} for row in found]
+    if shown:
+        text.append(results_table(shown))
+    if not publishes:
+        text.append("The batch would not be published.")
+    return Answer(answer, text, ok=publishes)

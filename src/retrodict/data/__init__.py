@@ -10,10 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from retrodict.data.definitions import Check, ColumnType, Severity, Table
+    from retrodict.data.checks import Check, Severity
+    from retrodict.data.definitions import ColumnType, Table
     from retrodict.data.ingest import IngestReport, quarantine_name
     from retrodict.data.labels import Label
-    from retrodict.data.reading import Batch, read_batch
+    from retrodict.data.reading import Batch, SqlQuery, open_batch, read_batch
     from retrodict.data.sources import Source
     from retrodict.data.validation import CheckResult, Validation, validate
 
@@ -26,18 +27,21 @@ __all__ = [
     "Label",
     "Severity",
     "Source",
+    "SqlQuery",
     "Table",
     "Validation",
+    "open_batch",
     "quarantine_name",
     "read_batch",
     "validate",
 ]
 
 _HOMES = {
-    "definitions": ("Check", "ColumnType", "Severity", "Table"),
+    "checks": ("Check", "Severity"),
+    "definitions": ("ColumnType", "Table"),
     "ingest": ("IngestReport", "quarantine_name"),
     "labels": ("Label",),
-    "reading": ("Batch", "read_batch"),
+    "reading": ("Batch", "SqlQuery", "open_batch", "read_batch"),
     "sources": ("Source",),
     "validation": ("CheckResult", "Validation", "validate"),
 }

@@ -2,93 +2,60 @@
 
 The order of the steps is the recovery plan. Everything that can be refused is refused first; then come quarantine,
 rows, ledger entry. Each of the three carries the batch id, and each step begins by looking whether it was already done.
-So a run killed anywhere is completed by the same call, and the same call once more changes nothing.
+So a run killed anywhere is completed by the same call, and the same call once more changes nothing. Rows stream from
+the source to the table: what is held at a time does not grow with the batch.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from retrodict.core.clock import from_micros
-from retrodict.core.errors import InputError, RefusedError
+from retrodict.core.errors import ConfigurationError, InputError, RefusedError
 from retrodict.core.identity import short
+from retrodict.data._recording import (
+    BATCH,
+    CONTENT,
+    MODE,
+    IngestReport,
+    quarantine_name,
+    unpublished_name,
+    version_notes,
+    written_files,
+)
+from retrodict.data.context import ProjectContext
 from retrodict.data.definitions import Table
-from retrodict.data.reading import Batch, read_batch
-from retrodict.data.validation import CheckResult, Validation, validate
+from retrodict.data.evolution import SchemaChange, merge_schemas
+from retrodict.data.reading import Batch, open_batch
+from retrodict.data.reading._staging import PREFIX, sweep
+from retrodict.data.validation import Findings, check_batch
+from retrodict.data.versions import live_batches
 from retrodict.project import Project
-from retrodict.stores.tables._types import conform, storable
-from retrodict.stores.tables.base import TableStore, TableVersion
+from retrodict.stores.tables._types import kept_schema
+from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest
 
-__all__ = ["IngestReport", "ingest", "quarantine_name"]
-
-_BATCH, _MODE, _CHECKS, _CONTENT = "retrodict.batch", "retrodict.mode", "retrodict.checks", "retrodict.content"
+__all__ = ["IngestReport", "ingest", "quarantine_name", "staging_folder", "unpublished_name"]
 
 Mode = Literal["append", "overwrite"]
-
-
-@dataclass(slots=True)
-class IngestReport:
-    """What one ingest did.
-
-    Attributes
-    ----------
-    table : str
-    version : int
-        Version that holds the batch.
-    batch : str
-        Id of the batch.
-    rows_in, accepted, quarantined : int
-        ``rows_in = accepted + quarantined``, always.
-    checks : list of CheckResult
-    already : bool
-        True if the batch was there before and no row was written.
-    """
-
-    table: str
-    version: int
-    batch: str
-    rows_in: int
-    accepted: int
-    quarantined: int
-    checks: list[CheckResult] = field(default_factory=list)
-    already: bool = False
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Failed rows per check, without the checks that nothing failed."""
-        return {result.check: result.failed for result in self.checks if result.failed}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for ``--json``."""
-        return {
-            "dataset": f"dataset:{self.table}@{self.version}",
-            "batch": self.batch,
-            "rows_in": self.rows_in,
-            "accepted": self.accepted,
-            "quarantined": self.quarantined,
-            "reasons": self.reasons,
-            "already": self.already,
-        }
-
-
-def quarantine_name(table: str) -> str:
-    """Name of the table that keeps the rows which were set aside."""
-    return f"{table}__quarantine"
 
 
 def ingest(
     project: Project,
     table: str,
-    source: pa.Table | str | Path | Sequence[str | Path],
+    source: Any,
     *,
     mode: Mode = "append",
+    format: str | None = None,  # noqa: A002  (the word people look for)
+    fill_missing: bool = False,
 ) -> IngestReport:
     """Validate a batch and publish it as one new version of a table.
 
@@ -97,10 +64,14 @@ def ingest(
     project : Project
     table : str
         Name of a defined :class:`~retrodict.Table`.
-    source : pyarrow.Table, path, glob, or list of paths
-        The batch.
+    source : path, glob, folder, list of paths, "-", pyarrow.Table, DataFrame, SqlQuery, …
+        The batch; see :func:`~retrodict.data.reading.open_batch`.
     mode : {"append", "overwrite"}, default "append"
         Add to the newest version, or replace its content by the batch (older versions stay readable).
+    format : str, optional
+        Format of standard input, or of files whose names do not say it.
+    fill_missing : bool, default False
+        Whether columns of the table that the batch lacks are null in its rows; otherwise they refuse it.
 
     Returns
     -------
@@ -111,30 +82,87 @@ def ingest(
     InputError
         If the batch cannot be read or does not fit the table's columns. Nothing is written.
     RefusedError
-        If a critical or high check fails beyond its tolerance, or no row passes: no version is made, the failing rows
-        are in quarantine, and the ledger says so.
+        If a critical or high check fails beyond its tolerance, or no row passes: no version is made, failing rows are
+        in quarantine, the others in ``<table>__unpublished``, and the ledger says so.
     BusyError
         If another process ingests into the table for longer than a minute.
     """
     definition = project.definitions.get(Table, table)
-    batch = read_batch(source)
-    if batch.rows.num_rows == 0:
+    with staging_folder(project) as staging, open_batch(source, staging=staging, format=format) as batch:
+        return publish_batch(project, definition, batch, staging, mode=mode, fill_missing=fill_missing)
+
+
+def publish_batch(
+    project: Project,
+    definition: Table,
+    batch: Batch,
+    staging: Path,
+    *,
+    mode: Mode = "append",
+    notes: Mapping[str, str] | None = None,
+    fill_missing: bool = False,
+) -> IngestReport:
+    """Take an opened batch through its checks into a version; the core of :func:`ingest`.
+
+    ``notes`` are kept with the version beside what an ingest says of it.
+    """
+    if batch.num_rows == 0:
         raise InputError(
-            "a batch has at least one row", where=f"table {table}", got=batch.origin, remedy="Nothing was written"
+            "a batch has at least one row",
+            where=f"table {definition.name}",
+            got=batch.origin,
+            remedy="Nothing was written",
         )
     # One at a time from looking what is there to writing: otherwise two could publish one batch, or one key, twice.
     with project.lock(f"ingest/{definition.name}"):
-        done = _find(project.tables, definition, batch, mode)
-        if done is None:
-            known = _known_keys(project.tables, definition) if mode == "append" else None
-            checked = validate(batch.rows, definition, known_keys=known)
-            named = _named(batch, checked)
-            _check_fit(project.tables, definition.name, named, mode)
-            _quarantine(project, definition, batch, checked)
-            _refuse_if_nothing_to_publish(project, definition, batch, checked)
-            done = _publish(project, definition, batch, checked, named, mode)
-        _record(project, definition, done)
-        return done
+        report = _find(project.tables, definition, batch, mode)
+        if report is None:
+            known = mode == "append" and bool(project.tables.history(definition.name))
+            if known:
+                _check_keys(project.tables, definition)
+            found = check_batch(
+                batch,
+                definition,
+                context=ProjectContext(project, definition.name),
+                staging=staging,
+                known_keys=definition.name if known else None,
+            )
+            change = _fit(project.tables, definition.name, found, known=known, fill=fill_missing)
+            report = IngestReport(
+                definition.name, -1, batch.id, batch.num_rows, found.accepted_rows, len(found.aside), found.results,
+                change.added, change.widened,
+            )  # fmt: skip
+            said = version_notes(report, mode=mode, origin=batch.origin, measures=found.measures,
+                                 definition=definition.version) | dict(notes or {})  # fmt: skip
+            batch.check_unchanged()
+            _quarantine(project, definition, batch, found)
+            _refuse_if_nothing_to_publish(project, definition, batch, found, change, said)
+            rows = _stored_rows(batch, found, change)
+            version = project.tables.write(definition.name, rows, mode=mode, metadata=said, evolve=known)
+            report = replace(report, version=version)
+        _record(project, definition, report)
+        return report
+
+
+@contextmanager
+def staging_folder(project: Project) -> Iterator[Path]:
+    """A folder for one ingest, on the disk of the project, removed at its end."""
+    root = project.root / "state" / "staging"
+    folder = root / f"{PREFIX}{project.new_id()}"
+    try:
+        folder.mkdir(parents=True)
+        sweep(root)  # what killed processes left
+    except OSError as error:
+        raise ConfigurationError(
+            "this process may write into the folder of the project, and there is room",
+            where="state/staging",
+            got=error.strerror,
+            remedy="Check its permissions, and whether the disk is read-only or full; nothing was changed",
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _find(tables: TableStore, definition: Table, batch: Batch, mode: Mode) -> IngestReport | None:
@@ -142,24 +170,14 @@ def _find(tables: TableStore, definition: Table, batch: Batch, mode: Mode) -> In
 
     What was replaced since does not count, and replacing is done only if the batch is all there is.
     """
-    live: list[TableVersion] = []
-    for version in reversed(tables.history(definition.name)):
-        live.append(version)
-        if version.metadata.get(_MODE) == "overwrite":
-            break
-    found = next((version for version in live if version.metadata.get(_BATCH) == batch.id), None)
-    if found is None or (mode == "overwrite" and len(live) > 1):
+    live = live_batches(tables, definition.name)
+    if batch.id not in live or (mode == "overwrite" and len(live) > 1):
         return None
-    facts: dict[str, Any] = {
-        name: int(found.metadata[f"retrodict.{name}"]) for name in ("rows_in", "accepted", "quarantined")
-    }
-    checks = [CheckResult(*row) for row in json.loads(found.metadata[_CHECKS])]
-    return IngestReport(definition.name, found.version, batch.id, **facts, checks=checks, already=True)
+    version = tables.history(definition.name)[live[batch.id]]
+    return IngestReport.of_version(definition.name, version)
 
 
-def _known_keys(tables: TableStore, definition: Table) -> pa.Table | None:
-    if not tables.history(definition.name):
-        return None
+def _check_keys(tables: TableStore, definition: Table) -> None:
     missing = sorted(set(definition.key) - set(tables.schema(definition.name).names))
     if missing:
         raise InputError(
@@ -168,39 +186,38 @@ def _known_keys(tables: TableStore, definition: Table) -> pa.Table | None:
             got={"missing": missing},
             remedy="Replace the table with --replace",
         )
-    return tables.read(definition.name, columns=list(definition.key))
 
 
-def _named(batch: Batch, checked: Validation) -> pa.Table:
-    """Accepted rows as they are stored: with the batch they came from."""
-    count = checked.accepted.num_rows
-    return checked.accepted.append_column("_batch", pa.array([batch.id] * count, pa.string()))
-
-
-def _check_fit(tables: TableStore, name: str, rows: pa.Table, mode: Mode) -> None:
+def _fit(tables: TableStore, name: str, found: Findings, *, known: bool, fill: bool) -> SchemaChange:
     """Refuse, before anything is written, rows that the table could not take."""
     where = f"table {name}"
-    known = tables.schema(name) if mode == "append" and tables.history(name) else None
-    if known is not None:
-        missing = sorted(set(known.names) - set(rows.schema.names))
-        added = sorted(set(rows.schema.names) - set(known.names))
-        if missing or added:
-            raise InputError(
-                "a batch has the columns of its table",
-                where=where,
-                got={"missing": missing, "added": added},
-                remedy="Correct the file, or replace the table with --replace",
-            )
-    kept = storable(rows, where=where, known=known)
-    if known is not None:
-        conform(kept, known, where=where)
+    schema = found.accepted_schema.append(pa.field("_batch", pa.string()))
+    before = tables.schema(name) if known else None
+    kept = kept_schema(schema, where=where, known=before)
+    return SchemaChange(kept) if before is None else merge_schemas(before, kept, fill=fill, where=where)
 
 
-def _quarantine(project: Project, definition: Table, batch: Batch, checked: Validation) -> None:
-    name, rows = quarantine_name(definition.name), checked.quarantined
+def _stored_rows(batch: Batch, found: Findings, change: SchemaChange) -> pa.RecordBatchReader:
+    """Accepted rows as they are stored: in the table's columns, with the batch they came from."""
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        for chunk in found.accepted():
+            if not chunk.num_rows:
+                continue
+            name = pa.DictionaryArray.from_arrays(pa.array([0] * chunk.num_rows, pa.int32()), pa.array([batch.id]))
+            named = pa.table({**dict(zip(chunk.schema.names, chunk.columns, strict=True)), "_batch": name})
+            yield from change.fit(named, where=batch.origin).to_batches()
+
+    return pa.RecordBatchReader.from_batches(change.schema, rows())
+
+
+def _quarantine(project: Project, definition: Table, batch: Batch, found: Findings) -> None:
+    if not len(found.aside):
+        return
+    name, rows = quarantine_name(definition.name), found.quarantined()
     # By content too: the same batch judged by other checks has other rows to set aside.
     content = table_digest(rows)
-    if rows.num_rows == 0 or _quarantine_version(project.tables, name, batch.id, content) is not None:
+    if quarantine_version(project.tables, name, batch.id, content) is not None:
         return
     count = rows.num_rows
     full = pa.table(
@@ -211,64 +228,77 @@ def _quarantine(project: Project, definition: Table, batch: Batch, checked: Vali
             **{column: rows.column(column) for column in rows.column_names},
         }
     )
-    project.tables.write(name, full, metadata={_BATCH: batch.id, _CONTENT: content})
+    project.tables.write(name, full, metadata={BATCH: batch.id, CONTENT: content})
 
 
-def _quarantine_version(tables: TableStore, name: str, batch: str, content: str | None = None) -> int | None:
+def quarantine_version(tables: TableStore, name: str, batch: str, content: str | None = None) -> int | None:
     """Newest version of a quarantine that was written for a batch."""
     for version in reversed(tables.history(name)):
-        if version.metadata.get(_BATCH) == batch and content in (None, version.metadata.get(_CONTENT)):
+        if version.metadata.get(BATCH) == batch and content in (None, version.metadata.get(CONTENT)):
             return version.version
     return None
 
 
-def _refuse_if_nothing_to_publish(project: Project, definition: Table, batch: Batch, checked: Validation) -> None:
-    empty = checked.accepted.num_rows == 0
-    if not checked.halted and not empty:
+def _refuse_if_nothing_to_publish(
+    project: Project, definition: Table, batch: Batch, found: Findings, change: SchemaChange, said: dict[str, str]
+) -> None:
+    if found.accepted_rows and not found.halted:
         return
     where, kept = f"table {definition.name}, batch {short(batch.id)}", quarantine_name(definition.name)
-    failed = {r.check: r.failed for r in (checked.halted or checked.results) if r.failed}
-    object_id = f"dataset:{definition.name}"
-    facts = {"batch": batch.id, "failed": failed, "definition": definition.version}
-    told = project.ledger.entries(object_id=object_id, action="dataset.refuse")
-    if not any({**facts, **entry.payload} == entry.payload for entry in told):
-        files = _written_files(project.tables, kept, _quarantine_version(project.tables, kept, batch.id))
-        with project.ledger.transaction() as tx:
-            tx.append("dataset.refuse", object_id, {**facts, "files": files})
-    if checked.halted:
-        worst = max(checked.halted, key=lambda result: result.failed)
+    version = _write_unpublished(project, definition, batch, found, change, said) if found.accepted_rows else None
+    _record_refusal(project, definition, batch, found, version)
+    if not found.halted:
         raise RefusedError(
-            f"check {worst.check} ({worst.severity}) fails on no more rows than its tolerance",
+            "at least one row of a batch passes its checks",
             where=where,
-            got=f"{worst.failed} of {worst.rows} rows",
-            remedy=f"No version was made; see the rows in {kept}, correct the batch and ingest it again",
+            got=f"0 of {batch.num_rows} rows",
+            remedy=f"No version was made; see the reasons in {kept}",
         )
+    worst = max(found.halted, key=lambda result: result.failed)
+    aside = unpublished_name(definition.name)
     raise RefusedError(
-        "at least one row of a batch passes its checks",
+        f"check {worst.check} ({worst.severity}) "
+        + ("fails on no more rows than its tolerance" if worst.failed else "holds"),
         where=where,
-        got=f"0 of {batch.rows.num_rows} rows",
-        remedy=f"No version was made; see the reasons in {kept}",
+        got=f"{worst.failed} of {worst.rows} rows" if worst.failed else worst.reason,
+        remedy="No version was made. "
+        + (f"See the failing rows in {kept}" if len(found.aside) else "")
+        + (f"; the others are in {aside}@{version}: release or drop them, or" if version is not None else "; or")
+        + " correct the batch and ingest it again",
     )
 
 
-def _publish(
-    project: Project, definition: Table, batch: Batch, checked: Validation, named: pa.Table, mode: Mode
-) -> IngestReport:
-    counts = {
-        "rows_in": batch.rows.num_rows,
-        "accepted": named.num_rows,
-        "quarantined": checked.quarantined.num_rows,
-    }
-    results = [[r.check, r.severity, r.failed, r.rows, r.halted] for r in checked.results]
-    metadata = {
-        _BATCH: batch.id,
-        _MODE: mode,
-        _CHECKS: json.dumps(results),
-        "retrodict.origin": batch.origin,
-        **{f"retrodict.{name}": str(count) for name, count in counts.items()},
-    }
-    version = project.tables.write(definition.name, named, mode=mode, metadata=metadata)
-    return IngestReport(definition.name, version, batch.id, **counts, checks=checked.results)
+def _write_unpublished(
+    project: Project, definition: Table, batch: Batch, found: Findings, change: SchemaChange, said: dict[str, str]
+) -> int:
+    """Keep the rows of a halted batch where nobody reads them by accident."""
+    name = unpublished_name(definition.name)
+    for version in reversed(project.tables.history(name)):
+        same = (BATCH, MODE, "retrodict.definition")
+        if all(version.metadata.get(key) == said[key] for key in same):
+            return version.version
+    rows = _stored_rows(batch, found, change)
+    return project.tables.write(name, rows, mode="overwrite", metadata=said)
+
+
+def _record_refusal(
+    project: Project, definition: Table, batch: Batch, found: Findings, unpublished: int | None
+) -> None:
+    tables, name = project.tables, definition.name
+    failed = {r.check: r.failed for r in (found.halted or found.results) if r.status == "fail" or r.failed}
+    object_id = f"dataset:{name}"
+    facts: dict[str, Any] = {"batch": batch.id, "failed": failed, "definition": definition.version}
+    if unpublished is not None:
+        facts["unpublished"] = f"dataset:{unpublished_name(name)}@{unpublished}"
+    told = project.ledger.entries(object_id=object_id, action="dataset.refuse")
+    if any({**facts, **entry.payload} == entry.payload for entry in told):
+        return
+    files = written_files(tables, unpublished_name(name), [unpublished])
+    if len(found.aside):
+        kept = quarantine_name(name)
+        files |= written_files(tables, kept, [quarantine_version(tables, kept, batch.id)])
+    with project.ledger.transaction() as tx:
+        tx.append("dataset.refuse", object_id, {**facts, "files": files})
 
 
 def _record(project: Project, definition: Table, report: IngestReport) -> None:
@@ -277,11 +307,18 @@ def _record(project: Project, definition: Table, report: IngestReport) -> None:
     if project.ledger.entries(object_id=name, action="dataset.version"):
         project.ledger.sign_end()
         return
+    record_version(project, definition, report, {})
+
+
+def record_version(project: Project, definition: Table, report: IngestReport, more: dict[str, Any]) -> None:
+    """Append the ledger entry of a version that a batch made; ``more`` joins its payload."""
     tables, kept = project.tables, quarantine_name(definition.name)
-    mode = tables.history(definition.name)[report.version].metadata[_MODE]
-    files = _written_files(tables, definition.name, report.version)
+    name = f"dataset:{definition.name}@{report.version}"
+    note = tables.history(definition.name)[report.version].metadata
+    mode = note[MODE]
+    files = written_files(tables, definition.name, [report.version])
     if report.quarantined:
-        files |= _written_files(tables, kept, _quarantine_version(tables, kept, report.batch))
+        files |= written_files(tables, kept, [quarantine_version(tables, kept, report.batch)])
     payload = {
         "batch": report.batch,
         "mode": mode,
@@ -291,22 +328,15 @@ def _record(project: Project, definition: Table, report: IngestReport) -> None:
         "reasons": report.reasons,
         "definition": definition.version,
         "files": files,
+        **more,
     }
+    if report.added or report.widened:
+        payload["schema"] = {"added": report.added, "widened": report.widened}
     inputs = [(f"batch:{report.batch}", "rows")]
+    if "retrodict.resubmits" in note:
+        inputs += [(f"batch:{batch}", "repaired rows") for batch in json.loads(note["retrodict.resubmits"])]
     if report.version > 0 and mode == "append":
         inputs.append((f"dataset:{definition.name}@{report.version - 1}", "previous version"))
     with project.ledger.transaction() as tx:
         if not tx.has("dataset.version", name):
             tx.append("dataset.version", name, payload, inputs=inputs)
-
-
-def _written_files(tables: TableStore, name: str, version: int | None) -> dict[str, str]:
-    """SHA-256 of what a version added, by path: its data files, and the log entry that says which they are."""
-    if version is None:
-        return {}
-    now = {file.path for file in tables.files(name, version)}
-    before = {file.path for file in tables.files(name, version - 1)} if version > 0 else set()
-    paths = [f"{name}/{path}" for path in sorted(now - before)]
-    # Every twin of the table store is Delta, whose log entries never change once they are written.
-    paths.append(f"{name}/_delta_log/{version:020d}.json")
-    return {path: tables.file_digest(path) for path in paths}

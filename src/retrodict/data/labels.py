@@ -60,6 +60,10 @@ class Label(Definition):
                 got=type(self.table).__name__,
                 remedy="Pass the Table object, not its name",
             )
+        if not self.table.key:
+            raise DefinitionError(
+                "the table of a label has a key", where=where, got=self.table.name, remedy="Say key='id' in the table"
+            )
         for text, place, kind in ((self.expression, where, "bool"), (self.known_at, f"{where}, known_at", "time")):
             if parse(text, where=place).kind not in (kind, None):
                 rule = "a label is true or false" if kind == "bool" else "known_at is a time"

@@ -170,7 +170,7 @@ def _calibration_ratio(rows: Rows) -> Metric:
         observed = wilson_interval(rows.positives, rows.n)
         return rows.positives / rows.n / expected, Interval(observed.low / expected, observed.high / expected)
 
-    why_not = rows.improper() or (None if rows.scores.any() else "every score is 0")
+    why_not = rows.improper() or (None if rows.scores.mean() > 0 else "every score is 0")
     return _metric("calibration_ratio", rows, compute, why_not=why_not)
 
 

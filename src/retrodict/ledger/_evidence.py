@@ -105,7 +105,10 @@ def _parts(data: bytes) -> list[str]:
 
 
 def check_files(items: list[Entry], file_digest: Callable[[str], str]) -> Iterator[tuple[str, Finding | None]]:
-    """(path, finding or None) of every data file that entries name."""
+    """(path, finding or None) of every data file that entries name; one that a vacuum deleted may be gone."""
+    vacuumed = {
+        path for entry in items if entry.action == "dataset.vacuum" for path in _texts(entry.payload.get("deleted"))
+    }
     for entry in items:
         where = f"{entry.object_id} (entry {entry.sequence})"
         files = entry.payload.get("files")
@@ -113,7 +116,8 @@ def check_files(items: list[Entry], file_digest: Callable[[str], str]) -> Iterat
             try:
                 same = file_digest(path) == sha
             except NotFoundError:
-                yield path, Finding("removed", where, f"data file {path} is gone")
+                finding = Finding("removed", where, f"data file {path} is gone")
+                yield path, None if path in vacuumed else finding
             except (RetrodictError, OSError) as error:
                 yield path, Finding("altered", where, f"data file {path}: {error}")
             else:

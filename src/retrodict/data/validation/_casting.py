@@ -19,8 +19,12 @@ from retrodict.stores.sql import quote, quote_text
 _SQL_TYPES = {
     "bool": "BOOLEAN", "date": "DATE", "float": "DOUBLE", "int": "BIGINT", "string": "VARCHAR", "time": "TIMESTAMPTZ",
 }  # fmt: skip
+_ARROW_TYPES: dict[str, pa.DataType] = {
+    "bool": pa.bool_(), "date": pa.date32(), "float": pa.float64(), "int": pa.int64(), "string": pa.string(),
+    "time": pa.timestamp("us", "UTC"),
+}  # fmt: skip
 _KINDS: dict[str, Kind | None] = {
-    "bool": "bool", "date": None, "float": "number", "int": "number", "string": "text", "time": "time",
+    "bool": "bool", "date": "date", "float": "number", "int": "number", "string": "text", "time": "time",
 }  # fmt: skip
 _DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _CLOCK = "[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6}0*)?)?"  # finer than a microsecond does not fit
@@ -44,6 +48,10 @@ class Cast:
         What expressions may do with it.
     floating : bool
         Whether it can hold NaN.
+    target : pyarrow.DataType or None
+        Type it is given by Arrow alone; None where that takes SQL.
+    finer : bool
+        Whether it arrives in nanoseconds, so that a value may be no whole microsecond.
     declared : bool
         Whether the definition gives it a type; else it stays as it came.
     """
@@ -52,7 +60,19 @@ class Cast:
     broken: str | None
     kind: Kind | None
     floating: bool = False
+    target: pa.DataType | None = None
+    finer: bool = False
     declared: bool = True
+
+    @property
+    def spoils(self) -> bool:
+        """Whether a value may turn out not to have the type."""
+        return self.broken is not None or self.finer
+
+    @property
+    def by_sql(self) -> bool:
+        """Whether the values have to be read by SQL."""
+        return self.target is None
 
 
 def cast_column(name: str, arrives: pa.DataType, table: Table) -> Cast:
@@ -72,10 +92,13 @@ def cast_column(name: str, arrives: pa.DataType, table: Table) -> Cast:
                 got=str(arrives),
                 remedy="Declare the column as 'time(Zone/City)', or give the times a zone",
             )
-        return Cast(quote(name), None, _kind_of(arrives), is_.is_floating(arrives), declared=False)
+        finer = is_.is_timestamp(arrives) and arrives.unit == "ns"
+        target = _ARROW_TYPES["time"] if is_.is_timestamp(arrives) else arrives
+        return Cast(quote(name), None, _kind_of(arrives), is_.is_floating(arrives), target, finer, declared=False)
     kind, floating = _KINDS[declared.word], declared.word == "float"
-    if is_.is_null(arrives):
-        return Cast(f"CAST(NULL AS {_SQL_TYPES[declared.word]})", None, kind, floating)
+    if (target := _lossless(arrives, declared)) is not None:
+        finer = declared.word == "time" and is_.is_timestamp(arrives) and arrives.unit == "ns"
+        return Cast(quote(name), None, kind, floating, target, finer)
     found = (_of_text if _is_text(arrives) else _of_typed)(quote(name), arrives, declared)
     if found is None:
         raise InputError(
@@ -88,6 +111,22 @@ def cast_column(name: str, arrives: pa.DataType, table: Table) -> Cast:
     return Cast(value, broken, kind, floating)
 
 
+def _lossless(arrives: pa.DataType, declared: ColumnType) -> pa.DataType | None:
+    """Type that Arrow gives every value of the arriving one without changing any; None if that is not so."""
+    narrow = is_.is_integer(arrives) and not arrives.equals(pa.uint64())
+    fits = {
+        "bool": is_.is_boolean(arrives),
+        "date": is_.is_date32(arrives),
+        "float": is_.is_floating(arrives) or (narrow and arrives.bit_width < 64),
+        "int": narrow,
+        "string": _is_text(arrives),
+        "time": declared.zone is None and is_.is_timestamp(arrives) and arrives.tz is not None,
+    }[declared.word]
+    if fits or (is_.is_null(arrives)):
+        return _ARROW_TYPES[declared.word]
+    return None
+
+
 def _kind_of(arrives: pa.DataType) -> Kind | None:
     if is_.is_integer(arrives) or is_.is_floating(arrives) or is_.is_decimal(arrives):
         return "number"
@@ -95,6 +134,8 @@ def _kind_of(arrives: pa.DataType) -> Kind | None:
         return "text"
     if is_.is_boolean(arrives):
         return "bool"
+    if is_.is_date(arrives):
+        return "date"
     return "time" if is_.is_timestamp(arrives) else None
 
 
@@ -142,8 +183,6 @@ def _of_typed(column: str, arrives: pa.DataType, declared: ColumnType) -> tuple[
         return value, f"({value} IS NULL AND {column} IS NOT NULL)"
     if word == "float" and (real or is_.is_integer(arrives)):
         return cast, broken
-    if word == "bool" and is_.is_boolean(arrives):
-        return column, None
     if word == "bool" and is_.is_integer(arrives):
         return f"CASE {column} WHEN 1 THEN TRUE WHEN 0 THEN FALSE END", f"({column} NOT IN (0, 1))"
     if word == "date" and is_.is_date(arrives):

@@ -1,0 +1,131 @@
+"""What versions and entries say of a batch: the words that ingest, release and resubmission share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from retrodict.data.context import MEASURES
+from retrodict.data.validation.results import CheckResult
+from retrodict.stores.tables.base import TableStore, TableVersion
+
+__all__ = [
+    "BATCH",
+    "CHECKS",
+    "CONTENT",
+    "MODE",
+    "IngestReport",
+    "quarantine_name",
+    "unpublished_name",
+    "version_notes",
+    "written_files",
+]
+
+BATCH, MODE, CHECKS, CONTENT = "retrodict.batch", "retrodict.mode", "retrodict.checks", "retrodict.content"
+_COUNTS = ("rows_in", "accepted", "quarantined")
+
+
+@dataclass(slots=True)
+class IngestReport:
+    """What one ingest did.
+
+    Attributes
+    ----------
+    table : str
+    version : int
+        Version that holds the batch.
+    batch : str
+        Id of the batch.
+    rows_in, accepted, quarantined : int
+        ``rows_in = accepted + quarantined``, always.
+    checks : list of CheckResult
+    added, widened : dict of str to str
+        Columns that the batch added to the table, and those it widened.
+    already : bool
+        True if the batch was there before and no row was written.
+    """
+
+    table: str
+    version: int
+    batch: str
+    rows_in: int
+    accepted: int
+    quarantined: int
+    checks: list[CheckResult] = field(default_factory=list)
+    added: dict[str, str] = field(default_factory=dict)
+    widened: dict[str, str] = field(default_factory=dict)
+    already: bool = False
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Failed rows per check, without the checks that no row failed."""
+        return {result.check: result.failed for result in self.checks if result.failed}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {
+            "dataset": f"dataset:{self.table}@{self.version}",
+            "batch": self.batch,
+            "rows_in": self.rows_in,
+            "accepted": self.accepted,
+            "quarantined": self.quarantined,
+            "reasons": self.reasons,
+            "checks": [result.to_dict() for result in self.checks],
+            "schema": {"added": self.added, "widened": self.widened},
+            "already": self.already,
+        }
+
+    @classmethod
+    def of_version(cls, table: str, version: TableVersion) -> IngestReport:
+        """Report of a batch from what its version says."""
+        counts = {name: int(version.metadata[f"retrodict.{name}"]) for name in _COUNTS}
+        checks = [CheckResult.from_dict(body) for body in json.loads(version.metadata[CHECKS])]
+        changed = json.loads(version.metadata.get("retrodict.schema", "{}"))
+        added, widened = changed.get("added", {}), changed.get("widened", {})
+        batch, in_, accepted, aside = version.metadata[BATCH], *(counts[name] for name in _COUNTS)
+        return cls(table, version.version, batch, in_, accepted, aside, checks, added, widened, already=True)
+
+
+def quarantine_name(table: str) -> str:
+    """Name of the table that keeps the rows which were set aside."""
+    return f"{table}__quarantine"
+
+
+def unpublished_name(table: str) -> str:
+    """Name of the table that keeps the batches which were halted, one version each."""
+    return f"{table}__unpublished"
+
+
+def version_notes(
+    report: IngestReport, *, mode: str, origin: str, measures: Mapping[str, float], definition: str
+) -> dict[str, str]:
+    """What a version says of its batch."""
+    notes = {
+        BATCH: report.batch,
+        MODE: mode,
+        CHECKS: json.dumps([result.to_dict() for result in report.checks]),
+        MEASURES: json.dumps(dict(measures)),
+        "retrodict.origin": origin,
+        "retrodict.definition": definition,
+        **{f"retrodict.{name}": str(getattr(report, name)) for name in _COUNTS},
+    }
+    if report.added or report.widened:
+        notes["retrodict.schema"] = json.dumps({"added": report.added, "widened": report.widened})
+    return notes
+
+
+def written_files(tables: TableStore, name: str, versions: Sequence[int | None]) -> dict[str, str]:
+    """SHA-256 of what versions added, by path: their data files, and the log entries that say which they are."""
+    found: dict[str, str] = {}
+    for version in versions:
+        if version is None:
+            continue
+        now = {file.path for file in tables.files(name, version)}
+        before = {file.path for file in tables.files(name, version - 1)} if version > 0 else set()
+        paths = [f"{name}/{path}" for path in sorted(now - before)]
+        # Every twin of the table store is Delta, whose log entries never change once they are written.
+        paths.append(f"{name}/_delta_log/{version:020d}.json")
+        found |= {path: tables.file_digest(path) for path in paths}
+    return found

@@ -1,0 +1,292 @@
+"""What every check has in common: its rule, what it reads, how bad a failure is, and which rows it is about.
+
+A check is immutable typed data and runs nothing. What a rule *means* is said once: rules on single rows are expressions
+of the house language (``Check.condition``), so that a scan of a batch, one row in a server, and SQL agree by
+construction; rules on numbers of a batch are a :class:`~retrodict.data.measures.Measure` and two bounds
+(``Check.measure``). Only rules that need other rows, other versions or other tables have code of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Self, TypedDict
+
+from retrodict.core.errors import DefinitionError, near
+from retrodict.core.expressions import Expression, parse
+
+__all__ = ["How", "Layer", "RULES", "Rule", "Scope", "Severity", "CheckBase", "column_text", "literal_text"]
+
+Severity = Literal["critical", "high", "medium", "low"]
+Layer = Literal["schema", "statistical", "business", "learning"]
+# row: decided by one row alone; rows: by a row among others; columns: by names and types; measure: by a number of the
+# batch; versions: by that number and those of earlier versions; reference: by other data.
+Scope = Literal["row", "rows", "columns", "measure", "versions", "reference"]
+
+_UNSHOWN = ("values", "pattern", "low", "high")
+_SEVERITIES = ("critical", "high", "medium", "low")
+
+
+class How(TypedDict, total=False):
+    """What every kind of check takes beside its own arguments.
+
+    severity : {"critical", "high", "medium", "low"}, default "medium"
+    tolerance : float, default 0.0
+        Share of the rows, 0 to 1, that may fail.
+    where : str
+        Condition on the rows it is about; the others pass.
+    by : str or list of str
+        Columns to group by: it must hold in every group.
+    """
+
+    severity: Severity
+    tolerance: float
+    where: str | None
+    by: str | list[str] | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One kind of check: in which layer it belongs, and what decides it."""
+
+    layer: Layer
+    scope: Scope
+
+
+RULES: dict[str, Rule] = {
+    # layer 1: schema
+    "columns_exist": Rule("schema", "columns"),
+    "columns_match": Rule("schema", "columns"),
+    "has_type": Rule("schema", "columns"),
+    "not_null": Rule("schema", "row"),
+    "is_null": Rule("schema", "row"),
+    "finite": Rule("schema", "row"),
+    "unique": Rule("schema", "rows"),
+    "primary_key": Rule("schema", "rows"),
+    "between": Rule("schema", "row"),
+    "in_set": Rule("schema", "row"),
+    "not_in_set": Rule("schema", "row"),
+    "matches": Rule("schema", "row"),
+    "length": Rule("schema", "row"),
+    "time_between": Rule("schema", "row"),
+    "not_in_future": Rule("schema", "row"),
+    "monotone": Rule("schema", "rows"),
+    # layer 2: statistical
+    "row_count": Rule("statistical", "measure"),
+    "null_rate": Rule("statistical", "measure"),
+    "distinct_count": Rule("statistical", "measure"),
+    "distinct_share": Rule("statistical", "measure"),
+    "mean": Rule("statistical", "measure"),
+    "median": Rule("statistical", "measure"),
+    "std": Rule("statistical", "measure"),
+    "min": Rule("statistical", "measure"),
+    "max": Rule("statistical", "measure"),
+    "sum": Rule("statistical", "measure"),
+    "quantile": Rule("statistical", "measure"),
+    "entropy": Rule("statistical", "measure"),
+    "correlation": Rule("statistical", "measure"),
+    "freshness": Rule("statistical", "measure"),
+    "stable": Rule("statistical", "versions"),
+    # layer 3: business
+    "sql": Rule("business", "row"),
+    "compare": Rule("business", "row"),
+    "required_if": Rule("business", "row"),
+    "sum_equals": Rule("business", "row"),
+    "share": Rule("business", "measure"),
+    "references": Rule("business", "rows"),
+    "near_duplicates": Rule("business", "rows"),
+    "determines": Rule("business", "rows"),
+    # layer 4: learning
+    "drift": Rule("learning", "reference"),
+    "label_drift": Rule("learning", "reference"),
+    "label_rate": Rule("learning", "measure"),
+    "leakage": Rule("learning", "measure"),
+    "known_before": Rule("learning", "row"),
+    "disjoint": Rule("learning", "rows"),
+    "correlation_flip": Rule("learning", "reference"),
+}
+
+
+def column_text(name: str) -> str:
+    """Return a column's name as it stands in an expression."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal_text(value: object) -> str:
+    """Return a constant as it stands in an expression."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, int | float) else "'" + str(value).replace("'", "''") + "'"
+
+
+@dataclass(frozen=True)
+class CheckBase:
+    """Fields and manners of a check; :class:`~retrodict.Check` adds one class method per rule.
+
+    Parameters
+    ----------
+    rule : str
+        One of ``RULES``.
+    columns : tuple of str
+        What the rule reads.
+    options : tuple of (str, value)
+        What else it needs, by name, sorted.
+    severity : str, default "medium"
+    tolerance : float, default 0.0
+    where : str, optional
+        Condition on the rows it is about, in canonical text.
+    by : tuple of str
+        Columns to group by.
+    """
+
+    rule: str
+    columns: tuple[str, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+    severity: Severity = "medium"
+    tolerance: float = 0.0
+    where: str | None = None
+    by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the check."""
+        if self.rule not in RULES:
+            raise DefinitionError(
+                "a check has a rule that exists",
+                where="check",
+                got=self.rule,
+                remedy=near(str(self.rule), RULES, what="rule"),
+            )
+        where = f"check {self.title}"
+        if self.severity not in _SEVERITIES:
+            raise DefinitionError(
+                "a severity is critical, high, medium or low",
+                where=where,
+                got=self.severity,
+                remedy=near(str(self.severity), _SEVERITIES, what="severity"),
+            )
+        if not is_number(self.tolerance) or not 0.0 <= self.tolerance <= 1.0:
+            raise DefinitionError(
+                "a tolerance is a share from 0 to 1", where=where, got=self.tolerance, remedy="Write 5 % as 0.05"
+            )
+        named: tuple[object, ...] = (*self.columns, *self.by)
+        if not all(isinstance(column, str) and column for column in named):
+            raise DefinitionError("columns are named by text", where=where, got=named, remedy="Name the columns")
+        if not self.columns and "row_count" not in (self.rule, self.option("measure")):
+            raise DefinitionError(
+                "a check reads at least one column", where=where, got=self.columns, remedy="Name the columns"
+            )
+        if self.by and self.scope not in ("row", "measure"):
+            raise DefinitionError(
+                "groups are for checks of rows and of numbers of a batch",
+                where=where,
+                got=list(self.by),
+                remedy="Leave 'by' out, or give the check a 'where'",
+            )
+
+    @classmethod
+    def make(cls, rule: str, columns: Iterable[str], how: How, **options: Any) -> Self:
+        """Make a check of a rule; options that are None are left out."""
+        by, where = how.get("by", ()), how.get("where")
+        return cls(
+            rule,
+            tuple(columns),
+            tuple(sorted((name, value) for name, value in options.items() if value is not None)),
+            how.get("severity", "medium"),
+            how.get("tolerance", 0.0),
+            None if where is None else _condition(where, f"check {rule}, where").text,
+            (by,) if isinstance(by, str) else tuple(by),
+        )
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """Return what the check says of one of its options."""
+        return next((value for key, value in self.options if key == name), default)
+
+    @property
+    def layer(self) -> Layer:
+        """The layer of validation it belongs to."""
+        return RULES[self.rule].layer
+
+    @property
+    def scope(self) -> Scope:
+        """What decides it."""
+        return RULES[self.rule].scope
+
+    @property
+    def halts(self) -> bool:
+        """Whether failing beyond the tolerance stops the batch."""
+        return self.severity in ("critical", "high")
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether failing rows go to quarantine."""
+        return self.severity != "low" and self.scope in ("row", "rows")
+
+    @cached_property
+    def title(self) -> str:
+        """Name in reports, readable and without values of data."""
+        if self.rule == "sql":
+            said = self.option("expression")
+        else:
+            parts = [str(column) for column in self.columns]
+            parts += [_shown(name, value) for name, value in self.options if name not in _UNSHOWN]
+            if self.option("low") is not None or self.option("high") is not None:
+                parts += [str(self.option("low")), str(self.option("high"))]
+            said = ", ".join(parts)
+        text = f"{self.rule}({said})"
+        if self.by:
+            text += f" by {', '.join(self.by)}"
+        return text if self.where is None else f"{text} where {self.where}"
+
+    @cached_property
+    def filter(self) -> Expression | None:
+        """``where``, parsed."""
+        return None if self.where is None else _condition(self.where, f"check {self.rule}, where")
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """Every column it needs, those of its condition on rows and of its groups too."""
+        own = () if self.filter is None else self.filter.columns
+        return tuple(dict.fromkeys((*self.columns, *own, *self.by)))
+
+
+def _shown(name: str, value: object) -> str:
+    if isinstance(value, tuple):
+        return f"{name}={'/'.join(map(str, value))}"
+    return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+
+
+def _condition(text: str, where: str) -> Expression:
+    parsed = parse(text, where=where)
+    if parsed.kind not in ("bool", None) or not parsed.columns:
+        raise DefinitionError(
+            "a condition is true or false, and reads a column",
+            where=where,
+            got=text,
+            remedy="Write it like \"carrier = 'B6'\"",
+        )
+    return parsed
+
+
+def is_number(value: object) -> bool:
+    """Whether a value can stand in SQL as a number: finite, and a whole one within 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -(2**63) <= value < 2**63 if isinstance(value, int) else math.isfinite(value)
+
+
+def check_bounds(low: object, high: object, where: str, *, what: str = "numbers") -> None:
+    """Refuse bounds of which none is given, one is no finite number, or the lower is above the upper one."""
+    given = [value for value in (low, high) if value is not None]
+    if not given or not all(is_number(value) for value in given):
+        raise DefinitionError(
+            f"{where.rsplit(maxsplit=1)[-1]} takes one or two finite {what}",
+            where=where,
+            got=(low, high),
+            remedy="Write None for an open side; compare times with Check.time_between, texts with Check.sql",
+        )
+    if low is not None and high is not None and low > high:  # type: ignore[operator]  # both are numbers
+        raise DefinitionError(
+            "the lower bound is not above the upper one", where=where, got=(low, high), remedy="Swap the two"
+        )

@@ -1,0 +1,105 @@
+"""Suites of Great Expectations, read from their JSON; the library itself is not needed.
+
+Every kind of expectation has an entry in a table, or a reason in another one; a kind in neither is listed as unknown.
+Where the two tools count rows, they count alike: a ``mostly`` is a share of the rows that have a value, so it becomes a
+tolerance *and* a condition that leaves nulls out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retrodict.core.errors import InputError
+from retrodict.data.checks import Check, Severity
+from retrodict.data.interchange._expectation import Expectation
+from retrodict.data.interchange._expectations import EXPECTATIONS, UNMAPPED
+from retrodict.data.interchange.imported import Collected, Imported, Unmapped
+
+__all__ = ["from_great_expectations"]
+
+_SEVERITY: dict[str, Severity] = {"critical": "critical", "warning": "medium", "info": "low"}
+_WHERE = "Great Expectations suite"
+
+
+def from_great_expectations(suite: Mapping[str, Any] | str | Path, *, severity: Severity | None = None) -> Imported:
+    """Read an expectation suite.
+
+    Parameters
+    ----------
+    suite : mapping, str or path
+        The suite as JSON has it (1.x, or 0.18 with ``expectation_type``), its text, or a file with it.
+    severity : {"critical", "high", "medium", "low"}, optional
+        Severity of every check; by default critical, warning and info become critical, medium and low, and medium
+        where a suite says nothing (0.18).
+
+    Returns
+    -------
+    Imported
+        ``columns`` and ``key`` are empty: a suite declares none.
+
+    Raises
+    ------
+    InputError
+        If it is no suite.
+
+    Examples
+    --------
+    >>> kwargs = {"column": "delay", "min_value": 0, "max_value": 9, "mostly": 0.9}
+    >>> suite = {"name": "s", "expectations": [{"type": "expect_column_values_to_be_between", "kwargs": kwargs}]}
+    >>> found = from_great_expectations(suite)
+    >>> found.checks[0].title, found.checks[0].tolerance
+    ('between(delay, 0, 9) where delay is not null', 0.1)
+    """
+    found = Collected()
+    for entry in _entries(suite):
+        kind, kwargs = _kind_of(entry), entry.get("kwargs") or {}
+        name = _name(kind, kwargs)
+        if kind not in EXPECTATIONS:
+            found.refused(name, UNMAPPED.get(kind, "it is no expectation that the library brings along"))
+            continue
+        said = Expectation(kwargs, severity or _SEVERITY.get(str(entry.get("severity")), "medium"))
+        if found.add(name, lambda kind=kind, said=said: _checks(kind, said)):  # type: ignore[misc]
+            found.unmapped += [Unmapped(name, remark, partly=True) for remark in said.remarks]
+    return Imported(tuple(found.checks), {}, (), tuple(found.unmapped))
+
+
+def _checks(kind: str, said: Expectation) -> list[Check]:
+    said.refuse_parameters()
+    return EXPECTATIONS[kind](said)
+
+
+def _entries(suite: Mapping[str, Any] | str | Path) -> list[Mapping[str, Any]]:
+    remedy = 'Give a suite as JSON has it: {"name": ..., "expectations": [...]}'
+    body: Any = suite
+    if not isinstance(suite, Mapping):
+        try:
+            inline = isinstance(suite, str) and suite.lstrip().startswith("{")
+            body = json.loads(str(suite) if inline else Path(suite).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError("a suite is a JSON file", where=_WHERE, got=type(error).__name__, remedy=remedy) from error
+    entries = body.get("expectations") if isinstance(body, Mapping) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise InputError("a suite has a list of expectations", where=_WHERE, got=type(body).__name__, remedy=remedy)
+    return entries
+
+
+def _kind_of(entry: Mapping[str, Any]) -> str:
+    kind = entry.get("type") or entry.get("expectation_type")
+    if not isinstance(kind, str) or not isinstance(entry.get("kwargs") or {}, Mapping):
+        raise InputError(
+            "an expectation has a type and kwargs",
+            where=_WHERE,
+            got=sorted(map(str, entry)),
+            remedy="Save the suite anew with the library",
+        )
+    return kind
+
+
+def _name(kind: str, kwargs: Mapping[str, Any]) -> str:
+    single = [kwargs.get(key) for key in ("column", "column_A", "column_B")]
+    several = kwargs.get("column_list") or kwargs.get("column_set") or ()
+    columns = [str(column) for column in (*single, *several) if isinstance(column, str)]
+    return f"{kind}({', '.join(columns)})"

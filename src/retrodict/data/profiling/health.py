@@ -1,0 +1,265 @@
+"""Health of a version: four scores from the checks that were recorded when it was published, each traceable to them.
+
+For a check of rows the score is the share of the rows that passed, ``(rows - failed) / rows``; for a check of the
+whole batch it is 1 if it passed and 0 if not. A dimension's score is the mean of the scores of its checks, weighted by
+severity (critical 8, high 4, medium 2, low 1); the overall score is the mean of the dimensions that have one, with
+equal weights unless others are given. The rows are those of the batch that the version added, as they arrived: rows
+that were set aside count as failed, since health is what a source delivers, not what was saved of it.
+
+A check that could not be evaluated has no part in a score, and a dimension without any that could is "not evaluable":
+calling the absence of evidence perfect is how a table without checks gets the best mark.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from retrodict.core.clock import format_time
+from retrodict.core.errors import InputError, NotFoundError, near
+from retrodict.data._recording import CHECKS
+from retrodict.data.validation.results import CheckResult
+from retrodict.project import Project
+from retrodict.stores.tables.base import TableVersion
+
+__all__ = [
+    "DIMENSIONS",
+    "WEIGHTS",
+    "Health",
+    "Score",
+    "ScoredCheck",
+    "dimension_of",
+    "health",
+    "health_history",
+    "sparkline",
+]
+
+DIMENSIONS = ("completeness", "accuracy", "consistency", "timeliness")
+WEIGHTS = {"critical": 8, "high": 4, "medium": 2, "low": 1}
+
+_RULES = {
+    **dict.fromkeys(
+        ("not_null", "null_rate", "required_if", "columns_exist", "columns_match", "row_count"), "completeness"
+    ),
+    **dict.fromkeys(
+        (
+            "unique",
+            "primary_key",
+            "new_key",
+            "compare",
+            "sum_equals",
+            "references",
+            "near_duplicates",
+            "determines",
+            "disjoint",
+            "is_null",
+        ),
+        "consistency",
+    ),
+    **dict.fromkeys(("freshness", "not_in_future", "monotone", "known_before"), "timeliness"),
+}  # everything else is a statement about values: accuracy
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredCheck:
+    """One check's part in a score.
+
+    Attributes
+    ----------
+    check : str
+        Its title.
+    severity : str
+    weight : int
+    score : float, optional
+        0 to 1; None if it could not be evaluated, and then it has no part.
+    failed, rows : int
+        Rows that failed out of how many; 0 of 0 for checks of the whole batch.
+    reason : str
+        Why it failed or could not be evaluated.
+    """
+
+    check: str
+    severity: str
+    weight: int
+    score: float | None
+    failed: int = 0
+    rows: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One dimension of health: its score, None if not evaluable, and the checks it comes from."""
+
+    dimension: str
+    value: float | None
+    checks: tuple[ScoredCheck, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Health of one version.
+
+    Attributes
+    ----------
+    table : str
+    version : int
+    time : int
+        When it was published, microseconds UTC.
+    rows, quarantined : int
+        Rows of its batch, and those of them that were set aside.
+    scores : tuple of Score
+        In the order of ``DIMENSIONS``.
+    overall : float, optional
+        None if no dimension is evaluable.
+    """
+
+    table: str
+    version: int
+    time: int
+    rows: int
+    quarantined: int
+    scores: tuple[Score, ...]
+    overall: float | None
+
+    def __getitem__(self, dimension: str) -> Score:
+        """One dimension."""
+        for score in self.scores:
+            if score.dimension == dimension:
+                return score
+        raise KeyError(dimension)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        body = asdict(self) | {"time": format_time(self.time)}
+        body["scores"] = [score | {"checks": list(score["checks"])} for score in body["scores"]]
+        return body
+
+    @classmethod
+    def of_results(
+        cls, results: Sequence[CheckResult], *, table: str, version: int = 0, time: int = 0, rows: int = 0,
+        quarantined: int = 0, weights: Mapping[str, float] | None = None,
+    ) -> Self:  # fmt: skip
+        """Score results, for instance those of ``check_source``."""
+        scores = tuple(_score(name, [r for r in results if dimension_of(r) == name]) for name in DIMENSIONS)
+        return cls(table, version, time, rows, quarantined, scores, _overall(scores, weights or {}))
+
+
+def dimension_of(result: CheckResult) -> str:
+    """Dimension that a check speaks for; ``sql`` over several columns is about their consistency."""
+    if result.rule == "sql":
+        return "consistency" if len(result.columns) > 1 else "accuracy"
+    return _RULES.get(result.rule, "accuracy")
+
+
+def health(
+    project: Project, table: str, version: int | None = None, *, weights: Mapping[str, float] | None = None
+) -> Health:
+    """Health of a version of a table.
+
+    Parameters
+    ----------
+    project : Project
+    table : str
+    version : int, optional
+        None: the newest one that added a batch; those that restore or compact have no checks of their own.
+    weights : mapping of str to float, optional
+        Of dimensions in the overall score; 1 for those left out.
+
+    Raises
+    ------
+    NotFoundError
+        If the table or version does not exist, or the version recorded no checks.
+    InputError
+        If a weight is negative or of no dimension.
+    """
+    history = _history(project, table)
+    found = [each for each in history if CHECKS in each.metadata and version in (None, each.version)]
+    if not found:
+        raise NotFoundError(
+            "a version that added a batch has its checks recorded", where=f"table {table}",
+            got="no such version" if version is None else version,
+            remedy=f"See the versions with: retrodict data history {table}",
+        )  # fmt: skip
+    return _of_version(table, found[-1], weights)
+
+
+def health_history(project: Project, table: str, *, weights: Mapping[str, float] | None = None) -> list[Health]:
+    """Health of every version that recorded checks, oldest first.
+
+    Raises
+    ------
+    NotFoundError
+        If the table does not exist.
+    InputError
+        If a weight is negative or of no dimension.
+    """
+    return [_of_version(table, each, weights) for each in _history(project, table) if CHECKS in each.metadata]
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """Scores as one line of text from 0.9, or the lowest below that, to 1; a dot where not evaluable.
+
+    Examples
+    --------
+    >>> sparkline([1.0, 0.96, None, 0.9])
+    '█▅·▁'
+    """
+    low = min([0.9, *(value for value in values if value is not None)])
+    signs = "▁▂▃▄▅▆▇█"
+    places = [None if value is None else round((value - low) / (1 - low) * (len(signs) - 1)) for value in values]
+    return "".join("·" if place is None else signs[min(place, len(signs) - 1)] for place in places)
+
+
+def _history(project: Project, table: str) -> list[TableVersion]:
+    found = project.tables.history(table)
+    if not found:
+        raise NotFoundError(
+            "the table has a version",
+            where="health",
+            got=table,
+            remedy=near(table, project.tables.names(), what="table"),
+        )
+    return found
+
+
+def _of_version(table: str, version: TableVersion, weights: Mapping[str, float] | None) -> Health:
+    said = version.metadata
+    return Health.of_results(
+        [CheckResult.from_dict(body) for body in json.loads(said[CHECKS])], table=table, version=version.version,
+        time=version.time, rows=int(said.get("retrodict.rows_in", 0)),
+        quarantined=int(said.get("retrodict.quarantined", 0)), weights=weights,
+    )  # fmt: skip
+
+
+def _score(dimension: str, results: Sequence[CheckResult]) -> Score:
+    checks = tuple(_scored(result) for result in results)
+    judged = [(each.weight, each.score) for each in checks if each.score is not None]
+    total = sum(weight for weight, _ in judged)
+    return Score(dimension, sum(w * s for w, s in judged) / total if total else None, checks)
+
+
+def _scored(result: CheckResult) -> ScoredCheck:
+    score: float | None
+    if result.status == "not_evaluable":
+        score = None
+    elif result.rows:
+        score = (result.rows - result.failed) / result.rows
+    else:
+        score = 1.0 if result.status == "pass" else 0.0
+    weight = WEIGHTS[result.severity]
+    return ScoredCheck(result.check, result.severity, weight, score, result.failed, result.rows, result.reason)
+
+
+def _overall(scores: Sequence[Score], weights: Mapping[str, float]) -> float | None:
+    wrong = {name: weight for name, weight in weights.items() if name not in DIMENSIONS or not weight >= 0}
+    if wrong:
+        raise InputError(
+            "weights of health are numbers from 0 on, by dimension", where="health", got=wrong,
+            remedy=f"The dimensions are {', '.join(DIMENSIONS)}",
+        )  # fmt: skip
+    known = [(weights.get(score.dimension, 1.0), score.value) for score in scores if score.value is not None]
+    total = sum(weight for weight, _ in known)
+    return sum(weight * value for weight, value in known) / total if total else None

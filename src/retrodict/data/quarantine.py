@@ -1,0 +1,282 @@
+"""Rows that checks set aside: what is waiting, why, and how repaired rows come back.
+
+A repaired row names the row it replaces by ``_batch`` and ``_row``. It goes through all checks again, as part of a new
+batch; ``<table>__resubmitted`` remembers which rows are settled, so that none is repaired twice.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrodict.core.errors import InputError, NotFoundError, near
+from retrodict.data._recording import BATCH, IngestReport, quarantine_name
+from retrodict.data.definitions import Table
+from retrodict.data.ingest import publish_batch, staging_folder
+from retrodict.data.reading import open_batch
+from retrodict.project import Project
+from retrodict.stores.sql import query
+
+__all__ = ["QuarantinedBatch", "quarantined_batches", "quarantined_rows", "resubmit", "resubmitted_name"]
+
+_SETTLED = pa.schema([("batch", pa.string()), ("row", pa.int64())])
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedBatch:
+    """Rows of one batch that were set aside.
+
+    Attributes
+    ----------
+    batch : str
+    origin : str
+    time : str
+        When, ISO 8601 UTC.
+    rows, waiting : int
+        Rows set aside, and those of them that were not resubmitted.
+    reasons : dict of str to int
+        Rows per check.
+    """
+
+    batch: str
+    origin: str
+    time: str
+    rows: int
+    waiting: int
+    reasons: dict[str, int]
+
+
+def resubmitted_name(table: str) -> str:
+    """Name of the table that remembers which quarantined rows came back."""
+    return f"{table}__resubmitted"
+
+
+def quarantined_batches(project: Project, table: str) -> list[QuarantinedBatch]:
+    """What is in a table's quarantine, batch by batch, oldest first."""
+    project.definitions.get(Table, table)
+    rows = quarantined_rows(project, table, settled=True)
+    found = query(
+        "WITH each AS (SELECT batch, row, any_value(origin) AS origin, min(time) AS time, min(place) AS place, "
+        "bool_or(settled) AS settled FROM t GROUP BY batch, row), "
+        "reason AS (SELECT batch, cause, count(DISTINCT row) AS n FROM "
+        "(SELECT batch, row, unnest(checks) AS cause FROM t) GROUP BY batch, cause) "
+        "SELECT batch, any_value(origin) AS origin, strftime(min(time), '%Y-%m-%dT%H:%M:%SZ') AS time, "
+        "count(*) AS rows, count(*) FILTER (NOT settled) AS waiting, "
+        "(SELECT list({'check': cause, 'rows': n} ORDER BY n DESC, cause) FROM reason r WHERE r.batch = each.batch) "
+        "AS reasons FROM each GROUP BY batch ORDER BY min(place)",
+        t=rows.append_column("place", pa.array(range(rows.num_rows), pa.int64())),
+    )
+    return [
+        QuarantinedBatch(**{**row, "reasons": {each["check"]: each["rows"] for each in row["reasons"] or []}})
+        for row in found.to_pylist()
+    ]
+
+
+def quarantined_rows(
+    project: Project, table: str, *, batch: str | None = None, check: str | None = None, settled: bool = False
+) -> pa.Table:
+    """Rows that were set aside: batch, origin, time, row, checks, original (JSON), settled.
+
+    Parameters
+    ----------
+    project : Project
+    table : str
+    batch : str, optional
+        Only those of one batch, by its id or the beginning of it.
+    check : str, optional
+        Only those that failed this check.
+    settled : bool, default False
+        Whether rows that were resubmitted are among them.
+
+    Raises
+    ------
+    NotFoundError
+        If no quarantined row is of such a batch, or failed such a check.
+    """
+    name = quarantine_name(table)
+    kept = project.tables.read(name) if project.tables.history(name) else _empty()
+    done = _settled(project, table)
+    rows = query(
+        "SELECT t.* EXCLUDE (place), "
+        "EXISTS (SELECT 1 FROM done d WHERE d.batch = t.batch AND d.row = t.row) AS settled FROM t ORDER BY place",
+        t=kept.append_column("place", pa.array(range(kept.num_rows), pa.int64())),
+        done=done,
+    )
+    if batch is not None:
+        rows = _narrow(
+            rows, pc.starts_with(rows.column("batch"), batch), "batch", batch, set(rows["batch"].to_pylist())
+        )
+    if check is not None:
+        titles = {title for titles in rows["checks"].to_pylist() for title in titles}
+        failed = pa.array([check in titles for titles in rows["checks"].to_pylist()], pa.bool_())
+        rows = _narrow(rows, failed, "check", check, titles)
+    return rows if settled else rows.filter(pc.invert(rows.column("settled")))
+
+
+def _narrow(rows: pa.Table, mask: Any, what: str, got: str, known: set[str]) -> pa.Table:
+    kept = rows.filter(mask)
+    if not kept.num_rows:
+        raise NotFoundError(
+            f"a quarantined row is of such a {what}", where="quarantine", got=got, remedy=near(got, known, what=what)
+        )
+    return kept
+
+
+def _empty() -> pa.Table:
+    return pa.schema(
+        [
+            ("batch", pa.string()),
+            ("origin", pa.string()),
+            ("time", pa.timestamp("us", "UTC")),
+            ("row", pa.int64()),
+            ("checks", pa.list_(pa.string())),
+            ("original", pa.string()),
+        ]
+    ).empty_table()
+
+
+def _settled(project: Project, table: str) -> pa.Table:
+    name = resubmitted_name(table)
+    return project.tables.read(name) if project.tables.history(name) else _SETTLED.empty_table()
+
+
+def resubmit(project: Project, table: str, source: Any = None, *, batch: str | None = None) -> IngestReport:
+    """Take repaired rows, or rows as they are after the checks were changed, through the checks again.
+
+    Parameters
+    ----------
+    project : Project
+    table : str
+    source : path, pyarrow.Table, DataFrame, optional
+        Repaired rows with ``_batch`` and ``_row`` of the rows they replace; columns whose names begin with an
+        underscore are not stored. None: the original rows.
+    batch : str, optional
+        Without a source: only the rows of this batch.
+
+    Returns
+    -------
+    IngestReport
+        Of the new batch; rows that fail again are in quarantine again, under it.
+
+    Raises
+    ------
+    InputError
+        If a row names no quarantined row, one that came back already, or one that another row names too.
+    RefusedError
+        As in :func:`~retrodict.data.ingest.ingest`.
+    """
+    definition = project.definitions.get(Table, table)
+    where = f"table {table}, resubmit"
+    with staging_folder(project) as staging:
+        if source is None:
+            repaired = _originals(project, table, batch, staging, where)
+        else:
+            with open_batch(source, staging=staging) as opened:
+                repaired = opened.rows
+        done = _settled(project, table)
+        marks = _marks(repaired, where)
+        report = _already(project, table, repaired, staging)
+        if report is None:
+            _check_marks(project, table, marks, done, where)
+        content = repaired.select([name for name in repaired.column_names if not name.startswith("_")])
+        note = {"retrodict.resubmits": json.dumps(sorted(set(marks.column("batch").to_pylist())))}
+        with open_batch(content, staging=staging) as opened:
+            named = replace(opened, origin=f"resubmitted to {table}")
+            report = publish_batch(project, _typed(project, definition), named, staging, notes=note)
+        _settle(project, table, marks, report.batch)
+        return report
+
+
+def _already(project: Project, table: str, repaired: pa.Table, staging: Path) -> IngestReport | None:
+    """Report of the same rows, if they were resubmitted before: then the marks are settled, and that is right."""
+    content = repaired.select([name for name in repaired.column_names if not name.startswith("_")])
+    with open_batch(content, staging=staging) as opened:
+        for version in reversed(project.tables.history(table)):
+            if version.metadata.get(BATCH) == opened.id:
+                return IngestReport.of_version(table, version)
+    return None
+
+
+def _originals(project: Project, table: str, batch: str | None, staging: Path, where: str) -> pa.Table:
+    rows = quarantined_rows(project, table, batch=batch)
+    if not rows.num_rows:
+        raise InputError("a row is waiting in quarantine", where=where, remedy="There is nothing to resubmit")
+    path = staging / "originals.jsonl"
+    with path.open("w", encoding="utf-8") as stream:
+        # A batch that was judged twice, by other checks, may have set a row aside twice.
+        once = {(row["batch"], row["row"]): row for row in rows.select(["batch", "row", "original"]).to_pylist()}
+        for row in once.values():
+            stream.write(json.dumps({"_batch": row["batch"], "_row": row["row"], **json.loads(row["original"])}) + "\n")
+    with open_batch(path, staging=staging) as opened:
+        return opened.rows
+
+
+def _marks(rows: pa.Table, where: str) -> pa.Table:
+    missing = [name for name in ("_batch", "_row") if name not in rows.column_names]
+    if missing:
+        raise InputError(
+            "a repaired row says which row it replaces, by _batch and _row",
+            where=where,
+            got={"missing": missing},
+            remedy="Begin with: retrodict data quarantine show TABLE --output FILE",
+        )
+    try:
+        return pa.table({"batch": rows.column("_batch").cast(pa.string()), "row": rows.column("_row").cast(pa.int64())})
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            "_batch is the id of a batch and _row a whole number", where=where, remedy="Leave both as they were"
+        ) from error
+
+
+def _check_marks(project: Project, table: str, marks: pa.Table, done: pa.Table, where: str) -> None:
+    found = query(
+        "SELECT count(*) FILTER (NOT EXISTS "
+        "(SELECT 1 FROM kept k WHERE k.batch = m.batch AND k.row = m.row)) AS unknown, "
+        "count(*) FILTER (EXISTS (SELECT 1 FROM done d WHERE d.batch = m.batch AND d.row = m.row)) AS settled, "
+        "count(*) - count(DISTINCT (batch, row)) AS twice FROM marks m",
+        marks=marks,
+        done=done,
+        kept=quarantined_rows(project, table, settled=True).select(["batch", "row"]),
+    ).to_pylist()[0]
+    wrong = {word: count for word, count in found.items() if count}
+    if wrong:
+        raise InputError(
+            "every repaired row replaces one row that is waiting in quarantine",
+            where=where,
+            got=wrong,
+            remedy="Leave those rows out; see what waits with: retrodict data quarantine list",
+        )
+
+
+def _typed(project: Project, definition: Table) -> Table:
+    """The definition with the types that the table's own columns have: JSON has no times and no dates."""
+    if not project.tables.history(definition.name):
+        return definition
+    types = {field.name: _word(field.type) for field in project.tables.schema(definition.name)}
+    columns = {name: word for name, word in types.items() if word and not name.startswith("_")}
+    return replace(definition, columns=columns | dict(definition.columns))
+
+
+def _word(kind: pa.DataType) -> str | None:
+    for word, holds in (
+        ("int", pa.types.is_int64),
+        ("float", pa.types.is_float64),
+        ("string", pa.types.is_string),
+        ("bool", pa.types.is_boolean),
+        ("date", pa.types.is_date32),
+        ("time", pa.types.is_timestamp),
+    ):
+        if holds(kind):
+            return word
+    return None
+
+
+def _settle(project: Project, table: str, marks: pa.Table, batch: str) -> None:
+    name = resubmitted_name(table)
+    if not any(version.metadata.get(BATCH) == batch for version in project.tables.history(name)):
+        project.tables.write(name, marks.cast(_SETTLED), metadata={BATCH: batch})

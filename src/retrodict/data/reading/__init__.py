@@ -1,0 +1,11 @@
+"""Reads what people have into one batch: files, folders, standard input, Arrow objects, frames, SQL queries.
+
+Nothing is guessed from the rows, and no batch is held in memory: what is not Parquet already becomes Parquet in a
+staging folder, so that everything after reads one format, as often as it needs and a few rows at a time.
+"""
+
+from retrodict.data.reading.batch import Batch
+from retrodict.data.reading.opening import open_batch, read_batch
+from retrodict.data.reading.sql import SqlQuery
+
+__all__ = ["Batch", "SqlQuery", "open_batch", "read_batch"]

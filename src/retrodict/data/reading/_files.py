@@ -1,0 +1,261 @@
+"""Finds the files of a batch, says what they are, and notices when one changes."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import glob
+import gzip
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from retrodict.core.errors import InputError, RetryableError
+
+__all__ = [
+    "AGAIN",
+    "FORMATS",
+    "InputFile",
+    "Stamped",
+    "check_unchanged",
+    "find_files",
+    "looks_like",
+    "os_errors",
+    "read_blocks",
+    "stamp",
+]
+
+AGAIN = "Correct the file and ingest it again; nothing was written"
+FORMATS = ("arrow", "csv", "jsonl", "parquet")
+_SUFFIXES = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+_PACKED = {".gz": "gzip", ".zst": "zstd"}
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file to read: where it is, what messages call it, its format, and how it is compressed."""
+
+    path: Path
+    name: str
+    format: str
+    packed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """A file, and what it was when it was opened: device, inode, size, time of the last change."""
+
+    path: Path
+    name: str
+    stamp: tuple[int, ...]
+
+
+def stamp(file: InputFile) -> Stamped:
+    """Return a file with the marks of its present content."""
+    return Stamped(file.path, file.name, _marks(file.path))
+
+
+def check_unchanged(files: Iterable[Stamped]) -> None:
+    """Raise RetryableError if one of the files is not what it was."""
+    for file in files:
+        try:
+            same = _marks(file.path) == file.stamp
+        except OSError:
+            same = False
+        if not same:
+            raise RetryableError(
+                "a file does not change while it is read",
+                where=file.name,
+                remedy="Wait until it is written, then ingest",
+            )
+
+
+def _marks(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def os_errors(name: str | None = None) -> Iterator[None]:
+    """Map what the system says of a file or a disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise RetryableError(
+                "the disk has room for the rows while they are read",
+                where="ingest",
+                got=os.strerror(error.errno),
+                remedy="Free space on the disk of the staging folder, then ingest again; nothing was written",
+            ) from error
+        if error.errno is None:
+            raise
+        raise InputError(
+            "the file to ingest can be read",
+            where="ingest",
+            got=str(error.filename or name),
+            remedy=f"Check it: {os.strerror(error.errno)}",
+        ) from error
+
+
+# finding ------------------------------------------------------------------------------------------------------
+
+
+def find_files(given: Iterable[str | Path], format: str | None) -> list[InputFile]:  # noqa: A002
+    """Files of paths, globs and folders, in the order given; those of one glob or folder by name.
+
+    Raises
+    ------
+    InputError
+        If nothing is found, a format is unknown or they have several, or something is not a regular file.
+    """
+    found: list[Path] = []
+    for item in given:
+        is_glob = glob.has_magic(str(item)) and not Path(item).exists()  # 'a[1].csv' may be a name
+        paths = [Path(match) for match in sorted(glob.glob(str(item)))] if is_glob else [Path(item)]
+        if not paths:
+            raise InputError(
+                "a pattern matches at least one file", where="ingest", got=str(item), remedy="Check the pattern"
+            )
+        if is_glob and any(path.is_dir() for path in paths):
+            raise InputError(
+                "a pattern matches files, and a folder is named by itself",
+                where="ingest",
+                got=str(item),
+                remedy="Narrow the pattern, for instance to 'dir/*.csv'",
+            )
+        for path in paths:
+            found += _in_folder(path, format) if path.is_dir() else [_checked(path)]
+    if not found:
+        raise InputError("there is a file to ingest", where="ingest", remedy="Name at least one")
+    files = [_described(path, format) for path in found]
+    kinds = {file.format for file in files}
+    if len(kinds) > 1:
+        raise InputError(
+            "the files of one batch have one format",
+            where="ingest",
+            got=sorted(kinds),
+            remedy="Ingest each format by a call of its own",
+        )
+    return files
+
+
+def _checked(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(
+            "the file to ingest exists", where="ingest", got=str(path), remedy="Check the path, or quote the glob"
+        )
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
+        raise InputError(
+            "a file to ingest is a regular file, no pipe, socket or device",
+            where="ingest",
+            got=str(path),
+            remedy="Copy it to a file, or pass '-' to read standard input",
+        )
+    return path
+
+
+def _in_folder(folder: Path, wanted: str | None) -> list[Path]:
+    """Files of a folder that have a known format, by name; what begins with a dot or underscore is machinery."""
+    if (folder / "_delta_log").is_dir():
+        raise InputError(
+            "a folder to ingest holds plain files, and is no Delta table",
+            where="ingest",
+            got=str(folder),
+            remedy="Read the table with deltalake and pass what to_pyarrow_dataset gives as a scanner's reader",
+        )
+    found = []
+    for path in sorted(folder.iterdir()):
+        kind = _kind(path)[0]
+        if kind is None or path.name[0] in "._" or path.is_dir() or wanted not in (None, kind):
+            continue
+        found.append(_checked(path))
+    if not found:
+        raise InputError(
+            "a file is ingested, not a folder without any of a known format",
+            where="ingest",
+            got=str(folder),
+            remedy="Name the files, or a glob like 'dir/*.csv' in quotes",
+        )
+    return found
+
+
+def _kind(path: Path) -> tuple[str | None, str | None]:
+    """Format and compression that a name says."""
+    name = Path(path.name.lower())
+    packed = _PACKED.get(name.suffix)
+    kind = _SUFFIXES.get(Path(name.stem).suffix if packed else name.suffix)
+    return (None if packed and kind not in ("csv", "jsonl") else kind), packed
+
+
+def _described(path: Path, wanted: str | None) -> InputFile:
+    kind, packed = _kind(path)
+    if wanted is None and kind is None:
+        raise InputError(
+            "a file to ingest is .csv, .jsonl, .ndjson (also .gz or .zst), .parquet, .arrow, .feather or .ipc",
+            where=path.name,
+            got="".join(path.suffixes[-2:]),
+            remedy="Say its format, convert it, or pass an Arrow table from Python",
+        )
+    return InputFile(path, path.name, wanted or kind or "", packed)
+
+
+# reading ------------------------------------------------------------------------------------------------------
+
+
+def read_blocks(file: InputFile, size: int = 1 << 22) -> Iterator[bytes]:
+    """Bytes of a file, unpacked, ``size`` at a time; an InputError if it is not whole."""
+    try:
+        with _opened(file) as stream:
+            while block := stream.read(size):
+                yield bytes(block)
+    except (EOFError, zlib.error, pa.ArrowException, gzip.BadGzipFile) as error:
+        raise _not_whole(file) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _not_whole(file) from error
+
+
+def _opened(file: InputFile) -> Any:
+    if file.packed == "gzip":
+        return gzip.open(file.path)
+    if file.packed == "zstd":
+        return pa.CompressedInputStream(pa.OSFile(str(file.path)), "zstd")
+    return file.path.open("rb")
+
+
+def _not_whole(file: InputFile) -> InputError:
+    return InputError(f"the file is whole {file.packed}", where=file.name, remedy=AGAIN)
+
+
+def looks_like(data: bytes) -> str:
+    """Name of the encoding that bytes which are not UTF-8 look like; a guess, for messages alone."""
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "text that looks like UTF-32"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "text that looks like UTF-16"
+    even, odd = data[::2].count(0), data[1::2].count(0)
+    if even + odd > len(data) // 4 and min(even, odd) * 8 < max(even, odd):
+        return "text that looks like UTF-16"
+    if even + odd:
+        return "binary data"
+    if any(0x80 <= byte <= 0x9F for byte in data):
+        return "text that looks like Windows-1252"
+    return "text that looks like Latin-1 (ISO 8859-1)"

@@ -1,0 +1,130 @@
+"""A batch: rows as they came, in order, with the id that makes a second ingest of them a no-op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from retrodict.core.errors import InternalError
+from retrodict.data.reading._files import Stamped, check_unchanged
+from retrodict.data.reading._parquet import Part, part_batches, part_table, row_groups
+
+__all__ = ["Batch"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Rows as they came, readable any number of times; those in files only while the batch is open.
+
+    Attributes
+    ----------
+    id : str
+        SHA-256 over the content: of the files' bytes in their order, of a table's values, or of the values that a
+        query or a stream gave. Neither names nor chunks count.
+    origin : str
+        Where they came from, for reports: file names without folders, ``"memory"``, ``"stdin"`` or ``"sql"``.
+    schema : pyarrow.Schema
+        Names and types as they arrive; CSV columns are text, dictionaries are decoded.
+    num_rows : int
+    table : pyarrow.Table or None
+        All rows, if they are in memory.
+
+    Examples
+    --------
+    >>> from retrodict.data.reading import read_batch
+    >>> batch = read_batch(pa.table({"id": [1, 2, 3]}))
+    >>> batch.num_rows, batch.take(np.array([0, 2])).to_pylist()
+    (3, [{'id': 1}, {'id': 3}])
+    """
+
+    id: str
+    origin: str
+    schema: pa.Schema
+    num_rows: int
+    table: pa.Table | None = field(default=None, repr=False)
+    _parts: tuple[Part, ...] = field(default=(), repr=False)
+    _sources: tuple[Stamped, ...] = field(default=(), repr=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Parquet files that hold the rows in order, all with the columns of ``schema``; none if ``table`` does."""
+        return tuple(part.path for part in self._parts)
+
+    @property
+    def rows(self) -> pa.Table:
+        """All rows, in memory: for small batches."""
+        if self.table is not None:
+            return self.table
+        return pa.concat_tables([part_table(part) for part in self._parts])
+
+    def batches(self, size: int = 1 << 17) -> Iterator[pa.RecordBatch]:
+        """Rows in order, at most ``size`` at a time; a few row groups' worth of memory at most.
+
+        Raises
+        ------
+        InputError
+            If a file turns out damaged on the way: its footer is checked when it is opened, its pages only here.
+        """
+        if self.table is not None:
+            yield from self.table.to_batches(max_chunksize=size)
+            return
+        for part in self._parts:
+            yield from part_batches(part, size)
+
+    def take(self, positions: np.ndarray[Any, np.dtype[np.integer[Any]]]) -> pa.Table:
+        """Rows at places of the batch, which ascend; only the row groups that hold one of them are read.
+
+        Parameters
+        ----------
+        positions : numpy.ndarray of int, shape (n,)
+            0 is the first row; ascending.
+
+        Returns
+        -------
+        pyarrow.Table
+            n rows.
+        """
+        places = np.asarray(positions, dtype=np.int64)
+        if len(places) and (places[0] < 0 or places[-1] >= self.num_rows or (np.diff(places) < 0).any()):
+            raise InternalError("places of rows ascend and lie inside the batch", where=f"batch {self.origin}")
+        if self.table is not None:
+            return self.table.take(pa.array(places))
+        return pa.Table.from_batches(self._taken(places), schema=self.schema)
+
+    def _taken(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[pa.RecordBatch]:
+        begin = 0
+        for part in self._parts:
+            inside = places[np.searchsorted(places, begin) : np.searchsorted(places, begin + part.rows)] - begin
+            begin += part.rows
+            if not len(inside):
+                continue
+            edges = np.concatenate([[0], np.cumsum(row_groups(part))])
+            for group, (low, high) in enumerate(pairwise(edges)):
+                wanted = inside[np.searchsorted(inside, low) : np.searchsorted(inside, high)] - low
+                if len(wanted):
+                    yield from _pick(part_batches(part, 1 << 16, [group]), wanted)
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on if a file that the rows are read from is another one by now; call it before publishing.
+
+        Raises
+        ------
+        RetryableError
+            If one changed, was replaced, or is gone.
+        """
+        check_unchanged(self._sources)
+
+
+def _pick(batches: Iterator[pa.RecordBatch], wanted: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[pa.RecordBatch]:
+    begin = 0
+    for rows in batches:
+        here = wanted[np.searchsorted(wanted, begin) : np.searchsorted(wanted, begin + rows.num_rows)] - begin
+        if len(here):
+            yield rows.take(pa.array(here))
+        begin += rows.num_rows

@@ -1,0 +1,221 @@
+"""Batches that were halted: kept as written, looked at, and then released in spite of their checks, or dropped.
+
+``<table>__unpublished`` has one version per halted batch, holding exactly the rows that would have been published.
+What became of each is said by the ledger alone, with who decided it and why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from retrodict.core.errors import InputError, NotFoundError, RefusedError
+from retrodict.data._recording import BATCH, MODE, IngestReport, unpublished_name
+from retrodict.data.context import OVERRIDE
+from retrodict.data.definitions import Table
+from retrodict.data.evolution import SchemaChange, merge_schemas
+from retrodict.data.ingest import record_version
+from retrodict.data.validation._others import rows_found_in
+from retrodict.data.versions import live_batches
+from retrodict.project import Project
+from retrodict.stores.tables.base import TableVersion
+
+__all__ = ["Unpublished", "drop", "release", "unpublished_batches"]
+
+State = Literal["waiting", "released", "dropped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpublished:
+    """A halted batch.
+
+    Attributes
+    ----------
+    table : str
+    version : int
+        Its version in ``<table>__unpublished``.
+    batch : str
+    origin : str
+    rows : int
+        Rows that would be published.
+    failed : dict of str to str
+        Why each check that halted it failed.
+    state : {"waiting", "released", "dropped"}
+    """
+
+    table: str
+    version: int
+    batch: str
+    origin: str
+    rows: int
+    failed: dict[str, str]
+    state: State
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {
+            "dataset": f"dataset:{unpublished_name(self.table)}@{self.version}",
+            "batch": self.batch,
+            "origin": self.origin,
+            "rows": self.rows,
+            "failed": self.failed,
+            "state": self.state,
+        }
+
+
+def unpublished_batches(project: Project, table: str) -> list[Unpublished]:
+    """Batches of a table that were halted, oldest first."""
+    return [_described(project, table, version) for version in _kept(project, table)]
+
+
+def release(project: Project, table: str, version: int, *, reason: str) -> IngestReport:
+    """Publish a halted batch in spite of its checks.
+
+    Parameters
+    ----------
+    project : Project
+    table : str
+    version : int
+        Version in ``<table>__unpublished``.
+    reason : str
+        Why; kept in the ledger and with the version.
+
+    Returns
+    -------
+    IngestReport
+        The same call once more changes nothing.
+
+    Raises
+    ------
+    InputError
+        If there is no reason, or the rows no longer fit the table's columns.
+    RefusedError
+        If the batch was dropped, or the table has got some of its keys meanwhile.
+    """
+    definition, text = project.definitions.get(Table, table), _reason(reason)
+    with project.lock(f"ingest/{table}"):
+        kept = _version(project, table, version)
+        found = _described(project, table, kept)
+        where = f"{unpublished_name(table)}@{version}"
+        if found.state == "dropped":
+            raise RefusedError("a dropped batch is not released", where=where, remedy="Ingest it again")
+        live = live_batches(project.tables, table)
+        if found.batch in live:
+            done = project.tables.history(table)[live[found.batch]]
+            report = IngestReport.of_version(table, done)
+            text = done.metadata.get(OVERRIDE, text)
+        else:
+            report = _publish(project, definition, kept, text)
+        name = f"dataset:{table}@{report.version}"
+        if not project.ledger.entries(object_id=name, action="dataset.version"):
+            record_version(project, definition, report, {"override": text, "released": f"dataset:{where}"})
+        return report
+
+
+def _publish(project: Project, definition: Table, kept: TableVersion, reason: str) -> IngestReport:
+    tables, name, aside = project.tables, definition.name, unpublished_name(definition.name)
+    mode: Any = kept.metadata[MODE]
+    rows = tables.batches(aside, kept.version)
+    change, known = SchemaChange(rows.schema), mode == "append" and bool(tables.history(name))
+    if known:
+        # Columns that the table has got since are null in the rows, as in all earlier ones.
+        change = merge_schemas(tables.schema(name), rows.schema, fill=True, where=f"table {name}")
+        _refuse_known_keys(project, definition, kept.version)
+    chunks = (part for chunk in rows for part in change.fit(pa.Table.from_batches([chunk]), where=name).to_batches())
+    version = tables.write(
+        name,
+        pa.RecordBatchReader.from_batches(change.schema, chunks),
+        mode=mode,
+        metadata={**kept.metadata, OVERRIDE: reason},
+        evolve=known,
+    )
+    return replace(IngestReport.of_version(name, kept), version=version, already=False)
+
+
+def _refuse_known_keys(project: Project, definition: Table, version: int) -> None:
+    import polars as pl
+
+    tables, key = project.tables, list(definition.key)
+    if not key:
+        return
+    aside = tables.dataset(unpublished_name(definition.name), version)
+    rows = pl.scan_pyarrow_dataset(aside).select(key).with_row_index("_row")
+    total = len(rows_found_in(rows, key, tables.dataset(definition.name), key, where=f"table {definition.name}"))
+    if total:
+        raise RefusedError(
+            "no key of a released batch is in the table",
+            where=f"{unpublished_name(definition.name)}@{version}",
+            got=f"{total} keys that came with another batch since",
+            remedy="Drop it, and ingest the batch again: those rows go to quarantine",
+        )
+
+
+def drop(project: Project, table: str, version: int, *, reason: str) -> Unpublished:
+    """Decide that a halted batch will not be published; its rows stay until they are vacuumed.
+
+    Raises
+    ------
+    RefusedError
+        If it was released already.
+    """
+    project.definitions.get(Table, table)
+    text = _reason(reason)
+    with project.lock(f"ingest/{table}"):
+        found = _described(project, table, _version(project, table, version))
+        if found.state == "released":
+            raise RefusedError(
+                "a released batch is not dropped",
+                where=f"{unpublished_name(table)}@{version}",
+                remedy=f"Roll the table back with: retrodict data rollback {table}",
+            )
+        if found.state == "waiting":
+            with project.ledger.transaction() as tx:
+                name = f"dataset:{unpublished_name(table)}@{version}"
+                tx.append("dataset.drop", name, {"batch": found.batch, "reason": text})
+        return replace(found, state="dropped")
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise InputError("a decision about a halted batch has a reason", where="reason", remedy="Say why")
+    return text.strip()
+
+
+def _kept(project: Project, table: str) -> list[TableVersion]:
+    return [v for v in project.tables.history(unpublished_name(table)) if BATCH in v.metadata]
+
+
+def _version(project: Project, table: str, version: int) -> TableVersion:
+    kept = {each.version: each for each in _kept(project, table)}
+    if version not in kept:
+        raise NotFoundError(
+            "the table has a halted batch with this version",
+            where=unpublished_name(table),
+            got=version,
+            remedy=f"Known: {', '.join(map(str, kept))}" if kept else "No batch was ever halted",
+        )
+    return kept[version]
+
+
+def _described(project: Project, table: str, version: TableVersion) -> Unpublished:
+    checks = IngestReport.of_version(table, version).checks
+    state: State = "waiting"
+    name = f"dataset:{unpublished_name(table)}@{version.version}"
+    if project.ledger.entries(object_id=name, action="dataset.drop"):
+        state = "dropped"
+    elif any(
+        later.metadata.get(BATCH) == version.metadata[BATCH] and OVERRIDE in later.metadata
+        for later in project.tables.history(table)
+    ):
+        state = "released"
+    return Unpublished(
+        table,
+        version.version,
+        version.metadata[BATCH],
+        version.metadata.get("retrodict.origin", ""),
+        int(version.metadata["retrodict.accepted"]),
+        {result.check: result.reason for result in checks if result.halted},
+        state,
+    )

@@ -1,0 +1,182 @@
+"""A batch judged by earlier versions or another table: stability, drift, correlations that turn.
+
+What is compared with is what was published: a batch that was halted never enters the history, so one bad day cannot
+teach the next one that bad is normal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrodict.core.expressions import Kind, parse
+from retrodict.core.statistics import drift
+from retrodict.core.statistics.profiles import CategoryProfile, NumericProfile
+from retrodict.data.checks import Check
+from retrodict.data.measures import Measure, polars_measure
+from retrodict.data.validation._others import Unknown
+from retrodict.data.validation.context import Context
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow.dataset as ds
+
+__all__ = ["Verdict", "against_reference", "against_versions", "measure_key"]
+
+_FEWEST_VERSIONS = 5
+_FEWEST_ROWS = 100
+_MAD_TO_STD = 1.4826  # of a normal distribution
+_FLOOR = 0.01
+_LEVEL = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judged number: whether it passes, the number, and why not."""
+
+    passes: bool
+    value: float
+    reason: str = ""
+
+
+def measure_key(measure: Measure) -> str:
+    """Text under which a version keeps a number of its batch."""
+    said = ", ".join(measure.columns)
+    return f"{measure.name}({said})" + (f" where {measure.where}" if measure.where is not None else "")
+
+
+def against_versions(check: Check, measure: Measure, value: float, context: Context) -> Verdict:
+    """Judge a number by the same number of earlier published versions.
+
+    Raises
+    ------
+    Unknown
+        If there are too few versions that kept it.
+    """
+    key = measure_key(measure)
+    known = [numbers[key] for numbers in context.measured() if key in numbers]
+    if check.option("against") == "previous":
+        if not known:
+            raise Unknown("no earlier version has this number")
+        before, within = known[-1], check.option("within")
+        change = abs(value - before) / abs(before) if before else math.inf if value != before else 0.0
+        passes = change <= within
+        return Verdict(passes, value, "" if passes else f"{value:g} after {before:g}, a change of {change:.3g}")
+    if len(known) < _FEWEST_VERSIONS:
+        raise Unknown(f"{len(known)} earlier versions have this number, {_FEWEST_VERSIONS} are needed")
+    centre = float(np.median(known))
+    spread = _MAD_TO_STD * float(np.median(np.abs(np.array(known) - centre)))
+    scale = max(spread, _FLOOR * abs(centre))
+    limit = check.option("deviations") * scale
+    passes = abs(value - centre) <= limit
+    reason = "" if passes else f"{value:g}, more than {limit:.3g} from the median {centre:g} of {len(known)} versions"
+    return Verdict(passes, value, reason)
+
+
+def against_reference(
+    check: Check,
+    frame: pl.LazyFrame,
+    context: Context,
+    *,
+    kinds: Mapping[str, Kind | None],
+    table: str,
+) -> Verdict:
+    """Judge drift of a column or a label, or the sign of a correlation, by reference rows.
+
+    Raises
+    ------
+    Unknown
+        If there is no reference, or it has no value to compare with.
+    """
+    import polars as pl
+
+    where = f"table {table}, check {check.title}"
+    other = pl.scan_pyarrow_dataset(_reference(check, context, table))
+    missing = sorted(set(check.reads) - set(other.collect_schema().names()))
+    if missing:
+        raise Unknown(f"the reference has no column {missing[0]!r}")
+    both = [_narrowed(side, check, kinds, where) for side in (other, frame)]
+    if check.rule == "correlation_flip":
+        before, now = (_number(side, Measure("correlation", ("_x", "_y"))) for side in both)
+        least = check.option("at_least")
+        passes = before * now >= 0 or min(abs(before), abs(now)) < least
+        return Verdict(passes, now, "" if passes else f"correlation {now:.3g} after {before:.3g}")
+    reference, current = (side.select("_x").collect(engine="streaming").get_column("_x") for side in both)
+    return _drifted(check, reference, current)
+
+
+def _reference(check: Check, context: Context, table: str) -> ds.Dataset:
+    ref = str(check.option("against"))
+    if ref == "previous":
+        found = context.previous()
+    elif "@" in ref:
+        found = context.table(ref)
+    else:
+        found = context.table(f"{table}@{ref}")
+    if found is None:
+        raise Unknown("there is no version to compare with" if ref == "previous" else f"there is no reference {ref}")
+    return found
+
+
+def _narrowed(side: pl.LazyFrame, check: Check, kinds: Mapping[str, Kind | None], where: str) -> pl.LazyFrame:
+    """Only what is compared, as ``_x`` and ``_y``, of the rows that the check is about."""
+    import polars as pl
+
+    floating = {name for name, kind in side.collect_schema().items() if kind.is_float()}
+    if check.filter is not None:
+        side = side.filter(check.filter.to_polars(kinds=kinds, floating=floating))
+    parts = []
+    if check.rule == "label_drift":
+        label = parse(check.option("label"), where=where).to_polars(kinds=kinds, floating=floating)
+        parts.append(label.cast(pl.String).alias("_x"))
+    else:
+        parts.append(pl.col(check.option("column", check.columns[0])).alias("_x"))
+    if check.rule == "correlation_flip":
+        label = parse(check.option("label"), where=where).to_polars(kinds=kinds, floating=floating)
+        parts = [parts[0].cast(pl.Float64), label.cast(pl.Float64).alias("_y")]
+    return side.select(parts)
+
+
+def _number(side: pl.LazyFrame, measure: Measure) -> float:
+    found = side.select(polars_measure(measure, {"_x", "_y"})).collect(engine="streaming").item()
+    if found is None:
+        raise Unknown("a correlation has at least two rows and no constant column")
+    return float(found)
+
+
+def _drifted(check: Check, reference: pl.Series, current: pl.Series) -> Verdict:
+    fewest = min(len(reference), len(current))
+    if fewest < _FEWEST_ROWS:
+        raise Unknown(f"{fewest} rows on one side, {_FEWEST_ROWS} are needed")
+    profile: NumericProfile | CategoryProfile
+    if reference.dtype.is_numeric() or reference.dtype.is_temporal():
+        if reference.dtype.is_temporal():
+            reference, current = reference.to_physical(), current.to_physical()
+        before, now = reference.cast(float).to_numpy(), current.cast(float).to_numpy()
+        profile = NumericProfile.of(before)
+        counts = profile.count(before), profile.count(now)
+    else:
+        texts = [side.cast(str).to_list() for side in (reference, current)]
+        profile = CategoryProfile.of(texts[0])
+        counts = profile.count(texts[0]), profile.count(texts[1])
+    value = float(_METRICS[check.option("metric")](*counts))
+    n, m, bins = len(reference), len(current), len(profile.labels)
+    noise = drift.psi_critical(n, m, bins, alpha=_LEVEL)
+    shift = float(drift.psi(*counts))
+    passes = value <= check.option("at_most") or shift <= noise
+    reason = (
+        "" if passes else f"{check.option('metric')} {value:.3g}, psi {shift:.3g} above its noise floor {noise:.3g}"
+    )
+    return Verdict(passes, value, reason)
+
+
+_METRICS: Mapping[str, Any] = {
+    "psi": drift.psi,
+    "js_distance_bits": drift.js_distance_bits,
+    "hellinger": drift.hellinger_distance,
+    "total_variation": drift.total_variation,
+}

@@ -1,0 +1,34 @@
+"""Rows as they came, each as one JSON object: what a quarantine keeps."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrodict.core.errors import InputError
+from retrodict.stores.sql import query, quote, quote_text
+
+__all__ = ["as_json"]
+
+
+def as_json(rows: pa.Table) -> pa.ChunkedArray:
+    """Each row as one JSON object; what JSON has no number for (NaN, infinities) is written as text."""
+    import duckdb
+
+    if rows.num_rows == 0:
+        return pa.chunked_array([pa.array([], pa.string())])
+    parts = []
+    for field in rows.schema:
+        value = quote(field.name)
+        if pa.types.is_floating(field.type):
+            value = f"CASE WHEN isfinite({value}) THEN to_json({value}) ELSE to_json(CAST({value} AS VARCHAR)) END"
+        parts.append(f"{quote_text(field.name)}, {value}")
+    try:
+        found = query(f"SELECT CAST(json_object({', '.join(parts)}) AS VARCHAR) AS original FROM rows", rows=rows)
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise InputError(
+            f"rows that are set aside can be written as JSON ({type(error).__name__})",
+            where="quarantine",
+            remedy="Cast columns of other types before the ingest",
+        ) from None
+    return pc.cast(found.column("original"), pa.string())

@@ -1,0 +1,64 @@
+"""What a validation says: one result per check, of three kinds, and what came of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from retrodict.data.checks.base import Layer, Severity
+
+__all__ = ["CheckResult", "Status"]
+
+Status = Literal["pass", "fail", "not_evaluable"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """Outcome of one check on one batch.
+
+    Attributes
+    ----------
+    check : str
+        Its title; where two checks of a table read alike, later ones are numbered.
+    rule : str
+        Kind of the check; ``type`` and ``new_key`` are implied by the table.
+    layer : {"schema", "statistical", "business", "learning"}
+    severity : {"critical", "high", "medium", "low"}
+    status : {"pass", "fail", "not_evaluable"}
+        A check of rows fails when a larger share than its tolerance fails.
+    failed, rows : int
+        Rows that failed, out of how many it looked at; 0 of the batch's rows for checks of the whole batch.
+    halted : bool
+        Whether this check alone keeps the batch from being published.
+    value : float, optional
+        The number that was judged, for checks that judge one; of the worst group where there are groups.
+    reason : str
+        Why it failed or could not be evaluated; empty if it passed.
+    columns : tuple of str
+        What it read.
+    """
+
+    check: str
+    rule: str
+    layer: Layer
+    severity: Severity
+    status: Status
+    failed: int = 0
+    rows: int = 0
+    halted: bool = False
+    value: float | None = None
+    reason: str = ""
+    columns: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form: what ``--json`` prints and a version keeps."""
+        return asdict(self) | {"columns": list(self.columns)}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Self:
+        """Read the plain form."""
+        known = {field.name for field in fields(cls)}
+        return cls(
+            **{name: value for name, value in body.items() if name in known} | {"columns": tuple(body["columns"])}
+        )

@@ -1,0 +1,243 @@
+"""One table's checks, bound to the columns of one batch: what there is to count, and in which of the ways.
+
+This is the compiler. Every check of rows becomes a :class:`RowTest` (an expression a row must not make false), every
+check of a number a :class:`~retrodict.data.measures.Measure`; the scan, the one-row function and SQL are made from the
+same two. The rest (keys, other tables, other versions) is left as the check itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.expressions import Expression, Kind, parse
+from retrodict.data.checks import Check
+from retrodict.data.definitions import Table
+from retrodict.data.measures import Measure
+from retrodict.data.validation._casting import Cast
+from retrodict.data.validation._typed import spoiled
+
+__all__ = ["Judged", "Suite", "check_columns", "compile_suite", "label_name"]
+
+_WITH_PARAMETER = {"quantile": "q"}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One check of the suite, with the title it has in this suite.
+
+    Attributes
+    ----------
+    title : str
+    check : Check
+    test : Expression, optional
+        What a row must not make false, for checks of single rows.
+    spoiled : str, optional
+        Instead of a test: the column that is true where a value did not have its type.
+    measure : Measure, optional
+        The number that is judged.
+    """
+
+    title: str
+    check: Check
+    test: Expression | None = None
+    spoiled: str | None = None
+    measure: Measure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """All checks of a table on a batch with these columns.
+
+    Attributes
+    ----------
+    judged : list of Judged
+    labels : mapping of str to Expression
+        Columns to be added before measuring: labels of layer 4, true, false or null.
+    kinds : mapping of str to kind
+    """
+
+    judged: list[Judged]
+    labels: Mapping[str, Expression]
+    kinds: Mapping[str, Kind | None]
+
+
+def compile_suite(table: Table, schema: pa.Schema, casts: Mapping[str, Cast], *, now: int) -> Suite:
+    """Bind a table's checks to the columns of a batch.
+
+    Parameters
+    ----------
+    table : Table
+    schema : pyarrow.Schema
+        The batch as it arrives.
+    casts : mapping of str to Cast
+    now : int
+        Moment of the check, microseconds UTC.
+
+    Raises
+    ------
+    DefinitionError
+        If a check reads a column that is missing or of another kind.
+    """
+    kinds = {name: cast.kind for name, cast in casts.items()}
+    labels: dict[str, Expression] = {}
+    judged = [
+        Judged("", Check("not_null", (name,)), spoiled=spoiled(place))
+        for place, (name, cast) in enumerate(casts.items())
+        if cast.spoils
+    ]
+    judged = [_retitled(each, _type_title(each.check.columns[0], table)) for each in judged]
+    for check in [*_implied(table), *table.checks]:
+        judged.append(_judged(check, table, schema, casts, kinds, labels, now))
+    return Suite(_numbered(judged), labels, kinds)
+
+
+def _type_title(column: str, table: Table) -> str:
+    return f"type({column}, {table.columns.get(column, 'time')})"
+
+
+def _implied(table: Table) -> list[Check]:
+    """The checks of a key, unless the definition has them itself and sets rows aside by them."""
+    if not table.key:
+        return []
+    keys = tuple(table.key)
+    given = {(check.rule, check.columns) for check in table.checks if check.sets_aside and check.where is None}
+    if ("primary_key", keys) in given:
+        return []
+    implied = [Check.not_null(*keys), Check.unique(*keys)]
+    return [check for check in implied if (check.rule, check.columns) not in given]
+
+
+def _judged(
+    check: Check,
+    table: Table,
+    schema: pa.Schema,
+    casts: Mapping[str, Cast],
+    kinds: Mapping[str, Kind | None],
+    labels: dict[str, Expression],
+    now: int,
+) -> Judged:
+    where = f"table {table.name}, check {check.title}"
+    if check.scope == "columns":
+        return Judged(check.title, check)
+    for name in check.reads:
+        if name not in schema.names:
+            raise DefinitionError(
+                "a check reads columns that exist",
+                where=where,
+                got=name,
+                remedy=near(name, schema.names, what="column"),
+            )
+    test = check.condition_at(now)
+    if test is not None:
+        _check_kinds(test, kinds, casts, where)
+    if check.filter is not None:
+        _check_kinds(check.filter, kinds, casts, where)
+    if check.option("label") is not None:
+        label = parse(check.option("label"), where=where)
+        _check_kinds(label, kinds, casts, where)
+        labels.setdefault(label_name(label.text), label)
+    return Judged(check.title, check, test=test, measure=_measure(check, kinds, casts, where))
+
+
+def label_name(text: str) -> str:
+    """Name of the column that a label of layer 4 has in the scan."""
+    return f"_label {text}"
+
+
+def _measure(check: Check, kinds: Mapping[str, Kind | None], casts: Mapping[str, Cast], where: str) -> Measure | None:
+    rule = check.option("measure", check.rule)
+    if check.scope not in ("measure", "versions"):
+        return None
+    if rule in ("share", "label_rate"):
+        text = check.option("expression") or check.option("label")
+        parsed = parse(text, where=where)
+        _check_kinds(parsed, kinds, casts, where)
+        return Measure("share", (), None, check.filter, parsed)
+    if rule == "leakage":
+        columns = (check.option("column"), label_name(check.option("label")))
+        return Measure("auc", columns, None, check.filter)
+    wanted: tuple[Kind, ...] = ("time", "date") if rule == "freshness" else ("number",)
+    for name in check.columns:
+        if rule not in _ANY_KIND and kinds[name] not in wanted:
+            raise DefinitionError(
+                f"{rule} is taken of a column that is a {wanted[0]}",
+                where=where,
+                got=f"a column of kind {kinds[name] or 'other'}",
+                remedy=_declare([name], casts) or "Choose another column, or declare its type",
+            )
+    parameter = check.option(_WITH_PARAMETER[rule]) if rule in _WITH_PARAMETER else None
+    return Measure(rule, check.columns, parameter, check.filter)
+
+
+_ANY_KIND = ("row_count", "null_rate", "distinct_count", "distinct_share", "entropy")
+
+
+def _check_kinds(
+    expression: Expression, kinds: Mapping[str, Kind | None], casts: Mapping[str, Cast], where: str
+) -> None:
+    try:
+        expression.check_columns({name: kinds.get(name) for name in expression.columns}, where=where)
+    except DefinitionError as error:
+        remedy = _declare(expression.columns, casts) or error.remedy
+        raise DefinitionError(error.rule, where=where, got=error.got, remedy=remedy) from error
+
+
+def _declare(names: list[str] | tuple[str, ...], casts: Mapping[str, Cast]) -> str | None:
+    """Remedy for a CSV column that is still text."""
+    open_ = [name for name in names if casts[name].kind == "text" and not casts[name].declared]
+    return f"Declare the type: columns={{{open_[0]!r}: 'float'}} (or int, bool, date, time)" if open_ else None
+
+
+def _numbered(judged: list[Judged]) -> list[Judged]:
+    """Checks whose titles differ: two sets allowed in one column read alike."""
+    seen: dict[str, int] = {}
+    found = []
+    for each in judged:
+        seen[each.title] = place = seen.get(each.title, 0) + 1
+        found.append(each if place == 1 else _retitled(each, f"{each.title} #{place}"))
+    return found
+
+
+def _retitled(each: Judged, title: str) -> Judged:
+    return Judged(title, each.check, each.test, each.spoiled, each.measure)
+
+
+def check_columns(names: list[str], table: Table) -> None:
+    """Refuse a batch whose columns are not those of the definition.
+
+    Names are shown only once some of them are known to be names: a file without a header has data in their place.
+    """
+    where = f"table {table.name}"
+    wanted = {**dict.fromkeys(table.key, "key"), **{c: "declared" for c in table.columns if c not in table.key}}
+    read = [name for check in table.checks for name in check.reads]
+    if (wanted or read) and not {*wanted, *read} & set(names):
+        known = ", ".join(list(dict.fromkeys([*wanted, *read]))[:5])
+        raise InputError(
+            "a batch has the columns of its table, by name",
+            where=where,
+            got=f"{len(names)} columns, none of them known",
+            remedy=f"Check that the file begins with a header that has {known}",
+        )
+    for name, what in wanted.items():
+        if name not in names:
+            raise InputError(
+                f"the {what} column is in the batch", where=where, got=name, remedy=near(name, names, what="column")
+            )
+    lowered = [name.lower() for name in names]
+    twice = sorted({name for name in names if lowered.count(name.lower()) > 1})
+    if twice:
+        raise InputError(
+            "column names differ in more than upper and lower case", where=where, got=twice, remedy="Rename one of them"
+        )
+    reserved = sorted(name for name in names if name.startswith("_"))
+    if reserved:
+        raise InputError(
+            "column names do not begin with an underscore; those are the platform's",
+            where=where,
+            got=reserved,
+            remedy="Rename them",
+        )

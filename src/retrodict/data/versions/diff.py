@@ -1,0 +1,339 @@
+"""``diff``: what is different between two versions, of one table or of two.
+
+Schema first, then rows by key, then the statistics of columns. Nothing is read into Python but counts, a few keys and
+a sample: the work is one DuckDB join that spills to disk, over the data files that the two versions do not share.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from retrodict.core.errors import InputError, IntegrityError
+from retrodict.data.definitions import Table
+from retrodict.data.versions._columns import ColumnChange, Columns, pair_columns
+from retrodict.data.versions._compare import Counts, Sides, compare, differences
+from retrodict.data.versions._engine import memory_bytes, open_engine, scan
+from retrodict.data.versions.refs import DatasetRef, resolve
+from retrodict.data.versions.statistics import ColumnStatistics, compare_statistics
+from retrodict.project import Project
+from retrodict.stores.sql import quote, quote_text
+from retrodict.stores.tables.base import TableFile
+
+__all__ = ["Diff", "diff"]
+
+_MOST_PARTS = 16  # more passes would take longer than spilling
+_FORMATS = {".parquet": "FORMAT parquet, COMPRESSION zstd", ".csv": "FORMAT csv, HEADER"}
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What is different between two versions.
+
+    Attributes
+    ----------
+    before, after : DatasetRef
+    rows : (int, int)
+        Rows of the two versions.
+    schema : tuple of ColumnChange
+    key : tuple of str
+        What identified a row; empty if rows were compared as bags.
+    by : str
+        How rows were compared, in words.
+    added, removed, changed : int
+        Rows; of a bag, each occurrence counts. ``rows[1] = rows[0] + added - removed``, always.
+    changed_by_column : dict of str to int
+        Changed rows in which that column differs.
+    repeated_keys : int
+        Keys that stand for more than one row of a version and differ; their rows were compared as bags.
+    not_compared : tuple of str
+        Columns of both versions whose types have no common one.
+    sample : tuple of dict
+        The first ten differences of each kind, by key: ``change``, ``key`` and (changed) ``columns``, or ``row`` and
+        ``count`` for bags. Values of the data: not for a log.
+    statistics : tuple of ColumnStatistics
+        One per compared column; empty if no row differs.
+    files_shared : int
+        Data files that both versions hold, which were not compared.
+    output : str or None
+        File with the differences.
+    """
+
+    before: DatasetRef
+    after: DatasetRef
+    rows: tuple[int, int]
+    schema: tuple[ColumnChange, ...]
+    key: tuple[str, ...]
+    by: str
+    added: int
+    removed: int
+    changed: int
+    changed_by_column: dict[str, int]
+    repeated_keys: int
+    not_compared: tuple[str, ...]
+    sample: tuple[dict[str, Any], ...]
+    statistics: tuple[ColumnStatistics, ...]
+    files_shared: int
+    output: str | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether neither schema nor rows differ."""
+        return not (self.schema or self.added or self.removed or self.changed)
+
+    @property
+    def moved(self) -> list[ColumnStatistics]:
+        """Columns whose statistics moved."""
+        return [one for one in self.statistics if one.moved]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {
+            "before": str(self.before),
+            "after": str(self.after),
+            "same": self.same,
+            "rows": {"before": self.rows[0], "after": self.rows[1]},
+            "schema": [change.to_dict() for change in self.schema],
+            "key": list(self.key),
+            "by": self.by,
+            "added": self.added,
+            "removed": self.removed,
+            "changed": self.changed,
+            "changed_by_column": {name: n for name, n in self.changed_by_column.items() if n},
+            "repeated_keys": self.repeated_keys,
+            "not_compared": list(self.not_compared),
+            "sample": [dict(one) for one in self.sample],
+            "statistics": [one.to_dict() for one in self.statistics],
+            "files_shared": self.files_shared,
+            "output": self.output,
+        }
+
+
+def diff(
+    project: Project,
+    a: str,
+    b: str,
+    *,
+    key: Sequence[str] | None = None,
+    output: str | Path | None = None,
+    rows: int | None = None,
+    statistics: bool = True,
+    memory: str = "1.5GB",
+) -> Diff:
+    """Compare two versions, of one table or of two.
+
+    Parameters
+    ----------
+    project : Project
+    a, b : str
+        References, the older one first.
+    key : sequence of str, optional
+        Columns that identify a row; those of the table's definition by default. Without any, or for keys that stand
+        for several rows, rows are compared as bags.
+    output : path, optional
+        ``.parquet`` or ``.csv`` file for the differences: ``_change`` (added, removed, changed), ``_columns`` (which
+        differ), ``_count`` (occurrences), the key, and each other column as ``x__before`` and ``x__after``.
+    rows : int, optional
+        Most differences that the file gets, by key; all by default.
+    statistics : bool, default True
+        Whether to look for columns whose statistics moved: two more scans.
+    memory : str, default "1.5GB"
+        Limit of the engine's memory; beyond it, it uses files under ``state/temp`` of the project.
+
+    Returns
+    -------
+    Diff
+
+    Raises
+    ------
+    NotFoundError
+        If a reference means nothing, or the version was vacuumed.
+    InputError
+        If the key is not in both, or the format of the output is not known.
+    IntegrityError
+        If data files are damaged or hold fewer rows than the log says.
+    ConfigurationError
+        If memory and disk do not suffice.
+
+    Notes
+    -----
+    Null equals null, NaN equals NaN, -0.0 equals 0.0. The columns ``_batch`` and ``_row`` are not compared. A column of
+    two types is compared in the one that holds all values of both, if there is one.
+    """
+    refs = resolve(project, a), resolve(project, b)
+    target = None if output is None else _check_output(Path(output))
+    schemas = [project.tables.schema(ref.name, ref.version) for ref in refs]
+    columns = pair_columns(schemas[0], schemas[1])
+    chosen, by = _choose_key(project, refs, columns, key)
+    files = [project.tables.files(ref.name, ref.version) for ref in refs]
+    shared = _shared(refs, files)
+    totals = sum(file.rows for file in files[0]), sum(file.rows for file in files[1])
+    left = [[file for file in found if file.path not in shared] for found in files]
+    with open_engine(project, memory) as connection:
+        counts, sides = Counts(), None
+        if columns.shared:
+            sides = _open_sides(project, connection, refs, schemas, columns, chosen, left, shared)
+            sides.parts = _parts(columns, max(sides.rows), memory)
+            counts = compare(sides)
+        if totals[0] + counts.added - counts.removed != totals[1] and columns.shared:
+            raise IntegrityError(
+                "rows after = rows before + added - removed",
+                where="diff",
+                got={"rows": totals, "added": counts.added, "removed": counts.removed},
+                remedy="Find the damaged file with: retrodict audit verify",
+            )
+        measured: list[ColumnStatistics] = []
+        if statistics and (counts.added or counts.removed or counts.changed):
+            for name, ref, schema, found in zip(("whole_a", "whole_b"), refs, schemas, files, strict=True):
+                _view(connection, name, _rows(project, connection, f"{name}_files", ref, schema, columns, found))
+            measured = compare_statistics(connection, columns.shared, chosen, totals)
+        if target is not None and sides is not None:
+            _write(connection, sides, target, rows)
+    return Diff(
+        before=refs[0],
+        after=refs[1],
+        rows=totals,
+        schema=tuple(columns.changes),
+        key=tuple(chosen),
+        by=by,
+        added=counts.added,
+        removed=counts.removed,
+        changed=counts.changed,
+        changed_by_column=counts.by_column,
+        repeated_keys=counts.repeated_keys,
+        not_compared=tuple(c.column for c in columns.changes if c.before and c.after and not c.compared),
+        sample=tuple(counts.sample),
+        statistics=tuple(measured),
+        files_shared=len(shared),
+        output=None if target is None else str(target),
+    )
+
+
+def _choose_key(
+    project: Project,
+    refs: tuple[DatasetRef, DatasetRef],
+    columns: Columns,
+    given: Sequence[str] | None,
+) -> tuple[list[str], str]:
+    """Key columns, and how rows are compared in words."""
+    if given is not None:
+        missing = [name for name in given if name not in columns.shared]
+        if missing or len(set(given)) < len(given):
+            raise InputError(
+                "a key names columns, once each, that both versions have in types that can be compared",
+                where=f"diff {refs[0].short} {refs[1].short}",
+                got=missing or list(given),
+                remedy=f"Columns of both: {', '.join(columns.shared) or 'none'}",
+            )
+        key = list(given)
+        return key, f"by key {', '.join(key)}" if key else "as bags of rows: no key was given"
+    defined = {table.name: list(table.key) for table in project.definitions.of(Table)}
+    key = next((found for ref in refs if (found := defined.get(ref.name))), [])
+    if not key:
+        return [], f"as bags of rows: no definition gives {refs[0].name} a key"
+    lost = [name for name in key if name not in columns.shared]
+    if lost:
+        return [], f"as bags of rows: key column {lost[0]} is not in both, in types that can be compared"
+    return key, f"by key {', '.join(key)}"
+
+
+def _shared(refs: tuple[DatasetRef, DatasetRef], files: list[list[TableFile]]) -> set[str]:
+    """Paths of the files that both versions hold: a data file never changes."""
+    if refs[0].name != refs[1].name:
+        return set()
+    return {file.path for file in files[0]} & {file.path for file in files[1]}
+
+
+def _open_sides(
+    project: Project,
+    connection: duckdb.DuckDBPyConnection,
+    refs: tuple[DatasetRef, DatasetRef],
+    schemas: list[pa.Schema],
+    columns: Columns,
+    key: list[str],
+    left: list[list[TableFile]],
+    shared: set[str],
+) -> Sides:
+    for name, ref, schema, files in zip(("a", "b"), refs, schemas, left, strict=True):
+        _view(connection, name, _rows(project, connection, f"{name}_files", ref, schema, columns, files))
+    overlap = bool(key and shared and any(left))
+    if overlap:
+        common = [file for file in project.tables.files(refs[0].name, refs[0].version) if file.path in shared]
+        sql = _rows(project, connection, "shared_files", refs[0], schemas[0], columns, common, names=key)
+        _view(connection, "shared", sql)
+    rows = sum(file.rows for file in left[0]), sum(file.rows for file in left[1])
+    exact = not any(
+        pa.types.is_floating(columns.shared[name]) or pa.types.is_nested(columns.shared[name]) for name in key
+    )
+    return Sides(connection, list(columns.shared), key, rows, overlap, exact_keys=exact)
+
+
+def _parts(columns: Columns, rows: int, memory: str) -> int:
+    """Passes in which one side of the join, by a rough estimate of its width, takes 60 % of the memory at most."""
+    # A row of the join's table: its hash, its place, and 16 bytes for what has no fixed width.
+    width = 24.0
+    for kind in columns.shared.values():
+        fixed = pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
+        width += kind.bit_width / 8 if fixed else 16
+    return min(_MOST_PARTS, max(1, math.ceil(rows * width / (0.6 * memory_bytes(memory)))))
+
+
+def _rows(
+    project: Project,
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    ref: DatasetRef,
+    schema: pa.Schema,
+    columns: Columns,
+    files: list[TableFile],
+    *,
+    names: list[str] | None = None,
+) -> str:
+    """SQL that selects the compared columns of some files of a version."""
+    data: ds.Dataset | pa.Table = schema.empty_table()
+    if files:
+        data = project.tables.dataset(ref.name, ref.version, paths=[file.path for file in files])
+    return f"SELECT {columns.selection(schema, names)} FROM {scan(connection, name, data)}"
+
+
+def _view(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {sql}")
+
+
+def _check_output(path: Path) -> Path:
+    if path.suffix not in _FORMATS or not path.parent.is_dir():
+        raise InputError(
+            "the differences go to a .parquet or .csv file in a folder that exists",
+            where="diff, output",
+            got=str(path),
+            remedy="Write it like 'changes.parquet'",
+        )
+    return path
+
+
+def _write(connection: duckdb.DuckDBPyConnection, sides: Sides, path: Path, rows: int | None) -> None:
+    """Write the differences under another name first: the file is whole or not there."""
+    sql = differences(sides)
+    if sql is None:
+        names = "".join(f", {quote(name)}" for name in sides.key)
+        sql = f"SELECT '' AS _change, '' AS _columns, CAST(0 AS BIGINT) AS _count{names} FROM a LIMIT 0"
+    limit = "" if rows is None or sql.endswith("LIMIT 0") else f" LIMIT {int(rows)}"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        connection.execute(f"COPY ({sql}{limit}) TO {quote_text(str(draft))} ({_FORMATS[path.suffix]})")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def schema_changes(before: pa.Schema, after: pa.Schema) -> list[ColumnChange]:
+    """Differences between two schemas, without the columns that the store's own writers add."""
+    return pair_columns(before, after).changes

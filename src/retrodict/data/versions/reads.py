@@ -1,0 +1,169 @@
+"""Reading a version as of a time: the whole of it, or the rows that were known then.
+
+Two different questions. ``flights@2024-03-01`` is what the store held then. ``known_at`` asks of one version which of
+its rows could have been known before an instant, by the clock that a :class:`~retrodict.Source` of the table declares;
+the right edge is strict, as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrodict.core.clock import parse_time, to_micros
+from retrodict.core.errors import InputError, NotFoundError, near
+from retrodict.data.sources import Source
+from retrodict.data.versions.refs import DatasetRef, resolve
+from retrodict.project import Project
+
+__all__ = ["read", "read_batches"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Column that a row's known-at follows from, and the instant it has to lie before."""
+
+    column: str
+    before: int
+
+
+def read(
+    project: Project,
+    text: str,
+    *,
+    columns: Sequence[str] | None = None,
+    known_at: int | str | datetime | None = None,
+    source: Source | str | None = None,
+) -> pa.Table:
+    """Rows of a version, in the order they were written.
+
+    Parameters
+    ----------
+    project : Project
+    text : str
+        Reference, as :func:`~retrodict.data.versions.resolve` reads it.
+    columns : sequence of str, optional
+        What to read; everything by default.
+    known_at : int, str or datetime, optional
+        Keep only the rows that were known strictly before this instant (microseconds since 1970-01-01 UTC, ISO 8601
+        with a zone, or an aware datetime). A row whose clock is null was never known. Rows of a timeless source always
+        were. The ``where`` of the source is not applied: this reads a table.
+    source : Source or str, optional
+        Whose clock counts; needed only where sources of the table have different ones.
+
+    Returns
+    -------
+    pyarrow.Table
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such table, version, tag, column or source, or the version was vacuumed.
+    InputError
+        If no source of the table says when its rows are known, or several say different things.
+    """
+    return read_batches(project, text, columns=columns, known_at=known_at, source=source).read_all()
+
+
+def read_batches(
+    project: Project,
+    text: str,
+    *,
+    columns: Sequence[str] | None = None,
+    known_at: int | str | datetime | None = None,
+    source: Source | str | None = None,
+) -> pa.RecordBatchReader:
+    """Read as :func:`read` does, a bounded number of rows at a time."""
+    ref = resolve(project, text)
+    if known_at is None:
+        return project.tables.batches(ref.name, ref.version, columns=columns)
+    clock = _clock(project, ref, _instant(known_at), source)
+    if clock is None:
+        return project.tables.batches(ref.name, ref.version, columns=columns)
+    schema = project.tables.schema(ref.name, ref.version)
+    _check_clock(schema, clock, ref)
+    names = list(schema.names if columns is None else columns)
+    wanted = names if clock.column in names else [*names, clock.column]
+    found = project.tables.batches(ref.name, ref.version, columns=wanted)
+    return pa.RecordBatchReader.from_batches(
+        pa.schema([schema.field(name) for name in names]), _known(found, clock, names)
+    )
+
+
+def _known(batches: pa.RecordBatchReader, clock: _Clock, names: list[str]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        column = batch.column(clock.column)
+        kept = batch.filter(pc.less(column, pa.scalar(clock.before, pa.int64()).cast(column.type)))
+        if kept.num_rows:
+            yield kept.select(names)
+
+
+def _instant(given: int | str | datetime) -> int:
+    if isinstance(given, str):
+        return parse_time(given, where="known_at")
+    return to_micros(given, where="known_at") if isinstance(given, datetime) else given
+
+
+def _clock(project: Project, ref: DatasetRef, instant: int, source: Source | str | None) -> _Clock | None:
+    """What a row's clock has to be before; None where every row is always known."""
+    chosen = _sources(project, ref.name, source)
+    clocks = {_clock_of(one, instant) for one in chosen}
+    if len(clocks) != 1:
+        raise InputError(
+            "the sources of a table agree on when its rows are known, or one of them is named",
+            where=f"dataset:{ref.name}",
+            got=[one.name for one in chosen],
+            remedy="Name one with source=" if chosen else "Define a Source of this table with a known_at or a delay",
+        )
+    return clocks.pop()
+
+
+def _sources(project: Project, table: str, source: Source | str | None) -> list[Source]:
+    if isinstance(source, Source):
+        found = [source]
+    else:
+        every = [one for one in project.definitions.of(Source) if one.table.name == table]
+        found = every if source is None else [one for one in every if one.name == source]
+        if source is not None and not found:
+            raise NotFoundError(
+                "the table has this source",
+                where=f"dataset:{table}",
+                got=source,
+                remedy=near(source, [one.name for one in every], what="source"),
+            )
+    if any(one.table.name != table for one in found):
+        raise InputError(
+            "the source reads this table",
+            where=f"dataset:{table}",
+            got=found[0].name,
+            remedy=f"It reads {found[0].table.name}",
+        )
+    return found
+
+
+def _clock_of(source: Source, instant: int) -> _Clock | None:
+    if source.known_at is not None:
+        return _Clock(source.known_at, instant)
+    return None if source.event_time is None else _Clock(source.event_time, instant - source.delay_us)
+
+
+def _check_clock(schema: pa.Schema, clock: _Clock, ref: DatasetRef) -> None:
+    if clock.column not in schema.names:
+        raise NotFoundError(
+            "the version has the column of the clock",
+            where=str(ref),
+            got=clock.column,
+            remedy=near(clock.column, schema.names, what="column"),
+        )
+    kind = schema.field(clock.column).type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_int64(kind)):
+        raise InputError(
+            "a clock is a time with its zone, or whole microseconds",
+            where=f"{ref}, column {clock.column!r}",
+            got=str(kind),
+            remedy="Declare the column as 'time' in its Table",
+        )

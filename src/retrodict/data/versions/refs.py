@@ -1,0 +1,146 @@
+"""What ``flights@golden`` means: a name, a version, a tag or a time becomes one version of one table.
+
+The three are told apart by their form alone (digits; a date; anything else is a tag, which starts with a letter), so a
+reference never changes its meaning because somebody made a tag.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+from retrodict.core.clock import format_time, parse_time
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError, near
+from retrodict.data.versions._tag_rows import Tag, list_tags, log_digest
+from retrodict.project import Project
+from retrodict.stores.tables.base import TableStore, TableVersion
+
+__all__ = ["DatasetRef", "resolve"]
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRef:
+    """One version of one table; its text is ``dataset:name@version``.
+
+    Examples
+    --------
+    >>> str(DatasetRef("flights", 12))
+    'dataset:flights@12'
+    """
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"dataset:{self.name}@{self.version}"
+
+    @property
+    def short(self) -> str:
+        """``name@version``, as people type it."""
+        return f"{self.name}@{self.version}"
+
+
+def resolve(project: Project, text: str, *, tables: TableStore | None = None) -> DatasetRef:
+    """Version that a reference means now.
+
+    Parameters
+    ----------
+    project : Project
+    text : str
+        ``name``: the newest version. ``name@12``: that version. ``name@golden``: what the tag means now.
+        ``name@2024-03-01T08:00Z``: the newest version committed at or before that time, by the clock of the store; a
+        day alone is its first instant in UTC. ``dataset:`` may stand before each.
+    tables : TableStore, optional
+        Where the tables are; those of the project by default.
+
+    Returns
+    -------
+    DatasetRef
+        Of a version that was written; whether a vacuum left its files is for the read to say.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such table, version or tag, or nothing was committed by that time; what there is, is named.
+    InputError
+        If the text is no reference.
+    IntegrityError
+        If the version that a tag names is not the one that was tagged.
+    """
+    name, wanted = _split(text)
+    store = project.tables if tables is None else tables
+    history = store.history(name)
+    if not history:
+        raise NotFoundError(
+            "the table has a version", where="data", got=name, remedy=near(name, store.names(), what="table")
+        )
+    if wanted is None:
+        return DatasetRef(name, history[-1].version)
+    if wanted.isdecimal():
+        return _by_number(name, int(wanted), history)
+    if _DAY.match(wanted):
+        return _by_time(name, wanted, history)
+    return _by_tag(project, store, name, wanted)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    name, at, wanted = text.removeprefix("dataset:").partition("@")
+    if not name or ":" in name or (at and not wanted):
+        raise InputError(
+            "a reference to data reads name, name@version, name@tag or name@time",
+            where="data",
+            got=text,
+            remedy="Write it like 'flights@12', 'flights@golden' or 'flights@2024-03-01T00:00Z'",
+        )
+    return name, wanted or None
+
+
+def _by_number(name: str, number: int, history: list[TableVersion]) -> DatasetRef:
+    known = {version.version for version in history}
+    if number not in known:
+        raise NotFoundError(
+            "the table has this version",
+            where=f"dataset:{name}",
+            got=number,
+            remedy=f"Known: {min(known)} to {max(known)}",
+        )
+    return DatasetRef(name, number)
+
+
+def _by_time(name: str, text: str, history: list[TableVersion]) -> DatasetRef:
+    where = f"dataset:{name}"
+    instant = parse_time(f"{text}T00:00Z" if _DAY.fullmatch(text) else text, where=where)
+    # By number: the clock of a host may have gone back between two commits.
+    found = [version.version for version in history if version.time <= instant]
+    if not found:
+        raise NotFoundError(
+            "a version was committed by that time",
+            where=where,
+            got=text,
+            remedy=f"The first one is from {format_time(history[0].time)}",
+        )
+    return DatasetRef(name, max(found))
+
+
+def _by_tag(project: Project, store: TableStore, name: str, text: str) -> DatasetRef:
+    tags = {tag.tag: tag for tag in list_tags(project, name)}
+    if text not in tags:
+        _refuse_tag(name, text, tags)
+    tag = tags[text]
+    if log_digest(store, name, tag.version) != tag.log:
+        raise IntegrityError(
+            "the version of a tag is the one that was tagged",
+            where=f"dataset:{name}, tag {text}",
+            got=tag.version,
+            remedy="The log of the table was altered, or the table was made anew: restore it from a copy",
+        )
+    return DatasetRef(name, tag.version)
+
+
+def _refuse_tag(name: str, text: str, tags: dict[str, Tag]) -> NoReturn:
+    raise NotFoundError(
+        "the table has this tag", where=f"dataset:{name}", got=text, remedy=near(text, tags, what="tag")
+    )

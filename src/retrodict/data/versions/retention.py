@@ -1,0 +1,279 @@
+"""What is kept: compaction loses nothing, and a vacuum deletes only what nothing refers to.
+
+Who refers to a version is read in the ledger, where every room says what its things were made from, and in the tags.
+This room knows no other by name: what was made from a version holds it, whatever it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from retrodict.core.clock import SystemClock
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import NotFoundError, RetryableError, near
+from retrodict.data.versions._tag_rows import list_tags
+from retrodict.data.versions.rollback import MODE, complete_ledger
+from retrodict.data.versions.tags import tag_lock
+from retrodict.ledger.schema import edges
+from retrodict.project import Project
+from retrodict.stores.tables.base import TableVersion, VacuumReport
+
+__all__ = ["CompactReport", "VacuumResult", "VersionUse", "compact", "references", "vacuum"]
+
+_SHOWN = ("model:", "policy:")
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """What a compaction did; ``version`` is None if there was nothing to gain."""
+
+    table: str
+    version: int | None
+    rows: int
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {
+            "dataset": None if self.version is None else f"dataset:{self.table}@{self.version}",
+            "table": self.table,
+            "rows": self.rows,
+            "files": {"before": self.files_before, "after": self.files_after},
+            "bytes": {"before": self.bytes_before, "after": self.bytes_after},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class VersionUse:
+    """One version in a vacuum.
+
+    Attributes
+    ----------
+    version : int
+    kept : bool
+        Whether it can be read afterwards.
+    holders : tuple of str
+        What keeps it: tags, holds, things made from it, its age; empty if nothing does.
+    """
+
+    version: int
+    kept: bool
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VacuumResult:
+    """What a vacuum deleted, or would delete.
+
+    Attributes
+    ----------
+    table : str
+    dry_run : bool
+    older_than : str
+        Versions younger than this were kept.
+    versions : tuple of VersionUse
+        Every version of the table, oldest first.
+    deleted : tuple of int
+        Versions that this vacuum makes unreadable.
+    files, bytes : int
+        Deleted data files.
+    """
+
+    table: str
+    dry_run: bool
+    older_than: str
+    versions: tuple[VersionUse, ...]
+    deleted: tuple[int, ...]
+    files: int
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {
+            "table": self.table,
+            "dry_run": self.dry_run,
+            "older_than": self.older_than,
+            "deleted": list(self.deleted),
+            "files": self.files,
+            "bytes": self.bytes,
+            "versions": [
+                {"version": use.version, "kept": use.kept, "holders": list(use.holders)} for use in self.versions
+            ],
+        }
+
+
+def compact(project: Project, table: str) -> CompactReport:
+    """Write the rows of the newest version into fewer files, as a new version; older ones stay as they are.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such table.
+    BusyError
+        If another process writes the table for longer than a minute.
+    """
+    _known(project, table)
+    with project.lock(f"ingest/{table}"):
+        complete_ledger(project, table)
+        before = project.tables.files(table)
+        version = project.tables.compact(table, metadata={MODE: "compact"})
+        after = before if version is None else project.tables.files(table, version)
+        complete_ledger(project, table)
+    return CompactReport(
+        table,
+        version,
+        sum(file.rows for file in after),
+        len(before),
+        len(after),
+        sum(file.size for file in before),
+        sum(file.size for file in after),
+    )
+
+
+def references(project: Project, table: str) -> dict[int, tuple[str, ...]]:
+    """What refers to the versions of a table: its tags and holds, and everything that was made from one.
+
+    Later versions of the table itself do not count: they have their rows in files of their own, or share them.
+
+    Returns
+    -------
+    dict of int to tuple of str
+        Version to its holders, as people read them: ``"run:01J… (training data)"``, ``"legal hold case-7"``.
+    """
+    found: dict[int, set[str]] = {}
+    for tag in list_tags(project, table):
+        found.setdefault(tag.version, set()).add(f"{'legal hold' if tag.hold else 'tag'} {tag.tag}")
+    own = f"dataset:{table}@"
+    query = select(edges.c.source, edges.c.role, edges.c.target).where(edges.c.source.startswith(own, autoescape=True))
+    with project.records.read() as connection:
+        rows = connection.execute(query).all()
+    made: dict[str, list[str]] = {}
+    for source, role, target in rows:
+        number = source.removeprefix(own)
+        if target.startswith(own) or not number.isdecimal():
+            continue
+        if target not in made:
+            later = {thing for thing, _, _ in project.ledger.downstream(target) if thing.startswith(_SHOWN)}
+            made[target] = sorted(later - {target})
+        found.setdefault(int(number), set()).update([f"{target} ({role})", *made[target]])
+    return {version: tuple(sorted(holders)) for version, holders in sorted(found.items())}
+
+
+def vacuum(project: Project, table: str, *, dry_run: bool, older_than: str | None = None) -> VacuumResult:
+    """Delete the data files that only unneeded versions have; those versions can no longer be read.
+
+    Kept are the newest version, those younger than ``older_than``, and all that something refers to
+    (:func:`references`). The ledger says what is deleted before it is, so ``audit verify`` does not miss it; a vacuum
+    that was killed is completed by the same call.
+
+    Parameters
+    ----------
+    project : Project
+    table : str
+        Name of the table.
+    dry_run : bool
+        Only say what would be deleted, and what keeps the rest.
+    older_than : str, optional
+        Age below which a version is kept in any case, like ``"30d"``; ``"7d"`` by default. Ages are by the clock of
+        the host, as the times of versions are.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such table.
+    RetryableError
+        If something began to refer to a version meanwhile; nothing is deleted.
+    BusyError
+        If another process writes the table or its tags for longer than a minute.
+    """
+    age = "7d" if older_than is None else older_than
+    youngest = parse_duration(age, where="older_than")
+    _known(project, table)
+    with project.lock(f"ingest/{table}"), tag_lock(project, table):
+        complete_ledger(project, table)
+        history = project.tables.history(table)
+        held = _holders(project, table, history, youngest, age)
+        planned = project.tables.vacuum(table, keep=set(held), dry_run=True)
+        if not dry_run and planned.files:
+            _record(project, table, planned, age)
+            project.tables.vacuum(table, keep=set(held))
+    return _result(table, age, history, held, planned, dry_run=dry_run)
+
+
+def _holders(
+    project: Project, table: str, history: list[TableVersion], youngest: int, age: str
+) -> dict[int, tuple[str, ...]]:
+    """Versions that stay, with why."""
+    found = dict(references(project, table))
+    border = SystemClock().now() - youngest
+    for version in history:
+        if version.time > border:
+            found[version.version] = (*found.get(version.version, ()), f"younger than {age}")
+    newest = history[-1].version
+    found[newest] = (*found.get(newest, ()), "newest version")
+    # What an earlier vacuum ended, nothing brings back.
+    readable = {version.version for version in history if not version.vacuumed}
+    return {version: holders for version, holders in sorted(found.items()) if version in readable}
+
+
+def _record(project: Project, table: str, planned: VacuumReport, age: str) -> None:
+    deleted = sorted(f"{table}/{file.path}" for file in planned.files)
+    object_id = f"dataset:{table}"
+    told = project.ledger.entries(object_id=object_id, action="dataset.vacuum")
+    if told and set(deleted) <= set(told[-1].payload["deleted"]):
+        project.ledger.sign_end()
+        return
+    with project.ledger.transaction() as tx:
+        # Nobody can append in here: what refers to a version now, is seen; what comes later, finds it gone.
+        new = sorted(set(references(project, table)) & set(planned.versions))
+        if new:
+            raise RetryableError(
+                "nothing begins to refer to a version while its files are deleted",
+                where=object_id,
+                got=new,
+                remedy="Nothing was deleted; try again",
+            )
+        facts = {"deleted": deleted, "versions": list(planned.versions), "older_than": age}
+        tx.append("dataset.vacuum", object_id, facts)
+
+
+def _result(
+    table: str,
+    age: str,
+    history: list[TableVersion],
+    held: dict[int, tuple[str, ...]],
+    planned: VacuumReport,
+    *,
+    dry_run: bool,
+) -> VacuumResult:
+    uses = []
+    for version in history:
+        number = version.version
+        kept = number in planned.kept or number in held
+        holders = held.get(number, ("its files are those of kept versions",) if kept else ())
+        uses.append(VersionUse(number, kept, holders))
+    return VacuumResult(
+        table,
+        dry_run,
+        age,
+        tuple(uses),
+        planned.versions,
+        len(planned.files),
+        sum(file.size for file in planned.files),
+    )
+
+
+def _known(project: Project, table: str) -> None:
+    if not project.tables.history(table):
+        raise NotFoundError(
+            "the table has a version",
+            where="data",
+            got=table,
+            remedy=near(table, project.tables.names(), what="table"),
+        )

@@ -1,0 +1,207 @@
+"""Going back: the content of an older version becomes the newest one. Nothing is deleted, and the way is on record.
+
+Which batches a table holds now follows from the modes of its versions, read backwards: an append adds its batch, an
+overwrite is all there is, a restore goes on at the version it put back, and a compaction or vacuum changes no row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError, near
+from retrodict.data.versions._tag_rows import log_path
+from retrodict.data.versions.refs import resolve
+from retrodict.project import Project
+from retrodict.stores.tables.base import TableStore, TableVersion
+
+__all__ = ["RollbackReport", "live_batches", "rollback"]
+
+BATCH, MODE, REASON, RESTORED = "retrodict.batch", "retrodict.mode", "retrodict.reason", "retrodict.restored"
+
+_SAME_ROWS, _SAME_ROWS_OPERATIONS = ("compact", "vacuum"), ("OPTIMIZE", "VACUUM")
+_ACTIONS = {"restore": "dataset.rollback", "compact": "dataset.compact"}
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackReport:
+    """What a rollback did.
+
+    Attributes
+    ----------
+    table : str
+    version : int
+        The newest version now.
+    to : int
+        The version whose content it has.
+    rows : int
+    already : bool
+        True if the newest version had that content before, and none was made.
+    """
+
+    table: str
+    version: int
+    to: int
+    rows: int
+    already: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return {
+            "dataset": f"dataset:{self.table}@{self.version}",
+            "to": f"dataset:{self.table}@{self.to}",
+            "rows": self.rows,
+            "already": self.already,
+        }
+
+
+def live_batches(tables: TableStore, name: str) -> dict[str, int]:
+    """Batches that the newest version holds, each with the version that brought it.
+
+    Parameters
+    ----------
+    tables : TableStore
+    name : str
+        Name of the table; one that does not exist holds none.
+
+    Returns
+    -------
+    dict of str to int
+        Batch id to version, the newest first. A batch that was replaced or rolled back is not in it.
+
+    Raises
+    ------
+    IntegrityError
+        If a restored version does not say what it restored.
+    """
+    history = {version.version: version for version in tables.history(name)}
+    found: dict[str, int] = {}
+    at: int | None = max(history, default=None)
+    while at is not None and at in history:
+        version, mode = history[at], history[at].metadata.get(MODE)
+        if mode == "restore":
+            at = _restored(name, version)
+            continue
+        if mode not in _SAME_ROWS and (batch := version.metadata.get(BATCH)) is not None:
+            found.setdefault(batch, version.version)
+        at = None if mode == "overwrite" else version.version - 1
+    return found
+
+
+def content_version(name: str, history: list[TableVersion], version: int) -> int:
+    """Oldest version that is known to hold the same rows as a version, by what their writers said."""
+    by_number = {one.version: one for one in history}
+    while True:
+        one = by_number[version]
+        if one.metadata.get(MODE) == "restore":
+            version = _restored(name, one)
+        elif one.metadata.get(MODE) in _SAME_ROWS or one.operation in _SAME_ROWS_OPERATIONS:
+            version -= 1
+        else:
+            return version
+
+
+def _restored(name: str, version: TableVersion) -> int:
+    text = version.metadata.get(RESTORED, "")
+    if not text.isdecimal() or int(text) >= version.version:
+        raise IntegrityError(
+            "a restored version says which older one it restored",
+            where=f"dataset:{name}@{version.version}",
+            got=text,
+            remedy="Restore versions with: retrodict data rollback",
+        )
+    return int(text)
+
+
+def rollback(project: Project, table: str, to: str | int, reason: str) -> RollbackReport:
+    """Make a new version with the content of an older one.
+
+    Parameters
+    ----------
+    project : Project
+    table : str
+        Name of the table.
+    to : str or int
+        The older version: a number, a tag, a time, or a whole reference like ``flights@golden``.
+    reason : str
+        Why, for the ledger; not empty.
+
+    Returns
+    -------
+    RollbackReport
+        ``already`` if the newest version has that content: nothing is written then.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such table or version, or it was vacuumed.
+    BusyError
+        If another process writes the table for longer than a minute.
+    """
+    where = f"dataset:{table}"
+    if not reason.strip():
+        raise InputError("a rollback has a reason", where=where, got=reason, remedy="Say it with --reason")
+    if not project.tables.history(table):
+        raise NotFoundError(
+            "the table has a version",
+            where="data",
+            got=table,
+            remedy=near(table, project.tables.names(), what="table"),
+        )
+    with project.lock(f"ingest/{table}"):
+        complete_ledger(project, table)
+        history = project.tables.history(table)
+        newest, wanted = history[-1].version, _wanted(project, table, to)
+        already = content_version(table, history, newest) == content_version(table, history, wanted)
+        if not already:
+            project.tables.files(table, wanted)
+            metadata = {MODE: "restore", RESTORED: str(wanted), REASON: reason.strip()}
+            newest = project.tables.restore(table, wanted, metadata=metadata)
+            complete_ledger(project, table)
+        rows = sum(file.rows for file in project.tables.files(table, newest))
+        return RollbackReport(table, newest, wanted, rows, already)
+
+
+def _wanted(project: Project, table: str, to: str | int) -> int:
+    text = str(to)
+    whole = text if "@" in text or text.startswith("dataset:") else f"{table}@{text}"
+    ref = resolve(project, whole)
+    if ref.name != table:
+        raise InputError(
+            "a table is rolled back to a version of its own",
+            where=f"dataset:{table}",
+            got=text,
+            remedy=f"Write it like '{table}@{ref.version}'",
+        )
+    return ref.version
+
+
+def complete_ledger(project: Project, table: str) -> None:
+    """Append the entries of restored and compacted versions that have none: whoever made them may have been killed."""
+    history = project.tables.history(table)
+    for version in history:
+        action = _ACTIONS.get(version.metadata.get(MODE, ""))
+        name = f"dataset:{table}@{version.version}"
+        if action is None or project.ledger.entries(object_id=name, action=action):
+            continue
+        payload, inputs = _facts(project, table, version)
+        with project.ledger.transaction() as tx:
+            if not tx.has(action, name):
+                tx.append(action, name, payload, inputs=inputs)
+    project.ledger.sign_end()
+
+
+def _facts(project: Project, table: str, version: TableVersion) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    tables, number = project.tables, version.version
+    files = tables.files(table, number)
+    facts: dict[str, Any] = {"rows": sum(file.rows for file in files)}
+    if version.metadata[MODE] == "restore":
+        restored = _restored(table, version)
+        facts |= {"to": f"dataset:{table}@{restored}", "reason": version.metadata.get(REASON, "")}
+        inputs, paths = [(f"dataset:{table}@{restored}", "restored version")], []
+    else:
+        before = {file.path for file in tables.files(table, number - 1)}
+        inputs = [(f"dataset:{table}@{number - 1}", "previous version")]
+        paths = [f"{table}/{file.path}" for file in files if file.path not in before]
+    facts["files"] = {path: tables.file_digest(path) for path in [*sorted(paths), log_path(table, number)]}
+    return facts, inputs

@@ -1,0 +1,190 @@
+"""Tags: names for versions of a table, with their whole history; legal holds are tags that do not move by accident.
+
+Delta has no tags, so they live in the records, each with the hash of the log entry of its version. A change is a new
+row and a ledger entry in one transaction; no row is ever updated.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import select
+
+from retrodict.core.errors import InputError, NotFoundError, RefusedError, near
+from retrodict.data.versions._tag_rows import (
+    Tag,
+    current,
+    every_change,
+    list_tags,
+    log_digest,
+    log_path,
+    read_row,
+    tag_history,
+)
+from retrodict.data.versions.refs import resolve
+from retrodict.data.versions.schema import metadata, tags
+from retrodict.ledger.ledger import Transaction
+from retrodict.project import Project
+from retrodict.stores._locks import FileLock
+
+__all__ = ["Tag", "list_tags", "remove_tag", "set_tag", "tag_history", "tag_lock"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
+
+
+def set_tag(
+    project: Project, ref: str, tag: str, *, hold: bool = False, release: bool = False, reason: str = ""
+) -> Tag:
+    """Let a name mean a version from now on; the same once more changes nothing.
+
+    Parameters
+    ----------
+    project : Project
+    ref : str
+        What the tag shall mean, as :func:`~retrodict.data.versions.resolve` reads it.
+    tag : str
+        A letter, then letters, digits, ``_``, ``.`` and ``-``; lower case.
+    hold : bool, default False
+        Make it a legal hold: it is then neither moved nor removed without ``release``.
+    release : bool, default False
+        Give up the hold that the tag is now (with ``hold`` as well: move it).
+    reason : str, default ""
+        For the ledger; needed for a release.
+
+    Returns
+    -------
+    Tag
+
+    Raises
+    ------
+    RefusedError
+        If the tag is a legal hold and would move, and ``release`` is not given.
+    InputError
+        If the name is no name of a tag, or a release has no reason.
+    """
+    if not _NAME.fullmatch(tag):
+        raise InputError(
+            "a tag is a lower-case letter, then at most 62 letters, digits, '_', '.' and '-'",
+            where="tag",
+            got=tag,
+            remedy="Call it like 'golden' or 'q1-close'",
+        )
+    project.records.ensure(metadata)
+    name = resolve(project, ref).name
+    # A vacuum that has counted the references may not overlook this one.
+    with tag_lock(project, name):
+        version = resolve(project, ref).version
+        log = log_digest(project.tables, name, version)
+        project.tables.files(name, version)
+        with project.ledger.transaction() as tx:
+            now = _newest(tx, name, tag)
+            action = _action(now, version, hold=hold, release=release, reason=reason)
+            if now is not None and action is None:
+                return now
+            return _change(tx, Tag(
+                name, tag, version, hold, action or "set", project.clock.now(), project.actor, reason, log
+            ))  # fmt: skip
+
+
+def _action(now: Tag | None, version: int, *, hold: bool, release: bool, reason: str) -> str | None:
+    """Name of the change; None if there is nothing to change."""
+    if now is None or now.action == "remove":
+        return "set"
+    moves = now.version != version
+    if now.hold and (moves or release):
+        _check_release(now, release=release, reason=reason)
+    if moves:
+        return "move"
+    if hold and not now.hold:
+        return "hold"
+    return "release" if now.hold and release and not hold else None
+
+
+def remove_tag(project: Project, dataset: str, tag: str, *, reason: str, release: bool = False) -> Tag:
+    """Let a name mean nothing from now on; what it meant stays in its history.
+
+    Parameters
+    ----------
+    project : Project
+    dataset : str
+        Name of the table.
+    tag : str
+    reason : str
+        Why; not empty.
+    release : bool, default False
+        Needed for a legal hold.
+
+    Raises
+    ------
+    NotFoundError
+        If the table has no such tag.
+    RefusedError
+        If the tag is a legal hold, and ``release`` is not given.
+    """
+    project.records.ensure(metadata)
+    where = f"dataset:{dataset}, tag {tag}"
+    if not reason.strip():
+        raise InputError("the removal of a tag has a reason", where=where, got=reason, remedy="Say it with --reason")
+    with tag_lock(project, dataset), project.ledger.transaction() as tx:
+        now = _newest(tx, dataset, tag)
+        if now is None or now.action == "remove":
+            known = [row.tag for row in current(tx.connection.execute(every_change(dataset)))]
+            raise NotFoundError(
+                "the table has this tag", where=f"dataset:{dataset}", got=tag, remedy=near(tag, known, what="tag")
+            )
+        if now.hold:
+            _check_release(now, release=release, reason=reason)
+        return _change(tx, Tag(
+            dataset, tag, now.version, False, "remove", project.clock.now(), project.actor, reason, now.log
+        ))  # fmt: skip
+
+
+def _check_release(now: Tag, *, release: bool, reason: str) -> None:
+    where = f"dataset:{now.dataset}, tag {now.tag}"
+    if not release:
+        raise RefusedError(
+            "a legal hold is not moved or removed",
+            where=where,
+            got=f"held at version {now.version} by {now.actor}",
+            remedy="Give it up with --release --reason",
+        )
+    if not reason.strip():
+        raise InputError(
+            "the release of a legal hold has a reason", where=where, got=reason, remedy="Say it with --reason"
+        )
+
+
+def tag_lock(project: Project, dataset: str) -> FileLock:
+    """Hold the tags of a table: whoever changes one, and the vacuum that counts them."""
+    return project.lock(f"tags/{dataset}")
+
+
+def _newest(tx: Transaction, dataset: str, tag: str) -> Tag | None:
+    found = tx.connection.execute(every_change(dataset).where(tags.c.tag == tag)).all()
+    return read_row(found[-1]) if found else None
+
+
+def _change(tx: Transaction, change: Tag) -> Tag:
+    key = (tags.c.dataset == change.dataset) & (tags.c.tag == change.tag)
+    position = len(tx.connection.execute(select(tags.c.position).where(key)).all())
+    row = {
+        "dataset": change.dataset,
+        "tag": change.tag,
+        "position": position,
+        "action": change.action,
+        "version": change.version,
+        "log": change.log,
+        "hold": int(change.hold),
+        "time": change.time,
+        "actor": change.actor,
+        "reason": change.reason,
+    }
+    tx.insert(tags, row)
+    facts = {
+        "dataset": f"dataset:{change.dataset}@{change.version}",
+        "hold": change.hold,
+        "reason": change.reason,
+        "files": {log_path(change.dataset, change.version): change.log},
+    }
+    tx.append(f"tag.{change.action}", f"tag:{change.dataset}@{change.tag}", facts)
+    return change

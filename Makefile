@@ -11,7 +11,7 @@ STAMP := $(VENV)/.synced
 export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format docs bench bench-data peers lock clean
+.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data spark peers lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ $(STAMP): $(UV) locks/dev.lock pyproject.toml
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+servers: ## install the servers that tests run against (Debian, as root); without them those tests are skipped
+	@tests/install-servers
+
 demo: $(STAMP) ## one whole life on real flights; writes demo-report/report.html and report.json
 	$(BIN)/retrodict demo flights --project demo-project --report demo-report
 
@@ -35,8 +38,14 @@ demo: $(STAMP) ## one whole life on real flights; writes demo-report/report.html
 test: $(STAMP) ## the tests, without those marked slow
 	$(BIN)/python -m pytest -n 2 -m "not slow" --hypothesis-profile=ci --durations=10 tests src
 
-test-all: $(STAMP) ## every test, the slow ones too, with fresh generated cases
+test-all: $(STAMP) servers spark ## every test, the slow ones too, with fresh generated cases
 	$(BIN)/python -m pytest -n 2 tests src
+
+spark: $(VENV)/.spark ## what the tests of training frames on Spark need (400 MB, and Java); without it they are skipped
+
+$(VENV)/.spark: $(STAMP) locks/spark.lock
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/spark.lock
+	@touch $@
 
 check: $(STAMP) ## format, lint, types and the direction of imports
 	$(BIN)/ruff format --check src tests docs benchmarks
@@ -51,10 +60,15 @@ format: $(STAMP) ## rewrite the sources in the house format
 docs: $(STAMP) ## run every snippet of the documentation
 	$(BIN)/python -m pytest tests/docs
 
-bench: $(STAMP) ## measure against floors and peers; the last line of each is one JSON object
-	$(BIN)/python benchmarks/bench_features.py
+bench: $(STAMP) ## a small run of the features against floors and peers; the last line of each is one JSON object
+	$(BIN)/python benchmarks/bench_features.py --rows 100000
 
-peers: $(PEERS)/.synced ## other validators, in an environment of their own
+bench-features: $(STAMP) peers servers ## features at full size: frames, online reads, streams, Redis (half an hour, 6 GB of disk)
+	$(BIN)/python benchmarks/bench_features.py
+	$(BIN)/python benchmarks/bench_online.py
+	$(BIN)/python benchmarks/bench_redis.py
+
+peers: $(PEERS)/.synced ## other validators and feature stores, in an environment of their own
 
 $(PEERS)/.synced: $(UV) locks/peers.lock
 	$(PYTHON) -m venv $(PEERS)
@@ -66,10 +80,12 @@ bench-data: $(STAMP) peers ## the data room at 10 million rows, against floors a
 
 lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  --extra demo --extra pandera --extra plots --extra postgres --extra s3 --group dev --output-file locks/dev.lock pyproject.toml \
+	  --extra demo --extra pandera --extra plots --extra postgres --extra redis --extra nats --extra kafka --extra s3 --group dev --output-file locks/dev.lock pyproject.toml \
 	  locks/build.in
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --output-file locks/peers.lock locks/peers.in
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --output-file locks/spark.lock locks/spark.in
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -4,7 +4,8 @@ SCRIPT = """
 import sys
 import retrodict.stores.urls, retrodict.stores.streams.segments, retrodict.stores.objects.folder
 import retrodict.stores.keys.base
-heavy = {"pyarrow", "numpy", "deltalake", "sqlalchemy", "lmdb", "duckdb", "pytest"} & set(sys.modules)
+heavy = {"pyarrow", "numpy", "deltalake", "sqlalchemy", "lmdb", "duckdb", "pytest"}
+heavy = (heavy | {"redis", "hiredis", "nats", "confluent_kafka"}) & set(sys.modules)
 print(sorted(heavy), flush=True)
 """
 

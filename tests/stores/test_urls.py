@@ -58,13 +58,11 @@ def test_lmdb_urls_open_keys(tmp_path):
     ("contract", "url", "server"),
     [
         ("records", "postgresql+psycopg://ann:hunter2@db.example/x?password=hunter2", "PostgreSQL"),
-        ("keys", "redis://:hunter2@cache.example:6379/0", "Redis"),
-        ("keys", "rediss://ann:hunter2@cache.example", "Redis"),
+        ("records", "redis://:hunter2@cache.example:6379/0", "Redis"),
+        ("streams", "valkeys://ann:hunter2@cache.example", "Valkey"),
         ("objects", "s3://ann:hunter2@bucket/x", "S3"),
         ("tables", "s3a://ann:hunter2@bucket/x", "S3"),
         ("tables", "gs://bucket/hunter2?secret=hunter2", "GCS"),
-        ("streams", "nats://ann:hunter2@bus.example", "NATS JetStream"),
-        ("streams", "kafka://ann:hunter2@bus.example", "Kafka"),
     ],
 )
 def test_a_server_is_refused_by_name_and_without_its_secrets(tmp_path, contract, url, server):

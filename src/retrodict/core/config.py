@@ -72,10 +72,11 @@ SETTINGS: Mapping[str, Setting] = {
     "stores.records": Setting(
         "state/records.db", "a file or a URL", _is_text, "Ledger, runs, registry, deployments (SQLite)"
     ),
-    "stores.keys": Setting("state/keys", "a folder or a URL", _is_text, "Online feature state (LMDB)"),
+    "stores.keys": Setting("state/keys", "a folder or a URL", _is_text, "Online feature state (LMDB, or Redis by URL)"),
     "stores.objects": Setting("state/objects", "a folder or a URL", _is_text, "Artifacts by content (files)"),
-    "stores.streams": Setting(
-        "state/streams", "a folder or a URL", _is_text, "Events in, decisions out (segment files)"
+    "stores.streams": Setting("state/streams", "a folder", _is_text, "Decisions out (segment files)"),
+    "stores.events": Setting(
+        "state/streams", "a folder or a URL", _is_text, "Events in (segment files, or NATS or Kafka by URL)"
     ),
     "ledger.checkpoints": Setting(
         "checkpoints", "a folder, best outside the machine's own disk", _is_text, "Where signed checkpoints are written"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # opening a project loads neither Arrow nor a database
     from retrodict.stores.keys.base import KeyStore
     from retrodict.stores.objects.base import ObjectStore
     from retrodict.stores.records.base import RecordStore
-    from retrodict.stores.streams.base import StreamStore
+    from retrodict.stores.streams.base import EventStreams, StreamStore
     from retrodict.stores.tables.base import TableStore
 
 __all__ = ["Project"]
@@ -115,10 +115,17 @@ class Project:
 
     @cached_property
     def streams(self) -> StreamStore:
-        """Events in, decisions out."""
+        """Decisions out: the sealed log, always in files of this machine."""
+        from retrodict.stores.urls import open_log
+
+        return self._open("stores.streams", open_log)
+
+    @cached_property
+    def events(self) -> EventStreams:
+        """Events in."""
         from retrodict.stores.urls import open_streams
 
-        return self._open("stores.streams", open_streams)
+        return self._open("stores.events", open_streams)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -161,9 +168,9 @@ class Project:
 
     def close(self) -> None:
         """Close the stores that were opened; the next use opens them again."""
-        for name in ("records", "keys"):
+        for name in ("records", "keys", "events"):
             store = self.__dict__.pop(name, None)
-            if store is not None:
+            if hasattr(store, "close"):  # streams in files hold nothing open
                 store.close()
         self.__dict__.pop("ledger", None)
 

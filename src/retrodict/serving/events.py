@@ -20,7 +20,7 @@ from retrodict.data.definitions import Table
 from retrodict.features.stream import encode_event
 from retrodict.project import Project
 from retrodict.serving.upkeep import Upkeep, stream_of
-from retrodict.stores.streams.base import StreamWriter
+from retrodict.stores.streams.base import EventWriter
 
 __all__ = ["EventInlet"]
 
@@ -36,7 +36,7 @@ class EventInlet:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._readers: dict[str, dict[str, _Reader]] = {}
-        self._writers: dict[str, StreamWriter] = {}
+        self._writers: dict[str, EventWriter] = {}
         self._upkeep = Upkeep(project)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-events")
 
@@ -79,8 +79,8 @@ class EventInlet:
         stream = stream_of(table)
         writer = self._writers.get(stream)
         if writer is None:
-            writer = self._writers[stream] = self._project.streams.open_writer(stream)
-        first = writer.append([encode_event(row) for row in rows]) if rows else self._project.streams.end(stream)
+            writer = self._writers[stream] = self._project.events.open_writer(stream)
+        first = writer.append([encode_event(row) for row in rows]) if rows else self._project.events.end(stream)
         return {"accepted": len(rows), "stream": stream, "end": first + len(rows)}
 
     def _readers_of(self, table: str) -> dict[str, _Reader]:

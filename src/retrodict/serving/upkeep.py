@@ -96,7 +96,7 @@ class Upkeep:
             for name, source in features.sources.items():
                 key = (features.version, name)
                 if key not in self._feeders:
-                    self._feeders[key] = StreamFeeder(state, self._project.streams, stream_of(source.table.name), name)
+                    self._feeders[key] = StreamFeeder(state, self._project.events, stream_of(source.table.name), name)
         self._seen = counter
 
     def catch_up(self) -> int:

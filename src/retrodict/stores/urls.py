@@ -8,17 +8,24 @@
 ``s3://bucket/prefix``                 tables only; ``?endpoint=http://127.0.0.1:9000&region=eu-1`` for a
                                        server that is not AWS. Credentials come from the environment
 ``lmdb:state/keys``                    keys only; otherwise like ``file:``
+``redis://host:6379/0?prefix=shop``    keys only; ``rediss:`` for TLS, ``unix:///path/of/socket?db=0``, and
+                                       ``valkey:`` and ``valkeys:``. ``${NAME}`` in it is taken from the
+                                       environment, so that a password need not stand in a file
+``nats://host:4222?prefix=shop``       streams of events only; ``tls:`` for TLS, several hosts with commas, and
+                                       ``replicas=3`` in a cluster. Credentials come from the environment
+``kafka://host:9092?prefix=shop``      streams of events only; several hosts with commas, and
+                                       ``security=sasl_ssl&mechanism=SCRAM-SHA-512``. Credentials as above
 ====================================== ================================================================
 
-The scheme of a server (``postgresql:``, ``redis:`` …) is known and refused by name in this version. URLs can hold
-passwords, so no message repeats one: at most its scheme.
+The scheme of a server that a kind of store has no twin for (``postgresql:`` …) is known and refused by name. URLs can
+hold passwords, so no message repeats one: at most its scheme.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from retrodict.core.errors import ConfigurationError, near
@@ -27,10 +34,10 @@ if TYPE_CHECKING:
     from retrodict.stores.keys.base import KeyStore
     from retrodict.stores.objects.base import ObjectStore
     from retrodict.stores.records.base import RecordStore
-    from retrodict.stores.streams.base import StreamStore
+    from retrodict.stores.streams.base import EventStreams, StreamStore
     from retrodict.stores.tables.base import TableStore
 
-__all__ = ["open_keys", "open_objects", "open_records", "open_streams", "open_tables"]
+__all__ = ["open_keys", "open_log", "open_objects", "open_records", "open_streams", "open_tables"]
 
 # Two letters at least: one letter is a drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
@@ -38,8 +45,11 @@ _SERVERS = {
     "az": "Azure", "azure": "Azure", "abfs": "Azure", "gs": "GCS", "gcs": "GCS", "s3": "S3", "s3a": "S3",
     "kafka": "Kafka", "nats": "NATS JetStream", "tls": "NATS JetStream",
     "postgres": "PostgreSQL", "postgresql": "PostgreSQL",
-    "redis": "Redis", "rediss": "Redis", "valkey": "Valkey",
+    "redis": "Redis", "rediss": "Redis", "valkey": "Valkey", "valkeys": "Valkey",
 }  # fmt: skip
+_REDIS = ("redis", "rediss", "unix", "valkey", "valkeys")
+_NATS = ("nats", "tls")
+_ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
 
 
 def open_tables(url: str, root: Path) -> TableStore:
@@ -78,7 +88,20 @@ def open_records(url: str, root: Path) -> RecordStore:
 
 
 def open_keys(url: str, root: Path) -> KeyStore:
-    """Key store of a URL: LMDB in a folder. Parameters and errors are those of :func:`open_tables`."""
+    """Key store of a URL: LMDB in a folder, or Redis. Parameters and errors are those of :func:`open_tables`.
+
+    Raises
+    ------
+    ConfigurationError
+        Also if the server refuses the user, or cannot promise what a key store promises.
+    RetryableError
+        If the server cannot be reached.
+    """
+    found = _SCHEME.fullmatch(url)
+    if found and found[1].lower() in _REDIS:
+        from retrodict.stores.keys.redis import RedisKeys
+
+        return RedisKeys(url)
     path = _path(url, root, "keys", own="lmdb")
     from retrodict.stores.keys.lmdb import LmdbKeys
 
@@ -93,12 +116,66 @@ def open_objects(url: str, root: Path) -> ObjectStore:
     return FolderObjects(path)
 
 
-def open_streams(url: str, root: Path) -> StreamStore:
-    """Stream store of a URL: segment files in a folder. Parameters and errors are those of :func:`open_tables`."""
+def open_streams(url: str, root: Path) -> EventStreams:
+    """Event streams of a URL: segment files in a folder, NATS JetStream or Kafka.
+
+    Parameters and errors are those of :func:`open_tables`. The decision log needs more: :func:`open_log`.
+    """
+    scheme = url.partition(":")[0].lower()
+    if scheme in _NATS:
+        from retrodict.stores.streams.jetstream import JetStreams
+
+        servers, options = _servers(url, {"prefix", "replicas"})
+        replicas = options.pop("replicas", "1")
+        if replicas not in ("1", "2", "3", "4", "5"):
+            raise ConfigurationError("replicas are a number from 1 to 5", where="stores.streams", got=len(replicas))
+        return JetStreams([f"{scheme}://{server}" for server in servers], replicas=int(replicas), **options)
+    if scheme == "kafka":
+        from retrodict.stores.streams.kafka import KafkaStreams
+
+        servers, options = _servers(url, {"prefix", "security", "mechanism"})
+        return KafkaStreams(servers, **options)
+    return open_log(url, root)
+
+
+def open_log(url: str, root: Path) -> StreamStore:
+    """Embedded log of a URL: segment files in a folder. Parameters and errors are those of :func:`open_tables`."""
     path = _path(url, root, "streams")
     from retrodict.stores.streams.segments import SegmentStreams
 
     return SegmentStreams(path)
+
+
+def _servers(url: str, known: set[str]) -> tuple[list[str], dict[str, Any]]:
+    """Addresses and options of a URL of streams; refuses one that holds anything that may be a secret."""
+    where = "stores.streams"
+    if "@" in url:
+        raise ConfigurationError(
+            "the URL of a server of streams names no user and no password",
+            where=where,
+            remedy="Set them in the environment (see the page on stores), and change what was in the URL",
+        )
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    servers = parts.netloc.split(",")
+    if not all(map(_ADDRESS.fullmatch, servers)) or parts.path.strip("/") or parts.fragment:
+        raise ConfigurationError(
+            "the URL of a server of streams names its address and options",
+            where=where,
+            remedy="Write 'nats://host:4222?prefix=shop' or 'kafka://host:9092,other:9092?prefix=shop'",
+        )
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    strange = len(options.keys() - known)
+    if strange:
+        raise ConfigurationError(
+            f"the URL of this server of streams has the options {sorted(known)} only",
+            where=where,
+            got=f"{strange} other",
+            remedy="Credentials come from the environment, never from a URL",
+        )
+    return servers, options
 
 
 def _path(url: str, root: Path, contract: str, *, own: str | None = None) -> Path:

@@ -1,4 +1,8 @@
-"""Contract of the stream stores: append-only logs of events in and decisions out."""
+"""Contracts of the streams: what any event stream does, and what the embedded log adds for sealing.
+
+A server keeps records and gives them back by offset. It has no files to seal and no torn tail to report, so those are
+promises of the embedded log alone: whoever needs only events asks for :class:`EventStreams`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-__all__ = ["Segment", "StreamStore", "StreamWriter", "TornTail"]
+__all__ = ["EventStreams", "EventWriter", "Segment", "StreamStore", "StreamWriter", "TornTail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,66 @@ class Segment:
     closed: bool
 
 
-class StreamWriter(Protocol):
-    """The one writer of a stream; a context manager."""
+class EventWriter(Protocol):
+    """A writer of a stream; a context manager. Threads may share it: appends follow one another."""
+
+    def append(self, records: Sequence[bytes]) -> int:
+        """Append records in order and return the offset of the first once all are acknowledged.
+
+        When it raises, a prefix of them may be kept. After a RetryableError the same call on the same writer takes up
+        where it was interrupted, and doubles nothing. An append of nothing returns the next offset.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the stream; a second call does nothing."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class EventStreams(Protocol):
+    """Streams by name (``events/landed``), each a sequence of byte records in one order.
+
+    Promises
+    --------
+    * *Order and offsets*: offsets grow from record to record; a record never moves or changes. They are 0, 1, 2 …
+      without gaps where the store says so; elsewhere reading jumps over the gaps and ``end`` is an upper bound.
+    * *Acknowledged* records survive ``kill -9`` of the writer and of the server. What a loss of power may take, each
+      store says for itself.
+    * *Readers* see every record whose ``append`` has returned, in any process, and need no lock.
+    * *Writers*: one at a time or several, as the store says; the records of one append keep their order.
+    * *Errors*: a server that cannot be reached or does not answer is a RetryableError within the store's time limit,
+      and the next call connects again. No message holds an address, a secret or a record.
+    """
+
+    def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> EventWriter:
+        """Open a writer of a stream, which is made if it does not exist.
+
+        ``timeout_s`` is how long to wait for another writer, in seconds, where a stream has only one.
+        """
+        ...
+
+    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """(offset, record) pairs from an offset on, up to the end as it is when the iteration gets there.
+
+        Nothing for a stream that does not exist or a start beyond the end.
+        """
+        ...
+
+    def end(self, stream: str) -> int:
+        """Offset the next record will get: 0 for a stream that does not exist."""
+        ...
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Streams that exist and whose name begins with a prefix, sorted."""
+        ...
+
+
+class StreamWriter(EventWriter, Protocol):
+    """The one writer of a stream of the embedded log."""
 
     @property
     def recovered(self) -> list[TornTail]:
@@ -64,46 +126,26 @@ class StreamWriter(Protocol):
         """Close the current segment (if it holds anything) and begin a new one with the next append."""
         ...
 
-    def close(self) -> None:
-        """Let go of the stream."""
-        ...
 
-    def __enter__(self) -> Self: ...
+class StreamStore(EventStreams, Protocol):
+    """Embedded log: event streams whose closed pieces are files that can be sealed.
 
-    def __exit__(self, *exc: object) -> None: ...
-
-
-class StreamStore(Protocol):
-    """Streams by name (``decisions/0``, ``events/landed``), each a gapless sequence of byte records from offset 0.
-
-    Promises
-    --------
-    * *Order and offsets*: records have the offsets 0, 1, 2 …; a record never moves or changes.
+    Promises, beyond those of :class:`EventStreams`
+    -----------------------------------------------
+    * *Order and offsets*: records have the offsets 0, 1, 2 … without gaps.
     * *One writer per stream*: a second writer, in any process, waits up to ``timeout_s`` and then gets BusyError that
       names the process holding it; the lock ends with the process, also after ``kill -9``.
     * *Torn tail*: a record that was half written when its writer died is never returned by a reader; the next writer
       cuts it off and reports it. Whole records of an append that did not return may be kept, as a prefix of it.
     * *Damage* is not a torn tail: an acknowledged record that is altered or missing is an IntegrityError that names
       segment and offset. Only a loss of power that takes the store's own note of the end with it widens the tail.
-    * *Readers* need no lock, may be in other processes, see every record whose ``append`` has returned, and none
-      that could still vanish.
+    * *Readers* see none of the records that could still vanish. Going on where an earlier read ended costs nothing
+      more; any other start costs a walk within its segment.
     * *Closed segments* never change, also after a loss of power.
     """
 
     def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> StreamWriter:
         """Become the writer of a stream, which is made if it does not exist."""
-        ...
-
-    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """(offset, record) pairs from an offset on, up to the end as it is when the iteration gets there.
-
-        Nothing for a stream that does not exist or a start beyond the end. Going on where an earlier read ended costs
-        nothing more; any other start costs a walk within its segment.
-        """
-        ...
-
-    def end(self, stream: str) -> int:
-        """Offset the next record will get: 0 for a stream that does not exist."""
         ...
 
     def segments(self, stream: str) -> list[Segment]:
@@ -112,8 +154,4 @@ class StreamStore(Protocol):
 
     def read_segment(self, stream: str, segment: str) -> bytes:
         """Raw bytes of a segment, for sealing and verifying; of the open one, what is acknowledged."""
-        ...
-
-    def names(self, prefix: str = "") -> list[str]:
-        """Streams that exist and whose name begins with a prefix, sorted."""
         ...

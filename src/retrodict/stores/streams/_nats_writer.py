@@ -1,0 +1,203 @@
+"""Appending to a JetStream stream so that a retry doubles nothing and every offset is exact.
+
+Each record is published on two conditions that the server checks: the stream ends exactly before the place meant for
+it, and the record there is its predecessor by id. So what lands of an append is a prefix of it, whatever gets lost or
+arrives late. After an interruption the writer looks which of its ids are in the stream and goes on behind them. The
+server's own memory of ids was rejected as the only guard: it lasts two minutes, and an outage may last longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Self
+
+from retrodict.core.errors import InputError, IntegrityError, InternalError
+from retrodict.stores.streams._nats import ApiError, Connection
+from retrodict.stores.streams._nats_reader import Puller, find_bounds
+
+_PIECE, _PIECE_BYTES = 1000, 8 << 20
+_HEADERS = 512
+_ID = "Nats-Msg-Id"
+# Somebody else's record, or one of our own whose acknowledgement was lost, is where this one should go.
+_CONFLICTS = {10070, 10071}
+_NOBODY = {"code": 503, "description": "no server with the stream answers"}
+
+
+@dataclass(slots=True)
+class _Append:
+    """One append on its way: its records, the number of the first among all of its writer, what has landed."""
+
+    records: list[bytes]
+    number: int
+    first: int = -1
+    landed: int = 0
+    unsure: bool = False
+
+    def land(self, offset: int) -> None:
+        if self.landed == 0:
+            self.first = offset
+        self.landed += 1
+
+    def piece(self) -> list[bytes]:
+        """Next records to send: as many as one wait for acknowledgements covers."""
+        size = 0
+        records: list[bytes] = []
+        for record in islice(self.records, self.landed, self.landed + _PIECE):
+            size += len(record)
+            if records and size > _PIECE_BYTES:
+                break
+            records.append(record)
+        return records
+
+
+class JetStreamWriter:
+    """Writer of one stream; made by :meth:`JetStreams.open_writer`. Threads may share it."""
+
+    def __init__(self, connection: Connection, name: str, subject: str, *, where: str, end: int) -> None:
+        self._connection, self._name, self._subject, self._where = connection, name, subject, where
+        self._next = end
+        self._id, self._number = uuid.uuid4().hex, 0
+        self._mutex, self._closed = threading.Lock(), False
+        self._unfinished: _Append | None = None
+        self._client: Any = None
+        self._inbox, self._attempt = "", 0
+        self._answers: dict[str, Any] = {}
+        self._wanted, self._answered = 0, asyncio.Event()
+
+    def append(self, records: Sequence[bytes]) -> int:
+        """Append records in order and return the offset of the first once all are acknowledged.
+
+        Records of other writers may come between those of one append.
+
+        Raises
+        ------
+        RetryableError
+            If the server does not take them in time; a prefix may be kept. The same call takes up where it stopped.
+        InputError
+            If a record is longer than the server allows; nothing was sent then.
+        IntegrityError
+            If records that were acknowledged are no longer there.
+        """
+        with self._mutex:
+            if self._closed:
+                raise InternalError("a closed stream writer is not used again", where=self._where)
+            if not records:
+                return self._next
+            wanted = list(records)
+            append = self._unfinished
+            if append is None or append.records != wanted:
+                append = _Append(wanted, self._number)
+                self._number += len(wanted)
+            self._unfinished = append
+            while append.landed < len(wanted):
+                self._connection.call(lambda client: self._advance(client, append), self._where)
+            self._unfinished = None
+            return append.first
+
+    def close(self) -> None:
+        """Let go of the stream; a second call does nothing."""
+        with self._mutex:
+            self._closed = True
+
+    async def _advance(self, client: Any, append: _Append) -> None:
+        """Send until at least one more record has landed."""
+        self._check_size(client, append)
+        before = append.landed
+        while append.landed == before:
+            if append.unsure:
+                await self._look(client, append)
+                continue
+            append.unsure = True
+            answers = await self._publish(client, append)
+            for answer in answers:
+                if answer.get("seq") != self._next + 1:
+                    break
+                append.land(self._next)
+                self._next += 1
+            else:
+                append.unsure = False
+                return
+            error = answer.get("error")
+            if error and error.get("err_code") not in _CONFLICTS:
+                raise ApiError(error)
+
+    async def _publish(self, client: Any, append: _Append) -> list[dict[str, Any]]:
+        """Publish a piece, each record on condition of its place and predecessor; answers in order."""
+        if client is not self._client:
+            self._inbox, self._client = client.new_inbox(), client
+            await client.subscribe(f"{self._inbox}.*", cb=self._take)
+        records = append.piece()
+        self._answers, self._wanted, self._answered = {}, len(records), asyncio.Event()
+        self._attempt += 1
+        for place, record in enumerate(records):
+            number = append.number + append.landed + place
+            conditions = {_ID: self._name_of(number), "Nats-Expected-Last-Sequence": str(self._next + place)}
+            if place:
+                conditions["Nats-Expected-Last-Msg-Id"] = self._name_of(number - 1)
+            await client.publish(
+                self._subject, record, reply=f"{self._inbox}.{self._attempt}-{place}", headers=conditions
+            )
+        await self._answered.wait()
+        return [self._read(self._answers[f"{self._attempt}-{place}"]) for place in range(len(records))]
+
+    async def _take(self, message: Any) -> None:
+        token = message.subject.rpartition(".")[2]
+        if token.partition("-")[0] == str(self._attempt):
+            self._answers[token] = message
+            if len(self._answers) == self._wanted:
+                self._answered.set()
+
+    async def _look(self, client: Any, append: _Append) -> None:
+        """Find what of the append is in the stream, beyond what is known."""
+        bounds = await find_bounds(client, self._name)
+        if bounds.end < self._next:
+            raise IntegrityError(
+                f"records were acknowledged up to offset {self._next}, but the stream on the server ends before",
+                where=self._where,
+                got=bounds.end,
+                remedy="Restore the stream from a copy, or open a new writer to go on without the missing records",
+            )
+        puller = Puller(self._name, self._where, headers_only=True)
+        try:
+            while self._next < bounds.end:
+                for message in await puller.pull(client, self._next, bounds.end):
+                    if (message.headers or {}).get(_ID) == self._name_of(append.number + append.landed):
+                        append.land(self._next)
+                    self._next += 1
+        finally:
+            if puller.used:
+                await puller.close(client)
+        append.unsure = False
+
+    def _check_size(self, client: Any, append: _Append) -> None:
+        most, longest = client.max_payload - _HEADERS, max(map(len, append.records))
+        if longest > most:
+            self._unfinished = None
+            raise InputError(
+                f"a record has at most {most} bytes on this server",
+                where=self._where,
+                got=longest,
+                remedy="Raise max_payload in the configuration of the server, or keep large values in the object store",
+            )
+
+    def _name_of(self, number: int) -> str:
+        return f"{self._id}.{number}"
+
+    @staticmethod
+    def _read(message: Any) -> dict[str, Any]:
+        if not message.data:
+            return {"error": _NOBODY}
+        answer: dict[str, Any] = json.loads(message.data)
+        return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,286 @@
+"""Event streams on Kafka: a client of the same contract for those who run it already.
+
+One topic with one partition per stream: order and offsets are those of a partition, and the feeders keep one offset
+per stream, with the state they feed. So consumer groups and their commits were rejected: they would be a second truth
+about how far a reader is. Transactions were rejected too: events carry their own ids, and a control record per append
+would cost more than it saves.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+from retrodict.core.errors import ConfigurationError, InputError, InternalError
+from retrodict.stores.streams._kafka_client import (
+    UNKNOWN,
+    connection_config,
+    make_admin,
+    make_consumer,
+    make_producer,
+    mapped,
+    silent,
+    translate,
+)
+from retrodict.stores.streams._kafka_reader import Reader
+from retrodict.stores.streams._kafka_writer import KafkaWriter
+from retrodict.stores.streams._layout import check_stream
+
+__all__ = ["KafkaStreams"]
+
+_PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LONGEST_NAME = 249
+_PIECE = 1000
+_WAIT_S = 0.1
+_IDLE = 4
+_TOPIC = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+
+class KafkaStreams:
+    """Client of :class:`~retrodict.stores.streams.base.EventStreams` for Kafka.
+
+    Offsets are Kafka's: they grow, but retention, compaction and transactions of others leave gaps, over which reading
+    jumps. Several writers may append to a stream at once, and their records mix. Threads may share a store.
+
+    Parameters
+    ----------
+    servers : sequence of str
+        Brokers to ask first, ``host:port``.
+    prefix : str, default "retrodict"
+        Begins the names of all topics, so that projects can share a cluster.
+    security : str, default "plaintext"
+        ``plaintext``, ``ssl``, ``sasl_plaintext`` or ``sasl_ssl``.
+    mechanism : str, default "PLAIN"
+        How to log in with SASL, for instance ``SCRAM-SHA-512``. User and password come from the environment:
+        ``KAFKA_USERNAME`` and ``KAFKA_PASSWORD``.
+    timeout_s : float, default 10
+        How long a call waits for the brokers without getting anything, in seconds.
+
+    Examples
+    --------
+    ::
+
+        with KafkaStreams(["127.0.0.1:9092"], prefix="shop") as streams:
+            with streams.open_writer("events/landed") as writer:
+                writer.append([b"one", b"two"])
+            list(streams.read("events/landed", start=1))
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        *,
+        prefix: str = "retrodict",
+        security: str = "plaintext",
+        mechanism: str = "PLAIN",
+        timeout_s: float = 10.0,
+    ) -> None:
+        if not _PREFIX.fullmatch(prefix):
+            raise ConfigurationError(
+                "the prefix of streams is up to 64 letters, digits, '_' and '-'", where="streams", got=prefix
+            )
+        self._prefix, self._timeout_s = prefix, timeout_s
+        self._config = connection_config(servers, security, mechanism, os.environ)
+        self._pid, self._mutex, self._closed = os.getpid(), threading.Lock(), False
+        self._asker: Any = None
+        self._known: set[str] = set()
+        self._idle: list[Reader] = []
+
+    def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> KafkaWriter:
+        """Open a writer of a stream, whose topic is made if it does not exist.
+
+        ``timeout_s`` is not needed: writers do not wait for one another.
+
+        Raises
+        ------
+        ConfigurationError
+            If the topic has more than one partition, or may not be made or written.
+        """
+        del timeout_s
+        topic, where = self._topic(stream), f"stream {stream}"
+        self._check_usable(where)
+        if not self._exists(topic, where):
+            with mapped(where):
+                self._create(topic)
+            deadline = time.monotonic() + self._timeout_s
+            while not self._exists(topic, where):
+                if time.monotonic() > deadline:
+                    raise silent(where, self._timeout_s)
+                time.sleep(_WAIT_S)
+        producer = make_producer(self._config)
+        return KafkaWriter(producer, topic, where, self._timeout_s, lambda: self._bounds(topic, where)[1])
+
+    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """(offset, record) pairs from an offset on, up to the end as it is when the iteration gets there.
+
+        What retention has removed is not there: reading then begins with the first record that is.
+        """
+        topic, where = self._topic(stream), f"stream {stream}"
+        if start < 0 or (limit is not None and limit < 0):
+            raise InputError("offsets and limits are not negative", where=where, got=(start, limit))
+        return self._read(topic, where, start, limit)
+
+    def end(self, stream: str) -> int:
+        """Offset the next record will get: 0 for a stream that does not exist."""
+        topic, where = self._topic(stream), f"stream {stream}"
+        return self._bounds(topic, where)[1]
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Streams that exist and whose name begins with a prefix, sorted."""
+        self._check_usable("streams")
+        begin = f"{self._prefix}."
+        with mapped("streams"):
+            topics = self._ask().list_topics(timeout=self._timeout_s).topics
+        names = (topic[len(begin) :].replace(".", "/") for topic in topics if topic.startswith(begin))
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def close(self) -> None:
+        """Disconnect; the store is not used again. A second call does nothing."""
+        with self._mutex:
+            self._closed = True
+            consumers = [reader.consumer for reader in self._idle] + ([self._asker] if self._asker else [])
+            self._idle, self._asker = [], None
+        if os.getpid() == self._pid:
+            for consumer in consumers:
+                consumer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # reading ------------------------------------------------------------------------------------------------
+
+    def _read(self, topic: str, where: str, position: int, left: int | None) -> Iterator[tuple[int, bytes]]:
+        if left == 0:
+            return
+        low, high = self._bounds(topic, where)
+        if position >= high:
+            return
+        position = max(position, low)
+        reader = self._take(topic, position, where)
+        try:
+            while left is None or left > 0:
+                if position >= high:
+                    high = self._bounds(topic, where)[1]
+                    if position >= high:
+                        return
+                wanted = min(_PIECE, high - position) if left is None else min(_PIECE, high - position, left)
+                records = reader.fetch(wanted, high, self._timeout_s, where)
+                if not records and reader.next < high:
+                    return
+                yield from records
+                left = None if left is None else left - len(records)
+                position = reader.next
+        finally:
+            self._give_back(reader)
+
+    def _take(self, topic: str, position: int, where: str) -> Reader:
+        """A reader at a position: the one that an earlier read left there, a new one, or the one that idles longest."""
+        with self._mutex:
+            reader = next((reader for reader in self._idle if reader.is_at(topic, position)), None)
+            if reader is None and len(self._idle) >= _IDLE:
+                reader = self._idle[0]
+            if reader is not None:
+                self._idle.remove(reader)
+        if reader is None:
+            reader = Reader(make_consumer(self._config))
+        if not reader.is_at(topic, position):
+            try:
+                reader.go(topic, position, self._timeout_s, where)
+            except BaseException:
+                reader.consumer.close()
+                raise
+        return reader
+
+    def _give_back(self, reader: Reader) -> None:
+        with self._mutex:
+            if not self._closed and len(self._idle) < _IDLE:
+                self._idle.append(reader)
+                return
+        reader.consumer.close()
+
+    # asking -------------------------------------------------------------------------------------------------
+
+    def _topic(self, stream: str) -> str:
+        topic = f"{self._prefix}.{check_stream(stream).replace('/', '.')}"
+        if len(topic) > _LONGEST_NAME:
+            raise InputError(
+                f"the name of a stream with its prefix has at most {_LONGEST_NAME} characters on this store",
+                where="stream",
+                got=len(topic),
+            )
+        return topic
+
+    def _ask(self) -> Any:
+        with self._mutex:
+            if self._asker is None:
+                self._asker = make_consumer(self._config)
+            return self._asker
+
+    def _exists(self, topic: str, where: str) -> bool:
+        """Whether a topic exists; one that was seen once needs no question."""
+        if topic in self._known:
+            return True
+        with mapped(where):
+            found = self._ask().list_topics(topic, timeout=self._timeout_s).topics[topic]
+        if found.error is not None and found.error.code() not in UNKNOWN:
+            raise translate(found.error, where)
+        if not found.partitions:
+            return False
+        if len(found.partitions) > 1:
+            raise ConfigurationError(
+                "a stream is a topic with one partition: order and offsets are those of a partition",
+                where=where,
+                got=len(found.partitions),
+                remedy="Make a topic with one partition, or one stream for each part of the keys",
+            )
+        self._known.add(topic)
+        return True
+
+    def _bounds(self, topic: str, where: str) -> tuple[int, int]:
+        """First offset that is there, and the offset after the last one."""
+        self._check_usable(where)
+        if not self._exists(topic, where):
+            return 0, 0
+        from confluent_kafka import KafkaException, TopicPartition
+
+        with mapped(where):
+            try:
+                low, high = self._ask().get_watermark_offsets(
+                    TopicPartition(topic, 0), timeout=self._timeout_s, cached=False
+                )
+            except KafkaException as error:
+                if error.args[0].code() not in UNKNOWN:
+                    raise
+                # Deleted by somebody, or only out of reach: ask again before it counts as empty.
+                self._known.discard(topic)
+                if self._exists(topic, where):
+                    raise
+                return 0, 0
+        return low, high
+
+    def _create(self, topic: str) -> None:
+        from confluent_kafka import KafkaError, KafkaException
+        from confluent_kafka.cimpl import NewTopic
+
+        wanted = NewTopic(topic, num_partitions=1, replication_factor=-1, config=_TOPIC)
+        try:
+            made = make_admin(self._config).create_topics([wanted], request_timeout=self._timeout_s)
+            made[topic].result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+    def _check_usable(self, where: str) -> None:
+        if os.getpid() != self._pid:
+            raise InternalError(
+                "event streams are used by the process that opened them", where=where, remedy="Open them after fork"
+            )
+        if self._closed:
+            raise InternalError("closed event streams are not used again", where=where)

@@ -1,159 +1,169 @@
-"""Training frames against two floors in the same run: a hand-written NumPy kernel, and DuckDB's ASOF JOIN.
+"""Training frames against floors and peers in the same run: newest values, and windows.
 
-The job: for every row of a spine the newest event of its key before it, and count and mean over 1 h, 24 h and 7 d. The
-NumPy kernel does the whole job and nothing else: no second clock, no nulls, no ties, plain float sums. DuckDB does the
-newest event only, and is compared with a frame of that alone. Results are compared before times are printed. Times
-depend on the machine and its load; the last line, one JSON object, has ratios.
+The events lie in a table that the project's own store wrote; frames are made through an index of it, and opening and
+checking the index is part of every time (making it, once per version of the table, is shown apart). DuckDB and Polars
+read the same Parquet files with two threads; Feast runs in an environment of its own (``make peers``). Everything runs
+in a fresh process, and the best of some repetitions in it counts, with imports left out for all; results are compared
+before ratios are printed. Times depend on the machine and its load; the last line, one JSON object, has ratios: how
+many times longer the other took (or, for the NumPy kernel, we did).
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
+import math
 import os
 import platform
-import time
-from collections.abc import Callable
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import numpy as np
-import pyarrow as pa
-
-from retrodict import Entity, FeatureView, Source, Table, agg, latest
-from retrodict.features import FeatureSet
-from retrodict.features.offline import training_frame
-
-HOUR = 3_600_000_000
-SPAN = 90 * 24 * HOUR
-WINDOWS = {"1h": HOUR, "24h": 24 * HOUR, "7d": 7 * 24 * HOUR}
-TIME = pa.timestamp("us", "UTC")
-
-EVENTS = Table("events", key="id", columns={"t": "time", "x": "float"})
-SOURCE = Source("happened", EVENTS, event_time="t")
-AGGREGATES = [agg.count(over=list(WINDOWS)), agg.mean("x", over=list(WINDOWS))]
-WHOLE = FeatureSet([FeatureView("v", Entity("key"), SOURCE, [latest("x"), *AGGREGATES])])
-NEWEST = FeatureSet([FeatureView("v", Entity("key"), SOURCE, [latest("x")])])
+HERE = Path(__file__).parent
+MODULES = HERE / "_features"
+sys.path.insert(0, str(MODULES))
+import features_world  # noqa: E402  (beside this file, and not part of a package)
 
 
-def world(rows: int, events: int, keys: int) -> tuple[pa.Table, pa.Table]:
-    """Spine and events; a few keys are busy and most are not, as in life."""
-    rng = np.random.default_rng(0)
+@dataclass(frozen=True)
+class Measured:
+    """Seconds, CPU seconds and peak bytes of a job, and what it answered."""
 
-    def some_keys(count: int) -> np.ndarray:
-        return (keys * rng.random(count) ** 2).astype(np.int64)
-
-    def times(count: int) -> pa.Array:
-        return pa.array(rng.integers(0, SPAN, count), TIME)
-
-    spine = pa.table({"key": some_keys(rows), "at": times(rows)})
-    return spine, pa.table({"key": some_keys(events), "t": times(events), "x": rng.gamma(2.0, 5.0, events)})
+    seconds: float
+    cpu: float
+    peak: int
+    answer: dict[str, Any]
 
 
-def by_hand(spine: pa.Table, events: pa.Table) -> dict[str, np.ndarray]:
-    """The whole job as a person would write it once, for these columns only."""
-    width = SPAN + WINDOWS["7d"] + 1  # room below each key for the longest window's left edge
+class Bench:
+    """Runs jobs in fresh processes and keeps what they took."""
 
-    def packed(table: pa.Table, column: str) -> np.ndarray:
-        instants = table.column(column).cast(pa.int64()).to_numpy()
-        return table.column("key").to_numpy() * width + WINDOWS["7d"] + instants
+    def __init__(self, folder: Path, peers: Path) -> None:
+        self.folder, self.peers = folder, peers / "bin" / "python"
+        self.found: dict[str, Measured] = {}
 
-    at, when = packed(spine, "at"), packed(events, "t")
-    order = np.argsort(when, kind="stable")
-    when, x = when[order], events.column("x").to_numpy()[order]
-    sums = np.concatenate([[0.0], np.cumsum(x)])
-    end = np.searchsorted(when, at)
-    first = np.searchsorted(when, spine.column("key").to_numpy() * width)
-    found = {"v__latest_x": np.where(end > first, x[end - 1], np.nan)}
-    for name, length in WINDOWS.items():
-        start = np.searchsorted(when, at - length)
-        count = end - start
-        found[f"v__count_{name}"] = count
-        found[f"v__mean_x_{name}"] = np.where(count > 0, (sums[end] - sums[start]) / np.maximum(count, 1), np.nan)
-    return found
+    def once(self, module: str, job: str, /, **given: Any) -> dict[str, Any]:
+        """One run in a process of its own."""
+        python = str(self.peers) if module == "features_feast" else sys.executable
+        done = subprocess.run(
+            [python, str(HERE / "_data" / "worker.py"), module, job, json.dumps({"folder": str(self.folder), **given})],
+            capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(MODULES)},
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"{module}.{job} failed:\n{done.stderr[-3000:]}")
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return answer
 
+    def run(self, name: str, module: str, job: str, /, **given: Any) -> Measured:
+        """Measure a job."""
+        told = self.once(module, job, **given)
+        answer = told["answer"]
+        found = self.found[name] = Measured(answer["seconds"], answer["cpu"], told["peak"], answer)
+        print(f"  {name:<34}{found.seconds:9.2f} s {found.cpu:9.2f} s CPU {found.peak / 2**20:9.0f} MB", flush=True)
+        return found
 
-def by_duckdb(spine: pa.Table, events: pa.Table) -> pa.Table:
-    """The newest event of each row, in the order of the spine."""
-    with duckdb.connect() as connection:
-        connection.register("spine", spine.append_column("row", pa.array(np.arange(spine.num_rows))))
-        connection.register("events", events)
-        query = (
-            "SELECT x FROM spine ASOF LEFT JOIN events ON spine.key = events.key AND spine.at > events.t ORDER BY row"
-        )
-        return connection.sql(query).to_arrow_table()
+    def ratio(self, one: str, other: str) -> float | None:
+        """Seconds of one by seconds of the other; None if one of them was left out."""
+        if one not in self.found or other not in self.found:
+            return None
+        return round(self.found[one].seconds / self.found[other].seconds, 2)
 
-
-def check_equal(frame: pa.Table, hand: dict[str, np.ndarray], newest: pa.Table, joined: pa.Table) -> None:
-    """Counts and newest values to the bit; means as far as plain float sums reach."""
-    for name, expected in hand.items():
-        got = frame.column(name).to_numpy()
-        if "mean" in name:
-            np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-9, err_msg=name)
-        else:
-            np.testing.assert_array_equal(got, expected, err_msg=name)
-    np.testing.assert_array_equal(newest.column("v__latest_x").to_numpy(), joined.column("x").to_numpy())
+    def same(self, *names: str) -> None:
+        """Check that all gave as many values per column with the same sums, as far as float sums reach."""
+        first, *others = names
+        wanted = self.found[first].answer["columns"]
+        for name in others:
+            for column, (count, total) in self.found[name].answer["columns"].items():
+                assert count == wanted[column][0], f"{name}, {column}: {count} values instead of {wanted[column][0]}"
+                assert math.isclose(total, wanted[column][1], rel_tol=1e-9), f"{name}, {column}: another sum"
 
 
-def timed(job: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of one execution, and what it gave."""
-    gc.collect()
-    start = time.perf_counter()
-    result = job()
-    return time.perf_counter() - start, result
+def latest(bench: Bench, rows: int, repeat: int) -> None:
+    """Newest values of five columns, by whole-number keys and by text keys."""
+    for key in ("key", "name"):
+        print(f"newest values, {'whole-number' if key == 'key' else 'text'} keys")
+        bench.run(f"index {key}", "features_ours", "build", kind="latest", key=key)
+        bench.run(f"latest {key}", "features_ours", "frame", kind="latest", key=key, rows=rows, repeat=repeat)
+        bench.run(f"latest {key} without index", "features_ours", "plain", kind="latest", key=key, rows=rows)
+        bench.run(f"latest {key} duckdb", "features_peers", "duckdb_latest", key=key, rows=rows, repeat=repeat)
+        bench.run(f"latest {key} polars", "features_peers", "polars_latest", key=key, rows=rows, repeat=1)
+        bench.same(*(f"latest {key}{side}" for side in ("", " without index", " duckdb", " polars")))
+    if bench.peers.exists():
+        feast = bench.run("latest key feast", "features_feast", "latest", rows=rows)
+        print(f"  (of {rows:,} rows Feast returned {feast.answer['rows']:,})")
+
+
+def windows(bench: Bench, rows: int, repeat: int) -> None:
+    """Count, sum, mean and maximum over four windows."""
+    print("count, sum, mean, max over 1 h, 24 h, 7 d, 30 d")
+    bench.run("index windows", "features_ours", "build", kind="windows", key="key")
+    bench.run("windows", "features_ours", "frame", kind="windows", key="key", rows=rows, repeat=repeat)
+    bench.run("windows numpy", "features_peers", "numpy_windows", rows=rows, repeat=repeat)
+    bench.run("windows duckdb", "features_peers", "duckdb_windows", rows=rows, repeat=1)
+    bench.run("windows polars", "features_peers", "polars_windows", rows=rows, repeat=1)
+    bench.same("windows", "windows numpy", "windows duckdb", "windows polars")
+
+
+def flat(bench: Bench, lengths: list[int]) -> None:
+    """Time per row of spines that are streamed, from short to long."""
+    print("spines that are read, answered and let go piece by piece")
+    for rows in lengths:
+        found = bench.run(f"stream {rows:,} rows", "features_ours", "stream", kind="latest", key="name", rows=rows)
+        print(f"  {'':<34}{1e6 * found.seconds / rows:9.2f} us a row {1e6 * found.cpu / rows:9.2f} us CPU")
 
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
+    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if info.exists():
-        found = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = found[0] if found else name
-    return {"cores": os.cpu_count(), "cpu": name}
+        lines = (line for line in info.read_text().splitlines() if line.startswith("model name"))
+        name = next((line.split(":", 1)[1].strip() for line in lines), name)
+    return {"cores": os.cpu_count(), "cpu": name, "load": round(os.getloadavg()[0], 2)}
+
+
+def ratios(bench: Bench, lengths: list[int]) -> dict[str, float | None]:
+    """What the goals are about."""
+    short, long = (f"stream {rows:,} rows" for rows in (lengths[0], lengths[-1]))
+    growth = bench.ratio(long, short)
+    return {
+        "duckdb_over_latest_int": bench.ratio("latest key duckdb", "latest key"),
+        "duckdb_over_latest_text": bench.ratio("latest name duckdb", "latest name"),
+        "polars_over_latest_int": bench.ratio("latest key polars", "latest key"),
+        "feast_over_latest_int": bench.ratio("latest key feast", "latest key"),
+        "windows_over_numpy": bench.ratio("windows", "windows numpy"),
+        "duckdb_over_windows": bench.ratio("windows duckdb", "windows"),
+        "polars_over_windows": bench.ratio("windows polars", "windows"),
+        "time_per_row_long_over_short": None if growth is None else round(growth * lengths[0] / lengths[-1], 3),
+    }
 
 
 def main() -> None:
-    """Measure each job in turn, several times over, and keep the best of each."""
+    """Measure every side and print ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=200_000, help="rows of the spine")
-    parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--keys", type=int, default=10_000)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the spine; ten times as many events")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where generated data stays")
+    parser.add_argument("--peers", type=Path, default=Path(".venv-peers"), help="environment that has Feast")
     given = parser.parse_args()
-    spine, events = world(given.rows, given.events, given.keys)
-    jobs: dict[str, Callable[[], Any]] = {
-        "training_frame": lambda: training_frame(spine, "at", WHOLE, {"happened": events}),
-        "numpy": lambda: by_hand(spine, events),
-        "training_frame_latest": lambda: training_frame(spine, "at", NEWEST, {"happened": events}),
-        "duckdb_asof_latest": lambda: by_duckdb(spine, events),
-    }
-    load_before = os.getloadavg()[0]
-    best = dict.fromkeys(jobs, float("inf"))
-    results: dict[str, Any] = {}
-    for _ in range(given.repeat):
-        for name, job in jobs.items():
-            seconds, results[name] = timed(job)
-            best[name] = min(best[name], seconds)
-    load_after = os.getloadavg()[0]
-    check_equal(*(results[name] for name in jobs))
-    print(f"{given.rows:,} rows x {given.events:,} events x {given.keys:,} keys, best of {given.repeat}")
-    for name, seconds in best.items():
-        print(f"  {name:<24}{seconds:8.3f} s")
-    print(f"load average while measuring: {load_before:.2f} before, {load_after:.2f} after, {os.cpu_count()} cores")
-    ratios = {
-        "training_frame_over_numpy": best["training_frame"] / best["numpy"],
-        "latest_over_duckdb_asof": best["training_frame_latest"] / best["duckdb_asof_latest"],
-    }
+    rows, lengths = given.rows, [given.rows // 10, given.rows, given.rows * 10]
+    folder = (given.folder / f"features-{rows}").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(folder, given.peers.absolute())
+    bench.once("features_world", "make", events=10 * rows, spines=lengths)
+    shutil.rmtree(folder / "indexes", ignore_errors=True)
+    print(f"{rows:,} rows x {10 * rows:,} events x 5 columns, {features_world.KEYS:,} keys")
+    latest(bench, rows, given.repeat)
+    windows(bench, rows, given.repeat)
+    flat(bench, lengths)
     answer = {
         "benchmark": "features",
-        "size": {"rows": given.rows, "events": given.events, "keys": given.keys, "repeat": given.repeat},
-        "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()},
-        "machine": {**machine(), "load_before": round(load_before, 2), "load_after": round(load_after, 2)},
+        "size": {"rows": rows, "events": 10 * rows, "keys": features_world.KEYS, "repeat": given.repeat},
+        "ratios": ratios(bench, lengths),
+        "peak_mb": {name: round(found.peak / 2**20) for name, found in bench.found.items()},
+        "machine": machine(),
     }
     print(json.dumps(answer))
 

@@ -1,17 +1,27 @@
 """Training frames equal the oracle and keep every row of the spine."""
 
+import math
+import statistics
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data.sources import Source
+from retrodict.features import kernels
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
+from retrodict.features.derived import derived
+from retrodict.features.evaluation import derive_row
 from retrodict.features.offline import training_frame
 from retrodict.features.plan import FeatureSet
+from retrodict.features.prepared import HeldEvents
 from retrodict.testing import feature_worlds as worlds
 
 MINUTE, BASE = worlds.MINUTE, worlds.BASE
@@ -25,6 +35,52 @@ def test_every_value_is_the_oracles(view, events, queries):
     frame = training_frame(spine, "q", features, {"s": table})
     for name, expected in worlds.oracle_columns(features, spine, {"s": table}).items():
         assert repr([worlds.plain(v) for v in frame.column(name).to_pylist()]) == repr(expected), name
+
+
+def _judge(view, table, queries):
+    """Compare a frame with the oracle: bit for bit, weights that decay within rounding (test_bags has their bits)."""
+    features, spine = FeatureSet([view]), worlds.spine_table(queries)
+    frame = training_frame(spine, "q", features, {"s": table})
+    for name, expected in worlds.oracle_columns(features, spine, {"s": table}).items():
+        got = [worlds.plain(value) for value in frame.column(name).to_pylist()]
+        if "decayed" in name:
+            assert [v is None for v in got] == [v is None for v in expected], name
+            assert all(v is None or math.isclose(v, w, abs_tol=1e-5) for v, w in zip(got, expected, strict=True)), name
+        else:
+            assert repr(got) == repr(expected), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds.wide_views(), worlds.moderate_histories, worlds.requests)
+def test_totals_and_bags_are_the_oracles(view, events, queries):
+    """Every aggregate over lifetimes and windows that end before the decision, from sources of every kind."""
+    _judge(view, worlds.events_table(events), queries)
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds.wide_views(source=st.just(worlds.REVISED)), worlds.moderate_histories, worlds.requests)
+def test_revisions_are_the_oracles(view, events, queries):
+    """Every aggregate of a source whose rows replace and delete one another."""
+    _judge(view, worlds.revisions_table(events), queries)
+
+
+@pytest.mark.parametrize("revised", [False, True])
+def test_many_events_in_small_pieces_are_the_oracles(revised, monkeypatch):
+    """Hundreds of events of one key, gathered a few at a time and from the newest backwards."""
+    monkeypatch.setattr(kernels, "_CHUNK", 16)
+    monkeypatch.setattr(kernels.ragged, "__defaults__", (16,))
+    random = np.random.default_rng(11)
+    rows = [
+        {"k1": "a", "k2": 1, "e": BASE + int(random.integers(0, 30)) * MINUTE, "seq": int(random.integers(0, 150))}
+        | {"late": int(random.choice([0, 0, 1, 5, 21])), "x": float(random.integers(-9, 9)), "ok": True}
+        | {"n": int(random.integers(-5, 5)), "tag": str(random.choice(["p", "q", "r"]))}
+        for _ in range(400)
+    ]
+    over = ["20m", Window("10m", offset="6m", hop="4m"), Window("5m", offset="3m")]
+    source = worlds.REVISED if revised else Source("s", worlds.table, event_time="e", known_at="k")
+    view = FeatureView("v", Entity("k1"), source, [*worlds.totals([*over, "lifetime"]), *worlds.bags(over)])
+    queries = [{"k1": "a", "k2": 1, "q": BASE + i * 5 * MINUTE, "x": None, "ok": None} for i in range(12)]
+    _judge(view, worlds.revisions_table(rows), queries)
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,6 +142,176 @@ def test_a_hop_reaches_back_to_a_whole_multiple():
     assert _values(_view(agg.count(over=Window("2h", hop="1h"))), _spine(("a", at)), events) == {
         "v__count_2h_hop_1h": [1]
     }
+
+
+def test_an_offset_moves_both_edges():
+    """The two hours before the last hour: from three hours ago, inclusive, to one hour ago, exclusive."""
+    hour = 60 * MINUTE
+    events = _events(*[("a", BASE - back, 1.0) for back in (3 * hour + 1, 3 * hour, hour + 1, hour, 1)])
+    view = _view(agg.count(over=Window("2h", offset="1h")), agg.count(over=Window("lifetime", offset="1h")))
+    assert _values(view, _spine(("a", BASE)), events) == {
+        "v__count_2h_before_1h": [2],
+        "v__count_lifetime_before_1h": [3],
+    }
+
+
+def test_an_offset_window_sees_what_is_known_at_the_decision():
+    """An event known after the window's end but before the decision counts, one known at the decision does not."""
+    events = pa.table(
+        {"k1": ["a", "a"], "e": pa.array([BASE, BASE + 1], worlds.TIME)}
+        | {"k": pa.array([BASE + 50 * MINUTE, BASE + 60 * MINUTE], worlds.TIME)}
+    )
+    view = _view(agg.count(over=Window("2h", offset="30m")), known_at="k")
+    assert _values(view, _spine(("a", BASE + 60 * MINUTE)), events) == {"v__count_2h_before_30m": [1]}
+
+
+def test_a_lifetime_of_timeless_facts():
+    """Facts without a time are all inside a lifetime window, for any decision, before 1970 too."""
+    seats = pa.table({"k1": ["a", "a", "b"], "seats": [100, 250, 7]})
+    over = "lifetime"
+    features = [agg.sum("seats", over=over), agg.max("seats", over=over), agg.std("seats", over=over)]
+    view = FeatureView("v", Entity("k1"), Source("s", worlds.table), features)
+    got = _values(view, _spine(("a", -(10**15)), ("b", BASE), ("c", BASE)), seats)
+    assert got["v__sum_seats_lifetime"] == [350, 7, None]
+    assert got["v__max_seats_lifetime"] == [250, 7, None]
+    assert got["v__std_seats_lifetime"] == [statistics.stdev([100, 250]), None, None]
+
+
+def test_moments_do_not_cancel():
+    """Variance, deviation and skewness of values far from zero are those of exact arithmetic, and scipy's nearby."""
+    shifted = [1e9 + value for value in np.random.default_rng(5).normal(size=200).tolist()]
+    events = _events(*[("a", BASE + i, value) for i, value in enumerate(shifted)])
+    view = _view(agg.variance("x", over="1h"), agg.std("x", over="1h"), agg.skew("x", over="1h"))
+    got = _values(view, _spine(("a", BASE + MINUTE)), events)
+    exact = statistics.variance([Fraction(value) for value in shifted])
+    assert got["v__variance_x_1h"] == [float(exact)]
+    assert got["v__std_x_1h"] == [math.sqrt(float(exact))]
+    assert math.isclose(got["v__skew_x_1h"][0], stats.skew([value - 1e9 for value in shifted]), rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1.7e308, 1e160, 1e150, 1e110, 1e-150, 1e-320])
+def test_moments_of_extreme_values_do_not_fail(size):
+    """Values whose powers leave the range of doubles give a number or null, and do no harm to other keys."""
+    rows = [("a", BASE, size), ("a", BASE + 1, -size), ("a", BASE + 2, size)]
+    events = _events(*rows, ("b", BASE, 1.0), ("b", BASE + 1, 3.0))
+    view = _view(agg.variance("x", over="1h"), agg.skew("x", over="1h"))
+    got = _values(view, _spine(("a", BASE + 9), ("b", BASE + 9)), events)
+    assert got["v__variance_x_1h"][0] >= 0.0
+    assert got["v__variance_x_1h"][1] == 2.0
+
+
+def test_a_ratio_is_rounded_once():
+    """A third is the nearest double to the exact quotient, and a denominator of 0 gives null."""
+    events = pa.table(
+        {"k1": ["a", "a", "b"], "e": pa.array([BASE, BASE + 1, BASE], worlds.TIME)}
+        | {"x": [0.1, 0.2, 1.0], "n": [1, 2, 0]}
+    )
+    got = _values(_view(agg.ratio("x", "n", over="1h")), _spine(("a", BASE + 2), ("b", BASE + 2)), events)
+    assert got == {"v__ratio_x_to_n_1h": [float((Fraction(0.1) + Fraction(0.2)) / 3), None]}
+
+
+def test_rates_are_rounded_once():
+    """Events per eleven seconds of a window of seven minutes, however odd the quotient."""
+    events = _events(*[("a", BASE + i, 1.0) for i in range(5)])
+    got = _values(_view(agg.rate(over="7m", per="11s")), _spine(("a", BASE + 9), ("none", BASE)), events)
+    assert list(got.values()) == [[5 * 11 / 420, 0.0]]
+
+
+def _revisions(*rows):
+    names = ["k1", "id", "e", "k", "x", "op"]
+    types = [pa.string(), pa.string(), worlds.TIME, worlds.TIME, pa.float64(), pa.string()]
+    columns = zip(*rows, strict=True)
+    return pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)})
+
+
+def test_a_revision_replaces_and_a_deletion_removes():
+    """Each decision sees the newest revision known to it: the first, the second, then nothing."""
+    at = [BASE + i * MINUTE for i in range(40)]
+    table = _revisions(
+        ("a", "1", at[0], at[1], 5.0, "add"),
+        ("a", "1", at[2], at[10], 3.0, "change"),
+        ("a", "1", at[2], at[20], 3.0, "del"),
+    )
+    features = [agg.sum("x", over="1h"), agg.max("x", over="1h"), agg.last("x", over="1h"), latest("x")]
+    view = _view(*features, known_at="k", sequence="id", revised=True, deleted="op = 'del'")
+    spine = _spine(*[("a", at[i]) for i in (1, 2, 10, 11, 20, 21)])
+    for values in _values(view, spine, table).values():
+        assert values == [None, 5.0, 5.0, 3.0, 3.0, None]
+
+
+def test_prepared_events_serve_many_spines():
+    """Events that were prepared once give each piece of a spine what the whole spine gives."""
+    random = np.random.default_rng(2)
+    events = _events(*[(str(i % 7), BASE + int(random.integers(0, 9)) * MINUTE, float(i)) for i in range(300)])
+    spine = _spine(*[(str(i % 9), BASE + i * MINUTE) for i in range(20)])
+    features = FeatureSet([_view(agg.mean("x", over="5m"), agg.variance("x", over="5m"), agg.top_k("x", 2, over="5m"))])
+    held = {"s": HeldEvents(events)}
+    pieces = [training_frame(spine.slice(i, 5), "q", features, held) for i in range(0, 20, 5)]
+    assert pa.concat_tables(pieces) == training_frame(spine, "q", features, {"s": events})
+
+
+@derived
+def shapes(v__last_2_x_1h: list, v__histogram_tag_1h: dict[str, int], note: list[str]):
+    """Features of lists and maps."""
+    return {
+        "known": [0.0 if values is None else float(len(values)) for values in v__last_2_x_1h],
+        "most": [None if counts is None else max(counts, key=counts.get) for counts in v__histogram_tag_1h],
+        "notes": [np.nan if words is None else float(len(words)) for words in note],
+    }
+
+
+def test_lists_and_maps_reach_derived_functions():
+    """A frame and a request hand over the same lists and dicts, None where there are none."""
+    events = _events(("a", BASE, 1.0), ("a", BASE + 1, 2.0)).append_column("tag", pa.array(["p", "p"]))
+    view = _view(agg.last_k("x", 2, over="1h"), agg.histogram("tag", over="1h"))
+    features = FeatureSet([view, shapes])
+    spine = _spine(("a", BASE + 5), ("b", BASE + 5), note=[["n"], None])
+    frame = training_frame(spine, "q", features, {"s": events})
+    expected = [(2.0, "p", 1.0), (0.0, None, None)]
+    columns = [f"shapes__{name}" for name in ("known", "most", "notes")]
+    assert list(zip(*(frame.column(name).to_pylist() for name in columns), strict=True)) == expected
+    for given_, row in zip([([1.0, 2.0], {"p": 2}, ["n"]), (None, None, None)], expected, strict=True):
+        found = dict(zip(view_columns(features), given_[:2], strict=True))
+        derive_row(features, {"note": given_[2]}, found)
+        assert tuple(found[name] for name in columns) == row
+
+
+def view_columns(features):
+    """Columns of the one view of a set."""
+    return [output.column for output in features.views[0].outputs]
+
+
+def test_a_list_is_not_a_number():
+    """A derived input that is a list must say so."""
+
+    @derived
+    def wrong(v__last_2_x_1h):
+        return {"y": v__last_2_x_1h}
+
+    features = FeatureSet([_view(agg.last_k("x", 2, over="1h")), wrong])
+    with pytest.raises(DefinitionError, match="input 'v__last_2_x_1h': this input arrives as a number; got 'list"):
+        training_frame(_spine(("a", BASE)), "q", features, {"s": _events(("a", 1, 1.0))})
+
+
+def test_a_histogram_of_floats_names_view_feature_and_column():
+    """The refusal says where, which rule, what was got and what to do."""
+    view = _view(agg.histogram("x", over="1h"))
+    with pytest.raises(DefinitionError, match="view 'v', feature 'histogram_x_1h', column 'x': a histogram is of text"):
+        _values(view, _spine(("a", BASE)), _events(("a", 1, 1.0)))
+
+
+def test_times_and_text_keep_their_type_in_lists():
+    """The last times and words of a window are times and words."""
+    when = datetime(2020, 1, 1, tzinfo=UTC)
+    events = pa.table(
+        {"k1": ["a"] * 3, "e": pa.array([when + timedelta(minutes=i) for i in range(3)], worlds.TIME)}
+        | {"word": pa.array(["x", None, "y"], pa.large_string())}
+    )
+    view = _view(agg.last_k("word", 2, over="1h"), agg.first("e", over="1h"), agg.time_since_last(over="1h"))
+    spine = pa.table({"k1": ["a"], "q": pa.array([when + timedelta(minutes=5)], worlds.TIME)})
+    frame = training_frame(spine, "q", FeatureSet([view]), {"s": events})
+    assert frame.schema.types[2:] == [pa.list_(pa.large_string()), worlds.TIME, pa.float64()]
+    assert [column[0].as_py() for column in frame.columns[2:]] == [["x", "y"], when, 180.0]
 
 
 def test_delay_hides_an_event_until_it_is_known():

@@ -8,10 +8,13 @@ import pyarrow as pa
 from retrodict.core.clock import from_micros, parse_time
 from retrodict.core.durations import HOUR
 from retrodict.data.ingest import ingest
+from retrodict.features.plan import FeatureSet
+from retrodict.features.verify import verify
 from retrodict.learning import train
+from retrodict.models.definitions import Model
 from retrodict.project import Project
 from retrodict.registry import approve
-from retrodict.rollout import deploy
+from retrodict.rollout import deploy, record_verification
 from retrodict.serving.upkeep import build_online
 
 DEFINITIONS = """
@@ -73,8 +76,17 @@ def make_project(folder: Path) -> Project:
     _, version = train(project, "late_parcel")
     approve(Project(folder, actor="ben"), version.ref, reason="test")
     build_online(project)
+    prove(project)
     deploy(project, "promise", reason="test")
     return project
+
+
+def prove(project: Project) -> None:
+    """Let the views pass verification, as ``retrodict features verify`` does: without, nothing is deployed."""
+    features = FeatureSet(project.definitions.get(Model, "late_parcel").features)
+    rows = project.tables.read("parcels")
+    report = verify(features, {"arrived": rows}, rows, "sent", samples=5)
+    record_verification(project, features, report, {"parcels": 0})
 
 
 REQUEST = {

@@ -63,6 +63,13 @@ class PolicyPlan:
     model: str | None = None
     deployed_version: str | None = None
     deployable: str | None = None
+    unverified: bool = False
+
+    @property
+    def deploying(self) -> list[str]:
+        """Commands that deploy the policy as it is."""
+        proof = [f"retrodict features verify {(self.deployable or '').partition('@')[0]}    # before it may serve"]
+        return [*(proof if self.unverified else []), f"retrodict deploy {self.name}    # {self.status}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class Plan:
             steps += _model_steps(model)
         for policy in self.policies:
             if policy.status != "as deployed" and policy.deployable:
-                steps.append(f"retrodict deploy {policy.name}    # {policy.status}")
+                steps += policy.deploying
             elif policy.deployable and policy.model and _number(policy.deployable) > _number(policy.model):
                 steps.append(
                     f"retrodict promote {policy.name} {policy.deployable} --reason '…'    # {policy.model} decides"
@@ -106,8 +113,10 @@ def _number(ref: str) -> int:
 def read_plan(project: Project) -> Plan:
     """Compare the definitions of a project with what stands."""
     from retrodict.data.definitions import Table
+    from retrodict.features.plan import FeatureSet
     from retrodict.models.definitions import Model
     from retrodict.registry import current, list_versions
+    from retrodict.rollout import unverified_views
     from retrodict.serving.definitions import Policy
 
     definitions = project.definitions
@@ -121,7 +130,10 @@ def read_plan(project: Project) -> Plan:
         tuple(_table(project, table.name) for table in definitions.of(Table)),
         models,
         tuple(
-            _policy(policy, deployed.get(policy.name), deployable.get(policy.model.name))
+            replace(
+                _policy(policy, deployed.get(policy.name), deployable.get(policy.model.name)),
+                unverified=bool(unverified_views(project, FeatureSet(policy.model.features))),
+            )
             for policy in definitions.of(Policy)
         ),
     )

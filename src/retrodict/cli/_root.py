@@ -16,10 +16,11 @@ from retrodict.cli._command import Group
 __all__ = ["SECTIONS", "cli", "every_command"]
 
 _DATA = ("data", "data_versions", "data_quality", "data_quarantine", "data_interchange")
+_FEATURES = ("features", "features_plan", "features_verify", "features_values", "features_erase")
 
 SECTIONS: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
     "Project": {"init": "project", "plan": "project"},
-    "Data and features": {"ingest": "data", "data": _DATA, "features": "features"},
+    "Data and features": {"ingest": "data", "data": _DATA, "features": _FEATURES},
     "Learning": {"train": "learning", "runs": "learning", "models": "models"},
     "Deciding": {"deploy": "deploying", "promote": "deploying", "rollback": "deploying", "deployments": "deploying",
                  "serve": "serving", "decide": "serving"},

@@ -14,6 +14,8 @@ from retrodict.cli._types import complete, instant, model_refs, policies
 if TYPE_CHECKING:
     from retrodict.registry import Revision
 
+_UNVERIFIED = click.option("--unverified", metavar="REASON", help="Let views serve that have not passed; recorded.")
+
 
 @command(
     cli,
@@ -28,22 +30,27 @@ if TYPE_CHECKING:
     help="Version to decide with.  [default: newest approved]",
 )
 @click.option("--reason", default="deploy", show_default=True, help="Why, for the ledger.")
-def deploy_policy(session: Session, policy: str, model: str | None, reason: str) -> Answer:
-    """Put a policy in force with an approved version of its model."""
+@_UNVERIFIED
+def deploy_policy(session: Session, policy: str, model: str | None, reason: str, unverified: str | None) -> Answer:
+    """Put a policy in force with an approved version of its model.
+
+    Refused while a view of the model has not passed `features verify` as it was when the model was trained.
+    """
     from retrodict.rollout import deploy
 
-    return _changed(deploy(session.project, policy, model=model, reason=reason))
+    return _changed(deploy(session.project, policy, model=model, reason=reason, unverified=unverified))
 
 
 @command(cli, "promote", examples=["retrodict promote warn_early late_arrival@2 --reason 'better on August'"])
 @click.argument("policy", shell_complete=complete(policies))
 @click.argument("model", shell_complete=complete(model_refs))
 @click.option("--reason", required=True, help="Why, for the ledger.")
-def promote_model(session: Session, policy: str, model: str, reason: str) -> Answer:
+@_UNVERIFIED
+def promote_model(session: Session, policy: str, model: str, reason: str, unverified: str | None) -> Answer:
     """Let another approved version of the model decide."""
     from retrodict.rollout import promote
 
-    return _changed(promote(session.project, policy, model, reason=reason))
+    return _changed(promote(session.project, policy, model, reason=reason, unverified=unverified))
 
 
 @command(cli, "rollback", examples=["retrodict rollback warn_early --reason 'warns too often'"])

@@ -1,4 +1,4 @@
-"""``features``: list them, build their online state, verify it, and keep it current."""
+"""``features list, show, build, stream``: what there is, and the online state that serves it."""
 
 from __future__ import annotations
 
@@ -8,44 +8,147 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrodict.cli._command import Answer, Session, command, group
+from retrodict.cli._features import defined_features, feature_names, find_feature, models_reading
 from retrodict.cli._root import cli
-from retrodict.cli._text import count, facts, short_hash, table
-from retrodict.cli._types import complete, model_names, policies
+from retrodict.cli._text import count, facts, short_hash, table, when
+from retrodict.cli._types import complete
 
 if TYPE_CHECKING:
-    from retrodict.features.verify import Report
-    from retrodict.project import Project
-
-_SHOWN_MISMATCHES = 100
-
-features = group(cli, "features", "List features, build and verify their online state.")
-
-
-@command(features, "list", examples=["retrodict features list"])
-def list_all(session: Session) -> Answer:
-    """List the defined views and derived functions with what they read."""
     from retrodict.features.definitions import FeatureView
     from retrodict.features.derived import Derived
+    from retrodict.project import Project
 
-    rows: list[dict[str, Any]] = []
-    for view in session.project.definitions.of(FeatureView):
-        columns = [f"{view.name}__{name}" for name in view.feature_names]
-        rows.append({"name": view.name, "kind": "view", "version": view.version, "entity": view.entity.name,
-                     "reads": list(view.request_keys), "source": view.source.name, "features": columns})  # fmt: skip
-    for function in session.project.definitions.of(Derived):
-        columns = [f"{function.name}__{output}" for output in function.outputs]
-        rows.append({"name": function.name, "kind": "derived", "version": function.version, "entity": None,
-                     "reads": list(function.inputs), "source": None, "features": columns})  # fmt: skip
+features = group(cli, "features", "Features: what they read, that they are right, their values, their online state.")
+
+
+@command(features, "list", examples=["retrodict features list", "retrodict features list --search 'delay 24h'",
+                                     "retrodict features list --owner ops --tag weather"])  # fmt: skip
+@click.option("--search", metavar="TEXT", help="Words that all occur: names, description, tags, source, columns.")
+@click.option("--owner", help="Only views of this owner.")
+@click.option("--tag", help="Only views with this tag.")
+def list_all(session: Session, search: str | None, owner: str | None, tag: str | None) -> Answer:
+    """List the defined views and derived functions with what they read."""
+    from retrodict.features import catalogue
+
+    every = defined_features(session.project)
+    found = catalogue.search(every, search, owner=owner, tag=tag)
+    rows = [_listed(session.project, each) for each in found]
     shown = [
-        (r["name"], r["kind"], short_hash(r["version"]), r["reads"], r["source"], len(r["features"])) for r in rows
+        (r["name"], r["kind"], short_hash(r["version"]), r["reads"], r["source"], len(r["features"]), r["owner"])
+        for r in rows
     ]
-    names = [(row["name"] if first else "", name) for row in rows for first, name in _marked(row["features"])]
-    listed = table(("name", "kind", "version", "reads", "source", "features>"), shown)
+    if not rows:
+        text = "Nothing fits." if every else "No view is defined yet."
+        return Answer({"features": []}, text)
+    names = [(row["name"] if place == 0 else "", name) for row in rows for place, name in enumerate(row["features"])]
+    listed = table(("name", "kind", "version", "reads", "source", "features>", "owner"), shown)
     return Answer({"features": rows}, [listed, "", table(("", "feature"), names)])
 
 
-def _marked(names: list[str]) -> list[tuple[bool, str]]:
-    return [(place == 0, name) for place, name in enumerate(names)]
+def _listed(project: Project, each: FeatureView | Derived) -> dict[str, Any]:
+    from retrodict.features.derived import Derived
+    from retrodict.features.plan import column_name
+
+    models = models_reading(project, each.name)
+    if isinstance(each, Derived):
+        columns = [column_name(each.name, output) for output in each.outputs]
+        return {"name": each.name, "kind": "derived", "version": each.version, "entity": None,
+                "reads": list(each.inputs), "source": None, "features": columns, "owner": None, "tags": [],
+                "description": None, "models": models}  # fmt: skip
+    columns = [column_name(each.name, name) for name in each.feature_names]
+    return {"name": each.name, "kind": "view", "version": each.version, "entity": each.entity.name,
+            "reads": list(each.request_keys), "source": each.source.name, "features": columns,
+            "owner": each.owner or None, "tags": list(each.tags), "description": each.description or None,
+            "models": models}  # fmt: skip
+
+
+@command(features, "show", examples=["retrodict features show origin_delays",
+                                     "retrodict features show origin_delays.count_6h"])  # fmt: skip
+@click.argument("name", metavar="VIEW[.FEATURE]", shell_complete=complete(feature_names))
+def show(session: Session, name: str) -> Answer:
+    """Show a view or one of its features: definition, version, columns read, models, verdict."""
+    from retrodict.features.derived import Derived
+
+    project = session.project
+    view, _, feature = name.partition("." if "." in name else "__")
+    found = find_feature(project, view)
+    told = _listed(project, found)
+    if isinstance(found, Derived):
+        return _show_derived(project, found, told)
+    return _show_view(project, found, feature or None, told)
+
+
+def _show_view(project: Project, view: FeatureView, feature: str | None, told: dict[str, Any]) -> Answer:
+    from retrodict.core.clock import format_time
+    from retrodict.features.catalogue import describe, lineage
+    from retrodict.rollout import last_verdict
+
+    uses = lineage(view, feature)
+    shown = [each for each in describe(view) if feature in (None, each.name)]
+    verdict, source = last_verdict(project, view), view.source
+    verified = None
+    if verdict is not None:
+        verified = {"passed": verdict.passed, "time": format_time(verdict.time), "by": verdict.actor, **verdict.facts}
+    data = {
+        **told,
+        "features": [{"name": each.name, "column": f"{view.name}__{each.name}", **each.fields} for each in shown],
+        "keys": list(view.entity.keys),
+        "table": source.table.name,
+        "event_time": source.event_time,
+        "known_at": source.known_at,
+        "delay": source.delay,
+        "columns": [{"column": f"{source.table.name}.{use.column}", "roles": list(use.roles)} for use in uses],
+        "verified": verified,
+    }
+    head = facts({
+        "view": view.name, "version": short_hash(view.version), "owner": view.owner or None, "tags": view.tags or None,
+        "about": view.description or None, "entity": view.entity.name, "asked by": list(view.request_keys),
+        "source": f"{source.name}, rows of {source.table.name}", "known": _known(view),
+        "read by models": told["models"], "verified": _verified(verdict),
+    })  # fmt: skip
+    listed = table(("feature", "is"), [(each.name, str(each)) for each in shown])
+    read = table(("reads column", "as"), [(f"{source.table.name}.{use.column}", use.roles) for use in uses])
+    return Answer(data, [head, "", listed, "", read])
+
+
+def _known(view: FeatureView) -> str:
+    source = view.source
+    if source.timeless:
+        return "always: its facts have no time"
+    if source.known_at is not None:
+        return f"from {source.known_at} on"
+    return f"{source.delay} after {source.event_time}" if source.delay else f"from {source.event_time} on"
+
+
+def _verified(verdict: Any) -> str:
+    if verdict is None:
+        return "no, never as it is now"
+    said = f"{count(verdict.facts['probes'])} requests, {when(verdict.time)}, by {verdict.actor}"
+    if verdict.passed:
+        return f"yes: {said}"
+    return f"NO: {count(verdict.facts['mismatches'])} values differ; {said}"
+
+
+def _show_derived(project: Project, function: Derived, told: dict[str, Any]) -> Answer:
+    """Inputs that are features are followed to the columns behind them; the others come with the request."""
+    from retrodict.features.catalogue import lineage
+    from retrodict.features.definitions import FeatureView
+
+    known = {each.name: each for each in defined_features(project)}
+    columns: list[dict[str, Any]] = []
+    for name in function.inputs:
+        view, joined, feature = name.partition("__")
+        behind = known.get(view) if joined else None
+        if isinstance(behind, FeatureView):
+            table_name = behind.source.table.name
+            reads = [f"{table_name}.{use.column}" for use in lineage(behind, feature)]
+        else:
+            reads = [] if behind is None else list(behind.inputs)
+        columns.append({"input": name, "from": "request" if behind is None else view, "columns": reads})
+    head = facts({"derived": function.name, "version": short_hash(function.version), "outputs": list(function.outputs),
+                  "read by models": told["models"]})  # fmt: skip
+    rows = [(each["input"], each["from"], each["columns"]) for each in columns]
+    return Answer({**told, "inputs": columns}, [head, "", table(("input", "from", "columns"), rows)])
 
 
 @command(features, "build", examples=["retrodict features build"])
@@ -64,70 +167,6 @@ def build(session: Session) -> Answer:
     rows = [(name, d.events, d.stored, d.duplicates, d.too_old, d.never_visible) for name, d in done.items()]
     shown: Any = table(columns, rows) if rows else "No model is defined: there is nothing to build."
     return Answer({"sources": {name: asdict(applied) for name, applied in done.items()}}, shown)
-
-
-@command(features, "verify", examples=["retrodict features verify", "retrodict features verify --decisions warn_early"])
-@click.argument("model", required=False, shell_complete=complete(model_names))
-@click.option("--samples", type=click.IntRange(1), default=50, show_default=True, metavar="N",
-              help="Random requests, and as many on the edges of each view.")  # fmt: skip
-@click.option("--decisions", "policy", metavar="POLICY", shell_complete=complete(policies),
-              help="Also recompute every feature value of this policy's logged decisions.")  # fmt: skip
-def verify_all(session: Session, model: str | None, samples: int, policy: str | None) -> Answer:
-    """Prove that training, serving and a naive oracle see the same values.
-
-    Exit code 1 if one value differs, or if there was nothing to compare.
-    """
-    project = session.project
-    found: dict[str, Any] = {}
-    with session.progress("verify"):
-        for name in [model] if model is not None else model_names(project):
-            found[name] = _verified(_verify_model(project, name, samples))
-        logged = None if policy is None else _verify_log(project, policy)
-    columns = ("model", "verdict", "requests>", "values compared>", "differ>", "beyond the online horizon>")
-    rows = [(n, f["verdict"], f["requests"], f["compared"], f["differing"], f["skipped"]) for n, f in found.items()]
-    parts: list[Any] = [table(columns, rows) if rows else "No model is defined: there is nothing to verify."]
-    worst = [
-        (m["feature"], m["at"], *map(str, m["values"].values())) for f in found.values() for m in f["mismatches"][:5]
-    ]
-    if worst:
-        parts += ["", table(("feature that differs", "at", "values"), [(*w[:2], ", ".join(w[2:])) for w in worst])]
-    if logged is not None:
-        said = {"decisions": logged["decisions"], "values": logged["values"], "mismatches": logged["mismatches"]}
-        parts += ["", facts(said, title=f"logged decisions of {policy}")]
-    equal = all(each["verdict"] == "equal" for each in found.values()) and not (logged and logged["mismatches"])
-    return Answer({"models": found, "decisions": logged}, parts, ok=bool(found) and equal)
-
-
-def _verify_model(project: Project, name: str, samples: int) -> Report:
-    from retrodict.features.online import OnlineFeatures
-    from retrodict.features.plan import FeatureSet
-    from retrodict.features.verify import verify
-    from retrodict.learning.frame import AT, newest_versions, read_spine
-    from retrodict.models.definitions import Model
-
-    model = project.definitions.get(Model, name)
-    wanted = FeatureSet(model.features)
-    read = {each: project.tables.read(each, v) for each, v in newest_versions(project.tables, model).items()}
-    spine = read_spine(read[model.label.table.name], model, wanted)
-    sources = {each: read[source.table.name] for each, source in wanted.sources.items()}
-    return verify(wanted, sources, spine, AT, online=OnlineFeatures(wanted, project.keys), samples=samples)
-
-
-def _verified(report: Report) -> dict[str, Any]:
-    from retrodict.core.clock import format_time
-
-    shown = [
-        {"feature": m.feature, "at": format_time(m.at), "values": m.values}
-        for m in report.mismatches[:_SHOWN_MISMATCHES]
-    ]
-    return {"verdict": report.verdict, "requests": report.probes, "compared": report.checked, "skipped": report.skipped,
-            "differing": len(report.mismatches), "mismatches": shown}  # fmt: skip
-
-
-def _verify_log(project: Project, policy: str) -> dict[str, Any]:
-    from retrodict.serving.parity import check_parity
-
-    return check_parity(project, policy).to_dict()
 
 
 @command(

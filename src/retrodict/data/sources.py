@@ -47,6 +47,12 @@ class Source(Definition):
         sequence is a redelivery that counts once. None: the row's position.
     where : str, optional
         Condition that keeps only some rows.
+    revised : bool, default False
+        Whether rows with the same key and sequence are revisions of one event: from the moment one is known it takes
+        the place of those known before it, its event time included. Needs ``sequence`` and ``known_at``. False: they
+        are redeliveries, and the one known first counts.
+    deleted : str, optional
+        Condition that says a revision deletes its event; only with ``revised``.
 
     Examples
     --------
@@ -63,6 +69,8 @@ class Source(Definition):
     delay: str | None = None
     sequence: str | None = None
     where: str | None = None
+    revised: bool = False
+    deleted: str | None = None
 
     def __post_init__(self) -> None:
         """Check the combination of fields and write durations and conditions in one way."""
@@ -93,6 +101,21 @@ class Source(Definition):
             object.__setattr__(self, "delay", format_duration(parse_duration(self.delay, where=where)))
         if self.where is not None:
             parse(self.where, where=f"{where}, where")
+        self._check_revisions(where)
+
+    def _check_revisions(self, where: str) -> None:
+        if self.deleted is not None:
+            parse(self.deleted, where=f"{where}, deleted")
+        if self.revised and (self.sequence is None or self.known_at is None):
+            raise DefinitionError(
+                "revisions of an event share its sequence and differ in known_at",
+                where=where,
+                remedy="Name both columns: sequence= and known_at=",
+            )
+        if self.deleted is not None and not self.revised:
+            raise DefinitionError(
+                "only a revision deletes an event", where=where, got=self.deleted, remedy="Add revised=True"
+            )
 
     @property
     def timeless(self) -> bool:
@@ -115,4 +138,6 @@ class Source(Definition):
             "delay": self.delay_us,
             "sequence": self.sequence,
             "where": None if self.where is None else parse(self.where),
+            "revised": self.revised,
+            "deleted": None if self.deleted is None else parse(self.deleted),
         }

@@ -30,6 +30,7 @@ from retrodict.monitoring.compare import reproduce_champion
 from retrodict.monitoring.report import MonitorReport
 from retrodict.project import Project
 from retrodict.registry import ModelVersion
+from retrodict.rollout import record_verification
 from retrodict.serving.lineage import trace_decision
 from retrodict.serving.log import read_decisions
 from retrodict.serving.parity import check_parity
@@ -38,17 +39,18 @@ from retrodict.serving.replay import replay_decision
 __all__: list[str] = []
 
 _REPLAYED = 9
-_PROBES = 60
+_PROBES = 20
 
 
 def prove_features(project: Project, model: Model) -> dict[str, Any]:
-    """Compare the engine with the naive oracle at random and boundary-aligned moments."""
+    """Compare the engine with the naive oracle at random and boundary-aligned moments; a pass lets the views serve."""
     features = FeatureSet(model.features)
     versions = newest_versions(project.tables, model)
     read = {name: project.tables.read(name, version) for name, version in versions.items()}
     spine = read_spine(read[model.label.table.name], model, features)
     sources = {name: read[source.table.name] for name, source in features.sources.items()}
     report = verify(features, sources, spine, AT, samples=_PROBES)
+    record_verification(project, features, report, versions)
     return {
         "columns": len(features.columns),
         "views": len(features.views),

@@ -1,210 +1,22 @@
-"""What a definitions module says about features: entities, windows, aggregates, the latest value, views.
+"""What a definitions module says about features: entities and views.
 
 Everything here is immutable data that runs nothing and loads nothing heavy; ``plan`` resolves it, the engines execute
-it. Names are made from the content (``mean_arr_delay_2h``), so that a column's name says what is in it.
+it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from retrodict.core.definition import Definition, check_name
 from retrodict.core.errors import DefinitionError, near
-from retrodict.core.expressions import parse
-from retrodict.core.identity import digest
 from retrodict.data.sources import Source
-from retrodict.features.windows import Over, Window, positive_duration, windows_of
+from retrodict.features.aggregates import Aggregate, Latest, agg, latest
+from retrodict.features.windows import Over, Window
 
 __all__ = ["Aggregate", "Entity", "FeatureView", "Latest", "Over", "Window", "agg", "latest"]
-
-_OPERATORS = {
-    ">=": "ge",
-    "<=": "le",
-    "<>": "ne",
-    "!=": "ne",
-    ">": "gt",
-    "<": "lt",
-    "=": "eq",
-    "+": "plus",
-    "*": "times",
-    "/": "over",
-}
-_LONGEST_NAME = 63
-
-
-def _slug(expression: str) -> str:
-    """Letters, digits and single underscores that still tell the expression."""
-    text = expression.lower()
-    for operator, word in _OPERATORS.items():
-        text = text.replace(operator, f" {word} ")
-    text = re.sub(r"(^|[\s(])-\s*(?=\d)", r"\1 minus ", text)
-    return re.sub(r"[^a-z0-9]+", "_", text).strip("_")
-
-
-@dataclass(frozen=True)
-class Aggregate:
-    """One aggregate over one or more windows; made by ``agg.count`` and its siblings.
-
-    Parameters
-    ----------
-    op : str
-        Which aggregate.
-    value : str, optional
-        Column, or for ``share`` a condition; None for ``count``.
-    over : tuple of Window
-        Its windows: one feature each.
-    where : str, optional
-        Condition: only events for which it is true are looked at.
-    label : str, optional
-        Name of the feature; with several windows each adds its own ending.
-    """
-
-    op: str
-    value: str | None
-    over: tuple[Window, ...]
-    where: str | None = None
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        """Read the conditions once, so that a mistake shows where it was made."""
-        if self.op == "share":
-            parse(self.value or "", where=f"agg.share({self.value!r})")
-        if self.where is not None:
-            parse(self.where, where=f"agg.{self.op}, where")
-
-    def names(self) -> list[str]:
-        """Name of the feature of each window, in order."""
-        if self.label is not None:
-            single = len(self.over) == 1
-            return [self.label if single else f"{self.label}_{window.name}" for window in self.over]
-        parts = [self.op] + ([] if self.value is None else [_slug(self.value)])
-        if self.where is not None:
-            parts += ["where", _slug(self.where)]
-        return [_fit("_".join(parts), window.name) for window in self.over]
-
-    def __identity__(self) -> dict[str, Any]:
-        """Conditions by their meaning, not by their white space."""
-        value: object = parse(self.value or "") if self.op == "share" else self.value
-        return {
-            "kind": "Aggregate",
-            "op": self.op,
-            "value": value,
-            "over": self.over,
-            "names": self.names(),
-            "where": None if self.where is None else parse(self.where),
-        }
-
-
-def _fit(stem: str, ending: str) -> str:
-    name = f"{stem}_{ending}"
-    if len(name) <= _LONGEST_NAME:
-        return name
-    mark = digest(name.encode())[:6]
-    return f"{stem[: _LONGEST_NAME - len(ending) - 8].rstrip('_')}_{mark}_{ending}"
-
-
-@dataclass(frozen=True)
-class Latest:
-    """Columns of the newest visible event; made by :func:`latest`."""
-
-    columns: tuple[str, ...]
-    max_age: str | None = None
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check the columns and write the age in one way."""
-        given: tuple[object, ...] = self.columns
-        if not given or not all(isinstance(column, str) and column for column in given):
-            raise DefinitionError(
-                "latest names one or more columns",
-                where="latest",
-                got=self.columns,
-                remedy="Write it like latest('arr_delay', max_age='24h')",
-            )
-        if self.label is not None and len(self.columns) > 1:
-            raise DefinitionError(
-                "a name is for one column",
-                where="latest",
-                got=len(self.columns),
-                remedy="Leave name= out or write one latest() per column",
-            )
-        if self.max_age is not None:
-            object.__setattr__(self, "max_age", positive_duration(self.max_age, "max_age"))
-
-    def names(self) -> list[str]:
-        """Name of the feature of each column, in order."""
-        return [self.label] if self.label is not None else [_fit("latest", _slug(column)) for column in self.columns]
-
-
-def latest(*columns: str, max_age: str | None = None, name: str | None = None) -> Latest:
-    """Values of the newest visible event per key, null where that event's value is null.
-
-    Parameters
-    ----------
-    *columns : str
-        Columns to read, all from the same event.
-    max_age : str, optional
-        Null once the decision is later than the event by more than this. None: never too old.
-    name : str, optional
-        Name of the feature, for one column. None: ``latest_<column>``.
-
-    Examples
-    --------
-    >>> latest("arr_delay", "dest", max_age="24h").names()
-    ['latest_arr_delay', 'latest_dest']
-    """
-    return Latest(columns, max_age, name)
-
-
-class _Aggregates:
-    """The aggregates a view can hold, each over one or more windows.
-
-    Examples
-    --------
-    >>> agg.share("arr_delay > 15", over=["2h", "24h"]).names()
-    ['share_arr_delay_gt_15_2h', 'share_arr_delay_gt_15_24h']
-    """
-
-    def count(self, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
-        """Number of events; 0 where there are none."""
-        return Aggregate("count", None, windows_of(over, "agg.count"), where, name)
-
-    def sum(self, column: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
-        """Exact sum of the values that are not null, rounded once; null where there are none."""
-        return self._of("sum", column, over, where, name)
-
-    def mean(self, column: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
-        """Return the exact sum over the number of values that are not null; null where there are none."""
-        return self._of("mean", column, over, where, name)
-
-    def min(self, column: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
-        """Smallest value; null where there are none."""
-        return self._of("min", column, over, where, name)
-
-    def max(self, column: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
-        """Largest value; null where there are none."""
-        return self._of("max", column, over, where, name)
-
-    def share(self, condition: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
-        """Events for which the condition is true, out of those for which it is not null; null where there are none."""
-        return Aggregate("share", condition, windows_of(over, "agg.share"), where, name)
-
-    def _of(self, op: str, column: str, over: Over, where: str | None, name: str | None) -> Aggregate:
-        given: object = column
-        if not isinstance(given, str) or not given:
-            raise DefinitionError(
-                f"agg.{op} takes the name of a column",
-                where=f"agg.{op}",
-                got=column,
-                remedy=f"Write it like agg.{op}('arr_delay', over='2h')",
-            )
-        return Aggregate(op, column, windows_of(over, f"agg.{op}({column!r})"), where, name)
-
-
-agg = _Aggregates()
 
 
 @dataclass(frozen=True)
@@ -242,6 +54,13 @@ class Entity(Definition):
             )
 
 
+def _timed(feature: Aggregate | Latest) -> bool:
+    """Whether the feature asks when its facts happened."""
+    if isinstance(feature, Latest):
+        return feature.max_age is not None
+    return not all(window.lifetime and window.offset is None for window in feature.over) or feature.bag
+
+
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
@@ -262,8 +81,10 @@ class FeatureView(Definition):
         What is computed.
     key_map : tuple of (str, str), optional
         Which column of the request holds a key, where it has another name; see :meth:`keyed`.
-    description : str, default ""
+    description, owner : str, default ""
         For people; not part of the version.
+    tags : sequence of str, default ()
+        For search; not part of the version.
     """
 
     kind: ClassVar[str] = "view"
@@ -273,12 +94,15 @@ class FeatureView(Definition):
     features: Sequence[Aggregate | Latest]
     key_map: tuple[tuple[str, str], ...] = ()
     description: str = field(default="", metadata={"identity": False})
+    owner: str = field(default="", metadata={"identity": False})
+    tags: Sequence[str] = field(default=(), metadata={"identity": False})
 
     def __post_init__(self) -> None:
         """Check the parts and that every feature has a name of its own."""
         super().__post_init__()
         single = isinstance(self.features, Aggregate | Latest)
         object.__setattr__(self, "features", (self.features,) if single else tuple(self.features))
+        object.__setattr__(self, "tags", (self.tags,) if isinstance(self.tags, str) else tuple(self.tags))
         self._check_parts()
         known: set[str] = set()
         for name in self.feature_names:
@@ -311,13 +135,12 @@ class FeatureView(Definition):
                     got=type(feature).__name__,
                     remedy="Use agg.count, agg.sum, …, latest; put a @derived function in the model",
                 )
-            timed = isinstance(feature, Aggregate) or feature.max_age is not None
-            if timed and self.source.timeless:
+            if _timed(feature) and self.source.timeless:
                 raise DefinitionError(
                     "a window or an age needs facts with a time",
                     where=f"{where}, source {self.source.name!r}",
                     got=feature.names()[0],
-                    remedy="Give the source event_time=, or use latest() without max_age",
+                    remedy="Give the source event_time=, or use latest() without max_age or over='lifetime'",
                 )
 
     @property

@@ -61,6 +61,8 @@ class Derived(Definition):
         Keys of the dict it returns.
     code : str
         SHA-256 of its source and its helpers'.
+    objects : frozenset of str
+        Those inputs that arrive as object arrays of lists or of dicts.
     """
 
     kind: ClassVar[str] = "derived"
@@ -71,6 +73,7 @@ class Derived(Definition):
     texts: frozenset[str]
     outputs: tuple[str, ...]
     code: str
+    objects: frozenset[str] = frozenset()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
         """Call the function itself."""
@@ -78,7 +81,7 @@ class Derived(Definition):
 
     def __identity__(self) -> dict[str, Any]:
         """Name, code and outputs; the function object itself has no identity."""
-        return {
+        found: dict[str, Any] = {
             "kind": "Derived",
             "name": self.name,
             "code": self.code,
@@ -87,6 +90,7 @@ class Derived(Definition):
             "times": self.times,
             "texts": self.texts,
         }
+        return found | {"objects": self.objects} if self.objects else found
 
 
 @overload
@@ -99,9 +103,10 @@ def derived(
     """Make a feature of a function.
 
     Numbers and booleans arrive as float64 arrays with NaN for null; inputs annotated as ``str`` as object arrays of
-    text with None for null; times as :class:`~retrodict.features.times.Times`. An input is a time if the function
-    uses one of the parts of Times on it, or annotates it as ``Times``. So the form of an input never depends on its
-    value: a null looks the same in a column and in a request.
+    text with None for null, those annotated as ``list`` or ``dict`` as object arrays of lists or dicts (features that
+    are lists or maps) with None for null; times as :class:`~retrodict.features.times.Times`. An input is a time if the
+    function uses one of the parts of Times on it, or annotates it as ``Times``. So the form of an input never depends
+    on its value: a null looks the same in a column and in a request.
 
     Parameters
     ----------
@@ -147,6 +152,7 @@ def _define(function: Function, outputs: Sequence[str] | None, name: str | None)
         frozenset(_annotated(tree, "str")),
         given,
         _code(function, source),
+        frozenset(_annotated(tree, "list") | _annotated(tree, "dict")),
     )
 
 
@@ -213,8 +219,13 @@ def _annotated(tree: ast.FunctionDef, type_: str) -> set[str]:
     return {
         argument.arg
         for argument in tree.args.args
-        if argument.annotation is not None and ast.unparse(argument.annotation).strip("'\"").split(".")[-1] == type_
+        if argument.annotation is not None and _bare(argument.annotation) == type_
     }
+
+
+def _bare(annotation: ast.expr) -> str:
+    """Name of a type, without its module and what it holds: ``list`` of ``list[str]``."""
+    return ast.unparse(annotation).strip("'\"").split("[")[0].split(".")[-1]
 
 
 def _code(function: Function, source: str) -> str:

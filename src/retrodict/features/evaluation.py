@@ -19,7 +19,8 @@ from retrodict.features.times import Times
 
 __all__ = ["derive_columns", "derive_row"]
 
-Form = Literal["time", "text", "number"]
+Form = Literal["time", "text", "object", "number"]
+_SPOKEN = {"object": "list or dict"}
 
 
 def derive_columns(features: FeatureSet, spine: pa.Table, found: dict[str, pa.Array[Any]]) -> None:
@@ -85,7 +86,12 @@ def _normal(value: Any, rows: int, where: str) -> NDArray[Any]:
 
 
 def _form(function: Derived, name: str) -> Form:
-    return "time" if name in function.times else "text" if name in function.texts else "number"
+    forms: tuple[tuple[Form, frozenset[str]], ...] = (
+        ("time", function.times),
+        ("text", function.texts),
+        ("object", function.objects),
+    )
+    return next((form for form, names in forms if name in names), "number")
 
 
 def _column_argument(column: pa.Array[Any] | pa.ChunkedArray[Any], form: Form, where: str) -> Any:
@@ -95,7 +101,11 @@ def _column_argument(column: pa.Array[Any] | pa.ChunkedArray[Any], form: Form, w
         return Times(micros, None if valid.all() else ~valid)
     if form == "text" and kind in {"text", "null"}:
         return np.array(column.to_pylist(), dtype=object)
-    if form == "text" or kind not in {"bool", "int", "float", "null"}:
+    if form == "object" and (_holds_several(column.type) or kind == "null"):
+        values = column.to_pylist()
+        pairs = pa.types.is_map(column.type)
+        return _objects([dict(value) if pairs and value is not None else value for value in values])
+    if form in {"text", "object"} or kind not in {"bool", "int", "float", "null"}:
         raise _wrong_form(str(column.type), form, where)
     found = numeric(column, where=where)
     values = found.values.astype(np.float64)
@@ -103,12 +113,24 @@ def _column_argument(column: pa.Array[Any] | pa.ChunkedArray[Any], form: Form, w
     return values
 
 
+def _holds_several(type_: pa.DataType) -> bool:
+    return any(test(type_) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_map))
+
+
+def _objects(values: list[Any]) -> NDArray[Any]:
+    """Object array of lists or dicts; NumPy itself would make a list of lists two-dimensional."""
+    found = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):
+        found[place] = value
+    return found
+
+
 def _wrong_form(got: str, form: Form, where: str) -> DefinitionError:
     return DefinitionError(
-        f"this input arrives as a {form}",
+        f"this input arrives as a {_SPOKEN.get(form, form)}",
         where=where,
         got=got,
-        remedy="Annotate the parameter with what it is: def f(sched_dep: Times, origin: str, distance: float)",
+        remedy="Annotate the parameter with what it is: def f(sched_dep: Times, origin: str, tags: list)",
     )
 
 
@@ -116,10 +138,10 @@ def _row_argument(value: Any, form: Form, where: str) -> Any:
     if form == "time":
         return _row_times(value, where)
     if form == "text" and (value is None or isinstance(value, str)):
-        argument = np.empty(1, dtype=object)
-        argument[0] = value
-        return argument
-    if form == "text" or not isinstance(value, bool | int | float | np.number | np.bool_ | None):
+        return _objects([value])
+    if form == "object" and (value is None or isinstance(value, list | dict)):
+        return _objects([value])
+    if form in {"text", "object"} or not isinstance(value, bool | int | float | np.number | np.bool_ | None):
         raise _wrong_form(type(value).__name__, form, where)
     number = np.nan if value is None else float(value)
     return np.array([number + 0.0 if np.isfinite(number) else np.nan])

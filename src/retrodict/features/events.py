@@ -19,12 +19,12 @@ from retrodict.core.clock import to_micros
 from retrodict.core.errors import InputError
 from retrodict.core.expressions import Expression, parse
 from retrodict.data.sources import Source
-from retrodict.features.aggregates import Channel
 from retrodict.features.columns import Column, Ints, Mask, evaluate, kind_of, numeric, pick, times
-from retrodict.features.kernels import identity_of
+from retrodict.features.kernels import FOREVER, identity_of
+from retrodict.features.monoids import Channel, Lift
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["TIMELESS", "Events", "first_of_each", "lift", "lifted_inputs", "read_events"]
+__all__ = ["FOREVER", "TIMELESS", "Events", "first_of_each", "in_force", "lift", "lifted_inputs", "read_events"]
 
 TIMELESS = -(1 << 62)
 """Both clocks of a fact without a time: before every request."""
@@ -48,6 +48,8 @@ class Events:
         Rank of the event ids.
     inputs : dict of str to Column
         Conditions and value columns by their text.
+    alive : bool array
+        Of a revised source: which rows say something, and do not only take their event away. Else all.
     """
 
     table: pa.Table
@@ -57,6 +59,7 @@ class Events:
     sequence: NDArray[Any]
     order: Ints
     inputs: dict[str, Column]
+    alive: Mask
 
     def keys(self, plan: ViewPlan) -> list[pa.Array[Any]]:
         """Key columns."""
@@ -79,16 +82,29 @@ def read_events(plan: ViewPlan, data: pa.Table | Sequence[Mapping[str, Any]], *,
     rows = data if isinstance(data, pa.Table) else _plain_rows(data)
     table = rows.select(_present(plan, rows, where)) if isinstance(rows, pa.Table) else _tabulate(plan, rows, where)
     event_time, known_at, seen = _clocks(plan.source, table, where)
-    if plan.source.where is not None:
-        kept = evaluate({"where": parse(plan.source.where)}, rows, where=where)["where"]
-        seen &= kept.valid & kept.values.astype(np.bool_)
+    alive = _alive(plan.source, rows, seen, where)
+    if not plan.source.revised:
+        seen, alive = alive, np.ones_like(alive)
     sequence, order = _sequence(plan.source, table, seen, where, first_position)
     inputs = lifted_inputs(plan.expressions, plan.values, rows, table, where=where)
     if seen.all():
-        return Events(table, np.arange(table.num_rows), event_time, known_at, sequence, order, inputs)
+        return Events(table, np.arange(table.num_rows), event_time, known_at, sequence, order, inputs, alive)
     keep = np.flatnonzero(seen)
     inputs = {text: Column(c.values[keep], c.valid[keep], c.kind) for text, c in inputs.items()}
-    return Events(table.take(keep), keep, event_time[keep], known_at[keep], sequence[keep], order[keep], inputs)
+    clocks = event_time[keep], known_at[keep]
+    return Events(table.take(keep), keep, *clocks, sequence[keep], order[keep], inputs, alive[keep])
+
+
+def _alive(source: Source, rows: pa.Table | Sequence[Mapping[str, Any]], seen: Mask, where: str) -> Mask:
+    """Rows that have a time, are kept by the source's condition, and delete nothing."""
+    alive = seen.copy()
+    if source.where is not None:
+        kept = evaluate({"where": parse(source.where)}, rows, where=where)["where"]
+        alive &= kept.valid & kept.values.astype(np.bool_)
+    if source.deleted is not None:
+        gone = evaluate({"deleted": parse(source.deleted)}, rows, where=where)["deleted"]
+        alive &= ~(gone.valid & gone.values.astype(np.bool_))
+    return alive
 
 
 def _present(plan: ViewPlan, table: pa.Table, where: str) -> list[str]:
@@ -182,8 +198,28 @@ def first_of_each(codes: Ints, events: Events) -> Ints | None:
     return np.sort(sort[fresh])
 
 
+def in_force(codes: Ints, events: Events) -> tuple[Ints, Ints]:
+    """Rows of a revised source that say something, and until when each is in force (inclusive).
+
+    A row is visible to a decision at q if ``max(event_time, known_at) < q <= until``. Of revisions known at the same
+    moment the one that comes last in the source counts.
+    """
+    sort = np.lexsort((events.row, events.known_at, events.order, codes))
+    same = (codes[sort][1:] == codes[sort][:-1]) & (events.order[sort][1:] == events.order[sort][:-1])
+    until = np.full(len(sort), FOREVER, dtype=np.int64)
+    following = events.known_at[sort][1:]
+    until[sort[:-1]] = np.where(same, following, FOREVER)
+    kept = np.flatnonzero(events.alive & (until > np.maximum(events.event_time, events.known_at)))
+    return kept, until[kept]
+
+
 def lift(channel: Channel, inputs: Mapping[str, Column], rows: int) -> NDArray[Any]:
-    """One number per event: what it gives to a channel, the identity where it gives nothing."""
+    """One number per event: what it gives to a channel, the identity where it gives nothing.
+
+    Squares and cubes are sums of doubles without error, as long as they are in the range of doubles. The square of a
+    value beyond 1.3e154 and the cube of one beyond 5.6e102 count as the largest double; below 1e-146 (squares) or
+    1e-91 (cubes) their last parts are rounded.
+    """
     counts = np.ones(rows, dtype=np.bool_)
     if channel.where is not None:
         condition = inputs[channel.where]
@@ -197,4 +233,31 @@ def lift(channel: Channel, inputs: Mapping[str, Column], rows: int) -> NDArray[A
     if channel.lift == "true":
         return (counts & column.values.astype(np.bool_)).astype(np.int64)
     nothing = 0 if channel.monoid == "sum" else identity_of(column.values.dtype, largest=channel.monoid == "max")
-    return np.where(counts, column.values, np.array(nothing, dtype=column.values.dtype))
+    values = np.where(counts, column.values, np.array(nothing, dtype=column.values.dtype))
+    return values if channel.lift == "value" else _power(values.astype(np.float64), channel.lift)
+
+
+def _power(values: NDArray[np.float64], part: Lift) -> NDArray[np.float64]:
+    """One of the two doubles whose sum is the square, or of the four whose sum is the cube."""
+    square, rest = _product(values, values)
+    if part in {"square", "square_rest"}:
+        return square if part == "square" else rest
+    cube = _product(square if part in {"cube", "cube_1"} else rest, values)
+    return cube[0] if part in {"cube", "cube_2"} else cube[1]
+
+
+def _product(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """TwoProduct (Dekker 1971, with the splitting of Veltkamp): the rounded product, and its error."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        product = first * second
+        (top, low), (other, rest) = _split(first), _split(second)
+        error = low * rest - (((product - top * other) - low * other) - top * rest)
+    most = np.finfo(np.float64).max
+    whole = np.isfinite(product)
+    return np.clip(product, -most, most) + 0.0, np.where(whole & np.isfinite(error), error, 0.0) + 0.0
+
+
+def _split(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    wide = values * 134_217_729.0  # 2**27 + 1
+    top = wide - (wide - values)
+    return top, values - top

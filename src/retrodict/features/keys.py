@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from retrodict.core.clock import to_micros
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.identity import digest
-from retrodict.features.columns import Ints, kind_of
+from retrodict.features.columns import Ints, Mask, kind_of
 
 __all__ = ["KeyIndex", "encode_key", "key_array", "key_kind"]
 
@@ -31,7 +31,7 @@ _KINDS = {
     "null": "null",
 }
 _LONGEST = 360
-_COMPRESS = 1 << 40
+_DENSE = 4  # numbers up to so many times the rows are counted in a table, beyond that they are sorted
 _EPOCH = date(1970, 1, 1)
 
 NULL, UNKNOWN = -1, -2
@@ -83,42 +83,57 @@ class KeyIndex:
     def __init__(self, columns: Sequence[pa.Array[Any]], *, where: str) -> None:
         self._where = where
         self._kinds = [key_kind(column, where=where) for column in columns]
-        arrays = [key_array(column, where=where) for column in columns]
-        self._parts = [pc.drop_null(pc.unique(array)) for array in arrays]
-        # Radix of each part; the mixed-radix numbers are then renumbered without gaps.
+        self._parts: list[pa.Array[Any]] = []
+        # Radix of each part; the mixed-radix numbers are renumbered without gaps after each.
         self._steps: list[Ints] = []
-        combined = self._combine(arrays, learn=True)
-        self._distinct, codes = np.unique(combined[combined >= 0], return_inverse=True)
-        self.codes = np.full(len(combined), NULL, dtype=np.int64)
-        self.codes[combined >= 0] = codes
-        self.size = len(self._distinct)
+        self._places: Ints | None = None
+        self.codes = self._learn([key_array(column, where=where) for column in columns])
+        self.size = len(self._steps[-1]) if self._steps else len(self._parts[0])
 
-    def _combine(self, arrays: Sequence[pa.Array[Any]], *, learn: bool) -> Ints:
-        """One number per row: -1 for a null part, -2 for a part no event has."""
-        total = np.zeros(len(arrays[0]), dtype=np.int64)
-        null, unknown = np.zeros(len(total), dtype=np.bool_), np.zeros(len(total), dtype=np.bool_)
-        for place, (array, part) in enumerate(zip(arrays, self._parts, strict=True)):
-            found = pc.index_in(array, value_set=part) if len(part) else pa.nulls(len(array), pa.int32())
-            code = np.asarray(pc.fill_null(found, UNKNOWN).to_numpy(zero_copy_only=False)).astype(np.int64)
-            null |= np.asarray(array.is_null().to_numpy(zero_copy_only=False))
-            unknown |= code < 0
-            total = total * max(len(part), 1) + np.maximum(code, 0)
-            total, lost = self._compress(total, place, learn=learn)
-            unknown |= lost
-        total[unknown] = UNKNOWN
+    @classmethod
+    def numbered(cls, columns: Sequence[pa.Array[Any]], *, where: str) -> KeyIndex:
+        """Return the index of distinct keys, each with the number of its row: what ``distinct`` gave, read again."""
+        index = cls(columns, where=where)
+        if not (index.codes == np.arange(index.size)).all():
+            index._places = np.argsort(index.codes)  # the row of each number that was given anew
+            index.codes = np.arange(index.size)
+        return index
+
+    def distinct(self) -> list[pa.Array[Any]]:
+        """Key columns of the distinct keys, in the order of their numbers."""
+        numbers = np.arange(self.size)
+        columns: list[pa.Array[Any]] = []
+        for place in range(len(self._parts) - 1, -1, -1):
+            part = self._parts[place]
+            if place:
+                numbers, code = np.divmod(self._steps[place - 1][numbers], max(len(part), 1))
+            else:
+                code = numbers
+            columns.insert(0, part.take(pa.array(code)))
+        return columns
+
+    def _learn(self, arrays: Sequence[pa.Array[Any]]) -> Ints:
+        """Number of each row's key; -1 for a null part."""
+        total, null = np.zeros(len(arrays[0]), dtype=np.int64), np.zeros(len(arrays[0]), dtype=np.bool_)
+        for place, array in enumerate(arrays):
+            code, part = _encoded(array)
+            self._parts.append(part)
+            if place:
+                total, seen = _renumbered(total * max(len(part), 1) + np.maximum(code, 0), null | (code < 0))
+                self._steps.append(seen)
+            else:
+                total = code
+            null |= code < 0
+            total[null] = 0
         total[null] = NULL
         return total
 
-    def _compress(self, total: Ints, place: int, *, learn: bool) -> tuple[Ints, np.ndarray]:
-        """Renumber after every part but the last, so that no product of sizes leaves 64 bits."""
-        nothing_lost = np.zeros(len(total), dtype=np.bool_)
-        if place == len(self._parts) - 1:
-            return total, nothing_lost
-        if learn:
-            seen, codes = np.unique(total, return_inverse=True)
-            self._steps.append(seen)
-            return codes.astype(np.int64), nothing_lost
-        return _search(self._steps[place], total)
+    def _known(self, array: pa.Array[Any], place: int) -> Ints:
+        part = self._parts[place]
+        if not len(part):
+            return np.full(len(array), UNKNOWN, dtype=np.int64)
+        found = pc.fill_null(pc.index_in(array, value_set=part), UNKNOWN)
+        return np.asarray(found.to_numpy(zero_copy_only=False)).astype(np.int64)
 
     def locate(self, columns: Sequence[pa.Array[Any]], *, names: Sequence[str]) -> Ints:
         """Key number of each row of a spine: -1 where a part is null, -2 for a key without events.
@@ -128,27 +143,66 @@ class KeyIndex:
         DefinitionError
             If a column is of another kind than the events' key.
         """
-        arrays: list[pa.Array[Any]] = []
-        for column, name, kind in zip(columns, names, self._kinds, strict=True):
-            own = key_kind(column, where=f"{self._where}, request column {name!r}")
-            if own != kind and "null" not in {own, kind}:
-                raise DefinitionError(
-                    f"the key of request and source are of one kind; the source has {kind}",
-                    where=f"{self._where}, request column {name!r}",
-                    got=own,
-                    remedy="Cast one of the two where its table is read",
-                )
-            array = key_array(column, where=self._where)
-            # A column of nothing but nulls matches no key; give it the events' type so that it can be looked up.
-            arrays.append(pa.nulls(len(array), self._parts[len(arrays)].type) if own == "null" else array)
-        combined = self._combine(arrays, learn=False)
-        codes, lost = _search(self._distinct, combined)
-        codes[lost | (combined == UNKNOWN)] = UNKNOWN
-        codes[combined == NULL] = NULL
-        return codes
+        total = np.zeros(len(columns[0]), dtype=np.int64)
+        unknown, null = np.zeros(len(total), dtype=np.bool_), np.zeros(len(total), dtype=np.bool_)
+        for place, (column, name) in enumerate(zip(columns, names, strict=True)):
+            array = self._canonical(column, name, place)
+            code = self._known(array, place)
+            unknown |= code < 0
+            if array.null_count:
+                null |= np.asarray(array.is_null().to_numpy(zero_copy_only=False))
+            if place:
+                total = total * max(len(self._parts[place]), 1) + np.maximum(code, 0)
+                total, lost = _search(self._steps[place - 1], total)
+                unknown |= lost
+            else:
+                total = np.maximum(code, 0)
+        if self._places is not None and self.size:
+            total = self._places[total]
+        total[unknown] = UNKNOWN
+        total[null] = NULL
+        return total
+
+    def _canonical(self, column: pa.Array[Any], name: str, place: int) -> pa.Array[Any]:
+        where, kind = f"{self._where}, request column {name!r}", self._kinds[place]
+        own = key_kind(column, where=where)
+        if own != kind and "null" not in {own, kind}:
+            raise DefinitionError(
+                f"the key of request and source are of one kind; the source has {kind}",
+                where=where,
+                got=own,
+                remedy="Cast one of the two where its table is read",
+            )
+        # A column of nothing but nulls matches no key; give it the events' type so that it can be looked up.
+        return pa.nulls(len(column), self._parts[place].type) if own == "null" else key_array(column, where=where)
 
 
-def _search(known: Ints, wanted: Ints) -> tuple[Ints, np.ndarray]:
+def _encoded(array: pa.Array[Any]) -> tuple[Ints, pa.Array[Any]]:
+    """Place of each value among the distinct ones (in order of appearance), -1 for null; and those."""
+    if pa.types.is_null(array.type):
+        return np.full(len(array), NULL, dtype=np.int64), array.slice(0, 0)
+    encoded = array.dictionary_encode()
+    indices = encoded.indices.fill_null(NULL) if array.null_count else encoded.indices
+    return np.asarray(indices.to_numpy(zero_copy_only=False)).astype(np.int64), encoded.dictionary
+
+
+def _renumbered(total: Ints, without: Mask) -> tuple[Ints, Ints]:
+    """Numbers without gaps in the same order, and what each stood for; those ``without`` a key get 0."""
+    present = total[~without]
+    top = int(present.max(initial=0))
+    if top > _DENSE * len(total) + 1:
+        seen, inverse = np.unique(present, return_inverse=True)
+        numbers = np.zeros(len(total), dtype=np.int64)
+        numbers[~without] = inverse
+        return numbers, seen
+    there = np.zeros(top + 1, dtype=np.bool_)
+    there[present] = True
+    numbers = (np.cumsum(there) - 1)[np.where(without, 0, total)]
+    numbers[without] = 0
+    return numbers, np.flatnonzero(there)
+
+
+def _search(known: Ints, wanted: Ints) -> tuple[Ints, Mask]:
     if not len(known):
         return np.zeros(len(wanted), dtype=np.int64), np.ones(len(wanted), dtype=np.bool_)
     place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)

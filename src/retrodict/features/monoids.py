@@ -1,21 +1,28 @@
-"""The table of aggregates: which monoids each one is made of, and how their totals become its value.
+"""The table of aggregates: which monoids or which events each one is made of, and how that becomes its value.
 
-An aggregate is not a class with code of its own in every engine. It is a row here: the *channels* it needs, each an
-event lifted to a number and merged by a monoid, and one finish over the merged totals. The engines know only the
-monoids (``sum`` with its inverse; ``min`` and ``max`` without, so never subtracted), so an aggregate made of known
-monoids is one more row, in batch, stream and request at once.
+An aggregate is not a class with code of its own in every engine. It is a row here, of one of two sorts:
+
+* *Totals* (``AGGREGATES``): the channels it needs, each an event lifted to a number and merged by a monoid, and one
+  finish over the merged totals. The engines know only the monoids (``sum`` with its inverse; ``min`` and ``max``
+  without, so never subtracted), so such an aggregate costs a few searches whatever the window holds.
+* *Bags* (``BAGS``): functions of all events of the window in their order, for what no total of fixed size tells
+  (the last five, exact distinct values, a quantile). They cost time in proportion to the events of the window.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["AGGREGATES", "AggregateKind", "Channel", "Lift", "Monoid"]
+__all__ = ["AGGREGATES", "BAGS", "AggregateKind", "BagKind", "Channel", "Lift", "Monoid", "Takes"]
 
 Monoid = Literal["sum", "min", "max"]
-Lift = Literal["one", "present", "true", "value"]
+Lift = Literal[
+    "one", "present", "true", "value", "second", "square", "square_rest", "cube", "cube_1", "cube_2", "cube_3"
+]
+Takes = Literal["nothing", "numbers", "anything", "condition"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +33,11 @@ class Channel:
     ----------
     monoid : {"sum", "min", "max"}
         How numbers merge. Identity: 0 for ``sum``, nothing for the others.
-    lift : {"one", "present", "true", "value"}
+    lift : str
         ``one``: every event gives 1. ``present``: 1 if the value is not null. ``true``: 1 if it is true. ``value``: the
-        value itself, the identity if it is null.
+        value itself, the identity if it is null. ``square`` and ``square_rest``: the two doubles whose sum is the
+        square of the value (as a double), without error; ``cube``, ``cube_1`` to ``cube_3``: the four doubles whose
+        sum is its cube.
     value : str, optional
         Column or condition it reads.
     where : str, optional
@@ -43,25 +52,53 @@ class Channel:
 
 @dataclass(frozen=True)
 class AggregateKind:
-    """How one aggregate is computed.
+    """How one aggregate is computed from totals.
 
     Parameters
     ----------
     channels : tuple of (monoid, lift)
-        What it needs.
+        What it needs; the lift ``second`` is the value of the second column.
     finish : callable
-        Value from the totals, in the order of the channels. Written with operators only, so that the same code takes
-        Python numbers and NumPy arrays. The last total is the number of events the value is made of.
+        Value from the totals, in the order of the channels. The last total is the number of events the value is made
+        of. Written with operators only, so that the same code takes Python numbers and NumPy arrays; where ``exact``
+        it takes whole numbers of Python only.
     empty_is_null : bool
         Whether the value is null where that number is 0.
     rounded : bool
         Whether the first total is wanted as the nearest double rather than as a whole number.
+    exact : bool
+        Whether ``finish`` takes the sums as pairs of whole numbers ``(top, bottom)``, ``bottom`` a power of two, and
+        then the number of events; it returns a float or None.
+    takes : {"nothing", "numbers", "condition"}
+        What the column may hold.
     """
 
     channels: tuple[tuple[Monoid, Lift], ...]
     finish: Callable[..., Any]
     empty_is_null: bool = True
     rounded: bool = False
+    exact: bool = False
+    takes: Takes = "numbers"
+
+
+@dataclass(frozen=True)
+class BagKind:
+    """What a function of the window's events takes and gives; the functions themselves are in ``features.bags``.
+
+    Parameters
+    ----------
+    takes : {"nothing", "numbers", "anything"}
+        What the column may hold; ``anything``: numbers, booleans, times, dates or text.
+    gives : {"value", "values", "count", "float", "map"}
+        ``value``: of the column's type. ``values``: a list of that type. ``count``: a whole number. ``float``.
+        ``map``: from text to numbers.
+    """
+
+    takes: Takes
+    gives: Literal["value", "values", "count", "float", "map"]
+
+
+Exact = tuple[int, int]
 
 
 def _first(total: Any, *_: Any) -> Any:
@@ -72,11 +109,114 @@ def _ratio(total: Any, count: Any) -> Any:
     return total / count
 
 
+def _second_moment(count: int, total: Exact, squares: Exact) -> Exact:
+    """``n * M2`` as a fraction: ``n * sum(x**2) - sum(x)**2``."""
+    top, bottom = total
+    square, unit = squares
+    return count * square * bottom * bottom - top * top * unit, bottom * bottom * unit
+
+
+def _sum(parts: tuple[Exact, ...]) -> Exact:
+    top, bottom = 0, max(part[1] for part in parts)
+    for part, unit in parts:
+        top += part * (bottom // unit)
+    return top, bottom
+
+
+def _divided(top: int, bottom: int) -> float:
+    try:
+        return top / bottom
+    except OverflowError:
+        return math.inf if top > 0 else -math.inf
+
+
+def _variance(total: Exact, square: Exact, rest: Exact, count: int) -> float | None:
+    if count < 2:
+        return None
+    top, bottom = _second_moment(count, total, _sum((square, rest)))
+    # Squares beyond the range of doubles were lost, so the difference may fall below nothing.
+    return _divided(max(top, 0), bottom * count * (count - 1))
+
+
+def _std(total: Exact, square: Exact, rest: Exact, count: int) -> float | None:
+    variance = _variance(total, square, rest, count)
+    return None if variance is None else math.sqrt(variance)
+
+
+def _skew(*parts: Any) -> float | None:
+    """Fisher's ``g1 = m3 / m2**1.5``, as ``scipy.stats.skew``; ``m2`` and ``m3`` are exact, rounded once each."""
+    total, square, rest, cube, cube_1, cube_2, cube_3, count = parts
+    squares, cubes = _sum((square, rest)), _sum((cube, cube_1, cube_2, cube_3))
+    top, bottom = _second_moment(count, total, squares)
+    if top <= 0:
+        return None
+    m2 = _divided(top, bottom * count * count)
+    # n**2 * M3 = n**2 S3 - 3 n S1 S2 + 2 S1**3, over one denominator.
+    (s1, u1), (s2, u2), (s3, u3) = total, squares, cubes
+    third = count * count * s3 * u1**3 * u2 - 3 * count * s1 * s2 * u1**2 * u3 + 2 * s1**3 * u2 * u3
+    m3 = _divided(third, count**3 * u1**3 * u2 * u3)
+    root = m2 * math.sqrt(m2)
+    return m3 / root if root else None
+
+
+def _quotient(total: Exact, second: Exact, count: int) -> float | None:  # noqa: ARG001 - the count says only whether
+    (top, unit), (other, other_unit) = total, second
+    if other == 0:
+        return None
+    sign = -1 if other < 0 else 1
+    return _divided(sign * top * other_unit, sign * other * unit)
+
+
+_SQUARES: tuple[tuple[Monoid, Lift], ...] = (("sum", "value"), ("sum", "square"), ("sum", "square_rest"))
+_CUBES: tuple[tuple[Monoid, Lift], ...] = (("sum", "cube"), ("sum", "cube_1"), ("sum", "cube_2"), ("sum", "cube_3"))
+_PRESENT: tuple[tuple[Monoid, Lift], ...] = (("sum", "present"),)
+
 AGGREGATES: dict[str, AggregateKind] = {
-    "count": AggregateKind((("sum", "one"),), _first, empty_is_null=False),
-    "sum": AggregateKind((("sum", "value"), ("sum", "present")), _first),
-    "mean": AggregateKind((("sum", "value"), ("sum", "present")), _ratio, rounded=True),
-    "share": AggregateKind((("sum", "true"), ("sum", "present")), _ratio),
-    "min": AggregateKind((("min", "value"), ("sum", "present")), _first),
-    "max": AggregateKind((("max", "value"), ("sum", "present")), _first),
+    "count": AggregateKind((("sum", "one"),), _first, empty_is_null=False, takes="nothing"),
+    "rate": AggregateKind((("sum", "one"),), _first, empty_is_null=False, takes="nothing"),
+    "sum": AggregateKind((("sum", "value"), *_PRESENT), _first),
+    "mean": AggregateKind((("sum", "value"), *_PRESENT), _ratio, rounded=True),
+    "ratio": AggregateKind((("sum", "value"), ("sum", "second"), *_PRESENT), _quotient, exact=True),
+    "share": AggregateKind((("sum", "true"), *_PRESENT), _ratio, takes="condition"),
+    "min": AggregateKind((("min", "value"), *_PRESENT), _first),
+    "max": AggregateKind((("max", "value"), *_PRESENT), _first),
+    "variance": AggregateKind((*_SQUARES, *_PRESENT), _variance, exact=True),
+    "std": AggregateKind((*_SQUARES, *_PRESENT), _std, exact=True),
+    "skew": AggregateKind((*_SQUARES, *_CUBES, *_PRESENT), _skew, exact=True),
 }
+
+BAGS: dict[str, BagKind] = {
+    "first": BagKind("anything", "value"),
+    "last": BagKind("anything", "value"),
+    "first_k": BagKind("anything", "values"),
+    "last_k": BagKind("anything", "values"),
+    "top_k": BagKind("numbers", "values"),
+    "bottom_k": BagKind("numbers", "values"),
+    "distinct": BagKind("anything", "count"),
+    "approx_distinct": BagKind("anything", "count"),
+    "quantile": BagKind("numbers", "float"),
+    "histogram": BagKind("anything", "map"),
+    "by": BagKind("numbers", "map"),
+    "time_since_last": BagKind("nothing", "float"),
+    "decayed_count": BagKind("nothing", "float"),
+    "decayed_sum": BagKind("numbers", "float"),
+}
+"""What a bag means, of the events of the window for which ``where`` is true, in the order of (event time, known at,
+sequence); an event whose value is null (or NaN, or infinite) is left out:
+
+* ``first``, ``last``: the first, the last value. ``first_k``, ``last_k``: the first, the last ``k`` values, both in the
+  order of the events. ``top_k``, ``bottom_k``: the ``k`` greatest descending, the ``k`` smallest ascending, repeated
+  values included.
+* ``distinct``: how many different values; 0 where there is no event. ``approx_distinct``: the same by HyperLogLog
+  (:class:`~retrodict.core.statistics.distinct.DistinctSketch` of the values; exact up to 4,096 different ones).
+* ``quantile`` (``q``): linear between the two neighbours, ``a + (b - a) * t``: ``numpy.quantile`` but for the last bit.
+* ``histogram``: number of events by value, as text: booleans ``true`` and ``false``, whole numbers in decimal; in the
+  order of the texts' code points. Of floats it is refused.
+* ``by`` (``by``, ``op``): one of count, sum, mean, min, max of the values by the text of a second column, null groups
+  left out, in the order of the texts' code points. Numbers as the plain aggregate gives them, as floats.
+* ``time_since_last``: seconds from the newest event to the decision.
+* ``decayed_count``, ``decayed_sum`` (``half_life``): each event counts ``2**(-age / half_life)``, age from its event
+  time to the decision; products are rounded once each and added exactly, the sum rounded once.
+
+Null where no event gives anything, but for the two counts; lists and maps are null then, too.
+"""

@@ -1,29 +1,38 @@
-"""Feature values of one request from online state: one read of the key store, then searches in packed blocks.
+"""Feature values of requests from online state: one read of the key store, then searches in packed blocks.
 
-A live read goes from the newest block to the oldest with one running total, so all windows of a view share the work.
 The same rule of visibility as offline applies to every event, so the state may be ahead of the request: a value is
 exactly what a training frame at that time holds, or it is null and the status says why.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from retrodict.core.errors import InputError, near
-from retrodict.features.blocks import FIXED, FLOAT, MONOTONE, NULL, PER_SUM, decode, encode, take, value_of
+from retrodict.core.errors import InputError, RetryableError, near
+from retrodict.features.blocks import FIXED, HOT, Layout, Shape, Summed, base_row, layout_of, pack, unpack
+from retrodict.features.entries import StateKeys
 from retrodict.features.evaluation import derive_row
-from retrodict.features.finishing import Finisher, Parts
+from retrodict.features.explaining import explained
+from retrodict.features.finishing import OwnEvent
 from retrodict.features.keys import encode_key
 from retrodict.features.plan import FeatureSet, ViewPlan
-from retrodict.features.state import StateKeys
+from retrodict.features.reading import Read, compiled, restricted
+from retrodict.features.segments import Index, agree, edges_of, joined, needed
 from retrodict.stores.keys.base import KeyStore
 
-__all__ = ["FeatureRow", "OnlineFeatures"]
+__all__ = ["FeatureRow", "OnlineFeatures", "Status"]
 
 _SHIFT = 1 << 62
+_TRIES = 20  # a hot key is written some times a second, a read takes a fraction of a millisecond
+_REMEMBERED = 10_000  # hot keys
+_WHOLE = 1 << 63
+_NO_SUM = Summed(1, 0, floats=False)
+
+_Entry = tuple[bytes | None, bytes | None, bytes | None]
+
+Status = Literal["present", "null", "expired", "not_found", "late"]
 
 
 @dataclass(slots=True)
@@ -32,18 +41,46 @@ class FeatureRow:
 
     Attributes
     ----------
-    values : dict of str to int, float, bool, str or None
-        By full name, in the order of the feature set; times as microseconds.
+    values : dict of str to value or None
+        By full name, in the order of the feature set; times as microseconds, maps as dict, several values as list.
     statuses : dict of str to str
         Per view: ``ok``; ``null_key``; ``no_state`` (nothing was ever written for the view); ``unseen`` (no visible
         event of this key within reach); ``beyond_horizon`` (the request is too old for the state: values are null).
     events : dict of str to int
         Per view: visible events within reach of its widest window, or 1 for a latest value.
+    expired : set of str
+        Latest values that are older than their ``max_age``, and views whose events are all out of reach.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     statuses: dict[str, str] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
+    expired: set[str] = field(default_factory=set)
+
+    def status(self, name: str) -> Status:
+        """Why a feature has the value it has.
+
+        Parameters
+        ----------
+        name : str
+            Full name of a feature of a view.
+
+        Returns
+        -------
+        str
+            ``present``; ``null`` (the newest event says so, or nothing in the window gives a value, or a part of the
+            key is null); ``expired`` (events of the key are known, all out of reach); ``not_found`` (the key has
+            none); ``late`` (the request is older than what the state answers exactly).
+        """
+        view = name.partition("__")[0]
+        found = self.statuses.get(view, "ok")
+        if found == "beyond_horizon":
+            return "late"
+        if found in {"unseen", "no_state"}:
+            return "expired" if view in self.expired else "not_found"
+        if self.values[name] is not None:
+            return "present"
+        return "expired" if name in self.expired else "null"
 
 
 class OnlineFeatures:
@@ -63,7 +100,6 @@ class OnlineFeatures:
         self.features = features
         self._keys = keys
         self._views = [_ViewReader(plan) for plan in features.views]
-        self._all = set(features.columns)
 
     def read(self, entities: Mapping[str, Any], context: Mapping[str, Any], at: int) -> FeatureRow:
         """Features of a request at a time, with one read of the key store.
@@ -83,28 +119,92 @@ class OnlineFeatures:
             If an entity or an input is missing.
         """
         request = {**entities, **context}
-        names: list[bytes] = []
-        spans = []
-        for view in self._views:
-            first = len(names)
-            spans.append((first, view.names(request, at, names)))
-        blobs = self._keys.get_many(names) if names else []
+        return self._row(request, at, (at + _SHIFT).to_bytes(8, "big"), self._fetch(request, at))
+
+    def read_many(self, requests: Sequence[Mapping[str, Any]], at: int) -> list[FeatureRow]:
+        """Features of many requests at one time, with one read of the key store; equal to one :meth:`read` each.
+
+        Parameters
+        ----------
+        requests : sequence of mapping
+            Entity columns and other columns of each request.
+        at : int
+            Microseconds since 1970-01-01 UTC.
+        """
+        moment = (at + _SHIFT).to_bytes(8, "big")
+        fetched = zip(*self._fetch_many(requests, at), strict=True)
+        return [
+            self._row(request, at, moment, entries)
+            for request, entries in zip(requests, fetched if self._views else [()] * len(requests), strict=True)
+        ]
+
+    def _row(self, request: Mapping[str, Any], at: int, moment: bytes, entries: Sequence[_Entry]) -> FeatureRow:
         row = FeatureRow()
-        for view, (first, bucket) in zip(self._views, spans, strict=True):
-            view.read(request, at, blobs, first, bucket, row)
+        for view, (key, meta, blob) in zip(self._views, entries, strict=True):
+            if key is None:
+                view.absent("null_key", request, at, row)
+            else:
+                view.read(request, at, moment, meta, blob, row)
         if self.features.derived:
             derive_row(self.features, request, row.values)
             row.values = {name: row.values[name] for name in self.features.columns}
         return row
 
+    def _fetch_many(self, requests: Sequence[Mapping[str, Any]], at: int) -> list[list[_Entry]]:
+        """What ``_fetch`` gives, per view and request; each meta entry is read once."""
+        names = [view.meta for view in self._views]
+        known: dict[tuple[str, ...], list[bytes | None]] = {}
+        for view in self._views:
+            if view.request_keys not in known:
+                known[view.request_keys] = [view.key(request) for request in requests]
+            names += [view.prefix + key for key in known[view.request_keys] if key is not None]
+        blobs = self._keys.get_many(names) if names else []
+        found, rest = [], iter(blobs[len(self._views) :])
+        for view, meta in zip(self._views, blobs, strict=False):
+            entries: list[_Entry] = []
+            for key in known[view.request_keys]:
+                blob = None if key is None else next(rest)
+                if key is not None and blob is not None and blob[8] & HOT:
+                    blob = view.gather(self._keys, key, at, None, None, whole=False)
+                entries.append((key, meta, blob))
+            found.append(entries)
+        return found
+
+    def _fetch(self, request: Mapping[str, Any], at: int, *, whole: bool = False) -> list[_Entry]:
+        """Key, meta entry and block of every view; of a hot key what the request needs of it, as one block."""
+        names: list[bytes] = []
+        known: list[bytes | None] = []
+        seen: dict[tuple[str, ...], bytes | None] = {}
+        for view in self._views:
+            columns = view.request_keys
+            key = seen[columns] if columns in seen else seen.setdefault(columns, view.key(request))
+            known.append(key)
+            if key is not None:
+                names += (view.meta, view.prefix + key)
+                if key in view.hot:
+                    names.append(view.index(key))
+        blobs = self._keys.get_many(names) if names else []
+        found: list[_Entry] = []
+        place = 0
+        for view, key in zip(self._views, known, strict=True):
+            if key is None:
+                found.append((None, None, None))
+                continue
+            meta, blob = blobs[place : place + 2]
+            place += 2
+            index = None
+            if key in view.hot:
+                index, place = blobs[place], place + 1
+            if blob is not None and blob[8] & HOT:
+                blob = view.gather(self._keys, key, at, blob, index, whole=whole)
+            found.append((key, meta, blob))
+        return found
+
     def explain(self, entities: Mapping[str, Any], context: Mapping[str, Any], at: int) -> dict[str, list[Any]]:
         """Sequence ids of the events each feature is made of (positions if the source declares no sequence)."""
-        request = {**entities, **context}
         found: dict[str, list[Any]] = {}
-        for view in self._views:
-            names: list[bytes] = []
-            bucket = view.names(request, at, names)
-            found |= view.explain(at, self._keys.get_many(names) if names else [], bucket)
+        for view, (_, _, blob) in zip(self._views, self._fetch({**entities, **context}, at, whole=True), strict=True):
+            found |= view.explain(at, blob)
         return found
 
 
@@ -112,23 +212,30 @@ class _ViewReader:
     """Everything about a view that can be prepared before the first request."""
 
     def __init__(self, plan: ViewPlan) -> None:
-        self.plan, self.keys = plan, StateKeys(plan)
-        self._bucket_us, self._lookback = self.keys.bucket_us, plan.lookback_us
-        self._windows = [(window.length_us, window.hop_us, i) for i, window in enumerate(plan.windows)]
-        self._sums = [i for i, channel in enumerate(plan.channels) if channel.monoid == "sum"]
-        self._extremes = [i for i, channel in enumerate(plan.channels) if channel.monoid != "sum"]
-        self._largest = [plan.channels[i].monoid == "max" for i in self._extremes]
-        self._head = FIXED + PER_SUM * len(self._sums) + len(self._extremes) + len(plan.latest)
-        self._columns = 4 + len(plan.channels) + 2 * len(plan.latest)
-        self._layout_end = 8 * (FIXED + PER_SUM * len(self._sums))
-        self._finisher = Finisher(plan)
-        self._latest = [(o.column, o.parts[0], o.max_age) for o in plan.outputs if o.op == "latest"]
-        self._where = f"{plan.where}, request"
+        self.plan, self._shape = plan, Shape(plan)
+        names = self._names = StateKeys(plan)
+        self.index = names.index
+        self.hot: set[bytes] = set()  # keys seen to have segments: their index is read at once
+        self.meta, self.prefix, self.request_keys = names.meta, names.blocks, plan.request_keys
+        self._name, self._where = plan.name, f"{plan.where}, request"
+        self._head, self._layout_end = 8 * FIXED, self._shape.head_bytes
+        self._readers: dict[bytes, Read] = {}
+        self._own = OwnEvent(plan) if plan.needs_current else None
+        self._nulls = dict.fromkeys(output.column for output in plan.outputs)
+        layout = Layout(
+            self._shape,
+            tuple(_NO_SUM for _ in self._shape.sums),
+            1,
+            (1,) * len(self._shape.extremes),
+            (0,) * len(plan.kept),
+        )
+        self._empty = pack(layout, base_row(layout), b"", flags=0, visible=-_SHIFT, heap_rows=0)
+        self._nothing: dict[str, Any] = {}
 
-    def names(self, request: Mapping[str, Any], at: int, names: list[bytes]) -> int | None:
-        """Append the entries to read; returns the bucket of the first block, None if a part of the key is null."""
+    def key(self, request: Mapping[str, Any]) -> bytes | None:
+        """Encoded key of the view in a request, None if a part of it is null."""
         try:
-            values = [request[key] for key in self.plan.request_keys]
+            values = [request[key] for key in self.request_keys]
         except KeyError as error:
             missing = str(error.args[0])
             raise InputError(
@@ -137,167 +244,85 @@ class _ViewReader:
                 got=missing,
                 remedy=near(missing, request, what="entity"),
             ) from error
-        key = encode_key(values, where=self._where)
-        if key is None:
-            return None
-        names.append(self.keys.meta)
-        if self.plan.unbounded:
-            names.append(self.keys.newest(key))
-        if not self._bucket_us:
-            return 0
-        first = (at - self._lookback) // self._bucket_us
-        prefix = self.keys.prefix + b"W" + key
-        names += [
-            prefix + (bucket + _SHIFT).to_bytes(8, "big") for bucket in range(first, (at - 1) // self._bucket_us + 1)
-        ]
-        return first
+        if len(values) == 1 and type(values[0]) is int and -_WHOLE <= values[0] < _WHOLE:
+            return b"i\0\x08" + values[0].to_bytes(8, "big", signed=True)  # what encode_key gives, for a frequent key
+        return encode_key(values, where=self._where)
+
+    def gather(
+        self, keys: KeyStore, key: bytes, at: int, head: bytes | None, index: bytes | None, *, whole: bool
+    ) -> bytes | None:
+        """Block of a hot key: its head, and of its segments those that a request reads; all of them if ``whole``.
+
+        Head and index come from one read, the segments from the next. A writer may come in between: pieces that do not
+        agree are read again.
+        """
+        if len(self.hot) < _REMEMBERED:
+            self.hot.add(key)
+        for _ in range(_TRIES):
+            if index is None:
+                head, index = keys.get_many([self.prefix + key, self.index(key)])
+            if head is None or not head[8] & HOT:
+                return head
+            if index is not None:
+                opened = Index.read(self._shape, index)
+                ahead = int.from_bytes(head[16:24], "little", signed=True) >= at
+                numbers = opened.numbers if whole else needed(self.plan, opened, at, ahead=ahead)
+                found = keys.get_many([self._names.segment(key, number) for number in numbers]) if numbers else []
+                segments = {number: blob for number, blob in zip(numbers, found, strict=True) if blob is not None}
+                if len(segments) == len(numbers) and agree(self._shape, head, opened, segments):
+                    edges = None if whole or self.plan.bags else edges_of(self.plan, at)
+                    return joined(self._shape, head, opened, segments, at=at, edges=edges)
+            index = None
+        raise RetryableError(
+            "the events of a key hold still for the time of a read", where=self._where, remedy="Ask again"
+        )
 
     def read(
         self,
         request: Mapping[str, Any],
         at: int,
-        blobs: list[bytes | None],
-        first: int,
-        bucket: int | None,
+        moment: bytes,
+        meta: bytes | None,
+        blob: bytes | None,
         row: FeatureRow,
     ) -> None:
         """Fill in the view's features from what was read."""
-        name = self.plan.name
-        row.events[name] = 0
-        problem = "null_key" if bucket is None else None
-        if bucket is not None:
-            meta = blobs[first]
-            if meta is None:
-                problem = "no_state"
-            elif int.from_bytes(meta[:8], "big") - _SHIFT > at:
-                problem = "beyond_horizon"
-        if problem in {"null_key", "beyond_horizon"} or bucket is None:
-            row.statuses[name] = problem or "null_key"
-            row.values.update(dict.fromkeys(o.column for o in self.plan.outputs))
+        if meta is None or meta[:8] > moment:
+            self.absent("no_state" if meta is None else "beyond_horizon", request, at, row)
             return
-        place = first + 1 + self.plan.unbounded
-        parts, newest = [Parts() for _ in self._windows], None
-        if self._bucket_us:
-            count = (at - 1) // self._bucket_us - bucket + 1
-            newest, row.events[name] = self._walk(at, blobs[place : place + count], bucket, parts)
-        self._finisher.finish(parts, request, row.values)
-        if self._latest:
-            if self.plan.unbounded:
-                newest = self._newest(at, blobs[first + 1])
-                row.events[name] = max(row.events[name], int(newest is not None))
-            self._read_latest(at, newest, row.values)
-        row.statuses[name] = problem or ("ok" if row.events[name] else "unseen")
-
-    def _walk(self, at: int, blobs: list[bytes | None], bucket: int, parts: list[Parts]) -> tuple[Any, int]:
-        """From the newest block to the oldest; a window is complete in the block that its start lies in."""
-        pending = sorted((((at - length) // hop * hop if hop else at - length), i) for length, hop, i in self._windows)
-        running, newest, events = Parts(), None, 0
-        begin = (bucket + len(blobs)) * self._bucket_us
-        for blob in reversed(blobs):
-            begin -= self._bucket_us
-            opened = None if blob is None else self._open(blob, at)
-            if opened is None:
-                while pending and pending[-1][0] >= begin:
-                    parts[pending.pop()[1]].copy_from(running)
-                continue
-            words, n, seen, packed = opened
-            if newest is None:
-                newest = (packed, words, n, seen - 1, self._head, len(self._extremes), len(self._sums))
-            while pending and pending[-1][0] >= begin:
-                start, window = pending.pop()
-                left = bisect_left(words, start, self._head, self._head + seen) - self._head
-                parts[window].copy_from(running)
-                self._add(parts[window], packed, words, n, left, seen)
-                if not pending:
-                    return newest, events + seen - left
-            events += seen
-            self._add(running, packed, words, n, 0, seen)
-        return newest, events
-
-    def _open(self, blob: bytes, at: int) -> tuple[memoryview, int, int, bytes] | None:
-        """Words of a block, its size and how many of its first events are visible; None if none is."""
-        words = memoryview(blob).cast("q")
-        n = words[0]
-        head = self._head
-        if words[2] < at:
-            return words, n, n, blob
-        if words[1] & MONOTONE:
-            seen = bisect_left(words, at, head + n, head + 2 * n) - head - n
-            return (words, n, seen, blob) if seen else None
-        # Late events out of order, and the request is before the last of them: keep what it may see.
-        rows = decode(self.plan.channels, len(self.plan.latest), blob)
-        rows = take(rows, rows.visible_at < at)
-        if not len(rows):
-            return None
-        blob = encode(self.plan.channels, rows)
-        return memoryview(blob).cast("q"), len(rows), len(rows), blob
-
-    def _add(self, parts: Parts, blob: bytes, words: memoryview, n: int, left: int, right: int) -> None:
-        """Add the events [left, right) of a block."""
-        if left >= right:
-            return
-        width = words[3]
-        if width:
-            first = self._head + n * self._columns
-            total = words[first + right * width : first + (right + 1) * width].tolist()
-            if left:
-                before = words[first + left * width : first + (left + 1) * width].tolist()
-                total = [a - b for a, b in zip(total, before, strict=True)]
-            parts.add_sums(blob[8 * FIXED : self._layout_end], total)
-        for i, largest in enumerate(self._largest):
-            kind = words[FIXED + PER_SUM * len(self._sums) + i]
-            begin = self._head + n * (4 + i)
-            run = (words.cast("B").cast("d") if kind == FLOAT else words)[begin + left : begin + right]
-            parts.add_extreme(i, max(run) if largest else min(run), largest=largest)
-
-    def _newest(self, at: int, blob: bytes | None) -> Any:
-        """Newest visible event of an entry that holds only latest values."""
         if blob is None:
-            return None
-        words = memoryview(blob).cast("q")
-        n, head = words[0], FIXED + len(self.plan.latest)
-        seen = bisect_left(words, at, head + n, head + 2 * n) - head - n
-        return (blob, words, n, seen - 1, head, 0, 0) if seen else None
-
-    def _read_latest(self, at: int, newest: Any, values: dict[str, Any]) -> None:
-        if newest is None:
-            values.update(dict.fromkeys(column for column, _, _ in self._latest))
+            self.absent("unseen", request, at, row)
             return
-        blob, words, n, place, head, extremes, sums = newest
-        count = len(self.plan.latest)
-        age = at - words[head + place]
-        for column, i, max_age in self._latest:
-            at_word = head + n * (4 + extremes + sums + 2 * i) + place
-            kind = words[head - count + i]
-            if kind == NULL or not words[at_word + n] or (max_age is not None and age > max_age):
-                values[column] = None
-            else:
-                heap = 8 * (head + n * (4 + extremes + sums + 2 * count) + (n + 1) * words[3])
-                values[column] = value_of(blob, heap, kind, words[at_word])
+        own = {} if self._own is None else self._own.lift(request)
+        events = self._reader(blob)(blob, at, row.values, row.expired, own)
+        row.events[self._name] = events
+        row.statuses[self._name] = "ok" if events else "unseen"
+        if not events:
+            row.expired.add(self._name)
 
-    def explain(self, at: int, blobs: list[bytes | None], bucket: int | None) -> dict[str, list[Any]]:
+    def absent(self, status: str, request: Mapping[str, Any], at: int, row: FeatureRow) -> None:
+        """Fill in what the features are without events, or null where that cannot be said."""
+        row.events[self._name] = 0
+        row.statuses[self._name] = status
+        if status in {"null_key", "beyond_horizon"}:
+            row.values.update(self._nulls)
+        elif self._own is not None:
+            self._reader(self._empty)(self._empty, at, row.values, set(), self._own.lift(request))
+        else:
+            if not self._nothing:
+                self._reader(self._empty)(self._empty, at, self._nothing, set(), {})
+            row.values.update(self._nothing)
+
+    def _reader(self, blob: bytes) -> Read:
+        key = blob[self._head : self._layout_end]
+        found = self._readers.get(key)
+        if found is None:
+            found = self._readers[key] = compiled(self.plan, layout_of(self._shape, key))
+        return found
+
+    def explain(self, at: int, blob: bytes | None) -> dict[str, list[Any]]:
         """Sequence ids behind each feature of the view."""
         plan = self.plan
-        found: dict[str, list[Any]] = {output.column: [] for output in plan.outputs}
-        if bucket is None or blobs[0] is None:
-            return found
-        rows = [
-            decode(plan.channels, len(plan.latest), blob) for blob in blobs[1 + plan.unbounded :] if blob is not None
-        ]
-        rows = [take(part, part.visible_at < at) for part in rows]
-        for output in plan.outputs:
-            if output.op == "latest":
-                continue
-            start = plan.windows[output.window].start(at)
-            for part in rows:
-                # The last channel of every aggregate counts the events its value is made of.
-                inside = (part.event_time >= start) & (part.channels[output.parts[-1]] != 0)
-                found[output.column] += part.sequence[inside].tolist()
-        last = next((part for part in reversed(rows) if len(part)), None)
-        if plan.unbounded:
-            kept = None if blobs[1] is None else decode((), len(plan.latest), blobs[1])
-            last = None if kept is None else take(kept, kept.visible_at < at)
-        for column, _, max_age in self._latest:
-            if last is not None and len(last) and (max_age is None or at - int(last.event_time[-1]) <= max_age):
-                found[column] = [last.sequence[-1:].tolist()[0]]
-        return found
+        if blob is None:
+            return {output.column: [] for output in plan.outputs}
+        return explained(plan, self._shape, unpack(self._shape, restricted(self._shape, blob, at)), at)

@@ -6,27 +6,67 @@ feature is resolved once and cannot mean two things.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from retrodict.core.errors import DefinitionError, near
 from retrodict.core.expressions import Expression, parse
 from retrodict.core.identity import content_hash
 from retrodict.data.sources import Source
-from retrodict.features.aggregates import AGGREGATES, Channel
-from retrodict.features.definitions import Aggregate, FeatureView, Latest
+from retrodict.features.aggregates import Aggregate, Latest, microseconds
+from retrodict.features.definitions import FeatureView
 from retrodict.features.derived import Derived
+from retrodict.features.monoids import AGGREGATES, BAGS, Channel
 from retrodict.features.windows import Window
 
-__all__ = ["FeatureSet", "Output", "ViewPlan", "column_name"]
+__all__ = ["Bag", "FeatureSet", "Output", "ViewPlan", "column_name"]
 
-_STATE_FORMAT = 1
+_STATE_FORMAT = 2
 
 
 def column_name(view: str, feature: str) -> str:
     """Name of a feature as a column: ``<view>__<feature>``; one underscore is all that a name itself may hold."""
     return f"{view}__{feature}"
+
+
+@dataclass(frozen=True)
+class Bag:
+    """A function of a window's events, resolved.
+
+    Parameters
+    ----------
+    op : str
+        Row of :data:`~retrodict.features.monoids.BAGS`.
+    value, second : str, optional
+        Columns it reads.
+    where : str, optional
+        Condition on the events.
+    k : int
+        For lists: how many values. 0 for the others.
+    q : float
+        For ``quantile``. 0 for the others.
+    half_life_us : int
+        For the decayed ones. 0 for the others.
+    group_op : str
+        For ``by``: what is computed of each group. Empty for the others.
+    """
+
+    op: str
+    value: str | None = None
+    second: str | None = None
+    where: str | None = None
+    k: int = 0
+    q: float = 0.0
+    half_life_us: int = 0
+    group_op: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns whose values it reads."""
+        return tuple(column for column in (self.value, self.second) if column is not None)
 
 
 @dataclass(frozen=True)
@@ -42,9 +82,11 @@ class Output:
     window : int
         Index into the plan's windows; -1 for latest.
     parts : tuple of int
-        Indices into the plan's channels; for latest one index into its latest columns.
+        Indices into the plan's channels; for latest one index into its latest columns; for a bag one into its bags.
     max_age : int, optional
         For latest: microseconds after which it is null.
+    factor : tuple of int, optional
+        For a rate: the value is the total times the first number over the second.
     """
 
     column: str
@@ -52,6 +94,12 @@ class Output:
     window: int
     parts: tuple[int, ...]
     max_age: int | None = None
+    factor: tuple[int, int] | None = None
+
+    @property
+    def bag(self) -> bool:
+        """Whether it is a function of the window's events."""
+        return self.op in BAGS
 
 
 class ViewPlan:
@@ -67,6 +115,10 @@ class ViewPlan:
         Every window, each once.
     latest : tuple of str
         Columns of which the newest value is asked.
+    bags : tuple of Bag
+        Functions of a window's events, each once.
+    kept : tuple of str
+        Columns whose values an engine keeps as they are: those of ``latest`` first, then what bags read.
     outputs : tuple of Output
         The features, in the order of the definition.
     expressions : dict of str to Expression
@@ -79,16 +131,21 @@ class ViewPlan:
         channels: dict[Channel, int] = {}
         windows: dict[Window, int] = {}
         newest: dict[str, int] = {}
+        bags: dict[Bag, int] = {}
         outputs: list[Output] = []
         for feature in view.features:
             if isinstance(feature, Latest):
                 outputs += _latest(view, feature, newest)
+            elif feature.bag:
+                outputs += _bag(view, feature, bags, windows)
             else:
                 outputs += _aggregate(view, feature, channels, windows)
         self.channels, self.windows, self.latest = tuple(channels), tuple(windows), tuple(newest)
-        self.outputs = tuple(outputs)
+        self.bags, self.outputs = tuple(bags), tuple(outputs)
+        self.kept = tuple(dict.fromkeys([*self.latest, *(column for bag in self.bags for column in bag.columns)]))
         # A text that is both a condition and a column is a bare boolean column: reading it either way is the same.
         conditions = {c.value for c in self.channels if c.lift == "true"} | {c.where for c in self.channels}
+        conditions |= {bag.where for bag in self.bags}
         self.expressions: dict[str, Expression] = {
             text: parse(text, where=f"view {view.name!r}") for text in sorted(t for t in conditions if t is not None)
         }
@@ -105,7 +162,9 @@ class ViewPlan:
         """Columns the request must carry for its own event."""
         if not self.needs_current:
             return ()
-        wanted = {i for o in self.outputs if o.window >= 0 and self.windows[o.window].include_current for i in o.parts}
+        # Bags take no event of the request in.
+        windows = self.windows
+        wanted = {i for o in self.outputs if o.window >= 0 and windows[o.window].include_current for i in o.parts}
         columns: set[str] = set()
         for index in wanted:
             for text in (self.channels[index].value, self.channels[index].where):
@@ -117,18 +176,19 @@ class ViewPlan:
     def source_columns(self) -> tuple[str, ...]:
         """Columns of the source's table that the view reads."""
         source = self.source
-        columns = {*self.keys, *self.values, *self.latest}
+        columns = {*self.keys, *self.values, *self.kept}
         columns.update(c for c in (source.event_time, source.known_at, source.sequence) if c is not None)
         for expression in self.expressions.values():
             columns.update(expression.columns)
-        if source.where is not None:
-            columns.update(parse(source.where).columns)
+        for text in (source.where, source.deleted):
+            if text is not None:
+                columns.update(parse(text).columns)
         return tuple(sorted(columns))
 
     @cached_property
     def lookback_us(self) -> int:
-        """How far back any bounded feature can look, in microseconds; 0 if none is bounded."""
-        lengths = [window.length_us + window.hop_us for window in self.windows]
+        """How far back a bounded feature can look, and how late a lifetime can end, in microseconds; 0 if none is."""
+        lengths = [window.reach_us for window in self.windows]
         # An age of exactly max_age still counts, hence the extra microsecond.
         lengths += [output.max_age + 1 for output in self.outputs if output.max_age is not None]
         return max(lengths, default=0)
@@ -139,6 +199,11 @@ class ViewPlan:
         return any(output.op == "latest" and output.max_age is None for output in self.outputs)
 
     @cached_property
+    def lifetime(self) -> bool:
+        """Whether some window has no left edge."""
+        return any(window.lifetime for window in self.windows)
+
+    @cached_property
     def state_id(self) -> str:
         """Content hash of what online state holds: names and key maps do not matter, so renaming keeps the state."""
         return content_hash(
@@ -147,9 +212,11 @@ class ViewPlan:
                 "source": self.source,
                 "keys": self.keys,
                 "channels": self.channels,
-                "latest": self.latest,
+                "kept": self.kept,
+                "bag_conditions": tuple(dict.fromkeys(bag.where for bag in self.bags)),
                 "lookback": self.lookback_us,
                 "unbounded": self.unbounded,
+                "lifetime": self.lifetime,
             }
         )
 
@@ -176,14 +243,50 @@ def _aggregate(
             "an aggregate is in the table of aggregates",
             where=f"view {view.name!r}",
             got=feature.op,
-            remedy=near(feature.op, AGGREGATES, what="aggregate"),
+            remedy=near(feature.op, [*AGGREGATES, *BAGS], what="aggregate"),
         )
     parts = []
     for monoid, lift in kind.channels:
-        channel = Channel(monoid, lift, None if lift == "one" else feature.value, feature.where)
+        second = lift == "second"
+        value = None if lift == "one" else feature.second if second else feature.value
+        channel = Channel(monoid, "value" if second else lift, value, feature.seen_where)
         parts.append(channels.setdefault(channel, len(channels)))
     return [
-        Output(column_name(view.name, name), feature.op, windows.setdefault(window, len(windows)), tuple(parts))
+        Output(
+            column_name(view.name, name),
+            feature.op,
+            windows.setdefault(window, len(windows)),
+            tuple(parts),
+            factor=_factor(feature, window),
+        )
+        for window, name in zip(feature.over, feature.names(), strict=True)
+    ]
+
+
+def _factor(feature: Aggregate, window: Window) -> tuple[int, int] | None:
+    """A rate is the count times one unit over the length of the window, in lowest terms."""
+    if feature.op != "rate":
+        return None
+    per, length = microseconds(feature, "per"), window.length_us
+    shared = math.gcd(per, length)
+    return per // shared, length // shared
+
+
+def _bag(view: FeatureView, feature: Aggregate, bags: dict[Bag, int], windows: dict[Window, int]) -> list[Output]:
+    option: dict[str, Any] = feature.option
+    bag = Bag(
+        feature.op,
+        feature.value,
+        feature.second,
+        feature.where,
+        k=option.get("k", 0),
+        q=option.get("q", 0.0),
+        half_life_us=microseconds(feature, "half_life") if "half_life" in option else 0,
+        group_op=option.get("op", ""),
+    )
+    place = bags.setdefault(bag, len(bags))
+    return [
+        Output(column_name(view.name, name), feature.op, windows.setdefault(window, len(windows)), (place,))
         for window, name in zip(feature.over, feature.names(), strict=True)
     ]
 

@@ -1,129 +1,66 @@
-"""Online state: blocks of events in a key store, written together with the stream offset they came from.
+"""Online state: one block of events per view and key in a key store, written with the stream offset it came from.
 
-Writing is idempotent and does not depend on the order of arrival: an event lands in the block of its own time, a
-redelivery is recognised by its id, and a latest value is replaced only by a greater one. State and offset change in one
+Writing is idempotent and does not depend on the order of arrival: an event lands where its time puts it, a redelivery
+is recognised by its id, and a latest value is replaced only by a greater one. State and offset change in one
 transaction, so a process that is killed continues where its state is, not where its log says.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from retrodict.core.durations import MINUTE, parse_duration
-from retrodict.core.errors import DefinitionError, InputError, IntegrityError, near
-from retrodict.features.blocks import Rows, decode, encode, join, newest_only, take
-from retrodict.features.columns import Ints, kind_of, pick, plain
-from retrodict.features.events import Events, lift, read_events
-from retrodict.features.keys import encode_key, key_kind
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import InputError, near
+from retrodict.features.arrivals import Arrivals
+from retrodict.features.blocks import Shape, unpack
+from retrodict.features.decoding import plain_time, tabulate
+from retrodict.features.entries import NEVER, Applied, Meta, StateKeys
+from retrodict.features.events import read_events
+from retrodict.features.keys import encode_key
 from retrodict.features.plan import FeatureSet, ViewPlan
+from retrodict.features.writing import AskForMoreError, Write
 from retrodict.stores.keys.base import KeyStore
 
-__all__ = ["Applied", "Meta", "OnlineState", "StateKeys"]
+__all__ = ["Applied", "Health", "Meta", "OnlineState", "StateKeys"]
 
-_BLOCKS_PER_LOOKBACK = 3  # for windows: more means more entries per read, fewer means larger entries per write
-_GROUPS_PER_UPDATE = 2_000
-_NEVER = -(1 << 62)
-_SHIFT = 1 << 62
+_EVENTS_PER_UPDATE = 500_000
+_REMOVED_PER_UPDATE = 10_000
 
 
 @dataclass(frozen=True)
-class Applied:
-    """What one call of ``apply`` did, summed over the views of the source.
+class Health:
+    """How the state of a view is.
 
     Attributes
     ----------
-    events : int
-        Events given.
-    stored : int
-        Events now in the state that were not before.
-    duplicates : int
-        Redeliveries left out.
-    too_old : int
-        Events that no answerable request can see.
-    never_visible : int
-        Events without a time or key, or left out by the source's condition.
-    """
-
-    events: int
-    stored: int = 0
-    duplicates: int = 0
-    too_old: int = 0
-    never_visible: int = 0
-
-    def plus(self, **more: int) -> Applied:
-        """Sum with further counts."""
-        return replace(self, **{name: getattr(self, name) + value for name, value in more.items()})
-
-
-@dataclass(frozen=True)
-class Meta:
-    """What the state of a view knows about itself.
-
-    Attributes
-    ----------
-    floor : int
-        Requests before this time cannot be answered exactly any more.
-    watermark : int
-        Latest time at which an applied event became visible.
+    view : str
+        Name of the view.
+    entities : int
+        Keys with an entry.
+    bytes : int
+        Bytes of all entries.
+    watermark, floor : int, optional
+        Latest time at which an applied event became visible; earliest request that is answered. None before any event.
     offset : int, optional
-        Stream offset to continue from.
-    positions : str, optional
-        Where positions came from if the source declares no sequence: ``table`` or ``stream``.
-    kinds : tuple of str
-        Kinds of the key columns.
+        Stream offset to continue from; None if it was never fed by a stream.
+    stored, duplicates, too_old : int
+        As in :class:`Meta`.
     """
 
-    floor: int = _NEVER
-    watermark: int = _NEVER
-    offset: int | None = None
-    positions: str | None = None
-    kinds: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, blob: bytes | None) -> Meta:
-        """Meta of stored bytes, the initial one for None."""
-        if blob is None:
-            return cls()
-        known = json.loads(blob[8:])
-        return cls(int.from_bytes(blob[:8], "big") - _SHIFT, known[0], known[1], known[2], tuple(known[3]))
-
-    def write(self) -> bytes:
-        """Bytes to store; the floor stands first, since every request reads it."""
-        rest = json.dumps([self.watermark, self.offset, self.positions, self.kinds])
-        return (self.floor + _SHIFT).to_bytes(8, "big") + rest.encode()
-
-
-class StateKeys:
-    """Names of a view's entries in the key store.
-
-    Attributes
-    ----------
-    meta : bytes
-        Where the meta entry is.
-    bucket_us : int
-        Length of a block in microseconds; 0 if the view keeps no blocks by time.
-    """
-
-    def __init__(self, plan: ViewPlan) -> None:
-        self.prefix = bytes.fromhex(plan.state_id[:16])
-        self.meta = self.prefix + b"M"
-        bounded = bool(plan.windows) or bool(plan.latest and not plan.unbounded)
-        length = -(-plan.lookback_us // (_BLOCKS_PER_LOOKBACK if plan.windows else 1))
-        self.bucket_us = max(length, MINUTE) if bounded else 0
-
-    def block(self, key: bytes, bucket: int) -> bytes:
-        """Block of a key that begins at ``bucket * bucket_us``."""
-        return self.prefix + b"W" + key + (bucket + _SHIFT).to_bytes(8, "big")
-
-    def newest(self, key: bytes) -> bytes:
-        """Newest events of a key, for latest values of any age."""
-        return self.prefix + b"L" + key
+    view: str
+    entities: int
+    bytes: int
+    watermark: int | None
+    floor: int | None
+    offset: int | None
+    stored: int
+    duplicates: int
+    too_old: int
 
 
 class OnlineState:
@@ -146,6 +83,8 @@ class OnlineState:
         self._keys, self._durable = keys, durable
         self._horizon = parse_duration(horizon, where="horizon")
         self._plans = list({plan.state_id: plan for plan in features.views}.values())
+        self._shapes = {plan.state_id: Shape(plan) for plan in self._plans}
+        self._hot: dict[str, set[bytes]] = {}  # keys known to have segments: asked for at once
 
     def plans(self, source: str) -> list[ViewPlan]:
         """One plan per state fed by a source."""
@@ -172,7 +111,7 @@ class OnlineState:
         first_position: int = 0,
         now: int | None = None,
     ) -> Applied:
-        """Take in events of a source; every view of the source is updated in one transaction per two thousand blocks.
+        """Take in events of a source; each view of the source is updated in one transaction per half a million events.
 
         Parameters
         ----------
@@ -181,7 +120,8 @@ class OnlineState:
         source : str
             Name of the source.
         offset : int, optional
-            Stream offset to continue from once these events are in. None: the events are not from a stream.
+            Stream offset to continue from once these events are in; views that are there already are left alone. None:
+            the events are not from a stream.
         first_position : int, default 0
             Position of the first event in its table or stream, for a source without a sequence.
         now : int, optional
@@ -191,40 +131,102 @@ class OnlineState:
         -------
         Applied
         """
-        plans = self.plans(source)
-        done = Applied(len(events))
+        plans, done = self.plans(source), Applied(len(events))
         for plan in plans:
-            batch = _Batch(
-                plan,
-                read_events(plan, events, first_position=first_position),
-                self._horizon,
-                now,
-                "table" if offset is None else "stream",
-            )
-            done = done.plus(never_visible=len(events) - batch.size, too_old=batch.too_old)
-            done = self._store(batch, offset, done)
+            known = None if offset is None else self.meta(plan).offset
+            if known is not None and offset is not None and known >= offset:
+                continue
+            # Of a stream all is one transaction: its offset says that either all of it is in or nothing.
+            step = _EVENTS_PER_UPDATE if offset is None else max(len(events), 1)
+            for first in range(0, max(len(events), 1), step):
+                part = events.slice(first, step) if isinstance(events, pa.Table) else events[first : first + step]
+                done = self._apply(plan, part, offset, first_position + first, now, done)
         return done
 
-    def _store(self, batch: _Batch, offset: int | None, done: Applied) -> Applied:
-        groups = batch.groups
-        for first in range(0, max(len(groups), 1), _GROUPS_PER_UPDATE):
-            part = groups[first : first + _GROUPS_PER_UPDATE]
-            last = first + _GROUPS_PER_UPDATE >= len(groups)
-            counts: list[Applied] = []
-            change = batch.change(part, offset if last else None, counts)
-            self._keys.update([batch.names.meta, *(group.name for group in part)], change, durable=self._durable)
-            one = counts[-1]  # the function may have run more than once; the last run is what was stored
-            done = done.plus(stored=one.stored, duplicates=one.duplicates, too_old=one.too_old)
+    def load(self, history: pa.Table, source: str, *, now: int | None = None) -> Applied:
+        """Take in the history of a source, piece by piece; what an earlier call took in already is passed over.
+
+        Parameters
+        ----------
+        history : pyarrow.Table
+            All rows of the source; it may have grown at its end since the last call.
+        source : str
+            Name of the source.
+        now : int, optional
+            Present time.
+
+        Raises
+        ------
+        InputError
+            If the rows loaded before are others now and a view has a lifetime: of what a total holds no event can be
+            told from its redelivery.
+        """
+        done = Applied(history.num_rows)
+        for plan in self.plans(source):
+            meta = self.meta(plan)
+            columns = history.select([name for name in plan.source_columns if name in history.column_names])
+            pieces, digest = meta.loaded, _digest(columns, meta.loaded)
+            if digest.hexdigest() != meta.digest and meta.loaded:
+                if plan.lifetime:
+                    raise InputError(
+                        "the history behind a lifetime only grows at its end",
+                        where=f"{plan.where}, source {source!r}",
+                        got=f"{history.num_rows} rows, of which the first {pieces[-1]} are not those loaded before",
+                        remedy="Apply only the new rows, or begin with an empty key store",
+                    )
+                pieces, digest = (), hashlib.sha256()
+            for first in range(pieces[-1] if pieces else 0, history.num_rows, _EVENTS_PER_UPDATE):
+                part = columns.slice(first, _EVENTS_PER_UPDATE)
+                pieces = (*pieces, first + part.num_rows)
+                digest.update(_bytes(part))
+                done = self._apply(plan, part, None, first, now, done, loaded=(pieces, digest.hexdigest()))
         return done
+
+    def _apply(
+        self,
+        plan: ViewPlan,
+        events: pa.Table | Sequence[Mapping[str, Any]],
+        offset: int | None,
+        position: int,
+        now: int | None,
+        done: Applied,
+        *,
+        loaded: tuple[tuple[int, ...], str] | None = None,
+    ) -> Applied:
+        shape = self._shapes[plan.state_id]
+        if not isinstance(events, pa.Table) and getattr(plan.source.table, "columns", None):
+            events = tabulate(plan.source, {n: [plain_time(row.get(n)) for row in events] for n in plan.source_columns})
+        arrivals = Arrivals(plan, shape, read_events(plan, events, first_position=position))
+        write = Write(plan, shape, arrivals, self._horizon, now, offset)
+        write.loaded = loaded
+        hot = self._hot.setdefault(plan.state_id, set())
+        write.ask([write.keys.index(name) for name in arrivals.names if name in hot])
+        while True:
+            try:
+                self._keys.update(write.names, write.change, durable=self._durable)
+                break
+            except AskForMoreError as more:  # what is needed of a hot key shows only in its block
+                write.ask(more.names)
+        hot |= write.hot
+        one = write.done  # the function may have run more than once; the last run is what was stored
+        return done.plus(
+            stored=one.stored,
+            duplicates=one.duplicates,
+            too_old=one.too_old,
+            never_visible=len(events) - len(arrivals),
+        )
 
     def expire(self) -> int:
         """Remove blocks that no answerable request reads; returns how many."""
         removed = 0
         for plan in self._plans:
-            names, floor = StateKeys(plan), self.meta(plan).floor
-            old = [key for key, _ in self._keys.scan(names.prefix + b"W") if _ended(key, names, plan) <= floor]
-            for first in range(0, len(old), _GROUPS_PER_UPDATE):
-                self._keys.put_many(dict.fromkeys(old[first : first + _GROUPS_PER_UPDATE]), durable=self._durable)
+            if plan.unbounded or plan.lifetime:
+                continue
+            shape, limit, names = self._shapes[plan.state_id], self.meta(plan).floor - plan.lookback_us, StateKeys(plan)
+            old = [name for name, blob in self._keys.scan(names.blocks) if _newest(shape, blob) < limit]
+            for first in range(0, len(old), _REMOVED_PER_UPDATE):
+                keys = [name[len(names.blocks) :] for name in old[first : first + _REMOVED_PER_UPDATE]]
+                self._remove(names, shape, keys, durable=self._durable)
             removed += len(old)
         return removed
 
@@ -234,157 +236,47 @@ class OnlineState:
         key = encode_key(entity, where=f"{plan.where}, entity")
         if key is None:
             return 0
-        names = StateKeys(plan)
-        found = [entry for kind in (b"W", b"L") for entry, _ in self._keys.scan(names.prefix + kind + key)]
-        self._keys.put_many(dict.fromkeys(found), durable=True)
-        return len(found)
+        return self._remove(StateKeys(plan), Shape(plan), [key], durable=True)
+
+    def _remove(self, names: StateKeys, shape: Shape, keys: list[bytes], *, durable: bool) -> int:
+        """Remove all entries of some keys; returns how many there were."""
+        indexes = self._keys.get_many([names.index(key) for key in keys])
+        found = [name for key, index in zip(keys, indexes, strict=True) for name in names.all(key, shape, index)]
+        there = [name for name, blob in zip(found, self._keys.get_many(found), strict=True) if blob is not None]
+        self._keys.put_many(dict.fromkeys(there), durable=durable)
+        return len(there)
+
+    def health(self) -> list[Health]:
+        """Size and freshness of each state, by a scan of all its entries; views that share a state are one."""
+        found = []
+        for plan in self._plans:
+            meta, entities, size = self.meta(plan), 0, 0
+            names = StateKeys(plan)
+            for name, blob in self._keys.scan(names.prefix):
+                entities, size = entities + name.startswith(names.blocks), size + len(blob)
+            watermark, floor = (None if moment == NEVER else moment for moment in (meta.watermark, meta.floor))
+            counts = meta.stored, meta.duplicates, meta.too_old
+            found.append(Health(plan.name, entities, size, watermark, floor, meta.offset, *counts))
+        return found
 
 
-def _ended(key: bytes, names: StateKeys, plan: ViewPlan) -> int:
-    """Time from which on no request reads a block."""
-    bucket = int.from_bytes(key[-8:], "big") - _SHIFT
-    return (bucket + 1) * names.bucket_us + plan.lookback_us
+def _digest(table: pa.Table, pieces: Sequence[int]) -> hashlib._Hash:
+    """Hash of the first rows of a table, piece by piece as they were loaded."""
+    digest, first = hashlib.sha256(), 0
+    for end in pieces:
+        digest.update(_bytes(table.slice(first, end - first)))
+        first = end
+    return digest
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Events of one entry of the key store; ``until`` is the floor from which on the entry is of no use."""
-
-    name: bytes
-    rows: Rows
-    newest: bool
-    until: int
+def _bytes(piece: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, piece.schema) as writer:
+        writer.write_table(piece.combine_chunks())
+    return sink.getvalue()
 
 
-class _Batch:
-    """Events of one call, sorted into the entries they belong to."""
-
-    def __init__(self, plan: ViewPlan, events: Events, horizon: int, now: int | None, positions: str) -> None:
-        self.plan, self.names = plan, StateKeys(plan)
-        columns = events.keys(plan)
-        where = f"{plan.where}, source {plan.source.name!r}"
-        self._kinds = tuple(key_kind(column, where=where) for column in columns)
-        self._positions = positions if plan.source.sequence is None else None
-        self._rows = _rows(plan, events)
-        visible = self._rows.visible_at
-        self._watermark = int(visible.max(initial=_NEVER))
-        present = self._watermark if now is None else min(self._watermark, now)
-        self._floor = _NEVER if plan.source.timeless or not len(visible) else present - horizon
-        self.too_old = 0
-        self.groups, self.size = self._group([column.to_pylist() for column in columns], where)
-
-    def _group(self, columns: list[list[Any]], where: str) -> tuple[list[_Group], int]:
-        numbers: dict[Any, int] = {}
-        encoded: list[bytes] = []
-        codes = np.empty(len(self._rows), dtype=np.int64)
-        for i, values in enumerate(zip(*columns, strict=True)):
-            code = numbers.get(values)
-            if code is None:
-                key = encode_key(values, where=where)
-                code = numbers[values] = -1 if key is None else len(encoded)
-                if key is not None:
-                    encoded.append(key)
-            codes[i] = code
-        groups: list[_Group] = []
-        if self.names.bucket_us:
-            buckets = self._rows.event_time // self.names.bucket_us
-            # Known to be too old already: counted here, so that history costs nothing per block nobody would read.
-            old = (buckets + 1) * self.names.bucket_us + self.plan.lookback_us <= self._floor
-            self.too_old = int((old & (codes >= 0)).sum())
-            for chosen in _runs(np.where(old, -1, codes), buckets):
-                code, bucket = int(codes[chosen[0]]), int(buckets[chosen[0]])
-                name = self.names.block(encoded[code], bucket)
-                groups.append(
-                    _Group(name, take(self._rows, chosen), newest=False, until=_ended(name, self.names, self.plan))
-                )
-        if self.plan.unbounded:
-            bare = replace(self._rows, channels=())
-            for chosen in _runs(codes, np.zeros_like(codes)):
-                name = self.names.newest(encoded[int(codes[chosen[0]])])
-                groups.append(_Group(name, take(bare, chosen), newest=True, until=_SHIFT))
-        return groups, int((codes >= 0).sum())
-
-    def change(
-        self, groups: list[_Group], offset: int | None, counts: list[Applied]
-    ) -> Callable[[list[bytes | None]], Mapping[bytes, bytes | None]]:
-        """Return the function that merges these groups into what is stored."""
-
-        def merge(values: list[bytes | None]) -> dict[bytes, bytes | None]:
-            meta = self._next(Meta.read(values[0]), offset)
-            done, result = Applied(0), {self.names.meta: meta.write()}
-            for group, blob in zip(groups, values[1:], strict=True):
-                if group.until <= meta.floor:
-                    done = done.plus(too_old=len(group.rows))
-                    continue
-                channels = () if group.newest else self.plan.channels
-                before = None if blob is None else decode(channels, len(self.plan.latest), blob)
-                merged, duplicates = join(channels, before, group.rows)
-                if group.newest:
-                    merged = newest_only(merged, meta.floor)
-                added = len(merged) - (0 if before is None else len(before))
-                done = done.plus(duplicates=duplicates, stored=max(added, 0))
-                result[group.name] = encode(channels, merged)
-            counts.append(done)
-            return result  # type: ignore[return-value]  # dict is invariant in its values
-
-        return merge
-
-    def _next(self, meta: Meta, offset: int | None) -> Meta:
-        where = f"{self.plan.where}, online state"
-        if self._positions is not None and meta.positions not in {None, self._positions}:
-            raise DefinitionError(
-                "events from a table and from a stream are told apart by a sequence",
-                where=f"source {self.plan.source.name!r}",
-                remedy="Declare sequence= with the column that holds the event's id",
-            )
-        kinds = (
-            self._kinds
-            if not meta.kinds
-            else tuple(new if old == "null" else old for old, new in zip(meta.kinds, self._kinds, strict=True))
-        )
-        if any(new not in {old, "null"} for old, new in zip(kinds, self._kinds, strict=True)):
-            raise InputError(
-                "the keys of a source keep their kind",
-                where=where,
-                got=self._kinds,
-                remedy=f"The state holds keys of kind {', '.join(kinds)}",
-            )
-        if offset is not None and meta.offset is not None and offset < meta.offset:
-            offset = meta.offset
-        return Meta(
-            max(meta.floor, self._floor),
-            max(meta.watermark, self._watermark),
-            meta.offset if offset is None else offset,
-            self._positions or meta.positions,
-            kinds,
-        )
-
-
-def _runs(codes: Ints, buckets: Ints) -> list[Ints]:
-    """Events of each (key, bucket), without those of a null key."""
-    order = np.lexsort((buckets, codes))
-    order = order[codes[order] >= 0]
-    if not len(order):
-        return []
-    change = (codes[order][1:] != codes[order][:-1]) | (buckets[order][1:] != buckets[order][:-1])
-    return np.split(order, np.flatnonzero(change) + 1)
-
-
-def _rows(plan: ViewPlan, events: Events) -> Rows:
-    channels = tuple(lift(channel, events.inputs, len(events.row)) for channel in plan.channels)
-    latest = []
-    for name in plan.latest:
-        column = plain(pick(events.table, name, where=plan.where))
-        kind = kind_of(column.type)
-        if kind == "other":
-            raise IntegrityError(
-                "a latest value is a number, a boolean, text, a time or a date",
-                where=f"{plan.where}, column {name!r}",
-                got=str(column.type),
-            )
-        if kind == "time":
-            column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
-        values = np.empty(len(column), dtype=object)
-        values[:] = column.to_pylist()
-        latest.append(values)
-    return Rows(events.event_time, events.known_at, events.sequence, channels, tuple(latest))
+def _newest(shape: Shape, blob: bytes) -> int:
+    """Event time of the newest row; of revisions, which end one another, the greatest v."""
+    block = unpack(shape, blob)
+    return block.visible if shape.revised else int(block.rows[-1, 0])

@@ -7,9 +7,9 @@ continues exactly where its state is, and reading a piece of the stream twice ch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -17,12 +17,14 @@ import pyarrow as pa
 
 from retrodict.core.clock import Clock, SystemClock, to_micros
 from retrodict.core.errors import InputError
+from retrodict.features.decoding import EventDecoder
 from retrodict.features.state import Applied, OnlineState
 from retrodict.stores.streams.base import StreamStore
 
 __all__ = ["Progress", "StreamFeeder", "decode_event", "encode_event", "materialise"]
 
-_BATCH = 5_000
+_BATCH = 200_000
+_FEW = 200  # records below which going through Arrow costs more than it saves
 
 
 def encode_event(row: Mapping[str, Any]) -> bytes:
@@ -87,8 +89,9 @@ class StreamFeeder:
         Name of the source its events belong to.
     clock : Clock, optional
         Present time. None: the host's.
-    batch : int, default 5000
-        Records per transaction.
+    batch : int, default 200000
+        Most records per transaction. What has come since the last one is one transaction: few when little happens,
+        many after a pause, so that a backlog is worked off faster than it grew.
     """
 
     def __init__(
@@ -104,11 +107,16 @@ class StreamFeeder:
         self._state, self._streams, self._stream, self._source = state, streams, stream, source
         self._clock, self._batch = clock or SystemClock(), batch
         self._plans = state.plans(source)
+        columns = {column for plan in self._plans for column in plan.source_columns}
+        self._decoder = EventDecoder(self._plans[0].source, columns)
 
     @property
     def offset(self) -> int:
         """Offset to continue from: that of the view that is furthest behind."""
-        return min(self._state.meta(plan).offset or 0 for plan in self._plans)
+        return min(self._offsets())
+
+    def _offsets(self) -> list[int]:
+        return [self._state.meta(plan).offset or 0 for plan in self._plans]
 
     def lag(self) -> int:
         """Records that are in the stream and not yet in the state."""
@@ -117,24 +125,34 @@ class StreamFeeder:
     def catch_up(self, *, stop: Callable[[], bool] = lambda: False) -> Progress:
         """Apply everything up to the end of the stream as it is when the reading gets there."""
         offset, done = self.offset, Applied(0)
+        # A view that joined later is brought to where the others are, and then goes on with them.
+        ahead = sorted({other for other in self._offsets() if other > offset})
         while not stop():
-            records = list(islice(self._streams.read(self._stream, offset, self._batch), self._batch))
-            if not records:
+            limit = min(self._batch, ahead[0] - offset) if ahead else self._batch
+            records = list(self._streams.read(self._stream, offset, limit))
+            if ahead and (not records or records[-1][0] + 1 >= ahead[0]):
+                records = [record for record in records if record[0] < ahead[0]]
+                following = ahead.pop(0)
+            elif not records:
                 break
-            events = [self._decode(at, record) for at, record in records]
-            following = records[-1][0] + 1
-            one = self._state.apply(
-                events, self._source, offset=following, first_position=records[0][0], now=self._clock.now()
-            )
-            done = done.plus(
-                events=one.events,
-                stored=one.stored,
-                duplicates=one.duplicates,
-                too_old=one.too_old,
-                never_visible=one.never_visible,
-            )
+            else:
+                following = records[-1][0] + 1
+            if records:
+                done = self._apply(records, following, done)
             offset = following
         return Progress(offset, self._streams.end(self._stream) - offset, done)
+
+    def _apply(self, records: list[tuple[int, bytes]], following: int, done: Applied) -> Applied:
+        one = self._state.apply(
+            self._decode(records), self._source, offset=following, first_position=records[0][0], now=self._clock.now()
+        )
+        return done.plus(
+            events=one.events,
+            stored=one.stored,
+            duplicates=one.duplicates,
+            too_old=one.too_old,
+            never_visible=one.never_visible,
+        )
 
     def run(self, stop: Callable[[float], bool], *, poll_s: float = 0.2, expire_every: int = 500) -> Progress:
         """Catch up again and again until told to stop.
@@ -156,7 +174,13 @@ class StreamFeeder:
                 self._state.expire()
         return progress
 
-    def _decode(self, offset: int, record: bytes) -> dict[str, Any]:
+    def _decode(self, records: list[tuple[int, bytes]]) -> pa.Table | list[dict[str, Any]]:
+        if len(records) >= _FEW:
+            with suppress(msgspec.MsgspecError):  # found by its offset below
+                return self._decoder.decode([record for _, record in records])
+        return [self._decode_one(at, record) for at, record in records]
+
+    def _decode_one(self, offset: int, record: bytes) -> dict[str, Any]:
         try:
             return decode_event(record)
         except InputError as error:
@@ -174,6 +198,9 @@ def materialise(state: OnlineState, table: pa.Table, source: str, *, now: int | 
     Hand-over: events that history and stream both hold are recognised by their sequence and count once, so the stream
     may begin anywhere at or before the end of the history. A source without a sequence is fed by one of the two only.
 
+    Called again with the same history, grown or not, it takes in what is new: a call that was killed goes on where the
+    state is.
+
     Parameters
     ----------
     state : OnlineState
@@ -185,4 +212,4 @@ def materialise(state: OnlineState, table: pa.Table, source: str, *, now: int | 
     now : int, optional
         Present time.
     """
-    return state.apply(table, source, now=now)
+    return state.load(table, source, now=now)

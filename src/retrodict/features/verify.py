@@ -1,30 +1,43 @@
-"""Proof of parity: training frame, online state and the naive oracle give the same values, or the differences.
+"""Proof of parity: training frame, online state, stream and the naive oracle give the same values, or the differences.
 
-Random request times almost never hit an edge, and the edges are where engines differ. So half of the probes stand on
-one: an event's time plus a window, its known-at, the end of an age, whole hours and days, each exactly and one
-microsecond beside.
+The oracle and the stream get the events of the keys that are asked and nothing else; the training frame gets as many
+events of other keys beside them as it takes in a second or two. So the proof is done in seconds on tables of any size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from retrodict.core.durations import DAY, HOUR
-from retrodict.core.errors import InputError
+from retrodict.core.clock import format_time
+from retrodict.core.identity import digest
 from retrodict.features.columns import Ints, pick, times
-from retrodict.features.events import read_events
 from retrodict.features.offline import Tables, training_frame
 from retrodict.features.online import OnlineFeatures
 from retrodict.features.plan import FeatureSet, ViewPlan
+from retrodict.features.probes import Nearby, Probes, draw_probes
+from retrodict.features.rehearsal import rehearsed
+
+if TYPE_CHECKING:
+    from retrodict.testing.oracle import Oracle
 
 __all__ = ["Mismatch", "Report", "verify"]
 
 _SHOWN = 20
+_WHOLE = 1_000_000
+_DESCRIBED = 5
+_EXACTLY_DISTINCT = 4_096
+_DECAYED, _SKETCHED = 1e-11, 0.05
+_YEAR_9999 = 253_402_300_800_000_000
+
+Event = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -38,18 +51,34 @@ class Mismatch:
     at : int
         Time of the request, microseconds.
     request : dict
-        Entity columns of the request.
+        Entity columns of the request. They may say who somebody is, so no text of this object shows them.
     values : dict of str to value
-        By engine: ``offline``, ``oracle``, ``online``.
+        By engine: ``offline``, ``oracle``, ``online``, ``stream``; times as microseconds.
     events : list of (event time, known at, sequence, row)
-        Visible events of the key, newest twenty: what the right value is made of.
+        Visible events of the key, newest twenty: what the right value is made of. Empty for a derived feature.
     """
 
     feature: str
     at: int
-    request: dict[str, Any]
+    request: dict[str, Any] = field(repr=False)
     values: dict[str, Any]
-    events: list[tuple[Any, ...]]
+    events: list[Event]
+
+    @property
+    def key(self) -> str:
+        """Twelve hex digits that tell one key from another."""
+        return digest(repr(tuple(self.request.values())).encode())[:12]
+
+    def describe(self, *, show_keys: bool = False) -> str:
+        """Readable text: feature, time, key, the value by engine, and the events behind it."""
+        key = ", ".join(f"{name}={value!r}" for name, value in self.request.items()) if show_keys else f"key {self.key}"
+        lines = [f"{self.feature} at {_time(self.at)}, {key}"]
+        lines += [f"    {engine}: {value!r}" for engine, value in self.values.items()]
+        lines += [
+            f"    event of {_time(happened)}, known {_time(known)}, id {sequence!r}, row {row}"
+            for happened, known, sequence, row in self.events
+        ]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -66,12 +95,21 @@ class Report:
         Requests that online state said it cannot answer (beyond its horizon).
     mismatches : list of Mismatch
         Every difference.
+    compared : dict of str to int
+        By engine: values compared with the training frame's.
+    boundaries : dict of str to int
+        By sort of edge: requests that stand on one. A sort that the features or the data do not have is missing.
+    left_out : int
+        Requests that were drawn and not asked, because their keys have too many events for the oracle.
     """
 
     checked: int
     probes: int
     skipped: int
     mismatches: list[Mismatch]
+    compared: dict[str, int] = field(default_factory=dict)
+    boundaries: dict[str, int] = field(default_factory=dict)
+    left_out: int = 0
 
     @property
     def verdict(self) -> str:
@@ -79,6 +117,30 @@ class Report:
         if self.mismatches:
             return "different"
         return "equal" if self.checked else "not evaluable"
+
+    def describe(self, *, show_keys: bool = False) -> str:
+        """Readable text: the verdict, what was compared, and the first five mismatches.
+
+        Parameters
+        ----------
+        show_keys : bool, default False
+            Show the keys of the requests, which may be personal, and not digests of them.
+        """
+        compared = ", ".join(f"{engine} {count}" for engine, count in self.compared.items()) or "nothing"
+        edges = ", ".join(f"{sort} {count}" for sort, count in self.boundaries.items()) or "none"
+        lines = [
+            f"{self.verdict}: {self.probes} requests, {self.checked} values, {len(self.mismatches)} different",
+            f"compared with the training frame: {compared}",
+            f"requests on edges: {edges}",
+        ]
+        if self.skipped:
+            lines.append(f"beyond the online horizon, not compared there: {self.skipped} requests")
+        if self.left_out:
+            lines.append(f"not asked, their keys have too many events for the oracle: {self.left_out} requests")
+        lines += [each.describe(show_keys=show_keys) for each in self.mismatches[:_DESCRIBED]]
+        if len(self.mismatches) > _DESCRIBED:
+            lines.append(f"and {len(self.mismatches) - _DESCRIBED} more")
+        return "\n".join(lines)
 
 
 def verify(
@@ -88,6 +150,7 @@ def verify(
     at: str,
     *,
     online: OnlineFeatures | None = None,
+    stream: bool = False,
     samples: int = 200,
     seed: int = 0,
 ) -> Report:
@@ -105,123 +168,170 @@ def verify(
         Its time column.
     online : OnlineFeatures, optional
         Compare it, too; its state holds the same events.
+    stream : bool, default False
+        Whether to put the events of the asked keys through a stream into a temporary state, shuffled and with
+        redeliveries, and compare what that answers.
     samples : int, default 200
         Random probes, and as many boundary-aligned ones per view.
     seed : int, default 0
-        Which probes are drawn.
+        Which probes are drawn, and in which order the stream delivers.
+
+    Returns
+    -------
+    Report
     """
     if not spine.num_rows:
         return Report(0, 0, 0, [])
-    random = np.random.default_rng(seed)
     tables = {name: sources(name) if callable(sources) else sources[name] for name in features.sources}
-    drawn = spine.take(pa.array(random.integers(0, spine.num_rows, samples)))
-    probes = [drawn, *(_edges(plan, tables[plan.source.name], spine, at, random, samples) for plan in features.views)]
-    asked = pa.concat_tables(probes)
-    frame = training_frame(asked, at, features, tables)
-    return _compare(features, asked, frame, at, tables, online)
+    probes = draw_probes(features, tables, spine, at, samples=samples, seed=seed)
+    if not probes.requests.num_rows:
+        return Report(0, 0, 0, [], left_out=probes.left_out)
+    moments: Ints = times(pick(probes.requests, at, where="spine"), where="spine")[0]
+    asked = _Asked(features, probes, moments, tables)
+    with ExitStack() as stack:
+        engines = {} if online is None else {"online": online}
+        if stream:
+            random = np.random.default_rng(seed)
+            fed = rehearsed(features, asked.by_source(), int(moments.min()), random)
+            engines["stream"] = stack.enter_context(fed)
+        frame = training_frame(probes.requests, at, features, asked.among_others(np.random.default_rng(seed)))
+        return _compare(asked, frame, engines)
 
 
-def _edges(
-    plan: ViewPlan, table: pa.Table, spine: pa.Table, at: str, random: np.random.Generator, samples: int
-) -> pa.Table:
-    """Rows of the spine moved to the key of an event, and to a time at which that event enters or leaves."""
-    events = read_events(plan, table)
-    rows = spine.take(pa.array(random.integers(0, spine.num_rows, samples)))
-    if plan.source.timeless or not len(events.row):
-        return rows
-    chosen = random.integers(0, len(events.row), samples)
-    happened, known = events.event_time[chosen], events.known_at[chosen]
-    edges = [happened, known, happened // HOUR * HOUR, happened // HOUR * HOUR + HOUR, happened // DAY * DAY + DAY]
-    edges += [happened + window.length_us for window in plan.windows]
-    edges += [
-        (happened + window.hop_us - 1) // window.hop_us * window.hop_us + window.length_us
-        for window in plan.windows
-        if window.hop_us
-    ]
-    edges += [happened + output.max_age for output in plan.outputs if output.max_age is not None]
-    which = random.integers(0, len(edges), samples)
-    moment = np.choose(which, edges) if len(edges) < 32 else np.array([edges[w][i] for i, w in enumerate(which)])
-    moment = moment + random.integers(-1, 2, samples)
-    for key, request_key in zip(plan.keys, plan.request_keys, strict=True):
-        values = pick(events.table, key, where=plan.where).take(pa.array(chosen))
-        rows = _replaced(rows, request_key, values)
-    return _replaced(rows, at, pa.array(moment))
+class _Asked:
+    """Requests, and of every view the events of their keys: all that the oracle and the stream look at."""
+
+    def __init__(self, features: FeatureSet, probes: Probes, moments: Ints, tables: Mapping[str, pa.Table]) -> None:
+        self.features, self.probes, self.moments = features, probes, moments.tolist()
+        self.requests = _instants(probes.requests).to_pylist()
+        self._tables = tables
+        self._nearby = {plan.name: Nearby(plan, tables[plan.source.name], probes.requests) for plan in features.views}
+
+    def judge(self, plan: ViewPlan, place: int) -> Oracle:
+        """Oracle of a view for one of the requests."""
+        from retrodict.testing.oracle import Oracle
+
+        nearby = self._nearby[plan.name]
+        rows = pa.array(nearby.rows(place, self.moments[place]))
+        return Oracle(plan.view, _instants(nearby.events.take(rows)).to_pylist())
+
+    def events(self, plan: ViewPlan, place: int) -> list[Event]:
+        """Visible events of a request, newest twenty, by their rows in the source's table."""
+        nearby, moment = self._nearby[plan.name], self.moments[place]
+        rows = nearby.positions[nearby.rows(place, moment)]
+        found = []
+        for happened, known, sequence, row in sorted(self.judge(plan, place).explain(self.requests[place], moment)):
+            own = int(rows[row])
+            found.append((happened, known, own if plan.source.sequence is None else sequence, own))
+        return found[-_SHOWN:]
+
+    def by_source(self) -> dict[str, pa.Table]:
+        """Events of each source that some view looks at, in the order of the source, times as microseconds."""
+        return {name: _instants(self._rows(name, self._wanted(name))) for name in self.features.sources}
+
+    def among_others(self, random: np.random.Generator) -> dict[str, pa.Table]:
+        """Whole sources; of one with more than a million rows these events among a million others."""
+        found = {}
+        for name in self.features.sources:
+            table = self._tables[name]
+            if table.num_rows > _WHOLE:
+                others = random.integers(0, table.num_rows, _WHOLE)
+                table = self._rows(name, np.union1d(self._wanted(name), others))
+            found[name] = table
+        return found
+
+    def _wanted(self, source: str) -> Ints:
+        wanted = [self._nearby[plan.name].positions for plan in self.features.views if plan.source.name == source]
+        return np.unique(np.concatenate(wanted))
+
+    def _rows(self, source: str, rows: Ints) -> pa.Table:
+        plans = [plan for plan in self.features.views if plan.source.name == source]
+        columns = sorted({column for plan in plans for column in plan.source_columns})
+        return self._tables[source].select(columns).take(pa.array(rows))
 
 
-def _replaced(rows: pa.Table, name: str, values: pa.Array[Any]) -> pa.Table:
-    place = rows.column_names.index(name)
-    type_ = rows.schema.field(name).type
-    try:
-        return rows.set_column(place, rows.schema.field(name), values.cast(type_))
-    except pa.ArrowInvalid as error:
-        raise InputError(
-            "key columns of spine and source hold the same values",
-            where=f"spine, column {name!r}",
-            got=(str(type_), str(values.type)),
-        ) from error
+def _compare(asked: _Asked, frame: pa.Table, engines: Mapping[str, OnlineFeatures]) -> Report:
+    from retrodict.testing.oracle import plain
 
-
-def _compare(
-    features: FeatureSet,
-    asked: pa.Table,
-    frame: pa.Table,
-    at: str,
-    tables: Mapping[str, pa.Table],
-    online: OnlineFeatures | None,
-) -> Report:
-    from retrodict.testing.oracle import Oracle, plain
-
-    moments: Ints = times(pick(asked, at, where="spine"), where="spine")[0]
-    requests = [{name: plain(value) for name, value in row.items()} for row in asked.to_pylist()]
-    offline = {name: [plain(value) for value in frame.column(name).to_pylist()] for name in features.columns}
-    rows = {}
-    for name in features.sources:
-        wanted = {column for plan in features.views if plan.source.name == name for column in plan.source_columns}
-        rows[name] = _instants(tables[name].select(sorted(wanted))).to_pylist()
-    oracles = [(plan, Oracle(plan.view, rows[plan.source.name])) for plan in features.views]
-    checked = skipped = 0
-    found: list[Mismatch] = []
-    for i, (request, moment) in enumerate(zip(requests, moments.tolist(), strict=True)):
+    features = asked.features
+    offline = {
+        name: [plain(value) for value in column]
+        for name, column in _instants(frame.select(list(features.columns))).to_pydict().items()
+    }
+    ops = {output.column: output.op for plan in features.views for output in plan.outputs}
+    plans = {output.column: plan for plan in features.views for output in plan.outputs}
+    compared: Counter[str] = Counter()
+    checked, skipped, found = 0, 0, []
+    for i, (request, moment) in enumerate(zip(asked.requests, asked.moments, strict=True)):
         values = {name: {"offline": offline[name][i]} for name in features.columns}
-        explained: dict[str, Callable[[], list[tuple[Any, ...]]]] = {}
-        for plan, oracle in oracles:
-            for name, value in oracle.values(request, moment).items():
+        for plan in features.views:
+            for name, value in asked.judge(plan, i).values(request, moment).items():
                 values[f"{plan.name}__{name}"]["oracle"] = value
-                explained[f"{plan.name}__{name}"] = lambda o=oracle, r=request, m=moment: o.explain(r, m)  # type: ignore[misc]  # lambda defaults
-        if online is not None:
-            skipped += _ask(online, request, moment, values)
-        checked += sum(len(by_engine) > 1 for by_engine in values.values())
-        entity = {key: request[key] for key in features.request_keys}
-        found += [
-            Mismatch(name, moment, entity, by_engine, sorted(explained[name]())[-_SHOWN:] if name in explained else [])
-            for name, by_engine in values.items()
-            if not _same(list(by_engine.values()))
-        ]
-    return Report(checked, len(requests), skipped, found)
+        skipped += max((_ask(name, engine, request, moment, values) for name, engine in engines.items()), default=0)
+        for name, by_engine in values.items():
+            compared.update([engine for engine in by_engine if engine != "offline"])
+            checked += len(by_engine) > 1
+            if not _agree(ops.get(name, ""), by_engine):
+                entity = {key: request[key] for key in features.request_keys}
+                events = asked.events(plans[name], i) if name in plans else []
+                found.append(Mismatch(name, moment, entity, by_engine, events))
+    probes = asked.probes
+    return Report(checked, len(asked.requests), skipped, found, dict(compared), probes.boundaries, probes.left_out)
 
 
 def _instants(table: pa.Table) -> pa.Table:
-    """Times as microseconds: a hundred thousand datetime objects take longer to make than the oracle to judge."""
-    for place, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type):
-            whole = table.column(place).cast(pa.timestamp("us", field.type.tz), safe=False).cast(pa.int64())
-            table = table.set_column(place, field.name, whole)
+    """Times as microseconds and decimals as floats: a hundred thousand datetime objects take longer than the oracle."""
+    for place, column in enumerate(table.schema):
+        if pa.types.is_timestamp(column.type):
+            whole = table.column(place).cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
+            table = table.set_column(place, column.name, whole)
+        elif pa.types.is_decimal(column.type):
+            table = table.set_column(place, column.name, table.column(place).cast(pa.float64()))
     return table
 
 
-def _ask(online: OnlineFeatures, request: Mapping[str, Any], moment: int, values: dict[str, dict[str, Any]]) -> int:
-    """Add the online values; returns 1 if some view says that the request is too old for it."""
-    row = online.read(request, {}, moment)
+def _ask(
+    name: str, engine: OnlineFeatures, request: Mapping[str, Any], moment: int, values: dict[str, dict[str, Any]]
+) -> int:
+    """Add the values of online state; returns 1 if some view says that the request is too old for it."""
+    row = engine.read(request, {}, moment)
     late = {view for view, status in row.statuses.items() if status == "beyond_horizon"}
-    if late and online.features.derived:
+    if late and engine.features.derived:
         return 1  # a derived value may rest on a view that cannot answer
-    for name, value in row.values.items():
-        if name.split("__")[0] not in late:
-            values[name]["online"] = value
+    for feature, value in row.values.items():
+        if feature.split("__")[0] not in late:
+            values[feature][name] = value
     return int(bool(late))
 
 
-def _same(values: Sequence[Any]) -> bool:
-    """Equal, and null only together with null."""
-    first = values[0]
-    return all((value is None) == (first is None) and value == first for value in values[1:])
+def _agree(op: str, by_engine: Mapping[str, Any]) -> bool:
+    reference = by_engine["offline"]
+    return all(
+        _near(op, reference, value) if engine == "oracle" else _same(reference, value)
+        for engine, value in by_engine.items()
+    )
+
+
+def _near(op: str, value: Any, judged: Any) -> bool:
+    """Equal to the oracle's value, but for what the definition leaves open: the last digits of 2**x, a sketch."""
+    if value is None or judged is None or not op.startswith(("decayed", "approx")):
+        return _same(value, judged)
+    if op.startswith("decayed"):
+        return math.isclose(value, judged, rel_tol=_DECAYED)
+    return value == judged if judged <= _EXACTLY_DISTINCT else math.isclose(value, judged, rel_tol=_SKETCHED)
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Equal to the bit, and null only together with null; the entries of maps in the same order; NaN equals nothing."""
+    if isinstance(first, float) and isinstance(second, float):
+        return first == second and math.copysign(1.0, first) == math.copysign(1.0, second)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_same, first, second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return list(first) == list(second) and all(map(_same, first.values(), second.values()))
+    return (first is None) == (second is None) and bool(first == second)
+
+
+def _time(moment: float) -> str:
+    """ISO 8601 text; facts without a time have been there always."""
+    return format_time(int(moment)) if abs(moment) < _YEAR_9999 else "always"

@@ -8,59 +8,107 @@ from dataclasses import dataclass
 from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.errors import DefinitionError
 
-__all__ = ["Over", "Window", "positive_duration", "windows_of"]
+__all__ = ["EVER", "LIFETIME", "Over", "Window", "positive_duration", "windows_of"]
+
+LIFETIME = "lifetime"
+"""Length of a window without a left edge: everything that was ever visible."""
+
+EVER = -(1 << 62)
+"""Left edge of a lifetime window: before every event."""
 
 
 @dataclass(frozen=True)
 class Window:
     """How far back an aggregate looks from the time of the decision.
 
+    The window is ``[start, end)`` in event time, ``end = q - offset`` and ``start = end - length``; only what was
+    known before ``q`` counts, whatever the offset.
+
     Parameters
     ----------
     length : str
-        Length, like ``"2h"``.
+        Length, like ``"2h"``, or ``"lifetime"`` for everything.
     hop : str, optional
-        The left edge is snapped down to whole multiples of this since 1970-01-01 UTC, so the window holds up to one
-        hop more. None: the left edge is exact.
+        Both edges but that at the decision itself are snapped down to whole multiples of this since 1970-01-01 UTC, so
+        the window holds up to one hop more. None: the edges are exact.
     include_current : bool, default False
         Whether the request's own event counts: the row that asks is lifted like an event of the source, so it must
         carry the columns the aggregate reads. Events of others at the same microsecond stay out either way.
+    offset : str, optional
+        How long before the decision the window ends, like ``"7d"`` for "the 7 days before the last 7". None: at the
+        decision.
 
     Examples
     --------
-    >>> Window("120m").name, Window("24h", hop="1h").name
-    ('2h', '24h_hop_1h')
+    >>> Window("120m").name, Window("24h", hop="1h").name, Window("7d", offset="7d").name
+    ('2h', '24h_hop_1h', '7d_before_7d')
     """
 
     length: str
     hop: str | None = None
     include_current: bool = False
+    offset: str | None = None
 
     def __post_init__(self) -> None:
         """Write durations in one way, so that equal windows are equal."""
-        object.__setattr__(self, "length", positive_duration(self.length, "window length"))
-        if self.hop is not None:
-            object.__setattr__(self, "hop", positive_duration(self.hop, "window hop"))
+        if self.length != LIFETIME:
+            object.__setattr__(self, "length", positive_duration(self.length, "window length"))
+        for name in ("hop", "offset"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, positive_duration(getattr(self, name), f"window {name}"))
+        if self.length == LIFETIME and self.hop is not None and self.offset is None:
+            raise DefinitionError(
+                "a lifetime has no left edge to snap", where="window", got=self.hop, remedy="Remove hop="
+            )
+        if self.offset is not None and self.include_current:
+            raise DefinitionError(
+                "a window that ends before the decision cannot hold the request's own event",
+                where="window",
+                got=self.offset,
+                remedy="Remove offset= or include_current=",
+            )
+
+    @property
+    def lifetime(self) -> bool:
+        """Whether the window has no left edge."""
+        return self.length == LIFETIME
 
     @property
     def length_us(self) -> int:
-        """Length in microseconds."""
-        return parse_duration(self.length)
+        """Length in microseconds; 0 for a lifetime."""
+        return 0 if self.lifetime else parse_duration(self.length)
 
     @property
     def hop_us(self) -> int:
-        """Hop in microseconds, 0 for an exact left edge."""
+        """Hop in microseconds, 0 for exact edges."""
         return 0 if self.hop is None else parse_duration(self.hop)
+
+    @property
+    def offset_us(self) -> int:
+        """How long before the decision the window ends, in microseconds."""
+        return 0 if self.offset is None else parse_duration(self.offset)
+
+    @property
+    def reach_us(self) -> int:
+        """How far before the decision an event of the window can be, in microseconds; a lifetime's is its offset's."""
+        return self.length_us + self.offset_us + self.hop_us
 
     @property
     def name(self) -> str:
         """What the window adds to a feature's name; the length in days only from two days on, as people say it."""
         hop = "" if self.hop is None else f"_hop_{_spoken(self.hop)}"
-        return _spoken(self.length) + hop + ("_with_current" if self.include_current else "")
+        before = "" if self.offset is None else f"_before_{_spoken(self.offset)}"
+        return _spoken(self.length) + before + hop + ("_with_current" if self.include_current else "")
 
     def start(self, at: int) -> int:
-        """Left edge, inclusive, of the window that ends before ``at``."""
-        edge = at - self.length_us
+        """Left edge, inclusive, of the window of a decision at ``at``; ``EVER`` for a lifetime."""
+        return EVER if self.lifetime else self._snapped(at - self.offset_us - self.length_us)
+
+    def end(self, at: int) -> int:
+        """Right edge, exclusive, of the window of a decision at ``at``."""
+        return at if self.offset is None else self._snapped(at - self.offset_us)
+
+    def _snapped(self, edge: int) -> int:
         return edge if self.hop is None else edge // self.hop_us * self.hop_us
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, InputError
+from retrodict.features.catalogue import check_schema
 from retrodict.features.definitions import FeatureView
 from retrodict.features.offline import training_frame
 from retrodict.features.plan import FeatureSet
@@ -160,6 +161,8 @@ def build_frame(
     """
     features = FeatureSet(model.features)
     read = {name: tables.read(name, versions[name]) for name in tables_of(model)}
+    for plan in features.views:
+        check_schema(plan, read[plan.source.table.name].schema)
     spine = read_spine(read[model.label.table.name], model, features)
     missing = spine.column(AT).null_count
     if missing:

@@ -13,13 +13,16 @@ from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.models.artifact import ModelArtifact
 from retrodict.project import Project, capture_code
 from retrodict.registry import Deployment, ModelVersion, Revision, change, current, get_version
+from retrodict.rollout.verification import check_verified, record_override
 from retrodict.serving.definitions import Policy
 from retrodict.serving.loading import Loader
 
 __all__ = ["deploy", "promote", "rollback"]
 
 
-def deploy(project: Project, policy: str, *, model: str | None = None, reason: str = "deploy") -> Revision:
+def deploy(
+    project: Project, policy: str, *, model: str | None = None, reason: str = "deploy", unverified: str | None = None
+) -> Revision:
     """Put a policy in force, as its definition is now, with a version of its model.
 
     Parameters
@@ -31,37 +34,45 @@ def deploy(project: Project, policy: str, *, model: str | None = None, reason: s
         ``name@version``; by default the newest approved version of the policy's model.
     reason : str
         For the ledger.
+    unverified : str, optional
+        Why views that have not passed verification may serve all the same, for the ledger. None: they may not.
 
     Raises
     ------
     RefusedError
-        If the version is not approved or a gate did not pass.
+        If the version is not approved, a gate did not pass, or a view has not passed verification.
     """
-    return _put(project, policy, model, reason, "deploy")
+    return _put(project, policy, model, reason, "deploy", unverified)
 
 
-def promote(project: Project, policy: str, model: str, *, reason: str) -> Revision:
+def promote(project: Project, policy: str, model: str, *, reason: str, unverified: str | None = None) -> Revision:
     """Let a challenger decide; the champion becomes what a rollback goes back to.
 
     Raises
     ------
     RefusedError
-        If the version is not approved, a gate did not pass, or it decides already.
+        If the version is not approved, a gate did not pass, a view has not passed verification, or it decides already.
     """
     before = _current(project, policy)
     if before.deployment.model == get_version(project, model).ref:
         raise RefusedError(
             "a promotion changes what decides", where=f"policy:{policy}", got=model, remedy="It decides already"
         )
-    return _put(project, policy, model, reason, "promote")
+    return _put(project, policy, model, reason, "promote", unverified)
 
 
 def _put(
-    project: Project, policy: str, model: str | None, reason: str, action: Literal["deploy", "promote"]
+    project: Project,
+    policy: str,
+    model: str | None,
+    reason: str,
+    action: Literal["deploy", "promote"],
+    unverified: str | None,
 ) -> Revision:
     definition = project.definitions.get(Policy, policy)
     version = _version(project, definition, model)
     _check_approved(version)
+    overridden = check_verified(project, version, unverified=unverified)
     deployment = Deployment(
         policy=policy, policy_version=definition.version, code=capture_code(project), model=version.ref,
         artifact=version.artifact, model_code=version.code,
@@ -71,6 +82,8 @@ def _put(
         deployment = replace(deployment, previous=_as_previous(before.deployment))
     # A servant is built once here: what cannot be loaded is refused now, not found out by a server.
     Loader(project).load(Revision(0, 0, project.actor, action, reason, deployment))
+    if overridden and unverified is not None:
+        record_override(project, overridden, version, unverified)
     return change(project, deployment, action=action, reason=reason)
 
 

@@ -63,7 +63,7 @@ def build_online(project: Project, *, progress: Callable[[str, int, int], None] 
 def _within_reach(project: Project, features: FeatureSet, source: Source, rows: pa.Table) -> pa.Table:
     """Rows that a request at the end of the history or later can still see: the rest would be sorted for nothing."""
     plans = [plan for plan in features.views if plan.source.name == source.name]
-    if source.event_time is None or any(plan.unbounded for plan in plans):
+    if source.event_time is None or any(p.unbounded or p.lifetime or p.source.revised for p in plans):
         return rows
     reach = max(plan.lookback_us for plan in plans) + parse_duration(project.config["features.horizon"])
     times = rows.column(source.event_time)

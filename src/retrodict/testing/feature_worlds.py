@@ -72,6 +72,15 @@ requests = st.lists(query, min_size=1, max_size=4) | st.lists(query, min_size=8,
 SPINE = pa.schema([("k1", pa.string()), ("k2", pa.int64()), ("q", TIME), ("x", pa.float64()), ("ok", pa.bool_())])
 
 
+def revisions_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Table of events in which the same key and sequence with other content is a revision."""
+    out = []
+    for row in rows:
+        known = None if row["late"] is None or row["e"] is None else row["e"] + row["late"] * MINUTE
+        out.append({**row, "k": known, "sid": f"s{row['seq']}"})
+    return pa.Table.from_pylist([{name: r[name] for name in EVENTS.names} for r in out], schema=EVENTS)
+
+
 def events_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Table of events; a redelivery (same key, time and sequence) carries the same content but may be known later."""
     first: dict[Any, Mapping[str, Any]] = {}
@@ -108,6 +117,80 @@ WINDOWS: list[str | Window] = [
     Window("9m", include_current=True),
 ]
 windows = st.lists(st.sampled_from(WINDOWS), min_size=1, max_size=3, unique=True)
+
+
+WIDER: list[str | Window] = [
+    "lifetime",
+    Window("5m", offset="3m"),
+    Window("10m", offset="6m", hop="4m"),
+    Window("20m"),
+]
+"""Windows that end before the decision, or have no beginning."""
+moderate = st.one_of(
+    st.none(),
+    st.sampled_from([0.1, 0.2, 0.3, -0.0, 1e9, 1e9 + 1e-3, -1e9, 15.0, 16.0, float("nan"), float("inf")]),
+    st.floats(-1e6, 1e6).map(lambda value: round(value, 3)),
+)
+"""Values whose cubes neither vanish nor overflow."""
+moderate_event = st.builds(lambda row, x: {**row, "x": x}, event, moderate)
+moderate_histories = st.lists(moderate_event, max_size=4) | st.lists(moderate_event, min_size=10, max_size=30)
+"""Histories for ``wide_views``."""
+REVISED = Source("s", table, event_time="e", known_at="k", sequence="seq", revised=True, deleted="tag = 'q'")
+"""A source whose rows are revisions; some delete their event."""
+
+
+def totals(over: Sequence[str | Window]) -> list[Aggregate]:
+    """Every aggregate that is made of totals."""
+    return [
+        agg.count(over=over),
+        agg.sum("n", over=over),
+        agg.sum("x", over=over, where="ok"),
+        agg.mean("x", over=over),
+        agg.share("x > 15", over=over),
+        agg.min("x", over=over),
+        agg.max("n", over=over),
+        agg.ratio("x", "n", over=over),
+        agg.variance("x", over=over),
+        agg.std("x", over=over, where="ok"),
+        agg.skew("x", over=over),
+    ]
+
+
+def bags(over: Sequence[str | Window]) -> list[Aggregate]:
+    """Every aggregate that needs the events themselves."""
+    return [
+        agg.first("x", over=over),
+        agg.last("tag", over=over, where="ok"),
+        agg.first_k("tag", 2, over=over),
+        agg.last_k("n", 3, over=over),
+        agg.top_k("x", 2, over=over),
+        agg.bottom_k("n", 2, over=over, where="ok"),
+        agg.distinct("tag", over=over),
+        agg.distinct("x", over=over, approximate=True),
+        agg.quantile("x", 0.9, over=over),
+        agg.median("n", over=over),
+        agg.histogram("tag", over=over),
+        agg.histogram("ok", over=over),
+        agg.by("tag", "sum", "x", over=over),
+        agg.by("ok", "count", over=over),
+        agg.by("tag", "mean", "n", over=over),
+        agg.time_since_last(over=over),
+        agg.decayed_count(half_life="3m", over=over, where="ok"),
+        agg.decayed_sum("x", half_life="10m", over=over),
+    ]
+
+
+@st.composite
+def wide_views(draw: st.DrawFn, *, source: st.SearchStrategy[Source] = sources) -> FeatureView:
+    """Views that hold every total and every bag over plain, offset and lifetime windows; for ``moderate`` values."""
+    over = draw(st.lists(st.sampled_from(WIDER), min_size=1, max_size=2, unique=True))
+    features: list[Aggregate | Latest] = [*totals(over)]
+    bounded = [window for window in over if window != "lifetime"]
+    if bounded:
+        features += bags(bounded)
+    features += [agg.rate(over="7m", per="1m"), latest("x", "tag", max_age="12m"), latest("n")]
+    keys = draw(st.sampled_from([["k1"], ["k2"], ["k1", "k2"]]))
+    return FeatureView("v", Entity("thing", keys=keys), draw(source), features)
 
 
 @st.composite

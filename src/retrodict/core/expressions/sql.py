@@ -32,7 +32,7 @@ from retrodict.core.expressions.nodes import (
 )
 from retrodict.core.expressions.patterns import translate
 
-__all__ = ["compile_sql"]
+__all__ = ["Compiler", "compile_sql"]
 
 _NULLS = {"bool": "BOOLEAN", "number": "BIGINT", "text": "VARCHAR", "time": "TIMESTAMPTZ", "duration": "INTERVAL"}
 
@@ -45,17 +45,23 @@ def compile_sql(root: Node, dialect: str, kinds: Kinds) -> str:
     DefinitionError
         If the dialect has no compiler.
     """
-    if dialect not in _DIALECTS:
+    # Here, since a dialect is built on the compiler below.
+    from retrodict.core.expressions.sql_spark import SparkCompiler
+
+    dialects: dict[str, Callable[[Kinds], Compiler]] = {"duckdb": Compiler, "spark": SparkCompiler}
+    if dialect not in dialects:
         raise DefinitionError(
             "expressions compile to a known SQL dialect",
             where="dialect",
             got=dialect,
-            remedy=near(dialect, _DIALECTS, what="dialect"),
+            remedy=near(dialect, dialects, what="dialect"),
         )
-    return _DIALECTS[dialect](kinds).value(root)
+    return dialects[dialect](kinds).value(root)
 
 
-class _DuckDB:
+class Compiler:
+    """Writes the nodes of one tree for DuckDB; another dialect overrides what it spells otherwise."""
+
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
 
@@ -155,9 +161,6 @@ class _DuckDB:
             case value, _:
                 text = repr(value)
                 return text if "e" in text else text + "e0"
-
-
-_DIALECTS: dict[str, Callable[[Kinds], _DuckDB]] = {"duckdb": _DuckDB}
 
 
 def _nan_to_null(text: str) -> str:

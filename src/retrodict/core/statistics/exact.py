@@ -134,6 +134,13 @@ def round_limbs(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.float64]:
         A sum of zero is ``+0.0``.
     """
     _check_shape(limbs, scale)
+    if scale.limbs == 2 and scale.width <= 53:
+        # Both halves are doubles, so one addition rounds their sum, and rounds it once.
+        top = limbs[:, 1] + (limbs[:, 0] >> scale.width)
+        if not top.size or max(int(top.max()), -int(top.min())) < 1 << 53:
+            low = limbs[:, 0] & ((1 << scale.width) - 1)
+            with np.errstate(over="ignore"):
+                return times_power(times_power(top.astype(np.float64), scale.width) + low, scale.low)
     values, fits = whole(limbs, scale)
     # int64 to double rounds once, and a multiple of 2**-1074 loses nothing by scaling into the subnormals.
     with np.errstate(over="ignore"):

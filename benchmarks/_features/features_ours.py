@@ -1,0 +1,73 @@
+"""Our side of the benchmark of features: training frames over indexes of the project's own tables."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset  # imports are left out, and the store does this one when it first reads
+import pyarrow.parquet as pq
+from features_answer import answer
+from features_world import COLUMNS, WINDOWS, spine_path
+
+from retrodict import Entity, FeatureView, Source, Table, agg, latest
+from retrodict.features import FeatureSet
+from retrodict.features.frames import frame_batches
+from retrodict.features.indexes import EventIndexes
+from retrodict.features.offline import training_frame
+from retrodict.stores.tables.delta import DeltaTables
+
+SOURCE = Source("happened", Table("events", key="key", columns={"t": "time"}), event_time="t")
+
+
+def _features(kind: str, key: str) -> FeatureSet:
+    over = list(WINDOWS)
+    windows = [agg.count(over=over), agg.sum("x0", over=over), agg.mean("x0", over=over), agg.max("x0", over=over)]
+    return FeatureSet([FeatureView("v", Entity(key), SOURCE, [latest(*COLUMNS)] if kind == "latest" else windows)])
+
+
+def _indexes(folder: str) -> EventIndexes:
+    return EventIndexes(DeltaTables(Path(folder) / "tables"), Path(folder) / "indexes")
+
+
+def build(folder: str, kind: str, key: str) -> dict[str, Any]:
+    """Make the index: once per version of the table."""
+    indexes = _indexes(folder)
+    start, cpu = time.perf_counter(), time.process_time()
+    indexes.build(_features(kind, key))
+    return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+
+
+def frame(folder: str, kind: str, key: str, rows: int, repeat: int) -> dict[str, Any]:
+    """A frame of a spine in memory; opening and checking the index is counted each time."""
+    features, spine = _features(kind, key), pq.read_table(spine_path(folder, rows))
+
+    def job() -> pa.Table:
+        return pa.concat_tables(frame_batches(spine, "at", features, _indexes(folder).sources(features)))
+
+    return answer(job, repeat, [name.removeprefix("v__") for name in features.columns], prefix="v__")
+
+
+def plain(folder: str, kind: str, key: str, rows: int) -> dict[str, Any]:
+    """The same without an index: the table is read and sorted for this one frame."""
+    features, spine = _features(kind, key), pq.read_table(spine_path(folder, rows))
+    tables = DeltaTables(Path(folder) / "tables")
+    (plan,) = features.views
+
+    def job() -> pa.Table:
+        return training_frame(spine, "at", features, {"happened": tables.read("events", columns=plan.source_columns)})
+
+    return answer(job, 1, [name.removeprefix("v__") for name in features.columns], prefix="v__")
+
+
+def stream(folder: str, kind: str, key: str, rows: int) -> dict[str, Any]:
+    """A frame of a spine that is read piece by piece and let go: the time per row must not grow."""
+    features = _features(kind, key)
+    start, cpu = time.perf_counter(), time.process_time()
+    file = pq.ParquetFile(spine_path(folder, rows))
+    reader = pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(1 << 17))
+    sources = _indexes(folder).sources(features)
+    done = sum(piece.num_rows for piece in frame_batches(reader, "at", features, sources))
+    return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu, "rows": done}

@@ -1,0 +1,194 @@
+"""Arrays in a folder, read by memory map: written whole or not at all, each checked before it is trusted.
+
+A folder gets its name only when every byte in it is durable, so what has a name is complete. Bytes that changed
+afterwards are found by their checksum when an array is first asked for. CRC-32 was chosen because it costs a tenth of
+a SHA-256 and this guards against damage, not against an enemy; Parquet was rejected because it cannot be mapped.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodict.core.errors import IntegrityError
+from retrodict.core.identity import canonical_json, digest
+from retrodict.stores._durable import place_file, sync_file, sync_folder
+
+__all__ = ["ArrayFolder", "ArrayWriter"]
+
+_MANIFEST = "manifest.json"
+_PIECE = 1 << 24
+
+
+class ArrayWriter:
+    """Writes arrays into a folder that nobody knows yet.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._held: dict[int, tuple[str, NDArray[Any]]] = {}
+
+    def add(self, name: str, array: NDArray[Any], *, again: bool = False) -> None:
+        """Write an array; one that counts up by one or holds one value only costs nothing.
+
+        With ``again`` it is held until the end, and written once however often it is added.
+        """
+        if id(array) in self._held:
+            self._entries[name] = {"as": self._held[id(array)][0]}
+            return
+        self._entries[name] = _described(array) or self._written(array)
+        if again:
+            self._held[id(array)] = name, array
+
+    def add_column(self, name: str, column: pa.Array[Any]) -> None:
+        """Write a column of any Arrow type."""
+        path = self._path("arrow")
+        batch = pa.record_batch([column], names=["values"])
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        self._entries[name] = _sealed(path)
+
+    def _path(self, kind: str) -> Path:
+        return self._folder / f"{len(self._entries):04d}.{kind}"
+
+    def _written(self, array: NDArray[Any]) -> dict[str, Any]:
+        path = self._path("npy")
+        np.save(path, np.ascontiguousarray(array))
+        return _sealed(path)
+
+    def close(self, note: Mapping[str, Any]) -> None:
+        """Write down what is there; the note is plain JSON."""
+        body = {"note": note, "arrays": self._entries}
+        place_file(
+            self._folder / _MANIFEST, json.dumps({"digest": digest(canonical_json(body)), "body": body}).encode()
+        )
+        sync_folder(self._folder)
+
+
+class ArrayFolder:
+    """Arrays that :class:`ArrayWriter` wrote, mapped when first asked for.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Attributes
+    ----------
+    folder : Path
+        Where they lie.
+    note : dict
+        What the writer said.
+
+    Raises
+    ------
+    IntegrityError
+        If the manifest is damaged or a file is missing or of another size.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            found = json.loads((folder / _MANIFEST).read_bytes())
+            body = found["body"]
+            if found["digest"] != digest(canonical_json(body)):
+                raise self._damaged(_MANIFEST)
+            self.note: dict[str, Any] = body["note"]
+            self._entries: dict[str, dict[str, Any]] = body["arrays"]
+            for entry in self._entries.values():
+                if "file" in entry and (folder / entry["file"]).stat().st_size != entry["size"]:
+                    raise self._damaged(entry["file"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(_MANIFEST) from error
+        self._mapped: dict[str, Any] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return an array, read-only; IntegrityError if its bytes changed since they were written.
+
+        Arrays that were one object are one object again.
+        """
+        entry = self._entries[name]
+        if "as" in entry:
+            return self.array(entry["as"])
+        if name not in self._mapped:
+            self._mapped[name] = self._loaded(entry)
+        found: NDArray[Any] = self._mapped[name]
+        return found
+
+    def _loaded(self, entry: Mapping[str, Any]) -> NDArray[Any]:
+        if "range" in entry:
+            return np.arange(entry["range"])
+        if "same" in entry:
+            return np.broadcast_to(np.array(entry["same"], dtype=entry["dtype"]), (entry["length"],))
+        # A plain view: every slice of a memmap object would carry the cost of its class.
+        return np.asarray(np.load(self._checked(entry), mmap_mode="r", allow_pickle=False))
+
+    def column(self, name: str) -> pa.Array[Any]:
+        """Return a column; IntegrityError if its bytes changed since they were written."""
+        if name not in self._mapped:
+            with pa.memory_map(str(self._checked(self._entries[name]))) as source:
+                self._mapped[name] = pa.ipc.open_file(source).get_batch(0).column(0)
+        return self._mapped[name]
+
+    def _checked(self, entry: Mapping[str, Any]) -> Path:
+        path: Path = self.folder / entry["file"]
+        try:
+            intact = _checksum(path) == entry["crc"]
+        except OSError as error:
+            raise self._damaged(entry["file"]) from error
+        if not intact:
+            # Without its manifest the folder is none, and whoever comes next makes it anew.
+            (self.folder / _MANIFEST).unlink(missing_ok=True)
+            raise self._damaged(entry["file"])
+        return path
+
+    def _damaged(self, file: str) -> IntegrityError:
+        return IntegrityError(
+            "the files of an index of events are as they were written",
+            where=f"index {self.folder.parent.name}, file {file}",
+            remedy="Run it again: the index is made anew from the table",
+        )
+
+
+def _described(array: NDArray[Any]) -> dict[str, Any] | None:
+    """Entry of an array that needs no file; None for the others."""
+    if array.ndim != 1 or not len(array) or array.dtype.kind not in "bi":
+        return None
+    if (array == array[0]).all():
+        return {"same": array[0].item(), "dtype": array.dtype.str, "length": len(array)}
+    if array.dtype == np.int64 and array[0] == 0 and (np.diff(array) == 1).all():
+        return {"range": len(array)}
+    return None
+
+
+def _sealed(path: Path) -> dict[str, Any]:
+    sync_file(path)
+    return {"file": path.name, "size": path.stat().st_size, "crc": _checksum(path)}
+
+
+def _checksum(path: Path) -> int:
+    crc = 0
+    with path.open("rb", buffering=0) as stream:
+        size = path.stat().st_size
+        if not size:
+            return crc
+        mapped = np.memmap(stream, dtype=np.uint8, mode="r")
+        for start in range(0, size, _PIECE):
+            crc = zlib.crc32(mapped[start : start + _PIECE].data, crc)
+    return crc

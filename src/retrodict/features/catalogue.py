@@ -1,0 +1,360 @@
+"""What the features of a project are, in words: found by search, traced to the columns they read, held to a schema.
+
+Everything is read from the definitions as they are; nothing is kept beside them. A catalogue of its own, filled when
+definitions are applied, was rejected: it is one more thing that can be out of date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.expressions import Expression, parse
+from retrodict.features.columns import kind_of
+from retrodict.features.definitions import Aggregate, FeatureView, Latest
+from retrodict.features.derived import Derived
+from retrodict.features.monoids import AGGREGATES, BAGS
+from retrodict.features.plan import FeatureSet, ViewPlan, column_name
+
+__all__ = ["ColumnUse", "FeatureFacts", "check_schema", "describe", "lineage", "search", "select"]
+
+_KINDS = {"bool": "bool", "int": "number", "float": "number", "text": "text", "time": "time", "date": "date"}
+_NUMBERS = ("bool", "int", "float", "null")
+# Of these the smallest or largest of times is a time; no other total of times means anything.
+_ORDERED = ("min", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnUse:
+    """A column of a source's table and what it is read for.
+
+    Attributes
+    ----------
+    column : str
+        Its name.
+    roles : tuple of str
+        Among ``key``, ``event time``, ``known at``, ``sequence``, ``source condition``, ``deletion``, ``value``,
+        ``condition``.
+    """
+
+    column: str
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureFacts:
+    """One feature of a view, field by field.
+
+    Attributes
+    ----------
+    name : str
+        Without the view's.
+    fields : dict of str to str
+        What says which feature it is: ``aggregate``, ``column``, ``second column``, ``window``, ``max_age``,
+        ``where`` and the options of its aggregate, each as it is written; those it has.
+    columns : tuple of (str, str)
+        Columns it reads and the role of each: ``value`` or ``condition``.
+    takes : str
+        What its value may be: ``nothing``, ``numbers``, ``numbers or times``, ``anything``, ``condition``.
+    """
+
+    name: str
+    fields: dict[str, str]
+    columns: tuple[tuple[str, str], ...]
+    takes: str
+
+    def __str__(self) -> str:
+        """Return the feature as a short sentence: ``mean of arr_delay over 2h where origin <> 'LGA'``."""
+        parts = dict(self.fields)
+        aggregate = parts.pop("aggregate")
+        grouped = aggregate == "by"
+        text = parts.pop("op") if grouped else aggregate
+        words = {"column": "of", "second column": "by" if grouped else "to", "window": "over", "max_age": "at most",
+                 "where": "where"}  # fmt: skip
+        for name, word in words.items():
+            if name in parts:
+                text += f" {word} {parts.pop(name)}"
+        return text + "".join(f", {name} {value}" for name, value in parts.items())
+
+
+def describe(view: FeatureView) -> list[FeatureFacts]:
+    """Features of a view, in order.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from retrodict.data.sources import Source
+    >>> from retrodict.features.definitions import Entity, agg
+    >>> landed = Source("landed", SimpleNamespace(name="flights"), event_time="arr_time")
+    >>> view = FeatureView("delays", Entity("origin"), landed, [agg.mean("arr_delay", over="2h")])
+    >>> [str(each) for each in describe(view)]
+    ['mean of arr_delay over 2h']
+    """
+    return [facts for feature in view.features for facts in _facts(feature)]
+
+
+def _facts(feature: Aggregate | Latest) -> Iterator[FeatureFacts]:
+    if isinstance(feature, Latest):
+        for column, name in zip(feature.columns, feature.names(), strict=True):
+            age = {} if feature.max_age is None else {"max_age": feature.max_age}
+            yield FeatureFacts(name, {"aggregate": "latest", "column": column, **age}, ((column, "value"),), "anything")
+        return
+    kind = AGGREGATES.get(feature.op) or BAGS[feature.op]
+    fields = {"aggregate": feature.op}
+    read: list[tuple[str, str]] = []
+    if feature.op == "share":
+        fields["column"] = parse(feature.value or "").text
+        read += [(column, "condition") for column in parse(feature.value or "").columns]
+    elif feature.value is not None:
+        fields["column"] = feature.value
+        read.append((feature.value, "value"))
+    if feature.second is not None:
+        fields["second column"] = feature.second
+        read.append((feature.second, "group" if feature.op == "by" else "value"))
+    if feature.where is not None:
+        read += [(column, "condition") for column in parse(feature.where).columns]
+    takes = "numbers or times" if feature.op in _ORDERED else kind.takes
+    options = {name: str(value) for name, value in feature.options}
+    where = {} if feature.where is None else {"where": parse(feature.where).text}
+    for window, name in zip(feature.over, feature.names(), strict=True):
+        yield FeatureFacts(
+            name, {**fields, "window": window.name, **where, **options}, tuple(dict.fromkeys(read)), takes
+        )
+
+
+def lineage(view: FeatureView, feature: str | None = None) -> list[ColumnUse]:
+    """Columns of the source's table behind a view, or behind one of its features, each with its roles.
+
+    Parameters
+    ----------
+    view : FeatureView
+    feature : str, optional
+        Name of a feature, without the view's. None: all of them.
+
+    Raises
+    ------
+    InputError
+        If the view has no such feature; the message has near names.
+    """
+    known = {facts.name: facts for facts in describe(view)}
+    if feature is not None and feature not in known:
+        raise InputError(
+            "the view has this feature",
+            where=f"view {view.name!r}",
+            got=feature,
+            remedy=near(feature, known, what="feature"),
+        )
+    roles: dict[str, dict[str, None]] = {}
+    for column, role in _own_columns(view):
+        roles.setdefault(column, {})[role] = None
+    for facts in known.values() if feature is None else [known[feature]]:
+        for column, role in facts.columns:
+            roles.setdefault(column, {})["value" if role == "group" else role] = None
+    return [ColumnUse(column, tuple(found)) for column, found in roles.items()]
+
+
+def _own_columns(view: FeatureView) -> Iterator[tuple[str, str]]:
+    """Columns that every feature of the view rests on."""
+    source = view.source
+    yield from ((key, "key") for key in view.entity.keys)
+    for column, role in (
+        (source.event_time, "event time"), (source.known_at, "known at"), (source.sequence, "sequence"),
+    ):  # fmt: skip
+        if column is not None:
+            yield column, role
+    for text, role in ((source.where, "source condition"), (source.deleted, "deletion")):
+        if text is not None:
+            yield from ((column, role) for column in parse(text).columns)
+
+
+def search(
+    features: Iterable[FeatureView | Derived],
+    text: str | None = None,
+    *,
+    owner: str | None = None,
+    tag: str | None = None,
+) -> list[FeatureView | Derived]:
+    """Views and derived functions that fit, in order; upper and lower case are the same.
+
+    Parameters
+    ----------
+    features : iterable of FeatureView or Derived
+    text : str, optional
+        Words that must all occur, anywhere in names, what the features are, description, owner, tags, source, table
+        or columns.
+    owner, tag : str, optional
+        Owner and tag, whole; only views have them.
+    """
+    words = (text or "").lower().split()
+    return [
+        each
+        for each in features
+        if all(word in _words(each) for word in words)
+        and (owner is None or _said(each, "owner").lower() == owner.lower())
+        and (tag is None or tag.lower() in [known.lower() for known in getattr(each, "tags", ())])
+    ]
+
+
+def _said(feature: FeatureView | Derived, name: str) -> str:
+    return str(getattr(feature, name, ""))
+
+
+def _words(feature: FeatureView | Derived) -> str:
+    if isinstance(feature, Derived):
+        parts = [feature.name, *(column_name(feature.name, output) for output in feature.outputs), *feature.inputs]
+    else:
+        parts = [feature.name, *(column_name(feature.name, name) for name in feature.feature_names)]
+        parts += [str(facts) for facts in describe(feature)]
+        parts += [feature.description, feature.owner, *feature.tags, feature.entity.name, *feature.request_keys]
+        parts += [feature.source.name, feature.source.table.name, *(use.column for use in lineage(feature))]
+    return "\n".join(parts).lower()
+
+
+def select(features: Sequence[FeatureView | Derived], wanted: Sequence[str]) -> tuple[FeatureSet, list[str]]:
+    """Feature set that computes what is wanted, and the wanted columns in their order.
+
+    Parameters
+    ----------
+    features : sequence of FeatureView or Derived
+        Those there are.
+    wanted : sequence of str
+        Each ``view.feature``, ``view__feature``, or ``view`` for all of its features; derived functions alike.
+
+    Raises
+    ------
+    InputError
+        If nothing is wanted, or a name is unknown; the message has near names.
+    """
+    if not wanted:
+        raise InputError("at least one feature is wanted", where="features", got=0, remedy="Write view.feature,…")
+    known = {each.name: each for each in features}
+    columns: dict[str, None] = {}
+    for text in wanted:
+        columns |= dict.fromkeys(_columns(text, known))
+    needed: dict[str, FeatureView | Derived] = {}
+    for column in columns:
+        _need(column.partition("__")[0], known, needed)
+    return FeatureSet(needed.values()), list(columns)
+
+
+def _columns(text: str, known: Mapping[str, FeatureView | Derived]) -> list[str]:
+    name, dot, feature = text.partition("." if "." in text else "__")
+    if name not in known:
+        raise InputError(
+            "the view or derived function is defined",
+            where="features",
+            got=name,
+            remedy=near(name, known, what="view"),
+        )
+    found = known[name]
+    own = list(found.outputs) if isinstance(found, Derived) else found.feature_names
+    if dot and feature not in own:
+        raise InputError(
+            "the view has this feature", where=f"view {name!r}", got=feature, remedy=near(feature, own, what="feature")
+        )
+    return [column_name(name, each) for each in ([feature] if dot else own)]
+
+
+def _need(name: str, known: Mapping[str, FeatureView | Derived], needed: dict[str, FeatureView | Derived]) -> None:
+    """Add a view or function after everything it reads itself."""
+    found = known[name]
+    if isinstance(found, Derived):
+        for each in found.inputs:
+            if (other := each.partition("__")[0]) != each and other in known and other not in needed:
+                _need(other, known, needed)
+    needed.setdefault(name, found)
+
+
+def check_schema(plan: ViewPlan, schema: pa.Schema) -> None:
+    """Check that a table has what a view reads, in types that its aggregates take.
+
+    Parameters
+    ----------
+    plan : ViewPlan
+        The view.
+    schema : pyarrow.Schema
+        Columns of its source's table.
+
+    Raises
+    ------
+    DefinitionError
+        That names view, feature and column, with the nearest names of an unknown one.
+    """
+    columns = {field.name: field.type for field in schema}
+    kinds = {name: kind_of(type_) for name, type_ in columns.items()}
+    source = f"{plan.where}, source {plan.source.name!r}"
+    for column, role in _own_columns(plan.view):
+        _exists(column, columns, f"{source}, {role}", plan)
+        _fits(kinds[column], columns[column], role, f"{source}, {role} {column!r}")
+    for text in (plan.source.where, plan.source.deleted):
+        if text is not None:
+            _check_condition(parse(text), kinds, source)
+    for facts in describe(plan.view):
+        where = f"{plan.where}, feature {facts.name!r}"
+        for column, role in facts.columns:
+            _exists(column, columns, where, plan)
+            if role == "value":
+                _takes(facts, column, kinds[column], columns[column], where)
+        for text in (facts.fields.get("where"), facts.fields["column"] if facts.takes == "condition" else None):
+            if text is not None:
+                _check_condition(parse(text), kinds, where)
+
+
+def _exists(column: str, columns: Mapping[str, Any], where: str, plan: ViewPlan) -> None:
+    if column not in columns:
+        raise DefinitionError(
+            f"the table {plan.source.table.name!r} has the columns that a view reads",
+            where=where,
+            got=column,
+            remedy=near(column, columns, what="column"),
+        )
+
+
+def _fits(kind: str, type_: pa.DataType, role: str, where: str) -> None:
+    allowed = {
+        "key": ("text", "int", "bool", "time", "date", "null"),
+        "event time": ("time", "int", "null"),
+        "known at": ("time", "int", "null"),
+        "sequence": ("int", "text", "time", "null"),
+    }.get(role)
+    if allowed is not None and kind not in allowed:
+        raise DefinitionError(
+            f"a column read as {role} holds {', '.join(allowed[:-1])}",
+            where=where,
+            got=str(type_),
+            remedy="Name another column, or declare its type in Table(columns={…}) and ingest again",
+        )
+
+
+def _takes(facts: FeatureFacts, column: str, kind: str, type_: pa.DataType, where: str) -> None:
+    op = facts.fields["aggregate"]
+    numbers = facts.takes.startswith("numbers")
+    fits = kind in _NUMBERS or (kind == "time" and facts.takes.endswith("times")) if numbers else kind != "other"
+    if op == "histogram" and kind == "float":
+        fits = False
+    if not fits:
+        wanted = "text, whole numbers or booleans" if op == "histogram" else facts.takes
+        raise DefinitionError(
+            f"{op} takes {wanted if numbers or op == 'histogram' else 'numbers, booleans, text, times or dates'}",
+            where=f"{where}, column {column!r}",
+            got=str(type_),
+            remedy="Use latest() or agg.last for text, a condition in agg.share, or declare the column as a number"
+            if numbers
+            else "Name a column of another type",
+        )
+
+
+def _check_condition(expression: Expression, kinds: Mapping[str, str], where: str) -> None:
+    expression.check_columns({name: _KINDS.get(kind) for name, kind in kinds.items()}, where=where)
+    other = [column for column in expression.columns if kinds[column] == "other"]
+    if other:
+        raise DefinitionError(
+            "a condition reads numbers, booleans, text, times or dates",
+            where=f"{where}, column {other[0]!r}",
+            got=expression.text,
+            remedy="Name another column",
+        )

@@ -1,0 +1,309 @@
+"""Removes one subject from what features are made of: tables and online state; and says where it still is.
+
+A table version is immutable, so the newest one is written again without the subject's rows, and the older ones stay
+until they are vacuumed. Streams and logs are sealed and are not rewritten here: what remains in them is counted, so
+that nobody takes silence for absence. The ledger gets a keyed digest of the subject, never its key: with the project's
+erasure secret one can prove later that this subject was erased, and without it the digest says nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from retrodict.core.errors import DefinitionError, InputError
+from retrodict.data._recording import written_files
+from retrodict.data.versions.retention import references
+from retrodict.features.columns import Mask, pick
+from retrodict.features.definitions import Entity
+from retrodict.features.indexes import EventIndexes
+from retrodict.features.keys import KeyIndex, encode_key
+from retrodict.features.plan import FeatureSet, ViewPlan
+from retrodict.features.state import OnlineState
+from retrodict.features.stream import decode_event
+from retrodict.project import Project
+
+__all__ = ["Erasure", "TableErasure", "erase", "subject_digest"]
+
+_MODE, _WRITTEN = "retrodict.mode", "erase"
+_KEY_FILE = "erasure.key"
+
+
+@dataclass(frozen=True, slots=True)
+class TableErasure:
+    """A table that a view of the entity reads.
+
+    Attributes
+    ----------
+    table : str
+    rows : int
+        Rows of the subjects in the newest version.
+    version : int
+        The newest version: after an erasure the one without them.
+    older : int
+        Older versions that can still be read.
+    kept_for : list of str
+        Runs, tags and others that keep older versions from being vacuumed.
+    """
+
+    table: str
+    rows: int
+    version: int
+    older: int
+    kept_for: list[str]
+
+
+@dataclass(slots=True)
+class Erasure:
+    """What was removed, or would be, and what remains.
+
+    Attributes
+    ----------
+    entity : str
+    subjects : int
+    done : bool
+        False: nothing was changed.
+    tables : list of TableErasure
+    states : dict of str to int
+        By view, entries of online state that were removed; 0 where nothing was changed.
+    counted_in : list of str
+        Views about others that read the same rows: their online state has counted them and keeps the sums.
+    remaining : dict of str to int or None
+        Where else the subjects are: other tables with the entity's columns by rows, event streams by records. None:
+        the columns are of another kind and cannot be compared.
+    """
+
+    entity: str
+    subjects: int
+    done: bool
+    tables: list[TableErasure] = field(default_factory=list)
+    states: dict[str, int] = field(default_factory=dict)
+    counted_in: list[str] = field(default_factory=list)
+    remaining: dict[str, int | None] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return asdict(self)
+
+
+def erase(
+    project: Project,
+    entity: Entity,
+    keys: pa.Table,
+    sets: Sequence[FeatureSet],
+    *,
+    dry_run: bool,
+    reason: str = "erasure",
+) -> Erasure:
+    """Remove subjects from the newest version of the source tables and from online state.
+
+    Parameters
+    ----------
+    project : Project
+    entity : Entity
+        Whose keys they are. Views are found by its key columns, also those that have more of them.
+    keys : pyarrow.Table
+        One row per subject, with the entity's key columns, of the kinds that the tables have.
+    sets : sequence of FeatureSet
+        Everything that has online state: what is defined and what is in force.
+    dry_run : bool
+        Only look.
+    reason : str
+        For the ledger.
+
+    Raises
+    ------
+    InputError
+        If a key column is missing or a subject has a null key.
+    BusyError
+        If another process writes one of the tables for longer than a minute.
+    """
+    columns = [pick(keys, key, where=f"keys of entity {entity.name!r}") for key in entity.keys]
+    if any(column.null_count for column in columns):
+        raise InputError(
+            "a subject has every part of its key",
+            where=f"keys of entity {entity.name!r}",
+            got=f"{max(column.null_count for column in columns)} nulls",
+            remedy="Leave those rows out",
+        )
+    every = [(features, plan) for features in sets for plan in features.views]
+    plans = [(features, plan) for features, plan in every if set(entity.keys) <= set(plan.keys)]
+    report = Erasure(entity.name, keys.num_rows, done=not dry_run)
+    subjects = KeyIndex(columns, where=f"keys of entity {entity.name!r}")
+    tables = sorted({plan.source.table.name for _, plan in plans} & set(project.tables.names()))
+    others = {plan.name for _, plan in every if plan.source.table.name in tables} - {plan.name for _, plan in plans}
+    report.counted_in = sorted(others)
+    entries = {plan.state_id: _entries(project, plan, entity, subjects, columns) for _, plan in plans}
+    for name in tables:
+        report.tables.append(_table(project, name, entity, subjects, dry_run=dry_run))
+    report.states = _states(project, plans, entries, dry_run=dry_run)
+    report.remaining = _remaining(project, tables, entity, subjects)
+    if not dry_run:
+        _record(project, entity, columns, report, reason)
+    return report
+
+
+# tables ---------------------------------------------------------------------------------------------------------------
+
+
+def _belongs(rows: pa.RecordBatch | pa.Table, entity: Entity, subjects: KeyIndex) -> Mask:
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
+    columns = [pick(table, key, where=f"entity {entity.name!r}") for key in entity.keys]
+    return subjects.locate(columns, names=entity.keys) >= 0
+
+
+def _count(project: Project, name: str, entity: Entity, subjects: KeyIndex) -> int:
+    batches = project.tables.batches(name, columns=list(entity.keys))
+    return sum(int(_belongs(batch, entity, subjects).sum()) for batch in batches if batch.num_rows)
+
+
+def _table(project: Project, name: str, entity: Entity, subjects: KeyIndex, *, dry_run: bool) -> TableErasure:
+    with project.lock(f"ingest/{name}"):
+        rows = _count(project, name, entity, subjects)
+        if rows and not dry_run:
+            schema = project.tables.schema(name)
+            reader = pa.RecordBatchReader.from_batches(schema, _without(project, name, entity, subjects))
+            project.tables.write(name, reader, mode="overwrite", metadata={_MODE: _WRITTEN})
+        if not dry_run:  # also after an erasure that was killed between the table and its indexes
+            EventIndexes.of(project).clear()
+        _complete_ledger(project, name)
+    history = project.tables.history(name)
+    older = [version.version for version in history[:-1] if not version.vacuumed]
+    held = references(project, name)
+    kept = sorted({holder for version in older for holder in held.get(version, ())})
+    return TableErasure(name, rows, history[-1].version, len(older), kept)
+
+
+def _without(project: Project, name: str, entity: Entity, subjects: KeyIndex) -> Iterator[pa.RecordBatch]:
+    for batch in project.tables.batches(name):
+        if batch.num_rows:
+            yield batch.filter(pa.array(~_belongs(batch, entity, subjects)))
+
+
+def _complete_ledger(project: Project, name: str) -> None:
+    """Append the entries of versions without erased rows that have none: whoever wrote them may have been killed."""
+    tables = project.tables
+    for version in tables.history(name):
+        object_id = f"dataset:{name}@{version.version}"
+        if version.metadata.get(_MODE) != _WRITTEN or version.vacuumed:
+            continue
+        if project.ledger.entries(object_id=object_id, action="dataset.erase"):
+            continue
+        rows = sum(file.rows for file in tables.files(name, version.version))
+        facts = {"rows": rows, "files": written_files(tables, name, [version.version])}
+        with project.ledger.transaction() as tx:
+            if not tx.has("dataset.erase", object_id):
+                before = f"dataset:{name}@{version.version - 1}"
+                tx.append("dataset.erase", object_id, facts, inputs=[(before, "previous version")])
+
+
+# online state ---------------------------------------------------------------------------------------------------------
+
+
+def _entries(
+    project: Project, plan: ViewPlan, entity: Entity, subjects: KeyIndex, columns: Sequence[pa.Array[Any]]
+) -> list[tuple[Any, ...]]:
+    """Keys of a view that are the subjects': of a view with more key columns, those that its table pairs them with."""
+    if plan.keys == tuple(entity.keys):
+        return list(zip(*(column.to_pylist() for column in columns), strict=True))
+    if plan.source.table.name not in project.tables.names():
+        return []
+    rows = project.tables.read(plan.source.table.name, columns=list(plan.keys))
+    own = rows.filter(pa.array(_belongs(rows, entity, subjects))).group_by(list(plan.keys)).aggregate([])
+    return [tuple(row[key] for key in plan.keys) for row in own.to_pylist()]
+
+
+def _states(
+    project: Project,
+    plans: Sequence[tuple[FeatureSet, ViewPlan]],
+    entries: Mapping[str, Sequence[tuple[Any, ...]]],
+    *,
+    dry_run: bool,
+) -> dict[str, int]:
+    found: dict[str, int] = {}
+    seen: set[str] = set()
+    for features, plan in plans:
+        found.setdefault(plan.name, 0)
+        if dry_run or plan.state_id in seen:
+            continue
+        seen.add(plan.state_id)
+        state = OnlineState(features, project.keys)
+        for values in entries[plan.state_id]:
+            found[plan.name] += state.forget(plan.name, values)
+    return found
+
+
+# what remains ---------------------------------------------------------------------------------------------------------
+
+
+def _remaining(project: Project, tables: Sequence[str], entity: Entity, subjects: KeyIndex) -> dict[str, int | None]:
+    found: dict[str, int | None] = {}
+    for name in project.tables.names():
+        if name not in tables and set(entity.keys) <= set(project.tables.schema(name).names):
+            try:
+                found[f"table {name}"] = _count(project, name, entity, subjects)
+            except DefinitionError:  # quarantined rows may be text where the table holds numbers
+                found[f"table {name}"] = None
+    for name in tables:
+        found[f"stream events/{name}"] = _in_stream(project, f"events/{name}", entity, subjects)
+    return {name: rows for name, rows in found.items() if rows != 0}
+
+
+def _in_stream(project: Project, stream: str, entity: Entity, subjects: KeyIndex) -> int | None:
+    rows = [[event.get(key) for key in entity.keys] for event in map(decode_event, _records(project, stream))]
+    if not rows:
+        return 0
+    try:
+        columns = [pa.array(column) for column in zip(*rows, strict=True)]
+        return int((subjects.locate(columns, names=entity.keys) >= 0).sum())
+    except (DefinitionError, pa.ArrowInvalid, pa.ArrowTypeError):
+        return None
+
+
+def _records(project: Project, stream: str) -> Iterator[bytes]:
+    yield from (record for _, record in project.events.read(stream))
+
+
+# the ledger -----------------------------------------------------------------------------------------------------------
+
+
+def subject_digest(project: Project, entity: Entity, values: Sequence[object]) -> str:
+    """Keyed digest of a subject: equal for equal subjects of one project, and telling nothing without its secret."""
+    key = encode_key(values, where=f"entity {entity.name!r}") or b""
+    return hmac.new(_secret(project), entity.name.encode() + b"\0" + key, "sha256").hexdigest()
+
+
+def _secret(project: Project) -> bytes:
+    path: Path = project.root / "state" / _KEY_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with project.lock("erasure"):
+        if not path.exists():
+            draft = path.with_suffix(".new")
+            with os.fdopen(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as stream:
+                stream.write(secrets.token_bytes(32))
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(path)
+        return path.read_bytes()
+
+
+def _record(project: Project, entity: Entity, columns: Sequence[pa.Array[Any]], report: Erasure, reason: str) -> None:
+    subjects = [subject_digest(project, entity, v) for v in zip(*(c.to_pylist() for c in columns), strict=True)]
+    facts = {
+        "subjects": sorted(subjects),
+        "reason": reason,
+        "tables": {each.table: {"version": each.version, "rows": each.rows} for each in report.tables},
+        "states": report.states,
+        "counted_in": report.counted_in,
+        "remaining": report.remaining,
+    }
+    with project.ledger.transaction() as tx:
+        # No lineage: an edge would keep the versions it names from being vacuumed.
+        tx.append("features.erase", f"entity:{entity.name}", facts)

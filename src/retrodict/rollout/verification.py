@@ -1,0 +1,140 @@
+"""The gate before features may serve: every view of a model has passed verification as it is.
+
+A pass belongs to the content hash of a view, so an edit takes it away by itself. It is an entry of the ledger, not a
+flag on the side: who let which view serve on which evidence can be read, and ``audit verify`` finds it altered. The
+newest verdict counts; a later failure takes an earlier pass back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from retrodict.core.errors import RefusedError
+from retrodict.features.definitions import FeatureView
+from retrodict.features.plan import FeatureSet
+from retrodict.features.verify import Report
+from retrodict.project import Project
+from retrodict.registry import ModelVersion
+from retrodict.serving.feature_sets import feature_set_of
+
+__all__ = [
+    "Verdict",
+    "check_verified",
+    "last_verdict",
+    "record_override",
+    "record_verification",
+    "unverified_views",
+    "view_ref",
+]
+
+_PASSED, _FAILED, _OVERRIDDEN = "features.verified", "features.refuted", "features.unverified"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Newest verdict on a view as it is.
+
+    Attributes
+    ----------
+    passed : bool
+    time : int
+        Microseconds since 1970-01-01 UTC.
+    actor : str
+    facts : dict
+        ``probes``, ``checked`` and ``mismatches``.
+    """
+
+    passed: bool
+    time: int
+    actor: str
+    facts: dict[str, Any]
+
+
+def view_ref(view: FeatureView) -> str:
+    """Reference of a view in the ledger: ``view:name@version``."""
+    return f"view:{view.name}@{view.version}"
+
+
+def record_verification(
+    project: Project, features: FeatureSet, report: Report, tables: Mapping[str, int]
+) -> dict[str, bool]:
+    """Record what a verification said of every view it asked, in one transaction.
+
+    Parameters
+    ----------
+    project : Project
+    features : FeatureSet
+        What was verified.
+    report : Report
+        What came of it. One that compared nothing says nothing: no view passes, and none fails.
+    tables : mapping of str to int
+        Table versions that were read.
+
+    Returns
+    -------
+    dict of str to bool
+        By view: whether it passed.
+    """
+    wrong = [mismatch.feature.partition("__")[0] for mismatch in report.mismatches]
+    passed = {plan.name: bool(report.checked) and plan.name not in wrong for plan in features.views}
+    if not report.checked:
+        return passed
+    with project.ledger.transaction() as tx:
+        for plan in features.views:
+            table = plan.source.table.name
+            # The table is named here and not as lineage: an edge would keep its version from ever being vacuumed.
+            facts = {"view": plan.name, "version": plan.view.version, "table": f"{table}@{tables[table]}",
+                     "probes": report.probes, "checked": report.probes * len(plan.outputs), "compared": report.compared,
+                     "mismatches": wrong.count(plan.name)}  # fmt: skip
+            tx.append(_PASSED if passed[plan.name] else _FAILED, view_ref(plan.view), facts)
+    return passed
+
+
+def last_verdict(project: Project, view: FeatureView) -> Verdict | None:
+    """Newest verdict on a view as it is; None if it was never verified."""
+    entries = [e for e in project.ledger.entries(object_id=view_ref(view)) if e.action in (_PASSED, _FAILED)]
+    if not entries:
+        return None
+    last = entries[-1]
+    facts = {name: last.payload[name] for name in ("probes", "checked", "mismatches")}
+    return Verdict(last.action == _PASSED, last.time, last.actor, facts)
+
+
+def unverified_views(project: Project, features: FeatureSet) -> list[FeatureView]:
+    """Views of a set that have not passed as they are."""
+    verdicts = [(plan.view, last_verdict(project, plan.view)) for plan in features.views]
+    return [view for view, verdict in verdicts if verdict is None or not verdict.passed]
+
+
+def check_verified(project: Project, version: ModelVersion, *, unverified: str | None) -> list[FeatureView]:
+    """Refuse a version whose views have not passed, unless there is a reason to let them serve all the same.
+
+    Returns
+    -------
+    list of FeatureView
+        Those that a reason lets pass; empty where nothing had to be overridden.
+
+    Raises
+    ------
+    RefusedError
+        If a view has not passed and there is no reason.
+    """
+    found = unverified_views(project, feature_set_of(project, version.code, version.name))
+    if found and not (unverified or "").strip():
+        raise RefusedError(
+            "every view of a deployed model has passed verification as it was when the model was trained",
+            where=f"model:{version.ref}",
+            got=[view.name for view in found],
+            remedy=f"Run: retrodict features verify {version.name}; or record why not with --unverified REASON",
+        )
+    return found
+
+
+def record_override(project: Project, views: list[FeatureView], version: ModelVersion, reason: str) -> None:
+    """Record that views serve without having passed, and why."""
+    with project.ledger.transaction() as tx:
+        for view in views:
+            facts = {"view": view.name, "version": view.version, "model": version.ref, "reason": reason.strip()}
+            tx.append(_OVERRIDDEN, view_ref(view), facts)

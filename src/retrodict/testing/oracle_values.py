@@ -1,0 +1,179 @@
+"""What each aggregate of the naive oracle is, of a list of facts: plain Python, straight from its definition.
+
+Exact means are those of :mod:`fractions`; nothing is subtracted that was added before.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from retrodict.core.expressions import parse
+from retrodict.features.definitions import Aggregate, Window
+
+__all__ = ["aggregate", "finite", "micros", "plain", "true"]
+
+_UNIT = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6, "w": 604800 * 10**6}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Facts = list[tuple[int, dict[str, Any]]]  # event time and row, oldest first
+
+
+def aggregate(feature: Aggregate, window: Window, facts: Facts, at: int) -> Any:
+    """Value of an aggregate over the facts of one window, for a decision at a time."""
+    if feature.where is not None:
+        facts = [fact for fact in facts if true(feature.where, fact[1]) is True]
+    option = dict(feature.options)
+    match feature.op:
+        case "count":
+            return len(facts)
+        case "rate":
+            return float(Fraction(len(facts) * micros(option["per"]), micros(window.length)))
+        case "ratio":
+            return _ratio(feature, facts)
+        case "share":
+            judged = [value for _, row in facts if (value := true(feature.value or "", row)) is not None]
+            return sum(1 for value in judged if value) / len(judged) if judged else None
+        case "by":
+            return _by(feature, option["op"], facts)
+        case "time_since_last":
+            return (at - facts[-1][0]) / 1e6 if facts else None
+        case "decayed_count":
+            return _decayed([(e, 1.0) for e, _ in facts], option["half_life"], at)
+    timed = [(e, value) for e, row in facts if (value := finite(row.get(feature.value or ""))) is not None]
+    if feature.op == "decayed_sum":
+        return _decayed([(e, float(value)) for e, value in timed], option["half_life"], at)
+    return _of_values(feature.op, [value for _, value in timed], option)
+
+
+def _of_values(op: str, values: list[Any], option: Mapping[str, Any]) -> Any:
+    if op in {"distinct", "approx_distinct"}:
+        return len(set(values))
+    return _MEANINGS[op](values, option) if values else None
+
+
+def _histogram(values: list[Any]) -> dict[str, int]:
+    texts = [_text(value) for value in values]
+    return {text: texts.count(text) for text in sorted(set(texts))}
+
+
+def _sum(values: list[Any]) -> Any:
+    return math.fsum(values) if any(isinstance(value, float) for value in values) else sum(values)
+
+
+def _ratio(feature: Aggregate, facts: Facts) -> float | None:
+    pairs = [(row.get(feature.value or ""), row.get(feature.second or "")) for _, row in facts]
+    # Whether a value is null is asked as a condition asks it: a NaN is, an infinity is not, and adds nothing.
+    held = [(finite(a), finite(b)) for a, b in pairs if a is not None and b is not None and a == a and b == b]  # noqa: PLR0124
+    if not any(top is not None for top, _ in held):
+        return None
+    tops, bottoms = (sum((Fraction(v) for v in side if v is not None), Fraction(0)) for side in zip(*held, strict=True))
+    return float(tops / bottoms) if bottoms else None
+
+
+def _by(feature: Aggregate, op: str, facts: Facts) -> dict[str, Any] | None:
+    groups: dict[str, list[Any]] = {}
+    for _, row in facts:
+        group = finite(row.get(feature.second or ""))
+        value = 1 if feature.value is None else finite(row.get(feature.value))
+        if group is not None and value is not None:
+            groups.setdefault(_text(group), []).append(value)
+    of: dict[str, Callable[[list[Any]], Any]] = {
+        "count": len,
+        "sum": lambda values: float(_sum(values)),
+        "mean": lambda values: float(_sum(values)) / len(values),
+        "min": lambda values: float(min(values)),
+        "max": lambda values: float(max(values)),
+    }
+    return {group: of[op](groups[group]) for group in sorted(groups)} or None
+
+
+def _decayed(weighted: list[tuple[int, float]], half_life: str, at: int) -> float | None:
+    if not weighted:
+        return None
+    return math.fsum(value * 2.0 ** (-(at - e) / micros(half_life)) for e, value in weighted)
+
+
+def _quantile(values: list[float], q: float) -> float:
+    place = (len(values) - 1) * q
+    below = math.floor(place)
+    above = min(below + 1, len(values) - 1)
+    return values[below] + (values[above] - values[below]) * (place - below)
+
+
+def _central(values: list[Any], power: int) -> Fraction:
+    exact = [Fraction(float(value)) for value in values]
+    mean = sum(exact, Fraction(0)) / len(exact)
+    return sum(((value - mean) ** power for value in exact), Fraction(0))
+
+
+def _variance(values: list[Any]) -> float | None:
+    return float(_central(values, 2) / (len(values) - 1)) if len(values) > 1 else None
+
+
+def _skew(values: list[Any]) -> float | None:
+    m2 = float(_central(values, 2) / len(values))
+    root = m2 * math.sqrt(m2)
+    return float(_central(values, 3) / len(values)) / root if root else None
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_MEANINGS: dict[str, Callable[[list[Any], Mapping[str, Any]], Any]] = {
+    "min": lambda values, _: min(values),
+    "max": lambda values, _: max(values),
+    "sum": lambda values, _: _sum(values),
+    "mean": lambda values, _: float(_sum(values)) / len(values),
+    "first": lambda values, _: values[0],
+    "last": lambda values, _: values[-1],
+    "first_k": lambda values, option: values[: option["k"]],
+    "last_k": lambda values, option: values[-option["k"] :],
+    "top_k": lambda values, option: sorted(values, reverse=True)[: option["k"]],
+    "bottom_k": lambda values, option: sorted(values)[: option["k"]],
+    "histogram": lambda values, _: _histogram(values),
+    "quantile": lambda values, option: _quantile(sorted(float(value) for value in values), option["q"]),
+    "variance": lambda values, _: _variance(values),
+    "std": lambda values, _: None if (variance := _variance(values)) is None else math.sqrt(variance),
+    "skew": lambda values, _: _skew(values),
+}
+
+
+def true(text: str, row: Mapping[str, Any]) -> Any:
+    """Whether a condition holds of a row: true, false, or None where it cannot be said."""
+    columns, compute = _condition(text)
+    return compute({name: row.get(name) for name in columns})
+
+
+@lru_cache(maxsize=256)
+def _condition(text: str) -> tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Any]]:
+    expression = parse(text)
+    return expression.columns, expression.to_row()
+
+
+def micros(text: str) -> int:
+    """Microseconds of a duration."""
+    return sum(int(number) * _UNIT[unit] for number, unit in re.findall(r"(\d+)\s*([a-z]+)", text))
+
+
+def plain(value: Any) -> Any:
+    """Times as microseconds, maps as dicts, inside lists as well; anything else as it is."""
+    if isinstance(value, datetime):
+        return (value - _EPOCH) // timedelta(microseconds=1)
+    if isinstance(value, list):
+        pairs = bool(value) and all(isinstance(item, tuple) for item in value)
+        return dict(value) if pairs else [plain(item) for item in value]
+    return value
+
+
+def finite(value: Any) -> Any:
+    """Numbers that are no number as null, and no negative zero; a condition sees them as its language says."""
+    if isinstance(value, float):
+        return value + 0.0 if math.isfinite(value) else None
+    return value

@@ -1,0 +1,162 @@
+"""``features erase``: one subject is gone from tables and online state, and what remains is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli import features_project as shop
+
+from retrodict.project import Project
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Filled, with online state and one pushed event of customer 007."""
+    root = shop.fill(tmp_path_factory.mktemp("shop") / "original")
+    shop.call("features", "build", "--project", root)
+    event = {
+        **shop.rows()[0],
+        "id": "new",
+        "customer": "007",
+        "placed": "2024-04-22T10:00Z",
+        "paid": "2024-04-22T11:00Z",
+    }
+    shop.call("features", "push", "placed", "--events", shop.write_csv(root / "e.csv", [event]), "--project", root)
+    return root
+
+
+@pytest.fixture
+def root(original: Path, tmp_path: Path) -> Path:
+    """A copy to work in, and a file that names customer 007."""
+    copy = Path(shutil.copytree(original, tmp_path / "shop"))
+    (copy / "who.csv").write_text("customer\n007\n")
+    return copy
+
+
+def erase(run: Run, root: Path, *options: str) -> Any:
+    return run("features", "erase", "--entity", "customer", "--keys", root / "who.csv", *options, "--project", root,
+               "--json")  # fmt: skip
+
+
+def owners(root: Path) -> list[str]:
+    with Project(root) as project:
+        return list(project.tables.read("orders").column("customer").to_pylist())
+
+
+OWN = sum(row["customer"] == "007" for row in shop.rows())
+
+
+def test_without_yes_nothing_changes(run: Run, root: Path) -> None:
+    """The rows are counted, and they are still there."""
+    shown = erase(run, root).json
+    assert (shown["done"], shown["tables"][0]["rows"], shown["states"]) == (False, OWN, {"spending": 0})
+    assert owners(root).count("007") == OWN
+    assert "Do it with --yes" in run("features", "erase", "--entity", "customer", "--keys", root / "who.csv",
+                                     "--project", root).out  # fmt: skip
+
+
+def test_an_erased_subject_is_in_no_newest_table_and_no_state(run: Run, root: Path) -> None:
+    """Others stay row for row in their order; a build does not bring it back; older versions and streams are named."""
+    before = owners(root)
+    shown = erase(run, root, "--yes").json
+    assert owners(root) == [each for each in before if each != "007"]
+    assert shown["states"] == {"spending": 1}
+    assert (shown["tables"][0]["version"], shown["tables"][0]["older"]) == (1, 1)
+    assert shown["remaining"] == {"stream events/orders": 1}
+    assert shown["counted_in"] == ["shops"]
+    shop.call("features", "build", "--project", root)
+    (root / "keys.csv").write_text("customer,amount\n007,1\n008,1\n")
+    online = run("features", "online", "--keys", root / "keys.csv", "--at", "2024-04-23T00:00Z", "--features",
+                 "spending", "--output", root / "on.csv", "--project", root, "--json").json  # fmt: skip
+    assert online["statuses"] == {"spending": {"ok": 1, "unseen": 1}}
+    assert run("audit", "verify", "--project", root).code == 0
+
+
+def test_views_with_more_keys_forget_the_subject_too(run: Run, root: Path) -> None:
+    """Customer and shop: every pair of the customer is gone, those of others stay."""
+    text = (root / "definitions.py").read_text()
+    pair = 'FeatureView("pairs", Entity("pair", keys=["shop", "customer"]), placed, [agg.count(over="90d")])'
+    text = text.replace("@derived", f"pairs = {pair}\n\n\n@derived").replace(
+        "[spending, shops", "[spending, pairs, shops"
+    )
+    (root / "definitions.py").write_text(text)
+    shop.call("features", "build", "--project", root)
+    (root / "keys.csv").write_text("shop,customer\nN,007\nS,007\nN,008\n")
+    asked = ("features", "online", "--keys", root / "keys.csv", "--at", "2024-04-23T00:00Z", "--features", "pairs",
+             "--output", root / "on.csv", "--project", root, "--json")  # fmt: skip
+    assert run(*asked).json["statuses"] == {"pairs": {"ok": 3}}
+    assert erase(run, root, "--yes").json["states"]["pairs"] == len(
+        {row["shop"] for row in shop.rows() if row["customer"] == "007"}
+    )
+    assert run(*asked).json["statuses"] == {"pairs": {"ok": 1, "unseen": 2}}
+
+
+def test_the_batch_that_brought_the_subject_does_not_bring_it_back(run: Run, root: Path) -> None:
+    """Ingesting the same file again is known to be done."""
+    erase(run, root, "--yes")
+    assert shop.call("ingest", "orders", root / "orders.csv", "--project", root)["already"] is True
+    assert "007" not in owners(root)
+
+
+def test_vacuum_ends_the_older_versions(run: Run, root: Path) -> None:
+    """What nothing refers to can no longer be read."""
+    shown = erase(run, root, "--yes", "--vacuum").json
+    assert shown["vacuum"]["orders"]["deleted"] == [0]
+    assert run("data", "show", "orders@0", "--project", root).code == 2
+
+
+def test_the_ledger_never_holds_the_key(run: Run, root: Path) -> None:
+    """A digest that needs the project's secret stands for it, the same each time."""
+    (root / "who.csv").write_text("customer\nSECRET-7\n")
+    erase(run, root, "--yes", "--reason", "asked on paper")
+    erase(run, root, "--yes")
+    listed = run("audit", "log", "--project", root, "--json")
+    assert "SECRET-7" not in listed.out
+    first, second = [e["payload"] for e in listed.json["entries"] if e["action"] == "features.erase"]
+    assert first["subjects"] == second["subjects"]
+    assert (len(first["subjects"][0]), first["reason"]) == (64, "asked on paper")
+    assert (root / "state" / "erasure.key").stat().st_mode & 0o077 == 0
+
+
+def test_decisions_about_the_subject_are_counted(run: Run, root: Path) -> None:
+    """The log is not rewritten here, so it is named."""
+    from retrodict.serving.records import DecisionRecord, encode_record
+
+    plain = dict.fromkeys(("policy_version", "code", "model", "artifact", "model_code"), "0" * 64)
+    with Project(root) as project, project.streams.open_writer("decisions/0") as writer:
+        writer.append([
+            encode_record(DecisionRecord(id=f"{i:026d}", time=i, policy="ask", revision=1, entities={"customer": who},
+                                         context={}, features={}, decision="go", **plain))
+            for i, who in enumerate(["007", "008", "007"])
+        ])  # fmt: skip
+    assert erase(run, root).json["remaining"]["decision log"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--entity", "custmer", "--key", "x"), "Did you mean the entity 'customer'"),
+        (("--entity", "customer"), "--keys FILE"),
+        (("--entity", "customer", "--key", "a", "--key", "b"), "has 1 key columns: customer"),
+        (("--entity", "customer", "--keys", "wrong.csv"), "got 'customer'"),
+        (("--entity", "customer", "--keys", "null.csv"), "2 nulls"),
+    ],
+)
+def test_wrong_use_changes_nothing(
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
+) -> None:
+    """Unknown entity, no key, too many keys, a file without the column, a null: exit code 2."""
+    monkeypatch.chdir(root)
+    (root / "wrong.csv").write_text("client\n007\n")
+    (root / "null.csv").write_text('customer,x\n"",1\n,2\n007,3\n')
+    shown = run("features", "erase", *options, "--yes")
+    assert shown.code == 2, json.dumps(shown.out)
+    assert said in shown.err
+    assert owners(root).count("007") == OWN

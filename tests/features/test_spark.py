@@ -1,0 +1,334 @@
+"""The plan on Spark: its SQL in DuckDB's dialect everywhere, and both engines in a local session, value for value."""
+
+from dataclasses import replace
+from datetime import date
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrodict.core.errors import DefinitionError, InputError, InternalError
+from retrodict.data.sources import Source
+from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
+from retrodict.features.derived import derived
+from retrodict.features.offline import training_frame
+from retrodict.features.plan import FeatureSet
+from retrodict.features.spark import training_frame_on_spark
+from retrodict.features.spark.dialects import DUCKDB, SPARK
+from retrodict.features.spark.finish import finish_view
+from retrodict.features.spark.sql import POSITION, ROW, ViewQuery
+from retrodict.testing import feature_worlds as worlds
+from retrodict.testing.spark import local_session, spark_missing
+
+MINUTE, BASE, TIME = worlds.MINUTE, worlds.BASE, worlds.TIME
+HOUR = 60 * MINUTE
+
+needs_spark = pytest.mark.skipif(spark_missing() is not None, reason=spark_missing() or "")
+# pyspark asks for an older pandas than there is; nothing here uses pandas.
+on_spark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
+
+
+# -- the compiled text in DuckDB -------------------------------------------------------------------------------------
+
+
+class Twin:
+    """Runs the generator's DuckDB text, and finishes it, as the Spark engine does."""
+
+    def __init__(self, features, spine, tables):
+        self.features, self.spine, self.tables = features, spine, tables
+        self.engine = duckdb.connect()
+        self.engine.execute("SET TimeZone = 'UTC'")
+        self.engine.register("spine", _numbered(spine, ROW))
+
+    def query(self, plan):
+        table = self.tables[plan.source.name]
+        self.engine.register("events", _numbered(table, POSITION))
+        return ViewQuery(plan, table.schema, self.spine.schema, "q", DUCKDB, ('"events"', '"spine"'))
+
+    def buckets(self, query):
+        probed = self.engine.sql(query.probe()).to_arrow_table().to_pylist()[0]
+        return {i: sorted(probed[f"b_{i}"] or []) for i in query.floating}
+
+    def totals(self, query, buckets):
+        self.engine.register("totals", self.engine.sql(query.totals(buckets)).to_arrow_table())
+        wanted = f"SELECT totals.* FROM spine LEFT JOIN totals USING ({ROW}) ORDER BY spine.{ROW}"
+        return self.engine.sql(wanted).to_arrow_table()
+
+    def columns(self):
+        found, empty = {}, {name: table.slice(0, 0) for name, table in self.tables.items()}
+        schema = training_frame(self.spine.slice(0, 0), "q", self.features, empty).schema
+        for plan in self.features.views:
+            query = self.query(plan)
+            buckets = self.buckets(query)
+            found |= finish_view(plan, self.spine, self.totals(query, buckets), buckets, schema)
+        self.engine.close()
+        return found
+
+
+def _numbered(table, name):
+    return table.append_column(name, pa.array(range(table.num_rows), pa.int64()))
+
+
+def _without_bags(view):
+    return replace(view, features=[f for f in view.features if not getattr(f, "bag", False)])
+
+
+def _same(features, found, frame):
+    """Value for value, bit for bit, and of the same types."""
+    differing = [
+        name
+        for name in features.columns
+        if repr(found[name].to_pylist()) != repr(frame.column(name).to_pylist())
+        or found[name].type != frame.schema.field(name).type
+    ]
+    assert differing == []
+
+
+@settings(max_examples=20, deadline=None)
+@given(worlds.views(), worlds.histories, worlds.requests)
+def test_compiled_sql_equals_the_training_frame(view, events, queries):
+    """Any view over any events, ties, edges, redeliveries and the request's own event included."""
+    features, table, spine = FeatureSet([_without_bags(view)]), worlds.events_table(events), worlds.spine_table(queries)
+    _same(features, Twin(features, spine, {"s": table}).columns(), training_frame(spine, "q", features, {"s": table}))
+
+
+@settings(max_examples=20, deadline=None)
+@given(worlds.wide_views(source=worlds.sources | st.just(worlds.REVISED)), worlds.moderate_histories, worlds.requests)
+def test_compiled_sql_equals_it_for_moments_offsets_lifetimes_and_revisions(view, events, queries):
+    """Every total over every kind of window, of plain and of revised sources."""
+    features, spine = FeatureSet([_without_bags(view)]), worlds.spine_table(queries)
+    table = worlds.revisions_table(events) if view.source.revised else worlds.events_table(events)
+    _same(features, Twin(features, spine, {"s": table}).columns(), training_frame(spine, "q", features, {"s": table}))
+
+
+EXTREMES = [5e-324, -5e-324, 2.2250738585072014e-308, 1e-20, 0.1, 1.0, -1.0, 2.0**52 + 1, 1e16, -1e16, 1e300, 1.7e308]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from(EXTREMES) | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=12))
+def test_sums_are_exact_over_the_whole_range_of_doubles(values):
+    """From the smallest subnormal to the greatest double, the sum is the exact one rounded once."""
+    source = Source("s", worlds.table, event_time="e")
+    features = FeatureSet([FeatureView("v", Entity("k1"), source, [agg.sum("x", over="1h"), agg.mean("x", over="1h")])])
+    rows = [{"k1": "a", "e": BASE + i, "x": x} for i, x in enumerate(values)]
+    table = pa.Table.from_pylist(rows, schema=pa.schema([("k1", pa.string()), ("e", TIME), ("x", pa.float64())]))
+    spine = pa.table({"k1": ["a"], "q": pa.array([BASE + MINUTE], TIME)})
+    _same(features, Twin(features, spine, {"s": table}).columns(), training_frame(spine, "q", features, {"s": table}))
+
+
+def _cards(events=20_000, requests=3_000):
+    """Payments of 300 cards over a month, a third known late, some delivered twice; and requests for 330 cards."""
+    draw, second = np.random.default_rng(3), 1_000_000
+    at = BASE + draw.integers(0, 30 * 86_400, events) * second
+    late = draw.integers(0, 3_600, events) * second * (draw.random(events) < 0.3)
+    kinds = ["shop", "café", "air"]
+    table = pa.table(
+        {
+            "card": pa.array(draw.integers(0, 300, events), pa.int64()),
+            "at": pa.array(at, TIME),
+            "seen": pa.array(at + late, TIME),
+            "id": [f"e{number:05d}" for number in draw.integers(0, events, events)],
+            "amount": pa.array(np.round(draw.lognormal(3, 1.5, events), 2), mask=draw.random(events) < 0.03),
+            "merchant": draw.choice(kinds, events),
+        }
+    )
+    again = table.take(pa.array(draw.integers(0, events, events // 50)))
+    later = pc.add(again.column("seen"), pa.scalar(HOUR, pa.duration("us")))
+    table = pa.concat_tables([table, again.set_column(2, "seen", later)])
+    spine = pa.table(
+        {
+            "row": pa.array(range(requests)),
+            "card": pa.array(draw.integers(0, 330, requests), pa.int64()),
+            "q": pa.array(BASE + draw.integers(0, 33 * 86_400, requests) * second, TIME),
+            "amount": draw.lognormal(3, 1.5, requests),
+        }
+    )
+    source = Source("s", worlds.table, event_time="at", known_at="seen", sequence="id")
+    over = ["1h", "24h", Window("30d", hop="1h"), Window("7d", offset="7d")]
+    features = [
+        agg.count(over=over),
+        agg.sum("amount", over=over),
+        agg.mean("amount", over=over),
+        agg.max("amount", over=over),
+        agg.std("amount", over="7d"),
+        agg.share("merchant = 'air'", over=over),
+        agg.sum("amount", over=Window("1h", include_current=True), where="amount > 10"),
+        latest("merchant", "amount", max_age="3d"),
+    ]
+    return FeatureSet([FeatureView("card", Entity("card"), source, features)]), spine, {"s": table}
+
+
+def test_compiled_sql_equals_it_on_a_month_of_payments():
+    """Twenty thousand events, three thousand requests, prices in cents: no value differs."""
+    features, spine, tables = _cards()
+    _same(features, Twin(features, spine, tables).columns(), training_frame(spine, "q", features, tables))
+
+
+def test_numbers_that_the_first_scan_did_not_see_are_an_error():
+    """A source that changes between the two scans is found out, not summed in part."""
+    features, spine, tables = _cards(200, 50)
+    (plan,), twin = features.views, Twin(features, spine, tables)
+    query = twin.query(plan)
+    buckets = {i: known[1:] for i, known in twin.buckets(query).items()}
+    with pytest.raises(InternalError, match="second scan of a source finds the numbers"):
+        finish_view(plan, spine, twin.totals(query, buckets), buckets, spine.schema)
+
+
+def test_sql_names_the_feature_that_it_cannot_compute():
+    """A function of the window's events is refused with view, feature, engine and remedy."""
+    source = Source("s", worlds.table, event_time="e")
+    plan = FeatureSet([FeatureView("v", Entity("k1"), source, [agg.median("x", over="1h", name="mid")])]).views[0]
+    with pytest.raises(
+        DefinitionError, match=r"view 'v', feature 'v__mid', engine 'sql': .*got 'quantile'.*engine='kernel'"
+    ):
+        ViewQuery(plan, worlds.EVENTS, worlds.SPINE, "q", SPARK, ("`a`", "`b`"))
+
+
+def test_spark_text_is_written_without_spark():
+    """The text needs the columns' types only; names are quoted, conditions are Spark's, one column per total."""
+    source = Source("s", worlds.table, event_time="e", known_at="k", sequence="seq", where="tag like 'p%'")
+    view = FeatureView("v", Entity("k1"), source, [agg.sum("x", over="1h"), latest("tag")])
+    query = ViewQuery(FeatureSet([view]).views[0], worlds.EVENTS, worlds.SPINE, "q", SPARK, ("`a`", "`b`"))
+    text = query.totals({0: [-1, 0]})
+    for part in ("unix_micros(`e`)", "(`tag` LIKE 'p%' ESCAPE '!')", "AS w0_c0_1", "max_by(named_struct(", "FROM `a`"):
+        assert part in text
+    assert '"' not in text
+
+
+# -- a real session --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def session():
+    found = local_session("America/New_York")  # the zone of the session must not matter
+    yield found
+    found.stop()
+
+
+def _difference(first, second):
+    return first - second
+
+
+@derived
+def spread(x: float, a__mean_x_lifetime, a__min_x_lifetime):
+    """A function of the request and of two features, with a helper of this module, which no worker can import."""
+    return {"below": _difference(a__mean_x_lifetime, a__min_x_lifetime), "above": _difference(x, a__mean_x_lifetime)}
+
+
+def _world():
+    """Four views of three sources, keys and clocks, with every total; and two hundred ragged events."""
+    draw = np.random.default_rng(11)
+    pick = lambda *values: values[draw.integers(len(values))]  # noqa: E731
+    events = [
+        {
+            "k1": pick(*"aaaaaab", "", None),
+            "k2": pick(1, 1, 1, 12, None),
+            "e": pick(None, *[BASE + int(draw.integers(15)) * MINUTE + pick(0, 0, 1, -1) for _ in range(9)]),
+            "late": pick(0, 0, 1, 2, 5, 13, -4, None),
+            "seq": int(draw.integers(5)),
+            "x": pick(None, 0.1, 0.2, -0.0, 1e9, float("nan"), float("inf"), float(draw.normal()), 15.5),
+            "n": pick(None, int(draw.integers(-5, 5)), 2**53),
+            "ok": pick(None, True, False),
+            "tag": pick("p", "q", "é", None),
+        }
+        for _ in range(200)
+    ]
+    queries = [
+        {
+            "k1": pick(*"aaab", "zz", None),
+            "k2": pick(1, 1, 12, 99, None),
+            "q": BASE + int(draw.integers(-1, 30)) * MINUTE + pick(0, 1, -1),
+            "x": pick(None, 0.1, -0.0, float("nan")),
+            "ok": pick(None, True, False),
+        }
+        for _ in range(40)
+    ]
+    spine = _numbered(worlds.spine_table(queries), "row")
+    days = pa.array([date(2013, 8, 31)] * spine.num_rows)
+    tables = {"s": worlds.events_table(events), "n": worlds.events_table(events), "r": worlds.revisions_table(events)}
+    return spine.append_column("day", days), tables
+
+
+def _sets():
+    plain = Source("s", worlds.table, event_time="e", known_at="k", sequence="sid", where="ok or ok is null")
+    unnumbered = Source("n", worlds.table, event_time="e", delay="3m")
+    revised = replace(worlds.REVISED, name="r")
+    over, moved = ["7m", "lifetime"], Window("10m", offset="6m", hop="4m")
+    current = Window("9m", include_current=True)
+    newest = latest("x", "tag", max_age="12m"), latest("n", "ok", "e")
+    return [
+        FeatureView("a", Entity("thing", keys=["k1", "k2"]), plain, [*worlds.totals(over), *newest]),
+        FeatureView("b", Entity("k1"), unnumbered, [agg.sum("n", over=moved), agg.skew("x", over=moved), *newest]),
+        FeatureView("c", Entity("k2"), revised, [*worlds.totals(["20m"]), agg.rate(over="7m", per="1m"), *newest]),
+        FeatureView("d", Entity("k1"), plain, [agg.sum("x", over=current), agg.max("x", over=current, where="ok")]),
+        spread,
+    ]
+
+
+def _on_spark(session, spine, features, tables, engine):
+    frames = {name: session.createDataFrame(table) for name, table in tables.items()}
+    frame = training_frame_on_spark(
+        session, session.createDataFrame(spine).repartition(2), "q", features, frames, engine=engine
+    )
+    assert frame.columns == [*spine.column_names, *features.columns]
+    found = frame.toArrow().sort_by("row")
+    assert found.select(["row", "k1"]) == spine.select(["row", "k1"]) if "k1" in spine.column_names else True
+    return {name: found.column(name).combine_chunks() for name in features.columns}
+
+
+@pytest.mark.slow
+@needs_spark
+@on_spark
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("engine", ["kernel", "sql"])
+def test_both_engines_on_spark_equal_the_training_frame(session, engine):
+    """Views of several keys, clocks and kinds of source, null keys and a derived feature, in a session not in UTC."""
+    spine, tables = _world()
+    features = FeatureSet(_sets())
+    _same(features, _on_spark(session, spine, features, tables, engine), training_frame(spine, "q", features, tables))
+
+
+@pytest.mark.slow
+@needs_spark
+@on_spark
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("engine", ["kernel", "sql"])
+def test_both_engines_on_spark_equal_it_on_a_month_of_payments(session, engine):
+    """Twenty thousand events, three thousand requests, prices in cents: no value differs."""
+    features, spine, tables = _cards()
+    _same(features, _on_spark(session, spine, features, tables, engine), training_frame(spine, "q", features, tables))
+
+
+@pytest.mark.slow
+@needs_spark
+@on_spark
+def test_the_kernel_on_spark_computes_functions_of_the_window(session):
+    """Lists, maps, quantiles and decays, looked up by other columns of the request."""
+    spine, tables = _world()
+    spine = spine.rename_columns([{"k1": "who"}.get(name, name) for name in spine.column_names])
+    source = Source("s", worlds.table, event_time="e", known_at="k", sequence="seq")
+    features = FeatureSet([FeatureView("v", Entity("k1"), source, worlds.bags(["20m"])).keyed(name="v", k1="who")])
+    _same(features, _on_spark(session, spine, features, tables, "kernel"), training_frame(spine, "q", features, tables))
+
+
+@pytest.mark.slow
+@needs_spark
+@on_spark
+def test_mistakes_are_named_before_anything_runs(session):
+    """A missing column, a missing source, a null time and an unknown engine are errors of ours, not of Spark."""
+    spine, tables = _world()
+    asked, events = session.createDataFrame(spine), session.createDataFrame(tables["s"])
+    view = FeatureView("v", Entity("k1"), Source("s", worlds.table, event_time="e"), [agg.sum("x", over="1h")])
+    features, untimed = FeatureSet([view]), session.createDataFrame(_numbered(worlds.spine_table([{"k1": "a"}]), "row"))
+    with pytest.raises(InputError, match=r"column exists.*got 'x'"):
+        training_frame_on_spark(session, asked, "q", features, {"s": events.drop("x")})
+    with pytest.raises(InputError, match=r"data frame for every source.*got 's'"):
+        training_frame_on_spark(session, asked, "q", features, {})
+    with pytest.raises(InputError, match="engine"):
+        training_frame_on_spark(session, asked, "q", features, {"s": events}, engine="sqll")
+    with pytest.raises(InputError, match=r"every row of a spine has its time.*1 nulls"):
+        training_frame_on_spark(session, untimed, "q", features, {"s": events}, engine="sql")

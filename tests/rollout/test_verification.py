@@ -1,0 +1,143 @@
+"""The gate: a view serves only after it has passed verification as it is, or with a reason that is on record."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.serving import project as parcels
+
+from retrodict.core.errors import RefusedError
+from retrodict.data.ingest import ingest
+from retrodict.features.plan import FeatureSet
+from retrodict.features.verify import Mismatch, Report
+from retrodict.learning import train
+from retrodict.ledger import verify as audit
+from retrodict.models.definitions import Model
+from retrodict.project import Project
+from retrodict.registry import approve, current
+from retrodict.rollout import deploy, last_verdict, promote, record_verification, rollback, unverified_views
+
+VERSIONS = {"parcels": 0}
+PASSED = Report(checked=60, probes=10, skipped=0, mismatches=[], compared={"oracle": 60})
+WRONG = replace(PASSED, mismatches=[Mismatch("depot_delays__count_24h", 0, {}, {"offline": 1, "oracle": 2}, [])])
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained and approved version that was never verified."""
+    root = tmp_path_factory.mktemp("parcels") / "original"
+    root.mkdir()
+    (root / "retrodict.toml").write_text('[project]\nname = "parcels"\n')
+    (root / "definitions.py").write_text(parcels.DEFINITIONS)
+    with Project(root, actor="ana") as project:
+        ingest(project, "parcels", parcels.parcels())
+    learn(root)
+    return root
+
+
+def learn(root: Path) -> str:
+    """Train and approve one more version, by the definitions as they are now."""
+    with Project(root, actor="ana") as project, Project(root, actor="ben") as other:
+        _, version = train(project, "late_parcel")
+        approve(other, version.ref, reason="test")
+        return version.ref
+
+
+@pytest.fixture
+def root(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "parcels"))
+
+
+@pytest.fixture
+def project(root: Path):
+    with Project(root, actor="ana") as opened:
+        yield opened
+
+
+def features(project: Project) -> FeatureSet:
+    return FeatureSet(project.definitions.get(Model, "late_parcel").features)
+
+
+def edit(root: Path) -> None:
+    """Another window: another view."""
+    text = (root / "definitions.py").read_text()
+    (root / "definitions.py").write_text(text.replace('over=["24h", "7d"]', 'over=["24h", "8d"]'))
+
+
+def test_what_never_passed_is_refused_and_nothing_changes(project: Project) -> None:
+    """The message names the views and the command."""
+    with pytest.raises(RefusedError, match=r"\['depot_delays'\].*retrodict features verify late_parcel"):
+        deploy(project, "promise")
+    assert current(project) == {}
+    with pytest.raises(RefusedError):
+        deploy(project, "promise", unverified="  ")
+
+
+def test_a_pass_lets_the_view_serve(project: Project) -> None:
+    """With what it was made of on record, and the ledger intact."""
+    assert record_verification(project, features(project), PASSED, VERSIONS) == {"depot_delays": True}
+    assert deploy(project, "promise").deployment.model == "late_parcel@1"
+    (plan,) = features(project).views
+    verdict = last_verdict(project, plan.view)
+    assert verdict is not None
+    assert (verdict.passed, verdict.actor) == (True, "ana")
+    assert verdict.facts == {"probes": 10, "checked": 10 * len(plan.outputs), "mismatches": 0}
+    assert audit(project.ledger, objects=project.objects, streams=project.streams,
+                 file_digest=project.tables.file_digest).verified  # fmt: skip
+
+
+def test_the_newest_verdict_counts(project: Project) -> None:
+    """A later failure takes a pass back, and a later pass gives it again."""
+    wanted = features(project)
+    record_verification(project, wanted, PASSED, VERSIONS)
+    assert record_verification(project, wanted, WRONG, VERSIONS) == {"depot_delays": False}
+    with pytest.raises(RefusedError):
+        deploy(project, "promise")
+    record_verification(project, wanted, PASSED, VERSIONS)
+    assert deploy(project, "promise").revision == 1
+
+
+def test_comparing_nothing_is_no_pass(project: Project) -> None:
+    """And no failure: nothing is recorded."""
+    nothing = Report(checked=0, probes=0, skipped=0, mismatches=[])
+    assert record_verification(project, features(project), nothing, VERSIONS) == {"depot_delays": False}
+    assert last_verdict(project, features(project).views[0].view) is None
+
+
+def test_a_pass_belongs_to_the_content_of_a_view(project: Project, root: Path) -> None:
+    """An edit needs a pass of its own; the version trained before it does not."""
+    record_verification(project, features(project), PASSED, VERSIONS)
+    edit(root)
+    with Project(root, actor="ana") as edited:
+        assert [view.name for view in unverified_views(edited, features(edited))] == ["depot_delays"]
+        assert deploy(edited, "promise").deployment.model == "late_parcel@1"
+
+
+def test_a_promotion_passes_the_gate_and_a_rollback_needs_none(project: Project, root: Path) -> None:
+    """The challenger reads the edited view; the champion decided already."""
+    record_verification(project, features(project), PASSED, VERSIONS)
+    deploy(project, "promise")
+    edit(root)
+    challenger = learn(root)
+    with Project(root, actor="ana") as edited:
+        with pytest.raises(RefusedError, match="passed verification"):
+            promote(edited, "promise", challenger, reason="newer")
+        promote(edited, "promise", challenger, reason="newer", unverified="a drill")
+        record_verification(edited, FeatureSet(features(edited).features), WRONG, VERSIONS)
+        assert rollback(edited, "promise", reason="back").deployment.model == "late_parcel@1"
+
+
+def test_an_override_is_on_record_with_its_reason(project: Project) -> None:
+    """Per view, with the model; a pass needs none, and leaves none."""
+    deploy(project, "promise", unverified=" nobody is served yet ")
+    (entry,) = project.ledger.entries(action="features.unverified")
+    (plan,) = features(project).views
+    assert entry.object_id == f"view:depot_delays@{plan.view.version}"
+    assert entry.payload["reason"] == "nobody is served yet"
+    assert entry.payload["model"] == "late_parcel@1"
+    record_verification(project, features(project), PASSED, VERSIONS)
+    deploy(project, "promise", unverified="not needed")
+    assert len(project.ledger.entries(action="features.unverified")) == 1

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from retrodict.core.errors import DefinitionError
 from retrodict.core.statistics.distinct import LIMIT, DistinctSketch
-from retrodict.features.bags import Ragged, Values, check_types, compute, decay
+from retrodict.features.facts.bags import Ragged, Values, check_types, compute, decay
 from retrodict.features.plan import Bag
 
 floats = st.none() | st.sampled_from([0.1, 0.2, -0.0, 0.0, 7.0, math.nan, math.inf]) | st.floats(-1e9, 1e9)

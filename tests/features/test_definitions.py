@@ -10,9 +10,9 @@ import pytest
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data.sources import Source
 from retrodict.features import Entity, FeatureSet, FeatureView, Window, agg, derived, latest
+from retrodict.features.facts.times import Times
 from retrodict.features.offline import training_frame
 from retrodict.features.online import OnlineFeatures
-from retrodict.features.times import Times
 from retrodict.testing import feature_worlds as worlds
 
 SOURCE = Source("s", worlds.table, event_time="e")

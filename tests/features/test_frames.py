@@ -11,12 +11,11 @@ from hypothesis import given, settings
 
 from retrodict.core.errors import BusyError, InputError
 from retrodict.data.sources import Source
-from retrodict.features import frames
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.derived import derived
-from retrodict.features.frames import frame_batches, keep_frame
-from retrodict.features.indexes import EventIndexes
-from retrodict.features.offline import training_frame
+from retrodict.features.offline import frames, training_frame
+from retrodict.features.offline.frames import frame_batches, keep_frame
+from retrodict.features.offline.indexes import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.tables.delta import DeltaTables
 from retrodict.testing import feature_worlds as worlds
@@ -177,7 +176,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-from retrodict.features import frames
+from retrodict.features.offline import frames
 from retrodict.stores.tables.delta import DeltaTables
 import test_frames
 frames._PIECE, frames._COMMIT = 4, 8

@@ -15,13 +15,13 @@ from scipy import stats
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data.sources import Source
-from retrodict.features import kernels
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
 from retrodict.features.derived import derived
-from retrodict.features.evaluation import derive_row
+from retrodict.features.facts import kernels
+from retrodict.features.facts.evaluation import derive_row
 from retrodict.features.offline import training_frame
+from retrodict.features.offline.prepared import HeldEvents
 from retrodict.features.plan import FeatureSet
-from retrodict.features.prepared import HeldEvents
 from retrodict.testing import feature_worlds as worlds
 
 MINUTE, BASE = worlds.MINUTE, worlds.BASE

@@ -7,7 +7,7 @@ from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data.sources import Source
 from retrodict.features import Entity, FeatureSet, FeatureView, Window, agg
 from retrodict.features.offline import training_frame
-from retrodict.features.outcomes import Outcome, outcome_frame
+from retrodict.features.offline.outcomes import Outcome, outcome_frame
 from retrodict.testing import feature_worlds as worlds
 
 MINUTE = worlds.MINUTE

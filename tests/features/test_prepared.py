@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from retrodict.core.errors import IntegrityError, NotFoundError
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
-from retrodict.features.indexes import EventIndexes
-from retrodict.features.keys import KeyIndex
+from retrodict.features.facts.keys import KeyIndex
 from retrodict.features.offline import training_frame
+from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.offline.prepared import HeldEvents
 from retrodict.features.plan import FeatureSet
-from retrodict.features.prepared import HeldEvents
 from retrodict.stores.tables.delta import DeltaTables
 from retrodict.testing import feature_worlds as worlds
 
@@ -245,8 +245,8 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {here!r})
-from retrodict.features import _arrays
-from retrodict.features.indexes import EventIndexes
+from retrodict.features.offline import _arrays
+from retrodict.features.offline.indexes import EventIndexes
 from retrodict.stores.tables.delta import DeltaTables
 from test_prepared import FEATURES, _spine, _values
 close = _arrays.ArrayWriter.close

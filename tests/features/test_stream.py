@@ -15,9 +15,9 @@ from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.online import OnlineFeatures
+from retrodict.features.online.state import OnlineState
+from retrodict.features.online.stream import StreamFeeder, encode_event, materialise
 from retrodict.features.plan import FeatureSet
-from retrodict.features.state import OnlineState
-from retrodict.features.stream import StreamFeeder, encode_event, materialise
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams.segments import SegmentStreams
 from retrodict.testing import feature_worlds as worlds

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retrodict.core.errors import InputError
 from retrodict.features.derived import TIME_PARTS
-from retrodict.features.times import Times
+from retrodict.features.facts.times import Times
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ZONES = ["UTC", "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kathmandu", "Africa/Monrovia"]

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from retrodict.core.errors import DefinitionError
 from retrodict.data.sources import Source
-from retrodict.features import probes as probing
-from retrodict.features import verify as verifying
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
 from retrodict.features.derived import derived
 from retrodict.features.offline import training_frame
 from retrodict.features.online import OnlineFeatures
+from retrodict.features.online.state import OnlineState
 from retrodict.features.plan import FeatureSet
-from retrodict.features.state import OnlineState
 from retrodict.features.verify import Mismatch, verify
+from retrodict.features.verify import probes as probing
+from retrodict.features.verify import verification as verifying
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.testing import feature_worlds as worlds
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from retrodict.core.errors import DefinitionError, InputError, near
 from retrodict.core.expressions import Expression, parse
-from retrodict.features.columns import kind_of
 from retrodict.features.definitions import Aggregate, FeatureView, Latest
 from retrodict.features.derived import Derived
+from retrodict.features.facts.columns import kind_of
 from retrodict.features.monoids import AGGREGATES, BAGS
 from retrodict.features.plan import FeatureSet, ViewPlan, column_name
 

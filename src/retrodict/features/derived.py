@@ -54,7 +54,7 @@ class Derived(Definition):
     inputs : tuple of str
         Its parameters: request columns, or features as ``<view>__<feature>``.
     times : frozenset of str
-        Those inputs that arrive as :class:`~retrodict.features.times.Times`.
+        Those inputs that arrive as :class:`~retrodict.features.facts.times.Times`.
     texts : frozenset of str
         Those inputs that arrive as object arrays of text.
     outputs : tuple of str
@@ -104,9 +104,9 @@ def derived(
 
     Numbers and booleans arrive as float64 arrays with NaN for null; inputs annotated as ``str`` as object arrays of
     text with None for null, those annotated as ``list`` or ``dict`` as object arrays of lists or dicts (features that
-    are lists or maps) with None for null; times as :class:`~retrodict.features.times.Times`. An input is a time if the
-    function uses one of the parts of Times on it, or annotates it as ``Times``. So the form of an input never depends
-    on its value: a null looks the same in a column and in a request.
+    are lists or maps) with None for null; times as :class:`~retrodict.features.facts.times.Times`. An input is a time
+    if the function uses one of the parts of Times on it, or annotates it as ``Times``. So the form of an input never
+    depends on its value: a null looks the same in a column and in a request.
 
     Parameters
     ----------

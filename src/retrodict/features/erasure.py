@@ -21,13 +21,13 @@ import pyarrow as pa
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data._recording import written_files
 from retrodict.data.versions.retention import references
-from retrodict.features.columns import Mask, pick
 from retrodict.features.definitions import Entity
-from retrodict.features.indexes import EventIndexes
-from retrodict.features.keys import KeyIndex, encode_key
+from retrodict.features.facts.columns import Mask, pick
+from retrodict.features.facts.keys import KeyIndex, encode_key
+from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.online.state import OnlineState
+from retrodict.features.online.stream import decode_event
 from retrodict.features.plan import FeatureSet, ViewPlan
-from retrodict.features.state import OnlineState
-from retrodict.features.stream import decode_event
 from retrodict.project import Project
 
 __all__ = ["Erasure", "TableErasure", "erase", "subject_digest"]

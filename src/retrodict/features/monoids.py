@@ -83,7 +83,7 @@ class AggregateKind:
 
 @dataclass(frozen=True)
 class BagKind:
-    """What a function of the window's events takes and gives; the functions themselves are in ``features.bags``.
+    """What a function of the window's events takes and gives; the functions themselves are in ``features.facts.bags``.
 
     Parameters
     ----------

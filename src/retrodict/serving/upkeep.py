@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import NotFoundError
 from retrodict.data.sources import Source
+from retrodict.features.online.state import Applied, OnlineState
+from retrodict.features.online.stream import StreamFeeder, materialise
 from retrodict.features.plan import FeatureSet
-from retrodict.features.state import Applied, OnlineState
-from retrodict.features.stream import StreamFeeder, materialise
 from retrodict.models.definitions import Model
 from retrodict.project import Project
 from retrodict.registry import current

@@ -12,9 +12,9 @@ from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView
 from retrodict.features.offline import training_frame
 from retrodict.features.online import OnlineFeatures
+from retrodict.features.online.state import OnlineState
 from retrodict.features.plan import FeatureSet
-from retrodict.features.rehearsal import rehearsed
-from retrodict.features.state import OnlineState
+from retrodict.features.verify.rehearsal import rehearsed
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.testing.oracle import Oracle, plain
 

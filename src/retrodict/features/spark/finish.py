@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.errors import InputError, InternalError
-from retrodict.features.columns import pick
+from retrodict.features.facts.columns import pick
 from retrodict.features.monoids import AGGREGATES
 from retrodict.features.plan import Output, ViewPlan
 from retrodict.features.spark.lifts import exponent

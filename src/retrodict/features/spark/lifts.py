@@ -118,7 +118,7 @@ def _moments(lifts: Sequence[Lift]) -> list[dict[str, str]]:
 
 
 def _two_product(levels: list[dict[str, str]], factors: tuple[str, str], results: tuple[str, str]) -> None:
-    """The product rounded, and what rounding took away; operation by operation as ``features.events`` does it."""
+    """The product rounded, and what rounding took away; operation by operation as ``features.facts.events`` does it."""
     (a, b), (product, rest) = factors, results
     wide_product = f"{product}_wide"
     for factor in dict.fromkeys(factors):

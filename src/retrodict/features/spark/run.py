@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from retrodict.core.errors import InputError, MissingExtraError, near
 from retrodict.features.definitions import FeatureView
-from retrodict.features.evaluation import derive_columns
-from retrodict.features.offline import training_frame
+from retrodict.features.facts.evaluation import derive_columns
+from retrodict.features.offline.frame import training_frame
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.features.spark.dialects import SPARK
 from retrodict.features.spark.finish import finish_view

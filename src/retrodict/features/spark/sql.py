@@ -1,8 +1,8 @@
 """Compiles a view to SQL: two clocks, each event once, windows, and the exact totals of every channel.
 
-The text does what must be done where the data is: it reads events as ``features.events`` does, joins each row of the
-spine to what it could have known, and merges lifted events to totals, one row per row of the spine. What a total means
-is then said by the table of aggregates (``features.monoids``), so there is no second finish to keep equal.
+The text does what must be done where the data is: it reads events as ``features.facts.events`` does, joins each row
+of the spine to what it could have known, and merges lifted events to totals, one row per row of the spine. What a total
+means is then said by the table of aggregates (``features.monoids``), so there is no second finish to keep equal.
 
 Sums of doubles are exact. Each double is written as a whole number times a power of two that its *bucket* (eight
 binades) fixes; whole numbers of one bucket add up without error as decimals. Which buckets occur is found by a first
@@ -22,8 +22,8 @@ import pyarrow as pa
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.expressions import parse
-from retrodict.features.columns import kind_of
-from retrodict.features.events import FOREVER, TIMELESS
+from retrodict.features.facts.columns import kind_of
+from retrodict.features.facts.events import FOREVER, TIMELESS
 from retrodict.features.monoids import Channel
 from retrodict.features.plan import ViewPlan
 from retrodict.features.spark.dialects import Dialect

@@ -1,0 +1,457 @@
+"""Bags: functions of all events of a window, of many windows at once.
+
+One million rows of a training frame and one request run the same code: windows come as a ragged structure (the events
+of the first window, then those of the second, and so on), and a request is a structure of one window. So the two
+cannot differ. Nothing runs per event in Python; the work is one sort of (window, value) per function, where values are
+replaced by their ranks first, so that text, dates and floats are sorted alike, as whole numbers.
+
+A function per window (``np.quantile`` of every slice) was rejected: a call costs more than the few events of a typical
+window. Sketches (KLL, t-digest) were rejected for the quantile: the events are there, and the exact answer is as cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from retrodict.core.errors import DefinitionError
+from retrodict.core.statistics.distinct import LIMIT, DistinctSketch
+from retrodict.core.statistics.exact import exact_sum, round_limbs, scale_for, split_limbs
+from retrodict.features.facts.columns import Column, Ints, Mask, kind_of, numeric, plain
+from retrodict.features.monoids import BAGS
+from retrodict.features.plan import Bag
+
+__all__ = ["Ragged", "Values", "check_types", "compute", "decay"]
+
+Floats = NDArray[np.float64]
+
+_FEW, _LIMBS = 256, 8  # below, and beyond, sums of slices are cheaper than limbs
+_NUMBERS = frozenset({"bool", "int", "float", "time", "null"})
+_LABELS = frozenset({"bool", "int", "text", "null"})
+_KINDS = {"numbers": _NUMBERS, "anything": _NUMBERS | {"text", "date"}}
+_WORDS = {
+    "numbers": "numbers, booleans or times",
+    "anything": "numbers, booleans, times, dates or text",
+}
+_REMEDIES = {
+    "numbers": "Use agg.last, agg.last_k, agg.distinct or agg.histogram for text",
+    "anything": "Turn the column into text or numbers where the table is read",
+}
+
+
+class Values:
+    """A column as bags read it: values, where there is one, and their ranks.
+
+    Ranks are made once, of the whole column, when first needed: give it only the rows that windows can hold.
+
+    Parameters
+    ----------
+    column : pyarrow.Array
+        Values, of any type but dictionaries; NaN and infinities are null.
+
+    Attributes
+    ----------
+    array : pyarrow.Array
+        The values, those that are no number as null.
+    kind : str
+        Word for their type.
+    """
+
+    def __init__(self, column: pa.Array[Any]) -> None:
+        # Few kernels of Arrow know views of text.
+        self.array = column.cast(pa.string()) if pa.types.is_string_view(column.type) else plain(column)
+        self.kind = kind_of(column.type)
+
+    @cached_property
+    def valid(self) -> Mask:
+        """Where there is a value."""
+        if not self.array.null_count:
+            return np.ones(len(self.array), dtype=np.bool_)
+        return np.asarray(self.array.is_valid().to_numpy(zero_copy_only=False))
+
+    @cached_property
+    def numbers(self) -> NDArray[Any]:
+        """The values as int64 or float64, 0 where there is none."""
+        array = self.array.cast(pa.date32()).cast(pa.int32()) if self.kind == "date" else self.array
+        found: Column = numeric(array, where="bag")
+        return found.values
+
+    @cached_property
+    def ranks(self) -> tuple[Ints, pa.Array[Any]]:
+        """Rank of each value among the different ones (0 where there is none), and those in ascending order."""
+        return self._text_ranks() if self.kind == "text" else self._number_ranks()
+
+    def _text_ranks(self) -> tuple[Ints, pa.Array[Any]]:
+        coded: Any = self.array.dictionary_encode()
+        # Bytes of UTF-8 are in the order of code points.
+        order = pc.sort_indices(coded.dictionary)
+        ranks = _inverse(order.to_numpy())
+        codes = np.asarray(pc.fill_null(coded.indices, 0).to_numpy()).astype(np.int64)
+        return ranks[codes] if len(ranks) else codes, coded.dictionary.take(order)
+
+    def _number_ranks(self) -> tuple[Ints, pa.Array[Any]]:
+        held = np.flatnonzero(self.valid)
+        _, first, codes = np.unique(self.numbers[held], return_index=True, return_inverse=True)
+        ranks = np.zeros(len(self.array), dtype=np.int64)
+        ranks[held] = codes
+        return ranks, self.array.take(pa.array(held[first]))
+
+    @cached_property
+    def labels(self) -> tuple[Ints, pa.Array[Any]]:
+        """The same of the values as text, in the order of code points."""
+        ranks, different = self.ranks
+        if self.kind == "text":
+            return ranks, different.cast(pa.string())
+        texts = different.cast(pa.string())
+        order = pc.sort_indices(texts)
+        places = _inverse(order.to_numpy())
+        return places[ranks] if len(places) else ranks, texts.take(order)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Visible events of many windows, one window after the other, each in the total order of the events.
+
+    Attributes
+    ----------
+    at : int64 array, shape (windows,)
+        Time of each decision, in microseconds.
+    sizes : int64 array, shape (windows,)
+        How many events each window holds; may be 0.
+    rows : int64 array, shape (sum of sizes,)
+        Which events they are: rows of ``event_time`` and of the columns.
+    event_time : int64 array
+        Event time of every event, in microseconds.
+
+    Examples
+    --------
+    >>> happened = np.array([10, 20, 30])
+    >>> two = Ragged(np.array([25, 40]), np.array([2, 3]), np.array([0, 1, 0, 1, 2]), happened)
+    >>> compute(Bag("last", "x"), two, Values(pa.array([1.5, 2.5, None]))).to_pylist()
+    [2.5, 2.5]
+    """
+
+    at: Ints
+    sizes: Ints
+    rows: Ints
+    event_time: Ints
+
+    @cached_property
+    def ends(self) -> Ints:
+        """Place after the last event of each window."""
+        return np.cumsum(self.sizes)
+
+    @cached_property
+    def begins(self) -> Ints:
+        """Place of the first event of each window."""
+        return self.ends - self.sizes
+
+    @cached_property
+    def window(self) -> Ints:
+        """Window of each place."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+    def keep(self, events: Mask) -> Ragged:
+        """Keep the places whose event the mask, over all events, holds."""
+        if events.all():
+            return self
+        mask = events[self.rows]
+        counts = np.concatenate([[0], np.cumsum(mask)])
+        return replace(self, sizes=counts[self.ends] - counts[self.begins], rows=self.rows[mask])
+
+
+def check_types(bag: Bag, value: Values | None, second: Values | None, *, where: str) -> None:
+    """Refuse columns that a bag cannot read.
+
+    Parameters
+    ----------
+    bag : Bag
+        The function.
+    value, second : Values, optional
+        Its columns.
+    where : str
+        View and feature, for the error.
+
+    Raises
+    ------
+    DefinitionError
+        If a column is of a type that the function does not take.
+    """
+    takes = BAGS[bag.op].takes
+    if value is not None and bag.op == "histogram" and value.kind not in _LABELS:
+        raise _refused("a histogram is of text, whole numbers or booleans", bag.value, value, where, _cast(bag.value))
+    if value is not None and value.kind not in _KINDS[takes]:
+        raise _refused(f"{bag.op} reads {_WORDS[takes]}", bag.value, value, where, _REMEDIES[takes])
+    if second is not None and second.kind not in _LABELS:
+        raise _refused("groups are text, whole numbers or booleans", bag.second, second, where, _cast(bag.second))
+
+
+def _cast(column: str | None) -> str:
+    return f"Round or cast {column!r} where the table is read"
+
+
+def _refused(rule: str, column: str | None, got: Values, where: str, remedy: str) -> DefinitionError:
+    return DefinitionError(rule, where=f"{where}, column {column!r}", got=str(got.array.type), remedy=remedy)
+
+
+def compute(bag: Bag, ragged: Ragged, value: Values | None = None, second: Values | None = None) -> pa.Array[Any]:
+    """Value of a bag for every window.
+
+    Parameters
+    ----------
+    bag : Bag
+        The function; its ``where`` is the caller's: hand in only events for which it is true (:meth:`Ragged.keep`).
+    ragged : Ragged
+        The windows.
+    value, second : Values, optional
+        The columns it reads, one value per event.
+
+    Returns
+    -------
+    pyarrow.Array, shape (windows,)
+        Null where nothing is left, 0 for the counts of different values.
+    """
+    for column in (value, second):
+        if column is not None:
+            ragged = ragged.keep(column.valid)
+    return _FUNCTIONS[bag.op](bag, ragged, value, second)
+
+
+def decay(age_us: Ints, half_life_us: int) -> Floats:
+    """``2**(-age / half_life)``, the same bits on every machine and for any length of the array.
+
+    Libraries differ in the last bit of ``exp2``, and vectorised loops from scalar ones. Here the age is split into
+    whole half-lives and a rest in ``[-1/2, 1/2]`` of one, whose power is a polynomial (Taylor's, to ``2**-54``) of IEEE
+    products and sums; the error is below two units in the last place.
+
+    Parameters
+    ----------
+    age_us : int64 array
+        Ages in microseconds, 0 or more.
+    half_life_us : int
+        Half-life in microseconds.
+
+    Returns
+    -------
+    float64 array
+
+    Examples
+    --------
+    >>> decay(np.array([0, 10, 20]), 10).tolist()
+    [1.0, 0.5, 0.25]
+    """
+    whole, rest = np.divmod(age_us, half_life_us)
+    up = rest > half_life_us - rest
+    part = (rest - np.where(up, half_life_us, 0)).astype(np.float64) / np.float64(half_life_us)
+    power = np.full(len(age_us), _TAYLOR[-1])
+    for coefficient in _TAYLOR[-2::-1]:
+        power = power * part
+        power = power + coefficient
+    # Beyond 1,200 half-lives every weight is 0 anyway, and an exponent of C fits.
+    return np.asarray(np.ldexp(power, -np.minimum(whole + up, 1_200).astype(np.int32)))
+
+
+# (-ln 2)**k / k!
+_TAYLOR = (
+    1.0,
+    -0.6931471805599453,
+    0.24022650695910072,
+    -0.05550410866482158,
+    0.009618129107628477,
+    -0.0013333558146428443,
+    0.0001540353039338161,
+    -1.5252733804059841e-05,
+    1.321548679014431e-06,
+    -1.01780860092397e-07,
+    7.054911620801123e-09,
+    -4.4455382718708116e-10,
+    2.5678435993488206e-11,
+    -1.3691488853904128e-12,
+    6.778726354822545e-14,
+)
+
+
+def _inverse(order: NDArray[Any]) -> Ints:
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.arange(len(order))
+    return places
+
+
+def _sorted(ragged: Ragged, ranks: Ints, size: int) -> Ints:
+    """Ranks of the events, ascending within each window."""
+    base = ragged.window * size
+    both = base + ranks[ragged.rows]
+    both.sort()
+    return both - base
+
+
+def _fresh(ragged: Ragged, ranks: Ints) -> Mask:
+    """Where, among ranks sorted within windows, another window or rank begins."""
+    fresh = np.ones(len(ranks), dtype=np.bool_)
+    fresh[1:] = (ranks[1:] != ranks[:-1]) | (ragged.window[1:] != ragged.window[:-1])
+    return fresh
+
+
+def _runs(starts: Ints, sizes: Ints) -> Ints:
+    """All places of runs, one run after the other."""
+    return np.repeat(starts - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
+
+
+def _offsets(sizes: Ints) -> pa.Array[Any]:
+    return pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
+
+
+def _one(ragged: Ragged, value: Values | None, places: Ints) -> pa.Array[Any]:
+    assert value is not None
+    empty = ragged.sizes == 0
+    rows = np.zeros(len(places), dtype=np.int64)
+    rows[~empty] = ragged.rows[places[~empty]]
+    return pc.take(value.array, pa.array(rows, mask=empty))
+
+
+def _first(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
+    return _one(ragged, value, ragged.begins if bag.op == "first" else ragged.ends - 1)
+
+
+def _first_k(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
+    assert value is not None
+    sizes = np.minimum(ragged.sizes, bag.k)
+    places = _runs(ragged.begins if bag.op == "first_k" else ragged.ends - sizes, sizes)
+    found = value.array.take(pa.array(ragged.rows[places]))
+    return pa.ListArray.from_arrays(_offsets(sizes), found, mask=pa.array(sizes == 0))
+
+
+def _top_k(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
+    assert value is not None
+    ranks, different = value.ranks
+    ordered = _sorted(ragged, ranks, len(different))
+    sizes = np.minimum(ragged.sizes, bag.k)
+    if bag.op == "bottom_k":
+        places = _runs(ragged.begins, sizes)
+    else:
+        # The greatest first: each run of the k last backwards.
+        last = np.repeat(2 * ragged.ends - sizes - 1, sizes)
+        places = last - _runs(ragged.ends - sizes, sizes)
+    found = different.take(pa.array(ordered[places]))
+    return pa.ListArray.from_arrays(_offsets(sizes), found, mask=pa.array(sizes == 0))
+
+
+def _distinct(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
+    assert value is not None
+    ranks, different = value.ranks
+    ordered = _sorted(ragged, ranks, len(different))
+    counts = np.bincount(ragged.window[_fresh(ragged, ordered)], minlength=len(ragged.sizes)).astype(np.int64)
+    if bag.op == "approx_distinct":
+        # A sketch of fewer different values is exact.
+        for window in np.flatnonzero(counts > LIMIT):
+            rows = ragged.rows[ragged.begins[window] : ragged.ends[window]]
+            counts[window] = DistinctSketch.of(value.array.take(pa.array(rows))).count
+    return pa.array(counts)
+
+
+def _quantile(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
+    assert value is not None
+    ranks, different = value.ranks
+    numbers = Values(different).numbers.astype(np.float64)
+    some = np.flatnonzero(ragged.sizes)
+    ordered, begins, last = _sorted(ragged, ranks, len(different)), ragged.begins[some], ragged.sizes[some] - 1
+    place = last * bag.q
+    below = np.floor(place).astype(np.int64)
+    low, high = (numbers[ordered[begins + at]] for at in (below, np.minimum(below + 1, last)))
+    found = np.zeros(len(ragged.sizes))
+    found[some] = low + (high - low) * (place - below)
+    return pa.array(found, mask=ragged.sizes == 0)
+
+
+def _histogram(_: Bag, ragged: Ragged, value: Values | None, __: Values | None) -> pa.Array[Any]:
+    assert value is not None
+    ranks, texts = value.labels
+    ordered = _sorted(ragged, ranks, len(texts))
+    starts = np.flatnonzero(_fresh(ragged, ordered))
+    counts = np.diff(np.append(starts, len(ordered)))
+    return _maps(ragged, starts, texts.take(pa.array(ordered[starts])), pa.array(counts, pa.int64()))
+
+
+def _by(bag: Bag, ragged: Ragged, value: Values | None, second: Values | None) -> pa.Array[Any]:
+    assert second is not None
+    if value is None:
+        return _histogram(bag, ragged, second, None)
+    ranks, texts = second.labels
+    order = np.argsort(ragged.window * len(texts) + ranks[ragged.rows], kind="stable")
+    rows = ragged.rows[order]
+    starts = np.flatnonzero(_fresh(ragged, ranks[rows]))
+    found = _grouped(bag.group_op, value.numbers[rows], starts)
+    return _maps(ragged, starts, texts.take(pa.array(ranks[rows[starts]])), pa.array(found))
+
+
+def _grouped(op: str, values: NDArray[Any], starts: Ints) -> Floats:
+    if not len(starts):
+        return np.zeros(0)
+    if op in {"min", "max"}:
+        merge = np.minimum if op == "min" else np.maximum
+        return merge.reduceat(values, starts).astype(np.float64)
+    sums = _exact_sums(values, starts)
+    return sums / np.diff(np.append(starts, len(values))) if op == "mean" else sums
+
+
+def _exact_sums(values: NDArray[Any], starts: Ints) -> Floats:
+    """Exact sum of each run of values that is not empty, rounded once."""
+    if len(values) >= _FEW:
+        scale = scale_for(values)
+        if scale.limbs <= _LIMBS:
+            return round_limbs(np.add.reduceat(split_limbs(values, scale), starts, axis=0), scale)
+    held = values.tolist()
+    add: Callable[[list[Any]], Any] = sum if values.dtype == np.int64 else exact_sum
+    bounds = [*starts.tolist(), len(held)]
+    return np.array([float(add(held[a:b])) for a, b in pairwise(bounds)])
+
+
+def _maps(ragged: Ragged, starts: Ints, keys: pa.Array[Any], items: pa.Array[Any]) -> pa.Array[Any]:
+    sizes = np.bincount(ragged.window[starts], minlength=len(ragged.sizes))
+    return pa.MapArray.from_arrays(_offsets(sizes), keys, items, mask=pa.array(sizes == 0))
+
+
+def _time_since_last(_: Bag, ragged: Ragged, __: Values | None, ___: Values | None) -> pa.Array[Any]:
+    empty = ragged.sizes == 0
+    found = np.zeros(len(empty))
+    newest = ragged.event_time[ragged.rows[ragged.ends[~empty] - 1]]
+    found[~empty] = (ragged.at[~empty] - newest) / 1e6
+    return pa.array(found, mask=empty)
+
+
+def _decayed(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
+    weights = decay(ragged.at[ragged.window] - ragged.event_time[ragged.rows], bag.half_life_us)
+    if value is not None:
+        weights = weights * value.numbers[ragged.rows].astype(np.float64)
+    some = np.flatnonzero(ragged.sizes)
+    found = np.zeros(len(ragged.sizes))
+    if len(some):
+        found[some] = _exact_sums(weights, ragged.begins[some])
+    return pa.array(found, mask=ragged.sizes == 0)
+
+
+_Function = Callable[[Bag, Ragged, Values | None, Values | None], "pa.Array[Any]"]
+_FUNCTIONS: dict[str, _Function] = {
+    "approx_distinct": _distinct,
+    "bottom_k": _top_k,
+    "by": _by,
+    "decayed_count": _decayed,
+    "decayed_sum": _decayed,
+    "distinct": _distinct,
+    "first": _first,
+    "first_k": _first_k,
+    "histogram": _histogram,
+    "last": _first,
+    "last_k": _first_k,
+    "quantile": _quantile,
+    "time_since_last": _time_since_last,
+    "top_k": _top_k,
+}

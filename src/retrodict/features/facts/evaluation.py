@@ -1,0 +1,175 @@
+"""Calls derived functions: on the columns of a frame, or on one request as columns of length one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodict.core.clock import parse_time, to_micros
+from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.features.derived import Derived
+from retrodict.features.facts.columns import kind_of, numeric, pick, times
+from retrodict.features.facts.times import Times
+from retrodict.features.plan import FeatureSet, column_name
+
+__all__ = ["derive_columns", "derive_row"]
+
+Form = Literal["time", "text", "object", "number"]
+_SPOKEN = {"object": "list or dict"}
+
+
+def derive_columns(features: FeatureSet, spine: pa.Table, found: dict[str, pa.Array[Any]]) -> None:
+    """Add the outputs of every derived function to ``found``, which holds the features so far."""
+    for function in features.derived:
+        where = f"derived {function.name!r}"
+
+        def read(name: str, function: Derived = function, where: str = where) -> Any:
+            column = found[name] if name in found else pick(spine, name, where=f"{where}, spine")
+            return _column_argument(column, _form(function, name), where=f"{where}, input {name!r}")
+
+        for output, values in _call(function, read, spine.num_rows, where).items():
+            found[column_name(function.name, output)] = _to_arrow(values)
+
+
+def derive_row(features: FeatureSet, request: Mapping[str, Any], found: dict[str, Any]) -> None:
+    """Add the outputs of every derived function to ``found``, which holds the features of one request so far."""
+    for function in features.derived:
+        where = f"derived {function.name!r}"
+
+        def read(name: str, function: Derived = function, where: str = where) -> Any:
+            if name in found:
+                value = found[name]
+            elif name in request:
+                value = request[name]
+            else:
+                raise InputError(
+                    "the request has the inputs of derived features",
+                    where=where,
+                    got=name,
+                    remedy=near(name, request, what="input"),
+                )
+            return _row_argument(value, _form(function, name), where=f"{where}, input {name!r}")
+
+        for output, values in _call(function, read, 1, where).items():
+            found[column_name(function.name, output)] = _to_python(values)
+
+
+def _call(function: Derived, read: Callable[[str], Any], rows: int, where: str) -> dict[str, NDArray[Any]]:
+    result: object = function.function(*[read(name) for name in function.inputs])
+    if not isinstance(result, Mapping) or set(result) != set(function.outputs):
+        raise DefinitionError(
+            "a derived feature returns what it declares",
+            where=where,
+            got=sorted(result) if isinstance(result, Mapping) else type(result).__name__,
+            remedy=f"Return a dict with {', '.join(map(repr, function.outputs))}",
+        )
+    return {name: _normal(result[name], rows, f"{where}, output {name!r}") for name in function.outputs}
+
+
+def _normal(value: Any, rows: int, where: str) -> NDArray[Any]:
+    """float64 with NaN for null, or an object array of text: the only two forms, so that types cannot drift."""
+    array = np.asarray(value)
+    if array.dtype.kind in "biuf":
+        array = array.astype(np.float64)
+    elif array.dtype.kind in "UO":
+        array = array.astype(object)
+    else:
+        raise DefinitionError("a derived feature gives numbers, booleans or text", where=where, got=str(array.dtype))
+    if array.shape not in {(), (1,), (rows,)}:
+        raise DefinitionError("a derived feature gives one value per row", where=where, got=array.shape)
+    return np.broadcast_to(array, (rows,))
+
+
+def _form(function: Derived, name: str) -> Form:
+    forms: tuple[tuple[Form, frozenset[str]], ...] = (
+        ("time", function.times),
+        ("text", function.texts),
+        ("object", function.objects),
+    )
+    return next((form for form, names in forms if name in names), "number")
+
+
+def _column_argument(column: pa.Array[Any] | pa.ChunkedArray[Any], form: Form, where: str) -> Any:
+    kind = kind_of(column.type)
+    if form == "time":
+        micros, valid = times(column, where=where)
+        return Times(micros, None if valid.all() else ~valid)
+    if form == "text" and kind in {"text", "null"}:
+        return np.array(column.to_pylist(), dtype=object)
+    if form == "object" and (_holds_several(column.type) or kind == "null"):
+        values = column.to_pylist()
+        pairs = pa.types.is_map(column.type)
+        return _objects([dict(value) if pairs and value is not None else value for value in values])
+    if form in {"text", "object"} or kind not in {"bool", "int", "float", "null"}:
+        raise _wrong_form(str(column.type), form, where)
+    found = numeric(column, where=where)
+    values = found.values.astype(np.float64)
+    values[~found.valid] = np.nan
+    return values
+
+
+def _holds_several(type_: pa.DataType) -> bool:
+    return any(test(type_) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_map))
+
+
+def _objects(values: list[Any]) -> NDArray[Any]:
+    """Object array of lists or dicts; NumPy itself would make a list of lists two-dimensional."""
+    found = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):
+        found[place] = value
+    return found
+
+
+def _wrong_form(got: str, form: Form, where: str) -> DefinitionError:
+    return DefinitionError(
+        f"this input arrives as a {_SPOKEN.get(form, form)}",
+        where=where,
+        got=got,
+        remedy="Annotate the parameter with what it is: def f(sched_dep: Times, origin: str, tags: list)",
+    )
+
+
+def _row_argument(value: Any, form: Form, where: str) -> Any:
+    if form == "time":
+        return _row_times(value, where)
+    if form == "text" and (value is None or isinstance(value, str)):
+        return _objects([value])
+    if form == "object" and (value is None or isinstance(value, list | dict)):
+        return _objects([value])
+    if form in {"text", "object"} or not isinstance(value, bool | int | float | np.number | np.bool_ | None):
+        raise _wrong_form(type(value).__name__, form, where)
+    number = np.nan if value is None else float(value)
+    return np.array([number + 0.0 if np.isfinite(number) else np.nan])
+
+
+def _row_times(value: Any, where: str) -> Times:
+    if value is None:
+        return Times(np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.bool_))
+    if isinstance(value, datetime):
+        value = to_micros(value, where=where)
+    elif isinstance(value, str):
+        value = parse_time(value, where=where)
+    if not isinstance(value, int | np.integer):
+        raise InputError(
+            "a time is int microseconds, an aware datetime or ISO 8601 text", where=where, got=type(value).__name__
+        )
+    return Times(np.array([value], dtype=np.int64))
+
+
+def _to_arrow(values: NDArray[Any]) -> pa.Array[Any]:
+    if values.dtype == object:
+        return pa.array(values.tolist(), type=pa.string())
+    clean = np.where(np.isfinite(values), values + 0.0, 0.0)
+    return pa.array(clean, mask=~np.isfinite(values))
+
+
+def _to_python(values: NDArray[Any]) -> Any:
+    value = values[0]
+    if values.dtype == object:
+        return value
+    return float(value) + 0.0 if np.isfinite(value) else None

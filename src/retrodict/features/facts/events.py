@@ -1,0 +1,263 @@
+"""Events of a source as arrays: read from a table or from rows of a stream, by the same rules.
+
+What can never be visible (a null event time or known-at) and what the source's condition leaves out is dropped here,
+so no engine has to think of it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodict.core.clock import to_micros
+from retrodict.core.errors import InputError
+from retrodict.core.expressions import Expression, parse
+from retrodict.data.sources import Source
+from retrodict.features.facts.columns import Column, Ints, Mask, evaluate, kind_of, numeric, pick, times
+from retrodict.features.facts.kernels import FOREVER, identity_of
+from retrodict.features.monoids import Channel, Lift
+from retrodict.features.plan import ViewPlan
+
+__all__ = ["FOREVER", "TIMELESS", "Events", "first_of_each", "in_force", "lift", "lifted_inputs", "read_events"]
+
+TIMELESS = -(1 << 62)
+"""Both clocks of a fact without a time: before every request."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of one source, for one view.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        Their rows.
+    row : int64 array
+        Position of each in what was read.
+    event_time, known_at : int64 array
+        Microseconds.
+    sequence : int64 array or object array of str
+        Event ids; positions if the source declares none.
+    order : int64 array
+        Rank of the event ids.
+    inputs : dict of str to Column
+        Conditions and value columns by their text.
+    alive : bool array
+        Of a revised source: which rows say something, and do not only take their event away. Else all.
+    """
+
+    table: pa.Table
+    row: Ints
+    event_time: Ints
+    known_at: Ints
+    sequence: NDArray[Any]
+    order: Ints
+    inputs: dict[str, Column]
+    alive: Mask
+
+    def keys(self, plan: ViewPlan) -> list[pa.Array[Any]]:
+        """Key columns."""
+        return [pick(self.table, key, where=f"{plan.where}, source {plan.source.name!r}") for key in plan.keys]
+
+
+def read_events(plan: ViewPlan, data: pa.Table | Sequence[Mapping[str, Any]], *, first_position: int = 0) -> Events:
+    """Read what a view needs of a table, or of rows in which times are int microseconds or aware datetimes.
+
+    Parameters
+    ----------
+    plan : ViewPlan
+        The view.
+    data : pyarrow.Table or sequence of mapping
+        The events; in rows a missing column is null.
+    first_position : int, default 0
+        Position of the first one, for sources without a sequence.
+    """
+    where = f"{plan.where}, source {plan.source.name!r}"
+    rows = data if isinstance(data, pa.Table) else _plain_rows(data)
+    table = rows.select(_present(plan, rows, where)) if isinstance(rows, pa.Table) else _tabulate(plan, rows, where)
+    event_time, known_at, seen = _clocks(plan.source, table, where)
+    alive = _alive(plan.source, rows, seen, where)
+    if not plan.source.revised:
+        seen, alive = alive, np.ones_like(alive)
+    sequence, order = _sequence(plan.source, table, seen, where, first_position)
+    inputs = lifted_inputs(plan.expressions, plan.values, rows, table, where=where)
+    if seen.all():
+        return Events(table, np.arange(table.num_rows), event_time, known_at, sequence, order, inputs, alive)
+    keep = np.flatnonzero(seen)
+    inputs = {text: Column(c.values[keep], c.valid[keep], c.kind) for text, c in inputs.items()}
+    clocks = event_time[keep], known_at[keep]
+    return Events(table.take(keep), keep, *clocks, sequence[keep], order[keep], inputs, alive[keep])
+
+
+def _alive(source: Source, rows: pa.Table | Sequence[Mapping[str, Any]], seen: Mask, where: str) -> Mask:
+    """Rows that have a time, are kept by the source's condition, and delete nothing."""
+    alive = seen.copy()
+    if source.where is not None:
+        kept = evaluate({"where": parse(source.where)}, rows, where=where)["where"]
+        alive &= kept.valid & kept.values.astype(np.bool_)
+    if source.deleted is not None:
+        gone = evaluate({"deleted": parse(source.deleted)}, rows, where=where)["deleted"]
+        alive &= ~(gone.valid & gone.values.astype(np.bool_))
+    return alive
+
+
+def _present(plan: ViewPlan, table: pa.Table, where: str) -> list[str]:
+    for name in plan.source_columns:
+        pick(table.slice(0, 0), name, where=where)
+    return list(plan.source_columns)
+
+
+def _plain_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: to_micros(v) if isinstance(v, datetime) else v for k, v in row.items()} for row in rows]
+
+
+def _tabulate(plan: ViewPlan, rows: Sequence[Mapping[str, Any]], where: str) -> pa.Table:
+    columns = {}
+    for name in plan.source_columns:
+        try:
+            columns[name] = pa.array([row.get(name) for row in rows])
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise InputError(
+                "the values of a column are of one type",
+                where=f"{where}, column {name!r}",
+                got=sorted({type(row.get(name)).__name__ for row in rows}),
+            ) from error
+    return pa.table(columns)
+
+
+def lifted_inputs(
+    expressions: Mapping[str, Expression],
+    values: Sequence[str],
+    rows: pa.Table | Sequence[Mapping[str, Any]],
+    table: pa.Table,
+    *,
+    where: str,
+) -> dict[str, Column]:
+    """Conditions and value columns, by text, ready to be lifted."""
+    inputs = evaluate(expressions, rows, where=where)
+    for name in values:
+        inputs[name] = numeric(pick(table, name, where=where), where=f"{where}, column {name!r}")
+    return inputs
+
+
+def _clocks(source: Source, table: pa.Table, where: str) -> tuple[Ints, Ints, Mask]:
+    if source.timeless:
+        constant = np.full(table.num_rows, TIMELESS, dtype=np.int64)
+        return constant, constant, np.ones(table.num_rows, dtype=np.bool_)
+    first = source.event_time or source.known_at or ""
+    event_time, seen = times(pick(table, first, where=where), where=f"{where}, column {first!r}")
+    if source.known_at is None:
+        return event_time, event_time + source.delay_us, seen.copy()
+    known_at, known = times(pick(table, source.known_at, where=where), where=f"{where}, column {source.known_at!r}")
+    return event_time, known_at, seen & known
+
+
+def _sequence(
+    source: Source, table: pa.Table, seen: Mask, where: str, first_position: int
+) -> tuple[NDArray[Any], Ints]:
+    if source.sequence is None:
+        positions = np.arange(first_position, first_position + table.num_rows)
+        return positions, positions
+    column = pick(table, source.sequence, where=where)
+    if pa.types.is_timestamp(column.type):  # one event per key and time: the time itself is the id
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
+    kind = kind_of(column.type)
+    present = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+    if kind not in {"int", "text", "null"} or not present[seen].all():
+        raise InputError(
+            "the sequence of an event is a whole number or text, never null",
+            where=f"{where}, column {source.sequence!r}",
+            got=str(column.type) if present[seen].all() else f"{int((~present[seen]).sum())} nulls",
+        )
+    if kind != "text":
+        ids = numeric(column, where=where).values.astype(np.int64)
+        return ids, ids
+    # Code points order like UTF-8 bytes, so this rank is the same wherever it is taken.
+    texts = np.array(["" if text is None else text for text in column.to_pylist()], dtype=object)
+    return texts, np.unique(texts, return_inverse=True)[1].astype(np.int64)
+
+
+def first_of_each(codes: Ints, events: Events) -> Ints | None:
+    """Events without redeliveries (same key, event time and sequence), or None if there are none.
+
+    Of several deliveries the one known first counts: that does not depend on the order they arrive in.
+    """
+    order = events.order
+    if (order[1:] > order[:-1]).all() or (np.diff(np.sort(order)) > 0).all():
+        return None
+    sort = np.lexsort((events.row, events.known_at, events.order, events.event_time, codes))
+    columns = (codes[sort], events.event_time[sort], events.order[sort])
+    fresh = np.ones(len(sort), dtype=np.bool_)
+    fresh[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return np.sort(sort[fresh])
+
+
+def in_force(codes: Ints, events: Events) -> tuple[Ints, Ints]:
+    """Rows of a revised source that say something, and until when each is in force (inclusive).
+
+    A row is visible to a decision at q if ``max(event_time, known_at) < q <= until``. Of revisions known at the same
+    moment the one that comes last in the source counts.
+    """
+    sort = np.lexsort((events.row, events.known_at, events.order, codes))
+    same = (codes[sort][1:] == codes[sort][:-1]) & (events.order[sort][1:] == events.order[sort][:-1])
+    until = np.full(len(sort), FOREVER, dtype=np.int64)
+    following = events.known_at[sort][1:]
+    until[sort[:-1]] = np.where(same, following, FOREVER)
+    kept = np.flatnonzero(events.alive & (until > np.maximum(events.event_time, events.known_at)))
+    return kept, until[kept]
+
+
+def lift(channel: Channel, inputs: Mapping[str, Column], rows: int) -> NDArray[Any]:
+    """One number per event: what it gives to a channel, the identity where it gives nothing.
+
+    Squares and cubes are sums of doubles without error, as long as they are in the range of doubles. The square of a
+    value beyond 1.3e154 and the cube of one beyond 5.6e102 count as the largest double; below 1e-146 (squares) or
+    1e-91 (cubes) their last parts are rounded.
+    """
+    counts = np.ones(rows, dtype=np.bool_)
+    if channel.where is not None:
+        condition = inputs[channel.where]
+        counts = condition.valid & condition.values.astype(np.bool_)
+    if channel.lift == "one" or channel.value is None:
+        return counts.astype(np.int64)
+    column = inputs[channel.value]
+    counts = counts & column.valid
+    if channel.lift == "present":
+        return counts.astype(np.int64)
+    if channel.lift == "true":
+        return (counts & column.values.astype(np.bool_)).astype(np.int64)
+    nothing = 0 if channel.monoid == "sum" else identity_of(column.values.dtype, largest=channel.monoid == "max")
+    values = np.where(counts, column.values, np.array(nothing, dtype=column.values.dtype))
+    return values if channel.lift == "value" else _power(values.astype(np.float64), channel.lift)
+
+
+def _power(values: NDArray[np.float64], part: Lift) -> NDArray[np.float64]:
+    """One of the two doubles whose sum is the square, or of the four whose sum is the cube."""
+    square, rest = _product(values, values)
+    if part in {"square", "square_rest"}:
+        return square if part == "square" else rest
+    cube = _product(square if part in {"cube", "cube_1"} else rest, values)
+    return cube[0] if part in {"cube", "cube_2"} else cube[1]
+
+
+def _product(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """TwoProduct (Dekker 1971, with the splitting of Veltkamp): the rounded product, and its error."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        product = first * second
+        (top, low), (other, rest) = _split(first), _split(second)
+        error = low * rest - (((product - top * other) - low * other) - top * rest)
+    most = np.finfo(np.float64).max
+    whole = np.isfinite(product)
+    return np.clip(product, -most, most) + 0.0, np.where(whole & np.isfinite(error), error, 0.0) + 0.0
+
+
+def _split(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    wide = values * 134_217_729.0  # 2**27 + 1
+    top = wide - (wide - values)
+    return top, values - top

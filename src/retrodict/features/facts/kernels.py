@@ -1,0 +1,525 @@
+"""NumPy kernels on sorted events: positions in two orders, exact prefix differences, extremes of ranges.
+
+An event is visible at q when ``e < q`` and ``k < q``, that is when ``v < q`` with ``v = max(e, k)``; one that a
+revision has replaced or deleted only up to its end, ``v < q <= until``. Kernels know only key numbers, e, v and until.
+No loop runs per row; loops run over levels, classes or chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.features.facts.columns import Ints, Mask
+from retrodict.features.windows import EVER, LIFETIME, Window
+
+__all__ = ["FOREVER", "PrefixSums", "Queries", "RangeExtremes", "Timeline", "identity_of", "ragged"]
+
+FOREVER = 1 << 62
+"""Until when a fact that nothing has revised is in force."""
+
+_CHUNK = 1 << 21
+_BLOCK = 16
+_ROOM = 1 << 62
+
+
+class Timeline:
+    """Events of one key space, in the order they happened and in the order they became visible.
+
+    Parameters
+    ----------
+    codes : int64 array
+        Key number of each event, 0 or more.
+    event_time, known_at : int64 array
+        Microseconds.
+    order : int64 array
+        Rank of the sequence ids: the last tie breaker.
+    size : int
+        Number of keys.
+
+    Attributes
+    ----------
+    by_event : int64 array
+        Events sorted by (key, event time, known at, sequence): the total order.
+    by_visible : int64 array
+        Events sorted by (key, v).
+    lateness : int64 array
+        ``v - e`` of each event.
+    steady : bool
+        Whether all events are equally late, so that both orders are one.
+    """
+
+    def __init__(self, codes: Ints, event_time: Ints, known_at: Ints, order: Ints, size: int) -> None:
+        self.codes, self.event_time, self._known_at, self._order = codes, event_time, known_at, order
+        self._size = size
+        self.visible_at = np.maximum(event_time, known_at)
+        self.lateness = self.visible_at - event_time
+        self._set_axis(size)
+        packed = self._pack(codes, event_time)
+        self.by_event = self._total_order(packed)
+        self.packed_event = packed[self.by_event]
+        visible = self._pack(codes, self.visible_at)
+        self.steady = not len(codes) or bool((self.lateness == self.lateness[0]).all())
+        self.by_visible = self.by_event if self.steady else np.argsort(visible, kind="stable")
+        self.packed_visible = visible[self.by_visible]
+
+    def _set_axis(self, size: int) -> None:
+        """Choose how (key, time) becomes one sortable integer: by arithmetic if it fits, else by ranks of times."""
+        self._ranks: Ints | None = None
+        low = int(self.event_time.min(initial=_ROOM))
+        high = int(self.visible_at.max(initial=low))
+        self._base, self._span = low, high - low + 2
+        if self._span * (size + 1) >= _ROOM:
+            self._ranks = np.unique(np.concatenate([self.event_time, self.visible_at]))
+            self._base, self._span = 0, len(self._ranks) + 2
+
+    def _pack(self, codes: Ints, moments: Ints) -> Ints:
+        if self._ranks is not None:
+            moments = np.searchsorted(self._ranks, moments)
+        else:
+            # Clip before subtracting: a query far outside the events must not wrap around.
+            moments = np.clip(moments, self._base, self._base + self._span - 1)
+        return codes * self._span + (moments - self._base)
+
+    def _total_order(self, packed: Ints) -> Ints:
+        order = np.argsort(packed, kind="stable")
+        placed = packed[order]
+        tied = placed[1:] == placed[:-1]
+        if not tied.any():
+            return order
+        known, rank = self._known_at[order], self._order[order]
+        wrong = tied & ((known[1:] < known[:-1]) | ((known[1:] == known[:-1]) & (rank[1:] < rank[:-1])))
+        return np.lexsort((self._order, self._known_at, packed)) if wrong.any() else order
+
+    def nearby(self, codes: Ints, moments: Ints) -> Ints:
+        """Order in which requests touch neighbouring events: by key, then by time."""
+        return np.argsort(self._pack(codes, moments))
+
+    @cached_property
+    def newest_places(self) -> Ints | None:
+        """Per place in visible order the greatest place in event order so far; None where both orders are one."""
+        if self.steady:
+            return None
+        place = np.empty(len(self.by_event), dtype=np.int64)
+        place[self.by_event] = np.arange(len(place))
+        # Places grow with the key, so the running maximum needs no restart at each key.
+        return np.maximum.accumulate(place[self.by_visible])
+
+    @cached_property
+    def memory(self) -> dict[str, Any]:
+        """What was worked out from these events and holds for whoever asks next."""
+        return {}
+
+    def with_ends(self, until: Ints) -> tuple[Timeline, Ints]:
+        """Return the events, and after them one more for each that ends, seen from its end on; and which those are.
+
+        What an event gives to a sum, its end takes away again: so sums over revised events are sums over events.
+        """
+        ended = np.flatnonzero(until < FOREVER)
+        codes, event_time, order = (
+            np.concatenate([column, column[ended]]) for column in (self.codes, self.event_time, self._order)
+        )
+        return Timeline(codes, event_time, np.concatenate([self._known_at, until[ended]]), order, self._size), ended
+
+    def before_event(self, codes: Ints, moments: Ints) -> Ints:
+        """Events of lower keys, and of the same key that happened before the moment."""
+        return np.searchsorted(self.packed_event, self._pack(codes, moments))
+
+    def before_visible(self, codes: Ints, moments: Ints) -> Ints:
+        """Events of lower keys, and of the same key that were visible before the moment."""
+        return np.searchsorted(self.packed_visible, self._pack(codes, moments))
+
+    @cached_property
+    def classes(self) -> list[LatenessClass]:
+        """Events in classes of similar lateness: within one, almost every event before q is clearly in or out."""
+        if self.steady and len(self.codes):
+            count, alike = len(self.codes), int(self.lateness[0])
+            return [LatenessClass(np.arange(count), np.arange(count + 1), alike, alike)]
+        late = self.lateness[self.by_event]
+        # Powers of sixteen by frexp: few classes, and doubt about an event lasts at most as long as it was late.
+        size = (np.frexp(late.astype(np.float64))[1] + 3) // 4
+        found = []
+        for exponent in np.unique(size):
+            inside = size == exponent
+            chosen = late[inside]
+            rank = np.concatenate([[0], np.cumsum(inside)])
+            found.append(LatenessClass(np.flatnonzero(inside), rank, int(chosen.min()), int(chosen.max())))
+        return found
+
+
+@dataclass(frozen=True)
+class LatenessClass:
+    """Events whose lateness lies in ``[least, most]``: their places in event order, and ranks of places among them."""
+
+    places: Ints
+    rank: Ints
+    least: int
+    most: int
+
+
+class Queries:
+    """Requests sorted by (key, time): neighbouring searches then touch neighbouring memory.
+
+    Parameters
+    ----------
+    timeline : Timeline
+        The events.
+    codes, moments : int64 array
+        Key number (negative: no events) and time of each request.
+    until : int64 array, optional
+        Until when each event is in force. None: for ever.
+    """
+
+    def __init__(self, timeline: Timeline, codes: Ints, moments: Ints, until: Ints | None = None) -> None:
+        self.timeline, self.until = timeline, until
+        known = np.flatnonzero(codes >= 0)
+        self.rows = known[timeline.nearby(codes[known], moments[known])]
+        self.codes, self.moments = codes[self.rows], moments[self.rows]
+        self.total = len(codes)
+        self._starts: dict[Window, Ints] = {}
+
+    def of(self, timeline: Timeline) -> Queries:
+        """Return the same requests, in the same order, of other events of the same keys that never end."""
+        other = copy(self)
+        for name in ("seen", "classes"):
+            other.__dict__.pop(name, None)
+        other.timeline, other.until, other._starts = timeline, None, {}  # noqa: SLF001 - its own class
+        return other
+
+    @cached_property
+    def seen(self) -> Ints:
+        """Position after the last visible event, in visible order."""
+        return self.timeline.before_visible(self.codes, self.moments)
+
+    def newest(self) -> Ints:
+        """Event that is greatest in the total order among the visible ones, -1 if there is none."""
+        line = self.timeline
+        found = np.full(len(self.rows), -1, dtype=np.int64)
+        if self.until is not None:
+            for queries, events, sizes in self.inside(Window(LIFETIME), None, count=1):
+                held = np.flatnonzero(sizes)
+                found[queries[held]] = events[np.cumsum(sizes)[held] - 1]
+            return found
+        some = np.flatnonzero(self.seen > 0)
+        place = self.seen[some] - 1
+        event = line.by_event[place if line.newest_places is None else line.newest_places[place]]
+        own = line.codes[event] == self.codes[some]
+        found[some[own]] = event[own]
+        return found
+
+    @cached_property
+    def classes(self) -> list[tuple[LatenessClass, Ints, Ints]]:
+        """Per class of lateness: ranks below which every event is visible, and below which one can be."""
+        line, found = self.timeline, []
+        if line.steady:
+            return [(group, self.seen, self.seen) for group in line.classes]
+        for group in line.classes:
+            sure = group.rank[line.before_event(self.codes, self.moments - group.most)]
+            alike = group.least == group.most
+            maybe = sure if alike else group.rank[line.before_event(self.codes, self.moments - group.least)]
+            found.append((group, sure, maybe))
+        return found
+
+    def starts(self, window: Window) -> Ints:
+        """Position, in event order, of the first event at or after the window's start."""
+        if window not in self._starts:
+            back = window.offset_us + window.length_us
+            edge = np.full_like(self.moments, EVER) if window.lifetime else self._edge(window, back)
+            self._starts[window] = self.timeline.before_event(self.codes, edge)
+        return self._starts[window]
+
+    def ends(self, window: Window, lateness: int = 0) -> Ints:
+        """Position, in event order, after the last event before the window's end that can be so late and visible."""
+        edge = self.moments if window.offset is None else self._edge(window, window.offset_us)
+        return self.timeline.before_event(self.codes, np.minimum(edge, self.moments - lateness))
+
+    def _edge(self, window: Window, back: int) -> Ints:
+        edge, hop = self.moments - back, window.hop_us
+        return edge // hop * hop if hop else edge
+
+    def extremes(
+        self, values: NDArray[Any], window: Window, *, largest: bool, known: dict[int, RangeExtremes]
+    ) -> NDArray[Any]:
+        """Smallest or largest value over the visible events of a window, per request; the identity if there is none.
+
+        ``values`` holds the identity where an event gives nothing. Nothing is subtracted: ranges of the events in
+        order, per class of lateness, with a look at single events only where visibility is in doubt. Of revised
+        sources events that end are looked at one by one. What is worked out of the values alone is put into ``known``.
+        """
+        merge = np.maximum if largest else np.minimum
+        nothing = identity_of(values.dtype, largest=largest)
+        if self.until is not None:
+            passing = self.until < FOREVER
+            best = self._extremes_of_few(values, window, passing, merge)
+            values = np.where(passing, nothing, values)
+        else:
+            best = np.full(len(self.rows), nothing, dtype=values.dtype)
+        left = self.starts(window)
+        right = None if window.offset is None else self.ends(window)
+        for number, (group, sure, maybe) in enumerate(self.classes):
+            begin = group.rank[left]
+            if number not in known:
+                known[number] = RangeExtremes(values[self.timeline.by_event[group.places]], largest=largest)
+            if right is not None:
+                sure, maybe = (np.minimum(bound, group.rank[right]) for bound in (sure, maybe))  # noqa: PLW2901 - narrowed
+            merge(best, known[number].over(begin, sure), out=best)
+            for queries, places, begins in ragged(np.maximum(sure, begin), maybe):
+                event = self.timeline.by_event[group.places[places]]
+                shown = np.where(self._visible(event, queries, begins), values[event], nothing)
+                best[queries] = merge(best[queries], merge.reduceat(shown, begins))
+        return best
+
+    def _extremes_of_few(self, values: NDArray[Any], window: Window, among: Mask, merge: np.ufunc) -> NDArray[Any]:
+        best = np.full(len(self.rows), identity_of(values.dtype, largest=merge is np.maximum), dtype=values.dtype)
+        for queries, events, sizes in self.inside(window, among):
+            held = np.flatnonzero(sizes)
+            if len(held):
+                best[queries[held]] = merge.reduceat(values[events], (np.cumsum(sizes) - sizes)[held])
+        return best
+
+    def inside(
+        self, window: Window, among: Mask | None, *, count: int = 0, newest: bool = True
+    ) -> Iterator[tuple[Ints, Ints, Ints]]:
+        """Visible events of a window, chunk by chunk: (requests, their events one after the other, how many each has).
+
+        Requests without any may be left out. Every request comes once.
+
+        Parameters
+        ----------
+        window : Window
+            The window.
+        among : bool array, optional
+            Events that are looked for. None: all.
+        count : int, default 0
+            Stop looking once a request has so many, at least; 0: all of the window.
+        newest : bool, default True
+            With ``count``: from which end of the window to look.
+        """
+        line = self.timeline
+        events, left = line.by_event, self.starts(window)
+        right = self.ends(window, int(line.lateness.min(initial=_ROOM)) if len(events) else 0)
+        if among is not None:
+            kept = among[line.by_event]
+            rank = np.concatenate([[0], np.cumsum(kept)])
+            events, left, right = line.by_event[kept], rank[left], rank[right]
+        todo = np.flatnonzero(right > left)
+        step = 2 * count
+        while len(todo):
+            begin, end = left[todo], right[todo]
+            if count and newest:
+                begin = np.maximum(begin, end - step)
+            elif count:
+                end = np.minimum(end, begin + step)
+            entire = (begin == left[todo]) & (end == right[todo])
+            again = []
+            for places, found, sizes in self._look(todo, events, begin, end):
+                done = entire[places] | (sizes >= count) if count else np.ones(len(places), dtype=np.bool_)
+                if done.all():
+                    yield todo[places], found, sizes
+                    continue
+                yield todo[places[done]], found[np.repeat(done, sizes)], sizes[done]
+                again.append(todo[places[~done]])
+            todo = np.concatenate(again) if again else todo[:0]
+            step *= 8
+
+    def _look(self, queries: Ints, events: Ints, left: Ints, right: Ints) -> Iterator[tuple[Ints, Ints, Ints]]:
+        """Visible ones of ranges of events: (ranges, events, how many of each range)."""
+        for places, chosen, begins in ragged(left, right):
+            found, sizes = events[chosen], np.diff(np.append(begins, len(chosen)))
+            if self.until is not None or not self.timeline.steady:
+                shown = self._visible(found, queries[places], begins)
+                found, sizes = found[shown], np.add.reduceat(shown, begins, dtype=np.int64)
+            yield places, found, sizes
+
+    def _visible(self, event: Ints, queries: Ints, begins: Ints) -> Mask:
+        moments = np.repeat(self.moments[queries], np.diff(np.append(begins, len(event))))
+        seen: Mask = self.timeline.visible_at[event] < moments
+        return seen if self.until is None else seen & (moments <= self.until[event])
+
+
+class PrefixSums:
+    """Exact sums of int64 columns over windows of two clocks.
+
+    Parameters
+    ----------
+    timeline : Timeline
+        The events.
+    values : int64 array, shape (events, columns)
+        What each event gives; counts, whole numbers or limbs of exact sums.
+    """
+
+    def __init__(self, timeline: Timeline, values: Ints) -> None:
+        # The events themselves come with every question: what they remember must not hold them.
+        self._given, self._columns = values, values.shape[1]
+        self._most = int(timeline.lateness.max(initial=0))
+        self._known: dict[tuple[bool, int, int], Ints] = {}
+        self._lock = Lock()
+
+    @classmethod
+    def of(cls, timeline: Timeline, before: Ints, seen: Ints) -> PrefixSums:
+        """Return the sums whose ``all`` is given in event and in visible order; the events lie in event order."""
+        sums = cls(timeline, before[:0])
+        sums._known = {(True, 0, sums._most + 1): before, (False, 0, sums._most + 1): seen}
+        return sums
+
+    def all(self, timeline: Timeline, *, by_event: bool) -> Ints:
+        """Prefix sums of all events, in event or in visible order."""
+        return self._prefix(timeline, 0, self._most + 1, by_event=by_event)
+
+    @cached_property
+    def _values(self) -> Ints:
+        if len(self._given) or (True, 0, self._most + 1) not in self._known:
+            return self._given
+        return np.diff(self._known[True, 0, self._most + 1], axis=0)
+
+    def over(self, queries: Queries, window: Window) -> Ints:
+        """Sums over the visible events of a window, per request.
+
+        Let ``P_e(t)`` and ``P_v(t)`` be the sums over the events before t in event and in visible order, and
+        ``late = v - e``. Of the events before a moment t in the past of q those with ``late <= q - t`` are all
+        visible at q: ``P_e(t)``. Those with ``late > q - t`` that are visible at q are all before t: ``P_v(q)``. So a
+        window is
+
+        * of events with ``late <= offset``: ``P_e(end) - P_e(start)``,
+        * of those with ``offset < late <= offset + length``: ``P_v(q) - P_e(start)``,
+        * of even later ones: nothing.
+
+        With a hop the distance of an edge to q varies by up to one hop, and events whose lateness lies in that range
+        are looked at one by one.
+        """
+        length = self._most if window.lifetime else window.length_us
+        hop, offset = window.hop_us, window.offset_us
+        left = queries.starts(window)
+        if window.offset is None:
+            right = None
+            far, doubts = (0, length + 1), [(length + 1, length + hop)]
+        else:
+            right = queries.ends(window)
+            far = (offset + max(hop, 1), offset + length + 1)
+            doubts = [(offset + 1, offset + hop), (offset + length + 1, offset + length + hop)]
+        total = self._difference(far, queries, None, left)
+        if right is not None:
+            total += self._difference((0, offset + 1), queries, right, left)
+        late = queries.timeline.lateness
+        odd = np.logical_or.reduce([(late >= low) & (late < high) for low, high in doubts if low < high], axis=0)
+        if np.any(odd):
+            right = queries.ends(window, length) if right is None else right
+            self._add_odd(total, queries, odd, left, right)
+        return total
+
+    def _difference(self, lateness: tuple[int, int], queries: Queries, right: Ints | None, left: Ints) -> Ints:
+        """Sums between two positions in event order (None: from all that is visible) of events so late."""
+        low, high = (min(bound, self._most + 1) for bound in lateness)
+        if low >= high:
+            return np.zeros((len(left), self._columns), dtype=np.int64)
+        before = self._prefix(queries.timeline, low, high, by_event=True)
+        if right is None:
+            total = np.take(self._prefix(queries.timeline, low, high, by_event=False), queries.seen, axis=0)
+        else:
+            total = np.take(before, right, axis=0)
+        total -= np.take(before, left, axis=0)
+        return total
+
+    def _prefix(self, line: Timeline, low: int, high: int, *, by_event: bool) -> Ints:
+        """Prefix sums in event or in visible order of the events with ``low <= v - e < high``."""
+        name = (by_event or line.steady, low, high)
+        with self._lock:
+            if name not in self._known:
+                values = self._values
+                if low > 0 or high <= self._most:
+                    values = np.where(((line.lateness < low) | (line.lateness >= high))[:, None], 0, values)
+                self._known[name] = _prefix(values, line.by_event if by_event else line.by_visible)
+            return self._known[name]
+
+    def _add_odd(self, total: Ints, queries: Queries, odd: Mask, left: Ints, right: Ints) -> None:
+        line = queries.timeline
+        inside = odd[line.by_event]
+        events = line.by_event[inside]
+        rank = np.concatenate([[0], np.cumsum(inside)])
+        for rows, places, begins in ragged(rank[left], rank[right], _CHUNK // max(total.shape[1], 1)):
+            event = events[places]
+            shown = np.where(queries._visible(event, rows, begins)[:, None], self._values[event], 0)  # noqa: SLF001 - one kernel in two classes
+            total[rows] += np.add.reduceat(shown, begins, axis=0)
+
+
+def identity_of(dtype: np.dtype[Any], *, largest: bool) -> Any:
+    """Neutral element of max (largest) or min for a type."""
+    if dtype.kind == "f":
+        return -np.inf if largest else np.inf
+    return np.iinfo(np.int64).min if largest else np.iinfo(np.int64).max
+
+
+def _prefix(values: Ints, order: Ints) -> Ints:
+    sums = np.zeros((len(values) + 1, values.shape[1]), dtype=np.int64)
+    np.cumsum(values[order], axis=0, out=sums[1:])
+    return sums
+
+
+def ragged(left: Ints, right: Ints, most: int = _CHUNK) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Places of many ranges in a row, chunk by chunk: (ranges that hold any, all their places, where each begins)."""
+    some = np.flatnonzero(right > left)
+    sizes = (right - left)[some]
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < len(some):
+        done = int(ends[first - 1]) if first else 0
+        last = max(int(np.searchsorted(ends, done + most)), first + 1)
+        size = sizes[first:last]
+        begins = np.cumsum(size) - size
+        places = np.arange(int(size.sum())) + np.repeat(left[some[first:last]] - begins, size)
+        yield some[first:last], places, begins
+        first = last
+
+
+class RangeExtremes:
+    """Smallest or largest value of ranges of an array, by running extremes inside blocks and a sparse table of blocks.
+
+    Sparse table: Bender and Farach-Colton, "The LCA Problem Revisited". Of blocks and not of values, it takes a tenth
+    of the memory, so it is made once for all windows.
+
+    Parameters
+    ----------
+    values : int64 or float64 array
+        The values.
+    largest : bool
+        Whether the largest are wanted.
+    """
+
+    def __init__(self, values: NDArray[Any], *, largest: bool) -> None:
+        self._merge = np.maximum if largest else np.minimum
+        self._nothing, self._values = identity_of(values.dtype, largest=largest), values
+        blocks = np.full((-(-len(values) // _BLOCK), _BLOCK), self._nothing, dtype=values.dtype)
+        blocks.reshape(-1)[: len(values)] = values
+        self._upto = self._merge.accumulate(blocks, axis=1).reshape(-1)
+        self._onward = self._merge.accumulate(blocks[:, ::-1], axis=1)[:, ::-1].reshape(-1)
+        # Level j: the extreme of every run of 2**j blocks.
+        self._levels = [self._upto[_BLOCK - 1 :: _BLOCK].copy()]
+        while len(self._levels[-1]) > (half := 1 << (len(self._levels) - 1)):
+            self._levels.append(self._merge(self._levels[-1][:-half], self._levels[-1][half:]))
+
+    def over(self, left: Ints, right: Ints) -> NDArray[Any]:
+        """Extreme of each range [left, right), the identity for an empty one."""
+        best = np.full(len(left), self._nothing, dtype=self._values.dtype)
+        first, last = left // _BLOCK, (right - 1) // _BLOCK
+        some = np.flatnonzero((right > left) & (first < last))
+        best[some] = self._merge(self._onward[left[some]], self._upto[right[some] - 1])
+        self._merge_blocks(best, some, first[some] + 1, last[some])
+        some = np.flatnonzero((right > left) & (first == last))
+        for step in range(_BLOCK):
+            some = some[left[some] + step < right[some]]
+            best[some] = self._merge(best[some], self._values[left[some] + step])
+        return best
+
+    def _merge_blocks(self, best: NDArray[Any], rows: Ints, first: Ints, end: Ints) -> None:
+        level_of = np.frexp((end - first).astype(np.float64))[1] - 1
+        for level in range(int(level_of.max(initial=-1)) + 1):
+            chosen, run = np.flatnonzero((level_of == level) & (end > first)), self._levels[level]
+            inside = self._merge(run[first[chosen]], run[end[chosen] - (1 << level)])
+            best[rows[chosen]] = self._merge(best[rows[chosen]], inside)

@@ -1,0 +1,253 @@
+"""Entity keys: one canonical form for columns, for requests and for stored state.
+
+Text, whole numbers (times and dates are whole numbers) and booleans are different kinds and never equal, so ``1`` and
+``"1"`` are two keys and comparing them is an error. Parts are stored with their lengths: (1, 23) is not (12, 3). Floats
+are refused: two floats that print alike need not be equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrodict.core.clock import to_micros
+from retrodict.core.errors import DefinitionError, InputError
+from retrodict.core.identity import digest
+from retrodict.features.facts.columns import Ints, Mask, kind_of
+
+__all__ = ["KeyIndex", "encode_key", "key_array", "key_kind"]
+
+_KINDS = {
+    "text": "text",
+    "int": "whole number",
+    "bool": "boolean",
+    "time": "whole number",
+    "date": "whole number",
+    "null": "null",
+}
+_LONGEST = 360
+_DENSE = 4  # numbers up to so many times the rows are counted in a table, beyond that they are sorted
+_EPOCH = date(1970, 1, 1)
+
+NULL, UNKNOWN = -1, -2
+
+
+def key_kind(column: pa.Array[Any], *, where: str) -> str:
+    """Kind of a key column: text, whole number, boolean or null."""
+    kind = _KINDS.get(kind_of(column.type))
+    if kind is None:
+        raise DefinitionError(
+            "a key is text, a whole number, a boolean or a time",
+            where=where,
+            got=str(column.type),
+            remedy="Cast the key column where the table is read",
+        )
+    return kind
+
+
+def key_array(column: pa.Array[Any], *, where: str) -> pa.Array[Any]:
+    """Return a key column in its canonical Arrow type: large_string, int64 or bool."""
+    kind = key_kind(column, where=where)
+    if kind == "null":
+        return column
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    elif pa.types.is_date(column.type):
+        column = column.cast(pa.date32()).cast(pa.int32())
+    return column.cast({"text": pa.large_string(), "whole number": pa.int64(), "boolean": pa.bool_()}[kind])
+
+
+class KeyIndex:
+    """Numbers the distinct keys of a set of events and finds the keys of requests among them.
+
+    Parameters
+    ----------
+    columns : sequence of Array
+        Key columns of the events.
+    where : str
+        What to name in an error.
+
+    Attributes
+    ----------
+    codes : int64 array
+        Number of each event's key, -1 where a part is null.
+    size : int
+        Number of distinct keys.
+    """
+
+    def __init__(self, columns: Sequence[pa.Array[Any]], *, where: str) -> None:
+        self._where = where
+        self._kinds = [key_kind(column, where=where) for column in columns]
+        self._parts: list[pa.Array[Any]] = []
+        # Radix of each part; the mixed-radix numbers are renumbered without gaps after each.
+        self._steps: list[Ints] = []
+        self._places: Ints | None = None
+        self.codes = self._learn([key_array(column, where=where) for column in columns])
+        self.size = len(self._steps[-1]) if self._steps else len(self._parts[0])
+
+    @classmethod
+    def numbered(cls, columns: Sequence[pa.Array[Any]], *, where: str) -> KeyIndex:
+        """Return the index of distinct keys, each with the number of its row: what ``distinct`` gave, read again."""
+        index = cls(columns, where=where)
+        if not (index.codes == np.arange(index.size)).all():
+            index._places = np.argsort(index.codes)  # the row of each number that was given anew
+            index.codes = np.arange(index.size)
+        return index
+
+    def distinct(self) -> list[pa.Array[Any]]:
+        """Key columns of the distinct keys, in the order of their numbers."""
+        numbers = np.arange(self.size)
+        columns: list[pa.Array[Any]] = []
+        for place in range(len(self._parts) - 1, -1, -1):
+            part = self._parts[place]
+            if place:
+                numbers, code = np.divmod(self._steps[place - 1][numbers], max(len(part), 1))
+            else:
+                code = numbers
+            columns.insert(0, part.take(pa.array(code)))
+        return columns
+
+    def _learn(self, arrays: Sequence[pa.Array[Any]]) -> Ints:
+        """Number of each row's key; -1 for a null part."""
+        total, null = np.zeros(len(arrays[0]), dtype=np.int64), np.zeros(len(arrays[0]), dtype=np.bool_)
+        for place, array in enumerate(arrays):
+            code, part = _encoded(array)
+            self._parts.append(part)
+            if place:
+                total, seen = _renumbered(total * max(len(part), 1) + np.maximum(code, 0), null | (code < 0))
+                self._steps.append(seen)
+            else:
+                total = code
+            null |= code < 0
+            total[null] = 0
+        total[null] = NULL
+        return total
+
+    def _known(self, array: pa.Array[Any], place: int) -> Ints:
+        part = self._parts[place]
+        if not len(part):
+            return np.full(len(array), UNKNOWN, dtype=np.int64)
+        found = pc.fill_null(pc.index_in(array, value_set=part), UNKNOWN)
+        return np.asarray(found.to_numpy(zero_copy_only=False)).astype(np.int64)
+
+    def locate(self, columns: Sequence[pa.Array[Any]], *, names: Sequence[str]) -> Ints:
+        """Key number of each row of a spine: -1 where a part is null, -2 for a key without events.
+
+        Raises
+        ------
+        DefinitionError
+            If a column is of another kind than the events' key.
+        """
+        total = np.zeros(len(columns[0]), dtype=np.int64)
+        unknown, null = np.zeros(len(total), dtype=np.bool_), np.zeros(len(total), dtype=np.bool_)
+        for place, (column, name) in enumerate(zip(columns, names, strict=True)):
+            array = self._canonical(column, name, place)
+            code = self._known(array, place)
+            unknown |= code < 0
+            if array.null_count:
+                null |= np.asarray(array.is_null().to_numpy(zero_copy_only=False))
+            if place:
+                total = total * max(len(self._parts[place]), 1) + np.maximum(code, 0)
+                total, lost = _search(self._steps[place - 1], total)
+                unknown |= lost
+            else:
+                total = np.maximum(code, 0)
+        if self._places is not None and self.size:
+            total = self._places[total]
+        total[unknown] = UNKNOWN
+        total[null] = NULL
+        return total
+
+    def _canonical(self, column: pa.Array[Any], name: str, place: int) -> pa.Array[Any]:
+        where, kind = f"{self._where}, request column {name!r}", self._kinds[place]
+        own = key_kind(column, where=where)
+        if own != kind and "null" not in {own, kind}:
+            raise DefinitionError(
+                f"the key of request and source are of one kind; the source has {kind}",
+                where=where,
+                got=own,
+                remedy="Cast one of the two where its table is read",
+            )
+        # A column of nothing but nulls matches no key; give it the events' type so that it can be looked up.
+        return pa.nulls(len(column), self._parts[place].type) if own == "null" else key_array(column, where=where)
+
+
+def _encoded(array: pa.Array[Any]) -> tuple[Ints, pa.Array[Any]]:
+    """Place of each value among the distinct ones (in order of appearance), -1 for null; and those."""
+    if pa.types.is_null(array.type):
+        return np.full(len(array), NULL, dtype=np.int64), array.slice(0, 0)
+    encoded = array.dictionary_encode()
+    indices = encoded.indices.fill_null(NULL) if array.null_count else encoded.indices
+    return np.asarray(indices.to_numpy(zero_copy_only=False)).astype(np.int64), encoded.dictionary
+
+
+def _renumbered(total: Ints, without: Mask) -> tuple[Ints, Ints]:
+    """Numbers without gaps in the same order, and what each stood for; those ``without`` a key get 0."""
+    present = total[~without]
+    top = int(present.max(initial=0))
+    if top > _DENSE * len(total) + 1:
+        seen, inverse = np.unique(present, return_inverse=True)
+        numbers = np.zeros(len(total), dtype=np.int64)
+        numbers[~without] = inverse
+        return numbers, seen
+    there = np.zeros(top + 1, dtype=np.bool_)
+    there[present] = True
+    numbers = (np.cumsum(there) - 1)[np.where(without, 0, total)]
+    numbers[without] = 0
+    return numbers, np.flatnonzero(there)
+
+
+def _search(known: Ints, wanted: Ints) -> tuple[Ints, Mask]:
+    if not len(known):
+        return np.zeros(len(wanted), dtype=np.int64), np.ones(len(wanted), dtype=np.bool_)
+    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return place, known[place] != wanted
+
+
+def encode_key(values: Sequence[object], *, where: str) -> bytes | None:
+    """Bytes of one key, None if a part is null; equal exactly for equal keys.
+
+    Raises
+    ------
+    InputError
+        If a part is of a type that cannot be a key; the message names the type, never the value.
+    """
+    if (
+        len(values) == 1
+        and type(values[0]) is str
+        and len(body := values[0].encode("utf-8", "surrogatepass")) < _LONGEST - 3
+    ):
+        return b"t" + len(body).to_bytes(2, "big") + body  # what the loop below gives, for the most frequent key
+    parts = []
+    for value in values:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            tag, body = b"t", value.encode("utf-8", "surrogatepass")
+        elif isinstance(value, bool | np.bool_):
+            tag, body = b"b", b"\1" if value else b"\0"
+        elif isinstance(value, int | np.integer | datetime | date):
+            tag, body = b"i", _whole(value).to_bytes(8, "big", signed=True)
+        else:
+            raise InputError(
+                "a key is text, a whole number, a boolean or a time",
+                where=where,
+                got=type(value).__name__,
+                remedy="Convert the entity before asking",
+            )
+        parts.append(tag + len(body).to_bytes(2, "big") + body if len(body) < 1 << 16 else b"h" + digest(body).encode())
+    joined = b"".join(parts)
+    return joined if len(joined) <= _LONGEST else b"H" + digest(joined).encode()
+
+
+def _whole(value: int | np.integer | datetime | date) -> int:
+    if isinstance(value, datetime):
+        return to_micros(value if value.tzinfo else value.replace(tzinfo=UTC))
+    if isinstance(value, date):
+        return (value - _EPOCH).days
+    return int(value)

@@ -1,0 +1,209 @@
+"""Indexes of events: the sorted events of a table version, on disk, so that no later frame reads or sorts them again.
+
+An index belongs to the data files of one version and to what a view reads of them, and is named by both; a version
+with the same files, or another view that reads alike, finds it. When a table grew by appended files only those are
+read, and merged with the sorted events that are there. Nothing here is a source of truth: the folder may be deleted at
+any time, and an index that is missing, cut off or damaged is made anew.
+
+Rejected: keeping the table itself sorted (a table has several keys, and its order is the order of arrival), and a
+sorted Parquet copy (a frame of a few rows would still decode all of it).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from retrodict.core.errors import IntegrityError
+from retrodict.core.identity import content_hash, short
+from retrodict.features.offline._arrays import ArrayFolder
+from retrodict.features.offline._index import merge_prepared, read_prepared, write_prepared
+from retrodict.features.offline.prepared import Prepared, prepare, reading_id
+from retrodict.features.plan import FeatureSet, ViewPlan
+from retrodict.project import Project
+from retrodict.stores._durable import make_folder, sync_folder
+from retrodict.stores._locks import FileLock
+from retrodict.stores.tables.base import TableFile, TableStore
+
+__all__ = ["EventIndexes", "IndexedEvents"]
+
+_FORMAT = 1
+_KEPT = 2  # indexes of older files of the same reading that stay
+_WAIT_S = 3600.0
+
+
+class EventIndexes:
+    """Indexes of the tables of a store.
+
+    Promises: an index appears whole or not at all, also after ``kill -9``; of two processes that need the same one,
+    one makes it and the other waits; damage is found before a value is used.
+
+    Parameters
+    ----------
+    tables : TableStore
+        Where the rows are.
+    folder : Path
+        Where indexes lie; it may be emptied at any time.
+    tell : callable, optional
+        Called with a sentence when an index is about to be made. None: silent.
+
+    Examples
+    --------
+    >>> indexes = EventIndexes.of(project)  # doctest: +SKIP
+    >>> training_frame(spine, "at", features, indexes.sources(features))  # doctest: +SKIP
+    """
+
+    def __init__(self, tables: TableStore, folder: Path, *, tell: Callable[[str], None] | None = None) -> None:
+        self.tables, self._folder = tables, Path(folder)
+        self._tell = tell or (lambda _: None)
+
+    @classmethod
+    def of(cls, project: Project, *, tell: Callable[[str], None] | None = None) -> EventIndexes:
+        """Indexes of a project's tables, in its folder ``state/indexes``."""
+        return cls(project.tables, project.root / "state" / "indexes", tell=tell)
+
+    def sources(self, features: FeatureSet, versions: Mapping[str, int] | None = None) -> dict[str, IndexedEvents]:
+        """Events of every source of a feature set, as :func:`~retrodict.features.offline.training_frame` takes them.
+
+        Parameters
+        ----------
+        features : FeatureSet
+            Whose sources.
+        versions : mapping of str to int, optional
+            Version of each table by name. None, or a table that is not named: the newest.
+        """
+        found = {}
+        for name, source in features.sources.items():
+            table = source.table.name
+            version = (versions or {}).get(table)
+            number = self.tables.history(table)[-1].version if version is None else version
+            found[name] = IndexedEvents(self, table, number)
+        return found
+
+    def build(self, features: FeatureSet, versions: Mapping[str, int] | None = None) -> None:
+        """Make every index that frames of these features need, where it is not there yet."""
+        sources = self.sources(features, versions)
+        for plan in features.views:
+            sources[plan.source.name].prepared(plan, ignore_known_at=False)
+
+    def clear(self) -> None:
+        """Delete every index: they hold copies of rows, so whoever erases rows of a table calls this."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def open(self, plan: ViewPlan, table: str, version: int) -> Prepared:
+        """Return the events of a table version from their index, which is made if need be."""
+        self.tables.dataset(table, version)  # a vacuumed version is not served from a copy of it
+        files = self.tables.files(table, version)
+        family = self._folder / short(content_hash({"format": _FORMAT, "table": table, "reading": reading_id(plan)}))
+        folder = family / short(_files_id(files))
+        found = _opened(plan, folder)
+        if found is not None:
+            return found
+        with FileLock(family.with_suffix(".lock"), where=f"index of table {table}", timeout_s=_WAIT_S):
+            found = _opened(plan, folder)
+            if found is None:
+                self._tell(f"making the index of table {table} for {plan.where}; later frames find it")
+                self._make(plan, table, version, files, folder)
+                found = _opened(plan, folder)
+        if found is None:
+            raise IntegrityError("an index can be read once it was written", where=f"index of table {table}")
+        return found
+
+    def _make(self, plan: ViewPlan, table: str, version: int, files: Sequence[TableFile], folder: Path) -> None:
+        family = folder.parent
+        make_folder(family)
+        for left in family.glob(".*"):  # of a process that was killed: only the holder of the lock writes here
+            shutil.rmtree(left)
+        schema = str(self.tables.schema(table, version))
+        count, paths = sum(file.rows for file in files), [file.path for file in files]
+        draft = family / f".{folder.name}.{os.getpid()}"
+        draft.mkdir()
+        note = {"files": paths, "rows": count, "schema": schema}
+        write_prepared(draft, plan, self._events(plan, table, version, paths, family, schema), note)
+        shutil.rmtree(folder, ignore_errors=True)  # what is there could not be opened
+        draft.rename(folder)
+        sync_folder(family)
+        for old in _newest_first(family)[_KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _events(
+        self, plan: ViewPlan, table: str, version: int, paths: Sequence[str], family: Path, schema: str
+    ) -> Prepared:
+        """Events of an older index and of the files that came since, or all anew.
+
+        Revisions and ids that are text need every row that ever was: those are always made anew.
+        """
+        for folder in _newest_first(family):
+            try:
+                old = ArrayFolder(folder)
+                known = old.note["files"]
+                appended = len(known) < len(paths) and known == paths[: len(known)]
+                if not appended or old.note["schema"] != schema or not old.note["extends"]:
+                    continue
+                fresh = [self.tables.dataset(table, version, paths=[path]) for path in paths[len(known) :]]
+                rows = pa.concat_tables(part.to_table(columns=list(plan.source_columns)) for part in fresh)
+                return merge_prepared(plan, old, rows)
+            except IntegrityError:
+                continue
+        rows = self.tables.read(table, version, columns=plan.source_columns)
+        return prepare(plan, rows, ignore_known_at=False)
+
+
+class IndexedEvents:
+    """Rows of one table version, read through their index.
+
+    Parameters
+    ----------
+    indexes : EventIndexes
+        Where indexes are.
+    table : str
+        Name of the table.
+    version : int
+        Its version.
+    """
+
+    def __init__(self, indexes: EventIndexes, table: str, version: int) -> None:
+        self.table, self.version = table, version
+        self._indexes = indexes
+        self._lock = threading.Lock()
+        self._known: dict[str, Prepared] = {}
+
+    @cached_property
+    def identity(self) -> str:
+        """What the rows are: ``dataset:table@version``, and the hash of the version's files."""
+        files = self._indexes.tables.files(self.table, self.version)
+        return f"dataset:{self.table}@{self.version} {_files_id(files)}"
+
+    def prepared(self, plan: ViewPlan, *, ignore_known_at: bool) -> Prepared:
+        """Events of a view of the source; without the second clock they are read and sorted anew."""
+        if ignore_known_at:
+            rows = self._indexes.tables.read(self.table, self.version, columns=plan.source_columns)
+            return prepare(plan, rows, ignore_known_at=True)
+        asked = reading_id(plan)
+        with self._lock:
+            if asked not in self._known:
+                self._known[asked] = self._indexes.open(plan, self.table, self.version)
+            return self._known[asked]
+
+
+def _files_id(files: Sequence[TableFile]) -> str:
+    return content_hash([[file.path, file.size, file.rows] for file in files])
+
+
+def _opened(plan: ViewPlan, folder: Path) -> Prepared | None:
+    """Events of an index; None if there is none, or what is there is damaged."""
+    try:
+        return read_prepared(plan, ArrayFolder(folder)) if folder.is_dir() else None
+    except IntegrityError:
+        return None
+
+
+def _newest_first(family: Path) -> list[Path]:
+    found = [folder for folder in family.iterdir() if not folder.name.startswith(".")] if family.is_dir() else []
+    return sorted(found, key=lambda folder: folder.stat().st_mtime_ns, reverse=True)

@@ -1,0 +1,123 @@
+"""The events of one source and key, numbered, sorted, each once: what every feature of a training frame starts from.
+
+Sorting costs more than everything after it, so whoever asks more than once (batch by batch, day by day) hands over not
+a table but something that keeps the result: :class:`HeldEvents` in memory, :mod:`retrodict.features.offline.indexes` on
+disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from retrodict.core.identity import content_hash
+from retrodict.features.facts.columns import Ints
+from retrodict.features.facts.events import Events, first_of_each, in_force, read_events
+from retrodict.features.facts.kernels import Timeline
+from retrodict.features.facts.keys import KeyIndex
+from retrodict.features.plan import ViewPlan
+
+__all__ = ["EventSource", "HeldEvents", "Prepared", "prepare", "prepare_events", "reading_id"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Events ready to be searched.
+
+    Attributes
+    ----------
+    events : Events
+        As read.
+    kept : int64 array or None
+        Which of them count (each once, with a key, in force at some time); None: all.
+    index : KeyIndex
+        Numbers of the keys.
+    line : Timeline
+        The kept events in their orders.
+    until : int64 array or None
+        Of a revised source: until when each kept event is in force (inclusive); None: for ever.
+    """
+
+    events: Events
+    kept: Ints | None
+    index: KeyIndex
+    line: Timeline
+    until: Ints | None
+
+
+class EventSource(Protocol):
+    """Rows of one source that are prepared once and asked often; threads may share it."""
+
+    def prepared(self, plan: ViewPlan, *, ignore_known_at: bool) -> Prepared:
+        """Events of a view of the source."""
+        ...
+
+
+class HeldEvents:
+    """Rows of a source in memory, sorted once for every view that reads them alike.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The rows.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, bool], Prepared] = {}
+
+    def prepared(self, plan: ViewPlan, *, ignore_known_at: bool) -> Prepared:
+        """Events of a view of the source."""
+        asked = reading_id(plan), ignore_known_at
+        with self._lock:
+            if asked not in self._known:
+                self._known[asked] = prepare(plan, self._table, ignore_known_at=ignore_known_at)
+            return self._known[asked]
+
+
+def reading_id(plan: ViewPlan) -> str:
+    """Content hash of what a view reads of its source and by which keys; windows do not matter."""
+    return content_hash(
+        {
+            "source": plan.source,
+            "keys": plan.keys,
+            "channels": plan.channels,
+            "conditions": sorted(plan.expressions),
+            "kept": plan.kept,
+        }
+    )
+
+
+def prepare(plan: ViewPlan, rows: pa.Table | EventSource, *, ignore_known_at: bool) -> Prepared:
+    """Read, number and sort the events of a view's source, unless that was done before."""
+    if not isinstance(rows, pa.Table):
+        return rows.prepared(plan, ignore_known_at=ignore_known_at)
+    events = read_events(plan, rows)
+    index = KeyIndex(events.keys(plan), where=f"{plan.where}, source {plan.source.name!r}")
+    return prepare_events(plan, events, index, index.codes, ignore_known_at=ignore_known_at)
+
+
+def prepare_events(
+    plan: ViewPlan, events: Events, index: KeyIndex, codes: Ints, *, ignore_known_at: bool = False
+) -> Prepared:
+    """Sort events whose keys are numbered."""
+    known_at = events.event_time if ignore_known_at else events.known_at
+    until: Ints | None = None
+    kept: Ints | None
+    if plan.source.revised:
+        kept, until = in_force(codes, events)
+    else:
+        kept = first_of_each(codes, events)
+    if (codes < 0).any():
+        keyed = codes >= 0
+        kept = np.flatnonzero(keyed) if kept is None else kept
+        until = None if until is None else until[keyed[kept]]
+        kept = kept[keyed[kept]]
+    chosen = slice(None) if kept is None else kept
+    line = Timeline(codes[chosen], events.event_time[chosen], known_at[chosen], events.order[chosen], index.size)
+    return Prepared(events, kept, index, line, until)

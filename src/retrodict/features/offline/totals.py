@@ -1,0 +1,260 @@
+"""Totals of a view for every row of a spine: the channels merged over each window, and what aggregates make of them.
+
+Sums are differences of exact prefix sums of limbs, so a million windows cost a few searches each. Aggregates with an
+exact finish (ratio, variance, std, skew) take their sums as whole numbers of Python, a few microseconds per value:
+rounding the sums first was rejected, since the difference of two of them can lose every digit.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError
+from retrodict.core.statistics.exact import Scale, round_limbs, scale_for, split_limbs, whole_limbs
+from retrodict.features.facts.columns import Column, Ints, Mask, pick
+from retrodict.features.facts.events import lift, lifted_inputs
+from retrodict.features.facts.kernels import PrefixSums, Queries, RangeExtremes, Timeline, identity_of
+from retrodict.features.monoids import AGGREGATES
+from retrodict.features.offline._arrays import ArrayFolder, ArrayWriter
+from retrodict.features.offline.prepared import Prepared
+from retrodict.features.plan import Output, ViewPlan
+from retrodict.features.windows import Window
+
+__all__ = ["Summed", "Totals"]
+
+_COUNTS = frozenset({"one", "present", "true"})
+_RESTS = frozenset({"square_rest", "cube_1", "cube_2", "cube_3"})
+_ROWS = 1 << 16  # rows finished at a time as whole numbers of Python
+_EXACT = 1 << 53  # whole numbers up to here are doubles
+_MAKING = threading.Lock()
+
+
+class Totals:
+    """Merged channels of a view for every row of a spine, window by window.
+
+    Parameters
+    ----------
+    plan : ViewPlan
+        The view.
+    state : Prepared
+        Its events.
+    queries : Queries
+        The rows of the spine, asked of those events.
+    spine : pyarrow.Table
+        The rows themselves: windows that include the current event read it from them.
+    """
+
+    def __init__(self, plan: ViewPlan, state: Prepared, queries: Queries, spine: pa.Table) -> None:
+        self._plan, self._queries, self._spine = plan, queries, spine
+        # Without events of the spine's own all this holds for every spine: frames come in pieces.
+        summed = Summed(plan, state, self._lift_own()) if plan.needs_current else _known(plan, state)
+        self._summed = summed
+        self._asked = queries if summed.ends is None else queries.of(summed.ends)
+        self._sums: dict[int, Ints] = {}
+        self._rounded: dict[tuple[int, int], NDArray[np.float64]] = {}
+
+    def _lift_own(self) -> dict[int, NDArray[Any]]:
+        """What each row's own event gives to the channels of windows that let it in."""
+        plan, where = self._plan, f"{self._plan.where}, spine (a window includes the current event)"
+        wanted = {i for o in plan.outputs if o.window >= 0 and plan.windows[o.window].include_current for i in o.parts}
+        texts = {text for i in wanted for text in (plan.channels[i].value, plan.channels[i].where) if text is not None}
+        for name in plan.current_columns:
+            pick(self._spine, name, where=where)
+        expressions = {text: expression for text, expression in plan.expressions.items() if text in texts}
+        values = [text for text in plan.values if text in texts]
+        inputs = lifted_inputs(expressions, values, self._spine, self._spine, where=where)
+        return {i: lift(plan.channels[i], inputs, self._spine.num_rows) for i in wanted}
+
+    def _window_sums(self, window: int) -> Ints:
+        if window not in self._sums:
+            chosen = self._plan.windows[window]
+            total = np.zeros((self._queries.total, self._summed.columns), dtype=np.int64)
+            total[self._queries.rows] = self._summed.prefix.over(self._asked, chosen)
+            for i, own in self._summed.own.items():
+                if chosen.include_current and i in self._summed.place:
+                    total[:, self._summed.place[i]] += own
+            self._sums[window] = total
+        return self._sums[window]
+
+    def _total(self, index: int, window: int, *, rounded: bool) -> NDArray[Any]:
+        channel, chosen = self._plan.channels[index], self._plan.windows[window]
+        if channel.monoid == "sum":
+            limbs = np.ascontiguousarray(self._window_sums(window)[:, self._summed.place[index]])
+            scale = self._summed.scales.get(index)
+            if scale is None:
+                return limbs[:, 0]
+            if not rounded and self._summed.lifted[index].dtype == np.int64:
+                return whole_limbs(limbs, scale)
+            if (index, window) not in self._rounded:
+                self._rounded[index, window] = round_limbs(limbs, scale)
+            return self._rounded[index, window]
+        return self._extreme(index, chosen, largest=channel.monoid == "max")
+
+    def _extreme(self, index: int, window: Window, *, largest: bool) -> NDArray[Any]:
+        values, own = self._summed.lifted[index], self._summed.own.get(index) if window.include_current else None
+        if own is not None and own.dtype != values.dtype:
+            raise InputError(
+                "the request's own value has the type of the source's column",
+                where=self._plan.where,
+                got=str(own.dtype),
+                remedy="Cast the spine's column to the type of the source's",
+            )
+        best = np.full(self._queries.total, identity_of(values.dtype, largest=largest), dtype=values.dtype)
+        best[self._queries.rows] = self._queries.extremes(
+            values, window, largest=largest, known=self._summed.ranges.setdefault(index, {})
+        )
+        if own is None:
+            return best
+        merged: NDArray[Any] = np.maximum(best, own) if largest else np.minimum(best, own)
+        return merged
+
+    def finish(self, output: Output, null_key: Mask) -> pa.Array[Any]:
+        """Column of one feature."""
+        kind = AGGREGATES[output.op]
+        if kind.exact:
+            return self._finish_exact(output, null_key)
+        totals = [self._total(i, output.window, rounded=kind.rounded) for i in output.parts]
+        empty = null_key | (totals[-1] == 0) if kind.empty_is_null else null_key
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = kind.finish(*totals)
+        if output.factor is not None:
+            values = _scaled(values, *output.factor)
+        values = np.where(empty, np.zeros(1, dtype=values.dtype), values)
+        array = pa.array(values, mask=empty)
+        first = self._plan.channels[output.parts[0]]
+        if first.monoid != "sum" and self._summed.kinds[first.value or ""] == "time":
+            return array.cast(pa.timestamp("us", "UTC"))
+        return array
+
+    def _finish_exact(self, output: Output, null_key: Mask) -> pa.Array[Any]:
+        kind, sums = AGGREGATES[output.op], self._window_sums(output.window)
+        counts = sums[:, self._summed.place[output.parts[-1]]][:, 0]
+        found: list[float | None] = [None] * self._queries.total
+        held = np.flatnonzero(~null_key & (counts > 0))
+        for first in range(0, len(held), _ROWS):
+            rows = held[first : first + _ROWS]
+            parts = [_wholes(sums[rows, self._summed.place[i]], self._summed.scales[i]) for i in output.parts[:-1]]
+            for row, *totals in zip(rows.tolist(), *parts, counts[rows].tolist(), strict=True):
+                found[row] = kind.finish(*totals)
+        return pa.array(found, pa.float64())
+
+
+class Summed:
+    """What the events of a view give to its channels: lifted, cut into limbs, added up."""
+
+    def __init__(self, plan: ViewPlan, state: Prepared, own: dict[int, NDArray[Any]]) -> None:
+        self.plan, self.own = plan, own
+        self.ends: Timeline | None = None
+        chosen = slice(None) if state.kept is None else state.kept
+        inputs = {t: Column(c.values[chosen], c.valid[chosen], c.kind) for t, c in state.events.inputs.items()}
+        self.kinds = {text: column.kind for text, column in inputs.items()}
+        self.lifted = [lift(channel, inputs, len(state.line.codes)) for channel in plan.channels]
+        self.scales: dict[int, Scale] = {}
+        self.ranges: dict[int, dict[int, RangeExtremes]] = {}
+        self.place: dict[int, slice] = {}
+        self._rows = 2 * len(state.line.codes) + 1  # the most numbers in a sum: events, their ends, the row's own
+        limbs = self._cut()
+        line = state.line
+        if state.until is not None:
+            line, ended = line.with_ends(state.until)
+            limbs, self.ends = np.concatenate([limbs, -limbs[ended]]), line
+        self.prefix, self.columns = PrefixSums(line, limbs), limbs.shape[1]
+
+    @classmethod
+    def read(cls, plan: ViewPlan, state: Prepared, folder: ArrayFolder) -> Summed:
+        """Return what ``write`` wrote, of the same events in their order."""
+        summed, note = cls.__new__(cls), folder.note
+        summed.plan, summed.own, summed.ends, summed.ranges = plan, {}, None, {}
+        summed.kinds, summed.columns = note["kinds"], note["columns"]
+        summed.lifted = [
+            folder.array(name) if (name := f"lifted {i}") in folder else np.zeros(0, dtype=kind)
+            for i, kind in enumerate(note["types"])
+        ]
+        summed.scales = {int(i): Scale(*parts) for i, parts in note["scales"].items()}
+        summed.place = {int(i): slice(*edges) for i, edges in note["place"].items()}
+        summed.prefix = PrefixSums.of(state.line, folder.array("before"), folder.array("seen"))
+        return summed
+
+    def write(self, writer: ArrayWriter, line: Timeline) -> None:
+        """Write all this, of events in their order that never end and no spine's own."""
+        for i, channel in enumerate(self.plan.channels):
+            if channel.monoid != "sum":  # of sums only the prefix is used from here on
+                writer.add(f"lifted {i}", self.lifted[i])
+        writer.add("before", self.prefix.all(line, by_event=True), again=True)
+        writer.add("seen", self.prefix.all(line, by_event=False), again=True)
+        writer.close(
+            {
+                "kinds": self.kinds,
+                "columns": self.columns,
+                "types": [values.dtype.str for values in self.lifted],
+                "scales": {str(i): [s.low, s.width, s.limbs, s.rows] for i, s in self.scales.items()},
+                "place": {str(i): [place.start, place.stop] for i, place in self.place.items()},
+            }
+        )
+
+    def _cut(self) -> Ints:
+        """Limbs of all summed channels side by side; counts are their own single limb."""
+        columns: list[Ints] = []
+        width = 0
+        for i, channel in enumerate(self.plan.channels):
+            if channel.monoid != "sum":
+                continue
+            if channel.lift in _COUNTS:
+                columns.append(self.lifted[i][:, None])
+                if i in self.own:
+                    self.own[i] = self.own[i][:, None]
+            else:
+                columns.append(self._cut_one(i))
+            self.place[i] = slice(width, width + columns[-1].shape[1])
+            width += columns[-1].shape[1]
+        return np.concatenate(columns, axis=1) if columns else np.zeros((len(self.lifted[0]), 0), dtype=np.int64)
+
+    def _cut_one(self, i: int) -> Ints:
+        own = self.own.get(i, np.zeros(0, dtype=self.lifted[i].dtype))
+        if own.dtype != self.lifted[i].dtype:
+            self.lifted[i], own = self.lifted[i].astype(np.float64), own.astype(np.float64)
+        everything = np.concatenate([self.lifted[i], own])
+        scale = scale_for(everything, rows=self._rows)
+        # Squares of whole numbers have no rest: nothing to carry along.
+        if self.plan.channels[i].lift in _RESTS and not everything.any():
+            scale = replace(scale, limbs=0)
+        self.scales[i] = scale
+        lifted, self.own[i] = (
+            split_limbs(values, scale) if scale.limbs else np.zeros((len(values), 0), dtype=np.int64)
+            for values in (self.lifted[i], own)
+        )
+        if not len(own):
+            del self.own[i]
+        return lifted
+
+
+def _known(plan: ViewPlan, state: Prepared) -> Summed:
+    memory = state.line.memory
+    with _MAKING:  # pieces of one frame begin at the same time, and one copy is enough
+        if "sums" not in memory or memory["sums"].plan.channels != plan.channels:
+            memory["sums"] = Summed(plan, state, {})
+        found: Summed = memory["sums"]
+    return found
+
+
+def _wholes(limbs: Ints, scale: Scale) -> list[tuple[int, int]]:
+    """Exact sums as fractions over one power of two."""
+    tops = np.zeros(len(limbs), dtype=object)
+    for place in range(scale.limbs):
+        tops += limbs[:, place].astype(object) << (scale.width * place)
+    if scale.low >= 0:
+        return [(top << scale.low, 1) for top in tops.tolist()]
+    return [(top, 1 << -scale.low) for top in tops.tolist()]
+
+
+def _scaled(counts: Ints, top: int, bottom: int) -> NDArray[np.float64]:
+    """Counts times a fraction, rounded once."""
+    if bottom < _EXACT and int(counts.max(initial=0)) * top < _EXACT:
+        return counts * top / bottom
+    return np.array([count * top / bottom for count in counts.tolist()], dtype=np.float64)

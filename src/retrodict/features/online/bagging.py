@@ -1,0 +1,81 @@
+"""Bags of one request: the rows of a block handed to the functions that training frames use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from retrodict.features.facts.bags import Ragged, Values, compute
+from retrodict.features.facts.columns import Mask
+from retrodict.features.online.blocks import BOOL, DATE, FLOAT, INT, TEXT, Block, Shape, text_at, unpack
+from retrodict.features.plan import ViewPlan
+
+__all__ = ["BagReader"]
+
+_TYPES = {INT: pa.int64(), FLOAT: pa.float64(), BOOL: pa.bool_(), DATE: pa.date32(), TEXT: pa.string()}
+
+
+class BagReader:
+    """Computes the bags of a view from a block in which everything is visible.
+
+    Parameters
+    ----------
+    plan : ViewPlan
+        The view.
+    shape : Shape
+        Its rows.
+    """
+
+    def __init__(self, plan: ViewPlan, shape: Shape) -> None:
+        self._plan, self._shape = plan, shape
+        self._outputs = [(output.parts[0], output.window) for output in plan.outputs if output.bag]
+
+    def read(self, blob: bytes, at: int, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+        """Value of each (bag, window); ``places`` are the rows [i, j) of each window, the base row being 0."""
+        block, plan = unpack(self._shape, blob), self._plan
+        moments = block.rows[1:, 0]
+        columns: dict[str, Values] = {}
+        found = {}
+        for bag_place, window in self._outputs:
+            bag, (begin, end) = plan.bags[bag_place], places[window]
+            begin = max(begin, 1)
+            ragged = Ragged(np.array([at]), np.array([max(end - begin, 0)]), np.arange(begin - 1, end - 1), moments)
+            if bag.where is not None:
+                ragged = ragged.keep(self._flag(block, len(self._shape.kept) + self._shape.conditions.index(bag.where)))
+            pair = []
+            for name in (bag.value, bag.second):
+                if name is not None and name not in columns:
+                    columns[name] = Values(self._column(block, name))
+                pair.append(None if name is None else columns[name])
+            found[bag_place, window] = _python(compute(bag, ragged, *pair))
+        return found
+
+    def _flag(self, block: Block, place: int) -> Mask:
+        return (block.rows[1:, block.layout.bits + place // 62] >> (place % 62) & 1).astype(np.bool_)
+
+    def _column(self, block: Block, name: str) -> pa.Array[Any]:
+        place = self._shape.kept.index(name)
+        words = np.ascontiguousarray(block.rows[1:, block.layout.first_kept + place])
+        valid, kind = self._flag(block, place), block.layout.kept[place]
+        if kind == TEXT:
+            texts = [
+                text_at(block.heap, 0, word) if ok else None
+                for word, ok in zip(words.tolist(), valid.tolist(), strict=True)
+            ]
+            return pa.array(texts, pa.string())
+        if kind not in _TYPES:
+            return pa.nulls(len(words))
+        if kind == FLOAT:
+            return pa.array(words.view(np.float64), mask=~valid)
+        whole = pa.array(words, mask=~valid)
+        return whole.cast(pa.int32()).cast(pa.date32()) if kind == DATE else whole.cast(_TYPES[kind])
+
+
+def _python(found: pa.Array[Any]) -> Any:
+    value = found.to_pylist()[0]
+    if value is not None and pa.types.is_map(found.type):
+        return dict(value)
+    return value

@@ -1,0 +1,374 @@
+"""Blocks: the events of one key, packed row by row: newer events are appended as bytes, a window is a subtraction.
+
+A block is a header, a heap of UTF-8, and rows of int64 words in the total order (event time, known at, sequence)::
+
+    rows | flags | greatest v | bytes of heap | rows of heap | layout … || heap || base row | row | row | …
+
+    row: e | k? | sequence | bits … | kept column … | extreme … | number of rows so far | count so far … | limb so far …
+
+Sums are running and exact (limbs of ``core.statistics.exact``), so a window is the difference of two rows. The row
+before the first one, the base, holds what was cut off: cutting old rows is slicing bytes, and for a lifetime the base
+is the total of everything that is gone. Texts are offsets into the heap, so appending moves none.
+
+Values aggregated in advance were rejected: they cannot be read as of a time before the last write, nor take in a late
+event. One array per column was rejected: appending a row to it moves everything.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError
+from retrodict.core.statistics.exact import Scale, round_limbs, scale_for, split_limbs, whole_limbs
+from retrodict.features.facts.columns import Ints
+from retrodict.features.plan import ViewPlan
+
+__all__ = [
+    "BOOL",
+    "DATE",
+    "FIXED",
+    "FLOAT",
+    "HOT",
+    "INT",
+    "MONOTONE",
+    "NOTHING",
+    "NULL",
+    "TEXT",
+    "WIDTH",
+    "Block",
+    "Layout",
+    "Shape",
+    "Summed",
+    "base_row",
+    "event_ids",
+    "layout_of",
+    "nothing_of",
+    "pack",
+    "relayout",
+    "relayout_base",
+    "summed",
+    "text_at",
+    "unpack",
+    "widened",
+]
+
+FIXED = 5  # header words before the layout
+MONOTONE, HOT = 1, 2
+NULL, INT, FLOAT, BOOL, TEXT, DATE = range(6)
+NOTHING = -(1 << 62)
+"""Event time of the base row, and greatest v of no events."""
+
+WIDTH = 36
+"""Bits per limb: running sums then take 2**27 rows of one key, ever."""
+
+_ROWS, _STEP = 1 << 20, 8
+_WORDS = ("null", "whole numbers", "floats", "booleans", "text", "dates")
+_BITS = 62  # flags per word
+
+
+class Shape:
+    """Which words the rows of a view hold, whatever their types.
+
+    Attributes
+    ----------
+    known : bool
+        Whether rows hold a known-at; without, it is the event time plus ``delay``.
+    extremes, counts, sums : tuple of int
+        Channels by how they are kept: one value per row; running counts; running limbs.
+    column_of : dict of int to int
+        Channel to its place among the extremes, the counts (0 is the number of rows) or the sums.
+    kept, conditions : tuple of str
+        Columns kept as they are, and the conditions of bags (None: all events).
+    bits : int
+        Words of flags: whether each kept column has a value, each condition is true, the revision says something.
+    """
+
+    def __init__(self, plan: ViewPlan) -> None:
+        source = plan.source
+        self.revised, self.timeless = source.revised, source.timeless
+        self.known = source.known_at is not None and source.event_time is not None
+        self.delay = 0 if source.timeless else source.delay_us
+        self.lifetime = plan.lifetime
+        channels = list(enumerate(plan.channels))
+        self.extremes = tuple(i for i, c in channels if c.monoid != "sum")
+        self.largest = tuple(plan.channels[i].monoid == "max" for i in self.extremes)
+        whole = {"one", "present", "true"}
+        self.all = next((i for i, c in channels if c.lift == "one" and c.where is None), None)
+        self.counts = tuple(i for i, c in channels if c.monoid == "sum" and c.lift in whole and i != self.all)
+        self.sums = tuple(i for i, c in channels if c.monoid == "sum" and c.lift not in whole)
+        self.column_of = {i: place for some in (self.extremes, self.sums) for place, i in enumerate(some)}
+        self.column_of |= {i: 1 + place for place, i in enumerate(self.counts)}
+        if self.all is not None:
+            self.column_of[self.all] = 0
+        self.kept = plan.kept
+        self.conditions = tuple(dict.fromkeys(bag.where for bag in plan.bags if bag.where is not None))
+        flags = len(self.kept) + len(self.conditions) + self.revised
+        self.bits = -(-flags // _BITS)
+        kinds = 1 + len(self.extremes) + len(self.kept)
+        self.layout_bytes = -(-(4 * len(self.sums) + kinds) // 8) * 8
+        self.head_bytes = 8 * FIXED + self.layout_bytes
+
+
+@dataclass(frozen=True)
+class Summed:
+    """Limbs of one sum: how many, the exponent of the unit, and whether its values are floats."""
+
+    limbs: int
+    low: int
+    floats: bool
+
+
+class Layout:
+    """Types and scales of the rows of a block; equal for most keys of a view.
+
+    Parameters
+    ----------
+    shape : Shape
+        The view's.
+    sums : tuple of Summed
+        Per sum.
+    sequence : int
+        ``INT`` or ``TEXT``.
+    extremes, kept : tuple of int
+        Kinds of the columns.
+    """
+
+    def __init__(
+        self, shape: Shape, sums: tuple[Summed, ...], sequence: int, extremes: tuple[int, ...], kept: tuple[int, ...]
+    ) -> None:
+        self.shape, self.sums, self.sequence, self.extremes, self.kept = shape, sums, sequence, extremes, kept
+        self.k = 1
+        self.seq = 1 + shape.known
+        self.bits = self.seq + 1
+        self.first_kept = self.bits + shape.bits
+        self.first_extreme = self.first_kept + len(kept)
+        self.first_running = self.first_extreme + len(extremes)
+        self.first_limb = self.first_running + 1 + len(shape.counts)
+        self.limb_of: list[slice] = []
+        place = self.first_limb
+        for one in sums:
+            self.limb_of.append(slice(place, place + one.limbs))
+            place += one.limbs
+        self.words = place
+        packed = b"".join(struct.pack("<hBB", one.low, one.limbs, one.floats) for one in sums)
+        self.key = (packed + bytes([sequence, *extremes, *kept])).ljust(shape.layout_bytes, b"\0")
+        self.texts = [self.first_kept + i for i, kind in enumerate(kept) if kind == TEXT]
+        if sequence == TEXT:
+            self.texts.insert(0, self.seq)
+
+    def scale(self, place: int) -> Scale:
+        """Scale of one sum."""
+        one = self.sums[place]
+        return Scale(low=one.low, width=WIDTH, limbs=one.limbs, rows=_ROWS)
+
+    def known_at(self, rows: Ints) -> Ints:
+        """When rows became known."""
+        return rows[:, self.k] if self.shape.known else rows[:, 0] + self.shape.delay
+
+    def visible_at(self, rows: Ints) -> Ints:
+        """When rows became visible."""
+        return np.maximum(rows[:, 0], self.known_at(rows))
+
+
+@lru_cache(maxsize=4096)
+def _layout(shape: Shape, key: bytes) -> Layout:
+    sums = tuple(
+        Summed(limbs, low, bool(floats))
+        for low, limbs, floats in struct.iter_unpack("<hBB", key[: 4 * len(shape.sums)])
+    )
+    kinds = key[4 * len(shape.sums) :]
+    extremes = 1 + len(shape.extremes)
+    return Layout(shape, sums, kinds[0], tuple(kinds[1:extremes]), tuple(kinds[extremes : extremes + len(shape.kept)]))
+
+
+def layout_of(shape: Shape, key: bytes) -> Layout:
+    """Layout of the header's bytes."""
+    return _layout(shape, key)
+
+
+def summed(values: NDArray[Any]) -> Summed:
+    """Least limbs for values; exponents go in steps, so that neighbouring blocks mostly agree."""
+    scale = scale_for(values, rows=max(_ROWS, len(values)))
+    floats = values.dtype.kind == "f"
+    if not floats:
+        most = max(-int(values.min(initial=0)), int(values.max(initial=0)))
+        return Summed(max(1, -(-most.bit_length() // WIDTH)), 0, floats=False)
+    high = int(np.frexp(np.abs(values).max(initial=0.0))[1])
+    return _spanning(scale.low, max(high, scale.low + 1))
+
+
+def _spanning(low: int, high: int) -> Summed:
+    low = low // _STEP * _STEP
+    return Summed(max(1, -(-(high - low) // WIDTH)), low, floats=True)
+
+
+def widened(first: Layout, second: Layout) -> Layout:
+    """Least layout that holds what either holds."""
+    if first.key == second.key:
+        return first
+    shape = first.shape
+    sums = tuple(_wider(a, b) for a, b in zip(first.sums, second.sums, strict=True))
+    extremes = tuple(max(pair) for pair in zip(first.extremes, second.extremes, strict=True))
+    kept = tuple(_common(a, b) for a, b in zip(first.kept, second.kept, strict=True))
+    return Layout(shape, sums, _common(first.sequence, second.sequence), extremes, kept)
+
+
+def _wider(first: Summed, second: Summed) -> Summed:
+    if first == second:
+        return first
+    low = min(first.low, second.low)
+    high = max(one.low + WIDTH * one.limbs for one in (first, second))
+    limbs = -(-(high - low) // WIDTH)
+    return Summed(limbs, low, first.floats or second.floats)
+
+
+def _common(first: int, second: int) -> int:
+    if first == second or NULL in {first, second}:
+        return max(first, second)
+    if {first, second} in ({INT, FLOAT}, {INT, BOOL}):
+        return FLOAT if FLOAT in {first, second} else INT
+    raise InputError(
+        "the values of a column are of one type",
+        where="online state",
+        got=[_WORDS[kind] for kind in sorted((first, second))],
+        remedy="Declare the column's type in its table, or write it to the stream in one type",
+    )
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block, opened.
+
+    Attributes
+    ----------
+    layout : Layout
+        Its layout.
+    flags, visible : int
+        Flags, and the greatest v.
+    heap : bytes
+        Texts, padded to whole words.
+    heap_rows : int
+        Rows ever written whose texts are in the heap.
+    rows : int64 array, shape (n + 1, words)
+        Base row, then rows, sums running.
+    """
+
+    layout: Layout
+    flags: int
+    visible: int
+    heap: bytes
+    heap_rows: int
+    rows: Ints
+
+    def __len__(self) -> int:
+        return len(self.rows) - 1
+
+    def single(self) -> Ints:
+        """Rows without the base, each with its own numbers instead of running ones."""
+        rows = self.rows[1:].copy()
+        rows[:, self.layout.first_running :] -= self.rows[:-1, self.layout.first_running :]
+        return rows
+
+
+def unpack(shape: Shape, blob: bytes) -> Block:
+    """Open a block."""
+    count, flags, visible, heap, heap_rows = np.frombuffer(blob, dtype="<i8", count=FIXED).tolist()
+    layout = layout_of(shape, blob[8 * FIXED : shape.head_bytes])
+    begin = shape.head_bytes + heap
+    rows = np.frombuffer(blob, dtype="<i8", offset=begin, count=(count + 1) * layout.words)
+    return Block(
+        layout, flags, visible, blob[shape.head_bytes : begin], heap_rows, rows.reshape(count + 1, layout.words)
+    )
+
+
+def pack(layout: Layout, rows: Ints, heap: bytes, *, flags: int, visible: int, heap_rows: int) -> bytes:
+    """Bytes of a block; ``rows`` begin with the base and hold running sums."""
+    head = struct.pack("<5q", len(rows) - 1, flags, visible, len(heap), heap_rows)
+    return head + layout.key + heap + rows.astype("<i8", copy=False).tobytes()
+
+
+def base_row(layout: Layout) -> Ints:
+    """Base of a block that has lost nothing, shape (1, words)."""
+    row = np.zeros((1, layout.words), dtype=np.int64)
+    row[0, 0] = NOTHING
+    for place, kind in enumerate(layout.extremes):
+        row[0, layout.first_extreme + place] = nothing_of(kind)
+    return row
+
+
+def nothing_of(kind: int) -> int:
+    """Word of an extreme of nothing: extremes are kept so that the greatest wins."""
+    return int(np.float64(-np.inf).view(np.int64)) if kind == FLOAT else -(1 << 63)
+
+
+def relayout(rows: Ints, old: Layout, new: Layout) -> Ints:
+    """Rows with numbers of their own in a wider layout; texts keep their places in the heap."""
+    if old.key == new.key:
+        return rows
+    found = np.zeros((len(rows), new.words), dtype=np.int64)
+    found[:, : new.first_kept] = rows[:, : old.first_kept]
+    pairs = [(new.first_kept + i, old.kept[i], new.kept[i]) for i in range(len(old.kept))]
+    pairs += [(new.first_extreme + i, old.extremes[i], new.extremes[i]) for i in range(len(old.extremes))]
+    for column, before, after in pairs:
+        words = rows[:, column]
+        if after == FLOAT and before != FLOAT:
+            numbers = words.astype(np.float64)
+            if column >= new.first_extreme:
+                numbers[words == -(1 << 63)] = -np.inf
+            words = numbers.view(np.int64)
+        found[:, column] = words
+    found[:, new.first_running : new.first_limb] = rows[:, old.first_running : old.first_limb]
+    for place in range(len(old.sums)):
+        limbs = rows[:, old.limb_of[place]]
+        if old.sums[place] != new.sums[place]:
+            limbs = np.ascontiguousarray(limbs)
+            values = (round_limbs if old.sums[place].floats else whole_limbs)(limbs, old.scale(place))
+            if new.sums[place].floats:
+                values = values.astype(np.float64)
+            limbs = split_limbs(values, new.scale(place))
+        found[:, new.limb_of[place]] = limbs
+    return found
+
+
+def relayout_base(base: Ints, old: Layout, new: Layout) -> Ints:
+    """Base row in a wider layout: its sums are no doubles, so they go through Python's whole numbers."""
+    if old.key == new.key:
+        return base
+    if not new.shape.lifetime:  # only differences count, and its sums may have wrapped around
+        found = base_row(new)
+        found[0, 0] = base[0, 0]
+        return found
+    bare = base.copy()
+    bare[:, old.first_limb :] = 0
+    found = relayout(bare, old, new)
+    width = WIDTH
+    for place, one in enumerate(old.sums):
+        total = sum(int(limb) << (width * j) for j, limb in enumerate(base[0, old.limb_of[place]]))
+        total <<= one.low - new.sums[place].low
+        limbs = new.sums[place].limbs
+        for j in range(limbs):
+            digit = total >> (width * j)
+            found[0, new.limb_of[place].start + j] = digit if j == limbs - 1 else digit & ((1 << width) - 1)
+    return found
+
+
+def text_at(blob: bytes, heap: int, word: int) -> str:
+    """Text a word points to; ``heap`` is the byte where the heap begins."""
+    begin = heap + (word >> 32)
+    return blob[begin : begin + (word & 0xFFFFFFFF)].decode("utf-8", "surrogatepass")
+
+
+def event_ids(layout: Layout, rows: Ints, heap: bytes) -> NDArray[Any]:
+    """Sequence of each row: int64, or an object array of str."""
+    words = rows[:, layout.seq]
+    if layout.sequence != TEXT:
+        return words
+    found = np.empty(len(words), dtype=object)
+    found[:] = [text_at(heap, 0, word) for word in words.tolist()]
+    return found

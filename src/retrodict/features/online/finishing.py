@@ -1,0 +1,111 @@
+"""The request's own event, and the few sums that one division does not finish.
+
+Sums are whole numbers of Python over a power of two: they have no width, and the quotient of two of them is correctly
+rounded (``int.__truediv__``), so nothing here can lose a bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from retrodict.core.errors import InputError, near
+from retrodict.features.facts.columns import Column
+from retrodict.features.facts.events import lift
+from retrodict.features.monoids import Channel
+from retrodict.features.plan import ViewPlan
+
+__all__ = ["OwnEvent", "best", "divided", "plus"]
+
+
+def divided(top: int, bottom: int, floats: bool) -> int | float:
+    """Nearest double of a fraction, beyond the range of doubles an infinity; ``top`` itself if no float went in."""
+    if not floats:
+        return top
+    try:
+        return top / bottom
+    except OverflowError:
+        return math.inf if top > 0 else -math.inf
+
+
+def plus(top: int, bottom: int, own: float) -> tuple[int, int]:
+    """Sum of a fraction and a number; the bottoms are powers of two."""
+    more, unit = own.as_integer_ratio()
+    return (top * (unit // bottom) + more, unit) if unit > bottom else (top + more * (bottom // unit), bottom)
+
+
+def best(known: Any, own: Any, largest: bool) -> Any:
+    """Extreme of what is there of two values."""
+    if known is None or own is None:
+        return own if known is None else known
+    return max(known, own) if largest else min(known, own)
+
+
+class OwnEvent:
+    """Lifts the request's own event for the windows that let it in.
+
+    Parameters
+    ----------
+    plan : ViewPlan
+        The view.
+    """
+
+    def __init__(self, plan: ViewPlan) -> None:
+        self._plan = plan
+        self._rows = {text: expression.to_row() for text, expression in plan.expressions.items()}
+        inside = [o for o in plan.outputs if o.window >= 0 and plan.windows[o.window].include_current]
+        self._wanted = sorted({part for output in inside for part in output.parts})
+
+    def lift(self, request: Mapping[str, Any]) -> dict[int, Any]:
+        """What the event gives to each channel; None where an extreme gets nothing.
+
+        Raises
+        ------
+        InputError
+            If the request has not all columns of its own event.
+        """
+        row = {}
+        for name in self._plan.current_columns:
+            if name not in request:
+                raise InputError(
+                    "the request carries the columns of its own event",
+                    where=f"{self._plan.where}, request (a window includes the current event)",
+                    got=name,
+                    remedy=near(name, request, what="column"),
+                )
+            row[name] = request[name]
+        return {i: self._lift(self._plan.channels[i], row) for i in self._wanted}
+
+    def _lift(self, channel: Channel, row: Mapping[str, Any]) -> Any:
+        nothing = 0 if channel.monoid == "sum" else None
+        if channel.where is not None and self._condition(channel.where, row) is not True:
+            return nothing
+        if channel.value is None:
+            return 1
+        value = self._condition(channel.value, row) if channel.value in self._rows else _number(row[channel.value])
+        if value is None:
+            return nothing
+        if channel.lift == "present":
+            return 1
+        if channel.lift == "true":
+            return int(bool(value))
+        if channel.lift == "value":
+            return value
+        column = Column(np.array([float(value)]), np.array([True]), "float")
+        bare = Channel(channel.monoid, channel.lift, channel.value, None)
+        return float(lift(bare, {channel.value: column}, 1)[0])
+
+    def _condition(self, text: str, row: Mapping[str, Any]) -> Any:
+        columns = self._plan.expressions[text].columns
+        return self._rows[text]({name: row.get(name) for name in columns})
+
+
+def _number(value: Any) -> int | float | None:
+    if isinstance(value, bool | np.bool_):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) + 0.0 if math.isfinite(value) else None
+    return None if value is None else int(value)

@@ -1,0 +1,357 @@
+"""Merging arrivals into blocks: all keys of a batch in one pass, then one concatenation of bytes per key.
+
+The rows of a block that come after the first new event are reopened, put with the new ones, sorted and summed anew; for
+events newer than everything known, the usual case, that is no row at all. So a late event, a redelivery and a revision
+are the same path as an append, and what is stored never depends on the order of arrival.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrodict.features.facts.columns import Ints, Mask
+from retrodict.features.online.arrivals import Arrivals
+from retrodict.features.online.blocks import (
+    FIXED,
+    HOT,
+    MONOTONE,
+    NOTHING,
+    TEXT,
+    Layout,
+    Shape,
+    base_row,
+    event_ids,
+    pack,
+    relayout,
+    relayout_base,
+    text_at,
+    unpack,
+)
+
+__all__ = ["Bounds", "Merged", "converted", "merge"]
+
+_WORD = struct.Struct("<q").unpack_from
+_HEAD = struct.Struct("<5q").pack
+_GARBAGE = 4  # heaps are rewritten once they hold texts of this many times the rows that are left
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What may be cut off.
+
+    Attributes
+    ----------
+    limit : int
+        Event time below which no window and no age reaches from the floor.
+    floor : int
+        Earliest request that is answered.
+    newest : bool
+        Whether the newest event is wanted whatever its age.
+    lifetime : bool
+        Whether what is cut off still counts.
+    """
+
+    limit: int
+    floor: int
+    newest: bool
+    lifetime: bool
+
+
+@dataclass
+class Merged:
+    """Blocks to store, by code of their key, and what became of the events."""
+
+    blocks: dict[int, bytes]
+    stored: int = 0
+    duplicates: int = 0
+
+
+@dataclass(frozen=True)
+class _Old:
+    """What is known of the stored blocks of some keys, one entry per key; zeros where there is none.
+
+    ``kept`` is the number of rows, the base included, that stay as they are; ``before`` holds the last of them.
+    """
+
+    blobs: Sequence[bytes | None]
+    heads: Ints
+    begins: Ints
+    kept: Ints
+    before: Ints
+
+
+def converted(shape: Shape, blob: bytes, layout: Layout) -> bytes:
+    """Bytes of a block in a wider layout."""
+    block = unpack(shape, blob)
+    rows = relayout(block.single(), block.layout, layout)
+    base = relayout_base(block.rows[:1], block.layout, layout)
+    whole = np.concatenate([base, rows])
+    whole[:, layout.first_running :] = np.cumsum(whole[:, layout.first_running :], axis=0)
+    return pack(layout, whole, block.heap, flags=block.flags, visible=block.visible, heap_rows=block.heap_rows)
+
+
+def merge(arrivals: Arrivals, layout: Layout, chosen: Ints, blobs: Sequence[bytes | None], bounds: Bounds) -> Merged:
+    """Merge events into the blocks of their keys.
+
+    Parameters
+    ----------
+    arrivals : Arrivals
+        The batch.
+    layout : Layout
+        Layout of the blocks, old and new.
+    chosen : int64 array
+        Events to take, sorted by key.
+    blobs : sequence of bytes or None
+        Block of each of their keys, in the order of the keys.
+    bounds : Bounds
+        What may be cut off.
+    """
+    if not len(chosen):
+        return Merged({})
+    codes, first, local = np.unique(arrivals.codes[chosen], return_index=True, return_inverse=True)
+    old, tails, tail_key = _reopen(layout, blobs, np.minimum.reduceat(arrivals.event_time[chosen], first))
+    rows = arrivals.rows(layout, chosen)
+    key = local
+    if len(tails):
+        rows, key = np.concatenate([tails, rows]), np.concatenate([tail_key, local])
+    ids = _ids(arrivals, layout, chosen, tails, tail_key, blobs)
+    order = _arranged(layout, rows, key, ids, len(tails))
+    rows, key = rows[order], key[order]
+    fresh = order >= len(tails)
+    heaps = _Heaps(arrivals, layout, chosen[order[fresh] - len(tails)], key[fresh], len(codes))
+    heaps.point(rows, fresh, key, old.heads[:, 3])
+    found = _Assembly(layout, old, rows, key, heaps, bounds)
+    merged = Merged({int(code): found.block(place) for place, code in enumerate(codes.tolist())})
+    merged.stored = max(len(rows) - len(tails), 0)
+    merged.duplicates = len(tails) + len(chosen) - len(rows)
+    return merged
+
+
+def _reopen(layout: Layout, blobs: Sequence[bytes | None], earliest: Ints) -> tuple[_Old, Ints, Ints]:
+    """Old blocks without the rows from ``earliest`` on, and those rows, with numbers of their own, with their keys."""
+    shape, size = layout.shape, 8 * layout.words
+    there = np.array([blob is not None for blob in blobs], dtype=np.bool_)
+    present = [blob for blob in blobs if blob is not None]
+    heads = np.zeros((len(blobs), FIXED), dtype=np.int64)
+    heads[:, 1], heads[:, 2] = MONOTONE, NOTHING
+    before = np.repeat(base_row(layout), len(blobs), axis=0)
+    if present:
+        packed = b"".join([blob[: 8 * FIXED] for blob in present])
+        heads[there] = np.frombuffer(packed, dtype="<i8").reshape(-1, FIXED)
+        packed = b"".join([blob[-size:] for blob in present])
+        before[there] = np.frombuffer(packed, dtype="<i8").reshape(-1, layout.words)
+    kept = heads[:, 0] + there
+    begins = shape.head_bytes + heads[:, 3]
+    late = np.ones_like(there) if shape.revised else before[:, 0] >= earliest
+    parts, keys = [], []
+    for place in np.flatnonzero(there & late & (heads[:, 0] > 0)).tolist():
+        blob = blobs[place] or b""
+        count = int(heads[place, 0]) + 1
+        whole = np.frombuffer(blob, dtype="<i8", offset=int(begins[place])).reshape(count, layout.words)
+        start = 1 if shape.revised else bisect_left(whole[:, 0], earliest[place], 1, count)
+        tail = whole[start:].copy()
+        tail[:, layout.first_running :] -= whole[start - 1 : -1, layout.first_running :]
+        parts.append(tail)
+        keys.append(np.full(len(tail), place))
+        kept[place], before[place] = start, whole[start - 1]
+    old = _Old(blobs, heads, begins, kept, before)
+    if not parts:
+        return old, np.zeros((0, layout.words), dtype=np.int64), np.zeros(0, dtype=np.int64)
+    return old, np.concatenate(parts), np.concatenate(keys)
+
+
+def _ids(
+    arrivals: Arrivals, layout: Layout, chosen: Ints, tails: Ints, tail_key: Ints, blobs: Sequence[bytes | None]
+) -> Ints:
+    """Rank of the event id of each row, those of reopened rows first."""
+    if layout.sequence != TEXT:
+        return np.concatenate([tails[:, layout.seq], arrivals.sequence[chosen]])
+    head = layout.shape.head_bytes
+    known = [
+        text_at(blobs[place] or b"", head, word)
+        for word, place in zip(tails[:, layout.seq].tolist(), tail_key.tolist(), strict=True)
+    ]
+    texts = np.empty(len(known) + len(chosen), dtype=object)
+    texts[: len(known)] = known
+    texts[len(known) :] = arrivals.sequence[chosen]
+    return np.unique(texts, return_inverse=True)[1].astype(np.int64)
+
+
+def _arranged(layout: Layout, rows: Ints, key: Ints, ids: Ints, tails: int) -> Ints:
+    """Order of the rows by key and total order, each event once.
+
+    Of several deliveries of one event the one known first counts; of revisions known at the same moment the last.
+    """
+    event, known = rows[:, 0], layout.known_at(rows)
+    if layout.shape.revised:
+        sort = np.lexsort((np.arange(len(rows)), known, ids, key))
+        again = _equal(sort, key, ids, known)
+        kept = sort[np.append(~again, True)] if len(sort) else sort
+        return kept[np.lexsort((ids[kept], known[kept], event[kept], key[kept]))]
+    # New rows come sorted by key: if they are in order within each key as well, nothing is to be done.
+    if not tails and bool(((event[1:] > event[:-1]) | (key[1:] != key[:-1])).all()):
+        return np.arange(len(rows))
+    sort = np.lexsort((event, key))
+    if not bool(_equal(sort, key, event).any()):
+        return sort
+    sort = np.lexsort((known, ids, event, key))
+    kept = sort[np.append(True, ~_equal(sort, key, event, ids))]
+    found: Ints = kept[np.lexsort((ids[kept], known[kept], event[kept], key[kept]))]
+    return found
+
+
+def _equal(sort: Ints, *columns: Ints) -> Mask:
+    """Where a row of a sorted order equals the one before in all columns."""
+    same = np.ones(max(len(sort) - 1, 0), dtype=np.bool_)
+    for column in columns:
+        ordered = column[sort]
+        same &= ordered[1:] == ordered[:-1]
+    return same
+
+
+class _Heaps:
+    """Texts that the new rows bring, key by key; the rows are sorted by key."""
+
+    def __init__(self, arrivals: Arrivals, layout: Layout, chosen: Ints, key: Ints, keys: int) -> None:
+        self._columns = layout.texts
+        self._texts = [arrivals.texts(layout, column, chosen) for column in self._columns]
+        edges = np.searchsorted(key, np.arange(keys + 1))
+        self._edges = [texts.offsets[edges] for texts in self._texts]
+        self.rows = np.diff(edges)
+
+    def point(self, rows: Ints, fresh: Mask, key: Ints, held: Ints) -> None:
+        """Write where each text will be: after what the heap holds, column by column."""
+        if not self._columns:
+            return
+        base, new = held.copy(), key[fresh]
+        for column, texts, edges in zip(self._columns, self._texts, self._edges, strict=True):
+            starts = texts.offsets[:-1] - edges[new] + base[new]
+            rows[fresh, column] = starts << 32 | np.diff(texts.offsets)
+            base += np.diff(edges)
+
+    def of(self, place: int) -> bytes:
+        """Bytes to add to the heap of a key."""
+        parts = [
+            texts.data[edges[place] : edges[place + 1]] for texts, edges in zip(self._texts, self._edges, strict=True)
+        ]
+        joined = b"".join(parts)
+        return joined + bytes(-len(joined) % 8)
+
+
+class _Assembly:
+    """Blocks of merged keys."""
+
+    def __init__(self, layout: Layout, old: _Old, rows: Ints, key: Ints, heaps: _Heaps, bounds: Bounds) -> None:
+        self._layout, self._old, self._heaps, self._bounds = layout, old, heaps, bounds
+        self._size = 8 * layout.words
+        self._edges = np.searchsorted(key, np.arange(len(old.blobs) + 1))
+        first = self._edges[:-1]
+        running = rows[:, layout.first_running :]
+        # Sums wrap around in two's complement, and so do their differences: the numbers come out right.
+        total = np.cumsum(running, axis=0)
+        start = old.before[:, layout.first_running :] - total[first] + running[first]
+        rows[:, layout.first_running :] = total + start[key]
+        visible = layout.visible_at(rows)
+        self._greatest = np.maximum(np.maximum.reduceat(visible, first), old.heads[:, 2])
+        steps = np.concatenate([[True], (visible[1:] >= visible[:-1]) | (key[1:] != key[:-1])])
+        settled = np.where(old.before[:, 0] == NOTHING, NOTHING, layout.visible_at(old.before))
+        steps[first] = visible[first] >= settled
+        alike = np.minimum.reduceat(steps.astype(np.int64), first)
+        self._flags = np.where(old.kept > 1, old.heads[:, 1], old.heads[:, 1] | MONOTONE) & ~(1 - alike)
+        self._bytes = rows.astype("<i8", copy=False).tobytes()
+        # One look at an array costs as much as the rest of a key.
+        self._ends = (self._edges * self._size).tolist()
+        self._begins, self._keep = old.begins.tolist(), (old.kept * self._size).tolist()
+        self._flag, self._most = self._flags.tolist(), self._greatest.tolist()
+        self._held = (old.heads[:, 4] + heaps.rows).tolist() if layout.texts else []
+        self._bare = base_row(layout).astype("<i8").tobytes()
+
+    def block(self, place: int) -> bytes:
+        """Bytes of the block of a key."""
+        layout, size = self._layout, self._size
+        blob, head = self._old.blobs[place], layout.shape.head_bytes
+        rows = self._bytes[self._ends[place] : self._ends[place + 1]]
+        heap = self._heaps.of(place) if layout.texts else b""
+        if blob is None:
+            rows = self._bare + rows
+        else:
+            begin = self._begins[place]
+            heap = blob[head:begin] + heap
+            rows = blob[begin : begin + self._keep[place]] + rows
+        flags = self._flag[place]
+        if not flags & HOT and _WORD(rows, size)[0] < self._bounds.limit:
+            rows = _cut(layout, rows, heap, monotone=bool(flags & MONOTONE), bounds=self._bounds)
+        count, held = len(rows) // size - 1, 0
+        if layout.texts:
+            held = self._held[place]
+            if held > _GARBAGE * (count + 16):
+                heap, rows, held = _compacted(layout, heap, rows, count)
+        return _HEAD(count, flags, self._most[place], len(heap), held) + layout.key + heap + rows
+
+
+def _cut(layout: Layout, rows: bytes, heap: bytes, *, monotone: bool, bounds: Bounds) -> bytes:
+    """Rows without the oldest ones that no answerable request reads; the last one cut becomes the base."""
+    words = layout.words
+    if not (bounds.newest or bounds.lifetime or layout.shape.revised):
+        return rows[(bisect_left(memoryview(rows).cast("q")[::words], bounds.limit, 1) - 1) * 8 * words :]
+    count = len(rows) // 8 // words - 1
+    table = np.frombuffer(rows, dtype="<i8").reshape(count + 1, words)
+    if layout.shape.revised:
+        return _cut_revised(layout, table, heap, bounds)
+    gone = int(np.searchsorted(table[1:, 0], bounds.limit))
+    if bounds.newest or bounds.lifetime:
+        visible = layout.visible_at(table[1 : gone + 1 if monotone else None])
+        settled = np.flatnonzero(visible < bounds.floor)
+        if bounds.newest:
+            gone = min(gone, int(settled[-1]) if len(settled) else 0)
+        if bounds.lifetime:
+            early = np.flatnonzero(visible[:gone] >= bounds.floor)
+            gone = int(early[0]) if len(early) else gone
+    if bounds.lifetime and layout.extremes and gone:
+        return _cut_lifetime(layout, table, gone)
+    return rows[gone * 8 * words :]
+
+
+def _cut_lifetime(layout: Layout, table: Ints, gone: int) -> bytes:
+    """Cut rows whose extremes are still wanted: the base keeps the best of them."""
+    base = table[gone].copy()
+    for place, kind in enumerate(layout.extremes):
+        column = np.ascontiguousarray(table[: gone + 1, layout.first_extreme + place])
+        best = column.view(np.float64).max() if kind == 2 else column.max()
+        base[layout.first_extreme + place] = best.view(np.int64) if kind == 2 else best
+    return bytes(base.tobytes() + table[gone + 1 :].tobytes())
+
+
+def _cut_revised(layout: Layout, table: Ints, heap: bytes, bounds: Bounds) -> bytes:
+    """Cut events all of whose revisions are out of reach; of the others a revision still ends the one before it."""
+    if bounds.newest or bounds.lifetime:
+        return table.tobytes()
+    _, event = np.unique(event_ids(layout, table[1:], heap), return_inverse=True)
+    reach = np.full(int(event.max(initial=0)) + 1, NOTHING)
+    np.maximum.at(reach, event, layout.visible_at(table[1:]))
+    kept = np.flatnonzero(reach[event] >= bounds.limit)
+    single = table[1:].copy()
+    single[:, layout.first_running :] -= table[:-1, layout.first_running :]
+    whole = np.concatenate([base_row(layout), single[kept]])
+    whole[:, layout.first_running :] = np.cumsum(whole[:, layout.first_running :], axis=0)
+    return whole.tobytes()
+
+
+def _compacted(layout: Layout, heap: bytes, rows: bytes, count: int) -> tuple[bytes, bytes, int]:
+    """Heap with only the texts that rows still point to."""
+    table = np.frombuffer(rows, dtype="<i8").reshape(count + 1, layout.words).copy()
+    parts, length = [], 0
+    for column in layout.texts:
+        table[0, column] = 0
+        for place, word in enumerate(table[1:, column].tolist(), 1):
+            begin, size = word >> 32, word & 0xFFFFFFFF
+            parts.append(heap[begin : begin + size])
+            table[place, column] = length << 32 | size
+            length += size
+    joined = b"".join(parts)
+    return joined + bytes(-length % 8), table.tobytes(), count

@@ -1,0 +1,270 @@
+"""Hot keys: the older rows of a block that grew large, closed into segments that a write no longer touches.
+
+The block stays the head: the newest rows, rewritten with every batch. What it sheds becomes segments of some hundred
+rows, and one index per key says of each segment where it begins and ends, and holds its last row, whose running sums
+are all that a window across it needs. So a read fetches the head, the index, and of the segments only those in which an
+edge of a window lies; a million events in a window cost what a few thousand do. A late event reopens the segments from
+its own time on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from retrodict.features.facts.columns import Ints
+from retrodict.features.online.blocks import FLOAT, HOT, MONOTONE, Block, Layout, Shape, layout_of, pack, unpack
+from retrodict.features.plan import ViewPlan
+
+__all__ = ["Closed", "Index", "agree", "close", "edges_of", "is_hot", "joined", "needed", "reopened"]
+
+_MOST, _KEPT, _SEGMENT = 1024, 512, 512
+_NOTES = 4  # number of the segment, first event time, greatest v, rows
+
+
+@dataclass(frozen=True)
+class Index:
+    """The segments of a key, oldest first.
+
+    Attributes
+    ----------
+    layout : Layout
+        Layout of all of them and of the head.
+    rows : int64 array, shape (segments + 1, 4 + words)
+        Per segment its number, first event time, greatest v and size, and its last row with the segment's extremes in
+        it; before them the base.
+    """
+
+    layout: Layout
+    rows: Ints
+
+    @classmethod
+    def read(cls, shape: Shape, blob: bytes) -> Index:
+        """Index of stored bytes."""
+        layout = layout_of(shape, blob[: shape.layout_bytes])
+        return cls(
+            layout, np.frombuffer(blob, dtype="<i8", offset=shape.layout_bytes).reshape(-1, _NOTES + layout.words)
+        )
+
+    def write(self) -> bytes:
+        """Bytes to store."""
+        return self.layout.key + self.rows.astype("<i8").tobytes()
+
+    def __len__(self) -> int:
+        return len(self.rows) - 1
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the segments."""
+        found: list[int] = self.rows[1:, 0].tolist()
+        return found
+
+    def places(self, numbers: Iterable[int]) -> list[int]:
+        """Rows of some segments, oldest first; numbers grow with time."""
+        wanted = np.array(sorted(numbers), dtype=np.int64)
+        found: list[int] = (np.searchsorted(self.rows[1:, 0], wanted) + 1).tolist()
+        return found
+
+    def since(self, moment: int) -> list[int]:
+        """Numbers of the segments that hold an event at or after a time."""
+        first = int(np.searchsorted(self.rows[1:, _NOTES], moment))
+        return self.numbers[first:]
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What to store of a hot key: its head, its index, its new segments, and the segments to remove."""
+
+    head: bytes
+    index: Index
+    segments: dict[int, bytes]
+    gone: list[int]
+
+
+def close(shape: Shape, blob: bytes, index: Index | None, limit: int, floor: int) -> Closed | None:
+    """Close the older rows of a block that is too large; None if it is not.
+
+    Segments whose events all lie before ``limit``, and were visible before ``floor``, are let go of, but for the last.
+    """
+    block = unpack(shape, blob)
+    layout, rows = block.layout, block.rows
+    if len(block) <= _MOST:
+        return None
+    if index is None:
+        index = Index(layout, np.concatenate([np.zeros((1, _NOTES), dtype=np.int64), rows[:1]], axis=1))
+    number, begin, made, notes = int(index.rows[:, 0].max()), 0, {}, [index.rows]
+    while len(block) - begin > _KEPT + _SEGMENT // 2:
+        # Equal times stay together, so that an event's time says where it belongs.
+        end = int(np.searchsorted(rows[1:, 0], rows[min(begin + _SEGMENT, len(block) - _KEPT // 2), 0], side="right"))
+        if end >= len(block):
+            break
+        number += 1
+        part, visible = rows[begin : end + 1], layout.visible_at(rows[begin + 1 : end + 1])
+        made[number] = _segment(block, part)
+        last = _with_extremes(layout, part)
+        notes.append(np.concatenate([[number, part[1, 0], visible.max(), end - begin], last])[None])
+        begin = end
+    if not made:
+        return None
+    head = _with_heap(replace(block, flags=block.flags | HOT), rows[begin:])
+    whole = np.concatenate(notes)
+    held = (whole[1:, _NOTES] >= limit) | (whole[1:, 2] >= floor)
+    held[-1] = True
+    past = int(np.argmax(held))
+    gone = whole[1 : past + 1, 0].tolist()
+    if past:
+        summaries = whole[: past + 1, _NOTES:]
+        base = np.concatenate(
+            [whole[past, :_NOTES], _with_extremes(layout, np.concatenate([summaries[:1], summaries]))]
+        )
+        whole = np.concatenate([base[None], whole[past + 1 :]])
+    return Closed(head, Index(layout, whole), {n: s for n, s in made.items() if n not in gone}, gone)
+
+
+def _segment(block: Block, rows: Ints) -> bytes:
+    return _with_heap(replace(block, flags=MONOTONE), rows)
+
+
+def _with_heap(block: Block, rows: Ints) -> bytes:
+    """Bytes of some rows of a block, with no other texts than theirs; the first row is the base."""
+    layout, rows, length = block.layout, rows.copy(), 0
+    parts: list[bytes] = []
+    for column in layout.texts:
+        rows[0, column] = 0
+        for place, word in enumerate(rows[1:, column].tolist(), 1):
+            begin, size = word >> 32, word & 0xFFFFFFFF
+            parts.append(block.heap[begin : begin + size])
+            rows[place, column] = length << 32 | size
+            length += size
+    heap = b"".join(parts) + bytes(-length % 8)
+    return pack(layout, rows, heap, flags=block.flags, visible=block.visible, heap_rows=len(rows) - 1)
+
+
+def _with_extremes(layout: Layout, rows: Ints) -> Ints:
+    """Last row, with the extremes of all rows but the first, the base."""
+    last: Ints = rows[-1].copy()
+    for place, kind in enumerate(layout.extremes):
+        column = np.ascontiguousarray(rows[1:, layout.first_extreme + place])
+        last[layout.first_extreme + place] = (
+            column.view(np.float64).max().view(np.int64) if kind == FLOAT else column.max()
+        )
+    return last
+
+
+def edges_of(plan: ViewPlan, at: int) -> list[int]:
+    """Edges of the windows of a request that lie before it."""
+    edges = [window.start(at) for window in plan.windows if not window.lifetime]
+    return edges + [window.end(at) for window in plan.windows if window.offset is not None]
+
+
+def needed(plan: ViewPlan, index: Index, at: int, *, ahead: bool) -> list[int]:
+    """Numbers of the segments that a request reads: those with an edge of a window inside, and whatever it is ahead of.
+
+    Bags read all events of their windows, so all segments from the first of them on. If the head is ``ahead`` of the
+    request, the newest event may be in the newest segment that is not.
+    """
+    first, last = index.rows[1:, 1], index.rows[1:, _NOTES]
+    edges = edges_of(plan, at)
+    places = np.searchsorted(last, np.array(edges, dtype=np.int64))
+    wanted = index.rows[1:, 2] >= at
+    for place, edge in zip(places.tolist(), edges, strict=True):
+        if place < len(index) and first[place] < edge:
+            wanted[place] = True
+    before = np.flatnonzero(index.rows[1:, 2] < at)
+    if plan.latest and ahead and len(before):
+        wanted[before[-1]] = True
+    starts = [plan.windows[output.window].start(at) for output in plan.outputs if output.bag]
+    if starts:
+        wanted |= last >= min(starts)
+    found: list[int] = index.rows[1:, 0][wanted].tolist()
+    return found
+
+
+def joined(
+    shape: Shape, head: bytes, index: Index, segments: Mapping[int, bytes], *, at: int, edges: Sequence[int] | None
+) -> bytes:
+    """One block for a request: the rows of these segments and of the head; every other segment is in its last row.
+
+    Rows between two edges of windows always count together, so those that are visible become one, too; ``edges`` of
+    None: all of them are wanted.
+    """
+    block, layout = unpack(shape, head), index.layout
+    heaps, length, done = [], 0, 1
+    parts = [index.rows[:1, _NOTES:]]
+    for place in index.places(segments):
+        opened = unpack(shape, segments[int(index.rows[place, 0])])
+        rows = _moved(layout, opened.rows[1:], length)
+        settled = index.rows[place, 2] < at
+        parts += [_together(layout, index.rows[done:place, _NOTES:], edges)]
+        parts.append(_together(layout, rows, edges) if settled else rows)
+        heaps.append(opened.heap)
+        length, done = length + len(opened.heap), place + 1
+    parts += [_together(layout, index.rows[done:, _NOTES:], edges), _moved(layout, block.rows[1:], length)]
+    heap = b"".join([*heaps, block.heap])
+    return pack(layout, np.concatenate(parts), heap, flags=0, visible=block.visible, heap_rows=0)
+
+
+def _together(layout: Layout, rows: Ints, edges: Sequence[int] | None) -> Ints:
+    """Rows between two edges as the last of them, with the extremes of all of them."""
+    if edges is None or not len(rows):
+        return rows
+    cuts = np.searchsorted(rows[:, 0], np.array(edges, dtype=np.int64))
+    ends = np.unique(np.append(cuts[(cuts > 0) & (cuts < len(rows))], len(rows)))
+    found: Ints = rows[ends - 1]
+    for place, kind in enumerate(layout.extremes):
+        column = np.ascontiguousarray(rows[:, layout.first_extreme + place])
+        values = column.view(np.float64) if kind == FLOAT else column
+        best = np.maximum.reduceat(values, np.append(0, ends[:-1]))
+        found[:, layout.first_extreme + place] = best.view(np.int64)
+    return found
+
+
+def _moved(layout: Layout, rows: Ints, by: int) -> Ints:
+    """Rows whose texts lie further on in the heap."""
+    if not by or not layout.texts:
+        return rows
+    rows = rows.copy()
+    rows[:, layout.texts] += by << 32
+    return rows
+
+
+def reopened(
+    shape: Shape, head: bytes, index: Index, segments: Sequence[tuple[int, bytes]]
+) -> tuple[bytes, Index | None]:
+    """Head with the rows of the newest segments in it again, and the index without them; None if there is no other."""
+    block, layout = unpack(shape, head), index.layout
+    kept = index.rows[: len(index) + 1 - len(segments)]
+    parts, heaps, length = [unpack(shape, segments[0][1]).rows[:1]], [], 0
+    for _, found in segments:
+        opened = unpack(shape, found)
+        parts.append(_moved(layout, opened.rows[1:], length))
+        heaps.append(opened.heap)
+        length += len(opened.heap)
+    parts.append(_moved(layout, block.rows[1:], length))
+    heap = b"".join([*heaps, block.heap])
+    # Whether visibility is in order across the seams is not known any more.
+    flags, rows = HOT if len(kept) > 1 else 0, np.concatenate(parts)
+    blob = pack(layout, rows, heap, flags=flags, visible=block.visible, heap_rows=len(rows) - 1)
+    return blob, Index(layout, kept) if len(kept) > 1 else None
+
+
+def agree(shape: Shape, head: bytes, index: Index, segments: Mapping[int, bytes]) -> bool:
+    """Whether head, index and segments were written together: a read of them in two steps may find a newer piece."""
+    opened = unpack(shape, head)
+    if opened.layout.key != index.layout.key:
+        return False
+    running = index.layout.first_running
+    pairs = [(opened.rows[0], index.rows[-1, _NOTES:])]
+    for place in index.places(segments):
+        segment = unpack(shape, segments[int(index.rows[place, 0])])
+        if segment.layout.key != index.layout.key:
+            return False
+        pairs.append((segment.rows[-1], index.rows[place, _NOTES:]))
+    return all(a[0] == b[0] and (a[running:] == b[running:]).all() for a, b in pairs)
+
+
+def is_hot(blob: bytes) -> bool:
+    """Whether a block has segments."""
+    return bool(blob[8] & HOT)

@@ -1,0 +1,215 @@
+"""Keeps online state up with a stream of events, and fills it from history.
+
+The offset is stored with the state, in the same transaction. So there is nothing to commit afterwards, a killed process
+continues exactly where its state is, and reading a piece of the stream twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from retrodict.core.clock import Clock, SystemClock, to_micros
+from retrodict.core.errors import InputError
+from retrodict.features.online.decoding import EventDecoder
+from retrodict.features.online.state import Applied, OnlineState
+from retrodict.stores.streams.base import EventStreams
+
+__all__ = ["Progress", "StreamFeeder", "decode_event", "encode_event", "materialise"]
+
+_BATCH = 200_000
+_FEW = 200  # records below which going through Arrow costs more than it saves
+
+
+def encode_event(row: Mapping[str, Any]) -> bytes:
+    """Record of one event: MessagePack of its columns, times as int microseconds.
+
+    Examples
+    --------
+    >>> decode_event(encode_event({"origin": "JFK", "arr_delay": 4.0}))
+    {'origin': 'JFK', 'arr_delay': 4.0}
+    """
+    return msgspec.msgpack.encode(
+        {
+            name: to_micros(value, where=f"event, column {name!r}") if isinstance(value, datetime) else value
+            for name, value in row.items()
+        }
+    )
+
+
+def decode_event(record: bytes) -> dict[str, Any]:
+    """Columns of a record; InputError if it is not one of ours."""
+    try:
+        return msgspec.msgpack.decode(record, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise InputError(
+            "a record of an event stream is made by encode_event", where="event stream", got=f"{len(record)} bytes"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a feeder is.
+
+    Attributes
+    ----------
+    offset : int
+        Offset of the next record to read.
+    lag : int
+        Records written after that.
+    applied : Applied
+        What was done since the call began.
+    """
+
+    offset: int
+    lag: int
+    applied: Applied
+
+
+class StreamFeeder:
+    """Applies the events of one stream to the online state of one source.
+
+    One feeder per state at a time makes sense; two do no harm, since applying twice changes nothing.
+
+    Parameters
+    ----------
+    state : OnlineState
+        What to feed.
+    streams : EventStreams
+        Where the stream is.
+    stream : str
+        Name of the stream.
+    source : str
+        Name of the source its events belong to.
+    clock : Clock, optional
+        Present time. None: the host's.
+    batch : int, default 200000
+        Most records per transaction. What has come since the last one is one transaction: few when little happens,
+        many after a pause, so that a backlog is worked off faster than it grew.
+    """
+
+    def __init__(
+        self,
+        state: OnlineState,
+        streams: EventStreams,
+        stream: str,
+        source: str,
+        *,
+        clock: Clock | None = None,
+        batch: int = _BATCH,
+    ) -> None:
+        self._state, self._streams, self._stream, self._source = state, streams, stream, source
+        self._clock, self._batch = clock or SystemClock(), batch
+        self._plans = state.plans(source)
+        columns = {column for plan in self._plans for column in plan.source_columns}
+        self._decoder = EventDecoder(self._plans[0].source, columns)
+
+    @property
+    def offset(self) -> int:
+        """Offset to continue from: that of the view that is furthest behind."""
+        return min(self._offsets())
+
+    def _offsets(self) -> list[int]:
+        return [self._state.meta(plan).offset or 0 for plan in self._plans]
+
+    def lag(self) -> int:
+        """Records that are in the stream and not yet in the state."""
+        return self._streams.end(self._stream) - self.offset
+
+    def catch_up(self, *, stop: Callable[[], bool] = lambda: False) -> Progress:
+        """Apply everything up to the end of the stream as it is when the reading gets there."""
+        offset, done = self.offset, Applied(0)
+        # A view that joined later is brought to where the others are, and then goes on with them.
+        ahead = sorted({other for other in self._offsets() if other > offset})
+        while not stop():
+            limit = min(self._batch, ahead[0] - offset) if ahead else self._batch
+            records = list(self._streams.read(self._stream, offset, limit))
+            if ahead and (not records or records[-1][0] + 1 >= ahead[0]):
+                records = [record for record in records if record[0] < ahead[0]]
+                following = ahead.pop(0)
+            elif not records:
+                break
+            else:
+                following = records[-1][0] + 1
+            if records:
+                done = self._apply(records, following, done)
+            offset = following
+        return Progress(offset, self._streams.end(self._stream) - offset, done)
+
+    def _apply(self, records: list[tuple[int, bytes]], following: int, done: Applied) -> Applied:
+        one = self._state.apply(
+            self._decode(records), self._source, offset=following, first_position=records[0][0], now=self._clock.now()
+        )
+        return done.plus(
+            events=one.events,
+            stored=one.stored,
+            duplicates=one.duplicates,
+            too_old=one.too_old,
+            never_visible=one.never_visible,
+        )
+
+    def run(self, stop: Callable[[float], bool], *, poll_s: float = 0.2, expire_every: int = 500) -> Progress:
+        """Catch up again and again until told to stop.
+
+        Parameters
+        ----------
+        stop : callable
+            Waits up to the given seconds and says whether to stop: the ``wait`` of a ``threading.Event``.
+        poll_s : float, default 0.2
+            Seconds between two looks at the stream.
+        expire_every : int, default 500
+            Rounds between two removals of old blocks.
+        """
+        progress, rounds = self.catch_up(), 0
+        while not stop(poll_s):
+            progress = self.catch_up(stop=lambda: stop(0.0))
+            rounds += 1
+            if rounds % expire_every == 0:
+                self._state.expire()
+        return progress
+
+    def _decode(self, records: list[tuple[int, bytes]]) -> pa.Table | list[dict[str, Any]]:
+        if len(records) >= _FEW:
+            with suppress(msgspec.MsgspecError):  # found by its offset below
+                return self._decoder.decode([record for _, record in records])
+        return [self._decode_one(at, record) for at, record in records]
+
+    def _decode_one(self, offset: int, record: bytes) -> dict[str, Any]:
+        try:
+            return decode_event(record)
+        except InputError as error:
+            raise InputError(
+                error.rule,
+                where=f"stream {self._stream!r}, offset {offset}",
+                got=error.got,
+                remedy="Look at who writes this stream",
+            ) from error
+
+
+def materialise(state: OnlineState, table: pa.Table, source: str, *, now: int | None = None) -> Applied:
+    """Fill online state from history.
+
+    Hand-over: events that history and stream both hold are recognised by their sequence and count once, so the stream
+    may begin anywhere at or before the end of the history. A source without a sequence is fed by one of the two only.
+
+    Called again with the same history, grown or not, it takes in what is new: a call that was killed goes on where the
+    state is.
+
+    Parameters
+    ----------
+    state : OnlineState
+        What to fill.
+    table : pyarrow.Table
+        Rows of the source, all of them in the order of the table if the source declares no sequence.
+    source : str
+        Name of the source.
+    now : int, optional
+        Present time.
+    """
+    return state.load(table, source, now=now)

@@ -1,0 +1,267 @@
+"""One transaction of online state: what is stored of the keys of a batch, and what is to be stored instead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from retrodict.core.errors import DefinitionError, InputError
+from retrodict.features.facts.columns import Ints
+from retrodict.features.online.arrivals import Arrivals
+from retrodict.features.online.blocks import FIXED, Layout, Shape, layout_of, widened
+from retrodict.features.online.entries import NEVER, Applied, Meta, StateKeys
+from retrodict.features.online.merging import Bounds, converted, merge
+from retrodict.features.online.segments import Index, close, is_hot, reopened
+from retrodict.features.plan import ViewPlan
+
+__all__ = ["AskForMoreError", "Write"]
+
+_MOST_ROWS = 1024
+
+
+class AskForMoreError(Exception):
+    """What is stored of a hot key shows that more of it is needed; nothing was stored.
+
+    Attributes
+    ----------
+    names : list of bytes
+        Entries to read as well.
+    """
+
+    def __init__(self, names: list[bytes]) -> None:
+        super().__init__(f"{len(names)} more entries")
+        self.names = names
+
+
+class Write:
+    """One transaction: the events of a batch, merged into what is stored.
+
+    Parameters
+    ----------
+    plan : ViewPlan
+        The view.
+    shape : Shape
+        Its rows.
+    arrivals : Arrivals
+        The batch.
+    horizon : int
+        How far behind the newest event a request may be, in microseconds.
+    now : int, optional
+        Present time.
+    offset : int, optional
+        Stream offset to continue from after this batch.
+
+    Attributes
+    ----------
+    done : Applied
+        What the last run of :meth:`change` would store.
+    hot : set of bytes
+        Keys that have segments.
+    loaded : tuple, optional
+        What to note of a history of which this is a piece: rows after each piece, and their hash.
+    """
+
+    def __init__(
+        self, plan: ViewPlan, shape: Shape, arrivals: Arrivals, horizon: int, now: int | None, offset: int | None
+    ) -> None:
+        self._plan, self._shape, self._arrivals, self._offset = plan, shape, arrivals, offset
+        self.keys = StateKeys(plan)
+        self._blocks = [self.keys.blocks + name for name in arrivals.names]
+        self._more: list[bytes] = []
+        self._positions = ("table" if offset is None else "stream") if plan.source.sequence is None else None
+        self._watermark = int(arrivals.visible_at.max(initial=NEVER))
+        present = self._watermark if now is None else min(self._watermark, now)
+        self._floor = NEVER if plan.source.timeless or not len(arrivals) else present - horizon
+        self.done, self.hot = Applied(0), set[bytes]()
+        self.loaded: tuple[tuple[int, ...], str] | None = None
+
+    @property
+    def names(self) -> list[bytes]:
+        """Entries to read."""
+        return [self.keys.meta, *self._blocks, *self._more]
+
+    def ask(self, names: list[bytes]) -> None:
+        """Read these entries, too."""
+        self._more += names
+
+    def change(self, values: list[bytes | None]) -> dict[bytes, bytes | None]:
+        """What to store, given what is stored.
+
+        Raises
+        ------
+        AskForMoreError
+            If segments are needed that were not read.
+        """
+        before, arrivals = Meta.read(values[0]), self._arrivals
+        self.done, self.hot = Applied(0), set()
+        if self._offset is not None and before.offset is not None and before.offset >= self._offset:
+            return {}
+        meta = self._next(before)
+        bounds = self._bounds(meta.floor)
+        chosen = np.argsort(arrivals.codes, kind="stable")
+        if not (bounds.newest or bounds.lifetime or self._shape.revised):
+            chosen = chosen[arrivals.event_time[chosen] >= bounds.limit]
+        done = Applied(0, too_old=len(arrivals) - len(chosen))
+        blobs = values[1 : 1 + len(self._blocks)]
+        layout, lone = self._layout(before, chosen, blobs)
+        more = dict(zip(self._more, values[1 + len(self._blocks) :], strict=True))
+        hot = _HotKeys(self._shape, self.keys, arrivals, more)
+        groups = self._groups(layout, lone, chosen, blobs, hot)
+        hot.check()
+        result: dict[bytes, bytes | None] = {}
+        for group, wanted in groups:
+            codes = np.unique(arrivals.codes[wanted]).tolist()
+            merged = merge(arrivals, group, wanted, [blobs[code] for code in codes], bounds)
+            done = done.plus(stored=merged.stored, duplicates=merged.duplicates)
+            for code, block in merged.blocks.items():
+                result[self._blocks[code]] = block
+                if int.from_bytes(block[:8], "little") > _MOST_ROWS or code in hot.indexes:
+                    result |= hot.close(code, block, bounds)
+        self.done, self.hot = done, {arrivals.names[code] for code in hot.indexes}
+        counts = {name: getattr(before, name) + getattr(done, name) for name in ("stored", "duplicates", "too_old")}
+        result[self.keys.meta] = replace(meta, layout=layout.key, **counts).write()
+        return result
+
+    def _bounds(self, floor: int) -> Bounds:
+        plan = self._plan
+        if plan.source.timeless:
+            # Only the last fact is ever read; but totals need all, so that a redelivery is known as one.
+            limit = NEVER if plan.lifetime else NEVER + 1
+            return Bounds(limit, NEVER + 1, newest=not plan.lifetime, lifetime=plan.lifetime)
+        return Bounds(floor - plan.lookback_us, floor, plan.unbounded, plan.lifetime)
+
+    def _layout(self, meta: Meta, chosen: Ints, blobs: list[bytes | None]) -> tuple[Layout, set[int]]:
+        """Layout that the keys of the batch share, and the keys that need one of their own."""
+        arrivals, shape = self._arrivals, self._shape
+        shared = layout_of(shape, meta.layout) if meta.layout else None
+        lone: set[int] = set()
+        layout = arrivals.layout(chosen)
+        wider = layout if shared is None else widened(shared, layout)
+        if Arrivals.wide(wider):
+            lone = set(arrivals.outliers().tolist())
+            layout = arrivals.layout(chosen[~np.isin(arrivals.codes[chosen], list(lone))])
+            wider = layout if shared is None else widened(shared, layout)
+        if Arrivals.wide(wider):
+            lone = set(arrivals.codes.tolist())
+            wider = shared or arrivals.layout(chosen[:0])
+        fits: dict[bytes, bool] = {wider.key: True}
+        for code, blob in enumerate(blobs):
+            key = wider.key if blob is None else blob[8 * FIXED : shape.head_bytes]
+            if key not in fits:
+                fits[key] = widened(layout_of(shape, key), wider).key == wider.key
+            if blob is None or key == wider.key:
+                continue
+            if fits[key] and not is_hot(blob):
+                blobs[code] = converted(shape, blob, wider)
+            else:
+                lone.add(code)
+        return wider, lone
+
+    def _groups(
+        self, layout: Layout, lone: set[int], chosen: Ints, blobs: list[bytes | None], hot: _HotKeys
+    ) -> list[tuple[Layout, Ints]]:
+        """Events by the layout of their blocks; segments that they fall into are reopened."""
+        arrivals, shape = self._arrivals, self._shape
+        codes = arrivals.codes[chosen]
+        alone = np.isin(codes, list(lone)) if lone else np.zeros(len(chosen), dtype=np.bool_)
+        found = [(layout, chosen[~alone])]
+        for code in np.unique(codes[alone]).tolist():
+            wanted, blob = chosen[codes == code], blobs[code]
+            own = arrivals.layout(wanted)
+            if blob is None:
+                found.append((widened(layout, own), wanted))
+                continue
+            known = layout_of(shape, blob[8 * FIXED : shape.head_bytes])
+            own = widened(known, own) if is_hot(blob) else widened(widened(layout, own), known)
+            if own.key != known.key:
+                opened = hot.reopen(code, blob, NEVER) if is_hot(blob) else blob
+                blobs[code] = None if opened is None else converted(shape, opened, own)
+            found.append((own, wanted))
+        for code, blob in enumerate(blobs):
+            if blob is not None and is_hot(blob) and code not in hot.indexes:
+                inside = codes == code
+                if inside.any():
+                    blobs[code] = hot.reopen(code, blob, int(arrivals.event_time[chosen[inside]].min()))
+        return found
+
+    def _next(self, meta: Meta) -> Meta:
+        if self._positions is not None and meta.positions not in {None, self._positions}:
+            raise DefinitionError(
+                "events from a table and from a stream are told apart by a sequence",
+                where=f"source {self._plan.source.name!r}",
+                remedy="Declare sequence= with the column that holds the event's id",
+            )
+        kinds, new = meta.kinds or self._arrivals.kinds, self._arrivals.kinds
+        kinds = tuple(now if old == "null" else old for old, now in zip(kinds, new, strict=True))
+        if any(now not in {old, "null"} for old, now in zip(kinds, new, strict=True)):
+            raise InputError(
+                "the keys of a source keep their kind",
+                where=f"{self._plan.where}, online state",
+                got=new,
+                remedy=f"The state holds keys of kind {', '.join(kinds)}",
+            )
+        return replace(
+            meta,
+            floor=max(meta.floor, self._floor),
+            watermark=max(meta.watermark, self._watermark),
+            offset=meta.offset if self._offset is None else self._offset,
+            positions=self._positions or meta.positions,
+            kinds=kinds,
+            loaded=meta.loaded if self.loaded is None else self.loaded[0],
+            digest=meta.digest if self.loaded is None else self.loaded[1],
+        )
+
+
+class _HotKeys:
+    """Segments of the hot keys of a batch: opened where events fall into them, closed where a block grew large."""
+
+    def __init__(self, shape: Shape, keys: StateKeys, arrivals: Arrivals, more: dict[bytes, bytes | None]) -> None:
+        self._shape, self._keys, self._names, self._more = shape, keys, arrivals.names, more
+        self._missing: list[bytes] = []
+        self._opened: dict[int, list[int]] = {}
+        self.indexes: dict[int, Index | None] = {}
+
+    def check(self) -> None:
+        """Raise if something is needed that was not read."""
+        if self._missing:
+            raise AskForMoreError(self._missing)
+
+    def reopen(self, code: int, blob: bytes, since: int) -> bytes | None:
+        """Head of a key with every segment in it that holds events at or after a time; None if more must be read."""
+        name = self._names[code]
+        stored = self._read([self._keys.index(name)])
+        if stored is None:
+            return None
+        index = Index.read(self._shape, stored[0])
+        numbers = index.since(since)
+        segments = self._read([self._keys.segment(name, number) for number in numbers])
+        if segments is None:
+            return None
+        self.indexes[code], self._opened[code] = index, numbers
+        if numbers:
+            blob, self.indexes[code] = reopened(self._shape, blob, index, list(zip(numbers, segments, strict=True)))
+        return blob
+
+    def _read(self, names: list[bytes]) -> list[bytes] | None:
+        missing = [name for name in names if name not in self._more]
+        self._missing += missing
+        return None if missing else [self._more[name] or b"" for name in names]
+
+    def close(self, code: int, block: bytes, bounds: Bounds) -> dict[bytes, bytes | None]:
+        """What to store of a key whose block is large or has segments."""
+        name, index = self._names[code], self.indexes.get(code)
+        if self._shape.revised or self._shape.timeless:
+            return {}
+        gone = set(self._opened.get(code, []))
+        result: dict[bytes, bytes | None] = {}
+        closed = close(self._shape, block, index, bounds.limit, bounds.floor)
+        if closed is not None:
+            index, gone = closed.index, gone | set(closed.gone)
+            result = {self._keys.segment(name, number): blob for number, blob in closed.segments.items()}
+            result[self._keys.blocks + name] = closed.head
+            self.indexes[code] = index
+        if closed is not None or gone:
+            result[self._keys.index(name)] = None if index is None else index.write()
+        removed = {self._keys.segment(name, number): None for number in gone}
+        return {**{key: None for key in removed if key not in result}, **result}

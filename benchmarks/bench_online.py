@@ -25,8 +25,8 @@ import pyarrow as pa
 from retrodict import Entity, FeatureView, Source, Table, agg, latest
 from retrodict.features import FeatureSet
 from retrodict.features.online import OnlineFeatures
-from retrodict.features.state import OnlineState
-from retrodict.features.stream import StreamFeeder, encode_event, materialise
+from retrodict.features.online.state import OnlineState
+from retrodict.features.online.stream import StreamFeeder, encode_event, materialise
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams.segments import SegmentStreams
 

@@ -213,7 +213,7 @@ def test_verify_before_a_build_compares_the_rest(run: Run, filled: Path) -> None
 
 def test_a_state_that_was_tampered_with_fails_and_is_explained(run: Run, filled: Path) -> None:
     """Exit code 1, the feature, the values, the events; and the view may not serve."""
-    import retrodict.features.verify as module
+    import retrodict.features.verify.verification as module
 
     shop.call("features", "build", "--project", filled)
     real = module.training_frame

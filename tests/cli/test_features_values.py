@@ -197,8 +197,8 @@ def test_pushed_events_reach_online_values_once(run: Run, root: Path) -> None:
 def feed(root: Path) -> None:
     """Apply the stream as the consumer does, for what is defined: nothing is deployed here."""
     from retrodict.features.definitions import FeatureView
+    from retrodict.features.online.stream import StreamFeeder
     from retrodict.features.plan import FeatureSet
-    from retrodict.features.stream import StreamFeeder
     from retrodict.project import Project
     from retrodict.serving.upkeep import online_state
 

@@ -63,8 +63,8 @@ def offline(session: Session, spine: str, at: str, wanted: list[str], output: Pa
     import pyarrow as pa
 
     from retrodict.features.catalogue import check_schema, select
-    from retrodict.features.indexes import EventIndexes
     from retrodict.features.offline import training_frame
+    from retrodict.features.offline.indexes import EventIndexes
 
     project = session.project
     check_output(output)
@@ -259,7 +259,7 @@ def _events(
     rows: pa.Table, source: Source, readers: Mapping[str, Callable[[Any], Any]]
 ) -> tuple[list[bytes], dict[str, list[int]]]:
     """Records of the rows that are events, and by reason the numbers of those that are not."""
-    from retrodict.features.stream import encode_event
+    from retrodict.features.online.stream import encode_event
 
     needed = _needed(source)
     empty_is_null = {field.name: "" for field in rows.schema if str(field.type) == "string"}

@@ -95,7 +95,7 @@ def _verify_model(project: Project, name: str, samples: int, seed: int) -> tuple
 def _online(project: Project, wanted: FeatureSet) -> OnlineFeatures | None:
     """Online state, unless that of some view was never filled: nothing is no wrong answer."""
     from retrodict.features.online import OnlineFeatures
-    from retrodict.features.state import Meta
+    from retrodict.features.online.state import Meta
     from retrodict.serving.upkeep import online_state
 
     state = online_state(project, wanted)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from retrodict.core.clock import parse_time
 from retrodict.core.errors import InputError, NotFoundError, RetrodictError, near
 from retrodict.data.definitions import Table
-from retrodict.features.stream import encode_event
+from retrodict.features.online.stream import encode_event
 from retrodict.project import Project
 from retrodict.serving.upkeep import Upkeep, stream_of
 from retrodict.stores.streams.base import EventWriter

@@ -38,6 +38,7 @@ _FEATURES = click.option("--features", "wanted", required=True, metavar="NAMES",
 _OUTPUT = click.option("--output", required=True, metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
                        help="Where the rows go: a .csv or .parquet file.")  # fmt: skip
 _SHOWN = 8
+_TOGETHER = 1_000
 
 
 @command(
@@ -136,12 +137,11 @@ def online(session: Session, keys_file: str, at: int | None, wanted: list[str], 
                              remedy=near(name, rows.column_names, what="column"))  # fmt: skip
     reader, statuses, found = OnlineFeatures(chosen, project.keys), Counter[tuple[str, str]](), []
     with session.progress("online features") as progress:
-        for place, request in enumerate(rows.to_pylist()):
-            row = reader.read(request, {}, moment)
-            statuses.update(row.statuses.items())
-            found.append(row.values)
-            if place % 1_000 == 0:
-                progress("online features", place, rows.num_rows)
+        for first in range(0, rows.num_rows, _TOGETHER):
+            progress("online features", first, rows.num_rows)
+            for row in reader.read_many(rows.slice(first, _TOGETHER).to_pylist(), moment):
+                statuses.update(row.statuses.items())
+                found.append(row.values)
     values = _value_columns(chosen, columns, found, schemas, rows)
     for name in columns:
         rows = rows.append_column(name, values[name])

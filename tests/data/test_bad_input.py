@@ -126,6 +126,7 @@ from retrodict.data.ingest import ingest
 from retrodict.project import Project
 project = Project(sys.argv[1])
 project.ledger
+sys.dont_write_bytecode = True  # cut off by the limit as well, for every process that shares the folder of it
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 try:

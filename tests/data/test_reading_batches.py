@@ -354,6 +354,7 @@ def test_a_full_disk_is_said_and_nothing_stays(name: str, tmp_path: Path) -> Non
         else:
             with pa.ipc.new_file(folder / {name!r}, pa.schema([("x", pa.string())])) as writer:
                 writer.write_table(pa.table({{"x": noise}}))
+        sys.dont_write_bytecode = True
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         try:
             with open_batch(folder / {name!r}, staging=folder / "s"):

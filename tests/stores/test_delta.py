@@ -456,6 +456,7 @@ from retrodict.stores.tables.delta import DeltaTables
 tables, noise = DeltaTables(Path(sys.argv[1])), np.random.default_rng(0)
 tables.write("t", pa.table({"x": noise.random(10)}))
 before = sorted(path.name for path in (Path(sys.argv[1]) / "t").rglob("*"))
+sys.dont_write_bytecode = True
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
 batch = pa.record_batch({"x": noise.random(100_000)})
 try:

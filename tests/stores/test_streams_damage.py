@@ -240,6 +240,7 @@ from retrodict.stores.streams.segments import SegmentStreams
 streams = SegmentStreams(Path(sys.argv[1]))
 with streams.open_writer("s") as writer:
     writer.append([b"kept"])
+    sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))
     try:
         writer.append([b"a" * 2_000, b"b" * 2_000, b"c" * 2_000])

@@ -34,8 +34,6 @@ _OPERATORS = {
 _LONGEST_NAME = 63
 _MOST = 1_000  # values in a list: more is a table, not a feature
 _BY = ("count", "max", "mean", "min", "sum")
-# Of a lifetime nothing but totals of fixed size is kept.
-_LIFETIME_BAGS = frozenset({"time_since_last"})
 
 
 def _slug(expression: str) -> str:
@@ -88,7 +86,7 @@ class Aggregate:
 
     def _check_window(self, window: Window) -> None:
         where = f"agg.{self.op}"
-        if window.lifetime and self.op in BAGS and self.op not in _LIFETIME_BAGS:
+        if window.lifetime and self.op in BAGS:
             raise DefinitionError(
                 f"{self.op} needs the events themselves, and a lifetime of them is not kept",
                 where=where,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from retrodict.data.sources import Source
     from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
     from retrodict.features.derived import derived
+    from retrodict.features.outcomes import Outcome
     from retrodict.models.definitions import Model, Recipe, TimeSplit
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.project import Project
@@ -29,6 +30,7 @@ __all__ = [
     "Label",
     "Model",
     "Monitor",
+    "Outcome",
     "Policy",
     "Project",
     "Recipe",
@@ -50,6 +52,7 @@ _HOMES = {
     "data.sources": ("Source",),
     "features.definitions": ("Entity", "FeatureView", "Window", "agg", "latest"),
     "features.derived": ("derived",),
+    "features.outcomes": ("Outcome",),
     "models.definitions": ("Model", "Recipe", "TimeSplit"),
     "monitoring.definitions": ("Monitor", "Trigger"),
     "project": ("Project",),

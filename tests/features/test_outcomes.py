@@ -4,10 +4,13 @@ import pyarrow as pa
 import pytest
 
 from retrodict.core.errors import DefinitionError, InputError
+from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 from retrodict.features import Entity, FeatureSet, FeatureView, Window, agg
 from retrodict.features.offline import training_frame
-from retrodict.features.offline.outcomes import Outcome, outcome_frame
+from retrodict.features.offline.outcomes import outcome_frame, outcome_labels
+from retrodict.features.outcomes import Outcome
+from retrodict.models.definitions import Model, Recipe, TimeSplit
 from retrodict.testing import feature_worlds as worlds
 
 MINUTE = worlds.MINUTE
@@ -67,3 +70,63 @@ def test_a_name_that_is_taken_is_refused():
     """A column of the spine is never replaced."""
     with pytest.raises(InputError, match="no column with an outcome's name; got 'spent'"):
         outcome_frame(SPINE.append_column("spent", SPINE["q"]), "q", _outcome(), {"s": EVENTS}, as_of=0)
+
+
+LOANS = Table("loans", key="id")
+
+
+def _label(aggregate=None, **more):
+    return Outcome("n", Entity("k1"), SOURCE, aggregate or agg.count(over="1h"), **more)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: _label(table=LOANS), "outcome 'n': .*says of which table's rows.*got 'no expression'.*count_1h > 0"),
+        (lambda: _label(expression="count_1h > 0"), "got 'no table'"),
+        (lambda: _label(table="loans", expression="count_1h > 0"), "a label is of a table.*got 'str'.*not its name"),
+        (lambda: _label(table=Table("t"), expression="count_1h > 0"), "the table of a label has a key.*Say key="),
+        (lambda: _label(table=LOANS, expression="count_2h > 0"), "got 'count_2h'. Did you mean the column 'count_1h'"),
+        (lambda: _label(table=LOANS, expression="count_1h + 1"), "a label is true or false; got 'count_1h . 1'"),
+        (lambda: _label(table=LOANS, expression="count_1h = 'x'"), "outcome 'n'.*values of one kind"),
+        (
+            lambda: _label(agg.last_k("x", 2, over="1h"), table=LOANS, expression="last_2_x_1h is null"),
+            "a label is made of one value, not of a list or a map; got 'last_k'.*agg.count",
+        ),
+        (
+            lambda: Outcome("n", Entity("k1"), Source("s", worlds.table), agg.count(over="1h")),
+            "outcome 'n', source 's': .*needs facts with a time; got 'count_1h'. Give the source event_time=",
+        ),
+        (lambda: Outcome("n", Entity("k1"), "s", agg.count(over="1h")), "a view has one source"),
+        (lambda: Outcome("n", Entity("k1"), SOURCE, "count"), "an outcome is one aggregate; got 'str'"),
+        (
+            lambda: Model("m", label=_label(), decide_at="q", features=[_label().view],
+                          recipe=Recipe("logistic", TimeSplit("2024-01-01/2024-02-01"))),
+            "model m, outcome 'n': .*Add table=… and expression='count_1h > 0' to the outcome",
+        ),
+    ],
+    ids=["no expression", "no table", "text", "no key", "near name", "number", "kinds", "list", "no clock", "no source",
+         "no aggregate", "model"],
+)  # fmt: skip
+def test_what_cannot_be_a_label_is_refused_where_it_is_written(make, said):
+    """Before there is any data, with the name of the outcome and what to write instead."""
+    with pytest.raises(DefinitionError, match=said):
+        make()
+
+
+def test_labels_are_yes_no_or_nothing():
+    """The expression over the aggregate by its name; where no fact gives a value there is no outcome."""
+    outcome = _label(agg.max("x", over="10m", name="most"), table=LOANS, expression="most > 5")
+    found = outcome_labels(SPINE, "q", outcome, {"s": EVENTS})
+    assert found.column("label").to_pylist() == [None, True, False]
+    assert found.column("known_at").cast(pa.int64()).to_pylist() == [30 * MINUTE, 30 * MINUTE, 40 * MINUTE]
+
+
+def test_an_expression_that_does_not_fit_the_values_names_the_type():
+    """What a column holds is known with the rows only; no value of them is told."""
+    outcome = _label(agg.last("x", over="10m", name="final"), table=LOANS, expression="final")
+    with pytest.raises(
+        DefinitionError, match=r"outcome 'n': the expression 'final' .* got {'final': 'double'}"
+    ) as error:
+        outcome_labels(SPINE, "q", outcome, {"s": EVENTS})
+    assert "8.0" not in str(error.value)

@@ -58,7 +58,15 @@ def _split(own: TimeSplit, span: str | None, validate: str | None, test: str | N
 
 def _trained(run: Run, version: ModelVersion) -> list[Any]:
     return [
-        facts({"model": version.ref, "run": run.ref, "rows": _rows(run), "took": seconds(run.seconds)}),
+        facts(
+            {
+                "model": version.ref,
+                "run": run.ref,
+                "rows": _rows(run),
+                "left out": _left_out(run),
+                "took": seconds(run.seconds),
+            }
+        ),
         "",
         _ladder(run),
         "",
@@ -69,6 +77,11 @@ def _trained(run: Run, version: ModelVersion) -> list[Any]:
 
 def _rows(run: Run) -> str:
     return ", ".join(f"{part} {rows:,}" for part, rows in (run.data.get("rows") or {}).items())
+
+
+def _left_out(run: Run) -> str | None:
+    """Rows without a label, and why."""
+    return ", ".join(f"{why} {rows:,}" for why, rows in (run.data.get("left_out") or {}).items() if rows) or None
 
 
 def _ladder(run: Run) -> Any:
@@ -139,6 +152,7 @@ def show(session: Session, ref: str) -> Answer:
             "took": seconds(run.seconds),
             "data": versions,
             "rows": _rows(run) or None,
+            "left out": _left_out(run),
             "seed": run.seed,
             "code": short_hash(run.code),
             "environment": short_hash(run.environment),

@@ -1,11 +1,12 @@
 """The training frame: one row per decided thing, what was known at the moment of the decision, and what then happened.
 
-Built only from the model's definition and numbered table versions, so that the same two give the same bytes again.
+Built only from the model's definition and numbered table versions, so that the same two give the same bytes again,
+whether events are read from the tables or through their sorted indexes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -14,16 +15,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, InputError
+from retrodict.data.labels import Label
 from retrodict.features.catalogue import check_schema
 from retrodict.features.definitions import FeatureView
 from retrodict.features.offline import training_frame
-from retrodict.features.plan import FeatureSet
+from retrodict.features.offline.frame import Rows
+from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.offline.outcomes import check_outcome, outcome_labels
+from retrodict.features.outcomes import Outcome
+from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.models.definitions import Model, Split
 from retrodict.stores.sql import query, quote
 from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest
 
-__all__ = ["Frame", "build_frame", "newest_versions", "read_spine", "tables_of"]
+__all__ = ["Frame", "build_frame", "count_left_out", "newest_versions", "read_spine", "split_rows", "tables_of"]
 
 AT = "_decide_at"
 _LABEL, _KNOWN = "_label", "_known_at"
@@ -74,6 +80,8 @@ def tables_of(model: Model) -> list[str]:
     """Names of the tables a model is made from."""
     names = {model.label.table.name}
     names |= {view.source.table.name for view in model.features if isinstance(view, FeatureView)}
+    if isinstance(model.label, Outcome):
+        names.add(model.label.source.table.name)
     return sorted(names)
 
 
@@ -94,59 +102,88 @@ def newest_versions(tables: TableStore, model: Model) -> dict[str, int]:
 
 
 def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
-    """Rows of the label's table as a spine: keys, request columns, moment of decision, label and when it was known.
+    """Rows of the label's table as a spine: keys, request columns, moment of decision.
+
+    A :class:`Label` is read from the same row, with the time at which it was known; an outcome is added by
+    :func:`build_frame`.
 
     Raises
     ------
     DefinitionError
         If a column does not exist, or a derived feature reads a column that the label is made of.
     """
-    label = model.label
-    where = f"model {model.name}"
-    for what, expression in (
-        ("label", label.parsed),
-        ("known_at", label.parsed_known_at),
-        ("decide_at", model.parsed_decide_at),
-    ):
-        expression.check_columns(rows.column_names, where=f"{where}, {what}")
-    told = set(label.parsed.columns) | set(label.parsed_known_at.columns)
-    leaks = sorted(told & set(features.request_columns))
+    label, where = model.label, f"model {model.name}"
+    asked = {"decide_at": model.parsed_decide_at}
+    if isinstance(label, Label):
+        asked = {"label": label.parsed, "known_at": label.parsed_known_at, **asked}
+    for what, expression in asked.items():
+        expression.check_columns(rows.column_names, where=f"{where}, {what} (table {label.table.name!r})")
+    leaks = sorted(_told(model) & set(features.request_columns))
     if leaks:
         raise DefinitionError(
             "no feature reads what the label is made of",
-            where=where,
+            where=f"{where}, label {label.name!r}",
             got=leaks,
             remedy="At the moment of the decision it is not known; use a view with known_at",
         )
-    key = tuple(label.table.key)
-    wanted = dict.fromkeys([*key, *features.request_keys, *features.request_columns])
-    missing = [name for name in wanted if name not in rows.column_names]
-    if missing:
-        raise DefinitionError(
-            "the label's table has the columns that features ask for",
-            where=where,
-            got=missing,
-            remedy="Rename the input, or map the key with view.keyed(...)",
-        )
-    sql = (
-        f"SELECT {', '.join(quote(name) for name in wanted)}, {model.parsed_decide_at.to_sql()} AS {AT}, "
-        f"CAST({label.parsed.to_sql()} AS DOUBLE) AS {_LABEL}, {label.parsed_known_at.to_sql()} AS {_KNOWN} FROM rows"
-    )
+    wanted = _wanted(rows, model, features)
+    columns = [*(quote(name) for name in wanted), f"{model.parsed_decide_at.to_sql()} AS {AT}"]
+    if isinstance(label, Label):
+        columns.append(f"CAST({label.parsed.to_sql()} AS DOUBLE) AS {_LABEL}")
+        columns.append(f"{label.parsed_known_at.to_sql()} AS {_KNOWN}")
     try:
-        return query(sql, rows=rows)
+        return query(f"SELECT {', '.join(columns)} FROM rows", rows=rows)
     except duckdb.Error as error:
         # DuckDB's own words may hold values of the data: only its kind of error is passed on.
-        types = {name: str(rows.schema.field(name).type) for name in sorted(told | set(model.parsed_decide_at.columns))}
+        read = sorted({column for expression in asked.values() for column in expression.columns})
         raise DefinitionError(
-            f"label, known_at and decide_at fit the types of their columns ({type(error).__name__})",
+            f"{_listed(asked)} fit the types of their columns ({type(error).__name__})",
             where=where,
-            got=types,
+            got={name: str(rows.schema.field(name).type) for name in read},
             remedy="Say what a column holds with Table(columns={'amount': 'float', …}) and ingest again",
         ) from error
 
 
+def _told(model: Model) -> set[str]:
+    """Columns of the label's table that tell the label, which no row of the decision has yet."""
+    label = model.label
+    if isinstance(label, Label):
+        return {*label.parsed.columns, *label.parsed_known_at.columns}
+    if label.source.table.name != label.table.name:
+        return set()
+    # The row itself may be a fact of the outcome. What decide_at reads is known at the decision.
+    read = set(ViewPlan(label.view).source_columns)
+    return read - {*label.entity.keys, label.source.sequence, *model.parsed_decide_at.columns}
+
+
+def _wanted(rows: pa.Table, model: Model, features: FeatureSet) -> list[str]:
+    """Columns of the label's table that a frame begins with."""
+    label = model.label
+    own = label.entity.keys if isinstance(label, Outcome) else ()
+    wanted = list(dict.fromkeys([*label.table.key, *features.request_keys, *features.request_columns, *own]))
+    missing = [name for name in wanted if name not in rows.column_names]
+    if missing:
+        raise DefinitionError(
+            "the label's table has its key, and the columns that features and the label ask for",
+            where=f"model {model.name}, label {label.name!r}, table {label.table.name!r}",
+            got=missing,
+            remedy="Rename the input, or map the key with view.keyed(...)",
+        )
+    return wanted
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def build_frame(
-    tables: TableStore, model: Model, versions: Mapping[str, int], *, ignore_known_at: bool = False
+    tables: TableStore,
+    model: Model,
+    versions: Mapping[str, int],
+    *,
+    indexes: EventIndexes | None = None,
+    ignore_known_at: bool = False,
 ) -> Frame:
     """Training frame of a model from numbered table versions.
 
@@ -156,30 +193,59 @@ def build_frame(
     model : Model
     versions : mapping of str to int
         Version of every table of :func:`tables_of`.
+    indexes : EventIndexes, optional
+        Where sorted events of the same tables are kept. None: they are read from the tables and sorted, which gives
+        the same bytes.
     ignore_known_at : bool, default False
-        True joins by event time alone, as a tool with one clock would: only to show what that leaks.
+        True joins by event time alone, as a tool with one clock would: only to show what that leaks. An outcome stays
+        what it is.
     """
-    features = FeatureSet(model.features)
-    read = {name: tables.read(name, versions[name]) for name in tables_of(model)}
+    features, label = FeatureSet(model.features), model.label
     for plan in features.views:
-        check_schema(plan, read[plan.source.table.name].schema)
-    spine = read_spine(read[model.label.table.name], model, features)
-    missing = spine.column(AT).null_count
-    if missing:
-        raise InputError(
-            "every row has a moment of decision",
-            where=f"model {model.name}, decide_at",
-            got=f"{missing} rows without one",
-            remedy="Quarantine such rows with Check.not_null",
-        )
-    sources = {name: read[source.table.name] for name, source in features.sources.items()}
-    table = training_frame(spine, AT, features, sources, ignore_known_at=ignore_known_at)
+        check_schema(plan, tables.schema(plan.source.table.name, versions[plan.source.table.name]))
+    spine = _moments_checked(
+        read_spine(tables.read(label.table.name, versions[label.table.name]), model, features), model
+    )
+
+    def gather(make: Callable[[Mapping[str, Rows]], pa.Table], wanted: FeatureSet) -> pa.Table:
+        if indexes is not None:
+            return indexes.gather(make, wanted, versions)
+        names = {source.table.name for source in wanted.sources.values()}
+        read = {name: tables.read(name, versions[name]) for name in names}
+        return make({name: read[source.table.name] for name, source in wanted.sources.items()})
+
+    if isinstance(label, Outcome):
+        check_outcome(label, tables.schema(label.source.table.name, versions[label.source.table.name]))
+        told = gather(lambda rows: outcome_labels(spine, AT, label, rows), FeatureSet([label.view]))
+        spine = spine.append_column(_LABEL, told.column("label").cast(pa.float64()))
+        spine = spine.append_column(_KNOWN, told.column("known_at"))
+    table = gather(lambda rows: training_frame(spine, AT, features, rows, ignore_known_at=ignore_known_at), features)
     never = np.iinfo(np.int64).max
     known = table.column(_KNOWN).cast(pa.int64()).fill_null(never).to_numpy()
     labels = table.column(_LABEL).to_numpy()
     # An outcome without a time at which it became known is no outcome yet.
     labels = np.where(known == never, np.nan, np.asarray(labels, dtype=np.float64))
     return Frame(table, features.columns, table.column(AT).cast(pa.int64()).to_numpy(), labels, known)
+
+
+def _moments_checked(spine: pa.Table, model: Model) -> pa.Table:
+    """Return the spine, whose every row has a moment of decision."""
+    where, moments = f"model {model.name}, decide_at", spine.column(AT)
+    if not (pa.types.is_timestamp(moments.type) or pa.types.is_integer(moments.type) or pa.types.is_null(moments.type)):
+        raise DefinitionError(
+            "decide_at is a time",
+            where=f"{where} (table {model.label.table.name!r})",
+            got={model.decide_at: str(moments.type)},
+            remedy="Name a time column, or declare it with Table(columns={'asked_at': 'time'}) and ingest again",
+        )
+    if moments.null_count:
+        raise InputError(
+            "every row has a moment of decision",
+            where=where,
+            got=f"{moments.null_count} rows without one",
+            remedy="Quarantine such rows with Check.not_null",
+        )
+    return spine
 
 
 def split_rows(frame: Frame, split: Split, *, now: int) -> dict[str, NDArray[np.int64]]:
@@ -190,3 +256,21 @@ def split_rows(frame: Frame, split: Split, *, now: int) -> dict[str, NDArray[np.
         name: frame.rows(start, end, known_before=now)
         for name, start, end in zip(names, edges[:-1], edges[1:], strict=True)
     }
+
+
+def count_left_out(frame: Frame, model: Model, *, now: int) -> dict[str, int]:
+    """Rows of the split that were neither trained nor evaluated on, by why.
+
+    Returns
+    -------
+    dict of str to int
+        ``pending``: the outcome is not known yet. ``void``: it is known that there is none, or it has matured and
+        nothing is known.
+    """
+    split = model.recipe.split.resolve()
+    inside = (frame.at >= split.train_start) & (frame.at < split.test_end)
+    # An outcome is known at the moment it matures, hence seen one microsecond later, and pending until then.
+    matures = model.label.maturity + isinstance(model.label, Outcome)
+    pending = inside & (frame.known_at >= now) & (frame.at + matures > now)
+    used = inside & (frame.known_at < now) & ~np.isnan(frame.labels)
+    return {"pending": int(pending.sum()), "void": int((inside & ~pending & ~used).sum())}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from retrodict.evaluation import evaluate
+from retrodict.features.offline.indexes import EventIndexes
 from retrodict.learning.frame import build_frame, split_rows
 from retrodict.learning.recipes import Progress, run_recipe
 from retrodict.learning.runs import Run
@@ -64,9 +65,9 @@ def measure_leakage(project: Project, model: Model, run: Run, *, progress: Progr
         The honest training: its table versions, moment and test metrics are used.
     progress : callable, optional
     """
-    versions, now = run.data["versions"], run.data["now"]
-    honest = build_frame(project.tables, model, versions)
-    frame = build_frame(project.tables, model, versions, ignore_known_at=True)
+    versions, now, indexes = run.data["versions"], run.data["now"], EventIndexes.of(project)
+    honest = build_frame(project.tables, model, versions, indexes=indexes)
+    frame = build_frame(project.tables, model, versions, indexes=indexes, ignore_known_at=True)
     parts = split_rows(frame, model.recipe.split.resolve(), now=now)
     naive = run_recipe(model.recipe, frame, parts, ladder=False, progress=progress)
     test = parts["test"]

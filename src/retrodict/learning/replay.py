@@ -98,9 +98,8 @@ def _again(project: Project, run: Run, progress: Progress | None) -> dict[str, A
     definition = definitions_of(project, run.code).get(Model, run.model)
     split = TimeSplit(**run.params["split"])
     definition = replace(definition, recipe=replace(definition.recipe, split=split))
-    return execute(
-        project, definition, run.data["versions"], now=run.data["now"], ladder=False, progress=progress
-    ).facts()
+    versions, now = run.data["versions"], run.data["now"]
+    return execute(project, definition, versions, now=now, ladder=False, indexed=False, progress=progress).facts()
 
 
 def _compare(run: Run, again: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -16,9 +16,10 @@ from retrodict.core.errors import RetrodictError
 from retrodict.core.identity import canonical_json
 from retrodict.evaluation import check_gates
 from retrodict.evaluation.reference import Reference
+from retrodict.features.offline.indexes import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.learning.environment import environment_bytes
-from retrodict.learning.frame import Frame, build_frame, newest_versions, split_rows
+from retrodict.learning.frame import Frame, build_frame, count_left_out, newest_versions, split_rows
 from retrodict.learning.plots import run_plots
 from retrodict.learning.recipes import Progress, Trained, run_recipe
 from retrodict.learning.runs import Artifact, MetricPoint, Run, finish_run, start_run
@@ -63,12 +64,17 @@ def execute(
     *,
     now: int,
     ladder: bool = True,
+    indexed: bool = True,
     progress: Progress | None = None,
 ) -> Result:
-    """Build the frame and run the recipe: the part of a training that a replay repeats (without the ladder)."""
-    if progress is not None:
-        progress("features", 0, 1)
-    frame = build_frame(project.tables, model, versions)
+    """Build the frame and run the recipe: the part of a training that a replay repeats.
+
+    A replay does without the ladder, and without the indexes: one that the run itself made would vouch for itself.
+    """
+    tell = progress or (lambda _what, _done, _most: None)
+    tell("features", 0, 1)
+    indexes = EventIndexes.of(project, tell=lambda sentence: tell(sentence, 0, 1)) if indexed else None
+    frame = build_frame(project.tables, model, versions, indexes=indexes)
     parts = split_rows(frame, model.recipe.split.resolve(), now=now)
     return Result(frame, parts, run_recipe(model.recipe, frame, parts, ladder=ladder, progress=progress))
 
@@ -163,7 +169,8 @@ def _record(project: Project, model: Model, run: Run, result: Result, *, seconds
     measured = {metric.name: metric for metric in test.metrics}
     gates = check_gates(model.gates, {**measured, "beats_ladder": trained.ladder.verdict if trained.ladder else None})
     run.status, run.finished, run.seconds = "finished", project.clock.now(), seconds
-    run.data = {**run.data, "frame": facts["frame"], "rows": facts["rows"]}
+    left_out = count_left_out(result.frame, model, now=run.data["now"])
+    run.data = {**run.data, "frame": facts["frame"], "rows": facts["rows"], "left_out": left_out}
     run.params = {**run.params, **{key: _plain(value) for key, value in trained.params.items()}}
     run.summary = {
         "artifact": artifact.save(project.objects),

@@ -16,6 +16,7 @@ from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, InputError, near
 from retrodict.core.expressions import Expression, parse
 from retrodict.data.labels import Label
+from retrodict.features.outcomes import Outcome
 
 __all__ = ["Model", "Recipe", "Split", "TimeSplit"]
 
@@ -185,11 +186,12 @@ class Model(Definition):
     Parameters
     ----------
     name : str
-    label : Label
-        What it predicts.
+    label : Label or Outcome
+        What it predicts: an expression over a row of a table, or what happens to an entity within a time after the
+        decision (then with ``table`` and ``expression``).
     decide_at : str
         Time expression over a row of the label's table: the moment of the decision. No feature sees anything from that
-        moment on.
+        moment on; an outcome begins with it.
     features : list of FeatureView and derived functions
     recipe : Recipe
     gates : list of str, optional
@@ -200,7 +202,7 @@ class Model(Definition):
 
     kind: ClassVar[str] = "model"
 
-    label: Label = None  # type: ignore[assignment]  # dataclass inheritance forces a default; required in practice
+    label: Label | Outcome = None  # type: ignore[assignment]  # dataclass inheritance forces a default; required
     decide_at: str = ""
     features: tuple[Any, ...] | list[Any] = ()
     recipe: Recipe = None  # type: ignore[assignment]
@@ -214,10 +216,7 @@ class Model(Definition):
         where = f"model {self.name}"
         object.__setattr__(self, "features", tuple(self.features))
         object.__setattr__(self, "gates", tuple(self.gates))
-        if not isinstance(self.label, Label):
-            raise DefinitionError(
-                "a model has a label", where=where, got=type(self.label).__name__, remedy="Pass label=Label(...)"
-            )
+        self._check_label(where)
         if not isinstance(self.recipe, Recipe):
             raise DefinitionError(
                 "a model has a recipe", where=where, got=type(self.recipe).__name__, remedy="Pass recipe=Recipe(...)"
@@ -236,6 +235,22 @@ class Model(Definition):
                 raise DefinitionError(
                     "a gate is true or false", where=where, got=gate, remedy="Write a comparison like 'auc >= 0.7'"
                 )
+
+    def _check_label(self, where: str) -> None:
+        if not isinstance(self.label, Label | Outcome):
+            raise DefinitionError(
+                "a model has a label",
+                where=where,
+                got=type(self.label).__name__,
+                remedy="Pass label=Label(...) or label=Outcome(...)",
+            )
+        if isinstance(self.label, Outcome) and not self.label.labels:
+            raise DefinitionError(
+                "an outcome that is a label says of which table's rows, and what is a yes",
+                where=f"{where}, outcome {self.label.name!r}",
+                got=self.label.value,
+                remedy=f"Add table=… and expression='{self.label.value} > 0' to the outcome",
+            )
 
     @cached_property
     def parsed_decide_at(self) -> Expression:

@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, NotFoundError
 from retrodict.data.labels import Label
+from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.offline.outcomes import check_outcome, outcome_labels
+from retrodict.features.outcomes import Outcome
+from retrodict.features.plan import FeatureSet
+from retrodict.models.definitions import Model
 from retrodict.monitoring.arrivals import outcomes_name
 from retrodict.monitoring.keys import join_key_sql
 from retrodict.project import Project
 from retrodict.serving.definitions import Policy
 from retrodict.serving.log import decisions_table
-from retrodict.stores.sql import query
+from retrodict.stores.sql import query, quote
 
 __all__ = ["UNKNOWN_TIME", "Outcomes", "outcomes"]
 
@@ -120,11 +125,14 @@ def outcomes(
     Raises
     ------
     DefinitionError
-        If the label's expressions do not fit its table.
+        If the label does not fit its table, or an outcome that of its source.
     """
-    label = project.definitions.get(Policy, policy).model.label
+    model = project.definitions.get(Policy, policy).model
     decisions = decisions_table(project, policy, start=start, end=now if end is None else min(end, now))
-    facts, edges = _label_facts(project, label, version)
+    if isinstance(model.label, Outcome):
+        facts, edges = _outcome_facts(project, model, model.label, version)
+    else:
+        facts, edges = _label_facts(project, model.label, version)
     arrived, more = _arrived_facts(project, policy)
     found = _visible(decisions, facts, arrived, now)
     at = found.column("position").to_numpy()
@@ -132,7 +140,9 @@ def outcomes(
     label_values, known_at = np.full(size, np.nan), np.full(size, UNKNOWN_TIME, dtype=np.int64)
     label_values[at] = found.column("label").to_numpy()
     known_at[at] = found.column("known_at").to_numpy()
-    matured = decisions.column("time").to_numpy() + label.maturity <= now
+    # An outcome is known at the moment it matures, hence seen one microsecond later, and pending until then.
+    matures = model.label.maturity + isinstance(model.label, Outcome)
+    matured = decisions.column("time").to_numpy() + matures <= now
     status = np.where(matured | (known_at != UNKNOWN_TIME), "void", "pending")
     status[~np.isnan(label_values)] = "known"
     return Outcomes(
@@ -177,6 +187,34 @@ def _label_facts(project: Project, label: Label, version: int | None) -> tuple[p
                 remedy="Write it like 'arr_delay > 15', known_at='arr_time'",
             )
     return found.cast(_FACTS), [(f"dataset:{name}@{pinned}", "labels")]
+
+
+def _outcome_facts(
+    project: Project, model: Model, label: Outcome, version: int | None
+) -> tuple[pa.Table, list[tuple[str, str]]]:
+    """The same of an outcome: what happened to the entity of each row from its ``decide_at`` on."""
+    name, source = label.table.name, label.source.table.name
+    pinned = _newest(project, name) if version is None else version
+    happened = pinned if source == name else _newest(project, source)
+    if pinned is None or happened is None:
+        return _FACTS.empty_table(), []
+    check_outcome(label, project.tables.schema(source, happened))
+    schema, decide_at = project.tables.schema(name, pinned), model.parsed_decide_at
+    decide_at.check_columns(schema.names, where=f"model {model.name}, decide_at (table {name!r})")
+    columns = sorted({*label.table.key, *label.entity.keys, *decide_at.columns})
+    rows = project.tables.read(name, pinned, columns=columns)
+    spine = query(
+        f"SELECT {join_key_sql(label.table, rows.schema)} AS _key, {decide_at.to_sql()} AS _at, "
+        f"{', '.join(map(quote, label.entity.keys))} FROM rows WHERE _at IS NOT NULL",
+        rows=rows,
+    )
+    told = EventIndexes.of(project).gather(
+        lambda rows: outcome_labels(spine, "_at", label, rows), FeatureSet([label.view]), {source: happened}
+    )
+    facts = pa.table({"key": spine.column("_key"), "label": told.column("label"), "known_at": told.column("known_at")})
+    return facts.cast(_FACTS), [
+        (f"dataset:{each}@{at}", "labels") for each, at in {name: pinned, source: happened}.items()
+    ]
 
 
 def _arrived_facts(project: Project, policy: str) -> tuple[pa.Table, list[tuple[str, str]]]:

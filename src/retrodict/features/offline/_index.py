@@ -7,6 +7,7 @@ a quarter of what windows need.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ def merge_prepared(plan: ViewPlan, folder: ArrayFolder, rows: pa.Table) -> Prepa
     """Sort events of an index together with new rows of the table: a merge, for most are in order already."""
     old = _StoredEvents(plan, folder)
     new = read_events(plan, rows, first_position=folder.note["rows"])
+    new = replace(new, row=new.row + folder.note["rows"])  # of equal redeliveries the first row counts
     where, size = f"{plan.where}, source {plan.source.name!r}", folder.note["size"]
     known = [folder.column(f"key {place}") for place in range(len(plan.keys))]
     fresh = [key_array(column, where=where) for column in new.keys(plan)]

@@ -3,7 +3,8 @@
 An index belongs to the data files of one version and to what a view reads of them, and is named by both; a version
 with the same files, or another view that reads alike, finds it. When a table grew by appended files only those are
 read, and merged with the sorted events that are there. Nothing here is a source of truth: the folder may be deleted at
-any time, and an index that is missing, cut off or damaged is made anew.
+any time, an index that is missing, cut off or damaged is made anew, and where none can be written events are sorted in
+memory.
 
 Rejected: keeping the table itself sorted (a table has several keys, and its order is the order of arrival), and a
 sorted Parquet copy (a frame of a few rows would still decode all of it).
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -24,6 +26,7 @@ from retrodict.core.errors import IntegrityError
 from retrodict.core.identity import content_hash, short
 from retrodict.features.offline._arrays import ArrayFolder
 from retrodict.features.offline._index import merge_prepared, read_prepared, write_prepared
+from retrodict.features.offline.frame import Rows
 from retrodict.features.offline.prepared import Prepared, prepare, reading_id
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.project import Project
@@ -33,7 +36,9 @@ from retrodict.stores.tables.base import TableFile, TableStore
 
 __all__ = ["EventIndexes", "IndexedEvents"]
 
-_FORMAT = 1
+T = TypeVar("T")
+
+_FORMAT = 2
 _KEPT = 2  # indexes of older files of the same reading that stay
 _WAIT_S = 3600.0
 
@@ -86,6 +91,28 @@ class EventIndexes:
             found[name] = IndexedEvents(self, table, number)
         return found
 
+    def gather(
+        self, make: Callable[[Mapping[str, Rows]], T], features: FeatureSet, versions: Mapping[str, int] | None = None
+    ) -> T:
+        """What ``make`` makes of the sources; of the tables themselves where an index turns out to be damaged.
+
+        Damage shows when an array is first looked at, in the middle of a frame. The index is gone then, and the next
+        frame makes it anew.
+
+        Parameters
+        ----------
+        make : callable
+            Takes what :meth:`sources` gives, and may be called twice.
+        features, versions
+            As for :meth:`sources`.
+        """
+        sources = self.sources(features, versions)
+        try:
+            return make(sources)
+        except (IntegrityError, OSError):  # an OSError: what is damaged lies where nothing can be removed
+            self._tell("an index is damaged: reading the tables instead")
+            return make({name: self.tables.read(each.table, each.version) for name, each in sources.items()})
+
     def build(self, features: FeatureSet, versions: Mapping[str, int] | None = None) -> None:
         """Make every index that frames of these features need, where it is not there yet."""
         sources = self.sources(features, versions)
@@ -97,7 +124,10 @@ class EventIndexes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def open(self, plan: ViewPlan, table: str, version: int) -> Prepared:
-        """Return the events of a table version from their index, which is made if need be."""
+        """Return the events of a table version from their index, which is made if need be.
+
+        Where it cannot be written (a read-only folder, a full disk) they are sorted for this call only.
+        """
         self.tables.dataset(table, version)  # a vacuumed version is not served from a copy of it
         files = self.tables.files(table, version)
         family = self._folder / short(content_hash({"format": _FORMAT, "table": table, "reading": reading_id(plan)}))
@@ -105,14 +135,27 @@ class EventIndexes:
         found = _opened(plan, folder)
         if found is not None:
             return found
-        with FileLock(family.with_suffix(".lock"), where=f"index of table {table}", timeout_s=_WAIT_S):
+        try:
+            found = self._made(plan, table, version, files, folder)
+        except OSError as error:
+            self._tell(
+                f"the index of table {table} cannot be written ({type(error).__name__}): sorting for this call only"
+            )
+            found = prepare(plan, self.tables.read(table, version, columns=plan.source_columns), ignore_known_at=False)
+        if found is None:
+            raise IntegrityError("an index can be read once it was written", where=f"index of table {table}")
+        return found
+
+    def _made(
+        self, plan: ViewPlan, table: str, version: int, files: Sequence[TableFile], folder: Path
+    ) -> Prepared | None:
+        """Events of an index that this process, or another meanwhile, has made."""
+        with FileLock(folder.parent.with_suffix(".lock"), where=f"index of table {table}", timeout_s=_WAIT_S):
             found = _opened(plan, folder)
             if found is None:
                 self._tell(f"making the index of table {table} for {plan.where}; later frames find it")
                 self._make(plan, table, version, files, folder)
                 found = _opened(plan, folder)
-        if found is None:
-            raise IntegrityError("an index can be read once it was written", where=f"index of table {table}")
         return found
 
     def _make(self, plan: ViewPlan, table: str, version: int, files: Sequence[TableFile], folder: Path) -> None:
@@ -125,7 +168,11 @@ class EventIndexes:
         draft = family / f".{folder.name}.{os.getpid()}"
         draft.mkdir()
         note = {"files": paths, "rows": count, "schema": schema}
-        write_prepared(draft, plan, self._events(plan, table, version, paths, family, schema), note)
+        try:
+            write_prepared(draft, plan, self._events(plan, table, version, paths, family, schema), note)
+        except OSError:  # a full disk does not stay full of half an index
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
         shutil.rmtree(folder, ignore_errors=True)  # what is there could not be opened
         draft.rename(folder)
         sync_folder(family)

@@ -1,101 +1,43 @@
-"""Outcomes: what happened after a decision, said by the same aggregates as features, and not known before it matured.
-
-An outcome at q is an aggregate over ``[q, q + within)``, as it is known at ``q + within + wait``. That is a feature of
-that later moment over a window that ends ``wait`` before it, so the engines of features compute it, with both clocks:
-nothing is said twice, and nothing falls between the two. A fact at exactly q belongs to the outcome, since features
-stop strictly before q.
-"""
+"""Outcomes of the rows of a spine: each is a feature of the moment at which it matures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
-
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrodict.core.definition import Definition
-from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, InputError
-from retrodict.data.sources import Source
-from retrodict.features.aggregates import Aggregate
-from retrodict.features.definitions import Entity, FeatureView
-from retrodict.features.facts.columns import pick, times
+from retrodict.features.catalogue import check_schema
+from retrodict.features.facts.columns import Ints, pick, times
 from retrodict.features.offline.frame import Tables, training_frame
-from retrodict.features.plan import FeatureSet, column_name
-from retrodict.features.windows import Window, positive_duration
+from retrodict.features.outcomes import Outcome
+from retrodict.features.plan import FeatureSet, ViewPlan, column_name
+from retrodict.stores.sql import query
 
-__all__ = ["Outcome", "outcome_frame"]
+__all__ = ["check_outcome", "outcome_frame", "outcome_labels"]
 
 _AT = "_outcome_at"
 TIME = pa.timestamp("us", "UTC")
 
 
-@dataclass(frozen=True)
-class Outcome(Definition):
-    """What happened to an entity within a time after a decision.
+class _OutcomePlan(ViewPlan):
+    """Plan of an outcome's view, which errors call by the outcome's name."""
 
-    Parameters
-    ----------
-    name : str
-        Name of the column it becomes.
-    entity : Entity
-        To whom it happens.
-    source : Source
-        The facts that say so.
-    aggregate : Aggregate
-        What is computed of them; its one window is the horizon, like ``agg.count(over="30d")``.
-    wait : str, optional
-        How long after the horizon to wait for facts that become known late. None: not at all.
+    @property
+    def where(self) -> str:
+        return f"outcome {self.name!r}"
 
-    Examples
-    --------
-    >>> from types import SimpleNamespace
-    >>> from retrodict.features.aggregates import agg
-    >>> paid = Source("paid", SimpleNamespace(name="payments"), event_time="paid_at")
-    >>> repaid = Outcome("repaid", Entity("customer"), paid, agg.sum("amount", over="30d"), wait="2d")
-    >>> repaid.matures_us // 86_400_000_000
-    32
+
+def check_outcome(outcome: Outcome, schema: pa.Schema) -> None:
+    """Check that the table of an outcome's source has what it reads, in types that its aggregate takes.
+
+    Raises
+    ------
+    DefinitionError
+        That names outcome, feature and column, with the nearest names of an unknown one.
     """
-
-    kind: ClassVar[str] = "outcome"
-
-    entity: Entity = None  # type: ignore[assignment]  # dataclass inheritance forces a default; required in practice
-    source: Source = None  # type: ignore[assignment]  # as above
-    aggregate: Aggregate = None  # type: ignore[assignment]  # as above
-    wait: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check that the horizon is one plain window."""
-        super().__post_init__()
-        given: object = self.aggregate
-        where = f"outcome {self.name!r}"
-        if not isinstance(given, Aggregate):
-            raise DefinitionError("an outcome is one aggregate", where=where, got=type(given).__name__)
-        window = given.over[0]
-        plain = len(given.over) == 1 and window == Window(window.length) and not window.lifetime
-        if not plain or given.op == "rate":
-            raise DefinitionError(
-                "the horizon of an outcome is one plain window",
-                where=where,
-                got=[each.name for each in given.over],
-                remedy="Write it like agg.count(over='30d')",
-            )
-        if self.wait is not None:
-            object.__setattr__(self, "wait", positive_duration(self.wait, f"{where}, wait"))
-
-    @property
-    def view(self) -> FeatureView:
-        """The view that computes it at the moment it matures."""
-        window = replace(self.aggregate.over[0], offset=self.wait)
-        aggregate = replace(self.aggregate, over=(window,), label=self.name)
-        return FeatureView("outcome", self.entity, self.source, [aggregate])
-
-    @property
-    def matures_us(self) -> int:
-        """Microseconds from the decision to the moment the outcome is known."""
-        return self.aggregate.over[0].length_us + (0 if self.wait is None else parse_duration(self.wait))
+    check_schema(_OutcomePlan(outcome.view), schema)
 
 
 def outcome_frame(spine: pa.Table, at: str, outcome: Outcome, sources: Tables, *, as_of: int) -> pa.Table:
@@ -109,7 +51,7 @@ def outcome_frame(spine: pa.Table, at: str, outcome: Outcome, sources: Tables, *
         The time column.
     outcome : Outcome
         What to compute.
-    sources : callable or mapping of str to pyarrow.Table
+    sources : callable or mapping of str to pyarrow.Table or EventSource
         Rows of the outcome's source, by the source's name.
     as_of : int
         Present time in microseconds: what matures later is null, and so is its ``known_at``.
@@ -117,17 +59,69 @@ def outcome_frame(spine: pa.Table, at: str, outcome: Outcome, sources: Tables, *
     Returns
     -------
     pyarrow.Table
-        The spine, row for row, with the columns ``<name>`` and ``<name>_known_at``.
+        The spine, row for row, with the columns ``<name>`` (the aggregate) and ``<name>_known_at``.
     """
-    for name in (outcome.name, f"{outcome.name}_known_at", _AT):
+    for name in (outcome.name, f"{outcome.name}_known_at"):
         if name in spine.column_names:
             raise InputError("a spine has no column with an outcome's name", where="spine", got=name)
-    moments, present = times(pick(spine, at, where="spine"), where=f"spine, column {at!r}")
-    if not present.all():
-        raise InputError("every row of a spine has its time", where=f"spine, column {at!r}")
-    known = moments + outcome.matures_us
-    frame = training_frame(spine.append_column(_AT, pa.array(known, TIME)), _AT, FeatureSet([outcome.view]), sources)
-    values = pick(frame, column_name("outcome", outcome.name), where="outcome")
+    values, known = _values(spine, at, outcome, sources)
     matured = pa.array(np.asarray(known <= as_of))
     spine = spine.append_column(outcome.name, pc.if_else(matured, values, None))
     return spine.append_column(f"{outcome.name}_known_at", pc.if_else(matured, pa.array(known, TIME), None))
+
+
+def outcome_labels(spine: pa.Table, at: str, outcome: Outcome, sources: Tables) -> pa.Table:
+    """Yes or no of the rows of a spine, and from when on that is known.
+
+    Parameters
+    ----------
+    spine : pyarrow.Table
+        One row per decision: its time and the entity's keys.
+    at : str
+        The time column.
+    outcome : Outcome
+        One with an expression.
+    sources : callable or mapping of str to pyarrow.Table or EventSource
+        Rows of the outcome's source, by the source's name.
+
+    Returns
+    -------
+    pyarrow.Table
+        ``label`` (bool; null: there is none) and ``known_at``, row for row. What has not matured yet has a
+        ``known_at`` in the future: whoever reads a label looks at that first.
+
+    Raises
+    ------
+    DefinitionError
+        If the expression does not fit the type of the aggregate.
+    """
+    values, known = _values(spine, at, outcome, sources)
+    try:
+        told = query(f"SELECT {outcome.parsed.to_sql()} AS label FROM told", told=pa.table({outcome.value: values}))
+    except duckdb.Error as error:
+        raise _misfit(outcome, values.type) from error
+    label = told.column("label")
+    if not (pa.types.is_boolean(label.type) or pa.types.is_null(label.type)):
+        raise _misfit(outcome, values.type)
+    return pa.table({"label": label.cast(pa.bool_()), "known_at": pa.array(known, TIME)})
+
+
+def _misfit(outcome: Outcome, type_: pa.DataType) -> DefinitionError:
+    # DuckDB's own words may hold values of the data: only the type is passed on.
+    return DefinitionError(
+        f"the expression {outcome.parsed.text!r} is true or false of what the aggregate gives",
+        where=f"outcome {outcome.name!r}",
+        got={outcome.value: str(type_)},
+        remedy="Compare it with a value of that type",
+    )
+
+
+def _values(spine: pa.Table, at: str, outcome: Outcome, sources: Tables) -> tuple[pa.Array, Ints]:
+    """Aggregate of each row as it is known when it has matured, and that moment."""
+    moments, present = times(pick(spine, at, where="spine"), where=f"spine, column {at!r}")
+    if not present.all():
+        raise InputError("every row of a spine has its time", where=f"spine, column {at!r}")
+    known = moments + outcome.maturity
+    asked = {key: pick(spine, key, where=f"outcome {outcome.name!r}, spine") for key in outcome.entity.keys}
+    frame = training_frame(pa.table({**asked, _AT: pa.array(known, TIME)}), _AT, FeatureSet([outcome.view]), sources)
+    return pick(frame, column_name(outcome.name, outcome.value), where="outcome"), known

@@ -1,0 +1,191 @@
+"""Outcomes: what happened after a decision, said by the same aggregates as features, and not known before it matured.
+
+An outcome at q is an aggregate over ``[q, q + horizon)``, as it is known at ``q + horizon + wait``. That is a feature
+of that later moment over a window that ends ``wait`` before it, so the engines of features compute it, with both
+clocks: nothing is said twice, and nothing falls between the two. A fact at exactly q belongs to the outcome, since
+features stop strictly before q.
+
+As the label of a model an outcome also says of which table's rows it is and what of it is a yes. Rejected: a label that
+takes columns of that table beside the aggregate (a condition on the events says most of it, and what is known at the
+decision stays apart from what came after it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+from retrodict.core.definition import Definition
+from retrodict.core.durations import parse_duration
+from retrodict.core.errors import DefinitionError
+from retrodict.core.expressions import Expression, parse
+from retrodict.core.expressions.kinds import Kind
+from retrodict.data.definitions import Table
+from retrodict.data.sources import Source
+from retrodict.features.aggregates import Aggregate
+from retrodict.features.definitions import Entity, FeatureView
+from retrodict.features.monoids import BAGS
+from retrodict.features.windows import Window, positive_duration
+
+__all__ = ["Outcome"]
+
+_OPEN = ("first", "last", "max", "min")  # of these the value is of the column's kind
+_LISTS = tuple(sorted(op for op, bag in BAGS.items() if bag.gives in ("map", "values")))
+
+
+@dataclass(frozen=True)
+class Outcome(Definition):
+    """What happened to an entity within a time after a decision.
+
+    Parameters
+    ----------
+    name : str
+        Name of the outcome.
+    entity : Entity
+        To whom it happens.
+    source : Source
+        The facts that say so.
+    aggregate : Aggregate
+        What is computed of them; its one window is the horizon, like ``agg.count(over="30d")``.
+    wait : str, optional
+        How long after the horizon to wait for facts that become known late. None: not at all.
+    table : Table, optional
+        As the label of a model: whose rows are decided on. It has a key, the entity's key columns, and what the model's
+        ``decide_at`` reads. None: the outcome is no label.
+    expression : str, optional
+        As the label of a model: what must be true for a yes, over the aggregate by its name, like
+        ``"count_30d = 0"``. Where it is unknown (no fact gives a value) there is no outcome.
+    description : str, optional
+        For people; not part of the version.
+
+    Examples
+    --------
+    >>> from retrodict.features.aggregates import agg
+    >>> loans, paid = Table("loans", key="id"), Source("paid", Table("payments"), event_time="paid_at")
+    >>> repaid = agg.sum("amount", over="30d", name="paid")
+    >>> label = Outcome("repaid", Entity("customer"), paid, repaid, wait="2d", table=loans, expression="paid >= 100")
+    >>> label.maturity // 86_400_000_000
+    32
+    """
+
+    kind: ClassVar[str] = "outcome"
+
+    entity: Entity = None  # type: ignore[assignment]  # dataclass inheritance forces a default; required in practice
+    source: Source = None  # type: ignore[assignment]  # as above
+    aggregate: Aggregate = None  # type: ignore[assignment]  # as above
+    wait: str | None = None
+    table: Table = None  # type: ignore[assignment]  # None where the outcome is no label
+    expression: str | None = None
+    description: str = field(default="", metadata={"identity": False})
+
+    def __post_init__(self) -> None:
+        """Check that the horizon is one plain window, and that a label is yes or no."""
+        super().__post_init__()
+        where = f"outcome {self.name!r}"
+        self._check_aggregate(where)
+        if self.wait is not None:
+            object.__setattr__(self, "wait", positive_duration(self.wait, f"{where}, wait"))
+        _ = self.view  # its own checks of entity and source
+        if self.labels != (self.expression is not None):
+            raise DefinitionError(
+                "an outcome that is a label says of which table's rows, and what is a yes",
+                where=where,
+                got="no expression" if self.labels else "no table",
+                remedy=f"Say table=… and expression='{self.value} > 0', both or neither",
+            )
+        if self.labels:
+            self._check_label(where)
+
+    def _check_aggregate(self, where: str) -> None:
+        given: object = self.aggregate
+        if not isinstance(given, Aggregate):
+            raise DefinitionError("an outcome is one aggregate", where=where, got=type(given).__name__)
+        window = given.over[0]
+        plain = len(given.over) == 1 and window == Window(window.length) and not window.lifetime
+        if not plain or given.op == "rate":
+            raise DefinitionError(
+                "the horizon of an outcome is one plain window",
+                where=where,
+                got=[each.name for each in given.over],
+                remedy="Write it like agg.count(over='30d')",
+            )
+        source: object = self.source
+        if isinstance(source, Source) and source.timeless:
+            raise DefinitionError(
+                "what happens within a time needs facts with a time",
+                where=f"{where}, source {source.name!r}",
+                got=given.names()[0],
+                remedy="Give the source event_time=",
+            )
+
+    def _check_label(self, where: str) -> None:
+        given: object = self.table
+        if not isinstance(given, Table):
+            raise DefinitionError(
+                "a label is of a table",
+                where=where,
+                got=type(given).__name__,
+                remedy="Pass the Table object, not its name",
+            )
+        if not self.table.key:
+            raise DefinitionError(
+                "the table of a label has a key", where=where, got=self.table.name, remedy="Say key='id' in the table"
+            )
+        if self.aggregate.op in _LISTS:
+            raise DefinitionError(
+                "a label is made of one value, not of a list or a map",
+                where=where,
+                got=self.aggregate.op,
+                remedy="Use agg.count, agg.sum, agg.max or another aggregate that gives one value",
+            )
+        kind: Kind | None = None if self.aggregate.op in _OPEN else "number"
+        self.parsed.check_columns({self.value: kind}, where=where)
+        if self.parsed.kind not in ("bool", None):
+            raise DefinitionError(
+                "a label is true or false",
+                where=where,
+                got=self.expression,
+                remedy=f"Write a comparison like '{self.value} > 0'",
+            )
+
+    def __identity__(self) -> dict[str, Any]:
+        """Everything that decides what it is of each row; another check on the table is no other outcome."""
+        return {
+            "kind": "Outcome",
+            "name": self.name,
+            "entity": self.entity,
+            "source": self.source,
+            "aggregate": self.aggregate,
+            "wait": self.wait,
+            "table": self.table.name if self.labels else None,
+            "expression": None if self.expression is None else self.parsed,
+        }
+
+    @property
+    def labels(self) -> bool:
+        """Whether it can be the label of a model."""
+        given: object = self.table
+        return given is not None
+
+    @property
+    def value(self) -> str:
+        """Name of the aggregate, as the expression uses it."""
+        return self.aggregate.names()[0]
+
+    @cached_property
+    def parsed(self) -> Expression:
+        """The expression, parsed."""
+        return parse(self.expression or "", where=f"outcome {self.name!r}")
+
+    @property
+    def view(self) -> FeatureView:
+        """The view that computes it at the moment it matures; its one feature has the name of the aggregate."""
+        window = replace(self.aggregate.over[0], offset=self.wait)
+        aggregate = replace(self.aggregate, over=(window,), label=self.value)
+        return FeatureView(self.name, self.entity, self.source, [aggregate])
+
+    @property
+    def maturity(self) -> int:
+        """Microseconds from the decision to the moment the outcome is known."""
+        return self.aggregate.over[0].length_us + (0 if self.wait is None else parse_duration(self.wait))

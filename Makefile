@@ -23,7 +23,7 @@ $(UV):
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
 
-$(STAMP): $(UV) locks/dev.lock pyproject.toml
+$(STAMP): $(UV) locks/dev.lock pyproject.toml $(wildcard src/retrodict/core/native/*.[ch])
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes locks/dev.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -88,4 +88,4 @@ lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	  --output-file locks/spark.lock locks/spark.in
 
 clean: ## remove what these commands made
-	rm -rf $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build src/*.egg-info src/retrodict/core/native/*.so $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ import pyarrow as pa
 
 from retrodict import Entity, FeatureView, Source, Table, agg, latest
 from retrodict.features import FeatureSet
+from retrodict.features.facts.keys import encode_key
 from retrodict.features.online import OnlineFeatures
+from retrodict.features.online.entries import StateKeys
 from retrodict.features.online.state import OnlineState
 from retrodict.features.online.stream import StreamFeeder, encode_event, materialise
 from retrodict.stores.keys.lmdb import LmdbKeys
@@ -91,6 +94,23 @@ def timed_reads(online: OnlineFeatures, keys: np.ndarray, at: int) -> dict[str, 
     return quantiles(spent)
 
 
+def floor_of(store: LmdbKeys, features: FeatureSet, keys: np.ndarray) -> dict[str, Any]:
+    """What the store alone takes to hand out the same entries, for one entity and for a hundred."""
+    names = [StateKeys(plan) for plan in features.views]
+    entries = [
+        [entry for n in names for entry in (n.meta, n.blocks + encode_key([key], where=""))] for key in keys.tolist()
+    ]
+    found = {}
+    for several, some in ((1, entries), (100, [list(chain(*entries[i : i + 100])) for i in range(0, 10_000, 100)])):
+        spent = []
+        for wanted in some:
+            before = time.thread_time_ns()
+            store.get_many(wanted)
+            spent.append((time.thread_time_ns() - before) / 1e9)
+        found[str(several)] = quantiles(spent)
+    return found
+
+
 def bench_reads(root: Path, count: int, keys: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     table = events(count, keys, 90 * DAY)
@@ -99,6 +119,7 @@ def bench_reads(root: Path, count: int, keys: int) -> dict[str, Any]:
         "1 view x 10": [view("a0", ["24h", "30d"], 4, 2)],
         "5 views x 10": [view(f"a{i}", ["24h", "30d"], 4, 2) for i in range(5)],
         "2 views x 25": [view(f"b{i}", ["1h", "24h", "30d"], 7, 4) for i in range(2)],
+        "1 view x 50": [view("c0", ["1h", "6h", "24h", "3d", "7d", "14d", "30d"], 7, 1)],
     }
     for name, views in sets.items():
         features = FeatureSet(views)
@@ -113,13 +134,14 @@ def bench_reads(root: Path, count: int, keys: int) -> dict[str, Any]:
         found[name] = timed_reads(online, asked, at) | {"features": len(features.columns)}
         found[name]["backfill_events_per_s"] = round(count / filled)
         if hasattr(online, "read_many"):
-            requests = [{"key": key} for key in asked[:100].tolist()]
             spent = []
-            for _ in range(50):
+            for first in range(0, 10_000, 100):
+                requests = [{"key": key} for key in asked[first : first + 100].tolist()]
                 before_ns = time.thread_time_ns()
                 online.read_many(requests, at)
                 spent.append((time.thread_time_ns() - before_ns) / 1e9)
             found[name]["read_many_100"] = quantiles(spent)
+        found[name]["floor"] = floor_of(store, features, asked)
         size = state.health()[0]
         found[name]["bytes_per_key"] = round(size.bytes / max(size.entities, 1))
         store.close()

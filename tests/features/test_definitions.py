@@ -100,8 +100,6 @@ def test_equal_content_is_equal_versions():
          "one source name means one source"),
         (lambda: Window("lifetime", hop="1h"), "a lifetime has no left edge to snap"),
         (lambda: Window("1h", offset="1h", include_current=True), "cannot hold the request's own event"),
-        (lambda: agg.median("x", over="lifetime"), "quantile needs the events themselves, and a lifetime of them"),
-        (lambda: agg.time_since_last(over="lifetime"), "time_since_last needs the events themselves, and a lifetime"),
         (lambda: agg.rate(over=Window("1h", hop="5m")), "a rate is over an exact window up to the decision"),
         (lambda: agg.top_k("x", 0, over="1h"), "agg.top_k: k is a whole number from 1 to 1000; got 0"),
         (lambda: agg.quantile("x", 1.5, over="1h"), "a quantile is between 0 and 1"),

@@ -78,7 +78,9 @@ def test_many_events_in_small_pieces_are_the_oracles(revised, monkeypatch):
     ]
     over = ["20m", Window("10m", offset="6m", hop="4m"), Window("5m", offset="3m")]
     source = worlds.REVISED if revised else Source("s", worlds.table, event_time="e", known_at="k")
-    view = FeatureView("v", Entity("k1"), source, [*worlds.totals([*over, "lifetime"]), *worlds.bags(over)])
+    view = FeatureView(
+        "v", Entity("k1"), source, [*worlds.totals([*over, "lifetime"]), *worlds.bags([*over, "lifetime"])]
+    )
     queries = [{"k1": "a", "k2": 1, "q": BASE + i * 5 * MINUTE, "x": None, "ok": None} for i in range(12)]
     _judge(view, worlds.revisions_table(rows), queries)
 

@@ -14,31 +14,11 @@ from retrodict.features.online.state import OnlineState
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.testing import feature_worlds as worlds
+from retrodict.testing.memory import MemoryKeys
 from retrodict.testing.oracle import alike
 
 MINUTE, BASE = worlds.MINUTE, worlds.BASE
 EVER = "36000d"
-
-
-class MemoryKeys:
-    """The contract of a key store over a dict, for tests that need hundreds of stores."""
-
-    def __init__(self):
-        self.items = {}
-
-    def get_many(self, keys):
-        return [self.items.get(key) for key in keys]
-
-    def put_many(self, items, *, durable=True):
-        for key, value in items.items():
-            self.items.pop(key, None) if value is None else self.items.__setitem__(key, value)
-
-    def update(self, keys, change, *, durable=True):
-        change(self.get_many(keys))  # pure: a store may call it more than once
-        self.put_many(change(self.get_many(keys)))
-
-    def scan(self, prefix, *, start=None):
-        return iter(sorted((k, v) for k, v in self.items.items() if k.startswith(prefix) and k >= (start or b"")))
 
 
 def _requests(spine):
@@ -389,6 +369,7 @@ def test_a_hot_key_is_read_from_segments_as_the_oracle_says(small_segments, draw
         Source("s", worlds.table, event_time="e", known_at="k", sequence="sid"),
         [agg.count(over=[*over, "lifetime"]), agg.sum("x", over=over), agg.max("x", over=[*over, "lifetime"]),
          *([agg.last("tag", over="20m"), agg.distinct("x", over="30m")] if bags else []),
+         *([agg.median("x", over="lifetime"), agg.first_k("tag", 2, over="lifetime")] if bags else []),
          latest("tag", "x", max_age="12m")],
     )  # fmt: skip
     fields = {"k1": "a", "k2": 1, "ok": None, "n": None}
@@ -407,6 +388,16 @@ def test_a_hot_key_is_read_from_segments_as_the_oracle_says(small_segments, draw
         row = online.read(request, {}, request["q"])
         if row.statuses["v"] != "beyond_horizon":
             assert row.values == {name: values[place] for name, values in expected.items()}
+
+
+def test_a_lifetime_of_events_is_kept_whole_whatever_the_horizon():
+    """What no total tells, a state must have the events for: none is cut, and a redelivery of the oldest is known."""
+    view = _view(agg.time_since_last(over="lifetime"), agg.distinct("x", over="lifetime"), agg.count(over="lifetime"))
+    batches = [[_event(BASE + i * 60 * MINUTE, x=float(i % 7))] for i in range(40)]
+    online, state, _ = _online(view, *batches, horizon="1m")
+    assert state.apply([_event(BASE, x=0.0)], "s").duplicates == 1
+    row = online.read({"k1": "a"}, {}, BASE + 40 * 60 * MINUTE)
+    assert list(row.values.values()) == [3600.0, 7, 40]
 
 
 def test_a_hot_key_has_segments_and_is_forgotten_whole(small_segments):

@@ -332,3 +332,60 @@ def test_mistakes_are_named_before_anything_runs(session):
         training_frame_on_spark(session, asked, "q", features, {"s": events}, engine="sqll")
     with pytest.raises(InputError, match=r"every row of a spine has its time.*1 nulls"):
         training_frame_on_spark(session, untimed, "q", features, {"s": events}, engine="sql")
+
+
+# -- a project's tables ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@needs_spark
+@on_spark
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_a_project_is_computed_from_its_files(session, tmp_path, monkeypatch, where):
+    """Ties of a source without sequence break by place in the table, however Spark shares out its files; in pieces."""
+    from pyarrow.fs import S3FileSystem
+
+    from retrodict.features.offline.work import local_work
+    from retrodict.features.spark import work
+    from retrodict.project import Project
+
+    (tmp_path / "retrodict.toml").write_text('[project]\nname = "far"\n')
+    monkeypatch.setattr(work, "_TOGETHER", 30)
+    if where == "bucket":  # its files are not read by the workers
+        monkeypatch.setattr(work, "LocalFileSystem", S3FileSystem)
+    source = Source("s", worlds.table, event_time="e")
+    view = FeatureView("v", Entity("k1"), source, [latest("n"), agg.last_k("n", 5, over="1h"), agg.sum("x", over="1h")])
+    features, spine = FeatureSet([view]), _world()[0]
+    with Project(tmp_path) as project:
+        for place, size in enumerate([3, 400, 7, 90]):  # Spark would begin with the largest
+            rows = [{"k1": "ab"[i % 2], "e": BASE, "n": place * 1000 + i, "x": i / 10} for i in range(size)]
+            project.tables.write(worlds.table.name, pa.Table.from_pylist(rows, schema=worlds.EVENTS))
+        near = pa.concat_tables(local_work(project, "q", features).batches(spine))
+        with work.spark_work(project, "q", features) as far:
+            found = list(far.batches(spine))
+    assert [piece.num_rows for piece in found] == [30, 10]
+    assert pa.concat_tables(found).schema == near.schema
+    assert repr(pa.concat_tables(found).to_pylist()) == repr(near.to_pylist())
+
+
+@pytest.mark.slow
+@needs_spark
+@on_spark
+def test_what_a_worker_says_is_said(session, tmp_path):
+    """A mistake in rows that only a worker sees comes back with our words, and the session of the caller stays."""
+    from retrodict.features.spark.work import spark_work
+    from retrodict.project import Project
+
+    (tmp_path / "retrodict.toml").write_text('[project]\nname = "far"\n')
+    source = Source("s", worlds.table, event_time="e", sequence="seq")
+    features = FeatureSet([FeatureView("v", Entity("k1"), source, [latest("n")])])
+    with Project(tmp_path) as project:
+        rows = [{"k1": "a", "e": BASE, "seq": None, "n": 1}]
+        project.tables.write(worlds.table.name, pa.Table.from_pylist(rows, schema=worlds.EVENTS))
+        with (
+            spark_work(project, "q", features) as work,
+            pytest.raises(InputError, match=r"engine spark: .*sequence of an event is a whole number or text.*1 nulls"),
+        ):
+            list(work.batches(_world()[0]))
+    assert session.range(3).count() == 3

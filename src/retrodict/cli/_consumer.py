@@ -11,9 +11,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retrodict.core.errors import InputError, RetryableError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from retrodict.project import Project
     from retrodict.serving.upkeep import Upkeep
 
-__all__ = ["consume"]
+__all__ = ["consume", "lives", "stopping"]
 
 _POLL_S = 0.02
 _TELL_S = 30.0
@@ -29,7 +29,9 @@ _TELL_S = 30.0
 _log = logging.getLogger(__name__)
 
 
-def consume(project: Project, *, parent: int | None, once: bool) -> dict[str, dict[str, int]]:
+def consume(
+    project: Project, *, parent: int | None, once: bool, own: Sequence[int] | None = None
+) -> dict[str, dict[str, Any]]:
     """Apply events until told to stop.
 
     Parameters
@@ -39,6 +41,8 @@ def consume(project: Project, *, parent: int | None, once: bool) -> dict[str, di
         Process id; its end ends the loop.
     once : bool
         Apply what is there now, and return.
+    own : sequence of int, optional
+        Partitions to feed; other processes feed the others. None: all.
 
     Returns
     -------
@@ -53,12 +57,12 @@ def consume(project: Project, *, parent: int | None, once: bool) -> dict[str, di
     """
     from retrodict.serving.upkeep import Upkeep
 
-    upkeep = Upkeep(project)
+    upkeep = Upkeep(project, own=own)
     if once:
         while upkeep.catch_up():
             pass
         return upkeep.lags()
-    with _signals() as stop:
+    with stopping() as stop:
         _log.info("keeping online features current")
         _loop(upkeep, stop, parent)
     return upkeep.lags()
@@ -68,7 +72,7 @@ def _loop(upkeep: Upkeep, stop: threading.Event, parent: int | None) -> None:
     direct = parent is not None and os.getppid() == parent
     told, taken, problem = time.monotonic(), 0, ""
     while not stop.is_set():
-        if parent is not None and not _lives(parent, direct=direct):
+        if parent is not None and not lives(parent, direct=direct):
             _log.info("process %d, which this one belongs to, has ended", parent)
             return
         applied = 0
@@ -88,7 +92,8 @@ def _loop(upkeep: Upkeep, stop: threading.Event, parent: int | None) -> None:
             stop.wait(_POLL_S)
 
 
-def _lives(parent: int, *, direct: bool) -> bool:
+def lives(parent: int, *, direct: bool) -> bool:
+    """Whether a process is still there; ``direct`` if it was the parent of this one to begin with."""
     if direct:  # a child is handed to another process the moment its parent ends: no number is mistaken for a new one
         return os.getppid() == parent
     try:
@@ -101,7 +106,7 @@ def _lives(parent: int, *, direct: bool) -> bool:
 
 
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
+def stopping() -> Iterator[threading.Event]:
     """Return an event that SIGINT and SIGTERM set; what handled them before does so again afterwards."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}

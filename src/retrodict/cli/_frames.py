@@ -18,7 +18,7 @@ from retrodict.core.errors import InputError, RetrodictError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["check_output", "read_rows", "reader_of", "typed", "write_rows"]
+__all__ = ["check_output", "flat", "read_rows", "reader_of", "typed", "write_rows"]
 
 _FORMATS = (".csv", ".parquet")
 
@@ -49,7 +49,7 @@ def write_rows(table: pa.Table, path: Path) -> None:
         if path.suffix == ".csv":
             from pyarrow import csv
 
-            csv.write_csv(_flat(table), draft)
+            csv.write_csv(flat(table), draft)
         else:
             import pyarrow.parquet as pq
 
@@ -59,7 +59,7 @@ def write_rows(table: pa.Table, path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _flat(table: pa.Table) -> pa.Table:
+def flat(table: pa.Table) -> pa.Table:
     """Columns as CSV can hold them: nested values as JSON, times as ISO 8601 with their zone."""
     import pyarrow as pa
 

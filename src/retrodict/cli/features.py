@@ -79,6 +79,7 @@ def show(session: Session, name: str) -> Answer:
 
 
 def _show_view(project: Project, view: FeatureView, feature: str | None, told: dict[str, Any]) -> Answer:
+    from retrodict.cli._heat import said_of, slow_features
     from retrodict.core.clock import format_time
     from retrodict.features.catalogue import describe, lineage
     from retrodict.rollout import last_verdict
@@ -86,6 +87,7 @@ def _show_view(project: Project, view: FeatureView, feature: str | None, told: d
     uses = lineage(view, feature)
     shown = [each for each in describe(view) if feature in (None, each.name)]
     verdict, source = last_verdict(project, view), view.source
+    slow = [each for each in slow_features(project, [view]) if feature in (None, each.feature)]
     verified = None
     if verdict is not None:
         verified = {"passed": verdict.passed, "time": format_time(verdict.time), "by": verdict.actor, **verdict.facts}
@@ -99,6 +101,7 @@ def _show_view(project: Project, view: FeatureView, feature: str | None, told: d
         "delay": source.delay,
         "columns": [{"column": f"{source.table.name}.{use.column}", "roles": list(use.roles)} for use in uses],
         "verified": verified,
+        "slow": [each.to_dict() for each in slow],
     }
     head = facts({
         "view": view.name, "version": short_hash(view.version), "owner": view.owner or None, "tags": view.tags or None,
@@ -108,7 +111,7 @@ def _show_view(project: Project, view: FeatureView, feature: str | None, told: d
     })  # fmt: skip
     listed = table(("feature", "is"), [(each.name, str(each)) for each in shown])
     read = table(("reads column", "as"), [(f"{source.table.name}.{use.column}", use.roles) for use in uses])
-    return Answer(data, [head, "", listed, "", read])
+    return Answer(data, [head, "", listed, "", read, *said_of(slow)])
 
 
 def _known(view: FeatureView) -> str:
@@ -159,6 +162,7 @@ def build(session: Session) -> Answer:
     """
     from dataclasses import asdict
 
+    from retrodict.cli._heat import said_of, slow_features
     from retrodict.serving.upkeep import build_online
 
     with session.progress("build") as progress:
@@ -166,25 +170,51 @@ def build(session: Session) -> Answer:
     columns = ("source", "events>", "stored>", "known before>", "too old>", "never visible>")
     rows = [(name, d.events, d.stored, d.duplicates, d.too_old, d.never_visible) for name, d in done.items()]
     shown: Any = table(columns, rows) if rows else "No model is defined: there is nothing to build."
-    return Answer({"sources": {name: asdict(applied) for name, applied in done.items()}}, shown)
+    slow = slow_features(session.project, defined_features(session.project)) if rows else []
+    sources = {name: asdict(applied) for name, applied in done.items()}
+    return Answer({"sources": sources, "slow": [each.to_dict() for each in slow]}, [shown, *said_of(slow)])
 
 
 @command(
     features,
     "stream",
-    examples=["retrodict features stream", "retrodict features stream --once"],
+    examples=[
+        "retrodict features stream",
+        "retrodict features stream --once",
+        "retrodict features stream --processes 4",
+        "retrodict features stream --partition 2 --partition 3",
+    ],
     log_level=logging.INFO,
 )
 @click.option("--parent", type=int, metavar="PID", help="End when this process has ended.")
 @click.option("--once", is_flag=True, help="Apply what is in the streams now, and end.")
-def stream(session: Session, parent: int | None, once: bool) -> Answer:
+@click.option("--processes", type=click.IntRange(1), metavar="N", help="Share the partitions among so many processes.")
+@click.option("--partition", "own", type=click.IntRange(0), metavar="I", multiple=True,
+              help="Feed only this partition; may be repeated.  [default: all]")  # fmt: skip
+def stream(session: Session, *, parent: int | None, once: bool, processes: int | None, own: tuple[int, ...]) -> Answer:
     """Keep the online state of what is deployed current, until Ctrl-C.
 
     Applies the events of the streams as they arrive, and follows every change of a deployment. `serve` starts one.
+    State that is cut into partitions (features.partitions) can be fed by several processes, here or on many machines.
     """
     from retrodict.cli._consumer import consume
+    from retrodict.core.errors import InputError
 
-    lags = consume(session.project, parent=parent, once=once)
+    if processes is not None and own:
+        raise InputError(
+            "the processes of --processes share all partitions",
+            where="features stream",
+            got="--partition beside it",
+            remedy="Use one of the two",
+        )
+    if processes is not None and processes > 1:
+        from retrodict.cli._processes import consume_in_processes
+        from retrodict.serving.upkeep import Upkeep
+
+        consume_in_processes(session.project, processes, parent=parent, once=once)
+        lags = Upkeep(session.project).lags()
+    else:
+        lags = consume(session.project, parent=parent, once=once, own=own or None)
     rows = [(source, each["offset"], each["lag"]) for source, each in lags.items()]
     shown: Any = (
         table(("source", "applied>", "behind>"), rows) if rows else "Nothing is deployed: no state to keep current."

@@ -28,6 +28,7 @@ def plan_changes(session: Session) -> Answer:
     Changes nothing. Exit code 1 if a view that a deciding model reads was changed without a new name, or if a table
     lacks what a view reads. Models in force keep the code they were trained with: old and new serve side by side.
     """
+    from retrodict.cli._heat import said_of, slow_features
     from retrodict.features.changes import compare
 
     project = session.project
@@ -48,7 +49,10 @@ def plan_changes(session: Session) -> Answer:
             said = f"REFUSED: {change.name} was changed while {', '.join(change.readers)} reads it."
             parts += ["", f"{said} Give the new view a name of its own, or go back to the deployed definition."]
     parts += [f"\nPROBLEM: {problem}" for problem in problems]
-    data = {"changes": [change.to_dict() for change in changes], "refused": refused, "problems": problems}
+    slow = slow_features(project, defined)
+    parts += said_of(slow)
+    data = {"changes": [change.to_dict() for change in changes], "refused": refused, "problems": problems,
+            "slow": [each.to_dict() for each in slow]}  # fmt: skip
     return Answer(data, parts, ok=not refused and not problems)
 
 

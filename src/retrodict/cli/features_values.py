@@ -1,4 +1,4 @@
-"""``features offline, online, push``: values and events by hand, files in and out."""
+"""``features online, push``: values and events by hand, files in and out."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from retrodict.cli._command import Answer, Session, command
 from retrodict.cli._features import (
     defined_features,
     defined_views,
-    feature_names,
-    features_option,
     request_types,
     source_schemas,
     sources,
 )
 from retrodict.cli._frames import check_output, read_rows, reader_of, typed, write_rows
-from retrodict.cli._text import count, facts, table
+from retrodict.cli._text import count, table
 from retrodict.cli._types import complete, instant
 from retrodict.cli.features import features
+from retrodict.cli.features_frames import FEATURES, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,75 +31,9 @@ if TYPE_CHECKING:
     from retrodict.features.plan import FeatureSet
     from retrodict.project import Project
 
-_FEATURES = click.option("--features", "wanted", required=True, metavar="NAMES", callback=features_option,
-                         shell_complete=complete(feature_names),
-                         help="view.feature,… or a view for all of its features; commas between them.")  # fmt: skip
 _OUTPUT = click.option("--output", required=True, metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
                        help="Where the rows go: a .csv or .parquet file.")  # fmt: skip
-_SHOWN = 8
 _TOGETHER = 1_000
-
-
-@command(
-    features,
-    "offline",
-    examples=[
-        "retrodict features offline --spine asked.csv --at asked_at --features origin_delays --output frame.parquet",
-        "retrodict features offline --spine asked.csv --at asked_at --features delays.count_6h,sky --output frame.csv",
-    ],
-)
-@click.option(
-    "--spine", required=True, metavar="FILE", help="CSV or Parquet: keys, time, whatever derived features need."
-)
-@click.option("--at", required=True, metavar="COLUMN", help="Column with the time of each row.")
-@_FEATURES
-@_OUTPUT
-def offline(session: Session, spine: str, at: str, wanted: list[str], output: Path) -> Answer:
-    """Add features to the rows of a file, each as it could have been known at its row's time.
-
-    Reads the newest versions of the tables, through sorted indexes that the next call finds. Rows out are the rows in,
-    in the same order.
-    """
-    import pyarrow as pa
-
-    from retrodict.features.catalogue import check_schema, select
-    from retrodict.features.offline import training_frame
-    from retrodict.features.offline.indexes import EventIndexes
-
-    project = session.project
-    check_output(output)
-    chosen, columns = select(defined_features(project), wanted)
-    schemas = source_schemas(project, chosen)
-    for plan in chosen.views:
-        _filled(plan.source.table.name, schemas)
-        check_schema(plan, schemas[plan.source.table.name])
-    rows = read_rows(spine)
-    rows = typed(rows, {**request_types(chosen, schemas), at: pa.timestamp("us", "UTC")}, where=f"spine {spine}")
-    versions = {name: project.tables.history(name)[-1].version for name in schemas}
-    with session.progress("offline features") as progress:
-        indexes = EventIndexes.of(project, tell=lambda sentence: progress(sentence, 0, 1))
-        frame = training_frame(rows, at, chosen, indexes.sources(chosen, versions))
-    frame = frame.select([*rows.column_names, *columns])
-    write_rows(frame, output)
-    nulls = {name: frame.column(name).null_count for name in columns}
-    data = {"rows": frame.num_rows, "features": columns, "nulls": nulls, "tables": versions, "output": str(output)}
-    return Answer(data, _written(data, columns, nulls, frame.num_rows))
-
-
-def _filled(name: str, schemas: Mapping[str, pa.Schema]) -> None:
-    from retrodict.core.errors import InputError
-
-    if name not in schemas:
-        raise InputError(
-            "the table of every source holds rows", where="features", got=name,
-            remedy=f"Fill it with: retrodict ingest {name} FILE",
-        )  # fmt: skip
-
-
-def _written(data: Mapping[str, Any], columns: Sequence[str], nulls: Mapping[str, int], rows: int) -> list[Any]:
-    head = facts({"rows": data["rows"], "written to": data["output"]})
-    listed = table(("feature", "null>"), [(name, f"{nulls[name] / rows:.1%}" if rows else "-") for name in columns])
-    return [head, "", listed]
 
 
 @command(
@@ -113,7 +46,7 @@ def _written(data: Mapping[str, Any], columns: Sequence[str], nulls: Mapping[str
 )
 @click.option("--keys", "keys_file", required=True, metavar="FILE", help="CSV or Parquet: entity keys, request values.")
 @click.option("--at", metavar="TIME", callback=instant, help="Time of the requests.  [default: now]")
-@_FEATURES
+@FEATURES
 @_OUTPUT
 def online(session: Session, keys_file: str, at: int | None, wanted: list[str], output: Path) -> Answer:
     """Read features of a file's keys from online state, as a server would at that time.
@@ -123,7 +56,7 @@ def online(session: Session, keys_file: str, at: int | None, wanted: list[str], 
     from retrodict.core.clock import format_time
     from retrodict.core.errors import InputError, near
     from retrodict.features.catalogue import select
-    from retrodict.features.online import OnlineFeatures
+    from retrodict.serving.feature_sets import online_features
 
     project = session.project
     check_output(output)
@@ -135,7 +68,7 @@ def online(session: Session, keys_file: str, at: int | None, wanted: list[str], 
         if name not in rows.column_names:
             raise InputError("the file has every key and input of the features", where=f"keys {keys_file}", got=name,
                              remedy=near(name, rows.column_names, what="column"))  # fmt: skip
-    reader, statuses, found = OnlineFeatures(chosen, project.keys), Counter[tuple[str, str]](), []
+    reader, statuses, found = online_features(project, chosen), Counter[tuple[str, str]](), []
     with session.progress("online features") as progress:
         for first in range(0, rows.num_rows, _TOGETHER):
             progress("online features", first, rows.num_rows)
@@ -151,7 +84,7 @@ def online(session: Session, keys_file: str, at: int | None, wanted: list[str], 
     data = {"rows": rows.num_rows, "at": format_time(moment), "features": columns, "nulls": nulls, "statuses": by_view,
             "output": str(output)}  # fmt: skip
     told = [(view, ", ".join(f"{count(n)} {s}" for s, n in sorted(by.items()))) for view, by in by_view.items()]
-    return Answer(data, [*_written(data, columns, nulls, rows.num_rows), "", table(("view", "statuses"), told)])
+    return Answer(data, [*written(data, nulls), "", table(("view", "statuses"), told)])
 
 
 def _value_columns(
@@ -289,7 +222,8 @@ def _events(
 
 def _not_there(project: Project, stream: str, records: Sequence[bytes]) -> list[bytes]:
     """Records that the stream does not hold to the byte; one of an event that was altered is for the engines."""
-    wanted = dict.fromkeys(records)
-    for _, record in project.events.read(stream):
-        wanted.pop(record, None)
-    return list(wanted)
+    from retrodict.features.online.known import KnownRecords
+
+    with project.lock(f"push/{stream}"), KnownRecords(project.root / "state" / "pushed" / stream, project.events,
+                                                      stream) as known:  # fmt: skip
+        return known.missing(records)

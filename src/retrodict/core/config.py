@@ -48,6 +48,10 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _is_partitions(value: object) -> bool:
+    return _is_count(value) and isinstance(value, int) and value <= 64
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One key: its default (None: required), the rule in words, the rule as a test, and what it is for."""
@@ -89,6 +93,9 @@ SETTINGS: Mapping[str, Setting] = {
         "a duration such as '24h'",
         _is_duration,
         "How far behind the newest event a request may still ask for exact features",
+    ),
+    "features.partitions": Setting(
+        1, "a whole number from 1 to 64", _is_partitions, "Into how many partitions online state is cut"
     ),
     "serving.host": Setting("127.0.0.1", "a host name or an address", _is_text, "Address to listen on"),
     "serving.port": Setting(8400, "a whole number from 0 (any free port) to 65535", _is_port, "Port to listen on"),

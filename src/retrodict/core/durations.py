@@ -8,6 +8,7 @@ with the split.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from retrodict.core.errors import InputError
 
@@ -52,21 +53,29 @@ def parse_duration(text: str, *, where: str = "duration") -> int:
     True
     """
     given: object = text  # a definitions module is not type-checked
-    if not isinstance(given, str) or not _WHOLE.fullmatch(given):
+    length = _micros(given) if isinstance(given, str) else None
+    if length is None:
         raise InputError(
             "a duration is whole numbers with units out of us, ms, s, m, h, d, w",
             where=where,
             got=text,
             remedy="Write it like '2h' or '1h 30m'",
         )
-    length = (
-        sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(text)) if len(text) <= 200 else _LONGEST + 1
-    )
     if length > _LONGEST:
         raise InputError(
             "a duration is at most a hundred years", where=where, got=text[:60], remedy="Check the number and its unit"
         )
     return length
+
+
+@lru_cache(maxsize=1024)  # windows are asked for theirs with every request
+def _micros(text: str) -> int | None:
+    """Length of a text, None if it is no duration."""
+    if not _WHOLE.fullmatch(text):
+        return None
+    if len(text) > 200:
+        return _LONGEST + 1
+    return sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
 def format_duration(micros: int) -> str:

@@ -86,13 +86,6 @@ class Aggregate:
 
     def _check_window(self, window: Window) -> None:
         where = f"agg.{self.op}"
-        if window.lifetime and self.op in BAGS:
-            raise DefinitionError(
-                f"{self.op} needs the events themselves, and a lifetime of them is not kept",
-                where=where,
-                got=window.length,
-                remedy="Give it a window like '365d'",
-            )
         if self.op == "rate" and (window.lifetime or window.hop or window.offset):
             raise DefinitionError(
                 "a rate is over an exact window up to the decision",

@@ -234,7 +234,7 @@ def _states(
         if dry_run or plan.state_id in seen:
             continue
         seen.add(plan.state_id)
-        state = OnlineState(features, project.keys)
+        state = OnlineState(features, project.keys, partitions=project.config["features.partitions"])
         for values in entries[plan.state_id]:
             found[plan.name] += state.forget(plan.name, values)
     return found

@@ -204,6 +204,11 @@ class ViewPlan:
         return any(window.lifetime for window in self.windows)
 
     @cached_property
+    def keeps_all(self) -> bool:
+        """Whether online state keeps every event: what an aggregate of events says of a lifetime, no total tells."""
+        return any(output.bag and self.windows[output.window].lifetime for output in self.outputs)
+
+    @cached_property
     def state_id(self) -> str:
         """Content hash of what online state holds: names and key maps do not matter, so renaming keeps the state."""
         return content_hash(
@@ -216,7 +221,7 @@ class ViewPlan:
                 "bag_conditions": tuple(dict.fromkeys(bag.where for bag in self.bags)),
                 "lookback": self.lookback_us,
                 "unbounded": self.unbounded,
-                "lifetime": self.lifetime,
+                "lifetime": "events" if self.keeps_all else self.lifetime,
             }
         )
 

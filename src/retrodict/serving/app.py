@@ -20,6 +20,7 @@ from retrodict.core.clock import Clock, parse_time
 from retrodict.core.errors import InputError, NotFoundError, RetryableError, near
 from retrodict.core.identity import UlidFactory
 from retrodict.serving.events import EventInlet
+from retrodict.serving.health import FeatureHealth
 from retrodict.serving.measures import Measures
 from retrodict.serving.recorder import Recorder
 from retrodict.serving.records import encode_record
@@ -74,13 +75,15 @@ class DecisionApp:
     servants : dict
         Policy name to servant; replaced as a whole by the watcher, never changed in place.
     measures : Measures
+    health : FeatureHealth
+        Of the features that decide; its gauges are refreshed from outside.
     """
 
     def __init__(
         self, clock: Clock, recorder: Recorder, inlet: EventInlet, limits: Limits, *, simulated_time: bool = False
     ) -> None:
         self.servants: dict[str, Servant] = {}
-        self.measures = Measures()
+        self.measures, self.health = Measures(), FeatureHealth()
         self.problem: str | None = None
         self._clock, self._recorder, self._inlet, self._limits = clock, recorder, inlet, limits
         self._simulated_time = simulated_time
@@ -126,7 +129,8 @@ class DecisionApp:
             case "GET", ["v1", "status"]:
                 return _json.encode(await self._status()), (), 200
             case "GET", ["metrics"]:
-                return self.measures.exposition().encode(), (), 200
+                text = self.measures.exposition() + self.health.exposition(self._clock.now())
+                return text.encode(), (), 200
             case "GET", ["healthz"]:
                 return b'{"status":"alive"}', (), 200
             case "GET", ["readyz"]:

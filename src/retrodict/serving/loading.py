@@ -15,7 +15,8 @@ from retrodict.project import Project, definitions_of
 from retrodict.registry import Deployment, Revision
 from retrodict.serving.deciding import CompiledPolicy
 from retrodict.serving.definitions import Policy
-from retrodict.serving.feature_sets import feature_set_of
+from retrodict.serving.feature_sets import feature_set_of, online_features
+from retrodict.serving.health import FeatureHealth
 from retrodict.serving.requests import RequestSchema
 from retrodict.serving.servant import Servant
 
@@ -41,10 +42,16 @@ class Loader:
     """Builds servants and keeps the parts of the last few, so that going back costs nothing.
 
     For one thread at a time.
+
+    Parameters
+    ----------
+    project : Project
+    health : FeatureHealth, optional
+        Counts what the servants' reads of features give.
     """
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, project: Project, *, health: FeatureHealth | None = None) -> None:
+        self._project, self._health = project, health
         self._parts: OrderedDict[tuple[str, ...], Any] = OrderedDict()
 
     def load(self, revision: Revision) -> Servant:
@@ -72,7 +79,7 @@ class Loader:
             earlier = self._artifact(deployed.previous["artifact"])
             # A fallback scores with the values at hand: it must ask for nothing else.
             previous = earlier if set(earlier.inputs.names) <= set(features.features.columns) else None
-        return Servant(revision, policy, features, model, schema, previous=previous)
+        return Servant(revision, policy, features, model, schema, previous=previous, health=self._health)
 
     def _artifact(self, digest: str) -> ModelArtifact:
         found: ModelArtifact = self._keep(
@@ -83,7 +90,7 @@ class Loader:
     def _features(self, code: str, model: str) -> OnlineFeatures:
         found: OnlineFeatures = self._keep(
             ("features", code, model),
-            lambda: OnlineFeatures(feature_set_of(self._project, code, model), self._project.keys),
+            lambda: online_features(self._project, feature_set_of(self._project, code, model)),
         )
         return found
 

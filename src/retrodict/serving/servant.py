@@ -18,6 +18,7 @@ from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import explain_row
 from retrodict.registry import Revision
 from retrodict.serving.deciding import CompiledPolicy, Verdict
+from retrodict.serving.health import FeatureHealth
 from retrodict.serving.records import DecisionRecord, Value
 from retrodict.serving.requests import DecisionRequest, RequestSchema
 
@@ -61,6 +62,8 @@ class Servant:
     schema : RequestSchema
     previous : ModelArtifact, optional
         What decided before, with the same features: for the fallback ``previous_version``.
+    health : FeatureHealth, optional
+        Counts what reads of features give.
 
     Promises: :meth:`decide` either returns a record with a decision or raises InputError for a request that is wrong;
     whatever else fails inside ends in the policy's fallback, and the record says so.
@@ -75,9 +78,10 @@ class Servant:
         schema: RequestSchema,
         *,
         previous: ModelArtifact | None = None,
+        health: FeatureHealth | None = None,
     ) -> None:
         self.revision, self.policy, self.schema = revision, policy, schema
-        self._features, self._model, self._previous = features, model, previous
+        self._features, self._model, self._previous, self._health = features, model, previous, health
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
 
     def decide(self, request: DecisionRequest, *, decision_id: str, at: int, arrived_ns: int) -> DecisionRecord:
@@ -132,7 +136,10 @@ class Servant:
         try:
             self._within(arrived_ns, "features")
             with _Stage(case, "features"):
-                case.features = self._features.read(case.entities, case.context, at=at).values
+                row = self._features.read(case.entities, case.context, at=at)
+            case.features = row.values
+            if self._health is not None:
+                self._health.count(row)
             self._within(arrived_ns, "score")
             with _Stage(case, "score"):
                 scored = self._model.score_row(case.features)

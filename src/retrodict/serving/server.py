@@ -29,10 +29,12 @@ from retrodict.serving.events import EventInlet
 from retrodict.serving.loading import Loader
 from retrodict.serving.log import STREAM_PREFIX
 from retrodict.serving.recorder import Recorder
+from retrodict.serving.upkeep import Upkeep
 
 __all__ = ["ServeOptions", "serve"]
 
 _POLL_S = 0.05
+_HEALTH_S = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -157,18 +159,34 @@ async def _run(
         interface="asgi3",
     )
     server = _Server(config)
-    task = asyncio.create_task(watcher.run())
+    tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(_keep_health(project, app))]
     host, port = listener.getsockname()[:2]
     if ready is not None:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
     try:
         await server.serve(sockets=[listener])
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await recorder.close()
         inlet.close()
         loading.shutdown()
+
+
+async def _keep_health(project: Project, app: DecisionApp) -> None:
+    """Ask the stores for the gauges of the features again and again, in a thread of its own."""
+    loop, upkeep, problem = asyncio.get_running_loop(), Upkeep(project), ""
+    with ThreadPoolExecutor(1, thread_name_prefix="retrodict-health") as thread:
+        while True:
+            try:
+                app.health.flows = await loop.run_in_executor(thread, upkeep.flows)
+                app.health.refreshed, problem = project.clock.now(), ""
+            except RetrodictError as error:  # the gauges stay as they were, and their time says how old they are
+                if str(error) != problem:
+                    problem = str(error)
+                    _log.error("the health of features cannot be asked for: %s", problem)
+            await asyncio.sleep(_HEALTH_S)
 
 
 class _Server(uvicorn.Server):
@@ -198,7 +216,7 @@ class _Watcher:
 
     def __init__(self, project: Project, app: DecisionApp, pool: ThreadPoolExecutor) -> None:
         self._project, self._app, self._pool = project, app, pool
-        self._loader = Loader(project)
+        self._loader = Loader(project, health=app.health)
         self._seen: int | None = None
 
     async def run(self) -> None:

@@ -6,8 +6,9 @@ is kept current too, so that a rollback finds its features as fresh as the champ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import NotFoundError
 from retrodict.data.sources import Source
+from retrodict.features.online.entries import NEVER
 from retrodict.features.online.state import Applied, OnlineState
 from retrodict.features.online.stream import StreamFeeder, materialise
 from retrodict.features.plan import FeatureSet
@@ -22,6 +24,7 @@ from retrodict.models.definitions import Model
 from retrodict.project import Project
 from retrodict.registry import current
 from retrodict.serving.feature_sets import feature_set_of
+from retrodict.serving.health import ViewFlow
 
 __all__ = ["Upkeep", "build_online", "stream_of"]
 
@@ -31,12 +34,20 @@ def stream_of(table: str) -> str:
     return f"events/{table}"
 
 
-def online_state(project: Project, features: FeatureSet) -> OnlineState:
-    """Online state of a feature set with the project's horizon.
+def online_state(project: Project, features: FeatureSet, *, own: Sequence[int] | None = None) -> OnlineState:
+    """Online state of a feature set with the project's horizon and partitions, of which ``own`` are written.
 
     Not synced on every write: the stream and the tables can be read again, and a torn write never shows.
     """
-    return OnlineState(features, project.keys, horizon=project.config["features.horizon"], durable=False)
+    config = project.config
+    return OnlineState(
+        features,
+        project.keys,
+        horizon=config["features.horizon"],
+        durable=False,
+        partitions=config["features.partitions"],
+        own=own,
+    )
 
 
 def build_online(project: Project, *, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Applied]:
@@ -79,10 +90,16 @@ class Upkeep:
     """Feeds every deployed feature set from the streams of its tables.
 
     For one thread; any number of processes may look at :meth:`lags`.
+
+    Parameters
+    ----------
+    project : Project
+    own : sequence of int, optional
+        Partitions to feed and to look at; other processes have the others. None: all.
     """
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, project: Project, *, own: Sequence[int] | None = None) -> None:
+        self._project, self._own = project, own
         self._seen: int | None = None
         self._feeders: dict[tuple[str, str], StreamFeeder] = {}
 
@@ -92,7 +109,7 @@ class Upkeep:
         if counter == self._seen:
             return
         for features in _deployed(self._project):
-            state = online_state(self._project, features)
+            state = online_state(self._project, features, own=self._own)
             for name, source in features.sources.items():
                 key = (features.version, name)
                 if key not in self._feeders:
@@ -104,14 +121,40 @@ class Upkeep:
         self.refresh()
         return sum(feeder.catch_up().applied.events for feeder in self._feeders.values() if feeder.lag())
 
-    def lags(self) -> dict[str, dict[str, int]]:
-        """Per source: offset that the state has reached, and events after it."""
+    def lags(self) -> dict[str, dict[str, Any]]:
+        """Per source: offset that the state has reached, and events after it.
+
+        If the state is cut into partitions, these are of the one furthest behind; ``partitions`` has the lag of each.
+        """
         self.refresh()
-        found: dict[str, dict[str, int]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for (_, name), feeder in self._feeders.items():
-            lag = max(feeder.lag(), found.get(name, {}).get("lag", 0))
+            lags, known = feeder.lags(), found.get(name, {}).get("partitions", {})
+            worst = {each: max(lag, known.get(each, 0)) for each, lag in lags.items()}
+            lag = max(found.get(name, {}).get("lag", 0), *worst.values())
             found[name] = {"offset": feeder.offset, "lag": lag}
+            if self._project.config["features.partitions"] > 1:
+                found[name]["partitions"] = worst
         return found
+
+    def flows(self) -> list[ViewFlow]:
+        """State of every view that is fed: one read of its meta entries each, and of no block."""
+        self.refresh()
+        found: dict[str, ViewFlow] = {}
+        for (_, name), feeder in self._feeders.items():
+            lags = feeder.lags()
+            for plan in feeder.state.plans(name):
+                meta = feeder.state.meta(plan)
+                timed = meta.watermark != NEVER and not plan.source.timeless
+                found[plan.view.version] = ViewFlow(
+                    plan.name,
+                    plan.view.version,
+                    lags,
+                    meta.watermark if timed else None,
+                    meta.entities,
+                    meta.size + meta.segment_bytes,
+                )
+        return list(found.values())
 
 
 def _deployed(project: Project) -> list[FeatureSet]:

@@ -185,9 +185,7 @@ def wide_views(draw: st.DrawFn, *, source: st.SearchStrategy[Source] = sources) 
     """Views that hold every total and every bag over plain, offset and lifetime windows; for ``moderate`` values."""
     over = draw(st.lists(st.sampled_from(WIDER), min_size=1, max_size=2, unique=True))
     features: list[Aggregate | Latest] = [*totals(over)]
-    bounded = [window for window in over if window != "lifetime"]
-    if bounded:
-        features += bags(bounded)
+    features += bags(over)
     features += [agg.rate(over="7m", per="1m"), latest("x", "tag", max_age="12m"), latest("n")]
     keys = draw(st.sampled_from([["k1"], ["k2"], ["k1", "k2"]]))
     return FeatureView("v", Entity("thing", keys=keys), draw(source), features)

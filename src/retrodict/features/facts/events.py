@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodict.core.clock import to_micros
@@ -179,8 +180,9 @@ def _sequence(
         ids = numeric(column, where=where).values.astype(np.int64)
         return ids, ids
     # Code points order like UTF-8 bytes, so this rank is the same wherever it is taken.
-    texts = np.array(["" if text is None else text for text in column.to_pylist()], dtype=object)
-    return texts, np.unique(texts, return_inverse=True)[1].astype(np.int64)
+    column = pc.fill_null(column.cast(pa.large_string()), "")
+    ranks = pc.rank(column, tiebreaker="dense").to_numpy().astype(np.int64)
+    return np.array(column.to_pylist(), dtype=object), ranks - 1
 
 
 def first_of_each(codes: Ints, events: Events) -> Ints | None:

@@ -186,19 +186,22 @@ class Arrivals:
 
 def _encoded(index: KeyIndex, where: str) -> tuple[list[bytes], Ints]:
     """Encoded keys in the order of their bytes, which is how stores lay them out, and the codes that go with it."""
-    columns = index.distinct()
+    columns, codes = index.distinct(), np.asarray(index.codes)
     if len(columns) == 1 and pa.types.is_int64(columns[0].type):
-        packed = columns[0].to_numpy().astype(">i8").tobytes()  # what encode_key gives, all at once
+        # What encode_key gives, all at once: in bytes of two's complement the negative numbers come last.
+        numbers = columns[0].to_numpy()
+        order = np.argsort(numbers.view(np.uint64))
+        packed = numbers[order].astype(">i8").tobytes()
         names = [b"i\0\x08" + packed[place : place + 8] for place in range(0, len(packed), 8)]
     else:
         values = zip(*[column.to_pylist() for column in columns], strict=True)
-        names = [encode_key(value, where=where) or b"" for value in values]
-    order = sorted(range(len(names)), key=names.__getitem__)
+        encoded = [encode_key(value, where=where) or b"" for value in values]
+        order = np.array(sorted(range(len(encoded)), key=encoded.__getitem__), dtype=np.int64)
+        names = [encoded[i] for i in order.tolist()]
     place = np.empty(len(names) + 1, dtype=np.int64)
     place[order] = np.arange(len(names))
-    place[-1] = -1
-    codes = np.asarray(index.codes)
-    return [names[i] for i in order], place[np.where(codes < 0, -1, codes)]
+    place[-1] = -1  # of an event without a key
+    return names, place[codes]
 
 
 def _greatest_wins(values: NDArray[Any], kind: int, *, largest: bool) -> Ints:

@@ -7,6 +7,7 @@ is still one of floats. Only columns that no table declares are typed by what is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from retrodict.core.clock import to_micros
 from retrodict.core.errors import InputError
+from retrodict.core.native import kernel
 from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 
@@ -29,6 +31,9 @@ _TYPES = {
     "string": pa.string(),
     "time": pa.timestamp("us", "UTC"),
 }
+_ANY, _INT, _FLOAT, _BOOL, _TEXT = range(5)  # kinds of columns in the kernel
+_KINDS = {None: _ANY, "bool": _BOOL, "date": _TEXT, "float": _FLOAT, "int": _INT, "string": _TEXT, "time": _INT}
+_PLAIN = {_INT: pa.int64(), _FLOAT: pa.float64(), _BOOL: pa.bool_(), _TEXT: pa.string()}
 
 
 class EventDecoder:
@@ -48,21 +53,58 @@ class EventDecoder:
         names = {f"c{i}": name for i, name in enumerate(self._columns)}
         event = msgspec.defstruct("Event", fields, rename=names, gc=False)
         self._decoder = msgspec.msgpack.Decoder(list[event])  # type: ignore[valid-type]  # made at run time
+        self._declared = [_declared(source, name) for name in self._columns]
+        self._names = tuple(name.encode() for name in self._columns)
+        self._kinds = bytes(_KINDS[word] for word in self._declared)
 
     def decode(self, records: Sequence[bytes]) -> pa.Table:
         """Table of records; msgspec.MsgspecError if one of them is no event."""
+        found = self._usual(records)
+        if found is not None:
+            return found
         # One array of all records: a call per record costs as much as decoding it.
-        rows = self._decoder.decode(b"".join([b"\xdd", len(records).to_bytes(4, "big"), *records]))
+        try:
+            rows = self._decoder.decode(b"".join([b"\xdd", len(records).to_bytes(4, "big"), *records]))
+        except UnicodeDecodeError:  # it holds the text
+            raise msgspec.DecodeError("a text is not UTF-8") from None
         columns = {name: list(map(attrgetter(f"c{i}"), rows)) for i, name in enumerate(self._columns)}
         return tabulate(self._source, columns)
+
+    def _usual(self, records: Sequence[bytes]) -> pa.Table | None:
+        """What ``decode`` gives, by the kernel: None where there is none, or for records that are not of the usual."""
+        columns = None if kernel is None else kernel.columns(records, self._names, self._kinds)
+        if columns is None:
+            return None
+        found = {}
+        with suppress(pa.ArrowInvalid):  # text that is no UTF-8, or no date
+            for name, word, (kind, nulls, values, valid, text) in zip(
+                self._columns, self._declared, columns, strict=True
+            ):
+                type_ = None if word is None else _TYPES[word]
+                if kind == _ANY:
+                    found[name] = pa.nulls(len(records), type_ or pa.null())
+                    continue
+                parts = [pa.py_buffer(valid) if nulls else None, pa.py_buffer(values)]
+                parts += [pa.py_buffer(text)] if kind == _TEXT else []
+                column = pa.Array.from_buffers(_PLAIN[kind], len(records), parts, nulls)
+                column.validate(full=kind == _TEXT)
+                found[name] = column if type_ is None else column.cast(type_)
+            return pa.table(found)
+        return None
+
+
+def _declared(source: Source, name: str) -> str | None:
+    """Word for the type that the source's table declares for a column."""
+    declared = source.table.type_of(name) if isinstance(source.table, Table) else None
+    return None if declared is None else declared.word
 
 
 def tabulate(source: Source, columns: Mapping[str, list[Any]]) -> pa.Table:
     """Table of Python values, in the types that the source's table declares; times are int microseconds."""
     found = {}
     for name, values in columns.items():
-        declared = source.table.type_of(name) if isinstance(source.table, Table) else None
-        type_ = None if declared is None else _TYPES[declared.word]
+        declared = _declared(source, name)
+        type_ = None if declared is None else _TYPES[declared]
         try:
             if type_ is not None and pa.types.is_timestamp(type_):
                 found[name] = pa.array(values, pa.int64()).cast(type_)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from zlib import crc32
 
+from retrodict.core.errors import ConfigurationError
 from retrodict.features.online.blocks import Shape
 from retrodict.features.online.segments import Index
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["NEVER", "Applied", "Meta", "StateKeys"]
+__all__ = ["NEVER", "Applied", "Health", "Meta", "StateKeys"]
 
 NEVER = -(1 << 62)
 """Before every event."""
 
 _SHIFT = 1 << 62
+_BLOCK, _INDEX, _SEGMENT = b"BIS"  # kinds of entries: what follows the prefix in their names
+_CUT = b"\xff" * 8  # where a meta entry has its floor: later than any request
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,11 @@ class Meta:
         Hash of those rows, piece by piece.
     stored, duplicates, too_old : int
         Events taken in since the state was begun, redeliveries, and events that came too late for any request.
+    entities, size : int
+        Keys with a block, and bytes of blocks and indexes. Counted as they are written, for nobody can count millions
+        of entries each minute.
+    segments, segment_bytes : int
+        Segments of hot keys and their bytes; one that is let go of unread counts as one of average size.
     """
 
     floor: int = NEVER
@@ -83,12 +94,18 @@ class Meta:
     too_old: int = 0
     loaded: tuple[int, ...] = ()
     digest: str = ""
+    entities: int = 0
+    size: int = 0
+    segments: int = 0
+    segment_bytes: int = 0
 
     @classmethod
     def read(cls, blob: bytes | None) -> Meta:
-        """Meta of stored bytes, the initial one for None."""
+        """Meta of stored bytes, the initial one for None; ConfigurationError if the state is cut into partitions."""
         if blob is None:
             return cls()
+        if blob.startswith(_CUT):
+            raise _cut_otherwise(_partitions_in(blob), 1)
         floor = int.from_bytes(blob[:8], "big") - _SHIFT
         rest = json.loads(blob[8:])
         rest |= {
@@ -98,29 +115,124 @@ class Meta:
         }
         return cls(floor, **rest)
 
+    def resized(
+        self, keys: StateKeys, before: Mapping[bytes, bytes | None], after: Mapping[bytes, bytes | None]
+    ) -> Meta:
+        """Meta with the sizes as they are once ``after`` is stored, given what was read before; both by name."""
+        kind = len(keys.prefix)
+        blocks = [name for name in after if name[kind] == _BLOCK]
+        old, new = [before.get(name) for name in blocks], [after[name] for name in blocks]
+        entities = self.entities + old.count(None) - new.count(None)
+        size = self.size + _bytes(new) - _bytes(old)
+        count, held = self.segments, self.segment_bytes
+        for name in after if len(after) > len(blocks) + 1 else ():
+            blob, known = after[name], before.get(name)
+            if name[kind] == _INDEX:
+                size += len(blob or b"") - len(known or b"")
+            elif name[kind] == _SEGMENT:
+                unread = blob is None and name not in before
+                held += len(blob or b"") - (held // max(count, 1) if unread else len(known or b""))
+                count += (blob is not None) - (known is not None or unread)
+        return replace(self, entities=entities, size=size, segments=count, segment_bytes=held)
+
     def write(self) -> bytes:
         """Bytes to store; the floor stands first, since every request reads it."""
         rest = {name: value for name, value in vars(self).items() if name != "floor"} | {"layout": self.layout.hex()}
         return (self.floor + _SHIFT).to_bytes(8, "big") + json.dumps(rest).encode()
 
 
+@dataclass(frozen=True)
+class Health:
+    """How the state of a view is.
+
+    Attributes
+    ----------
+    view : str
+        Name of the view.
+    entities : int
+        Keys with an entry.
+    bytes : int
+        Bytes of all entries.
+    watermark, floor : int, optional
+        Latest time at which an applied event became visible; earliest request that is answered. None before any event.
+    offset : int, optional
+        Stream offset to continue from; None if it was never fed by a stream.
+    stored, duplicates, too_old : int
+        As in :class:`Meta`.
+    """
+
+    view: str
+    entities: int
+    bytes: int
+    watermark: int | None
+    floor: int | None
+    offset: int | None
+    stored: int
+    duplicates: int
+    too_old: int
+
+
 class StateKeys:
     """Names of a view's entries in the key store.
+
+    A state may be cut into partitions by a hash of the key. Each has a meta entry of its own, so that as many processes
+    as there are partitions feed one state and never change the same entry. Blocks have the same names whatever the cut.
+
+    Parameters
+    ----------
+    plan : ViewPlan
+        The view.
+    partitions : int, default 1
+        How many partitions the state has.
+    partition : int, default 0
+        The one whose meta entry is meant by ``meta``.
 
     Attributes
     ----------
     meta : bytes
-        Name of the meta entry.
+        Name of the meta entry of the partition.
+    metas : tuple of bytes
+        Names of the meta entries of all partitions.
+    cut : bytes
+        Name of the entry that says into how many partitions the state is cut: of a whole state it is its meta entry.
+    mark : bytes
+        What stands there in a state that is cut.
     prefix : bytes
         What the names of all entries begin with.
     blocks : bytes
         What the name of every block begins with; the encoded key follows.
     """
 
-    def __init__(self, plan: ViewPlan) -> None:
+    def __init__(self, plan: ViewPlan, *, partitions: int = 1, partition: int = 0) -> None:
         prefix = self.prefix = bytes.fromhex(plan.state_id[:16])
-        self.meta, self.blocks = prefix + b"M", prefix + b"B"
+        self.blocks, self.cut = prefix + b"B", prefix + b"M"
+        self.mark = _CUT + partitions.to_bytes(2, "big")
+        self.metas: tuple[bytes, ...] = (self.cut,)
+        if partitions > 1:
+            self.metas = tuple(self.cut + struct.pack(">HH", partitions, number) for number in range(partitions))
+        self.meta = self.metas[partition]
         self._indexes, self._segments = prefix + b"I", prefix + b"S"
+
+    def meta_of(self, key: bytes) -> bytes:
+        """Name of the meta entry of an encoded key's partition."""
+        return self.metas[self.partition_of(key)]
+
+    def partition_of(self, key: bytes) -> int:
+        """Partition of an encoded key."""
+        return crc32(key) % len(self.metas)
+
+    def check(self, cut: bytes | None) -> None:
+        """Refuse a state that is cut into another number of partitions, as its ``cut`` entry says.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is; the message has both numbers.
+        """
+        wanted = len(self.metas)
+        stored = wanted if cut is None else _partitions_in(cut)
+        if stored != wanted:
+            raise _cut_otherwise(stored, wanted)
 
     def index(self, key: bytes) -> bytes:
         """Name of the index of a key's segments."""
@@ -136,3 +248,21 @@ class StateKeys:
         if index is not None:
             found += [self.index(key), *(self.segment(key, number) for number in Index.read(shape, index).numbers)]
         return found
+
+
+def _bytes(blobs: list[bytes | None]) -> int:
+    return sum(map(len, filter(None, blobs)))
+
+
+def _partitions_in(cut: bytes) -> int:
+    return int.from_bytes(cut[8:10], "big") if cut.startswith(_CUT) else 1
+
+
+def _cut_otherwise(stored: int, wanted: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"a state has the number of partitions it was made with, {stored}",
+        where="online state",
+        got=wanted,
+        remedy=f"Set partitions = {stored} under [features], or name an empty key store and run: "
+        "retrodict features build",
+    )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from retrodict.core.native import kernel
 from retrodict.features.facts.columns import Ints, Mask
 from retrodict.features.online.arrivals import Arrivals
 from retrodict.features.online.blocks import (
@@ -33,10 +34,12 @@ from retrodict.features.online.blocks import (
     unpack,
 )
 
-__all__ = ["Bounds", "Merged", "converted", "merge"]
+__all__ = ["Bounds", "Merged", "converted", "gathered", "merge"]
 
 _WORD = struct.Struct("<q").unpack_from
 _HEAD = struct.Struct("<5q").pack
+_RULES = struct.Struct("=8q").pack
+_CUT_OLD, _CUT_BUT_NEWEST, _CUT_ELSEWHERE = range(3)
 _GARBAGE = 4  # heaps are rewritten once they hold texts of this many times the rows that are left
 
 
@@ -64,9 +67,10 @@ class Bounds:
 
 @dataclass
 class Merged:
-    """Blocks to store, by code of their key, and what became of the events."""
+    """Blocks to store, with the codes of their keys, and what became of the events."""
 
-    blocks: dict[int, bytes]
+    codes: Ints
+    blocks: list[bytes]
     stored: int = 0
     duplicates: int = 0
 
@@ -78,7 +82,7 @@ class _Old:
     ``kept`` is the number of rows, the base included, that stay as they are; ``before`` holds the last of them.
     """
 
-    blobs: Sequence[bytes | None]
+    blobs: list[bytes | None]
     heads: Ints
     begins: Ints
     kept: Ints
@@ -95,6 +99,20 @@ def converted(shape: Shape, blob: bytes, layout: Layout) -> bytes:
     return pack(layout, whole, block.heap, flags=block.flags, visible=block.visible, heap_rows=block.heap_rows)
 
 
+def gathered(values: Sequence[bytes | None], start: int, words: int) -> Ints:
+    """Words of each value from a byte on (negative: from its end), one row per value; zeros for None."""
+    return np.frombuffer(gather(values, start, 8 * words), dtype="<i8").reshape(len(values), words)
+
+
+def _gather(values: Sequence[bytes | None], start: int, size: int) -> bytearray:
+    """So many bytes of each value, one after another; zeros for None."""
+    stop, nothing = start + size or None, bytes(size)
+    return bytearray().join([nothing if value is None else value[start:stop] for value in values])
+
+
+gather: Callable[[Sequence[bytes | None], int, int], bytearray] = _gather if kernel is None else kernel.gather
+
+
 def merge(arrivals: Arrivals, layout: Layout, chosen: Ints, blobs: Sequence[bytes | None], bounds: Bounds) -> Merged:
     """Merge events into the blocks of their keys.
 
@@ -107,44 +125,40 @@ def merge(arrivals: Arrivals, layout: Layout, chosen: Ints, blobs: Sequence[byte
     chosen : int64 array
         Events to take, sorted by key.
     blobs : sequence of bytes or None
-        Block of each of their keys, in the order of the keys.
+        Block of each key of the batch, by its code.
     bounds : Bounds
         What may be cut off.
     """
     if not len(chosen):
-        return Merged({})
-    codes, first, local = np.unique(arrivals.codes[chosen], return_index=True, return_inverse=True)
-    old, tails, tail_key = _reopen(layout, blobs, np.minimum.reduceat(arrivals.event_time[chosen], first))
+        return Merged(chosen, [])
+    sorted_codes = arrivals.codes[chosen]
+    begins = np.append(True, sorted_codes[1:] != sorted_codes[:-1])
+    first, local = np.flatnonzero(begins), np.cumsum(begins) - 1
+    codes = sorted_codes[first]
+    held = [blobs[code] for code in codes.tolist()]
+    old, tails, tail_key = _reopen(layout, held, np.minimum.reduceat(arrivals.event_time[chosen], first))
     rows = arrivals.rows(layout, chosen)
     key = local
     if len(tails):
         rows, key = np.concatenate([tails, rows]), np.concatenate([tail_key, local])
-    ids = _ids(arrivals, layout, chosen, tails, tail_key, blobs)
-    order = _arranged(layout, rows, key, ids, len(tails))
+    order = _arranged(layout, rows, key, lambda: _ids(arrivals, layout, chosen, tails, tail_key, held), len(tails))
     rows, key = rows[order], key[order]
     fresh = order >= len(tails)
     heaps = _Heaps(arrivals, layout, chosen[order[fresh] - len(tails)], key[fresh], len(codes))
     heaps.point(rows, fresh, key, old.heads[:, 3])
-    found = _Assembly(layout, old, rows, key, heaps, bounds)
-    merged = Merged({int(code): found.block(place) for place, code in enumerate(codes.tolist())})
-    merged.stored = max(len(rows) - len(tails), 0)
-    merged.duplicates = len(tails) + len(chosen) - len(rows)
-    return merged
+    found = Merged(codes, _Assembly(layout, old, rows, key, heaps, bounds).blocks())
+    found.stored = max(len(rows) - len(tails), 0)
+    found.duplicates = len(tails) + len(chosen) - len(rows)
+    return found
 
 
-def _reopen(layout: Layout, blobs: Sequence[bytes | None], earliest: Ints) -> tuple[_Old, Ints, Ints]:
+def _reopen(layout: Layout, blobs: list[bytes | None], earliest: Ints) -> tuple[_Old, Ints, Ints]:
     """Old blocks without the rows from ``earliest`` on, and those rows, with numbers of their own, with their keys."""
-    shape, size = layout.shape, 8 * layout.words
+    shape, words = layout.shape, layout.words
+    heads, before = gathered(blobs, 0, FIXED), gathered(blobs, -8 * words, words)
     there = np.array([blob is not None for blob in blobs], dtype=np.bool_)
-    present = [blob for blob in blobs if blob is not None]
-    heads = np.zeros((len(blobs), FIXED), dtype=np.int64)
-    heads[:, 1], heads[:, 2] = MONOTONE, NOTHING
-    before = np.repeat(base_row(layout), len(blobs), axis=0)
-    if present:
-        packed = b"".join([blob[: 8 * FIXED] for blob in present])
-        heads[there] = np.frombuffer(packed, dtype="<i8").reshape(-1, FIXED)
-        packed = b"".join([blob[-size:] for blob in present])
-        before[there] = np.frombuffer(packed, dtype="<i8").reshape(-1, layout.words)
+    heads[~there, 1], heads[~there, 2] = MONOTONE, NOTHING
+    before[~there] = base_row(layout)
     kept = heads[:, 0] + there
     begins = shape.head_bytes + heads[:, 3]
     late = np.ones_like(there) if shape.revised else before[:, 0] >= earliest
@@ -152,7 +166,7 @@ def _reopen(layout: Layout, blobs: Sequence[bytes | None], earliest: Ints) -> tu
     for place in np.flatnonzero(there & late & (heads[:, 0] > 0)).tolist():
         blob = blobs[place] or b""
         count = int(heads[place, 0]) + 1
-        whole = np.frombuffer(blob, dtype="<i8", offset=int(begins[place])).reshape(count, layout.words)
+        whole = np.frombuffer(blob, dtype="<i8", offset=int(begins[place])).reshape(count, words)
         start = 1 if shape.revised else bisect_left(whole[:, 0], earliest[place], 1, count)
         tail = whole[start:].copy()
         tail[:, layout.first_running :] -= whole[start - 1 : -1, layout.first_running :]
@@ -182,13 +196,14 @@ def _ids(
     return np.unique(texts, return_inverse=True)[1].astype(np.int64)
 
 
-def _arranged(layout: Layout, rows: Ints, key: Ints, ids: Ints, tails: int) -> Ints:
-    """Order of the rows by key and total order, each event once.
+def _arranged(layout: Layout, rows: Ints, key: Ints, ranks: Callable[[], Ints], tails: int) -> Ints:
+    """Order of the rows by key and total order, each event once; event ids are ranked only where they decide.
 
     Of several deliveries of one event the one known first counts; of revisions known at the same moment the last.
     """
     event, known = rows[:, 0], layout.known_at(rows)
     if layout.shape.revised:
+        ids = ranks()
         sort = np.lexsort((np.arange(len(rows)), known, ids, key))
         again = _equal(sort, key, ids, known)
         kept = sort[np.append(~again, True)] if len(sort) else sort
@@ -199,6 +214,7 @@ def _arranged(layout: Layout, rows: Ints, key: Ints, ids: Ints, tails: int) -> I
     sort = np.lexsort((event, key))
     if not bool(_equal(sort, key, event).any()):
         return sort
+    ids = ranks()
     sort = np.lexsort((known, ids, event, key))
     kept = sort[np.append(True, ~_equal(sort, key, event, ids))]
     found: Ints = kept[np.lexsort((ids[kept], known[kept], event[kept], key[kept]))]
@@ -223,6 +239,11 @@ class _Heaps:
         edges = np.searchsorted(key, np.arange(keys + 1))
         self._edges = [texts.offsets[edges] for texts in self._texts]
         self.rows = np.diff(edges)
+
+    @property
+    def parts(self) -> tuple[tuple[memoryview, Ints], ...]:
+        """Of each column its texts, and where those of each key begin."""
+        return tuple(zip((texts.data for texts in self._texts), self._edges, strict=True))
 
     def point(self, rows: Ints, fresh: Mask, key: Ints, held: Ints) -> None:
         """Write where each text will be: after what the heap holds, column by column."""
@@ -263,35 +284,54 @@ class _Assembly:
         steps[first] = visible[first] >= settled
         alike = np.minimum.reduceat(steps.astype(np.int64), first)
         self._flags = np.where(old.kept > 1, old.heads[:, 1], old.heads[:, 1] | MONOTONE) & ~(1 - alike)
-        self._bytes = rows.astype("<i8", copy=False).tobytes()
-        # One look at an array costs as much as the rest of a key.
-        self._ends = (self._edges * self._size).tolist()
-        self._begins, self._keep = old.begins.tolist(), (old.kept * self._size).tolist()
-        self._flag, self._most = self._flags.tolist(), self._greatest.tolist()
-        self._held = (old.heads[:, 4] + heaps.rows).tolist() if layout.texts else []
-        self._bare = base_row(layout).astype("<i8").tobytes()
+        self._held = old.heads[:, 4] + heaps.rows if layout.texts else np.zeros_like(self._flags)
+        self._rows, self._bare = rows.astype("<i8", copy=False), base_row(layout).astype("<i8").tobytes()
 
-    def block(self, place: int) -> bytes:
+    def blocks(self) -> list[bytes]:
+        """Bytes of the block of each key."""
+        old = self._old
+        # Of each key: end of its rows, where those of its old block begin and how many stay, flags, greatest v, texts.
+        parts = np.stack([self._edges[1:], old.begins, old.kept, self._flags, self._greatest, self._held], axis=1)
+        found, left = [b""] * len(parts), list(range(len(parts)))
+        if kernel is not None:
+            layout = self._layout.key
+            found, left = kernel.assemble(
+                self._rules(), layout, self._bare, old.blobs, self._rows, parts, self._heaps.parts
+            )
+        if left:
+            self._bytes = self._rows.tobytes()
+            # Column by column: one look at an array costs as much as the rest of a key.
+            first = np.append(0, parts[:-1, 0])[left].tolist()
+            for place, block in zip(left, map(self._block, left, first, *parts[left].T.tolist()), strict=True):
+                found[place] = block
+        return found
+
+    def _rules(self) -> bytes:
+        """What the kernel has to know about the batch."""
+        layout, bounds, shape = self._layout, self._bounds, self._layout.shape
+        cut = _CUT_ELSEWHERE if bounds.lifetime or shape.revised else _CUT_BUT_NEWEST if bounds.newest else _CUT_OLD
+        known = layout.k if shape.known else 0
+        return _RULES(layout.words, shape.head_bytes, cut, bounds.limit, bounds.floor, known, shape.delay, _GARBAGE)
+
+    def _block(
+        self, place: int, first: int, stop: int, begin: int, kept: int, flags: int, visible: int, held: int
+    ) -> bytes:
         """Bytes of the block of a key."""
         layout, size = self._layout, self._size
         blob, head = self._old.blobs[place], layout.shape.head_bytes
-        rows = self._bytes[self._ends[place] : self._ends[place + 1]]
+        rows = self._bytes[first * size : stop * size]
         heap = self._heaps.of(place) if layout.texts else b""
         if blob is None:
             rows = self._bare + rows
         else:
-            begin = self._begins[place]
             heap = blob[head:begin] + heap
-            rows = blob[begin : begin + self._keep[place]] + rows
-        flags = self._flag[place]
+            rows = blob[begin : begin + kept * size] + rows
         if not flags & HOT and _WORD(rows, size)[0] < self._bounds.limit:
             rows = _cut(layout, rows, heap, monotone=bool(flags & MONOTONE), bounds=self._bounds)
-        count, held = len(rows) // size - 1, 0
-        if layout.texts:
-            held = self._held[place]
-            if held > _GARBAGE * (count + 16):
-                heap, rows, held = _compacted(layout, heap, rows, count)
-        return _HEAD(count, flags, self._most[place], len(heap), held) + layout.key + heap + rows
+        count = len(rows) // size - 1
+        if held > _GARBAGE * (count + 16):
+            heap, rows, held = _compacted(layout, heap, rows, count)
+        return _HEAD(count, flags, visible, len(heap), held) + layout.key + heap + rows
 
 
 def _cut(layout: Layout, rows: bytes, heap: bytes, *, monotone: bool, bounds: Bounds) -> bytes:

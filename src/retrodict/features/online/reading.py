@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -78,9 +78,9 @@ def _in_force(layout: Layout, rows: Ints, heap: bytes, at: int) -> Mask:
     return found
 
 
-def compiled(plan: ViewPlan, layout: Layout) -> Read:
-    """Make the function that reads blocks of a layout for a view."""
-    writer = _Writer(plan, layout)
+def compiled(plan: ViewPlan, layout: Layout, outputs: Sequence[Output] | None = None) -> Read:
+    """Make the function that reads blocks of a layout for a view, all its features or some."""
+    writer = _Writer(plan, layout, plan.outputs if outputs is None else outputs)
     source = "\n    ".join(["def read(blob, at, out, old, own):", *writer.lines()])
     exec(compile(source, f"<view {plan.name}>", "exec"), writer.names)  # noqa: S102 - made of numbers and quoted names only
     found: Read = writer.names["read"]
@@ -125,8 +125,8 @@ def _nested_one(blob: bytes, kind: str, begin: int, step: int, starts: tuple[int
 class _Writer:
     """Source of the function, and the names it uses."""
 
-    def __init__(self, plan: ViewPlan, layout: Layout) -> None:
-        self._plan, self._layout, self._shape = plan, layout, layout.shape
+    def __init__(self, plan: ViewPlan, layout: Layout, outputs: Sequence[Output]) -> None:
+        self._plan, self._layout, self._shape, self._outputs = plan, layout, layout.shape, outputs
         shape = self._shape
         self._counted: dict[str, str] = {}  # counts by what they are, and the names that hold them
         running = layout.words - layout.first_running
@@ -170,7 +170,7 @@ class _Writer:
         if self._plan.bags:
             places = ", ".join(f"(i{w}, j{w})" for w in range(len(self._plan.windows)))
             found.append(f"bag = bags(blob, at, ({places},))")
-        for output in self._plan.outputs:
+        for output in self._outputs:
             found += self._output(output)
         return [*found, *self._events()]
 
@@ -202,7 +202,7 @@ class _Writer:
     def _extremes(self, size: int) -> list[str]:
         """Greatest words of each extreme that is wanted, per window; those that end now share one pass."""
         wanted: dict[int, set[int]] = {}
-        for output in self._plan.outputs:
+        for output in self._outputs:
             if output.window >= 0 and not output.bag and self._plan.channels[output.parts[0]].monoid != "sum":
                 wanted.setdefault(output.window, set()).add(self._shape.column_of[output.parts[0]])
         found, layout = [], self._layout

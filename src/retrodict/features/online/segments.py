@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from retrodict.core.native import kernel
 from retrodict.features.facts.columns import Ints
 from retrodict.features.online.blocks import FLOAT, HOT, MONOTONE, Block, Layout, Shape, layout_of, pack, unpack
 from retrodict.features.plan import ViewPlan
@@ -130,14 +131,13 @@ def _segment(block: Block, rows: Ints) -> bytes:
 def _with_heap(block: Block, rows: Ints) -> bytes:
     """Bytes of some rows of a block, with no other texts than theirs; the first row is the base."""
     layout, rows, length = block.layout, rows.copy(), 0
-    parts: list[bytes] = []
+    letters, parts = np.frombuffer(block.heap, dtype=np.uint8), []
     for column in layout.texts:
-        rows[0, column] = 0
-        for place, word in enumerate(rows[1:, column].tolist(), 1):
-            begin, size = word >> 32, word & 0xFFFFFFFF
-            parts.append(block.heap[begin : begin + size])
-            rows[place, column] = length << 32 | size
-            length += size
+        begins, sizes = rows[1:, column] >> 32, rows[1:, column] & 0xFFFFFFFF
+        after = np.cumsum(sizes) - sizes
+        parts.append(letters[np.repeat(begins - after, sizes) + np.arange(sizes.sum())].tobytes())
+        rows[0, column], rows[1:, column] = 0, (length + after) << 32 | sizes
+        length += len(parts[-1])
     heap = b"".join(parts) + bytes(-length % 8)
     return pack(layout, rows, heap, flags=block.flags, visible=block.visible, heap_rows=len(rows) - 1)
 
@@ -154,9 +154,9 @@ def _with_extremes(layout: Layout, rows: Ints) -> Ints:
 
 
 def edges_of(plan: ViewPlan, at: int) -> list[int]:
-    """Edges of the windows of a request that lie before it."""
-    edges = [window.start(at) for window in plan.windows if not window.lifetime]
-    return edges + [window.end(at) for window in plan.windows if window.offset is not None]
+    """Edges of the windows of a request that lie before it, ascending."""
+    edges = {window.start(at) for window in plan.windows if not window.lifetime}
+    return sorted(edges | {window.end(at) for window in plan.windows if window.offset is not None})
 
 
 def needed(plan: ViewPlan, index: Index, at: int, *, ahead: bool) -> list[int]:
@@ -207,9 +207,18 @@ def joined(
 
 
 def _together(layout: Layout, rows: Ints, edges: Sequence[int] | None) -> Ints:
-    """Rows between two edges as the last of them, with the extremes of all of them."""
+    """Rows between two edges, ascending, as the last of them, with the extremes of all of them."""
     if edges is None or not len(rows):
         return rows
+    if kernel is not None:
+        floats = bytes(kind == FLOAT for kind in layout.extremes)
+        return np.frombuffer(kernel.together(rows, edges, layout.first_extreme, floats), dtype=np.int64).reshape(
+            -1, layout.words
+        )
+    return _together_twin(layout, rows, edges)
+
+
+def _together_twin(layout: Layout, rows: Ints, edges: Sequence[int]) -> Ints:
     cuts = np.searchsorted(rows[:, 0], np.array(edges, dtype=np.int64))
     ends = np.unique(np.append(cuts[(cuts > 0) & (cuts < len(rows))], len(rows)))
     found: Ints = rows[ends - 1]

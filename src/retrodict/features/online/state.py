@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, near
-from retrodict.features.facts.events import read_events
 from retrodict.features.facts.keys import encode_key
 from retrodict.features.online.arrivals import Arrivals
 from retrodict.features.online.blocks import Shape, unpack
 from retrodict.features.online.decoding import plain_time, tabulate
-from retrodict.features.online.entries import NEVER, Applied, Meta, StateKeys
+from retrodict.features.online.entries import NEVER, Applied, Health, Meta, StateKeys
+from retrodict.features.online.partitions import split
 from retrodict.features.online.writing import AskForMoreError, Write
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.keys.base import KeyStore
@@ -33,34 +33,14 @@ _REMOVED_PER_UPDATE = 10_000
 
 
 @dataclass(frozen=True)
-class Health:
-    """How the state of a view is.
+class _Batch:
+    """Events as they were given, where they stand in their table or stream, and what to note once they are in."""
 
-    Attributes
-    ----------
-    view : str
-        Name of the view.
-    entities : int
-        Keys with an entry.
-    bytes : int
-        Bytes of all entries.
-    watermark, floor : int, optional
-        Latest time at which an applied event became visible; earliest request that is answered. None before any event.
-    offset : int, optional
-        Stream offset to continue from; None if it was never fed by a stream.
-    stored, duplicates, too_old : int
-        As in :class:`Meta`.
-    """
-
-    view: str
-    entities: int
-    bytes: int
-    watermark: int | None
-    floor: int | None
+    events: pa.Table | Sequence[Mapping[str, Any]]
+    position: int
+    now: int | None
     offset: int | None
-    stored: int
-    duplicates: int
-    too_old: int
+    loaded: tuple[tuple[int, ...], str] | None = None
 
 
 class OnlineState:
@@ -76,14 +56,40 @@ class OnlineState:
         How far behind the newest event a request may still ask and get the exact answer.
     durable : bool, default True
         Whether a write survives a loss of power (the stream can be read again, so it need not).
+    partitions : int, default 1
+        Into how many partitions the state is cut by a hash of the key. Each has an offset and a floor of its own, so as
+        many processes may feed the state. A state keeps the number it was made with.
+    own : sequence of int, optional
+        Partitions to write and to ask about; events of others are passed over. None: all.
     """
 
-    def __init__(self, features: FeatureSet, keys: KeyStore, *, horizon: str = "1h", durable: bool = True) -> None:
+    def __init__(
+        self,
+        features: FeatureSet,
+        keys: KeyStore,
+        *,
+        horizon: str = "1h",
+        durable: bool = True,
+        partitions: int = 1,
+        own: Sequence[int] | None = None,
+    ) -> None:
         self.features = features
+        self.partitions, self.own = partitions, tuple(range(partitions) if own is None else sorted(set(own)))
+        if not all(0 <= number < partitions for number in self.own):
+            raise InputError(
+                "partitions are numbered from 0",
+                where="online state",
+                got=list(self.own),
+                remedy=f"There are {partitions}: features.partitions says so",
+            )
         self._keys, self._durable = keys, durable
         self._horizon = parse_duration(horizon, where="horizon")
         self._plans = list({plan.state_id: plan for plan in features.views}.values())
         self._shapes = {plan.state_id: Shape(plan) for plan in self._plans}
+        self._names = {
+            plan.state_id: [StateKeys(plan, partitions=partitions, partition=each) for each in range(partitions)]
+            for plan in self._plans
+        }
         self._hot: dict[str, set[bytes]] = {}  # keys known to have segments: asked for at once
 
     def plans(self, source: str) -> list[ViewPlan]:
@@ -98,9 +104,43 @@ class OnlineState:
             )
         return found
 
+    def metas(self, plan: ViewPlan) -> dict[int, Meta]:
+        """Meta entry of each of the own partitions of a view.
+
+        Raises
+        ------
+        ConfigurationError
+            If the stored state is cut into another number of partitions.
+        """
+        names = self._names[plan.state_id]
+        blobs = self._keys.get_many([names[0].cut, *(names[each].meta for each in self.own)])
+        names[0].check(blobs[0])
+        return {each: Meta.read(blob) for each, blob in zip(self.own, blobs[1:], strict=True)}
+
     def meta(self, plan: ViewPlan) -> Meta:
-        """Meta entry of a view."""
-        return Meta.read(self._keys.get_many([StateKeys(plan).meta])[0])
+        """What the state of a view knows about itself; of several partitions the offset of the one furthest behind.
+
+        Every request from its floor on is answered exactly, whatever its partition. What is the matter of one partition
+        only (layout, pieces of history) is left out if there are several.
+        """
+        metas = list(self.metas(plan).values())
+        if len(metas) == 1:
+            return metas[0]
+        offsets = [meta.offset for meta in metas]
+        return Meta(
+            floor=max(meta.floor for meta in metas),
+            watermark=max(meta.watermark for meta in metas),
+            offset=None if None in offsets else min(offset for offset in offsets if offset is not None),
+            positions=metas[0].positions,
+            kinds=max(meta.kinds for meta in metas),
+            stored=sum(meta.stored for meta in metas),
+            duplicates=sum(meta.duplicates for meta in metas),
+            too_old=sum(meta.too_old for meta in metas),
+            entities=sum(meta.entities for meta in metas),
+            size=sum(meta.size for meta in metas),
+            segments=sum(meta.segments for meta in metas),
+            segment_bytes=sum(meta.segment_bytes for meta in metas),
+        )
 
     def apply(
         self,
@@ -133,14 +173,16 @@ class OnlineState:
         """
         plans, done = self.plans(source), Applied(len(events))
         for plan in plans:
-            known = None if offset is None else self.meta(plan).offset
-            if known is not None and offset is not None and known >= offset:
-                continue
+            wanted: Sequence[int] = self.own
+            if offset is not None:
+                metas = self.metas(plan)
+                wanted = [each for each, meta in metas.items() if meta.offset is None or meta.offset < offset]
             # Of a stream all is one transaction: its offset says that either all of it is in or nothing.
             step = _EVENTS_PER_UPDATE if offset is None else max(len(events), 1)
-            for first in range(0, max(len(events), 1), step):
+            for first in range(0, max(len(events), 1) if wanted else 0, step):
                 part = events.slice(first, step) if isinstance(events, pa.Table) else events[first : first + step]
-                done = self._apply(plan, part, offset, first_position + first, now, done)
+                batch = _Batch(part, first_position + first, now, offset)
+                done = self._apply(plan, batch, wanted, done)
         return done
 
     def load(self, history: pa.Table, source: str, *, now: int | None = None) -> Applied:
@@ -163,58 +205,89 @@ class OnlineState:
         """
         done = Applied(history.num_rows)
         for plan in self.plans(source):
-            meta = self.meta(plan)
             columns = history.select([name for name in plan.source_columns if name in history.column_names])
-            pieces, digest = meta.loaded, _digest(columns, meta.loaded)
-            if digest.hexdigest() != meta.digest and meta.loaded:
-                if plan.lifetime:
-                    raise InputError(
-                        "the history behind a lifetime only grows at its end",
-                        where=f"{plan.where}, source {source!r}",
-                        got=f"{history.num_rows} rows, of which the first {pieces[-1]} are not those loaded before",
-                        remedy="Apply only the new rows, or begin with an empty key store",
-                    )
-                pieces, digest = (), hashlib.sha256()
-            for first in range(pieces[-1] if pieces else 0, history.num_rows, _EVENTS_PER_UPDATE):
-                part = columns.slice(first, _EVENTS_PER_UPDATE)
-                pieces = (*pieces, first + part.num_rows)
-                digest.update(_bytes(part))
-                done = self._apply(plan, part, None, first, now, done, loaded=(pieces, digest.hexdigest()))
+            # A call that was killed may have left some partitions a piece behind the others.
+            alike: dict[tuple[tuple[int, ...], str], list[int]] = {}
+            for each, meta in self.metas(plan).items():
+                alike.setdefault((meta.loaded, meta.digest), []).append(each)
+            for (loaded, known), wanted in alike.items():
+                done = self._load(plan, columns, loaded, known, wanted, now, done)
         return done
 
-    def _apply(
+    def _load(
         self,
         plan: ViewPlan,
-        events: pa.Table | Sequence[Mapping[str, Any]],
-        offset: int | None,
-        position: int,
+        columns: pa.Table,
+        loaded: tuple[int, ...],
+        known: str,
+        wanted: Sequence[int],
         now: int | None,
         done: Applied,
-        *,
-        loaded: tuple[tuple[int, ...], str] | None = None,
     ) -> Applied:
-        shape = self._shapes[plan.state_id]
+        """Take the history into partitions that all have the same pieces of it."""
+        pieces, digest = loaded, _digest(columns, loaded)
+        if digest.hexdigest() != known and loaded:
+            if plan.lifetime:
+                raise InputError(
+                    "the history behind a lifetime only grows at its end",
+                    where=f"{plan.where}, source {plan.source.name!r}",
+                    got=f"{columns.num_rows} rows, of which the first {pieces[-1]} are not those loaded before",
+                    remedy="Apply only the new rows, or begin with an empty key store",
+                )
+            pieces, digest = (), hashlib.sha256()
+        for first in range(pieces[-1] if pieces else 0, columns.num_rows, _EVENTS_PER_UPDATE):
+            part = columns.slice(first, _EVENTS_PER_UPDATE)
+            pieces = (*pieces, first + part.num_rows)
+            digest.update(_bytes(part))
+            batch = _Batch(part, first, now, None, (pieces, digest.hexdigest()))
+            done = self._apply(plan, batch, wanted, done)
+        return done
+
+    def _apply(self, plan: ViewPlan, batch: _Batch, wanted: Sequence[int], done: Applied) -> Applied:
+        """Take a batch into some partitions, one transaction each."""
+        events = batch.events
         if not isinstance(events, pa.Table) and getattr(plan.source.table, "columns", None):
             events = tabulate(plan.source, {n: [plain_time(row.get(n)) for row in events] for n in plan.source_columns})
-        arrivals = Arrivals(plan, shape, read_events(plan, events, first_position=position))
-        write = Write(plan, shape, arrivals, self._horizon, now, offset)
-        write.loaded = loaded
-        hot = self._hot.setdefault(plan.state_id, set())
-        write.ask([write.keys.index(name) for name in arrivals.names if name in hot])
+        for partition, given, found in split(plan, events, self.partitions, wanted, batch.position):
+            arrivals = Arrivals(plan, self._shapes[plan.state_id], found)
+            one = self._write(plan, partition, batch, arrivals)
+            done = done.plus(
+                stored=one.stored,
+                duplicates=one.duplicates,
+                too_old=one.too_old,
+                never_visible=given - len(arrivals),
+            )
+        return done
+
+    def _write(self, plan: ViewPlan, partition: int, batch: _Batch, arrivals: Arrivals) -> Applied:
+        keys, hot = self._names[plan.state_id][partition], self._hot.setdefault(plan.state_id, set())
+        shape = self._shapes[plan.state_id]
+        write = Write(plan, shape, arrivals, self._horizon, batch.now, batch.offset, keys=keys)
+        write.loaded = batch.loaded
+        write.ask([keys.index(name) for name in arrivals.names if name in hot])
+
+        def change(values: list[bytes | None]) -> dict[bytes, bytes | None]:
+            result: dict[bytes, bytes | None] = {}
+            if keys.cut != keys.meta:
+                cut = values.pop()
+                keys.check(cut)
+                result = {} if cut is not None else {keys.cut: keys.mark}
+            after = write.change(values)
+            meta = after.get(keys.meta)
+            if meta is not None:
+                before = dict(zip(write.names, values, strict=True))
+                after[keys.meta] = Meta.read(meta).resized(keys, before, after).write()
+            return result | after
+
         while True:
             try:
-                self._keys.update(write.names, write.change, durable=self._durable)
+                cut = [] if keys.cut == keys.meta else [keys.cut]
+                self._keys.update([*write.names, *cut], change, durable=self._durable)
                 break
             except AskForMoreError as more:  # what is needed of a hot key shows only in its block
                 write.ask(more.names)
         hot |= write.hot
-        one = write.done  # the function may have run more than once; the last run is what was stored
-        return done.plus(
-            stored=one.stored,
-            duplicates=one.duplicates,
-            too_old=one.too_old,
-            never_visible=len(events) - len(arrivals),
-        )
+        return write.done  # the function may have run more than once; the last run is what was stored
 
     def expire(self) -> int:
         """Remove blocks that no answerable request reads; returns how many."""
@@ -222,11 +295,16 @@ class OnlineState:
         for plan in self._plans:
             if plan.unbounded or plan.lifetime:
                 continue
-            shape, limit, names = self._shapes[plan.state_id], self.meta(plan).floor - plan.lookback_us, StateKeys(plan)
-            old = [name for name, blob in self._keys.scan(names.blocks) if _newest(shape, blob) < limit]
+            shape, names = self._shapes[plan.state_id], self._names[plan.state_id][0]
+            limits = {each: meta.floor - plan.lookback_us for each, meta in self.metas(plan).items()}
+            old = [
+                name
+                for name, blob in self._keys.scan(names.blocks)
+                if _newest(shape, blob) < limits.get(names.partition_of(name[len(names.blocks) :]), NEVER)
+            ]
             for first in range(0, len(old), _REMOVED_PER_UPDATE):
                 keys = [name[len(names.blocks) :] for name in old[first : first + _REMOVED_PER_UPDATE]]
-                self._remove(names, shape, keys, durable=self._durable)
+                self._remove(plan, keys, durable=self._durable)
             removed += len(old)
         return removed
 
@@ -234,24 +312,39 @@ class OnlineState:
         """Remove everything kept of one entity in a view; returns how many entries."""
         plan = self.features.plan(view)
         key = encode_key(entity, where=f"{plan.where}, entity")
-        if key is None:
-            return 0
-        return self._remove(StateKeys(plan), Shape(plan), [key], durable=True)
+        return 0 if key is None else self._remove(plan, [key], durable=True)
 
-    def _remove(self, names: StateKeys, shape: Shape, keys: list[bytes], *, durable: bool) -> int:
+    def _remove(self, plan: ViewPlan, keys: Sequence[bytes], *, durable: bool) -> int:
         """Remove all entries of some keys; returns how many there were."""
+        removed = 0
+        for partition, names in enumerate(self._names[plan.state_id]):
+            own = [key for key in keys if names.partition_of(key) == partition]
+            if own:
+                removed += self._remove_of(names, self._shapes[plan.state_id], own, durable=durable)
+        return removed
+
+    def _remove_of(self, names: StateKeys, shape: Shape, keys: Sequence[bytes], *, durable: bool) -> int:
         indexes = self._keys.get_many([names.index(key) for key in keys])
         found = [name for key, index in zip(keys, indexes, strict=True) for name in names.all(key, shape, index)]
-        there = [name for name, blob in zip(found, self._keys.get_many(found), strict=True) if blob is not None]
-        self._keys.put_many(dict.fromkeys(there), durable=durable)
-        return len(there)
+        removed: list[int] = [0]
+
+        def change(values: list[bytes | None]) -> dict[bytes, bytes | None]:
+            before = dict(zip(found, values, strict=False))
+            after: dict[bytes, bytes | None] = dict.fromkeys(name for name, blob in before.items() if blob is not None)
+            removed[0], meta = len(after), values[-1]
+            if meta is not None and after:
+                after[names.meta] = Meta.read(meta).resized(names, before, after).write()
+            return after
+
+        self._keys.update([*found, names.meta], change, durable=durable)
+        return removed[0]
 
     def health(self) -> list[Health]:
         """Size and freshness of each state, by a scan of all its entries; views that share a state are one."""
         found = []
         for plan in self._plans:
             meta, entities, size = self.meta(plan), 0, 0
-            names = StateKeys(plan)
+            names = self._names[plan.state_id][0]
             for name, blob in self._keys.scan(names.prefix):
                 entities, size = entities + name.startswith(names.blocks), size + len(blob)
             watermark, floor = (None if moment == NEVER else moment for moment in (meta.watermark, meta.floor))

@@ -23,7 +23,7 @@ from retrodict.stores.streams.base import EventStreams
 
 __all__ = ["Progress", "StreamFeeder", "decode_event", "encode_event", "materialise"]
 
-_BATCH = 200_000
+_BATCH = 500_000
 _FEW = 200  # records below which going through Arrow costs more than it saves
 
 
@@ -47,7 +47,7 @@ def decode_event(record: bytes) -> dict[str, Any]:
     """Columns of a record; InputError if it is not one of ours."""
     try:
         return msgspec.msgpack.decode(record, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError(
             "a record of an event stream is made by encode_event", where="event stream", got=f"{len(record)} bytes"
         ) from error
@@ -75,7 +75,8 @@ class Progress:
 class StreamFeeder:
     """Applies the events of one stream to the online state of one source.
 
-    One feeder per state at a time makes sense; two do no harm, since applying twice changes nothing.
+    One feeder per partition of the state at a time makes sense; two do no harm, since applying twice changes nothing.
+    Which partitions it feeds is a matter of the state it is given: it reads the whole stream and passes over the rest.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ class StreamFeeder:
         Name of the source its events belong to.
     clock : Clock, optional
         Present time. None: the host's.
-    batch : int, default 200000
+    batch : int, default 500000
         Most records per transaction. What has come since the last one is one transaction: few when little happens,
         many after a pause, so that a backlog is worked off faster than it grew.
     """
@@ -104,7 +105,7 @@ class StreamFeeder:
         clock: Clock | None = None,
         batch: int = _BATCH,
     ) -> None:
-        self._state, self._streams, self._stream, self._source = state, streams, stream, source
+        self.state, self._streams, self._stream, self._source = state, streams, stream, source
         self._clock, self._batch = clock or SystemClock(), batch
         self._plans = state.plans(source)
         columns = {column for plan in self._plans for column in plan.source_columns}
@@ -116,16 +117,24 @@ class StreamFeeder:
         return min(self._offsets())
 
     def _offsets(self) -> list[int]:
-        return [self._state.meta(plan).offset or 0 for plan in self._plans]
+        return [meta.offset or 0 for plan in self._plans for meta in self.state.metas(plan).values()]
 
     def lag(self) -> int:
-        """Records that are in the stream and not yet in the state."""
-        return self._streams.end(self._stream) - self.offset
+        """Records that are in the stream and not yet in the state, in the partition that is furthest behind."""
+        return max(self.lags().values())
+
+    def lags(self) -> dict[int, int]:
+        """Records that are in the stream and not yet in each of the partitions that are fed."""
+        end, found = self._streams.end(self._stream), dict.fromkeys(self.state.own, 0)
+        for plan in self._plans:
+            for each, meta in self.state.metas(plan).items():
+                found[each] = max(found[each], end - (meta.offset or 0))
+        return found
 
     def catch_up(self, *, stop: Callable[[], bool] = lambda: False) -> Progress:
         """Apply everything up to the end of the stream as it is when the reading gets there."""
         offset, done = self.offset, Applied(0)
-        # A view that joined later is brought to where the others are, and then goes on with them.
+        # A view or partition that is behind is brought to where the others are, and then goes on with them.
         ahead = sorted({other for other in self._offsets() if other > offset})
         while not stop():
             limit = min(self._batch, ahead[0] - offset) if ahead else self._batch
@@ -143,7 +152,7 @@ class StreamFeeder:
         return Progress(offset, self._streams.end(self._stream) - offset, done)
 
     def _apply(self, records: list[tuple[int, bytes]], following: int, done: Applied) -> Applied:
-        one = self._state.apply(
+        one = self.state.apply(
             self._decode(records), self._source, offset=following, first_position=records[0][0], now=self._clock.now()
         )
         return done.plus(
@@ -171,7 +180,7 @@ class StreamFeeder:
             progress = self.catch_up(stop=lambda: stop(0.0))
             rounds += 1
             if rounds % expire_every == 0:
-                self._state.expire()
+                self.state.expire()
         return progress
 
     def _decode(self, records: list[tuple[int, bytes]]) -> pa.Table | list[dict[str, Any]]:

@@ -9,9 +9,9 @@ import numpy as np
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.features.facts.columns import Ints
 from retrodict.features.online.arrivals import Arrivals
-from retrodict.features.online.blocks import FIXED, Layout, Shape, layout_of, widened
+from retrodict.features.online.blocks import FIXED, HOT, Layout, Shape, layout_of, widened
 from retrodict.features.online.entries import NEVER, Applied, Meta, StateKeys
-from retrodict.features.online.merging import Bounds, converted, merge
+from retrodict.features.online.merging import Bounds, converted, gathered, merge
 from retrodict.features.online.segments import Index, close, is_hot, reopened
 from retrodict.features.plan import ViewPlan
 
@@ -51,6 +51,8 @@ class Write:
         Present time.
     offset : int, optional
         Stream offset to continue from after this batch.
+    keys : StateKeys
+        Names of the entries, the meta entry being the one to change.
 
     Attributes
     ----------
@@ -63,10 +65,18 @@ class Write:
     """
 
     def __init__(
-        self, plan: ViewPlan, shape: Shape, arrivals: Arrivals, horizon: int, now: int | None, offset: int | None
+        self,
+        plan: ViewPlan,
+        shape: Shape,
+        arrivals: Arrivals,
+        horizon: int,
+        now: int | None,
+        offset: int | None,
+        *,
+        keys: StateKeys,
     ) -> None:
         self._plan, self._shape, self._arrivals, self._offset = plan, shape, arrivals, offset
-        self.keys = StateKeys(plan)
+        self.keys = keys
         self._blocks = [self.keys.blocks + name for name in arrivals.names]
         self._more: list[bytes] = []
         self._positions = ("table" if offset is None else "stream") if plan.source.sequence is None else None
@@ -111,13 +121,13 @@ class Write:
         hot.check()
         result: dict[bytes, bytes | None] = {}
         for group, wanted in groups:
-            codes = np.unique(arrivals.codes[wanted]).tolist()
-            merged = merge(arrivals, group, wanted, [blobs[code] for code in codes], bounds)
+            merged = merge(arrivals, group, wanted, blobs, bounds)
             done = done.plus(stored=merged.stored, duplicates=merged.duplicates)
-            for code, block in merged.blocks.items():
-                result[self._blocks[code]] = block
-                if int.from_bytes(block[:8], "little") > _MOST_ROWS or code in hot.indexes:
-                    result |= hot.close(code, block, bounds)
+            result.update(zip(map(self._blocks.__getitem__, merged.codes.tolist()), merged.blocks, strict=True))
+            large = gathered(merged.blocks, 0, 1)[:, 0] > _MOST_ROWS
+            large |= np.isin(merged.codes, list(hot.indexes))
+            for place in np.flatnonzero(large).tolist():
+                result |= hot.close(int(merged.codes[place]), merged.blocks[place], bounds)
         self.done, self.hot = done, {arrivals.names[code] for code in hot.indexes}
         counts = {name: getattr(before, name) + getattr(done, name) for name in ("stored", "duplicates", "too_old")}
         result[self.keys.meta] = replace(meta, layout=layout.key, **counts).write()
@@ -129,7 +139,8 @@ class Write:
             # Only the last fact is ever read; but totals need all, so that a redelivery is known as one.
             limit = NEVER if plan.lifetime else NEVER + 1
             return Bounds(limit, NEVER + 1, newest=not plan.lifetime, lifetime=plan.lifetime)
-        return Bounds(floor - plan.lookback_us, floor, plan.unbounded, plan.lifetime)
+        limit = NEVER if plan.keeps_all else floor - plan.lookback_us
+        return Bounds(limit, floor, plan.unbounded, plan.lifetime)
 
     def _layout(self, meta: Meta, chosen: Ints, blobs: list[bytes | None]) -> tuple[Layout, set[int]]:
         """Layout that the keys of the batch share, and the keys that need one of their own."""
@@ -145,13 +156,15 @@ class Write:
         if Arrivals.wide(wider):
             lone = set(arrivals.codes.tolist())
             wider = shared or arrivals.layout(chosen[:0])
-        fits: dict[bytes, bool] = {wider.key: True}
-        for code, blob in enumerate(blobs):
-            key = wider.key if blob is None else blob[8 * FIXED : shape.head_bytes]
+        # A layout names the kind of its sequence, which is not zero: nothing but zeros is no block.
+        layouts = gathered(blobs, 8 * FIXED, shape.layout_bytes // 8)
+        other = (layouts != np.frombuffer(wider.key, dtype="<i8")).any(axis=1) & layouts.any(axis=1)
+        fits: dict[bytes, bool] = {}
+        for code in np.flatnonzero(other).tolist():
+            blob = blobs[code] or b""
+            key = blob[8 * FIXED : shape.head_bytes]
             if key not in fits:
                 fits[key] = widened(layout_of(shape, key), wider).key == wider.key
-            if blob is None or key == wider.key:
-                continue
             if fits[key] and not is_hot(blob):
                 blobs[code] = converted(shape, blob, wider)
             else:
@@ -178,11 +191,11 @@ class Write:
                 opened = hot.reopen(code, blob, NEVER) if is_hot(blob) else blob
                 blobs[code] = None if opened is None else converted(shape, opened, own)
             found.append((own, wanted))
-        for code, blob in enumerate(blobs):
-            if blob is not None and is_hot(blob) and code not in hot.indexes:
+        for code in np.flatnonzero(gathered(blobs, 8, 1)[:, 0] & HOT).tolist():
+            if code not in hot.indexes:
                 inside = codes == code
                 if inside.any():
-                    blobs[code] = hot.reopen(code, blob, int(arrivals.event_time[chosen[inside]].min()))
+                    blobs[code] = hot.reopen(code, blobs[code] or b"", int(arrivals.event_time[chosen[inside]].min()))
         return found
 
     def _next(self, meta: Meta) -> Meta:

@@ -59,7 +59,8 @@ def training_frame_on_spark(
         What to compute.
     sources : mapping of str to pyspark.sql.DataFrame
         Rows of each source by the source's name; reading one twice must give the same rows. Of a source without a
-        sequence, ties break by the position in its partitions, so these must be in the order that is meant.
+        sequence, ties break by the column ``__position`` (whole numbers), or where there is none by the position in its
+        partitions, so these must be in the order that is meant.
     engine : {"kernel", "sql"}, default "kernel"
         ``kernel`` computes every feature; the keys are shared out over ``spark.sql.shuffle.partitions`` groups, each of
         which must fit into the memory of a worker. ``sql`` computes totals and latest values and meets each row of the
@@ -174,7 +175,10 @@ class _Job:
     def _positioned(self, plan: ViewPlan) -> DataFrame:
         from pyspark.sql import functions
 
-        return self.sources[plan.source.name].withColumn(POSITION, functions.monotonically_increasing_id())
+        source = self.sources[plan.source.name]
+        if POSITION in source.columns:
+            return source
+        return source.withColumn(POSITION, functions.monotonically_increasing_id())
 
     def by_sql(self, spine: DataFrame) -> DataFrame:
         from pyspark.sql import functions

@@ -7,6 +7,10 @@ How durable a write is: the environment is opened without ``metasync``. A commit
 page that points at them to the operating system, which may lose the newest writes at a loss of power and never the
 consistency. A durable write syncs that page too. The faster ``sync=False`` was rejected: at a loss of power the pointer
 may reach the disk before the pages do, and LMDB does not notice.
+
+LMDB has one writer at a time, and deciding what to write often costs more than writing it. So an update decides on a
+snapshot, without the lock, and takes it only to look whether what it read still stands, and to store: processes that
+change different keys decide at the same time.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ __all__ = ["LmdbKeys"]
 _MAX_KEY = 511
 _READERS = 1022
 _SPARE = 32
+_UNLOCKED = 3  # times an update decides without the lock before it holds the others up
 
 Change = Callable[[list[bytes | None]], Mapping[bytes, bytes | None]]
 
@@ -45,7 +50,7 @@ class _Shared:
     def __init__(self, path: Path, map_size: int) -> None:
         make_folder(path)
         self.path, self.users = path, 0
-        self.writer: int | None = None  # the thread inside a write, to refuse a nested one instead of hanging
+        self.deciding: set[int] = set()  # threads inside a write, to refuse a nested one instead of hanging
         try:
             self.env = lmdb.open(
                 str(path), map_size=map_size, metasync=False, max_readers=_READERS, max_spare_txns=_SPARE
@@ -172,8 +177,25 @@ class LmdbKeys:
     def update(self, keys: Sequence[bytes], change: Change, *, durable: bool = True) -> None:
         """Give the values of ``keys`` to ``change`` and store what it returns (any keys), as one transaction."""
         _check_keys(keys)
+        for _ in range(_UNLOCKED):
+            values, seen = self._snapshot(keys)
+            with self._deciding():
+                items = change(list(values))
+            with self._writing(durable) as txn:
+                # Nobody wrote since, or somebody wrote something else.
+                if txn.id() == seen + 1 or [txn.get(key) for key in keys] == values:
+                    _apply(txn, items)
+                    return
         with self._writing(durable) as txn:
             _apply(txn, change([txn.get(key) for key in keys]))
+
+    def _snapshot(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], int]:
+        """Values of some keys, and the number of the transaction that wrote the newest of all."""
+        try:
+            with self._begin() as txn:
+                return [txn.get(key) for key in keys], txn.id()
+        except lmdb.Error as error:
+            raise _translated(error, self._path) from error
 
     def scan(self, prefix: bytes, *, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """All (key, value) pairs under a prefix in key order, from ``start`` on if given, of one state.
@@ -213,23 +235,28 @@ class LmdbKeys:
     def _writing(self, durable: bool) -> Iterator[lmdb.Transaction[bytes]]:
         if self._refusal:
             raise self._refusal(self._path)
-        if self._shared.writer == threading.get_ident():
+        if threading.get_ident() in self._shared.deciding:
             raise InternalError(
-                "a write inside the change function of an update would wait for itself forever",
+                "a write inside the change function of an update may wait for itself forever",
                 where=f"key store {self._path.name}",
                 remedy="Return the items from the function instead",
             )
         try:
-            with self._shared.env.begin(write=True) as txn:
-                self._shared.writer = threading.get_ident()
-                try:
-                    yield txn
-                finally:
-                    self._shared.writer = None
+            with self._shared.env.begin(write=True) as txn, self._deciding():
+                yield txn
             if durable:
                 self._shared.env.sync(True)
         except lmdb.Error as error:
             raise _translated(error, self._path) from error
+
+    @contextmanager
+    def _deciding(self) -> Iterator[None]:
+        """Note that this thread is inside a write."""
+        self._shared.deciding.add(threading.get_ident())
+        try:
+            yield
+        finally:
+            self._shared.deciding.discard(threading.get_ident())
 
     def _refuse(self, refusal: Callable[[Path], RetrodictError]) -> None:
         def begin() -> lmdb.Transaction[bytes]:
@@ -240,15 +267,15 @@ class LmdbKeys:
 
 def _apply(txn: lmdb.Transaction[bytes], items: Mapping[bytes, bytes | None]) -> None:
     _check_keys(items)
-    for key, value in items.items():
-        if value is None:
-            txn.delete(key)
-        else:
-            txn.put(key, value)
+    gone = [key for key, value in items.items() if value is None]
+    for key in gone:
+        txn.delete(key)
+    with txn.cursor() as cursor:
+        cursor.putmulti([(key, value) for key, value in items.items() if value is not None])
 
 
 def _check_keys(keys: Sequence[bytes] | Mapping[bytes, bytes | None]) -> None:
-    if not all(0 < len(key) <= _MAX_KEY for key in keys):
+    if not all(0 < size <= _MAX_KEY for size in set(map(len, keys))):
         raise _bad_key(keys)
 
 

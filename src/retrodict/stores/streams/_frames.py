@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from retrodict.core.errors import InputError
+from retrodict.core.native import kernel
 
 _MAGIC = b"RTDSEG\x00\x01"  # the last byte is the version of the format
 _HEADER = struct.Struct("<8sQ")
@@ -26,6 +27,7 @@ HEADER_SIZE = _HEADER.size + _LENGTH.size
 FRAME_SIZE = _FRAME.size
 MAX_RECORD = 1 << 30
 _CHUNK = 1 << 20
+_ALL = 1 << 62
 _FIRST_CHUNK = 1 << 14  # a poll that finds one new record should not read a megabyte
 
 
@@ -95,16 +97,55 @@ class FrameWalk:
             self._at = min(self._at + size, len(self._buffer))
         return count
 
+    def take(self, most: int) -> list[bytes]:
+        """Verified records that follow, up to ``most`` and as many as are held; none at the end of what is well."""
+        if not self._have(FRAME_SIZE):
+            return []
+        length = _LENGTH.unpack_from(self._buffer, self._at)[0]
+        if length > MAX_RECORD or not self._have(FRAME_SIZE + length):
+            return []
+        records, end = cut_frames(self._buffer, self._at, most)
+        self.position += end - self._at
+        self._at = end
+        return records
+
     def records(self) -> Iterator[bytes]:
-        """Give verified records; ``position`` moves past each before it is given out."""
-        while self._have(FRAME_SIZE):
-            length, crc = _FRAME.unpack_from(self._buffer, self._at)
-            if length > MAX_RECORD or not self._have(FRAME_SIZE + length):
-                return
-            start = self._at + FRAME_SIZE
-            record = self._buffer[start : start + length]
-            if zlib.crc32(record, zlib.crc32(self._buffer[self._at : self._at + 4])) != crc:
-                return
-            self._at = start + length
-            self.position += FRAME_SIZE + length
-            yield record
+        """Give verified records; ``position`` is that of the frame where it ends once there are no more."""
+        while records := self.take(_ALL):
+            yield from records
+
+
+def _cut_frames(data: bytes, at: int, most: int) -> tuple[list[bytes], int]:
+    """Cut verified records out of a buffer, which may end within a frame.
+
+    Parameters
+    ----------
+    data : bytes
+        Frames.
+    at : int
+        Where the first one begins.
+    most : int
+        How many records to give at most.
+
+    Returns
+    -------
+    tuple of (list of bytes, int)
+        Records up to the first that is cut off or fails its checksum, and where the frame after them begins.
+    """
+    records: list[bytes] = []
+    seeds: dict[int, int] = {}  # checksum of the length alone: records are mostly of few lengths
+    while len(records) < most and len(data) - at >= FRAME_SIZE:
+        length, crc = _FRAME.unpack_from(data, at)
+        end = at + FRAME_SIZE + length
+        seed = seeds.get(length)
+        if seed is None:
+            seed = seeds[length] = zlib.crc32(data[at : at + 4])
+        record = data[at + FRAME_SIZE : end]
+        if end > len(data) or zlib.crc32(record, seed) != crc:
+            break
+        records.append(record)
+        at = end
+    return records, at
+
+
+cut_frames: Callable[[bytes, int, int], tuple[list[bytes], int]] = _cut_frames if kernel is None else kernel.cut_frames

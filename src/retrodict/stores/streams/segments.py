@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrodict.core.errors import ConfigurationError, InputError, IntegrityError, NotFoundError, near
-from retrodict.stores.streams._frames import HEADER_SIZE, FrameWalk
+from retrodict.stores.streams._frames import FRAME_SIZE, HEADER_SIZE, FrameWalk
 from retrodict.stores.streams._head import Head, read_head
 from retrodict.stores.streams._layout import check_base, check_stream, open_segment, segment_firsts, segment_name
 from retrodict.stores.streams._writer import SegmentWriter
@@ -105,16 +105,20 @@ class SegmentStreams:
             left = None if left is None else left - wanted
 
     def _give(self, stream: str, first: int, offset: int, wanted: int, walk: FrameWalk) -> Iterator[tuple[int, bytes]]:
-        end, records = offset + wanted, walk.records()
+        end, following = offset + wanted, offset
+        records: list[bytes] = []
         try:
             while offset < end:
-                record = next(records, None)
-                if record is None:
+                records = walk.take(end - offset)
+                if not records:
                     raise _damaged(stream, first, offset)
-                offset += 1
-                yield offset - 1, record
+                following = offset + len(records)
+                for record in records:
+                    offset += 1
+                    yield offset - 1, record
         finally:
-            self._remember(stream, offset, walk.position)
+            left = records[len(records) - (following - offset) :]  # of an iteration that was left early
+            self._remember(stream, offset, walk.position - sum(FRAME_SIZE + len(record) for record in left))
 
     def end(self, stream: str) -> int:
         """Offset the next record will get: 0 for a stream that does not exist."""

@@ -1,0 +1,58 @@
+"""What a read gives: values, and for each of them why it is what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["FeatureRow", "Status"]
+
+Status = Literal["present", "null", "expired", "not_found", "late"]
+
+
+@dataclass(slots=True)
+class FeatureRow:
+    """Features of one request.
+
+    Attributes
+    ----------
+    values : dict of str to value or None
+        By full name, in the order of the feature set; times as microseconds, maps as dict, several values as list.
+    statuses : dict of str to str
+        Per view: ``ok``; ``null_key``; ``no_state`` (nothing was ever written for the view); ``unseen`` (no visible
+        event of this key within reach); ``beyond_horizon`` (the request is too old for the state: values are null).
+    events : dict of str to int
+        Per view: visible events within reach of its widest window, or 1 for a latest value.
+    expired : set of str
+        Latest values that are older than their ``max_age``, and views whose events are all out of reach.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    statuses: dict[str, str] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=dict)
+    expired: set[str] = field(default_factory=set)
+
+    def status(self, name: str) -> Status:
+        """Why a feature has the value it has.
+
+        Parameters
+        ----------
+        name : str
+            Full name of a feature of a view.
+
+        Returns
+        -------
+        str
+            ``present``; ``null`` (the newest event says so, or nothing in the window gives a value, or a part of the
+            key is null); ``expired`` (events of the key are known, all out of reach); ``not_found`` (the key has
+            none); ``late`` (the request is older than what the state answers exactly).
+        """
+        view = name.partition("__")[0]
+        found = self.statuses.get(view, "ok")
+        if found == "beyond_horizon":
+            return "late"
+        if found in {"unseen", "no_state"}:
+            return "expired" if view in self.expired else "not_found"
+        if self.values[name] is not None:
+            return "present"
+        return "expired" if name in self.expired else "null"

@@ -1,0 +1,226 @@
+"""One view of a feature set at request time: its keys, its hot keys, and how its blocks become values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from retrodict.core.errors import InputError, RetryableError, near
+from retrodict.features.facts.keys import encode_key
+from retrodict.features.online.blocks import FIXED, HOT, Layout, Shape, Summed, base_row, layout_of, pack, unpack
+from retrodict.features.online.entries import Meta, StateKeys
+from retrodict.features.online.explaining import explained
+from retrodict.features.online.finishing import OwnEvent
+from retrodict.features.online.programs import OTHER, PARTED, RESTRICT, program_of
+from retrodict.features.online.reading import Read, compiled, restricted
+from retrodict.features.online.rows import FeatureRow
+from retrodict.features.online.segments import Index, agree, edges_of, joined, needed
+from retrodict.features.plan import ViewPlan
+from retrodict.stores.keys.base import KeyStore
+
+__all__ = ["ViewReader", "floor_at"]
+
+_TRIES = 20  # a hot key is written some times a second, a read takes a fraction of a millisecond
+_REMEMBERED = 10_000  # hot keys
+_WHOLE = 1 << 63
+_NEVER = -(1 << 62)
+_NO_SUM = Summed(1, 0, floats=False)
+
+_Program = Callable[[bytes, int, dict[str, Any], set[str], bool], int]
+_Reading = tuple[_Program, Read | None]
+"""A program, and what computes the features that it skips."""
+
+
+def floor_at(at: int) -> bytes:
+    """A time as the floors of meta entries are written."""
+    return (at - _NEVER).to_bytes(8, "big")
+
+
+def _no_program(*_: object) -> int:
+    return OTHER
+
+
+class ViewReader:
+    """Everything about a view that can be prepared before the first request.
+
+    Parameters
+    ----------
+    plan : ViewPlan
+        The view.
+    partitions : int
+        How many partitions its state has.
+
+    Attributes
+    ----------
+    name : str
+        The view's.
+    request_keys : tuple of str
+        Columns of a request that make the key.
+    metas : tuple of bytes
+        Names of its meta entries, one per partition.
+    meta : bytes, optional
+        The only one of them; None if the key says which.
+    prefix : bytes
+        What the name of every block begins with; the encoded key follows.
+    hot : set of bytes
+        Keys seen to have segments: their index is read at once.
+    """
+
+    def __init__(self, plan: ViewPlan, partitions: int) -> None:
+        self.request_keys, self.hot = plan.request_keys, set[bytes]()
+        self._plan, self._shape = plan, Shape(plan)
+        names = self.names = StateKeys(plan, partitions=partitions)
+        self.metas, self.prefix, self.index, self.meta_of = names.metas, names.blocks, names.index, names.meta_of
+        self.meta = names.meta if partitions == 1 else None
+        self.name, self._where = plan.name, f"{plan.where}, request"
+        self._program: _Reading = _no_program, None  # those of the layout met last: most blocks have the same
+        self._programs: dict[bytes, _Reading] = {}
+        self._twins: dict[bytes, Read] = {}
+        self._own = OwnEvent(plan) if plan.needs_current else None
+        self._nulls = dict.fromkeys(output.column for output in plan.outputs)
+        self._nothing: dict[str, Any] = {}
+
+    def key(self, request: Mapping[str, Any]) -> bytes | None:
+        """Encoded key of the view in a request, None if a part of it is null."""
+        try:
+            values = [request[key] for key in self.request_keys]
+        except KeyError as error:
+            missing = str(error.args[0])
+            raise InputError(
+                "the request has every entity of its features",
+                where=self._where,
+                got=missing,
+                remedy=near(missing, request, what="entity"),
+            ) from error
+        if len(values) == 1 and type(values[0]) is int and -_WHOLE <= values[0] < _WHOLE:
+            return b"i\0\x08" + values[0].to_bytes(8, "big", signed=True)  # what encode_key gives, for a frequent key
+        return encode_key(values, where=self._where)
+
+    def gather(
+        self, keys: KeyStore, key: bytes, at: int, head: bytes | None, index: bytes | None, *, whole: bool
+    ) -> bytes | None:
+        """Block of a key; of a hot one its head, and of its segments those that a request reads, or all (``whole``).
+
+        Head and index come from one read, the segments from the next. A writer may come in between: pieces that do not
+        agree are read again.
+        """
+        for _ in range(_TRIES):
+            if index is None:
+                head, index = keys.get_many([self.prefix + key, self.index(key)])
+            if head is None or not head[8] & HOT:
+                return head
+            if len(self.hot) < _REMEMBERED:
+                self.hot.add(key)
+            if index is not None:
+                opened = Index.read(self._shape, index)
+                ahead = int.from_bytes(head[16:24], "little", signed=True) >= at
+                numbers = opened.numbers if whole else needed(self._plan, opened, at, ahead=ahead)
+                found = keys.get_many([self.names.segment(key, number) for number in numbers]) if numbers else []
+                segments = {number: blob for number, blob in zip(numbers, found, strict=True) if blob is not None}
+                if len(segments) == len(numbers) and agree(self._shape, head, opened, segments):
+                    edges = None if whole or self._plan.bags else edges_of(self._plan, at)
+                    return joined(self._shape, head, opened, segments, at=at, edges=edges)
+            index = None
+        raise RetryableError(
+            "the events of a key hold still for the time of a read", where=self._where, remedy="Ask again"
+        )
+
+    def read(self, request: Mapping[str, Any], at: int, blob: bytes, row: FeatureRow) -> int:
+        """Fill in the view's features from a block; ``PARTED`` if it is only the head of a hot key."""
+        program, rest = self._program
+        events = program(blob, at, row.values, row.expired, False)
+        if events < 0:
+            events = self._slowly(request, at, blob, row)
+            if events == PARTED:
+                return PARTED
+        elif rest is not None:
+            rest(blob, at, row.values, row.expired, self._lifted(request))
+        row.events[self.name] = events
+        row.statuses[self.name] = "ok" if events else "unseen"
+        if not events:
+            row.expired.add(self.name)
+        return events
+
+    def _slowly(self, request: Mapping[str, Any], at: int, blob: bytes, row: FeatureRow) -> int:
+        """The same for a block that the program at hand did not take."""
+        if blob[8] & HOT:
+            return PARTED
+        layout = blob[8 * FIXED : self._shape.head_bytes]
+        self._program = program, rest = self._programs.get(layout) or self._prepare(layout)
+        events = program(blob, at, row.values, row.expired, False)
+        if events == RESTRICT:
+            blob = restricted(self._shape, blob, at)
+            events = program(blob, at, row.values, row.expired, True)
+        if events < 0:
+            return self._twin(layout)(blob, at, row.values, row.expired, self._lifted(request))
+        if rest is not None:
+            rest(blob, at, row.values, row.expired, self._lifted(request))
+        return events
+
+    def _prepare(self, layout: bytes) -> _Reading:
+        opened = layout_of(self._shape, layout)
+        found = program_of(self._plan, opened)
+        if found is None:
+            self._programs[layout] = _no_program, None
+        else:
+            self._programs[layout] = found[0], compiled(self._plan, opened, found[1]) if found[1] else None
+        return self._programs[layout]
+
+    def _lifted(self, request: Mapping[str, Any]) -> dict[int, Any]:
+        return {} if self._own is None else self._own.lift(request)
+
+    def _twin(self, layout: bytes) -> Read:
+        found = self._twins.get(layout)
+        if found is None:
+            found = self._twins[layout] = compiled(self._plan, layout_of(self._shape, layout))
+        return found
+
+    def reach(self, keys: KeyStore) -> tuple[int, int] | None:
+        """Earliest and latest request that the state answers for certain, of all partitions; None without a clock."""
+        if self._plan.source.timeless:
+            return None
+        metas = [Meta.read(blob) for blob in keys.get_many(self.metas)]
+        return max(meta.floor for meta in metas), max(meta.watermark for meta in metas) + 1
+
+    def unanswered(
+        self, keys: KeyStore, meta: bytes | None, floor: bytes, request: Mapping[str, Any], at: int, row: FeatureRow
+    ) -> None:
+        """Fill in the features where there is no state, none for so old a request, or none of the key.
+
+        Raises
+        ------
+        ConfigurationError
+            If the state has another number of partitions.
+        """
+        if meta is not None and meta[:8] <= floor:
+            self.absent("unseen", request, at, row)
+            return
+        self.names.check(meta if self.meta else keys.get_many([self.names.cut])[0])
+        self.absent("no_state" if meta is None else "beyond_horizon", request, at, row)
+
+    def absent(self, status: str, request: Mapping[str, Any], at: int, row: FeatureRow) -> None:
+        """Fill in what the features are without events, or null where that cannot be said."""
+        row.events[self.name] = 0
+        row.statuses[self.name] = status
+        if status in {"null_key", "beyond_horizon"}:
+            row.values.update(self._nulls)
+        elif self._own is not None:
+            self._without_events(at, row.values, self._lifted(request))
+        else:
+            if not self._nothing:
+                self._without_events(at, self._nothing, {})
+            row.values.update(self._nothing)
+
+    def _without_events(self, at: int, values: dict[str, Any], own: Mapping[int, Any]) -> None:
+        shape = self._shape
+        sums = tuple(_NO_SUM for _ in shape.sums)
+        layout = Layout(shape, sums, 1, (1,) * len(shape.extremes), (0,) * len(self._plan.kept))
+        empty = pack(layout, base_row(layout), b"", flags=0, visible=_NEVER, heap_rows=0)
+        self._twin(layout.key)(empty, at, values, set(), own)
+
+    def explain(self, at: int, blob: bytes | None) -> dict[str, list[Any]]:
+        """Sequence ids behind each feature of the view."""
+        plan = self._plan
+        if blob is None:
+            return {output.column: [] for output in plan.outputs}
+        return explained(plan, self._shape, unpack(self._shape, restricted(self._shape, blob, at)), at)

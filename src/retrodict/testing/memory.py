@@ -1,0 +1,48 @@
+"""A key store over a dict, for tests that need hundreds of stores and none of what a store is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+__all__ = ["MemoryKeys"]
+
+
+class MemoryKeys:
+    """The contract of :class:`~retrodict.stores.keys.base.KeyStore` in one process, gone with it.
+
+    A change function is called twice, as a store may do, so one that is not pure shows.
+    """
+
+    def __init__(self) -> None:
+        self.items: dict[bytes, bytes] = {}
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of the keys."""
+        return [self.items.get(key) for key in keys]
+
+    def put_many(self, items: Mapping[bytes, bytes | None], *, durable: bool = True) -> None:  # noqa: ARG002 - contract
+        """Store all items; None removes."""
+        for key, value in items.items():
+            if value is None:
+                self.items.pop(key, None)
+            else:
+                self.items[key] = bytes(value)
+
+    def update(
+        self,
+        keys: Sequence[bytes],
+        change: Callable[[list[bytes | None]], Mapping[bytes, bytes | None]],
+        *,
+        durable: bool = True,
+    ) -> None:
+        """Store what the function makes of the values."""
+        change(self.get_many(keys))
+        self.put_many(change(self.get_many(keys)), durable=durable)
+
+    def scan(self, prefix: bytes, *, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs under a prefix in key order."""
+        pairs = self.items.items()
+        return iter(sorted((k, v) for k, v in pairs if k.startswith(prefix) and k >= (start or b"")))
+
+    def close(self) -> None:
+        """Nothing to release."""

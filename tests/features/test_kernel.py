@@ -1,0 +1,195 @@
+"""The loops in C give what their twins in Python give, bit for bit, and take no bytes on trust."""
+
+import math
+import random
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrodict.core.native import kernel
+from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
+from retrodict.features.online import OnlineFeatures, programs, reading, segments
+from retrodict.features.online.blocks import HOT, Layout, Shape, layout_of
+from retrodict.features.online.entries import StateKeys
+from retrodict.features.online.state import OnlineState
+from retrodict.features.plan import FeatureSet
+from retrodict.testing import feature_worlds as worlds
+from retrodict.testing.memory import MemoryKeys
+
+pytestmark = pytest.mark.skipif(kernel is None, reason="this machine has no compiler, so Python does the work")
+
+MINUTE, BASE = worlds.MINUTE, worlds.BASE
+EVER = "36000d"
+AT = BASE + 20 * MINUTE
+EVENT = {"k1": "a", "k2": 1, "e": BASE, "late": 0, "seq": 1, "x": 1.5, "n": 1, "ok": True, "tag": "p"}
+
+
+def _state(view, events, batch=5):
+    features, table, store = FeatureSet([view]), worlds.events_table(events), MemoryKeys()
+    state = OnlineState(features, store, horizon=EVER)
+    for first in range(0, table.num_rows, batch):
+        state.apply(table.slice(first, batch), "s", first_position=first)
+    return features, store
+
+
+def _blocks(features, store):
+    names, shape = StateKeys(features.views[0]), Shape(features.views[0])
+    blobs = [blob for _, blob in store.scan(names.blocks)]
+    return shape, [(blob, layout_of(shape, blob[40 : shape.head_bytes])) for blob in blobs]
+
+
+def _rows(features, store, spine):
+    online = OnlineFeatures(features, store)
+    requests = [{name: worlds.plain(value) for name, value in row.items()} for row in spine.to_pylist()]
+    return [online.read(request, {}, request["q"]) for request in requests]
+
+
+@settings(max_examples=80, deadline=None)
+@given(worlds.views() | worlds.wide_views(), worlds.moderate_histories, worlds.requests)
+def test_reads_are_the_same_with_and_without(view, events, queries):
+    """Values with their types and order, statuses, counts and what is expired, of any view at any time."""
+    features, store = _state(view, events)
+    spine = worlds.spine_table(queries)
+    fast = _rows(features, store, spine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "kernel", None)
+        slow = _rows(features, store, spine)
+    assert repr([(r.values, r.statuses, r.events, sorted(r.expired)) for r in fast]) == repr(
+        [(r.values, r.statuses, r.events, sorted(r.expired)) for r in slow]
+    )
+
+
+def _plain_view(over=("3m", "10m")):
+    over = [*over, Window("5m", hop="2m"), Window("4m", offset="3m"), "lifetime"]
+    return FeatureView(
+        "v",
+        Entity("thing", keys=["k1"]),
+        worlds.Source("s", worlds.table, event_time="e", known_at="k", sequence="seq"),
+        [
+            agg.count(over=over),
+            agg.rate(over="7m", per="1m"),
+            agg.sum("x", over=over),
+            agg.sum("n", over=over),
+            agg.mean("x", over=over),
+            agg.mean("n", over=over),
+            agg.share("x > 15", over=over),
+            agg.min("x", over=over),
+            agg.max("n", over=over),
+            latest("x", "tag", max_age="12m"),
+            latest("n", "ok"),
+        ],
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(worlds.histories, st.integers(0, 40), st.sampled_from([0, 1, -1]))
+def test_every_feature_of_a_plain_view_is_in_the_program(events, minute, beside):
+    """Nothing is skipped, and block by block the program and the source agree, also where neither may answer."""
+    features, store = _state(_plain_view(), events)
+    plan, at = features.views[0], BASE + minute * MINUTE + beside
+    shape, blocks = _blocks(features, store)
+    for blob, layout in blocks:
+        program, skipped = programs.program_of(plan, layout)
+        assert skipped == [] or any(one.floats and one.low <= -900 for one in layout.sums)
+        restricted = reading.restricted(shape, blob, at)
+        right, wrong = ({}, set()), ({}, set())
+        expected = reading.compiled(plan, layout)(restricted, at, *right, {})
+        found = program(restricted, at, *wrong, True)
+        if not skipped:
+            assert repr((found, wrong)) == repr((expected, right)) or found == programs.BEYOND
+
+
+def test_a_sum_beyond_128_bits_is_left_to_python():
+    """Values of 1e-200 and 1e22 in one column are still added exactly."""
+    values = [1e-200, 1e16, 3e22, -1e22] * 50
+    events = [EVENT | {"e": BASE + i, "seq": i, "x": x} for i, x in enumerate(values)]
+    features, store = _state(_plain_view(), events, batch=200)
+    (blob, layout) = _blocks(features, store)[1][0]
+    program, skipped = programs.program_of(features.views[0], layout)
+    assert not skipped
+    assert program(blob, AT, {}, set(), False) == programs.BEYOND
+    row = OnlineFeatures(features, store).read({"k1": "a"}, {}, AT)
+    assert row.values["v__sum_x_lifetime"] == math.fsum(values)
+
+
+def test_a_program_says_why_it_does_not_answer():
+    """What the request may not see, the head of a hot key, a block of another layout."""
+    features, store = _state(_plain_view(), [EVENT])
+    (blob, layout) = _blocks(features, store)[1][0]
+    program, _ = programs.program_of(features.views[0], layout)
+    assert program(blob, BASE, {}, set(), False) == programs.RESTRICT
+    assert program(blob[:8] + bytes([blob[8] | HOT]) + blob[9:], AT, {}, set(), False) == programs.PARTED
+    other = Layout(layout.shape, layout.sums, layout.sequence, (1,) * len(layout.extremes), layout.kept)
+    assert program(blob.replace(layout.key, other.key), AT, {}, set(), False) == programs.OTHER
+
+
+def test_damaged_blocks_are_errors_and_no_more():
+    """Blocks cut anywhere or with any byte changed give a value or a ValueError."""
+    rng = random.Random(5)
+    events = [
+        EVENT | {"e": BASE + i * MINUTE, "seq": i, "x": i / 7, "n": i, "ok": i % 2 == 0, "tag": "é"} for i in range(12)
+    ]
+    features, store = _state(_plain_view(), events)
+    (blob, layout) = _blocks(features, store)[1][0]
+    program, _ = programs.program_of(features.views[0], layout)
+    refused = 0
+    for _ in range(20_000):
+        bad = bytearray(blob)
+        if rng.random() < 0.3:
+            del bad[rng.randrange(len(bad)) :]
+        for _ in range(rng.randrange(1, 4)):
+            if bad:
+                bad[rng.choice([rng.randrange(len(bad)), rng.randrange(min(48, len(bad)))])] = rng.randrange(256)
+        try:
+            program(bytes(bad), AT, {}, set(), True)
+        except (ValueError, UnicodeDecodeError, OverflowError):
+            refused += 1
+    assert refused > 2_000
+
+
+@pytest.mark.parametrize("wrong", [-7, 1 << 40])
+@pytest.mark.parametrize("place", [*range(10), 12, *range(-13, 0)])
+def test_programs_that_point_outside_a_block_are_refused(place, wrong, monkeypatch):
+    """A program is checked once, so that reading need not check; what is not refused reads nothing beyond its block."""
+    features, store = _state(_plain_view(), [EVENT])
+    (blob, layout) = _blocks(features, store)[1][0]
+    monkeypatch.setattr(programs, "kernel", SimpleNamespace(Program=lambda *given: given))
+    (packed, *rest), _ = programs.program_of(features.views[0], layout)
+    words = list(struct.unpack(f"<{len(packed) // 8}q", packed))
+    words[place] = wrong
+    with suppress(ValueError, OverflowError):
+        program = kernel.Program(struct.pack(f"<{len(words)}q", *words), *rest)
+        assert place not in {2, 3, 6, 8, 9}  # running words, flags, a window, how many windows and features
+        program(blob, AT, {}, set(), False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.sets(st.integers(-2, 32), max_size=6), st.randoms())
+def test_rows_of_hot_keys_are_put_together_alike(times, edges, rng):
+    """The last row between two edges, with the greatest of whole numbers and floats of all of them."""
+    layout = _blocks(*_state(_plain_view(), [EVENT]))[1][0][1]
+    wide = np.zeros((len(times), layout.words + 4), dtype=np.int64)
+    rows = wide[:, 4:]
+    rows[:, 0] = sorted(times)
+    for place, kind in enumerate(layout.extremes):
+        values = [rng.randrange(-9, 9) for _ in times]
+        floats = np.array(values, dtype=np.float64).view(np.int64)
+        rows[:, layout.first_extreme + place] = floats if kind == 2 else values
+    edges = sorted(edges)
+    assert (segments._together(layout, rows, edges) == segments._together_twin(layout, rows, edges)).all()
+
+
+def test_python_does_the_work_where_the_kernel_is_switched_off():
+    """An environment variable turns the kernel off, for comparison."""
+    code = "from retrodict.core.native import kernel; print(kernel)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={"RETRODICT_NATIVE": "0"}, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "None"

@@ -160,6 +160,7 @@ def report() -> dict[str, Any]:
             "views": 1,
             "set": "9f",
             "values_checked": 400,
+            "values_checked_by": {"oracle": 390, "stream": 400},
             "probes": 60,
             "mismatches": 0,
             "verdict": "equal",

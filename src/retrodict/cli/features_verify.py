@@ -58,6 +58,10 @@ def verify_all(
     ]  # fmt: skip
     parts: list[Any] = [table(columns, rows) if rows else "No model is defined: there is nothing to verify."]
     views_of = {view: passed for each in found.values() for view, passed in each["views"].items()}
+    late = {name: each["skipped"] for name, each in found.items() if each["skipped"]}
+    if late:
+        parts += ["", "Not compared with online state, which ends before them or cannot look back so far: "
+                  + ", ".join(f"{count(n)} requests of {name}" for name, n in late.items()) + "."]  # fmt: skip
     unfilled = [name for name, each in found.items() if each["compared"] and "online" not in each["by_engine"]]
     if unfilled:
         parts += ["", f"Online state was not compared ({', '.join(unfilled)}): fill it with retrodict features build."]
@@ -94,13 +98,13 @@ def _verify_model(project: Project, name: str, samples: int, seed: int) -> tuple
 
 def _online(project: Project, wanted: FeatureSet) -> OnlineFeatures | None:
     """Online state, unless that of some view was never filled: nothing is no wrong answer."""
-    from retrodict.features.online import OnlineFeatures
     from retrodict.features.online.state import Meta
+    from retrodict.serving.feature_sets import online_features
     from retrodict.serving.upkeep import online_state
 
     state = online_state(project, wanted)
     filled = all(state.meta(plan) != Meta() for plan in wanted.views)
-    return OnlineFeatures(wanted, project.keys) if filled else None
+    return online_features(project, wanted) if filled else None
 
 
 def _check_schemas(project: Project, wanted: FeatureSet) -> None:

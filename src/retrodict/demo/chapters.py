@@ -43,19 +43,20 @@ _PROBES = 20
 
 
 def prove_features(project: Project, model: Model) -> dict[str, Any]:
-    """Compare the engine with the naive oracle at random and boundary-aligned moments; a pass lets the views serve."""
+    """Compare training frame, stream and naive oracle at random and at every edge; a pass lets the views serve."""
     features = FeatureSet(model.features)
     versions = newest_versions(project.tables, model)
     read = {name: project.tables.read(name, version) for name, version in versions.items()}
     spine = read_spine(read[model.label.table.name], model, features)
     sources = {name: read[source.table.name] for name, source in features.sources.items()}
-    report = verify(features, sources, spine, AT, samples=_PROBES)
+    report = verify(features, sources, spine, AT, stream=True, samples=_PROBES)
     record_verification(project, features, report, versions)
     return {
         "columns": len(features.columns),
         "views": len(features.views),
         "set": features.version,
         "values_checked": report.checked,
+        "values_checked_by": report.compared,
         "probes": report.probes,
         "mismatches": len(report.mismatches),
         "verdict": report.verdict,

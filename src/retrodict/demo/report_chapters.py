@@ -36,7 +36,10 @@ def _ingest(part: Part, _report: Part) -> str:
 
 def _features(part: Part, _report: Part) -> str:
     named = ("columns", "views", "probes", "values_checked", "mismatches", "verdict")
-    body = facts({**{name.replace("_", " "): part[name] for name in named}, "feature set": short(part["set"])})
+    compared = {f"values compared with the {engine}": count for engine, count in part["values_checked_by"].items()}
+    body = facts(
+        {name.replace("_", " "): part[name] for name in named} | compared | {"feature set": short(part["set"])}
+    )
     stored = part.get("materialised")
     return body + (table(("source", "keys in the online state>"), stored.items()) if stored else "")
 

@@ -21,7 +21,7 @@ MARKS: Mapping[bool | None, str] = {True: "✓", False: "✗", None: "-"}
 
 QUESTIONS: Mapping[str, str] = {
     "ingest": "Is every row that came in accepted or quarantined, none lost?",
-    "features": "Do training frame and naive oracle give the same values, at random and at every edge?",
+    "features": "Do training frame, shuffled stream and naive oracle give the same values, at every edge?",
     "leakage": "Is training on what was known better in production than a join with one clock?",
     "training": "Does the model beat the simple rules and pass its gates?",
     "serving": "Is every request answered, and every answer in the log exactly once?",

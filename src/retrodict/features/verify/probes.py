@@ -29,6 +29,7 @@ _BUSY = 32  # keys of each source besides those of the spine
 _MOST_EVENTS = 1_000_000
 _MOST_VISITS = 10_000_000  # of an event for a feature: ten seconds or so
 _LOADING = 8  # an event is loaded in the time that so many features take to look at it
+_PRESENT = "present of online state"
 _BESIDE = np.array([0, 1, 0, -1])
 
 Edge = tuple[str, Ints, Ints]  # its sort, events it is an edge of, and when
@@ -43,7 +44,7 @@ class Probes:
     requests : pyarrow.Table
         Rows like those of the spine, the time in whole microseconds.
     boundaries : dict of str to int
-        How many of them stand on an edge, by its sort.
+        How many of them stand on an edge, by its sort, or in the present of online state.
     left_out : int
         Requests that were drawn and not kept: their keys have too many events for the oracle.
     """
@@ -54,9 +55,16 @@ class Probes:
 
 
 def draw_probes(
-    features: FeatureSet, tables: Mapping[str, pa.Table], spine: pa.Table, at: str, *, samples: int, seed: int
+    features: FeatureSet,
+    tables: Mapping[str, pa.Table],
+    spine: pa.Table,
+    at: str,
+    *,
+    samples: int,
+    seed: int,
+    present: tuple[int, int] | None = None,
 ) -> Probes:
-    """Draw ``samples`` rows of a spine, and as many requests on edges per view.
+    """Draw ``samples`` rows of a spine, as many requests on edges per view, and as many in the present of online state.
 
     Parameters
     ----------
@@ -72,6 +80,8 @@ def draw_probes(
         Random requests, and requests on edges per view.
     seed : int
         Which are drawn.
+    present : tuple of int, optional
+        First and last time at which online state answers; None asks nothing there for its sake.
     """
     random = np.random.default_rng(seed)
     drawn = _plain(spine.take(pa.array(random.integers(0, spine.num_rows, samples))), at, features.request_keys)
@@ -85,6 +95,12 @@ def draw_probes(
         rows, moments, labels = known[plan.name].edges(random, np.flatnonzero(cheap), samples)
         parts.append(_at(pool.take(pa.array(rows)), at, moments))
         sorts += labels
+        visits.append(_visits(known, rows, moments))
+    if present is not None:
+        rows = random.choice(np.flatnonzero(cheap), samples if cheap.any() else 0)
+        moments = random.integers(present[0], present[1], len(rows), endpoint=True)
+        parts.append(_at(pool.take(pa.array(rows)), at, moments))
+        sorts += [_PRESENT] * len(rows)
         visits.append(_visits(known, rows, moments))
     order = random.permutation(len(sorts))
     kept = order[np.cumsum(np.concatenate(visits)[order]) <= _MOST_VISITS]

@@ -1,8 +1,12 @@
 """Puts real events through the stream once more, as badly as a stream can deliver them, to see what state they leave.
 
 History up to a cut is materialised; the rest comes as records of a real stream, in another order, in small batches,
-with redeliveries and with an overlap at the cut. What must not be shuffled stays in order: events without an id are
-their position, and of two rows that say different things of one event at one moment the later one counts.
+with redeliveries and with an overlap at the cut. Few events come in any order at all. Of many most come near their
+place and some last of all: a single event that is a year late costs as much as everything after it, so that a hundred
+thousand of them, one here and one there, would rewrite the year a hundred times and prove no more.
+
+What must not be shuffled stays in order: events without an id are their position, and of two rows that say different
+things of one event at one moment the later one counts.
 """
 
 from __future__ import annotations
@@ -16,9 +20,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from retrodict.core.clock import SimulatedClock
 from retrodict.data.sources import Source
+from retrodict.features.facts.columns import Ints
 from retrodict.features.online.features import OnlineFeatures
 from retrodict.features.online.state import OnlineState
 from retrodict.features.online.stream import StreamFeeder, encode_event, materialise
@@ -32,6 +38,8 @@ _HORIZON = "36525d"
 _REPEATED = 0.1
 _BATCHES = 40
 _LARGEST = 2_000
+_ANYWHERE = 20_000  # events up to which any order is drawn
+_NEAR, _LAST = 1_500, 1_000  # of more: places by which most are off, and how many come last of all
 
 
 @contextmanager
@@ -75,13 +83,13 @@ def _feed(
 ) -> None:
     rows, order = table.to_pylist(), list(range(table.num_rows))
     if source.sequence is not None:
-        order = _shuffled(source, rows, random)
         cut = _cut(source, rows)
-        history = [place for place in order if cut is not None and _known(source, rows[place]) <= cut]
-        if history:
-            materialise(state, table.take(pa.array(history)), source.name, now=clock.now())
-        done = set(history)
-        order = [place for place in order if place not in done] + _repeatable(source, rows, random)
+        known = np.array([_known(source, row) for row in rows])
+        history = np.flatnonzero(known <= cut) if cut is not None else np.zeros(0, dtype=np.int64)
+        if len(history):
+            past = _in_turn(source, rows, random.permutation(history).tolist())
+            materialise(state, table.take(pa.array(past)), source.name, now=clock.now())
+        order = _delivered(source, rows, known, history, random)
     stream = f"events/{source.name}"
     with streams.open_writer(stream) as writer:
         if order:
@@ -106,18 +114,38 @@ def _same_moment(source: Source, row: Mapping[str, Any]) -> tuple[Any, float]:
     return row[str(source.sequence)], _known(source, row)
 
 
-def _shuffled(source: Source, rows: Sequence[Mapping[str, Any]], random: np.random.Generator) -> list[int]:
-    """Any order, but rows of one event known at one moment among themselves as they were."""
+def _delivered(
+    source: Source, rows: Sequence[Mapping[str, Any]], known: NDArray[Any], history: Ints, random: np.random.Generator
+) -> list[int]:
+    """Order in which a stream delivers what history has not, and some of everything once more."""
+    fresh = np.setdiff1d(np.arange(len(rows)), history)
+    again = _repeatable(source, rows, random)
+    if len(rows) <= _ANYWHERE:
+        return [*_in_turn(source, rows, random.permutation(fresh).tolist()), *again.tolist()]
+    rank = np.empty(len(rows))
+    rank[np.argsort(known, kind="stable")] = np.arange(len(rows))
+    seam = again[rank[again] >= len(history) - _NEAR]
+    when = rank[fresh] + random.uniform(-_NEAR, _NEAR, len(fresh))
+    last = random.integers(0, max(len(fresh), 1), min(_LAST, len(fresh)))
+    when[last] = len(rows) + random.random(len(last))
+    first = np.array(_in_turn(source, rows, fresh[np.argsort(when)].tolist()), dtype=np.int64)
+    soon = rank[seam] + random.uniform(0, 2 * _NEAR, len(seam))
+    found = np.concatenate([first, seam])[np.argsort(np.concatenate([np.sort(when), soon]), kind="stable")]
+    return [*found.tolist(), *again[:_LAST].tolist()]
+
+
+def _in_turn(source: Source, rows: Sequence[Mapping[str, Any]], order: Sequence[int]) -> list[int]:
+    """An order, but rows of one event known at one moment among themselves as they were."""
     waiting: dict[Any, deque[int]] = defaultdict(deque)
-    for place, row in enumerate(rows):
-        waiting[_same_moment(source, row)].append(place)
-    return [waiting[_same_moment(source, rows[place])].popleft() for place in random.permutation(len(rows)).tolist()]
+    for place in sorted(order):
+        waiting[_same_moment(source, rows[place])].append(place)
+    return [waiting[_same_moment(source, rows[place])].popleft() for place in order]
 
 
-def _repeatable(source: Source, rows: Sequence[Mapping[str, Any]], random: np.random.Generator) -> list[int]:
+def _repeatable(source: Source, rows: Sequence[Mapping[str, Any]], random: np.random.Generator) -> Ints:
     """Some rows once more, history among them; not those that another row of the same moment may have overruled."""
     count: dict[Any, int] = defaultdict(int)
     for row in rows:
         count[_same_moment(source, row)] += 1
-    again = random.permutation(len(rows))[: int(len(rows) * _REPEATED) + 1].tolist()
-    return [place for place in again if count[_same_moment(source, rows[place])] == 1]
+    again = random.permutation(len(rows))[: int(len(rows) * _REPEATED) + 1]
+    return np.array([p for p in again.tolist() if count[_same_moment(source, rows[p])] == 1], dtype=np.int64)

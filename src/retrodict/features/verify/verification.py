@@ -92,7 +92,7 @@ class Report:
     probes : int
         Requests asked.
     skipped : int
-        Requests that online state said it cannot answer (beyond its horizon).
+        Requests not compared with online state: before its horizon, or after the newest fact it has.
     mismatches : list of Mismatch
         Every difference.
     compared : dict of str to int
@@ -134,7 +134,9 @@ class Report:
             f"requests on edges: {edges}",
         ]
         if self.skipped:
-            lines.append(f"beyond the online horizon, not compared there: {self.skipped} requests")
+            lines.append(
+                f"not compared with online state, before its horizon or after its newest fact: {self.skipped} requests"
+            )
         if self.left_out:
             lines.append(f"not asked, their keys have too many events for the oracle: {self.left_out} requests")
         lines += [each.describe(show_keys=show_keys) for each in self.mismatches[:_DESCRIBED]]
@@ -167,7 +169,7 @@ def verify(
     at : str
         Its time column.
     online : OnlineFeatures, optional
-        Compare it, too; its state holds the same events.
+        Compare it, too, up to the newest fact of its state, which holds the same events until then.
     stream : bool, default False
         Whether to put the events of the asked keys through a stream into a temporary state, shuffled and with
         redeliveries, and compare what that answers.
@@ -183,7 +185,8 @@ def verify(
     if not spine.num_rows:
         return Report(0, 0, 0, [])
     tables = {name: sources(name) if callable(sources) else sources[name] for name in features.sources}
-    probes = draw_probes(features, tables, spine, at, samples=samples, seed=seed)
+    present = None if online is None else _present(online)
+    probes = draw_probes(features, tables, spine, at, samples=samples, seed=seed, present=present)
     if not probes.requests.num_rows:
         return Report(0, 0, 0, [], left_out=probes.left_out)
     moments: Ints = times(pick(probes.requests, at, where="spine"), where="spine")[0]
@@ -196,6 +199,14 @@ def verify(
             engines["stream"] = stack.enter_context(fed)
         frame = training_frame(probes.requests, at, features, asked.among_others(np.random.default_rng(seed)))
         return _compare(asked, frame, engines)
+
+
+def _present(online: OnlineFeatures) -> tuple[int, int] | None:
+    """Times at which every view of a state answers for certain; None if there are none."""
+    reaches = online.reach().values()
+    first = max((first for first, _ in reaches), default=0)
+    last = min((last for _, last in reaches), default=-1)
+    return (first, last) if first <= last else None
 
 
 class _Asked:
@@ -260,6 +271,8 @@ def _compare(asked: _Asked, frame: pa.Table, engines: Mapping[str, OnlineFeature
     }
     ops = {output.column: output.op for plan in features.views for output in plan.outputs}
     plans = {output.column: plan for plan in features.views for output in plan.outputs}
+    # The rows of a source may be ahead of the stream that feeds the state: what has not come yet is no difference.
+    reach = {"online": engines["online"].reach()} if "online" in engines else {}
     compared: Counter[str] = Counter()
     checked, skipped, found = 0, 0, []
     for i, (request, moment) in enumerate(zip(asked.requests, asked.moments, strict=True)):
@@ -267,7 +280,8 @@ def _compare(asked: _Asked, frame: pa.Table, engines: Mapping[str, OnlineFeature
         for plan in features.views:
             for name, value in asked.judge(plan, i).values(request, moment).items():
                 values[f"{plan.name}__{name}"]["oracle"] = value
-        skipped += max((_ask(name, engine, request, moment, values) for name, engine in engines.items()), default=0)
+        given = request, moment, values
+        skipped += max((_ask(name, engine, reach.get(name, {}), *given) for name, engine in engines.items()), default=0)
         for name, by_engine in values.items():
             compared.update([engine for engine in by_engine if engine != "offline"])
             checked += len(by_engine) > 1
@@ -291,17 +305,23 @@ def _instants(table: pa.Table) -> pa.Table:
 
 
 def _ask(
-    name: str, engine: OnlineFeatures, request: Mapping[str, Any], moment: int, values: dict[str, dict[str, Any]]
+    name: str,
+    engine: OnlineFeatures,
+    reach: Mapping[str, tuple[int, int]],
+    request: Mapping[str, Any],
+    moment: int,
+    values: dict[str, dict[str, Any]],
 ) -> int:
-    """Add the values of online state; returns 1 if some view says that the request is too old for it."""
+    """Add the values of online state; returns 1 if some view is asked before its horizon or after its newest fact."""
     row = engine.read(request, {}, moment)
-    late = {view for view, status in row.statuses.items() if status == "beyond_horizon"}
-    if late and engine.features.derived:
+    silent = {view for view, status in row.statuses.items() if status == "beyond_horizon"}
+    silent |= {view for view, (_, latest) in reach.items() if moment > latest}
+    if silent and engine.features.derived:
         return 1  # a derived value may rest on a view that cannot answer
     for feature, value in row.values.items():
-        if feature.split("__")[0] not in late:
+        if feature.split("__")[0] not in silent:
             values[feature][name] = value
-    return int(bool(late))
+    return int(bool(silent))
 
 
 def _agree(op: str, by_engine: Mapping[str, Any]) -> bool:

@@ -160,3 +160,20 @@ def test_wrong_use_changes_nothing(
     assert shown.code == 2, json.dumps(shown.out)
     assert said in shown.err
     assert owners(root).count("007") == OWN
+
+
+def test_a_kept_frame_loses_the_subject_and_is_made_anew_to_go_on(run: Run, root: Path) -> None:
+    """The newest version of the frame has the other rows; extending it is refused with the remedy, which works."""
+    keep = ["features", "offline", "--spine", "orders", "--at", "placed", "--features", "spending", "--keep", "seen"]
+    assert run(*keep, "--project", root).code == 0
+    shown = erase(run, root, "--yes").json
+    assert {each["table"]: each["rows"] for each in shown["tables"]} == {"orders": OWN, "seen": OWN}
+    with Project(root) as project:
+        assert "007" not in project.tables.read("seen").column("customer").to_pylist()
+    refused = run(*keep, "--project", root)
+    assert refused.code == 2
+    assert "--anew" in refused.err
+    assert run(*keep, "--anew", "--project", root).code == 0
+    with Project(root) as project:
+        assert project.tables.read("seen").num_rows == project.tables.read("orders").num_rows
+    assert run("audit", "verify", "--project", root).code == 0

@@ -1,4 +1,4 @@
-"""Removes one subject from what features are made of: tables and online state; and says where it still is.
+"""Removes one subject from source tables, kept training frames and online state; and says where it still is.
 
 A table version is immutable, so the newest one is written again without the subject's rows, and the older ones stay
 until they are vacuumed. Streams and logs are sealed and are not rewritten here: what remains in them is counted, so
@@ -25,6 +25,7 @@ from retrodict.features.definitions import Entity
 from retrodict.features.facts.columns import Mask, pick
 from retrodict.features.facts.keys import KeyIndex, encode_key
 from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.offline.kept import NOTE
 from retrodict.features.online.state import OnlineState
 from retrodict.features.online.stream import decode_event
 from retrodict.features.plan import FeatureSet, ViewPlan
@@ -38,7 +39,7 @@ _KEY_FILE = "erasure.key"
 
 @dataclass(frozen=True, slots=True)
 class TableErasure:
-    """A table that a view of the entity reads.
+    """A table that a view of the entity reads, or a kept training frame about it.
 
     Attributes
     ----------
@@ -102,7 +103,9 @@ def erase(
     dry_run: bool,
     reason: str = "erasure",
 ) -> Erasure:
-    """Remove subjects from the newest version of the source tables and from online state.
+    """Remove subjects from the newest version of source tables and kept frames, and from online state.
+
+    A kept frame without some of its rows is not extended any more: it is made anew from what its spine has left.
 
     Parameters
     ----------
@@ -137,7 +140,8 @@ def erase(
     plans = [(features, plan) for features, plan in every if set(entity.keys) <= set(plan.keys)]
     report = Erasure(entity.name, keys.num_rows, done=not dry_run)
     subjects = KeyIndex(columns, where=f"keys of entity {entity.name!r}")
-    tables = sorted({plan.source.table.name for _, plan in plans} & set(project.tables.names()))
+    sources = {plan.source.table.name for _, plan in plans} & set(project.tables.names())
+    tables = sorted(sources | _frames(project, entity))
     others = {plan.name for _, plan in every if plan.source.table.name in tables} - {plan.name for _, plan in plans}
     report.counted_in = sorted(others)
     entries = {plan.state_id: _entries(project, plan, entity, subjects, columns) for _, plan in plans}
@@ -151,6 +155,13 @@ def erase(
 
 
 # tables ---------------------------------------------------------------------------------------------------------------
+
+
+def _frames(project: Project, entity: Entity) -> set[str]:
+    """Kept training frames with the keys of an entity; one that was erased from before holds nothing else."""
+    tables, keys = project.tables, set(entity.keys)
+    kept = [name for name in tables.names() if any(NOTE in version.metadata for version in tables.history(name))]
+    return {name for name in kept if keys <= set(tables.schema(name).names)}
 
 
 def _belongs(rows: pa.RecordBatch | pa.Table, entity: Entity, subjects: KeyIndex) -> Mask:

@@ -14,7 +14,7 @@ from retrodict.features.online.state import OnlineState
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.testing import feature_worlds as worlds
-from retrodict.testing.memory import MemoryKeys
+from retrodict.testing.memory import LendingKeys, MemoryKeys
 from retrodict.testing.oracle import alike
 
 MINUTE, BASE = worlds.MINUTE, worlds.BASE
@@ -359,8 +359,11 @@ def small_segments(monkeypatch):
     st.booleans(),
     st.booleans(),
     st.sampled_from([EVER, "30m"]),
+    st.sampled_from([MemoryKeys, LendingKeys]),
 )
-def test_a_hot_key_is_read_from_segments_as_the_oracle_says(small_segments, drawn, asked, batch, sort, bags, horizon):
+def test_a_hot_key_is_read_from_segments_as_the_oracle_says(
+    small_segments, drawn, asked, batch, sort, bags, horizon, keys
+):
     """Late events reopen segments, edges of windows fall into them, requests look back into them."""
     over = ["7m", "20m", "100m", Window("10m", offset="6m", hop="4m")]
     view = FeatureView(
@@ -378,7 +381,7 @@ def test_a_hot_key_is_read_from_segments_as_the_oracle_says(small_segments, draw
         for i, (e, late, x) in enumerate(drawn)
     ]
     table = worlds.revisions_table(sorted(rows, key=lambda row: row["e"]) if sort else rows)
-    features, store = FeatureSet([view]), MemoryKeys()
+    features, store = FeatureSet([view]), keys()
     state = OnlineState(features, store, horizon=horizon)
     for first in range(0, table.num_rows, batch):
         state.apply(table.slice(first, batch), "s")

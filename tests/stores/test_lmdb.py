@@ -84,3 +84,16 @@ def test_slots_of_dead_readers_are_freed_on_opening(start, tmp_path):
     keys = LmdbKeys(tmp_path, map_size=1 << 20)
     assert str(reader.pid) not in keys._shared.env.readers()
     keys.close()
+
+
+def test_what_is_lent_is_of_one_state_and_nothing_of_a_closed_store(tmp_path):
+    """A write in the middle of reading does not show; a store that was closed lends nothing."""
+    keys = LmdbKeys(tmp_path)
+    keys.put_many({b"a": b"1" * 5000})
+    with keys.reading() as get:
+        first = bytes(get(b"a"))
+        keys.put_many({b"a": b"2", b"b": b"3"})
+        assert (first, bytes(get(b"a")), get(b"b")) == (b"1" * 5000, b"1" * 5000, None)
+    keys.close()
+    with pytest.raises(InternalError, match="a closed key store is not used again"), keys.reading():
+        pass

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-__all__ = ["MemoryKeys"]
+__all__ = ["LendingKeys", "MemoryKeys"]
 
 
 class MemoryKeys:
@@ -46,3 +47,22 @@ class MemoryKeys:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+class LendingKeys(MemoryKeys):
+    """The same with :class:`~retrodict.stores.keys.base.SnapshotReads`: what is used after its time shows, as noise."""
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[bytes], memoryview | None]]:
+        """Lend values, and overwrite them when the context ends."""
+        state, lent = dict(self.items), list[bytearray]()
+
+        def get(key: bytes) -> memoryview | None:
+            if key not in state:
+                return None
+            lent.append(bytearray(state[key]))
+            return memoryview(lent[-1]).toreadonly()
+
+        yield get
+        for each in lent:
+            each[:] = b"\xa5" * len(each)

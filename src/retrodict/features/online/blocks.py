@@ -276,14 +276,14 @@ class Block:
         return rows
 
 
-def unpack(shape: Shape, blob: bytes) -> Block:
-    """Open a block."""
+def unpack(shape: Shape, blob: bytes | memoryview) -> Block:
+    """Open a block, whose rows are those of the bytes; only texts are copied."""
     count, flags, visible, heap, heap_rows = np.frombuffer(blob, dtype="<i8", count=FIXED).tolist()
-    layout = layout_of(shape, blob[8 * FIXED : shape.head_bytes])
+    layout = layout_of(shape, bytes(blob[8 * FIXED : shape.head_bytes]))
     begin = shape.head_bytes + heap
     rows = np.frombuffer(blob, dtype="<i8", offset=begin, count=(count + 1) * layout.words)
     return Block(
-        layout, flags, visible, blob[shape.head_bytes : begin], heap_rows, rows.reshape(count + 1, layout.words)
+        layout, flags, visible, bytes(blob[shape.head_bytes : begin]), heap_rows, rows.reshape(count + 1, layout.words)
     )
 
 

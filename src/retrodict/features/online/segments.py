@@ -42,9 +42,9 @@ class Index:
     rows: Ints
 
     @classmethod
-    def read(cls, shape: Shape, blob: bytes) -> Index:
+    def read(cls, shape: Shape, blob: bytes | memoryview) -> Index:
         """Index of stored bytes."""
-        layout = layout_of(shape, blob[: shape.layout_bytes])
+        layout = layout_of(shape, bytes(blob[: shape.layout_bytes]))
         return cls(
             layout, np.frombuffer(blob, dtype="<i8", offset=shape.layout_bytes).reshape(-1, _NOTES + layout.words)
         )
@@ -183,7 +183,13 @@ def needed(plan: ViewPlan, index: Index, at: int, *, ahead: bool) -> list[int]:
 
 
 def joined(
-    shape: Shape, head: bytes, index: Index, segments: Mapping[int, bytes], *, at: int, edges: Sequence[int] | None
+    shape: Shape,
+    head: bytes | memoryview,
+    index: Index,
+    segments: Mapping[int, bytes | memoryview],
+    *,
+    at: int,
+    edges: Sequence[int] | None,
 ) -> bytes:
     """One block for a request: the rows of these segments and of the head; every other segment is in its last row.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from retrodict.core.errors import InputError, RetryableError, near
+from retrodict.core.errors import InputError, IntegrityError, RetryableError, near
 from retrodict.features.facts.keys import encode_key
 from retrodict.features.online.blocks import FIXED, HOT, Layout, Shape, Summed, base_row, layout_of, pack, unpack
 from retrodict.features.online.entries import Meta, StateKeys
@@ -16,7 +16,7 @@ from retrodict.features.online.reading import Read, compiled, restricted
 from retrodict.features.online.rows import FeatureRow
 from retrodict.features.online.segments import Index, agree, edges_of, joined, needed
 from retrodict.features.plan import ViewPlan
-from retrodict.stores.keys.base import KeyStore
+from retrodict.stores.keys.base import KeyStore, SnapshotReads
 
 __all__ = ["ViewReader", "floor_at"]
 
@@ -69,7 +69,7 @@ class ViewReader:
     def __init__(self, plan: ViewPlan, partitions: int) -> None:
         self.request_keys, self.hot = plan.request_keys, set[bytes]()
         self._plan, self._shape = plan, Shape(plan)
-        names = self.names = StateKeys(plan, partitions=partitions)
+        names = self._names = StateKeys(plan, partitions=partitions)
         self.metas, self.prefix, self.index, self.meta_of = names.metas, names.blocks, names.index, names.meta_of
         self.meta = names.meta if partitions == 1 else None
         self.name, self._where = plan.name, f"{plan.where}, request"
@@ -101,9 +101,12 @@ class ViewReader:
     ) -> bytes | None:
         """Block of a key; of a hot one its head, and of its segments those that a request reads, or all (``whole``).
 
-        Head and index come from one read, the segments from the next. A writer may come in between: pieces that do not
-        agree are read again.
+        An embedded store gives all of it of one state, and copies nothing. From a server head and index come in one
+        read and the segments in the next. A writer may come in between: pieces that do not agree are read again.
         """
+        if isinstance(keys, SnapshotReads):
+            with keys.reading() as get:
+                return self._gathered(get, key, at, whole=whole)
         for _ in range(_TRIES):
             if index is None:
                 head, index = keys.get_many([self.prefix + key, self.index(key)])
@@ -113,17 +116,49 @@ class ViewReader:
                 self.hot.add(key)
             if index is not None:
                 opened = Index.read(self._shape, index)
-                ahead = int.from_bytes(head[16:24], "little", signed=True) >= at
-                numbers = opened.numbers if whole else needed(self._plan, opened, at, ahead=ahead)
-                found = keys.get_many([self.names.segment(key, number) for number in numbers]) if numbers else []
+                numbers = self._needed(opened, head, at, whole=whole)
+                found = keys.get_many([self._names.segment(key, number) for number in numbers]) if numbers else []
                 segments = {number: blob for number, blob in zip(numbers, found, strict=True) if blob is not None}
                 if len(segments) == len(numbers) and agree(self._shape, head, opened, segments):
-                    edges = None if whole or self._plan.bags else edges_of(self._plan, at)
-                    return joined(self._shape, head, opened, segments, at=at, edges=edges)
+                    return self._joined(head, opened, segments, at, whole=whole)
             index = None
         raise RetryableError(
             "the events of a key hold still for the time of a read", where=self._where, remedy="Ask again"
         )
+
+    def _gathered(self, get: Callable[[bytes], memoryview | None], key: bytes, at: int, *, whole: bool) -> bytes | None:
+        head = get(self.prefix + key)
+        if head is None or not head[8] & HOT:
+            return None if head is None else bytes(head)
+        index = get(self.index(key))
+        opened = None if index is None else Index.read(self._shape, index)
+        numbers = [] if opened is None else self._needed(opened, head, at, whole=whole)
+        segments = {number: get(self._names.segment(key, number)) for number in numbers}
+        there = {number: blob for number, blob in segments.items() if blob is not None}
+        if opened is None or len(there) < len(numbers):
+            raise IntegrityError(
+                "the segments of a key are in the state beside its head",
+                where=self._where,
+                got=f"{len(there)} of {len(numbers)}",
+                remedy="Name an empty key store and run: retrodict features build",
+            )
+        return self._joined(head, opened, there, at, whole=whole)
+
+    def _needed(self, index: Index, head: bytes | memoryview, at: int, *, whole: bool) -> list[int]:
+        ahead = int.from_bytes(head[16:24], "little", signed=True) >= at
+        return index.numbers if whole else needed(self._plan, index, at, ahead=ahead)
+
+    def _joined(
+        self,
+        head: bytes | memoryview,
+        index: Index,
+        segments: Mapping[int, bytes | memoryview],
+        at: int,
+        *,
+        whole: bool,
+    ) -> bytes:
+        edges = None if whole or self._plan.bags else edges_of(self._plan, at)
+        return joined(self._shape, head, index, segments, at=at, edges=edges)
 
     def read(self, request: Mapping[str, Any], at: int, blob: bytes, row: FeatureRow) -> int:
         """Fill in the view's features from a block; ``PARTED`` if it is only the head of a hot key."""
@@ -195,7 +230,7 @@ class ViewReader:
         if meta is not None and meta[:8] <= floor:
             self.absent("unseen", request, at, row)
             return
-        self.names.check(meta if self.meta else keys.get_many([self.names.cut])[0])
+        self._names.check(meta if self.meta else keys.get_many([self._names.cut])[0])
         self.absent("no_state" if meta is None else "beyond_horizon", request, at, row)
 
     def absent(self, status: str, request: Mapping[str, Any], at: int, row: FeatureRow) -> None:

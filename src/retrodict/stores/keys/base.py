@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
 
-__all__ = ["KeyStore"]
+__all__ = ["KeyStore", "SnapshotReads"]
 
 
 class KeyStore(Protocol):
@@ -53,4 +54,16 @@ class KeyStore(Protocol):
 
     def close(self) -> None:
         """Release the store; it cannot be used afterwards."""
+        ...
+
+
+@runtime_checkable
+class SnapshotReads(Protocol):
+    """What an embedded key store can do and a server cannot: read again and again of one state, and copy nothing."""
+
+    def reading(self) -> AbstractContextManager[Callable[[bytes], memoryview | None]]:
+        """Give a function from key to value, None where there is none.
+
+        Values are read-only and lie in the store itself: none may be used after the context has ended.
+        """
         ...

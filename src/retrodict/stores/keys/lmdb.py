@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
@@ -144,7 +145,7 @@ class LmdbKeys:
             shared.users += 1
         self._shared = shared
         # Reads call this with no check before it: a closed or inherited store gets a function that raises.
-        self._begin: Callable[[], lmdb.Transaction[bytes]] = shared.env.begin
+        self._begin: Callable[..., lmdb.Transaction[Any]] = shared.env.begin
         _STORES.add(self)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -160,6 +161,18 @@ class LmdbKeys:
         if None in values:
             _check_keys(keys)  # LMDB answers "not there" to a key that is too long; a hit needs no check
         return values
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[bytes], memoryview | None]]:
+        """Give a function from key to value of one state, which copies nothing.
+
+        See :class:`~retrodict.stores.keys.base.SnapshotReads`: no value may be used after the context has ended.
+        """
+        try:
+            with self._begin(buffers=True) as txn:
+                yield txn.get
+        except lmdb.Error as error:
+            raise _translated(error, self._path) from error
 
     def put_many(self, items: Mapping[bytes, bytes | None], *, durable: bool = True) -> None:
         """Store all items at once; a value of None removes the key.
@@ -259,7 +272,7 @@ class LmdbKeys:
             self._shared.deciding.discard(threading.get_ident())
 
     def _refuse(self, refusal: Callable[[Path], RetrodictError]) -> None:
-        def begin() -> lmdb.Transaction[bytes]:
+        def begin(*, buffers: bool = False) -> lmdb.Transaction[Any]:  # noqa: ARG001 - as the function it replaces
             raise refusal(self._path)
 
         self._refusal, self._begin = refusal, begin

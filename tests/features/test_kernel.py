@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from retrodict.core.native import kernel
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
+from retrodict.features.facts import ranges
 from retrodict.features.online import OnlineFeatures, programs, reading, segments
 from retrodict.features.online.blocks import HOT, Layout, Shape, layout_of
 from retrodict.features.online.entries import StateKeys
@@ -193,3 +194,52 @@ def test_python_does_the_work_where_the_kernel_is_switched_off():
         [sys.executable, "-c", code], env={"RETRODICT_NATIVE": "0"}, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "None"
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.integers(-9, 9) | st.integers(-(2**63), 2**63 - 1), max_size=60),
+    st.lists(st.integers(-10, 10)),
+    st.booleans(),
+)
+def test_positions_in_a_sorted_line_are_those_of_numpy(numbers, wanted, ordered):
+    """From any place near or far, in any order of what is looked for."""
+    line, asked = np.array(sorted(numbers), dtype=np.int64), np.array(wanted + numbers, dtype=np.int64)
+    if ordered:
+        asked.sort()
+    found = np.empty(len(asked), dtype=np.int64)
+    kernel.positions(line, asked, found)
+    assert (found == np.searchsorted(line, asked)).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros(3, dtype=np.int32), np.zeros(2, dtype=np.int64), np.zeros(6, dtype=np.int64)[::2]]
+)
+def test_positions_takes_no_other_arrays(wrong):
+    """Other widths, lengths and strides are errors, not reads beyond the end."""
+    with pytest.raises((ValueError, BufferError)):
+        kernel.positions(np.zeros(5, dtype=np.int64), np.zeros(3, dtype=np.int64), wrong)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 9000), st.booleans(), st.booleans(), st.integers(0, 2**32))
+def test_extremes_of_ranges_are_those_of_the_twin_and_of_python(count, floats, largest, seed):
+    """Short and long ranges, empty ones, ones that touch the ends of levels."""
+    random = np.random.default_rng(seed)
+    values = random.normal(size=count) if floats else random.integers(-(2**62), 2**62, count)
+    edges = np.array([0, 1, 63, 64, 65, 127, 128, 4095, 4096, 4097, count])
+    left = np.concatenate([random.integers(0, count + 1, 30), random.choice(edges[edges <= count], 10)])
+    right = np.concatenate([random.integers(0, count + 1, 30), random.choice(edges[edges <= count], 10)])
+    found = ranges.RangeExtremes(values, largest=largest).over(left, right)
+    assert (found == ranges.SparseExtremes(values, largest=largest).over(left, right)).all()
+    best, nothing = max if largest else min, ranges.identity_of(values.dtype, largest=largest)
+    expected = [best(values[a:b].tolist(), default=nothing) for a, b in zip(left, right, strict=True)]
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize(("left", "right"), [(-1, 3), (0, 6), (4, 9)])
+def test_ranges_outside_their_array_are_refused(left, right):
+    """Nothing is read beyond the numbers."""
+    found = np.zeros(1)
+    with pytest.raises(ValueError, match="ranges lie inside"):
+        kernel.extremes((np.zeros(5),), np.array([left]), np.array([right]), found, True, True)

@@ -2,7 +2,7 @@
 
 Every function in it has a twin in Python, which says what it means, is what tests compare it with, and does the work
 where there is no compiler or ``RETRODICT_NATIVE=0`` is set. Numba was rejected: a hundred megabytes and half a second
-of import for five loops; Cython: one more language for a reader, and a tool to build with.
+of import for a few loops; Cython: one more language for a reader, and a tool to build with.
 """
 
 from __future__ import annotations

@@ -12,10 +12,12 @@
 #include "_decoding.h"
 #include "_frames.h"
 #include "_merging.h"
+#include "_search.h"
+#include "_ranges.h"
 #include "_segments.h"
 
 static PyMethodDef methods[] = {
-    DECODING_METHODS FRAMES_METHODS MERGING_METHODS SEGMENTS_METHODS
+    DECODING_METHODS FRAMES_METHODS MERGING_METHODS RANGES_METHODS SEARCH_METHODS SEGMENTS_METHODS
     {NULL, NULL, 0, NULL},
 };
 

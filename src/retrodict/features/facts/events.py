@@ -21,7 +21,8 @@ from retrodict.core.errors import InputError
 from retrodict.core.expressions import Expression, parse
 from retrodict.data.sources import Source
 from retrodict.features.facts.columns import Column, Ints, Mask, evaluate, kind_of, numeric, pick, times
-from retrodict.features.facts.kernels import FOREVER, identity_of
+from retrodict.features.facts.kernels import FOREVER
+from retrodict.features.facts.ranges import identity_of
 from retrodict.features.monoids import Channel, Lift
 from retrodict.features.plan import ViewPlan
 

@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrodict.core.native import kernel
 from retrodict.features.facts.columns import Ints, Mask
+from retrodict.features.facts.ranges import RangeExtremes, identity_of
 from retrodict.features.windows import EVER, LIFETIME, Window
 
-__all__ = ["FOREVER", "PrefixSums", "Queries", "RangeExtremes", "Timeline", "identity_of", "ragged"]
+__all__ = ["FOREVER", "PrefixSums", "Queries", "Timeline", "ragged"]
 
 FOREVER = 1 << 62
 """Until when a fact that nothing has revised is in force."""
 
 _CHUNK = 1 << 21
-_BLOCK = 16
 _ROOM = 1 << 62
 
 
@@ -130,11 +131,11 @@ class Timeline:
 
     def before_event(self, codes: Ints, moments: Ints) -> Ints:
         """Events of lower keys, and of the same key that happened before the moment."""
-        return np.searchsorted(self.packed_event, self._pack(codes, moments))
+        return _positions(self.packed_event, self._pack(codes, moments))
 
     def before_visible(self, codes: Ints, moments: Ints) -> Ints:
         """Events of lower keys, and of the same key that were visible before the moment."""
-        return np.searchsorted(self.packed_visible, self._pack(codes, moments))
+        return _positions(self.packed_visible, self._pack(codes, moments))
 
     @cached_property
     def classes(self) -> list[LatenessClass]:
@@ -152,6 +153,15 @@ class Timeline:
             rank = np.concatenate([[0], np.cumsum(inside)])
             found.append(LatenessClass(np.flatnonzero(inside), rank, int(chosen.min()), int(chosen.max())))
         return found
+
+
+def _positions(line: Ints, wanted: Ints) -> Ints:
+    """Places in a sorted line before which everything is less; quick where neighbours want neighbouring places."""
+    if kernel is None or not (line.flags.c_contiguous and line.flags.aligned):
+        return np.searchsorted(line, wanted)
+    found = np.empty(len(wanted), dtype=np.int64)
+    kernel.positions(line, wanted, found)
+    return found
 
 
 @dataclass(frozen=True)
@@ -449,13 +459,6 @@ class PrefixSums:
             total[rows] += np.add.reduceat(shown, begins, axis=0)
 
 
-def identity_of(dtype: np.dtype[Any], *, largest: bool) -> Any:
-    """Neutral element of max (largest) or min for a type."""
-    if dtype.kind == "f":
-        return -np.inf if largest else np.inf
-    return np.iinfo(np.int64).min if largest else np.iinfo(np.int64).max
-
-
 def _prefix(values: Ints, order: Ints) -> Ints:
     sums = np.zeros((len(values) + 1, values.shape[1]), dtype=np.int64)
     np.cumsum(values[order], axis=0, out=sums[1:])
@@ -476,50 +479,3 @@ def ragged(left: Ints, right: Ints, most: int = _CHUNK) -> Iterator[tuple[Ints, 
         places = np.arange(int(size.sum())) + np.repeat(left[some[first:last]] - begins, size)
         yield some[first:last], places, begins
         first = last
-
-
-class RangeExtremes:
-    """Smallest or largest value of ranges of an array, by running extremes inside blocks and a sparse table of blocks.
-
-    Sparse table: Bender and Farach-Colton, "The LCA Problem Revisited". Of blocks and not of values, it takes a tenth
-    of the memory, so it is made once for all windows.
-
-    Parameters
-    ----------
-    values : int64 or float64 array
-        The values.
-    largest : bool
-        Whether the largest are wanted.
-    """
-
-    def __init__(self, values: NDArray[Any], *, largest: bool) -> None:
-        self._merge = np.maximum if largest else np.minimum
-        self._nothing, self._values = identity_of(values.dtype, largest=largest), values
-        blocks = np.full((-(-len(values) // _BLOCK), _BLOCK), self._nothing, dtype=values.dtype)
-        blocks.reshape(-1)[: len(values)] = values
-        self._upto = self._merge.accumulate(blocks, axis=1).reshape(-1)
-        self._onward = self._merge.accumulate(blocks[:, ::-1], axis=1)[:, ::-1].reshape(-1)
-        # Level j: the extreme of every run of 2**j blocks.
-        self._levels = [self._upto[_BLOCK - 1 :: _BLOCK].copy()]
-        while len(self._levels[-1]) > (half := 1 << (len(self._levels) - 1)):
-            self._levels.append(self._merge(self._levels[-1][:-half], self._levels[-1][half:]))
-
-    def over(self, left: Ints, right: Ints) -> NDArray[Any]:
-        """Extreme of each range [left, right), the identity for an empty one."""
-        best = np.full(len(left), self._nothing, dtype=self._values.dtype)
-        first, last = left // _BLOCK, (right - 1) // _BLOCK
-        some = np.flatnonzero((right > left) & (first < last))
-        best[some] = self._merge(self._onward[left[some]], self._upto[right[some] - 1])
-        self._merge_blocks(best, some, first[some] + 1, last[some])
-        some = np.flatnonzero((right > left) & (first == last))
-        for step in range(_BLOCK):
-            some = some[left[some] + step < right[some]]
-            best[some] = self._merge(best[some], self._values[left[some] + step])
-        return best
-
-    def _merge_blocks(self, best: NDArray[Any], rows: Ints, first: Ints, end: Ints) -> None:
-        level_of = np.frexp((end - first).astype(np.float64))[1] - 1
-        for level in range(int(level_of.max(initial=-1)) + 1):
-            chosen, run = np.flatnonzero((level_of == level) & (end > first)), self._levels[level]
-            inside = self._merge(run[first[chosen]], run[end[chosen] - (1 << level)])
-            best[rows[chosen]] = self._merge(best[rows[chosen]], inside)

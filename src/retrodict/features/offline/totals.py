@@ -19,7 +19,8 @@ from retrodict.core.errors import InputError
 from retrodict.core.statistics.exact import Scale, round_limbs, scale_for, split_limbs, whole_limbs
 from retrodict.features.facts.columns import Column, Ints, Mask, pick
 from retrodict.features.facts.events import lift, lifted_inputs
-from retrodict.features.facts.kernels import PrefixSums, Queries, RangeExtremes, Timeline, identity_of
+from retrodict.features.facts.kernels import PrefixSums, Queries, Timeline
+from retrodict.features.facts.ranges import RangeExtremes, identity_of
 from retrodict.features.monoids import AGGREGATES
 from retrodict.features.offline._arrays import ArrayFolder, ArrayWriter
 from retrodict.features.offline.prepared import Prepared

@@ -286,6 +286,25 @@ def test_parity_of_logged_decisions(run: Run, deployed: Path) -> None:
     assert next(each for each in status if each["view"] == "shops")["decisions"] == 2
 
 
+def test_status_counts_the_keys_of_decisions_that_the_state_does_not_know(deployed: Path, run: Run) -> None:
+    """Each key once, by what online state holds now; null where there was no decision."""
+    from retrodict.project import Project
+    from retrodict.registry import current
+    from retrodict.serving.loading import Loader
+    from retrodict.serving.records import encode_record
+
+    status = run("features", "status", "--project", deployed, "--json").json["views"]
+    assert {each["unseen_keys"] for each in status} == {None}
+    with Project(deployed) as project:
+        record = decide(Loader(project).load(current(project)["ask"]))
+        strangers = [{**record.entities, "customer": name} for name in ("nobody", "nobody", "no one", "never")]
+        several = [replace(record, id=f"{place:026}", entities=each) for place, each in enumerate(strangers)]
+        with project.streams.open_writer("decisions/0") as writer:
+            writer.append([encode_record(each) for each in (record, *several)])
+    status = run("features", "status", "--project", deployed, "--json").json["views"]
+    assert {each["view"]: each["unseen_keys"] for each in status} == {"spending": 0.75, "shops": 0.0}
+
+
 def test_the_tab_key_offers_features() -> None:
     """Views and their features, by what is typed so far."""
     from retrodict.cli._root import every_command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from retrodict.features.derived import Derived
     from retrodict.features.plan import FeatureSet, ViewPlan
     from retrodict.project import Project
+    from retrodict.serving.records import DecisionRecord
 
-_RECENT = 1_000  # decisions of each log stream that null rates are taken from
+_RECENT = 1_000  # decisions of each log stream that null rates and unseen keys are taken from
 
 
 @command(features, "plan", examples=["retrodict features plan", "retrodict features plan --json"])
@@ -92,9 +93,10 @@ def _schema_problems(project: Project, defined: Iterable[FeatureView | Derived])
 
 @command(features, "status", examples=["retrodict features status", "retrodict features status --json"])
 def status(session: Session) -> Answer:
-    """Show how each view serves: verified, lag, staleness, size of its online state, null rate.
+    """Show how each view serves: verified, lag, staleness, state size, nulls, unseen keys.
 
-    Of every version that a model in force or a defined model reads. Null rates are those of recent decisions.
+    Of every version that a model in force or a defined model reads. Null rates are those of recent decisions; unseen
+    keys are the share of their keys that online state holds no events of.
     """
     project = session.project
     rows = _statuses(project)
@@ -102,10 +104,11 @@ def status(session: Session) -> Answer:
         return Answer({"views": []}, "No model is defined: no view serves.")
     shown = [
         (r["view"], short_hash(r["version"]), r["read_by"], r["verified"], r["lag"], _ago(r["staleness_s"]),
-         r["entities"], _size(r["bytes"]), number(r["null_rate"]))
+         r["entities"], _size(r["bytes"]), number(r["null_rate"]), number(r["unseen_keys"]))
         for r in rows
     ]  # fmt: skip
-    columns = ("view", "version", "read by", "verified", "lag>", "newest fact>", "entities>", "state>", "null rate>")
+    columns = ("view", "version", "read by", "verified", "lag>", "newest fact>", "entities>", "state>", "null rate>",
+               "unseen keys>")  # fmt: skip
     return Answer({"views": rows}, table(columns, shown))
 
 
@@ -113,7 +116,9 @@ def _statuses(project: Project) -> list[dict[str, Any]]:
     from retrodict.rollout import last_verdict
     from retrodict.serving.upkeep import Upkeep
 
-    now, nulls, lags = project.clock.now(), _null_rates(project), Upkeep(project).lags()
+    now, lags = project.clock.now(), Upkeep(project).lags()
+    decided = _recent(project)
+    nulls = _null_rates(decided)
     rows: list[dict[str, Any]] = []
     for features_, readers in _served(project):
         for plan in features_.views:
@@ -127,7 +132,7 @@ def _statuses(project: Project) -> list[dict[str, Any]]:
                 "view": plan.name, "version": plan.view.version, "read_by": list(readers), "source": plan.source.name,
                 "verified": None if verdict is None else verdict.passed,
                 "offset": None if flow is None else flow["offset"], "lag": None if flow is None else flow["lag"],
-                **_state(project, plan, now), **nulls.get(plan.name, {"null_rate": None, "decisions": 0}),
+                **_state(project, plan, now, decided), **nulls.get(plan.name, {"null_rate": None, "decisions": 0}),
             })  # fmt: skip
     return rows
 
@@ -141,14 +146,18 @@ def _served(project: Project) -> list[tuple[FeatureSet, list[str]]]:
     return found + [(FeatureSet(model.features), [model.name]) for model in project.definitions.of(Model)]
 
 
-def _state(project: Project, plan: ViewPlan, now: int) -> dict[str, Any]:
+def _state(project: Project, plan: ViewPlan, now: int, decided: Sequence[DecisionRecord]) -> dict[str, Any]:
     """What the online state of a view says of itself; every entry of it is read."""
     from retrodict.core.clock import format_time
     from retrodict.features.plan import FeatureSet
     from retrodict.serving.upkeep import online_state
 
-    (health,) = online_state(project, FeatureSet([plan.view])).health()
+    state = online_state(project, FeatureSet([plan.view]))
+    (health,) = state.health()
+    asked = {tuple(record.entities.get(key) for key in plan.request_keys) for record in decided}
+    asked = {key for key in asked if None not in key}
     return {
+        "unseen_keys": state.unseen(plan, list(asked)) / len(asked) if asked else None,
         "watermark": None if health.watermark is None else format_time(health.watermark),
         "staleness_s": None if health.watermark is None else (now - health.watermark) / 1e6,
         "answers_from": None if health.floor is None else format_time(health.floor),
@@ -160,23 +169,30 @@ def _state(project: Project, plan: ViewPlan, now: int) -> dict[str, Any]:
     }
 
 
-def _null_rates(project: Project) -> dict[str, dict[str, Any]]:
-    """By view: share of null values among the newest decisions of every log stream, and how many were looked at."""
+def _recent(project: Project) -> list[DecisionRecord]:
+    """Newest decisions of every log stream."""
     from retrodict.serving.log import STREAM_PREFIX
     from retrodict.serving.records import decode_record
 
-    asked: dict[str, list[int]] = {}
+    found = []
     for stream in project.streams.names(STREAM_PREFIX):
         start = max(0, project.streams.end(stream) - _RECENT)
-        for _, data in islice(project.streams.read(stream, start), _RECENT):
-            seen: set[str] = set()
-            for name, value in decode_record(data).features.items():
-                view = name.partition("__")[0]
-                sums = asked.setdefault(view, [0, 0, 0])
-                sums[0] += value is None
-                sums[1] += 1
-                sums[2] += view not in seen
-                seen.add(view)
+        found += [decode_record(data) for _, data in islice(project.streams.read(stream, start), _RECENT)]
+    return found
+
+
+def _null_rates(decided: Sequence[DecisionRecord]) -> dict[str, dict[str, Any]]:
+    """By view: share of null values among decisions, and how many were looked at."""
+    asked: dict[str, list[int]] = {}
+    for record in decided:
+        seen: set[str] = set()
+        for name, value in record.features.items():
+            view = name.partition("__")[0]
+            sums = asked.setdefault(view, [0, 0, 0])
+            sums[0] += value is None
+            sums[1] += 1
+            sums[2] += view not in seen
+            seen.add(view)
     return {
         view: {"null_rate": nulls / values, "decisions": decisions}
         for view, (nulls, values, decisions) in asked.items()

@@ -195,8 +195,8 @@ static PyObject *aggregate(const Output *output, const char *base, int64_t words
     if (output->op == COUNT)
         return PyLong_FromLongLong(held);
     if (output->op == RATE) {
-        *beyond = held >= ((int64_t)1 << DIGITS) / output->top;
-        return PyFloat_FromDouble((double)(held * output->top) / (double)output->bottom);
+        *beyond = held < 0 || held >= ((int64_t)1 << DIGITS) / output->top;
+        return *beyond ? NULL : PyFloat_FromDouble((double)(held * output->top) / (double)output->bottom);
     }
     if (!held)
         return NULL;

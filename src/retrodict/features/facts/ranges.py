@@ -40,7 +40,8 @@ class RangeExtremes:
 
     def __init__(self, values: NDArray[Any], *, largest: bool) -> None:
         self._largest, self._nothing = largest, identity_of(values.dtype, largest=largest)
-        self._twin = SparseExtremes(values, largest=largest) if kernel is None else None
+        if kernel is None:
+            self._twin = SparseExtremes(values, largest=largest)
         self._levels = [np.ascontiguousarray(values)]
         merge = np.maximum if largest else np.minimum
         while kernel is not None and len(self._levels[-1]) > _FAN:
@@ -49,12 +50,12 @@ class RangeExtremes:
 
     def over(self, left: Ints, right: Ints) -> NDArray[Any]:
         """Extreme of each range [left, right), the identity for an empty one."""
-        if self._twin is not None:
+        if kernel is None:
             return self._twin.over(left, right)
         values = self._levels[0]
         best = np.full(len(left), self._nothing, dtype=values.dtype)
         ranges = np.ascontiguousarray(left), np.ascontiguousarray(right)
-        kernel.extremes(tuple(self._levels), *ranges, best, values.dtype.kind == "f", self._largest)  # type: ignore[union-attr]
+        kernel.extremes(tuple(self._levels), *ranges, best, values.dtype.kind == "f", self._largest)
         return best
 
 

@@ -339,6 +339,20 @@ class OnlineState:
         self._keys.update([*found, names.meta], change, durable=durable)
         return removed[0]
 
+    def unseen(self, plan: ViewPlan, entities: Sequence[Sequence[object]]) -> int:
+        """How many of these keys the state of a view holds no events of; keys with a null part are none.
+
+        Parameters
+        ----------
+        plan : ViewPlan
+            One of the set's.
+        entities : sequence of sequences
+            Values of the key columns.
+        """
+        blocks = self._names[plan.state_id][0].blocks
+        keys = [encode_key(values, where=f"{plan.where}, entity") for values in entities]
+        return self._keys.get_many([blocks + key for key in keys if key is not None]).count(None)
+
     def health(self) -> list[Health]:
         """Size and freshness of each state, by a scan of all its entries; views that share a state are one."""
         found = []

@@ -15,13 +15,13 @@ import pytest
 pytest.register_assert_rewrite("retrodict.testing")  # before anything imports it: a shipped suite says what differs too
 
 from retrodict.core.clock import Clock, SimulatedClock, parse_time  # noqa: E402
-from retrodict.project import Project  # noqa: E402
+from retrodict.workspace import Workspace  # noqa: E402
 
 START = parse_time("2024-03-01T08:00:00Z")
 
 
 @pytest.fixture
-def make_project(tmp_path: Path) -> Iterator[Callable[..., Project]]:
+def make_project(tmp_path: Path) -> Iterator[Callable[..., Workspace]]:
     """Write a project (once) and open it; what was opened is closed with the test."""
     with contextlib.ExitStack() as stack:
 
@@ -32,13 +32,13 @@ def make_project(tmp_path: Path) -> Iterator[Callable[..., Project]]:
             actor: str = "ann",
             clock: Clock | None = None,
             settings: str = "",
-        ) -> Project:
+        ) -> Workspace:
             root = tmp_path / folder
             root.mkdir(exist_ok=True)
             if definitions is not None or not (root / "definitions.py").exists():
                 (root / "definitions.py").write_text(definitions or "")
             (root / "retrodict.toml").write_text(f'[project]\nname = "{folder}"\n{settings}')
-            return stack.enter_context(Project(root, actor=actor, clock=clock or SimulatedClock(START)))
+            return stack.enter_context(Workspace(root, actor=actor, clock=clock or SimulatedClock(START)))
 
         yield make
 

@@ -55,14 +55,14 @@ def one_row(calls: int) -> dict[str, Any]:
 
 
 def _project(folder: str) -> Any:
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
     root = Path(folder)
     if not (root / "retrodict.toml").exists():
         root.mkdir(parents=True)
         (root / "definitions.py").write_text(DEFINITIONS.format(columns=world.TYPES))
         (root / "retrodict.toml").write_text('[project]\nname = "bench"\n')
-    return Project(root, actor="bench")
+    return Workspace(root, actor="bench")
 
 
 def ingest(path: str, folder: str, name: str, mode: str = "append") -> dict[str, int]:

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from retrodict.data.definitions import Check, Table
     from retrodict.data.labels import Label
     from retrodict.data.sources import Source
+    from retrodict.decisions.definitions import Policy, Rule
     from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
     from retrodict.features.derived import derived
     from retrodict.features.outcomes import Outcome
     from retrodict.models.definitions import Model, Recipe, TimeSplit
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.project import Project
-    from retrodict.serving.definitions import Policy, Rule
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,7 @@ _HOMES = {
     "models.definitions": ("Model", "Recipe", "TimeSplit"),
     "monitoring.definitions": ("Monitor", "Trigger"),
     "project": ("Project",),
-    "serving.definitions": ("Policy", "Rule"),
+    "decisions.definitions": ("Policy", "Rule"),
 }
 
 

@@ -45,7 +45,7 @@ def edit(root: Path, old: str, new: str) -> None:
 
 def decide(servant: Any) -> Any:
     """Record of a decision about customer 007 on the 23rd of April."""
-    from retrodict.serving.requests import DecisionRequest
+    from retrodict.decisions.requests import DecisionRequest
 
     request = DecisionRequest(entities={"customer": "007", "shop": "N"}, context={"amount": 10.0})
     at = shop.parse_time("2024-04-23T00:00Z")
@@ -151,13 +151,13 @@ def test_plan_names_a_column_that_a_table_lacks(run: Run, filled: Path) -> None:
 
 def test_old_and_new_versions_serve_side_by_side(run: Run, deployed: Path) -> None:
     """The model in force reads its own version by its own code, whatever the definitions say meanwhile."""
-    from retrodict.project import Project
+    from retrodict.decisions.loading import Loader
     from retrodict.registry import current
-    from retrodict.serving.loading import Loader
+    from retrodict.workspace import Workspace
 
     edit(deployed, 'over=["20d", "30d"]', 'over=["21d", "30d"]')
     shop.call("features", "build", "--project", deployed)
-    with Project(deployed) as project:
+    with Workspace(deployed) as project:
         servant = Loader(project).load(current(project)["ask"])
         old = decide(servant).features
     (deployed / "who.csv").write_text("customer,shop,amount\n007,N,10\n")
@@ -266,12 +266,12 @@ def test_parity_without_a_decision_is_not_evaluable(run: Run, deployed: Path) ->
 
 def test_parity_of_logged_decisions(run: Run, deployed: Path) -> None:
     """What a servant decided is recomputed value by value; a log that was altered is found."""
-    from retrodict.project import Project
+    from retrodict.decisions.loading import Loader
+    from retrodict.decisions.records import encode_record
     from retrodict.registry import current
-    from retrodict.serving.loading import Loader
-    from retrodict.serving.records import encode_record
+    from retrodict.workspace import Workspace
 
-    with Project(deployed) as project:
+    with Workspace(deployed) as project:
         record = decide(Loader(project).load(current(project)["ask"]))
         altered = replace(record, id="b" * 26, features={**record.features, "shops__share_late_30d": 2.0})
         with project.streams.open_writer("decisions/0") as writer:
@@ -288,14 +288,14 @@ def test_parity_of_logged_decisions(run: Run, deployed: Path) -> None:
 
 def test_status_counts_the_keys_of_decisions_that_the_state_does_not_know(deployed: Path, run: Run) -> None:
     """Each key once, by what online state holds now; null where there was no decision."""
-    from retrodict.project import Project
+    from retrodict.decisions.loading import Loader
+    from retrodict.decisions.records import encode_record
     from retrodict.registry import current
-    from retrodict.serving.loading import Loader
-    from retrodict.serving.records import encode_record
+    from retrodict.workspace import Workspace
 
     status = run("features", "status", "--project", deployed, "--json").json["views"]
     assert {each["unseen_keys"] for each in status} == {None}
-    with Project(deployed) as project:
+    with Workspace(deployed) as project:
         record = decide(Loader(project).load(current(project)["ask"]))
         strangers = [{**record.entities, "customer": name} for name in ("nobody", "nobody", "no one", "never")]
         several = [replace(record, id=f"{place:026}", entities=each) for place, each in enumerate(strangers)]

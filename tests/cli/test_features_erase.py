@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.cli import features_project as shop
 
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 Run = Callable[..., Any]
 
@@ -46,7 +46,7 @@ def erase(run: Run, root: Path, *options: str) -> Any:
 
 
 def owners(root: Path) -> list[str]:
-    with Project(root) as project:
+    with Workspace(root) as project:
         return list(project.tables.read("orders").column("customer").to_pylist())
 
 
@@ -127,10 +127,10 @@ def test_the_ledger_never_holds_the_key(run: Run, root: Path) -> None:
 
 def test_decisions_about_the_subject_are_counted(run: Run, root: Path) -> None:
     """The log is not rewritten here, so it is named."""
-    from retrodict.serving.records import DecisionRecord, encode_record
+    from retrodict.decisions.records import DecisionRecord, encode_record
 
     plain = dict.fromkeys(("policy_version", "code", "model", "artifact", "model_code"), "0" * 64)
-    with Project(root) as project, project.streams.open_writer("decisions/0") as writer:
+    with Workspace(root) as project, project.streams.open_writer("decisions/0") as writer:
         writer.append([
             encode_record(DecisionRecord(id=f"{i:026d}", time=i, policy="ask", revision=1, entities={"customer": who},
                                          context={}, features={}, decision="go", **plain))
@@ -168,12 +168,12 @@ def test_a_kept_frame_loses_the_subject_and_is_made_anew_to_go_on(run: Run, root
     assert run(*keep, "--project", root).code == 0
     shown = erase(run, root, "--yes").json
     assert {each["table"]: each["rows"] for each in shown["tables"]} == {"orders": OWN, "seen": OWN}
-    with Project(root) as project:
+    with Workspace(root) as project:
         assert "007" not in project.tables.read("seen").column("customer").to_pylist()
     refused = run(*keep, "--project", root)
     assert refused.code == 2
     assert "--anew" in refused.err
     assert run(*keep, "--anew", "--project", root).code == 0
-    with Project(root) as project:
+    with Workspace(root) as project:
         assert project.tables.read("seen").num_rows == project.tables.read("orders").num_rows
     assert run("audit", "verify", "--project", root).code == 0

@@ -125,15 +125,15 @@ def test_a_frame_that_reads_another_is_extended_after_it(run: Run, root: Path) -
 @pytest.mark.slow
 def test_a_decision_that_rests_on_it_is_traced(run: Run, root: Path) -> None:
     """Trained, approved, deployed, decided: its value is that of plain sums, its lineage leads to the kept frame."""
-    from retrodict.project import Project
+    from retrodict.decisions.loading import Loader
+    from retrodict.decisions.records import encode_record
+    from retrodict.decisions.requests import DecisionRequest
     from retrodict.registry import current
-    from retrodict.serving.loading import Loader
-    from retrodict.serving.records import encode_record
-    from retrodict.serving.requests import DecisionRequest
+    from retrodict.workspace import Workspace
 
     shop.deploy(root)
     at = "2024-04-23T00:00Z"
-    with Project(root) as project:
+    with Workspace(root) as project:
         servant = Loader(project).load(current(project)["ask"])
         request = DecisionRequest(entities={"customer": "007", "shop": "N"}, context={})
         record = servant.decide(request, decision_id="a" * 26, at=shop.parse_time(at), arrived_ns=perf_counter_ns())

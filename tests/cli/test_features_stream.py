@@ -14,8 +14,11 @@ from tests.serving.project import make_project, parcels
 from retrodict.cli._processes import shares
 from retrodict.core.errors import InputError
 from retrodict.features.online.stream import encode_event
-from retrodict.project import Project
-from retrodict.serving.upkeep import Upkeep, build_online
+from retrodict.features.online.upkeep import Upkeep, build_online
+from retrodict.features.plan import FeatureSet
+from retrodict.models.definitions import Model
+from retrodict.registry.feature_sets import served_feature_sets
+from retrodict.workspace import Workspace
 
 NEW = parcels(50).slice(48 * 40).to_pylist()  # eighty parcels that came after the history
 
@@ -28,8 +31,8 @@ def root(tmp_path_factory):
     (folder / "retrodict.toml").write_text(
         '[project]\nname = "parcels"\n[features]\npartitions = 3\n[stores]\nkeys = "state/cut"\n'
     )
-    with Project(folder) as project:
-        build_online(project)
+    with Workspace(folder) as project:
+        build_online(project, [FeatureSet(model.features) for model in project.definitions.of(Model)])
     return folder
 
 
@@ -39,7 +42,7 @@ def _append(project, rows):
 
 
 def _wait(project, offset):
-    upkeep, until = Upkeep(project), time.monotonic() + 60
+    upkeep, until = Upkeep(project, served_feature_sets), time.monotonic() + 60
     while upkeep.lags()["arrived"] != {"offset": offset, "lag": 0, "partitions": {0: 0, 1: 0, 2: 0}}:
         assert time.monotonic() < until, upkeep.lags()
         time.sleep(0.05)
@@ -64,7 +67,7 @@ def _children(process):
 def test_children_that_are_killed_are_started_again_and_end_with_the_command(root, command_line, environment):
     """Two processes share three partitions; both are killed with -9, and every event counts once in the end."""
     command = command_line("features", "stream", "--processes", "2", "--project", str(root), "--json")
-    with _running(command, environment) as process, Project(root) as project:
+    with _running(command, environment) as process, Workspace(root) as project:
         _append(project, NEW[:40])
         _wait(project, 40)
         children = _children(process)

@@ -198,11 +198,11 @@ def feed(root: Path) -> None:
     """Apply the stream as the consumer does, for what is defined: nothing is deployed here."""
     from retrodict.features.definitions import FeatureView
     from retrodict.features.online.stream import StreamFeeder
+    from retrodict.features.online.upkeep import online_state
     from retrodict.features.plan import FeatureSet
-    from retrodict.project import Project
-    from retrodict.serving.upkeep import online_state
+    from retrodict.workspace import Workspace
 
-    with Project(root) as project:
+    with Workspace(root) as project:
         features = FeatureSet(project.definitions.of(FeatureView))
         StreamFeeder(online_state(project, features), project.events, "events/orders", "placed").catch_up()
 

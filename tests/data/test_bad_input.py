@@ -18,7 +18,7 @@ import pytest
 from retrodict.core.errors import ConfigurationError, RetrodictError
 from retrodict.data.ingest import ingest
 from retrodict.ledger import verify
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import Check, Table
@@ -27,13 +27,13 @@ t = Table("t", key="id", columns={"id": "int"}, checks=[Check.not_null("v")])
 
 
 @pytest.fixture
-def project(make_project: Callable[..., Project]) -> Project:
+def project(make_project: Callable[..., Workspace]) -> Workspace:
     project = make_project(DEFINITIONS)
     ingest(project, "t", pa.table({"id": [0], "v": ["x"]}))
     return project
 
 
-def everything(project: Project) -> str:
+def everything(project: Workspace) -> str:
     """Digest of all files of the tables and of the ledger's length."""
     root = project.root / "state" / "tables"
     files = sorted(path for path in root.rglob("*") if path.is_file() and ".locks" not in path.parts)
@@ -76,7 +76,7 @@ FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_a_bad_file_changes_nothing(case: str, project: Project, tmp_path: Path) -> None:
+def test_a_bad_file_changes_nothing(case: str, project: Workspace, tmp_path: Path) -> None:
     """Named, with the rule and the place, and without a value; nothing is left behind."""
     name, content, said = FILES[case]
     path = tmp_path / name
@@ -90,14 +90,14 @@ def test_a_bad_file_changes_nothing(case: str, project: Project, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["../t", "/etc/passwd", "t/../t", "T", "t;drop"])
-def test_a_table_is_no_path(name: str, project: Project) -> None:
+def test_a_table_is_no_path(name: str, project: Workspace) -> None:
     before = everything(project)
     with pytest.raises(RetrodictError):
         ingest(project, name, pa.table({"id": [1], "v": ["y"]}))
     assert everything(project) == before
 
 
-def test_what_a_killed_ingest_left_is_swept_after_a_day(project: Project) -> None:
+def test_what_a_killed_ingest_left_is_swept_after_a_day(project: Workspace) -> None:
     """A folder of today may belong to somebody who is still at it."""
     staging = project.root / "state" / "staging"
     for name, age_s in (("batch-old", 90_000), ("batch-new", 60)):
@@ -109,7 +109,7 @@ def test_what_a_killed_ingest_left_is_swept_after_a_day(project: Project) -> Non
     assert [path.name for path in staging.iterdir()] == ["batch-new"]
 
 
-def test_a_project_that_cannot_be_written(project: Project) -> None:
+def test_a_project_that_cannot_be_written(project: Workspace) -> None:
     """Said as such; here a file lies where the folder would be, since root may write anywhere."""
     staging = project.root / "state" / "staging"
     if staging.is_dir():
@@ -123,8 +123,8 @@ def test_a_project_that_cannot_be_written(project: Project) -> None:
 FULL = """
 import resource, signal, sys
 from retrodict.data.ingest import ingest
-from retrodict.project import Project
-project = Project(sys.argv[1])
+from retrodict.workspace import Workspace
+project = Workspace(sys.argv[1])
 project.ledger
 sys.dont_write_bytecode = True  # cut off by the limit as well, for every process that shares the folder of it
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -138,7 +138,7 @@ except Exception as error:
 
 @pytest.mark.parametrize("room", [200_000, 1_000_000], ids=["at once", "in the middle"])
 def test_a_disk_that_fills_while_a_table_is_written(
-    room: int, project: Project, tmp_path: Path, python: Callable[..., Any]
+    room: int, project: Workspace, tmp_path: Path, python: Callable[..., Any]
 ) -> None:
     """By a limit of the size of files, which the kernel enforces like a full disk; with room again, it goes on."""
     path = tmp_path / "big.parquet"
@@ -161,8 +161,8 @@ CROWD = """
 import sys
 import pyarrow as pa
 from retrodict.data.ingest import ingest
-from retrodict.project import Project
-project, mine = Project(sys.argv[1]), int(sys.argv[2])
+from retrodict.workspace import Workspace
+project, mine = Workspace(sys.argv[1]), int(sys.argv[2])
 for turn in range(25):
     ids = [1000 * mine + 2 * turn, 1000 * mine + 2 * turn + 1, 9_000_000 + turn]  # the last one is everybody's
     ingest(project, "t", pa.table({"id": ids, "v": ["x"] * 3}))
@@ -170,7 +170,7 @@ for turn in range(25):
 
 
 @pytest.mark.slow
-def test_four_processes_with_twenty_five_batches_each(project: Project, python: Callable[..., Any]) -> None:
+def test_four_processes_with_twenty_five_batches_each(project: Workspace, python: Callable[..., Any]) -> None:
     """Nothing is lost, nothing doubled: a key that all of them bring is accepted once and set aside three times."""
     children = [python(CROWD, project.root, mine) for mine in range(1, 5)]
     ends = [child.end() for child in children]

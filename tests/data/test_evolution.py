@@ -12,7 +12,7 @@ import pytest
 
 from retrodict.core.errors import InputError
 from retrodict.data.ingest import ingest
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import Table
@@ -22,16 +22,16 @@ log = Table("log")
 
 
 @pytest.fixture
-def project(make_project: Callable[..., Project]) -> Project:
+def project(make_project: Callable[..., Workspace]) -> Workspace:
     return make_project(DEFINITIONS)
 
 
-def own(project: Project, name: str = "t", version: int | None = None) -> pa.Table:
+def own(project: Workspace, name: str = "t", version: int | None = None) -> pa.Table:
     rows = project.tables.read(name, version)
     return rows.select([column for column in rows.column_names if not column.startswith("_")])
 
 
-def test_an_added_column_is_null_in_earlier_rows(project: Project) -> None:
+def test_an_added_column_is_null_in_earlier_rows(project: Workspace) -> None:
     """Said in the report and the ledger; the old version has its old columns."""
     ingest(project, "t", pa.table({"id": [1]}))
     report = ingest(project, "t", pa.table({"more": ["x"], "id": [2]}))
@@ -44,7 +44,7 @@ def test_an_added_column_is_null_in_earlier_rows(project: Project) -> None:
     assert (again.already, again.added) == (True, {"more": "string"})
 
 
-def test_a_wider_type_is_taken_and_a_narrower_one_is_widened(project: Project) -> None:
+def test_a_wider_type_is_taken_and_a_narrower_one_is_widened(project: Workspace) -> None:
     ingest(project, "t", pa.table({"id": [1], "x": pa.array([1], pa.int32()), "y": pa.array([0.5], pa.float32())}))
     wide = pa.table({"id": [2], "x": pa.array([2**40], pa.int64()), "y": pa.array([0.1], pa.float64())})
     assert ingest(project, "t", wide).widened == {"x": "int32 to int64", "y": "float to double"}
@@ -67,7 +67,7 @@ def test_a_wider_type_is_taken_and_a_narrower_one_is_widened(project: Project) -
         ({"id": [2], "amount": pa.array([2**60])}, "amount is double and arrives as int64"),
     ],
 )
-def test_what_would_lose_is_refused_with_the_difference(rows: dict[str, Any], said: str, project: Project) -> None:
+def test_what_would_lose_is_refused_with_the_difference(rows: dict[str, Any], said: str, project: Workspace) -> None:
     """And replacing the table is the deliberate way."""
     ingest(project, "t", pa.table({"id": [1], "amount": [1.0]}))
     with pytest.raises(InputError, match=said):
@@ -77,7 +77,7 @@ def test_what_would_lose_is_refused_with_the_difference(rows: dict[str, Any], sa
     assert own(project, version=0).column_names == ["id", "amount"]
 
 
-def test_a_column_that_a_batch_lacks_is_null_only_if_told(project: Project) -> None:
+def test_a_column_that_a_batch_lacks_is_null_only_if_told(project: Workspace) -> None:
     ingest(project, "t", pa.table({"id": [1], "x": [1.0]}))
     with pytest.raises(InputError, match=r"missing: x.*--fill-missing"):
         ingest(project, "t", pa.table({"id": [2]}))
@@ -86,7 +86,7 @@ def test_a_column_that_a_batch_lacks_is_null_only_if_told(project: Project) -> N
 
 
 @pytest.mark.parametrize("name", ["a b", "a.b", "größe", "select", "a,b", "x;y", "(x)", "日本", 'q"q', "tab\there"])
-def test_odd_names_come_back_or_are_refused_by_name(name: str, project: Project) -> None:
+def test_odd_names_come_back_or_are_refused_by_name(name: str, project: Workspace) -> None:
     try:
         ingest(project, "t", pa.table({"id": [1], name: ["v"]}))
     except InputError as error:
@@ -99,7 +99,7 @@ def test_odd_names_come_back_or_are_refused_by_name(name: str, project: Project)
     assert project.tables.history("t") == []
 
 
-def test_a_column_of_nothing_but_nulls(project: Project) -> None:
+def test_a_column_of_nothing_but_nulls(project: Workspace) -> None:
     """Without a type it cannot be stored at first; later it takes the type there is."""
     with pytest.raises(InputError, match=r"'n'.*Cast the column"):
         ingest(project, "t", pa.table({"id": [1], "n": pa.nulls(1)}))
@@ -108,7 +108,7 @@ def test_a_column_of_nothing_but_nulls(project: Project) -> None:
     assert own(project).column("n").to_pylist() == ["x", None]
 
 
-def test_times_of_several_zones_are_instants(project: Project) -> None:
+def test_times_of_several_zones_are_instants(project: Workspace) -> None:
     moment = datetime(2024, 7, 1, 12, tzinfo=UTC)
     for at, zone in enumerate(["UTC", "America/New_York", "+05:30"]):
         ingest(project, "t", pa.table({"id": [at], "t": pa.array([moment], pa.timestamp("us", zone))}))
@@ -117,7 +117,7 @@ def test_times_of_several_zones_are_instants(project: Project) -> None:
         ingest(project, "t", pa.table({"id": [9], "t": pa.array([moment.replace(tzinfo=None)])}))
 
 
-def test_nanoseconds_are_kept_if_they_are_microseconds(project: Project) -> None:
+def test_nanoseconds_are_kept_if_they_are_microseconds(project: Workspace) -> None:
     """A finer time is set aside, never rounded."""
     times = pa.array([1_000, 1_001, None], pa.timestamp("ns", "UTC"))
     report = ingest(project, "t", pa.table({"id": [1, 2, 3], "t": times}))
@@ -125,20 +125,20 @@ def test_nanoseconds_are_kept_if_they_are_microseconds(project: Project) -> None
     assert own(project).column("t").cast(pa.int64()).to_pylist() == [1, None]
 
 
-def test_decimals_are_exact(project: Project) -> None:
+def test_decimals_are_exact(project: Workspace) -> None:
     ingest(project, "t", pa.table({"id": [1], "d": pa.array([Decimal("0.10")], pa.decimal128(10, 2))}))
     report = ingest(project, "t", pa.table({"id": [2], "d": pa.array([Decimal("99999999.99")], pa.decimal128(20, 2))}))
     assert report.widened == {"d": "decimal128(10, 2) to decimal128(20, 2)"}
     assert own(project).column("d").to_pylist() == [Decimal("0.10"), Decimal("99999999.99")]
 
 
-def test_an_empty_batch_makes_no_version(project: Project) -> None:
+def test_an_empty_batch_makes_no_version(project: Workspace) -> None:
     with pytest.raises(InputError, match="at least one row"):
         ingest(project, "t", pa.table({"id": pa.array([], pa.int64())}))
     assert project.tables.history("t") == []
 
 
-def test_a_table_without_a_key_is_a_log(project: Project) -> None:
+def test_a_table_without_a_key_is_a_log(project: Workspace) -> None:
     """Equal rows are two facts; the same batch is still one."""
     ingest(project, "log", pa.table({"x": [1, 1]}))
     ingest(project, "log", pa.table({"x": [1, 2]}))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from retrodict.core.errors import BusyError, DefinitionError, InputError, RefusedError
 from retrodict.data.ingest import ingest
 from retrodict.ledger import verify
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import Check, Table
@@ -39,7 +39,7 @@ MIXED = [*GOOD, (4, 1, AT), (5, -1, AT), (None, 1, AT), ("x", 1, AT), (6, "1_0",
 
 
 @pytest.fixture
-def project(make_project: Callable[..., Project]) -> Project:
+def project(make_project: Callable[..., Workspace]) -> Workspace:
     return make_project(DEFINITIONS)
 
 
@@ -55,7 +55,7 @@ def file(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def state(project: Project) -> tuple[int, ...]:
+def state(project: Workspace) -> tuple[int, ...]:
     """What there is: versions and rows of the table and of its quarantine, entries of the ledger."""
     tables = project.tables
     sizes = [n for name in ("sales", "sales__quarantine") for n in
@@ -63,7 +63,7 @@ def state(project: Project) -> tuple[int, ...]:
     return (*sizes, len(project.ledger.entries()))
 
 
-def audit(project: Project) -> list[Any]:
+def audit(project: Workspace) -> list[Any]:
     report = verify(
         project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
     )
@@ -73,7 +73,7 @@ def audit(project: Project) -> list[Any]:
 # what one ingest does -----------------------------------------------------------------------------------------
 
 
-def test_a_batch_becomes_a_version_with_its_reasons(project: Project, file: Callable[..., Path]) -> None:
+def test_a_batch_becomes_a_version_with_its_reasons(project: Workspace, file: Callable[..., Path]) -> None:
     """Typed rows in the table, the others as they came in quarantine, the counts in report, version and ledger."""
     report = ingest(project, "sales", file(MIXED))
     assert (report.version, report.rows_in, report.accepted, report.quarantined) == (0, 9, 4, 5)
@@ -94,7 +94,7 @@ def test_a_batch_becomes_a_version_with_its_reasons(project: Project, file: Call
     assert {(row["batch"], row["origin"]) for row in aside} == {(report.batch, "f.csv")}
 
 
-def test_the_ledger_vouches_for_rows_quarantine_and_the_log(project: Project, file: Callable[..., Path]) -> None:
+def test_the_ledger_vouches_for_rows_quarantine_and_the_log(project: Workspace, file: Callable[..., Path]) -> None:
     """One entry, whose files an auditor checks; a version that is made to lose a file is found out."""
     ingest(project, "sales", file(MIXED))
     (entry,) = project.ledger.entries(action="dataset.version")
@@ -116,7 +116,7 @@ def test_the_ledger_vouches_for_rows_quarantine_and_the_log(project: Project, fi
     assert [(finding.kind, finding.where) for finding in audit(project)] == [("altered", "dataset:sales@0 (entry 2)")]
 
 
-def test_the_same_batch_again_changes_nothing(project: Project, file: Callable[..., Path]) -> None:
+def test_the_same_batch_again_changes_nothing(project: Workspace, file: Callable[..., Path]) -> None:
     """By content, not by name; the report says the same."""
     first = ingest(project, "sales", file(MIXED))
     before = state(project)
@@ -126,7 +126,7 @@ def test_the_same_batch_again_changes_nothing(project: Project, file: Callable[.
     assert state(project) == before
 
 
-def test_a_key_that_was_there_before_is_set_aside(project: Project, file: Callable[..., Path]) -> None:
+def test_a_key_that_was_there_before_is_set_aside(project: Workspace, file: Callable[..., Path]) -> None:
     """And the new rows make the next version, made from the last one."""
     ingest(project, "sales", file(GOOD))
     report = ingest(project, "sales", file([(4, 1, AT), (5, 1, AT)], "g.csv"))
@@ -135,7 +135,7 @@ def test_a_key_that_was_there_before_is_set_aside(project: Project, file: Callab
     assert ("dataset:sales@1", "previous version", "dataset:sales@0") in project.ledger.upstream("dataset:sales@1")
 
 
-def test_a_batch_may_replace_the_table_and_come_back(project: Project, file: Callable[..., Path]) -> None:
+def test_a_batch_may_replace_the_table_and_come_back(project: Workspace, file: Callable[..., Path]) -> None:
     """Done is what the newest version holds, not what once was there."""
     one, two = file(GOOD, "1.csv"), file([(9, 9, AT)], "2.csv")
     assert [ingest(project, "sales", f, mode="overwrite").version for f in (one, two, one)] == [0, 1, 2]
@@ -160,7 +160,7 @@ ROW = st.tuples(
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(ROW, min_size=1, max_size=8), min_size=1, max_size=3))
 def test_nothing_is_lost_and_nothing_doubled(
-    batches: list[list[tuple[object, ...]]], make_project: Callable[..., Project], file: Callable[..., Path]
+    batches: list[list[tuple[object, ...]]], make_project: Callable[..., Workspace], file: Callable[..., Path]
 ) -> None:
     """Over several batches: every row is in the table once, in quarantine once, or in a batch that was refused."""
     project = make_project(DEFINITIONS, folder=f"shop{next(TURNS)}")
@@ -200,7 +200,7 @@ def accepted_by_hand(rows: list[tuple[object, ...]], known: list[int]) -> list[i
 # refused ------------------------------------------------------------------------------------------------------
 
 
-def test_a_critical_check_halts_the_batch(project: Project, file: Callable[..., Path]) -> None:
+def test_a_critical_check_halts_the_batch(project: Workspace, file: Callable[..., Path]) -> None:
     """Beyond its tolerance; the table stays, the rows are in quarantine, the ledger says so once."""
     ingest(project, "sales", file(GOOD))
     bad = file([(7, 1, None), (8, 1, None), (9, 1, AT), (10, 1, AT)], "bad.csv")
@@ -212,14 +212,14 @@ def test_a_critical_check_halts_the_batch(project: Project, file: Callable[..., 
     assert audit(project) == []
 
 
-def test_a_share_at_the_tolerance_does_not_halt(project: Project, file: Callable[..., Path]) -> None:
+def test_a_share_at_the_tolerance_does_not_halt(project: Workspace, file: Callable[..., Path]) -> None:
     """One of four is 25 %."""
     report = ingest(project, "sales", file([(7, 1, None), (8, 1, AT), (9, 1, AT), (10, 1, AT)]))
     assert (report.accepted, report.quarantined) == (3, 1)
 
 
 def test_a_refused_batch_passes_by_other_checks(
-    make_project: Callable[..., Project], file: Callable[..., Path]
+    make_project: Callable[..., Workspace], file: Callable[..., Path]
 ) -> None:
     """With a quarantine of its own: what is set aside now is not what was set aside then."""
     bad = file([(7, 1, None), (8, 200, AT), (9, 1, AT)])
@@ -232,7 +232,7 @@ def test_a_refused_batch_passes_by_other_checks(
         assert project.tables.read("sales__quarantine").column("row").to_pylist() == [0, 1, 1]
 
 
-def test_a_batch_of_which_nothing_passes(project: Project, file: Callable[..., Path]) -> None:
+def test_a_batch_of_which_nothing_passes(project: Workspace, file: Callable[..., Path]) -> None:
     """Refused, with the reasons in quarantine."""
     with pytest.raises(RefusedError, match=r"at least one row.*got '0 of 1 rows'.*sales__quarantine"):
         ingest(project, "sales", file([("x", 1, AT)]))
@@ -251,7 +251,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
 @pytest.mark.parametrize("first", [True, False], ids=["new table", "known table"])
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_batch_that_does_not_fit_leaves_everything_as_it_was(
-    case: str, first: bool, project: Project, file: Callable[..., Path]
+    case: str, first: bool, project: Workspace, file: Callable[..., Path]
 ) -> None:
     """No version, no quarantine, no entry."""
     header, said = REFUSED[case]
@@ -264,7 +264,7 @@ def test_a_batch_that_does_not_fit_leaves_everything_as_it_was(
     assert state(project) == before
 
 
-def test_another_type_in_a_known_column(project: Project) -> None:
+def test_another_type_in_a_known_column(project: Workspace) -> None:
     """Said before anything is written, with both types."""
     rows = {"id": [1], "amount": [1.0], "at": [AT], "n": [1]}
     ingest(project, "sales", pa.table(rows))
@@ -279,7 +279,7 @@ def test_another_type_in_a_known_column(project: Project) -> None:
 
 
 @pytest.mark.parametrize("names", [("a.b", 'q"x', "select"), ("größe", "t", "known"), ("order", "it's", "x-y")])
-def test_odd_column_names_go_through(names: tuple[str, ...], project: Project, file: Callable[..., Path]) -> None:
+def test_odd_column_names_go_through(names: tuple[str, ...], project: Workspace, file: Callable[..., Path]) -> None:
     """From the header to the table and to the quarantine."""
     quoted = ['"' + name.replace('"', '""') + '"' for name in names]
     rows = [(1, 1, AT, "a", "b", "c"), ("x", 1, AT, "a", "b", "c")]
@@ -288,7 +288,7 @@ def test_odd_column_names_go_through(names: tuple[str, ...], project: Project, f
     assert json.loads(project.tables.read("sales__quarantine").column("original")[0].as_py())[names[1]] == "b"
 
 
-def test_an_unknown_table_names_the_near_ones(project: Project, file: Callable[..., Path]) -> None:
+def test_an_unknown_table_names_the_near_ones(project: Workspace, file: Callable[..., Path]) -> None:
     """Before the file is looked at."""
     with pytest.raises(InputError, match="Did you mean the table 'sales'"):
         ingest(project, "slaes", "no such file")
@@ -300,7 +300,7 @@ DIES = """
 import fcntl, os, signal, sys
 import duckdb, pyarrow.parquet
 from retrodict.data.ingest import ingest
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 path, moment, turns, calls = sys.argv[1], sys.argv[2], eval(sys.argv[3]), [0]
 def deadly(real, n):
     def call(*args, **kwargs):
@@ -314,7 +314,7 @@ def deadly(real, n):
         return found
     return call
 def run(root, n):
-    project = Project(root)
+    project = Workspace(root)
     project.ledger
     if moment == "disk":
         os.fsync = deadly(os.fsync, n)
@@ -345,7 +345,7 @@ DEATHS = [
 def test_a_death_is_completed_by_the_same_call(
     moment: str,
     turns: Sequence[int],
-    make_project: Callable[..., Project],
+    make_project: Callable[..., Workspace],
     file: Callable[..., Path],
     python: Callable[..., Any],
 ) -> None:
@@ -358,7 +358,7 @@ def test_a_death_is_completed_by_the_same_call(
     assert ends == sorted(ends)
     assert set(ends) == ({-9} if len(turns) == 3 else {-9, 0})
     for root in roots[: ends.count(-9)]:
-        with Project(root, actor="ann") as project:
+        with Workspace(root, actor="ann") as project:
             report = ingest(project, "sales", path)
             assert (report.version, report.accepted, report.quarantined, report.reasons["unique(id)"]) == (0, 4, 5, 1)
             assert state(project) == (1, 4, 1, 5, 2)
@@ -369,8 +369,8 @@ def test_a_death_is_completed_by_the_same_call(
 CROWD = """
 import sys
 from retrodict.data.ingest import ingest
-from retrodict.project import Project
-project = Project(sys.argv[1])
+from retrodict.workspace import Workspace
+project = Workspace(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 for path in sys.argv[2:]:
@@ -379,7 +379,7 @@ for path in sys.argv[2:]:
 
 
 def test_two_processes_ingest_into_one_table(
-    project: Project, file: Callable[..., Path], python: Callable[..., Any]
+    project: Workspace, file: Callable[..., Path], python: Callable[..., Any]
 ) -> None:
     """Some batches are the same, some keys are the same: nothing is lost, nothing is twice."""
     shared = file([(100, 1, AT), (101, 1, AT)], "shared.csv")
@@ -401,7 +401,7 @@ def test_two_processes_ingest_into_one_table(
     assert audit(project) == []
 
 
-def test_whoever_waits_is_told_who_holds_the_table(project: Project) -> None:
+def test_whoever_waits_is_told_who_holds_the_table(project: Workspace) -> None:
     """Not for ever, and with the process."""
     with project.lock("ingest/sales"), pytest.raises(BusyError, match=r"ingest/sales.*process \d+"):
         project.lock("ingest/sales", timeout_s=0.01)

@@ -25,7 +25,7 @@ from retrodict.data.profiling import (
 )
 from retrodict.data.profiling.health import DIMENSIONS, dimension_of
 from retrodict.data.validation import CheckResult
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import Check, Table
@@ -43,7 +43,7 @@ FLAWED = HEAD + "11,20,2024-01-02T10:00Z\n12,-5,2024-01-02T10:00Z\n12,300,2024-0
 
 
 @pytest.fixture
-def project(make_project: Callable[..., Project], tmp_path: Path) -> Project:
+def project(make_project: Callable[..., Workspace], tmp_path: Path) -> Workspace:
     made = make_project(DEFINITIONS)
     for name, text in (("good", GOOD), ("flawed", FLAWED)):
         (tmp_path / f"{name}.csv").write_text(text)
@@ -51,7 +51,7 @@ def project(make_project: Callable[..., Project], tmp_path: Path) -> Project:
     return made
 
 
-def test_a_clean_batch_is_healthy(project: Project) -> None:
+def test_a_clean_batch_is_healthy(project: Workspace) -> None:
     """Every evaluable dimension is 1, and there is no timeliness without a check of it."""
     found = health(project, "sales", 0)
     assert (found.rows, found.quarantined, found.overall) == (4, 0, 1.0)
@@ -59,7 +59,7 @@ def test_a_clean_batch_is_healthy(project: Project) -> None:
     assert found["timeliness"].checks == ()
 
 
-def test_scores_are_weighted_shares_of_rows(project: Project) -> None:
+def test_scores_are_weighted_shares_of_rows(project: Workspace) -> None:
     """Each score follows from its checks by hand, and the checks say with which weight."""
     found = health(project, "sales")
     assert (found.version, found.rows, found.quarantined) == (1, 4, 2)
@@ -118,7 +118,7 @@ def test_every_rule_speaks_for_one_dimension() -> None:
     assert dimension_of(result("sql", "pass", columns=("a", "b"))) == "consistency"
 
 
-def test_the_history_is_of_versions_with_checks(project: Project) -> None:
+def test_the_history_is_of_versions_with_checks(project: Workspace) -> None:
     """A version that only rearranges files has no checks, and the newest health stays that of the last batch."""
     project.tables.write(
         "sales", project.tables.read("sales"), mode="overwrite", metadata={"retrodict.mode": "compact"}
@@ -131,7 +131,7 @@ def test_the_history_is_of_versions_with_checks(project: Project) -> None:
         health(project, "sale")
 
 
-def test_the_page_and_the_picture_show_the_history(project: Project, tmp_path: Path) -> None:
+def test_the_page_and_the_picture_show_the_history(project: Workspace, tmp_path: Path) -> None:
     """The page is self-contained and names each check; the picture is a PNG."""
     history = health_history(project, "sales")
     text = health_html([*history, replace(history[-1], table="<b>")])
@@ -153,7 +153,7 @@ def test_a_sparkline_is_as_long_as_the_history() -> None:
     assert sparkline([]) == ""
 
 
-def test_a_version_of_a_table_is_profiled(project: Project) -> None:
+def test_a_version_of_a_table_is_profiled(project: Workspace) -> None:
     """A table and a version of it; system columns are left out, declared types are suggested."""
     assert profile((project, "sales@0")).rows == 4
     found = profile((project, "sales"))
@@ -202,7 +202,7 @@ def test_the_command_suggests_a_definition(capsys: pytest.CaptureFixture[str], t
     assert out.startswith("from retrodict import Check, Table")
 
 
-def test_the_command_shows_health(capsys: pytest.CaptureFixture[str], project: Project, tmp_path: Path) -> None:
+def test_the_command_shows_health(capsys: pytest.CaptureFixture[str], project: Workspace, tmp_path: Path) -> None:
     """Scores for people and for programs, a history with its line, and a page."""
     where = ("--project", project.root)
     code, out, _ = run(capsys, "data", "health", "sales", *where)

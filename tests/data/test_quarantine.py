@@ -14,7 +14,7 @@ from retrodict.core.errors import InputError, NotFoundError
 from retrodict.data.ingest import ingest
 from retrodict.data.quarantine import quarantined_batches, quarantined_rows, resubmit
 from retrodict.ledger import verify
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import Check, Table
@@ -24,7 +24,7 @@ AT = "2024-01-01T10:00:00Z"
 
 
 @pytest.fixture
-def project(make_project: Callable[..., Project]) -> Project:
+def project(make_project: Callable[..., Workspace]) -> Workspace:
     project = make_project(DEFINITIONS)
     rows = {"id": ["1", "2", "x", "4"], "x": [1.0, -1.0, 5.0, 999.0], "at": [AT, AT, AT, "soon"]}
     assert ingest(project, "t", pa.table(rows)).quarantined == 3
@@ -37,14 +37,14 @@ def repaired(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def waiting(project: Project) -> list[dict[str, Any]]:
+def waiting(project: Workspace) -> list[dict[str, Any]]:
     return [
         {"_batch": row["batch"], "_row": row["row"], **json.loads(row["original"])}
         for row in quarantined_rows(project, "t").to_pylist()
     ]
 
 
-def test_what_waits_is_listed_with_its_reasons(project: Project) -> None:
+def test_what_waits_is_listed_with_its_reasons(project: Workspace) -> None:
     (found,) = quarantined_batches(project, "t")
     assert (found.rows, found.waiting) == (3, 3)
     assert found.reasons == {"between(x, 0, 100)": 2, "type(id, int)": 1, "not_null(id)": 1, "type(at, time)": 1}
@@ -54,7 +54,7 @@ def test_what_waits_is_listed_with_its_reasons(project: Project) -> None:
         quarantined_rows(project, "t", check="type(at, tim)")
 
 
-def test_repaired_rows_come_back(project: Project, tmp_path: Path) -> None:
+def test_repaired_rows_come_back(project: Workspace, tmp_path: Path) -> None:
     """Typed as the table is; what is still wrong is set aside again, under the new batch."""
     rows = waiting(project)
     rows[0]["x"], rows[1]["id"], rows[2]["x"] = 10.0, "3", 40.0  # the last one still has no time
@@ -80,14 +80,14 @@ def test_repaired_rows_come_back(project: Project, tmp_path: Path) -> None:
         ({"_row": "x"}, "_row a whole number"),
     ],
 )
-def test_a_row_names_one_that_waits(change: dict[str, Any], said: str, project: Project, tmp_path: Path) -> None:
+def test_a_row_names_one_that_waits(change: dict[str, Any], said: str, project: Workspace, tmp_path: Path) -> None:
     row = waiting(project)[0] | {"x": 10.0} | change
     with pytest.raises(InputError, match=said):
         resubmit(project, "t", repaired(tmp_path, [row]))
     assert len(project.tables.history("t")) == 1
 
 
-def test_no_row_is_repaired_twice(project: Project, tmp_path: Path) -> None:
+def test_no_row_is_repaired_twice(project: Workspace, tmp_path: Path) -> None:
     row = waiting(project)[0] | {"x": 10.0}
     with pytest.raises(InputError, match="'twice': 1"):
         resubmit(project, "t", repaired(tmp_path, [row, row | {"x": 11.0}]))
@@ -98,7 +98,7 @@ def test_no_row_is_repaired_twice(project: Project, tmp_path: Path) -> None:
         resubmit(project, "t", pa.table({"id": [1]}))
 
 
-def test_the_originals_come_back_once_a_check_is_corrected(make_project: Callable[..., Project]) -> None:
+def test_the_originals_come_back_once_a_check_is_corrected(make_project: Callable[..., Workspace]) -> None:
     loose = DEFINITIONS.replace("0, 100", "-5, None")
     with make_project(DEFINITIONS) as project:
         ingest(project, "t", pa.table({"id": ["1", "2"], "x": [1.0, -1.0], "at": [AT, AT]}))

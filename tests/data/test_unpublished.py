@@ -12,7 +12,7 @@ from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.data.ingest import ingest
 from retrodict.data.unpublished import drop, release, unpublished_batches
 from retrodict.ledger import verify
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import Check, Table
@@ -25,7 +25,7 @@ t = Table("t", key="id", checks=[
 
 
 @pytest.fixture
-def project(make_project: Callable[..., Project]) -> Project:
+def project(make_project: Callable[..., Workspace]) -> Workspace:
     return make_project(DEFINITIONS)
 
 
@@ -33,19 +33,19 @@ def rows(first: int, *values: float) -> pa.Table:
     return pa.table({"id": range(first, first + len(values)), "x": list(values)})
 
 
-def halt(project: Project, batch: pa.Table) -> str:
+def halt(project: Workspace, batch: pa.Table) -> str:
     with pytest.raises(RefusedError) as caught:
         ingest(project, "t", batch)
     return str(caught.value)
 
 
-def audit(project: Project) -> list[Any]:
+def audit(project: Workspace) -> list[Any]:
     return verify(
         project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
     ).findings
 
 
-def test_a_halted_batch_is_written_and_not_published(project: Project) -> None:
+def test_a_halted_batch_is_written_and_not_published(project: Workspace) -> None:
     """Its good rows are unpublished, its bad ones in quarantine, the table as it was; twice is once."""
     ingest(project, "t", rows(0, 5.0))
     for _ in range(2):
@@ -64,7 +64,7 @@ def test_a_halted_batch_is_written_and_not_published(project: Project) -> None:
     assert audit(project) == []
 
 
-def test_released_with_a_reason_it_is_a_version(project: Project) -> None:
+def test_released_with_a_reason_it_is_a_version(project: Workspace) -> None:
     """By the ledger's word too; once is enough; its numbers do not enter the history."""
     ingest(project, "t", rows(0, 5.0))
     halt(project, rows(10, 60.0))
@@ -84,7 +84,7 @@ def test_released_with_a_reason_it_is_a_version(project: Project) -> None:
     assert audit(project) == []
 
 
-def test_a_column_that_came_meanwhile_is_null_in_a_released_batch(project: Project) -> None:
+def test_a_column_that_came_meanwhile_is_null_in_a_released_batch(project: Workspace) -> None:
     ingest(project, "t", rows(0, 5.0))
     halt(project, rows(10, 60.0))
     ingest(project, "t", rows(20, 5.0).append_column("more", pa.array(["x"])))
@@ -92,7 +92,7 @@ def test_a_column_that_came_meanwhile_is_null_in_a_released_batch(project: Proje
     assert project.tables.read("t").column("more").to_pylist() == [None, "x", None]
 
 
-def test_dropped_it_stays_out(project: Project) -> None:
+def test_dropped_it_stays_out(project: Workspace) -> None:
     ingest(project, "t", rows(0, 5.0))
     halt(project, rows(10, 60.0))
     assert drop(project, "t", 0, reason="a test file").state == "dropped"
@@ -104,7 +104,7 @@ def test_dropped_it_stays_out(project: Project) -> None:
         drop(project, "t", 7, reason="no")
 
 
-def test_keys_that_came_meanwhile_refuse_a_release(project: Project) -> None:
+def test_keys_that_came_meanwhile_refuse_a_release(project: Workspace) -> None:
     ingest(project, "t", rows(0, 5.0))
     halt(project, rows(10, 60.0, 70.0))
     ingest(project, "t", rows(10, 5.5))
@@ -113,7 +113,7 @@ def test_keys_that_came_meanwhile_refuse_a_release(project: Project) -> None:
     assert project.tables.read("t").num_rows == 2
 
 
-def test_not_evaluable_does_not_halt(project: Project) -> None:
+def test_not_evaluable_does_not_halt(project: Workspace) -> None:
     """The first batch has no previous version to be near to."""
     report = ingest(project, "t", rows(0, 5.0))
     assert [r.status for r in report.checks if r.rule == "stable"] == ["not_evaluable"]

@@ -30,7 +30,7 @@ from retrodict.data.versions import (
     vacuum,
 )
 from retrodict.ledger import verify
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import Source, Table
@@ -49,21 +49,21 @@ def clock() -> SimulatedClock:
 
 
 @pytest.fixture
-def project(make_project: Callable[..., Project], clock: SimulatedClock) -> Project:
+def project(make_project: Callable[..., Workspace], clock: SimulatedClock) -> Workspace:
     return make_project(DEFINITIONS, clock=clock)
 
 
-def write(project: Project, name: str, ids: list[int], mode: Any = "append", batch: str = "") -> int:
+def write(project: Workspace, name: str, ids: list[int], mode: Any = "append", batch: str = "") -> int:
     metadata = {"retrodict.mode": mode, "retrodict.batch": batch or f"batch of {ids}"}
     return project.tables.write(name, pa.table({"id": ids}), mode=mode, metadata=metadata)
 
 
-def ids(project: Project, ref: str) -> list[int]:
+def ids(project: Workspace, ref: str) -> list[int]:
     found: list[int] = read(project, ref).column("id").to_pylist()
     return found
 
 
-def audit(project: Project) -> list[Any]:
+def audit(project: Workspace) -> list[Any]:
     found = verify(
         project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
     )
@@ -73,7 +73,7 @@ def audit(project: Project) -> list[Any]:
 # references ------------------------------------------------------------------------------------------------------
 
 
-def test_what_references_mean(project: Project) -> None:
+def test_what_references_mean(project: Workspace) -> None:
     """Newest, number, tag, with and without the kind."""
     for n in range(3):
         write(project, "sales", [n])
@@ -82,7 +82,7 @@ def test_what_references_mean(project: Project) -> None:
         assert str(resolve(project, text)) == f"dataset:sales@{version}"
 
 
-def test_a_time_means_the_newest_version_by_then(project: Project) -> None:
+def test_a_time_means_the_newest_version_by_then(project: Workspace) -> None:
     """At its own time a version counts, a microsecond earlier not; a day is its first instant."""
     for n in range(3):
         write(project, "sales", [n])
@@ -108,7 +108,7 @@ def test_a_time_means_the_newest_version_by_then(project: Project) -> None:
         ("sales@2024-03-01T00:00", "a time carries its zone"),
     ],
 )
-def test_what_is_no_reference_is_told_what_there_is(project: Project, text: str, said: str) -> None:
+def test_what_is_no_reference_is_told_what_there_is(project: Workspace, text: str, said: str) -> None:
     """Near names, known versions, the form."""
     write(project, "sales", [1])
     set_tag(project, "sales", "golden")
@@ -116,7 +116,7 @@ def test_what_is_no_reference_is_told_what_there_is(project: Project, text: str,
         resolve(project, text)
 
 
-def test_a_tag_knows_its_version_by_content(project: Project) -> None:
+def test_a_tag_knows_its_version_by_content(project: Workspace) -> None:
     """A log entry that was changed is not the version that was tagged."""
     write(project, "sales", [1])
     write(project, "sales", [2])
@@ -130,7 +130,7 @@ def test_a_tag_knows_its_version_by_content(project: Project) -> None:
 # tags and holds --------------------------------------------------------------------------------------------------
 
 
-def test_the_history_of_a_tag_is_a_query(project: Project, clock: SimulatedClock) -> None:
+def test_the_history_of_a_tag_is_a_query(project: Workspace, clock: SimulatedClock) -> None:
     """What golden meant on a day, who moved it, and why."""
     write(project, "sales", [1])
     write(project, "sales", [2])
@@ -151,7 +151,7 @@ def test_the_history_of_a_tag_is_a_query(project: Project, clock: SimulatedClock
     assert audit(project) == []
 
 
-def test_the_same_tag_twice_changes_nothing(project: Project) -> None:
+def test_the_same_tag_twice_changes_nothing(project: Workspace) -> None:
     """No second row, no second entry."""
     write(project, "sales", [1])
     first = set_tag(project, "sales", "golden")
@@ -159,7 +159,7 @@ def test_the_same_tag_twice_changes_nothing(project: Project) -> None:
     assert len(project.ledger.entries(action="tag.set")) == 1
 
 
-def test_a_legal_hold_stays_until_it_is_released_with_a_reason(project: Project) -> None:
+def test_a_legal_hold_stays_until_it_is_released_with_a_reason(project: Workspace) -> None:
     """Not moved, not removed; released, both."""
     write(project, "sales", [1])
     write(project, "sales", [2])
@@ -181,14 +181,14 @@ def test_a_legal_hold_stays_until_it_is_released_with_a_reason(project: Project)
 
 
 @pytest.mark.parametrize("name", ["12", "Golden", "a b", "", "2024-03-01", "x" * 64])
-def test_a_tag_cannot_read_like_a_version_or_a_time(project: Project, name: str) -> None:
+def test_a_tag_cannot_read_like_a_version_or_a_time(project: Workspace, name: str) -> None:
     """So a reference has one meaning."""
     write(project, "sales", [1])
     with pytest.raises(InputError, match="a tag is a lower-case letter"):
         set_tag(project, "sales", name)
 
 
-def test_a_tag_that_is_not_there(project: Project) -> None:
+def test_a_tag_that_is_not_there(project: Workspace) -> None:
     """The nearest is named; a removal says why."""
     write(project, "sales", [1])
     set_tag(project, "sales", "golden")
@@ -198,7 +198,7 @@ def test_a_tag_that_is_not_there(project: Project) -> None:
         remove_tag(project, "sales", "golden", reason=" ")
 
 
-def test_a_row_that_was_altered_is_found(project: Project) -> None:
+def test_a_row_that_was_altered_is_found(project: Workspace) -> None:
     """The ledger vouches for every row of a tag."""
     import sqlite3
 
@@ -219,7 +219,7 @@ def moments(*texts: str | None) -> pa.Array:
     return pa.array([None if t is None else parse_time(f"2024-03-01T{t}Z") for t in texts], pa.timestamp("us", "UTC"))
 
 
-def test_rows_that_were_known_by_then(project: Project) -> None:
+def test_rows_that_were_known_by_then(project: Workspace) -> None:
     """The edge is strict; a null clock was never known; the clock need not be among the columns."""
     rows = pa.table(
         {"id": [1, 2, 3], "at": moments("08:00", "09:00", "10:00"), "known": moments("12:00", None, "11:00")}
@@ -239,7 +239,7 @@ def test_rows_that_were_known_by_then(project: Project) -> None:
         read(project, "sales", known_at=START, source="slwo")
 
 
-def test_timeless_rows_were_always_known_and_a_table_without_a_source_has_no_clock(project: Project) -> None:
+def test_timeless_rows_were_always_known_and_a_table_without_a_source_has_no_clock(project: Workspace) -> None:
     """The first is read whole; the second asks for a definition."""
     write(project, "planes", [1, 2])
     write(project, "notes", [1])
@@ -248,7 +248,7 @@ def test_timeless_rows_were_always_known_and_a_table_without_a_source_has_no_clo
         read(project, "notes", known_at=0)
 
 
-def test_reading_in_batches_is_reading(project: Project) -> None:
+def test_reading_in_batches_is_reading(project: Workspace) -> None:
     """The same rows in the same order, and an empty answer has its columns."""
     count = 300_000
     at = pa.array(range(count), pa.timestamp("us", "UTC"))
@@ -262,7 +262,7 @@ def test_reading_in_batches_is_reading(project: Project) -> None:
 # going back ------------------------------------------------------------------------------------------------------
 
 
-def test_rollback_makes_a_new_version_of_the_old_content(project: Project) -> None:
+def test_rollback_makes_a_new_version_of_the_old_content(project: Workspace) -> None:
     """Nothing is lost, the ledger says why, and the same call once more does nothing."""
     write(project, "sales", [1])
     write(project, "sales", [2])
@@ -280,7 +280,7 @@ def test_rollback_makes_a_new_version_of_the_old_content(project: Project) -> No
     assert audit(project) == []
 
 
-def test_a_rollback_that_was_killed_before_its_entry_is_completed(project: Project) -> None:
+def test_a_rollback_that_was_killed_before_its_entry_is_completed(project: Workspace) -> None:
     """By the same call, with the reason that was given then."""
     write(project, "sales", [1])
     write(project, "sales", [2])
@@ -291,7 +291,7 @@ def test_a_rollback_that_was_killed_before_its_entry_is_completed(project: Proje
     assert entry.payload["reason"] == "first"
 
 
-def test_a_rollback_wants_a_reason_and_a_version_of_its_table(project: Project) -> None:
+def test_a_rollback_wants_a_reason_and_a_version_of_its_table(project: Workspace) -> None:
     """The message says how to say it."""
     write(project, "sales", [1])
     write(project, "planes", [1])
@@ -306,7 +306,7 @@ def test_a_rollback_wants_a_reason_and_a_version_of_its_table(project: Project) 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(["append", "overwrite", "restore", "compact", "vacuum"]), st.integers(0, 9)),
                 min_size=1, max_size=8))  # fmt: skip
-def test_live_batches_are_those_whose_rows_are_there(project: Project, steps: list[tuple[str, int]]) -> None:
+def test_live_batches_are_those_whose_rows_are_there(project: Workspace, steps: list[tuple[str, int]]) -> None:
     """Whatever was appended, replaced, put back, compacted or vacuumed: the rows themselves are the oracle."""
     name = f"t{len(project.tables.names())}"
     tables, number = project.tables, 0
@@ -327,7 +327,7 @@ def test_live_batches_are_those_whose_rows_are_there(project: Project, steps: li
     assert {int(batch) for batch in live_batches(tables, name)} == set(ids(project, name))
 
 
-def test_a_live_batch_names_the_version_that_brought_it(project: Project) -> None:
+def test_a_live_batch_names_the_version_that_brought_it(project: Workspace) -> None:
     """Newest first; a table that does not exist has none."""
     write(project, "sales", [1], batch="a")
     write(project, "sales", [2], batch="b")
@@ -338,7 +338,7 @@ def test_a_live_batch_names_the_version_that_brought_it(project: Project) -> Non
     assert live_batches(project.tables, "nothing") == {}
 
 
-def test_a_restore_that_does_not_say_of_what_is_refused(project: Project) -> None:
+def test_a_restore_that_does_not_say_of_what_is_refused(project: Workspace) -> None:
     """Nobody can know which batches it holds."""
     write(project, "sales", [1])
     project.tables.restore("sales", 0, metadata={"retrodict.mode": "restore"})
@@ -349,7 +349,7 @@ def test_a_restore_that_does_not_say_of_what_is_refused(project: Project) -> Non
 # keeping and deleting --------------------------------------------------------------------------------------------
 
 
-def test_compact_keeps_rows_order_and_time_travel(project: Project) -> None:
+def test_compact_keeps_rows_order_and_time_travel(project: Workspace) -> None:
     """Fewer files, the same rows, on record once; the second call has nothing to gain."""
     for n in range(5):
         write(project, "sales", [n])
@@ -364,12 +364,12 @@ def test_compact_keeps_rows_order_and_time_travel(project: Project) -> None:
     assert audit(project) == []
 
 
-def overwrites(project: Project, count: int) -> None:
+def overwrites(project: Workspace, count: int) -> None:
     for n in range(count):
         write(project, "sales", [n], "overwrite")
 
 
-def test_vacuum_deletes_what_nothing_refers_to(project: Project) -> None:
+def test_vacuum_deletes_what_nothing_refers_to(project: Workspace) -> None:
     """Tags, holds, things made from a version and the newest stay; each says who keeps it."""
     overwrites(project, 6)
     set_tag(project, "sales@1", "golden")
@@ -394,7 +394,7 @@ def test_vacuum_deletes_what_nothing_refers_to(project: Project) -> None:
     assert vacuum(project, "sales", dry_run=False, older_than="0s").files == 0
 
 
-def test_young_versions_are_kept(project: Project) -> None:
+def test_young_versions_are_kept(project: Workspace) -> None:
     """Seven days unless said otherwise; versions that an earlier vacuum ended do not come back."""
     overwrites(project, 3)
     report = vacuum(project, "sales", dry_run=False)
@@ -403,7 +403,7 @@ def test_young_versions_are_kept(project: Project) -> None:
     assert [use.kept for use in vacuum(project, "sales", dry_run=False).versions] == [False, False, True, True]
 
 
-def test_names_that_look_alike_to_sql_are_told_apart(project: Project) -> None:
+def test_names_that_look_alike_to_sql_are_told_apart(project: Workspace) -> None:
     """An underscore is no wildcard: what refers to a_b@0 does not keep axb@0."""
     for name in ("a_b", "axb"):
         project.tables.write(name, pa.table({"id": [1]}))
@@ -413,7 +413,7 @@ def test_names_that_look_alike_to_sql_are_told_apart(project: Project) -> None:
     assert references(project, "axb") == {0: ("run:R (training data)",)}
 
 
-def test_the_ledger_names_what_a_vacuum_deleted_before_it_does(project: Project) -> None:
+def test_the_ledger_names_what_a_vacuum_deleted_before_it_does(project: Workspace) -> None:
     """Everything an audit misses is in the list of an entry, and the list is made once."""
     overwrites(project, 3)
     for n in range(3):
@@ -429,7 +429,7 @@ def test_the_ledger_names_what_a_vacuum_deleted_before_it_does(project: Project)
         assert any(path in finding.detail for path in entry.payload["deleted"])
 
 
-def test_a_vacuum_that_was_killed_is_completed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vacuum_that_was_killed_is_completed(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the entry and the deletion: the same call deletes and appends no second entry."""
     overwrites(project, 3)
     real = type(project.tables).vacuum
@@ -448,7 +448,7 @@ def test_a_vacuum_that_was_killed_is_completed(project: Project, monkeypatch: py
     assert len(project.ledger.entries(action="dataset.vacuum")) == 1
 
 
-def test_what_begins_to_refer_meanwhile_stops_a_vacuum(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_begins_to_refer_meanwhile_stops_a_vacuum(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between counting and deleting a run takes a version: nothing is deleted."""
     overwrites(project, 2)
     real = type(project.tables).vacuum
@@ -466,7 +466,7 @@ def test_what_begins_to_refer_meanwhile_stops_a_vacuum(project: Project, monkeyp
 
 
 @pytest.mark.slow
-def test_old_versions_after_a_thousand_appends_compaction_and_vacuum(project: Project) -> None:
+def test_old_versions_after_a_thousand_appends_compaction_and_vacuum(project: Workspace) -> None:
     """Tagged versions read as on the first day."""
     for n in range(1000):
         write(project, "sales", [n])

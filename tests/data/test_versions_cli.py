@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import Source, Table
@@ -33,7 +33,7 @@ class Outcome:
 
 @pytest.fixture
 def run(
-    make_project: Callable[..., Project], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    make_project: Callable[..., Workspace], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Outcome]:
     """Run a command in a project with three versions of sales: 0 and 1 appended, 2 replaced."""
     import retrodict.cli.data_versions  # noqa: F401  # adds its commands
@@ -138,6 +138,6 @@ def test_the_tab_key_offers_tables_and_tags(run: Run) -> None:
     from retrodict.cli.data_versions import table_refs, tag_names
 
     run("data", "tag", "sales@1", "golden")
-    with Project(".") as project:
+    with Workspace(".") as project:
         assert sorted(table_refs(project)) == ["sales", "sales@golden"]
         assert list(tag_names(project)) == ["golden"]

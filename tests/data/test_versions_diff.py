@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError
 from retrodict.data.versions import Diff, diff
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import Table
@@ -33,11 +33,11 @@ Row = tuple[Any, ...]
 
 
 @pytest.fixture
-def project(make_project: Callable[..., Project]) -> Project:
+def project(make_project: Callable[..., Workspace]) -> Workspace:
     return make_project(DEFINITIONS)
 
 
-def write(project: Project, name: str, mode: Any = "append", **columns: Any) -> int:
+def write(project: Workspace, name: str, mode: Any = "append", **columns: Any) -> int:
     return project.tables.write(name, pa.table(columns), mode=mode)
 
 
@@ -92,7 +92,7 @@ def table_of(rows: list[Row]) -> pa.Table:
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(common=ROWS, a=ROWS, b=ROWS, key=st.sampled_from([[], [0], [0, 1], [1]]))
 def test_diff_counts_what_the_oracle_counts(
-    project: Project, common: list[Row], a: list[Row], b: list[Row], key: list[int]
+    project: Workspace, common: list[Row], a: list[Row], b: list[Row], key: list[int]
 ) -> None:
     """With and without keys, repeated keys, files in common, nulls, NaN and lists, in either direction."""
     name = f"t{next(NUMBERS)}"
@@ -110,7 +110,7 @@ def test_diff_counts_what_the_oracle_counts(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(a=ROWS, b=ROWS, key=st.sampled_from([[], [0], [0, 1], [1]]), parts=st.sampled_from([1, 3]))
-def test_diff_of_whole_versions(project: Project, a: list[Row], b: list[Row], key: list[int], parts: int) -> None:
+def test_diff_of_whole_versions(project: Workspace, a: list[Row], b: list[Row], key: list[int], parts: int) -> None:
     """The same without a file in common, in one pass or more, with statistics and every difference in a file."""
     name = f"t{next(NUMBERS)}"
     project.tables.write(name, table_of(a))
@@ -139,7 +139,7 @@ def _check(found: Diff, a: list[Row], b: list[Row], key: list[int]) -> None:
 # rows ------------------------------------------------------------------------------------------------------------
 
 
-def test_rows_by_the_key_of_the_definition(project: Project) -> None:
+def test_rows_by_the_key_of_the_definition(project: Workspace) -> None:
     """Added, removed, changed, per column, with a sample that names key and columns."""
     write(project, "sales", id=[1, 2, 3, 4], x=[1.0, None, NAN, 0.0], t=["a", "b", "c", "d"])
     write(project, "sales", "overwrite", id=[1, 3, 4, 5], x=[2.0, NAN, -0.0, 1.0], t=["z", "c", "d", "e"])
@@ -154,7 +154,7 @@ def test_rows_by_the_key_of_the_definition(project: Project) -> None:
     assert not found.same
 
 
-def test_the_same_version_is_the_same(project: Project) -> None:
+def test_the_same_version_is_the_same(project: Workspace) -> None:
     """Nothing to read: all files are shared."""
     write(project, "sales", id=[1, 2])
     found = diff(project, "sales", "sales@0")
@@ -162,7 +162,7 @@ def test_the_same_version_is_the_same(project: Project) -> None:
     assert (found.files_shared, found.statistics, found.sample) == (1, (), ())
 
 
-def test_a_table_without_a_key_is_compared_as_bags_and_says_so(project: Project) -> None:
+def test_a_table_without_a_key_is_compared_as_bags_and_says_so(project: Workspace) -> None:
     """A row that occurs once less is removed once."""
     write(project, "notes", t=["a", "a", "b"])
     write(project, "notes", "overwrite", t=["a", "c"])
@@ -172,7 +172,7 @@ def test_a_table_without_a_key_is_compared_as_bags_and_says_so(project: Project)
     assert {"change": "removed", "row": {"t": "a"}, "count": 1} in found.sample
 
 
-def test_a_repeated_key_does_not_explode(project: Project) -> None:
+def test_a_repeated_key_does_not_explode(project: Workspace) -> None:
     """A constant key on both sides would make a billion pairs; it is compared as a bag in a moment."""
     n = 30_000
     write(project, "sales", id=[7] * n, x=list(range(n)))
@@ -181,14 +181,14 @@ def test_a_repeated_key_does_not_explode(project: Project) -> None:
     assert (found.added, found.removed, found.changed, found.repeated_keys) == (1, 1, 0, 1)
 
 
-def test_system_columns_are_not_compared(project: Project) -> None:
+def test_system_columns_are_not_compared(project: Workspace) -> None:
     """The same rows out of another batch are the same rows."""
     write(project, "sales", id=[1], _batch=["a"], _row=[0])
     write(project, "sales", "overwrite", id=[1], _batch=["b"], _row=[9])
     assert diff(project, "sales@0", "sales@1").same
 
 
-def test_columns_called_like_the_words_of_the_query(project: Project) -> None:
+def test_columns_called_like_the_words_of_the_query(project: Workspace) -> None:
     """A table may call its columns what it likes."""
     names = ["p", "q", "x", "n", "a", "b", "select", "rows", "from", "k", "d0", "r", "s", "here"]
     write(project, "pairs", **{name: [1, 2] for name in names})
@@ -197,7 +197,7 @@ def test_columns_called_like_the_words_of_the_query(project: Project) -> None:
     assert (found.added, found.removed, found.key) == (1, 1, ("a", "b"))
 
 
-def test_two_tables(project: Project) -> None:
+def test_two_tables(project: Workspace) -> None:
     """The key of either definition serves, if both have its columns."""
     write(project, "sales", id=[1, 2], x=[1, 2])
     write(project, "other", id=[2, 3], x=[2, 3])
@@ -208,7 +208,7 @@ def test_two_tables(project: Project) -> None:
 # schema ----------------------------------------------------------------------------------------------------------
 
 
-def test_schema_changes(project: Project) -> None:
+def test_schema_changes(project: Workspace) -> None:
     """Added, removed, widened (compared all the same), changed to what cannot be compared."""
     write(
         project,
@@ -240,7 +240,9 @@ def test_schema_changes(project: Project) -> None:
         (pa.int64(), pa.int8(), "changed", 0),
     ],
 )
-def test_types_with_a_common_one_are_compared(project: Project, old: Any, new: Any, change: str, differs: int) -> None:
+def test_types_with_a_common_one_are_compared(
+    project: Workspace, old: Any, new: Any, change: str, differs: int
+) -> None:
     """Equal numbers are equal in either type."""
     write(project, "sales", id=[1, 2], x=pa.array([Decimal(3), Decimal(4)]).cast(old))
     write(project, "sales", "overwrite", id=[1, 2], x=pa.array([Decimal(3), Decimal(4)]).cast(new))
@@ -249,7 +251,7 @@ def test_types_with_a_common_one_are_compared(project: Project, old: Any, new: A
     assert found.changed == differs
 
 
-def test_a_large_whole_number_is_not_taken_for_a_float(project: Project) -> None:
+def test_a_large_whole_number_is_not_taken_for_a_float(project: Workspace) -> None:
     """2**53 + 1 is no float64: int64 and float64 are not compared, and it says so."""
     write(project, "sales", id=[1], x=[2**53 + 1])
     write(project, "sales", "overwrite", id=[1], x=[float(2**53)])
@@ -257,14 +259,14 @@ def test_a_large_whole_number_is_not_taken_for_a_float(project: Project) -> None
     assert (found.not_compared, found.same) == (("x",), False)
 
 
-def test_a_key_that_is_gone(project: Project) -> None:
+def test_a_key_that_is_gone(project: Workspace) -> None:
     """Bags then, with the reason."""
     write(project, "sales", id=[1], x=[1])
     write(project, "sales", "overwrite", x=[1])
     assert diff(project, "sales@0", "sales@1").by.startswith("as bags of rows: key column id is not in both")
 
 
-def test_a_given_key_has_to_exist(project: Project) -> None:
+def test_a_given_key_has_to_exist(project: Workspace) -> None:
     """The message lists what there is."""
     write(project, "sales", id=[1], x=[1])
     with pytest.raises(InputError, match=r"a key names columns.*got \['z'\]\. Columns of both: id, x\."):
@@ -274,7 +276,7 @@ def test_a_given_key_has_to_exist(project: Project) -> None:
 # statistics ------------------------------------------------------------------------------------------------------
 
 
-def test_statistics_that_moved(project: Project) -> None:
+def test_statistics_that_moved(project: Workspace) -> None:
     """A shifted column, new nulls and a new category are found; noise is not."""
     n = 4000
     ids = list(range(n))
@@ -297,7 +299,7 @@ def test_statistics_that_moved(project: Project) -> None:
     assert found["word"].distinct == (2, 3)
 
 
-def test_ids_that_grow_with_the_rows_have_not_moved_in_number(project: Project) -> None:
+def test_ids_that_grow_with_the_rows_have_not_moved_in_number(project: Workspace) -> None:
     """Twice the rows have twice the ids."""
     write(project, "sales", id=list(range(1000)), x=["w"] * 1000)
     write(project, "sales", id=list(range(1000, 2000)), x=["w"] * 1000)
@@ -306,7 +308,7 @@ def test_ids_that_grow_with_the_rows_have_not_moved_in_number(project: Project) 
     assert found["x"].moved == ()
 
 
-def test_few_rows_are_not_evaluable(project: Project) -> None:
+def test_few_rows_are_not_evaluable(project: Workspace) -> None:
     """Fewer than a hundred on a side say nothing."""
     write(project, "sales", id=[1], x=[1.0])
     write(project, "sales", "overwrite", id=[2], x=[1e9])
@@ -315,7 +317,7 @@ def test_few_rows_are_not_evaluable(project: Project) -> None:
     assert found.moved == []
 
 
-def test_numbers_at_the_edge_of_floats(project: Project) -> None:
+def test_numbers_at_the_edge_of_floats(project: Workspace) -> None:
     """Infinities, NaN and numbers whose square is infinite break nothing; means leave them out."""
     write(project, "sales", id=list(range(200)), x=[1e300, math.inf, -math.inf, NAN] + [1.0] * 196)
     write(project, "sales", "overwrite", id=list(range(200)), x=[1.0] * 200)
@@ -324,7 +326,7 @@ def test_numbers_at_the_edge_of_floats(project: Project) -> None:
     assert found["x"].nulls == (0.005, 0.0)
 
 
-def test_a_sample_of_a_large_table_is_the_same_twice(project: Project) -> None:
+def test_a_sample_of_a_large_table_is_the_same_twice(project: Workspace) -> None:
     """With a key by its hash, without one by a seed: the report does not flicker."""
     n = 450_000
     values = pa.array(range(n))
@@ -341,7 +343,7 @@ def test_a_sample_of_a_large_table_is_the_same_twice(project: Project) -> None:
 # output ----------------------------------------------------------------------------------------------------------
 
 
-def test_all_differences_in_a_file(project: Project) -> None:
+def test_all_differences_in_a_file(project: Workspace) -> None:
     """By key, with both values of each column; a limit keeps the first."""
     write(project, "sales", id=[1, 2, 3], x=[1, 2, 3])
     write(project, "sales", "overwrite", id=[2, 3, 4], x=[2, 9, 4])
@@ -358,7 +360,7 @@ def test_all_differences_in_a_file(project: Project) -> None:
     assert len(path.read_text().splitlines()) == 2
 
 
-def test_no_difference_is_a_file_without_rows(project: Project) -> None:
+def test_no_difference_is_a_file_without_rows(project: Workspace) -> None:
     """A program that reads it needs no special case."""
     write(project, "sales", id=[1], x=[1])
     path = project.root / "changes.parquet"
@@ -369,7 +371,7 @@ def test_no_difference_is_a_file_without_rows(project: Project) -> None:
     )
 
 
-def test_an_unknown_format_is_refused_before_any_work(project: Project) -> None:
+def test_an_unknown_format_is_refused_before_any_work(project: Workspace) -> None:
     """The message says which there are."""
     write(project, "sales", id=[1])
     with pytest.raises(InputError, match=r"go to a \.parquet or \.csv file"):
@@ -379,7 +381,7 @@ def test_an_unknown_format_is_refused_before_any_work(project: Project) -> None:
 # bounds and damage -----------------------------------------------------------------------------------------------
 
 
-def test_little_memory_is_enough(project: Project) -> None:
+def test_little_memory_is_enough(project: Workspace) -> None:
     """A comparison that does not fit spills into the project's folder and leaves nothing there."""
     n = 400_000
     ids = pa.array(range(n))
@@ -391,7 +393,7 @@ def test_little_memory_is_enough(project: Project) -> None:
     assert list((project.root / "state" / "temp").iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_swept(project: Project) -> None:
+def test_what_a_killed_process_left_is_swept(project: Workspace) -> None:
     """Its folder names a process that is no more."""
     write(project, "sales", id=[1])
     left = project.root / "state" / "temp" / f"{2**22 + 1}-X"
@@ -400,7 +402,7 @@ def test_what_a_killed_process_left_is_swept(project: Project) -> None:
     assert not left.exists()
 
 
-def test_a_damaged_file_is_an_integrity_error(project: Project) -> None:
+def test_a_damaged_file_is_an_integrity_error(project: Workspace) -> None:
     """Never fewer rows."""
     write(project, "sales", id=list(range(1000)))
     write(project, "sales", "overwrite", id=list(range(1000)))
@@ -411,7 +413,7 @@ def test_a_damaged_file_is_an_integrity_error(project: Project) -> None:
         diff(project, "sales@0", "sales@1")
 
 
-def test_an_unknown_version(project: Project) -> None:
+def test_an_unknown_version(project: Workspace) -> None:
     """As everywhere."""
     write(project, "sales", id=[1])
     with pytest.raises(NotFoundError, match=r"the table has this version; got 3\. Known: 0 to 0"):

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from retrodict.core.statistics.drift import DriftVerdict
+from retrodict.decisions.parity import ParityReport
+from retrodict.decisions.replay import DecisionReplay
 from retrodict.evaluation.compare import Comparison
 from retrodict.evaluation.gates import GateResult
 from retrodict.evaluation.ladder import Ladder, LadderVerdict, Rung
@@ -21,8 +23,6 @@ from retrodict.monitoring.performance import Slice
 from retrodict.monitoring.periods import periods_between
 from retrodict.monitoring.triggers import TriggerResult
 from retrodict.registry import Deployment, Revision
-from retrodict.serving.parity import ParityReport
-from retrodict.serving.replay import DecisionReplay
 
 DAY = 86_400_000_000
 SEPTEMBER = 1_377_993_600_000_000

@@ -24,8 +24,8 @@ from retrodict.features.offline.keeping import keep_frame
 from retrodict.features.offline.kept import find_frame, frame_rows, kept_frames
 from retrodict.features.offline.work import Spine, local_work
 from retrodict.features.plan import FeatureSet
-from retrodict.project import Project
 from retrodict.testing import feature_worlds as worlds
+from retrodict.workspace import Workspace
 
 HOUR = 60 * worlds.MINUTE
 EVENTS = SimpleNamespace(name="events")
@@ -74,7 +74,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(keeping, "_COMMIT", 8)
     (tmp_path / "retrodict.toml").write_text('[project]\nname = "kept"\n')
     (tmp_path / "definitions.py").write_text("")
-    with Project(tmp_path) as opened:
+    with Workspace(tmp_path) as opened:
         opened.tables.write("events", events())
         yield opened
 
@@ -134,7 +134,7 @@ def test_rows_stay_only_where_all_anew_would_be_the_same(batches):
         patch.setattr(keeping, "_COMMIT", 2)
         Path(folder, "retrodict.toml").write_text('[project]\nname = "kept"\n')
         Path(folder, "definitions.py").write_text("")
-        with Project(folder) as project:
+        with Workspace(folder) as project:
             project.tables.write("events", events(0, 10))
             spine, number = spine_rows(0), 10
             for asked, happened, delayed in batches:
@@ -313,9 +313,9 @@ import os, signal, sys
 sys.path.insert(0, {here!r})
 import test_kept
 from retrodict.features.offline import frames, keeping
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 frames._PIECE, keeping._COMMIT = 4, 8
-project = Project({root!r})
+project = Workspace({root!r})
 write = project.tables.write
 def killed(*args, **more):
     number = write(*args, **more) if {after} else -1

@@ -348,7 +348,7 @@ def test_a_project_is_computed_from_its_files(session, tmp_path, monkeypatch, wh
 
     from retrodict.features.offline.work import local_work
     from retrodict.features.spark import work
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
     (tmp_path / "retrodict.toml").write_text('[project]\nname = "far"\n')
     monkeypatch.setattr(work, "_TOGETHER", 30)
@@ -357,7 +357,7 @@ def test_a_project_is_computed_from_its_files(session, tmp_path, monkeypatch, wh
     source = Source("s", worlds.table, event_time="e")
     view = FeatureView("v", Entity("k1"), source, [latest("n"), agg.last_k("n", 5, over="1h"), agg.sum("x", over="1h")])
     features, spine = FeatureSet([view]), _world()[0]
-    with Project(tmp_path) as project:
+    with Workspace(tmp_path) as project:
         for place, size in enumerate([3, 400, 7, 90]):  # Spark would begin with the largest
             rows = [{"k1": "ab"[i % 2], "e": BASE, "n": place * 1000 + i, "x": i / 10} for i in range(size)]
             project.tables.write(worlds.table.name, pa.Table.from_pylist(rows, schema=worlds.EVENTS))
@@ -375,12 +375,12 @@ def test_a_project_is_computed_from_its_files(session, tmp_path, monkeypatch, wh
 def test_what_a_worker_says_is_said(session, tmp_path):
     """A mistake in rows that only a worker sees comes back with our words, and the session of the caller stays."""
     from retrodict.features.spark.work import spark_work
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
     (tmp_path / "retrodict.toml").write_text('[project]\nname = "far"\n')
     source = Source("s", worlds.table, event_time="e", sequence="seq")
     features = FeatureSet([FeatureView("v", Entity("k1"), source, [latest("n")])])
-    with Project(tmp_path) as project:
+    with Workspace(tmp_path) as project:
         rows = [{"k1": "a", "e": BASE, "seq": None, "n": 1}]
         project.tables.write(worlds.table.name, pa.Table.from_pylist(rows, schema=worlds.EVENTS))
         with (

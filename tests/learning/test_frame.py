@@ -4,7 +4,6 @@ import pyarrow as pa
 import pytest
 from tests.serving.project import DEFINITIONS, parcels
 
-from retrodict import Project
 from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data.ingest import ingest
@@ -12,13 +11,14 @@ from retrodict.features.plan import FeatureSet
 from retrodict.learning import get_run, list_runs, measure_leakage, replay_run, train
 from retrodict.learning.frame import build_frame, newest_versions, read_spine, split_rows
 from retrodict.models.definitions import Model
+from retrodict.workspace import Workspace
 
 
 @pytest.fixture
 def project(tmp_path):
     (tmp_path / "retrodict.toml").write_text('[project]\nname = "parcels"\n')
     (tmp_path / "definitions.py").write_text(DEFINITIONS)
-    with Project(tmp_path, actor="ana", clock=SimulatedClock(parse_time("2024-02-20T00:00Z"))) as opened:
+    with Workspace(tmp_path, actor="ana", clock=SimulatedClock(parse_time("2024-02-20T00:00Z"))) as opened:
         yield opened
 
 
@@ -63,7 +63,7 @@ def test_a_feature_that_reads_the_label_is_refused(filled):
     text = DEFINITIONS.replace("def size(weight: float, express: bool):", "def size(weight: float, delay: float):")
     (filled.root / "definitions.py").write_text(text.replace('"express": express', '"express": delay'))
     with pytest.raises(DefinitionError, match=r"no feature reads what the label is made of.*'delay'"):
-        train(Project(filled.root, actor="ana"), "late_parcel")
+        train(Workspace(filled.root, actor="ana"), "late_parcel")
 
 
 def test_a_label_on_text_is_a_definition_error(filled):
@@ -87,7 +87,7 @@ def test_a_run_is_kept_and_replays_exactly(filled):
     assert {"profiles.json", "model.json", "evaluations.json"} <= {artifact.name for artifact in kept.artifacts}
     assert [r.id for r in list_runs(filled)] == [run.id]
     (filled.root / "definitions.py").write_text("# gone\n")
-    replay = replay_run(Project(filled.root, actor="zoe"), run.ref)
+    replay = replay_run(Workspace(filled.root, actor="zoe"), run.ref)
     assert replay.exact, replay.to_dict()
 
 
@@ -104,7 +104,7 @@ def test_a_run_whose_data_was_altered_does_not_replay_exactly(filled):
             place = rows.column_names.index("weight")
             return rows.set_column(place, "weight", pa.array([1.0] * rows.num_rows))
 
-    again = Project(filled.root, actor="zoe")
+    again = Workspace(filled.root, actor="zoe")
     again.__dict__["tables"] = Altered()
     replay = replay_run(again, run.ref)
     assert replay.verdict == "different"
@@ -115,7 +115,7 @@ def test_a_failed_run_is_recorded_as_failed(filled):
     """A split without rows fails, and the store says so."""
     text = DEFINITIONS.replace("2024-01-01/2024-02-01", "2020-01-01/2020-02-01")
     (filled.root / "definitions.py").write_text(text)
-    opened = Project(filled.root, actor="ana")
+    opened = Workspace(filled.root, actor="ana")
     with pytest.raises(InputError, match="at least one labelled row"):
         train(opened, "late_parcel")
     assert [run.status for run in list_runs(opened)] == ["failed"]

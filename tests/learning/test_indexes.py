@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 from tests.serving.project import DEFINITIONS, parcels
 
-from retrodict import Project
 from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.data.ingest import ingest
 from retrodict.features.offline import frame as offline_frame
@@ -16,6 +15,7 @@ from retrodict.features.offline.indexes import EventIndexes
 from retrodict.learning import measure_leakage, replay_run, train
 from retrodict.learning.frame import build_frame, newest_versions
 from retrodict.models.definitions import Model
+from retrodict.workspace import Workspace
 
 OUTCOME = """
 from retrodict.features.outcomes import Outcome
@@ -36,7 +36,7 @@ def project(tmp_path):
         "recipe=late_parcel.recipe)\n"
     )
     (tmp_path / "definitions.py").write_text(text)
-    with Project(tmp_path, actor="ana", clock=SimulatedClock(parse_time("2024-02-25T00:00Z"))) as opened:
+    with Workspace(tmp_path, actor="ana", clock=SimulatedClock(parse_time("2024-02-25T00:00Z"))) as opened:
         ingest(opened, "parcels", parcels())
         yield opened
 

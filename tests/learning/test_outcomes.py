@@ -5,15 +5,15 @@ import random
 import pyarrow as pa
 import pytest
 
-from retrodict import Project
 from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.durations import DAY, HOUR
 from retrodict.core.errors import DefinitionError, InputError
+from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.learning import get_run, measure_leakage, replay_run, train
 from retrodict.learning.frame import build_frame, newest_versions
 from retrodict.models.definitions import Model
 from retrodict.monitoring.outcomes import outcomes
-from retrodict.serving.records import DecisionRecord, encode_record
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import *
@@ -87,7 +87,7 @@ def expected(question, visits):
 def project(tmp_path):
     (tmp_path / "retrodict.toml").write_text('[project]\nname = "shop"\n')
     (tmp_path / "definitions.py").write_text(DEFINITIONS)
-    with Project(tmp_path, actor="ana", clock=SimulatedClock(NOW)) as opened:
+    with Workspace(tmp_path, actor="ana", clock=SimulatedClock(NOW)) as opened:
         opened.tables.write("visits", table_of(visit_rows(), {"at", "seen"}))
         opened.tables.write("asked", table_of(asked_rows(), {"asked_at"}))
         yield opened
@@ -102,7 +102,7 @@ def changed(project, old, new):
     text = DEFINITIONS.replace(old, new)
     assert text != DEFINITIONS
     (project.root / "definitions.py").write_text(text)
-    return Project(project.root, actor="ana", clock=SimulatedClock(NOW))
+    return Workspace(project.root, actor="ana", clock=SimulatedClock(NOW))
 
 
 def frame_of(project):
@@ -138,7 +138,7 @@ def test_a_run_on_outcomes_names_both_tables_and_replays_exactly(project):
     assert edges == {"dataset:asked@0", "dataset:visits@0"}
     project.tables.write("visits", table_of(visit_rows(seed=99)[:100], {"at", "seen"}))
     (project.root / "definitions.py").write_text("# gone\n")
-    assert replay_run(Project(project.root, actor="zoe"), run.ref).exact
+    assert replay_run(Workspace(project.root, actor="zoe"), run.ref).exact
 
 
 def test_leakage_leaves_the_outcome_as_it_is(project):
@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_named_before_anything_is_computed(project, old, ne
         (project.root / "definitions.py").write_text(DEFINITIONS)
         text = DEFINITIONS.replace(old, new).replace('"habits", customer', '"habits", habits_of')
         (project.root / "definitions.py").write_text(text)
-        opened = Project(project.root, actor="ana", clock=SimulatedClock(NOW))
+        opened = Workspace(project.root, actor="ana", clock=SimulatedClock(NOW))
     else:
         opened = changed(project, old, new)
     with pytest.raises(DefinitionError, match=said):
@@ -220,11 +220,11 @@ def test_a_feature_that_reads_the_row_of_the_outcome_is_refused(project):
     text = text.replace("channel: str", "spent: float").replace('"channel": channel', '"spent": spent')
     (project.root / "definitions.py").write_text(text)
     with pytest.raises(DefinitionError, match=r"label 'returns': no feature reads what the label is made of.*'spent'"):
-        train(Project(project.root, actor="ana", clock=SimulatedClock(NOW)), "comes_back")
+        train(Workspace(project.root, actor="ana", clock=SimulatedClock(NOW)), "comes_back")
     (project.root / "definitions.py").write_text(
         text.replace("spent: float", "at").replace('"spent": spent', '"h": at.hour')
     )
-    with Project(project.root, actor="ana", clock=SimulatedClock(NOW)) as opened:
+    with Workspace(project.root, actor="ana", clock=SimulatedClock(NOW)) as opened:
         assert train(opened, "comes_back")[0].status == "finished", "the moment of the decision is no leak"
 
 

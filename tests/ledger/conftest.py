@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from retrodict.ledger import AuditReport, verify
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 
 def canonical(value: Any) -> str:
@@ -35,10 +35,10 @@ def recomputed(row: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def audit() -> Callable[[Project], AuditReport]:
+def audit() -> Callable[[Workspace], AuditReport]:
     """What ``retrodict audit verify`` finds."""
 
-    def run(project: Project) -> AuditReport:
+    def run(project: Workspace) -> AuditReport:
         return verify(
             project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
         )
@@ -47,13 +47,13 @@ def audit() -> Callable[[Project], AuditReport]:
 
 
 @pytest.fixture
-def wheres(audit: Callable[[Project], AuditReport]) -> Callable[[Project], set[tuple[str, str]]]:
+def wheres(audit: Callable[[Workspace], AuditReport]) -> Callable[[Workspace], set[tuple[str, str]]]:
     """(kind, where) of all findings."""
     return lambda project: {(finding.kind, finding.where) for finding in audit(project).findings}
 
 
 @pytest.fixture
-def project(make_project: Callable[..., Project]) -> Project:
+def project(make_project: Callable[..., Workspace]) -> Workspace:
     """Six entries: the beginning, an object, a table's file, lineage, a sealed segment, a last one."""
     project = make_project()
     ledger = project.ledger
@@ -78,7 +78,7 @@ def project(make_project: Callable[..., Project]) -> Project:
 
 
 @pytest.fixture
-def sql(project: Project) -> Iterator[Callable[..., list[dict[str, Any]]]]:
+def sql(project: Workspace) -> Iterator[Callable[..., list[dict[str, Any]]]]:
     """Statements straight to the database file, past everything of ours."""
     with closing(sqlite3.connect(database(project))) as connection:
         connection.row_factory = sqlite3.Row
@@ -91,5 +91,5 @@ def sql(project: Project) -> Iterator[Callable[..., list[dict[str, Any]]]]:
         yield run
 
 
-def database(project: Project) -> Path:
+def database(project: Workspace) -> Path:
     return project.root / "state" / "records.db"

@@ -12,17 +12,17 @@ import sqlalchemy as sa
 
 from retrodict.core.errors import ConfigurationError, InternalError
 from retrodict.ledger import AuditReport
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 from .conftest import database, recomputed
 
-Audit = Callable[[Project], AuditReport]
+Audit = Callable[[Workspace], AuditReport]
 Sql = Callable[..., list[dict[str, Any]]]
 
 APPEND = """
 import sys
-from retrodict.project import Project
-project = Project(sys.argv[1])
+from retrodict.workspace import Workspace
+project = Workspace(sys.argv[1])
 project.ledger
 print("ready", flush=True)
 sys.stdin.readline()
@@ -33,8 +33,8 @@ for i in range(25):
 
 FOREVER = """
 import itertools, sys
-from retrodict.project import Project
-project = Project(sys.argv[1])
+from retrodict.workspace import Workspace
+project = Workspace(sys.argv[1])
 print("ready", flush=True)
 for i in itertools.count():
     with project.ledger.transaction() as tx:
@@ -44,7 +44,7 @@ for i in itertools.count():
 """
 
 
-def test_the_chain_is_what_an_auditor_computes(project: Project, sql: Sql) -> None:
+def test_the_chain_is_what_an_auditor_computes(project: Workspace, sql: Sql) -> None:
     """Every hash and link, from the stored rows, by code that shares nothing with ours."""
     rows = sql("SELECT * FROM ledger_entries ORDER BY sequence")
     assert [row["sequence"] for row in rows] == [1, 2, 3, 4, 5, 6]
@@ -55,7 +55,7 @@ def test_the_chain_is_what_an_auditor_computes(project: Project, sql: Sql) -> No
         previous = row["hash"]
 
 
-def test_what_is_as_it_was_written_verifies(project: Project, audit: Audit) -> None:
+def test_what_is_as_it_was_written_verifies(project: Workspace, audit: Audit) -> None:
     """And the report says how much was looked at."""
     report = audit(project)
     assert report.verified, report.findings
@@ -63,21 +63,21 @@ def test_what_is_as_it_was_written_verifies(project: Project, audit: Audit) -> N
     assert counts == {"entries": 6, "edges": 4, "checkpoints": 4, "segments": 1, "objects": 1, "files": 1}
 
 
-def test_an_empty_ledger_verifies(make_project: Callable[..., Project], audit: Audit) -> None:
+def test_an_empty_ledger_verifies(make_project: Callable[..., Workspace], audit: Audit) -> None:
     """Nothing was promised yet; looking makes neither a key nor an entry."""
     project = make_project()
     assert audit(project).verified
     assert not project.config.path("ledger.key").exists()
 
 
-def test_the_first_entry_names_the_key(project: Project) -> None:
+def test_the_first_entry_names_the_key(project: Workspace) -> None:
     """So that a checkpoint by another key does not count."""
     first = project.ledger.entries()[0]
     assert (first.action, list(first.payload)) == ("ledger.begin", ["public_key"])
     assert project.config.path("ledger.key").stat().st_mode & 0o077 == 0
 
 
-def test_an_entry_is_there_with_its_change_or_not_at_all(project: Project) -> None:
+def test_an_entry_is_there_with_its_change_or_not_at_all(project: Workspace) -> None:
     """An exception takes back both, and signs nothing."""
     table = sa.Table("things", sa.MetaData(), sa.Column("id", sa.Integer))
     project.records.ensure(table.metadata)
@@ -92,14 +92,14 @@ def test_an_entry_is_there_with_its_change_or_not_at_all(project: Project) -> No
     assert (project.root / "checkpoints" / "checkpoints.jsonl").read_bytes() == signed
 
 
-def test_a_transaction_without_entries_leaves_the_chain_alone(project: Project) -> None:
+def test_a_transaction_without_entries_leaves_the_chain_alone(project: Workspace) -> None:
     """Nothing is appended, nothing is signed."""
     with project.ledger.transaction():
         pass
     assert len(project.ledger.entries()) == 6
 
 
-def test_without_a_place_for_checkpoints_nothing_is_changed(make_project: Callable[..., Project]) -> None:
+def test_without_a_place_for_checkpoints_nothing_is_changed(make_project: Callable[..., Workspace]) -> None:
     """An entry that cannot be signed is refused before it is made."""
     project = make_project(settings='[ledger]\ncheckpoints = "taken"\n')
     (project.root / "taken").write_text("a file")
@@ -111,13 +111,13 @@ def test_without_a_place_for_checkpoints_nothing_is_changed(make_project: Callab
     assert project.ledger.entries() == []
 
 
-def test_the_ledgers_own_keys_are_refused_in_a_payload(project: Project) -> None:
+def test_the_ledgers_own_keys_are_refused_in_a_payload(project: Workspace) -> None:
     """Else lineage could be said that no edge shows."""
     with pytest.raises(InternalError, match="own keys"), project.ledger.transaction() as tx:
         tx.append("note.write", "note:1", {"inputs": [["a", "b"]]})
 
 
-def test_rows_that_nothing_vouches_for_are_not_committed(project: Project) -> None:
+def test_rows_that_nothing_vouches_for_are_not_committed(project: Workspace) -> None:
     """An entry has to follow them in their transaction."""
     table = sa.Table("things", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
     project.records.ensure(table.metadata)
@@ -126,7 +126,7 @@ def test_rows_that_nothing_vouches_for_are_not_committed(project: Project) -> No
         tx.insert(table, {"id": 1})
 
 
-def test_lineage_is_walked_both_ways_nearest_first(project: Project) -> None:
+def test_lineage_is_walked_both_ways_nearest_first(project: Workspace) -> None:
     """From a model to the batch, and back."""
     assert project.ledger.upstream("model:m@1") == [
         ("model:m@1", "trained by", "run:1"),
@@ -142,7 +142,7 @@ def test_lineage_is_walked_both_ways_nearest_first(project: Project) -> None:
     assert project.ledger.upstream("nothing") == []
 
 
-def test_lineage_of_very_many_is_walked(make_project: Callable[..., Project]) -> None:
+def test_lineage_of_very_many_is_walked(make_project: Callable[..., Workspace]) -> None:
     """More than one statement of SQL takes variables for; a circle ends."""
     project = make_project()
     with project.ledger.transaction() as tx:
@@ -152,7 +152,7 @@ def test_lineage_of_very_many_is_walked(make_project: Callable[..., Project]) ->
 
 
 def test_four_processes_append_without_gap_or_fork(
-    make_project: Callable[..., Project], python: Callable[..., Any], audit: Audit
+    make_project: Callable[..., Workspace], python: Callable[..., Any], audit: Audit
 ) -> None:
     """A hundred entries and the first one, all linked, all signed; also the key is made once."""
     project = make_project()
@@ -171,7 +171,7 @@ def test_four_processes_append_without_gap_or_fork(
 
 
 def test_a_death_in_the_middle_leaves_a_ledger_that_verifies(
-    make_project: Callable[..., Project], python: Callable[..., Any], audit: Audit
+    make_project: Callable[..., Workspace], python: Callable[..., Any], audit: Audit
 ) -> None:
     """What was acknowledged is there, in pairs; the next process appends to it."""
     project = make_project()
@@ -188,7 +188,7 @@ def test_a_death_in_the_middle_leaves_a_ledger_that_verifies(
         assert report.verified, report.findings
 
 
-def test_a_torn_checkpoint_does_not_spoil_the_next(project: Project, audit: Audit) -> None:
+def test_a_torn_checkpoint_does_not_spoil_the_next(project: Workspace, audit: Audit) -> None:
     """A writer that died in the middle of a line never acknowledged it."""
     file = project.root / "checkpoints" / "checkpoints.jsonl"
     whole = file.read_bytes()
@@ -203,7 +203,7 @@ def test_a_torn_checkpoint_does_not_spoil_the_next(project: Project, audit: Audi
         assert whole.endswith(b"}\n")
 
 
-def test_the_database_is_plain_sqlite(project: Project) -> None:
+def test_the_database_is_plain_sqlite(project: Workspace) -> None:
     """An auditor needs none of our code to read it."""
     with closing(sqlite3.connect(f"file:{database(project)}?mode=ro", uri=True)) as connection:
         assert connection.execute("SELECT count(*) FROM ledger_entries").fetchone() == (6,)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from retrodict.core.errors import InputError, NotFoundError
 from retrodict.ledger import prove, read_seals, seal_closed
 from retrodict.ledger.merkle import inclusion_proof, leaf_hash, merkle_root, root_from_proof
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 # The leaves and roots that Certificate Transparency's implementations test themselves with.
 LEAVES = [bytes.fromhex(text) for text in (
@@ -107,7 +107,7 @@ def test_a_leaf_that_is_not_there_has_no_proof(index: int) -> None:
         inclusion_proof([b""] * (3 if index else 0), index)
 
 
-def test_every_record_of_a_sealed_segment_is_proved(project: Project) -> None:
+def test_every_record_of_a_sealed_segment_is_proved(project: Workspace) -> None:
     """From its bytes, the path and the root that the ledger entry holds."""
     entry = project.ledger.entries(action="segment.seal")[0]
     for offset in range(5):
@@ -119,7 +119,7 @@ def test_every_record_of_a_sealed_segment_is_proved(project: Project) -> None:
         assert proof.sequence == entry.sequence
 
 
-def test_sealing_twice_seals_once(project: Project) -> None:
+def test_sealing_twice_seals_once(project: Workspace) -> None:
     """And only what is closed; the open rest follows when it is."""
     assert seal_closed(project.ledger, project.streams, "decisions/") == []
     with project.streams.open_writer("decisions/0") as writer:
@@ -137,8 +137,8 @@ def test_sealing_twice_seals_once(project: Project) -> None:
 SEAL = """
 import sys
 from retrodict.ledger import seal_closed
-from retrodict.project import Project
-project = Project(sys.argv[1])
+from retrodict.workspace import Workspace
+project = Workspace(sys.argv[1])
 project.ledger
 print("ready", flush=True)
 sys.stdin.readline()
@@ -146,7 +146,7 @@ print(len(seal_closed(project.ledger, project.streams, "events/")), flush=True)
 """
 
 
-def test_two_processes_seal_each_segment_once(project: Project, python: Callable[..., Any]) -> None:
+def test_two_processes_seal_each_segment_once(project: Workspace, python: Callable[..., Any]) -> None:
     """Whoever comes second finds it done."""
     for turn in range(6):
         with project.streams.open_writer("events/x") as writer:

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from retrodict.core.errors import IntegrityError
 from retrodict.ledger import AuditReport, Finding, prove
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 from .conftest import recomputed
 
-Audit = Callable[[Project], AuditReport]
-Wheres = Callable[[Project], set[tuple[str, str]]]
+Audit = Callable[[Workspace], AuditReport]
+Wheres = Callable[[Workspace], set[tuple[str, str]]]
 Sql = Callable[..., list[dict[str, Any]]]
 
 OTHER: dict[str, list[Any]] = {
@@ -34,7 +34,7 @@ OTHER: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("column", OTHER)
-def test_any_field_of_any_entry(column: str, project: Project, sql: Sql, wheres: Wheres) -> None:
+def test_any_field_of_any_entry(column: str, project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """Each entry in turn, with each wrong value; the finding names it, and the rest is still looked at."""
     rows = sql("SELECT * FROM ledger_entries ORDER BY sequence")
     for value in OTHER[column]:
@@ -50,7 +50,7 @@ def test_any_field_of_any_entry(column: str, project: Project, sql: Sql, wheres:
     assert wheres(project) == set()
 
 
-def test_the_same_facts_in_another_spelling(project: Project, sql: Sql, wheres: Wheres) -> None:
+def test_the_same_facts_in_another_spelling(project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """White space or a key twice: the hash of the parsed facts would not change, the bytes did."""
     for change in ("replace(payload, ':', ': ')", 'replace(payload, \'{"files"\', \'{"files":{},"files"\')'):
         before = sql("SELECT payload FROM ledger_entries WHERE sequence = 3")[0]["payload"]
@@ -60,13 +60,13 @@ def test_the_same_facts_in_another_spelling(project: Project, sql: Sql, wheres: 
 
 
 @pytest.mark.parametrize("sequence", [1, 3, 5])
-def test_an_entry_removed_from_the_middle(sequence: int, project: Project, sql: Sql, wheres: Wheres) -> None:
+def test_an_entry_removed_from_the_middle(sequence: int, project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """Named, though it is not there any more."""
     sql("DELETE FROM ledger_entries WHERE sequence = ?", sequence)
     assert ("removed", f"entry {sequence}") in wheres(project)
 
 
-def test_entries_removed_and_the_rest_moved_up(project: Project, sql: Sql, wheres: Wheres) -> None:
+def test_entries_removed_and_the_rest_moved_up(project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """Closing the gap moves numbers, which are in the hashes."""
     sql("DELETE FROM ledger_entries WHERE sequence = 3")
     for sequence in (4, 5, 6):
@@ -75,14 +75,14 @@ def test_entries_removed_and_the_rest_moved_up(project: Project, sql: Sql, where
 
 
 @pytest.mark.parametrize("last", [0, 1, 3, 5])
-def test_a_cut_off_end(last: int, project: Project, sql: Sql, wheres: Wheres) -> None:
+def test_a_cut_off_end(last: int, project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """The chain that is left is in order; the signed checkpoint is not satisfied."""
     sql("DELETE FROM ledger_entries WHERE sequence > ?", last)
     sql("DELETE FROM ledger_edges WHERE sequence > ?", last)
     assert ("cut off", "entry 6") in wheres(project)
 
 
-def test_a_cut_off_end_that_is_written_anew(project: Project, sql: Sql, wheres: Wheres) -> None:
+def test_a_cut_off_end_that_is_written_anew(project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """Even by the ledger itself, with the true key."""
     sql("DELETE FROM ledger_entries WHERE sequence = 6")
     sql("DELETE FROM ledger_edges WHERE sequence = 6")
@@ -91,14 +91,14 @@ def test_a_cut_off_end_that_is_written_anew(project: Project, sql: Sql, wheres: 
     assert ("altered", "entry 6") in wheres(project)
 
 
-def test_a_chain_rewritten_with_right_hashes(project: Project, sql: Sql, wheres: Wheres) -> None:
+def test_a_chain_rewritten_with_right_hashes(project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """Every hash and link fits; what was signed does not."""
     rewrite(sql, lambda row: row.update(actor="mallory"))
     found = wheres(project)
     assert found == {("altered", f"entry {n}") for n in (2, 4, 5, 6)}
 
 
-def test_a_chain_rewritten_under_another_key(project: Project, sql: Sql, wheres: Wheres) -> None:
+def test_a_chain_rewritten_under_another_key(project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """A first entry that names the forger's key makes every old signature a stranger's."""
     mine = Ed25519PrivateKey.generate()
 
@@ -127,11 +127,11 @@ def rewrite(sql: Sql, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 @pytest.fixture
-def checkpoints(project: Project) -> Path:
+def checkpoints(project: Workspace) -> Path:
     return project.root / "checkpoints" / "checkpoints.jsonl"
 
 
-def test_a_checkpoint_by_another_key(project: Project, checkpoints: Path, wheres: Wheres) -> None:
+def test_a_checkpoint_by_another_key(project: Workspace, checkpoints: Path, wheres: Wheres) -> None:
     """Right in form and signature, and not by the key the chain names."""
     mine = Ed25519PrivateKey.generate()
     line = json.loads(checkpoints.read_text().splitlines()[-1])
@@ -154,7 +154,7 @@ def test_a_checkpoint_by_another_key(project: Project, checkpoints: Path, wheres
     ],
 )
 def test_any_field_of_a_checkpoint(
-    field: str, value: object, project: Project, checkpoints: Path, wheres: Wheres
+    field: str, value: object, project: Workspace, checkpoints: Path, wheres: Wheres
 ) -> None:
     """The statement is signed as a whole."""
     lines = checkpoints.read_text().splitlines()
@@ -168,14 +168,14 @@ def test_any_field_of_a_checkpoint(
     "line",
     ["", "x", "[]", "{}", '{"sequence": 1}', '{"sequence":[1],"time":NaN,"hash":1,"public_key":2,"signature":3}'],
 )
-def test_a_line_that_is_no_checkpoint(line: str, project: Project, checkpoints: Path, wheres: Wheres) -> None:
+def test_a_line_that_is_no_checkpoint(line: str, project: Workspace, checkpoints: Path, wheres: Wheres) -> None:
     """It is named by its number, and the other lines still count."""
     lines = checkpoints.read_text().splitlines()
     checkpoints.write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")
     assert wheres(project) == {("altered", "checkpoints, line 2")}
 
 
-def test_no_checkpoints_at_all(project: Project, checkpoints: Path, wheres: Wheres) -> None:
+def test_no_checkpoints_at_all(project: Workspace, checkpoints: Path, wheres: Wheres) -> None:
     """Then nothing could show a cut-off end."""
     checkpoints.unlink()
     assert wheres(project) == {("removed", "checkpoints")}
@@ -184,7 +184,7 @@ def test_no_checkpoints_at_all(project: Project, checkpoints: Path, wheres: Wher
 # the key ------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_key_in_the_place_of_the_old_one_is_refused(project: Project, wheres: Wheres) -> None:
+def test_a_new_key_in_the_place_of_the_old_one_is_refused(project: Workspace, wheres: Wheres) -> None:
     """Nothing is appended under it; reading and verifying need no key."""
     key = project.config.path("ledger.key")
     key.write_bytes(Ed25519PrivateKey.generate().private_bytes_raw())
@@ -197,7 +197,7 @@ def test_a_new_key_in_the_place_of_the_old_one_is_refused(project: Project, wher
     assert wheres(project) == set()
 
 
-def test_a_lost_key_is_followed_by_a_new_one_that_all_can_see(project: Project, audit: Audit) -> None:
+def test_a_lost_key_is_followed_by_a_new_one_that_all_can_see(project: Workspace, audit: Audit) -> None:
     """Old checkpoints stay valid by the old key, new ones by the new."""
     key = project.config.path("ledger.key")
     old = key.read_bytes()
@@ -213,7 +213,7 @@ def test_a_lost_key_is_followed_by_a_new_one_that_all_can_see(project: Project, 
         tx.append("note.write", "note:2")
 
 
-def test_a_death_between_the_new_keys_entry_and_its_place(project: Project, audit: Audit) -> None:
+def test_a_death_between_the_new_keys_entry_and_its_place(project: Workspace, audit: Audit) -> None:
     """The key that waits is the one the chain names: the next transaction takes it."""
     key = project.config.path("ledger.key")
     old = key.read_bytes()
@@ -229,7 +229,7 @@ def test_a_death_between_the_new_keys_entry_and_its_place(project: Project, audi
 
 
 @pytest.mark.parametrize("column", ["sequence", "position", "source", "role", "target"])
-def test_any_field_of_an_edge(column: str, project: Project, sql: Sql, audit: Audit) -> None:
+def test_any_field_of_an_edge(column: str, project: Workspace, sql: Sql, audit: Audit) -> None:
     """Edges are an index over the chain; both the lost and the added one are named."""
     sql(f"UPDATE ledger_edges SET {column} = 9 WHERE sequence = 4 AND position = 0")
     found = audit(project).findings
@@ -237,7 +237,7 @@ def test_any_field_of_an_edge(column: str, project: Project, sql: Sql, audit: Au
     assert {finding.kind for finding in found} == {"removed", "altered"}
 
 
-def test_an_edge_that_is_gone_or_added(project: Project, sql: Sql, audit: Audit) -> None:
+def test_an_edge_that_is_gone_or_added(project: Workspace, sql: Sql, audit: Audit) -> None:
     """Where the payload and the table of edges disagree, the chain is right."""
     sql("DELETE FROM ledger_edges WHERE sequence = 3")
     sql("INSERT INTO ledger_edges VALUES (2, 0, 'batch:x', 'rows', 'code:1')")
@@ -259,20 +259,20 @@ def flip(path: Path, at: int = -1) -> None:
     path.write_bytes(data)
 
 
-def test_a_flipped_bit_in_an_object(project: Project, wheres: Wheres) -> None:
+def test_a_flipped_bit_in_an_object(project: Workspace, wheres: Wheres) -> None:
     """The object and who named it."""
     flip(next(p for p in (project.root / "state/objects").rglob("*") if p.is_file()))
     assert wheres(project) == {("altered", "code:1 (entry 2)")}
 
 
-def test_an_object_that_is_gone(project: Project, audit: Audit) -> None:
+def test_an_object_that_is_gone(project: Workspace, audit: Audit) -> None:
     """Removed, not altered."""
     path = next(p for p in (project.root / "state/objects").rglob("*") if p.is_file())
     path.unlink()
     assert audit(project).findings == [Finding("removed", "code:1 (entry 2)", f"object {path.name} is gone")]
 
 
-def test_a_part_of_a_manifest(project: Project, wheres: Wheres) -> None:
+def test_a_part_of_a_manifest(project: Workspace, wheres: Wheres) -> None:
     """An entry that names a manifest vouches for all of its parts."""
     part = project.objects.put(b"trees")
     manifest = project.objects.put(json.dumps({"parts": {"trees": part}}).encode())
@@ -283,7 +283,7 @@ def test_a_part_of_a_manifest(project: Project, wheres: Wheres) -> None:
     assert wheres(project) == {("altered", "model:m@2 (entry 7)")}
 
 
-def test_a_flipped_bit_in_a_data_file(project: Project, audit: Audit) -> None:
+def test_a_flipped_bit_in_a_data_file(project: Workspace, audit: Audit) -> None:
     """In the middle, where Parquet itself need not notice."""
     path = next((project.root / "state/tables/sales").glob("*.parquet"))
     flip(path, 30)
@@ -294,14 +294,14 @@ def test_a_flipped_bit_in_a_data_file(project: Project, audit: Audit) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 8, 40, 60, -1])
-def test_a_flipped_bit_in_a_sealed_segment(at: int, project: Project, wheres: Wheres) -> None:
+def test_a_flipped_bit_in_a_sealed_segment(at: int, project: Workspace, wheres: Wheres) -> None:
     """In its header, a frame, a record: always that segment."""
     path = min((project.root / "state/streams/decisions/0").glob("*.seg"))
     flip(path, at)
     assert wheres(project) == {("altered", f"segment decisions/0/{path.name} (entry 5)")}
 
 
-def test_a_sealed_segment_that_is_gone(project: Project, audit: Audit) -> None:
+def test_a_sealed_segment_that_is_gone(project: Workspace, audit: Audit) -> None:
     """Named with the entry that sealed it."""
     path = min((project.root / "state/streams/decisions/0").glob("*.seg"))
     path.unlink()
@@ -309,7 +309,7 @@ def test_a_sealed_segment_that_is_gone(project: Project, audit: Audit) -> None:
     assert finding.where == f"segment decisions/0/{path.name} (entry 5)"
 
 
-def test_the_table_of_seals(project: Project, sql: Sql, wheres: Wheres) -> None:
+def test_the_table_of_seals(project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """An index as well: altered, removed and added rows are told apart, and no proof is made of a false root."""
     (row,) = sql("SELECT * FROM ledger_seals")
     where = f"seal of decisions/0/{row['segment']}"
@@ -335,7 +335,7 @@ THINGS = sa.Table(
 
 
 @pytest.fixture
-def things(project: Project) -> Project:
+def things(project: Workspace) -> Workspace:
     project.records.ensure(THINGS.metadata)
     for number in (1, 2):
         with project.ledger.transaction() as tx:
@@ -356,20 +356,20 @@ def things(project: Project) -> Project:
         ("ALTER TABLE things ADD COLUMN later TEXT", set()),
     ],
 )
-def test_rows_of_other_rooms(statement: str, wanted: set[Any], things: Project, sql: Sql, wheres: Wheres) -> None:
+def test_rows_of_other_rooms(statement: str, wanted: set[Any], things: Workspace, sql: Sql, wheres: Wheres) -> None:
     """Altered, removed or added: an approval cannot be forged beside the chain. A new column is no damage."""
     sql(statement)
     assert wheres(things) == wanted
 
 
-def test_a_table_of_the_ledger_that_is_gone(project: Project, sql: Sql, audit: Audit) -> None:
+def test_a_table_of_the_ledger_that_is_gone(project: Workspace, sql: Sql, audit: Audit) -> None:
     """Reported, not raised: an auditor wants the whole list, with the objects and files that could still be read."""
     sql("DROP TABLE ledger_edges")
     flip(next((project.root / "state/tables/sales").glob("*.parquet")), 30)
     assert [finding.kind for finding in audit(project).findings] == ["unreadable", "altered"]
 
 
-def test_the_report_as_plain_data(project: Project, sql: Sql, audit: Audit) -> None:
+def test_the_report_as_plain_data(project: Workspace, sql: Sql, audit: Audit) -> None:
     """For --json: verdict, counts, findings."""
     sql("UPDATE ledger_entries SET actor = 'bob' WHERE sequence = 2")
     found = json.loads(json.dumps(audit(project).to_dict()))

@@ -14,11 +14,11 @@ import pytest
 from retrodict.core.clock import SimulatedClock, from_micros, parse_time
 from retrodict.core.durations import HOUR
 from retrodict.core.identity import canonical_json
+from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.evaluation.reference import Reference
 from retrodict.models import Examples, InputSpec, ModelArtifact, fit_logistic
-from retrodict.project import Project
 from retrodict.registry import Deployment, ModelVersion, change, register
-from retrodict.serving.records import DecisionRecord, encode_record
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict.data.definitions import Table
@@ -27,7 +27,7 @@ from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, latest
 from retrodict.models.definitions import Model, Recipe, TimeSplit
 from retrodict.monitoring.definitions import Monitor, Trigger
-from retrodict.serving.definitions import Policy, Rule
+from retrodict.decisions.definitions import Policy, Rule
 
 flights = Table("flights", key="flight_id", columns={"arr_time": "time", "arr_delay": "float"})
 weather = Table("weather", key=["origin", "hour"], columns={"hour": "time"})
@@ -59,7 +59,7 @@ def make_rows(n: int, seed: int, *, shift: float = 0.0) -> tuple[dict[str, Any],
     return {"weather__wind": wind, "weather__origin": origin.astype(object)}, labels
 
 
-def train(project: Project, *, run: str, features: Sequence[str] = FEATURES, seed: int = 1) -> ModelVersion:
+def train(project: Workspace, *, run: str, features: Sequence[str] = FEATURES, seed: int = 1) -> ModelVersion:
     """Register a logistic regression with the profiles of its training rows."""
     rows, labels = make_rows(3000, seed)
     columns = {name: rows[name] for name in features}
@@ -76,7 +76,7 @@ def train(project: Project, *, run: str, features: Sequence[str] = FEATURES, see
     return register(project, "late_arrival", run=run, artifact=artifact, code=code, gates=[], metrics={})
 
 
-def deploy(project: Project, version: ModelVersion) -> None:
+def deploy(project: Workspace, version: ModelVersion) -> None:
     """Put a version in force now."""
     deployment = Deployment("warn_early", "0" * 64, version.code, version.ref, version.artifact, version.code)
     change(project, deployment, action="deploy", reason="test")
@@ -93,7 +93,7 @@ def record(number: int, **facts: Any) -> DecisionRecord:
     return DecisionRecord(**{**plain, **facts})
 
 
-def log(project: Project, records: Sequence[DecisionRecord]) -> None:
+def log(project: Workspace, records: Sequence[DecisionRecord]) -> None:
     """Append decisions to the real log."""
     with project.streams.open_writer("decisions/0") as writer:
         writer.append([encode_record(each) for each in records])
@@ -122,11 +122,11 @@ def decided(artifact: ModelArtifact, rows: dict[str, Any], times: np.ndarray, **
 
 
 @pytest.fixture
-def make_project(tmp_path: Path) -> Callable[..., Project]:
-    def make(definitions: str = DEFINITIONS) -> Project:
+def make_project(tmp_path: Path) -> Callable[..., Workspace]:
+    def make(definitions: str = DEFINITIONS) -> Workspace:
         (tmp_path / "retrodict.toml").write_text('[project]\nname = "flights"\n')
         (tmp_path / "definitions.py").write_text(definitions)
-        return Project(tmp_path, clock=SimulatedClock(START), actor="tester")
+        return Workspace(tmp_path, clock=SimulatedClock(START), actor="tester")
 
     return make
 

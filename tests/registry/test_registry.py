@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.ledger import verify
-from retrodict.project import Project
 from retrodict.registry import (
     Deployment,
     ModelVersion,
@@ -28,6 +27,7 @@ from retrodict.registry import (
     list_versions,
     register,
 )
+from retrodict.workspace import Workspace
 
 START = parse_time("2024-03-01T08:00:00Z")
 PASSED = [{"gate": "auc >= 0.7", "status": "pass", "value": 0.8}]
@@ -44,27 +44,29 @@ def clock() -> SimulatedClock:
 
 
 @pytest.fixture
-def project(make_project: Callable[..., Project], clock: SimulatedClock) -> Project:
+def project(make_project: Callable[..., Workspace], clock: SimulatedClock) -> Workspace:
     return make_project(actor="ann", clock=clock)
 
 
 @pytest.fixture
-def acting(make_project: Callable[..., Project], clock: SimulatedClock, project: Project) -> Callable[[str], Project]:
+def acting(
+    make_project: Callable[..., Workspace], clock: SimulatedClock, project: Workspace
+) -> Callable[[str], Workspace]:
     """The same project, opened by somebody else."""
     return lambda actor: make_project(actor=actor, clock=clock)
 
 
-def make(project: Project, name: str = "late", run: str = "r1", gates: list[dict[str, Any]] = PASSED) -> ModelVersion:
+def make(project: Workspace, name: str = "late", run: str = "r1", gates: list[dict[str, Any]] = PASSED) -> ModelVersion:
     artifact, code = project.objects.put(f"{name} {run}".encode()), project.objects.put(b"code")
     return register(project, name, run=run, artifact=artifact, code=code, gates=gates, metrics={"auc": 0.8})
 
 
-def deployment(project: Project, policy: str = "warn", model: str = "late@1") -> Deployment:
+def deployment(project: Workspace, policy: str = "warn", model: str = "late@1") -> Deployment:
     artifact, code = project.objects.put(b"artifact"), project.objects.put(b"code")
     return Deployment(policy, "v" * 64, code, model, artifact, code)
 
 
-def findings(project: Project) -> list[tuple[str, str]]:
+def findings(project: Workspace) -> list[tuple[str, str]]:
     report = verify(
         project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
     )
@@ -74,7 +76,7 @@ def findings(project: Project) -> list[tuple[str, str]]:
 # versions -----------------------------------------------------------------------------------------------------
 
 
-def test_versions_count_per_model(project: Project) -> None:
+def test_versions_count_per_model(project: Workspace) -> None:
     """From one; another model counts for itself."""
     made = [make(project, name, run).ref for name, run in [("late", "r1"), ("late", "r2"), ("early", "r3")]]
     assert made == ["late@1", "late@2", "early@1"]
@@ -83,7 +85,7 @@ def test_versions_count_per_model(project: Project) -> None:
     assert project.ledger.upstream("model:late@2") == [("model:late@2", "trained by", "run:r2")]
 
 
-def test_a_run_makes_one_version(project: Project) -> None:
+def test_a_run_makes_one_version(project: Workspace) -> None:
     """The same again is the same, with one entry; anything else of that run is refused."""
     first = make(project)
     assert make(project) == first
@@ -103,7 +105,7 @@ def test_a_run_makes_one_version(project: Project) -> None:
         ("run:late@1", "kind 'model'"),
     ],
 )
-def test_a_version_that_is_not_there(ref: str, said: str, project: Project) -> None:
+def test_a_version_that_is_not_there(ref: str, said: str, project: Workspace) -> None:
     """Names what there is."""
     make(project)
     make(project, run="r2")
@@ -111,7 +113,7 @@ def test_a_version_that_is_not_there(ref: str, said: str, project: Project) -> N
         get_version(project, ref)
 
 
-def test_a_version_is_plain_data(project: Project) -> None:
+def test_a_version_is_plain_data(project: Workspace) -> None:
     """For --json."""
     found = json.loads(json.dumps(make(project).to_dict()))
     assert (found["model"], found["author"], found["gates_passed"], found["approved"]) == ("late@1", "ann", True, False)
@@ -120,7 +122,7 @@ def test_a_version_is_plain_data(project: Project) -> None:
 # approvals ----------------------------------------------------------------------------------------------------
 
 
-def test_somebody_else_approves(project: Project, acting: Callable[[str], Project]) -> None:
+def test_somebody_else_approves(project: Workspace, acting: Callable[[str], Workspace]) -> None:
     """The author may not; the entry has approver, reason and the run as evidence."""
     make(project)
     with pytest.raises(RefusedError, match=r"somebody else than its author; got 'ann'"):
@@ -132,14 +134,14 @@ def test_somebody_else_approves(project: Project, acting: Callable[[str], Projec
     assert (entry.actor, entry.payload["reason"], entry.payload["inputs"]) == ("bob", "pilot", [["run:r1", "evidence"]])
 
 
-def test_blanks_around_a_name_do_not_make_somebody_else(project: Project, acting: Callable[[str], Project]) -> None:
+def test_blanks_around_a_name_do_not_make_somebody_else(project: Workspace, acting: Callable[[str], Workspace]) -> None:
     """Nor does an empty name."""
     make(project)
     with pytest.raises(RefusedError, match="author"):
         approve(acting(" ann "), "late@1", reason="mine")
 
 
-def test_the_latest_judgement_counts(project: Project, acting: Callable[[str], Project]) -> None:
+def test_the_latest_judgement_counts(project: Workspace, acting: Callable[[str], Workspace]) -> None:
     """A refusal takes an approval back, also by the author; all of them stay readable."""
     make(project)
     approve(acting("bob"), "late@1", reason="pilot")
@@ -151,7 +153,9 @@ def test_the_latest_judgement_counts(project: Project, acting: Callable[[str], P
     ]  # fmt: skip
 
 
-def test_a_version_whose_gates_did_not_pass_is_not_approved(project: Project, acting: Callable[[str], Project]) -> None:
+def test_a_version_whose_gates_did_not_pass_is_not_approved(
+    project: Workspace, acting: Callable[[str], Workspace]
+) -> None:
     """Not evaluable is not passed; all of them are named, and refusing is still possible."""
     version = make(project, gates=FAILED)
     assert not version.gates_passed
@@ -163,7 +167,7 @@ def test_a_version_whose_gates_did_not_pass_is_not_approved(project: Project, ac
 
 
 @pytest.mark.parametrize("reason", ["", "  \n"])
-def test_a_judgement_has_a_reason(reason: str, project: Project, acting: Callable[[str], Project]) -> None:
+def test_a_judgement_has_a_reason(reason: str, project: Workspace, acting: Callable[[str], Workspace]) -> None:
     """So has a deployment."""
     make(project)
     with pytest.raises(InputError, match="has a reason"):
@@ -187,7 +191,9 @@ def test_a_judgement_has_a_reason(reason: str, project: Project, acting: Callabl
         ),
     ],
 )
-def test_a_forged_row_is_found(statement: str, where: str, project: Project, acting: Callable[[str], Project]) -> None:
+def test_a_forged_row_is_found(
+    statement: str, where: str, project: Workspace, acting: Callable[[str], Workspace]
+) -> None:
     """The chain vouches for every version, judgement and deployment."""
     make(project)
     approve(acting("bob"), "late@1", reason="leak", granted=False)
@@ -202,7 +208,7 @@ def test_a_forged_row_is_found(statement: str, where: str, project: Project, act
 # what is in force ---------------------------------------------------------------------------------------------
 
 
-def test_what_was_in_force_at_a_time(project: Project, clock: SimulatedClock) -> None:
+def test_what_was_in_force_at_a_time(project: Workspace, clock: SimulatedClock) -> None:
     """From its instant on, up to the next one's; before the first there is nothing."""
     for model in ("late@1", "late@2"):
         change(project, deployment(project, model=model), action="deploy", reason=model)
@@ -222,7 +228,7 @@ def test_what_was_in_force_at_a_time(project: Project, clock: SimulatedClock) ->
     times=st.lists(st.integers(-1, 18), max_size=5),
 )
 def test_in_force_is_the_last_change_by_then(
-    steps: list[tuple[str, int]], times: list[int], make_project: Callable[..., Project], tmp_path_factory: Any
+    steps: list[tuple[str, int]], times: list[int], make_project: Callable[..., Workspace], tmp_path_factory: Any
 ) -> None:
     """Against a list in plain Python; several at one instant: the last one counts."""
     clock, told = SimulatedClock(START), []
@@ -246,9 +252,9 @@ def test_in_force_is_the_last_change_by_then(
 
 CHANGE = """
 import sys
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 from retrodict.registry import Deployment, change, history, register
-project, me = Project(sys.argv[1]), sys.argv[2]
+project, me = Workspace(sys.argv[1]), sys.argv[2]
 history(project)
 blob = project.objects.put(b"blob")
 print("ready", flush=True)
@@ -259,7 +265,7 @@ for i in range(6):
 """
 
 
-def test_revisions_and_versions_of_two_processes_never_collide(project: Project, python: Callable[..., Any]) -> None:
+def test_revisions_and_versions_of_two_processes_never_collide(project: Workspace, python: Callable[..., Any]) -> None:
     """Every number once, without a gap, each with its entry."""
     children = [python(CHANGE, project.root, name) for name in ("one", "two")]
     for child in children:

@@ -8,14 +8,15 @@ import pyarrow as pa
 from retrodict.core.clock import from_micros, parse_time
 from retrodict.core.durations import HOUR
 from retrodict.data.ingest import ingest
+from retrodict.features.online.upkeep import build_online
 from retrodict.features.plan import FeatureSet
 from retrodict.features.verify import verify
+from retrodict.features.verify.verdicts import record_verification
 from retrodict.learning import train
 from retrodict.models.definitions import Model
-from retrodict.project import Project
 from retrodict.registry import approve
-from retrodict.rollout import deploy, record_verification
-from retrodict.serving.upkeep import build_online
+from retrodict.rollout import deploy
+from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import *
@@ -67,21 +68,21 @@ def parcels(days=DAYS, seed=1):
     return pa.Table.from_pylist(rows)
 
 
-def make_project(folder: Path) -> Project:
+def make_project(folder: Path) -> Workspace:
     """Project with one deployed policy."""
     (folder / "retrodict.toml").write_text('[project]\nname = "parcels"\n')
     (folder / "definitions.py").write_text(DEFINITIONS)
-    project = Project(folder, actor="ana")
+    project = Workspace(folder, actor="ana")
     ingest(project, "parcels", parcels())
     _, version = train(project, "late_parcel")
-    approve(Project(folder, actor="ben"), version.ref, reason="test")
-    build_online(project)
+    approve(Workspace(folder, actor="ben"), version.ref, reason="test")
+    build_online(project, [FeatureSet(project.definitions.get(Model, "late_parcel").features)])
     prove(project)
     deploy(project, "promise", reason="test")
     return project
 
 
-def prove(project: Project) -> None:
+def prove(project: Workspace) -> None:
     """Let the views pass verification, as ``retrodict features verify`` does: without, nothing is deployed."""
     features = FeatureSet(project.definitions.get(Model, "late_parcel").features)
     rows = project.tables.read("parcels")

@@ -14,14 +14,14 @@ import pytest
 from tests.serving.project import AT, REQUEST, make_project
 
 from retrodict.core.errors import RetrodictError
+from retrodict.decisions.lineage import trace_decision
+from retrodict.decisions.log import read_decisions
+from retrodict.decisions.parity import check_parity
+from retrodict.decisions.replay import replay_decision
 from retrodict.ledger import read_seals, verify
-from retrodict.project import Project
 from retrodict.registry import current
 from retrodict.rollout import deploy, promote, rollback
-from retrodict.serving.lineage import trace_decision
-from retrodict.serving.log import read_decisions
-from retrodict.serving.parity import check_parity
-from retrodict.serving.replay import replay_decision
+from retrodict.workspace import Workspace
 
 
 class Server:
@@ -180,7 +180,7 @@ def test_pushed_events_reach_the_next_decision(server):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     decision = server.decide(ask)[1]["decision_id"]
-    record = next(item.record for item in read_decisions(Project(server.root)) if item.record.id == decision)
+    record = next(item.record for item in read_decisions(Workspace(server.root)) if item.record.id == decision)
     assert record.features["depot_delays__count_24h"] == 1
     assert record.features["depot_delays__latest_delay"] == 9.5
 
@@ -212,7 +212,7 @@ def test_simulated_time_is_refused_by_a_server_for_real_callers(root):
 def test_every_decision_can_be_traced_and_replayed(server, root):
     """Lineage down to rows, run and approval; the same bits again."""
     ref = "decision:" + server.decide({**REQUEST, "explain": True})[1]["decision_id"]
-    project = Project(root)
+    project = Workspace(root)
     replay = replay_decision(project, ref)
     assert replay.exact, replay.to_dict()
     trace = trace_decision(project, ref)
@@ -227,7 +227,7 @@ def test_a_tampered_record_no_longer_replays_exactly(server, root, monkeypatch):
     """Replay really computes: another logged score is seen."""
     import msgspec
 
-    from retrodict.serving import replay as module
+    from retrodict.decisions import replay as module
 
     ref = "decision:" + server.decide()[1]["decision_id"]
     real = module.find_decision
@@ -237,7 +237,7 @@ def test_a_tampered_record_no_longer_replays_exactly(server, root, monkeypatch):
         return type(logged)(msgspec.structs.replace(logged.record, score=0.123), logged.stream, logged.offset)
 
     monkeypatch.setattr(module, "find_decision", altered)
-    assert replay_decision(Project(root), ref).verdict == "different"
+    assert replay_decision(Workspace(root), ref).verdict == "different"
 
 
 def test_online_features_equal_the_offline_recomputation(server, root):
@@ -247,7 +247,7 @@ def test_online_features_equal_the_offline_recomputation(server, root):
         hour, depot = rng.randrange(24), rng.choice(["north", "south", "east", "nowhere", None])
         at = f"2024-02-{rng.randrange(20, 24)}T{hour:02d}:{rng.choice(['00:00', '36:00', '17:13'])}Z"
         server.decide({**REQUEST, "entities": {"depot": depot}}, {"Retrodict-Time": at})
-    report = check_parity(Project(root), "promise", start=None)
+    report = check_parity(Workspace(root), "promise", start=None)
     # The event pushed by another test is in no table, so its depot is left out.
     wrong = [example for example in report.examples if "west" not in str(example)]
     assert report.values >= 60 * 6
@@ -256,7 +256,7 @@ def test_online_features_equal_the_offline_recomputation(server, root):
 
 def test_a_promotion_and_a_rollback_fail_no_request(server, root):
     """Revisions change under load; every request is answered, by one revision or the other."""
-    project = Project(root, actor="ana")
+    project = Workspace(root, actor="ana")
     answers, stop = [], threading.Event()
 
     def ask():
@@ -309,7 +309,7 @@ def test_kill_9_loses_no_answered_decision(root, seed):
         for thread in threads:
             thread.join()
     assert len(answered) > 20
-    logged = [item.record.id for item in read_decisions(Project(root))]
+    logged = [item.record.id for item in read_decisions(Workspace(root))]
     assert len(logged) == len(set(logged))
     assert not set(answered) - set(logged)
 
@@ -320,7 +320,7 @@ def test_a_torn_tail_is_cut_and_reported(root):
     running.decide()
     stream = running.send("GET", "/v1/status")[1]["decision_stream"]
     running.kill()
-    project = Project(root)
+    project = Workspace(root)
     before = [item.record.id for item in read_decisions(project)]
     folder = project.config.path("stores.streams") / stream
     newest = max(folder.glob("*.seg"))
@@ -331,7 +331,7 @@ def test_a_torn_tail_is_cut_and_reported(root):
     errors = again.stop()
     assert [torn["bytes"] for torn in status["recovered"]] == [37]
     assert "cut 37 bytes" in errors
-    assert [item.record.id for item in read_decisions(Project(root))] == before
+    assert [item.record.id for item in read_decisions(Workspace(root))] == before
 
 
 def test_a_stopped_server_leaves_a_sealed_log_that_verifies(root):
@@ -339,7 +339,7 @@ def test_a_stopped_server_leaves_a_sealed_log_that_verifies(root):
     running = Server(root, "--replay", "--no-consume")
     ref = "decision:" + running.decide()[1]["decision_id"]
     running.stop()
-    project = Project(root)
+    project = Workspace(root)
     assert read_seals(project.ledger)
     assert trace_decision(project, ref)["log"]["sealed"] is True
     report = verify(
@@ -350,7 +350,7 @@ def test_a_stopped_server_leaves_a_sealed_log_that_verifies(root):
 
 def test_an_altered_artifact_is_not_served(root):
     """A flipped byte in the model: the server says so and does not become ready."""
-    project = Project(root)
+    project = Workspace(root)
     deployed = current(project)["promise"].deployment
     path = next(project.config.path("stores.objects").rglob(deployed.artifact[2:] + "*"), None) or next(
         project.config.path("stores.objects").rglob(f"*{deployed.artifact}*")

@@ -21,7 +21,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 __all__ = ["Answer", "Group", "Session", "command", "group"]
 
@@ -67,11 +67,11 @@ class Session:
         self.folder, self.actor, self.as_json = folder, actor, as_json
 
     @cached_property
-    def project(self) -> Project:
+    def project(self) -> Workspace:
         """The project of ``--project``, or of the nearest folder above the current one."""
-        from retrodict.project import Project
+        from retrodict.workspace import Workspace
 
-        return Project(self.folder or ".", actor=self.actor)
+        return Workspace(self.folder or ".", actor=self.actor)
 
     def close(self) -> None:
         """Close the project if it was opened."""

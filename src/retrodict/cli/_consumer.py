@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from retrodict.core.errors import InputError, RetryableError
 
 if TYPE_CHECKING:
-    from retrodict.project import Project
-    from retrodict.serving.upkeep import Upkeep
+    from retrodict.features.online.upkeep import Upkeep
+    from retrodict.workspace import Workspace
 
 __all__ = ["consume", "lives", "stopping"]
 
@@ -30,13 +30,13 @@ _log = logging.getLogger(__name__)
 
 
 def consume(
-    project: Project, *, parent: int | None, once: bool, own: Sequence[int] | None = None
+    project: Workspace, *, parent: int | None, once: bool, own: Sequence[int] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Apply events until told to stop.
 
     Parameters
     ----------
-    project : Project
+    project : Workspace
     parent : int, optional
         Process id; its end ends the loop.
     once : bool
@@ -55,9 +55,10 @@ def consume(
         With ``once``: if a stream holds a record that is not an event of its table. Without it the error is logged,
         and the source stands still until the record is dealt with, rather than losing it silently.
     """
-    from retrodict.serving.upkeep import Upkeep
+    from retrodict.features.online.upkeep import Upkeep
+    from retrodict.registry.feature_sets import served_feature_sets
 
-    upkeep = Upkeep(project, own=own)
+    upkeep = Upkeep(project, served_feature_sets, own=own)
     if once:
         while upkeep.catch_up():
             pass

@@ -12,11 +12,10 @@ from retrodict.core.errors import NotFoundError, near
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from retrodict.features.changes import Reader
     from retrodict.features.definitions import FeatureView
     from retrodict.features.derived import Derived
     from retrodict.features.plan import FeatureSet
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 __all__ = [
     "defined_features",
@@ -26,7 +25,6 @@ __all__ = [
     "features_option",
     "find_feature",
     "models_reading",
-    "readers_in_force",
     "request_types",
     "sources",
     "source_schemas",
@@ -34,7 +32,7 @@ __all__ = [
 ]
 
 
-def defined_features(project: Project) -> list[FeatureView | Derived]:
+def defined_features(project: Workspace) -> list[FeatureView | Derived]:
     """Every view and derived function of the definitions, also those that stand only in a model; views first."""
     from retrodict.features.definitions import FeatureView
     from retrodict.features.derived import Derived
@@ -49,14 +47,14 @@ def defined_features(project: Project) -> list[FeatureView | Derived]:
     return sorted(found.values(), key=lambda each: not isinstance(each, FeatureView))
 
 
-def defined_views(project: Project) -> list[FeatureView]:
+def defined_views(project: Workspace) -> list[FeatureView]:
     """Every view of the definitions."""
     from retrodict.features.definitions import FeatureView
 
     return [each for each in defined_features(project) if isinstance(each, FeatureView)]
 
 
-def find_feature(project: Project, name: str) -> FeatureView | Derived:
+def find_feature(project: Workspace, name: str) -> FeatureView | Derived:
     """View or derived function by name; the error has near names."""
     known = {each.name: each for each in defined_features(project)}
     if name not in known:
@@ -69,32 +67,14 @@ def find_feature(project: Project, name: str) -> FeatureView | Derived:
     return known[name]
 
 
-def models_reading(project: Project, name: str) -> list[str]:
+def models_reading(project: Workspace, name: str) -> list[str]:
     """Names of the defined models that list a view or derived function."""
     from retrodict.models.definitions import Model
 
     return [model.name for model in project.definitions.of(Model) if name in [each.name for each in model.features]]
 
 
-def readers_in_force(project: Project) -> list[Reader]:
-    """Models that decide, and what decided before them, with the features of their own code."""
-    from retrodict.features.changes import Reader
-    from retrodict.registry import current
-    from retrodict.serving.feature_sets import feature_set_of
-
-    found: list[Reader] = []
-    for policy, revision in sorted(current(project).items()):
-        now = revision.deployment
-        features = feature_set_of(project, now.model_code, now.model.partition("@")[0])
-        found.append(Reader(now.model, policy, features))
-        if now.previous is not None and now.previous["model"] != now.model:
-            before = now.previous["model"]
-            features = feature_set_of(project, now.previous["model_code"], before.partition("@")[0])
-            found.append(Reader(before, policy, features, decides=False))
-    return found
-
-
-def source_schemas(project: Project, features: FeatureSet) -> dict[str, pa.Schema]:
+def source_schemas(project: Workspace, features: FeatureSet) -> dict[str, pa.Schema]:
     """Schema of every table of a feature set that holds rows, by table."""
     tables = {source.table.name for source in features.sources.values()}
     return {name: project.tables.schema(name) for name in sorted(tables) if project.tables.history(name)}
@@ -129,12 +109,12 @@ def features_option(context: click.Context, option: click.Parameter, value: str)
 # names for the Tab key ------------------------------------------------------------------------------------------------
 
 
-def views(project: Project) -> list[str]:
+def views(project: Workspace) -> list[str]:
     """Names of views and derived functions."""
     return [each.name for each in defined_features(project)]
 
 
-def feature_names(project: Project) -> list[str]:
+def feature_names(project: Workspace) -> list[str]:
     """Views, and their features as ``view.feature``."""
     found: list[str] = []
     for each in defined_features(project):
@@ -143,11 +123,11 @@ def feature_names(project: Project) -> list[str]:
     return found
 
 
-def sources(project: Project) -> list[str]:
+def sources(project: Workspace) -> list[str]:
     """Names of the sources that views read."""
     return [view.source.name for view in defined_views(project)]
 
 
-def entities(project: Project) -> list[str]:
+def entities(project: Workspace) -> list[str]:
     """Names of the entities of views."""
     return [view.entity.name for view in defined_views(project)]

@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from retrodict.features.definitions import FeatureView
     from retrodict.features.derived import Derived
     from retrodict.features.online.heat import HotFeature
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 __all__ = ["said_of", "slow_features"]
 
 _ROWS = 1_000_000  # rows of a table that are looked at
 
 
-def slow_features(project: Project, defined: Iterable[FeatureView | Derived]) -> list[HotFeature]:
+def slow_features(project: Workspace, defined: Iterable[FeatureView | Derived]) -> list[HotFeature]:
     """Features that read many events of a key, by the newest version of their tables.
 
     A table of more than a million rows is looked at in part: then the counts are those of the part.
@@ -42,7 +42,7 @@ def slow_features(project: Project, defined: Iterable[FeatureView | Derived]) ->
     return found
 
 
-def _some_rows(project: Project, table: str, columns: Sequence[str]) -> Any:
+def _some_rows(project: Workspace, table: str, columns: Sequence[str]) -> Any:
     paths, rows = [], 0
     for file in project.tables.files(table):
         if rows and rows + file.rows > _ROWS:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from retrodict.features.offline.frame import Rows
     from retrodict.features.outcomes import Outcome
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 __all__ = ["add_outcomes", "defined_outcomes", "find_outcomes", "known_until", "outcome_names"]
 
 
-def defined_outcomes(project: Project) -> dict[str, Outcome]:
+def defined_outcomes(project: Workspace) -> dict[str, Outcome]:
     """Every outcome of the definitions, also those that stand only in a model, by name."""
     from retrodict.features.outcomes import Outcome
     from retrodict.models.definitions import Model
@@ -31,12 +31,12 @@ def defined_outcomes(project: Project) -> dict[str, Outcome]:
     return found
 
 
-def outcome_names(project: Project) -> list[str]:
+def outcome_names(project: Workspace) -> list[str]:
     """Names of outcomes, for the Tab key."""
     return list(defined_outcomes(project))
 
 
-def find_outcomes(project: Project, names: str | None, types: dict[str, pa.DataType]) -> list[Outcome]:
+def find_outcomes(project: Workspace, names: str | None, types: dict[str, pa.DataType]) -> list[Outcome]:
     """Outcomes by names with commas between them, checked against their tables.
 
     ``types`` gets the types of their keys, as which columns of text are read.
@@ -61,7 +61,7 @@ def find_outcomes(project: Project, names: str | None, types: dict[str, pa.DataT
     return found
 
 
-def known_until(project: Project, outcomes: Sequence[Outcome]) -> int | None:
+def known_until(project: Workspace, outcomes: Sequence[Outcome]) -> int | None:
     """Until when the tables of all outcomes hold what is known; None if one of them holds no fact that is.
 
     The newest fact of each table says so: what it does not hold yet, nobody may take for something that did not happen.
@@ -71,7 +71,7 @@ def known_until(project: Project, outcomes: Sequence[Outcome]) -> int | None:
     return min([now, *(moment for moment in moments if moment is not None)]) if None not in moments else None
 
 
-def _newest(project: Project, outcome: Outcome) -> int | None:
+def _newest(project: Workspace, outcome: Outcome) -> int | None:
     from retrodict.features.facts.columns import times
 
     source = outcome.source
@@ -86,7 +86,7 @@ def _newest(project: Project, outcome: Outcome) -> int | None:
 
 
 def add_outcomes(
-    project: Project, outcomes: Sequence[Outcome], at: str, pieces: Iterable[pa.Table], as_of: int | None
+    project: Workspace, outcomes: Sequence[Outcome], at: str, pieces: Iterable[pa.Table], as_of: int | None
 ) -> Iterator[pa.Table]:
     """Pieces of a frame with two columns per outcome: what it is, and when that became known; null if not matured.
 

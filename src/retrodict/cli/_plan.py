@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrodict.decisions.definitions import Policy
     from retrodict.models.definitions import Model
-    from retrodict.project import Project
     from retrodict.registry import ModelVersion, Revision
-    from retrodict.serving.definitions import Policy
+    from retrodict.workspace import Workspace
 
 __all__ = ["ModelPlan", "Plan", "PolicyPlan", "TablePlan", "read_plan"]
 
@@ -110,14 +110,14 @@ def _number(ref: str) -> int:
     return int(ref.partition("@")[2])
 
 
-def read_plan(project: Project) -> Plan:
+def read_plan(project: Workspace) -> Plan:
     """Compare the definitions of a project with what stands."""
     from retrodict.data.definitions import Table
+    from retrodict.decisions.definitions import Policy
     from retrodict.features.plan import FeatureSet
+    from retrodict.features.verify.verdicts import unverified_views
     from retrodict.models.definitions import Model
     from retrodict.registry import current, list_versions
-    from retrodict.rollout import unverified_views
-    from retrodict.serving.definitions import Policy
 
     definitions = project.definitions
     versions: dict[str, list[ModelVersion]] = {}
@@ -139,7 +139,7 @@ def read_plan(project: Project) -> Plan:
     )
 
 
-def _table(project: Project, name: str) -> TablePlan:
+def _table(project: Workspace, name: str) -> TablePlan:
     from retrodict.data.ingest import quarantine_name
 
     history = project.tables.history(name)
@@ -148,11 +148,11 @@ def _table(project: Project, name: str) -> TablePlan:
     return TablePlan(name, history[-1].version, _rows(project, name), _rows(project, quarantine_name(name)))
 
 
-def _rows(project: Project, name: str) -> int:
+def _rows(project: Workspace, name: str) -> int:
     return sum(file.rows for file in project.tables.files(name)) if project.tables.history(name) else 0
 
 
-def _model(project: Project, model: Model, versions: list[ModelVersion]) -> ModelPlan:
+def _model(project: Workspace, model: Model, versions: list[ModelVersion]) -> ModelPlan:
     if not versions:
         return ModelPlan(model.name, None, "not trained")
     newest = versions[-1]

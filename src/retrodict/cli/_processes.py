@@ -19,7 +19,7 @@ from retrodict.cli._consumer import lives, stopping
 from retrodict.core.errors import InputError, RetryableError
 
 if TYPE_CHECKING:
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 __all__ = ["consume_in_processes", "shares"]
 
@@ -49,12 +49,12 @@ def shares(partitions: int, processes: int) -> list[list[int]]:
     return [list(range(partitions))[first::processes] for first in range(processes)]
 
 
-def consume_in_processes(project: Project, processes: int, *, parent: int | None, once: bool) -> None:
+def consume_in_processes(project: Workspace, processes: int, *, parent: int | None, once: bool) -> None:
     """Feed all partitions, each process some of them, until told to stop or, with ``once``, until all is applied.
 
     Parameters
     ----------
-    project : Project
+    project : Workspace
     processes : int
         How many.
     parent : int, optional
@@ -108,7 +108,7 @@ def _check(code: int, deaths: int) -> None:
         )
 
 
-def _start(project: Project, own: Sequence[int], *, once: bool) -> subprocess.Popen[bytes]:
+def _start(project: Workspace, own: Sequence[int], *, once: bool) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "retrodict", "features", "stream", "--project", str(project.root)]
     command += ["--parent", str(os.getpid()), *(word for each in own for word in ("--partition", str(each)))]
     if once:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from retrodict.features.offline.work import Spine
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 __all__ = ["is_table", "open_spine", "write_pieces"]
 
@@ -31,12 +31,12 @@ def is_table(text: str) -> bool:
 
 
 @contextmanager
-def open_spine(project: Project, text: str, types: Mapping[str, pa.DataType]) -> Iterator[Spine]:
+def open_spine(project: Workspace, text: str, types: Mapping[str, pa.DataType]) -> Iterator[Spine]:
     """Rows of a file or a table, to be read any number of times while the block lasts.
 
     Parameters
     ----------
-    project : Project
+    project : Workspace
     text : str
         A file, ``-`` for CSV from standard input, or a reference to a table.
     types : mapping of str to pyarrow.DataType

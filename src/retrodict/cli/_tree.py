@@ -58,7 +58,7 @@ def decision_tree(found: Mapping[str, Any]) -> Tree:
     Parameters
     ----------
     found : mapping
-        What :func:`~retrodict.serving.lineage.trace_decision` gives.
+        What :func:`~retrodict.decisions.lineage.trace_decision` gives.
     """
     from rich.tree import Tree
 

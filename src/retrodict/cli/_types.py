@@ -12,7 +12,7 @@ import click
 from retrodict.core.clock import parse_time
 
 if TYPE_CHECKING:
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 __all__ = [
     "complete",
@@ -59,15 +59,15 @@ def _scalar(text: str) -> Any:
     return text if isinstance(found, dict | list) else found
 
 
-def complete(names: Callable[[Project], Iterable[str]]) -> Completer:
+def complete(names: Callable[[Workspace], Iterable[str]]) -> Completer:
     """Offer names of the project that begin with what is typed; nothing where there is no project."""
 
     def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         del param
-        from retrodict.project import Project
+        from retrodict.workspace import Workspace
 
         try:
-            with Project(ctx.params.get("project_dir") or ".") as project:
+            with Workspace(ctx.params.get("project_dir") or ".") as project:
                 return sorted(name for name in set(names(project)) if name.startswith(incomplete))
         except Exception:  # noqa: BLE001  # a shell that completes must not print a trace, whatever is wrong
             return []
@@ -75,49 +75,49 @@ def complete(names: Callable[[Project], Iterable[str]]) -> Completer:
     return offer
 
 
-def tables(project: Project) -> list[str]:
+def tables(project: Workspace) -> list[str]:
     """Names of the defined tables."""
     from retrodict.data.definitions import Table
 
     return [table.name for table in project.definitions.of(Table)]
 
 
-def model_names(project: Project) -> list[str]:
+def model_names(project: Workspace) -> list[str]:
     """Names of the defined models."""
     from retrodict.models.definitions import Model
 
     return [model.name for model in project.definitions.of(Model)]
 
 
-def model_refs(project: Project) -> list[str]:
+def model_refs(project: Workspace) -> list[str]:
     """Registered versions, as ``name@version``."""
     from retrodict.registry import list_versions
 
     return [version.ref for version in list_versions(project)]
 
 
-def policies(project: Project) -> list[str]:
+def policies(project: Workspace) -> list[str]:
     """Names of the defined policies."""
-    from retrodict.serving.definitions import Policy
+    from retrodict.decisions.definitions import Policy
 
     return [policy.name for policy in project.definitions.of(Policy)]
 
 
-def monitors(project: Project) -> list[str]:
+def monitors(project: Workspace) -> list[str]:
     """Names of the defined monitors."""
     from retrodict.monitoring.definitions import Monitor
 
     return [monitor.name for monitor in project.definitions.of(Monitor)]
 
 
-def run_refs(project: Project) -> list[str]:
+def run_refs(project: Workspace) -> list[str]:
     """Runs, as ``run:ULID``."""
     from retrodict.learning import list_runs
 
     return [run.ref for run in list_runs(project)]
 
 
-def objects(project: Project) -> list[str]:
+def objects(project: Workspace) -> list[str]:
     """Everything the ledger has an entry on."""
     return [entry.object_id for entry in project.ledger.entries()]
 

@@ -17,20 +17,20 @@ from retrodict.cli.data import data
 
 if TYPE_CHECKING:
     from retrodict.data.versions import Diff, VacuumResult
-    from retrodict.project import Project
     from retrodict.stores.tables.base import TableVersion
+    from retrodict.workspace import Workspace
 
 _MODES = {"OPTIMIZE": "compact", "VACUUM": "vacuum", "RESTORE": "restore"}
 
 
-def table_refs(project: Project) -> Iterable[str]:
+def table_refs(project: Workspace) -> Iterable[str]:
     """Stored tables, and their tags as ``table@tag``."""
     from retrodict.data.versions import list_tags
 
     return [*project.tables.names(), *(f"{tag.dataset}@{tag.tag}" for tag in list_tags(project))]
 
 
-def tag_names(project: Project) -> Iterable[str]:
+def tag_names(project: Workspace) -> Iterable[str]:
     """Tags of all tables."""
     from retrodict.data.versions import list_tags
 
@@ -65,7 +65,7 @@ def history(session: Session, name: str, limit: int) -> Answer:
     return Answer({"table": name, "total": len(every), "versions": rows}, text)
 
 
-def _version(project: Project, name: str, version: TableVersion, tags: list[str]) -> dict[str, Any]:
+def _version(project: Workspace, name: str, version: TableVersion, tags: list[str]) -> dict[str, Any]:
     from retrodict.core.clock import format_time
 
     said = {key.removeprefix("retrodict."): value for key, value in version.metadata.items()}
@@ -96,7 +96,7 @@ def _failed(text: str) -> list[str]:
     return [one["check"] for one in found if isinstance(one, dict) and one.get("status") == "fail"]
 
 
-def _schema_changes(project: Project, name: str, version: int) -> list[str]:
+def _schema_changes(project: Workspace, name: str, version: int) -> list[str]:
     """Changes against the version before it, as ``+added``, ``-removed``, ``column: int32 > int64``."""
     from retrodict.core.errors import NotFoundError
     from retrodict.data.versions.diff import schema_changes

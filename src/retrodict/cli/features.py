@@ -16,7 +16,8 @@ from retrodict.cli._types import complete
 if TYPE_CHECKING:
     from retrodict.features.definitions import FeatureView
     from retrodict.features.derived import Derived
-    from retrodict.project import Project
+    from retrodict.features.plan import FeatureSet
+    from retrodict.workspace import Workspace
 
 features = group(cli, "features", "Features: what they read, that they are right, their values, their online state.")
 
@@ -45,7 +46,7 @@ def list_all(session: Session, search: str | None, owner: str | None, tag: str |
     return Answer({"features": rows}, [listed, "", table(("", "feature"), names)])
 
 
-def _listed(project: Project, each: FeatureView | Derived) -> dict[str, Any]:
+def _listed(project: Workspace, each: FeatureView | Derived) -> dict[str, Any]:
     from retrodict.features.derived import Derived
     from retrodict.features.plan import column_name
 
@@ -78,11 +79,11 @@ def show(session: Session, name: str) -> Answer:
     return _show_view(project, found, feature or None, told)
 
 
-def _show_view(project: Project, view: FeatureView, feature: str | None, told: dict[str, Any]) -> Answer:
+def _show_view(project: Workspace, view: FeatureView, feature: str | None, told: dict[str, Any]) -> Answer:
     from retrodict.cli._heat import said_of, slow_features
     from retrodict.core.clock import format_time
     from retrodict.features.catalogue import describe, lineage
-    from retrodict.rollout import last_verdict
+    from retrodict.features.verify.verdicts import last_verdict
 
     uses = lineage(view, feature)
     shown = [each for each in describe(view) if feature in (None, each.name)]
@@ -132,7 +133,7 @@ def _verified(verdict: Any) -> str:
     return f"NO: {count(verdict.facts['mismatches'])} values differ; {said}"
 
 
-def _show_derived(project: Project, function: Derived, told: dict[str, Any]) -> Answer:
+def _show_derived(project: Workspace, function: Derived, told: dict[str, Any]) -> Answer:
     """Inputs that are features are followed to the columns behind them; the others come with the request."""
     from retrodict.features.catalogue import lineage
     from retrodict.features.definitions import FeatureView
@@ -154,6 +155,14 @@ def _show_derived(project: Project, function: Derived, told: dict[str, Any]) -> 
     return Answer({**told, "inputs": columns}, [head, "", table(("input", "from", "columns"), rows)])
 
 
+def _defined_sets(project: Workspace) -> list[FeatureSet]:
+    """Feature sets of the defined models."""
+    from retrodict.features.plan import FeatureSet
+    from retrodict.models.definitions import Model
+
+    return [FeatureSet(model.features) for model in project.definitions.of(Model)]
+
+
 @command(features, "build", examples=["retrodict features build"])
 def build(session: Session) -> Answer:
     """Fill the online state of all models from the newest table versions.
@@ -163,10 +172,10 @@ def build(session: Session) -> Answer:
     from dataclasses import asdict
 
     from retrodict.cli._heat import said_of, slow_features
-    from retrodict.serving.upkeep import build_online
+    from retrodict.features.online.upkeep import build_online
 
     with session.progress("build") as progress:
-        done = build_online(session.project, progress=progress)
+        done = build_online(session.project, _defined_sets(session.project), progress=progress)
     columns = ("source", "events>", "stored>", "known before>", "too old>", "never visible>")
     rows = [(name, d.events, d.stored, d.duplicates, d.too_old, d.never_visible) for name, d in done.items()]
     shown: Any = table(columns, rows) if rows else "No model is defined: there is nothing to build."
@@ -209,10 +218,11 @@ def stream(session: Session, *, parent: int | None, once: bool, processes: int |
         )
     if processes is not None and processes > 1:
         from retrodict.cli._processes import consume_in_processes
-        from retrodict.serving.upkeep import Upkeep
+        from retrodict.features.online.upkeep import Upkeep
+        from retrodict.registry.feature_sets import served_feature_sets
 
         consume_in_processes(session.project, processes, parent=parent, once=once)
-        lags = Upkeep(session.project).lags()
+        lags = Upkeep(session.project, served_feature_sets).lags()
     else:
         lags = consume(session.project, parent=parent, once=once, own=own or None)
     rows = [(source, each["offset"], each["lag"]) for source, each in lags.items()]

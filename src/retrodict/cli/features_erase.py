@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrodict.cli._command import Answer, Session, command
-from retrodict.cli._features import defined_features, defined_views, entities, readers_in_force
+from retrodict.cli._features import defined_features, defined_views, entities
 from retrodict.cli._frames import read_rows, typed
 from retrodict.cli._text import count, facts, table
 from retrodict.cli._tree import shorten
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from retrodict.features.definitions import Entity
     from retrodict.features.erasure import Erasure
     from retrodict.features.plan import FeatureSet
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 
 @command(features, "erase", examples=["retrodict features erase --entity customer --keys asked.csv",
@@ -67,7 +67,7 @@ def erase_subjects(
     return Answer(data, _told(report, cleared))
 
 
-def _entity(project: Project, name: str) -> Entity:
+def _entity(project: Workspace, name: str) -> Entity:
     from retrodict.core.errors import NotFoundError, near
 
     known = {view.entity.name: view.entity for view in defined_views(project)}
@@ -78,7 +78,7 @@ def _entity(project: Project, name: str) -> Entity:
     return known[name]
 
 
-def _keys(project: Project, entity: Entity, file: str | None, values: Sequence[str]) -> pa.Table:
+def _keys(project: Workspace, entity: Entity, file: str | None, values: Sequence[str]) -> pa.Table:
     """Keys of the subjects, of the types that the tables have."""
     import pyarrow as pa
 
@@ -99,19 +99,20 @@ def _keys(project: Project, entity: Entity, file: str | None, values: Sequence[s
     return rows
 
 
-def _sets(project: Project) -> list[FeatureSet]:
+def _sets(project: Workspace) -> list[FeatureSet]:
     """What is defined and what is in force: everything that may have online state."""
     from retrodict.features.definitions import FeatureView
     from retrodict.features.plan import FeatureSet
+    from retrodict.registry.feature_sets import readers_in_force
 
     own = [FeatureSet([each]) for each in defined_features(project) if isinstance(each, FeatureView)]
     return own + [reader.features for reader in readers_in_force(project)]
 
 
-def _decisions(project: Project, entity: Entity, keys: pa.Table) -> int:
+def _decisions(project: Workspace, entity: Entity, keys: pa.Table) -> int:
     """Logged decisions that were about one of the subjects."""
     from retrodict.core.clock import to_micros
-    from retrodict.serving.log import read_decisions
+    from retrodict.decisions.log import read_decisions
 
     columns = [keys.column(key).to_pylist() for key in entity.keys]
     subjects = {tuple(to_micros(v) if hasattr(v, "tzinfo") else v for v in row) for row in zip(*columns, strict=True)}

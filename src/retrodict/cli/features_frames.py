@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from retrodict.features.offline.work import FrameWork, Spine
     from retrodict.features.outcomes import Outcome
     from retrodict.features.plan import FeatureSet
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 __all__ = ["ENGINE", "FEATURES", "MASTER", "Engine", "chosen_features", "frames_of", "grown", "said", "written"]
 
@@ -39,7 +39,7 @@ ENGINE = click.option("--engine", type=click.Choice(["local", "spark"]), default
 MASTER = click.option("--master", metavar="URL", help="Spark's master, like spark://host:7077.  [default: local[*]]")
 
 
-def frames_of(project: Project) -> list[str]:
+def frames_of(project: Workspace) -> list[str]:
     """Names of the kept frames."""
     from retrodict.features.offline.kept import kept_frames
 
@@ -59,7 +59,7 @@ class Engine:
 
     @contextmanager
     def work(
-        self, project: Project, at: str, chosen: FeatureSet, columns: Sequence[str], progress: Progress
+        self, project: Workspace, at: str, chosen: FeatureSet, columns: Sequence[str], progress: Progress
     ) -> Iterator[FrameWork]:
         """What computes features, ready to work; opened only once names and columns are known to be right."""
         from retrodict.features.offline.work import local_work
@@ -165,7 +165,7 @@ class _Asked:
 
 
 def chosen_features(
-    project: Project, wanted: Sequence[str], at: str
+    project: Workspace, wanted: Sequence[str], at: str
 ) -> tuple[FeatureSet, list[str], dict[str, pa.DataType]]:
     """What is wanted, checked against the tables, and the types that a spine's columns of text are read as."""
     import pyarrow as pa
@@ -182,7 +182,7 @@ def chosen_features(
 
 
 def _keep(
-    project: Project, name: str, spine: Spine, work: FrameWork, *, anew: bool, progress: Progress
+    project: Workspace, name: str, spine: Spine, work: FrameWork, *, anew: bool, progress: Progress
 ) -> tuple[KeptFrame, Iterator[pa.Table]]:
     """A kept frame and its rows."""
     import pyarrow as pa

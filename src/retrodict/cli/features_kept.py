@@ -18,7 +18,7 @@ from retrodict.cli.features_frames import ENGINE, MASTER, Engine, chosen_feature
 
 if TYPE_CHECKING:
     from retrodict.features.offline.kept import KeptFrame
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 
 @command(features, "extend", examples=["retrodict features extend", "retrodict features extend departures"])
@@ -50,7 +50,7 @@ def extend(session: Session, names: tuple[str, ...], engine: str, master: str | 
     return Answer({"frames": done}, text)
 
 
-def _in_order(project: Project, names: Sequence[str]) -> list[KeptFrame]:
+def _in_order(project: Workspace, names: Sequence[str]) -> list[KeptFrame]:
     """Kept frames, each after those that it is made from."""
     from retrodict.core.errors import InputError
     from retrodict.features.offline.kept import find_frame, kept_frames
@@ -98,7 +98,7 @@ def _state(frame: KeptFrame) -> str:
     return "whole" if frame.origin["complete"] else "interrupted: run the command again"
 
 
-def _show(project: Project, frame: KeptFrame) -> Answer:
+def _show(project: Workspace, frame: KeptFrame) -> Answer:
     origin, spine = frame.origin, frame.origin["spine"]
     now = {each.name: each.version for each in defined_features(project)}
     versions = {each["table"]: each["version"] for each in origin["sources"].values()}

@@ -7,17 +7,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from retrodict.cli._command import Answer, Session, command
-from retrodict.cli._features import defined_features, readers_in_force
+from retrodict.cli._features import defined_features
 from retrodict.cli._text import count, number, short_hash, table
 from retrodict.cli.features import features
 
 if TYPE_CHECKING:
+    from retrodict.decisions.records import DecisionRecord
     from retrodict.features.changes import Change
     from retrodict.features.definitions import FeatureView
     from retrodict.features.derived import Derived
     from retrodict.features.plan import FeatureSet, ViewPlan
-    from retrodict.project import Project
-    from retrodict.serving.records import DecisionRecord
+    from retrodict.workspace import Workspace
 
 _RECENT = 1_000  # decisions of each log stream that null rates and unseen keys are taken from
 
@@ -31,6 +31,7 @@ def plan_changes(session: Session) -> Answer:
     """
     from retrodict.cli._heat import said_of, slow_features
     from retrodict.features.changes import compare
+    from retrodict.registry.feature_sets import readers_in_force
 
     project = session.project
     defined = defined_features(project)
@@ -67,7 +68,7 @@ def _changes_table(changes: Iterable[Change]) -> Any:
     return table(columns, rows)
 
 
-def _rows(project: Project, defined: Iterable[FeatureView | Derived]) -> dict[str, int]:
+def _rows(project: Workspace, defined: Iterable[FeatureView | Derived]) -> dict[str, int]:
     from retrodict.features.definitions import FeatureView
 
     names = {each.source.table.name for each in defined if isinstance(each, FeatureView)}
@@ -75,7 +76,7 @@ def _rows(project: Project, defined: Iterable[FeatureView | Derived]) -> dict[st
     return {name: sum(file.rows for file in project.tables.files(name)) for name in known}
 
 
-def _schema_problems(project: Project, defined: Iterable[FeatureView | Derived]) -> list[str]:
+def _schema_problems(project: Workspace, defined: Iterable[FeatureView | Derived]) -> list[str]:
     from retrodict.core.errors import DefinitionError
     from retrodict.features.catalogue import check_schema
     from retrodict.features.definitions import FeatureView
@@ -112,11 +113,12 @@ def status(session: Session) -> Answer:
     return Answer({"views": rows}, table(columns, shown))
 
 
-def _statuses(project: Project) -> list[dict[str, Any]]:
-    from retrodict.rollout import last_verdict
-    from retrodict.serving.upkeep import Upkeep
+def _statuses(project: Workspace) -> list[dict[str, Any]]:
+    from retrodict.features.online.upkeep import Upkeep
+    from retrodict.features.verify.verdicts import last_verdict
+    from retrodict.registry.feature_sets import served_feature_sets
 
-    now, lags = project.clock.now(), Upkeep(project).lags()
+    now, lags = project.clock.now(), Upkeep(project, served_feature_sets).lags()
     decided = _recent(project)
     nulls = _null_rates(decided)
     rows: list[dict[str, Any]] = []
@@ -137,20 +139,21 @@ def _statuses(project: Project) -> list[dict[str, Any]]:
     return rows
 
 
-def _served(project: Project) -> list[tuple[FeatureSet, list[str]]]:
+def _served(project: Workspace) -> list[tuple[FeatureSet, list[str]]]:
     """Feature sets of models in force and of defined models, with who reads each."""
     from retrodict.features.plan import FeatureSet
     from retrodict.models.definitions import Model
+    from retrodict.registry.feature_sets import readers_in_force
 
     found = [(reader.features, [reader.model]) for reader in readers_in_force(project)]
     return found + [(FeatureSet(model.features), [model.name]) for model in project.definitions.of(Model)]
 
 
-def _state(project: Project, plan: ViewPlan, now: int, decided: Sequence[DecisionRecord]) -> dict[str, Any]:
+def _state(project: Workspace, plan: ViewPlan, now: int, decided: Sequence[DecisionRecord]) -> dict[str, Any]:
     """What the online state of a view says of itself; every entry of it is read."""
     from retrodict.core.clock import format_time
+    from retrodict.features.online.upkeep import online_state
     from retrodict.features.plan import FeatureSet
-    from retrodict.serving.upkeep import online_state
 
     state = online_state(project, FeatureSet([plan.view]))
     (health,) = state.health()
@@ -169,10 +172,10 @@ def _state(project: Project, plan: ViewPlan, now: int, decided: Sequence[Decisio
     }
 
 
-def _recent(project: Project) -> list[DecisionRecord]:
+def _recent(project: Workspace) -> list[DecisionRecord]:
     """Newest decisions of every log stream."""
-    from retrodict.serving.log import STREAM_PREFIX
-    from retrodict.serving.records import decode_record
+    from retrodict.decisions.log import STREAM_PREFIX
+    from retrodict.decisions.records import decode_record
 
     found = []
     for stream in project.streams.names(STREAM_PREFIX):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from retrodict.data.sources import Source
     from retrodict.features.plan import FeatureSet
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 _OUTPUT = click.option("--output", required=True, metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
                        help="Where the rows go: a .csv or .parquet file.")  # fmt: skip
@@ -56,7 +56,7 @@ def online(session: Session, keys_file: str, at: int | None, wanted: list[str], 
     from retrodict.core.clock import format_time
     from retrodict.core.errors import InputError, near
     from retrodict.features.catalogue import select
-    from retrodict.serving.feature_sets import online_features
+    from retrodict.features.online.upkeep import online_features
 
     project = session.project
     check_output(output)
@@ -126,7 +126,7 @@ def push(session: Session, source: str, events: str) -> Answer:
     Rows that are no event of the table are refused, one by one, and the others are taken; exit code 1 if one was
     refused. The same events again change nothing if the source declares a sequence.
     """
-    from retrodict.serving.upkeep import stream_of
+    from retrodict.features.online.upkeep import stream_of
 
     project = session.project
     found = _find_source(project, source)
@@ -153,7 +153,7 @@ def push(session: Session, source: str, events: str) -> Answer:
     return Answer(data, parts, ok=not reasons)
 
 
-def _find_source(project: Project, name: str) -> Source:
+def _find_source(project: Workspace, name: str) -> Source:
     from retrodict.core.errors import NotFoundError, near
 
     known = {view.source.name: view.source for view in defined_views(project)}
@@ -164,7 +164,7 @@ def _find_source(project: Project, name: str) -> Source:
     return known[name]
 
 
-def _readers(project: Project, source: Source, given: Sequence[str], file: str) -> dict[str, Callable[[Any], Any]]:
+def _readers(project: Workspace, source: Source, given: Sequence[str], file: str) -> dict[str, Callable[[Any], Any]]:
     """How to read a value of each column of the source's table; the file has no other, and those the source needs."""
     from retrodict.core.errors import InputError, near
 
@@ -220,7 +220,7 @@ def _events(
     return records, refused
 
 
-def _not_there(project: Project, stream: str, records: Sequence[bytes]) -> list[bytes]:
+def _not_there(project: Workspace, stream: str, records: Sequence[bytes]) -> list[bytes]:
     """Records that the stream does not hold to the byte; one of an event that was altered is for the engines."""
     from retrodict.features.online.known import KnownRecords
 

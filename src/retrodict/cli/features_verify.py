@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retrodict.features.online import OnlineFeatures
     from retrodict.features.plan import FeatureSet
     from retrodict.features.verify import Mismatch, Report
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 _KEPT_MISMATCHES, _SHOWN_MISMATCHES = 100, 5
 
@@ -75,13 +75,13 @@ def verify_all(
     return Answer({"models": found, "decisions": logged}, parts, ok=bool(found) and equal)
 
 
-def _verify_model(project: Project, name: str, samples: int, seed: int) -> tuple[Report, dict[str, bool]]:
+def _verify_model(project: Workspace, name: str, samples: int, seed: int) -> tuple[Report, dict[str, bool]]:
     """Verify the features of a model on the rows it learns from, and record the verdict."""
     from retrodict.features.plan import FeatureSet
     from retrodict.features.verify import verify
+    from retrodict.features.verify.verdicts import record_verification
     from retrodict.learning.frame import AT, newest_versions, read_spine
     from retrodict.models.definitions import Model
-    from retrodict.rollout import record_verification
 
     model = project.definitions.get(Model, name)
     wanted = FeatureSet(model.features)
@@ -96,18 +96,17 @@ def _verify_model(project: Project, name: str, samples: int, seed: int) -> tuple
     return report, record_verification(project, wanted, report, versions)
 
 
-def _online(project: Project, wanted: FeatureSet) -> OnlineFeatures | None:
+def _online(project: Workspace, wanted: FeatureSet) -> OnlineFeatures | None:
     """Online state, unless that of some view was never filled: nothing is no wrong answer."""
     from retrodict.features.online.state import Meta
-    from retrodict.serving.feature_sets import online_features
-    from retrodict.serving.upkeep import online_state
+    from retrodict.features.online.upkeep import online_features, online_state
 
     state = online_state(project, wanted)
     filled = all(state.meta(plan) != Meta() for plan in wanted.views)
     return online_features(project, wanted) if filled else None
 
 
-def _check_schemas(project: Project, wanted: FeatureSet) -> None:
+def _check_schemas(project: Workspace, wanted: FeatureSet) -> None:
     from retrodict.features.catalogue import check_schema
 
     schemas = source_schemas(project, wanted)
@@ -152,8 +151,8 @@ def _moment(instant_: int) -> str | None:
         return None
 
 
-def _verify_log(project: Project, policy: str) -> dict[str, Any]:
-    from retrodict.serving.parity import check_parity
+def _verify_log(project: Workspace, policy: str) -> dict[str, Any]:
+    from retrodict.decisions.parity import check_parity
 
     return check_parity(project, policy).to_dict()
 
@@ -168,8 +167,8 @@ def parity(session: Session, policy: str, start: int | None, end: int | None) ->
 
     Exit code 1 if one value differs, or if there was no decision to compare.
     """
-    from retrodict.serving.definitions import Policy
-    from retrodict.serving.parity import check_parity
+    from retrodict.decisions.definitions import Policy
+    from retrodict.decisions.parity import check_parity
 
     session.project.definitions.get(Policy, policy)  # a name that is not defined has near ones
     with session.progress(f"parity of {policy}"):

@@ -13,7 +13,7 @@ from retrodict.cli._tree import decision_tree, lineage_tree, shorten
 from retrodict.cli._types import complete, objects
 
 if TYPE_CHECKING:
-    from retrodict.project import Project
+    from retrodict.workspace import Workspace
 
 audit = group(cli, "audit", "Verify the ledger, read it, seal the decision log, prove a decision.")
 
@@ -35,7 +35,7 @@ def lineage(session: Session, ref: str) -> Answer:
     project = session.project
     parsed = Ref.parse(ref)
     if parsed.kind == "decision":
-        from retrodict.serving.lineage import trace_decision
+        from retrodict.decisions.lineage import trace_decision
 
         found = trace_decision(project, ref)
         return Answer(found, decision_tree(found))
@@ -50,7 +50,7 @@ def lineage(session: Session, ref: str) -> Answer:
     return Answer(data, lineage_tree(name, up, down))
 
 
-def _resolve(project: Project, ref: Any) -> str:
+def _resolve(project: Workspace, ref: Any) -> str:
     """Reference with its version: the newest one where none is written."""
     if ref.version is None and "#" not in ref.name:
         if ref.kind == "model":
@@ -68,7 +68,7 @@ def _resolve(project: Project, ref: Any) -> str:
     return str(ref)
 
 
-def _check_known(project: Project, name: str, linked: bool) -> None:
+def _check_known(project: Workspace, name: str, linked: bool) -> None:
     from retrodict.core.errors import NotFoundError, near
 
     if not linked and not project.ledger.entries(object_id=name):
@@ -121,8 +121,8 @@ def seal(session: Session) -> Answer:
 
     Servers do it by themselves when they stop; this is for after a crash.
     """
+    from retrodict.decisions.log import STREAM_PREFIX
     from retrodict.ledger import seal_closed
-    from retrodict.serving.log import STREAM_PREFIX
 
     project = session.project
     with session.progress("seal"):
@@ -144,10 +144,10 @@ def seal(session: Session) -> Answer:
     return Answer(data, said)
 
 
-def _close_segments(project: Project) -> list[str]:
+def _close_segments(project: Workspace) -> list[str]:
     """Close the last segment of every stream that no process holds (its server died); names of those that are held."""
     from retrodict.core.errors import BusyError
-    from retrodict.serving.log import STREAM_PREFIX
+    from retrodict.decisions.log import STREAM_PREFIX
 
     held = []
     for stream in project.streams.names(STREAM_PREFIX):
@@ -167,9 +167,9 @@ def proof(session: Session, ref: str) -> Answer:
     """Prove that a decision is in the sealed log."""
     from dataclasses import asdict
 
+    from retrodict.decisions.log import find_decision
     from retrodict.ledger import prove
     from retrodict.ledger.merkle import leaf_hash, root_from_proof
-    from retrodict.serving.log import find_decision
 
     project = session.project
     logged = find_decision(project, ref)

@@ -44,7 +44,7 @@ def replay_answer(session: Session, ref: str) -> Answer:
 
     From the log, the stored code and model, and the tables as of then. Exit code 1 if the result is not exact.
     """
-    from retrodict.serving.replay import replay_decision
+    from retrodict.decisions.replay import replay_decision
 
     with session.progress("replay"):
         found = replay_decision(session.project, ref)

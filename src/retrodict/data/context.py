@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from retrodict.core.errors import NotFoundError
-from retrodict.project import Project
 from retrodict.stores.tables.base import TableVersion
+from retrodict.workspace import Workspace
 
 if TYPE_CHECKING:  # importing it loads pandas where that is installed
     import pyarrow.dataset as ds
@@ -28,14 +28,14 @@ class ProjectContext:
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     table : str
         Name of the table.
     """
 
-    def __init__(self, project: Project, table: str) -> None:
-        self._project, self._table = project, table
-        self._now = project.clock.now()
+    def __init__(self, workspace: Workspace, table: str) -> None:
+        self._workspace, self._table = workspace, table
+        self._now = workspace.clock.now()
         self._history: list[TableVersion] | None = None
 
     @property
@@ -48,14 +48,14 @@ class ProjectContext:
         from retrodict.data.versions import resolve
 
         try:
-            found = resolve(self._project, ref)
-            return self._project.tables.dataset(found.name, found.version)
+            found = resolve(self._workspace, ref)
+            return self._workspace.tables.dataset(found.name, found.version)
         except NotFoundError:
             return None
 
     def previous(self) -> ds.Dataset | None:
         """Rows that the newest published batch added."""
-        tables = self._project.tables
+        tables = self._workspace.tables
         for version in reversed(self._batches()):
             number = version.version
             if version.vacuumed:
@@ -74,5 +74,5 @@ class ProjectContext:
     def _batches(self) -> list[TableVersion]:
         """Versions that a batch made which passed."""
         if self._history is None:
-            self._history = self._project.tables.history(self._table)
+            self._history = self._workspace.tables.history(self._table)
         return [v for v in self._history if "retrodict.batch" in v.metadata and OVERRIDE not in v.metadata]

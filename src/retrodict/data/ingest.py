@@ -38,10 +38,10 @@ from retrodict.data.reading import Batch, open_batch
 from retrodict.data.reading._staging import PREFIX, sweep
 from retrodict.data.validation import Findings, check_batch
 from retrodict.data.versions import live_batches
-from retrodict.project import Project
 from retrodict.stores.tables._types import kept_schema
 from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest
+from retrodict.workspace import Workspace
 
 __all__ = ["IngestReport", "ingest", "quarantine_name", "staging_folder", "unpublished_name"]
 
@@ -49,7 +49,7 @@ Mode = Literal["append", "overwrite"]
 
 
 def ingest(
-    project: Project,
+    workspace: Workspace,
     table: str,
     source: Any,
     *,
@@ -61,7 +61,7 @@ def ingest(
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     table : str
         Name of a defined :class:`~retrodict.Table`.
     source : path, glob, folder, list of paths, "-", pyarrow.Table, DataFrame, SqlQuery, …
@@ -87,13 +87,13 @@ def ingest(
     BusyError
         If another process ingests into the table for longer than a minute.
     """
-    definition = project.definitions.get(Table, table)
-    with staging_folder(project) as staging, open_batch(source, staging=staging, format=format) as batch:
-        return publish_batch(project, definition, batch, staging, mode=mode, fill_missing=fill_missing)
+    definition = workspace.definitions.get(Table, table)
+    with staging_folder(workspace) as staging, open_batch(source, staging=staging, format=format) as batch:
+        return publish_batch(workspace, definition, batch, staging, mode=mode, fill_missing=fill_missing)
 
 
 def publish_batch(
-    project: Project,
+    workspace: Workspace,
     definition: Table,
     batch: Batch,
     staging: Path,
@@ -114,20 +114,20 @@ def publish_batch(
             remedy="Nothing was written",
         )
     # One at a time from looking what is there to writing: otherwise two could publish one batch, or one key, twice.
-    with project.lock(f"ingest/{definition.name}"):
-        report = _find(project.tables, definition, batch, mode)
+    with workspace.lock(f"ingest/{definition.name}"):
+        report = _find(workspace.tables, definition, batch, mode)
         if report is None:
-            known = mode == "append" and bool(project.tables.history(definition.name))
+            known = mode == "append" and bool(workspace.tables.history(definition.name))
             if known:
-                _check_keys(project.tables, definition)
+                _check_keys(workspace.tables, definition)
             found = check_batch(
                 batch,
                 definition,
-                context=ProjectContext(project, definition.name),
+                context=ProjectContext(workspace, definition.name),
                 staging=staging,
                 known_keys=definition.name if known else None,
             )
-            change = _fit(project.tables, definition.name, found, known=known, fill=fill_missing)
+            change = _fit(workspace.tables, definition.name, found, known=known, fill=fill_missing)
             report = IngestReport(
                 definition.name, -1, batch.id, batch.num_rows, found.accepted_rows, len(found.aside), found.results,
                 change.added, change.widened,
@@ -135,20 +135,20 @@ def publish_batch(
             said = version_notes(report, mode=mode, origin=batch.origin, measures=found.measures,
                                  definition=definition.version) | dict(notes or {})  # fmt: skip
             batch.check_unchanged()
-            _quarantine(project, definition, batch, found)
-            _refuse_if_nothing_to_publish(project, definition, batch, found, change, said)
+            _quarantine(workspace, definition, batch, found)
+            _refuse_if_nothing_to_publish(workspace, definition, batch, found, change, said)
             rows = _stored_rows(batch, found, change)
-            version = project.tables.write(definition.name, rows, mode=mode, metadata=said, evolve=known)
+            version = workspace.tables.write(definition.name, rows, mode=mode, metadata=said, evolve=known)
             report = replace(report, version=version)
-        _record(project, definition, report)
+        _record(workspace, definition, report)
         return report
 
 
 @contextmanager
-def staging_folder(project: Project) -> Iterator[Path]:
+def staging_folder(workspace: Workspace) -> Iterator[Path]:
     """A folder for one ingest, on the disk of the project, removed at its end."""
-    root = project.root / "state" / "staging"
-    folder = root / f"{PREFIX}{project.new_id()}"
+    root = workspace.root / "state" / "staging"
+    folder = root / f"{PREFIX}{workspace.new_id()}"
     try:
         folder.mkdir(parents=True)
         sweep(root)  # what killed processes left
@@ -211,24 +211,24 @@ def _stored_rows(batch: Batch, found: Findings, change: SchemaChange) -> pa.Reco
     return pa.RecordBatchReader.from_batches(change.schema, rows())
 
 
-def _quarantine(project: Project, definition: Table, batch: Batch, found: Findings) -> None:
+def _quarantine(workspace: Workspace, definition: Table, batch: Batch, found: Findings) -> None:
     if not len(found.aside):
         return
     name, rows = quarantine_name(definition.name), found.quarantined()
     # By content too: the same batch judged by other checks has other rows to set aside.
     content = table_digest(rows)
-    if quarantine_version(project.tables, name, batch.id, content) is not None:
+    if quarantine_version(workspace.tables, name, batch.id, content) is not None:
         return
     count = rows.num_rows
     full = pa.table(
         {
             "batch": pa.array([batch.id] * count, pa.string()),
             "origin": pa.array([batch.origin] * count, pa.string()),
-            "time": pa.array([from_micros(project.clock.now())] * count, pa.timestamp("us", "UTC")),
+            "time": pa.array([from_micros(workspace.clock.now())] * count, pa.timestamp("us", "UTC")),
             **{column: rows.column(column) for column in rows.column_names},
         }
     )
-    project.tables.write(name, full, metadata={BATCH: batch.id, CONTENT: content})
+    workspace.tables.write(name, full, metadata={BATCH: batch.id, CONTENT: content})
 
 
 def quarantine_version(tables: TableStore, name: str, batch: str, content: str | None = None) -> int | None:
@@ -240,13 +240,13 @@ def quarantine_version(tables: TableStore, name: str, batch: str, content: str |
 
 
 def _refuse_if_nothing_to_publish(
-    project: Project, definition: Table, batch: Batch, found: Findings, change: SchemaChange, said: dict[str, str]
+    workspace: Workspace, definition: Table, batch: Batch, found: Findings, change: SchemaChange, said: dict[str, str]
 ) -> None:
     if found.accepted_rows and not found.halted:
         return
     where, kept = f"table {definition.name}, batch {short(batch.id)}", quarantine_name(definition.name)
-    version = _write_unpublished(project, definition, batch, found, change, said) if found.accepted_rows else None
-    _record_refusal(project, definition, batch, found, version)
+    version = _write_unpublished(workspace, definition, batch, found, change, said) if found.accepted_rows else None
+    _record_refusal(workspace, definition, batch, found, version)
     if not found.halted:
         raise RefusedError(
             "at least one row of a batch passes its checks",
@@ -269,50 +269,50 @@ def _refuse_if_nothing_to_publish(
 
 
 def _write_unpublished(
-    project: Project, definition: Table, batch: Batch, found: Findings, change: SchemaChange, said: dict[str, str]
+    workspace: Workspace, definition: Table, batch: Batch, found: Findings, change: SchemaChange, said: dict[str, str]
 ) -> int:
     """Keep the rows of a halted batch where nobody reads them by accident."""
     name = unpublished_name(definition.name)
-    for version in reversed(project.tables.history(name)):
+    for version in reversed(workspace.tables.history(name)):
         same = (BATCH, MODE, "retrodict.definition")
         if all(version.metadata.get(key) == said[key] for key in same):
             return version.version
     rows = _stored_rows(batch, found, change)
-    return project.tables.write(name, rows, mode="overwrite", metadata=said)
+    return workspace.tables.write(name, rows, mode="overwrite", metadata=said)
 
 
 def _record_refusal(
-    project: Project, definition: Table, batch: Batch, found: Findings, unpublished: int | None
+    workspace: Workspace, definition: Table, batch: Batch, found: Findings, unpublished: int | None
 ) -> None:
-    tables, name = project.tables, definition.name
+    tables, name = workspace.tables, definition.name
     failed = {r.check: r.failed for r in (found.halted or found.results) if r.status == "fail" or r.failed}
     object_id = f"dataset:{name}"
     facts: dict[str, Any] = {"batch": batch.id, "failed": failed, "definition": definition.version}
     if unpublished is not None:
         facts["unpublished"] = f"dataset:{unpublished_name(name)}@{unpublished}"
-    told = project.ledger.entries(object_id=object_id, action="dataset.refuse")
+    told = workspace.ledger.entries(object_id=object_id, action="dataset.refuse")
     if any({**facts, **entry.payload} == entry.payload for entry in told):
         return
     files = written_files(tables, unpublished_name(name), [unpublished])
     if len(found.aside):
         kept = quarantine_name(name)
         files |= written_files(tables, kept, [quarantine_version(tables, kept, batch.id)])
-    with project.ledger.transaction() as tx:
+    with workspace.ledger.transaction() as tx:
         tx.append("dataset.refuse", object_id, {**facts, "files": files})
 
 
-def _record(project: Project, definition: Table, report: IngestReport) -> None:
+def _record(workspace: Workspace, definition: Table, report: IngestReport) -> None:
     """Append the ledger entry of a version, once."""
     name = f"dataset:{definition.name}@{report.version}"
-    if project.ledger.entries(object_id=name, action="dataset.version"):
-        project.ledger.sign_end()
+    if workspace.ledger.entries(object_id=name, action="dataset.version"):
+        workspace.ledger.sign_end()
         return
-    record_version(project, definition, report, {})
+    record_version(workspace, definition, report, {})
 
 
-def record_version(project: Project, definition: Table, report: IngestReport, more: dict[str, Any]) -> None:
+def record_version(workspace: Workspace, definition: Table, report: IngestReport, more: dict[str, Any]) -> None:
     """Append the ledger entry of a version that a batch made; ``more`` joins its payload."""
-    tables, kept = project.tables, quarantine_name(definition.name)
+    tables, kept = workspace.tables, quarantine_name(definition.name)
     name = f"dataset:{definition.name}@{report.version}"
     note = tables.history(definition.name)[report.version].metadata
     mode = note[MODE]
@@ -337,6 +337,6 @@ def record_version(project: Project, definition: Table, report: IngestReport, mo
         inputs += [(f"batch:{batch}", "repaired rows") for batch in json.loads(note["retrodict.resubmits"])]
     if report.version > 0 and mode == "append":
         inputs.append((f"dataset:{definition.name}@{report.version - 1}", "previous version"))
-    with project.ledger.transaction() as tx:
+    with workspace.ledger.transaction() as tx:
         if not tx.has("dataset.version", name):
             tx.append("dataset.version", name, payload, inputs=inputs)

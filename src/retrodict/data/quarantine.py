@@ -19,8 +19,8 @@ from retrodict.data._recording import BATCH, IngestReport, quarantine_name
 from retrodict.data.definitions import Table
 from retrodict.data.ingest import publish_batch, staging_folder
 from retrodict.data.reading import open_batch
-from retrodict.project import Project
 from retrodict.stores.sql import query
+from retrodict.workspace import Workspace
 
 __all__ = ["QuarantinedBatch", "quarantined_batches", "quarantined_rows", "resubmit", "resubmitted_name"]
 
@@ -56,10 +56,10 @@ def resubmitted_name(table: str) -> str:
     return f"{table}__resubmitted"
 
 
-def quarantined_batches(project: Project, table: str) -> list[QuarantinedBatch]:
+def quarantined_batches(workspace: Workspace, table: str) -> list[QuarantinedBatch]:
     """What is in a table's quarantine, batch by batch, oldest first."""
-    project.definitions.get(Table, table)
-    rows = quarantined_rows(project, table, settled=True)
+    workspace.definitions.get(Table, table)
+    rows = quarantined_rows(workspace, table, settled=True)
     found = query(
         "WITH each AS (SELECT batch, row, any_value(origin) AS origin, min(time) AS time, min(place) AS place, "
         "bool_or(settled) AS settled FROM t GROUP BY batch, row), "
@@ -78,13 +78,13 @@ def quarantined_batches(project: Project, table: str) -> list[QuarantinedBatch]:
 
 
 def quarantined_rows(
-    project: Project, table: str, *, batch: str | None = None, check: str | None = None, settled: bool = False
+    workspace: Workspace, table: str, *, batch: str | None = None, check: str | None = None, settled: bool = False
 ) -> pa.Table:
     """Rows that were set aside: batch, origin, time, row, checks, original (JSON), settled.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     table : str
     batch : str, optional
         Only those of one batch, by its id or the beginning of it.
@@ -99,8 +99,8 @@ def quarantined_rows(
         If no quarantined row is of such a batch, or failed such a check.
     """
     name = quarantine_name(table)
-    kept = project.tables.read(name) if project.tables.history(name) else _empty()
-    done = _settled(project, table)
+    kept = workspace.tables.read(name) if workspace.tables.history(name) else _empty()
+    done = _settled(workspace, table)
     rows = query(
         "SELECT t.* EXCLUDE (place), "
         "EXISTS (SELECT 1 FROM done d WHERE d.batch = t.batch AND d.row = t.row) AS settled FROM t ORDER BY place",
@@ -140,17 +140,17 @@ def _empty() -> pa.Table:
     ).empty_table()
 
 
-def _settled(project: Project, table: str) -> pa.Table:
+def _settled(workspace: Workspace, table: str) -> pa.Table:
     name = resubmitted_name(table)
-    return project.tables.read(name) if project.tables.history(name) else _SETTLED.empty_table()
+    return workspace.tables.read(name) if workspace.tables.history(name) else _SETTLED.empty_table()
 
 
-def resubmit(project: Project, table: str, source: Any = None, *, batch: str | None = None) -> IngestReport:
+def resubmit(workspace: Workspace, table: str, source: Any = None, *, batch: str | None = None) -> IngestReport:
     """Take repaired rows, or rows as they are after the checks were changed, through the checks again.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     table : str
     source : path, pyarrow.Table, DataFrame, optional
         Repaired rows with ``_batch`` and ``_row`` of the rows they replace; columns whose names begin with an
@@ -170,40 +170,40 @@ def resubmit(project: Project, table: str, source: Any = None, *, batch: str | N
     RefusedError
         As in :func:`~retrodict.data.ingest.ingest`.
     """
-    definition = project.definitions.get(Table, table)
+    definition = workspace.definitions.get(Table, table)
     where = f"table {table}, resubmit"
-    with staging_folder(project) as staging:
+    with staging_folder(workspace) as staging:
         if source is None:
-            repaired = _originals(project, table, batch, staging, where)
+            repaired = _originals(workspace, table, batch, staging, where)
         else:
             with open_batch(source, staging=staging) as opened:
                 repaired = opened.rows
-        done = _settled(project, table)
+        done = _settled(workspace, table)
         marks = _marks(repaired, where)
-        report = _already(project, table, repaired, staging)
+        report = _already(workspace, table, repaired, staging)
         if report is None:
-            _check_marks(project, table, marks, done, where)
+            _check_marks(workspace, table, marks, done, where)
         content = repaired.select([name for name in repaired.column_names if not name.startswith("_")])
         note = {"retrodict.resubmits": json.dumps(sorted(set(marks.column("batch").to_pylist())))}
         with open_batch(content, staging=staging) as opened:
             named = replace(opened, origin=f"resubmitted to {table}")
-            report = publish_batch(project, _typed(project, definition), named, staging, notes=note)
-        _settle(project, table, marks, report.batch)
+            report = publish_batch(workspace, _typed(workspace, definition), named, staging, notes=note)
+        _settle(workspace, table, marks, report.batch)
         return report
 
 
-def _already(project: Project, table: str, repaired: pa.Table, staging: Path) -> IngestReport | None:
+def _already(workspace: Workspace, table: str, repaired: pa.Table, staging: Path) -> IngestReport | None:
     """Report of the same rows, if they were resubmitted before: then the marks are settled, and that is right."""
     content = repaired.select([name for name in repaired.column_names if not name.startswith("_")])
     with open_batch(content, staging=staging) as opened:
-        for version in reversed(project.tables.history(table)):
+        for version in reversed(workspace.tables.history(table)):
             if version.metadata.get(BATCH) == opened.id:
                 return IngestReport.of_version(table, version)
     return None
 
 
-def _originals(project: Project, table: str, batch: str | None, staging: Path, where: str) -> pa.Table:
-    rows = quarantined_rows(project, table, batch=batch)
+def _originals(workspace: Workspace, table: str, batch: str | None, staging: Path, where: str) -> pa.Table:
+    rows = quarantined_rows(workspace, table, batch=batch)
     if not rows.num_rows:
         raise InputError("a row is waiting in quarantine", where=where, remedy="There is nothing to resubmit")
     path = staging / "originals.jsonl"
@@ -233,7 +233,7 @@ def _marks(rows: pa.Table, where: str) -> pa.Table:
         ) from error
 
 
-def _check_marks(project: Project, table: str, marks: pa.Table, done: pa.Table, where: str) -> None:
+def _check_marks(workspace: Workspace, table: str, marks: pa.Table, done: pa.Table, where: str) -> None:
     found = query(
         "SELECT count(*) FILTER (NOT EXISTS "
         "(SELECT 1 FROM kept k WHERE k.batch = m.batch AND k.row = m.row)) AS unknown, "
@@ -241,7 +241,7 @@ def _check_marks(project: Project, table: str, marks: pa.Table, done: pa.Table, 
         "count(*) - count(DISTINCT (batch, row)) AS twice FROM marks m",
         marks=marks,
         done=done,
-        kept=quarantined_rows(project, table, settled=True).select(["batch", "row"]),
+        kept=quarantined_rows(workspace, table, settled=True).select(["batch", "row"]),
     ).to_pylist()[0]
     wrong = {word: count for word, count in found.items() if count}
     if wrong:
@@ -253,11 +253,11 @@ def _check_marks(project: Project, table: str, marks: pa.Table, done: pa.Table, 
         )
 
 
-def _typed(project: Project, definition: Table) -> Table:
+def _typed(workspace: Workspace, definition: Table) -> Table:
     """The definition with the types that the table's own columns have: JSON has no times and no dates."""
-    if not project.tables.history(definition.name):
+    if not workspace.tables.history(definition.name):
         return definition
-    types = {field.name: _word(field.type) for field in project.tables.schema(definition.name)}
+    types = {field.name: _word(field.type) for field in workspace.tables.schema(definition.name)}
     columns = {name: word for name, word in types.items() if word and not name.startswith("_")}
     return replace(definition, columns=columns | dict(definition.columns))
 
@@ -276,7 +276,7 @@ def _word(kind: pa.DataType) -> str | None:
     return None
 
 
-def _settle(project: Project, table: str, marks: pa.Table, batch: str) -> None:
+def _settle(workspace: Workspace, table: str, marks: pa.Table, batch: str) -> None:
     name = resubmitted_name(table)
-    if not any(version.metadata.get(BATCH) == batch for version in project.tables.history(name)):
-        project.tables.write(name, marks.cast(_SETTLED), metadata={BATCH: batch})
+    if not any(version.metadata.get(BATCH) == batch for version in workspace.tables.history(name)):
+        workspace.tables.write(name, marks.cast(_SETTLED), metadata={BATCH: batch})

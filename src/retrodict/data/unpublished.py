@@ -19,8 +19,8 @@ from retrodict.data.evolution import SchemaChange, merge_schemas
 from retrodict.data.ingest import record_version
 from retrodict.data.validation._others import rows_found_in
 from retrodict.data.versions import live_batches
-from retrodict.project import Project
 from retrodict.stores.tables.base import TableVersion
+from retrodict.workspace import Workspace
 
 __all__ = ["Unpublished", "drop", "release", "unpublished_batches"]
 
@@ -65,17 +65,17 @@ class Unpublished:
         }
 
 
-def unpublished_batches(project: Project, table: str) -> list[Unpublished]:
+def unpublished_batches(workspace: Workspace, table: str) -> list[Unpublished]:
     """Batches of a table that were halted, oldest first."""
-    return [_described(project, table, version) for version in _kept(project, table)]
+    return [_described(workspace, table, version) for version in _kept(workspace, table)]
 
 
-def release(project: Project, table: str, version: int, *, reason: str) -> IngestReport:
+def release(workspace: Workspace, table: str, version: int, *, reason: str) -> IngestReport:
     """Publish a halted batch in spite of its checks.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     table : str
     version : int
         Version in ``<table>__unpublished``.
@@ -94,35 +94,35 @@ def release(project: Project, table: str, version: int, *, reason: str) -> Inges
     RefusedError
         If the batch was dropped, or the table has got some of its keys meanwhile.
     """
-    definition, text = project.definitions.get(Table, table), _reason(reason)
-    with project.lock(f"ingest/{table}"):
-        kept = _version(project, table, version)
-        found = _described(project, table, kept)
+    definition, text = workspace.definitions.get(Table, table), _reason(reason)
+    with workspace.lock(f"ingest/{table}"):
+        kept = _version(workspace, table, version)
+        found = _described(workspace, table, kept)
         where = f"{unpublished_name(table)}@{version}"
         if found.state == "dropped":
             raise RefusedError("a dropped batch is not released", where=where, remedy="Ingest it again")
-        live = live_batches(project.tables, table)
+        live = live_batches(workspace.tables, table)
         if found.batch in live:
-            done = project.tables.history(table)[live[found.batch]]
+            done = workspace.tables.history(table)[live[found.batch]]
             report = IngestReport.of_version(table, done)
             text = done.metadata.get(OVERRIDE, text)
         else:
-            report = _publish(project, definition, kept, text)
+            report = _publish(workspace, definition, kept, text)
         name = f"dataset:{table}@{report.version}"
-        if not project.ledger.entries(object_id=name, action="dataset.version"):
-            record_version(project, definition, report, {"override": text, "released": f"dataset:{where}"})
+        if not workspace.ledger.entries(object_id=name, action="dataset.version"):
+            record_version(workspace, definition, report, {"override": text, "released": f"dataset:{where}"})
         return report
 
 
-def _publish(project: Project, definition: Table, kept: TableVersion, reason: str) -> IngestReport:
-    tables, name, aside = project.tables, definition.name, unpublished_name(definition.name)
+def _publish(workspace: Workspace, definition: Table, kept: TableVersion, reason: str) -> IngestReport:
+    tables, name, aside = workspace.tables, definition.name, unpublished_name(definition.name)
     mode: Any = kept.metadata[MODE]
     rows = tables.batches(aside, kept.version)
     change, known = SchemaChange(rows.schema), mode == "append" and bool(tables.history(name))
     if known:
         # Columns that the table has got since are null in the rows, as in all earlier ones.
         change = merge_schemas(tables.schema(name), rows.schema, fill=True, where=f"table {name}")
-        _refuse_known_keys(project, definition, kept.version)
+        _refuse_known_keys(workspace, definition, kept.version)
     chunks = (part for chunk in rows for part in change.fit(pa.Table.from_batches([chunk]), where=name).to_batches())
     version = tables.write(
         name,
@@ -134,10 +134,10 @@ def _publish(project: Project, definition: Table, kept: TableVersion, reason: st
     return replace(IngestReport.of_version(name, kept), version=version, already=False)
 
 
-def _refuse_known_keys(project: Project, definition: Table, version: int) -> None:
+def _refuse_known_keys(workspace: Workspace, definition: Table, version: int) -> None:
     import polars as pl
 
-    tables, key = project.tables, list(definition.key)
+    tables, key = workspace.tables, list(definition.key)
     if not key:
         return
     aside = tables.dataset(unpublished_name(definition.name), version)
@@ -152,7 +152,7 @@ def _refuse_known_keys(project: Project, definition: Table, version: int) -> Non
         )
 
 
-def drop(project: Project, table: str, version: int, *, reason: str) -> Unpublished:
+def drop(workspace: Workspace, table: str, version: int, *, reason: str) -> Unpublished:
     """Decide that a halted batch will not be published; its rows stay until they are vacuumed.
 
     Raises
@@ -160,10 +160,10 @@ def drop(project: Project, table: str, version: int, *, reason: str) -> Unpublis
     RefusedError
         If it was released already.
     """
-    project.definitions.get(Table, table)
+    workspace.definitions.get(Table, table)
     text = _reason(reason)
-    with project.lock(f"ingest/{table}"):
-        found = _described(project, table, _version(project, table, version))
+    with workspace.lock(f"ingest/{table}"):
+        found = _described(workspace, table, _version(workspace, table, version))
         if found.state == "released":
             raise RefusedError(
                 "a released batch is not dropped",
@@ -171,7 +171,7 @@ def drop(project: Project, table: str, version: int, *, reason: str) -> Unpublis
                 remedy=f"Roll the table back with: retrodict data rollback {table}",
             )
         if found.state == "waiting":
-            with project.ledger.transaction() as tx:
+            with workspace.ledger.transaction() as tx:
                 name = f"dataset:{unpublished_name(table)}@{version}"
                 tx.append("dataset.drop", name, {"batch": found.batch, "reason": text})
         return replace(found, state="dropped")
@@ -183,12 +183,12 @@ def _reason(text: str) -> str:
     return text.strip()
 
 
-def _kept(project: Project, table: str) -> list[TableVersion]:
-    return [v for v in project.tables.history(unpublished_name(table)) if BATCH in v.metadata]
+def _kept(workspace: Workspace, table: str) -> list[TableVersion]:
+    return [v for v in workspace.tables.history(unpublished_name(table)) if BATCH in v.metadata]
 
 
-def _version(project: Project, table: str, version: int) -> TableVersion:
-    kept = {each.version: each for each in _kept(project, table)}
+def _version(workspace: Workspace, table: str, version: int) -> TableVersion:
+    kept = {each.version: each for each in _kept(workspace, table)}
     if version not in kept:
         raise NotFoundError(
             "the table has a halted batch with this version",
@@ -199,15 +199,15 @@ def _version(project: Project, table: str, version: int) -> TableVersion:
     return kept[version]
 
 
-def _described(project: Project, table: str, version: TableVersion) -> Unpublished:
+def _described(workspace: Workspace, table: str, version: TableVersion) -> Unpublished:
     checks = IngestReport.of_version(table, version).checks
     state: State = "waiting"
     name = f"dataset:{unpublished_name(table)}@{version.version}"
-    if project.ledger.entries(object_id=name, action="dataset.drop"):
+    if workspace.ledger.entries(object_id=name, action="dataset.drop"):
         state = "dropped"
     elif any(
         later.metadata.get(BATCH) == version.metadata[BATCH] and OVERRIDE in later.metadata
-        for later in project.tables.history(table)
+        for later in workspace.tables.history(table)
     ):
         state = "released"
     return Unpublished(

@@ -15,12 +15,17 @@ import numpy as np
 
 from retrodict.core.errors import InternalError
 from retrodict.data.ingest import IngestReport
+from retrodict.decisions.lineage import trace_decision
+from retrodict.decisions.log import read_decisions
+from retrodict.decisions.parity import check_parity
+from retrodict.decisions.replay import replay_decision
 from retrodict.demo.deliveries import Deliveries
 from retrodict.demo.live import POLICY, RolloutTimes
 from retrodict.demo.traffic import Traffic
 from retrodict.evaluation import Evaluation
 from retrodict.features.plan import FeatureSet
 from retrodict.features.verify import verify
+from retrodict.features.verify.verdicts import record_verification
 from retrodict.learning import Run, get_run, replay_run
 from retrodict.learning.frame import AT, newest_versions, read_spine
 from retrodict.learning.recipes import Progress
@@ -28,13 +33,8 @@ from retrodict.ledger import verify as verify_ledger
 from retrodict.models.definitions import Model
 from retrodict.monitoring.compare import reproduce_champion
 from retrodict.monitoring.report import MonitorReport
-from retrodict.project import Project
 from retrodict.registry import ModelVersion
-from retrodict.rollout import record_verification
-from retrodict.serving.lineage import trace_decision
-from retrodict.serving.log import read_decisions
-from retrodict.serving.parity import check_parity
-from retrodict.serving.replay import replay_decision
+from retrodict.workspace import Workspace
 
 __all__: list[str] = []
 
@@ -42,7 +42,7 @@ _REPLAYED = 9
 _PROBES = 20
 
 
-def prove_features(project: Project, model: Model) -> dict[str, Any]:
+def prove_features(project: Workspace, model: Model) -> dict[str, Any]:
     """Compare training frame, stream and naive oracle at random and at every edge; a pass lets the views serve."""
     features = FeatureSet(model.features)
     versions = newest_versions(project.tables, model)
@@ -63,7 +63,7 @@ def prove_features(project: Project, model: Model) -> dict[str, Any]:
     }
 
 
-def describe_training(project: Project, run: Run, version: ModelVersion) -> dict[str, Any]:
+def describe_training(project: Workspace, run: Run, version: ModelVersion) -> dict[str, Any]:
     """The run as the evaluation store has it."""
     kept = {artifact.name: artifact.digest for artifact in get_run(project, run.ref).artifacts}
     evaluations = json.loads(project.objects.get(kept["evaluations.json"]))
@@ -110,7 +110,7 @@ def server_status(url: str) -> dict[str, Any]:
     return status
 
 
-def describe_serving(project: Project, traffic: Traffic, status: dict[str, Any]) -> dict[str, Any]:
+def describe_serving(project: Workspace, traffic: Traffic, status: dict[str, Any]) -> dict[str, Any]:
     """Requests, errors, latency as the caller sees it and per stage, and whether every answer is in the log."""
     taken = np.array([answer.milliseconds for answer in traffic.answers])
     logged = [item.record.id for item in read_decisions(project, policy=POLICY)]
@@ -136,7 +136,7 @@ def _tally(values: Sequence[str]) -> dict[str, int]:
     return {value: values.count(value) for value in sorted(set(values))}
 
 
-def check_parity_of_all(project: Project) -> dict[str, Any]:
+def check_parity_of_all(project: Workspace) -> dict[str, Any]:
     """Every feature value of every decision against its offline recomputation, and every score from its features."""
     return {**check_parity(project, POLICY).to_dict(), "scores": reproduce_champion(project, POLICY).to_dict()}
 
@@ -182,12 +182,12 @@ def choose_decision(traffic: Traffic) -> str:
     return "decision:" + str(max(decided, key=lambda answer: float(answer.body["score"])).body["decision_id"])
 
 
-def trace(project: Project, ref: str) -> dict[str, Any]:
+def trace(project: Workspace, ref: str) -> dict[str, Any]:
     """Lineage of one decision."""
     return trace_decision(project, ref)
 
 
-def replay_decisions(project: Project, traffic: Traffic, chosen: str) -> dict[str, Any]:
+def replay_decisions(project: Workspace, traffic: Traffic, chosen: str) -> dict[str, Any]:
     """The chosen decision, and some more spread evenly over the traffic, decided again."""
     replay = replay_decision(project, chosen)
     ids = traffic.decided
@@ -197,13 +197,13 @@ def replay_decisions(project: Project, traffic: Traffic, chosen: str) -> dict[st
     return {**replay.to_dict(), **counts}
 
 
-def replay_training(project: Project, champion: ModelVersion, *, progress: Progress) -> dict[str, Any]:
+def replay_training(project: Workspace, champion: ModelVersion, *, progress: Progress) -> dict[str, Any]:
     """The champion's run, executed again from the ledger."""
     replay = replay_run(project, f"run:{champion.run}", progress=progress)
     return replay.to_dict()
 
 
-def audit(project: Project) -> dict[str, Any]:
+def audit(project: Workspace) -> dict[str, Any]:
     """Verify everything; then alter one byte of one entry in a copy of the database and see whether that is found."""
     report = verify_ledger(
         project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
@@ -225,7 +225,7 @@ def audit(project: Project) -> dict[str, Any]:
     }
 
 
-def _copy_ledger(project: Project, folder: Path) -> Project:
+def _copy_ledger(project: Workspace, folder: Path) -> Workspace:
     """Project over a copy of the records; everything else is read from the original."""
     shutil.copy(project.root / "retrodict.toml", folder / "retrodict.toml")
     shutil.copytree(project.config.path("ledger.checkpoints"), folder / "checkpoints")
@@ -236,7 +236,7 @@ def _copy_ledger(project: Project, folder: Path) -> Project:
     source.backup(copy)
     source.close()
     copy.close()
-    return Project(folder, clock=project.clock, actor=project.actor)
+    return Workspace(folder, clock=project.clock, actor=project.actor)
 
 
 def _alter_one_byte(database: Path, sequence: int) -> None:

@@ -23,14 +23,15 @@ from retrodict.demo.deliveries import LIVE_MONTHS, Deliveries
 from retrodict.demo.live import POLICY, LiveServer, RolloutTimes, run_month
 from retrodict.demo.report import write_report
 from retrodict.demo.traffic import Traffic
+from retrodict.features.online.upkeep import build_online
+from retrodict.features.plan import FeatureSet
 from retrodict.learning import measure_leakage, train
 from retrodict.models.definitions import Model
 from retrodict.monitoring import monitor
 from retrodict.monitoring.compare import compare_on_log
-from retrodict.project import Project
 from retrodict.registry import ModelVersion, approve
 from retrodict.rollout import deploy
-from retrodict.serving.upkeep import build_online
+from retrodict.workspace import Workspace
 
 __all__ = ["Life", "run"]
 
@@ -57,7 +58,7 @@ class Life:
         _make_project(folder)
         self.folder, self.share, self.progress = folder, share, progress
         self.clock = SimulatedClock(LIVE_MONTHS[0].start)
-        self.project = Project(folder, clock=self.clock, actor=AUTHOR)
+        self.project = Workspace(folder, clock=self.clock, actor=AUTHOR)
         self.report: dict[str, Any] = {}
         self.timings: dict[str, float] = {}
         self.traffic = Traffic()
@@ -71,9 +72,9 @@ class Life:
         yield
         self.timings[name] = round(time.perf_counter() - began, 2)
 
-    def acting(self, actor: str) -> Project:
+    def acting(self, actor: str) -> Workspace:
         """Return the same project as somebody else acts in it."""
-        return Project(self.folder, clock=self.clock, actor=actor)
+        return Workspace(self.folder, clock=self.clock, actor=actor)
 
 
 def run(project: Path, report: Path, *, share: float = 0.26, progress: Progress | None = None) -> dict[str, Any]:
@@ -144,7 +145,9 @@ def _learn(life: Life) -> ModelVersion:
     with life.chapter("deploy"):
         approve(life.acting(APPROVER), version.ref, reason="beats the ladder on August; pilot from September on")
         deploy(project, POLICY, model=version.ref, reason="pilot")
-        built = build_online(project, progress=life.progress)
+        built = build_online(
+            project, [FeatureSet(model.features) for model in project.definitions.of(Model)], progress=life.progress
+        )
         life.report["features"]["materialised"] = {name: applied.stored for name, applied in built.items()}
     life.report["training"] = chapters.describe_training(project, run_, version)
     return version

@@ -18,9 +18,9 @@ from retrodict.core.durations import HOUR
 from retrodict.core.errors import InternalError
 from retrodict.demo.deliveries import Deliveries, Month
 from retrodict.demo.traffic import Client, Traffic
-from retrodict.project import Project
 from retrodict.registry import Revision
 from retrodict.rollout import promote, rollback
+from retrodict.workspace import Workspace
 
 __all__ = ["LiveServer", "RolloutTimes", "run_month"]
 
@@ -107,7 +107,7 @@ async def run_month(
     clock: SimulatedClock,
     share: float,
     progress: Progress,
-    rollout: tuple[Project, str] | None = None,
+    rollout: tuple[Workspace, str] | None = None,
 ) -> RolloutTimes | None:
     """One month of live traffic in simulated time.
 
@@ -165,7 +165,7 @@ async def _push(client: Client, landed: list[dict[str, Any]], observed: list[dic
         await asyncio.sleep(_LAG_POLL_S)  # the state is in another process: there is no event to wait for
 
 
-async def _change(times: RolloutTimes, action: str, rollout: tuple[Project, str]) -> Revision:
+async def _change(times: RolloutTimes, action: str, rollout: tuple[Workspace, str]) -> Revision:
     """Change the revision from a thread while the requests go on."""
     project, model = rollout
     began = perf_counter()

@@ -29,7 +29,7 @@ from retrodict.features.offline.kept import NOTE
 from retrodict.features.online.state import OnlineState
 from retrodict.features.online.stream import decode_event
 from retrodict.features.plan import FeatureSet, ViewPlan
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 __all__ = ["Erasure", "TableErasure", "erase", "subject_digest"]
 
@@ -95,7 +95,7 @@ class Erasure:
 
 
 def erase(
-    project: Project,
+    workspace: Workspace,
     entity: Entity,
     keys: pa.Table,
     sets: Sequence[FeatureSet],
@@ -109,7 +109,7 @@ def erase(
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     entity : Entity
         Whose keys they are. Views are found by its key columns, also those that have more of them.
     keys : pyarrow.Table
@@ -140,26 +140,26 @@ def erase(
     plans = [(features, plan) for features, plan in every if set(entity.keys) <= set(plan.keys)]
     report = Erasure(entity.name, keys.num_rows, done=not dry_run)
     subjects = KeyIndex(columns, where=f"keys of entity {entity.name!r}")
-    sources = {plan.source.table.name for _, plan in plans} & set(project.tables.names())
-    tables = sorted(sources | _frames(project, entity))
+    sources = {plan.source.table.name for _, plan in plans} & set(workspace.tables.names())
+    tables = sorted(sources | _frames(workspace, entity))
     others = {plan.name for _, plan in every if plan.source.table.name in tables} - {plan.name for _, plan in plans}
     report.counted_in = sorted(others)
-    entries = {plan.state_id: _entries(project, plan, entity, subjects, columns) for _, plan in plans}
+    entries = {plan.state_id: _entries(workspace, plan, entity, subjects, columns) for _, plan in plans}
     for name in tables:
-        report.tables.append(_table(project, name, entity, subjects, dry_run=dry_run))
-    report.states = _states(project, plans, entries, dry_run=dry_run)
-    report.remaining = _remaining(project, tables, entity, subjects)
+        report.tables.append(_table(workspace, name, entity, subjects, dry_run=dry_run))
+    report.states = _states(workspace, plans, entries, dry_run=dry_run)
+    report.remaining = _remaining(workspace, tables, entity, subjects)
     if not dry_run:
-        _record(project, entity, columns, report, reason)
+        _record(workspace, entity, columns, report, reason)
     return report
 
 
 # tables ---------------------------------------------------------------------------------------------------------------
 
 
-def _frames(project: Project, entity: Entity) -> set[str]:
+def _frames(workspace: Workspace, entity: Entity) -> set[str]:
     """Kept training frames with the keys of an entity; one that was erased from before holds nothing else."""
-    tables, keys = project.tables, set(entity.keys)
+    tables, keys = workspace.tables, set(entity.keys)
     kept = [name for name in tables.names() if any(NOTE in version.metadata for version in tables.history(name))]
     return {name for name in kept if keys <= set(tables.schema(name).names)}
 
@@ -170,46 +170,46 @@ def _belongs(rows: pa.RecordBatch | pa.Table, entity: Entity, subjects: KeyIndex
     return subjects.locate(columns, names=entity.keys) >= 0
 
 
-def _count(project: Project, name: str, entity: Entity, subjects: KeyIndex) -> int:
-    batches = project.tables.batches(name, columns=list(entity.keys))
+def _count(workspace: Workspace, name: str, entity: Entity, subjects: KeyIndex) -> int:
+    batches = workspace.tables.batches(name, columns=list(entity.keys))
     return sum(int(_belongs(batch, entity, subjects).sum()) for batch in batches if batch.num_rows)
 
 
-def _table(project: Project, name: str, entity: Entity, subjects: KeyIndex, *, dry_run: bool) -> TableErasure:
-    with project.lock(f"ingest/{name}"):
-        rows = _count(project, name, entity, subjects)
+def _table(workspace: Workspace, name: str, entity: Entity, subjects: KeyIndex, *, dry_run: bool) -> TableErasure:
+    with workspace.lock(f"ingest/{name}"):
+        rows = _count(workspace, name, entity, subjects)
         if rows and not dry_run:
-            schema = project.tables.schema(name)
-            reader = pa.RecordBatchReader.from_batches(schema, _without(project, name, entity, subjects))
-            project.tables.write(name, reader, mode="overwrite", metadata={_MODE: _WRITTEN})
+            schema = workspace.tables.schema(name)
+            reader = pa.RecordBatchReader.from_batches(schema, _without(workspace, name, entity, subjects))
+            workspace.tables.write(name, reader, mode="overwrite", metadata={_MODE: _WRITTEN})
         if not dry_run:  # also after an erasure that was killed between the table and its indexes
-            EventIndexes.of(project).clear()
-        _complete_ledger(project, name)
-    history = project.tables.history(name)
+            EventIndexes.of(workspace).clear()
+        _complete_ledger(workspace, name)
+    history = workspace.tables.history(name)
     older = [version.version for version in history[:-1] if not version.vacuumed]
-    held = references(project, name)
+    held = references(workspace, name)
     kept = sorted({holder for version in older for holder in held.get(version, ())})
     return TableErasure(name, rows, history[-1].version, len(older), kept)
 
 
-def _without(project: Project, name: str, entity: Entity, subjects: KeyIndex) -> Iterator[pa.RecordBatch]:
-    for batch in project.tables.batches(name):
+def _without(workspace: Workspace, name: str, entity: Entity, subjects: KeyIndex) -> Iterator[pa.RecordBatch]:
+    for batch in workspace.tables.batches(name):
         if batch.num_rows:
             yield batch.filter(pa.array(~_belongs(batch, entity, subjects)))
 
 
-def _complete_ledger(project: Project, name: str) -> None:
+def _complete_ledger(workspace: Workspace, name: str) -> None:
     """Append the entries of versions without erased rows that have none: whoever wrote them may have been killed."""
-    tables = project.tables
+    tables = workspace.tables
     for version in tables.history(name):
         object_id = f"dataset:{name}@{version.version}"
         if version.metadata.get(_MODE) != _WRITTEN or version.vacuumed:
             continue
-        if project.ledger.entries(object_id=object_id, action="dataset.erase"):
+        if workspace.ledger.entries(object_id=object_id, action="dataset.erase"):
             continue
         rows = sum(file.rows for file in tables.files(name, version.version))
         facts = {"rows": rows, "files": written_files(tables, name, [version.version])}
-        with project.ledger.transaction() as tx:
+        with workspace.ledger.transaction() as tx:
             if not tx.has("dataset.erase", object_id):
                 before = f"dataset:{name}@{version.version - 1}"
                 tx.append("dataset.erase", object_id, facts, inputs=[(before, "previous version")])
@@ -219,20 +219,20 @@ def _complete_ledger(project: Project, name: str) -> None:
 
 
 def _entries(
-    project: Project, plan: ViewPlan, entity: Entity, subjects: KeyIndex, columns: Sequence[pa.Array[Any]]
+    workspace: Workspace, plan: ViewPlan, entity: Entity, subjects: KeyIndex, columns: Sequence[pa.Array[Any]]
 ) -> list[tuple[Any, ...]]:
     """Keys of a view that are the subjects': of a view with more key columns, those that its table pairs them with."""
     if plan.keys == tuple(entity.keys):
         return list(zip(*(column.to_pylist() for column in columns), strict=True))
-    if plan.source.table.name not in project.tables.names():
+    if plan.source.table.name not in workspace.tables.names():
         return []
-    rows = project.tables.read(plan.source.table.name, columns=list(plan.keys))
+    rows = workspace.tables.read(plan.source.table.name, columns=list(plan.keys))
     own = rows.filter(pa.array(_belongs(rows, entity, subjects))).group_by(list(plan.keys)).aggregate([])
     return [tuple(row[key] for key in plan.keys) for row in own.to_pylist()]
 
 
 def _states(
-    project: Project,
+    workspace: Workspace,
     plans: Sequence[tuple[FeatureSet, ViewPlan]],
     entries: Mapping[str, Sequence[tuple[Any, ...]]],
     *,
@@ -245,7 +245,7 @@ def _states(
         if dry_run or plan.state_id in seen:
             continue
         seen.add(plan.state_id)
-        state = OnlineState(features, project.keys, partitions=project.config["features.partitions"])
+        state = OnlineState(features, workspace.keys, partitions=workspace.config["features.partitions"])
         for values in entries[plan.state_id]:
             found[plan.name] += state.forget(plan.name, values)
     return found
@@ -254,21 +254,23 @@ def _states(
 # what remains ---------------------------------------------------------------------------------------------------------
 
 
-def _remaining(project: Project, tables: Sequence[str], entity: Entity, subjects: KeyIndex) -> dict[str, int | None]:
+def _remaining(
+    workspace: Workspace, tables: Sequence[str], entity: Entity, subjects: KeyIndex
+) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
-    for name in project.tables.names():
-        if name not in tables and set(entity.keys) <= set(project.tables.schema(name).names):
+    for name in workspace.tables.names():
+        if name not in tables and set(entity.keys) <= set(workspace.tables.schema(name).names):
             try:
-                found[f"table {name}"] = _count(project, name, entity, subjects)
+                found[f"table {name}"] = _count(workspace, name, entity, subjects)
             except DefinitionError:  # quarantined rows may be text where the table holds numbers
                 found[f"table {name}"] = None
     for name in tables:
-        found[f"stream events/{name}"] = _in_stream(project, f"events/{name}", entity, subjects)
+        found[f"stream events/{name}"] = _in_stream(workspace, f"events/{name}", entity, subjects)
     return {name: rows for name, rows in found.items() if rows != 0}
 
 
-def _in_stream(project: Project, stream: str, entity: Entity, subjects: KeyIndex) -> int | None:
-    rows = [[event.get(key) for key in entity.keys] for event in map(decode_event, _records(project, stream))]
+def _in_stream(workspace: Workspace, stream: str, entity: Entity, subjects: KeyIndex) -> int | None:
+    rows = [[event.get(key) for key in entity.keys] for event in map(decode_event, _records(workspace, stream))]
     if not rows:
         return 0
     try:
@@ -278,23 +280,23 @@ def _in_stream(project: Project, stream: str, entity: Entity, subjects: KeyIndex
         return None
 
 
-def _records(project: Project, stream: str) -> Iterator[bytes]:
-    yield from (record for _, record in project.events.read(stream))
+def _records(workspace: Workspace, stream: str) -> Iterator[bytes]:
+    yield from (record for _, record in workspace.events.read(stream))
 
 
 # the ledger -----------------------------------------------------------------------------------------------------------
 
 
-def subject_digest(project: Project, entity: Entity, values: Sequence[object]) -> str:
+def subject_digest(workspace: Workspace, entity: Entity, values: Sequence[object]) -> str:
     """Keyed digest of a subject: equal for equal subjects of one project, and telling nothing without its secret."""
     key = encode_key(values, where=f"entity {entity.name!r}") or b""
-    return hmac.new(_secret(project), entity.name.encode() + b"\0" + key, "sha256").hexdigest()
+    return hmac.new(_secret(workspace), entity.name.encode() + b"\0" + key, "sha256").hexdigest()
 
 
-def _secret(project: Project) -> bytes:
-    path: Path = project.root / "state" / _KEY_FILE
+def _secret(workspace: Workspace) -> bytes:
+    path: Path = workspace.root / "state" / _KEY_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    with project.lock("erasure"):
+    with workspace.lock("erasure"):
         if not path.exists():
             draft = path.with_suffix(".new")
             with os.fdopen(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as stream:
@@ -305,8 +307,10 @@ def _secret(project: Project) -> bytes:
         return path.read_bytes()
 
 
-def _record(project: Project, entity: Entity, columns: Sequence[pa.Array[Any]], report: Erasure, reason: str) -> None:
-    subjects = [subject_digest(project, entity, v) for v in zip(*(c.to_pylist() for c in columns), strict=True)]
+def _record(
+    workspace: Workspace, entity: Entity, columns: Sequence[pa.Array[Any]], report: Erasure, reason: str
+) -> None:
+    subjects = [subject_digest(workspace, entity, v) for v in zip(*(c.to_pylist() for c in columns), strict=True)]
     facts = {
         "subjects": sorted(subjects),
         "reason": reason,
@@ -315,6 +319,6 @@ def _record(project: Project, entity: Entity, columns: Sequence[pa.Array[Any]], 
         "counted_in": report.counted_in,
         "remaining": report.remaining,
     }
-    with project.ledger.transaction() as tx:
+    with workspace.ledger.transaction() as tx:
         # No lineage: an edge would keep the versions it names from being vacuumed.
         tx.append("features.erase", f"entity:{entity.name}", facts)

@@ -13,7 +13,7 @@ from retrodict.learning.frame import build_frame, split_rows
 from retrodict.learning.recipes import Progress, run_recipe
 from retrodict.learning.runs import Run
 from retrodict.models.definitions import Model
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 __all__ = ["LeakageReport", "measure_leakage"]
 
@@ -53,21 +53,21 @@ class LeakageReport:
         }
 
 
-def measure_leakage(project: Project, model: Model, run: Run, *, progress: Progress | None = None) -> LeakageReport:
+def measure_leakage(workspace: Workspace, model: Model, run: Run, *, progress: Progress | None = None) -> LeakageReport:
     """Train once more on the naive event-time join and report both AUCs side by side.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     model : Model
         The definition the run was made with.
     run : Run
         The honest training: its table versions, moment and test metrics are used.
     progress : callable, optional
     """
-    versions, now, indexes = run.data["versions"], run.data["now"], EventIndexes.of(project)
-    honest = build_frame(project.tables, model, versions, indexes=indexes)
-    frame = build_frame(project.tables, model, versions, indexes=indexes, ignore_known_at=True)
+    versions, now, indexes = run.data["versions"], run.data["now"], EventIndexes.of(workspace)
+    honest = build_frame(workspace.tables, model, versions, indexes=indexes)
+    frame = build_frame(workspace.tables, model, versions, indexes=indexes, ignore_known_at=True)
     parts = split_rows(frame, model.recipe.split.resolve(), now=now)
     naive = run_recipe(model.recipe, frame, parts, ladder=False, progress=progress)
     test = parts["test"]

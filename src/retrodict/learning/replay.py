@@ -13,7 +13,7 @@ from retrodict.learning.recipes import Progress
 from retrodict.learning.runs import Run, get_run
 from retrodict.learning.train import execute
 from retrodict.models.definitions import Model, TimeSplit
-from retrodict.project import Project, definitions_of
+from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["RunReplay", "replay_run"]
 
@@ -58,7 +58,7 @@ class RunReplay:
         }  # fmt: skip
 
 
-def replay_run(project: Project, ref: str, *, progress: Progress | None = None) -> RunReplay:
+def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = None) -> RunReplay:
     """Execute a finished run again: its code, its table versions, its split and seed, in this environment.
 
     Nothing of the project's present definitions is used, and nothing is written but one ledger entry with the verdict.
@@ -68,12 +68,12 @@ def replay_run(project: Project, ref: str, *, progress: Progress | None = None) 
     NotFoundError
         If there is no such run.
     """
-    run = get_run(project, ref)
-    then = json.loads(project.objects.get(run.environment))
+    run = get_run(workspace, ref)
+    then = json.loads(workspace.objects.get(run.environment))
     same = machine_kind(then) == machine_kind(describe_environment())
     began = time.perf_counter()
     try:
-        result = _again(project, run, progress)
+        result = _again(workspace, run, progress)
     except RetrodictError as error:
         replay = RunReplay(run.ref, "not replayable", same, {}, str(error), time.perf_counter() - began)
     else:
@@ -87,19 +87,19 @@ def replay_run(project: Project, ref: str, *, progress: Progress | None = None) 
         replay = RunReplay(
             run.ref, "different" if unequal else "exact", same, compared, reason, time.perf_counter() - began
         )
-    with project.ledger.transaction() as tx:
+    with workspace.ledger.transaction() as tx:
         tx.append("run.replay", run.ref, {"verdict": replay.verdict, "reason": replay.reason})
     return replay
 
 
-def _again(project: Project, run: Run, progress: Progress | None) -> dict[str, Any]:
+def _again(workspace: Workspace, run: Run, progress: Progress | None) -> dict[str, Any]:
     if run.status != "finished":
         raise NotFoundError("a run to replay has finished", where=run.ref, got=run.status, remedy="Train anew instead")
-    definition = definitions_of(project, run.code).get(Model, run.model)
+    definition = definitions_of(workspace, run.code).get(Model, run.model)
     split = TimeSplit(**run.params["split"])
     definition = replace(definition, recipe=replace(definition.recipe, split=split))
     versions, now = run.data["versions"], run.data["now"]
-    return execute(project, definition, versions, now=now, ladder=False, indexed=False, progress=progress).facts()
+    return execute(workspace, definition, versions, now=now, ladder=False, indexed=False, progress=progress).facts()
 
 
 def _compare(run: Run, again: dict[str, Any]) -> dict[str, dict[str, Any]]:

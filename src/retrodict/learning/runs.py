@@ -17,7 +17,7 @@ from retrodict.core.clock import format_time
 from retrodict.core.errors import NotFoundError, near
 from retrodict.core.identity import Ref
 from retrodict.learning.schema import artifacts, metadata, metrics, runs
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 __all__ = ["Artifact", "MetricPoint", "Run", "compare_runs", "finish_run", "get_run", "list_runs", "start_run"]
 
@@ -119,10 +119,10 @@ class Run:
         }
 
 
-def start_run(project: Project, run: Run) -> None:
+def start_run(workspace: Workspace, run: Run) -> None:
     """Record that a run began."""
-    project.records.ensure(metadata)
-    with project.ledger.transaction() as tx:
+    workspace.records.ensure(metadata)
+    with workspace.ledger.transaction() as tx:
         row = {
             "id": run.id,
             "model": run.model,
@@ -145,9 +145,9 @@ def start_run(project: Project, run: Run) -> None:
         tx.append("run.start", run.ref, facts, inputs=made_of)
 
 
-def finish_run(project: Project, run: Run) -> None:
+def finish_run(workspace: Workspace, run: Run) -> None:
     """Record how a run ended, with its metrics and artifacts, in one transaction."""
-    with project.ledger.transaction() as tx:
+    with workspace.ledger.transaction() as tx:
         tx.connection.execute(
             update(runs)
             .where(runs.c.id == run.id)
@@ -199,13 +199,13 @@ def _read(row: Row[Any]) -> Run:
     )
 
 
-def list_runs(project: Project, model: str | None = None) -> list[Run]:
+def list_runs(workspace: Workspace, model: str | None = None) -> list[Run]:
     """Runs, newest first, without their metrics by step."""
-    project.records.ensure(metadata)
+    workspace.records.ensure(metadata)
     query = select(runs).order_by(runs.c.id.desc())
     if model is not None:
         query = query.where(runs.c.model == model)
-    with project.records.read() as connection:
+    with workspace.records.read() as connection:
         found = [_read(row) for row in connection.execute(query)]
         by_run: dict[str, list[MetricPoint]] = {}
         for row in connection.execute(select(metrics).where(metrics.c.step == 0)):
@@ -217,11 +217,11 @@ def list_runs(project: Project, model: str | None = None) -> list[Run]:
     return found
 
 
-def get_run(project: Project, ref: str) -> Run:
+def get_run(workspace: Workspace, ref: str) -> Run:
     """One run by ``run:ULID`` with everything; NotFoundError names the nearest ids."""
     name = Ref.parse(ref, kind="run").name
-    project.records.ensure(metadata)
-    with project.records.read() as connection:
+    workspace.records.ensure(metadata)
+    with workspace.records.read() as connection:
         row = connection.execute(select(runs).where(runs.c.id == name)).one_or_none()
         if row is None:
             ids = list(connection.execute(select(runs.c.id).order_by(runs.c.id.desc()).limit(50)).scalars())
@@ -241,7 +241,7 @@ def get_run(project: Project, ref: str) -> Run:
     return run
 
 
-def compare_runs(project: Project, refs: Sequence[str]) -> dict[str, Any]:
+def compare_runs(workspace: Workspace, refs: Sequence[str]) -> dict[str, Any]:
     """Side by side: the parameters, data and metrics in which runs differ or agree.
 
     Returns
@@ -250,7 +250,7 @@ def compare_runs(project: Project, refs: Sequence[str]) -> dict[str, Any]:
         ``runs`` (the ids), ``metrics`` (name to one value per run, test rows), ``differs`` (dotted key of parameters,
         data, code or environment to one value per run; only where not all are equal).
     """
-    found = [get_run(project, ref) for ref in refs]
+    found = [get_run(workspace, ref) for ref in refs]
     tests = [run.values("test") for run in found]
     flat = [
         _flatten({"params": r.params, "data": r.data, "code": r.code, "environment": r.environment, "seed": r.seed})

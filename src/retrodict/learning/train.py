@@ -24,8 +24,8 @@ from retrodict.learning.plots import run_plots
 from retrodict.learning.recipes import Progress, Trained, run_recipe
 from retrodict.learning.runs import Artifact, MetricPoint, Run, finish_run, start_run
 from retrodict.models.definitions import Model, TimeSplit
-from retrodict.project import Project, capture_code
 from retrodict.registry import ModelVersion, register
+from retrodict.workspace import Workspace, capture_code
 
 __all__ = ["Result", "execute", "train"]
 
@@ -58,7 +58,7 @@ class Result:
 
 
 def execute(
-    project: Project,
+    workspace: Workspace,
     model: Model,
     versions: Mapping[str, int],
     *,
@@ -73,14 +73,14 @@ def execute(
     """
     tell = progress or (lambda _what, _done, _most: None)
     tell("features", 0, 1)
-    indexes = EventIndexes.of(project, tell=lambda sentence: tell(sentence, 0, 1)) if indexed else None
-    frame = build_frame(project.tables, model, versions, indexes=indexes)
+    indexes = EventIndexes.of(workspace, tell=lambda sentence: tell(sentence, 0, 1)) if indexed else None
+    frame = build_frame(workspace.tables, model, versions, indexes=indexes)
     parts = split_rows(frame, model.recipe.split.resolve(), now=now)
     return Result(frame, parts, run_recipe(model.recipe, frame, parts, ladder=ladder, progress=progress))
 
 
 def train(
-    project: Project,
+    workspace: Workspace,
     model: str | Model,
     *,
     split: TimeSplit | None = None,
@@ -90,7 +90,7 @@ def train(
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     model : str or Model
         Name of a defined model.
     split : TimeSplit, optional
@@ -107,37 +107,37 @@ def train(
     RetrodictError
         Whatever the data or the definitions are at fault of; the run is then recorded as failed.
     """
-    definition = project.definitions.get(Model, model) if isinstance(model, str) else model
+    definition = workspace.definitions.get(Model, model) if isinstance(model, str) else model
     if split is not None:
         definition = replace(definition, recipe=replace(definition.recipe, split=split))
     used = definition.recipe.split
     run = Run(
-        id=project.new_id(),
+        id=workspace.new_id(),
         model=definition.name,
         status="running",
-        actor=project.actor,
-        started=project.clock.now(),
+        actor=workspace.actor,
+        started=workspace.clock.now(),
         seed=definition.recipe.seed,
-        code=capture_code(project),
-        environment=project.objects.put(environment_bytes()),
-        data={"versions": newest_versions(project.tables, definition), "now": project.clock.now()},
+        code=capture_code(workspace),
+        environment=workspace.objects.put(environment_bytes()),
+        data={"versions": newest_versions(workspace.tables, definition), "now": workspace.clock.now()},
         params={
             "split": {"train": used.train, "validate": used.validate, "test": used.test},
             "definition": definition.version,
             "features": FeatureSet(definition.features).version,
         },
     )
-    start_run(project, run)
+    start_run(workspace, run)
     began = time.perf_counter()
     try:
-        result = execute(project, definition, run.data["versions"], now=run.data["now"], progress=progress)
+        result = execute(workspace, definition, run.data["versions"], now=run.data["now"], progress=progress)
     except (RetrodictError, ValueError, MemoryError, KeyboardInterrupt) as error:
-        run.status, run.finished, run.summary = "failed", project.clock.now(), {"error": type(error).__name__}
-        finish_run(project, run)
+        run.status, run.finished, run.summary = "failed", workspace.clock.now(), {"error": type(error).__name__}
+        finish_run(workspace, run)
         raise
-    _record(project, definition, run, result, seconds=time.perf_counter() - began)
+    _record(workspace, definition, run, result, seconds=time.perf_counter() - began)
     version = register(
-        project,
+        workspace,
         definition.name,
         run=run.id,
         artifact=run.summary["artifact"],
@@ -148,11 +148,11 @@ def train(
     return run, version
 
 
-def _record(project: Project, model: Model, run: Run, result: Result, *, seconds: float) -> None:
+def _record(workspace: Workspace, model: Model, run: Run, result: Result, *, seconds: float) -> None:
     """Store what the run made and close it."""
     trained, facts = result.trained, result.facts()
     reference = _reference(result)
-    profiles = project.objects.put(reference.to_json())
+    profiles = workspace.objects.put(reference.to_json())
     test = trained.evaluations["test"]
     artifact = trained.artifact(
         model.name,
@@ -168,12 +168,12 @@ def _record(project: Project, model: Model, run: Run, result: Result, *, seconds
     )
     measured = {metric.name: metric for metric in test.metrics}
     gates = check_gates(model.gates, {**measured, "beats_ladder": trained.ladder.verdict if trained.ladder else None})
-    run.status, run.finished, run.seconds = "finished", project.clock.now(), seconds
+    run.status, run.finished, run.seconds = "finished", workspace.clock.now(), seconds
     left_out = count_left_out(result.frame, model, now=run.data["now"])
     run.data = {**run.data, "frame": facts["frame"], "rows": facts["rows"], "left_out": left_out}
     run.params = {**run.params, **{key: _plain(value) for key, value in trained.params.items()}}
     run.summary = {
-        "artifact": artifact.save(project.objects),
+        "artifact": artifact.save(workspace.objects),
         "fingerprint": artifact.fingerprint(),
         "trees": facts["trees"],
         "ladder": trained.ladder.to_dict() if trained.ladder else None,
@@ -184,18 +184,18 @@ def _record(project: Project, model: Model, run: Run, result: Result, *, seconds
         Artifact("profiles.json", profiles, "application/json"),
         Artifact("model.json", run.summary["artifact"], "application/json"),
         _put(
-            project,
+            workspace,
             "evaluations.json",
             canonical_json({k: v.to_dict() for k, v in trained.evaluations.items()}),
             "application/json",
         ),
-        *(_put(project, name, svg.encode(), "image/svg+xml") for name, svg in run_plots(trained).items()),
+        *(_put(workspace, name, svg.encode(), "image/svg+xml") for name, svg in run_plots(trained).items()),
     ]
-    finish_run(project, run)
+    finish_run(workspace, run)
 
 
-def _put(project: Project, name: str, data: bytes, media: str) -> Artifact:
-    return Artifact(name, project.objects.put(data), media)
+def _put(workspace: Workspace, name: str, data: bytes, media: str) -> Artifact:
+    return Artifact(name, workspace.objects.put(data), media)
 
 
 def _request(frame: Frame, model: Model) -> dict[str, dict[str, str]]:

@@ -22,11 +22,11 @@ from retrodict.data.definitions import Check, Table
 from retrodict.data.ingest import quarantine_name
 from retrodict.data.reading import Batch, read_batch
 from retrodict.data.validation import Validation, validate
+from retrodict.decisions.definitions import Policy
+from retrodict.decisions.log import read_decisions
 from retrodict.monitoring.keys import join_key_sql
-from retrodict.project import Project
-from retrodict.serving.definitions import Policy
-from retrodict.serving.log import read_decisions
 from retrodict.stores.sql import query, quote
+from retrodict.workspace import Workspace
 
 __all__ = ["OutcomesReport", "ingest_outcomes", "outcomes_name"]
 
@@ -87,13 +87,13 @@ def outcomes_name(policy: str) -> str:
 
 
 def ingest_outcomes(
-    project: Project, policy: str, source: pa.Table | str | Path | Sequence[str | Path]
+    workspace: Workspace, policy: str, source: pa.Table | str | Path | Sequence[str | Path]
 ) -> OutcomesReport:
     """Take in outcomes that are not in the label's table.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     policy : str
         Name of the policy that decided.
     source : pyarrow.Table, path, glob, or list of paths
@@ -112,20 +112,20 @@ def ingest_outcomes(
     RefusedError
         If no row passes the checks; the rows are in quarantine.
     """
-    table = project.definitions.get(Policy, policy).model.label.table
+    table = workspace.definitions.get(Policy, policy).model.label.table
     batch = read_batch(source)
-    report = _find(project, policy, batch)
+    report = _find(workspace, policy, batch)
     if report is None:
         rows, definition = _prepare(batch.rows, table, where=f"outcomes of {policy}")
         checked = validate(rows, definition)
-        _quarantine(project, policy, batch, checked)
-        report = _publish(project, policy, table, batch, checked)
-    _record(project, report)
+        _quarantine(workspace, policy, batch, checked)
+        report = _publish(workspace, policy, table, batch, checked)
+    _record(workspace, report)
     return report
 
 
-def _find(project: Project, policy: str, batch: Batch) -> OutcomesReport | None:
-    for version in reversed(project.tables.history(outcomes_name(policy))):
+def _find(workspace: Workspace, policy: str, batch: Batch) -> OutcomesReport | None:
+    for version in reversed(workspace.tables.history(outcomes_name(policy))):
         if version.metadata.get(_BATCH) == batch.id:
             counts = {name: int(version.metadata[f"retrodict.{name}"]) for name in _COUNTS}
             reasons = json.loads(version.metadata["retrodict.reasons"])
@@ -163,22 +163,22 @@ def _as_text(column: str) -> str:
     return f"NULLIF(CAST({column} AS VARCHAR), '')"
 
 
-def _quarantine(project: Project, policy: str, batch: Batch, checked: Validation) -> None:
+def _quarantine(workspace: Workspace, policy: str, batch: Batch, checked: Validation) -> None:
     name, rows = quarantine_name(outcomes_name(policy)), checked.quarantined
-    if rows.num_rows == 0 or any(v.metadata.get(_BATCH) == batch.id for v in project.tables.history(name)):
+    if rows.num_rows == 0 or any(v.metadata.get(_BATCH) == batch.id for v in workspace.tables.history(name)):
         return
-    stamp = pa.array([from_micros(project.clock.now())] * rows.num_rows, pa.timestamp("us", "UTC"))
+    stamp = pa.array([from_micros(workspace.clock.now())] * rows.num_rows, pa.timestamp("us", "UTC"))
     about = {
         "batch": pa.array([batch.id] * rows.num_rows),
         "origin": pa.array([batch.origin] * rows.num_rows),
         "time": stamp,
     }
-    project.tables.write(
+    workspace.tables.write(
         name, pa.table({**about, **{c: rows.column(c) for c in rows.column_names}}), metadata={_BATCH: batch.id}
     )
 
 
-def _publish(project: Project, policy: str, table: Table, batch: Batch, checked: Validation) -> OutcomesReport:
+def _publish(workspace: Workspace, policy: str, table: Table, batch: Batch, checked: Validation) -> OutcomesReport:
     name, total = outcomes_name(policy), batch.rows.num_rows
     if checked.accepted.num_rows == 0:
         raise RefusedError(
@@ -188,7 +188,7 @@ def _publish(project: Project, policy: str, table: Table, batch: Batch, checked:
             remedy=f"See {quarantine_name(name)} for the reasons",
         )
     try:
-        stored = project.tables.read(name, columns=_STORED.names)
+        stored = workspace.tables.read(name, columns=_STORED.names)
     except NotFoundError:
         stored = _STORED.empty_table()
     new = _new_rows(checked.accepted, table, stored)
@@ -198,15 +198,15 @@ def _publish(project: Project, policy: str, table: Table, batch: Batch, checked:
         "repeated": checked.accepted.num_rows - new.num_rows,
         "quarantined": checked.quarantined.num_rows,
         "revised": _revised(new, stored),
-        "unmatched": _unmatched(project, policy, new),
+        "unmatched": _unmatched(workspace, policy, new),
     }
     reasons = {result.check: result.failed for result in checked.results if result.failed}
     if new.num_rows == 0:
-        version = project.tables.history(name)[-1].version
+        version = workspace.tables.history(name)[-1].version
         return OutcomesReport(policy, version, batch.id, reasons=reasons, already=True, **counts)
     facts = {f"retrodict.{count}": str(value) for count, value in counts.items()}
     facts |= {_BATCH: batch.id, "retrodict.origin": batch.origin, "retrodict.reasons": json.dumps(reasons)}
-    version = project.tables.write(name, new, metadata=facts)
+    version = workspace.tables.write(name, new, metadata=facts)
     return OutcomesReport(policy, version, batch.id, reasons=reasons, already=False, **counts)
 
 
@@ -239,24 +239,24 @@ def _revised(new: pa.Table, stored: pa.Table) -> int:
     return int(found.column("n")[0].as_py())
 
 
-def _unmatched(project: Project, policy: str, new: pa.Table) -> int:
+def _unmatched(workspace: Workspace, policy: str, new: pa.Table) -> int:
     ids, keys = set(), set()
-    for logged in read_decisions(project, policy=policy):
+    for logged in read_decisions(workspace, policy=policy):
         ids.add(logged.record.id)
         keys.add(logged.record.key)
     rows = zip(new.column("decision_id").to_pylist(), new.column("key").to_pylist(), strict=True)
     return sum((key not in keys) if decision is None else (decision not in ids) for decision, key in rows)
 
 
-def _record(project: Project, report: OutcomesReport) -> None:
+def _record(workspace: Workspace, report: OutcomesReport) -> None:
     """Append the ledger entry of a version, once."""
     table = outcomes_name(report.policy)
     name = f"dataset:{table}@{report.version}"
-    if project.ledger.entries(object_id=name, action="outcomes.ingest"):
+    if workspace.ledger.entries(object_id=name, action="outcomes.ingest"):
         return
-    before = {file.path for file in project.tables.files(table, report.version - 1)} if report.version else set()
-    added = sorted({file.path for file in project.tables.files(table, report.version)} - before)
-    files = {f"{table}/{path}": project.tables.file_digest(f"{table}/{path}") for path in added}
+    before = {file.path for file in workspace.tables.files(table, report.version - 1)} if report.version else set()
+    added = sorted({file.path for file in workspace.tables.files(table, report.version)} - before)
+    files = {f"{table}/{path}": workspace.tables.file_digest(f"{table}/{path}") for path in added}
     payload = {
         "batch": report.batch,
         "reasons": report.reasons,
@@ -266,5 +266,5 @@ def _record(project: Project, report: OutcomesReport) -> None:
     inputs = [(f"batch:{report.batch}", "rows")]
     if report.version:
         inputs.append((f"dataset:{table}@{report.version - 1}", "previous version"))
-    with project.ledger.transaction() as tx:
+    with workspace.ledger.transaction() as tx:
         tx.append("outcomes.ingest", name, payload, inputs=inputs)

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError, near
 from retrodict.core.expressions import parse
 from retrodict.core.statistics.intervals import wilson_interval
+from retrodict.decisions.definitions import OTHERWISE, Policy
+from retrodict.decisions.log import decisions_table, read_decisions
 from retrodict.evaluation.compare import Comparison, compare_scores
 from retrodict.evaluation.metrics import Metric
 from retrodict.models.artifact import ModelArtifact
 from retrodict.monitoring.outcomes import Outcomes, outcomes
-from retrodict.project import Project
 from retrodict.registry import get_version, in_force
-from retrodict.serving.definitions import OTHERWISE, Policy
-from retrodict.serving.log import decisions_table, read_decisions
 from retrodict.stores.sql import query, quote_text
+from retrodict.workspace import Workspace
 
 __all__ = ["LogComparison", "Reproduction", "compare_on_log", "reproduce_champion"]
 
@@ -115,7 +115,7 @@ class Reproduction:
 
 
 def compare_on_log(
-    project: Project,
+    workspace: Workspace,
     policy: str,
     challenger: str,
     *,
@@ -128,7 +128,7 @@ def compare_on_log(
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     policy : str
         Name of the policy.
     challenger : str
@@ -147,12 +147,12 @@ def compare_on_log(
     NotFoundError
         If the policy is not deployed at ``now``, or there is no such model version.
     """
-    definition = project.definitions.get(Policy, policy)
-    champion = in_force(project, policy, now).deployment.model
-    version = get_version(project, challenger)
-    artifact = ModelArtifact.load(project.objects, version.artifact)
-    every = outcomes(project, policy, now=now, start=start, end=end)
-    given, set_aside = _comparable(project, every, champion, artifact.inputs.names, where=f"model:{version.ref}")
+    definition = workspace.definitions.get(Policy, policy)
+    champion = in_force(workspace, policy, now).deployment.model
+    version = get_version(workspace, challenger)
+    artifact = ModelArtifact.load(workspace.objects, version.artifact)
+    every = outcomes(workspace, policy, now=now, start=start, end=end)
+    given, set_aside = _comparable(workspace, every, champion, artifact.inputs.names, where=f"model:{version.ref}")
     old, new = given.column("score").astype(np.float64), artifact.score_rows(_columns(given.decisions, artifact)).score
     agreement, changes = _changes(definition, given.decisions, old, new)
     compared = compare_scores(champion=old, challenger=new, labels=given.label, min_rows=min_rows)
@@ -171,7 +171,7 @@ def compare_on_log(
 
 
 def _comparable(
-    project: Project, every: Outcomes, champion: str, names: tuple[str, ...], *, where: str
+    workspace: Workspace, every: Outcomes, champion: str, names: tuple[str, ...], *, where: str
 ) -> tuple[Outcomes, dict[str, int]]:
     """Decisions that the champion scored and whose record has every value the challenger reads."""
     held = every.decisions.column_names
@@ -181,7 +181,7 @@ def _comparable(
                          remedy=f"Run it as a shadow first. {near(missing[0], held, what='column')}")  # fmt: skip
     scored = ~np.isnan(every.column("score").astype(np.float64))
     ours = every.column("model") == champion
-    complete = _complete(project, every, names) if len(every) else np.zeros(0, dtype=np.bool_)
+    complete = _complete(workspace, every, names) if len(every) else np.zeros(0, dtype=np.bool_)
     set_aside = {
         "no score": int((~scored).sum()),
         "scored by another version": int((scored & ~ours).sum()),
@@ -190,12 +190,12 @@ def _comparable(
     return every.select(scored & ours & complete), {reason: n for reason, n in set_aside.items() if n}
 
 
-def _complete(project: Project, every: Outcomes, names: tuple[str, ...]) -> NDArray[np.bool_]:
+def _complete(workspace: Workspace, every: Outcomes, names: tuple[str, ...]) -> NDArray[np.bool_]:
     """Whether each decision's record has all of the features: null says "no value", absent says "never looked"."""
     if not any(every.decisions.column(name).null_count for name in names):
         return np.ones(len(every), dtype=np.bool_)
     times, wanted = every.decisions.column("time"), set(names)
-    span = read_decisions(project, policy=every.policy, start=times[0].as_py(), end=times[-1].as_py() + 1)
+    span = read_decisions(workspace, policy=every.policy, start=times[0].as_py(), end=times[-1].as_py() + 1)
     whole = {logged.record.id for logged in span if wanted <= logged.record.features.keys()}
     return np.fromiter((one in whole for one in every.decisions.column("id").to_pylist()), np.bool_, len(every))
 
@@ -248,13 +248,13 @@ def _decide(policy: Policy, scores: NDArray[np.float64]) -> NDArray[np.str_]:
 
 
 def reproduce_champion(
-    project: Project, policy: str, *, start: int | None = None, end: int | None = None
+    workspace: Workspace, policy: str, *, start: int | None = None, end: int | None = None
 ) -> Reproduction:
     """Compute logged scores again from the logged feature values, with the version that each record names.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     policy : str
         Name of the policy.
     start, end : int, optional
@@ -265,13 +265,13 @@ def reproduce_champion(
     Reproduction
         No mismatch means equality bit for bit, before and after calibration.
     """
-    decisions = decisions_table(project, policy, start=start, end=end)
+    decisions = decisions_table(workspace, policy, start=start, end=end)
     scored = decisions.filter(pa.array(~np.isnan(decisions.column("score").to_numpy().astype(np.float64))))
     refs = scored.column("model").to_numpy().astype(str)
     models = {}
     for ref in sorted(set(refs.tolist())):
         part = scored.filter(pa.array(refs == ref))
-        artifact = ModelArtifact.load(project.objects, get_version(project, ref).artifact)
+        artifact = ModelArtifact.load(workspace.objects, get_version(workspace, ref).artifact)
         again = artifact.score_rows(
             {name: _whole(part, name) for name in artifact.inputs.names if name in part.column_names}
         )

@@ -10,7 +10,7 @@ from retrodict.core.definition import Definition
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError
 from retrodict.core.expressions import parse
-from retrodict.serving.definitions import Policy
+from retrodict.decisions.definitions import Policy
 
 __all__ = ["Monitor", "Trigger"]
 

@@ -157,7 +157,7 @@ def drift(
     Parameters
     ----------
     decisions : pyarrow.Table
-        Rows of :func:`~retrodict.serving.log.decisions_table`.
+        Rows of :func:`~retrodict.decisions.log.decisions_table`.
     reference : Reference or None
         None: nothing is evaluable, and the report says so.
     model : str or None

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, NotFoundError
 from retrodict.data.labels import Label
+from retrodict.decisions.definitions import Policy
+from retrodict.decisions.log import decisions_table
 from retrodict.features.offline.indexes import EventIndexes
 from retrodict.features.offline.outcomes import check_outcome, outcome_labels
 from retrodict.features.outcomes import Outcome
@@ -22,10 +24,8 @@ from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.monitoring.arrivals import outcomes_name
 from retrodict.monitoring.keys import join_key_sql
-from retrodict.project import Project
-from retrodict.serving.definitions import Policy
-from retrodict.serving.log import decisions_table
 from retrodict.stores.sql import query, quote
+from retrodict.workspace import Workspace
 
 __all__ = ["UNKNOWN_TIME", "Outcomes", "outcomes"]
 
@@ -51,7 +51,7 @@ class Outcomes:
     now : int
         As of when: microseconds since 1970-01-01 UTC.
     decisions : pyarrow.Table
-        :func:`~retrodict.serving.log.decisions_table`, one row per decision, in order of time.
+        :func:`~retrodict.decisions.log.decisions_table`, one row per decision, in order of time.
     status : ndarray of str, shape (n,)
         ``"known"``; ``"pending"``: not known and not matured; ``"void"``: known that there will be none, or matured
         without one. A void decision becomes known if its outcome arrives after all.
@@ -96,7 +96,7 @@ class Outcomes:
 
 
 def outcomes(
-    project: Project,
+    workspace: Workspace,
     policy: str,
     *,
     now: int,
@@ -108,7 +108,7 @@ def outcomes(
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     policy : str
         Name of the policy.
     now : int
@@ -127,13 +127,13 @@ def outcomes(
     DefinitionError
         If the label does not fit its table, or an outcome that of its source.
     """
-    model = project.definitions.get(Policy, policy).model
-    decisions = decisions_table(project, policy, start=start, end=now if end is None else min(end, now))
+    model = workspace.definitions.get(Policy, policy).model
+    decisions = decisions_table(workspace, policy, start=start, end=now if end is None else min(end, now))
     if isinstance(model.label, Outcome):
-        facts, edges = _outcome_facts(project, model, model.label, version)
+        facts, edges = _outcome_facts(workspace, model, model.label, version)
     else:
-        facts, edges = _label_facts(project, model.label, version)
-    arrived, more = _arrived_facts(project, policy)
+        facts, edges = _label_facts(workspace, model.label, version)
+    arrived, more = _arrived_facts(workspace, policy)
     found = _visible(decisions, facts, arrived, now)
     at = found.column("position").to_numpy()
     size = decisions.num_rows
@@ -158,22 +158,22 @@ def outcomes(
     )
 
 
-def _newest(project: Project, table: str) -> int | None:
-    known = project.tables.history(table)
+def _newest(workspace: Workspace, table: str) -> int | None:
+    known = workspace.tables.history(table)
     return known[-1].version if known else None
 
 
-def _label_facts(project: Project, label: Label, version: int | None) -> tuple[pa.Table, list[tuple[str, str]]]:
+def _label_facts(workspace: Workspace, label: Label, version: int | None) -> tuple[pa.Table, list[tuple[str, str]]]:
     """Key, label and known_at of every row of the label's table; empty if it has no version yet."""
     name = label.table.name
-    pinned = _newest(project, name) if version is None else version
+    pinned = _newest(workspace, name) if version is None else version
     if pinned is None:
         return _FACTS.empty_table(), []
-    schema = project.tables.schema(name, pinned)
+    schema = workspace.tables.schema(name, pinned)
     for expression, what in ((label.parsed, "label"), (label.parsed_known_at, "known_at")):
         expression.check_columns(schema.names, where=f"label {label.name}, {what}")
     columns = sorted({*label.table.key, *label.parsed.columns, *label.parsed_known_at.columns})
-    rows = project.tables.read(name, pinned, columns=columns)
+    rows = workspace.tables.read(name, pinned, columns=columns)
     key, value, known_at = join_key_sql(label.table, rows.schema), label.parsed.to_sql(), label.parsed_known_at.to_sql()
     found = query(f"SELECT {key} AS key, ({value}) AS label, ({known_at}) AS known_at FROM rows", rows=rows)
     for column, holds, rule in (("label", pa.types.is_boolean, "a label is a condition"),
@@ -190,25 +190,25 @@ def _label_facts(project: Project, label: Label, version: int | None) -> tuple[p
 
 
 def _outcome_facts(
-    project: Project, model: Model, label: Outcome, version: int | None
+    workspace: Workspace, model: Model, label: Outcome, version: int | None
 ) -> tuple[pa.Table, list[tuple[str, str]]]:
     """The same of an outcome: what happened to the entity of each row from its ``decide_at`` on."""
     name, source = label.table.name, label.source.table.name
-    pinned = _newest(project, name) if version is None else version
-    happened = pinned if source == name else _newest(project, source)
+    pinned = _newest(workspace, name) if version is None else version
+    happened = pinned if source == name else _newest(workspace, source)
     if pinned is None or happened is None:
         return _FACTS.empty_table(), []
-    check_outcome(label, project.tables.schema(source, happened))
-    schema, decide_at = project.tables.schema(name, pinned), model.parsed_decide_at
+    check_outcome(label, workspace.tables.schema(source, happened))
+    schema, decide_at = workspace.tables.schema(name, pinned), model.parsed_decide_at
     decide_at.check_columns(schema.names, where=f"model {model.name}, decide_at (table {name!r})")
     columns = sorted({*label.table.key, *label.entity.keys, *decide_at.columns})
-    rows = project.tables.read(name, pinned, columns=columns)
+    rows = workspace.tables.read(name, pinned, columns=columns)
     spine = query(
         f"SELECT {join_key_sql(label.table, rows.schema)} AS _key, {decide_at.to_sql()} AS _at, "
         f"{', '.join(map(quote, label.entity.keys))} FROM rows WHERE _at IS NOT NULL",
         rows=rows,
     )
-    told = EventIndexes.of(project).gather(
+    told = EventIndexes.of(workspace).gather(
         lambda rows: outcome_labels(spine, "_at", label, rows), FeatureSet([label.view]), {source: happened}
     )
     facts = pa.table({"key": spine.column("_key"), "label": told.column("label"), "known_at": told.column("known_at")})
@@ -217,13 +217,13 @@ def _outcome_facts(
     ]
 
 
-def _arrived_facts(project: Project, policy: str) -> tuple[pa.Table, list[tuple[str, str]]]:
+def _arrived_facts(workspace: Workspace, policy: str) -> tuple[pa.Table, list[tuple[str, str]]]:
     name = outcomes_name(policy)
-    version = _newest(project, name)
+    version = _newest(workspace, name)
     if version is None:
         return _ARRIVED.empty_table(), []
     try:
-        rows = project.tables.read(name, version, columns=_ARRIVED.names)
+        rows = workspace.tables.read(name, version, columns=_ARRIVED.names)
     except NotFoundError:  # pragma: no cover  # removed by hand between the two calls
         return _ARRIVED.empty_table(), []
     return rows, [(f"dataset:{name}@{version}", "outcomes")]

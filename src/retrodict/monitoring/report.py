@@ -18,8 +18,8 @@ from retrodict.monitoring.drift import DriftReport, drift, read_reference
 from retrodict.monitoring.outcomes import Outcomes, outcomes
 from retrodict.monitoring.performance import Slice, performance
 from retrodict.monitoring.triggers import FIRE, Measured, TriggerResult, judge_trigger, measure, trigger_ref
-from retrodict.project import Project
 from retrodict.registry import Revision, in_force
+from retrodict.workspace import Workspace
 
 __all__ = ["MonitorReport", "monitor"]
 
@@ -88,7 +88,7 @@ class MonitorReport:
 
 
 def monitor(
-    project: Project,
+    workspace: Workspace,
     which: Monitor | str,
     *,
     now: int,
@@ -101,7 +101,7 @@ def monitor(
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     which : Monitor or str
         The definition or its name.
     now : int
@@ -119,13 +119,13 @@ def monitor(
         Also stored as an object, with a ledger entry ``monitor.report`` and one ``trigger.fire`` per trigger that
         fired. Acting on those is left to the caller.
     """
-    definition = which if isinstance(which, Monitor) else project.definitions.get(Monitor, which)
+    definition = which if isinstance(which, Monitor) else workspace.definitions.get(Monitor, which)
     policy = definition.policy.name
-    known = outcomes(project, policy, now=now, start=start, end=end)
+    known = outcomes(workspace, policy, now=now, start=start, end=end)
     slices = performance(known, period=period, by=definition.by, start=start, end=end, min_labels=min_labels)
-    revision = _revision(project, policy, now)
-    metadata = _metadata(project, revision)
-    drifts = _drifts(project, definition, known, slices, revision, metadata)
+    revision = _revision(workspace, policy, now)
+    metadata = _metadata(workspace, revision)
+    drifts = _drifts(workspace, definition, known, slices, revision, metadata)
     report = MonitorReport(
         monitor=definition.name,
         policy=policy,
@@ -139,14 +139,14 @@ def monitor(
     )
     measured = _last_complete(slices, drifts, metadata)
     # One transaction from reading the earlier firings to recording the new ones: two processes cannot both fire.
-    with project.ledger.transaction() as tx:
+    with workspace.ledger.transaction() as tx:
         results = [
             judge_trigger(definition, trigger, measured, now=now,
-                          firings=project.ledger.entries(object_id=trigger_ref(definition, trigger), action=FIRE))
+                          firings=workspace.ledger.entries(object_id=trigger_ref(definition, trigger), action=FIRE))
             for trigger in definition.triggers
         ]  # fmt: skip
         report = replace(report, triggers=results)
-        report = replace(report, digest=project.objects.put(canonical_json(report.content())))
+        report = replace(report, digest=workspace.objects.put(canonical_json(report.content())))
         _record(tx, definition, report, known)
     return report
 
@@ -156,15 +156,15 @@ def _counts(known: Outcomes) -> dict[str, int]:
     return {"decisions": len(known), **statuses, "revised": known.revised, "without_key": known.without_key}
 
 
-def _revision(project: Project, policy: str, now: int) -> Revision | None:
+def _revision(workspace: Workspace, policy: str, now: int) -> Revision | None:
     try:
-        return in_force(project, policy, now)
+        return in_force(workspace, policy, now)
     except NotFoundError:
         return None
 
 
-def _metadata(project: Project, revision: Revision | None) -> Mapping[str, Any]:
-    return {} if revision is None else ModelArtifact.load(project.objects, revision.deployment.artifact).metadata
+def _metadata(workspace: Workspace, revision: Revision | None) -> Mapping[str, Any]:
+    return {} if revision is None else ModelArtifact.load(workspace.objects, revision.deployment.artifact).metadata
 
 
 def _test_metric(metadata: Mapping[str, Any], name: str) -> float | None:
@@ -173,14 +173,14 @@ def _test_metric(metadata: Mapping[str, Any], name: str) -> float | None:
 
 
 def _drifts(
-    project: Project,
+    workspace: Workspace,
     definition: Monitor,
     known: Outcomes,
     slices: Sequence[Slice],
     revision: Revision | None,
     metadata: Mapping[str, Any],
 ) -> dict[str, DriftReport]:
-    reference = read_reference(project.objects, metadata)
+    reference = read_reference(workspace.objects, metadata)
     times = known.column("time")
     found = {}
     for whole in slices:

@@ -1,45 +1,19 @@
-"""A project: one folder with ``retrodict.toml`` and a definitions module, and the stores they lead to.
-
-Every room's functions take the project first; it is the only thing that is opened, and it opens nothing before it is
-asked for.
-"""
+"""The one object a user holds; command line and notebook are skins over its methods."""
 
 from __future__ import annotations
 
-import getpass
-import os
-from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Self
 
-from retrodict.core.clock import Clock, SystemClock
-from retrodict.core.config import Config, find_config, read_config
-from retrodict.core.errors import ConfigurationError
-from retrodict.core.identity import UlidFactory
-from retrodict.project.definitions import Definitions, load_definitions
-
-if TYPE_CHECKING:  # opening a project loads neither Arrow nor a database
-    from retrodict.ledger.ledger import Ledger
-    from retrodict.stores._locks import FileLock
-    from retrodict.stores.keys.base import KeyStore
-    from retrodict.stores.objects.base import ObjectStore
-    from retrodict.stores.records.base import RecordStore
-    from retrodict.stores.streams.base import EventStreams, StreamStore
-    from retrodict.stores.tables.base import TableStore
+from retrodict.core.clock import Clock
+from retrodict.workspace import Workspace
 
 __all__ = ["Project"]
-
-S = TypeVar("S")
 
 
 class Project:
     """An opened project.
-
-    Promises: opening costs nothing but reading two files; stores open on first use and are shared by threads; several
-    processes may open one project at once, and where two would write the same thing the second waits or is told who
-    holds it.
 
     Parameters
     ----------
@@ -53,126 +27,16 @@ class Project:
 
     Attributes
     ----------
-    config : Config
-    clock : Clock
-    actor : str
-
-    Examples
-    --------
-    >>> project = Project("flights")  # doctest: +SKIP
-    >>> project.tables.names()  # doctest: +SKIP
-    ['flights', 'planes', 'weather']
+    workspace : Workspace
+        Settings, definitions and stores: what the rooms' own functions take.
     """
 
     def __init__(self, folder: str | Path = ".", *, clock: Clock | None = None, actor: str | None = None) -> None:
-        self.config: Config = read_config(find_config(Path(folder)))
-        self.clock: Clock = clock or SystemClock()
-        self.actor = _actor(actor)
-        self.new_id = UlidFactory(self.clock)
-
-    @property
-    def name(self) -> str:
-        """Name of the project."""
-        return str(self.config["project.name"])
-
-    @property
-    def root(self) -> Path:
-        """Folder of the project."""
-        return self.config.root
-
-    @cached_property
-    def definitions(self) -> Definitions:
-        """What the definitions module says now."""
-        return load_definitions(self.config.path("project.definitions"))
-
-    @cached_property
-    def tables(self) -> TableStore:
-        """Versioned tables."""
-        from retrodict.stores.urls import open_tables
-
-        return self._open("stores.tables", open_tables)
-
-    @cached_property
-    def records(self) -> RecordStore:
-        """Ledger, runs, registry, deployments."""
-        from retrodict.stores.urls import open_records
-
-        return self._open("stores.records", open_records)
-
-    @cached_property
-    def keys(self) -> KeyStore:
-        """Online feature state."""
-        from retrodict.stores.urls import open_keys
-
-        return self._open("stores.keys", open_keys)
-
-    @cached_property
-    def objects(self) -> ObjectStore:
-        """Artifacts, named by content."""
-        from retrodict.stores.urls import open_objects
-
-        return self._open("stores.objects", open_objects)
-
-    @cached_property
-    def streams(self) -> StreamStore:
-        """Decisions out: the sealed log, always in files of this machine."""
-        from retrodict.stores.urls import open_log
-
-        return self._open("stores.streams", open_log)
-
-    @cached_property
-    def events(self) -> EventStreams:
-        """Events in."""
-        from retrodict.stores.urls import open_streams
-
-        return self._open("stores.events", open_streams)
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """The chain of who did what."""
-        from retrodict.ledger.ledger import Ledger
-
-        return Ledger(
-            self.records,
-            self.clock,
-            self.actor,
-            key_path=self.config.path("ledger.key"),
-            checkpoints=self.config.path("ledger.checkpoints"),
-        )
-
-    def lock(self, what: str, *, timeout_s: float = 60.0) -> FileLock:
-        """Hold a piece of work alone, over all threads and processes of this machine; a context manager.
-
-        Parameters
-        ----------
-        what : str
-            What is held, as a path of names: ``"ingest/flights"``.
-        timeout_s : float, default 60
-            How long to wait for another holder, in seconds.
-
-        Raises
-        ------
-        BusyError
-            If another still holds it; the message names its process. The kernel lets go when a process ends.
-        """
-        from retrodict.stores._locks import FileLock
-
-        return FileLock(self.root / "state" / "locks" / what, where=what, timeout_s=timeout_s)
-
-    def _open(self, key: str, opener: Callable[[str, Path], S]) -> S:
-        try:
-            return opener(self.config[key], self.root)
-        except ConfigurationError as error:
-            shown: dict[str, Any] = {} if error.got is None else {"got": error.got}
-            raise ConfigurationError(error.rule, where=self.config.place(key), remedy=error.remedy, **shown) from error
+        self.workspace = Workspace(folder, clock=clock, actor=actor)
 
     def close(self) -> None:
         """Close the stores that were opened; the next use opens them again."""
-        for name in ("records", "keys", "events"):
-            store = self.__dict__.pop(name, None)
-            if hasattr(store, "close"):  # streams in files hold nothing open
-                store.close()
-        self.__dict__.pop("ledger", None)
+        self.workspace.close()
 
     def __enter__(self) -> Self:
         return self
@@ -181,18 +45,3 @@ class Project:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _actor(given: str | None) -> str:
-    """Who acts: what the caller says, what the environment says, or the user of the operating system."""
-    for name in (given, os.environ.get("RETRODICT_ACTOR")):
-        if name is not None and name.strip():
-            return name.strip()
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError) as error:  # a container whose user has no name
-        raise ConfigurationError(
-            "somebody acts, and the operating system has no name for this user",
-            where="actor",
-            remedy="Set the environment variable RETRODICT_ACTOR",
-        ) from error

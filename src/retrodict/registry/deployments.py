@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Row, func, select
 
 from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.errors import InputError, NotFoundError
-from retrodict.project import Project
 from retrodict.registry.schema import deployments, metadata
+from retrodict.workspace import Workspace
 
 __all__ = ["Deployment", "Revision", "change", "current", "history", "in_force"]
 
@@ -70,12 +70,12 @@ class Revision:
         }
 
 
-def change(project: Project, deployment: Deployment, *, action: Action, reason: str) -> Revision:
+def change(workspace: Workspace, deployment: Deployment, *, action: Action, reason: str) -> Revision:
     """Put a deployment in force from now on, as one atomic revision.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     deployment : Deployment
         The whole new state of its policy.
     action : {"deploy", "promote", "rollback"}
@@ -94,16 +94,16 @@ def change(project: Project, deployment: Deployment, *, action: Action, reason: 
     if not reason.strip():
         raise InputError("a change of what decides has a reason", where=f"policy:{deployment.policy}", got=reason,
                          remedy="Say it with --reason")  # fmt: skip
-    project.records.ensure(metadata)
-    with project.ledger.transaction() as tx:
+    workspace.records.ensure(metadata)
+    with workspace.ledger.transaction() as tx:
         last = tx.connection.execute(select(func.max(deployments.c.revision))).scalar() or 0
-        now = project.clock.now()
+        now = workspace.clock.now()
         row = {
             "revision": last + 1,
             "policy": deployment.policy,
             "time": now,
             "recorded": SystemClock().now(),
-            "actor": project.actor,
+            "actor": workspace.actor,
             "action": action,
             "content": json.dumps(asdict(deployment)),
             "reason": reason,
@@ -120,27 +120,27 @@ def change(project: Project, deployment: Deployment, *, action: Action, reason: 
             },
             inputs=[(f"model:{deployment.model}", "decides")],
         )
-    return Revision(last + 1, now, project.actor, action, reason, deployment)
+    return Revision(last + 1, now, workspace.actor, action, reason, deployment)
 
 
 def _read(row: Row[Any]) -> Revision:
     return Revision(row.revision, row.time, row.actor, row.action, row.reason, Deployment(**json.loads(row.content)))
 
 
-def history(project: Project, policy: str | None = None) -> list[Revision]:
+def history(workspace: Workspace, policy: str | None = None) -> list[Revision]:
     """All revisions, oldest first, of one policy or of all."""
-    project.records.ensure(metadata)
+    workspace.records.ensure(metadata)
     query = select(deployments).order_by(deployments.c.revision)
     if policy is not None:
         query = query.where(deployments.c.policy == policy)
-    with project.records.read() as connection:
+    with workspace.records.read() as connection:
         return [_read(row) for row in connection.execute(query)]
 
 
-def current(project: Project) -> dict[str, Revision]:
+def current(workspace: Workspace) -> dict[str, Revision]:
     """Newest revision of every policy, by policy name: what servers poll."""
-    project.records.ensure(metadata)
-    with project.records.read() as connection:
+    workspace.records.ensure(metadata)
+    with workspace.records.read() as connection:
         return {revision.deployment.policy: revision for revision in _newest(connection)}
 
 
@@ -149,7 +149,7 @@ def _newest(connection: Connection) -> list[Revision]:
     return [_read(row) for row in connection.execute(select(deployments).where(deployments.c.revision.in_(newest)))]
 
 
-def in_force(project: Project, policy: str, at: int) -> Revision:
+def in_force(workspace: Workspace, policy: str, at: int) -> Revision:
     """Revision of a policy that was in force at an instant (microseconds since 1970-01-01 UTC): the last one by then.
 
     Raises
@@ -157,7 +157,7 @@ def in_force(project: Project, policy: str, at: int) -> Revision:
     NotFoundError
         If the policy was not deployed then.
     """
-    found = [revision for revision in history(project, policy) if revision.time <= at]
+    found = [revision for revision in history(workspace, policy) if revision.time <= at]
     if not found:
         raise NotFoundError(
             "the policy was deployed at that time",

@@ -11,8 +11,8 @@ from sqlalchemy import Row, func, select
 from retrodict.core.clock import format_time
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, near
 from retrodict.core.identity import Ref
-from retrodict.project import Project
 from retrodict.registry.schema import approvals, metadata, versions
+from retrodict.workspace import Workspace
 
 __all__ = ["Approval", "ModelVersion", "approve", "get_version", "list_versions", "register"]
 
@@ -102,7 +102,7 @@ class ModelVersion:
 
 
 def register(
-    project: Project,
+    workspace: Workspace,
     name: str,
     *,
     run: str,
@@ -115,7 +115,7 @@ def register(
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
         Its actor becomes the author.
     name : str
         Name of the model.
@@ -133,8 +133,8 @@ def register(
     InputError
         If the run already made a version of another model, or of this one with another artifact.
     """
-    project.records.ensure(metadata)
-    with project.ledger.transaction() as tx:
+    workspace.records.ensure(metadata)
+    with workspace.ledger.transaction() as tx:
         made = tx.connection.execute(select(versions).where(versions.c.run == run)).first()
         if made is not None and (made.name, made.artifact) != (name, artifact):
             raise InputError(
@@ -155,8 +155,8 @@ def register(
                 "run": run,
                 "artifact": artifact,
                 "code": code,
-                "author": project.actor,
-                "time": project.clock.now(),
+                "author": workspace.actor,
+                "time": workspace.clock.now(),
                 "gates": json.dumps(gates),
                 "metrics": json.dumps(metrics),
             }
@@ -167,10 +167,10 @@ def register(
                 "objects": sorted({artifact, code}),
             }
             tx.append("model.register", f"model:{name}@{known}", facts, inputs=[(f"run:{run}", "trained by")])
-    return get_version(project, f"{name}@{known}")
+    return get_version(workspace, f"{name}@{known}")
 
 
-def get_version(project: Project, ref: str) -> ModelVersion:
+def get_version(workspace: Workspace, ref: str) -> ModelVersion:
     """Version by ``name@version`` (with or without ``model:`` before it); without ``@`` the newest one.
 
     Raises
@@ -179,9 +179,9 @@ def get_version(project: Project, ref: str) -> ModelVersion:
         If there is none; the message names what there is.
     """
     parsed = Ref.parse(ref, kind="model")
-    found = list_versions(project, parsed.name)
+    found = list_versions(workspace, parsed.name)
     if not found:
-        names = {v.name for v in list_versions(project)}
+        names = {v.name for v in list_versions(workspace)}
         raise NotFoundError(
             "a model of this name is registered",
             where="registry",
@@ -201,14 +201,14 @@ def get_version(project: Project, ref: str) -> ModelVersion:
     )
 
 
-def list_versions(project: Project, name: str | None = None) -> list[ModelVersion]:
+def list_versions(workspace: Workspace, name: str | None = None) -> list[ModelVersion]:
     """Versions of one model or of all, by name and number."""
-    project.records.ensure(metadata)
+    workspace.records.ensure(metadata)
     query = select(versions).order_by(versions.c.name, versions.c.version)
     judged = select(approvals).order_by(approvals.c.position)
     if name is not None:
         query, judged = query.where(versions.c.name == name), judged.where(approvals.c.name == name)
-    with project.records.read() as connection:
+    with workspace.records.read() as connection:
         by_version: dict[tuple[str, int], list[Approval]] = {}
         for row in connection.execute(judged):
             approval = Approval(row.time, row.approver, bool(row.granted), row.reason)
@@ -231,12 +231,12 @@ def _read(row: Row[Any], judged: list[Approval]) -> ModelVersion:
     )
 
 
-def approve(project: Project, ref: str, *, reason: str, granted: bool = True) -> ModelVersion:
+def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True) -> ModelVersion:
     """Record a judgement on a version, by somebody else than its author.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
         Its actor is the approver.
     ref : str
         ``name@version``.
@@ -250,15 +250,15 @@ def approve(project: Project, ref: str, *, reason: str, granted: bool = True) ->
     RefusedError
         If the approver is the author, or a gate did not pass.
     """
-    version = get_version(project, ref)
+    version = get_version(workspace, ref)
     where = f"model:{version.ref}"
     if not reason.strip():
         raise InputError("an approval has a reason", where=where, got=reason, remedy="Say it with --reason")
-    if granted and version.author == project.actor:
+    if granted and version.author == workspace.actor:
         raise RefusedError(
             "a version is approved by somebody else than its author",
             where=where,
-            got=project.actor,
+            got=workspace.actor,
             remedy="Let a colleague approve it; RETRODICT_ACTOR or --actor says who acts",
         )
     if granted and version.failed_gates:
@@ -268,15 +268,15 @@ def approve(project: Project, ref: str, *, reason: str, granted: bool = True) ->
             got=version.failed_gates,
             remedy="Train a better version",
         )
-    with project.ledger.transaction() as tx:
+    with workspace.ledger.transaction() as tx:
         key = (approvals.c.name == version.name) & (approvals.c.version == version.version)
         position = tx.connection.execute(select(func.count()).select_from(approvals).where(key)).scalar_one()
         row = {
             "name": version.name,
             "version": version.version,
             "position": position,
-            "time": project.clock.now(),
-            "approver": project.actor,
+            "time": workspace.clock.now(),
+            "approver": workspace.actor,
             "granted": int(granted),
             "reason": reason,
         }
@@ -287,4 +287,4 @@ def approve(project: Project, ref: str, *, reason: str, granted: bool = True) ->
             {"reason": reason, "artifact": version.artifact},
             inputs=[(f"run:{version.run}", "evidence")],
         )
-    return get_version(project, version.ref)
+    return get_version(workspace, version.ref)

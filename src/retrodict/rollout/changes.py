@@ -10,24 +10,30 @@ from dataclasses import replace
 from typing import Literal
 
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
+from retrodict.decisions.definitions import Policy
+from retrodict.decisions.loading import Loader
+from retrodict.features.verify.verdicts import check_verified, record_override
 from retrodict.models.artifact import ModelArtifact
-from retrodict.project import Project, capture_code
 from retrodict.registry import Deployment, ModelVersion, Revision, change, current, get_version
-from retrodict.rollout.verification import check_verified, record_override
-from retrodict.serving.definitions import Policy
-from retrodict.serving.loading import Loader
+from retrodict.registry.feature_sets import feature_set_of
+from retrodict.workspace import Workspace, capture_code
 
 __all__ = ["deploy", "promote", "rollback"]
 
 
 def deploy(
-    project: Project, policy: str, *, model: str | None = None, reason: str = "deploy", unverified: str | None = None
+    workspace: Workspace,
+    policy: str,
+    *,
+    model: str | None = None,
+    reason: str = "deploy",
+    unverified: str | None = None,
 ) -> Revision:
     """Put a policy in force, as its definition is now, with a version of its model.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     policy : str
         Name of a defined policy.
     model : str, optional
@@ -42,10 +48,10 @@ def deploy(
     RefusedError
         If the version is not approved, a gate did not pass, or a view has not passed verification.
     """
-    return _put(project, policy, model, reason, "deploy", unverified)
+    return _put(workspace, policy, model, reason, "deploy", unverified)
 
 
-def promote(project: Project, policy: str, model: str, *, reason: str, unverified: str | None = None) -> Revision:
+def promote(workspace: Workspace, policy: str, model: str, *, reason: str, unverified: str | None = None) -> Revision:
     """Let a challenger decide; the champion becomes what a rollback goes back to.
 
     Raises
@@ -53,45 +59,46 @@ def promote(project: Project, policy: str, model: str, *, reason: str, unverifie
     RefusedError
         If the version is not approved, a gate did not pass, a view has not passed verification, or it decides already.
     """
-    before = _current(project, policy)
-    if before.deployment.model == get_version(project, model).ref:
+    before = _current(workspace, policy)
+    if before.deployment.model == get_version(workspace, model).ref:
         raise RefusedError(
             "a promotion changes what decides", where=f"policy:{policy}", got=model, remedy="It decides already"
         )
-    return _put(project, policy, model, reason, "promote", unverified)
+    return _put(workspace, policy, model, reason, "promote", unverified)
 
 
 def _put(
-    project: Project,
+    workspace: Workspace,
     policy: str,
     model: str | None,
     reason: str,
     action: Literal["deploy", "promote"],
     unverified: str | None,
 ) -> Revision:
-    definition = project.definitions.get(Policy, policy)
-    version = _version(project, definition, model)
+    definition = workspace.definitions.get(Policy, policy)
+    version = _version(workspace, definition, model)
     _check_approved(version)
-    overridden = check_verified(project, version, unverified=unverified)
+    features = feature_set_of(workspace, version.code, version.name)
+    overridden = check_verified(workspace, features, version.ref, unverified=unverified)
     deployment = Deployment(
-        policy=policy, policy_version=definition.version, code=capture_code(project), model=version.ref,
+        policy=policy, policy_version=definition.version, code=capture_code(workspace), model=version.ref,
         artifact=version.artifact, model_code=version.code,
     )  # fmt: skip
-    before = current(project).get(policy)
+    before = current(workspace).get(policy)
     if before is not None:
         deployment = replace(deployment, previous=_as_previous(before.deployment))
     # A servant is built once here: what cannot be loaded is refused now, not found out by a server.
-    Loader(project).load(Revision(0, 0, project.actor, action, reason, deployment))
+    Loader(workspace).load(Revision(0, 0, workspace.actor, action, reason, deployment))
     if overridden and unverified is not None:
-        record_override(project, overridden, version, unverified)
-    return change(project, deployment, action=action, reason=reason)
+        record_override(workspace, overridden, version.ref, unverified)
+    return change(workspace, deployment, action=action, reason=reason)
 
 
-def _version(project: Project, policy: Policy, model: str | None) -> ModelVersion:
+def _version(workspace: Workspace, policy: Policy, model: str | None) -> ModelVersion:
     from retrodict.registry import list_versions
 
     if model is not None:
-        version = get_version(project, model)
+        version = get_version(workspace, model)
         if version.name != policy.model.name:
             raise InputError(
                 "a policy is served by a version of its own model",
@@ -100,7 +107,7 @@ def _version(project: Project, policy: Policy, model: str | None) -> ModelVersio
                 remedy=f"Name a version of {policy.model.name}",
             )
         return version
-    known = list_versions(project, policy.model.name)
+    known = list_versions(workspace, policy.model.name)
     approved = [version for version in known if version.approved and version.gates_passed]
     if known and not approved:
         raise RefusedError(
@@ -142,7 +149,7 @@ def _as_previous(deployment: Deployment) -> dict[str, str]:
     return {name: getattr(deployment, name) for name in names}
 
 
-def rollback(project: Project, policy: str, *, reason: str) -> Revision:
+def rollback(workspace: Workspace, policy: str, *, reason: str) -> Revision:
     """Go back to what decided before the present revision, whatever that was approved for then.
 
     No gate, no load and no training is in the way: the earlier state decided already, and speed is the point.
@@ -152,7 +159,7 @@ def rollback(project: Project, policy: str, *, reason: str) -> Revision:
     RefusedError
         If nothing decided before.
     """
-    before = _current(project, policy)
+    before = _current(workspace, policy)
     earlier = before.deployment.previous
     if earlier is None:
         raise RefusedError(
@@ -166,12 +173,12 @@ def rollback(project: Project, policy: str, *, reason: str) -> Revision:
         policy=policy, **{name: earlier[name] for name in names}, previous=_as_previous(before.deployment)
     )
     # The servers hold this artifact warm; the check here is that its bytes are still the ones that were approved.
-    ModelArtifact.load(project.objects, deployment.artifact)
-    return change(project, deployment, action="rollback", reason=reason)
+    ModelArtifact.load(workspace.objects, deployment.artifact)
+    return change(workspace, deployment, action="rollback", reason=reason)
 
 
-def _current(project: Project, policy: str) -> Revision:
-    found = current(project).get(policy)
+def _current(workspace: Workspace, policy: str) -> Revision:
+    found = current(workspace).get(policy)
     if found is None:
         raise NotFoundError(
             "the policy is deployed",

@@ -19,13 +19,13 @@ import msgspec
 from retrodict.core.clock import Clock, parse_time
 from retrodict.core.errors import InputError, NotFoundError, RetryableError, near
 from retrodict.core.identity import UlidFactory
+from retrodict.decisions.recorder import Recorder
+from retrodict.decisions.records import encode_record
+from retrodict.decisions.requests import decode_request
+from retrodict.decisions.servant import Servant
+from retrodict.features.online.health import FeatureHealth
 from retrodict.serving.events import EventInlet
-from retrodict.serving.health import FeatureHealth
 from retrodict.serving.measures import Measures
-from retrodict.serving.recorder import Recorder
-from retrodict.serving.records import encode_record
-from retrodict.serving.requests import decode_request
-from retrodict.serving.servant import Servant
 
 __all__ = ["DecisionApp", "Limits"]
 

@@ -18,9 +18,10 @@ from retrodict.core.clock import parse_time
 from retrodict.core.errors import InputError, NotFoundError, RetrodictError, near
 from retrodict.data.definitions import Table
 from retrodict.features.online.stream import encode_event
-from retrodict.project import Project
-from retrodict.serving.upkeep import Upkeep, stream_of
+from retrodict.features.online.upkeep import Upkeep, stream_of
+from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.stores.streams.base import EventWriter
+from retrodict.workspace import Workspace
 
 __all__ = ["EventInlet"]
 
@@ -33,11 +34,11 @@ _Reader = Callable[[Any], Any]
 class EventInlet:
     """Takes events for the tables of one project; for one event loop, appends in a thread of its own."""
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._readers: dict[str, dict[str, _Reader]] = {}
         self._writers: dict[str, EventWriter] = {}
-        self._upkeep = Upkeep(project)
+        self._upkeep = Upkeep(workspace, served_feature_sets)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-events")
 
     async def push(self, table: str, body: bytes) -> dict[str, Any]:
@@ -79,19 +80,19 @@ class EventInlet:
         stream = stream_of(table)
         writer = self._writers.get(stream)
         if writer is None:
-            writer = self._writers[stream] = self._project.events.open_writer(stream)
-        first = writer.append([encode_event(row) for row in rows]) if rows else self._project.events.end(stream)
+            writer = self._writers[stream] = self._workspace.events.open_writer(stream)
+        first = writer.append([encode_event(row) for row in rows]) if rows else self._workspace.events.end(stream)
         return {"accepted": len(rows), "stream": stream, "end": first + len(rows)}
 
     def _readers_of(self, table: str) -> dict[str, _Reader]:
         if table not in self._readers:
-            defined = {definition.name: definition for definition in self._project.definitions.of(Table)}
+            defined = {definition.name: definition for definition in self._workspace.definitions.of(Table)}
             if table not in defined:
                 raise NotFoundError(
                     "a table of this name is defined", where="address", remedy=near(table, defined, what="table")
                 )
             try:
-                schema = self._project.tables.schema(table)
+                schema = self._workspace.tables.schema(table)
             except NotFoundError as error:
                 raise InputError(
                     "a table has rows before it takes events: their types are its types",

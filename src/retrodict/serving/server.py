@@ -21,15 +21,16 @@ from typing import Any
 import uvicorn
 
 from retrodict.core.errors import BusyError, RetrodictError
+from retrodict.decisions.loading import Loader
+from retrodict.decisions.log import STREAM_PREFIX
+from retrodict.decisions.recorder import Recorder
+from retrodict.features.online.upkeep import Upkeep
 from retrodict.ledger import seal_closed
-from retrodict.project import Project
 from retrodict.registry import current
+from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.events import EventInlet
-from retrodict.serving.loading import Loader
-from retrodict.serving.log import STREAM_PREFIX
-from retrodict.serving.recorder import Recorder
-from retrodict.serving.upkeep import Upkeep
+from retrodict.workspace import Workspace
 
 __all__ = ["ServeOptions", "serve"]
 
@@ -59,12 +60,12 @@ class ServeOptions:
     consume: bool = True
 
 
-def serve(project: Project, options: ServeOptions, *, ready: Callable[[str], None] | None = None) -> None:
+def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str], None] | None = None) -> None:
     """Serve until SIGINT or SIGTERM; in-flight requests are finished, the log's segment is closed and sealed.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     options : ServeOptions
     ready : callable, optional
         Called once with the URL when the first answer can be given.
@@ -74,19 +75,19 @@ def serve(project: Project, options: ServeOptions, *, ready: Callable[[str], Non
     BusyError
         If the port is taken; the message names it.
     """
-    host = options.host or project.config["serving.host"]
-    port = project.config["serving.port"] if options.port is None else options.port
+    host = options.host or workspace.config["serving.host"]
+    port = workspace.config["serving.port"] if options.port is None else options.port
     listener = _listen(host, port)
-    consumer = _start_consumer(project) if options.consume else None
+    consumer = _start_consumer(workspace) if options.consume else None
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(project, options, listener, ready))
+            runner.run(_run(workspace, options, listener, ready))
     finally:
         listener.close()
         if consumer is not None:
             consumer.terminate()
             consumer.wait(timeout=10)
-    seal_closed(project.ledger, project.streams, STREAM_PREFIX)
+    seal_closed(workspace.ledger, workspace.streams, STREAM_PREFIX)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -117,7 +118,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _start_consumer(project: Project) -> subprocess.Popen[bytes]:
+def _start_consumer(workspace: Workspace) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-m",
@@ -125,7 +126,7 @@ def _start_consumer(project: Project) -> subprocess.Popen[bytes]:
         "features",
         "stream",
         "--project",
-        str(project.root),
+        str(workspace.root),
         "--parent",
         str(os.getpid()),
     ]
@@ -133,18 +134,18 @@ def _start_consumer(project: Project) -> subprocess.Popen[bytes]:
 
 
 async def _run(
-    project: Project, options: ServeOptions, listener: socket.socket, ready: Callable[[str], None] | None
+    workspace: Workspace, options: ServeOptions, listener: socket.socket, ready: Callable[[str], None] | None
 ) -> None:
-    recorder = Recorder(project.streams)
+    recorder = Recorder(workspace.streams)
     for torn in recorder.recovered:
         _log.warning(
             "cut %d bytes of a record that was being written at offset %d of %s", torn.size, torn.offset, torn.stream
         )
-    limits = Limits(project.config["serving.max_body_bytes"], project.config["serving.max_in_flight"])
-    inlet = EventInlet(project)
-    app = DecisionApp(project.clock, recorder, inlet, limits, simulated_time=options.replay)
+    limits = Limits(workspace.config["serving.max_body_bytes"], workspace.config["serving.max_in_flight"])
+    inlet = EventInlet(workspace)
+    app = DecisionApp(workspace.clock, recorder, inlet, limits, simulated_time=options.replay)
     loading = ThreadPoolExecutor(1, thread_name_prefix="retrodict-load")
-    watcher = _Watcher(project, app, loading)
+    watcher = _Watcher(workspace, app, loading)
     await watcher.look()
     config = uvicorn.Config(
         app,
@@ -159,7 +160,7 @@ async def _run(
         interface="asgi3",
     )
     server = _Server(config)
-    tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(_keep_health(project, app))]
+    tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(_keep_health(workspace, app))]
     host, port = listener.getsockname()[:2]
     if ready is not None:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -174,14 +175,14 @@ async def _run(
         loading.shutdown()
 
 
-async def _keep_health(project: Project, app: DecisionApp) -> None:
+async def _keep_health(workspace: Workspace, app: DecisionApp) -> None:
     """Ask the stores for the gauges of the features again and again, in a thread of its own."""
-    loop, upkeep, problem = asyncio.get_running_loop(), Upkeep(project), ""
+    loop, upkeep, problem = asyncio.get_running_loop(), Upkeep(workspace, served_feature_sets), ""
     with ThreadPoolExecutor(1, thread_name_prefix="retrodict-health") as thread:
         while True:
             try:
                 app.health.flows = await loop.run_in_executor(thread, upkeep.flows)
-                app.health.refreshed, problem = project.clock.now(), ""
+                app.health.refreshed, problem = workspace.clock.now(), ""
             except RetrodictError as error:  # the gauges stay as they were, and their time says how old they are
                 if str(error) != problem:
                     problem = str(error)
@@ -214,9 +215,9 @@ class _Signals:
 class _Watcher:
     """Follows the deployments: a new revision is loaded beside the requests and takes over between two of them."""
 
-    def __init__(self, project: Project, app: DecisionApp, pool: ThreadPoolExecutor) -> None:
-        self._project, self._app, self._pool = project, app, pool
-        self._loader = Loader(project, health=app.health)
+    def __init__(self, workspace: Workspace, app: DecisionApp, pool: ThreadPoolExecutor) -> None:
+        self._workspace, self._app, self._pool = workspace, app, pool
+        self._loader = Loader(workspace, health=app.health)
         self._seen: int | None = None
 
     async def run(self) -> None:
@@ -231,7 +232,7 @@ class _Watcher:
 
     async def look(self) -> None:
         loop = asyncio.get_running_loop()
-        counter = self._project.records.change_counter()
+        counter = self._workspace.records.change_counter()
         if counter == self._seen:
             return
         servants = await loop.run_in_executor(self._pool, self._load)
@@ -240,7 +241,7 @@ class _Watcher:
     def _load(self) -> dict[str, Any]:
         held = self._app.servants
         servants = {}
-        for name, revision in current(self._project).items():
+        for name, revision in current(self._workspace).items():
             now = held.get(name)
             servants[name] = (
                 now if now is not None and now.revision.revision == revision.revision else self._loader.load(revision)

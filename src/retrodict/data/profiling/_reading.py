@@ -66,7 +66,7 @@ class Opened:
     zoneless: tuple[str, ...]
 
 
-def resolve_table(project: Any, text: str) -> tuple[str, int | None]:
+def resolve_table(workspace: Any, text: str) -> tuple[str, int | None]:
     """Name and version of ``table`` or ``table@version-tag-or-time``."""
     try:
         from retrodict.data.versions import resolve
@@ -78,7 +78,7 @@ def resolve_table(project: Any, text: str) -> tuple[str, int | None]:
                 remedy=f"See them with: retrodict data history {name}",
             ) from None  # fmt: skip
         return name, int(version) if version else None
-    found = resolve(project, text)
+    found = resolve(workspace, text)
     return found.name, found.version
 
 
@@ -93,12 +93,12 @@ def open_rows(source: Any, *, name: str | None = None) -> Iterator[Opened]:
         declared: Table | None = None
         origin = None
         if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], str):
-            project, text = source
-            table, version = resolve_table(project, text)
+            workspace, text = source
+            table, version = resolve_table(workspace, text)
             name, origin = name or table, f"dataset:{table}" if version is None else f"dataset:{table}@{version}"
-            names = [field.name for field in project.tables.schema(table, version) if field.name not in _SYSTEM]
-            source = project.tables.batches(table, version, columns=names)
-            declared = next((each for each in project.definitions.of(Table) if each.name == table), None)
+            names = [field.name for field in workspace.tables.schema(table, version) if field.name not in _SYSTEM]
+            source = workspace.tables.batches(table, version, columns=names)
+            declared = next((each for each in workspace.definitions.of(Table) if each.name == table), None)
         with open_batch(source, staging=staging) as batch:
             yield _opened(batch, staging, name, origin, declared)
 

@@ -21,8 +21,8 @@ from retrodict.core.clock import format_time
 from retrodict.core.errors import InputError, NotFoundError, near
 from retrodict.data._recording import CHECKS
 from retrodict.data.validation.results import CheckResult
-from retrodict.project import Project
 from retrodict.stores.tables.base import TableVersion
+from retrodict.workspace import Workspace
 
 __all__ = [
     "DIMENSIONS",
@@ -155,13 +155,13 @@ def dimension_of(result: CheckResult) -> str:
 
 
 def health(
-    project: Project, table: str, version: int | None = None, *, weights: Mapping[str, float] | None = None
+    workspace: Workspace, table: str, version: int | None = None, *, weights: Mapping[str, float] | None = None
 ) -> Health:
     """Health of a version of a table.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     table : str
     version : int, optional
         None: the newest one that added a batch; those that restore or compact have no checks of their own.
@@ -175,7 +175,7 @@ def health(
     InputError
         If a weight is negative or of no dimension.
     """
-    history = _history(project, table)
+    history = _history(workspace, table)
     found = [each for each in history if CHECKS in each.metadata and version in (None, each.version)]
     if not found:
         raise NotFoundError(
@@ -186,7 +186,7 @@ def health(
     return _of_version(table, found[-1], weights)
 
 
-def health_history(project: Project, table: str, *, weights: Mapping[str, float] | None = None) -> list[Health]:
+def health_history(workspace: Workspace, table: str, *, weights: Mapping[str, float] | None = None) -> list[Health]:
     """Health of every version that recorded checks, oldest first.
 
     Raises
@@ -196,7 +196,7 @@ def health_history(project: Project, table: str, *, weights: Mapping[str, float]
     InputError
         If a weight is negative or of no dimension.
     """
-    return [_of_version(table, each, weights) for each in _history(project, table) if CHECKS in each.metadata]
+    return [_of_version(table, each, weights) for each in _history(workspace, table) if CHECKS in each.metadata]
 
 
 def sparkline(values: Sequence[float | None]) -> str:
@@ -213,14 +213,14 @@ def sparkline(values: Sequence[float | None]) -> str:
     return "".join("·" if place is None else signs[min(place, len(signs) - 1)] for place in places)
 
 
-def _history(project: Project, table: str) -> list[TableVersion]:
-    found = project.tables.history(table)
+def _history(workspace: Workspace, table: str) -> list[TableVersion]:
+    found = workspace.tables.history(table)
     if not found:
         raise NotFoundError(
             "the table has a version",
             where="health",
             got=table,
-            remedy=near(table, project.tables.names(), what="table"),
+            remedy=near(table, workspace.tables.names(), what="table"),
         )
     return found
 

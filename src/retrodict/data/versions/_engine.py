@@ -15,20 +15,20 @@ import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 
 from retrodict.core.errors import ConfigurationError, InputError, IntegrityError
-from retrodict.project import Project
 from retrodict.stores.sql import quote_text
+from retrodict.workspace import Workspace
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT])B", re.IGNORECASE)
 _PATTERN = frozenset("*?[]{}")  # DuckDB would look for files that match
 
 
 @contextmanager
-def open_engine(project: Project, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_engine(workspace: Workspace, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a connection of its own that spills into ``state/temp`` beyond ``memory``; its files go with it."""
     memory_bytes(memory)
-    parent = project.root / "state" / "temp"
+    parent = workspace.root / "state" / "temp"
     _sweep(parent)
-    folder = parent / f"{os.getpid()}-{project.new_id()}"
+    folder = parent / f"{os.getpid()}-{workspace.new_id()}"
     folder.mkdir(parents=True)
     try:
         with _translating(), _connect(memory, folder) as connection:

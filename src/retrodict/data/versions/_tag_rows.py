@@ -9,8 +9,8 @@ from sqlalchemy import Row, select
 
 from retrodict.core.clock import format_time
 from retrodict.data.versions.schema import metadata, tags
-from retrodict.project import Project
 from retrodict.stores.tables.base import TableStore
+from retrodict.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +58,29 @@ class Tag:
         }
 
 
-def list_tags(project: Project, dataset: str | None = None, *, at: int | None = None) -> list[Tag]:
+def list_tags(workspace: Workspace, dataset: str | None = None, *, at: int | None = None) -> list[Tag]:
     """Tags of a table or of all, by name, as they are or as they were.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     dataset : str, optional
         Name of the table.
     at : int, optional
         Microseconds since 1970-01-01 UTC: what the tags meant then.
     """
-    project.records.ensure(metadata)
+    workspace.records.ensure(metadata)
     query = every_change(dataset)
     if at is not None:
         query = query.where(tags.c.time <= at)
-    with project.records.read() as connection:
+    with workspace.records.read() as connection:
         return current(connection.execute(query))
 
 
-def tag_history(project: Project, dataset: str, tag: str) -> list[Tag]:
+def tag_history(workspace: Workspace, dataset: str, tag: str) -> list[Tag]:
     """Every change of a tag, oldest first; empty for a name that never was one."""
-    project.records.ensure(metadata)
-    with project.records.read() as connection:
+    workspace.records.ensure(metadata)
+    with workspace.records.read() as connection:
         return [read_row(row) for row in connection.execute(every_change(dataset).where(tags.c.tag == tag))]
 
 

@@ -24,9 +24,9 @@ from retrodict.data.versions._compare import Counts, Sides, compare, differences
 from retrodict.data.versions._engine import memory_bytes, open_engine, scan
 from retrodict.data.versions.refs import DatasetRef, resolve
 from retrodict.data.versions.statistics import ColumnStatistics, compare_statistics
-from retrodict.project import Project
 from retrodict.stores.sql import quote, quote_text
 from retrodict.stores.tables.base import TableFile
+from retrodict.workspace import Workspace
 
 __all__ = ["Diff", "diff"]
 
@@ -118,7 +118,7 @@ class Diff:
 
 
 def diff(
-    project: Project,
+    workspace: Workspace,
     a: str,
     b: str,
     *,
@@ -132,7 +132,7 @@ def diff(
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     a, b : str
         References, the older one first.
     key : sequence of str, optional
@@ -168,19 +168,19 @@ def diff(
     Null equals null, NaN equals NaN, -0.0 equals 0.0. The columns ``_batch`` and ``_row`` are not compared. A column of
     two types is compared in the one that holds all values of both, if there is one.
     """
-    refs = resolve(project, a), resolve(project, b)
+    refs = resolve(workspace, a), resolve(workspace, b)
     target = None if output is None else _check_output(Path(output))
-    schemas = [project.tables.schema(ref.name, ref.version) for ref in refs]
+    schemas = [workspace.tables.schema(ref.name, ref.version) for ref in refs]
     columns = pair_columns(schemas[0], schemas[1])
-    chosen, by = _choose_key(project, refs, columns, key)
-    files = [project.tables.files(ref.name, ref.version) for ref in refs]
+    chosen, by = _choose_key(workspace, refs, columns, key)
+    files = [workspace.tables.files(ref.name, ref.version) for ref in refs]
     shared = _shared(refs, files)
     totals = sum(file.rows for file in files[0]), sum(file.rows for file in files[1])
     left = [[file for file in found if file.path not in shared] for found in files]
-    with open_engine(project, memory) as connection:
+    with open_engine(workspace, memory) as connection:
         counts, sides = Counts(), None
         if columns.shared:
-            sides = _open_sides(project, connection, refs, schemas, columns, chosen, left, shared)
+            sides = _open_sides(workspace, connection, refs, schemas, columns, chosen, left, shared)
             sides.parts = _parts(columns, max(sides.rows), memory)
             counts = compare(sides)
         if totals[0] + counts.added - counts.removed != totals[1] and columns.shared:
@@ -193,7 +193,7 @@ def diff(
         measured: list[ColumnStatistics] = []
         if statistics and (counts.added or counts.removed or counts.changed):
             for name, ref, schema, found in zip(("whole_a", "whole_b"), refs, schemas, files, strict=True):
-                _view(connection, name, _rows(project, connection, f"{name}_files", ref, schema, columns, found))
+                _view(connection, name, _rows(workspace, connection, f"{name}_files", ref, schema, columns, found))
             measured = compare_statistics(connection, columns.shared, chosen, totals)
         if target is not None and sides is not None:
             _write(connection, sides, target, rows)
@@ -218,7 +218,7 @@ def diff(
 
 
 def _choose_key(
-    project: Project,
+    workspace: Workspace,
     refs: tuple[DatasetRef, DatasetRef],
     columns: Columns,
     given: Sequence[str] | None,
@@ -235,7 +235,7 @@ def _choose_key(
             )
         key = list(given)
         return key, f"by key {', '.join(key)}" if key else "as bags of rows: no key was given"
-    defined = {table.name: list(table.key) for table in project.definitions.of(Table)}
+    defined = {table.name: list(table.key) for table in workspace.definitions.of(Table)}
     key = next((found for ref in refs if (found := defined.get(ref.name))), [])
     if not key:
         return [], f"as bags of rows: no definition gives {refs[0].name} a key"
@@ -253,7 +253,7 @@ def _shared(refs: tuple[DatasetRef, DatasetRef], files: list[list[TableFile]]) -
 
 
 def _open_sides(
-    project: Project,
+    workspace: Workspace,
     connection: duckdb.DuckDBPyConnection,
     refs: tuple[DatasetRef, DatasetRef],
     schemas: list[pa.Schema],
@@ -263,11 +263,11 @@ def _open_sides(
     shared: set[str],
 ) -> Sides:
     for name, ref, schema, files in zip(("a", "b"), refs, schemas, left, strict=True):
-        _view(connection, name, _rows(project, connection, f"{name}_files", ref, schema, columns, files))
+        _view(connection, name, _rows(workspace, connection, f"{name}_files", ref, schema, columns, files))
     overlap = bool(key and shared and any(left))
     if overlap:
-        common = [file for file in project.tables.files(refs[0].name, refs[0].version) if file.path in shared]
-        sql = _rows(project, connection, "shared_files", refs[0], schemas[0], columns, common, names=key)
+        common = [file for file in workspace.tables.files(refs[0].name, refs[0].version) if file.path in shared]
+        sql = _rows(workspace, connection, "shared_files", refs[0], schemas[0], columns, common, names=key)
         _view(connection, "shared", sql)
     rows = sum(file.rows for file in left[0]), sum(file.rows for file in left[1])
     exact = not any(
@@ -287,7 +287,7 @@ def _parts(columns: Columns, rows: int, memory: str) -> int:
 
 
 def _rows(
-    project: Project,
+    workspace: Workspace,
     connection: duckdb.DuckDBPyConnection,
     name: str,
     ref: DatasetRef,
@@ -300,7 +300,7 @@ def _rows(
     """SQL that selects the compared columns of some files of a version."""
     data: ds.Dataset | pa.Table = schema.empty_table()
     if files:
-        data = project.tables.dataset(ref.name, ref.version, paths=[file.path for file in files])
+        data = workspace.tables.dataset(ref.name, ref.version, paths=[file.path for file in files])
     return f"SELECT {columns.selection(schema, names)} FROM {scan(connection, name, data)}"
 
 

@@ -18,7 +18,7 @@ from retrodict.core.clock import parse_time, to_micros
 from retrodict.core.errors import InputError, NotFoundError, near
 from retrodict.data.sources import Source
 from retrodict.data.versions.refs import DatasetRef, resolve
-from retrodict.project import Project
+from retrodict.workspace import Workspace
 
 __all__ = ["read", "read_batches"]
 
@@ -32,7 +32,7 @@ class _Clock:
 
 
 def read(
-    project: Project,
+    workspace: Workspace,
     text: str,
     *,
     columns: Sequence[str] | None = None,
@@ -43,7 +43,7 @@ def read(
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     text : str
         Reference, as :func:`~retrodict.data.versions.resolve` reads it.
     columns : sequence of str, optional
@@ -66,11 +66,11 @@ def read(
     InputError
         If no source of the table says when its rows are known, or several say different things.
     """
-    return read_batches(project, text, columns=columns, known_at=known_at, source=source).read_all()
+    return read_batches(workspace, text, columns=columns, known_at=known_at, source=source).read_all()
 
 
 def read_batches(
-    project: Project,
+    workspace: Workspace,
     text: str,
     *,
     columns: Sequence[str] | None = None,
@@ -78,17 +78,17 @@ def read_batches(
     source: Source | str | None = None,
 ) -> pa.RecordBatchReader:
     """Read as :func:`read` does, a bounded number of rows at a time."""
-    ref = resolve(project, text)
+    ref = resolve(workspace, text)
     if known_at is None:
-        return project.tables.batches(ref.name, ref.version, columns=columns)
-    clock = _clock(project, ref, _instant(known_at), source)
+        return workspace.tables.batches(ref.name, ref.version, columns=columns)
+    clock = _clock(workspace, ref, _instant(known_at), source)
     if clock is None:
-        return project.tables.batches(ref.name, ref.version, columns=columns)
-    schema = project.tables.schema(ref.name, ref.version)
+        return workspace.tables.batches(ref.name, ref.version, columns=columns)
+    schema = workspace.tables.schema(ref.name, ref.version)
     _check_clock(schema, clock, ref)
     names = list(schema.names if columns is None else columns)
     wanted = names if clock.column in names else [*names, clock.column]
-    found = project.tables.batches(ref.name, ref.version, columns=wanted)
+    found = workspace.tables.batches(ref.name, ref.version, columns=wanted)
     return pa.RecordBatchReader.from_batches(
         pa.schema([schema.field(name) for name in names]), _known(found, clock, names)
     )
@@ -108,9 +108,9 @@ def _instant(given: int | str | datetime) -> int:
     return to_micros(given, where="known_at") if isinstance(given, datetime) else given
 
 
-def _clock(project: Project, ref: DatasetRef, instant: int, source: Source | str | None) -> _Clock | None:
+def _clock(workspace: Workspace, ref: DatasetRef, instant: int, source: Source | str | None) -> _Clock | None:
     """What a row's clock has to be before; None where every row is always known."""
-    chosen = _sources(project, ref.name, source)
+    chosen = _sources(workspace, ref.name, source)
     clocks = {_clock_of(one, instant) for one in chosen}
     if len(clocks) != 1:
         raise InputError(
@@ -122,11 +122,11 @@ def _clock(project: Project, ref: DatasetRef, instant: int, source: Source | str
     return clocks.pop()
 
 
-def _sources(project: Project, table: str, source: Source | str | None) -> list[Source]:
+def _sources(workspace: Workspace, table: str, source: Source | str | None) -> list[Source]:
     if isinstance(source, Source):
         found = [source]
     else:
-        every = [one for one in project.definitions.of(Source) if one.table.name == table]
+        every = [one for one in workspace.definitions.of(Source) if one.table.name == table]
         found = every if source is None else [one for one in every if one.name == source]
         if source is not None and not found:
             raise NotFoundError(

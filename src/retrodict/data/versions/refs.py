@@ -13,8 +13,8 @@ from typing import NoReturn
 from retrodict.core.clock import format_time, parse_time
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, near
 from retrodict.data.versions._tag_rows import Tag, list_tags, log_digest
-from retrodict.project import Project
 from retrodict.stores.tables.base import TableStore, TableVersion
+from retrodict.workspace import Workspace
 
 __all__ = ["DatasetRef", "resolve"]
 
@@ -43,12 +43,12 @@ class DatasetRef:
         return f"{self.name}@{self.version}"
 
 
-def resolve(project: Project, text: str, *, tables: TableStore | None = None) -> DatasetRef:
+def resolve(workspace: Workspace, text: str, *, tables: TableStore | None = None) -> DatasetRef:
     """Version that a reference means now.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     text : str
         ``name``: the newest version. ``name@12``: that version. ``name@golden``: what the tag means now.
         ``name@2024-03-01T08:00Z``: the newest version committed at or before that time, by the clock of the store; a
@@ -71,7 +71,7 @@ def resolve(project: Project, text: str, *, tables: TableStore | None = None) ->
         If the version that a tag names is not the one that was tagged.
     """
     name, wanted = _split(text)
-    store = project.tables if tables is None else tables
+    store = workspace.tables if tables is None else tables
     history = store.history(name)
     if not history:
         raise NotFoundError(
@@ -83,7 +83,7 @@ def resolve(project: Project, text: str, *, tables: TableStore | None = None) ->
         return _by_number(name, int(wanted), history)
     if _DAY.match(wanted):
         return _by_time(name, wanted, history)
-    return _by_tag(project, store, name, wanted)
+    return _by_tag(workspace, store, name, wanted)
 
 
 def _split(text: str) -> tuple[str, str | None]:
@@ -125,8 +125,8 @@ def _by_time(name: str, text: str, history: list[TableVersion]) -> DatasetRef:
     return DatasetRef(name, max(found))
 
 
-def _by_tag(project: Project, store: TableStore, name: str, text: str) -> DatasetRef:
-    tags = {tag.tag: tag for tag in list_tags(project, name)}
+def _by_tag(workspace: Workspace, store: TableStore, name: str, text: str) -> DatasetRef:
+    tags = {tag.tag: tag for tag in list_tags(workspace, name)}
     if text not in tags:
         _refuse_tag(name, text, tags)
     tag = tags[text]

@@ -18,8 +18,8 @@ from retrodict.data.versions._tag_rows import list_tags
 from retrodict.data.versions.rollback import MODE, complete_ledger
 from retrodict.data.versions.tags import tag_lock
 from retrodict.ledger.schema import edges
-from retrodict.project import Project
 from retrodict.stores.tables.base import TableVersion, VacuumReport
+from retrodict.workspace import Workspace
 
 __all__ = ["CompactReport", "VacuumResult", "VersionUse", "compact", "references", "vacuum"]
 
@@ -108,7 +108,7 @@ class VacuumResult:
         }
 
 
-def compact(project: Project, table: str) -> CompactReport:
+def compact(workspace: Workspace, table: str) -> CompactReport:
     """Write the rows of the newest version into fewer files, as a new version; older ones stay as they are.
 
     Raises
@@ -118,13 +118,13 @@ def compact(project: Project, table: str) -> CompactReport:
     BusyError
         If another process writes the table for longer than a minute.
     """
-    _known(project, table)
-    with project.lock(f"ingest/{table}"):
-        complete_ledger(project, table)
-        before = project.tables.files(table)
-        version = project.tables.compact(table, metadata={MODE: "compact"})
-        after = before if version is None else project.tables.files(table, version)
-        complete_ledger(project, table)
+    _known(workspace, table)
+    with workspace.lock(f"ingest/{table}"):
+        complete_ledger(workspace, table)
+        before = workspace.tables.files(table)
+        version = workspace.tables.compact(table, metadata={MODE: "compact"})
+        after = before if version is None else workspace.tables.files(table, version)
+        complete_ledger(workspace, table)
     return CompactReport(
         table,
         version,
@@ -136,7 +136,7 @@ def compact(project: Project, table: str) -> CompactReport:
     )
 
 
-def references(project: Project, table: str) -> dict[int, tuple[str, ...]]:
+def references(workspace: Workspace, table: str) -> dict[int, tuple[str, ...]]:
     """What refers to the versions of a table: its tags and holds, and everything that was made from one.
 
     Later versions of the table itself do not count: they have their rows in files of their own, or share them.
@@ -147,11 +147,11 @@ def references(project: Project, table: str) -> dict[int, tuple[str, ...]]:
         Version to its holders, as people read them: ``"run:01J… (training data)"``, ``"legal hold case-7"``.
     """
     found: dict[int, set[str]] = {}
-    for tag in list_tags(project, table):
+    for tag in list_tags(workspace, table):
         found.setdefault(tag.version, set()).add(f"{'legal hold' if tag.hold else 'tag'} {tag.tag}")
     own = f"dataset:{table}@"
     query = select(edges.c.source, edges.c.role, edges.c.target).where(edges.c.source.startswith(own, autoescape=True))
-    with project.records.read() as connection:
+    with workspace.records.read() as connection:
         rows = connection.execute(query).all()
     made: dict[str, list[str]] = {}
     for source, role, target in rows:
@@ -159,13 +159,13 @@ def references(project: Project, table: str) -> dict[int, tuple[str, ...]]:
         if target.startswith(own) or not number.isdecimal():
             continue
         if target not in made:
-            later = {thing for thing, _, _ in project.ledger.downstream(target) if thing.startswith(_SHOWN)}
+            later = {thing for thing, _, _ in workspace.ledger.downstream(target) if thing.startswith(_SHOWN)}
             made[target] = sorted(later - {target})
         found.setdefault(int(number), set()).update([f"{target} ({role})", *made[target]])
     return {version: tuple(sorted(holders)) for version, holders in sorted(found.items())}
 
 
-def vacuum(project: Project, table: str, *, dry_run: bool, older_than: str | None = None) -> VacuumResult:
+def vacuum(workspace: Workspace, table: str, *, dry_run: bool, older_than: str | None = None) -> VacuumResult:
     """Delete the data files that only unneeded versions have; those versions can no longer be read.
 
     Kept are the newest version, those younger than ``older_than``, and all that something refers to
@@ -174,7 +174,7 @@ def vacuum(project: Project, table: str, *, dry_run: bool, older_than: str | Non
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     table : str
         Name of the table.
     dry_run : bool
@@ -194,23 +194,23 @@ def vacuum(project: Project, table: str, *, dry_run: bool, older_than: str | Non
     """
     age = "7d" if older_than is None else older_than
     youngest = parse_duration(age, where="older_than")
-    _known(project, table)
-    with project.lock(f"ingest/{table}"), tag_lock(project, table):
-        complete_ledger(project, table)
-        history = project.tables.history(table)
-        held = _holders(project, table, history, youngest, age)
-        planned = project.tables.vacuum(table, keep=set(held), dry_run=True)
+    _known(workspace, table)
+    with workspace.lock(f"ingest/{table}"), tag_lock(workspace, table):
+        complete_ledger(workspace, table)
+        history = workspace.tables.history(table)
+        held = _holders(workspace, table, history, youngest, age)
+        planned = workspace.tables.vacuum(table, keep=set(held), dry_run=True)
         if not dry_run and planned.files:
-            _record(project, table, planned, age)
-            project.tables.vacuum(table, keep=set(held))
+            _record(workspace, table, planned, age)
+            workspace.tables.vacuum(table, keep=set(held))
     return _result(table, age, history, held, planned, dry_run=dry_run)
 
 
 def _holders(
-    project: Project, table: str, history: list[TableVersion], youngest: int, age: str
+    workspace: Workspace, table: str, history: list[TableVersion], youngest: int, age: str
 ) -> dict[int, tuple[str, ...]]:
     """Versions that stay, with why."""
-    found = dict(references(project, table))
+    found = dict(references(workspace, table))
     border = SystemClock().now() - youngest
     for version in history:
         if version.time > border:
@@ -222,16 +222,16 @@ def _holders(
     return {version: holders for version, holders in sorted(found.items()) if version in readable}
 
 
-def _record(project: Project, table: str, planned: VacuumReport, age: str) -> None:
+def _record(workspace: Workspace, table: str, planned: VacuumReport, age: str) -> None:
     deleted = sorted(f"{table}/{file.path}" for file in planned.files)
     object_id = f"dataset:{table}"
-    told = project.ledger.entries(object_id=object_id, action="dataset.vacuum")
+    told = workspace.ledger.entries(object_id=object_id, action="dataset.vacuum")
     if told and set(deleted) <= set(told[-1].payload["deleted"]):
-        project.ledger.sign_end()
+        workspace.ledger.sign_end()
         return
-    with project.ledger.transaction() as tx:
+    with workspace.ledger.transaction() as tx:
         # Nobody can append in here: what refers to a version now, is seen; what comes later, finds it gone.
-        new = sorted(set(references(project, table)) & set(planned.versions))
+        new = sorted(set(references(workspace, table)) & set(planned.versions))
         if new:
             raise RetryableError(
                 "nothing begins to refer to a version while its files are deleted",
@@ -269,11 +269,11 @@ def _result(
     )
 
 
-def _known(project: Project, table: str) -> None:
-    if not project.tables.history(table):
+def _known(workspace: Workspace, table: str) -> None:
+    if not workspace.tables.history(table):
         raise NotFoundError(
             "the table has a version",
             where="data",
             got=table,
-            remedy=near(table, project.tables.names(), what="table"),
+            remedy=near(table, workspace.tables.names(), what="table"),
         )

@@ -12,8 +12,8 @@ from typing import Any
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, near
 from retrodict.data.versions._tag_rows import log_path
 from retrodict.data.versions.refs import resolve
-from retrodict.project import Project
 from retrodict.stores.tables.base import TableStore, TableVersion
+from retrodict.workspace import Workspace
 
 __all__ = ["RollbackReport", "live_batches", "rollback"]
 
@@ -113,12 +113,12 @@ def _restored(name: str, version: TableVersion) -> int:
     return int(text)
 
 
-def rollback(project: Project, table: str, to: str | int, reason: str) -> RollbackReport:
+def rollback(workspace: Workspace, table: str, to: str | int, reason: str) -> RollbackReport:
     """Make a new version with the content of an older one.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     table : str
         Name of the table.
     to : str or int
@@ -141,31 +141,31 @@ def rollback(project: Project, table: str, to: str | int, reason: str) -> Rollba
     where = f"dataset:{table}"
     if not reason.strip():
         raise InputError("a rollback has a reason", where=where, got=reason, remedy="Say it with --reason")
-    if not project.tables.history(table):
+    if not workspace.tables.history(table):
         raise NotFoundError(
             "the table has a version",
             where="data",
             got=table,
-            remedy=near(table, project.tables.names(), what="table"),
+            remedy=near(table, workspace.tables.names(), what="table"),
         )
-    with project.lock(f"ingest/{table}"):
-        complete_ledger(project, table)
-        history = project.tables.history(table)
-        newest, wanted = history[-1].version, _wanted(project, table, to)
+    with workspace.lock(f"ingest/{table}"):
+        complete_ledger(workspace, table)
+        history = workspace.tables.history(table)
+        newest, wanted = history[-1].version, _wanted(workspace, table, to)
         already = content_version(table, history, newest) == content_version(table, history, wanted)
         if not already:
-            project.tables.files(table, wanted)
+            workspace.tables.files(table, wanted)
             metadata = {MODE: "restore", RESTORED: str(wanted), REASON: reason.strip()}
-            newest = project.tables.restore(table, wanted, metadata=metadata)
-            complete_ledger(project, table)
-        rows = sum(file.rows for file in project.tables.files(table, newest))
+            newest = workspace.tables.restore(table, wanted, metadata=metadata)
+            complete_ledger(workspace, table)
+        rows = sum(file.rows for file in workspace.tables.files(table, newest))
         return RollbackReport(table, newest, wanted, rows, already)
 
 
-def _wanted(project: Project, table: str, to: str | int) -> int:
+def _wanted(workspace: Workspace, table: str, to: str | int) -> int:
     text = str(to)
     whole = text if "@" in text or text.startswith("dataset:") else f"{table}@{text}"
-    ref = resolve(project, whole)
+    ref = resolve(workspace, whole)
     if ref.name != table:
         raise InputError(
             "a table is rolled back to a version of its own",
@@ -176,23 +176,23 @@ def _wanted(project: Project, table: str, to: str | int) -> int:
     return ref.version
 
 
-def complete_ledger(project: Project, table: str) -> None:
+def complete_ledger(workspace: Workspace, table: str) -> None:
     """Append the entries of restored and compacted versions that have none: whoever made them may have been killed."""
-    history = project.tables.history(table)
+    history = workspace.tables.history(table)
     for version in history:
         action = _ACTIONS.get(version.metadata.get(MODE, ""))
         name = f"dataset:{table}@{version.version}"
-        if action is None or project.ledger.entries(object_id=name, action=action):
+        if action is None or workspace.ledger.entries(object_id=name, action=action):
             continue
-        payload, inputs = _facts(project, table, version)
-        with project.ledger.transaction() as tx:
+        payload, inputs = _facts(workspace, table, version)
+        with workspace.ledger.transaction() as tx:
             if not tx.has(action, name):
                 tx.append(action, name, payload, inputs=inputs)
-    project.ledger.sign_end()
+    workspace.ledger.sign_end()
 
 
-def _facts(project: Project, table: str, version: TableVersion) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    tables, number = project.tables, version.version
+def _facts(workspace: Workspace, table: str, version: TableVersion) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    tables, number = workspace.tables, version.version
     files = tables.files(table, number)
     facts: dict[str, Any] = {"rows": sum(file.rows for file in files)}
     if version.metadata[MODE] == "restore":

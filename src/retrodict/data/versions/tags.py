@@ -24,8 +24,8 @@ from retrodict.data.versions._tag_rows import (
 from retrodict.data.versions.refs import resolve
 from retrodict.data.versions.schema import metadata, tags
 from retrodict.ledger.ledger import Transaction
-from retrodict.project import Project
 from retrodict.stores._locks import FileLock
+from retrodict.workspace import Workspace
 
 __all__ = ["Tag", "list_tags", "remove_tag", "set_tag", "tag_history", "tag_lock"]
 
@@ -33,13 +33,13 @@ _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 
 
 def set_tag(
-    project: Project, ref: str, tag: str, *, hold: bool = False, release: bool = False, reason: str = ""
+    workspace: Workspace, ref: str, tag: str, *, hold: bool = False, release: bool = False, reason: str = ""
 ) -> Tag:
     """Let a name mean a version from now on; the same once more changes nothing.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     ref : str
         What the tag shall mean, as :func:`~retrodict.data.versions.resolve` reads it.
     tag : str
@@ -69,20 +69,20 @@ def set_tag(
             got=tag,
             remedy="Call it like 'golden' or 'q1-close'",
         )
-    project.records.ensure(metadata)
-    name = resolve(project, ref).name
+    workspace.records.ensure(metadata)
+    name = resolve(workspace, ref).name
     # A vacuum that has counted the references may not overlook this one.
-    with tag_lock(project, name):
-        version = resolve(project, ref).version
-        log = log_digest(project.tables, name, version)
-        project.tables.files(name, version)
-        with project.ledger.transaction() as tx:
+    with tag_lock(workspace, name):
+        version = resolve(workspace, ref).version
+        log = log_digest(workspace.tables, name, version)
+        workspace.tables.files(name, version)
+        with workspace.ledger.transaction() as tx:
             now = _newest(tx, name, tag)
             action = _action(now, version, hold=hold, release=release, reason=reason)
             if now is not None and action is None:
                 return now
             return _change(tx, Tag(
-                name, tag, version, hold, action or "set", project.clock.now(), project.actor, reason, log
+                name, tag, version, hold, action or "set", workspace.clock.now(), workspace.actor, reason, log
             ))  # fmt: skip
 
 
@@ -100,12 +100,12 @@ def _action(now: Tag | None, version: int, *, hold: bool, release: bool, reason:
     return "release" if now.hold and release and not hold else None
 
 
-def remove_tag(project: Project, dataset: str, tag: str, *, reason: str, release: bool = False) -> Tag:
+def remove_tag(workspace: Workspace, dataset: str, tag: str, *, reason: str, release: bool = False) -> Tag:
     """Let a name mean nothing from now on; what it meant stays in its history.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     dataset : str
         Name of the table.
     tag : str
@@ -121,11 +121,11 @@ def remove_tag(project: Project, dataset: str, tag: str, *, reason: str, release
     RefusedError
         If the tag is a legal hold, and ``release`` is not given.
     """
-    project.records.ensure(metadata)
+    workspace.records.ensure(metadata)
     where = f"dataset:{dataset}, tag {tag}"
     if not reason.strip():
         raise InputError("the removal of a tag has a reason", where=where, got=reason, remedy="Say it with --reason")
-    with tag_lock(project, dataset), project.ledger.transaction() as tx:
+    with tag_lock(workspace, dataset), workspace.ledger.transaction() as tx:
         now = _newest(tx, dataset, tag)
         if now is None or now.action == "remove":
             known = [row.tag for row in current(tx.connection.execute(every_change(dataset)))]
@@ -135,7 +135,7 @@ def remove_tag(project: Project, dataset: str, tag: str, *, reason: str, release
         if now.hold:
             _check_release(now, release=release, reason=reason)
         return _change(tx, Tag(
-            dataset, tag, now.version, False, "remove", project.clock.now(), project.actor, reason, now.log
+            dataset, tag, now.version, False, "remove", workspace.clock.now(), workspace.actor, reason, now.log
         ))  # fmt: skip
 
 
@@ -154,9 +154,9 @@ def _check_release(now: Tag, *, release: bool, reason: str) -> None:
         )
 
 
-def tag_lock(project: Project, dataset: str) -> FileLock:
+def tag_lock(workspace: Workspace, dataset: str) -> FileLock:
     """Hold the tags of a table: whoever changes one, and the vacuum that counts them."""
-    return project.lock(f"tags/{dataset}")
+    return workspace.lock(f"tags/{dataset}")
 
 
 def _newest(tx: Transaction, dataset: str, tag: str) -> Tag | None:

@@ -29,10 +29,10 @@ from retrodict.features.offline._index import merge_prepared, read_prepared, wri
 from retrodict.features.offline.frame import Rows
 from retrodict.features.offline.prepared import Prepared, prepare, reading_id
 from retrodict.features.plan import FeatureSet, ViewPlan
-from retrodict.project import Project
 from retrodict.stores._durable import make_folder, sync_folder
 from retrodict.stores._locks import FileLock
 from retrodict.stores.tables.base import TableFile, TableStore
+from retrodict.workspace import Workspace
 
 __all__ = ["EventIndexes", "IndexedEvents"]
 
@@ -60,7 +60,7 @@ class EventIndexes:
 
     Examples
     --------
-    >>> indexes = EventIndexes.of(project)  # doctest: +SKIP
+    >>> indexes = EventIndexes.of(workspace)  # doctest: +SKIP
     >>> training_frame(spine, "at", features, indexes.sources(features))  # doctest: +SKIP
     """
 
@@ -69,9 +69,9 @@ class EventIndexes:
         self._tell = tell or (lambda _: None)
 
     @classmethod
-    def of(cls, project: Project, *, tell: Callable[[str], None] | None = None) -> EventIndexes:
+    def of(cls, workspace: Workspace, *, tell: Callable[[str], None] | None = None) -> EventIndexes:
         """Indexes of a project's tables, in its folder ``state/indexes``."""
-        return cls(project.tables, project.root / "state" / "indexes", tell=tell)
+        return cls(workspace.tables, workspace.root / "state" / "indexes", tell=tell)
 
     def sources(self, features: FeatureSet, versions: Mapping[str, int] | None = None) -> dict[str, IndexedEvents]:
         """Events of every source of a feature set, as :func:`~retrodict.features.offline.training_frame` takes them.

@@ -29,9 +29,9 @@ from retrodict.features.offline.frames import SpineReader
 from retrodict.features.offline.growth import source_versions, visible_growth
 from retrodict.features.offline.kept import NOTE, PART, KeptFrame, find_frame, newest_origin, stored
 from retrodict.features.offline.work import FrameWork, Spine
-from retrodict.project import Project
-from retrodict.project.code import capture_code
 from retrodict.stores.tables.content import table_digest
+from retrodict.workspace import Workspace
+from retrodict.workspace.code import capture_code
 
 __all__ = ["keep_frame"]
 
@@ -39,7 +39,7 @@ _COMMIT = 1 << 21  # rows of the spine that are a version of their own
 
 
 def keep_frame(
-    project: Project,
+    workspace: Workspace,
     name: str,
     spine: Spine,
     work: FrameWork,
@@ -54,7 +54,7 @@ def keep_frame(
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     name : str
         Table of the frame, which holds nothing else.
     spine : Spine
@@ -79,15 +79,15 @@ def keep_frame(
     schema = spine.rows().schema
     if PART in schema.names:
         raise InputError("a spine leaves this column to the table of its frame", where=where, got=PART)
-    with project.lock(f"ingest/{name}"):
-        complete_ledger(project, name)
-        made = _made(project, spine, schema, work)
+    with workspace.lock(f"ingest/{name}"):
+        complete_ledger(workspace, name)
+        made = _made(workspace, spine, schema, work)
         told("looking at what is there", 0, spine.count)
-        known, reader = newest_origin(project.tables, name), SpineReader(spine.rows())
+        known, reader = newest_origin(workspace.tables, name), SpineReader(spine.rows())
         parts: list[list[Any]] = []
         until = None
         if known is not None:
-            why = _difference(project, work, known, made, reader)
+            why = _difference(workspace, work, known, made, reader)
             if why is None:
                 parts, until = list(known["spine"]["parts"]), known["until"]
             elif anew:
@@ -105,27 +105,27 @@ def keep_frame(
             parts = [*parts, [part.num_rows, table_digest(part)]]
             note = {**made, "until": until, "complete": not reader.more}
             note["spine"] = {**made["spine"], "parts": parts}
-            _write(project, name, _counted(work.batches(part), partial(told, where), parts, spine.count), note)
-        complete_ledger(project, name)
-        frame = find_frame(project, name)
+            _write(workspace, name, _counted(work.batches(part), partial(told, where), parts, spine.count), note)
+        complete_ledger(workspace, name)
+        frame = find_frame(workspace, name)
     return replace(frame, computed=frame.rows - before)
 
 
-def _made(project: Project, spine: Spine, schema: pa.Schema, work: FrameWork) -> dict[str, Any]:
-    code = capture_code(project)
+def _made(workspace: Workspace, spine: Spine, schema: pa.Schema, work: FrameWork) -> dict[str, Any]:
+    code = capture_code(workspace)
     return {
         "at": work.at,
         "features": {each.name: each.version for each in work.features.features},
         "columns": list(work.columns),
-        "code": {"beside": _beside(project, code) if work.features.derived else None, "object": code},
+        "code": {"beside": _beside(workspace, code) if work.features.derived else None, "object": code},
         "spine": {"ref": spine.ref, "origin": spine.origin, "columns": [[f.name, str(f.type)] for f in schema]},
-        "sources": source_versions(project.tables, work.features, work.versions),
+        "sources": source_versions(workspace.tables, work.features, work.versions),
     }
 
 
-def _beside(project: Project, code: str) -> str:
+def _beside(workspace: Workspace, code: str) -> str:
     """Hash of the Python files beside the definitions: functions in them are no part of a derived function's hash."""
-    body = json.loads(project.objects.get(code))
+    body = json.loads(workspace.objects.get(code))
     return content_hash({name: text for name, text in body["files"].items() if name != body["definitions"]})
 
 
@@ -136,7 +136,7 @@ def _latest(part: pa.Table, at: str, until: int | None) -> int | None:
 
 
 def _difference(
-    project: Project, work: FrameWork, known: Mapping[str, Any], made: Mapping[str, Any], reader: SpineReader
+    workspace: Workspace, work: FrameWork, known: Mapping[str, Any], made: Mapping[str, Any], reader: SpineReader
 ) -> str | None:
     """Why a frame cannot grow to what is asked; None if it can, with the rows that it holds taken from the spine."""
     if not known:
@@ -152,7 +152,7 @@ def _difference(
         return f"times in column {made['at']} instead of {known['at']}"
     if known["code"]["beside"] != made["code"]["beside"]:
         return "Python files beside the definitions changed, which derived functions may call"
-    why = visible_growth(project.tables, work.features, known["sources"], made["sources"], known["until"])
+    why = visible_growth(workspace.tables, work.features, known["sources"], made["sources"], known["until"])
     if why is None and not reader.begins_with((rows, digest) for rows, digest in known["spine"]["parts"]):
         return "the spine does not begin with the rows that the frame holds"
     return why
@@ -180,7 +180,7 @@ def _counted(
         done += frame.num_rows
 
 
-def _write(project: Project, name: str, frames: Iterator[pa.Table], note: dict[str, Any]) -> None:
+def _write(workspace: Workspace, name: str, frames: Iterator[pa.Table], note: dict[str, Any]) -> None:
     parts = note["spine"]["parts"]
     batch = content_hash(
         {"frame": name, **{key: note[key] for key in ("at", "features", "columns", "spine", "sources")}}
@@ -200,8 +200,8 @@ def _write(project: Project, name: str, frames: Iterator[pa.Table], note: dict[s
         "retrodict.quarantined": "0",
         NOTE: json.dumps(note),
     }
-    expected = len(project.tables.history(name))
-    written = project.tables.write(name, rows, mode=mode, metadata=said)  # type: ignore[arg-type]  # one of the two
+    expected = len(workspace.tables.history(name))
+    written = workspace.tables.write(name, rows, mode=mode, metadata=said)  # type: ignore[arg-type]  # one of the two
     if written != expected:
         raise BusyError(
             "one process at a time writes a kept frame",
@@ -211,27 +211,27 @@ def _write(project: Project, name: str, frames: Iterator[pa.Table], note: dict[s
         )
 
 
-def complete_ledger(project: Project, name: str) -> None:
+def complete_ledger(workspace: Workspace, name: str) -> None:
     """Append the entries of versions that have none: whoever wrote them may have been killed."""
-    for version in project.tables.history(name):
+    for version in workspace.tables.history(name):
         reference = f"dataset:{name}@{version.version}"
         if NOTE not in version.metadata or version.vacuumed:
             continue
-        if project.ledger.entries(object_id=reference, action="dataset.version"):
+        if workspace.ledger.entries(object_id=reference, action="dataset.version"):
             continue
         note, mode = json.loads(version.metadata[NOTE]), version.metadata[MODE]
         rows = int(version.metadata["retrodict.accepted"])
         facts = {
             "batch": version.metadata[BATCH], "mode": mode, "rows_in": rows, "accepted": rows, "quarantined": 0,
             "frame": {key: note[key] for key in ("at", "features", "columns", "complete")},
-            "objects": [note["code"]["object"]], "files": written_files(project.tables, name, [version.version]),
+            "objects": [note["code"]["object"]], "files": written_files(workspace.tables, name, [version.version]),
         }  # fmt: skip
         inputs = [(note["spine"]["ref"], "spine"), (f"code:{note['code']['object']}", "code")]
         inputs += [(f"dataset:{each['table']}@{each['version']}", "source rows") for each in note["sources"].values()]
         inputs += [(f"view:{view}@{hash_}", "definition") for view, hash_ in note["features"].items()]
         if mode == "append":
             inputs.append((f"dataset:{name}@{version.version - 1}", "previous version"))
-        with project.ledger.transaction() as tx:
+        with workspace.ledger.transaction() as tx:
             if not tx.has("dataset.version", reference):
                 tx.append("dataset.version", reference, facts, inputs=list(dict.fromkeys(inputs)))
-    project.ledger.sign_end()
+    workspace.ledger.sign_end()

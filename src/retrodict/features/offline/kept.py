@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from retrodict.core.errors import InputError, NotFoundError, near
 from retrodict.data.versions.rollback import content_version
-from retrodict.project import Project
 from retrodict.stores.tables.base import TableStore, TableVersion
+from retrodict.workspace import Workspace
 
 __all__ = ["NOTE", "PART", "KeptFrame", "find_frame", "frame_rows", "kept_frames", "newest_origin", "stored"]
 
@@ -51,7 +51,7 @@ class KeptFrame:
 
     Examples
     --------
-    >>> frame = find_frame(project, "departures")  # doctest: +SKIP
+    >>> frame = find_frame(workspace, "departures")  # doctest: +SKIP
     >>> frame.rows, frame.origin["sources"]["landed"]["version"]  # doctest: +SKIP
     (104000, 12)
     """
@@ -84,12 +84,12 @@ def stored(frame: pa.Table, batch: str) -> pa.Table:
     return frame.append_column(PART, named)
 
 
-def frame_rows(project: Project, name: str, version: int | None = None) -> pa.RecordBatchReader:
+def frame_rows(workspace: Workspace, name: str, version: int | None = None) -> pa.RecordBatchReader:
     """Rows of a kept frame as the training frame gave them: maps are maps, and nothing is added.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     name : str
         Table of the frame.
     version : int, optional
@@ -100,9 +100,9 @@ def frame_rows(project: Project, name: str, version: int | None = None) -> pa.Re
     NotFoundError
         If there is no such frame, or the version holds none.
     """
-    frame = find_frame(project, name, version)
-    names = [column for column in project.tables.schema(name, frame.version).names if column != PART]
-    kept = project.tables.batches(name, frame.version, columns=names)
+    frame = find_frame(workspace, name, version)
+    names = [column for column in workspace.tables.schema(name, frame.version).names if column != PART]
+    kept = workspace.tables.batches(name, frame.version, columns=names)
     maps = set(frame.origin["maps"])
     schema = pa.schema([pa.field(f.name, _map_type(f.type) if f.name in maps else f.type) for f in kept.schema])
     batches = (
@@ -120,21 +120,21 @@ def _map_type(kind: pa.ListType) -> pa.MapType:
     return pa.map_(pair.field("key").type, pair.field("value").type)
 
 
-def find_frame(project: Project, name: str, version: int | None = None) -> KeptFrame:
+def find_frame(workspace: Workspace, name: str, version: int | None = None) -> KeptFrame:
     """Kept frame by name; NotFoundError has near names."""
-    history = project.tables.history(name)
+    history = workspace.tables.history(name)
     number = version if version is not None or not history else history[-1].version
-    frame = None if number is None else _frame(project.tables, name, number)
+    frame = None if number is None else _frame(workspace.tables, name, number)
     if frame is None:
-        known = [each.name for each in kept_frames(project)]
+        known = [each.name for each in kept_frames(workspace)]
         raise NotFoundError("a frame is kept under this name", where="frames", got=name,
                             remedy=near(name, known, what="frame"))  # fmt: skip
     return frame
 
 
-def kept_frames(project: Project) -> list[KeptFrame]:
+def kept_frames(workspace: Workspace) -> list[KeptFrame]:
     """Every kept frame as its newest version has it, by name."""
-    tables = project.tables
+    tables = workspace.tables
     found = [_frame(tables, name, tables.history(name)[-1].version) for name in tables.names()]
     return [frame for frame in found if frame is not None]
 

@@ -17,8 +17,8 @@ from retrodict.data.versions import resolve
 from retrodict.features.offline.frames import SpineReader, frame_batches
 from retrodict.features.offline.indexes import EventIndexes
 from retrodict.features.plan import FeatureSet
-from retrodict.project import Project
 from retrodict.stores.tables.base import TableStore
+from retrodict.workspace import Workspace
 
 __all__ = ["FrameWork", "Spine", "local_work", "newest_versions", "table_spine"]
 
@@ -54,12 +54,12 @@ class Spine:
     origin: str
 
 
-def table_spine(project: Project, ref: str) -> Spine:
+def table_spine(workspace: Workspace, ref: str) -> Spine:
     """Rows of a table of the project as a spine, without the columns that say with which batch a row came.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     ref : str
         ``orders``: the newest version; ``orders@3``, ``orders@golden``: that one.
 
@@ -68,7 +68,7 @@ def table_spine(project: Project, ref: str) -> Spine:
     NotFoundError
         If there is no such table, version or tag.
     """
-    found, tables = resolve(project, ref), project.tables
+    found, tables = resolve(workspace, ref), workspace.tables
     names = [name for name in tables.schema(found.name, found.version).names if not name.startswith("_")]
     count = sum(file.rows for file in tables.files(found.name, found.version))
     return Spine(lambda: tables.batches(found.name, found.version, columns=names), count, str(found), found.short)
@@ -93,7 +93,7 @@ class FrameWork:
 
     Examples
     --------
-    >>> work = local_work(project, "at", features)  # doctest: +SKIP
+    >>> work = local_work(workspace, "at", features)  # doctest: +SKIP
     >>> frame = pa.concat_tables(work.batches(spine))  # doctest: +SKIP
     """
 
@@ -111,7 +111,7 @@ class FrameWork:
 
 
 def local_work(
-    project: Project,
+    workspace: Workspace,
     at: str,
     features: FeatureSet,
     columns: Sequence[str] | None = None,
@@ -122,7 +122,7 @@ def local_work(
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     at : str
         Time column of the spine.
     features : FeatureSet
@@ -132,7 +132,7 @@ def local_work(
     tell : callable, optional
         Called with a sentence when an index is about to be made. None: silent.
     """
-    versions, indexes = newest_versions(project.tables, features), EventIndexes.of(project, tell=tell)
+    versions, indexes = newest_versions(workspace.tables, features), EventIndexes.of(workspace, tell=tell)
 
     def frames(rows: pa.Table | pa.RecordBatchReader) -> Iterator[pa.Table]:
         for piece in SpineReader(rows).pieces(_TOGETHER):

@@ -29,8 +29,8 @@ from retrodict.features.plan import FeatureSet
 from retrodict.features.spark.dialects import SPARK
 from retrodict.features.spark.run import training_frame_on_spark
 from retrodict.features.spark.sql import POSITION
-from retrodict.project import Project
 from retrodict.stores.tables.base import TableStore
+from retrodict.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -46,13 +46,18 @@ _OURS = re.compile(r"retrodict\.core\.errors\.(\w+): (.*)")
 
 @contextmanager
 def spark_work(
-    project: Project, at: str, features: FeatureSet, columns: Sequence[str] | None = None, *, master: str | None = None
+    workspace: Workspace,
+    at: str,
+    features: FeatureSet,
+    columns: Sequence[str] | None = None,
+    *,
+    master: str | None = None,
 ) -> Iterator[FrameWork]:
     """Work on Spark, on the newest tables; the session lives as long as the block, unless there was one before.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     at : str
         Time column of the spine.
     features : FeatureSet
@@ -70,15 +75,15 @@ def spark_work(
         If there is no Java, or no session starts at this master.
     """
     _check_installed()
-    versions = newest_versions(project.tables, features)
-    with _session(project.name, master or _LOCAL) as session:
+    versions = newest_versions(workspace.tables, features)
+    with _session(workspace.name, master or _LOCAL) as session:
         frames: dict[str, DataFrame] = {}
         empty: dict[str, pa.Table] = {}
         for name, source in features.sources.items():
             table = source.table.name
             read = {c for plan in features.views if plan.source.name == name for c in plan.source_columns}
-            frames[name] = _rows(session, project.tables, table, versions[table], sorted(read))
-            empty[name] = project.tables.schema(table, versions[table]).empty_table()
+            frames[name] = _rows(session, workspace.tables, table, versions[table], sorted(read))
+            empty[name] = workspace.tables.schema(table, versions[table]).empty_table()
         job = _Job(session, at, features, frames, empty)
         yield FrameWork(at, features, tuple(features.columns if columns is None else columns), versions, job.frames)
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from retrodict.core.errors import DefinitionError, IntegrityError
 from retrodict.core.identity import canonical_json, short
-from retrodict.project.definitions import Definitions, load_definitions
-from retrodict.project.project import Project
+from retrodict.workspace.definitions import Definitions, load_definitions
+from retrodict.workspace.workspace import Workspace
 
 __all__ = ["capture_code", "definitions_of", "materialise_code"]
 
 _SKIPPED = {"__pycache__", ".venv", "venv", "state", "build", "dist", "node_modules"}
 
 
-def capture_code(project: Project) -> str:
+def capture_code(workspace: Workspace) -> str:
     """Keep the project's Python files and return the SHA-256 of the object.
 
     Left out are folders that begin with a dot and those called ``__pycache__``, ``venv``, ``state``, ``build``,
@@ -33,13 +33,13 @@ def capture_code(project: Project) -> str:
         If a file is not UTF-8, or the definitions module lies outside the project or in a folder that is left out.
     """
     files = {}
-    for folder, folders, names in os.walk(project.root):
+    for folder, folders, names in os.walk(workspace.root):
         folders[:] = sorted(f for f in folders if f not in _SKIPPED and not f.startswith("."))
         for name in sorted(names):
             if name.endswith(".py"):
                 path = Path(folder) / name
-                files[path.relative_to(project.root).as_posix()] = _read(path)
-    main = Path(project.config["project.definitions"]).as_posix()
+                files[path.relative_to(workspace.root).as_posix()] = _read(path)
+    main = Path(workspace.config["project.definitions"]).as_posix()
     if main not in files:
         raise DefinitionError(
             "the definitions module is among the Python files of the project that are kept",
@@ -47,7 +47,7 @@ def capture_code(project: Project) -> str:
             got=main,
             remedy="Move it to the project's folder",
         )
-    return project.objects.put(canonical_json({"definitions": main, "files": files}))
+    return workspace.objects.put(canonical_json({"definitions": main, "files": files}))
 
 
 def _read(path: Path) -> str:
@@ -59,14 +59,14 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def materialise_code(project: Project, digest: str) -> Path:
+def materialise_code(workspace: Workspace, digest: str) -> Path:
     """Write the files of a code object into a folder under the project's state; return the definitions module's path.
 
     Written once per digest, by rename, so that processes may race. A copy that somebody edited since is written anew:
     what runs is what the digest names.
     """
-    body = json.loads(project.objects.get(digest))
-    target = project.root / "state" / "code" / digest
+    body = json.loads(workspace.objects.get(digest))
+    target = workspace.root / "state" / "code" / digest
     if not _is_intact(target, body["files"]):
         target.parent.mkdir(parents=True, exist_ok=True)
         # One at a time: a second writer would rename away what the first has just put there.
@@ -116,6 +116,6 @@ def _write(scratch: Path, files: dict[str, str], digest: str) -> None:
         path.write_bytes(text.encode())
 
 
-def definitions_of(project: Project, digest: str) -> Definitions:
+def definitions_of(workspace: Workspace, digest: str) -> Definitions:
     """Definitions as a code object has them, whatever the project's files say by now."""
-    return load_definitions(materialise_code(project, digest))
+    return load_definitions(materialise_code(workspace, digest))

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from retrodict.decisions.facts import typed_column
+from retrodict.decisions.log import read_decisions
+from retrodict.decisions.records import DecisionRecord
 from retrodict.features.offline import training_frame
 from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
-from retrodict.project import Project
-from retrodict.serving.facts import typed_column
-from retrodict.serving.feature_sets import feature_set_of
-from retrodict.serving.log import read_decisions
-from retrodict.serving.records import DecisionRecord
+from retrodict.registry.feature_sets import feature_set_of
+from retrodict.workspace import Workspace
 
 __all__ = ["ParityReport", "check_parity"]
 
@@ -57,34 +57,40 @@ class ParityReport:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def check_parity(project: Project, policy: str, *, start: int | None = None, end: int | None = None) -> ParityReport:
+def check_parity(
+    workspace: Workspace, policy: str, *, start: int | None = None, end: int | None = None
+) -> ParityReport:
     """Recompute the features of every logged decision of a policy and compare.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     policy : str
     start, end : int, optional
         Decisions with ``start <= time < end``, microseconds since 1970-01-01 UTC.
     """
     report = ParityReport()
     groups: dict[tuple[str, str], list[DecisionRecord]] = {}
-    for logged in read_decisions(project, policy=policy, start=start, end=end):
+    for logged in read_decisions(workspace, policy=policy, start=start, end=end):
         record = logged.record
         if record.features and record.artifact:
             groups.setdefault((record.model_code, record.artifact), []).append(record)
         else:
             report.not_compared += 1
     for (code, artifact), records in groups.items():
-        model = ModelArtifact.load(project.objects, artifact)
-        features = feature_set_of(project, code, model.name)
+        model = ModelArtifact.load(workspace.objects, artifact)
+        features = feature_set_of(workspace, code, model.name)
         asked = model.metadata["request"]
-        _compare(project, features, {**asked["entities"], **asked["context"]}, records, report)
+        _compare(workspace, features, {**asked["entities"], **asked["context"]}, records, report)
     return report
 
 
 def _compare(
-    project: Project, features: FeatureSet, kinds: dict[str, str], records: list[DecisionRecord], report: ParityReport
+    workspace: Workspace,
+    features: FeatureSet,
+    kinds: dict[str, str],
+    records: list[DecisionRecord],
+    report: ParityReport,
 ) -> None:
     columns = {
         name: typed_column([{**r.context, **r.entities}.get(name) for r in records], kind)
@@ -94,8 +100,8 @@ def _compare(
     tables = {}
     for name, source in features.sources.items():
         table = source.table.name
-        report.versions[table] = project.tables.history(table)[-1].version
-        tables[name] = project.tables.read(table, report.versions[table])
+        report.versions[table] = workspace.tables.history(table)[-1].version
+        tables[name] = workspace.tables.read(table, report.versions[table])
     again = training_frame(pa.table(columns), _AT, features, tables)
     report.decisions += len(records)
     for name in features.columns:

@@ -13,14 +13,14 @@ from typing import Any
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, RetrodictError
+from retrodict.decisions.deciding import CompiledPolicy, Verdict
+from retrodict.decisions.records import DecisionRecord, Value
+from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.features.online import OnlineFeatures
+from retrodict.features.online.health import FeatureHealth
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import explain_row
 from retrodict.registry import Revision
-from retrodict.serving.deciding import CompiledPolicy, Verdict
-from retrodict.serving.health import FeatureHealth
-from retrodict.serving.records import DecisionRecord, Value
-from retrodict.serving.requests import DecisionRequest, RequestSchema
 
 __all__ = ["Servant"]
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from tests.serving.conftest import MODEL
 
 from retrodict.core.errors import DefinitionError
-from retrodict.serving.deciding import CompiledPolicy, Verdict
-from retrodict.serving.definitions import Policy, Rule
+from retrodict.decisions.deciding import CompiledPolicy, Verdict
+from retrodict.decisions.definitions import Policy, Rule
 
 FEATURES = ["weather_now__latest_visib", "origin__count_2h", "carrier__count_2h"]
 

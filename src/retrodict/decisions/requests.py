@@ -9,7 +9,7 @@ import msgspec
 
 from retrodict.core.clock import parse_time
 from retrodict.core.errors import InputError
-from retrodict.serving.records import Value
+from retrodict.decisions.records import Value
 
 __all__ = ["DecisionRequest", "RequestSchema", "decode_request"]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from retrodict.core.clock import parse_time
 from retrodict.core.errors import InputError
-from retrodict.serving.requests import RequestSchema, decode_request
+from retrodict.decisions.requests import RequestSchema, decode_request
 
 SCHEMA = RequestSchema({"origin": "text", "customer": "int"}, {"due": "time", "amount": "number", "vip": "bool"})
 GOOD = {

@@ -13,12 +13,13 @@ from retrodict.core.errors import RefusedError
 from retrodict.data.ingest import ingest
 from retrodict.features.plan import FeatureSet
 from retrodict.features.verify import Mismatch, Report
+from retrodict.features.verify.verdicts import last_verdict, record_verification, unverified_views
 from retrodict.learning import train
 from retrodict.ledger import verify as audit
 from retrodict.models.definitions import Model
-from retrodict.project import Project
 from retrodict.registry import approve, current
-from retrodict.rollout import deploy, last_verdict, promote, record_verification, rollback, unverified_views
+from retrodict.rollout import deploy, promote, rollback
+from retrodict.workspace import Workspace
 
 VERSIONS = {"parcels": 0}
 PASSED = Report(checked=60, probes=10, skipped=0, mismatches=[], compared={"oracle": 60})
@@ -32,7 +33,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root.mkdir()
     (root / "retrodict.toml").write_text('[project]\nname = "parcels"\n')
     (root / "definitions.py").write_text(parcels.DEFINITIONS)
-    with Project(root, actor="ana") as project:
+    with Workspace(root, actor="ana") as project:
         ingest(project, "parcels", parcels.parcels())
     learn(root)
     return root
@@ -40,7 +41,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def learn(root: Path) -> str:
     """Train and approve one more version, by the definitions as they are now."""
-    with Project(root, actor="ana") as project, Project(root, actor="ben") as other:
+    with Workspace(root, actor="ana") as project, Workspace(root, actor="ben") as other:
         _, version = train(project, "late_parcel")
         approve(other, version.ref, reason="test")
         return version.ref
@@ -53,11 +54,11 @@ def root(original: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(root: Path):
-    with Project(root, actor="ana") as opened:
+    with Workspace(root, actor="ana") as opened:
         yield opened
 
 
-def features(project: Project) -> FeatureSet:
+def features(project: Workspace) -> FeatureSet:
     return FeatureSet(project.definitions.get(Model, "late_parcel").features)
 
 
@@ -67,7 +68,7 @@ def edit(root: Path) -> None:
     (root / "definitions.py").write_text(text.replace('over=["24h", "7d"]', 'over=["24h", "8d"]'))
 
 
-def test_what_never_passed_is_refused_and_nothing_changes(project: Project) -> None:
+def test_what_never_passed_is_refused_and_nothing_changes(project: Workspace) -> None:
     """The message names the views and the command."""
     with pytest.raises(RefusedError, match=r"\['depot_delays'\].*retrodict features verify late_parcel"):
         deploy(project, "promise")
@@ -76,7 +77,7 @@ def test_what_never_passed_is_refused_and_nothing_changes(project: Project) -> N
         deploy(project, "promise", unverified="  ")
 
 
-def test_a_pass_lets_the_view_serve(project: Project) -> None:
+def test_a_pass_lets_the_view_serve(project: Workspace) -> None:
     """With what it was made of on record, and the ledger intact."""
     assert record_verification(project, features(project), PASSED, VERSIONS) == {"depot_delays": True}
     assert deploy(project, "promise").deployment.model == "late_parcel@1"
@@ -89,7 +90,7 @@ def test_a_pass_lets_the_view_serve(project: Project) -> None:
                  file_digest=project.tables.file_digest).verified  # fmt: skip
 
 
-def test_the_newest_verdict_counts(project: Project) -> None:
+def test_the_newest_verdict_counts(project: Workspace) -> None:
     """A later failure takes a pass back, and a later pass gives it again."""
     wanted = features(project)
     record_verification(project, wanted, PASSED, VERSIONS)
@@ -100,29 +101,29 @@ def test_the_newest_verdict_counts(project: Project) -> None:
     assert deploy(project, "promise").revision == 1
 
 
-def test_comparing_nothing_is_no_pass(project: Project) -> None:
+def test_comparing_nothing_is_no_pass(project: Workspace) -> None:
     """And no failure: nothing is recorded."""
     nothing = Report(checked=0, probes=0, skipped=0, mismatches=[])
     assert record_verification(project, features(project), nothing, VERSIONS) == {"depot_delays": False}
     assert last_verdict(project, features(project).views[0].view) is None
 
 
-def test_a_pass_belongs_to_the_content_of_a_view(project: Project, root: Path) -> None:
+def test_a_pass_belongs_to_the_content_of_a_view(project: Workspace, root: Path) -> None:
     """An edit needs a pass of its own; the version trained before it does not."""
     record_verification(project, features(project), PASSED, VERSIONS)
     edit(root)
-    with Project(root, actor="ana") as edited:
+    with Workspace(root, actor="ana") as edited:
         assert [view.name for view in unverified_views(edited, features(edited))] == ["depot_delays"]
         assert deploy(edited, "promise").deployment.model == "late_parcel@1"
 
 
-def test_a_promotion_passes_the_gate_and_a_rollback_needs_none(project: Project, root: Path) -> None:
+def test_a_promotion_passes_the_gate_and_a_rollback_needs_none(project: Workspace, root: Path) -> None:
     """The challenger reads the edited view; the champion decided already."""
     record_verification(project, features(project), PASSED, VERSIONS)
     deploy(project, "promise")
     edit(root)
     challenger = learn(root)
-    with Project(root, actor="ana") as edited:
+    with Workspace(root, actor="ana") as edited:
         with pytest.raises(RefusedError, match="passed verification"):
             promote(edited, "promise", challenger, reason="newer")
         promote(edited, "promise", challenger, reason="newer", unverified="a drill")
@@ -130,7 +131,7 @@ def test_a_promotion_passes_the_gate_and_a_rollback_needs_none(project: Project,
         assert rollback(edited, "promise", reason="back").deployment.model == "late_parcel@1"
 
 
-def test_an_override_is_on_record_with_its_reason(project: Project) -> None:
+def test_an_override_is_on_record_with_its_reason(project: Workspace) -> None:
     """Per view, with the model; a pass needs none, and leaves none."""
     deploy(project, "promise", unverified=" nobody is served yet ")
     (entry,) = project.ledger.entries(action="features.unverified")

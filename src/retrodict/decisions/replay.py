@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 
 from retrodict.core.errors import RetrodictError
+from retrodict.decisions.deciding import CompiledPolicy
+from retrodict.decisions.facts import read_sources, recompute
+from retrodict.decisions.loading import load_policy
+from retrodict.decisions.log import find_decision
+from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import explain_row
-from retrodict.project import Project
 from retrodict.registry import Deployment, get_version
-from retrodict.serving.deciding import CompiledPolicy
-from retrodict.serving.facts import read_sources, recompute
-from retrodict.serving.feature_sets import feature_set_of
-from retrodict.serving.loading import load_policy
-from retrodict.serving.log import find_decision
-from retrodict.serving.records import DecisionRecord, Value
+from retrodict.registry.feature_sets import feature_set_of
+from retrodict.workspace import Workspace
 
 __all__ = ["DecisionReplay", "replay_decision"]
 
@@ -63,7 +63,7 @@ class DecisionReplay:
         return {name: getattr(self, name) for name in self.__slots__} | {"exact": self.exact}
 
 
-def replay_decision(project: Project, ref: str) -> DecisionReplay:
+def replay_decision(workspace: Workspace, ref: str) -> DecisionReplay:
     """Decide again: same code, same artifact, features recomputed from the tables as of the moment of the decision.
 
     Nothing of the present definitions, deployments or online state is used.
@@ -73,24 +73,25 @@ def replay_decision(project: Project, ref: str) -> DecisionReplay:
     NotFoundError
         If there is no such decision.
     """
-    record = find_decision(project, ref).record
+    record = find_decision(workspace, ref).record
     name = f"decision:{record.id}"
     if record.fallback is not None and record.fallback != "previous_version":
         reason = f"the fallback {record.fallback!r} answered ({record.error}); there was no score to compute again"
         return DecisionReplay(name, "not replayable", 0, [], record.answer(), {}, {}, reason)
     try:
-        return _again(project, record, name)
+        return _again(workspace, record, name)
     except RetrodictError as error:
         return DecisionReplay(name, "not replayable", 0, [], record.answer(), {}, {}, str(error))
 
 
-def _again(project: Project, record: DecisionRecord, name: str) -> DecisionReplay:
-    model = ModelArtifact.load(project.objects, record.artifact)
-    features = feature_set_of(project, record.model_code, model.name)
+def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionReplay:
+    model = ModelArtifact.load(workspace.objects, record.artifact)
+    features = feature_set_of(workspace, record.model_code, model.name)
     versions = {
-        source.table.name: project.tables.history(source.table.name)[-1].version for source in features.sources.values()
+        source.table.name: workspace.tables.history(source.table.name)[-1].version
+        for source in features.sources.values()
     }
-    sources = read_sources(project, features, versions, record.entities)
+    sources = read_sources(workspace, features, versions, record.entities)
     asked = model.metadata["request"]
     values = recompute(record, features, sources, {**asked["entities"], **asked["context"]})
     mismatches = [
@@ -98,7 +99,7 @@ def _again(project: Project, record: DecisionRecord, name: str) -> DecisionRepla
         for feature, value in values.items()
         if not same_value(record.features.get(feature), value)
     ]
-    replayed = _decide(project, record, model, features.columns, values)
+    replayed = _decide(workspace, record, model, features.columns, values)
     logged = record.answer()
     equal = msgspec.json.encode(logged) == msgspec.json.encode(replayed)
     unequal = ["answer"] * (not equal) + ["features"] * bool(mismatches)
@@ -109,12 +110,16 @@ def _again(project: Project, record: DecisionRecord, name: str) -> DecisionRepla
 
 
 def _decide(
-    project: Project, record: DecisionRecord, model: ModelArtifact, columns: tuple[str, ...], values: dict[str, Value]
+    workspace: Workspace,
+    record: DecisionRecord,
+    model: ModelArtifact,
+    columns: tuple[str, ...],
+    values: dict[str, Value],
 ) -> dict[str, Any]:
     """Answer that the recomputed values give, by the policy and the model of then."""
-    code = get_version(project, record.model).code
+    code = get_version(workspace, record.model).code
     deployed = Deployment(record.policy, record.policy_version, record.code, record.model, record.artifact, code)
-    policy = CompiledPolicy(load_policy(project, deployed), columns, [*record.entities, *record.context])
+    policy = CompiledPolicy(load_policy(workspace, deployed), columns, [*record.entities, *record.context])
     known = {**record.context, **record.entities, **values}
     scored = model.score_row(values)
     verdict = policy.decide(known, scored.score)

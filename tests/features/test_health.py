@@ -10,10 +10,10 @@ from tests.serving.test_server import Server
 
 from retrodict.core.clock import from_micros, parse_time
 from retrodict.features.online import FeatureRow
+from retrodict.features.online.health import FeatureHealth, ViewFlow
 from retrodict.features.online.stream import encode_event
-from retrodict.project import Project
-from retrodict.serving import health as health_module
-from retrodict.serving.health import FeatureHealth, ViewFlow
+from retrodict.features.online import health as health_module
+from retrodict.workspace import Workspace
 
 
 def _metrics(server):
@@ -74,7 +74,7 @@ def test_reads_and_nulls_are_counted_by_what_became_of_them(root):
 def test_gauges_follow_stream_and_state(root):
     """Lag while nobody consumes, none once somebody does; keys, bytes and staleness are those of the state."""
     now = time.time()
-    with Project(root) as project:
+    with Workspace(root) as project:
         rows = parcels(50).slice(48 * 40).to_pylist()
         for row in rows:  # they arrived a minute ago
             row["arrived"] = from_micros(int(now * 1e6) - 60_000_000)
@@ -92,7 +92,7 @@ def test_gauges_follow_stream_and_state(root):
     try:
         samples = _eventually(server, lambda found: _value(found, "feature_lag_records") == 0)
         assert 60 <= _value(samples, "feature_staleness_seconds", view="depot_delays") < 60 + time.time() - now + 1
-        with Project(root) as project:
+        with Workspace(root) as project:
             size = sum(len(blob) for name, blob in project.keys.scan(b"") if name[8:9] in b"BIS")
         assert _value(samples, "feature_state_bytes", view="depot_delays") == size
         assert abs(_value(samples, "feature_state_refreshed_timestamp_seconds") - time.time()) < 30

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.durations import parse_duration
+from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.features.offline import training_frame
 from retrodict.features.plan import FeatureSet, ViewPlan
-from retrodict.project import Project
-from retrodict.serving.records import DecisionRecord, Value
 from retrodict.stores.tables.base import TableStore
+from retrodict.workspace import Workspace
 
 __all__ = ["read_sources", "recompute", "typed_column", "view_rows"]
 
@@ -27,7 +27,7 @@ _AT = "_decide_at"
 
 
 def read_sources(
-    project: Project, features: FeatureSet, versions: Mapping[str, int], entities: Mapping[str, Value]
+    workspace: Workspace, features: FeatureSet, versions: Mapping[str, int], entities: Mapping[str, Value]
 ) -> dict[str, pa.Table]:
     """Rows of each source, in table order, of the entities of one request only."""
     found = {}
@@ -35,7 +35,7 @@ def read_sources(
         views = [view for view in features.views if view.source.name == name]
         columns = {*getattr(source.table, "key", ()), "_batch", *(c for view in views for c in view.source_columns)}
         version = versions[source.table.name]
-        table = _read(project.tables, source.table.name, version, tuple(sorted(columns)))  # type: ignore[arg-type]  # by identity
+        table = _read(workspace.tables, source.table.name, version, tuple(sorted(columns)))  # type: ignore[arg-type]  # by identity
         masks = [_of_entity(table, view, entities) for view in views]
         found[name] = table.filter(reduce(pc.or_, masks))
     return found

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from retrodict.core.errors import NotFoundError
 from retrodict.core.identity import Ref
-from retrodict.project import Project
-from retrodict.serving.records import DecisionRecord, decode_record
+from retrodict.decisions.records import DecisionRecord, decode_record
+from retrodict.workspace import Workspace
 
 __all__ = ["STREAM_PREFIX", "Logged", "decisions_table", "find_decision", "read_decisions"]
 
@@ -28,11 +28,11 @@ class Logged:
 
 
 def read_decisions(
-    project: Project, *, policy: str | None = None, start: int | None = None, end: int | None = None
+    workspace: Workspace, *, policy: str | None = None, start: int | None = None, end: int | None = None
 ) -> Iterator[Logged]:
     """Decisions in log order, of one policy or all, with ``start <= time < end``."""
-    for stream in project.streams.names(STREAM_PREFIX):
-        for offset, data in project.streams.read(stream):
+    for stream in workspace.streams.names(STREAM_PREFIX):
+        for offset, data in workspace.streams.read(stream):
             record = decode_record(data)
             if policy is not None and record.policy != policy:
                 continue
@@ -40,7 +40,7 @@ def read_decisions(
                 yield Logged(record, stream, offset)
 
 
-def find_decision(project: Project, ref: str) -> Logged:
+def find_decision(workspace: Workspace, ref: str) -> Logged:
     """One decision by ``decision:ULID`` (or the bare ULID).
 
     The log is read from its newest stream on; there is no index yet, so the cost grows with the log (about 0.3 s per
@@ -48,8 +48,8 @@ def find_decision(project: Project, ref: str) -> Logged:
     """
     name = Ref.parse(ref, kind="decision").name
     needle = name.encode()
-    for stream in project.streams.names(STREAM_PREFIX):
-        for offset, data in project.streams.read(stream):
+    for stream in workspace.streams.names(STREAM_PREFIX):
+        for offset, data in workspace.streams.read(stream):
             if needle in data:  # decoding costs ten times as much as looking
                 record = decode_record(data)
                 if record.id == name:
@@ -62,7 +62,7 @@ def find_decision(project: Project, ref: str) -> Logged:
     )
 
 
-def decisions_table(project: Project, policy: str, *, start: int | None = None, end: int | None = None) -> pa.Table:
+def decisions_table(workspace: Workspace, policy: str, *, start: int | None = None, end: int | None = None) -> pa.Table:
     """Decisions of a policy as columns, in order of time.
 
     Returns
@@ -73,7 +73,7 @@ def decisions_table(project: Project, policy: str, *, start: int | None = None, 
         text in any decision is text in all.
     """
     records = sorted(
-        (logged.record for logged in read_decisions(project, policy=policy, start=start, end=end)),
+        (logged.record for logged in read_decisions(workspace, policy=policy, start=start, end=end)),
         key=lambda r: (r.time, r.id),
     )
     columns: dict[str, pa.Array] = {

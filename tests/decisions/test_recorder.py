@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from retrodict.core.errors import IntegrityError, NotFoundError
-from retrodict.serving.log import decisions_table, find_decision, read_decisions
-from retrodict.serving.recorder import Recorder
-from retrodict.serving.records import DecisionRecord, decode_record, encode_record
+from retrodict.decisions.log import decisions_table, find_decision, read_decisions
+from retrodict.decisions.recorder import Recorder
+from retrodict.decisions.records import DecisionRecord, decode_record, encode_record
 from retrodict.stores.streams.segments import SegmentStreams
 
 

@@ -14,10 +14,8 @@ from typing import Any
 from retrodict.core.errors import RefusedError
 from retrodict.features.definitions import FeatureView
 from retrodict.features.plan import FeatureSet
-from retrodict.features.verify import Report
-from retrodict.project import Project
-from retrodict.registry import ModelVersion
-from retrodict.serving.feature_sets import feature_set_of
+from retrodict.features.verify.verification import Report
+from retrodict.workspace import Workspace
 
 __all__ = [
     "Verdict",
@@ -58,13 +56,13 @@ def view_ref(view: FeatureView) -> str:
 
 
 def record_verification(
-    project: Project, features: FeatureSet, report: Report, tables: Mapping[str, int]
+    workspace: Workspace, features: FeatureSet, report: Report, tables: Mapping[str, int]
 ) -> dict[str, bool]:
     """Record what a verification said of every view it asked, in one transaction.
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     features : FeatureSet
         What was verified.
     report : Report
@@ -81,7 +79,7 @@ def record_verification(
     passed = {plan.name: bool(report.checked) and plan.name not in wrong for plan in features.views}
     if not report.checked:
         return passed
-    with project.ledger.transaction() as tx:
+    with workspace.ledger.transaction() as tx:
         for plan in features.views:
             table = plan.source.table.name
             # The table is named here and not as lineage: an edge would keep its version from ever being vacuumed.
@@ -92,9 +90,9 @@ def record_verification(
     return passed
 
 
-def last_verdict(project: Project, view: FeatureView) -> Verdict | None:
+def last_verdict(workspace: Workspace, view: FeatureView) -> Verdict | None:
     """Newest verdict on a view as it is; None if it was never verified."""
-    entries = [e for e in project.ledger.entries(object_id=view_ref(view)) if e.action in (_PASSED, _FAILED)]
+    entries = [e for e in workspace.ledger.entries(object_id=view_ref(view)) if e.action in (_PASSED, _FAILED)]
     if not entries:
         return None
     last = entries[-1]
@@ -102,14 +100,26 @@ def last_verdict(project: Project, view: FeatureView) -> Verdict | None:
     return Verdict(last.action == _PASSED, last.time, last.actor, facts)
 
 
-def unverified_views(project: Project, features: FeatureSet) -> list[FeatureView]:
+def unverified_views(workspace: Workspace, features: FeatureSet) -> list[FeatureView]:
     """Views of a set that have not passed as they are."""
-    verdicts = [(plan.view, last_verdict(project, plan.view)) for plan in features.views]
+    verdicts = [(plan.view, last_verdict(workspace, plan.view)) for plan in features.views]
     return [view for view, verdict in verdicts if verdict is None or not verdict.passed]
 
 
-def check_verified(project: Project, version: ModelVersion, *, unverified: str | None) -> list[FeatureView]:
-    """Refuse a version whose views have not passed, unless there is a reason to let them serve all the same.
+def check_verified(
+    workspace: Workspace, features: FeatureSet, model: str, *, unverified: str | None
+) -> list[FeatureView]:
+    """Refuse a model whose views have not passed, unless there is a reason to let them serve all the same.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    features : FeatureSet
+        What the model reads, as it was trained.
+    model : str
+        ``name@version``.
+    unverified : str, optional
+        Why its views may serve all the same; None or blank: they may not.
 
     Returns
     -------
@@ -121,20 +131,20 @@ def check_verified(project: Project, version: ModelVersion, *, unverified: str |
     RefusedError
         If a view has not passed and there is no reason.
     """
-    found = unverified_views(project, feature_set_of(project, version.code, version.name))
+    found = unverified_views(workspace, features)
     if found and not (unverified or "").strip():
         raise RefusedError(
             "every view of a deployed model has passed verification as it was when the model was trained",
-            where=f"model:{version.ref}",
+            where=f"model:{model}",
             got=[view.name for view in found],
-            remedy=f"Run: retrodict features verify {version.name}; or record why not with --unverified REASON",
+            remedy=f"Run: retrodict features verify {model.partition('@')[0]}; or say why not: --unverified REASON",
         )
     return found
 
 
-def record_override(project: Project, views: list[FeatureView], version: ModelVersion, reason: str) -> None:
+def record_override(workspace: Workspace, views: list[FeatureView], model: str, reason: str) -> None:
     """Record that views serve without having passed, and why."""
-    with project.ledger.transaction() as tx:
+    with workspace.ledger.transaction() as tx:
         for view in views:
-            facts = {"view": view.name, "version": view.version, "model": version.ref, "reason": reason.strip()}
+            facts = {"view": view.name, "version": view.version, "model": model, "reason": reason.strip()}
             tx.append(_OVERRIDDEN, view_ref(view), facts)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from retrodict.core.errors import BusyError, RetryableError
-from retrodict.serving.log import STREAM_PREFIX
+from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.stores.streams.base import StreamStore, StreamWriter, TornTail
 
 __all__ = ["Recorder"]

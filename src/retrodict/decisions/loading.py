@@ -8,26 +8,27 @@ from typing import Any
 
 from retrodict.core.errors import DefinitionError
 from retrodict.core.identity import content_hash, short
+from retrodict.decisions.deciding import CompiledPolicy
+from retrodict.decisions.definitions import Policy
+from retrodict.decisions.requests import RequestSchema
+from retrodict.decisions.servant import Servant
 from retrodict.features.online import OnlineFeatures
+from retrodict.features.online.health import FeatureHealth
+from retrodict.features.online.upkeep import online_features
 from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
-from retrodict.project import Project, definitions_of
 from retrodict.registry import Deployment, Revision
-from retrodict.serving.deciding import CompiledPolicy
-from retrodict.serving.definitions import Policy
-from retrodict.serving.feature_sets import feature_set_of, online_features
-from retrodict.serving.health import FeatureHealth
-from retrodict.serving.requests import RequestSchema
-from retrodict.serving.servant import Servant
+from retrodict.registry.feature_sets import feature_set_of
+from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["Loader", "load_policy"]
 
 _KEPT = 8
 
 
-def load_policy(project: Project, deployment: Deployment) -> Policy:
+def load_policy(workspace: Workspace, deployment: Deployment) -> Policy:
     """Policy as deployed, checked against the version the revision names."""
-    policy = definitions_of(project, deployment.code).get(Policy, deployment.policy)
+    policy = definitions_of(workspace, deployment.code).get(Policy, deployment.policy)
     if content_hash(policy) != deployment.policy_version:
         raise DefinitionError(
             "the code of a revision defines the policy it was made for",
@@ -45,13 +46,13 @@ class Loader:
 
     Parameters
     ----------
-    project : Project
+    workspace : Workspace
     health : FeatureHealth, optional
         Counts what the servants' reads of features give.
     """
 
-    def __init__(self, project: Project, *, health: FeatureHealth | None = None) -> None:
-        self._project, self._health = project, health
+    def __init__(self, workspace: Workspace, *, health: FeatureHealth | None = None) -> None:
+        self._workspace, self._health = workspace, health
         self._parts: OrderedDict[tuple[str, ...], Any] = OrderedDict()
 
     def load(self, revision: Revision) -> Servant:
@@ -72,7 +73,7 @@ class Loader:
         asked = model.metadata.get("request", {"entities": {}, "context": {}})
         schema = RequestSchema(asked["entities"], asked["context"])
         policy = CompiledPolicy(
-            load_policy(self._project, deployed), features.features.columns, [*asked["entities"], *asked["context"]]
+            load_policy(self._workspace, deployed), features.features.columns, [*asked["entities"], *asked["context"]]
         )
         previous = None
         if deployed.previous is not None and deployed.previous["artifact"] != deployed.artifact:
@@ -83,14 +84,14 @@ class Loader:
 
     def _artifact(self, digest: str) -> ModelArtifact:
         found: ModelArtifact = self._keep(
-            ("artifact", digest), lambda: ModelArtifact.load(self._project.objects, digest)
+            ("artifact", digest), lambda: ModelArtifact.load(self._workspace.objects, digest)
         )
         return found
 
     def _features(self, code: str, model: str) -> OnlineFeatures:
         found: OnlineFeatures = self._keep(
             ("features", code, model),
-            lambda: online_features(self._project, feature_set_of(self._project, code, model)),
+            lambda: online_features(self._workspace, feature_set_of(self._workspace, code, model)),
         )
         return found
 

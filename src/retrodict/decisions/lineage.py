@@ -13,21 +13,21 @@ import pyarrow.compute as pc
 
 from retrodict.core.clock import format_time
 from retrodict.core.errors import NotFoundError
+from retrodict.decisions.facts import read_sources, view_rows
+from retrodict.decisions.log import Logged, find_decision
 from retrodict.features.plan import FeatureSet
 from retrodict.ledger import prove
 from retrodict.models.artifact import ModelArtifact
-from retrodict.project import Project
 from retrodict.registry import get_version, history
-from retrodict.serving.facts import read_sources, view_rows
-from retrodict.serving.feature_sets import feature_set_of
-from retrodict.serving.log import Logged, find_decision
+from retrodict.registry.feature_sets import feature_set_of
+from retrodict.workspace import Workspace
 
 __all__ = ["trace_decision"]
 
 _SHOWN_KEYS = 3
 
 
-def trace_decision(project: Project, ref: str) -> dict[str, Any]:
+def trace_decision(workspace: Workspace, ref: str) -> dict[str, Any]:
     """Everything behind one decision.
 
     Returns
@@ -37,9 +37,9 @@ def trace_decision(project: Project, ref: str) -> dict[str, Any]:
         ``policy`` (revision, who put it in force, why), ``features`` (value, rows it was computed from, table versions
         those rows came with, first keys), ``model``, ``run``, ``data``, ``code``, ``environment``, ``approvals``.
     """
-    logged = find_decision(project, ref)
+    logged = find_decision(workspace, ref)
     record = logged.record
-    revision = next(r for r in history(project, record.policy) if r.revision == record.revision)
+    revision = next(r for r in history(workspace, record.policy) if r.revision == record.revision)
     trace: dict[str, Any] = {
         "decision": {
             "id": f"decision:{record.id}",
@@ -47,7 +47,7 @@ def trace_decision(project: Project, ref: str) -> dict[str, Any]:
             **record.answer(),
             "rule": record.rule,
         },
-        "log": _log(project, logged),
+        "log": _log(workspace, logged),
         "policy": {
             "policy": f"policy:{record.policy}#{record.revision}",
             "version": record.policy_version,
@@ -60,9 +60,9 @@ def trace_decision(project: Project, ref: str) -> dict[str, Any]:
     if not record.artifact:
         trace["fallback"] = {"step": record.fallback, "why": record.error}
         return trace
-    model = ModelArtifact.load(project.objects, record.artifact)
-    version = get_version(project, record.model)
-    trace["features"] = _features(project, logged, feature_set_of(project, record.model_code, model.name))
+    model = ModelArtifact.load(workspace.objects, record.artifact)
+    version = get_version(workspace, record.model)
+    trace["features"] = _features(workspace, logged, feature_set_of(workspace, record.model_code, model.name))
     trace["model"] = {
         "model": f"model:{version.ref}",
         "artifact": version.artifact,
@@ -70,7 +70,7 @@ def trace_decision(project: Project, ref: str) -> dict[str, Any]:
         "gates": version.gates,
     }
     made: dict[str, list[str]] = {role: [] for role in ("training data", "code", "environment")}
-    for _, role, source in project.ledger.upstream(f"run:{version.run}"):
+    for _, role, source in workspace.ledger.upstream(f"run:{version.run}"):
         if role in made:
             made[role].append(source)
     trace["run"] = {"run": f"run:{version.run}"}
@@ -79,10 +79,10 @@ def trace_decision(project: Project, ref: str) -> dict[str, Any]:
     return trace
 
 
-def _log(project: Project, logged: Logged) -> dict[str, Any]:
+def _log(workspace: Workspace, logged: Logged) -> dict[str, Any]:
     place: dict[str, Any] = {"stream": logged.stream, "offset": logged.offset}
     try:
-        proof = prove(project.ledger, project.streams, logged.stream, logged.offset)
+        proof = prove(workspace.ledger, workspace.streams, logged.stream, logged.offset)
     except NotFoundError:
         return {**place, "sealed": False}
     return {
@@ -95,13 +95,14 @@ def _log(project: Project, logged: Logged) -> dict[str, Any]:
     }
 
 
-def _features(project: Project, logged: Logged, features: FeatureSet) -> list[dict[str, Any]]:
+def _features(workspace: Workspace, logged: Logged, features: FeatureSet) -> list[dict[str, Any]]:
     record = logged.record
     versions = {
-        source.table.name: project.tables.history(source.table.name)[-1].version for source in features.sources.values()
+        source.table.name: workspace.tables.history(source.table.name)[-1].version
+        for source in features.sources.values()
     }
-    sources = read_sources(project, features, versions, record.entities)
-    by_batch = {entry.payload["batch"]: entry.object_id for entry in project.ledger.entries(action="dataset.version")}
+    sources = read_sources(workspace, features, versions, record.entities)
+    by_batch = {entry.payload["batch"]: entry.object_id for entry in workspace.ledger.entries(action="dataset.version")}
     listed = []
     for view in features.views:
         rows_of = view_rows(view, sources[view.source.name], record.entities, record.time)

@@ -8,7 +8,7 @@ from typing import Any
 
 from retrodict.core.errors import DefinitionError, near
 from retrodict.core.expressions import parse
-from retrodict.serving.definitions import OTHERWISE, Policy
+from retrodict.decisions.definitions import OTHERWISE, Policy
 
 __all__ = ["CompiledPolicy", "Verdict"]
 

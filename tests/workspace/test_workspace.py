@@ -13,10 +13,10 @@ import pytest
 
 from retrodict.core.errors import BusyError, ConfigurationError, DefinitionError, NotFoundError, RetrodictError
 from retrodict.data.definitions import Table
-from retrodict.project import Project, load_definitions
+from retrodict.workspace import Workspace, load_definitions
 
 
-def test_opening_makes_nothing(make_project: Callable[..., Project]) -> None:
+def test_opening_makes_nothing(make_project: Callable[..., Workspace]) -> None:
     """Not even a folder; stores open on first use."""
     project = make_project()
     assert project.name == "shop"
@@ -24,41 +24,41 @@ def test_opening_makes_nothing(make_project: Callable[..., Project]) -> None:
 
 
 def test_a_project_opens_from_any_folder_in_it(
-    make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+    make_project: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By name, by path, from where one stands."""
     root = make_project().root
     (root / "data" / "raw").mkdir(parents=True)
     for folder in (root, str(root), root / "data", root / "data" / "raw"):
-        assert Project(folder).root == root
+        assert Workspace(folder).root == root
     monkeypatch.chdir(root / "data")
     for here in (".", Path(), "raw"):
-        assert Project(here).root == root
+        assert Workspace(here).root == root
 
 
 def test_a_slip_in_the_folders_name_does_not_open_the_project_around_it(
-    make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+    make_project: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says that there is no such folder."""
     monkeypatch.chdir(make_project().root)
     with pytest.raises(ConfigurationError, match="the folder of a project exists"):
-        Project("shpo")
+        Workspace("shpo")
 
 
-def test_who_acts(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_acts(make_project: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller says, or the environment, or the operating system."""
     root = make_project().root
     monkeypatch.delenv("RETRODICT_ACTOR", raising=False)
-    assert Project(root).actor == getpass.getuser()
+    assert Workspace(root).actor == getpass.getuser()
     monkeypatch.setenv("RETRODICT_ACTOR", " eve ")
-    assert Project(root).actor == "eve"
-    assert Project(root, actor="bob").actor == "bob"
+    assert Workspace(root).actor == "eve"
+    assert Workspace(root, actor="bob").actor == "bob"
     monkeypatch.setenv("RETRODICT_ACTOR", "  ")
-    assert Project(root).actor == getpass.getuser()
+    assert Workspace(root).actor == getpass.getuser()
 
 
 def test_a_user_without_a_name_is_told_what_to_set(
-    make_project: Callable[..., Project], python: Callable[..., Any]
+    make_project: Callable[..., Workspace], python: Callable[..., Any]
 ) -> None:
     """As in a container that runs under a bare number."""
     script = """
@@ -66,8 +66,8 @@ import os, sys
 for name in ("RETRODICT_ACTOR", "LOGNAME", "USER", "LNAME", "USERNAME"):
     os.environ.pop(name, None)
 os.getuid = lambda: 3_999_999_999
-from retrodict.project import Project
-Project(sys.argv[1])
+from retrodict.workspace import Workspace
+Workspace(sys.argv[1])
 """
     code, _, said = python(script, make_project().root).end()
     assert code == 1
@@ -85,7 +85,7 @@ Project(sys.argv[1])
     ],
 )
 def test_a_bad_store_url_is_named_by_line_and_not_repeated(
-    key: str, url: str, said: str, make_project: Callable[..., Project]
+    key: str, url: str, said: str, make_project: Callable[..., Workspace]
 ) -> None:
     """It can hold a password."""
     project = make_project(settings=f'[stores]\n# here\n{key} = "{url}"\n')
@@ -94,7 +94,7 @@ def test_a_bad_store_url_is_named_by_line_and_not_repeated(
     assert "hush" not in str(caught.value)
 
 
-def test_a_closed_project_opens_again(make_project: Callable[..., Project]) -> None:
+def test_a_closed_project_opens_again(make_project: Callable[..., Workspace]) -> None:
     """Closing lets go of connections, no more."""
     project = make_project()
     with project.ledger.transaction() as tx:
@@ -104,7 +104,7 @@ def test_a_closed_project_opens_again(make_project: Callable[..., Project]) -> N
     assert len(project.ledger.entries()) == 2
 
 
-def test_threads_share_a_project(make_project: Callable[..., Project]) -> None:
+def test_threads_share_a_project(make_project: Callable[..., Workspace]) -> None:
     """Every store once, every entry in one chain."""
     project = make_project()
 
@@ -122,14 +122,14 @@ def test_threads_share_a_project(make_project: Callable[..., Project]) -> None:
 
 
 def test_a_lock_is_held_alone_and_ends_with_its_process(
-    make_project: Callable[..., Project], python: Callable[..., Any]
+    make_project: Callable[..., Workspace], python: Callable[..., Any]
 ) -> None:
     """Also by kill -9; the other is told who holds it."""
     project = make_project()
     script = """
 import sys
-from retrodict.project import Project
-with Project(sys.argv[1]).lock("work/a"):
+from retrodict.workspace import Workspace
+with Workspace(sys.argv[1]).lock("work/a"):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -147,7 +147,7 @@ with Project(sys.argv[1]).lock("work/a"):
 TABLE = 'from retrodict import Table\nsales = Table("sales", key="id")\n'
 
 
-def test_definitions_are_found_by_class_and_name(make_project: Callable[..., Project]) -> None:
+def test_definitions_are_found_by_class_and_name(make_project: Callable[..., Workspace]) -> None:
     """Also in lists; the same one under two names is one."""
     project = make_project(TABLE + 'same = sales\nmore = [Table("a", key="id"), Table("b", key="id")]\n')
     assert [table.name for table in project.definitions.of(Table)] == ["a", "b", "sales"]
@@ -173,7 +173,7 @@ def test_definitions_are_found_by_class_and_name(make_project: Callable[..., Pro
     ],
 )
 def test_what_is_wrong_in_the_definitions_is_said_with_its_line(
-    text: str, said: str, make_project: Callable[..., Project]
+    text: str, said: str, make_project: Callable[..., Workspace]
 ) -> None:
     """File and line first, then what."""
     with pytest.raises(DefinitionError, match=said):
@@ -188,7 +188,9 @@ def test_what_is_wrong_in_the_definitions_is_said_with_its_line(
         ("folder", "can be read"),
     ],
 )
-def test_a_definitions_file_that_cannot_be_read(content: Any, said: str, make_project: Callable[..., Project]) -> None:
+def test_a_definitions_file_that_cannot_be_read(
+    content: Any, said: str, make_project: Callable[..., Workspace]
+) -> None:
     """Missing, not UTF-8, a folder."""
     project = make_project()
     path = project.root / "definitions.py"
@@ -202,7 +204,7 @@ def test_a_definitions_file_that_cannot_be_read(content: Any, said: str, make_pr
 
 
 def test_neighbours_are_imported_and_forgotten(
-    make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+    make_project: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A module beside it, a package, one of them importing the other; another project's of the same name is another."""
     found = {}
@@ -222,7 +224,7 @@ def test_neighbours_are_imported_and_forgotten(
     assert {"tables", "parts"}.isdisjoint(set(sys.modules) - before)
 
 
-def test_an_error_in_a_neighbour_names_the_neighbour(make_project: Callable[..., Project]) -> None:
+def test_an_error_in_a_neighbour_names_the_neighbour(make_project: Callable[..., Workspace]) -> None:
     """Its file and its line."""
     project = make_project("import tables\n")
     (project.root / "tables.py").write_text("\n\nx = = 1\n")
@@ -230,7 +232,7 @@ def test_an_error_in_a_neighbour_names_the_neighbour(make_project: Callable[...,
         project.definitions  # noqa: B018
 
 
-def test_a_neighbour_does_not_take_the_place_of_the_standard_library(make_project: Callable[..., Project]) -> None:
+def test_a_neighbour_does_not_take_the_place_of_the_standard_library(make_project: Callable[..., Workspace]) -> None:
     """A file called json.py in the project's folder is not the json of everybody."""
     import json
 
@@ -252,13 +254,13 @@ def test_two_versions_live_side_by_side(tmp_path: Path) -> None:
 
 
 def test_definitions_load_none_of_the_heavy_libraries(
-    make_project: Callable[..., Project], python: Callable[..., Any]
+    make_project: Callable[..., Workspace], python: Callable[..., Any]
 ) -> None:
     """Writing down what a project is costs neither Arrow nor a database."""
     script = """
 import sys
-from retrodict.project import Project
-Project(sys.argv[1]).definitions
+from retrodict.workspace import Workspace
+Workspace(sys.argv[1]).definitions
 print(sorted({"numpy", "pyarrow", "duckdb", "deltalake", "lightgbm", "pandas"} & set(sys.modules)))
 """
     code, out, said = python(script, make_project(TABLE).root).end()

@@ -12,20 +12,20 @@ import pytest
 from retrodict.core.errors import DefinitionError, IntegrityError
 from retrodict.core.identity import canonical_json
 from retrodict.data.definitions import Table
-from retrodict.project import Project, capture_code, definitions_of
-from retrodict.project.code import materialise_code
+from retrodict.workspace import Workspace, capture_code, definitions_of
+from retrodict.workspace.code import materialise_code
 
 TEXT = "from retrodict import Table\nfrom keys import KEY\nsales = Table('sales', key=KEY)\n"
 
 
 @pytest.fixture
-def project(make_project: Callable[..., Project]) -> Project:
+def project(make_project: Callable[..., Workspace]) -> Workspace:
     project = make_project(TEXT)
     (project.root / "keys.py").write_bytes(b"KEY = 'id'\r\n")
     return project
 
 
-def test_python_files_are_kept_and_others_are_not(project: Project) -> None:
+def test_python_files_are_kept_and_others_are_not(project: Workspace) -> None:
     """Byte for byte; no caches, no state, no environments."""
     for folder in (".venv", "venv", "state", "__pycache__", ".git", "parts"):
         (project.root / folder).mkdir()
@@ -38,7 +38,7 @@ def test_python_files_are_kept_and_others_are_not(project: Project) -> None:
     }
 
 
-def test_the_same_code_is_the_same_object_and_a_blank_is_another(project: Project) -> None:
+def test_the_same_code_is_the_same_object_and_a_blank_is_another(project: Workspace) -> None:
     """Uncommitted lines count."""
     first = capture_code(project)
     assert capture_code(project) == first
@@ -46,7 +46,7 @@ def test_the_same_code_is_the_same_object_and_a_blank_is_another(project: Projec
     assert capture_code(project) != first
 
 
-def test_old_definitions_come_back_with_their_neighbours(project: Project) -> None:
+def test_old_definitions_come_back_with_their_neighbours(project: Workspace) -> None:
     """Whatever the files say by now."""
     old = capture_code(project)
     (project.root / "keys.py").write_text("KEY = 'other'\n")
@@ -54,7 +54,7 @@ def test_old_definitions_come_back_with_their_neighbours(project: Project) -> No
     assert definitions_of(project, old).get(Table, "sales").key == ("id",)
 
 
-def test_a_copy_that_was_edited_is_written_anew(project: Project) -> None:
+def test_a_copy_that_was_edited_is_written_anew(project: Workspace) -> None:
     """What runs is what the digest names."""
     digest = capture_code(project)
     path = materialise_code(project, digest)
@@ -63,7 +63,7 @@ def test_a_copy_that_was_edited_is_written_anew(project: Project) -> None:
     assert sorted(path.parent.parent.iterdir()) == [path.parent]
 
 
-def test_many_write_the_copy_at_once(project: Project) -> None:
+def test_many_write_the_copy_at_once(project: Workspace) -> None:
     """One of them does, all can use it."""
     digest, found = capture_code(project), []
     threads = [threading.Thread(target=lambda: found.append(materialise_code(project, digest))) for _ in range(8)]
@@ -76,7 +76,7 @@ def test_many_write_the_copy_at_once(project: Project) -> None:
     assert len(list(found[0].parent.parent.iterdir())) == 1
 
 
-def test_an_object_with_paths_outside_its_folder_is_refused(project: Project, tmp_path: Path) -> None:
+def test_an_object_with_paths_outside_its_folder_is_refused(project: Workspace, tmp_path: Path) -> None:
     """An object store that others write to is not trusted with our disk."""
     digest = project.objects.put(canonical_json({"definitions": "a.py", "files": {"../../../../evil.py": "x"}}))
     with pytest.raises(IntegrityError, match="paths inside its folder"):
@@ -84,7 +84,7 @@ def test_an_object_with_paths_outside_its_folder_is_refused(project: Project, tm
     assert not list(tmp_path.rglob("evil.py"))
 
 
-def test_code_that_cannot_be_kept_says_why(project: Project) -> None:
+def test_code_that_cannot_be_kept_says_why(project: Workspace) -> None:
     """Not UTF-8, or definitions in a folder that is left out."""
     (project.root / "odd.py").write_bytes(b"# \xff\n")
     with pytest.raises(DefinitionError, match=r"odd\.py: .*UTF-8"):
@@ -95,4 +95,4 @@ def test_code_that_cannot_be_kept_says_why(project: Project) -> None:
     (project.root / "build").mkdir()
     (project.root / "build" / "definitions.py").write_text("")
     with pytest.raises(DefinitionError, match="among the Python files of the project"):
-        capture_code(Project(project.root))
+        capture_code(Workspace(project.root))

@@ -1,0 +1,59 @@
+"""One decision: the policy, what decides by it, its record and log, and the way back: lineage and replay.
+
+Names load on first use: definitions live in this room too, and importing those must not load the engines.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retrodict.decisions.definitions import Policy, Rule
+    from retrodict.decisions.lineage import trace_decision
+    from retrodict.decisions.loading import Loader, load_policy
+    from retrodict.decisions.log import Logged, decisions_table, find_decision, read_decisions
+    from retrodict.decisions.parity import ParityReport, check_parity
+    from retrodict.decisions.records import DecisionRecord
+    from retrodict.decisions.replay import DecisionReplay, replay_decision
+    from retrodict.decisions.servant import Servant
+
+__all__ = [
+    "DecisionRecord",
+    "DecisionReplay",
+    "Loader",
+    "Logged",
+    "ParityReport",
+    "Policy",
+    "Rule",
+    "Servant",
+    "check_parity",
+    "decisions_table",
+    "find_decision",
+    "load_policy",
+    "read_decisions",
+    "replay_decision",
+    "trace_decision",
+]
+
+_HOMES = {
+    "definitions": ("Policy", "Rule"),
+    "lineage": ("trace_decision",),
+    "loading": ("Loader", "load_policy"),
+    "log": ("Logged", "decisions_table", "find_decision", "read_decisions"),
+    "parity": ("ParityReport", "check_parity"),
+    "records": ("DecisionRecord",),
+    "replay": ("DecisionReplay", "replay_decision"),
+    "servant": ("Servant",),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

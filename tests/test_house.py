@@ -1,0 +1,164 @@
+"""The house rules of CONTRIBUTING.md that can be counted: words, names of modules, errors, sizes.
+
+``python tests/test_house.py [ROOM]`` prints every place that breaks one.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "retrodict"
+ROOMS = sorted(folder.name for folder in SOURCE.iterdir() if (folder / "__init__.py").exists())
+
+STORY = frozenset(
+    "found each said told kept held made wanted given shown gone asked chosen own whole known most some there both "
+    "named judged taken lost grown".split()
+)
+"""Words that read as a story where a noun of the field belongs; names bound in code avoid them."""
+
+ERRORS = frozenset(
+    "InputError NotFoundError DefinitionError ConfigurationError RefusedError RetryableError BusyError IntegrityError "
+    "InternalError".split()
+)
+
+PENDING = {
+    "cli",
+    "core",
+    "data",
+    "decisions",
+    "demo",
+    "estimators",
+    "evaluation",
+    "features",
+    "learning",
+    "ledger",
+    "models",
+    "monitoring",
+    "registry",
+    "rollout",
+    "serving",
+    "stores",
+    "testing",
+    "workspace",
+}
+"""Rooms that are not yet through; a room that is leaves this set and does not come back."""
+
+
+def modules(room: str) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted((SOURCE / room).rglob("*.py")):
+        yield path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def place(path: Path, node: ast.AST) -> str:
+    return f"src/retrodict/{path.relative_to(SOURCE)}:{getattr(node, 'lineno', 1)}"
+
+
+def bindings(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    """Every name that an assignment, a loop, a with or a parameter binds."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node, node.id
+        elif isinstance(node, ast.arg):
+            yield node, node.arg
+
+
+def story_words(room: str) -> list[str]:
+    return [f"{place(path, node)} {name}" for path, tree in modules(room) for node, name in bindings(tree)
+            if name.strip("_") in STORY]  # fmt: skip
+
+
+def errors(room: str) -> Iterator[tuple[str, ast.Call]]:
+    for path, tree in modules(room):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS and node.args:
+                yield place(path, node), node
+
+
+def rule_text(node: ast.expr) -> str | None:
+    """Constant text of a rule; None where it is made elsewhere."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) for part in node.values if isinstance(part, ast.Constant))
+    if isinstance(node, ast.BinOp):
+        sides = [rule_text(node.left), rule_text(node.right)]
+        return None if None in sides else "".join(map(str, sides))
+    return None
+
+
+def rules_without_must(room: str) -> list[str]:
+    texts = [(at, rule_text(call.args[0])) for at, call in errors(room)]
+    return [f"{at} {text}" for at, text in texts if text is not None and "must" not in text.split()]
+
+
+def incomplete_errors(room: str) -> tuple[list[str], int]:
+    """Errors without one of the four parts (rule, where, got, remedy), and how many errors there are."""
+    short, total = [], 0
+    for at, call in errors(room):
+        total += 1
+        parts = {keyword.arg for keyword in call.keywords}
+        if None not in parts and (lacking := {"where", "got", "remedy"} - parts):
+            short.append(f"{at} lacks {', '.join(sorted(lacking))}")
+    return short, total
+
+
+def twins(room: str) -> list[str]:
+    """Modules of one folder whose names differ by an ending only, and gerunds as names."""
+    listed = []
+    for folder in sorted({path.parent for path, _ in modules(room)}):
+        names = sorted(
+            {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+        )
+        bare = {name: name.strip("_") for name in names if name != "__init__"}
+        listed += [f"{folder.relative_to(SOURCE)}: {name} is a gerund" for name, word in bare.items()
+                   if word.endswith("ing") and word not in ("testing", "monitoring", "serving", "learning", "profiling")]  # fmt: skip
+        for one, other in combinations(sorted(bare), 2):
+            if {bare[one], bare[one] + "s", bare[one] + "es"} & {bare[other], bare[other] + "s", bare[other] + "es"}:
+                listed.append(f"{folder.relative_to(SOURCE)}: {one} and {other} are twins")
+    return listed
+
+
+def long_functions(room: str) -> list[str]:
+    return [f"{place(path, node)} {node.name}" for path, tree in modules(room) for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and (node.end_lineno or 0) - node.lineno >= 90]  # fmt: skip
+
+
+def long_files(room: str) -> list[str]:
+    return [f"{path.relative_to(SOURCE)}" for path, _ in modules(room)
+            if len(path.read_text(encoding="utf-8").splitlines()) > 600]  # fmt: skip
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room not in PENDING])
+def test_names_are_nouns_of_the_field(room: str) -> None:
+    """No story words, no twins by one letter, no gerund as a module."""
+    assert story_words(room) + twins(room) == []
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room not in PENDING])
+def test_errors_say_what_must_hold(room: str) -> None:
+    """Every rule says "must"; nine of ten errors say where, the rule, what was got and what to do."""
+    assert rules_without_must(room) == []
+    short, total = incomplete_errors(room)
+    assert len(short) <= total / 10, short
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_functions_and_files_are_short(room: str) -> None:
+    """No function of more than 90 lines, no file of more than 600, with docstrings."""
+    assert long_functions(room) + long_files(room) == []
+
+
+if __name__ == "__main__":
+    for chosen_room in sys.argv[1:] or ROOMS:
+        lines, count = incomplete_errors(chosen_room)
+        listing = story_words(chosen_room) + twins(chosen_room) + rules_without_must(chosen_room) + lines
+        print(*listing, f"{chosen_room}: {len(story_words(chosen_room))} story words, {len(twins(chosen_room))} names "  # noqa: T201
+              f"of modules, {len(rules_without_must(chosen_room))} rules without must, {len(lines)} of {count} errors "
+              "incomplete", sep="\n")  # fmt: skip

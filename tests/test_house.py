@@ -164,7 +164,7 @@ def twins(room: str) -> list[str]:
 def long_functions(room: str) -> list[str]:
     return [f"{place(path, node)} {node.name}" for path, tree in modules(room) for node in ast.walk(tree)
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            and (node.end_lineno or 0) - node.lineno >= 95]  # fmt: skip
+            and (node.end_lineno or 0) - node.lineno >= 100]  # fmt: skip
 
 
 def long_files(room: str) -> list[str]:
@@ -188,7 +188,7 @@ def test_errors_say_what_must_hold(room: str) -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_functions_and_files_are_short(room: str) -> None:
-    """No function of more than 95 lines, no file of more than 600, with docstrings."""
+    """No function of more than 100 lines, no file of more than 600, with docstrings."""
     assert long_functions(room) + long_files(room) == []
 
 

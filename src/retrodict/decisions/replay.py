@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from retrodict.core.display import Block, Facts, Grid, Shown, excerpt
 from retrodict.core.errors import RetrodictError
 from retrodict.decisions.deciding import CompiledPolicy
 from retrodict.decisions.facts import read_sources, recompute
@@ -23,8 +25,8 @@ from retrodict.workspace import Workspace
 __all__ = ["DecisionReplay", "replay_decision"]
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionReplay:
+@dataclass(frozen=True, slots=True, repr=False)
+class DecisionReplay(Shown):
     """What came of deciding again.
 
     Attributes
@@ -61,6 +63,31 @@ class DecisionReplay:
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
         return {name: getattr(self, name) for name in self.__slots__} | {"exact": self.exact}
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing differs."""
+        return self.exact
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Verdict, both answers, and the features that differ."""
+        about = {"decision": self.decision, "verdict": self.verdict, "reason": self.reason or None,
+                 "feature values compared": self.features,
+                 "tables": [f"{name}@{version}" for name, version in self.versions.items()]}  # fmt: skip
+        names = dict.fromkeys([*self.logged, *self.replayed]) if self.replayed else {}
+        answers = [
+            (name, self.logged.get(name) == self.replayed.get(name), excerpt(self.logged.get(name)),
+             excerpt(self.replayed.get(name)))
+            for name in names
+        ]  # fmt: skip
+        features = [
+            (row["feature"], excerpt(row["logged"]), excerpt(row["replayed"])) for row in self.feature_mismatches
+        ]
+        return [
+            Facts(about),
+            Grid(("compared", "equal", "recorded", "replayed"), answers) if answers else None,
+            Grid(("feature that differs", "logged", "replayed"), features) if features else None,
+        ]
 
 
 def replay_decision(workspace: Workspace, ref: str) -> DecisionReplay:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from retrodict.core.display import Block, Facts, Grid, Shown, excerpt, seconds
 from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.learning.environment import describe_environment, machine_kind
 from retrodict.learning.recipes import Progress
@@ -20,8 +22,8 @@ __all__ = ["RunReplay", "replay_run"]
 Verdict = Literal["exact", "different", "not replayable"]
 
 
-@dataclass(frozen=True, slots=True)
-class RunReplay:
+@dataclass(frozen=True, slots=True, repr=False)
+class RunReplay(Shown):
     """What came of executing a run again.
 
     Attributes
@@ -56,6 +58,21 @@ class RunReplay:
             "run": self.run, "verdict": self.verdict, "exact": self.exact, "same_machine_kind": self.same_machine_kind,
             "compared": self.compared, "reason": self.reason, "seconds": self.seconds,
         }  # fmt: skip
+
+    @property
+    def ok(self) -> bool:
+        """Whether every fact is equal."""
+        return self.exact
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Verdict, and every fact that was compared."""
+        about = {"run": self.run, "verdict": self.verdict, "reason": self.reason or None, "took": seconds(self.seconds),
+                 "same kind of machine": self.same_machine_kind}  # fmt: skip
+        rows = [
+            (name, fact["equal"], excerpt(fact["recorded"]), excerpt(fact["replayed"]))
+            for name, fact in self.compared.items()
+        ]
+        return [Facts(about), Grid(("compared", "equal", "recorded", "replayed"), rows) if rows else None]
 
 
 def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = None) -> RunReplay:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from retrodict.core.display import Block, Facts, Grid, Shown
 from retrodict.core.errors import RetrodictError
 from retrodict.ledger._chain_rows import Chain, Finding, check_edges, read_chain
 from retrodict.ledger._evidence import (
@@ -30,8 +31,8 @@ from retrodict.stores.streams.base import StreamStore
 __all__ = ["AuditReport", "Finding", "verify"]
 
 
-@dataclass(slots=True)
-class AuditReport:
+@dataclass(slots=True, repr=False)
+class AuditReport(Shown):
     """What was checked, and every finding; ``verified`` is True when there is none."""
 
     entries: int = 0
@@ -54,6 +55,20 @@ class AuditReport:
         }
         findings = [{"kind": f.kind, "where": f.where, "detail": f.detail} for f in self.findings]
         return {"verified": self.verified, "checked": counts, "findings": findings}
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is as it was written."""
+        return self.verified
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Verdict, counts and findings."""
+        counts = Facts(self.to_dict()["checked"])
+        if self.verified:
+            return ["Verified: everything is as it was written.", counts]
+        rows = [(finding.kind, finding.where, finding.detail) for finding in self.findings]
+        verdict = f"NOT verified: {len(rows)} finding{'s' if len(rows) > 1 else ''}."
+        return [verdict, counts, Grid(("finding", "where", "what"), rows)]
 
 
 def verify(

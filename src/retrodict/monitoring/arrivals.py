@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from retrodict.core.clock import from_micros
+from retrodict.core.display import Block, Facts, Grid, Shown, count
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.core.identity import short
 from retrodict.data.definitions import Check, Table
@@ -41,8 +42,8 @@ _FIELDS: list[pa.Field[Any]] = [
 _STORED = pa.schema(_FIELDS)
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomesReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class OutcomesReport(Shown):
     """What one ingest of outcomes did.
 
     Attributes
@@ -79,6 +80,21 @@ class OutcomesReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
         return {"dataset": f"dataset:{outcomes_name(self.policy)}@{self.version}", **asdict(self)}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Rows in and what became of them."""
+        notes = {"decisions with outcomes that disagree": self.revised or None,
+                 "outcomes without a decision": self.unmatched or None}  # fmt: skip
+        rows = (
+            f"dataset:{outcomes_name(self.policy)}@{self.version}: {count(self.rows_in)} rows in = "
+            f"{count(self.accepted)} accepted + {count(self.repeated)} known before + "
+            f"{count(self.quarantined)} quarantined"
+        )
+        return [
+            rows,
+            Facts(notes) if any(notes.values()) else None,
+            Grid(("check", "failed>"), self.reasons.items()) if self.reasons else None,
+        ]
 
 
 def outcomes_name(policy: str) -> str:

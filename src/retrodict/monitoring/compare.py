@@ -7,7 +7,7 @@ at all, treat the verdict as a first look, and let a rollout decide.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from retrodict.core.display import Block, Facts, Grid, Shown, number
 from retrodict.core.errors import InputError, near
 from retrodict.core.expressions import parse
 from retrodict.core.statistics.intervals import wilson_interval
@@ -31,8 +32,8 @@ from retrodict.workspace import Workspace
 __all__ = ["LogComparison", "Reproduction", "compare_on_log", "reproduce_champion"]
 
 
-@dataclass(frozen=True, slots=True)
-class LogComparison:
+@dataclass(frozen=True, slots=True, repr=False)
+class LogComparison(Shown):
     """A challenger against the champion on logged decisions.
 
     Attributes
@@ -87,6 +88,21 @@ class LogComparison:
             "changes": dict(self.changes),
             "scores": self.scores.to_dict(),
         }
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Verdict, differences with their intervals, and what would change."""
+        metrics = [
+            (m.name, number(m.value), f"{number(m.low)} to {number(m.high)}", m.reason or "")
+            for m in (self.scores.auc_difference, self.scores.brier_difference, self.agreement)
+        ]
+        counts = {name: getattr(self, name) for name in ("decisions", "known", "pending", "void")}
+        return [
+            f"{self.challenger} against {self.champion}: {self.verdict}. {self.reason}",
+            Facts(counts),
+            Grid(("challenger minus champion", "value>", "95 % interval", ""), metrics),
+            Grid(("would change", "decisions>"), self.changes.items()) if self.changes else None,
+            Grid(("not compared", "decisions>"), self.set_aside.items()) if self.set_aside else None,
+        ]
 
 
 @dataclass(frozen=True, slots=True)

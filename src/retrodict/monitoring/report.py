@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from retrodict.core.clock import format_time
+from retrodict.core.display import Block, Facts, Grid, Shown, count, when
 from retrodict.core.errors import NotFoundError
 from retrodict.core.identity import canonical_json
 from retrodict.ledger import Edge, Transaction
@@ -25,9 +26,12 @@ __all__ = ["MonitorReport", "monitor"]
 
 REPORT = "monitor.report"
 
+SHOWN_METRICS = ("label_rate", "mean_score", "auc", "brier", "calibration_error")
+"""Metrics of the report's tables; the plain form has all."""
 
-@dataclass(frozen=True, slots=True)
-class MonitorReport:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class MonitorReport(Shown):
     """What a monitor found.
 
     Attributes
@@ -85,6 +89,43 @@ class MonitorReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``: the stored content and its reference."""
         return {"report": f"report:{self.digest}", **self.content()}
+
+    @property
+    def ok(self) -> bool:
+        """Whether no trigger fired."""
+        return not self.fired
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Performance by period, drifted features, triggers."""
+        about = {"monitor": self.monitor, "as of": when(self.now), "in force": self.revision, "model": self.model,
+                 **{name.replace("_", " "): value for name, value in self.counts.items()}}  # fmt: skip
+        periods = [part for part in self.slices if part.by is None]
+        columns = ("period", "complete?", "decisions>", "known>", *(f"{name}>" for name in SHOWN_METRICS), "drifted>",
+                   "psi>")  # fmt: skip
+        rows = [self._row(part) for part in periods if part.decisions]
+        drifted = [
+            (name, feature, report.features[feature].verdict.reason)
+            for name, report in self.drifts.items()
+            for feature in report.drifted[:5]
+        ]
+        triggers = [(result.on, result.status, result.period, result.reason) for result in self.triggers]
+        empty = len(periods) - len(rows)
+        return [
+            Facts(about),
+            Grid(columns, rows) if rows else "There is no decision yet.",
+            f"{count(empty)} periods without decisions are not shown." if rows and empty else None,
+            Grid(("period", "drifted feature", "why"), drifted) if drifted else None,
+            Grid(("trigger", "status", "period", "reason"), triggers) if triggers else None,
+            f"A trigger fired. Next: retrodict train {self.model.partition('@')[0]}"
+            if self.fired and self.model
+            else None,
+        ]
+
+    def _row(self, part: Slice) -> tuple[Any, ...]:
+        report = self.drifts.get(part.period.name)
+        drift_cells = (None, None) if report is None else (len(report.drifted), report.psi)
+        values = [part[name].value for name in SHOWN_METRICS]
+        return (part.period.name, part.complete, part.decisions, part.known, *values, *drift_cells)
 
 
 def monitor(

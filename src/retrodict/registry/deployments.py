@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, func, select
 
 from retrodict.core.clock import SystemClock, format_time
+from retrodict.core.display import Block, Shown
 from retrodict.core.errors import InputError, NotFoundError
 from retrodict.registry.schema import deployments, metadata
 from retrodict.workspace import Workspace
@@ -47,8 +49,8 @@ class Deployment:
     previous: dict[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+@dataclass(frozen=True, slots=True, repr=False)
+class Revision(Shown):
     """A deployment with its number and the change that made it; numbers count over all policies of a project."""
 
     revision: int
@@ -68,6 +70,13 @@ class Revision:
             "reason": self.reason,
             **asdict(self.deployment),
         }
+
+    def blocks(self) -> Sequence[Block | None]:
+        """What decides now, and what decided before."""
+        deployment = self.deployment
+        before = f" (before: {deployment.previous['model']})" if deployment.previous else ""
+        decides = f"{deployment.policy}#{self.revision}: {deployment.model} decides{before}."
+        return [f"{decides} Running servers follow within a second."]
 
 
 def change(workspace: Workspace, deployment: Deployment, *, action: Action, reason: str) -> Revision:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, func, select
 
 from retrodict.core.clock import format_time
+from retrodict.core.display import Block, Facts, Grid, Shown, short_hash, when
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, near
 from retrodict.core.identity import Ref
 from retrodict.registry.schema import approvals, metadata, versions
@@ -27,8 +29,8 @@ class Approval:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ModelVersion:
+@dataclass(frozen=True, slots=True, repr=False)
+class ModelVersion(Shown):
     """One version of a model.
 
     Attributes
@@ -99,6 +101,20 @@ class ModelVersion:
             "approvals": judged,
             "metrics": self.metrics,
         }
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Gates, metrics and judgements."""
+        gates = [(gate["gate"], gate["status"], gate["reason"]) for gate in self.gates]
+        judgements = [
+            (when(a.time), a.approver, "approved" if a.granted else "rejected", a.reason) for a in self.approvals
+        ]
+        return [
+            Facts({"model": self.ref, "run": f"run:{self.run}", "by": self.author, "registered": when(self.time),
+                   "artifact": short_hash(self.artifact), "approved": self.approved}),
+            Grid(("gate", "status", "measured"), gates) if gates else None,
+            Grid(("test metric", "value>"), list(self.metrics.items())),
+            Grid(("judged", "by", "verdict", "reason"), judgements) if judgements else None,
+        ]  # fmt: skip
 
 
 def register(

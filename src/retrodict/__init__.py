@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from retrodict.data.definitions import Check, Table
-    from retrodict.data.labels import Label
     from retrodict.data.sources import Source
     from retrodict.decisions.definitions import Policy, Rule
     from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
     from retrodict.features.derived import derived
-    from retrodict.features.outcomes import Outcome
+    from retrodict.features.labels import Label, Outcome
     from retrodict.models.definitions import Model, Recipe, TimeSplit
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.project import Project
@@ -48,11 +47,10 @@ __all__ = [
 
 _HOMES = {
     "data.definitions": ("Check", "Table"),
-    "data.labels": ("Label",),
     "data.sources": ("Source",),
     "features.definitions": ("Entity", "FeatureView", "Window", "agg", "latest"),
     "features.derived": ("derived",),
-    "features.outcomes": ("Outcome",),
+    "features.labels": ("Label", "Outcome"),
     "models.definitions": ("Model", "Recipe", "TimeSplit"),
     "monitoring.definitions": ("Monitor", "Trigger"),
     "project": ("Project",),

@@ -22,7 +22,7 @@ from retrodict.testing.spark import spark_missing
 
 Run = Callable[..., Any]
 MORE = """
-from retrodict.features.outcomes import Outcome
+from retrodict.features.labels import Outcome
 carts = FeatureView("carts", customer, placed, [agg.histogram("shop", over="30d")])
 loyal = Outcome("loyal", customer, placed, agg.count(over="7d"), wait="2d")
 settled = Outcome("settled", customer, placed, agg.sum("amount", over="7d"), table=orders,

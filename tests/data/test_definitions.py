@@ -9,7 +9,7 @@ import pytest
 
 from retrodict.core.errors import DefinitionError
 from retrodict.data.definitions import Check, ColumnType, Table
-from retrodict.data.labels import Label
+from retrodict.features.labels import Label
 
 
 @pytest.mark.parametrize(

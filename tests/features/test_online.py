@@ -12,10 +12,10 @@ from retrodict.features.definitions import Entity, FeatureView, Window, agg, lat
 from retrodict.features.online import OnlineFeatures, segments, writing
 from retrodict.features.online.state import OnlineState
 from retrodict.features.plan import FeatureSet
+from retrodict.features.verify.oracle import alike
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.testing import feature_worlds as worlds
 from retrodict.testing.memory import LendingKeys, MemoryKeys
-from retrodict.testing.oracle import alike
 
 MINUTE, BASE = worlds.MINUTE, worlds.BASE
 EVER = "36000d"

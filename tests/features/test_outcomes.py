@@ -7,9 +7,9 @@ from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 from retrodict.features import Entity, FeatureSet, FeatureView, Window, agg
+from retrodict.features.labels import Outcome
 from retrodict.features.offline import training_frame
 from retrodict.features.offline.outcomes import outcome_frame, outcome_labels
-from retrodict.features.outcomes import Outcome
 from retrodict.models.definitions import Model, Recipe, TimeSplit
 from retrodict.testing import feature_worlds as worlds
 

@@ -18,7 +18,7 @@ from retrodict.models.definitions import Model
 from retrodict.workspace import Workspace
 
 OUTCOME = """
-from retrodict.features.outcomes import Outcome
+from retrodict.features.labels import Outcome
 
 busy = Outcome("busy", Entity("depot"), arrived, agg.count(over="24h"), wait="5d", table=parcels,
     expression="count_24h > 13")

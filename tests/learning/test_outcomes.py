@@ -17,7 +17,7 @@ from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict import *
-from retrodict.features.outcomes import Outcome
+from retrodict.features.labels import Outcome
 
 asked = Table("asked", key="id")
 visits = Table("visits", key="visit")

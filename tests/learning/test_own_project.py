@@ -22,7 +22,7 @@ DATA = Path(__file__).parents[2] / "src" / "retrodict" / "cli" / "template" / "d
 DEFINITIONS = '''
 """Will more than a quarter of what leaves within three hours be late? Asked on the hour, of the weather's hours."""
 from retrodict import *
-from retrodict.features.outcomes import Outcome
+from retrodict.features.labels import Outcome
 
 flights = Table("flights", key="flight_id",
     columns={**dict.fromkeys(["sched_dep", "dep_time", "arr_time"], "time"), "arr_delay": "int"})

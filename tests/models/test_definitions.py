@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from retrodict.core.clock import from_micros, to_micros
 from retrodict.core.errors import DefinitionError
 from retrodict.data.definitions import Table
-from retrodict.data.labels import Label
+from retrodict.features.labels import Label
 from retrodict.models.definitions import Model, Recipe, TimeSplit
 
 SPLIT = TimeSplit("2013-01-01/2013-07-01")

@@ -22,7 +22,7 @@ from retrodict.workspace import Workspace
 
 DEFINITIONS = """
 from retrodict.data.definitions import Table
-from retrodict.data.labels import Label
+from retrodict.features.labels import Label
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, latest
 from retrodict.models.definitions import Model, Recipe, TimeSplit

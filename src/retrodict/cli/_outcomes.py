@@ -11,8 +11,8 @@ from retrodict.core.errors import InputError, near
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from retrodict.features.labels import Outcome
     from retrodict.features.offline.frame import Rows
-    from retrodict.features.outcomes import Outcome
     from retrodict.workspace import Workspace
 
 __all__ = ["add_outcomes", "defined_outcomes", "find_outcomes", "known_until", "outcome_names"]
@@ -20,7 +20,7 @@ __all__ = ["add_outcomes", "defined_outcomes", "find_outcomes", "known_until", "
 
 def defined_outcomes(project: Workspace) -> dict[str, Outcome]:
     """Every outcome of the definitions, also those that stand only in a model, by name."""
-    from retrodict.features.outcomes import Outcome
+    from retrodict.features.labels import Outcome
     from retrodict.models.definitions import Model
 
     found = {each.name: each for each in project.definitions.of(Outcome)}

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from retrodict.cli._command import Progress
+    from retrodict.features.labels import Outcome
     from retrodict.features.offline.kept import KeptFrame
     from retrodict.features.offline.work import FrameWork, Spine
-    from retrodict.features.outcomes import Outcome
     from retrodict.features.plan import FeatureSet
     from retrodict.workspace import Workspace
 

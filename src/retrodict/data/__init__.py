@@ -1,4 +1,4 @@
-"""Data: tables and their checks, sources with two clocks, labels; ingest through validation into versions.
+"""Data: tables and their checks, sources with two clocks; ingest through validation into versions.
 
 Names load on first use: definitions live in this room too, and importing those must not load Arrow and DuckDB. The
 function ``ingest`` is named like its module: import it from there.
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from retrodict.data.checks import Check, Severity
     from retrodict.data.definitions import ColumnType, Table
     from retrodict.data.ingest import IngestReport, quarantine_name
-    from retrodict.data.labels import Label
     from retrodict.data.reading import Batch, SqlQuery, open_batch, read_batch
     from retrodict.data.sources import Source
     from retrodict.data.validation import CheckResult, Validation, validate
@@ -24,7 +23,6 @@ __all__ = [
     "CheckResult",
     "ColumnType",
     "IngestReport",
-    "Label",
     "Severity",
     "Source",
     "SqlQuery",
@@ -40,7 +38,6 @@ _HOMES = {
     "checks": ("Check", "Severity"),
     "definitions": ("ColumnType", "Table"),
     "ingest": ("IngestReport", "quarantine_name"),
-    "labels": ("Label",),
     "reading": ("Batch", "SqlQuery", "open_batch", "read_batch"),
     "sources": ("Source",),
     "validation": ("CheckResult", "Validation", "validate"),

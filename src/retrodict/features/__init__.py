@@ -2,6 +2,7 @@
 
 from retrodict.features.definitions import Aggregate, Entity, FeatureView, Latest, Window, agg, latest
 from retrodict.features.derived import Derived, derived
+from retrodict.features.labels import Label, Outcome
 from retrodict.features.plan import FeatureSet
 
 __all__ = [
@@ -10,7 +11,9 @@ __all__ = [
     "Entity",
     "FeatureSet",
     "FeatureView",
+    "Label",
     "Latest",
+    "Outcome",
     "Window",
     "agg",
     "derived",

@@ -15,8 +15,7 @@ from retrodict.core.definition import Definition
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, InputError, near
 from retrodict.core.expressions import Expression, parse
-from retrodict.data.labels import Label
-from retrodict.features.outcomes import Outcome
+from retrodict.features.labels import Label, Outcome
 
 __all__ = ["Model", "Recipe", "Split", "TimeSplit"]
 

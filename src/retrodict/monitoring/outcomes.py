@@ -14,12 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, NotFoundError
-from retrodict.data.labels import Label
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.log import decisions_table
+from retrodict.features.labels import Label, Outcome
 from retrodict.features.offline.indexes import EventIndexes
 from retrodict.features.offline.outcomes import check_outcome, outcome_labels
-from retrodict.features.outcomes import Outcome
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.monitoring.arrivals import outcomes_name

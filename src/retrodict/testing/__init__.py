@@ -1,1 +1,1 @@
-"""What ships for testing: the contract suites of the stores and the naive oracle of the features."""
+"""What ships for testing: the contract suites of the stores and generators of features and events."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Aggregate, Entity, FeatureView, Latest, Window, agg, latest
 from retrodict.features.plan import FeatureSet
-from retrodict.testing.oracle import Oracle, plain
+from retrodict.features.verify.oracle import Oracle, plain
 
 MINUTE = 60_000_000
 BASE = 1_377_986_400_000_000  # 2013-08-31T22:00:00Z

@@ -14,9 +14,9 @@ from retrodict.features.offline import training_frame
 from retrodict.features.online import OnlineFeatures
 from retrodict.features.online.state import OnlineState
 from retrodict.features.plan import FeatureSet
+from retrodict.features.verify.oracle import Oracle, plain
 from retrodict.features.verify.rehearsal import rehearsed
 from retrodict.stores.keys.lmdb import LmdbKeys
-from retrodict.testing.oracle import Oracle, plain
 
 Answer = dict[str, list[Any]]
 

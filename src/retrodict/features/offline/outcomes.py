@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.features.catalogue import check_schema
 from retrodict.features.facts.columns import Ints, pick, times
+from retrodict.features.labels import Outcome
 from retrodict.features.offline.frame import Tables, training_frame
-from retrodict.features.outcomes import Outcome
 from retrodict.features.plan import FeatureSet, ViewPlan, column_name
 from retrodict.stores.sql import query
 

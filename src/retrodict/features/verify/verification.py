@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,9 @@ from retrodict.features.facts.columns import Ints, pick, times
 from retrodict.features.offline.frame import Tables, training_frame
 from retrodict.features.online.features import OnlineFeatures
 from retrodict.features.plan import FeatureSet, ViewPlan
+from retrodict.features.verify.oracle import Oracle, plain
 from retrodict.features.verify.probes import Nearby, Probes, draw_probes
 from retrodict.features.verify.rehearsal import rehearsed
-
-if TYPE_CHECKING:
-    from retrodict.testing.oracle import Oracle
 
 __all__ = ["Mismatch", "Report", "verify"]
 
@@ -220,8 +218,6 @@ class _Asked:
 
     def judge(self, plan: ViewPlan, place: int) -> Oracle:
         """Oracle of a view for one of the requests."""
-        from retrodict.testing.oracle import Oracle
-
         nearby = self._nearby[plan.name]
         rows = pa.array(nearby.rows(place, self.moments[place]))
         return Oracle(plan.view, _instants(nearby.events.take(rows)).to_pylist())
@@ -262,8 +258,6 @@ class _Asked:
 
 
 def _compare(asked: _Asked, frame: pa.Table, engines: Mapping[str, OnlineFeatures]) -> Report:
-    from retrodict.testing.oracle import plain
-
     features = asked.features
     offline = {
         name: [plain(value) for value in column]

@@ -1,13 +1,14 @@
-"""Outcomes: what happened after a decision, said by the same aggregates as features, and not known before it matured.
+"""What a model learns: labels read from a row itself, and outcomes that the events after a decision decide.
+
+A label is an expression over the row of a table and the time at which it could be known.
 
 An outcome at q is an aggregate over ``[q, q + horizon)``, as it is known at ``q + horizon + wait``. That is a feature
 of that later moment over a window that ends ``wait`` before it, so the engines of features compute it, with both
-clocks: nothing is said twice, and nothing falls between the two. A fact at exactly q belongs to the outcome, since
-features stop strictly before q.
+clocks. A fact at exactly q belongs to the outcome, since features stop strictly before q.
 
-As the label of a model an outcome also says of which table's rows it is and what of it is a yes. Rejected: a label that
-takes columns of that table beside the aggregate (a condition on the events says most of it, and what is known at the
-decision stays apart from what came after it).
+As the label of a model an outcome also names the table whose rows are decided on, and what counts as a yes. Rejected: a
+label that reads columns of that table beside the aggregate (a condition on the events covers most of it, and what is
+known at the decision stays apart from what came after it).
 """
 
 from __future__ import annotations
@@ -28,10 +29,92 @@ from retrodict.features.definitions import Entity, FeatureView
 from retrodict.features.monoids import BAGS
 from retrodict.features.windows import Window, positive_duration
 
-__all__ = ["Outcome"]
+__all__ = ["Label", "Outcome"]
 
 _OPEN = ("first", "last", "max", "min")  # of these the value is of the column's kind
 _LISTS = tuple(sorted(op for op, bag in BAGS.items() if bag.gives in ("map", "values")))
+
+
+@dataclass(frozen=True)
+class Label(Definition):
+    """A yes-or-no outcome of a table's row.
+
+    Where the expression is unknown (a needed value is null) the row has no outcome: it is neither trained on nor
+    evaluated, and monitoring counts it as *void* once it has matured.
+
+    Parameters
+    ----------
+    name : str
+    table : Table
+        One row per decided thing.
+    expression : str
+        What must be true for a yes, for instance ``"arr_delay > 15"``.
+    known_at : str
+        Time column (or expression) from which on the outcome is known.
+    matures : duration, default "0s"
+        How long after the decided moment to wait before an outcome that is still missing counts as void.
+
+    Examples
+    --------
+    >>> late = Label("late", Table("flights", key="id"), "arr_delay > 15", known_at="arr_time", matures="24h")
+    >>> late.parsed.columns
+    ('arr_delay',)
+    """
+
+    kind: ClassVar[str] = "label"
+
+    table: Table = None  # type: ignore[assignment]  # dataclass inheritance forces a default; required in practice
+    expression: str = ""
+    known_at: str = ""
+    matures: str = "0s"
+    description: str = field(default="", metadata={"identity": False})
+
+    def __post_init__(self) -> None:
+        """Parse what is written, so that a mistake is found here and not at night."""
+        super().__post_init__()
+        where = f"label {self.name}"
+        if not isinstance(self.table, Table):
+            raise DefinitionError(
+                "a label is of a table",
+                where=where,
+                got=type(self.table).__name__,
+                remedy="Pass the Table object, not its name",
+            )
+        if not self.table.key:
+            raise DefinitionError(
+                "the table of a label has a key", where=where, got=self.table.name, remedy="Say key='id' in the table"
+            )
+        for text, place, kind in ((self.expression, where, "bool"), (self.known_at, f"{where}, known_at", "time")):
+            if parse(text, where=place).kind not in (kind, None):
+                rule = "a label is true or false" if kind == "bool" else "known_at is a time"
+                raise DefinitionError(rule, where=place, got=text, remedy="Write a comparison, or name a time column")
+        parse_duration(self.matures, where=f"{where}, matures")
+
+    def __identity__(self) -> dict[str, Any]:
+        """Everything that decides which rows are a yes and when; another check on the table is no other label."""
+        return {
+            "kind": "Label",
+            "name": self.name,
+            "table": self.table.name,
+            "expression": self.parsed,
+            "known_at": self.parsed_known_at,
+            "matures": self.maturity,
+        }
+
+    @cached_property
+    def parsed(self) -> Expression:
+        """The expression, parsed."""
+        return parse(self.expression, where=f"label {self.name}")
+
+    @cached_property
+    def parsed_known_at(self) -> Expression:
+        """When the outcome is known, parsed."""
+        return parse(self.known_at, where=f"label {self.name}, known_at")
+
+    @property
+    def maturity(self) -> int:
+        """Microseconds after the decided moment at which a missing outcome counts as void."""
+        return parse_duration(self.matures)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from retrodict.features.definitions import FeatureView, Latest, Window
-from retrodict.testing.oracle_values import aggregate, finite, micros, plain, true
+from retrodict.features.verify.oracle_values import aggregate, finite, micros, plain, true
 
 __all__ = ["Oracle", "alike", "plain"]
 

@@ -151,7 +151,7 @@ def test_plan_names_a_column_that_a_table_lacks(run: Run, filled: Path) -> None:
 
 def test_old_and_new_versions_serve_side_by_side(run: Run, deployed: Path) -> None:
     """The model in force reads its own version by its own code, whatever the definitions say meanwhile."""
-    from retrodict.decisions.loading import Loader
+    from retrodict.decisions.loader import Loader
     from retrodict.registry import current
     from retrodict.workspace import Workspace
 
@@ -266,7 +266,7 @@ def test_parity_without_a_decision_is_not_evaluable(run: Run, deployed: Path) ->
 
 def test_parity_of_logged_decisions(run: Run, deployed: Path) -> None:
     """What a servant decided is recomputed value by value; a log that was altered is found."""
-    from retrodict.decisions.loading import Loader
+    from retrodict.decisions.loader import Loader
     from retrodict.decisions.records import encode_record
     from retrodict.registry import current
     from retrodict.workspace import Workspace
@@ -288,7 +288,7 @@ def test_parity_of_logged_decisions(run: Run, deployed: Path) -> None:
 
 def test_status_counts_the_keys_of_decisions_that_the_state_does_not_know(deployed: Path, run: Run) -> None:
     """Each key once, by what online state holds now; null where there was no decision."""
-    from retrodict.decisions.loading import Loader
+    from retrodict.decisions.loader import Loader
     from retrodict.decisions.records import encode_record
     from retrodict.registry import current
     from retrodict.workspace import Workspace

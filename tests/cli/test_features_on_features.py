@@ -125,7 +125,7 @@ def test_a_frame_that_reads_another_is_extended_after_it(run: Run, root: Path) -
 @pytest.mark.slow
 def test_a_decision_that_rests_on_it_is_traced(run: Run, root: Path) -> None:
     """Trained, approved, deployed, decided: its value is that of plain sums, its lineage leads to the kept frame."""
-    from retrodict.decisions.loading import Loader
+    from retrodict.decisions.loader import Loader
     from retrodict.decisions.records import encode_record
     from retrodict.decisions.requests import DecisionRequest
     from retrodict.registry import current

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from tests.serving.project import make_project, parcels
 
-from retrodict.cli._processes import shares
 from retrodict.core.errors import InputError
 from retrodict.features.online.stream import encode_event
 from retrodict.features.online.upkeep import Upkeep, build_online
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.registry.feature_sets import served_feature_sets
+from retrodict.serving.consumer import share_partitions
 from retrodict.workspace import Workspace
 
 NEW = parcels(50).slice(48 * 40).to_pylist()  # eighty parcels that came after the history
@@ -107,6 +107,6 @@ def test_a_child_that_ends_with_an_error_ends_the_command(root, spawn):
 
 def test_partitions_are_shared_evenly():
     """Every partition once; more processes than partitions are refused with the remedy."""
-    assert shares(5, 2) == [[0, 2, 4], [1, 3]]
+    assert share_partitions(5, 2) == [[0, 2, 4], [1, 3]]
     with pytest.raises(InputError, match="Ask for 2 at most"):
-        shares(2, 3)
+        share_partitions(2, 3)

@@ -206,25 +206,9 @@ def stream(session: Session, *, parent: int | None, once: bool, processes: int |
     Applies the events of the streams as they arrive, and follows every change of a deployment. `serve` starts one.
     State that is cut into partitions (features.partitions) can be fed by several processes, here or on many machines.
     """
-    from retrodict.cli._consumer import consume
-    from retrodict.core.errors import InputError
+    from retrodict.serving.consumer import consume
 
-    if processes is not None and own:
-        raise InputError(
-            "the processes of --processes share all partitions",
-            where="features stream",
-            got="--partition beside it",
-            remedy="Use one of the two",
-        )
-    if processes is not None and processes > 1:
-        from retrodict.cli._processes import consume_in_processes
-        from retrodict.features.online.upkeep import Upkeep
-        from retrodict.registry.feature_sets import served_feature_sets
-
-        consume_in_processes(session.project, processes, parent=parent, once=once)
-        lags = Upkeep(session.project, served_feature_sets).lags()
-    else:
-        lags = consume(session.project, parent=parent, once=once, own=own or None)
+    lags = consume(session.project, parent=parent, once=once, partitions=own or None, processes=processes)
     rows = [(source, each["offset"], each["lag"]) for source, each in lags.items()]
     shown: Any = (
         table(("source", "applied>", "behind>"), rows) if rows else "Nothing is deployed: no state to keep current."

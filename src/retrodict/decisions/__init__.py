@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from retrodict.decisions.definitions import Policy, Rule
     from retrodict.decisions.lineage import trace_decision
-    from retrodict.decisions.loading import Loader, load_policy
-    from retrodict.decisions.log import Logged, decisions_table, find_decision, read_decisions
+    from retrodict.decisions.loader import Loader, load_policy
+    from retrodict.decisions.log import LoggedDecision, decisions_table, find_decision, read_decisions
     from retrodict.decisions.parity import ParityReport, check_parity
     from retrodict.decisions.records import DecisionRecord
     from retrodict.decisions.replay import DecisionReplay, replay_decision
@@ -22,7 +22,7 @@ __all__ = [
     "DecisionRecord",
     "DecisionReplay",
     "Loader",
-    "Logged",
+    "LoggedDecision",
     "ParityReport",
     "Policy",
     "Rule",
@@ -39,8 +39,8 @@ __all__ = [
 _HOMES = {
     "definitions": ("Policy", "Rule"),
     "lineage": ("trace_decision",),
-    "loading": ("Loader", "load_policy"),
-    "log": ("Logged", "decisions_table", "find_decision", "read_decisions"),
+    "loader": ("Loader", "load_policy"),
+    "log": ("LoggedDecision", "decisions_table", "find_decision", "read_decisions"),
     "parity": ("ParityReport", "check_parity"),
     "records": ("DecisionRecord",),
     "replay": ("DecisionReplay", "replay_decision"),

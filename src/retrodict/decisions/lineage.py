@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from retrodict.core.clock import format_time
 from retrodict.core.errors import NotFoundError
 from retrodict.decisions.facts import read_sources, view_rows
-from retrodict.decisions.log import Logged, find_decision
+from retrodict.decisions.log import LoggedDecision, find_decision
 from retrodict.features.plan import FeatureSet
 from retrodict.ledger import prove
 from retrodict.models.artifact import ModelArtifact
@@ -79,7 +79,7 @@ def trace_decision(workspace: Workspace, ref: str) -> dict[str, Any]:
     return trace
 
 
-def _log(workspace: Workspace, logged: Logged) -> dict[str, Any]:
+def _log(workspace: Workspace, logged: LoggedDecision) -> dict[str, Any]:
     place: dict[str, Any] = {"stream": logged.stream, "offset": logged.offset}
     try:
         proof = prove(workspace.ledger, workspace.streams, logged.stream, logged.offset)
@@ -95,7 +95,7 @@ def _log(workspace: Workspace, logged: Logged) -> dict[str, Any]:
     }
 
 
-def _features(workspace: Workspace, logged: Logged, features: FeatureSet) -> list[dict[str, Any]]:
+def _features(workspace: Workspace, logged: LoggedDecision, features: FeatureSet) -> list[dict[str, Any]]:
     record = logged.record
     versions = {
         source.table.name: workspace.tables.history(source.table.name)[-1].version

@@ -13,13 +13,13 @@ from retrodict.core.identity import Ref
 from retrodict.decisions.records import DecisionRecord, decode_record
 from retrodict.workspace import Workspace
 
-__all__ = ["STREAM_PREFIX", "Logged", "decisions_table", "find_decision", "read_decisions"]
+__all__ = ["STREAM_PREFIX", "LoggedDecision", "decisions_table", "find_decision", "read_decisions"]
 
 STREAM_PREFIX = "decisions/"
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class LoggedDecision:
     """A record and where it lies: stream and offset, for the inclusion proof."""
 
     record: DecisionRecord
@@ -29,7 +29,7 @@ class Logged:
 
 def read_decisions(
     workspace: Workspace, *, policy: str | None = None, start: int | None = None, end: int | None = None
-) -> Iterator[Logged]:
+) -> Iterator[LoggedDecision]:
     """Decisions in log order, of one policy or all, with ``start <= time < end``."""
     for stream in workspace.streams.names(STREAM_PREFIX):
         for offset, data in workspace.streams.read(stream):
@@ -37,10 +37,10 @@ def read_decisions(
             if policy is not None and record.policy != policy:
                 continue
             if (start is None or record.time >= start) and (end is None or record.time < end):
-                yield Logged(record, stream, offset)
+                yield LoggedDecision(record, stream, offset)
 
 
-def find_decision(workspace: Workspace, ref: str) -> Logged:
+def find_decision(workspace: Workspace, ref: str) -> LoggedDecision:
     """One decision by ``decision:ULID`` (or the bare ULID).
 
     The log is read from its newest stream on; there is no index yet, so the cost grows with the log (about 0.3 s per
@@ -53,7 +53,7 @@ def find_decision(workspace: Workspace, ref: str) -> Logged:
             if needle in data:  # decoding costs ten times as much as looking
                 record = decode_record(data)
                 if record.id == name:
-                    return Logged(record, stream, offset)
+                    return LoggedDecision(record, stream, offset)
     raise NotFoundError(
         "a decision of this id is in the log",
         where="decision log",

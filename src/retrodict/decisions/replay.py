@@ -11,9 +11,9 @@ import msgspec
 
 from retrodict.core.display import Block, Facts, Grid, Shown, excerpt
 from retrodict.core.errors import RetrodictError
-from retrodict.decisions.deciding import CompiledPolicy
+from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.facts import read_sources, recompute
-from retrodict.decisions.loading import load_policy
+from retrodict.decisions.loader import load_policy
 from retrodict.decisions.log import find_decision
 from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.models.artifact import ModelArtifact

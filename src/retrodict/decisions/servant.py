@@ -13,7 +13,7 @@ from typing import Any
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, RetrodictError
-from retrodict.decisions.deciding import CompiledPolicy, Verdict
+from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.features.online import OnlineFeatures
@@ -131,7 +131,7 @@ class Servant:
             stages=case.stages,
         )
 
-    def _judge(self, case: _Case, at: int, arrived_ns: int) -> Verdict:
+    def _judge(self, case: _Case, at: int, arrived_ns: int) -> PolicyDecision:
         deployed = self.revision.deployment
         try:
             self._within(arrived_ns, "features")
@@ -164,7 +164,7 @@ class Servant:
         if perf_counter_ns() - arrived_ns > self._deadline_ns:
             raise TimeoutError(f"deadline passed before {stage}")
 
-    def _fall_back(self, case: _Case) -> Verdict:
+    def _fall_back(self, case: _Case) -> PolicyDecision:
         case.raw = case.score = None
         case.model = case.artifact = ""
         last = list(self.policy.policy.decide)[-1]
@@ -179,11 +179,11 @@ class Servant:
                 if verdict is not None:
                     return verdict
             else:
-                return Verdict(step)
-        return Verdict(last)  # unreachable: the last step is a decision
+                return PolicyDecision(step)
+        return PolicyDecision(last)  # unreachable: the last step is a decision
 
-    def _by_previous(self, case: _Case) -> Verdict | None:
-        """Verdict of the model that decided before, None if there is none or it cannot score either."""
+    def _by_previous(self, case: _Case) -> PolicyDecision | None:
+        """PolicyDecision of the model that decided before, None if there is none or it cannot score either."""
         before = self.revision.deployment.previous
         if self._previous is None or before is None or not case.features:
             return None

@@ -11,7 +11,7 @@ from typing import Literal
 
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.decisions.definitions import Policy
-from retrodict.decisions.loading import Loader
+from retrodict.decisions.loader import Loader
 from retrodict.features.verify.verdicts import check_verified, record_override
 from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import Deployment, ModelVersion, Revision, change, current, get_version

@@ -25,7 +25,7 @@ from retrodict.decisions.requests import decode_request
 from retrodict.decisions.servant import Servant
 from retrodict.features.online.health import FeatureHealth
 from retrodict.serving.events import EventInlet
-from retrodict.serving.measures import Measures
+from retrodict.serving.telemetry import Telemetry
 
 __all__ = ["DecisionApp", "Limits"]
 
@@ -74,7 +74,7 @@ class DecisionApp:
     ----------
     servants : dict
         Policy name to servant; replaced as a whole by the watcher, never changed in place.
-    measures : Measures
+    telemetry : Telemetry
     health : FeatureHealth
         Of the features that decide; its gauges are refreshed from outside.
     """
@@ -83,7 +83,7 @@ class DecisionApp:
         self, clock: Clock, recorder: Recorder, inlet: EventInlet, limits: Limits, *, simulated_time: bool = False
     ) -> None:
         self.servants: dict[str, Servant] = {}
-        self.measures, self.health = Measures(), FeatureHealth()
+        self.telemetry, self.health = Telemetry(), FeatureHealth()
         self.problem: str | None = None
         self._clock, self._recorder, self._inlet, self._limits = clock, recorder, inlet, limits
         self._simulated_time = simulated_time
@@ -108,7 +108,7 @@ class DecisionApp:
         except Exception:  # noqa: BLE001  # the last resort: the server lives on, its log says why
             _log.exception("request failed")
             body = _json.encode({"error": "the server failed to answer; its log says why"})
-        self.measures.count("requests_total", f'status="{status}"')
+        self.telemetry.count("requests_total", f'status="{status}"')
         kind = b"text/plain; version=0.0.4" if scope["path"] == "/metrics" and status == 200 else b"application/json"
         start = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *headers]
         await send({"type": "http.response.start", "status": status, "headers": start})
@@ -129,7 +129,7 @@ class DecisionApp:
             case "GET", ["v1", "status"]:
                 return _json.encode(await self._status()), (), 200
             case "GET", ["metrics"]:
-                text = self.measures.exposition() + self.health.exposition(self._clock.now())
+                text = self.telemetry.exposition() + self.health.exposition(self._clock.now())
                 return text.encode(), (), 200
             case "GET", ["healthz"]:
                 return b'{"status":"alive"}', (), 200
@@ -165,13 +165,13 @@ class DecisionApp:
             ended = perf_counter_ns()
         finally:
             self._in_flight -= 1
-        self.measures.count(
+        self.telemetry.count(
             "decisions_total", f'policy="{name}",decision="{record.decision}",fallback="{record.fallback or ""}"'
         )
         for stage, micros in record.stages.items():
-            self.measures.observe(stage, micros)
-        self.measures.observe("record", (ended - before) // 1_000)
-        self.measures.observe("total", (ended - arrived) // 1_000)
+            self.telemetry.observe(stage, micros)
+        self.telemetry.observe("record", (ended - before) // 1_000)
+        self.telemetry.observe("total", (ended - arrived) // 1_000)
         return _json.encode(record.answer())
 
     def _servant(self, name: str) -> Servant:
@@ -202,9 +202,9 @@ class DecisionApp:
             "problem": self.problem,
             "counters": {
                 f"{name}{{{label}}}" if label else name: value
-                for (name, label), value in self.measures.counters.items()
+                for (name, label), value in self.telemetry.counters.items()
             },
-            "latency": self.measures.latencies(),
+            "latency": self.telemetry.latencies(),
             "decision_stream": self._recorder.stream,
             "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self._recorder.recovered],
             "sources": await loop.run_in_executor(None, self._inlet.lags),

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +18,7 @@ from typing import Any
 import uvicorn
 
 from retrodict.core.errors import BusyError, RetrodictError
-from retrodict.decisions.loading import Loader
+from retrodict.decisions.loader import Loader
 from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.decisions.recorder import Recorder
 from retrodict.features.online.upkeep import Upkeep
@@ -29,6 +26,7 @@ from retrodict.ledger import seal_closed
 from retrodict.registry import current
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.app import DecisionApp, Limits
+from retrodict.serving.consumer import start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.workspace import Workspace
 
@@ -78,7 +76,7 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
     host = options.host or workspace.config["serving.host"]
     port = workspace.config["serving.port"] if options.port is None else options.port
     listener = _listen(host, port)
-    consumer = _start_consumer(workspace) if options.consume else None
+    consumer = start_consumer(workspace) if options.consume else None
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(workspace, options, listener, ready))
@@ -116,21 +114,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def _start_consumer(workspace: Workspace) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "retrodict",
-        "features",
-        "stream",
-        "--project",
-        str(workspace.root),
-        "--parent",
-        str(os.getpid()),
-    ]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603  # our own command
 
 
 async def _run(

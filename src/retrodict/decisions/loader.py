@@ -8,7 +8,7 @@ from typing import Any
 
 from retrodict.core.errors import DefinitionError
 from retrodict.core.identity import content_hash, short
-from retrodict.decisions.deciding import CompiledPolicy
+from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.requests import RequestSchema
 from retrodict.decisions.servant import Servant

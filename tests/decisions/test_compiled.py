@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.serving.conftest import MODEL
 
 from retrodict.core.errors import DefinitionError
-from retrodict.decisions.deciding import CompiledPolicy, Verdict
+from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.definitions import Policy, Rule
 
 FEATURES = ["weather_now__latest_visib", "origin__count_2h", "carrier__count_2h"]
@@ -21,20 +21,20 @@ def compiled(*rules: Rule) -> CompiledPolicy:
 def test_thresholds_decide_in_order(score):
     """The first condition that holds decides, the last one always does."""
     expected = "warn" if score >= 0.6 else "look" if score >= 0.3 else "ok"
-    assert compiled().decide({}, score) == Verdict(expected)
+    assert compiled().decide({}, score) == PolicyDecision(expected)
 
 
 def test_a_rule_decides_before_the_score():
     """A rule that fires decides with its reason, whatever the score."""
     policy = compiled(Rule("fog", when="visib < 0.25", then="warn", reason="Fog"))
-    assert policy.decide({"weather_now__latest_visib": 0.1}, 0.0) == Verdict("warn", "fog", "Fog")
+    assert policy.decide({"weather_now__latest_visib": 0.1}, 0.0) == PolicyDecision("warn", "fog", "Fog")
 
 
 @pytest.mark.parametrize("values", [{}, {"weather_now__latest_visib": None}])
 def test_a_rule_on_an_unknown_value_does_not_fire(values):
     """Null is unknown, and unknown is not true."""
     policy = compiled(Rule("fog", when="visib < 0.25", then="warn", reason="Fog"))
-    assert policy.decide(values, 0.0) == Verdict("ok")
+    assert policy.decide(values, 0.0) == PolicyDecision("ok")
 
 
 def test_rules_are_looked_at_in_order():
@@ -50,7 +50,7 @@ def test_a_rule_without_a_score_uses_null():
     policy = compiled(
         Rule("high", when="score > 0", then="warn", reason="a"), Rule("fog", when="visib < 1", then="look", reason="b")
     )
-    assert policy.by_rules({"weather_now__latest_visib": 0.5}, None) == Verdict("look", "fog", "b")
+    assert policy.by_rules({"weather_now__latest_visib": 0.5}, None) == PolicyDecision("look", "fog", "b")
 
 
 def test_an_ambiguous_name_is_refused():

@@ -10,11 +10,11 @@ from retrodict.core.errors import DefinitionError, near
 from retrodict.core.expressions import parse
 from retrodict.decisions.definitions import OTHERWISE, Policy
 
-__all__ = ["CompiledPolicy", "Verdict"]
+__all__ = ["CompiledPolicy", "PolicyDecision"]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PolicyDecision:
     """A decision; ``rule`` and ``reason`` are None where the score decided."""
 
     decision: str
@@ -52,18 +52,18 @@ class CompiledPolicy:
             for decision, condition in policy.decide.items()
         ]
 
-    def by_rules(self, values: Mapping[str, Any], score: float | None) -> Verdict | None:
+    def by_rules(self, values: Mapping[str, Any], score: float | None) -> PolicyDecision | None:
         """First rule that fires, None if none does; a rule on an unknown value does not fire."""
         for rule, fires, sources in self._rules:
             row = {name: score if source == "score" else values.get(source) for name, source in sources}
             if fires(row) is True:
-                return Verdict(rule.then, rule.name, rule.reason)
+                return PolicyDecision(rule.then, rule.name, rule.reason)
         return None
 
-    def decide(self, values: Mapping[str, Any], score: float) -> Verdict:
+    def decide(self, values: Mapping[str, Any], score: float) -> PolicyDecision:
         """Rules first, then the thresholds."""
         fired = self.by_rules(values, score)
-        return fired if fired is not None else Verdict(self.by_score(score))
+        return fired if fired is not None else PolicyDecision(self.by_score(score))
 
     def by_score(self, score: float) -> str:
         """Decision of the thresholds alone."""

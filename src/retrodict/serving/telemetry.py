@@ -9,13 +9,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 
-__all__ = ["BOUNDS", "Measures", "quantile"]
+__all__ = ["BOUNDS", "Telemetry", "quantile"]
 
 BOUNDS = tuple(round(10.0 * 10 ** (step / 20)) for step in range(121))
 """Upper bounds in microseconds: 10 µs to 10 s, twenty per power of ten; the last bin is open."""
 
 
-class Measures:
+class Telemetry:
     """What one process has seen since it started; used from one thread."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tests.serving.project import DEFINITIONS, parcels
 
 from retrodict.core.clock import SimulatedClock, parse_time
-from retrodict.core.errors import DefinitionError, InputError
+from retrodict.core.errors import DefinitionError, InputError, NotFoundError
 from retrodict.data.ingest import ingest
 from retrodict.features.plan import FeatureSet
 from retrodict.learning import get_run, list_runs, measure_leakage, replay_run, train
@@ -83,12 +83,21 @@ def test_a_run_is_kept_and_replays_exactly(filled):
     assert version.ref == "late_parcel@1"
     kept = get_run(filled, run.ref)
     assert kept.data["versions"] == {"parcels": 0}
-    assert kept.values("test") == run.values("test")
+    assert kept.metrics == run.metrics
     assert {"profiles.json", "model.json", "evaluations.json"} <= {artifact.name for artifact in kept.artifacts}
-    assert [r.id for r in list_runs(filled)] == [run.id]
+    assert [(r.id, r.metrics, r.artifacts) for r in list_runs(filled)] == [(run.id, run.metrics, kept.artifacts)]
     (filled.root / "definitions.py").write_text("# gone\n")
     replay = replay_run(Workspace(filled.root, actor="zoe"), run.ref)
     assert replay.exact, replay.to_dict()
+
+
+def test_a_run_gives_its_plots_by_name(filled):
+    """The stored SVG of a run just trained and of one that was read; an unknown name has near names."""
+    run, _ = train(filled, "late_parcel")
+    assert b"<svg" in run.plot("ladder")
+    assert get_run(filled, run.ref).plot("ladder") == run.plot("ladder")
+    with pytest.raises(NotFoundError, match=r"a plot must be among .*Did you mean the plot 'ladder'"):
+        run.plot("leader")
 
 
 def test_a_run_whose_data_was_altered_does_not_replay_exactly(filled):
@@ -125,6 +134,6 @@ def test_leakage_is_measured_on_the_same_rows(filled):
     """With arrivals a day and more after the sending, the naive join sees other values."""
     run, _ = train(filled, "late_parcel")
     report = measure_leakage(filled, model_of(filled), run)
-    assert report.auc_point_in_time == run.values("test")["auc"]
+    assert report.auc_point_in_time == run.metrics["auc"]
     assert 0 < report.differing_values < report.values
     assert report.auc_naive != report.auc_point_in_time

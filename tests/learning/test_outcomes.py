@@ -145,7 +145,7 @@ def test_leakage_leaves_the_outcome_as_it_is(project):
     """The naive join changes features; what happened afterwards is no feature."""
     run, _ = train(project, "comes_back")
     report = measure_leakage(project, model_of(project), run)
-    assert report.auc_point_in_time == run.values("test")["auc"]
+    assert report.auc_point_in_time == run.metrics["auc"]
     assert 0 < report.differing_values < report.values
     versions = run.data["versions"]
     naive = build_frame(project.tables, model_of(project), versions, ignore_known_at=True)

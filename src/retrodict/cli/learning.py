@@ -86,7 +86,7 @@ def _left_out(run: Run) -> str | None:
 
 def _ladder(run: Run) -> Any:
     """Metrics of the test rows: the model, then the rungs below it."""
-    rungs = [point.split for point in run.metrics if point.split.startswith("test/") and point.name == "auc"]
+    rungs = [point.split for point in run.points if point.split.startswith("test/") and point.name == "auc"]
     named = {str(run.params.get("estimator", "model")): "test", **{rung.removeprefix("test/"): rung for rung in rungs}}
     rows = [(name, *(run.values(part).get(metric) for metric in _SHOWN)) for name, part in named.items()]
     known = [i for i, metric in enumerate(_SHOWN, start=1) if any(row[i] is not None for row in rows)]
@@ -122,7 +122,7 @@ def list_all(session: Session, model: str | None) -> Answer:
             when(run.started),
             seconds(run.seconds),
             run.actor,
-            number(run.values("test").get("auc")),
+            number(run.metrics.get("auc")),
         )
         for run in found
     ]
@@ -160,7 +160,7 @@ def show(session: Session, ref: str) -> Answer:
     )
     own = {name: value for name, value in run.params.items() if name not in ("definition", "features")}
     parts = [about, "", facts(own, title="parameters")]
-    if run.metrics:
+    if run.points:
         parts += ["", _ladder(run), "", _gates(run.summary.get("gates", []))]
     parts += [
         "",

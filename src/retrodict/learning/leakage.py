@@ -75,7 +75,7 @@ def measure_leakage(workspace: Workspace, model: Model, run: Run, *, progress: P
     real = naive.calibrator.apply(naive.engine.scores(naive.inputs.encode_columns(known)))
     seen = frame.columns(test)
     return LeakageReport(
-        auc_point_in_time=_auc(run.values("test")["auc"]),
+        auc_point_in_time=_auc(run.metrics["auc"]),
         auc_naive=_auc(naive.evaluations["test"].values()["auc"]),
         auc_naive_in_production=_auc(evaluate(frame.labels[test], real).values()["auc"]),
         differing_values=sum(int(np.sum(_differs(known[name], seen[name]))) for name in frame.features),

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from retrodict.core.display import Block, Facts, Grid, Shown, excerpt, seconds
 from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.learning.environment import describe_environment, machine_kind
+from retrodict.learning.execution import execute
 from retrodict.learning.recipes import Progress
 from retrodict.learning.runs import Run, get_run
-from retrodict.learning.train import execute
 from retrodict.models.definitions import Model, TimeSplit
 from retrodict.workspace import Workspace, definitions_of
 
@@ -124,7 +124,7 @@ def _compare(run: Run, again: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "frame": run.data["frame"],
         "rows": run.data["rows"],
         "trees": run.summary["trees"],
-        "metrics": run.values("test"),
+        "metrics": run.metrics,
     }
     # Through JSON once: the recorded side went the same way, and JSON keeps every bit of a float64.
     replayed = json.loads(json.dumps(again))

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import ColumnElement, insert, select, true, update
 
 from retrodict.core.clock import format_time
 from retrodict.core.errors import NotFoundError, near
 from retrodict.core.identity import Ref
 from retrodict.learning.schema import artifacts, metadata, metrics, runs
+from retrodict.stores.objects.base import ObjectStore
 from retrodict.workspace import Workspace
 
 __all__ = ["Artifact", "MetricPoint", "Run", "compare_runs", "finish_run", "get_run", "list_runs", "start_run"]
@@ -65,7 +66,20 @@ class Run:
     params : dict
         Everything the recipe was run with, defaults included.
     summary : dict
-        What the run came to: artifact, tree hash, fingerprint, ladder, gates.
+        Results: artifact, tree hash, fingerprint, ladder, gates.
+    points : list of MetricPoint
+        Every metric of every split and step; :attr:`metrics` holds those of the test rows by name.
+    artifacts : list of Artifact
+        Stored files, plots among them.
+    objects : ObjectStore, optional
+        Where the artifacts are; None for a run that was not read from a workspace.
+
+    Examples
+    --------
+    >>> run = Run("01J0", "late_arrival", "finished", "ann", 0, 7, "", "", {}, {},
+    ...           points=[MetricPoint("train", "auc", 0.9), MetricPoint("test", "auc", 0.8)])
+    >>> run.metrics["auc"]
+    0.8
     """
 
     id: str
@@ -81,25 +95,45 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
     finished: int | None = None
     seconds: float | None = None
-    metrics: list[MetricPoint] = field(default_factory=list)
+    points: list[MetricPoint] = field(default_factory=list)
     artifacts: list[Artifact] = field(default_factory=list)
+    objects: ObjectStore | None = field(default=None, repr=False, compare=False)
 
     @property
     def ref(self) -> str:
         """``run:ULID``."""
         return f"run:{self.id}"
 
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Metrics of the test rows by name; None where not evaluable."""
+        return self.values("test")
+
+    def plot(self, name: str) -> bytes:
+        """Stored plot as SVG: ``ladder``, ``calibration``.
+
+        Raises
+        ------
+        NotFoundError
+            If the run has no such plot; the message names those it has.
+        """
+        plots = {file.name.removesuffix(".svg"): file.digest for file in self.artifacts if file.name.endswith(".svg")}
+        if name not in plots or self.objects is None:
+            raise NotFoundError("a plot must be among the artifacts of the run", where=self.ref, got=name,
+                                remedy=near(name, plots, what="plot"))  # fmt: skip
+        return self.objects.get(plots[name])
+
     def values(self, split: str) -> dict[str, float | None]:
-        """Metrics of one split at their last step."""
+        """Metrics of one split by name, each at its last step."""
         last: dict[str, MetricPoint] = {}
-        for point in self.metrics:
+        for point in self.points:
             if point.split == split and (point.name not in last or point.step >= last[point.name].step):
                 last[point.name] = point
         return {name: point.value for name, point in sorted(last.items())}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        splits = sorted({point.split for point in self.metrics if point.step == 0})
+        splits = sorted({point.split for point in self.points if point.step == 0})
         return {
             "run": self.ref,
             "model": self.model,
@@ -160,10 +194,10 @@ def finish_run(workspace: Workspace, run: Run) -> None:
                 summary=json.dumps(run.summary),
             )
         )
-        if run.metrics:
+        if run.points:
             names = ("split", "name", "step", "value", "low", "high")
             tx.connection.execute(
-                insert(metrics), [{"run": run.id, **{n: getattr(p, n) for n in names}} for p in run.metrics]
+                insert(metrics), [{"run": run.id, **{n: getattr(p, n) for n in names}} for p in run.points]
             )
         if run.artifacts:
             tx.connection.execute(
@@ -175,70 +209,50 @@ def finish_run(workspace: Workspace, run: Run) -> None:
             "rows": run.data.get("rows"),
             "frame": run.data.get("frame"),
             "fingerprint": run.summary.get("fingerprint"),
-            "test": run.values("test"),
+            "test": run.metrics,
             "objects": sorted({a.digest for a in run.artifacts}),
         }
         tx.append("run.finish", run.ref, facts)
 
 
-def _read(row: Row[Any]) -> Run:
-    return Run(
-        row.id,
-        row.model,
-        row.status,
-        row.actor,
-        row.started,
-        row.seed,
-        row.code,
-        row.environment,
-        json.loads(row.data),
-        json.loads(row.params),
-        json.loads(row.summary),
-        row.finished,
-        row.seconds,
-    )
+def _read(workspace: Workspace, chosen: ColumnElement[bool], *, steps: bool) -> list[Run]:
+    """Runs that a condition selects, newest first, with their artifacts and metrics."""
+    plain = ("id", "model", "status", "actor", "started", "seed", "code", "environment", "finished", "seconds")
+    points = select(metrics).join(runs, runs.c.id == metrics.c.run).where(chosen)
+    if not steps:
+        points = points.where(metrics.c.step == 0)
+    files = select(artifacts).join(runs, runs.c.id == artifacts.c.run).where(chosen)
+    workspace.records.ensure(metadata)
+    with workspace.records.read() as connection:
+        by_id = {
+            row.id: Run(
+                **{name: getattr(row, name) for name in plain},
+                **{name: json.loads(getattr(row, name)) for name in ("data", "params", "summary")},
+                objects=workspace.objects,
+            )
+            for row in connection.execute(select(runs).where(chosen).order_by(runs.c.id.desc()))
+        }
+        for p in connection.execute(points.order_by(metrics.c.split, metrics.c.name, metrics.c.step)):
+            by_id[p.run].points.append(MetricPoint(p.split, p.name, p.value, p.step, p.low, p.high))
+        for file in connection.execute(files.order_by(artifacts.c.name)):
+            by_id[file.run].artifacts.append(Artifact(file.name, file.digest, file.media))
+    return list(by_id.values())
 
 
 def list_runs(workspace: Workspace, model: str | None = None) -> list[Run]:
-    """Runs, newest first, without their metrics by step."""
-    workspace.records.ensure(metadata)
-    query = select(runs).order_by(runs.c.id.desc())
-    if model is not None:
-        query = query.where(runs.c.model == model)
-    with workspace.records.read() as connection:
-        found = [_read(row) for row in connection.execute(query)]
-        by_run: dict[str, list[MetricPoint]] = {}
-        for row in connection.execute(select(metrics).where(metrics.c.step == 0)):
-            by_run.setdefault(row.run, []).append(
-                MetricPoint(row.split, row.name, row.value, row.step, row.low, row.high)
-            )
-    for run in found:
-        run.metrics = by_run.get(run.id, [])
-    return found
+    """Runs of one model or of all, newest first, without their metrics by step."""
+    return _read(workspace, true() if model is None else runs.c.model == model, steps=False)
 
 
 def get_run(workspace: Workspace, ref: str) -> Run:
     """One run by ``run:ULID`` with everything; NotFoundError names the nearest ids."""
     name = Ref.parse(ref, kind="run").name
-    workspace.records.ensure(metadata)
+    for run in _read(workspace, runs.c.id == name, steps=True):
+        return run
     with workspace.records.read() as connection:
-        row = connection.execute(select(runs).where(runs.c.id == name)).one_or_none()
-        if row is None:
-            ids = list(connection.execute(select(runs.c.id).order_by(runs.c.id.desc()).limit(50)).scalars())
-            raise NotFoundError(
-                "a run of this id is in the evaluation store",
-                where="runs",
-                got=name,
-                remedy=near(name, ids, what="run"),
-            )
-        run = _read(row)
-        points = connection.execute(
-            select(metrics).where(metrics.c.run == name).order_by(metrics.c.split, metrics.c.name, metrics.c.step)
-        )
-        run.metrics = [MetricPoint(p.split, p.name, p.value, p.step, p.low, p.high) for p in points]
-        files = connection.execute(select(artifacts).where(artifacts.c.run == name).order_by(artifacts.c.name))
-        run.artifacts = [Artifact(a.name, a.digest, a.media) for a in files]
-    return run
+        ids = connection.execute(select(runs.c.id).order_by(runs.c.id.desc()).limit(50)).scalars().all()
+    raise NotFoundError("a run of this id must be in the evaluation store", where="runs", got=name,
+                        remedy=near(name, ids, what="run"))  # fmt: skip
 
 
 def compare_runs(workspace: Workspace, refs: Sequence[str]) -> dict[str, Any]:
@@ -250,19 +264,20 @@ def compare_runs(workspace: Workspace, refs: Sequence[str]) -> dict[str, Any]:
         ``runs`` (the ids), ``metrics`` (name to one value per run, test rows), ``differs`` (dotted key of parameters,
         data, code or environment to one value per run; only where not all are equal).
     """
-    found = [get_run(workspace, ref) for ref in refs]
-    tests = [run.values("test") for run in found]
-    flat = [
+    compared = [get_run(workspace, ref) for ref in refs]
+    differs = _side_by_side([
         _flatten({"params": r.params, "data": r.data, "code": r.code, "environment": r.environment, "seed": r.seed})
-        for r in found
-    ]
-    keys = sorted({key for each in flat for key in each})
-    differs = {key: [each.get(key) for each in flat] for key in keys}
+        for r in compared
+    ])  # fmt: skip
     return {
-        "runs": [run.ref for run in found],
-        "metrics": {name: [test.get(name) for test in tests] for name in sorted({n for test in tests for n in test})},
+        "runs": [run.ref for run in compared],
+        "metrics": _side_by_side([run.metrics for run in compared]),
         "differs": {key: values for key, values in differs.items() if any(value != values[0] for value in values)},
     }
+
+
+def _side_by_side(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {key: [column.get(key) for column in columns] for key in sorted({key for c in columns for key in c})}
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

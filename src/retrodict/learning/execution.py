@@ -27,12 +27,12 @@ from retrodict.models.definitions import Model, TimeSplit
 from retrodict.registry import ModelVersion, register
 from retrodict.workspace import Workspace, capture_code
 
-__all__ = ["Result", "execute", "train"]
+__all__ = ["Execution", "execute", "train"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Result:
-    """What one execution of a recipe on a frame came to; nothing of it is stored yet.
+class Execution:
+    """A recipe executed on a frame: rows, parts and what was trained; nothing of it is stored yet.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ def execute(
     ladder: bool = True,
     indexed: bool = True,
     progress: Progress | None = None,
-) -> Result:
+) -> Execution:
     """Build the frame and run the recipe: the part of a training that a replay repeats.
 
     A replay does without the ladder, and without the indexes: one that the run itself made would vouch for itself.
@@ -76,7 +76,7 @@ def execute(
     indexes = EventIndexes.of(workspace, tell=lambda sentence: tell(sentence, 0, 1)) if indexed else None
     frame = build_frame(workspace.tables, model, versions, indexes=indexes)
     parts = split_rows(frame, model.recipe.split.resolve(), now=now)
-    return Result(frame, parts, run_recipe(model.recipe, frame, parts, ladder=ladder, progress=progress))
+    return Execution(frame, parts, run_recipe(model.recipe, frame, parts, ladder=ladder, progress=progress))
 
 
 def train(
@@ -126,6 +126,7 @@ def train(
             "definition": definition.version,
             "features": FeatureSet(definition.features).version,
         },
+        objects=workspace.objects,
     )
     start_run(workspace, run)
     began = time.perf_counter()
@@ -143,12 +144,12 @@ def train(
         artifact=run.summary["artifact"],
         code=run.code,
         gates=run.summary["gates"],
-        metrics=run.values("test"),
+        metrics=run.metrics,
     )
     return run, version
 
 
-def _record(workspace: Workspace, model: Model, run: Run, result: Result, *, seconds: float) -> None:
+def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, seconds: float) -> None:
     """Store what the run made and close it."""
     trained, facts = result.trained, result.facts()
     reference = _reference(result)
@@ -179,7 +180,7 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Result, *, sec
         "ladder": trained.ladder.to_dict() if trained.ladder else None,
         "gates": [gate.to_dict() for gate in gates],
     }
-    run.metrics = _points(trained)
+    run.points = _points(trained)
     run.artifacts = [
         Artifact("profiles.json", profiles, "application/json"),
         Artifact("model.json", run.summary["artifact"], "application/json"),
@@ -217,7 +218,7 @@ def _kind(type_: pa.DataType) -> str:
     return "number" if pa.types.is_floating(type_) or pa.types.is_decimal(type_) else "text"
 
 
-def _reference(result: Result) -> Reference:
+def _reference(result: Execution) -> Reference:
     columns: dict[str, Any] = dict(result.frame.columns(result.parts["train"]))
     return Reference.of({**columns, "score": pa.array(result.trained.test_scores)})
 

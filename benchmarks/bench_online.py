@@ -26,10 +26,8 @@ import pyarrow as pa
 from retrodict import Entity, FeatureView, Source, Table, agg, latest
 from retrodict.features import FeatureSet
 from retrodict.features.facts.keys import encode_key
-from retrodict.features.online import OnlineFeatures
-from retrodict.features.online.entries import StateKeys
-from retrodict.features.online.state import OnlineState
-from retrodict.features.online.stream import StreamFeeder, encode_event, materialise
+from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, encode_event, materialise
+from retrodict.features.online.state.entries import StateKeys
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams.segments import SegmentStreams
 

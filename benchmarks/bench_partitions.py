@@ -25,8 +25,7 @@ import numpy as np
 from retrodict import Entity, FeatureView, Source, Table, agg, latest
 from retrodict.core.clock import SimulatedClock
 from retrodict.features import FeatureSet
-from retrodict.features.online.state import OnlineState
-from retrodict.features.online.stream import StreamFeeder, encode_event
+from retrodict.features.online import OnlineState, StreamFeeder, encode_event
 from retrodict.stores.keys.base import KeyStore
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.keys.redis import RedisKeys

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg
-from retrodict.features.online import heat
-from retrodict.features.online.heat import hot_features
+from retrodict.features.online import hot_features
+from retrodict.features.online.read import heat
 from retrodict.features.plan import ViewPlan
 from retrodict.testing import feature_worlds as worlds
 

@@ -12,8 +12,7 @@ import pytest
 from tests.serving.project import make_project, parcels
 
 from retrodict.core.errors import InputError
-from retrodict.features.online.stream import encode_event
-from retrodict.features.online.upkeep import Upkeep, build_online
+from retrodict.features.online import Upkeep, build_online, encode_event
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.registry.feature_sets import served_feature_sets

@@ -197,8 +197,7 @@ def test_pushed_events_reach_online_values_once(run: Run, root: Path) -> None:
 def feed(root: Path) -> None:
     """Apply the stream as the consumer does, for what is defined: nothing is deployed here."""
     from retrodict.features.definitions import FeatureView
-    from retrodict.features.online.stream import StreamFeeder
-    from retrodict.features.online.upkeep import online_state
+    from retrodict.features.online import StreamFeeder, online_state
     from retrodict.features.plan import FeatureSet
     from retrodict.workspace import Workspace
 

@@ -9,10 +9,8 @@ from tests.serving.project import AT, REQUEST, make_project, parcels
 from tests.serving.test_server import Server
 
 from retrodict.core.clock import from_micros, parse_time
-from retrodict.features.online import FeatureRow
-from retrodict.features.online import health as health_module
-from retrodict.features.online.health import FeatureHealth, ViewFlow
-from retrodict.features.online.stream import encode_event
+from retrodict.features.online import FeatureHealth, FeatureRow, ViewFlow, encode_event
+from retrodict.features.online.stream import health as health_module
 from retrodict.workspace import Workspace
 
 

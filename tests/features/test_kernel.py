@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from retrodict.core.native import kernel
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
 from retrodict.features.facts import ranges
-from retrodict.features.online import OnlineFeatures, programs, reading, segments
-from retrodict.features.online.blocks import HOT, Layout, Shape, layout_of
-from retrodict.features.online.entries import StateKeys
-from retrodict.features.online.state import OnlineState
+from retrodict.features.online import OnlineFeatures, OnlineState
+from retrodict.features.online.read import programs, reader
+from retrodict.features.online.state import segments
+from retrodict.features.online.state.blocks import HOT, Layout, Shape, layout_of
+from retrodict.features.online.state.entries import StateKeys
 from retrodict.features.plan import FeatureSet
 from retrodict.testing import feature_worlds as worlds
 from retrodict.testing.memory import MemoryKeys
@@ -99,9 +100,9 @@ def test_every_feature_of_a_plain_view_is_in_the_program(events, minute, beside)
     for blob, layout in blocks:
         program, skipped = programs.program_of(plan, layout)
         assert skipped == [] or any(one.floats and one.low <= -900 for one in layout.sums)
-        restricted = reading.restricted(shape, blob, at)
+        restricted = reader.restricted(shape, blob, at)
         right, wrong = ({}, set()), ({}, set())
-        expected = reading.compiled(plan, layout)(restricted, at, *right, {})
+        expected = reader.compiled(plan, layout)(restricted, at, *right, {})
         found = program(restricted, at, *wrong, True)
         if not skipped:
             assert repr((found, wrong)) == repr((expected, right)) or found == programs.BEYOND

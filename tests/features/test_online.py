@@ -9,8 +9,9 @@ from retrodict.core.errors import InputError
 from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
-from retrodict.features.online import OnlineFeatures, segments, writing
-from retrodict.features.online.state import OnlineState
+from retrodict.features.online import OnlineFeatures, OnlineState
+from retrodict.features.online.state import segments
+from retrodict.features.online.write import transaction
 from retrodict.features.plan import FeatureSet
 from retrodict.features.verify.oracle import alike
 from retrodict.stores.keys.lmdb import LmdbKeys
@@ -346,7 +347,7 @@ def small_segments(monkeypatch):
     monkeypatch.setattr(segments, "_MOST", 6)
     monkeypatch.setattr(segments, "_KEPT", 3)
     monkeypatch.setattr(segments, "_SEGMENT", 3)
-    monkeypatch.setattr(writing, "_MOST_ROWS", 6)
+    monkeypatch.setattr(transaction, "_MOST_ROWS", 6)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

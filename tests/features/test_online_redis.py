@@ -11,9 +11,7 @@ from tests.stores.redis_server import RedisServer
 from retrodict.data.sources import Source
 from retrodict.features import Entity, FeatureSet, FeatureView, agg, latest
 from retrodict.features.offline import training_frame
-from retrodict.features.online import OnlineFeatures
-from retrodict.features.online.state import OnlineState
-from retrodict.features.online.stream import materialise
+from retrodict.features.online import OnlineFeatures, OnlineState, materialise
 from retrodict.stores.keys.redis import RedisKeys
 
 HOUR, START, ROWS, KEYS = 3_600_000_000, 10**15, 12_000, 400

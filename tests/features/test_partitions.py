@@ -19,11 +19,9 @@ from retrodict.core.errors import ConfigurationError, InputError
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.facts.keys import encode_key
-from retrodict.features.online import OnlineFeatures
-from retrodict.features.online.entries import StateKeys
-from retrodict.features.online.partitions import partitions_of
-from retrodict.features.online.state import OnlineState
-from retrodict.features.online.stream import StreamFeeder, decode_event, encode_event, materialise
+from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, decode_event, encode_event, materialise
+from retrodict.features.online.state.entries import StateKeys
+from retrodict.features.online.write.partitions import partitions_of
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.keys.redis import RedisKeys

@@ -7,7 +7,7 @@ import pytest
 
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
-from retrodict.features.online.state import OnlineState
+from retrodict.features.online import OnlineState
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.testing import feature_worlds as worlds

@@ -7,9 +7,7 @@ from tests.stores.nats_server import running
 from retrodict.core.clock import SimulatedClock
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
-from retrodict.features.online import OnlineFeatures
-from retrodict.features.online.state import OnlineState
-from retrodict.features.online.stream import StreamFeeder, encode_event
+from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, encode_event
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams.jetstream import JetStreams

@@ -15,8 +15,7 @@ from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
 from retrodict.features.derived import derived
 from retrodict.features.offline import training_frame
-from retrodict.features.online import OnlineFeatures
-from retrodict.features.online.state import OnlineState
+from retrodict.features.online import OnlineFeatures, OnlineState
 from retrodict.features.plan import FeatureSet
 from retrodict.features.verify import Mismatch, rehearsal, verify
 from retrodict.features.verify import probes as probing

@@ -8,7 +8,7 @@ import pyarrow as pa
 from retrodict.core.clock import from_micros, parse_time
 from retrodict.core.durations import HOUR
 from retrodict.data.ingest import ingest
-from retrodict.features.online.upkeep import build_online
+from retrodict.features.online import build_online
 from retrodict.features.plan import FeatureSet
 from retrodict.features.verify import verify
 from retrodict.features.verify.verdicts import record_verification

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retrodict.features.definitions import FeatureView
     from retrodict.features.derived import Derived
-    from retrodict.features.online.heat import HotFeature
+    from retrodict.features.online import HotFeature
     from retrodict.workspace import Workspace
 
 __all__ = ["said_of", "slow_features"]
@@ -24,7 +24,7 @@ def slow_features(project: Workspace, defined: Iterable[FeatureView | Derived]) 
     from retrodict.core.errors import DefinitionError
     from retrodict.features.catalogue import check_schema
     from retrodict.features.definitions import FeatureView
-    from retrodict.features.online.heat import hot_features
+    from retrodict.features.online import hot_features
     from retrodict.features.plan import ViewPlan
 
     found: list[HotFeature] = []

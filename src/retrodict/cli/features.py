@@ -172,7 +172,7 @@ def build(session: Session) -> Answer:
     from dataclasses import asdict
 
     from retrodict.cli._heat import said_of, slow_features
-    from retrodict.features.online.upkeep import build_online
+    from retrodict.features.online import build_online
 
     with session.progress("build") as progress:
         done = build_online(session.project, _defined_sets(session.project), progress=progress)

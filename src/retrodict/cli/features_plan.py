@@ -114,7 +114,7 @@ def status(session: Session) -> Answer:
 
 
 def _statuses(project: Workspace) -> list[dict[str, Any]]:
-    from retrodict.features.online.upkeep import Upkeep
+    from retrodict.features.online import Upkeep
     from retrodict.features.verify.verdicts import last_verdict
     from retrodict.registry.feature_sets import served_feature_sets
 
@@ -152,7 +152,7 @@ def _served(project: Workspace) -> list[tuple[FeatureSet, list[str]]]:
 def _state(project: Workspace, plan: ViewPlan, now: int, decided: Sequence[DecisionRecord]) -> dict[str, Any]:
     """What the online state of a view says of itself; every entry of it is read."""
     from retrodict.core.clock import format_time
-    from retrodict.features.online.upkeep import online_state
+    from retrodict.features.online import online_state
     from retrodict.features.plan import FeatureSet
 
     state = online_state(project, FeatureSet([plan.view]))

@@ -56,7 +56,7 @@ def online(session: Session, keys_file: str, at: int | None, wanted: list[str], 
     from retrodict.core.clock import format_time
     from retrodict.core.errors import InputError, near
     from retrodict.features.catalogue import select
-    from retrodict.features.online.upkeep import online_features
+    from retrodict.features.online import online_features
 
     project = session.project
     check_output(output)
@@ -126,7 +126,7 @@ def push(session: Session, source: str, events: str) -> Answer:
     Rows that are no event of the table are refused, one by one, and the others are taken; exit code 1 if one was
     refused. The same events again change nothing if the source declares a sequence.
     """
-    from retrodict.features.online.upkeep import stream_of
+    from retrodict.features.online import stream_of
 
     project = session.project
     found = _find_source(project, source)
@@ -192,7 +192,7 @@ def _events(
     rows: pa.Table, source: Source, readers: Mapping[str, Callable[[Any], Any]]
 ) -> tuple[list[bytes], dict[str, list[int]]]:
     """Records of the rows that are events, and by reason the numbers of those that are not."""
-    from retrodict.features.online.stream import encode_event
+    from retrodict.features.online import encode_event
 
     needed = _needed(source)
     empty_is_null = {field.name: "" for field in rows.schema if str(field.type) == "string"}
@@ -222,8 +222,8 @@ def _events(
 
 def _not_there(project: Workspace, stream: str, records: Sequence[bytes]) -> list[bytes]:
     """Records that the stream does not hold to the byte; one of an event that was altered is for the engines."""
-    from retrodict.features.online.known import KnownRecords
+    from retrodict.features.online.stream.record_index import RecordIndex
 
-    with project.lock(f"push/{stream}"), KnownRecords(project.root / "state" / "pushed" / stream, project.events,
+    with project.lock(f"push/{stream}"), RecordIndex(project.root / "state" / "pushed" / stream, project.events,
                                                       stream) as known:  # fmt: skip
         return known.missing(records)

@@ -98,8 +98,8 @@ def _verify_model(project: Workspace, name: str, samples: int, seed: int) -> tup
 
 def _online(project: Workspace, wanted: FeatureSet) -> OnlineFeatures | None:
     """Online state, unless that of some view was never filled: nothing is no wrong answer."""
-    from retrodict.features.online.state import Meta
-    from retrodict.features.online.upkeep import online_features, online_state
+    from retrodict.features.online import online_features, online_state
+    from retrodict.features.online.write.writer import Meta
 
     state = online_state(project, wanted)
     filled = all(state.meta(plan) != Meta() for plan in wanted.views)

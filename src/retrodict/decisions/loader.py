@@ -12,9 +12,7 @@ from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.requests import RequestSchema
 from retrodict.decisions.servant import Servant
-from retrodict.features.online import OnlineFeatures
-from retrodict.features.online.health import FeatureHealth
-from retrodict.features.online.upkeep import online_features
+from retrodict.features.online import FeatureHealth, OnlineFeatures, online_features
 from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import Deployment, Revision

@@ -16,8 +16,7 @@ from retrodict.core.errors import InputError, RetrodictError
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
-from retrodict.features.online import OnlineFeatures
-from retrodict.features.online.health import FeatureHealth
+from retrodict.features.online import FeatureHealth, OnlineFeatures
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import explain_row
 from retrodict.registry import Revision

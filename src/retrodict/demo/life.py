@@ -23,7 +23,7 @@ from retrodict.demo.deliveries import LIVE_MONTHS, Deliveries
 from retrodict.demo.live import POLICY, LiveServer, RolloutTimes, run_month
 from retrodict.demo.report import write_report
 from retrodict.demo.traffic import Traffic
-from retrodict.features.online.upkeep import build_online
+from retrodict.features.online import build_online
 from retrodict.features.plan import FeatureSet
 from retrodict.learning import measure_leakage, train
 from retrodict.models.definitions import Model

@@ -26,8 +26,7 @@ from retrodict.features.facts.columns import Mask, pick
 from retrodict.features.facts.keys import KeyIndex, encode_key
 from retrodict.features.offline.indexes import EventIndexes
 from retrodict.features.offline.kept import NOTE
-from retrodict.features.online.state import OnlineState
-from retrodict.features.online.stream import decode_event
+from retrodict.features.online import OnlineState, decode_event
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.workspace import Workspace
 

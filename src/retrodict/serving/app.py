@@ -23,7 +23,7 @@ from retrodict.decisions.recorder import Recorder
 from retrodict.decisions.records import encode_record
 from retrodict.decisions.requests import decode_request
 from retrodict.decisions.servant import Servant
-from retrodict.features.online.health import FeatureHealth
+from retrodict.features.online import FeatureHealth
 from retrodict.serving.events import EventInlet
 from retrodict.serving.telemetry import Telemetry
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from retrodict.core.errors import InputError, RetryableError
-from retrodict.features.online.upkeep import Upkeep
+from retrodict.features.online import Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.workspace import Workspace
 

@@ -17,8 +17,7 @@ import pyarrow as pa
 from retrodict.core.clock import parse_time
 from retrodict.core.errors import InputError, NotFoundError, RetrodictError, near
 from retrodict.data.definitions import Table
-from retrodict.features.online.stream import encode_event
-from retrodict.features.online.upkeep import Upkeep, stream_of
+from retrodict.features.online import Upkeep, encode_event, stream_of
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.stores.streams.base import EventWriter
 from retrodict.workspace import Workspace

@@ -21,7 +21,7 @@ from retrodict.core.errors import BusyError, RetrodictError
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.decisions.recorder import Recorder
-from retrodict.features.online.upkeep import Upkeep
+from retrodict.features.online import Upkeep
 from retrodict.ledger import seal_closed
 from retrodict.registry import current
 from retrodict.registry.feature_sets import served_feature_sets

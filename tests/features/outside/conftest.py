@@ -11,8 +11,7 @@ import pytest
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView
 from retrodict.features.offline import training_frame
-from retrodict.features.online import OnlineFeatures
-from retrodict.features.online.state import OnlineState
+from retrodict.features.online import OnlineFeatures, OnlineState
 from retrodict.features.plan import FeatureSet
 from retrodict.features.verify.oracle import Oracle, plain
 from retrodict.features.verify.rehearsal import rehearsed

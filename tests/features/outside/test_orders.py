@@ -103,7 +103,7 @@ _SCRIPT = textwrap.dedent("""
     from retrodict.features.offline import training_frame
     from retrodict.features.online import OnlineFeatures
     from retrodict.features.plan import FeatureSet
-    from retrodict.features.online.state import OnlineState
+    from retrodict.features.online import OnlineState
     from retrodict.stores.keys.lmdb import LmdbKeys
 
     zero = datetime(2024, 1, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-/* Reading a block of online state. Twin: retrodict.features.online.reading, which also writes the programs.
+/* Reading a block of online state. Twin: retrodict.features.online.read.reader, which also writes the programs.
  *
  * A block is a header (rows, flags, greatest visibility, bytes of heap, rows of heap), the bytes of its layout, a heap
  * of UTF-8, and rows of 64-bit words whose first word is the event time. A program says which windows there are and

@@ -1,4 +1,4 @@
-/* Columns out of MessagePack maps, one map per record. Twin: retrodict.features.online.decoding.
+/* Columns out of MessagePack maps, one map per record. Twin: retrodict.features.online.write.records.
  *
  * Only what is usual is read here: maps whose keys are text, and in the columns that are wanted whole numbers, floats,
  * booleans and text, each column of one kind. Anything else is no error: the answer is None, and Python reads it. */

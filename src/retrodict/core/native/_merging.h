@@ -1,4 +1,4 @@
-/* Putting blocks of online state together, all keys of a batch in one call. Twin: retrodict.features.online.merging.
+/* Putting blocks of online state together, all keys of a batch in one call. Twin: retrodict.features.online.write.merge.
  *
  * What goes into a block has been found before: which rows of the old block stay, which rows follow, the numbers of its
  * header. Here bytes are moved, and the rows that no answerable request reads are left out. */

@@ -1,4 +1,4 @@
-/* Rows of hot keys. Twin: retrodict.features.online.segments. */
+/* Rows of hot keys. Twin: retrodict.features.online.state.segments. */
 
 enum { MOST_EDGES = 256 };
 

@@ -1,19 +1,43 @@
 """Online state: written from streams and history, read for one request in microseconds.
 
-What lies in the key store: ``blocks`` (the events of one key, packed), ``segments`` (of hot keys), ``entries`` (names,
-and what a state knows about itself).
+``state``
+    Layout of the key store: blocks (the events of one key, packed), segments (of hot keys), entries.
+``write``
+    A batch of events as rows, merged into blocks in one transaction per view and partition.
+``read``
+    Feature values of a request, their ids, and which features are slow.
+``stream``
+    Feeding a state from streams and tables, how far behind it is, and the health of what it serves.
 
-Writing: ``stream`` (feeds a state from a stream or history) with ``decoding`` and ``known`` (what a stream holds);
-``state`` (what a user of the room calls), ``partitions``, ``arrivals`` (a batch as rows), ``writing`` (a transaction),
-``merging`` (rows into blocks).
-
-Reading: ``features`` (what a user of the room calls), ``views`` (one view of a request), ``programs`` (for the kernel
-in C) and ``reading`` (the same as Python source), ``finishing``, ``bagging``, ``explaining``, ``rows`` (what results).
-
-``heat`` tells beforehand which features will be slow.
+Each folder imports only from those above it; rooms outside import from here.
 """
 
-from retrodict.features.online.features import OnlineFeatures
-from retrodict.features.online.rows import FeatureRow
+from retrodict.features.online.read.features import OnlineFeatures
+from retrodict.features.online.read.heat import HotFeature, hot_features
+from retrodict.features.online.read.rows import FeatureRow
+from retrodict.features.online.state.entries import Applied
+from retrodict.features.online.stream.feeder import Progress, StreamFeeder, decode_event, encode_event, materialise
+from retrodict.features.online.stream.health import FeatureHealth, ViewFlow
+from retrodict.features.online.stream.upkeep import Upkeep, build_online, online_features, online_state, stream_of
+from retrodict.features.online.write.writer import OnlineState
 
-__all__ = ["FeatureRow", "OnlineFeatures"]
+__all__ = [
+    "Applied",
+    "FeatureHealth",
+    "FeatureRow",
+    "HotFeature",
+    "OnlineFeatures",
+    "OnlineState",
+    "Progress",
+    "StreamFeeder",
+    "Upkeep",
+    "ViewFlow",
+    "build_online",
+    "decode_event",
+    "encode_event",
+    "hot_features",
+    "materialise",
+    "online_features",
+    "online_state",
+    "stream_of",
+]

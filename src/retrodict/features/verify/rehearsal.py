@@ -25,9 +25,7 @@ from numpy.typing import NDArray
 from retrodict.core.clock import SimulatedClock
 from retrodict.data.sources import Source
 from retrodict.features.facts.columns import Ints
-from retrodict.features.online.features import OnlineFeatures
-from retrodict.features.online.state import OnlineState
-from retrodict.features.online.stream import StreamFeeder, encode_event, materialise
+from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, encode_event, materialise
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams.segments import SegmentStreams

@@ -20,7 +20,7 @@ from retrodict.core.clock import format_time
 from retrodict.core.identity import digest
 from retrodict.features.facts.columns import Ints, pick, times
 from retrodict.features.offline.frame import Tables, training_frame
-from retrodict.features.online.features import OnlineFeatures
+from retrodict.features.online import OnlineFeatures
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.features.verify.oracle import Oracle, plain
 from retrodict.features.verify.probes import Nearby, Probes, draw_probes

@@ -17,12 +17,12 @@ import pyarrow as pa
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, near
 from retrodict.features.facts.keys import encode_key
-from retrodict.features.online.arrivals import Arrivals
-from retrodict.features.online.blocks import Shape, unpack
-from retrodict.features.online.decoding import plain_time, tabulate
-from retrodict.features.online.entries import NEVER, Applied, Health, Meta, StateKeys
-from retrodict.features.online.partitions import split
-from retrodict.features.online.writing import AskForMoreError, Write
+from retrodict.features.online.state.blocks import Shape, unpack
+from retrodict.features.online.state.entries import NEVER, Applied, Health, Meta, StateKeys
+from retrodict.features.online.write.arrivals import Arrivals
+from retrodict.features.online.write.partitions import split
+from retrodict.features.online.write.records import plain_time, tabulate
+from retrodict.features.online.write.transaction import AskForMoreError, Write
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.keys.base import KeyStore
 

@@ -16,8 +16,7 @@ import numpy as np
 
 from retrodict.core.native import kernel
 from retrodict.features.facts.columns import Ints, Mask
-from retrodict.features.online.arrivals import Arrivals
-from retrodict.features.online.blocks import (
+from retrodict.features.online.state.blocks import (
     FIXED,
     HOT,
     MONOTONE,
@@ -33,6 +32,7 @@ from retrodict.features.online.blocks import (
     text_at,
     unpack,
 )
+from retrodict.features.online.write.arrivals import Arrivals
 
 __all__ = ["Bounds", "Merged", "converted", "gathered", "merge"]
 

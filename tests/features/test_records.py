@@ -12,9 +12,9 @@ from retrodict.core.errors import InputError
 from retrodict.core.native import kernel
 from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
-from retrodict.features.online import decoding
-from retrodict.features.online.decoding import EventDecoder
-from retrodict.features.online.stream import encode_event
+from retrodict.features.online import encode_event
+from retrodict.features.online.write import records as records_module
+from retrodict.features.online.write.records import EventDecoder
 
 needs_kernel = pytest.mark.skipif(kernel is None, reason="this machine has no compiler, so Python does the work")
 DECLARED = {"b": "bool", "d": "date", "f": "float", "i": "int", "s": "string", "t": "time"}
@@ -54,7 +54,7 @@ def _decoded(records, *, python=False):
     """Table, or what went wrong."""
     with pytest.MonkeyPatch.context() as patch:
         if python:
-            patch.setattr(decoding, "kernel", None)
+            patch.setattr(records_module, "kernel", None)
         try:
             return EventDecoder(SOURCE, COLUMNS).decode(records)
         except (msgspec.MsgspecError, InputError) as error:
@@ -166,7 +166,7 @@ def test_text_that_is_not_utf_8_is_no_event(name):
 def test_what_is_usual_goes_through_the_kernel(monkeypatch):
     """A row as feeders write it is not read by Python, and one with an odd value is."""
     asked = []
-    monkeypatch.setattr(decoding, "tabulate", lambda *a: asked.append(a))
+    monkeypatch.setattr(records_module, "tabulate", lambda *a: asked.append(a))
     decoder = EventDecoder(SOURCE, DECLARED)
     decoder.decode([encode_event({"b": True, "d": "2013-08-31", "f": 1, "i": 1, "s": "a", "t": 1, "u": [1, {"a": 2}]})])
     assert not asked

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from retrodict.core.identity import short
-from retrodict.features.online import FeatureRow
+from retrodict.features.online.read.rows import FeatureRow
 
 __all__ = ["FeatureHealth", "ViewFlow"]
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.features.facts.columns import Ints
-from retrodict.features.online.arrivals import Arrivals
-from retrodict.features.online.blocks import FIXED, HOT, Layout, Shape, layout_of, widened
-from retrodict.features.online.entries import NEVER, Applied, Meta, StateKeys
-from retrodict.features.online.merging import Bounds, converted, gathered, merge
-from retrodict.features.online.segments import Index, close, is_hot, reopened
+from retrodict.features.online.state.blocks import FIXED, HOT, Layout, Shape, layout_of, widened
+from retrodict.features.online.state.entries import NEVER, Applied, Meta, StateKeys
+from retrodict.features.online.state.segments import Index, close, is_hot, reopened
+from retrodict.features.online.write.arrivals import Arrivals
+from retrodict.features.online.write.merge import Bounds, converted, gathered, merge
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["AskForMoreError", "Write"]

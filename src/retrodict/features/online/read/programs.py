@@ -1,4 +1,4 @@
-"""Programs for the kernel in C: what :mod:`retrodict.features.online.reading` writes as source, as words.
+"""Programs for the kernel in C: what :mod:`retrodict.features.online.read.reader` writes as source, as words.
 
 Only what views mostly consist of is there: counts, rates, sums, means, shares, extremes and latest values of windows
 that leave the request's own event out. A program skips the other features, and the source computes those.
@@ -11,7 +11,7 @@ from datetime import date
 
 from retrodict.core.native import kernel
 from retrodict.core.native._kernel import Program
-from retrodict.features.online.blocks import BOOL, DATE, FLOAT, INT, NULL, TEXT, WIDTH, Layout, Shape
+from retrodict.features.online.state.blocks import BOOL, DATE, FLOAT, INT, NULL, TEXT, WIDTH, Layout, Shape
 from retrodict.features.plan import Output, ViewPlan
 
 __all__ = ["BEYOND", "OTHER", "PARTED", "RESTRICT", "program_of"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrodict.features.online import known
-from retrodict.features.online.known import KnownRecords
+from retrodict.features.online.stream import record_index
+from retrodict.features.online.stream.record_index import RecordIndex
 from retrodict.stores.streams.segments import SegmentStreams
 
 
@@ -28,7 +28,7 @@ def _append(streams, records):
 
 
 def _missing(folder, streams, records):
-    with KnownRecords(folder, streams, "events/s") as index:
+    with RecordIndex(folder, streams, "events/s") as index:
         return index.missing(records)
 
 
@@ -47,7 +47,7 @@ def test_what_is_missing_is_what_a_reading_of_the_whole_stream_says(tmp_path_fac
 
 def test_a_record_is_read_once(tmp_path, monkeypatch):
     """The second question reads what came since, and one record to see that the stream is the same."""
-    monkeypatch.setattr(known, "_TOGETHER", 7)
+    monkeypatch.setattr(record_index, "_TOGETHER", 7)
     streams = Counting(tmp_path / "streams")
     _append(streams, [b"%d" % i for i in range(1000)])
     assert _missing(tmp_path / "known", streams, [b"5", b"x"]) == [b"x"]

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from retrodict.features.facts.columns import Ints, Mask
 from retrodict.features.monoids import AGGREGATES
-from retrodict.features.online.bagging import BagReader
-from retrodict.features.online.blocks import (
+from retrodict.features.online.read.bags import BagReader
+from retrodict.features.online.read.event import best, divided, plus
+from retrodict.features.online.state.blocks import (
     BOOL,
     DATE,
     FIXED,
@@ -35,7 +36,6 @@ from retrodict.features.online.blocks import (
     pack,
     unpack,
 )
-from retrodict.features.online.finishing import best, divided, plus
 from retrodict.features.plan import Output, ViewPlan
 
 __all__ = ["Read", "compiled", "restricted"]

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from retrodict.core.clock import Clock, SystemClock, to_micros
 from retrodict.core.errors import InputError
-from retrodict.features.online.decoding import EventDecoder
-from retrodict.features.online.state import Applied, OnlineState
+from retrodict.features.online.write.records import EventDecoder
+from retrodict.features.online.write.writer import Applied, OnlineState
 from retrodict.stores.streams.base import EventStreams
 
 __all__ = ["Progress", "StreamFeeder", "decode_event", "encode_event", "materialise"]

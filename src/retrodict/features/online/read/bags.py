@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from retrodict.features.facts.bags import Ragged, Values, compute
 from retrodict.features.facts.columns import Mask
-from retrodict.features.online.blocks import BOOL, DATE, FLOAT, INT, TEXT, Block, Shape, text_at, unpack
+from retrodict.features.online.state.blocks import BOOL, DATE, FLOAT, INT, TEXT, Block, Shape, text_at, unpack
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["BagReader"]

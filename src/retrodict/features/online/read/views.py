@@ -7,14 +7,14 @@ from typing import Any
 
 from retrodict.core.errors import InputError, IntegrityError, RetryableError, near
 from retrodict.features.facts.keys import encode_key
-from retrodict.features.online.blocks import FIXED, HOT, Layout, Shape, Summed, base_row, layout_of, pack, unpack
-from retrodict.features.online.entries import Meta, StateKeys
-from retrodict.features.online.explaining import explained
-from retrodict.features.online.finishing import OwnEvent
-from retrodict.features.online.programs import OTHER, PARTED, RESTRICT, program_of
-from retrodict.features.online.reading import Read, compiled, restricted
-from retrodict.features.online.rows import FeatureRow
-from retrodict.features.online.segments import Index, agree, edges_of, joined, needed
+from retrodict.features.online.read.event import OwnEvent
+from retrodict.features.online.read.explanation import explained
+from retrodict.features.online.read.programs import OTHER, PARTED, RESTRICT, program_of
+from retrodict.features.online.read.reader import Read, compiled, restricted
+from retrodict.features.online.read.rows import FeatureRow
+from retrodict.features.online.state.blocks import FIXED, HOT, Layout, Shape, Summed, base_row, layout_of, pack, unpack
+from retrodict.features.online.state.entries import Meta, StateKeys
+from retrodict.features.online.state.segments import Index, agree, edges_of, joined, needed
 from retrodict.features.plan import ViewPlan
 from retrodict.stores.keys.base import KeyStore, SnapshotReads
 

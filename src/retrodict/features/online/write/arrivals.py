@@ -20,7 +20,7 @@ from retrodict.features.facts.bags import Values, check_types
 from retrodict.features.facts.columns import Ints, Mask, kind_of, pick, plain
 from retrodict.features.facts.events import Events, lift
 from retrodict.features.facts.keys import KeyIndex, encode_key, key_kind
-from retrodict.features.online.blocks import BOOL, DATE, FLOAT, INT, NULL, TEXT, Layout, Shape, summed
+from retrodict.features.online.state.blocks import BOOL, DATE, FLOAT, INT, NULL, TEXT, Layout, Shape, summed
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["Arrivals", "Texts"]

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 
 from retrodict.core.durations import parse_duration
 from retrodict.data.sources import Source
-from retrodict.features.online.entries import NEVER
-from retrodict.features.online.features import OnlineFeatures
-from retrodict.features.online.health import ViewFlow
-from retrodict.features.online.state import Applied, OnlineState
-from retrodict.features.online.stream import StreamFeeder, materialise
+from retrodict.features.online.read.features import OnlineFeatures
+from retrodict.features.online.state.entries import NEVER
+from retrodict.features.online.stream.feeder import StreamFeeder, materialise
+from retrodict.features.online.stream.health import ViewFlow
+from retrodict.features.online.write.writer import Applied, OnlineState
 from retrodict.features.plan import FeatureSet
 from retrodict.workspace import Workspace
 

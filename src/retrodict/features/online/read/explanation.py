@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from retrodict.features.facts.columns import Mask
-from retrodict.features.online.blocks import Block, Shape, event_ids
+from retrodict.features.online.state.blocks import Block, Shape, event_ids
 from retrodict.features.plan import Output, ViewPlan
 
 __all__ = ["explained"]

@@ -16,7 +16,7 @@ import numpy as np
 
 from retrodict.core.native import kernel
 from retrodict.features.facts.columns import Ints
-from retrodict.features.online.blocks import FLOAT, HOT, MONOTONE, Block, Layout, Shape, layout_of, pack, unpack
+from retrodict.features.online.state.blocks import FLOAT, HOT, MONOTONE, Block, Layout, Shape, layout_of, pack, unpack
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["Closed", "Index", "agree", "close", "edges_of", "is_hot", "joined", "needed", "reopened"]

@@ -18,7 +18,7 @@ import pyarrow as pa
 from retrodict.features.facts.columns import Ints, pick
 from retrodict.features.facts.events import Events, read_events
 from retrodict.features.facts.keys import KeyIndex, encode_key
-from retrodict.features.online.decoding import plain_time, tabulate
+from retrodict.features.online.write.records import plain_time, tabulate
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["partitions_of", "split"]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from retrodict.core.native import kernel
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
-from retrodict.features.online import merging
-from retrodict.features.online.state import OnlineState
+from retrodict.features.online import OnlineState
+from retrodict.features.online.write import merge
 from retrodict.features.plan import FeatureSet
 from retrodict.testing import feature_worlds as worlds
 from retrodict.testing.memory import MemoryKeys
@@ -35,10 +35,10 @@ def _stored(view, batches, horizon, *, python=False):
     state = OnlineState(FeatureSet([view]), store, horizon=horizon)
     with pytest.MonkeyPatch.context() as patch:
         if python:
-            patch.setattr(merging, "kernel", None)
-            patch.setattr(merging, "gather", merging._gather)
-        block = merging._Assembly._block
-        patch.setattr(merging._Assembly, "_block", lambda *a: left.append(a[1]) or block(*a))
+            patch.setattr(merge, "kernel", None)
+            patch.setattr(merge, "gather", merge._gather)
+        block = merge._Assembly._block
+        patch.setattr(merge._Assembly, "_block", lambda *a: left.append(a[1]) or block(*a))
         position = 0
         for batch in batches:
             state.apply(batch, "s", first_position=position)
@@ -92,7 +92,7 @@ def test_a_heap_full_of_texts_of_rows_that_are_gone_is_written_anew():
 @given(st.lists(st.none() | st.binary(min_size=12, max_size=30), max_size=8), st.integers(0, 6), st.integers(1, 6))
 def test_bytes_are_gathered_from_either_end(values, start, size):
     """So many from a byte on, or the last ones; zeros stand for a key without a value."""
-    for gather in {merging._gather, merging.gather}:
+    for gather in {merge._gather, merge.gather}:
         assert gather(values, start, size) == b"".join((value or bytes(12))[start : start + size] for value in values)
         assert gather(values, -size, size) == b"".join((value or bytes(12))[-size:] for value in values)
 

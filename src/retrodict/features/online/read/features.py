@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrodict.features.facts.evaluation import derive_row
-from retrodict.features.online.programs import PARTED
-from retrodict.features.online.rows import FeatureRow
-from retrodict.features.online.views import ViewReader, floor_at
+from retrodict.features.online.read.programs import PARTED
+from retrodict.features.online.read.rows import FeatureRow
+from retrodict.features.online.read.views import ViewReader, floor_at
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.keys.base import KeyStore
 
@@ -29,7 +29,7 @@ class OnlineFeatures:
     features : FeatureSet
         What to read.
     keys : KeyStore
-        Where :class:`~retrodict.features.online.state.OnlineState` writes.
+        Where :class:`~retrodict.features.online.write.writer.OnlineState` writes.
     partitions : int, default 1
         How many partitions the state has; a state with another number is refused when it is read.
     """

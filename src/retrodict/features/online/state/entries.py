@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from zlib import crc32
 
 from retrodict.core.errors import ConfigurationError
-from retrodict.features.online.blocks import Shape
-from retrodict.features.online.segments import Index
+from retrodict.features.online.state.blocks import Shape
+from retrodict.features.online.state.segments import Index
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["NEVER", "Applied", "Health", "Meta", "StateKeys"]

@@ -17,14 +17,14 @@ from typing import Self
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams.base import EventStreams
 
-__all__ = ["KnownRecords"]
+__all__ = ["RecordIndex"]
 
 _TOGETHER = 20_000
 _HASH = 16
 _END = b"end"
 
 
-class KnownRecords:
+class RecordIndex:
     """Index of the records of one stream; a context manager, held by one process at a time.
 
     Parameters
@@ -43,7 +43,7 @@ class KnownRecords:
     >>> streams = SegmentStreams(folder / "streams")
     >>> with streams.open_writer("events/s") as writer:
     ...     _ = writer.append([b"one", b"two"])
-    >>> with KnownRecords(folder / "known", streams, "events/s") as known:
+    >>> with RecordIndex(folder / "known", streams, "events/s") as known:
     ...     known.missing([b"two", b"three", b"three"])
     [b'three']
     """

@@ -1,0 +1,1 @@
+"""Reading features from online state."""

@@ -1,0 +1,1 @@
+"""Layout of online state in a key store."""

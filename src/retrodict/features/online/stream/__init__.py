@@ -1,0 +1,1 @@
+"""Feeding online state from streams and tables."""

@@ -1,0 +1,1 @@
+"""Writing events into online state."""

@@ -21,7 +21,7 @@ from scipy import stats
 from retrodict.core.errors import InputError
 from retrodict.data.profiling import Profile, findings, profile, profile_html
 from retrodict.data.profiling._texts import count_shapes, personal
-from retrodict.data.reading import read_batch
+from retrodict.data.readers import read_batch
 
 FLOATS = st.one_of(st.none(), st.floats(-1e9, 1e9), st.sampled_from([0.0, 1.0, -999.0, math.nan, math.inf, -math.inf]))
 WORDS = st.one_of(st.none(), st.sampled_from(["JFK", "jfk", " JFK", "EWR", "", "n/a"]), st.text(max_size=6))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrodict.core.errors import InputError
-from retrodict.data.reading import read_batch
+from retrodict.data.readers import read_batch
 
 SECRET = "Jane4711"
 

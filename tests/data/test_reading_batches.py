@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrodict.core.errors import InputError, RetryableError
-from retrodict.data.reading import open_batch, read_batch
+from retrodict.data.readers import open_batch, read_batch
 from retrodict.stores.tables.content import rows_digest
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -343,7 +343,7 @@ def test_a_full_disk_is_said_and_nothing_stays(name: str, tmp_path: Path) -> Non
         import pyarrow as pa
         from pathlib import Path
         from retrodict.core.errors import RetryableError
-        from retrodict.data.reading import open_batch
+        from retrodict.data.readers import open_batch
         folder = Path({str(tmp_path)!r})
         noise = [os.urandom(40).hex() for _ in range(5000)]
         if {name!r}.startswith("f.csv"):
@@ -381,7 +381,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     code = f"""
         import resource, sys
         from pathlib import Path
-        from retrodict.data.reading import open_batch
+        from retrodict.data.readers import open_batch
         folder, rows, kind = Path({str(tmp_path)!r}), int(sys.argv[1]), sys.argv[2]
         with (folder / f"f.{{kind}}").open("w") as stream:
             stream.write("a,b,c\\n" if kind == "csv" else "")

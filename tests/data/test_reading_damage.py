@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrodict.core.errors import InputError
-from retrodict.data.reading import open_batch, read_batch
+from retrodict.data.readers import open_batch, read_batch
 
 SECRET = "Jane4711"
 

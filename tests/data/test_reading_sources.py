@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrodict.core.errors import InputError, RetrodictError
-from retrodict.data.reading import open_batch, read_batch
+from retrodict.data.readers import open_batch, read_batch
 
 ROWS = pa.table({"id": [1, 2, 3], "x": ["a", None, "c"]})
 
@@ -105,7 +105,7 @@ def test_no_rows_are_no_error_here(name: str, content: bytes, tmp_path: Path) ->
 STDIN = """
 import sys
 from retrodict.core.errors import RetrodictError
-from retrodict.data.reading import read_batch
+from retrodict.data.readers import read_batch
 try:
     batch = read_batch("-", format=sys.argv[1])
     print(batch.origin, batch.id, batch.rows.to_pylist())

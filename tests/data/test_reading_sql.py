@@ -17,8 +17,8 @@ import pyarrow as pa
 import pytest
 
 from retrodict.core.errors import ConfigurationError, InputError
-from retrodict.data.reading import SqlQuery, open_batch
-from retrodict.data.reading.sql import _typed
+from retrodict.data.readers import SqlQuery, open_batch
+from retrodict.data.readers.sql import _typed
 
 PASSWORD = "hunter2%/@"
 ESCAPED = "hunter2%25%2F%40"

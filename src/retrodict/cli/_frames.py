@@ -25,7 +25,7 @@ _FORMATS = (".csv", ".parquet")
 
 def read_rows(path: str) -> pa.Table:
     """Rows of a file in their order; ``-`` is CSV from standard input, and columns of CSV are text."""
-    from retrodict.data.reading import read_batch
+    from retrodict.data.readers import read_batch
 
     return read_batch(path, format="csv" if path == "-" else None).rows
 

@@ -43,7 +43,7 @@ def open_spine(project: Workspace, text: str, types: Mapping[str, pa.DataType]) 
         As what columns of text are read, where the spine has them.
     """
     from retrodict.data.ingest import staging_folder
-    from retrodict.data.reading import open_batch
+    from retrodict.data.readers import open_batch
     from retrodict.features.offline.work import Spine, table_spine
 
     where = f"spine {text}"

@@ -53,7 +53,7 @@ def ingest_files(
 
 def _source(files: tuple[str, ...], sql: str | None) -> Any:
     from retrodict.core.errors import InputError
-    from retrodict.data.reading import SqlQuery
+    from retrodict.data.readers import SqlQuery
 
     if sql is not None:
         if len(files) != 1:
@@ -133,10 +133,10 @@ def validate_files(
 
     Exits with 1 if the batch would not be published.
     """
-    from retrodict.data.context import ProjectContext
+    from retrodict.data.context import WorkspaceContext
     from retrodict.data.definitions import Table
     from retrodict.data.ingest import staging_folder
-    from retrodict.data.reading import open_batch
+    from retrodict.data.readers import open_batch
     from retrodict.data.validation import check_batch
 
     project = session.project
@@ -147,7 +147,9 @@ def validate_files(
         open_batch(_source(files, sql), staging=Path(staging), format=format_) as batch,
     ):
         known = name if project.tables.history(name) else None
-        found = check_batch(batch, definition, context=ProjectContext(project, name), staging=staging, known_keys=known)
+        found = check_batch(
+            batch, definition, context=WorkspaceContext(project, name), staging=staging, known_keys=known
+        )
         rows, accepted = batch.num_rows, found.accepted_rows
     publishes = not found.halted and accepted > 0
     counts = {word: sum(r.status == word for r in found.results) for word in ("pass", "fail", "not_evaluable")}

@@ -35,7 +35,7 @@ def import_checks(session: Session, file: str, format_: str | None, name: str | 
     Definitions to paste go to standard output, what has no counterpart (and why) to standard error.
     """
     from retrodict.data.interchange import from_great_expectations, from_pandera
-    from retrodict.data.profiling.writing import as_python
+    from retrodict.data.profiling.code import as_python
 
     kind = format_ or _kind_of(file)
     found = from_pandera(Path(file)) if kind == "pandera" else from_great_expectations(Path(file))

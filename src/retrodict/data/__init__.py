@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from retrodict.data.checks import Check, Severity
     from retrodict.data.definitions import ColumnType, Table
     from retrodict.data.ingest import IngestReport, quarantine_name
-    from retrodict.data.reading import Batch, SqlQuery, open_batch, read_batch
+    from retrodict.data.readers import Batch, SqlQuery, open_batch, read_batch
     from retrodict.data.sources import Source
     from retrodict.data.validation import CheckResult, Validation, validate
 
@@ -38,7 +38,7 @@ _HOMES = {
     "checks": ("Check", "Severity"),
     "definitions": ("ColumnType", "Table"),
     "ingest": ("IngestReport", "quarantine_name"),
-    "reading": ("Batch", "SqlQuery", "open_batch", "read_batch"),
+    "readers": ("Batch", "SqlQuery", "open_batch", "read_batch"),
     "sources": ("Source",),
     "validation": ("CheckResult", "Validation", "validate"),
 }

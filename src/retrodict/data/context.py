@@ -1,6 +1,7 @@
-"""What a project knows around a batch: other tables, and the earlier versions of its own.
+"""What a batch is compared with: the time, other tables, and earlier versions of its own table.
 
-Only what was published counts: neither a halted batch nor one that somebody released in spite of its checks enters the
+Without a workspace there is nothing to compare with, and the checks that need it are not evaluable. In a workspace only
+published batches count: neither a halted batch nor one that somebody released in spite of its checks enters the
 history that later batches are compared with.
 """
 
@@ -8,23 +9,70 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from retrodict.core.clock import SystemClock
 from retrodict.core.errors import NotFoundError
-from retrodict.stores.tables.base import TableVersion
-from retrodict.workspace import Workspace
 
 if TYPE_CHECKING:  # importing it loads pandas where that is installed
     import pyarrow.dataset as ds
 
-__all__ = ["MEASURES", "OVERRIDE", "ProjectContext"]
+    from retrodict.stores.tables.base import TableVersion
+    from retrodict.workspace import Workspace
+
+__all__ = ["MEASURES", "OVERRIDE", "Context", "EmptyContext", "WorkspaceContext"]
 
 MEASURES, OVERRIDE = "retrodict.measures", "retrodict.override"
 _DEPTH = 20
 
 
-class ProjectContext:
-    """The surroundings of a batch of one table, for the checks that compare it.
+class Context(Protocol):
+    """Where checks look up what they compare a batch with; methods return None where there is nothing."""
+
+    @property
+    def now(self) -> int:
+        """Moment of the check, microseconds UTC."""
+        ...
+
+    def table(self, ref: str) -> ds.Dataset | None:
+        """Rows of a table, ``name`` or ``name@version-tag-or-time``; None if there is none."""
+        ...
+
+    def previous(self) -> ds.Dataset | None:
+        """Rows that the newest published batch added to this table."""
+        ...
+
+    def measured(self) -> list[Mapping[str, float]]:
+        """Numbers of the batches of up to 20 published versions, oldest first."""
+        ...
+
+
+class EmptyContext:
+    """A batch outside a workspace: there is only the time.
+
+    Parameters
+    ----------
+    now : int, optional
+        Microseconds UTC; None is the present.
+    """
+
+    def __init__(self, now: int | None = None) -> None:
+        self.now = SystemClock().now() if now is None else now
+
+    def table(self, ref: str) -> None:
+        """None."""
+        del ref
+
+    def previous(self) -> None:
+        """None."""
+
+    def measured(self) -> list[Mapping[str, float]]:
+        """No numbers."""
+        return []
+
+
+class WorkspaceContext:
+    """The context of a batch of one table in a workspace.
 
     Parameters
     ----------
@@ -35,28 +83,23 @@ class ProjectContext:
 
     def __init__(self, workspace: Workspace, table: str) -> None:
         self._workspace, self._table = workspace, table
-        self._now = workspace.clock.now()
+        self.now = workspace.clock.now()
         self._history: list[TableVersion] | None = None
-
-    @property
-    def now(self) -> int:
-        """Moment of the check, microseconds UTC."""
-        return self._now
 
     def table(self, ref: str) -> ds.Dataset | None:
         """Rows of a table, ``name`` or ``name@version-tag-or-time``; None if there is none."""
         from retrodict.data.versions import resolve
 
         try:
-            found = resolve(self._workspace, ref)
-            return self._workspace.tables.dataset(found.name, found.version)
+            target = resolve(self._workspace, ref)
+            return self._workspace.tables.dataset(target.name, target.version)
         except NotFoundError:
             return None
 
     def previous(self) -> ds.Dataset | None:
         """Rows that the newest published batch added."""
         tables = self._workspace.tables
-        for version in reversed(self._batches()):
+        for version in reversed(self._published()):
             number = version.version
             if version.vacuumed:
                 return None
@@ -68,11 +111,11 @@ class ProjectContext:
 
     def measured(self) -> list[Mapping[str, float]]:
         """Numbers of the batches of up to 20 published versions, oldest first."""
-        texts = [version.metadata.get(MEASURES) for version in self._batches()]
+        texts = [version.metadata.get(MEASURES) for version in self._published()]
         return [json.loads(text) for text in texts if text][-_DEPTH:]
 
-    def _batches(self) -> list[TableVersion]:
-        """Versions that a batch made which passed."""
+    def _published(self) -> list[TableVersion]:
+        """Versions whose batch passed its checks."""
         if self._history is None:
             self._history = self._workspace.tables.history(self._table)
         return [v for v in self._history if "retrodict.batch" in v.metadata and OVERRIDE not in v.metadata]

@@ -21,7 +21,7 @@ import pyarrow as pa
 from retrodict.core.clock import from_micros
 from retrodict.core.errors import ConfigurationError, InputError, RefusedError
 from retrodict.core.identity import short
-from retrodict.data._recording import (
+from retrodict.data._records import (
     BATCH,
     CONTENT,
     MODE,
@@ -31,11 +31,11 @@ from retrodict.data._recording import (
     version_notes,
     written_files,
 )
-from retrodict.data.context import ProjectContext
+from retrodict.data.context import WorkspaceContext
 from retrodict.data.definitions import Table
 from retrodict.data.evolution import SchemaChange, merge_schemas
-from retrodict.data.reading import Batch, open_batch
-from retrodict.data.reading._staging import PREFIX, sweep
+from retrodict.data.readers import Batch, open_batch
+from retrodict.data.readers._stage import PREFIX, sweep
 from retrodict.data.validation import Findings, check_batch
 from retrodict.data.versions import live_batches
 from retrodict.stores.tables._types import kept_schema
@@ -65,7 +65,7 @@ def ingest(
     table : str
         Name of a defined :class:`~retrodict.Table`.
     source : path, glob, folder, list of paths, "-", pyarrow.Table, DataFrame, SqlQuery, …
-        The batch; see :func:`~retrodict.data.reading.open_batch`.
+        The batch; see :func:`~retrodict.data.readers.open_batch`.
     mode : {"append", "overwrite"}, default "append"
         Add to the newest version, or replace its content by the batch (older versions stay readable).
     format : str, optional
@@ -123,7 +123,7 @@ def publish_batch(
             found = check_batch(
                 batch,
                 definition,
-                context=ProjectContext(workspace, definition.name),
+                context=WorkspaceContext(workspace, definition.name),
                 staging=staging,
                 known_keys=definition.name if known else None,
             )

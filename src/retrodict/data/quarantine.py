@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.errors import InputError, NotFoundError, near
-from retrodict.data._recording import BATCH, IngestReport, quarantine_name
+from retrodict.data._records import BATCH, IngestReport, quarantine_name
 from retrodict.data.definitions import Table
 from retrodict.data.ingest import publish_batch, staging_folder
-from retrodict.data.reading import open_batch
+from retrodict.data.readers import open_batch
 from retrodict.stores.sql import query
 from retrodict.workspace import Workspace
 

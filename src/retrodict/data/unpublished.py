@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
-from retrodict.data._recording import BATCH, MODE, IngestReport, unpublished_name
+from retrodict.data._records import BATCH, MODE, IngestReport, unpublished_name
 from retrodict.data.context import OVERRIDE
 from retrodict.data.definitions import Table
 from retrodict.data.evolution import SchemaChange, merge_schemas

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from retrodict.core.errors import DefinitionError, InputError
-from retrodict.data._recording import written_files
+from retrodict.data._records import written_files
 from retrodict.data.versions.retention import references
 from retrodict.features.definitions import Entity
 from retrodict.features.facts.columns import Mask, pick

@@ -21,7 +21,7 @@ from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.core.identity import short
 from retrodict.data.definitions import Check, Table
 from retrodict.data.ingest import quarantine_name
-from retrodict.data.reading import Batch, read_batch
+from retrodict.data.readers import Batch, read_batch
 from retrodict.data.validation import Validation, validate
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.log import read_decisions

@@ -8,7 +8,7 @@ from typing import Any
 
 from retrodict.data.checks import Check
 from retrodict.data.checks.base import column_text, literal_text
-from retrodict.data.interchange._expectation import Expectation
+from retrodict.data.interchange._arguments import Expectation
 from retrodict.data.interchange._patterns import whole_pattern
 from retrodict.data.interchange._types import word_of
 from retrodict.data.interchange._values import (

@@ -14,7 +14,7 @@ from typing import Any
 
 from retrodict.core.errors import InputError
 from retrodict.data.checks import Check, Severity
-from retrodict.data.interchange._expectation import Expectation
+from retrodict.data.interchange._arguments import Expectation
 from retrodict.data.interchange._expectations import EXPECTATIONS, UNMAPPED
 from retrodict.data.interchange.imported import Collected, Imported, Unmapped
 

@@ -7,6 +7,7 @@
 2
 """
 
+from retrodict.data.profiling.code import as_python
 from retrodict.data.profiling.findings import Finding, findings
 from retrodict.data.profiling.health import Health, Score, ScoredCheck, health, health_history, sparkline
 from retrodict.data.profiling.health_page import health_html, health_png
@@ -23,7 +24,6 @@ from retrodict.data.profiling.profile import (
 from retrodict.data.profiling.profile_page import profile_html
 from retrodict.data.profiling.profiler import profile
 from retrodict.data.profiling.suggest import Suggestion, suggest, suggest_table, suggested_types
-from retrodict.data.profiling.writing import as_python
 
 __all__ = [
     "ColumnProfile",

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from retrodict.core.clock import format_time
 from retrodict.core.errors import InputError, NotFoundError, near
-from retrodict.data._recording import CHECKS
+from retrodict.data._records import CHECKS
 from retrodict.data.validation.results import CheckResult
 from retrodict.stores.tables.base import TableVersion
 from retrodict.workspace import Workspace

@@ -19,7 +19,7 @@ from retrodict.data.profiling._between import (
     key_candidates,
 )
 from retrodict.data.profiling._columns import ColumnTally, kind_of
-from retrodict.data.profiling._reading import Opened, open_rows
+from retrodict.data.profiling._rows import Opened, open_rows
 from retrodict.data.profiling.profile import ColumnProfile, Profile
 
 __all__ = ["profile", "profile_opened"]

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from retrodict.core.clock import SystemClock
+from retrodict.data.context import EmptyContext
 from retrodict.data.definitions import Table
 from retrodict.data.profiling._candidates import TYPES, Suggestion, candidates
-from retrodict.data.profiling._reading import Opened, open_rows
+from retrodict.data.profiling._rows import Opened, open_rows
 from retrodict.data.profiling.profile import Profile
 from retrodict.data.profiling.profiler import profile_opened
 from retrodict.data.validation import check_batch
-from retrodict.data.validation.context import Alone
 
 __all__ = ["Suggestion", "suggest", "suggest_table", "suggested_types"]
 
@@ -75,7 +75,7 @@ def _holding(opened: Opened, found: list[Suggestion], now: int) -> tuple[list[Su
     types = dict(opened.types)
     while True:
         table = Table("suggested", columns=types, checks=[each.check for each in found])
-        judged = check_batch(opened.batch, table, context=Alone(now), staging=opened.staging, positions=False)
+        judged = check_batch(opened.batch, table, context=EmptyContext(now), staging=opened.staging, positions=False)
         spoiled = {name for r in judged.results if r.rule == "type" and r.failed for name in r.columns} & types.keys()
         if not spoiled:
             break

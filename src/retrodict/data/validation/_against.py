@@ -17,9 +17,9 @@ from retrodict.core.expressions import Kind, parse
 from retrodict.core.statistics import drift
 from retrodict.core.statistics.profiles import CategoryProfile, NumericProfile
 from retrodict.data.checks import Check
+from retrodict.data.context import Context
 from retrodict.data.measures import Measure, polars_measure
 from retrodict.data.validation._others import Unknown
-from retrodict.data.validation.context import Context
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,8 +14,8 @@ import numpy as np
 from retrodict.core.errors import DefinitionError, near
 from retrodict.core.expressions import Kind
 from retrodict.data.checks import Check
+from retrodict.data.context import Context
 from retrodict.data.validation._scan import Positions
-from retrodict.data.validation.context import Context
 
 if TYPE_CHECKING:
     import polars as pl

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from retrodict.core.errors import InputError
 from retrodict.data.definitions import Table
-from retrodict.data.reading import Batch
-from retrodict.data.validation._casting import Cast, cast_column
+from retrodict.data.readers import Batch
+from retrodict.data.validation._casts import Cast, cast_column
 from retrodict.stores.sql import query, quote
 
 if TYPE_CHECKING:

@@ -18,14 +18,14 @@ import pyarrow as pa
 from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.errors import DefinitionError, InternalError
 from retrodict.data.checks import Check
+from retrodict.data.context import Context, EmptyContext
 from retrodict.data.definitions import Table
-from retrodict.data.reading import Batch, open_batch
+from retrodict.data.readers import Batch, open_batch
 from retrodict.data.validation._against import against_reference, against_versions, measure_key
 from retrodict.data.validation._originals import as_json
 from retrodict.data.validation._others import Unknown, rows_among_others, rows_found_in
 from retrodict.data.validation._scan import Positions, Scanned, failing_rows, frame_of, scan
 from retrodict.data.validation._typed import TypedBatch, type_batch
-from retrodict.data.validation.context import Alone, Context
 from retrodict.data.validation.results import CheckResult
 from retrodict.data.validation.suite import Judged, Suite, check_columns, compile_suite
 
@@ -153,7 +153,7 @@ def check_source(source: Any, table: Table) -> list[CheckResult]:
     Parameters
     ----------
     source : path, glob, list of paths, pyarrow.Table, DataFrame, …
-        Whatever :func:`~retrodict.data.reading.open_batch` reads.
+        Whatever :func:`~retrodict.data.readers.open_batch` reads.
     table : Table
 
     Returns
@@ -200,7 +200,7 @@ def check_batch(
     positions : bool, default True
         Whether to find out which rows fail; without, ``failing`` and ``aside`` stay empty.
     """
-    context = Alone() if context is None else context
+    context = EmptyContext() if context is None else context
     check_columns(batch.schema.names, table)
     typed = type_batch(batch, table, staging=staging)
     suite = compile_suite(table, batch.schema, typed.casts, now=context.now)

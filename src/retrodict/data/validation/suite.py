@@ -17,7 +17,7 @@ from retrodict.core.expressions import Expression, Kind, parse
 from retrodict.data.checks import Check
 from retrodict.data.definitions import Table
 from retrodict.data.measures import Measure
-from retrodict.data.validation._casting import Cast
+from retrodict.data.validation._casts import Cast
 from retrodict.data.validation._typed import spoiled
 
 __all__ = ["Judged", "Suite", "check_columns", "compile_suite", "label_name"]

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from retrodict.core.errors import BusyError, InputError
 from retrodict.core.identity import content_hash
-from retrodict.data._recording import BATCH, CHECKS, MODE, written_files
+from retrodict.data._records import BATCH, CHECKS, MODE, written_files
 from retrodict.features.facts.columns import pick, times
 from retrodict.features.offline.frames import SpineReader
 from retrodict.features.offline.growth import source_versions, visible_growth

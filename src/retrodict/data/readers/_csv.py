@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 
 from retrodict.core.errors import InputError
-from retrodict.data.reading._files import AGAIN, InputFile, looks_like, read_blocks
-from retrodict.data.reading._staging import ROWS, Staging
+from retrodict.data.readers._files import AGAIN, InputFile, looks_like, read_blocks
+from retrodict.data.readers._stage import ROWS, Staging
 from retrodict.stores.sql import quote_text
 
 __all__ = ["read_csv"]

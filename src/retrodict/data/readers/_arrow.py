@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from retrodict.core.errors import InputError
-from retrodict.data.reading._files import AGAIN, InputFile
-from retrodict.data.reading._types import check_names
+from retrodict.data.readers._files import AGAIN, InputFile
+from retrodict.data.readers._types import check_names
 
 __all__ = ["frame_table", "open_stream", "read_ipc"]
 

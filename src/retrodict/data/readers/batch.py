@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from retrodict.core.errors import InternalError
-from retrodict.data.reading._files import Stamped, check_unchanged
-from retrodict.data.reading._parquet import Part, part_batches, part_table, row_groups
+from retrodict.data.readers._files import Stamped, check_unchanged
+from retrodict.data.readers._parquet import Part, part_batches, part_table, row_groups
 
 __all__ = ["Batch"]
 
@@ -37,7 +37,7 @@ class Batch:
 
     Examples
     --------
-    >>> from retrodict.data.reading import read_batch
+    >>> from retrodict.data.readers import read_batch
     >>> batch = read_batch(pa.table({"id": [1, 2, 3]}))
     >>> batch.num_rows, batch.take(np.array([0, 2])).to_pylist()
     (3, [{'id': 1}, {'id': 3}])

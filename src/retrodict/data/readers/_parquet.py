@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrodict.core.errors import InputError
-from retrodict.data.reading._files import AGAIN, os_errors
-from retrodict.data.reading._types import check_names, plain_batch, plain_schema
+from retrodict.data.readers._files import AGAIN, os_errors
+from retrodict.data.readers._types import check_names, plain_batch, plain_schema
 
 __all__ = ["Part", "open_part", "part_batches", "part_table", "row_groups"]
 

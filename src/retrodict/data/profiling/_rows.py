@@ -20,7 +20,7 @@ import pyarrow as pa
 from retrodict.core.errors import InputError
 from retrodict.data.definitions import Table
 from retrodict.data.profiling._columns import kind_of
-from retrodict.data.reading import Batch, open_batch
+from retrodict.data.readers import Batch, open_batch
 from retrodict.data.validation._typed import TypedBatch, type_batch
 
 __all__ = ["Opened", "open_rows", "resolve_table"]

@@ -15,8 +15,8 @@ import msgspec
 import pyarrow as pa
 
 from retrodict.core.errors import InputError
-from retrodict.data.reading._files import AGAIN, InputFile, looks_like, read_blocks
-from retrodict.data.reading._kinds import Kinds
+from retrodict.data.readers._files import AGAIN, InputFile, looks_like, read_blocks
+from retrodict.data.readers._kinds import Kinds
 
 __all__ = ["read_json_lines"]
 

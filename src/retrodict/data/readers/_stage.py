@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrodict.core.errors import InputError
-from retrodict.data.reading._files import os_errors
-from retrodict.data.reading._parquet import Part
-from retrodict.data.reading._types import check_names, plain_batches, plain_schema
+from retrodict.data.readers._files import os_errors
+from retrodict.data.readers._parquet import Part
+from retrodict.data.readers._types import check_names, plain_batches, plain_schema
 
 __all__ = ["PREFIX", "ROWS", "Staging", "blocks", "sweep"]
 

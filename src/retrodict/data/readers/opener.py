@@ -15,16 +15,16 @@ import pyarrow as pa
 
 from retrodict.core.errors import InputError
 from retrodict.core.identity import digest_file
-from retrodict.data.reading._arrow import frame_table, open_stream, read_ipc
-from retrodict.data.reading._csv import read_csv
-from retrodict.data.reading._files import FORMATS, InputFile, check_unchanged, find_files, os_errors, stamp
-from retrodict.data.reading._joining import join
-from retrodict.data.reading._json_lines import read_json_lines
-from retrodict.data.reading._parquet import Part, open_part
-from retrodict.data.reading._staging import Staging
-from retrodict.data.reading._types import check_names, plain_batches, plain_schema
-from retrodict.data.reading.batch import Batch
-from retrodict.data.reading.sql import SqlQuery
+from retrodict.data.readers._arrow import frame_table, open_stream, read_ipc
+from retrodict.data.readers._csv import read_csv
+from retrodict.data.readers._files import FORMATS, InputFile, check_unchanged, find_files, os_errors, stamp
+from retrodict.data.readers._join import join
+from retrodict.data.readers._json_lines import read_json_lines
+from retrodict.data.readers._parquet import Part, open_part
+from retrodict.data.readers._stage import Staging
+from retrodict.data.readers._types import check_names, plain_batches, plain_schema
+from retrodict.data.readers.batch import Batch
+from retrodict.data.readers.sql import SqlQuery
 from retrodict.stores.tables.content import rows_digest, table_digest
 
 __all__ = ["open_batch", "read_batch"]

@@ -18,8 +18,8 @@ from uuid import UUID
 import pyarrow as pa
 
 from retrodict.core.errors import ConfigurationError, InputError
-from retrodict.data.reading._kinds import Kinds
-from retrodict.data.reading._types import check_names
+from retrodict.data.readers._kinds import Kinds
+from retrodict.data.readers._types import check_names
 
 __all__ = ["SqlQuery"]
 

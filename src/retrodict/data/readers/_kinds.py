@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from retrodict.core.errors import InputError
-from retrodict.data.reading._types import EMPTY, one_schema
+from retrodict.data.readers._types import EMPTY, one_schema
 
 __all__ = ["Kinds"]
 

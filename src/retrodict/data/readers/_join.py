@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from retrodict.core.errors import InputError
-from retrodict.data.reading._parquet import Part, part_batches
-from retrodict.data.reading._staging import ROWS, Staging
-from retrodict.data.reading._types import one_schema, plain_batch, without_empty
+from retrodict.data.readers._parquet import Part, part_batches
+from retrodict.data.readers._stage import ROWS, Staging
+from retrodict.data.readers._types import one_schema, plain_batch, without_empty
 
 __all__ = ["join"]
 

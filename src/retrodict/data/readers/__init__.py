@@ -4,8 +4,8 @@ Nothing is guessed from the rows, and no batch is held in memory: what is not Pa
 staging folder, so that everything after reads one format, as often as it needs and a few rows at a time.
 """
 
-from retrodict.data.reading.batch import Batch
-from retrodict.data.reading.opening import open_batch, read_batch
-from retrodict.data.reading.sql import SqlQuery
+from retrodict.data.readers.batch import Batch
+from retrodict.data.readers.opener import open_batch, read_batch
+from retrodict.data.readers.sql import SqlQuery
 
 __all__ = ["Batch", "SqlQuery", "open_batch", "read_batch"]

@@ -61,7 +61,7 @@ def test_two_servers_write_two_streams(tmp_path):
 
     async def both():
         first, second = Recorder(streams), Recorder(streams)
-        names = first.stream, second.stream
+        names = first.log.stream, second.log.stream
         await first.close()
         await second.close()
         return names
@@ -75,9 +75,9 @@ def test_a_failing_disk_fails_every_waiting_request(tmp_path):
 
     async def write():
         recorder = Recorder(streams)
-        writer, recorder._writer = recorder._writer, Full()
+        writer, recorder.log._writer = recorder.log._writer, Full()
         results = await asyncio.gather(*(recorder.write(b"x") for _ in range(5)), return_exceptions=True)
-        recorder._writer = writer
+        recorder.log._writer = writer
         await recorder.write(encode_record(record(1)))
         await recorder.close()
         return results

@@ -9,41 +9,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from retrodict.decisions.decider import Decider
     from retrodict.decisions.definitions import Policy, Rule
-    from retrodict.decisions.lineage import trace_decision
+    from retrodict.decisions.lineage import ObjectLineage, trace_decision, trace_object
     from retrodict.decisions.loader import Loader, load_policy
     from retrodict.decisions.log import LoggedDecision, decisions_table, find_decision, read_decisions
     from retrodict.decisions.parity import ParityReport, check_parity
     from retrodict.decisions.records import DecisionRecord
     from retrodict.decisions.replay import DecisionReplay, replay_decision
+    from retrodict.decisions.seals import DecisionProof, SealReport, prove_decision, seal_decisions
     from retrodict.decisions.servant import Servant
 
 __all__ = [
+    "Decider",
+    "DecisionProof",
     "DecisionRecord",
     "DecisionReplay",
     "Loader",
     "LoggedDecision",
+    "ObjectLineage",
     "ParityReport",
     "Policy",
     "Rule",
+    "SealReport",
     "Servant",
     "check_parity",
     "decisions_table",
     "find_decision",
     "load_policy",
+    "prove_decision",
     "read_decisions",
     "replay_decision",
+    "seal_decisions",
     "trace_decision",
+    "trace_object",
 ]
 
 _HOMES = {
+    "decider": ("Decider",),
     "definitions": ("Policy", "Rule"),
-    "lineage": ("trace_decision",),
+    "lineage": ("ObjectLineage", "trace_decision", "trace_object"),
     "loader": ("Loader", "load_policy"),
     "log": ("LoggedDecision", "decisions_table", "find_decision", "read_decisions"),
     "parity": ("ParityReport", "check_parity"),
     "records": ("DecisionRecord",),
     "replay": ("DecisionReplay", "replay_decision"),
+    "seals": ("DecisionProof", "SealReport", "prove_decision", "seal_decisions"),
     "servant": ("Servant",),
 }
 

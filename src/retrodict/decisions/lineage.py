@@ -1,29 +1,34 @@
-"""Lineage of one decision, from the answer back to rows, code, run and approval.
+"""Lineage of one decision, from the answer back to rows, code, run and approval, and of any object of the ledger.
 
 Each step is read from what was kept then; nothing is inferred from what the project looks like now.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.clock import format_time
-from retrodict.core.errors import NotFoundError
+from retrodict.core.display import Block, Shown, Tree
+from retrodict.core.errors import NotFoundError, near
+from retrodict.core.identity import Ref, short
 from retrodict.decisions.facts import read_sources, view_rows
 from retrodict.decisions.log import LoggedDecision, find_decision
 from retrodict.features.plan import FeatureSet
 from retrodict.ledger import prove
 from retrodict.models.artifact import ModelArtifact
-from retrodict.registry import get_version, history
+from retrodict.registry import current, get_version, history
 from retrodict.registry.feature_sets import feature_set_of
 from retrodict.workspace import Workspace
 
-__all__ = ["trace_decision"]
+__all__ = ["ObjectLineage", "shorten", "trace_decision", "trace_object"]
 
+_HASH = re.compile(r"\b[0-9a-f]{64}\b")
 _SHOWN_KEYS = 3
 
 
@@ -141,3 +146,94 @@ def _keys(rows: pa.Table, table: Any) -> list[str]:
     names = [name for name in getattr(table, "key", ()) if name in rows.column_names]
     last = rows.select(names).slice(max(0, rows.num_rows - _SHOWN_KEYS)).to_pylist()
     return [" ".join(str(value) for value in row.values()) for row in last]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectLineage(Shown):
+    """Edges of the ledger (target, role, source) around one object, nearest first.
+
+    Attributes
+    ----------
+    name : str
+        Reference with its version.
+    made_from, used_by : sequence of edges
+        Everything the object was made from, and everything that was made from it.
+    """
+
+    name: str
+    made_from: Sequence[tuple[str, str, str]]
+    used_by: Sequence[tuple[str, str, str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        names = ("target", "role", "source")
+        return {
+            "object": self.name,
+            "made_from": [dict(zip(names, edge, strict=True)) for edge in self.made_from],
+            "used_by": [dict(zip(names, edge, strict=True)) for edge in self.used_by],
+        }
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Two trees; each object is unfolded once."""
+        sources: dict[str, list[tuple[str, str]]] = {}
+        for target, role, source in self.made_from:
+            sources.setdefault(target, []).append((role, source))
+        users: dict[str, list[tuple[str, str]]] = {}
+        for target, role, source in self.used_by:
+            users.setdefault(source, []).append((role, target))
+        name = shorten(self.name)
+        trees: list[Block | None] = [
+            _grow(f"{name} {title}", self.name, links)
+            for title, links in (("was made from", sources), ("was used by", users))
+            if links.get(self.name)
+        ]
+        return trees or [f"{name} was made from nothing that is recorded, and nothing was made from it."]
+
+
+def trace_object(workspace: Workspace, ref: str) -> ObjectLineage:
+    """Lineage of any object of the ledger; where the reference has no version, the newest or the one in force.
+
+    Raises
+    ------
+    NotFoundError
+        If the ledger does not know the object.
+    """
+    name = _resolve(workspace, Ref.parse(ref))
+    lineage = ObjectLineage(name, workspace.ledger.upstream(name), workspace.ledger.downstream(name))
+    if not lineage.made_from and not lineage.used_by and not workspace.ledger.entries(object_id=name):
+        names = {entry.object_id for entry in workspace.ledger.entries()}
+        raise NotFoundError(
+            "the ledger must know the object", where="lineage", got=name, remedy=near(name, names, what="object")
+        )
+    return lineage
+
+
+def _resolve(workspace: Workspace, ref: Ref) -> str:
+    if ref.version is None and "#" not in ref.name:
+        if ref.kind == "model":
+            return f"model:{get_version(workspace, ref.name).ref}"
+        if ref.kind == "dataset" and (versions := workspace.tables.history(ref.name)):
+            return f"dataset:{ref.name}@{versions[-1].version}"
+        if ref.kind == "policy" and (revision := current(workspace).get(ref.name)):
+            return f"policy:{ref.name}#{revision.revision}"
+    return str(ref)
+
+
+def _grow(title: str, start: str, links: Mapping[str, list[tuple[str, str]]]) -> Tree:
+    tree, visited = Tree(title), {start}
+
+    def add(branch: Tree, name: str) -> None:
+        for role, other in links.get(name, []):
+            again = other in visited and other in links
+            child = branch.add(f"{shorten(other)} ({role})" + (" …" if again else ""))
+            if other not in visited:
+                visited.add(other)
+                add(child, other)
+
+    add(tree, start)
+    return tree
+
+
+def shorten(text: str) -> str:
+    """Hashes in a text as people compare them."""
+    return _HASH.sub(lambda match: short(match.group()), text)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from retrodict.core.errors import DefinitionError
+from retrodict.core.errors import DefinitionError, NotFoundError, near
 from retrodict.core.identity import content_hash, short
 from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.definitions import Policy
@@ -15,13 +16,13 @@ from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth, OnlineFeatures, online_features
 from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
-from retrodict.registry import Deployment, Revision
+from retrodict.registry import Deployment, Revision, current
 from retrodict.registry.feature_sets import feature_set_of
 from retrodict.workspace import Workspace, definitions_of
 
-__all__ = ["Loader", "load_policy"]
+__all__ = ["Loader", "find_servant", "load_policy"]
 
-_KEPT = 8
+_CACHE_SIZE = 8
 
 
 def load_policy(workspace: Workspace, deployment: Deployment) -> Policy:
@@ -29,12 +30,22 @@ def load_policy(workspace: Workspace, deployment: Deployment) -> Policy:
     policy = definitions_of(workspace, deployment.code).get(Policy, deployment.policy)
     if content_hash(policy) != deployment.policy_version:
         raise DefinitionError(
-            "the code of a revision defines the policy it was made for",
+            "the code of a revision must define the policy it was made for",
             where=f"policy:{deployment.policy}",
             got=short(content_hash(policy)),
             remedy="Deploy the policy again",
         )
     return policy
+
+
+def find_servant(servants: Mapping[str, Servant], policy: str, *, where: str) -> Servant:
+    """Servant of a policy; NotFoundError with near names if it is not deployed."""
+    servant = servants.get(policy)
+    if servant is None:
+        raise NotFoundError(
+            "the policy must be deployed", where=where, got=policy, remedy=near(policy, servants, what="policy")
+        )
+    return servant
 
 
 class Loader:
@@ -47,11 +58,35 @@ class Loader:
     workspace : Workspace
     health : FeatureHealth, optional
         Counts what the servants' reads of features give.
+
+    Attributes
+    ----------
+    servants : dict
+        Policy name to servant, as of the last :meth:`load_current`; replaced as a whole, never changed in place.
     """
 
     def __init__(self, workspace: Workspace, *, health: FeatureHealth | None = None) -> None:
         self._workspace, self._health = workspace, health
+        self.servants: dict[str, Servant] = {}
         self._parts: OrderedDict[tuple[str, ...], Any] = OrderedDict()
+        self._loaded: tuple[object, int] | None = None
+
+    def load_current(self) -> dict[str, Servant]:
+        """Servants of the revisions in force now; one whose revision did not change stays.
+
+        When it raises, for the reasons of :meth:`load`, the earlier servants stay, and the next call tries again.
+        """
+        records = self._workspace.records  # a counter means something for one opened store only
+        counter = records.change_counter()
+        if self._loaded != (records, counter):
+            servants = {}
+            for name, revision in current(self._workspace).items():
+                servant = self.servants.get(name)
+                if servant is None or servant.revision.revision != revision.revision:
+                    servant = self.load(revision)
+                servants[name] = servant
+            self.servants, self._loaded = servants, (records, counter)
+        return self.servants
 
     def load(self, revision: Revision) -> Servant:
         """Servant of a revision.
@@ -68,10 +103,10 @@ class Loader:
         model = self._artifact(deployed.artifact)
         features = self._features(deployed.model_code, name)
         _check_fit(features.features, model, deployed)
-        asked = model.metadata.get("request", {"entities": {}, "context": {}})
-        schema = RequestSchema(asked["entities"], asked["context"])
+        kinds = model.metadata.get("request", {"entities": {}, "context": {}})
+        schema = RequestSchema(kinds["entities"], kinds["context"])
         policy = CompiledPolicy(
-            load_policy(self._workspace, deployed), features.features.columns, [*asked["entities"], *asked["context"]]
+            load_policy(self._workspace, deployed), features.features.columns, [*schema.entities, *schema.context]
         )
         previous = None
         if deployed.previous is not None and deployed.previous["artifact"] != deployed.artifact:
@@ -81,23 +116,23 @@ class Loader:
         return Servant(revision, policy, features, model, schema, previous=previous, health=self._health)
 
     def _artifact(self, digest: str) -> ModelArtifact:
-        found: ModelArtifact = self._keep(
+        artifact: ModelArtifact = self._cached(
             ("artifact", digest), lambda: ModelArtifact.load(self._workspace.objects, digest)
         )
-        return found
+        return artifact
 
     def _features(self, code: str, model: str) -> OnlineFeatures:
-        found: OnlineFeatures = self._keep(
+        features: OnlineFeatures = self._cached(
             ("features", code, model),
             lambda: online_features(self._workspace, feature_set_of(self._workspace, code, model)),
         )
-        return found
+        return features
 
-    def _keep(self, key: tuple[str, ...], make: Any) -> Any:
+    def _cached(self, key: tuple[str, ...], make: Any) -> Any:
         if key not in self._parts:
             self._parts[key] = make()
         self._parts.move_to_end(key)
-        while len(self._parts) > _KEPT:
+        while len(self._parts) > _CACHE_SIZE:
             self._parts.popitem(last=False)
         return self._parts[key]
 
@@ -106,7 +141,7 @@ def _check_fit(features: FeatureSet, model: ModelArtifact, deployed: Deployment)
     missing = [name for name in model.inputs.names if name not in features.columns]
     if missing or model.metadata.get("features") != features.version:
         raise DefinitionError(
-            "a model is served with the features it was trained on",
+            "a model must be served with the features it was trained on",
             where=f"policy:{deployed.policy}, {deployed.model}",
             got={"missing": missing[:5], **{k: v for k, v in asdict(deployed).items() if k == "model_code"}},
             remedy="Deploy the model version again",

@@ -1,13 +1,13 @@
 """Durable before the answer: decision records are appended and synced in groups, one sync for all that wait.
 
 While one group is being synced the next one gathers, so the cost of a sync is shared by as many requests as arrive
-meanwhile, and no timer adds latency. Each process writes a stream of its own; who holds which is settled by the
-streams' own locks.
+meanwhile, and no timer adds latency. Each writer has a stream of its own; the streams' locks settle which.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -15,28 +15,55 @@ from retrodict.core.errors import BusyError, RetryableError
 from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.stores.streams.base import StreamStore, StreamWriter, TornTail
 
-__all__ = ["Recorder"]
+__all__ = ["LogWriter", "Recorder"]
 
-_MOST_WRITERS = 64
+_MAX_WRITERS = 64
 
 
-class Recorder:
-    """Appends records to the first decision stream that no other process holds.
+class LogWriter:
+    """Appends records to the first decision stream that nobody else writes. Threads may share it.
 
-    Promises: when ``await write(...)`` returns, the record survives ``kill -9`` and a loss of power; when it raises,
-    the record is not in the log. For one event loop; the sync runs in a thread of its own.
+    Promises: when :meth:`append` returns, the records survive ``kill -9`` and a loss of power; when it raises, none of
+    them is in the log.
     """
 
     def __init__(self, streams: StreamStore) -> None:
-        self.stream, self._writer = _first_free(streams)
-        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-log")
-        self._task: asyncio.Task[None] | None = None
+        self.stream, self._writer = _open_free_stream(streams)
 
     @property
     def recovered(self) -> list[TornTail]:
         """What was cut off the stream's end when it was opened."""
         return self._writer.recovered
+
+    def append(self, records: Sequence[bytes]) -> None:
+        """Append records and sync them; RetryableError if the disk refuses."""
+        try:
+            self._writer.append(records)
+        except OSError as error:
+            raise RetryableError(
+                "the decision log must be writable",
+                where=self.stream,
+                got=type(error).__name__,
+                remedy="Check the disk; no answer is given before its record is durable",
+            ) from error
+
+    def close(self) -> None:
+        """Close the segment, so that it can be sealed, and release the stream."""
+        self._writer.roll()
+        self._writer.close()
+
+
+class Recorder:
+    """Gathers the records of concurrent requests into groups for a :class:`LogWriter`.
+
+    Promises: those of the writer, for ``await write(...)``. For one event loop; the sync runs in a thread of its own.
+    """
+
+    def __init__(self, streams: StreamStore) -> None:
+        self.log = LogWriter(streams)
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-log")
+        self._task: asyncio.Task[None] | None = None
 
     async def write(self, record: bytes) -> None:
         """Wait until the record is durable."""
@@ -51,27 +78,18 @@ class Recorder:
         while self._waiting:
             group, self._waiting = self._waiting, []
             try:
-                await loop.run_in_executor(self._thread, self._writer.append, [record for record, _ in group])
-            except OSError as error:
-                failure = RetryableError(
-                    "the decision log can be written",
-                    where=self.stream,
-                    got=type(error).__name__,
-                    remedy="Check the disk; no answer is given before its record is durable",
-                )
-                _settle(group, failure)
+                await loop.run_in_executor(self._thread, self.log.append, [record for record, _ in group])
             except Exception as error:  # noqa: BLE001  # handed to every waiting request
                 _settle(group, error)
             else:
                 _settle(group, None)
 
     async def close(self) -> None:
-        """Finish what waits, close the segment so that it can be sealed, let go of the stream."""
+        """Finish what waits, close the segment so that it can be sealed, release the stream."""
         if self._task is not None:
             await self._task
         self._thread.shutdown()
-        self._writer.roll()
-        self._writer.close()
+        self.log.close()
 
 
 def _settle(group: list[tuple[bytes, asyncio.Future[None]]], error: Exception | None) -> None:
@@ -84,13 +102,14 @@ def _settle(group: list[tuple[bytes, asyncio.Future[None]]], error: Exception | 
             done.set_exception(error)
 
 
-def _first_free(streams: StreamStore) -> tuple[str, StreamWriter]:
-    for number in range(_MOST_WRITERS):
+def _open_free_stream(streams: StreamStore) -> tuple[str, StreamWriter]:
+    for number in range(_MAX_WRITERS):
         stream = f"{STREAM_PREFIX}{number}"
         with suppress(BusyError):
             return stream, streams.open_writer(stream, timeout_s=0.0)
     raise BusyError(
-        f"one of {_MOST_WRITERS} decision streams is free",
+        "one of the decision streams must be free",
         where="decision log",
-        remedy="Stop a server of this project first",
+        got=f"{_MAX_WRITERS} writers",
+        remedy="Stop a server or another writer of this project first",
     )

@@ -109,6 +109,14 @@ class RequestSchema:
             )
         entities = _checked(request.entities, self.entities, "entities")
         context = dict(request.context)
+        for value in context.values():
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:  # a record could not hold it
+                raise InputError(
+                    "a whole number must have 64 bits at most",
+                    where="body, field 'context'",
+                    got=f"{value.bit_length()} bits",
+                    remedy="Send it as text",
+                )
         context.update(_checked(request.context, self.context, "context"))
         return entities, context
 

@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from retrodict.core.clock import Clock, parse_time
-from retrodict.core.errors import InputError, NotFoundError, RetryableError, near
+from retrodict.core.errors import InputError, NotFoundError, RetryableError
 from retrodict.core.identity import UlidFactory
+from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
 from retrodict.decisions.records import encode_record
 from retrodict.decisions.requests import decode_request
@@ -125,7 +126,7 @@ class DecisionApp:
             case "GET", ["v1", "policies"]:
                 return _json.encode({name: servant.describe() for name, servant in self.servants.items()}), (), 200
             case "GET", ["v1", "policies", name]:
-                return _json.encode(self._servant(name).describe()), (), 200
+                return _json.encode(find_servant(self.servants, name, where="address").describe()), (), 200
             case "GET", ["v1", "status"]:
                 return _json.encode(await self._status()), (), 200
             case "GET", ["metrics"]:
@@ -157,7 +158,7 @@ class DecisionApp:
         self._in_flight += 1
         try:
             request = decode_request(await _read_body(scope, receive, self._limits.body))
-            servant = self._servant(name)
+            servant = find_servant(self.servants, name, where="address")
             at = self._moment(scope)
             record = servant.decide(request, decision_id=self._new_id(), at=at, arrived_ns=arrived)
             before = perf_counter_ns()
@@ -173,14 +174,6 @@ class DecisionApp:
         self.telemetry.observe("record", (ended - before) // 1_000)
         self.telemetry.observe("total", (ended - arrived) // 1_000)
         return _json.encode(record.answer())
-
-    def _servant(self, name: str) -> Servant:
-        servant = self.servants.get(name)
-        if servant is None:
-            raise NotFoundError(
-                "a policy of this name is deployed", where="address", remedy=near(name, self.servants, what="policy")
-            )
-        return servant
 
     def _moment(self, scope: Scope) -> int:
         given = next((value for key, value in scope["headers"] if key == TIME_HEADER), None)
@@ -205,8 +198,8 @@ class DecisionApp:
                 for (name, label), value in self.telemetry.counters.items()
             },
             "latency": self.telemetry.latencies(),
-            "decision_stream": self._recorder.stream,
-            "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self._recorder.recovered],
+            "decision_stream": self._recorder.log.stream,
+            "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self._recorder.log.recovered],
             "sources": await loop.run_in_executor(None, self._inlet.lags),
         }
 

@@ -23,7 +23,6 @@ from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.decisions.recorder import Recorder
 from retrodict.features.online import Upkeep
 from retrodict.ledger import seal_closed
-from retrodict.registry import current
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.consumer import start_consumer
@@ -120,7 +119,7 @@ async def _run(
     workspace: Workspace, options: ServeOptions, listener: socket.socket, ready: Callable[[str], None] | None
 ) -> None:
     recorder = Recorder(workspace.streams)
-    for torn in recorder.recovered:
+    for torn in recorder.log.recovered:
         _log.warning(
             "cut %d bytes of a record that was being written at offset %d of %s", torn.size, torn.offset, torn.stream
         )
@@ -199,9 +198,8 @@ class _Watcher:
     """Follows the deployments: a new revision is loaded beside the requests and takes over between two of them."""
 
     def __init__(self, workspace: Workspace, app: DecisionApp, pool: ThreadPoolExecutor) -> None:
-        self._workspace, self._app, self._pool = workspace, app, pool
+        self._app, self._pool = app, pool
         self._loader = Loader(workspace, health=app.health)
-        self._seen: int | None = None
 
     async def run(self) -> None:
         while True:
@@ -210,23 +208,9 @@ class _Watcher:
                 await self.look()
             except RetrodictError as error:  # the revision in force goes on deciding; readiness says so
                 if self._app.problem != str(error):
-                    _log.error("a new revision cannot be loaded: %s", error)  # the message says it all
+                    _log.error("a new revision cannot be loaded: %s", error)
                 self._app.problem = str(error)
 
     async def look(self) -> None:
-        loop = asyncio.get_running_loop()
-        counter = self._workspace.records.change_counter()
-        if counter == self._seen:
-            return
-        servants = await loop.run_in_executor(self._pool, self._load)
-        self._app.servants, self._app.problem, self._seen = servants, None, counter
-
-    def _load(self) -> dict[str, Any]:
-        held = self._app.servants
-        servants = {}
-        for name, revision in current(self._workspace).items():
-            now = held.get(name)
-            servants[name] = (
-                now if now is not None and now.revision.revision == revision.revision else self._loader.load(revision)
-            )
-        return servants
+        self._app.servants = await asyncio.get_running_loop().run_in_executor(self._pool, self._loader.load_current)
+        self._app.problem = None

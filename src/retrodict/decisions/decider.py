@@ -1,0 +1,169 @@
+"""Deciding in the process that asks: the same checks, servants, fallbacks and durable records as over HTTP.
+
+For a notebook, a batch or a program that embeds the platform. Nothing here waits for an event loop, so it also works
+inside a running one; an HTTP client against a server of the same process was rejected for that reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from threading import Lock
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+
+from retrodict.core.errors import InputError, RetrodictError
+from retrodict.decisions.loader import Loader, find_servant
+from retrodict.decisions.recorder import LogWriter
+from retrodict.decisions.records import DecisionRecord, encode_record
+from retrodict.decisions.requests import DecisionRequest, RequestSchema, decode_request
+from retrodict.decisions.servant import Servant
+from retrodict.workspace import Workspace
+
+__all__ = ["Decider"]
+
+_log = logging.getLogger(__name__)
+
+
+class Decider:
+    """Decides by the policies in force. Threads may share it; a context manager.
+
+    Promises: a decision that was returned is in the log and survives ``kill -9`` and a loss of power. A change of a
+    deployment counts from the next decision on; where a new revision cannot be loaded the earlier one goes on deciding,
+    and the error is logged. The decision stream is opened by the first decision and held until
+    :meth:`close`; other writers of the project take other streams.
+
+    Parameters
+    ----------
+    workspace : Workspace
+
+    Examples
+    --------
+    >>> with Decider(workspace) as decider:  # doctest: +SKIP
+    ...     record = decider.decide("warn_early", {"origin": "JFK", "sched_dep": "2013-09-01T18:00-04:00"})
+    >>> record.decision  # doctest: +SKIP
+    'ok'
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._loader = Loader(workspace)
+        self._writer: LogWriter | None = None
+        self._problem = ""
+        self._lock = Lock()
+
+    def decide(
+        self,
+        policy: str,
+        values: Mapping[str, Any],
+        *,
+        key: str | None = None,
+        explain: bool = False,
+        at: int | None = None,
+    ) -> DecisionRecord:
+        """Decide one case; the record is durable when this returns.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        values : mapping of str to value
+            Entities and context by name: text, numbers, bools, or None; NumPy scalars are taken as numbers, NaN and
+            pandas' missing values as None. Times are ISO 8601 text, ``datetime`` or pandas timestamps, each with its
+            zone, or ``numpy.datetime64``, which is read as UTC.
+        key : str, optional
+            Key of the decided thing in the label's table; outcomes join on it.
+        explain : bool, default False
+            Add reasons to the record.
+        at : int, optional
+            Simulated moment of the decision, microseconds since 1970-01-01 UTC; now by default.
+
+        Raises
+        ------
+        NotFoundError
+            If no policy of this name is deployed.
+        InputError
+            If a value is missing or has the wrong kind.
+        RetryableError
+            If the log cannot be written; then there is no decision.
+        """
+        with self._lock:
+            servant = find_servant(self._servants(), policy, where="decide")
+        arrived = perf_counter_ns()
+        request = _request(values, servant.schema, key, explain)
+        moment = self._workspace.clock.now() if at is None else at
+        record = servant.decide(request, decision_id=self._workspace.new_id(), at=moment, arrived_ns=arrived)
+        with self._lock:  # also keeps close() from taking the writer away under an append
+            if self._writer is None:
+                self._writer = LogWriter(self._workspace.streams)
+            self._writer.append([encode_record(record)])
+        return record
+
+    def _servants(self) -> Mapping[str, Servant]:
+        try:
+            servants, self._problem = self._loader.load_current(), ""
+        except RetrodictError as error:
+            if not self._loader.servants:
+                raise
+            if str(error) != self._problem:  # once, not with every decision
+                self._problem = str(error)
+                _log.error("a new revision cannot be loaded: %s", error)
+            return self._loader.servants
+        return servants
+
+    def close(self) -> None:
+        """Close the log's segment, so that it can be sealed; the next decision opens the log again."""
+        with self._lock:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _request(values: Mapping[str, Any], schema: RequestSchema, key: str | None, explain: bool) -> DecisionRequest:
+    """Request as its JSON body would be read: what HTTP refuses is refused here in the same words."""
+    body: dict[str, Any] = {"entities": {}, "context": {}, "key": key, "explain": explain}
+    for name, value in values.items():
+        if isinstance(value, float | np.floating) and math.isinf(value):
+            raise InputError(
+                "a number must be finite", where=f"value {name!r}", got="an infinity", remedy="Pass a number or None"
+            )
+        body["entities" if name in schema.entities else "context"][name] = value
+    try:
+        text = msgspec.json.encode(body, enc_hook=_to_json)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "values must be text, numbers, bools, times or None, by name",
+            where="decide",
+            got=sorted({type(value).__name__ for value in values.values()}),
+            remedy="Convert what is of another type",
+        ) from error
+    return decode_request(text)
+
+
+def _to_json(value: Any) -> Any:
+    """JSON form of scalars that are not Python's; NaN becomes null by the encoder."""
+    if isinstance(value, np.datetime64):
+        moment = value.astype("datetime64[us]").item()
+        return None if moment is None else moment.replace(tzinfo=UTC)
+    if isinstance(value, np.generic):
+        return value.item()
+    name = type(value).__name__
+    if name in ("NaTType", "NAType"):
+        return None
+    if isinstance(value, datetime):  # pandas', which has nanoseconds
+        return value.isoformat(timespec="microseconds")
+    raise TypeError(name)

@@ -1,0 +1,102 @@
+"""Asking a running server for one decision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from retrodict.core.clock import format_time
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RetrodictError, RetryableError
+from retrodict.workspace import Workspace
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
+__all__ = ["ask", "server_url"]
+
+_TIMEOUT_S = 30.0
+
+
+def server_url(workspace: Workspace) -> str:
+    """Address at which a server of this project answers, by its configuration."""
+    host = workspace.config["serving.host"]
+    # What a server listens on is not always what a caller can connect to.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{workspace.config['serving.port']}"
+
+
+def ask(url: str, policy: str, body: Mapping[str, Any], *, at: int | None = None) -> dict[str, Any]:
+    """Ask a server for one decision.
+
+    Parameters
+    ----------
+    url : str
+        ``http://HOST:PORT``.
+    policy : str
+    body : mapping
+        ``entities``, and if needed ``context``, ``key`` and ``explain``.
+    at : int, optional
+        Simulated moment in microseconds since 1970-01-01 UTC, for a server that was started for replays.
+
+    Raises
+    ------
+    RetryableError
+        If no server answers, or it has no capacity now.
+    NotFoundError, InputError
+        If the server refuses the policy's name or the request; its own words.
+    """
+    from http.client import HTTPException
+
+    headers = {"content-type": "application/json"}
+    if at is not None:
+        headers["retrodict-time"] = format_time(at)
+    connection = _connect(url)
+    try:
+        connection.request("POST", f"/v1/decisions/{quote(policy, safe='')}", json.dumps(body).encode(), headers)
+        response = connection.getresponse()
+        status, text = response.status, response.read().decode("utf-8", "replace")
+    except (OSError, HTTPException) as error:
+        raise RetryableError(
+            "a server must answer at this address",
+            where=url,
+            got=type(error).__name__,
+            remedy="Start one with: retrodict serve",
+        ) from error
+    finally:
+        connection.close()
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = None
+    if status == 200 and isinstance(answer, dict) and "decision_id" in answer:
+        return answer
+    raise _refusal(url, status, answer)
+
+
+def _connect(url: str) -> HTTPConnection:
+    # The HTTP client brings TLS and e-mail parsing along: only who asks a server pays for it.
+    from http.client import HTTPConnection, HTTPSConnection
+
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(
+            "an address must read http://HOST:PORT",
+            where="--url",
+            got=url,
+            remedy="Write it like http://127.0.0.1:8400",
+        )
+    connection = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    return connection(parts.hostname, parts.port, timeout=_TIMEOUT_S)
+
+
+def _refusal(url: str, status: int, answer: Any) -> RetrodictError:
+    """The server's own words, in the error that says what the caller can do."""
+    if not isinstance(answer, dict) or "error" not in answer:
+        return InputError(
+            "a Retrodict server must answer at this address", where=url, got=f"status {status}", remedy="Check --url"
+        )
+    errors = {404: NotFoundError, 429: RetryableError, 503: RetryableError}
+    error = errors.get(status, InputError if status < 500 else IntegrityError)
+    return error(str(answer["error"]).rstrip("."), where=f"{url}, status {status}")

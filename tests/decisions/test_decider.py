@@ -1,0 +1,151 @@
+"""Deciding in process: the same record as over HTTP, durable before it returns, from threads and event loops."""
+
+import asyncio
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+
+from retrodict.core.clock import parse_time
+from retrodict.core.errors import InputError, NotFoundError, RetryableError
+from retrodict.decisions import Decider, prove_decision, read_decisions, replay_decision, seal_decisions
+from retrodict.decisions.loader import Loader
+from retrodict.decisions.requests import DecisionRequest
+from retrodict.registry import current
+from retrodict.rollout import deploy
+
+VALUES = {"depot": "north", "weight": 12.5, "express": False, "sent": "2024-02-20T10:00Z"}
+AT = parse_time("2024-02-20T10:00Z")
+
+
+@pytest.fixture
+def decider(project):
+    with Decider(project) as opened:
+        yield opened
+
+
+def comparable(record):
+    """Record without what differs from one decision to the next."""
+    return msgspec.structs.replace(record, id="", stages={})
+
+
+def test_the_record_is_the_one_that_a_server_would_write(project, decider):
+    """Same checks, same servant, same record, explained and with its key."""
+    servant = Loader(project).load(current(project)["promise"])
+    context = {name: value for name, value in VALUES.items() if name != "depot"}
+    request = DecisionRequest({"depot": "north"}, context, "p1", explain=True)
+    served = servant.decide(request, decision_id="0" * 26, at=AT, arrived_ns=2**62)
+    record = decider.decide("promise", VALUES, key="p1", explain=True, at=AT)
+    assert comparable(record) == comparable(served)
+    assert record.score is not None
+    assert record.reasons
+
+
+def test_a_decision_is_in_the_log_when_it_returns(project, decider):
+    """Another reader sees it at once; sealed, it can be proved and replayed."""
+    record = decider.decide("promise", VALUES, at=AT)
+    logged = [item for item in read_decisions(project) if item.record.id == record.id]
+    assert [item.record for item in logged] == [record]
+    decider.close()
+    assert seal_decisions(project).busy == []
+    assert prove_decision(project, f"decision:{record.id}").holds
+    assert replay_decision(project, record.id).exact
+
+
+def test_a_decision_survives_kill_9(deployed, project):
+    """A process that dies right after ``decide`` returned has lost nothing."""
+    code = ("import os, sys; from retrodict.workspace import Workspace; from retrodict.decisions import Decider\n"
+            "record = Decider(Workspace(sys.argv[1])).decide('promise', eval(sys.argv[2]))\n"
+            "print(record.id, flush=True); os.kill(os.getpid(), 9)")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, str(deployed), repr(VALUES)], capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    assert done.returncode == -9, done.stderr
+    assert done.stdout.strip() in {item.record.id for item in read_decisions(project)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "context"),
+    [
+        ({"sent": datetime(2024, 2, 20, 10, tzinfo=UTC)}, {}),
+        ({"sent": pd.Timestamp("2024-02-20T11:00+01:00")}, {}),
+        ({"sent": np.datetime64("2024-02-20T10:00")}, {}),
+        ({"weight": np.float64(12.5), "express": np.bool_(False), "depot": np.str_("north")}, {}),
+        ({"extra": np.int64(7)}, {"extra": 7}),
+        ({"weight": float("nan")}, {"weight": None}),
+        ({"weight": pd.NA, "sent": pd.NaT}, {"weight": None, "sent": None}),
+    ],
+)
+def test_values_may_be_scalars_of_numpy_and_pandas(decider, changes, context):
+    """They are what their plain form would be."""
+    record = decider.decide("promise", {**VALUES, **changes}, at=AT)
+    assert record.entities == {"depot": "north"}
+    assert record.context == {"weight": 12.5, "express": False, "sent": AT, **context}
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({name: VALUES[name] for name in ("weight", "express", "sent")}, "'depot'"),
+        ({**VALUES, "weight": "heavy"}, "'weight'"),
+        ({**VALUES, "weight": float("inf")}, "'weight'"),
+        ({**VALUES, "sent": datetime(2024, 2, 20)}, "'sent'"),  # noqa: DTZ001  # without a zone
+        ({**VALUES, "note": ["x"]}, "context"),
+        ({**VALUES, "note": object()}, "object"),
+        ({**VALUES, "note": 2**70}, "64 bits"),
+        ({**VALUES, "note": "\ud800"}, "text"),
+    ],
+)
+def test_wrong_values_are_refused_and_leave_no_record(project, decider, values, text):
+    """The schema's own error; nothing is logged."""
+    before = len(list(read_decisions(project)))
+    with pytest.raises(InputError, match=text):
+        decider.decide("promise", values, at=AT)
+    assert len(list(read_decisions(project))) == before
+
+
+def test_an_unknown_policy_names_the_near_ones(decider):
+    """A typing error is answered with what there is."""
+    with pytest.raises(NotFoundError, match="'promise'"):
+        decider.decide("promis", VALUES)
+
+
+def test_it_works_in_a_running_event_loop_and_in_threads(project, decider):
+    """Every decision is logged once, in one stream."""
+
+    async def one():
+        return decider.decide("promise", VALUES, at=AT).id
+
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(decider.decide, "promise", VALUES, at=AT) for _ in range(20)]
+        ids = [asyncio.run(one()), *(future.result().id for future in futures)]
+    logged = [item for item in read_decisions(project) if item.record.id in ids]
+    assert len({item.record.id for item in logged}) == len(logged) == 21
+    assert len({item.stream for item in logged}) == 1
+
+
+def test_a_new_revision_counts_from_the_next_decision_on(project, decider):
+    """Nobody has to open anything again."""
+    before = decider.decide("promise", VALUES, at=AT)
+    revision = deploy(project, "promise", reason="again")
+    assert decider.decide("promise", VALUES, at=AT).revision == revision.revision > before.revision
+
+
+def test_a_full_disk_gives_no_decision(project, decider):
+    """What cannot be made durable is not returned."""
+    decider.decide("promise", VALUES, at=AT)
+    writer, decider._writer._writer = decider._writer._writer, Full()
+    with pytest.raises(RetryableError, match="no answer is given"):
+        decider.decide("promise", VALUES, at=AT)
+    decider._writer._writer = writer
+
+
+class Full:
+    """A writer whose disk is full."""
+
+    def append(self, records):
+        raise OSError(28, "No space left on device")

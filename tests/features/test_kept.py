@@ -22,7 +22,8 @@ from retrodict.features.derived import derived
 from retrodict.features.offline import frames, keeping, training_frame, work
 from retrodict.features.offline.keeping import keep_frame
 from retrodict.features.offline.kept import find_frame, frame_rows, kept_frames
-from retrodict.features.offline.work import Spine, local_work
+from retrodict.features.offline.spine import Spine
+from retrodict.features.offline.work import local_work
 from retrodict.features.plan import FeatureSet
 from retrodict.testing import feature_worlds as worlds
 from retrodict.workspace import Workspace

@@ -8,8 +8,9 @@ from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.errors import DefinitionError, InputError, NotFoundError
 from retrodict.data.ingest import ingest
 from retrodict.features.plan import FeatureSet
+from retrodict.features.tables import newest_versions
 from retrodict.learning import get_run, list_runs, measure_leakage, replay_run, train
-from retrodict.learning.frame import build_frame, newest_versions, read_spine, split_rows
+from retrodict.learning.frame import build_frame, read_spine, split_rows, tables_of
 from retrodict.models.definitions import Model
 from retrodict.workspace import Workspace
 
@@ -41,16 +42,16 @@ def test_an_empty_table_is_named(project):
 def test_a_frame_has_the_rows_of_the_label_table(filled):
     """Rows in are rows out, in order, and twice the same bytes."""
     model = model_of(filled)
-    frame = build_frame(filled.tables, model, newest_versions(filled.tables, model))
+    frame = build_frame(filled.tables, model, newest_versions(filled.tables, tables_of(model), where="model"))
     assert frame.table.column("id").to_pylist() == parcels().column("id").to_pylist()
-    again = build_frame(filled.tables, model, newest_versions(filled.tables, model))
+    again = build_frame(filled.tables, model, newest_versions(filled.tables, tables_of(model), where="model"))
     assert frame.digest() == again.digest()
 
 
 def test_outcomes_that_are_not_known_yet_take_no_part(filled):
     """A row is trained on only if its outcome was known before now."""
     model = model_of(filled)
-    frame = build_frame(filled.tables, model, newest_versions(filled.tables, model))
+    frame = build_frame(filled.tables, model, newest_versions(filled.tables, tables_of(model), where="model"))
     now = parse_time("2024-01-20T00:00Z")
     parts = split_rows(frame, model.recipe.split.resolve(), now=now)
     assert len(parts["train"]) > 0

@@ -12,8 +12,9 @@ from retrodict.data.ingest import ingest
 from retrodict.features.offline import frame as offline_frame
 from retrodict.features.offline import indexes as offline_indexes
 from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.tables import newest_versions
 from retrodict.learning import measure_leakage, replay_run, train
-from retrodict.learning.frame import build_frame, newest_versions
+from retrodict.learning.frame import build_frame, tables_of
 from retrodict.models.definitions import Model
 from retrodict.workspace import Workspace
 
@@ -63,7 +64,7 @@ def folder_of(project):
 def digest_of(project, name="late_parcel", *, indexed=True, versions=None, **options):
     model = project.definitions.get(Model, name)
     indexes = EventIndexes.of(project) if indexed else None
-    versions = versions or newest_versions(project.tables, model)
+    versions = versions or newest_versions(project.tables, tables_of(model), where="model")
     return build_frame(project.tables, model, versions, indexes=indexes, **options).digest()
 
 
@@ -115,7 +116,7 @@ def test_a_damaged_index_breaks_no_training(project, how):
     _break(folder_of(project), how)
     told = []
     model = project.definitions.get(Model, "late_parcel")
-    versions = newest_versions(project.tables, model)
+    versions = newest_versions(project.tables, tables_of(model), where="model")
     for _ in range(3):
         indexes = EventIndexes.of(project, tell=told.append)
         assert build_frame(project.tables, model, versions, indexes=indexes).digest() == expected
@@ -141,7 +142,7 @@ def test_a_folder_that_cannot_be_written_breaks_no_training(project):
     folder_of(project).write_text("")
     told = []
     model = project.definitions.get(Model, "late_parcel")
-    versions = newest_versions(project.tables, model)
+    versions = newest_versions(project.tables, tables_of(model), where="model")
     frame = build_frame(project.tables, model, versions, indexes=EventIndexes.of(project, tell=told.append))
     assert frame.digest() == expected
     assert [sentence.partition(" (")[0] for sentence in told] == ["the index of table parcels cannot be written"]

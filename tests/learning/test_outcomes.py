@@ -9,8 +9,9 @@ from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.durations import DAY, HOUR
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.decisions.records import DecisionRecord, encode_record
+from retrodict.features.tables import newest_versions
 from retrodict.learning import get_run, measure_leakage, replay_run, train
-from retrodict.learning.frame import build_frame, newest_versions
+from retrodict.learning.frame import build_frame, tables_of
 from retrodict.models.definitions import Model
 from retrodict.monitoring.outcomes import outcomes
 from retrodict.workspace import Workspace
@@ -107,7 +108,7 @@ def changed(project, old, new):
 
 def frame_of(project):
     model = model_of(project)
-    return build_frame(project.tables, model, newest_versions(project.tables, model))
+    return build_frame(project.tables, model, newest_versions(project.tables, tables_of(model), where="model"))
 
 
 def test_labels_are_those_of_a_loop_over_all_facts(project):

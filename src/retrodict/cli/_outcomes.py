@@ -42,8 +42,8 @@ def find_outcomes(project: Workspace, names: str | None, types: dict[str, pa.Dat
     ``types`` gets the types of their keys, as which columns of text are read.
     """
     from retrodict.features.offline.outcomes import check_outcome
-    from retrodict.features.offline.work import newest_versions
     from retrodict.features.plan import FeatureSet
+    from retrodict.features.tables import newest_versions
 
     known, found = defined_outcomes(project), []
     for name in [each.strip() for each in (names or "").split(",") if each.strip()]:
@@ -51,7 +51,7 @@ def find_outcomes(project: Workspace, names: str | None, types: dict[str, pa.Dat
             raise InputError("the outcome is defined", where="--outcomes", got=name,
                              remedy=near(name, known, what="outcome"))  # fmt: skip
         outcome = known[name]
-        newest_versions(project.tables, FeatureSet([outcome.view]))
+        newest_versions(project.tables, FeatureSet([outcome.view]).tables, where="features")
         schema = project.tables.schema(outcome.source.table.name)
         check_outcome(outcome, schema)
         types |= {key: schema.field(key).type for key in outcome.entity.keys}
@@ -93,12 +93,12 @@ def add_outcomes(
     An outcome that is the label of a model is its yes or no, another one the value of its aggregate.
     """
     from retrodict.features.offline.indexes import EventIndexes
-    from retrodict.features.offline.work import newest_versions
     from retrodict.features.plan import FeatureSet
+    from retrodict.features.tables import newest_versions
 
     indexes = EventIndexes.of(project)
     sets = [FeatureSet([outcome.view]) for outcome in outcomes]
-    versions = [newest_versions(project.tables, each) for each in sets]
+    versions = [newest_versions(project.tables, each.tables, where="features") for each in sets]
     until = -1 if as_of is None else as_of
     for piece in pieces:
         told = piece

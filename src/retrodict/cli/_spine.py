@@ -17,7 +17,7 @@ from retrodict.cli._frames import flat, typed
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from retrodict.features.offline.work import Spine
+    from retrodict.features.offline.spine import Spine
     from retrodict.workspace import Workspace
 
 __all__ = ["is_table", "open_spine", "write_pieces"]
@@ -44,7 +44,7 @@ def open_spine(project: Workspace, text: str, types: Mapping[str, pa.DataType]) 
     """
     from retrodict.data.ingest import staging_folder
     from retrodict.data.readers import open_batch
-    from retrodict.features.offline.work import Spine, table_spine
+    from retrodict.features.offline.spine import Spine, table_spine
 
     where = f"spine {text}"
     if is_table(text):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from retrodict.cli._command import Progress
     from retrodict.features.labels import Outcome
     from retrodict.features.offline.kept import KeptFrame
-    from retrodict.features.offline.work import FrameWork, Spine
+    from retrodict.features.offline.spine import Spine
+    from retrodict.features.offline.work import FrameWork
     from retrodict.features.plan import FeatureSet
     from retrodict.workspace import Workspace
 
@@ -171,10 +172,10 @@ def chosen_features(
     import pyarrow as pa
 
     from retrodict.features.catalogue import check_schema, select
-    from retrodict.features.offline.work import newest_versions
+    from retrodict.features.tables import newest_versions
 
     chosen, columns = select(defined_features(project), wanted)
-    newest_versions(project.tables, chosen)
+    newest_versions(project.tables, chosen.tables, where="features")
     schemas = source_schemas(project, chosen)
     for plan in chosen.views:
         check_schema(plan, schemas[plan.source.table.name])

@@ -78,15 +78,16 @@ def verify_all(
 def _verify_model(project: Workspace, name: str, samples: int, seed: int) -> tuple[Report, dict[str, bool]]:
     """Verify the features of a model on the rows it learns from, and record the verdict."""
     from retrodict.features.plan import FeatureSet
+    from retrodict.features.tables import newest_versions
     from retrodict.features.verify import verify
     from retrodict.features.verify.verdicts import record_verification
-    from retrodict.learning.frame import AT, newest_versions, read_spine
+    from retrodict.learning.frame import AT, read_spine, tables_of
     from retrodict.models.definitions import Model
 
     model = project.definitions.get(Model, name)
     wanted = FeatureSet(model.features)
     _check_schemas(project, wanted)
-    versions = newest_versions(project.tables, model)
+    versions = newest_versions(project.tables, tables_of(model), where=f"model {name}")
     read = {each: project.tables.read(each, version) for each, version in versions.items()}
     spine = read_spine(read[model.label.table.name], model, wanted)
     sources = {each: read[source.table.name] for each, source in wanted.sources.items()}

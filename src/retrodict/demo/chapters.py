@@ -24,10 +24,11 @@ from retrodict.demo.live import POLICY, RolloutTimes
 from retrodict.demo.traffic import Traffic
 from retrodict.evaluation import Evaluation
 from retrodict.features.plan import FeatureSet
+from retrodict.features.tables import newest_versions
 from retrodict.features.verify import verify
 from retrodict.features.verify.verdicts import record_verification
 from retrodict.learning import Run, get_run, replay_run
-from retrodict.learning.frame import AT, newest_versions, read_spine
+from retrodict.learning.frame import AT, read_spine, tables_of
 from retrodict.learning.recipes import Progress
 from retrodict.ledger import verify as verify_ledger
 from retrodict.models.definitions import Model
@@ -45,7 +46,7 @@ _PROBES = 20
 def prove_features(project: Workspace, model: Model) -> dict[str, Any]:
     """Compare training frame, stream and naive oracle at random and at every edge; a pass lets the views serve."""
     features = FeatureSet(model.features)
-    versions = newest_versions(project.tables, model)
+    versions = newest_versions(project.tables, tables_of(model), where=f"model {model.name}")
     read = {name: project.tables.read(name, version) for name, version in versions.items()}
     spine = read_spine(read[model.label.table.name], model, features)
     sources = {name: read[source.table.name] for name, source in features.sources.items()}

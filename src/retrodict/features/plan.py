@@ -377,6 +377,11 @@ class FeatureSet:
         return sources
 
     @cached_property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables that its sources read, each once, sorted."""
+        return tuple(sorted({source.table.name for source in self.sources.values()}))
+
+    @cached_property
     def request_keys(self) -> tuple[str, ...]:
         """Entity columns a request or spine must have."""
         return tuple(dict.fromkeys(key for plan in self.views for key in plan.request_keys))

@@ -18,8 +18,9 @@ from retrodict.evaluation import check_gates
 from retrodict.evaluation.reference import Reference
 from retrodict.features.offline.indexes import EventIndexes
 from retrodict.features.plan import FeatureSet
+from retrodict.features.tables import newest_versions
 from retrodict.learning.environment import environment_bytes
-from retrodict.learning.frame import Frame, build_frame, count_left_out, newest_versions, split_rows
+from retrodict.learning.frame import Frame, build_frame, count_left_out, split_rows, tables_of
 from retrodict.learning.plots import run_plots
 from retrodict.learning.recipes import Progress, Trained, run_recipe
 from retrodict.learning.runs import Artifact, MetricPoint, Run, finish_run, start_run
@@ -120,7 +121,10 @@ def train(
         seed=definition.recipe.seed,
         code=capture_code(workspace),
         environment=workspace.objects.put(environment_bytes()),
-        data={"versions": newest_versions(workspace.tables, definition), "now": workspace.clock.now()},
+        data={
+            "versions": newest_versions(workspace.tables, tables_of(definition), where=f"model {definition.name}"),
+            "now": workspace.clock.now(),
+        },
         params={
             "split": {"train": used.train, "validate": used.validate, "test": used.test},
             "definition": definition.version,

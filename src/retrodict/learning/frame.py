@@ -28,7 +28,7 @@ from retrodict.stores.sql import query, quote
 from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest
 
-__all__ = ["Frame", "build_frame", "count_left_out", "newest_versions", "read_spine", "split_rows", "tables_of"]
+__all__ = ["Frame", "build_frame", "count_left_out", "read_spine", "split_rows", "tables_of"]
 
 AT = "_decide_at"
 _LABEL, _KNOWN = "_label", "_known_at"
@@ -82,22 +82,6 @@ def tables_of(model: Model) -> list[str]:
     if isinstance(model.label, Outcome):
         names.add(model.label.source.table.name)
     return sorted(names)
-
-
-def newest_versions(tables: TableStore, model: Model) -> dict[str, int]:
-    """Newest version of every table of a model; InputError names a table that holds nothing yet."""
-    versions = {}
-    for name in tables_of(model):
-        history = tables.history(name)
-        if not history:
-            raise InputError(
-                "every table of the model holds rows",
-                where=f"model {model.name}",
-                got=name,
-                remedy=f"Fill it with: retrodict ingest {name} FILE",
-            )
-        versions[name] = history[-1].version
-    return versions
 
 
 def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:

@@ -28,7 +28,8 @@ from retrodict.features.facts.columns import pick, times
 from retrodict.features.offline.frames import SpineReader
 from retrodict.features.offline.growth import source_versions, visible_growth
 from retrodict.features.offline.kept import NOTE, PART, KeptFrame, find_frame, newest_origin, stored
-from retrodict.features.offline.work import FrameWork, Spine
+from retrodict.features.offline.spine import Spine
+from retrodict.features.offline.work import FrameWork
 from retrodict.stores.tables.content import table_digest
 from retrodict.workspace import Workspace
 from retrodict.workspace.code import capture_code

@@ -1,21 +1,39 @@
-"""Outcomes of the rows of a spine: each is a feature of the moment at which it matures."""
+"""Outcomes of the rows of a spine: each is a feature of the moment at which it matures.
+
+``known_until`` is the newest fact in the tables: an event that is not in them yet must not be read as one that did not
+happen, so nothing that matures later counts.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrodict.core.errors import DefinitionError, InputError
+from retrodict.core.errors import DefinitionError, InputError, near
 from retrodict.features.catalogue import check_schema
 from retrodict.features.facts.columns import Ints, pick, times
 from retrodict.features.labels import Outcome
-from retrodict.features.offline.frame import Tables, training_frame
+from retrodict.features.offline.frame import Rows, Tables, training_frame
+from retrodict.features.offline.indexes import EventIndexes
 from retrodict.features.plan import FeatureSet, ViewPlan, column_name
+from retrodict.features.tables import newest_versions
 from retrodict.stores.sql import query
+from retrodict.workspace import Workspace
 
-__all__ = ["check_outcome", "outcome_frame", "outcome_labels"]
+__all__ = [
+    "add_outcomes",
+    "check_outcome",
+    "choose_outcomes",
+    "known_until",
+    "outcome_frame",
+    "outcome_labels",
+    "outcome_types",
+]
 
 _AT = "_outcome_at"
 TIME = pa.timestamp("us", "UTC")
@@ -125,3 +143,102 @@ def _values(spine: pa.Table, at: str, outcome: Outcome, sources: Tables) -> tupl
     asked = {key: pick(spine, key, where=f"outcome {outcome.name!r}, spine") for key in outcome.entity.keys}
     frame = training_frame(pa.table({**asked, _AT: pa.array(known, TIME)}), _AT, FeatureSet([outcome.view]), sources)
     return pick(frame, column_name(outcome.name, outcome.value), where="outcome"), known
+
+
+# outcomes of a project ------------------------------------------------------------------------------------------------
+
+
+def choose_outcomes(workspace: Workspace, defined: Iterable[Outcome], names: Sequence[str]) -> list[Outcome]:
+    """Outcomes by name, checked against the tables of their sources.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    defined : iterable of Outcome
+        Those to choose from: of the definitions, and the labels of models.
+    names : sequence of str
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or a table holds no rows yet.
+    DefinitionError
+        As :func:`check_outcome`.
+    """
+    by_name = {outcome.name: outcome for outcome in defined}
+    for name in names:
+        if name not in by_name:
+            raise InputError("the outcome must be defined", where="outcomes", got=name,
+                             remedy=near(name, by_name, what="outcome"))  # fmt: skip
+        table = by_name[name].source.table.name
+        newest_versions(workspace.tables, [table], where=f"outcome {name!r}")
+        check_outcome(by_name[name], workspace.tables.schema(table))
+    return [by_name[name] for name in names]
+
+
+def outcome_types(workspace: Workspace, outcomes: Iterable[Outcome]) -> dict[str, pa.DataType]:
+    """Types of the entity keys of outcomes, as which a spine's columns of text are read."""
+    types: dict[str, pa.DataType] = {}
+    for outcome in outcomes:
+        schema = workspace.tables.schema(outcome.source.table.name)
+        types |= {key: schema.field(key).type for key in outcome.entity.keys}
+    return types
+
+
+def known_until(workspace: Workspace, outcomes: Iterable[Outcome]) -> int | None:
+    """Time until which the tables of all outcomes are known, in microseconds, at most now; None if one is empty.
+
+    That of a table is its newest fact: what it does not hold yet must not count as something that did not happen.
+    """
+    newest = [_newest_fact(workspace, outcome) for outcome in outcomes]
+    known = [moment for moment in newest if moment is not None]
+    return min([workspace.clock.now(), *known]) if len(known) == len(newest) else None
+
+
+def _newest_fact(workspace: Workspace, outcome: Outcome) -> int | None:
+    source = outcome.source
+    clock = source.known_at or source.event_time
+    newest = None
+    for batch in workspace.tables.batches(source.table.name, columns=[str(clock)]):
+        moments, present = times(batch.column(0), where=f"source {source.name!r}, column {clock!r}")
+        if present.any():
+            latest = int(moments[present].max()) + (0 if source.known_at else source.delay_us)
+            newest = latest if newest is None else max(newest, latest)
+    return newest
+
+
+def add_outcomes(
+    workspace: Workspace, outcomes: Sequence[Outcome], at: str, pieces: Iterable[pa.Table], as_of: int | None
+) -> Iterator[pa.Table]:
+    """Pieces of a frame with two columns per outcome: its value, and when that became known; null if not matured.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    outcomes : sequence of Outcome
+        One that is the label of a model gives its yes or no, another one the value of its aggregate.
+    at : str
+        Time column of the frame.
+    pieces : iterable of pyarrow.Table
+    as_of : int, optional
+        Outcomes that matured by then count, in microseconds. None: none does.
+    """
+    indexes = EventIndexes.of(workspace)
+    sets = [FeatureSet([outcome.view]) for outcome in outcomes]
+    versions = [newest_versions(workspace.tables, features.tables, where="outcomes") for features in sets]
+    until = -1 if as_of is None else as_of
+    for piece in pieces:
+        frame = piece
+        for outcome, features, pinned in zip(outcomes, sets, versions, strict=True):
+            frame = indexes.gather(partial(_add_outcome, frame, at, outcome, until), features, pinned)
+        yield frame
+
+
+def _add_outcome(frame: pa.Table, at: str, outcome: Outcome, as_of: int, sources: Mapping[str, Rows]) -> pa.Table:
+    frame_with_value = outcome_frame(frame, at, outcome, sources, as_of=as_of)
+    if not outcome.labels:
+        return frame_with_value
+    label = outcome_labels(frame, at, outcome, sources).column("label")
+    matured = frame_with_value.column(f"{outcome.name}_known_at").is_valid()
+    place = frame_with_value.column_names.index(outcome.name)
+    return frame_with_value.set_column(place, outcome.name, pc.if_else(matured, label, pa.scalar(None, pa.bool_())))

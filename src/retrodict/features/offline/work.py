@@ -1,4 +1,4 @@
-"""What a training frame is made for and how: a spine that can be read again, and the work to be done on its rows.
+"""What is computed for the rows of a spine, and by which engine.
 
 The engine is a function from rows to frames, so that keeping a frame, writing it to a file and computing it elsewhere
 are three things that know nothing of each other.
@@ -12,66 +12,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from retrodict.core.errors import InputError
-from retrodict.data.versions import resolve
 from retrodict.features.offline.frames import SpineReader, frame_batches
 from retrodict.features.offline.indexes import EventIndexes
 from retrodict.features.plan import FeatureSet
-from retrodict.stores.tables.base import TableStore
+from retrodict.features.tables import newest_versions
 from retrodict.workspace import Workspace
 
-__all__ = ["FrameWork", "Spine", "local_work", "newest_versions", "table_spine"]
+__all__ = ["FrameWork", "local_work"]
 
 # Rows computed before any is handed on, since a damaged index shows in the middle of them: as many as work at once.
 _TOGETHER = (1 << 19) * min(os.cpu_count() or 1, 4)
-
-
-@dataclass(frozen=True, slots=True)
-class Spine:
-    """Rows that a frame is made for, readable again.
-
-    Attributes
-    ----------
-    rows : callable
-        Gives a fresh reader of the same rows.
-    count : int
-        How many there are.
-    ref : str
-        What they are, for the ledger: ``dataset:orders@3``, or ``batch:`` with the hash of a file.
-    origin : str
-        The same for people: ``orders@3``, or the name of a file.
-
-    Examples
-    --------
-    >>> asked = pa.table({"card": ["a", "b"]})
-    >>> Spine(asked.to_reader, asked.num_rows, "batch:9f2c", "asked.csv").rows().read_all().num_rows
-    2
-    """
-
-    rows: Callable[[], pa.RecordBatchReader]
-    count: int
-    ref: str
-    origin: str
-
-
-def table_spine(workspace: Workspace, ref: str) -> Spine:
-    """Rows of a table of the project as a spine, without the columns that say with which batch a row came.
-
-    Parameters
-    ----------
-    workspace : Workspace
-    ref : str
-        ``orders``: the newest version; ``orders@3``, ``orders@golden``: that one.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such table, version or tag.
-    """
-    found, tables = resolve(workspace, ref), workspace.tables
-    names = [name for name in tables.schema(found.name, found.version).names if not name.startswith("_")]
-    count = sum(file.rows for file in tables.files(found.name, found.version))
-    return Spine(lambda: tables.batches(found.name, found.version, columns=names), count, str(found), found.short)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +82,8 @@ def local_work(
     tell : callable, optional
         Called with a sentence when an index is about to be made. None: silent.
     """
-    versions, indexes = newest_versions(workspace.tables, features), EventIndexes.of(workspace, tell=tell)
+    versions = newest_versions(workspace.tables, features.tables, where="features")
+    indexes = EventIndexes.of(workspace, tell=tell)
 
     def frames(rows: pa.Table | pa.RecordBatchReader) -> Iterator[pa.Table]:
         for piece in SpineReader(rows).pieces(_TOGETHER):
@@ -143,17 +94,3 @@ def local_work(
             )
 
     return FrameWork(at, features, tuple(features.columns if columns is None else columns), versions, frames)
-
-
-def newest_versions(tables: TableStore, features: FeatureSet) -> dict[str, int]:
-    """Newest version of every table of a feature set; InputError if one has no rows."""
-    found = {}
-    for source in features.sources.values():
-        history = tables.history(source.table.name)
-        if not history:
-            raise InputError(
-                "the table of every source holds rows", where="features", got=source.table.name,
-                remedy=f"Fill it with: retrodict ingest {source.table.name} FILE",
-            )  # fmt: skip
-        found[source.table.name] = history[-1].version
-    return found

@@ -24,11 +24,12 @@ from pyarrow.fs import LocalFileSystem
 from retrodict.core.errors import ConfigurationError, InputError, InternalError, MissingExtraError, RetryableError
 from retrodict.features.offline.frame import training_frame
 from retrodict.features.offline.frames import SpineReader
-from retrodict.features.offline.work import FrameWork, newest_versions
+from retrodict.features.offline.work import FrameWork
 from retrodict.features.plan import FeatureSet
 from retrodict.features.spark.dialects import SPARK
 from retrodict.features.spark.run import training_frame_on_spark
 from retrodict.features.spark.sql import POSITION
+from retrodict.features.tables import newest_versions
 from retrodict.stores.tables.base import TableStore
 from retrodict.workspace import Workspace
 
@@ -75,7 +76,7 @@ def spark_work(
         If there is no Java, or no session starts at this master.
     """
     _check_installed()
-    versions = newest_versions(workspace.tables, features)
+    versions = newest_versions(workspace.tables, features.tables, where="features")
     with _session(workspace.name, master or _LOCAL) as session:
         frames: dict[str, DataFrame] = {}
         empty: dict[str, pa.Table] = {}

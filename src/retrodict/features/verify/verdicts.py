@@ -11,10 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from retrodict.core.errors import RefusedError
 from retrodict.features.definitions import FeatureView
+from retrodict.features.online.read.features import OnlineFeatures
+from retrodict.features.online.state.entries import Meta
+from retrodict.features.online.stream.upkeep import online_features, online_state
 from retrodict.features.plan import FeatureSet
-from retrodict.features.verify.verification import Report
+from retrodict.features.tables import check_sources
+from retrodict.features.verify.verification import Report, verify
 from retrodict.workspace import Workspace
 
 __all__ = [
@@ -24,6 +30,7 @@ __all__ = [
     "record_override",
     "record_verification",
     "unverified_views",
+    "verify_features",
     "view_ref",
 ]
 
@@ -53,6 +60,56 @@ class Verdict:
 def view_ref(view: FeatureView) -> str:
     """Reference of a view in the ledger: ``view:name@version``."""
     return f"view:{view.name}@{view.version}"
+
+
+def verify_features(
+    workspace: Workspace,
+    features: FeatureSet,
+    spine: pa.Table,
+    at: str,
+    versions: Mapping[str, int],
+    *,
+    samples: int = 50,
+    seed: int = 0,
+) -> tuple[Report, dict[str, bool]]:
+    """Verify features on the rows of a spine, with online state where that is filled, and record the verdict.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    features : FeatureSet
+    spine : pyarrow.Table
+        Requests to draw from.
+    at : str
+        Its time column.
+    versions : mapping of str to int
+        Version of every table that is read, by table.
+    samples, seed : int
+        As for :func:`~retrodict.features.verify.verify`.
+
+    Returns
+    -------
+    tuple of Report and dict
+        What came of it, and by view whether it may serve.
+
+    Raises
+    ------
+    DefinitionError
+        If a table lacks what a view reads.
+    """
+    check_sources(workspace, features)
+    tables = {name: workspace.tables.read(name, versions[name]) for name in features.tables}
+    sources = {name: tables[source.table.name] for name, source in features.sources.items()}
+    online = _filled_online(workspace, features)
+    report = verify(features, sources, spine, at, online=online, stream=True, samples=samples, seed=seed)
+    return report, record_verification(workspace, features, report, versions)
+
+
+def _filled_online(workspace: Workspace, features: FeatureSet) -> OnlineFeatures | None:
+    """Reader of online state, unless the state of some view was never filled: nothing is no wrong answer."""
+    state = online_state(workspace, features)
+    filled = all(state.meta(plan) != Meta() for plan in features.views)
+    return online_features(workspace, features) if filled else None
 
 
 def record_verification(

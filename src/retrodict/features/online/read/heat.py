@@ -2,29 +2,35 @@
 
 Totals are differences of running sums, so a window costs the same whatever it holds. A bag (distinct values, quantiles,
 the last few values ...) has no running form: each read goes through the events of its window. How many those are is a
-matter of the data, so it is counted on the rows that are there.
+matter of the data, so it is counted on the rows of the tables, a bounded number of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from retrodict.core.errors import DefinitionError
+from retrodict.features.catalogue import check_schema
+from retrodict.features.definitions import FeatureView
+from retrodict.features.derived import Derived
 from retrodict.features.facts.columns import Ints
 from retrodict.features.facts.events import read_events
 from retrodict.features.facts.keys import KeyIndex
 from retrodict.features.plan import ViewPlan
+from retrodict.workspace import Workspace
 
-__all__ = ["HOT_EVENTS", "HotFeature", "hot_features"]
+__all__ = ["HOT_EVENTS", "HotFeature", "hot_features", "slow_features"]
 
 HOT_EVENTS = 5_000
 """Events in a window from which on a bag is called slow: about a millisecond a read, twenty times that of a total."""
 
 _SECOND = 1_000_000
+_ROWS = 1_000_000  # rows of a table that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,37 @@ class HotFeature:
     def to_dict(self) -> dict[str, Any]:
         """All fields, and the threshold."""
         return {**asdict(self), "threshold": HOT_EVENTS}
+
+
+def slow_features(workspace: Workspace, features: Iterable[FeatureView | Derived]) -> list[HotFeature]:
+    """Features that read many events of a key, by the newest version of their tables.
+
+    Of a table with more than a million rows a part is looked at, and the counts are those of that part. A view whose
+    table lacks a column it reads is passed over: ``features plan`` reports it.
+    """
+    slow: list[HotFeature] = []
+    for view in features:
+        if not isinstance(view, FeatureView) or not workspace.tables.history(view.source.table.name):
+            continue
+        plan = ViewPlan(view)
+        if not plan.bags:
+            continue
+        try:
+            check_schema(plan, workspace.tables.schema(view.source.table.name))
+        except DefinitionError:
+            continue
+        slow += hot_features(plan, _first_rows(workspace, view.source.table.name, plan.source_columns))
+    return slow
+
+
+def _first_rows(workspace: Workspace, table: str, columns: Sequence[str]) -> pa.Table:
+    paths, rows = [], 0
+    for file in workspace.tables.files(table):
+        if rows and rows + file.rows > _ROWS:
+            break
+        paths.append(file.path)
+        rows += file.rows
+    return workspace.tables.dataset(table, paths=paths).head(_ROWS, columns=list(columns))
 
 
 def hot_features(plan: ViewPlan, rows: pa.Table) -> Iterator[HotFeature]:

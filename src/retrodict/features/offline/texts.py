@@ -74,7 +74,7 @@ def parse_texts(table: pa.Table, types: Mapping[str, pa.DataType], *, where: str
 
 def _is_text(type_: pa.DataType) -> bool:
     # pandas and Polars hand over large strings or views of strings
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
+    return str(type_) in ("string", "large_string", "string_view")
 
 
 def _parse_column(column: pa.ChunkedArray, type_: pa.DataType, where: str) -> pa.Array[Any]:

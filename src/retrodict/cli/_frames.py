@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrodict.core.clock import parse_time
-from retrodict.core.errors import InputError, RetrodictError
+from retrodict.core.errors import InputError
+from retrodict.core.kinds import kind_error, kind_of, reader_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["check_output", "flat", "read_rows", "reader_of", "typed", "write_rows"]
+__all__ = ["check_output", "flat", "read_rows", "typed", "write_rows"]
 
 _FORMATS = (".csv", ".parquet")
 
@@ -109,73 +109,13 @@ def typed(table: pa.Table, types: Mapping[str, pa.DataType], *, where: str) -> p
 def _read_column(column: pa.ChunkedArray, type_: pa.DataType, where: str) -> pa.Array[Any]:
     import pyarrow as pa
 
-    read, values = reader_of(type_), []
+    kind = kind_of(type_)
+    read, values = reader_of(kind, text=True), []
     for row, value in enumerate(column.to_pylist(), start=1):
         try:
             values.append(None if value is None or value == "" else read(value))
-        except (TypeError, ValueError, RetrodictError):
-            raise InputError(
-                f"the column holds {type_}", where=f"{where}, row {row}", got=type(value).__name__,
-                remedy="Times are ISO 8601 with a zone" if pa.types.is_timestamp(type_) else "Correct the file",
-            ) from None  # fmt: skip
+        except (TypeError, ValueError):
+            raise kind_error(kind, value, where=f"{where}, row {row}") from None
     if pa.types.is_timestamp(type_):
         return pa.array(values, pa.int64()).cast(type_)
     return pa.array(values, type_)
-
-
-def reader_of(type_: pa.DataType) -> Callable[[Any], Any]:
-    """Function that reads a value, or its text, as a type; times become microseconds."""
-    import pyarrow as pa
-
-    if pa.types.is_timestamp(type_):
-        return _instant
-    if pa.types.is_boolean(type_):
-        return _truth
-    if pa.types.is_integer(type_):
-        return _whole
-    if pa.types.is_floating(type_) or pa.types.is_decimal(type_):
-        return _number
-    if pa.types.is_date(type_):
-        return _day
-    return _text
-
-
-def _instant(value: Any) -> int:
-    from retrodict.core.clock import to_micros
-
-    return parse_time(value) if isinstance(value, str) else to_micros(value)
-
-
-def _truth(value: Any) -> bool:
-    words = {"true": True, "false": False, "1": True, "0": False}
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, str) or value.strip().lower() not in words:
-        raise TypeError
-    return words[value.strip().lower()]
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError
-    if isinstance(value, float) and value != int(value):
-        raise TypeError
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError
-    return float(value)
-
-
-def _day(value: Any) -> Any:
-    from datetime import date
-
-    return date.fromisoformat(value) if isinstance(value, str) else value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value

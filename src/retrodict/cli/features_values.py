@@ -16,11 +16,12 @@ from retrodict.cli._features import (
     source_schemas,
     sources,
 )
-from retrodict.cli._frames import check_output, read_rows, reader_of, typed, write_rows
+from retrodict.cli._frames import check_output, read_rows, typed, write_rows
 from retrodict.cli._text import count, table
 from retrodict.cli._types import complete, instant
 from retrodict.cli.features import features
 from retrodict.cli.features_frames import FEATURES, written
+from retrodict.core.kinds import kind_of, reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -181,7 +182,7 @@ def _readers(project: Workspace, source: Source, given: Sequence[str], file: str
         if column not in given:
             raise InputError(f"an event has the columns that source {source.name!r} names", where=where, got=column,
                              remedy=near(column, given, what="column"))  # fmt: skip
-    return {column: reader_of(type_) for column, type_ in types.items()}
+    return {column: reader_of(kind_of(type_), text=True) for column, type_ in types.items()}
 
 
 def _needed(source: Source) -> list[str]:

@@ -10,23 +10,24 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from retrodict.core.definition import Definition
 from retrodict.core.errors import DefinitionError, near
+from retrodict.core.kinds import KINDS
 from retrodict.data.checks import Check
 
 __all__ = ["Check", "ColumnType", "Table"]
 
-_TYPES = ("bool", "date", "float", "int", "string", "time")
+_KINDS = {kind.column_word: kind.name for kind in KINDS.values()}
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnType:
-    """A declared column type: one of bool, date, float, int, string, time.
+    """A declared column type, written as one of bool, date, float, int, string, time; its kind is one of core.kinds.
 
     ``time`` takes instants with a zone; ``time(America/New_York)`` takes local times of that zone (a date alone is its
     midnight) and stores the instant. Where daylight saving repeats a local time, the later of the two instants is
     taken, so that no fact is dated before it happened; one that it skips moves forward by the length of the gap.
     """
 
-    word: str
+    kind: str
     zone: str | None = None
 
     @classmethod
@@ -38,12 +39,12 @@ class ColumnType:
             )
         match = re.fullmatch(r"(\w+)(?:\(([^()]+)\))?", text)
         word, zone = (match.group(1), match.group(2)) if match else (text, None)
-        if word not in _TYPES or (zone is not None and word != "time"):
+        if word not in _KINDS or (zone is not None and word != "time"):
             raise DefinitionError(
                 "a column type is bool, date, float, int, string, time or time(Zone/City)",
                 where=where,
                 got=text,
-                remedy=near(word, _TYPES, what="type"),
+                remedy=near(word, _KINDS, what="type"),
             )
         if zone is not None:
             try:
@@ -55,7 +56,7 @@ class ColumnType:
                     got=zone,
                     remedy="Write it like 'America/New_York'",
                 ) from error
-        return cls(word, zone)
+        return cls(_KINDS[word], zone)
 
 
 @dataclass(frozen=True)

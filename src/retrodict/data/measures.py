@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from retrodict.core.errors import DefinitionError, near
-from retrodict.core.expressions import Expression, Kind, parse
+from retrodict.core.expressions import Expression, parse
+from retrodict.core.kinds import ExpressionKind
 
 if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ["MEASURES", "Measure", "polars_measure", "sql_measure"]
 
-Kinds = Mapping[str, Kind | None] | None
+Kinds = Mapping[str, ExpressionKind | None] | None
 
 
 @dataclass(frozen=True, slots=True)

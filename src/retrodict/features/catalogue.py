@@ -14,15 +14,14 @@ import pyarrow as pa
 
 from retrodict.core.errors import DefinitionError, InputError, near
 from retrodict.core.expressions import Expression, parse
+from retrodict.core.kinds import expression_kind, kind_of
 from retrodict.features.definitions import Aggregate, FeatureView, Latest
 from retrodict.features.derived import Derived
-from retrodict.features.facts.columns import kind_of
 from retrodict.features.monoids import AGGREGATES, BAGS
 from retrodict.features.plan import FeatureSet, ViewPlan, column_name
 
 __all__ = ["ColumnUse", "FeatureFacts", "check_schema", "describe", "lineage", "search", "select"]
 
-_KINDS = {"bool": "bool", "int": "number", "float": "number", "text": "text", "time": "time", "date": "date"}
 _NUMBERS = ("bool", "int", "float", "null")
 # Of these the smallest or largest of times is a time; no other total of times means anything.
 _ORDERED = ("min", "max")
@@ -349,7 +348,7 @@ def _takes(facts: FeatureFacts, column: str, kind: str, type_: pa.DataType, wher
 
 
 def _check_condition(expression: Expression, kinds: Mapping[str, str], where: str) -> None:
-    expression.check_columns({name: _KINDS.get(kind) for name, kind in kinds.items()}, where=where)
+    expression.check_columns({name: expression_kind(kind) for name, kind in kinds.items()}, where=where)
     other = [column for column in expression.columns if kinds[column] == "other"]
     if other:
         raise DefinitionError(

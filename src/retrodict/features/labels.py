@@ -21,7 +21,7 @@ from retrodict.core.definition import Definition
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError
 from retrodict.core.expressions import Expression, parse
-from retrodict.core.expressions.kinds import Kind
+from retrodict.core.kinds import ExpressionKind
 from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 from retrodict.features.aggregates import Aggregate
@@ -222,7 +222,7 @@ class Outcome(Definition):
                 got=self.aggregate.op,
                 remedy="Use agg.count, agg.sum, agg.max or another aggregate that gives one value",
             )
-        kind: Kind | None = None if self.aggregate.op in _OPEN else "number"
+        kind: ExpressionKind | None = None if self.aggregate.op in _OPEN else "number"
         self.parsed.check_columns({self.value: kind}, where=where)
         if self.parsed.kind not in ("bool", None):
             raise DefinitionError(

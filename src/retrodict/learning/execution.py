@@ -14,6 +14,7 @@ import pyarrow as pa
 from retrodict.core.clock import format_time
 from retrodict.core.errors import RetrodictError
 from retrodict.core.identity import canonical_json
+from retrodict.core.kinds import request_word
 from retrodict.evaluation import check_gates
 from retrodict.evaluation.reference import Reference
 from retrodict.features.offline.indexes import EventIndexes
@@ -208,18 +209,9 @@ def _request(frame: Frame, model: Model) -> dict[str, dict[str, str]]:
     features = FeatureSet(model.features)
     wanted = {"entities": features.request_keys, "context": features.request_columns}
     return {
-        field: {name: _kind(frame.table.schema.field(name).type) for name in names} for field, names in wanted.items()
+        field: {name: request_word(frame.table.schema.field(name).type) for name in names}
+        for field, names in wanted.items()
     }
-
-
-def _kind(type_: pa.DataType) -> str:
-    if pa.types.is_timestamp(type_):
-        return "time"
-    if pa.types.is_boolean(type_):
-        return "bool"
-    if pa.types.is_integer(type_):
-        return "int"
-    return "number" if pa.types.is_floating(type_) or pa.types.is_decimal(type_) else "text"
 
 
 def _reference(result: Execution) -> Reference:

@@ -58,7 +58,7 @@ def join_key(table: Table, values: Mapping[str, object]) -> str | None:
         if value is None:
             return None
         declared = table.type_of(column)
-        is_time = declared is not None and declared.word == "time"
+        is_time = declared is not None and declared.kind == "time"
         parts.append(_text(value, is_time=is_time, where=f"table {table.name}, key column {column!r}"))
     return parts[0] if len(parts) == 1 else "".join(f"{len(part)}:{part}" for part in parts)
 

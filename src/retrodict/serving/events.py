@@ -7,15 +7,13 @@ every source that reads the table.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
-from retrodict.core.clock import parse_time
-from retrodict.core.errors import InputError, NotFoundError, RetrodictError, near
+from retrodict.core.errors import InputError, NotFoundError, near
+from retrodict.core.kinds import kind_error, kind_of, reader_of
 from retrodict.data.definitions import Table
 from retrodict.features.online import Upkeep, encode_event, stream_of
 from retrodict.registry.feature_sets import served_feature_sets
@@ -26,16 +24,13 @@ __all__ = ["EventInlet"]
 
 _decoder = msgspec.json.Decoder(list[dict[str, bool | int | float | str | None]])
 
-# What a JSON value must be for a column's type, and what becomes of it.
-_Reader = Callable[[Any], Any]
-
 
 class EventInlet:
     """Takes events for the tables of one project; for one event loop, appends in a thread of its own."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._readers: dict[str, dict[str, _Reader]] = {}
+        self._kinds: dict[str, dict[str, str]] = {}
         self._writers: dict[str, EventWriter] = {}
         self._upkeep = Upkeep(workspace, served_feature_sets)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-events")
@@ -68,14 +63,14 @@ class EventInlet:
             writer.close()
 
     def _push(self, table: str, body: bytes) -> dict[str, Any]:
-        readers = self._readers_of(table)
+        kinds = self._kinds_of(table)
         try:
             events = _decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(
                 "the body is a JSON list of flat objects, one per event", where="body", remedy="Send [{...}, {...}]"
             ) from error
-        rows = [_read(event, readers, place, table) for place, event in enumerate(events)]
+        rows = [_read(event, kinds, place, table) for place, event in enumerate(events)]
         stream = stream_of(table)
         writer = self._writers.get(stream)
         if writer is None:
@@ -83,8 +78,8 @@ class EventInlet:
         first = writer.append([encode_event(row) for row in rows]) if rows else self._workspace.events.end(stream)
         return {"accepted": len(rows), "stream": stream, "end": first + len(rows)}
 
-    def _readers_of(self, table: str) -> dict[str, _Reader]:
-        if table not in self._readers:
+    def _kinds_of(self, table: str) -> dict[str, str]:
+        if table not in self._kinds:
             defined = {definition.name: definition for definition in self._workspace.definitions.of(Table)}
             if table not in defined:
                 raise NotFoundError(
@@ -98,54 +93,22 @@ class EventInlet:
                     where=f"table {table}",
                     remedy=f"Fill it with: retrodict ingest {table} FILE",
                 ) from error
-            self._readers[table] = {field.name: _reader(field) for field in schema if not field.name.startswith("_")}
-        return self._readers[table]
+            self._kinds[table] = {field.name: kind_of(field.type) for field in schema if not field.name.startswith("_")}
+        return self._kinds[table]
 
 
-def _read(event: dict[str, Any], readers: dict[str, _Reader], place: int, table: str) -> dict[str, Any]:
+def _read(event: dict[str, Any], kinds: dict[str, str], place: int, table: str) -> dict[str, Any]:
     """One event with the types of its table; what was sent stays out of the error."""
     where = f"event {place} of the body"
-    unknown = len(event.keys() - readers.keys())
+    unknown = len(event.keys() - kinds.keys())
     if unknown:
         raise InputError(f"an event has columns of table {table!r} only", where=where, got=f"{unknown} others",
-                         remedy=f"Its columns are {', '.join(sorted(readers))}")  # fmt: skip
+                         remedy=f"Its columns are {', '.join(sorted(kinds))}")  # fmt: skip
     row = {}
-    for name, reader in readers.items():
+    for name, kind in kinds.items():
         value = event.get(name)
         try:
-            row[name] = None if value is None else reader(value)
-        except (TypeError, ValueError, RetrodictError):
-            raise InputError("a value has the type of its column", where=f"{where}, column {name!r}",
-                             got=type(value).__name__, remedy="Times are ISO 8601 with a zone") from None  # fmt: skip
+            row[name] = None if value is None else reader_of(kind)(value)
+        except (TypeError, ValueError):
+            raise kind_error(kind, value, where=f"{where}, column {name!r}") from None
     return row
-
-
-def _reader(field: pa.Field) -> _Reader:
-    type_ = field.type
-    if pa.types.is_timestamp(type_):
-        return parse_time
-    if pa.types.is_boolean(type_):
-        return lambda value: _only(value, bool)
-    if pa.types.is_integer(type_):
-        return _whole
-    if pa.types.is_floating(type_):
-        return _number
-    return lambda value: _only(value, str)
-
-
-def _only(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise TypeError
-    return value
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        raise TypeError
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError
-    return float(value)

@@ -1,6 +1,5 @@
 """One small SQL subset for every condition in a definitions module: parsed once, executed as SQL and on single rows."""
 
 from retrodict.core.expressions.expression import Expression, parse
-from retrodict.core.expressions.kinds import Kind
 
-__all__ = ["Expression", "Kind", "parse"]
+__all__ = ["Expression", "parse"]

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, get_args
 
 from retrodict.core.errors import DefinitionError, near
 from retrodict.core.expressions.frames import compile_polars
-from retrodict.core.expressions.kinds import Kind, Kinds
+from retrodict.core.expressions.inference import KindInference
 from retrodict.core.expressions.nodes import Column, Node, render, walk
 from retrodict.core.expressions.rows import RowFunction, compile_row
 from retrodict.core.expressions.sql import compile_sql
 from retrodict.core.expressions.syntax import read
+from retrodict.core.kinds import ExpressionKind
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,7 +51,7 @@ class Expression:
     kind: str | None = field(compare=False)
     tree: Node = field(compare=False, repr=False)
 
-    def to_sql(self, dialect: str = "duckdb", *, kinds: Mapping[str, Kind | None] | None = None) -> str:
+    def to_sql(self, dialect: str = "duckdb", *, kinds: Mapping[str, ExpressionKind | None] | None = None) -> str:
         """Return the SQL text of the expression; names are quoted, literals escaped and typed.
 
         Parameters
@@ -74,7 +75,9 @@ class Expression:
         """
         return compile_sql(self.tree, dialect, self._kinds(kinds, repr(self.text)))
 
-    def to_polars(self, *, kinds: Mapping[str, Kind | None] | None = None, floating: Collection[str] = ()) -> pl.Expr:
+    def to_polars(
+        self, *, kinds: Mapping[str, ExpressionKind | None] | None = None, floating: Collection[str] = ()
+    ) -> pl.Expr:
         """Return the expression for a Polars scan, eager, lazy or streaming.
 
         Parameters
@@ -105,7 +108,7 @@ class Expression:
         >>> pl.DataFrame({"arr_delay": [20.0, 3.0, None, float("nan")]}).select(late=late)["late"].to_list()
         [True, False, None, None]
         """
-        known: dict[str, Kind | None] = dict(kinds or {})
+        known: dict[str, ExpressionKind | None] = dict(kinds or {})
         for name in floating:
             known[name] = known.get(name) or "number"
         return compile_polars(self.tree, self._kinds(known, repr(self.text)), floating)
@@ -121,7 +124,9 @@ class Expression:
         """
         return compile_row(self.tree)
 
-    def check_columns(self, names: Iterable[str] | Mapping[str, Kind | None], *, where: str = "expression") -> None:
+    def check_columns(
+        self, names: Iterable[str] | Mapping[str, ExpressionKind | None], *, where: str = "expression"
+    ) -> None:
         """Check that every column exists, and its kind where the caller knows it.
 
         Parameters
@@ -143,7 +148,7 @@ class Expression:
         retrodict.core.errors.DefinitionError: label 'late': an expression names columns that exist; got 'arr_dely'. \
 Did you mean the column 'arr_delay'.
         """
-        kinds: dict[str, Kind | None] = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
+        kinds: dict[str, ExpressionKind | None] = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
         for column in self.columns:
             if column not in kinds:
                 raise DefinitionError(
@@ -154,16 +159,16 @@ Did you mean the column 'arr_delay'.
                 )
         self._kinds(kinds, where)
 
-    def _kinds(self, columns: Mapping[str, Kind | None] | None, where: str) -> Kinds:
-        wrong = {kind for kind in (columns or {}).values() if kind is not None} - set(get_args(Kind))
+    def _kinds(self, columns: Mapping[str, ExpressionKind | None] | None, where: str) -> KindInference:
+        wrong = {kind for kind in (columns or {}).values() if kind is not None} - set(get_args(ExpressionKind))
         if wrong:
             raise DefinitionError(
-                f"the kind of a column is one of {', '.join(get_args(Kind))}",
+                f"the kind of a column is one of {', '.join(get_args(ExpressionKind))}",
                 where=where,
                 got=min(map(str, wrong)),
                 remedy="Pass None for a column of another type",
             )
-        return Kinds(self.tree, columns, where=where)
+        return KindInference(self.tree, columns, where=where)
 
     def __identity__(self) -> str:
         """Canonical text: what enters the hash of a definition that holds the expression."""
@@ -205,4 +210,4 @@ def parse(text: str, *, where: str = "expression") -> Expression:
         )
     tree = read(text, where=where)
     columns = {node.name for node, _ in walk(tree) if isinstance(node, Column)}
-    return Expression(render(tree), tuple(sorted(columns)), Kinds(tree, where=where).of(tree), tree)
+    return Expression(render(tree), tuple(sorted(columns)), KindInference(tree, where=where).of(tree), tree)

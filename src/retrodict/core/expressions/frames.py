@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodict.core.clock import from_micros
 from retrodict.core.errors import DefinitionError
-from retrodict.core.expressions.kinds import Kinds
+from retrodict.core.expressions.inference import KindInference
 from retrodict.core.expressions.nodes import (
     Arithmetic,
     Between,
@@ -53,7 +53,7 @@ _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _COMBINE: dict[str, Callable[[Any, Any], Any]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
-def compile_polars(root: Node, kinds: Kinds, floating: Collection[str]) -> pl.Expr:
+def compile_polars(root: Node, kinds: KindInference, floating: Collection[str]) -> pl.Expr:
     """Return the tree as a Polars expression; columns in ``floating`` hold fractions, other numbers are whole.
 
     Raises
@@ -92,7 +92,7 @@ class _Value:
 class _Frames:
     # Polars is loaded where a table is scanned, not where a definition is written: hence the imports in the methods.
 
-    def __init__(self, kinds: Kinds, floating: frozenset[str]) -> None:
+    def __init__(self, kinds: KindInference, floating: frozenset[str]) -> None:
         self._kinds, self._floating = kinds, floating
 
     # -- values --------------------------------------------------------------------------------------------------

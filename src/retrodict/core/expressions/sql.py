@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from retrodict.core.clock import from_micros
 from retrodict.core.errors import DefinitionError, near
-from retrodict.core.expressions.kinds import Kinds
+from retrodict.core.expressions.inference import KindInference
 from retrodict.core.expressions.nodes import (
     Arithmetic,
     Between,
@@ -37,7 +37,7 @@ __all__ = ["Compiler", "compile_sql"]
 _NULLS = {"bool": "BOOLEAN", "number": "BIGINT", "text": "VARCHAR", "time": "TIMESTAMPTZ", "duration": "INTERVAL"}
 
 
-def compile_sql(root: Node, dialect: str, kinds: Kinds) -> str:
+def compile_sql(root: Node, dialect: str, kinds: KindInference) -> str:
     """Return the tree as SQL text.
 
     Raises
@@ -48,7 +48,7 @@ def compile_sql(root: Node, dialect: str, kinds: Kinds) -> str:
     # Here, since a dialect is built on the compiler below.
     from retrodict.core.expressions.sql_spark import SparkCompiler
 
-    dialects: dict[str, Callable[[Kinds], Compiler]] = {"duckdb": Compiler, "spark": SparkCompiler}
+    dialects: dict[str, Callable[[KindInference], Compiler]] = {"duckdb": Compiler, "spark": SparkCompiler}
     if dialect not in dialects:
         raise DefinitionError(
             "expressions compile to a known SQL dialect",
@@ -62,7 +62,7 @@ def compile_sql(root: Node, dialect: str, kinds: Kinds) -> str:
 class Compiler:
     """Writes the nodes of one tree for DuckDB; another dialect overrides what it spells otherwise."""
 
-    def __init__(self, kinds: Kinds) -> None:
+    def __init__(self, kinds: KindInference) -> None:
         self._kinds = kinds
 
     def value(self, node: Node) -> str:

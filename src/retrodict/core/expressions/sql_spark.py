@@ -8,7 +8,7 @@ otherwise, and the pattern of LIKE with an escape character that it does not hol
 from __future__ import annotations
 
 from retrodict.core.clock import from_micros
-from retrodict.core.expressions.kinds import Kinds
+from retrodict.core.expressions.inference import KindInference
 from retrodict.core.expressions.nodes import (
     Arithmetic,
     Between,
@@ -37,11 +37,11 @@ class SparkCompiler(Compiler):
 
     Parameters
     ----------
-    kinds : Kinds
+    kinds : KindInference
         Kinds of the nodes of the tree to be compiled.
     """
 
-    def __init__(self, kinds: Kinds) -> None:
+    def __init__(self, kinds: KindInference) -> None:
         super().__init__(kinds)
 
     def value(self, node: Node) -> str:

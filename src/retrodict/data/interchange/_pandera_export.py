@@ -12,13 +12,13 @@ from typing import Any
 
 from retrodict.core.errors import DefinitionError, MissingExtraError
 from retrodict.core.expressions.patterns import translate
+from retrodict.core.kinds import KINDS, expression_kind
 from retrodict.data.checks import Check
 from retrodict.data.definitions import Table
 from retrodict.data.interchange.imported import Exported, Refused, Unmapped
 
 __all__ = ["to_pandera"]
 
-_KINDS = {"bool": "bool", "date": "time", "float": "number", "int": "number", "string": "text", "time": "time"}
 _WIDE = "a schema judges rows; it has no numbers of a batch"
 _SCOPES = {
     "measure": _WIDE,
@@ -114,7 +114,7 @@ class _Schema:
 
     def _add_type(self, check: Check) -> None:
         declared = self._types[check.columns[0]]
-        if declared is None or declared.word != check.option("type"):
+        if declared is None or KINDS[declared.kind].column_word != check.option("type"):
             raise Refused("it is not the declared type of the column")
 
     def _add_rows(self, check: Check) -> None:
@@ -123,13 +123,13 @@ class _Schema:
             self._checks.setdefault(check.columns[0], []).append(made)
             return
         kinds: dict[str, Any] = {
-            name: None if kind is None else _KINDS[kind.word] for name, kind in self._types.items()
+            name: None if kind is None else expression_kind(kind.kind) for name, kind in self._types.items()
         }
         condition = check.condition
         if condition is None:
             raise Refused("it depends on the moment of the check")
         condition.check_columns({name: kinds.get(name) for name in condition.columns}, where=check.title)
-        floating = frozenset(name for name, kind in self._types.items() if kind is not None and kind.word == "float")
+        floating = frozenset(name for name, kind in self._types.items() if kind is not None and kind.kind == "float")
         expression = condition.to_polars(kinds=kinds, floating=floating).fill_null(value=True)
         self._whole.append(
             self._pa.Check(lambda data: data.lazyframe.select(expression), name=check.title,
@@ -181,6 +181,6 @@ def _polars_type(kind: Any) -> Any:
 
     if kind is None:
         return None
-    if kind.word == "time":
+    if kind.kind == "time":
         return pl.Datetime("us", "UTC")
-    return {"bool": pl.Boolean, "date": pl.Date, "float": pl.Float64, "int": pl.Int64, "string": pl.String}[kind.word]
+    return {"bool": pl.Boolean, "date": pl.Date, "float": pl.Float64, "int": pl.Int64, "text": pl.String}[kind.kind]

@@ -22,7 +22,7 @@ from retrodict.core.statistics.quantiles import QuantileSketch
 from retrodict.data.profiling._texts import count_shapes, personal
 from retrodict.data.profiling.profile import ColumnProfile, Histogram, Lengths, ValueCount
 
-__all__ = ["SHARES", "ColumnTally", "kind_of", "numbers_of"]
+__all__ = ["SHARES", "ColumnTally", "numbers_of"]
 
 SHARES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 _COUNTED = 20_000  # distinct values that are counted one by one
@@ -32,20 +32,6 @@ _BINS = 32
 _DAY = 86_400_000_000
 
 Numbers = NDArray[Any]
-
-
-def kind_of(kind: pa.DataType) -> str:
-    """Word for an Arrow type: bool, date, float, int, string, time, or what Arrow calls it."""
-    if pa.types.is_dictionary(kind):
-        return kind_of(kind.value_type)
-    for word, test in (
-        ("int", pa.types.is_integer), ("float", pa.types.is_floating), ("float", pa.types.is_decimal),
-        ("bool", pa.types.is_boolean), ("date", pa.types.is_date), ("time", pa.types.is_timestamp),
-        ("string", pa.types.is_string), ("string", pa.types.is_large_string), ("string", pa.types.is_string_view),
-    ):  # fmt: skip
-        if test(kind):
-            return word
-    return str(kind)
 
 
 def numbers_of(column: pa.Array, kind: str) -> Numbers:

@@ -18,8 +18,8 @@ import polars as pl
 import pyarrow as pa
 
 from retrodict.core.errors import InputError
+from retrodict.core.kinds import column_word
 from retrodict.data.definitions import Table
-from retrodict.data.profiling._columns import kind_of
 from retrodict.data.readers import Batch, open_batch
 from retrodict.data.validation._typed import TypedBatch, type_batch
 
@@ -112,7 +112,7 @@ def _opened(
     )
     types = inferred | dict.fromkeys(zoneless, "time(UTC)")
     typed = type_batch(batch, Table("profiled", columns=types), staging=staging)
-    words = {field.name: types.get(field.name, kind_of(field.type)) for field in typed.schema}
+    words = {field.name: types.get(field.name, column_word(field.type)) for field in typed.schema}
     said = {column: word for column, word in words.items() if column in types or word in (*_PATTERNS, "string")}
     if declared is not None:
         said |= {column: text for column, text in declared.columns.items() if column in said}
@@ -130,7 +130,7 @@ def _name_of(origin: str) -> str:
 
 def _infer(batch: Batch) -> dict[str, str]:
     """Types of text columns all of whose values read as one; a column without values stays text."""
-    left = {field.name: list(_PATTERNS) for field in batch.schema if kind_of(field.type) == "string"}
+    left = {field.name: list(_PATTERNS) for field in batch.schema if column_word(field.type) == "string"}
     seen: set[str] = set()
     for rows in batch.batches():
         for name, words in left.items():

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from retrodict.core.errors import InputError
+from retrodict.core.kinds import column_word
 from retrodict.data.profiling._between import (
     KeyTally,
     MissingTally,
@@ -18,7 +19,7 @@ from retrodict.data.profiling._between import (
     correlate,
     key_candidates,
 )
-from retrodict.data.profiling._columns import ColumnTally, kind_of
+from retrodict.data.profiling._columns import ColumnTally
 from retrodict.data.profiling._rows import Opened, open_rows
 from retrodict.data.profiling.profile import ColumnProfile, Profile
 
@@ -67,7 +68,7 @@ def profile(source: Any, *, name: str | None = None, most: int = 10, sample: int
 def profile_opened(opened: Opened, *, most: int = 10, sample: int = 50_000, seed: int = 0) -> Profile:
     """Profile rows that are open already."""
     schema = opened.typed.schema
-    kinds = {field.name: kind_of(field.type) for field in schema}
+    kinds = {field.name: column_word(field.type) for field in schema}
     arrives = opened.batch.schema
     tallies = [ColumnTally(name, arrives.field(name).type, kind) for name, kind in kinds.items()]
     missing, orders = MissingTally(schema.names), OrderTally(kinds)

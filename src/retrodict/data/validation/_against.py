@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrodict.core.expressions import Kind, parse
+from retrodict.core.expressions import parse
+from retrodict.core.kinds import ExpressionKind
 from retrodict.core.statistics import drift
 from retrodict.core.statistics.profiles import CategoryProfile, NumericProfile
 from retrodict.data.checks import Check
@@ -82,7 +83,7 @@ def against_reference(
     frame: pl.LazyFrame,
     context: Context,
     *,
-    kinds: Mapping[str, Kind | None],
+    kinds: Mapping[str, ExpressionKind | None],
     table: str,
 ) -> Verdict:
     """Judge drift of a column or a label, or the sign of a correlation, by reference rows.
@@ -122,7 +123,7 @@ def _reference(check: Check, context: Context, table: str) -> ds.Dataset:
     return found
 
 
-def _narrowed(side: pl.LazyFrame, check: Check, kinds: Mapping[str, Kind | None], where: str) -> pl.LazyFrame:
+def _narrowed(side: pl.LazyFrame, check: Check, kinds: Mapping[str, ExpressionKind | None], where: str) -> pl.LazyFrame:
     """Only what is compared, as ``_x`` and ``_y``, of the rows that the check is about."""
     import polars as pl
 

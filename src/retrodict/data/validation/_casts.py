@@ -12,19 +12,12 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from retrodict.core.errors import InputError
-from retrodict.core.expressions import Kind
+from retrodict.core.kinds import KINDS, ExpressionKind, arrow_type, expression_kind, kind_of
 from retrodict.data.definitions import ColumnType, Table
 from retrodict.stores.sql import quote, quote_text
 
 _SQL_TYPES = {
-    "bool": "BOOLEAN", "date": "DATE", "float": "DOUBLE", "int": "BIGINT", "string": "VARCHAR", "time": "TIMESTAMPTZ",
-}  # fmt: skip
-_ARROW_TYPES: dict[str, pa.DataType] = {
-    "bool": pa.bool_(), "date": pa.date32(), "float": pa.float64(), "int": pa.int64(), "string": pa.string(),
-    "time": pa.timestamp("us", "UTC"),
-}  # fmt: skip
-_KINDS: dict[str, Kind | None] = {
-    "bool": "bool", "date": "date", "float": "number", "int": "number", "string": "text", "time": "time",
+    "bool": "BOOLEAN", "date": "DATE", "float": "DOUBLE", "int": "BIGINT", "text": "VARCHAR", "time": "TIMESTAMPTZ",
 }  # fmt: skip
 _DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _CLOCK = "[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6}0*)?)?"  # finer than a microsecond does not fit
@@ -44,7 +37,7 @@ class Cast:
         SQL of the typed value.
     broken : str or None
         SQL of "there was a value and it does not have the type"; None where that cannot be.
-    kind : Kind or None
+    kind : ExpressionKind or None
         What expressions may do with it.
     floating : bool
         Whether it can hold NaN.
@@ -58,7 +51,7 @@ class Cast:
 
     value: str
     broken: str | None
-    kind: Kind | None
+    kind: ExpressionKind | None
     floating: bool = False
     target: pa.DataType | None = None
     finer: bool = False
@@ -93,13 +86,21 @@ def cast_column(name: str, arrives: pa.DataType, table: Table) -> Cast:
                 remedy="Declare the column as 'time(Zone/City)', or give the times a zone",
             )
         finer = is_.is_timestamp(arrives) and arrives.unit == "ns"
-        target = _ARROW_TYPES["time"] if is_.is_timestamp(arrives) else arrives
-        return Cast(quote(name), None, _kind_of(arrives), is_.is_floating(arrives), target, finer, declared=False)
-    kind, floating = _KINDS[declared.word], declared.word == "float"
+        target = arrow_type("time") if is_.is_timestamp(arrives) else arrives
+        return Cast(
+            quote(name),
+            None,
+            expression_kind(kind_of(arrives)),
+            is_.is_floating(arrives),
+            target,
+            finer,
+            declared=False,
+        )
+    kind, floating = KINDS[declared.kind].expression, declared.kind == "float"
     if (target := _lossless(arrives, declared)) is not None:
-        finer = declared.word == "time" and is_.is_timestamp(arrives) and arrives.unit == "ns"
+        finer = declared.kind == "time" and is_.is_timestamp(arrives) and arrives.unit == "ns"
         return Cast(quote(name), None, kind, floating, target, finer)
-    found = (_of_text if _is_text(arrives) else _of_typed)(quote(name), arrives, declared)
+    found = (_of_text if kind_of(arrives) == "text" else _of_typed)(quote(name), arrives, declared)
     if found is None:
         raise InputError(
             f"a column declared as {table.columns[name]} can be read from what arrives",
@@ -119,49 +120,33 @@ def _lossless(arrives: pa.DataType, declared: ColumnType) -> pa.DataType | None:
         "date": is_.is_date32(arrives),
         "float": is_.is_floating(arrives) or (narrow and arrives.bit_width < 64),
         "int": narrow,
-        "string": _is_text(arrives),
+        "text": kind_of(arrives) == "text",
         "time": declared.zone is None and is_.is_timestamp(arrives) and arrives.tz is not None,
-    }[declared.word]
+    }[declared.kind]
     if fits or (is_.is_null(arrives)):
-        return _ARROW_TYPES[declared.word]
+        return arrow_type(declared.kind)
     return None
-
-
-def _kind_of(arrives: pa.DataType) -> Kind | None:
-    if is_.is_integer(arrives) or is_.is_floating(arrives) or is_.is_decimal(arrives):
-        return "number"
-    if _is_text(arrives):
-        return "text"
-    if is_.is_boolean(arrives):
-        return "bool"
-    if is_.is_date(arrives):
-        return "date"
-    return "time" if is_.is_timestamp(arrives) else None
-
-
-def _is_text(arrives: pa.DataType) -> bool:
-    return bool(is_.is_string(arrives) or is_.is_large_string(arrives) or is_.is_string_view(arrives))
 
 
 def _of_text(column: str, _: pa.DataType, declared: ColumnType) -> tuple[str, str | None]:
     """(value, broken) of a text column; blank is null for every type but text."""
-    if declared.word == "string":
+    if declared.kind == "text":
         return column, None
     text = f"NULLIF(TRIM({column}), '')"
-    cast = f"TRY_CAST({text} AS {_SQL_TYPES[declared.word]})"
+    cast = f"TRY_CAST({text} AS {_SQL_TYPES[declared.kind]})"
     form = {
         "bool": None,  # the engine's own words: true false t f yes no y n 1 0
         "date": _DAY,
         "float": _REAL,
         "int": _WHOLE,
         "time": f"{_DAY}{_CLOCK}{_ZONE}" if declared.zone is None else f"{_DAY}({_CLOCK})?",
-    }[declared.word]
+    }[declared.kind]
     if declared.zone is not None:
         cast = f"timezone({quote_text(declared.zone)}, TRY_CAST({text} AS TIMESTAMP))"
     value = cast
     if form is not None:
         value = f"CASE WHEN regexp_full_match({text}, {quote_text(form)}, 'i') THEN {cast} END"
-    if declared.word == "float":
+    if declared.kind == "float":
         # 1e400 is no infinity: nobody wrote one.
         value = (
             f"CASE WHEN isinf({value}) AND NOT regexp_full_match({text}, '{_INFINITE}', 'i') THEN NULL ELSE {value} END"
@@ -172,22 +157,22 @@ def _of_text(column: str, _: pa.DataType, declared: ColumnType) -> tuple[str, st
 def _of_typed(column: str, arrives: pa.DataType, declared: ColumnType) -> tuple[str, str | None] | None:
     """(value, broken) of a column that is not text; None if it can never have the type."""
     real = is_.is_floating(arrives) or is_.is_decimal(arrives)
-    word, cast = declared.word, f"TRY_CAST({column} AS {_SQL_TYPES[declared.word]})"
+    kind, cast = declared.kind, f"TRY_CAST({column} AS {_SQL_TYPES[declared.kind]})"
     broken = f"({cast} IS NULL AND {column} IS NOT NULL)"
-    if word == "string" and not (is_.is_nested(arrives) or _is_bytes(arrives)):
+    if kind == "text" and not (is_.is_nested(arrives) or _is_bytes(arrives)):
         return f"CAST({column} AS VARCHAR)", None
-    if word == "int" and is_.is_integer(arrives):
+    if kind == "int" and is_.is_integer(arrives):
         return cast, broken
-    if word == "int" and real:
+    if kind == "int" and real:
         value = f"CASE WHEN {column} = trunc({column}) THEN {cast} END"  # SQL would round 1.5 to 2
         return value, f"({value} IS NULL AND {column} IS NOT NULL)"
-    if word == "float" and (real or is_.is_integer(arrives)):
+    if kind == "float" and (real or is_.is_integer(arrives)):
         return cast, broken
-    if word == "bool" and is_.is_integer(arrives):
+    if kind == "bool" and is_.is_integer(arrives):
         return f"CASE {column} WHEN 1 THEN TRUE WHEN 0 THEN FALSE END", f"({column} NOT IN (0, 1))"
-    if word == "date" and is_.is_date(arrives):
+    if kind == "date" and is_.is_date(arrives):
         return cast, broken
-    if word == "time":
+    if kind == "time":
         return _time_of_typed(column, arrives, declared.zone)
     return None
 
@@ -206,6 +191,6 @@ def _is_bytes(arrives: pa.DataType) -> bool:
 
 
 def _remedy(arrives: pa.DataType, declared: ColumnType) -> str:
-    if declared.word == "time" and is_.is_timestamp(arrives):
+    if declared.kind == "time" and is_.is_timestamp(arrives):
         return "Declare it as 'time(Zone/City)'" if arrives.tz is None else "Declare it as 'time': it carries its zone"
     return "Convert it before the ingest, or declare another type"

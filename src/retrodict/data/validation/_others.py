@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrodict.core.errors import DefinitionError, near
-from retrodict.core.expressions import Kind
+from retrodict.core.kinds import ExpressionKind
 from retrodict.data.checks import Check
 from retrodict.data.context import Context
 from retrodict.data.validation._scan import Positions
@@ -29,7 +29,7 @@ class Unknown(Exception):
 
 
 def rows_among_others(
-    check: Check, frame: pl.LazyFrame, context: Context, *, kinds: Mapping[str, Kind | None], where: str
+    check: Check, frame: pl.LazyFrame, context: Context, *, kinds: Mapping[str, ExpressionKind | None], where: str
 ) -> Positions:
     """Ascending positions of the rows that fail a check which needs other rows.
 

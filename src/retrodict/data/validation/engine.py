@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.errors import DefinitionError, InternalError
+from retrodict.core.kinds import kind_of
 from retrodict.data.checks import Check
 from retrodict.data.context import Context, EmptyContext
 from retrodict.data.definitions import Table
@@ -305,8 +306,7 @@ class _Run:
         missing = [name for name in check.columns if name not in arrived.names]
         if check.rule == "has_type" and not missing:
             kind = arrived.field(check.columns[0]).type
-            said = _TYPE_WORDS.get(_type_word(kind), ())
-            passes = check.option("type") in said
+            passes = check.option("type") in _TYPE_WORDS.get(kind_of(kind), ())
             return self._whole(each, passes=passes, reason="" if passes else f"it arrives as {kind}")
         added = [name for name in arrived.names if name not in check.columns] if check.rule == "columns_match" else []
         reason = "; ".join(
@@ -357,25 +357,9 @@ class _Run:
 
 _OF_VALUES = ("between", "in_set", "not_in_set", "matches", "length", "time_between", "not_in_future", "finite")
 _TYPE_WORDS = {
-    "bool": ("bool",), "int": ("int", "float"), "float": ("float",), "string": ("string",), "date": ("date",),
+    "bool": ("bool",), "int": ("int", "float"), "float": ("float",), "text": ("string",), "date": ("date",),
     "time": ("time",),
 }  # fmt: skip
-
-
-def _type_word(kind: pa.DataType) -> str:
-    if pa.types.is_dictionary(kind):
-        return _type_word(kind.value_type)
-    if pa.types.is_integer(kind):
-        return "int"
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return "float"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "string"
-    if pa.types.is_boolean(kind):
-        return "bool"
-    if pa.types.is_date(kind):
-        return "date"
-    return "time" if pa.types.is_timestamp(kind) else "other"
 
 
 def _measured(each: Judged) -> Any:

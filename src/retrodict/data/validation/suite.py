@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from retrodict.core.errors import DefinitionError, InputError, near
-from retrodict.core.expressions import Expression, Kind, parse
+from retrodict.core.expressions import Expression, parse
+from retrodict.core.kinds import ExpressionKind
 from retrodict.data.checks import Check
 from retrodict.data.definitions import Table
 from retrodict.data.measures import Measure
@@ -62,7 +63,7 @@ class Suite:
 
     judged: list[Judged]
     labels: Mapping[str, Expression]
-    kinds: Mapping[str, Kind | None]
+    kinds: Mapping[str, ExpressionKind | None]
 
 
 def compile_suite(table: Table, schema: pa.Schema, casts: Mapping[str, Cast], *, now: int) -> Suite:
@@ -116,7 +117,7 @@ def _judged(
     table: Table,
     schema: pa.Schema,
     casts: Mapping[str, Cast],
-    kinds: Mapping[str, Kind | None],
+    kinds: Mapping[str, ExpressionKind | None],
     labels: dict[str, Expression],
     now: int,
 ) -> Judged:
@@ -148,7 +149,9 @@ def label_name(text: str) -> str:
     return f"_label {text}"
 
 
-def _measure(check: Check, kinds: Mapping[str, Kind | None], casts: Mapping[str, Cast], where: str) -> Measure | None:
+def _measure(
+    check: Check, kinds: Mapping[str, ExpressionKind | None], casts: Mapping[str, Cast], where: str
+) -> Measure | None:
     rule = check.option("measure", check.rule)
     if check.scope not in ("measure", "versions"):
         return None
@@ -160,7 +163,7 @@ def _measure(check: Check, kinds: Mapping[str, Kind | None], casts: Mapping[str,
     if rule == "leakage":
         columns = (check.option("column"), label_name(check.option("label")))
         return Measure("auc", columns, None, check.filter)
-    wanted: tuple[Kind, ...] = ("time", "date") if rule == "freshness" else ("number",)
+    wanted: tuple[ExpressionKind, ...] = ("time", "date") if rule == "freshness" else ("number",)
     for name in check.columns:
         if rule not in _ANY_KIND and kinds[name] not in wanted:
             raise DefinitionError(
@@ -177,7 +180,7 @@ _ANY_KIND = ("row_count", "null_rate", "distinct_count", "distinct_share", "entr
 
 
 def _check_kinds(
-    expression: Expression, kinds: Mapping[str, Kind | None], casts: Mapping[str, Cast], where: str
+    expression: Expression, kinds: Mapping[str, ExpressionKind | None], casts: Mapping[str, Cast], where: str
 ) -> None:
     try:
         expression.check_columns({name: kinds.get(name) for name in expression.columns}, where=where)

@@ -23,9 +23,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError
+from retrodict.core.kinds import kind_of
 from retrodict.core.statistics.distinct import LIMIT, DistinctSketch
 from retrodict.core.statistics.exact import exact_sum, round_limbs, scale_for, split_limbs
-from retrodict.features.facts.columns import Column, Ints, Mask, kind_of, numeric, plain
+from retrodict.features.facts.columns import Column, Ints, Mask, numeric, plain
 from retrodict.features.monoids import BAGS
 from retrodict.features.plan import Bag
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, InputError, near
 from retrodict.core.expressions import Expression
+from retrodict.core.kinds import kind_of
 
-__all__ = ["Column", "Ints", "Mask", "evaluate", "kind_of", "numeric", "pick", "plain", "times"]
+__all__ = ["Column", "Ints", "Mask", "evaluate", "numeric", "pick", "plain", "times"]
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -45,25 +46,6 @@ class Column:
     values: NDArray[Any]
     valid: Mask
     kind: str
-
-
-def kind_of(type_: pa.DataType) -> str:
-    """Word for an Arrow type: bool, int, float, time, date, text, null, or ``other``."""
-    if pa.types.is_dictionary(type_):
-        return kind_of(type_.value_type)
-    tests = (
-        ("bool", pa.types.is_boolean),
-        ("int", pa.types.is_integer),
-        ("float", pa.types.is_floating),
-        ("float", pa.types.is_decimal),
-        ("time", pa.types.is_timestamp),
-        ("date", pa.types.is_date),
-        ("text", pa.types.is_string),
-        ("text", pa.types.is_large_string),
-        ("text", pa.types.is_string_view),
-        ("null", pa.types.is_null),
-    )
-    return next((word for word, test in tests if test(type_)), "other")
 
 
 def pick(table: pa.Table, name: str, *, where: str) -> pa.Array[Any]:

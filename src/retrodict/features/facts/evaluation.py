@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from retrodict.core.clock import parse_time, to_micros
 from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.kinds import kind_of
 from retrodict.features.derived import Derived
-from retrodict.features.facts.columns import kind_of, numeric, pick, times
+from retrodict.features.facts.columns import numeric, pick, times
 from retrodict.features.facts.times import Times
 from retrodict.features.plan import FeatureSet, column_name
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from retrodict.core.clock import to_micros
 from retrodict.core.errors import InputError
 from retrodict.core.expressions import Expression, parse
+from retrodict.core.kinds import kind_of
 from retrodict.data.sources import Source
-from retrodict.features.facts.columns import Column, Ints, Mask, evaluate, kind_of, numeric, pick, times
+from retrodict.features.facts.columns import Column, Ints, Mask, evaluate, numeric, pick, times
 from retrodict.features.facts.kernels import FOREVER
 from retrodict.features.facts.ranges import identity_of
 from retrodict.features.monoids import Channel, Lift

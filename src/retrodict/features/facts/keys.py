@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from retrodict.core.clock import to_micros
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.identity import digest
-from retrodict.features.facts.columns import Ints, Mask, kind_of
+from retrodict.core.kinds import kind_of
+from retrodict.features.facts.columns import Ints, Mask
 
 __all__ = ["KeyIndex", "encode_key", "key_array", "key_kind"]
 

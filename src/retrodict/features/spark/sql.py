@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.expressions import parse
-from retrodict.features.facts.columns import kind_of
+from retrodict.core.kinds import expression_kind, kind_of
 from retrodict.features.facts.events import FOREVER, TIMELESS
 from retrodict.features.monoids import Channel
 from retrodict.features.plan import ViewPlan
@@ -36,8 +36,6 @@ ROW = "__row"
 """Column of the spine's relation: which row of the spine it is."""
 POSITION = "__position"
 """Column of the source's relation: place of the row in the source, which breaks ties without a sequence."""
-
-_KINDS = {"bool": "bool", "int": "number", "float": "number", "text": "text", "time": "time", "date": "date"}
 
 
 def total_name(window: int, channel: int, place: int = 0) -> str:
@@ -118,8 +116,8 @@ class ViewQuery:
 
     def _condition(self, text: str, kinds: Mapping[str, str]) -> str:
         expression = self.plan.expressions.get(text) or parse(text)
-        known = {column: _KINDS.get(kinds[column]) for column in expression.columns}
-        return f"CAST({expression.to_sql(self._dialect.name, kinds=known)} AS BOOLEAN)"  # type: ignore[arg-type]
+        known = {column: expression_kind(kinds[column]) for column in expression.columns}
+        return f"CAST({expression.to_sql(self._dialect.name, kinds=known)} AS BOOLEAN)"
 
     def _number(self, name: str, kind: str) -> str:
         return _number(name, kind, self._dialect)

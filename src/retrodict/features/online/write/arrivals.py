@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodict.core.errors import IntegrityError
+from retrodict.core.kinds import kind_of
 from retrodict.core.statistics.exact import split_limbs
 from retrodict.features.facts.bags import Values, check_types
-from retrodict.features.facts.columns import Ints, Mask, kind_of, pick, plain
+from retrodict.features.facts.columns import Ints, Mask, pick, plain
 from retrodict.features.facts.events import Events, lift
 from retrodict.features.facts.keys import KeyIndex, encode_key, key_kind
 from retrodict.features.online.state.blocks import BOOL, DATE, FLOAT, INT, NULL, TEXT, Layout, Shape, summed

@@ -17,22 +17,15 @@ import pyarrow as pa
 
 from retrodict.core.clock import to_micros
 from retrodict.core.errors import InputError
+from retrodict.core.kinds import arrow_type
 from retrodict.core.native import kernel
 from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 
 __all__ = ["EventDecoder", "plain_time", "tabulate"]
 
-_TYPES = {
-    "bool": pa.bool_(),
-    "date": pa.date32(),
-    "float": pa.float64(),
-    "int": pa.int64(),
-    "string": pa.string(),
-    "time": pa.timestamp("us", "UTC"),
-}
 _ANY, _INT, _FLOAT, _BOOL, _TEXT = range(5)  # kinds of columns in the kernel
-_KINDS = {None: _ANY, "bool": _BOOL, "date": _TEXT, "float": _FLOAT, "int": _INT, "string": _TEXT, "time": _INT}
+_KINDS = {None: _ANY, "bool": _BOOL, "date": _TEXT, "float": _FLOAT, "int": _INT, "text": _TEXT, "time": _INT}
 _PLAIN = {_INT: pa.int64(), _FLOAT: pa.float64(), _BOOL: pa.bool_(), _TEXT: pa.string()}
 
 
@@ -80,7 +73,7 @@ class EventDecoder:
             for name, word, (kind, nulls, values, valid, text) in zip(
                 self._columns, self._declared, columns, strict=True
             ):
-                type_ = None if word is None else _TYPES[word]
+                type_ = None if word is None else arrow_type(word)
                 if kind == _ANY:
                     found[name] = pa.nulls(len(records), type_ or pa.null())
                     continue
@@ -94,9 +87,9 @@ class EventDecoder:
 
 
 def _declared(source: Source, name: str) -> str | None:
-    """Word for the type that the source's table declares for a column."""
+    """Kind that the source's table declares for a column."""
     declared = source.table.type_of(name) if isinstance(source.table, Table) else None
-    return None if declared is None else declared.word
+    return None if declared is None else declared.kind
 
 
 def tabulate(source: Source, columns: Mapping[str, list[Any]]) -> pa.Table:
@@ -104,7 +97,7 @@ def tabulate(source: Source, columns: Mapping[str, list[Any]]) -> pa.Table:
     found = {}
     for name, values in columns.items():
         declared = _declared(source, name)
-        type_ = None if declared is None else _TYPES[declared]
+        type_ = None if declared is None else arrow_type(declared)
         try:
             if type_ is not None and pa.types.is_timestamp(type_):
                 found[name] = pa.array(values, pa.int64()).cast(type_)

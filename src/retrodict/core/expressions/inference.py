@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal as OneOf
 
 from retrodict.core.errors import DefinitionError
 from retrodict.core.expressions.nodes import (
@@ -34,10 +33,7 @@ from retrodict.core.expressions.nodes import (
     walk,
 )
 
-__all__ = ["Kind", "Kinds"]
-
-Kind = OneOf["bool", "number", "text", "time", "duration", "date"]
-"""Kind of a value or a column; a date column holds days and reads as the times of their midnights in UTC."""
+__all__ = ["KindInference"]
 
 _ANY = frozenset({"bool", "number", "text", "time", "duration"})
 # A duration is not a column: only the difference of two times, or a literal.
@@ -53,7 +49,7 @@ _FORMS: dict[str, list[tuple[str, str, str]]] = {  # left, right, result
 }
 
 
-class Kinds:
+class KindInference:
     """Possible kinds of every node of one tree.
 
     Parameters
@@ -61,7 +57,7 @@ class Kinds:
     root : Node
         The tree; it must outlive this object.
     columns : mapping of str to str, optional
-        Kinds that are known; a column that is missing or None may have any.
+        KindInference that are known; a column that is missing or None may have any.
     where : str
         What to name in the error.
 

@@ -142,7 +142,7 @@ def test_the_page_and_the_picture_show_the_history(project: Workspace, tmp_path:
     assert text.count("<svg") == 5
     health_png(history, tmp_path / "health.png")
     assert (tmp_path / "health.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(InputError, match="a page of health needs a version with checks"):
+    with pytest.raises(InputError, match="a page of health must have a version with checks"):
         health_html([])
 
 

@@ -125,7 +125,7 @@ def run_monitor(session: Session, name: str | None, now: int | None, file: Path 
     with session.progress("monitor"):
         report = monitor(project, definition, now=project.clock.now() if now is None else now)
     if file is not None:
-        from retrodict.cli._page import write_report
+        from retrodict.monitoring.page import write_report
 
         write_report(file, report, threshold=definition.psi_threshold)
     return Answer(report.to_dict(), _monitored(report, file), ok=not report.fired)

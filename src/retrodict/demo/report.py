@@ -11,13 +11,12 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from retrodict.demo.report_chapters import CHAPTERS, timings
-from retrodict.demo.report_html import cell, mark, page
 from retrodict.demo.report_summary import SummaryRow, summary, summary_table
+from retrodict.pages import render
 
 __all__ = ["SummaryRow", "summary", "summary_table", "write_report"]
 
@@ -69,30 +68,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _html(report: Mapping[str, Any]) -> str:
-    rows = summary(report)
-    parts = [f'<h1>{escape(_TITLE)}</h1><p class="lead">{escape(_LEAD)}</p>', _table(list(CHAPTERS), rows)]
-    parts += [
-        _section(name, row, CHAPTERS[name](report[name], report))
-        for name, row in zip(CHAPTERS, rows, strict=True)
-        if report.get(name)
-    ]
-    if report.get("timings"):
-        parts.append(f'<section id="timings"><h2>Timings</h2>{timings(report["timings"])}</section>')
-    return page(_TITLE, "\n".join(parts))
-
-
-def _table(names: list[str], rows: list[SummaryRow]) -> str:
-    body = "".join(
-        f'<tr><td><a href="#{name}">{cell(row.chapter)}</a></td><td>{cell(row.asked)}</td><td>{cell(row.result)}</td>'
-        f"<td>{mark(row.ok)}</td></tr>"
-        for name, row in zip(names, rows, strict=True)
-    )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("chapter", "what was asked", "what came out", ""))
-    return f'<div class="wide"><table class="summary"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _section(name: str, row: SummaryRow, body: str) -> str:
-    return (
-        f'<section id="{name}"><h2>{cell(row.chapter.capitalize())}{mark(row.ok)}</h2>'
-        f'<p class="asked">{cell(row.asked)}</p><p class="came">{cell(row.result)}</p>{body}</section>'
-    )
+    rows = dict(zip(CHAPTERS, summary(report), strict=True))
+    sections = [(name, row, CHAPTERS[name](report[name], report)) for name, row in rows.items() if report.get(name)]
+    return render("life.html", title=_TITLE, lead=_LEAD, rows=list(rows.items()), sections=sections,
+                  timings=timings(report["timings"]) if report.get("timings") else [])  # fmt: skip

@@ -15,6 +15,7 @@ from retrodict.evaluation.metrics import CalibrationBin, Metric
 
 # One drawing surface for all plots of the package; it is private to keep matplotlib out of everybody's signatures.
 from retrodict.evaluation.plots import _canvas, plot_calibration, plot_drift, plot_ladder
+from retrodict.pages import themed
 
 __all__ = [
     "draw_bars",
@@ -27,31 +28,11 @@ __all__ = [
     "drift_threshold",
 ]
 
-# Colours of evaluation.plots, and the variable of the page that each becomes.
+# Colours of evaluation.plots; the page replaces them by its variables.
 _INK, _QUIET, _MAIN, _ALERT, _SOFT = "#1f2933", "#7b8794", "#2f6690", "#c8553d", "#c3d5e2"
-_VARIABLES = {
-    _INK: "ink",
-    _QUIET: "quiet",
-    "#e4e7eb": "line",
-    _MAIN: "main",
-    _ALERT: "alert",
-    _SOFT: "soft",
-    "#ffffff": "paper",
-}
 _THRESHOLD = re.compile(r"threshold (\d[\d.]*(?:e[+-]?\d+)?)")
 
 Numbers = Mapping[str, Any]
-
-
-def _themed(svg: str, key: str) -> str:
-    """Take colours from the page, and give ids a prefix, since they have to be unique among the plots of a page."""
-    svg = re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda found: _variable(found[0]), svg)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", svg)
-    return re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
-
-
-def _variable(colour: str) -> str:
-    return f"var(--{_VARIABLES[colour]})" if colour in _VARIABLES else colour
 
 
 def draw_ladder(ladder: Numbers, key: str, *, name: str) -> str:
@@ -62,12 +43,12 @@ def draw_ladder(ladder: Numbers, key: str, *, name: str) -> str:
         Metric(**ladder["candidate"]),
         LadderVerdict(**ladder["verdict"]),
     )
-    return _themed(plot_ladder(typed, name=name), key)
+    return themed(plot_ladder(typed, name=name), key)
 
 
 def draw_calibration(curve: Sequence[Numbers], key: str, *, title: str) -> str:
     """Observed rate against mean score, from the points of a calibration curve."""
-    return _themed(plot_calibration([CalibrationBin(**point) for point in curve], title=title), key)
+    return themed(plot_calibration([CalibrationBin(**point) for point in curve], title=title), key)
 
 
 def drift_threshold(features: Mapping[str, Numbers]) -> float | None:
@@ -82,7 +63,7 @@ def draw_drift(features: Mapping[str, Numbers], key: str, *, threshold: float, m
         name: DriftVerdict(**{part: value for part, value in each.items() if part != "bins"})
         for name, each in features.items()
     }
-    return _themed(plot_drift(verdicts, threshold=threshold, most=most), key)
+    return themed(plot_drift(verdicts, threshold=threshold, most=most), key)
 
 
 def draw_leakage(leakage: Numbers, key: str) -> str:
@@ -107,7 +88,7 @@ def draw_leakage(leakage: Numbers, key: str) -> str:
         axes.margins(y=0.14)
         axes.grid(axis="y")
         axes.set_ylabel("area under the ROC curve\n(0.5 is chance)")
-    return _themed(canvas.svg, key)
+    return themed(canvas.svg, key)
 
 
 def draw_months(
@@ -156,7 +137,7 @@ def draw_months(
         axes.set_xlim(-0.4, len(months) - 0.4)
         axes.margins(y=0.25)
         axes.grid(axis="y")
-    return _themed(canvas.svg, key)
+    return themed(canvas.svg, key)
 
 
 def draw_latency(percentiles: Sequence[float], marks: Mapping[str, float], key: str) -> str:
@@ -188,7 +169,7 @@ def draw_latency(percentiles: Sequence[float], marks: Mapping[str, float], key: 
         axes.margins(x=0.08)
         axes.grid(axis="y")
         axes.set(xlabel="milliseconds (logarithmic)", ylabel="% of requests answered")
-    return _themed(canvas.svg, key)
+    return themed(canvas.svg, key)
 
 
 def draw_bars(title: str, values: Mapping[str, float | None], unit: str, key: str) -> str:
@@ -209,4 +190,4 @@ def draw_bars(title: str, values: Mapping[str, float | None], unit: str, key: st
         axes.margins(x=0.16)
         axes.grid(axis="x")
         axes.set_xlabel(unit)
-    return _themed(canvas.svg, key)
+    return themed(canvas.svg, key)

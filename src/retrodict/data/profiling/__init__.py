@@ -10,7 +10,7 @@
 from retrodict.data.profiling.code import as_python
 from retrodict.data.profiling.findings import Finding, findings
 from retrodict.data.profiling.health import Health, Score, ScoredCheck, health, health_history, sparkline
-from retrodict.data.profiling.health_page import health_html, health_png
+from retrodict.data.profiling.pages import health_html, health_png, profile_html
 from retrodict.data.profiling.profile import (
     ColumnProfile,
     Correlations,
@@ -21,7 +21,6 @@ from retrodict.data.profiling.profile import (
     Profile,
     ValueCount,
 )
-from retrodict.data.profiling.profile_page import profile_html
 from retrodict.data.profiling.profiler import profile
 from retrodict.data.profiling.suggest import Suggestion, suggest, suggest_table, suggested_types
 

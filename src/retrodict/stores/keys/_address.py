@@ -1,8 +1,4 @@
-"""Where a key store in Redis is: the URL read once, and never repeated in a message.
-
-``redis.connection.parse_url`` was rejected: it takes any option of any connection, ignores a database that is no
-number, and repeats what it could not read.
-"""
+"""Where a key store in Redis is: the URL as ``redis`` reads it, checked first and never repeated in a message."""
 
 from __future__ import annotations
 
@@ -10,18 +6,20 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
 
-from retrodict.core.errors import ConfigurationError
+from retrodict.core.errors import ConfigurationError, MissingExtraError, near
+
+try:
+    from redis.connection import parse_url
+except ImportError as error:
+    raise MissingExtraError("redis", "redis", needed_for="a key store in Redis") from error
 
 __all__ = ["Address", "read_address"]
 
-_SCHEMES: Mapping[str, Literal["tcp", "tls", "unix"]] = {
-    "redis": "tcp", "valkey": "tcp", "rediss": "tls", "valkeys": "tls", "unix": "unix",
-}  # fmt: skip
+_SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}
 _FORM = "Write 'redis://host:port/0?prefix=shop' or 'unix:///path/of/socket?db=0&prefix=shop'"
-_OPTIONS = {"prefix", "durability"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +28,16 @@ class Address:
 
     Attributes
     ----------
-    kind : {"tcp", "tls", "unix"}
-        How the server is reached.
     settings : mapping
-        What the connection of ``redis`` takes: host and port or path, database, user, password. Not shown.
+        What a pool of ``redis`` takes: class of the connections, host and port or path, database, user, password. Not
+        shown.
     prefix : str
         Namespace: stores with different prefixes do not see each other.
     trusting : bool
         Whether the durability of the server is taken as it is.
     """
 
-    kind: Literal["tcp", "tls", "unix"]
-    settings: Mapping[str, str | int] = field(repr=False)
+    settings: Mapping[str, Any] = field(repr=False)
     prefix: str
     trusting: bool
 
@@ -54,53 +50,50 @@ def read_address(url: str) -> Address:
     ConfigurationError
         If it cannot be read, names an option that does not exist, or a variable of the environment is not set.
     """
-    filled = re.sub(r"\$\{(\w+)\}", _from_environment, url)
+    url = re.sub(r"\$\{(\w+)\}", _from_environment, url)
     try:
-        parts = urlsplit(filled)
+        parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        port = parts.port
+        has_port = parts.port is not None
     except ValueError:
         raise _unreadable() from None  # the text of the cause repeats what it could not read
-    kind = _SCHEMES.get(parts.scheme.lower())
-    if kind is None:
-        raise _unreadable()
-    settings: dict[str, str | int] = {}
-    if parts.username:
-        settings["username"] = unquote(parts.username)
-    if parts.password:
-        settings["password"] = unquote(parts.password)
-    known = _OPTIONS | {"db"} if kind == "unix" else _OPTIONS
-    if set(options) - known:
+    scheme = _SCHEMES.get(parts.scheme)
+    names = ["durability", "prefix"] if scheme != "unix" else ["db", "durability", "prefix"]
+    if unknown := [name for name in options if name not in names]:
+        # The name may be a secret that a '?' in a password cut off, so only its near names are shown.
         raise ConfigurationError(
-            "the URL of a key store has the options " + " and ".join(map(repr, sorted(known))) + " only",
+            "the URL of a key store must have the options " + " and ".join(map(repr, names)) + " only",
             where="stores.keys",
-            got=f"{len(set(options) - known)} other",
-            remedy=_FORM,
+            got=f"{len(unknown)} other",
+            remedy=near(unknown[0], names, what="option"),
         )
-    if kind == "unix":
+    if scheme == "unix":
+        complete = len(parts.path) > 1 and not parts.hostname and not has_port
         database = options.get("db", "")
-        settings["path"] = unquote(parts.path)
-        complete = len(parts.path) > 1 and not parts.hostname and port is None
     else:
-        database = parts.path.strip("/")
-        settings |= {"host": unquote(parts.hostname or ""), "port": 6379 if port is None else port}
-        complete = bool(parts.hostname)
+        # The library ignores a database that is no number.
+        complete, database = bool(parts.hostname), parts.path.strip("/")
     prefix, durability = options.get("prefix", "retrodict"), options.get("durability", "strict")
-    if not complete or parts.fragment or not prefix or not re.fullmatch("[0-9]{0,4}", database):
+    if scheme is None or not complete or parts.fragment or not prefix or not re.fullmatch("[0-9]{0,4}", database):
         raise _unreadable()
     if durability not in ("strict", "server"):
-        raise ConfigurationError("the durability of a key store is 'strict' or 'server'", where="stores.keys")
-    settings["db"] = int(database or "0")
-    return Address(kind, settings, prefix, trusting=durability == "server")
+        raise ConfigurationError(
+            "the durability of a key store must be 'strict' or 'server'",
+            where="stores.keys",
+            got=f"a word of {len(durability)} letters",
+            remedy="Leave it out for 'strict'",
+        )
+    settings = parse_url(f"{scheme}://{parts.netloc}{parts.path}")  # type: ignore[no-untyped-call]
+    return Address(settings | {"db": int(database or "0")}, prefix, trusting=durability == "server")
 
 
-def _from_environment(found: re.Match[str]) -> str:
-    value = os.environ.get(found[1])
+def _from_environment(name: re.Match[str]) -> str:
+    value = os.environ.get(name[1])
     if value is None:
         raise ConfigurationError(
-            "a variable in the URL is set in the environment",
+            "a variable in the URL must be set in the environment",
             where="stores.keys",
-            got=found[1],
+            got=name[1],
             remedy="Set it, or take ${…} out of the URL",
         )
     return quote(value, safe="")
@@ -108,7 +101,8 @@ def _from_environment(found: re.Match[str]) -> str:
 
 def _unreadable() -> ConfigurationError:
     return ConfigurationError(
-        "the URL of a key store names a server, a database by its number, and a prefix",
+        "the URL of a key store must name a server, a database by its number, and a prefix",
         where="stores.keys",
+        got="a URL that names less or more",
         remedy=_FORM,
     )

@@ -1,7 +1,7 @@
-"""Connections to one Redis server: taken, checked, given back, and the only place that sees its errors.
+"""Connections to one Redis server: the pool of ``redis``, and the only place that sees its errors.
 
-The client of ``redis`` was rejected, and its connections are used directly: the client costs more per call than the
-server does. Idle connections wait in one deque rather than per thread, so threads may come and go.
+The pool connects, checks and reconnects. Its client was rejected, and the connections are used directly: the client
+costs more per call than the server does.
 
 Texts of errors do not come through, not as a cause either: those of the library name the host, and those of the server
 may repeat keys.
@@ -11,32 +11,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
+
+import redis
 
 from retrodict.core.errors import (
     ConfigurationError,
     IntegrityError,
     InternalError,
-    MissingExtraError,
     RetrodictError,
     RetryableError,
 )
 from retrodict.stores.keys._address import Address
-
-try:
-    import redis
-    from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
-except ImportError as error:
-    raise MissingExtraError("redis", "redis", needed_for="a key store in Redis") from error
 
 __all__ = ["WHERE", "Connections", "Durability"]
 
 Durability = Literal["always", "on request", "server"]
 
 WHERE = "key store in Redis"
-_KINDS: dict[str, Any] = {"tcp": Connection, "tls": SSLConnection, "unix": UnixDomainSocketConnection}
 
 
 class Connections:
@@ -51,24 +44,40 @@ class Connections:
     """
 
     def __init__(self, address: Address, timeout_s: float) -> None:
-        self._address, self._timeout_s = address, timeout_s
-        self._idle: deque[Any] = deque()
+        self._trusting = address.trusting
         self._owner, self._closed = os.getpid(), False
-        # What durable writes rest on, as the newest connection found it.
+        # What durable writes rest on, as judged by the newest connection.
         self.durability: Durability = "server"
-        self._idle.append(self._take())
+        self._pool = redis.ConnectionPool(
+            **address.settings,
+            max_connections=2**31,
+            protocol=2,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            redis_connect_func=self._greet,
+        )
+        self.ask()  # a server that cannot be used is reported at opening
 
     def ask(self, *commands: Sequence[object], writes: bool = False) -> list[Any]:
         """Answers to commands that are sent in one go; an answer that is an error is raised."""
-        connection = self._take()
-        with _guarded(connection, writes=writes):
-            for command in commands:
-                connection.send_packed_command(connection.pack_command(*command))
-            answers = [_answer(connection) for _ in commands]
-            for answer in answers:
-                if isinstance(answer, redis.ResponseError):
-                    raise answer
-        self._idle.append(connection)
+        self.check_usable()
+        with _translating(writes=False):
+            connection: Any = self._pool.get_connection()
+        try:
+            with _translating(writes=writes):
+                for command in commands:
+                    connection.send_packed_command(connection.pack_command(*command))
+                answers = [_answer(connection) for _ in commands]
+                for answer in answers:
+                    if isinstance(answer, redis.ResponseError):
+                        raise answer  # noqa: TRY301 - all answers are read before one is raised
+        except BaseException:
+            # An answer still under way would be taken for that of the next command, and after a failover the next call
+            # must look for the new primary.
+            connection.disconnect()
+            raise
+        finally:
+            self._pool.release(connection)
         if self._closed:
             self.close()  # another thread closed it meanwhile
         return answers
@@ -76,61 +85,39 @@ class Connections:
     def check_usable(self) -> None:
         """Raise if the store was closed, or belongs to the process this one was forked from."""
         if self._closed:
-            raise InternalError("a closed key store is not used again", where=WHERE)
+            raise InternalError(
+                "a closed key store must not be used again", where=WHERE, got="closed", remedy="Open another"
+            )
         if self._owner != os.getpid():
             raise InternalError(
-                "a key store is opened by the process that uses it, not before a fork",
+                "a key store must be opened by the process that uses it, not before a fork",
                 where=WHERE,
+                got="a store of the parent process",
                 remedy="Start workers with 'spawn', or open the store after the fork",
             )
 
     def close(self) -> None:
         """End all connections; those in use end with their call."""
         self._closed = True
-        with contextlib.suppress(IndexError):
-            while True:
-                self._idle.popleft().disconnect()
+        self._pool.disconnect(inuse_connections=False)
 
-    def _take(self) -> Any:
-        self.check_usable()
-        with contextlib.suppress(IndexError):
-            while True:
-                connection = self._idle.pop()
-                # An idle one on which something can be read was closed by the server, or is out of step.
-                with contextlib.suppress(redis.RedisError):
-                    if not connection.can_read(0):
-                        return connection
-                connection.disconnect()
-        return self._connected()
-
-    def _connected(self) -> Any:
-        connection = _KINDS[self._address.kind](
-            **self._address.settings,
-            protocol=2,
-            socket_timeout=self._timeout_s,
-            socket_connect_timeout=self._timeout_s,
-        )
-        with _guarded(connection):
-            connection.connect()
-            self.durability = _judged(connection, trusting=self._address.trusting)
-        return connection
+    def _greet(self, connection: Any) -> None:
+        """Log in on a new connection and judge the server, which may be another than before."""
+        try:
+            connection.on_connect()
+            self.durability = _judged(connection, trusting=self._trusting)
+        except BaseException:
+            connection.disconnect()
+            raise
 
 
 @contextlib.contextmanager
-def _guarded(connection: Any, *, writes: bool = False) -> Iterator[None]:
-    """End the connection with any exception, and translate those of the library and the system.
-
-    An answer still under way would be taken for that of the next command, and after a failover the next call must look
-    for the new primary.
-    """
+def _translating(*, writes: bool) -> Iterator[None]:
+    """Translate errors of the library and the system."""
     try:
         yield
     except (redis.RedisError, OSError, UnicodeError) as error:
-        connection.disconnect()
         raise _translated(error, writes=writes) from None
-    except BaseException:
-        connection.disconnect()
-        raise
 
 
 def _answer(connection: Any) -> Any:
@@ -143,32 +130,33 @@ def _answer(connection: Any) -> Any:
 def _judged(connection: Any, *, trusting: bool) -> Durability:
     """What durable writes can rest on at this server; refuses one that forgets."""
 
-    def told(*command: object) -> Any:
-        connection.send_packed_command(connection.pack_command(*command))
+    def ask(*command: object) -> Any:
+        connection.send_command(*command)
         return _answer(connection)
 
     # A server may keep its settings to itself; an answer that is an error tells nothing.
     settings: dict[bytes, bytes] = {}
     for pattern in ("*append*", "maxmemory*"):
-        pairs = told("CONFIG", "GET", pattern)
+        pairs = ask("CONFIG", "GET", pattern)
         settings |= {} if isinstance(pairs, Exception) else dict(zip(pairs[::2], pairs[1::2], strict=True))
     if settings.get(b"maxmemory", b"0") != b"0" and settings[b"maxmemory-policy"].startswith(b"allkeys"):
         raise ConfigurationError(
-            "a server that holds a key store evicts no keys",
+            "a server that holds a key store must evict no keys",
             where=WHERE,
             got=f"maxmemory-policy {settings[b'maxmemory-policy'].decode()}",
             remedy="Set maxmemory-policy to 'noeviction'",
         )
     if trusting:
         return "server"
-    wanted = {b"appendonly": b"yes", b"appendfsync": b"always", b"no-appendfsync-on-rewrite": b"no"}
-    if wanted.items() <= settings.items():
+    syncing = {b"appendonly": b"yes", b"appendfsync": b"always", b"no-appendfsync-on-rewrite": b"no"}
+    if syncing.items() <= settings.items():
         return "always"
-    if not isinstance(told("WAITAOF", 1, 0, 1), Exception):
+    if not isinstance(ask("WAITAOF", 1, 0, 1), Exception):
         return "on request"
     raise ConfigurationError(
-        "this server does not promise that a durable write survives a loss of power",
+        "the server must promise that a durable write survives a loss of power",
         where=WHERE,
+        got={name.decode(): settings[name].decode() for name in sorted(syncing) if name in settings},
         remedy="Set appendonly to 'yes' and appendfsync to 'always' (from Redis 7.2 on appendonly is enough), or "
         "accept it by 'durability=server' in the URL",
     )
@@ -176,60 +164,70 @@ def _judged(connection: Any, *, trusting: bool) -> Durability:
 
 def _translated(error: Exception, *, writes: bool) -> RetrodictError:
     """Our error for one of the library or the system."""
-    if isinstance(error, redis.ResponseError):
-        return _refusal(error)
-    if isinstance(error, redis.AuthenticationError):
-        return ConfigurationError(
-            "the server refuses the user or the password", where=WHERE, remedy="Look at both in the URL"
+    if isinstance(error, redis.AuthenticationError | redis.BusyLoadingError | redis.ResponseError):
+        # The library takes the code off the text of the errors it has a class for.
+        code = _CODES.get(type(error)) or str(error).partition(" ")[0]
+        if code in _REFUSALS:
+            kind, rule, remedy = _REFUSALS[code]
+            return kind(rule, where=WHERE, got=code, remedy=remedy)
+        return InternalError(
+            "the server must take the commands of a key store",
+            where=WHERE,
+            got=code if code.isupper() and code.isalpha() else type(error).__name__,
+            remedy="Report it with the version of the server",
         )
-    if isinstance(error, redis.BusyLoadingError):
-        return RetryableError("the server is still reading its files", where=WHERE, remedy="Try again")
-    waited = isinstance(error, redis.TimeoutError)
-    rule = "the server did not answer in time" if waited else "there is no connection to the server"
+    slow = isinstance(error, redis.TimeoutError)
     doubt = ", and whether the write was stored is not known" if writes else ""
-    return RetryableError(rule + doubt, where=WHERE, remedy="Look whether it runs, and try again")
+    return RetryableError(
+        ("the server must answer in time" if slow else "there must be a connection to the server") + doubt,
+        where=WHERE,
+        got="no answer" if slow else "no connection",
+        remedy="Check that it runs, and try again",
+    )
 
 
-_RETRYABLE = {
-    "READONLY": "the server is a replica, which only reads, or is becoming one",
-    "MISCONF": "the server cannot write to its disk",
-    "NOREPLICAS": "the server misses replicas",
-    "BUSY": "the server is busy with a script",
-    "MASTERDOWN": "the server has lost its primary",
-    "CLUSTERDOWN": "the cluster is down",
-    "TRYAGAIN": "the cluster is moving keys",
-}
-_CONFIGURED = {
-    "OOM": ("the server has reached its maxmemory, and nothing of this write was stored", "Give it more"),
-    "NOPERM": ("the user may not do this on the server", "Allow it all keys of the prefix, EVAL and what it calls"),
-    "MOVED": ("this node of a cluster does not hold the prefix", "Name the node that does"),
+_REFUSALS: dict[str, tuple[type[RetrodictError], str, str]] = {
+    "LOADING": (RetryableError, "the server must have read its files", "Try again"),
+    "READONLY": (RetryableError, "the server must be a primary, not a replica, which only reads", "Try again"),
+    "MISCONF": (RetryableError, "the server must be able to write to its disk", "Free its disk and try again"),
+    "NOREPLICAS": (RetryableError, "the server must have its replicas", "Try again"),
+    "BUSY": (RetryableError, "the server must not be busy with a script", "Try again"),
+    "MASTERDOWN": (RetryableError, "the replica must have its primary", "Try again"),
+    "CLUSTERDOWN": (RetryableError, "the cluster must be up", "Try again"),
+    "TRYAGAIN": (RetryableError, "the cluster must not be moving the keys", "Try again"),
+    "AUTH": (ConfigurationError, "the server must accept the user and the password", "Check both in the URL"),
+    "OOM": (
+        ConfigurationError,
+        "the server must stay below its maxmemory; nothing of this write was stored",
+        "Give it more memory",
+    ),
+    "NOPERM": (
+        ConfigurationError,
+        "the user must have the permissions of a key store",
+        "Allow it all keys of the prefix, EVAL and what it calls",
+    ),
+    "MOVED": (ConfigurationError, "the node of a cluster must hold the prefix", "Name the node that does"),
     "unknown": (
-        "the server lacks a command that a key store needs",
+        ConfigurationError,
+        "the server must have the commands of a key store",
         "Allow MGET and EVAL; Redis 7.0 or newer has both",
     ),
-    "DB": ("the server has no database of this number", "Name one that it has, or tell stores apart by their prefix"),
+    "DB": (
+        ConfigurationError,
+        "the server must have the database of this number",
+        "Name one that it has, or tell stores apart by their prefix",
+    ),
+    "WRONGTYPE": (
+        IntegrityError,
+        "nothing but this store must be under its prefix",
+        "Give this store a prefix of its own",
+    ),
 }
 
-
-def _refusal(error: redis.ResponseError) -> RetrodictError:
-    """Our error for an answer that is one."""
-    code = _CODES.get(type(error)) or str(error).partition(" ")[0]
-    if code in _RETRYABLE:
-        return RetryableError(_RETRYABLE[code], where=WHERE, remedy="Try again")
-    if code in _CONFIGURED:
-        rule, remedy = _CONFIGURED[code]
-        return ConfigurationError(rule, where=WHERE, remedy=remedy)
-    if code == "WRONGTYPE":
-        return IntegrityError(
-            "something else is stored under the prefix", where=WHERE, remedy="Give this store a prefix of its own"
-        )
-    if code.isupper() and code.isalpha():
-        return InternalError("the server refused a command", where=WHERE, got=code)
-    return InternalError("the server refused a command", where=WHERE, got=type(error).__name__)
-
-
-# The library takes the code off the text of the errors it has a class for.
 _CODES: dict[type, str] = {
+    redis.AuthenticationError: "AUTH",
+    redis.exceptions.AuthenticationWrongNumberOfArgsError: "AUTH",
+    redis.BusyLoadingError: "LOADING",
     redis.OutOfMemoryError: "OOM",
     redis.ReadOnlyError: "READONLY",
     redis.exceptions.NoPermissionError: "NOPERM",

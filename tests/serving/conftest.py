@@ -1,5 +1,8 @@
 """A small real model definition for the tests of serving."""
 
+import pytest
+from tests.serving.project import make_project
+
 from retrodict import Entity, FeatureView, Label, Model, Recipe, Source, Table, TimeSplit, agg
 
 _FLIGHTS = Table("flights", key="id")
@@ -11,3 +14,11 @@ MODEL = Model(
     features=[FeatureView("origin_delays", Entity("origin"), _SOURCE, [agg.count(over="2h")])],
     recipe=Recipe("logistic", split=TimeSplit(train="2013-01-01/2013-02-01", validate="7d", test="7d")),
 )
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory):
+    """Folder of a project that decides about parcels."""
+    folder = tmp_path_factory.mktemp("deployed")
+    make_project(folder).close()
+    return folder

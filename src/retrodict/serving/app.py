@@ -1,8 +1,8 @@
 """The HTTP face of deciding, as a bare ASGI application.
 
-A web framework was rejected for this one path: routing five addresses is a dictionary, and the framework alone would
-cost more than features, model and rules together. Nothing on the way to an answer waits for the control plane: the
-watcher swaps servants beside it.
+A web framework was rejected for this one path: its routing alone would cost more than rules and record together, where
+eight addresses are a look-up in a dictionary. Nothing on the way to an answer waits for the control plane: the watcher
+swaps servants beside it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from retrodict.core.clock import Clock, parse_time
-from retrodict.core.errors import InputError, NotFoundError, RetryableError
+from retrodict.core.errors import InputError, NotFoundError, RetryableError, near
 from retrodict.core.identity import UlidFactory
 from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
@@ -28,13 +28,15 @@ from retrodict.features.online import FeatureHealth
 from retrodict.serving.events import EventInlet
 from retrodict.serving.telemetry import Telemetry
 
-__all__ = ["DecisionApp", "Limits"]
+__all__ = ["ROUTES", "DecisionApp", "Limits"]
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 TIME_HEADER = b"retrodict-time"
+
+_RETRY = ((b"retry-after", b"1"),)
 
 _log = logging.getLogger(__name__)
 _json = msgspec.json.Encoder()
@@ -49,12 +51,92 @@ class Limits:
     events_body: int = 4 << 20
 
 
+class _Answer(NamedTuple):
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    kind: bytes = b"application/json"
+
+
 class _Refused(Exception):
     """An answer that is not a decision: status, text, extra headers."""
 
     def __init__(self, status: int, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         super().__init__(text)
-        self.status, self.text, self.headers = status, text, headers
+        self.answer = _Answer(_json.encode({"error": text}), status, headers)
+
+
+@dataclass(slots=True)
+class _Request:
+    """One request, and the part of its path that a route's pattern has in braces."""
+
+    scope: Scope
+    receive: Receive
+    arrived: int
+    parameter: str
+
+    async def read_body(self, limit: int) -> bytes:
+        """Body, never more than ``limit`` bytes of it in memory."""
+        length = next((value for key, value in self.scope["headers"] if key == b"content-length"), b"0")
+        if length.isdigit() and int(length) > limit:
+            raise _too_long(limit)
+        chunks, size = [], 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise _Refused(499, "the caller left before the body was complete")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise _too_long(limit)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_long(limit: int) -> _Refused:
+    return _Refused(413, f"a body must be at most {limit} bytes", ((b"connection", b"close"),))
+
+
+_Handler = Callable[["DecisionApp", _Request], Awaitable[_Answer]]
+
+# The only list of addresses, filled by the handlers below: dispatch, 404, 405 and HEAD follow from it, and a test holds
+# docs/serving.md to it. A pattern has its parameter at its end, or none.
+ROUTES: list[tuple[str, str]] = []
+_FIXED: dict[str, dict[str, _Handler]] = {}
+_PARAMETRIC: dict[str, dict[str, _Handler]] = {}
+
+
+def _route(method: str, pattern: str) -> Callable[[_Handler], _Handler]:
+    """Register a handler for a method and a pattern; what answers GET answers HEAD, too."""
+
+    def register(handler: _Handler) -> _Handler:
+        ROUTES.append((method, pattern))
+        head, brace, _ = pattern.strip("/").partition("/{")
+        methods = (_PARAMETRIC if brace else _FIXED).setdefault(head, {})
+        methods.update(dict.fromkeys(("GET", "HEAD") if method == "GET" else (method,), handler))
+        return handler
+
+    return register
+
+
+def _find_route(method: str, path: str) -> tuple[_Handler, str]:
+    path = path.strip("/")
+    parameter = ""
+    methods = _FIXED.get(path)
+    if methods is None:
+        head, _, parameter = path.rpartition("/")
+        methods = _PARAMETRIC.get(head)
+    if methods is None:
+        patterns = [pattern for _, pattern in ROUTES]
+        raise NotFoundError(
+            "the address must exist", where="address", got=f"{path.count('/') + 1} parts",
+            remedy=near(f"/{path}", patterns, what="address"),
+        )  # fmt: skip
+    if method not in methods:
+        allowed = ", ".join(sorted(methods))
+        raise _Refused(405, f"this address takes {allowed}", ((b"allow", allowed.encode()),))
+    return methods[method], parameter
 
 
 class DecisionApp:
@@ -94,73 +176,37 @@ class DecisionApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         arrived = perf_counter_ns()
-        headers: tuple[tuple[bytes, bytes], ...] = ()
-        status, body = 500, b""
         try:
-            body, headers, status = await self._route(scope, receive, arrived)
+            handler, parameter = _find_route(scope["method"], scope["path"])
+            answer = await handler(self, _Request(scope, receive, arrived, parameter))
         except _Refused as refused:
-            status, body, headers = refused.status, _json.encode({"error": refused.text}), refused.headers
+            answer = refused.answer
         except NotFoundError as error:
-            status, body = 404, _json.encode({"error": str(error)})
+            answer = _Answer(_json.encode({"error": str(error)}), 404)
         except InputError as error:
-            status, body = 400, _json.encode({"error": str(error)})
+            answer = _Answer(_json.encode({"error": str(error)}), 400)
         except RetryableError as error:
-            status, body, headers = 503, _json.encode({"error": str(error)}), ((b"retry-after", b"1"),)
+            answer = _Answer(_json.encode({"error": str(error)}), 503, _RETRY)
         except Exception:  # noqa: BLE001  # the last resort: the server lives on, its log says why
             _log.exception("request failed")
-            body = _json.encode({"error": "the server failed to answer; its log says why"})
-        self.telemetry.count("requests_total", f'status="{status}"')
-        kind = b"text/plain; version=0.0.4" if scope["path"] == "/metrics" and status == 200 else b"application/json"
-        start = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *headers]
-        await send({"type": "http.response.start", "status": status, "headers": start})
-        await send({"type": "http.response.body", "body": body})
+            answer = _Answer(_json.encode({"error": "the server failed to answer; its log says why"}), 500)
+        self.telemetry.count("requests_total", f'status="{answer.status}"')
+        length = str(len(answer.body)).encode()
+        start = [(b"content-type", answer.kind), (b"content-length", length), *answer.headers]
+        await send({"type": "http.response.start", "status": answer.status, "headers": start})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
-    async def _route(self, scope: Scope, receive: Receive, arrived: int) -> tuple[bytes, tuple[Any, ...], int]:
-        method, parts = scope["method"], scope["path"].strip("/").split("/")
-        match method, parts:
-            case "POST", ["v1", "decisions", name]:
-                return await self._decide(name, scope, receive, arrived), (), 200
-            case "POST", ["v1", "events", table]:
-                body = await _read_body(scope, receive, self._limits.events_body)
-                return _json.encode(await self._inlet.push(table, body)), (), 202
-            case "GET", ["v1", "policies"]:
-                return _json.encode({name: servant.describe() for name, servant in self.servants.items()}), (), 200
-            case "GET", ["v1", "policies", name]:
-                return _json.encode(find_servant(self.servants, name, where="address").describe()), (), 200
-            case "GET", ["v1", "status"]:
-                return _json.encode(await self._status()), (), 200
-            case "GET", ["metrics"]:
-                text = self.telemetry.exposition() + self.health.exposition(self._clock.now())
-                return text.encode(), (), 200
-            case "GET", ["healthz"]:
-                return b'{"status":"alive"}', (), 200
-            case "GET", ["readyz"]:
-                if self.servants and self.problem is None:
-                    return b'{"status":"ready"}', (), 200
-                raise _Refused(503, self.problem or "no policy is deployed. Deploy one with: retrodict deploy POLICY.")
-        known = {"v1/decisions/{policy}": "POST", "v1/events/{table}": "POST", "v1/policies": "GET", "v1/status": "GET"}
-        if (
-            parts[:2] in (["v1", "decisions"], ["v1", "events"], ["v1", "policies"], ["v1", "status"])
-            and len(parts) <= 3
-        ):
-            raise _Refused(
-                405,
-                "this address takes another method",
-                ((b"allow", b"POST" if parts[1] in ("decisions", "events") else b"GET"),),
-            )
-        raise _Refused(
-            404, "no such address; there are " + ", ".join(f"{verb} /{path}" for path, verb in known.items())
-        )
-
-    async def _decide(self, name: str, scope: Scope, receive: Receive, arrived: int) -> bytes:
+    @_route("POST", "/v1/decisions/{policy}")
+    async def _decide(self, request: _Request) -> _Answer:
         if self._in_flight >= self._limits.in_flight:
-            raise _Refused(429, "the server is at its limit of requests; try again", ((b"retry-after", b"1"),))
+            raise _Refused(429, "the server is at its limit of requests; try again", _RETRY)
         self._in_flight += 1
         try:
-            request = decode_request(await _read_body(scope, receive, self._limits.body))
+            question = decode_request(await request.read_body(self._limits.body))
+            name = request.parameter
             servant = find_servant(self.servants, name, where="address")
-            at = self._moment(scope)
-            record = servant.decide(request, decision_id=self._new_id(), at=at, arrived_ns=arrived)
+            at = self._moment(request.scope)
+            record = servant.decide(question, decision_id=self._new_id(), at=at, arrived_ns=request.arrived)
             before = perf_counter_ns()
             await self._recorder.write(encode_record(record))
             ended = perf_counter_ns()
@@ -172,24 +218,26 @@ class DecisionApp:
         for stage, micros in record.stages.items():
             self.telemetry.observe(stage, micros)
         self.telemetry.observe("record", (ended - before) // 1_000)
-        self.telemetry.observe("total", (ended - arrived) // 1_000)
-        return _json.encode(record.answer())
+        self.telemetry.observe("total", (ended - request.arrived) // 1_000)
+        return _Answer(_json.encode(record.answer()))
 
-    def _moment(self, scope: Scope) -> int:
-        given = next((value for key, value in scope["headers"] if key == TIME_HEADER), None)
-        if given is None:
-            return self._clock.now()
-        if not self._simulated_time:
-            raise InputError(
-                "simulated time is for a server started for a replay",
-                where="header Retrodict-Time",
-                remedy="Leave the header out, or start with: retrodict serve --replay",
-            )
-        return parse_time(given.decode("latin-1"), where="header Retrodict-Time")
+    @_route("POST", "/v1/events/{table}")
+    async def _push_events(self, request: _Request) -> _Answer:
+        body = await request.read_body(self._limits.events_body)
+        return _Answer(_json.encode(await self._inlet.push(request.parameter, body)), 202)
 
-    async def _status(self) -> dict[str, Any]:
+    @_route("GET", "/v1/policies")
+    async def _policies(self, _: _Request) -> _Answer:
+        return _Answer(_json.encode({name: servant.describe() for name, servant in self.servants.items()}))
+
+    @_route("GET", "/v1/policies/{policy}")
+    async def _policy(self, request: _Request) -> _Answer:
+        return _Answer(_json.encode(find_servant(self.servants, request.parameter, where="address").describe()))
+
+    @_route("GET", "/v1/status")
+    async def _status(self, _: _Request) -> _Answer:
         loop = asyncio.get_running_loop()
-        return {
+        status = {
             "policies": {name: servant.describe()["policy"] for name, servant in self.servants.items()},
             "revisions": {name: servant.revision.revision for name, servant in self.servants.items()},
             "problem": self.problem,
@@ -202,22 +250,32 @@ class DecisionApp:
             "recovered": [{"offset": torn.offset, "bytes": torn.size} for torn in self._recorder.log.recovered],
             "sources": await loop.run_in_executor(None, self._inlet.lags),
         }
+        return _Answer(_json.encode(status))
 
+    @_route("GET", "/metrics")
+    async def _metrics(self, _: _Request) -> _Answer:
+        text = self.telemetry.exposition() + self.health.exposition(self._clock.now())
+        return _Answer(text.encode(), kind=b"text/plain; version=0.0.4")
 
-async def _read_body(scope: Scope, receive: Receive, most: int) -> bytes:
-    """Body of a request, never more than ``most`` bytes of it in memory."""
-    announced = next((value for key, value in scope["headers"] if key == b"content-length"), b"0")
-    if announced.isdigit() and int(announced) > most:
-        raise _Refused(413, f"a body is at most {most} bytes", ((b"connection", b"close"),))
-    chunks, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Refused(499, "the caller left before the body was complete")
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > most:
-            raise _Refused(413, f"a body is at most {most} bytes", ((b"connection", b"close"),))
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    @_route("GET", "/healthz")
+    async def _alive(self, _: _Request) -> _Answer:
+        return _Answer(b'{"status":"alive"}')
+
+    @_route("GET", "/readyz")
+    async def _ready(self, _: _Request) -> _Answer:
+        if self.servants and self.problem is None:
+            return _Answer(b'{"status":"ready"}')
+        raise _Refused(503, self.problem or "no policy is deployed. Deploy one with: retrodict deploy POLICY.")
+
+    def _moment(self, scope: Scope) -> int:
+        value = next((value for key, value in scope["headers"] if key == TIME_HEADER), None)
+        if value is None:
+            return self._clock.now()
+        if not self._simulated_time:
+            raise InputError(
+                "simulated time must be for a server started for replays",
+                where="header Retrodict-Time",
+                got="a server for real callers",
+                remedy="Leave the header out, or start with: retrodict serve --replay",
+            )
+        return parse_time(value.decode("latin-1"), where="header Retrodict-Time")

@@ -1,0 +1,224 @@
+"""The application without a network: routes, limits, and the record before the answer."""
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from tests.serving.project import AT, REQUEST
+
+from retrodict.decisions.loader import Loader
+from retrodict.decisions.log import read_decisions
+from retrodict.decisions.recorder import Recorder
+from retrodict.serving.app import ROUTES, DecisionApp, Limits
+from retrodict.serving.events import EventInlet
+from retrodict.workspace import Workspace
+
+BODY = json.dumps(REQUEST).encode()
+SIMULATED = [(name.lower().encode(), value.encode()) for name, value in AT.items()]
+DECIDE = "/v1/decisions/promise"
+
+
+class Client:
+    """Calls one application; ``started`` sees the beginning of each answer."""
+
+    def __init__(self, workspace, *, simulated_time=True, started=None, **limits):
+        self.workspace, self.recorder, self.inlet = workspace, Recorder(workspace.streams), EventInlet(workspace)
+        bounds = Limits(**{"body": 4096, "in_flight": 8, **limits})
+        self.app = DecisionApp(workspace.clock, self.recorder, self.inlet, bounds, simulated_time=simulated_time)
+        self.app.servants = Loader(workspace, health=self.app.health).load_current()
+        self.started, self.received = started, 0
+
+    async def send(self, method, path, body=b"", headers=SIMULATED, *, whole=True):
+        """Status, headers and body of an answer; the request's body comes in one piece or byte by byte."""
+        pieces = [body] if whole else [body[place : place + 1] for place in range(len(body))]
+        messages = []
+
+        async def receive():
+            self.received += 1
+            piece = pieces.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+        async def send(message):
+            if message["type"] == "http.response.start" and self.started:
+                self.started()
+            messages.append(message)
+
+        await self.app({"method": method, "path": path, "headers": headers}, receive, send)
+        return messages[0]["status"], dict(messages[0]["headers"]), messages[1]["body"]
+
+    async def close(self):
+        await self.recorder.close()
+        self.inlet.close()
+
+
+@pytest.fixture
+def workspace(deployed):
+    with Workspace(deployed, actor="ana") as opened:
+        yield opened
+
+
+def call(workspace, *requests, **options):
+    """Answers to requests, one after another."""
+
+    async def run():
+        client = Client(workspace, **options)
+        try:
+            return [await client.send(*request) for request in requests]
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def test_every_route_answers_only_its_methods(workspace):
+    """What answers GET answers HEAD without a body; any other method is a 405 that allows the right ones."""
+    for method, pattern in ROUTES:
+        path = pattern.replace("{policy}", "promise").replace("{table}", "parcels")
+        others = {verb for verb, other in ROUTES if other == pattern} - {method}
+        assert not others
+        allowed = {"GET": "GET, HEAD", "POST": "POST"}[method]
+        wrong = [verb for verb in ("GET", "HEAD", "POST", "PUT", "DELETE") if verb not in allowed.split(", ")]
+        refusals = call(workspace, *((verb, path) for verb in wrong))
+        assert [(status, headers[b"allow"]) for status, headers, _ in refusals] == [(405, allowed.encode())] * len(
+            wrong
+        )
+        if method == "GET":
+            (status, headers, body), (head_status, head_headers, nothing) = call(
+                workspace, ("GET", path), ("HEAD", path)
+            )
+            assert (status, head_status, nothing) == (200, 200, b"")
+            assert headers[b"content-length"] == str(len(body)).encode()
+            assert head_headers.keys() == headers.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/v1/decision/promise", "'/v1/decisions/{policy}'"),
+        ("/metric", "'/metrics'"),
+        ("/v1/decisions", "/v1/decisions/"),
+        ("/", "'/healthz'"),
+        ("/v1/policies/promise/x", "/v1/policies/{policy}"),
+        ("/v1/policies/promis", "'promise'"),
+    ],
+)
+def test_a_wrong_address_names_the_near_ones(workspace, path, text):
+    """A 404 says what there is."""
+    ((status, _, body),) = call(workspace, ("POST" if "decision" in path else "GET", path))
+    assert status == 404
+    assert text in json.loads(body)["error"]
+
+
+def test_the_page_lists_the_routes():
+    """docs/serving.md names each address once, with its method."""
+    lines = (Path(__file__).parents[2] / "docs" / "serving.md").read_text().splitlines()
+    rows = [tuple(line.split("`")[1].split()) for line in lines if line.startswith(("| `GET ", "| `POST "))]
+    assert rows == ROUTES
+
+
+def test_the_record_is_in_the_log_before_the_answer_begins(workspace):
+    """Whoever gets an answer finds its record."""
+    counts = []
+    before = len(list(read_decisions(workspace)))
+    answers = call(workspace, *[("POST", DECIDE, BODY)] * 2,
+                   started=lambda: counts.append(len(list(read_decisions(workspace))) - before))  # fmt: skip
+    assert [status for status, _, _ in answers] == [200, 200]
+    assert counts == [1, 2]
+
+
+def test_a_record_that_cannot_be_written_is_no_decision(workspace):
+    """503 with Retry-After, and nothing of the decision in the answer."""
+
+    class Full:
+        def append(self, records):
+            raise OSError(28, "No space left on device")
+
+    async def run():
+        client = Client(workspace)
+        writer, client.recorder.log._writer = client.recorder.log._writer, Full()
+        answer = await client.send("POST", DECIDE, BODY)
+        client.recorder.log._writer = writer
+        await client.close()
+        return answer
+
+    status, headers, body = asyncio.run(run())
+    assert (status, headers[b"retry-after"]) == (503, b"1")
+    assert json.loads(body).keys() == {"error"}
+
+
+def test_more_requests_than_the_limit_are_told_to_come_back(workspace):
+    """429 with Retry-After while one is under way; capacity is free again afterwards."""
+
+    async def run():
+        client, released = Client(workspace, in_flight=1), threading.Event()
+        append = client.recorder.log.append
+        client.recorder.log.append = lambda records: (released.wait(30), append(records))
+        first = asyncio.create_task(client.send("POST", DECIDE, BODY))
+        await asyncio.sleep(0.1)
+        second = await client.send("POST", DECIDE, BODY)
+        wrong = await client.send("POST", DECIDE, b"{")
+        released.set()
+        answers = [await first, second, wrong, await client.send("POST", DECIDE, b"{"),
+                   await client.send("POST", DECIDE, BODY)]  # fmt: skip
+        await client.close()
+        return answers
+
+    answers = asyncio.run(run())
+    assert [status for status, _, _ in answers] == [200, 429, 429, 400, 200]
+    assert answers[1][1][b"retry-after"] == b"1"
+
+
+@pytest.mark.parametrize(("path", "limit"), [(DECIDE, "body"), ("/v1/events/parcels", "events_body")])
+def test_a_body_over_the_limit_is_not_read(workspace, path, limit):
+    """By its announced length before the first byte; by what came, where no length was announced."""
+
+    async def run():
+        client = Client(workspace, **{limit: 10})
+        announced = await client.send("POST", path, b"[]", [(b"content-length", b"11")])
+        unread = client.received
+        streamed = await client.send("POST", path, b"x" * 100, whole=False)
+        taken = client.received
+        exact = await client.send("POST", path, b" " * 8 + b"[]", whole=False)
+        await client.close()
+        return announced[0], unread, streamed[0], taken, exact[0]
+
+    assert asyncio.run(run())[:4] == (413, 0, 413, 11)
+    assert asyncio.run(run())[4] != 413
+
+
+def test_simulated_time_is_for_replays(workspace):
+    """The moment of the record is the header's, or the header is refused."""
+    ((status, _, body),) = call(workspace, ("POST", DECIDE, BODY))
+    record = next(
+        item.record for item in read_decisions(workspace) if item.record.id == json.loads(body)["decision_id"]
+    )
+    assert (status, record.time) == (200, 1_708_423_200_000_000)
+    ((status, _, body),) = call(workspace, ("POST", DECIDE, BODY), simulated_time=False)
+    assert (status, "--replay" in json.loads(body)["error"]) == (400, True)
+
+
+def test_a_number_that_no_record_can_hold_is_refused(workspace):
+    """400, not an error of the server."""
+    body = json.dumps({**REQUEST, "context": {**REQUEST["context"], "extra": 2**80}}).encode()
+    ((status, _, answer),) = call(workspace, ("POST", DECIDE, body))
+    assert (status, "64 bits" in json.loads(answer)["error"]) == (400, True)
+
+
+def test_nothing_deployed_is_not_ready(workspace):
+    """503 says what to do; so does a revision that cannot be loaded."""
+
+    async def run():
+        client = Client(workspace)
+        client.app.problem = "the artifact is not what was stored"
+        broken = await client.send("GET", "/readyz")
+        client.app.problem, client.app.servants = None, {}
+        empty = await client.send("GET", "/readyz")
+        await client.close()
+        return broken, empty
+
+    broken, empty = asyncio.run(run())
+    assert (broken[0], empty[0]) == (503, 503)
+    assert b"not what was stored" in broken[2]
+    assert b"retrodict deploy" in empty[2]

@@ -15,8 +15,8 @@ from features_world import COLUMNS, WINDOWS, spine_path
 from retrodict import Entity, FeatureView, Source, Table, agg, latest
 from retrodict.features import FeatureSet
 from retrodict.features.offline import training_frame
-from retrodict.features.offline.frames import frame_batches
-from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.offline.batches import frame_batches
+from retrodict.features.offline.event_index import EventIndexes
 from retrodict.stores.tables.delta import DeltaTables
 
 SOURCE = Source("happened", Table("events", key="key", columns={"t": "time"}), event_time="t")

@@ -238,8 +238,8 @@ def test_spark_computes_the_same_values(spawn: Run, run: Run, root: Path) -> Non
 
 SMALL = """
 import sys
-from retrodict.features.offline import frames, keeping
-frames._PIECE, keeping._COMMIT = 10, 10
+from retrodict.features.offline import batches, kept_writer
+batches._PIECE, kept_writer._COMMIT = 10, 10
 from retrodict.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """

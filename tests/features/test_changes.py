@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from retrodict import Entity, FeatureView, Source, Table, agg, derived, latest
-from retrodict.features.changes import Change, Difference, Reader, compare
+from retrodict.features.catalogue.changes import Change, Difference, Reader, compare
 from retrodict.features.plan import FeatureSet
 
 FLIGHTS = Table("flights", key="id")

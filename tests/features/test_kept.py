@@ -19,9 +19,9 @@ from retrodict.data.sources import Source
 from retrodict.data.versions import compact, rollback
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.derived import derived
-from retrodict.features.offline import frames, keeping, training_frame, work
-from retrodict.features.offline.keeping import keep_frame
-from retrodict.features.offline.kept import find_frame, frame_rows, kept_frames
+from retrodict.features.offline import batches, kept_writer, training_frame, work
+from retrodict.features.offline.kept_frame import find_frame, frame_rows, kept_frames
+from retrodict.features.offline.kept_writer import keep_frame
 from retrodict.features.offline.spine import Spine
 from retrodict.features.offline.work import local_work
 from retrodict.features.plan import FeatureSet
@@ -70,9 +70,9 @@ def spine_of(table, ref="batch:1"):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project with 400 events; pieces of 4 rows, versions of 8."""
-    monkeypatch.setattr(frames, "_PIECE", 4)
+    monkeypatch.setattr(batches, "_PIECE", 4)
     monkeypatch.setattr(work, "_TOGETHER", 6)
-    monkeypatch.setattr(keeping, "_COMMIT", 8)
+    monkeypatch.setattr(kept_writer, "_COMMIT", 8)
     (tmp_path / "retrodict.toml").write_text('[project]\nname = "kept"\n')
     (tmp_path / "definitions.py").write_text("")
     with Workspace(tmp_path) as opened:
@@ -132,7 +132,7 @@ def test_rows_stay_only_where_all_anew_would_be_the_same(batches):
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keeping, "_COMMIT", 2)
+        patch.setattr(kept_writer, "_COMMIT", 2)
         Path(folder, "retrodict.toml").write_text('[project]\nname = "kept"\n')
         Path(folder, "definitions.py").write_text("")
         with Workspace(folder) as project:
@@ -313,9 +313,9 @@ SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, {here!r})
 import test_kept
-from retrodict.features.offline import frames, keeping
+from retrodict.features.offline import batches, kept_writer
 from retrodict.workspace import Workspace
-frames._PIECE, keeping._COMMIT = 4, 8
+batches._PIECE, kept_writer._COMMIT = 4, 8
 project = Workspace({root!r})
 write = project.tables.write
 def killed(*args, **more):

@@ -20,7 +20,7 @@ from retrodict.features.derived import derived
 from retrodict.features.facts import kernels
 from retrodict.features.facts.evaluation import derive_row
 from retrodict.features.offline import training_frame
-from retrodict.features.offline.prepared import HeldEvents
+from retrodict.features.offline.prepared import MemoryEvents
 from retrodict.features.plan import FeatureSet
 from retrodict.testing import feature_worlds as worlds
 
@@ -247,7 +247,7 @@ def test_prepared_events_serve_many_spines():
     events = _events(*[(str(i % 7), BASE + int(random.integers(0, 9)) * MINUTE, float(i)) for i in range(300)])
     spine = _spine(*[(str(i % 9), BASE + i * MINUTE) for i in range(20)])
     features = FeatureSet([_view(agg.mean("x", over="5m"), agg.variance("x", over="5m"), agg.top_k("x", 2, over="5m"))])
-    held = {"s": HeldEvents(events)}
+    held = {"s": MemoryEvents(events)}
     pieces = [training_frame(spine.slice(i, 5), "q", features, held) for i in range(0, 20, 5)]
     assert pa.concat_tables(pieces) == training_frame(spine, "q", features, {"s": events})
 

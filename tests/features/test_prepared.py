@@ -20,8 +20,8 @@ from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.facts.keys import KeyIndex
 from retrodict.features.offline import training_frame
-from retrodict.features.offline.indexes import EventIndexes
-from retrodict.features.offline.prepared import HeldEvents
+from retrodict.features.offline.event_index import EventIndexes
+from retrodict.features.offline.prepared import MemoryEvents
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.tables.delta import DeltaTables
 from retrodict.testing import feature_worlds as worlds
@@ -92,7 +92,7 @@ def test_an_index_that_grew_equals_one_made_anew(view, parts, queries):
 def test_held_events_give_the_same_again(view, events, queries):
     """Asking twice, and with one clock only, changes nothing of what the table itself gives."""
     features, table, spine = FeatureSet([view]), _table(view, events), worlds.spine_table(queries)
-    held = {"s": HeldEvents(table)}
+    held = {"s": MemoryEvents(table)}
     for ignore in (False, True, False):
         expected = _values(features, spine, {"s": table}, ignore_known_at=ignore)
         assert repr(_values(features, spine, held, ignore_known_at=ignore)) == repr(expected)
@@ -246,7 +246,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {here!r})
 from retrodict.features.offline import _arrays
-from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.offline.event_index import EventIndexes
 from retrodict.stores.tables.delta import DeltaTables
 from test_prepared import FEATURES, _spine, _values
 close = _arrays.ArrayWriter.close

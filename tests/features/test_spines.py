@@ -9,6 +9,7 @@ import pytest
 from retrodict.core.clock import SimulatedClock
 from retrodict.core.errors import InputError
 from retrodict.data.sources import Source
+from retrodict.features.catalogue.tables import choose_features, newest_versions, source_schemas
 from retrodict.features.definitions import Entity, FeatureView, agg
 from retrodict.features.derived import derived
 from retrodict.features.labels import Outcome
@@ -17,7 +18,6 @@ from retrodict.features.offline.outcomes import add_outcomes, choose_outcomes, k
 from retrodict.features.offline.spine import is_table, open_spine
 from retrodict.features.offline.texts import request_types
 from retrodict.features.plan import FeatureSet
-from retrodict.features.tables import choose_features, newest_versions, source_schemas
 from retrodict.testing import feature_worlds as worlds
 from retrodict.workspace import Workspace
 

@@ -7,8 +7,8 @@ from tests.serving.project import DEFINITIONS, parcels
 from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.errors import DefinitionError, InputError, NotFoundError
 from retrodict.data.ingest import ingest
+from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.plan import FeatureSet
-from retrodict.features.tables import newest_versions
 from retrodict.learning import get_run, list_runs, measure_leakage, replay_run, train
 from retrodict.learning.frame import build_frame, read_spine, split_rows, tables_of
 from retrodict.models.definitions import Model

@@ -9,10 +9,10 @@ from tests.serving.project import DEFINITIONS, parcels
 
 from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.data.ingest import ingest
+from retrodict.features.catalogue.tables import newest_versions
+from retrodict.features.offline import event_index as offline_indexes
 from retrodict.features.offline import frame as offline_frame
-from retrodict.features.offline import indexes as offline_indexes
-from retrodict.features.offline.indexes import EventIndexes
-from retrodict.features.tables import newest_versions
+from retrodict.features.offline.event_index import EventIndexes
 from retrodict.learning import measure_leakage, replay_run, train
 from retrodict.learning.frame import build_frame, tables_of
 from retrodict.models.definitions import Model
@@ -84,11 +84,11 @@ def test_a_frame_is_the_same_bytes_with_and_without_indexes(project, name, optio
 def test_the_second_training_sorts_nothing(project, sorts):
     """One version of a table is sorted once for all models and runs; a leakage report sorts its naive join only."""
     run, _ = train(project, "late_parcel")
-    assert sorts == ["indexes"]
+    assert sorts == ["event_index"]
     train(project, "late_parcel")
-    assert sorts == ["indexes"]
+    assert sorts == ["event_index"]
     measure_leakage(project, project.definitions.get(Model, "late_parcel"), run)
-    assert sorts == ["indexes", "indexes"]
+    assert sorts == ["event_index", "event_index"]
 
 
 def test_a_replay_reads_the_tables_themselves(project, sorts):

@@ -9,7 +9,7 @@ from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.durations import DAY, HOUR
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.decisions.records import DecisionRecord, encode_record
-from retrodict.features.tables import newest_versions
+from retrodict.features.catalogue.tables import newest_versions
 from retrodict.learning import get_run, measure_leakage, replay_run, train
 from retrodict.learning.frame import build_frame, tables_of
 from retrodict.models.definitions import Model

@@ -41,9 +41,9 @@ def find_outcomes(project: Workspace, names: str | None, types: dict[str, pa.Dat
 
     ``types`` gets the types of their keys, as which columns of text are read.
     """
+    from retrodict.features.catalogue.tables import newest_versions
     from retrodict.features.offline.outcomes import check_outcome
     from retrodict.features.plan import FeatureSet
-    from retrodict.features.tables import newest_versions
 
     known, found = defined_outcomes(project), []
     for name in [each.strip() for each in (names or "").split(",") if each.strip()]:
@@ -92,9 +92,9 @@ def add_outcomes(
 
     An outcome that is the label of a model is its yes or no, another one the value of its aggregate.
     """
-    from retrodict.features.offline.indexes import EventIndexes
+    from retrodict.features.catalogue.tables import newest_versions
+    from retrodict.features.offline.event_index import EventIndexes
     from retrodict.features.plan import FeatureSet
-    from retrodict.features.tables import newest_versions
 
     indexes = EventIndexes.of(project)
     sets = [FeatureSet([outcome.view]) for outcome in outcomes]

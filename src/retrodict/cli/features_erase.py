@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from retrodict.features.definitions import Entity
-    from retrodict.features.erasure import Erasure
+    from retrodict.features.operations.erasure import Erasure
     from retrodict.features.plan import FeatureSet
     from retrodict.workspace import Workspace
 
@@ -49,7 +49,7 @@ def erase_subjects(
     rewritten: the answer says what remains where. The ledger keeps a keyed digest of each subject, never the key.
     """
     from retrodict.data.versions import vacuum
-    from retrodict.features.erasure import erase
+    from retrodict.features.operations.erasure import erase
 
     project = session.project
     found = _entity(project, entity)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from retrodict.cli._command import Progress
     from retrodict.features.labels import Outcome
-    from retrodict.features.offline.kept import KeptFrame
+    from retrodict.features.offline.kept_frame import KeptFrame
     from retrodict.features.offline.spine import Spine
     from retrodict.features.offline.work import FrameWork
     from retrodict.features.plan import FeatureSet
@@ -42,7 +42,7 @@ MASTER = click.option("--master", metavar="URL", help="Spark's master, like spar
 
 def frames_of(project: Workspace) -> list[str]:
     """Names of the kept frames."""
-    from retrodict.features.offline.kept import kept_frames
+    from retrodict.features.offline.kept_frame import kept_frames
 
     return [frame.name for frame in kept_frames(project)]
 
@@ -172,7 +172,7 @@ def chosen_features(
     import pyarrow as pa
 
     from retrodict.features.catalogue import check_schema, select
-    from retrodict.features.tables import newest_versions
+    from retrodict.features.catalogue.tables import newest_versions
 
     chosen, columns = select(defined_features(project), wanted)
     newest_versions(project.tables, chosen.tables, where="features")
@@ -188,8 +188,8 @@ def _keep(
     """A kept frame and its rows."""
     import pyarrow as pa
 
-    from retrodict.features.offline.keeping import keep_frame
-    from retrodict.features.offline.kept import frame_rows
+    from retrodict.features.offline.kept_frame import frame_rows
+    from retrodict.features.offline.kept_writer import keep_frame
 
     frame = keep_frame(project, name, spine, work, anew=anew, progress=progress)
     reader = frame_rows(project, name, frame.version)

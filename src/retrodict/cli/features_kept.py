@@ -17,7 +17,7 @@ from retrodict.cli.features import features
 from retrodict.cli.features_frames import ENGINE, MASTER, Engine, chosen_features, frames_of, grown, said
 
 if TYPE_CHECKING:
-    from retrodict.features.offline.kept import KeptFrame
+    from retrodict.features.offline.kept_frame import KeptFrame
     from retrodict.workspace import Workspace
 
 
@@ -31,7 +31,7 @@ def extend(session: Session, names: tuple[str, ...], engine: str, master: str | 
     All of them, or those named; a frame that reads another one comes after it. A frame that was made from a file grows
     by `features offline` with the longer file.
     """
-    from retrodict.features.offline.keeping import keep_frame
+    from retrodict.features.offline.kept_writer import keep_frame
 
     place, project = Engine(engine, master), session.project
     done: list[dict[str, Any]] = []
@@ -53,7 +53,7 @@ def extend(session: Session, names: tuple[str, ...], engine: str, master: str | 
 def _in_order(project: Workspace, names: Sequence[str]) -> list[KeptFrame]:
     """Kept frames, each after those that it is made from."""
     from retrodict.core.errors import InputError
-    from retrodict.features.offline.kept import find_frame, kept_frames
+    from retrodict.features.offline.kept_frame import find_frame, kept_frames
 
     known = {frame.name: frame for frame in kept_frames(project)}
     for name in names:
@@ -78,7 +78,7 @@ def frames(session: Session, name: str | None) -> Answer:
 
     Their rows are shown by `data show`, their versions by `data history`.
     """
-    from retrodict.features.offline.kept import find_frame, kept_frames
+    from retrodict.features.offline.kept_frame import find_frame, kept_frames
 
     project = session.project
     if name is not None:

@@ -13,7 +13,7 @@ from retrodict.cli.features import features
 
 if TYPE_CHECKING:
     from retrodict.decisions.records import DecisionRecord
-    from retrodict.features.changes import Change
+    from retrodict.features.catalogue.changes import Change
     from retrodict.features.definitions import FeatureView
     from retrodict.features.derived import Derived
     from retrodict.features.plan import FeatureSet, ViewPlan
@@ -30,7 +30,7 @@ def plan_changes(session: Session) -> Answer:
     lacks what a view reads. Models in force keep the code they were trained with: old and new serve side by side.
     """
     from retrodict.cli._heat import said_of, slow_features
-    from retrodict.features.changes import compare
+    from retrodict.features.catalogue.changes import compare
     from retrodict.registry.feature_sets import readers_in_force
 
     project = session.project

@@ -77,8 +77,8 @@ def verify_all(
 
 def _verify_model(project: Workspace, name: str, samples: int, seed: int) -> tuple[Report, dict[str, bool]]:
     """Verify the features of a model on the rows it learns from, and record the verdict."""
+    from retrodict.features.catalogue.tables import newest_versions
     from retrodict.features.plan import FeatureSet
-    from retrodict.features.tables import newest_versions
     from retrodict.features.verify import verify
     from retrodict.features.verify.verdicts import record_verification
     from retrodict.learning.frame import AT, read_spine, tables_of

@@ -23,8 +23,8 @@ from retrodict.demo.deliveries import Deliveries
 from retrodict.demo.live import POLICY, RolloutTimes
 from retrodict.demo.traffic import Traffic
 from retrodict.evaluation import Evaluation
+from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.plan import FeatureSet
-from retrodict.features.tables import newest_versions
 from retrodict.features.verify import verify
 from retrodict.features.verify.verdicts import record_verification
 from retrodict.learning import Run, get_run, replay_run

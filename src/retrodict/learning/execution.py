@@ -17,9 +17,9 @@ from retrodict.core.identity import canonical_json
 from retrodict.core.kinds import request_word
 from retrodict.evaluation import check_gates
 from retrodict.evaluation.reference import Reference
-from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.catalogue.tables import newest_versions
+from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
-from retrodict.features.tables import newest_versions
 from retrodict.learning.environment import environment_bytes
 from retrodict.learning.frame import Frame, build_frame, count_left_out, split_rows, tables_of
 from retrodict.learning.plots import run_plots

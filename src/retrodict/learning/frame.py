@@ -19,8 +19,8 @@ from retrodict.features.catalogue import check_schema
 from retrodict.features.definitions import FeatureView
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.offline import training_frame
+from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.frame import Rows
-from retrodict.features.offline.indexes import EventIndexes
 from retrodict.features.offline.outcomes import check_outcome, outcome_labels
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.models.definitions import Model, Split

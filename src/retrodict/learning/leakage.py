@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from retrodict.evaluation import evaluate
-from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.offline.event_index import EventIndexes
 from retrodict.learning.frame import build_frame, split_rows
 from retrodict.learning.recipes import Progress, run_recipe
 from retrodict.learning.runs import Run

@@ -17,7 +17,7 @@ from retrodict.core.errors import DefinitionError, NotFoundError
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.log import decisions_table
 from retrodict.features.labels import Label, Outcome
-from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.outcomes import check_outcome, outcome_labels
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model

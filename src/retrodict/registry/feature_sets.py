@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from retrodict.core.errors import NotFoundError
-from retrodict.features.changes import Reader
+from retrodict.features.catalogue.changes import Reader
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.registry.deployments import current

@@ -19,9 +19,9 @@ from retrodict.features.facts.columns import Ints, pick, plain, times
 from retrodict.features.facts.evaluation import derive_columns
 from retrodict.features.facts.kernels import Queries
 from retrodict.features.facts.keys import NULL
-from retrodict.features.offline.gathering import WindowBags
 from retrodict.features.offline.prepared import EventSource, Prepared, prepare
 from retrodict.features.offline.totals import Totals
+from retrodict.features.offline.window_bags import WindowBags
 from retrodict.features.plan import FeatureSet, ViewPlan
 
 __all__ = ["Rows", "Tables", "training_frame"]

@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 
 from retrodict.core.errors import DefinitionError, InputError, near
 from retrodict.features.catalogue import check_schema
+from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.facts.columns import Ints, pick, times
 from retrodict.features.labels import Outcome
+from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.frame import Rows, Tables, training_frame
-from retrodict.features.offline.indexes import EventIndexes
 from retrodict.features.plan import FeatureSet, ViewPlan, column_name
-from retrodict.features.tables import newest_versions
 from retrodict.stores.sql import query
 from retrodict.workspace import Workspace
 

@@ -1,8 +1,8 @@
 """The events of one source and key, numbered, sorted, each once: what every feature of a training frame starts from.
 
-Sorting costs more than everything after it, so whoever asks more than once (batch by batch, day by day) hands over not
-a table but something that keeps the result: :class:`HeldEvents` in memory, :mod:`retrodict.features.offline.indexes` on
-disk.
+Sorting costs more than everything after it, so whoever reads more than once (batch by batch, day by day) passes not a
+table but something that keeps the result: :class:`MemoryEvents`, or the indexes on disk of
+:mod:`retrodict.features.offline.event_index`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from retrodict.features.facts.kernels import Timeline
 from retrodict.features.facts.keys import KeyIndex
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["EventSource", "HeldEvents", "Prepared", "prepare", "prepare_events", "reading_id"]
+__all__ = ["EventSource", "MemoryEvents", "Prepared", "prepare", "prepare_events", "reading_id"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class EventSource(Protocol):
         ...
 
 
-class HeldEvents:
+class MemoryEvents:
     """Rows of a source in memory, sorted once for every view that reads them alike.
 
     Parameters

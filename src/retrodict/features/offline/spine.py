@@ -19,9 +19,10 @@ from retrodict.data.ingest import staging_folder
 from retrodict.data.readers import open_batch
 from retrodict.data.versions import resolve
 from retrodict.features.offline.texts import parse_texts
+from retrodict.stores.tables.content import table_digest
 from retrodict.workspace import Workspace
 
-__all__ = ["Spine", "is_table", "open_spine", "table_spine"]
+__all__ = ["Spine", "SpineReader", "is_table", "open_spine", "table_spine"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,66 @@ class Spine:
     count: int
     ref: str
     origin: str
+
+
+class SpineReader:
+    """Rows of a spine, taken so many at a time, whatever batches they come in.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table or pyarrow.RecordBatchReader
+        The spine; a reader is used up.
+
+    Attributes
+    ----------
+    schema : pyarrow.Schema
+        Its columns.
+
+    Examples
+    --------
+    >>> reader = SpineReader(pa.table({"id": [1, 2, 3]}))
+    >>> reader.take(2)["id"].to_pylist(), reader.more, reader.take(2)["id"].to_pylist(), reader.more
+    ([1, 2], True, [3], False)
+    """
+
+    def __init__(self, rows: pa.Table | pa.RecordBatchReader) -> None:
+        self.schema = rows.schema
+        self._batches = iter(rows.to_batches() if isinstance(rows, pa.Table) else rows)
+        self._rest: pa.RecordBatch | None = None
+
+    def take(self, count: int) -> pa.Table:
+        """Return the next rows; fewer at the end."""
+        found, missing = [], count
+        while missing:
+            batch = next(self._batches, None) if self._rest is None else self._rest
+            if batch is None:
+                break
+            found.append(batch.slice(0, missing))
+            self._rest = batch.slice(missing) if batch.num_rows > missing else None
+            missing -= found[-1].num_rows
+        return pa.Table.from_batches(found, self.schema)
+
+    @property
+    def more(self) -> bool:
+        """Whether there are rows that were not taken yet."""
+        while self._rest is None or not self._rest.num_rows:
+            self._rest = next(self._batches, None)
+            if self._rest is None:
+                return False
+        return True
+
+    def pieces(self, size: int) -> Iterator[pa.Table]:
+        """Return all that is left, piece by piece; one that is empty if nothing is."""
+        piece = self.take(size)
+        yield piece
+        while piece.num_rows == size:
+            piece = self.take(size)
+            if piece.num_rows:
+                yield piece
+
+    def begins_with(self, parts: Iterable[tuple[int, str]]) -> bool:
+        """Whether the next rows are these, by number and digest of each part; they are taken."""
+        return all(table_digest(self.take(rows)) == digest for rows, digest in parts)
 
 
 def is_table(source: Any) -> bool:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from retrodict.features.offline.frames import SpineReader, frame_batches
-from retrodict.features.offline.indexes import EventIndexes
+from retrodict.features.catalogue.tables import newest_versions
+from retrodict.features.offline.batches import frame_batches
+from retrodict.features.offline.event_index import EventIndexes
+from retrodict.features.offline.spine import SpineReader
 from retrodict.features.plan import FeatureSet
-from retrodict.features.tables import newest_versions
 from retrodict.workspace import Workspace
 
 __all__ = ["FrameWork", "local_work"]

@@ -22,14 +22,14 @@ import pyarrow as pa
 from pyarrow.fs import LocalFileSystem
 
 from retrodict.core.errors import ConfigurationError, InputError, InternalError, MissingExtraError, RetryableError
+from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.offline.frame import training_frame
-from retrodict.features.offline.frames import SpineReader
+from retrodict.features.offline.spine import SpineReader
 from retrodict.features.offline.work import FrameWork
 from retrodict.features.plan import FeatureSet
 from retrodict.features.spark.dialects import SPARK
 from retrodict.features.spark.run import training_frame_on_spark
 from retrodict.features.spark.sql import POSITION
-from retrodict.features.tables import newest_versions
 from retrodict.stores.tables.base import TableStore
 from retrodict.workspace import Workspace
 

@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from retrodict.core.errors import RefusedError
+from retrodict.features.catalogue.tables import check_sources
 from retrodict.features.definitions import FeatureView
 from retrodict.features.online.read.features import OnlineFeatures
 from retrodict.features.online.state.entries import Meta
 from retrodict.features.online.stream.upkeep import online_features, online_state
 from retrodict.features.plan import FeatureSet
-from retrodict.features.tables import check_sources
 from retrodict.features.verify.verification import Report, verify
 from retrodict.workspace import Workspace
 

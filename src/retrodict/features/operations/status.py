@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from retrodict.core.clock import format_time
-from retrodict.features.changes import Reader
+from retrodict.features.catalogue.changes import Reader
 from retrodict.features.online.stream.upkeep import Upkeep, online_state
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.features.verify.verdicts import last_verdict

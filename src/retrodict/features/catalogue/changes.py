@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from retrodict.features.catalogue import describe
+from retrodict.features.catalogue.description import describe
 from retrodict.features.definitions import FeatureView
 from retrodict.features.derived import Derived
 from retrodict.features.plan import FeatureSet, ViewPlan

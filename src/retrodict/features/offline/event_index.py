@@ -25,7 +25,7 @@ import pyarrow as pa
 from retrodict.core.errors import IntegrityError
 from retrodict.core.identity import content_hash, short
 from retrodict.features.offline._arrays import ArrayFolder
-from retrodict.features.offline._index import merge_prepared, read_prepared, write_prepared
+from retrodict.features.offline._layout import merge_prepared, read_prepared, write_prepared
 from retrodict.features.offline.frame import Rows
 from retrodict.features.offline.prepared import Prepared, prepare, reading_id
 from retrodict.features.plan import FeatureSet, ViewPlan

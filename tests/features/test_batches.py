@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from retrodict.core.errors import InputError
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
-from retrodict.features.offline import frames, training_frame
-from retrodict.features.offline.frames import frame_batches
+from retrodict.features.offline import batches, training_frame
+from retrodict.features.offline.batches import frame_batches
 from retrodict.features.plan import FeatureSet
 from retrodict.testing import feature_worlds as worlds
 
@@ -22,7 +22,7 @@ def test_pieces_are_the_whole(view, events, queries):
     features, spine = FeatureSet([view]), worlds.spine_table(queries)
     sources = {"s": worlds.events_table(events)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frames, "_PIECE", 3)
+        patch.setattr(batches, "_PIECE", 3)
         pieces = list(frame_batches(spine, "q", features, sources, threads=2))
     assert [piece.num_rows for piece in pieces[:-1]] == [3] * (len(pieces) - 1)
     whole = training_frame(spine, "q", features, sources)
@@ -57,7 +57,7 @@ def _spine(rows=20):
 @pytest.fixture
 def small(monkeypatch):
     """Pieces of four rows."""
-    monkeypatch.setattr(frames, "_PIECE", 4)
+    monkeypatch.setattr(batches, "_PIECE", 4)
 
 
 def test_a_reader_of_small_batches_is_cut_anew(small):
@@ -72,9 +72,9 @@ def test_a_reader_of_small_batches_is_cut_anew(small):
 def test_events_are_prepared_once(small, monkeypatch):
     """However many pieces a spine has, the source's rows are read and sorted once."""
     asked = []
-    prepare = frames.HeldEvents.__init__.__globals__["read_events"]
+    prepare = batches.MemoryEvents.__init__.__globals__["read_events"]
     monkeypatch.setitem(
-        frames.HeldEvents.__init__.__globals__, "read_events", lambda *a, **k: asked.append(1) or prepare(*a, **k)
+        batches.MemoryEvents.__init__.__globals__, "read_events", lambda *a, **k: asked.append(1) or prepare(*a, **k)
     )
     assert len(list(frame_batches(_spine(), "q", FEATURES, {"happened": _events()}))) == 5
     assert asked == [1]

@@ -24,8 +24,8 @@ from retrodict.data.versions.retention import references
 from retrodict.features.definitions import Entity
 from retrodict.features.facts.columns import Mask, pick
 from retrodict.features.facts.keys import KeyIndex, encode_key
-from retrodict.features.offline.indexes import EventIndexes
-from retrodict.features.offline.kept import NOTE
+from retrodict.features.offline.event_index import EventIndexes
+from retrodict.features.offline.kept_frame import NOTE
 from retrodict.features.online import OnlineState, decode_event
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.workspace import Workspace

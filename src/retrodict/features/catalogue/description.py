@@ -8,21 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import pyarrow as pa
-
-from retrodict.core.errors import DefinitionError, InputError, near
-from retrodict.core.expressions import Expression, parse
-from retrodict.core.kinds import expression_kind, kind_of
+from retrodict.core.errors import InputError, near
+from retrodict.core.expressions import parse
 from retrodict.features.definitions import Aggregate, FeatureView, Latest
 from retrodict.features.derived import Derived
 from retrodict.features.monoids import AGGREGATES, BAGS
-from retrodict.features.plan import FeatureSet, ViewPlan, column_name
+from retrodict.features.plan import FeatureSet, column_name
 
-__all__ = ["ColumnUse", "FeatureFacts", "check_schema", "describe", "lineage", "search", "select"]
+__all__ = ["ColumnUse", "FeatureFacts", "describe", "lineage", "search", "select", "view_columns"]
 
-_NUMBERS = ("bool", "int", "float", "null")
 # Of these the smallest or largest of times is a time; no other total of times means anything.
 _ORDERED = ("min", "max")
 
@@ -148,7 +143,7 @@ def lineage(view: FeatureView, feature: str | None = None) -> list[ColumnUse]:
             remedy=near(feature, known, what="feature"),
         )
     roles: dict[str, dict[str, None]] = {}
-    for column, role in _own_columns(view):
+    for column, role in view_columns(view):
         roles.setdefault(column, {})[role] = None
     for facts in known.values() if feature is None else [known[feature]]:
         for column, role in facts.columns:
@@ -156,7 +151,7 @@ def lineage(view: FeatureView, feature: str | None = None) -> list[ColumnUse]:
     return [ColumnUse(column, tuple(found)) for column, found in roles.items()]
 
 
-def _own_columns(view: FeatureView) -> Iterator[tuple[str, str]]:
+def view_columns(view: FeatureView) -> Iterator[tuple[str, str]]:
     """Columns that every feature of the view rests on."""
     source = view.source
     yield from ((key, "key") for key in view.entity.keys)
@@ -266,94 +261,3 @@ def _need(name: str, known: Mapping[str, FeatureView | Derived], needed: dict[st
             if (other := each.partition("__")[0]) != each and other in known and other not in needed:
                 _need(other, known, needed)
     needed.setdefault(name, found)
-
-
-def check_schema(plan: ViewPlan, schema: pa.Schema) -> None:
-    """Check that a table has what a view reads, in types that its aggregates take.
-
-    Parameters
-    ----------
-    plan : ViewPlan
-        The view.
-    schema : pyarrow.Schema
-        Columns of its source's table.
-
-    Raises
-    ------
-    DefinitionError
-        That names view, feature and column, with the nearest names of an unknown one.
-    """
-    columns = {field.name: field.type for field in schema}
-    kinds = {name: kind_of(type_) for name, type_ in columns.items()}
-    source = f"{plan.where}, source {plan.source.name!r}"
-    for column, role in _own_columns(plan.view):
-        _exists(column, columns, f"{source}, {role}", plan)
-        _fits(kinds[column], columns[column], role, f"{source}, {role} {column!r}")
-    for text in (plan.source.where, plan.source.deleted):
-        if text is not None:
-            _check_condition(parse(text), kinds, source)
-    for facts in describe(plan.view):
-        where = f"{plan.where}, feature {facts.name!r}"
-        for column, role in facts.columns:
-            _exists(column, columns, where, plan)
-            if role == "value":
-                _takes(facts, column, kinds[column], columns[column], where)
-        for text in (facts.fields.get("where"), facts.fields["column"] if facts.takes == "condition" else None):
-            if text is not None:
-                _check_condition(parse(text), kinds, where)
-
-
-def _exists(column: str, columns: Mapping[str, Any], where: str, plan: ViewPlan) -> None:
-    if column not in columns:
-        raise DefinitionError(
-            f"the table {plan.source.table.name!r} has the columns that a view reads",
-            where=where,
-            got=column,
-            remedy=near(column, columns, what="column"),
-        )
-
-
-def _fits(kind: str, type_: pa.DataType, role: str, where: str) -> None:
-    allowed = {
-        "key": ("text", "int", "bool", "time", "date", "null"),
-        "event time": ("time", "int", "null"),
-        "known at": ("time", "int", "null"),
-        "sequence": ("int", "text", "time", "null"),
-    }.get(role)
-    if allowed is not None and kind not in allowed:
-        raise DefinitionError(
-            f"a column read as {role} holds {', '.join(allowed[:-1])}",
-            where=where,
-            got=str(type_),
-            remedy="Name another column, or declare its type in Table(columns={…}) and ingest again",
-        )
-
-
-def _takes(facts: FeatureFacts, column: str, kind: str, type_: pa.DataType, where: str) -> None:
-    op = facts.fields["aggregate"]
-    numbers = facts.takes.startswith("numbers")
-    fits = kind in _NUMBERS or (kind == "time" and facts.takes.endswith("times")) if numbers else kind != "other"
-    if op == "histogram" and kind == "float":
-        fits = False
-    if not fits:
-        wanted = "text, whole numbers or booleans" if op == "histogram" else facts.takes
-        raise DefinitionError(
-            f"{op} takes {wanted if numbers or op == 'histogram' else 'numbers, booleans, text, times or dates'}",
-            where=f"{where}, column {column!r}",
-            got=str(type_),
-            remedy="Use latest() or agg.last for text, a condition in agg.share, or declare the column as a number"
-            if numbers
-            else "Name a column of another type",
-        )
-
-
-def _check_condition(expression: Expression, kinds: Mapping[str, str], where: str) -> None:
-    expression.check_columns({name: expression_kind(kind) for name, kind in kinds.items()}, where=where)
-    other = [column for column in expression.columns if kinds[column] == "other"]
-    if other:
-        raise DefinitionError(
-            "a condition reads numbers, booleans, text, times or dates",
-            where=f"{where}, column {other[0]!r}",
-            got=expression.text,
-            remedy="Name another column",
-        )

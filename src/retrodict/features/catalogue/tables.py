@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from retrodict.core.errors import InputError
-from retrodict.features.catalogue import check_schema, select
+from retrodict.features.catalogue.description import select
+from retrodict.features.catalogue.schema import check_schema
 from retrodict.features.definitions import FeatureView
 from retrodict.features.derived import Derived
 from retrodict.features.plan import FeatureSet

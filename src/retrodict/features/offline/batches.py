@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from retrodict.core.errors import InternalError
 from retrodict.features.offline.frame import Rows, training_frame
-from retrodict.features.offline.prepared import EventSource, HeldEvents
+from retrodict.features.offline.prepared import EventSource, MemoryEvents
+from retrodict.features.offline.spine import SpineReader
 from retrodict.features.plan import FeatureSet
-from retrodict.stores.tables.content import table_digest
 
-__all__ = ["SpineReader", "frame_batches"]
+__all__ = ["frame_batches"]
 
 _PIECE = 1 << 19  # rows: enough for neighbours to share memory when sorted, few enough to hold one per core
 
@@ -65,67 +65,7 @@ def frame_batches(
 
 
 def _held(sources: Mapping[str, Rows]) -> dict[str, EventSource]:
-    return {name: HeldEvents(rows) if isinstance(rows, pa.Table) else rows for name, rows in sources.items()}
-
-
-class SpineReader:
-    """Rows of a spine, taken so many at a time, whatever batches they come in.
-
-    Parameters
-    ----------
-    rows : pyarrow.Table or pyarrow.RecordBatchReader
-        The spine; a reader is used up.
-
-    Attributes
-    ----------
-    schema : pyarrow.Schema
-        Its columns.
-
-    Examples
-    --------
-    >>> reader = SpineReader(pa.table({"id": [1, 2, 3]}))
-    >>> reader.take(2)["id"].to_pylist(), reader.more, reader.take(2)["id"].to_pylist(), reader.more
-    ([1, 2], True, [3], False)
-    """
-
-    def __init__(self, rows: pa.Table | pa.RecordBatchReader) -> None:
-        self.schema = rows.schema
-        self._batches = iter(rows.to_batches() if isinstance(rows, pa.Table) else rows)
-        self._rest: pa.RecordBatch | None = None
-
-    def take(self, count: int) -> pa.Table:
-        """Return the next rows; fewer at the end."""
-        found, missing = [], count
-        while missing:
-            batch = next(self._batches, None) if self._rest is None else self._rest
-            if batch is None:
-                break
-            found.append(batch.slice(0, missing))
-            self._rest = batch.slice(missing) if batch.num_rows > missing else None
-            missing -= found[-1].num_rows
-        return pa.Table.from_batches(found, self.schema)
-
-    @property
-    def more(self) -> bool:
-        """Whether there are rows that were not taken yet."""
-        while self._rest is None or not self._rest.num_rows:
-            self._rest = next(self._batches, None)
-            if self._rest is None:
-                return False
-        return True
-
-    def pieces(self, size: int) -> Iterator[pa.Table]:
-        """Return all that is left, piece by piece; one that is empty if nothing is."""
-        piece = self.take(size)
-        yield piece
-        while piece.num_rows == size:
-            piece = self.take(size)
-            if piece.num_rows:
-                yield piece
-
-    def begins_with(self, parts: Iterable[tuple[int, str]]) -> bool:
-        """Whether the next rows are these, by number and digest of each part; they are taken."""
-        return all(table_digest(self.take(rows)) == digest for rows, digest in parts)
+    return {name: MemoryEvents(rows) if isinstance(rows, pa.Table) else rows for name, rows in sources.items()}
 
 
 def _ahead(

@@ -25,10 +25,9 @@ from retrodict.core.errors import BusyError, InputError
 from retrodict.core.identity import content_hash
 from retrodict.data._records import BATCH, CHECKS, MODE, written_files
 from retrodict.features.facts.columns import pick, times
-from retrodict.features.offline.frames import SpineReader
 from retrodict.features.offline.growth import source_versions, visible_growth
-from retrodict.features.offline.kept import NOTE, PART, KeptFrame, find_frame, newest_origin, stored
-from retrodict.features.offline.spine import Spine
+from retrodict.features.offline.kept_frame import NOTE, PART, KeptFrame, find_frame, newest_origin, stored
+from retrodict.features.offline.spine import Spine, SpineReader
 from retrodict.features.offline.work import FrameWork
 from retrodict.stores.tables.content import table_digest
 from retrodict.workspace import Workspace

@@ -51,8 +51,8 @@ def test_a_split_moved_to_an_instant_ends_at_or_shortly_before_it(now: datetime,
         (lambda: TimeSplit("2013-01-01/2013-07-01", "a month"), "'N months' or a duration"),
         (lambda: TimeSplit("2013-01-01/2013-07-01", "999999 months"), "'N months' or a duration"),
         (lambda: Recipe("lightgmb", SPLIT), "Did you mean the estimator 'lightgbm'"),
-        (lambda: Recipe("lightgbm", SPLIT, calibrate="isotone"), "Did you mean the calibrate 'isotonic'"),
-        (lambda: Recipe("lightgbm", "2013-01-01/2013-07-01"), "a recipe splits by time"),  # type: ignore[arg-type]
+        (lambda: Recipe("lightgbm", SPLIT, calibrate="isotone"), "Did you mean the method 'isotonic'"),
+        (lambda: Recipe("lightgbm", "2013-01-01/2013-07-01"), "a recipe must split by time"),  # type: ignore[arg-type]
         (lambda: Model("m", label=LABEL, decide_at="dep > 3", features=[1], recipe=CONSTANT), "is a time"),
         (lambda: Model("m", label=LABEL, decide_at="dep", features=[], recipe=CONSTANT), "has features"),
         (lambda: Model("m", label=LABEL, decide_at="dep", features=[1], recipe=CONSTANT, gates=["auc + 1"]),

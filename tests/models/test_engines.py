@@ -11,8 +11,7 @@ import pytest
 from scipy.special import expit
 
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError
-from retrodict.models import ConstantEngine, LinearEngine, TreesEngine, tree_hash
-from retrodict.models.engines import load_engine
+from retrodict.models import ConstantEngine, LinearEngine, TreesEngine, load_engine, tree_hash
 
 from .conftest import odd_rows
 
@@ -70,7 +69,7 @@ def test_rows_of_another_width_or_type_are_refused(engine):
         (engine.scores, np.zeros((2, engine.width + 1))),
         (engine.scores, np.zeros((2, engine.width), dtype=np.float32)),
     ]:
-        with pytest.raises(InputError, match="this engine reads"):
+        with pytest.raises(InputError, match="must be float64 of the engine's"):
             call(wrong)
 
 

@@ -177,7 +177,7 @@ def _status(model: Model, params: dict[str, Any]) -> str:
     if params["definition"] == model.version:
         return "as trained"
     # A retraining on other days is the same definition but for its split.
-    moved = replace(model, recipe=replace(model.recipe, split=TimeSplit(**params["split"])))
+    moved = model.with_split(TimeSplit(**params["split"]))
     return "as trained, other split" if params["definition"] == moved.version else "changed"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,7 @@ def train(
     """
     definition = workspace.definitions.get(Model, model) if isinstance(model, str) else model
     if split is not None:
-        definition = replace(definition, recipe=replace(definition.recipe, split=split))
+        definition = definition.with_split(split)
     used = definition.recipe.split
     run = Run(
         id=workspace.new_id(),

@@ -7,7 +7,7 @@ what replay compares.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ from retrodict.learning.frame import Frame
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.calibration import Calibrator, NoCalibrator, fit_isotonic, fit_sigmoid
 from retrodict.models.definitions import Recipe
-from retrodict.models.engines import Engine
+from retrodict.models.engines.base import Engine
+from retrodict.models.estimators import get_estimator
 from retrodict.models.inputs import InputSpec
-from retrodict.models.training import Examples, Fitted, fit_constant, fit_group_rate, fit_lightgbm, fit_logistic
+from retrodict.models.problem import Examples, Fitted, Problem
 
 __all__ = ["Progress", "Trained", "run_recipe"]
 
@@ -91,25 +92,25 @@ def run_recipe(
     InputError
         If a part is empty or the training rows hold one outcome only.
     """
-    tell = progress or (lambda _what, _done, _most: None)
-    tell("encode", 0, 1)
+    report = progress or (lambda _step, _done, _total: None)
+    report("encode", 0, 1)
     columns = {name: frame.columns(rows) for name, rows in parts.items()}
     for name, rows in parts.items():
         if not len(rows):
-            raise InputError(
-                f"there is at least one labelled row to {name} on",
-                where="recipe",
-                got=0,
-                remedy="Move the TimeSplit to where the data is",
-            )
+            raise InputError(f"there must be at least one labelled row to {name} on", where="recipe", got=0,
+                             remedy="Move the TimeSplit to where the data is")  # fmt: skip
     inputs = InputSpec.learn(columns["train"])
     examples = {
         name: Examples(inputs.encode_columns(columns[name]), frame.labels[rows]) for name, rows in parts.items()
     }
-    rungs = _ladder(recipe, inputs, examples["train"], tell) if ladder else {}
-    fitted = _fit(recipe, inputs, examples, tell)
-    tell("evaluate", 0, 1)
-    raw = {name: fitted.engine.scores(each.matrix) for name, each in examples.items()}
+    problem = Problem(
+        inputs, examples["train"], examples["validate"], recipe.settings, recipe.seed,
+        lambda done, total, _metrics: report(recipe.estimator, done, total),
+    )  # fmt: skip
+    rungs = _fit_ladder(recipe, problem, report) if ladder else {}
+    fitted = recipe.registered.solve(problem)
+    report("evaluate", 0, 1)
+    raw = {name: fitted.engine.scores(rows.matrix) for name, rows in examples.items()}
     fit = _CALIBRATORS.get(recipe.calibrate)
     calibrator: Calibrator = fit(raw["validate"], examples["validate"].labels) if fit else NoCalibrator()
     scores = {name: calibrator.apply(values) for name, values in raw.items()}
@@ -117,48 +118,29 @@ def run_recipe(
     climbed = {name: rung.engine.scores(examples["test"].matrix) for name, rung in rungs.items()}
     labels = examples["test"].labels
     evaluations |= {f"test/{name}": evaluate(labels, values) for name, values in climbed.items()}
-    judged = climb(candidate=scores["test"], rungs=climbed, labels=labels) if climbed else None
+    verdicts = climb(candidate=scores["test"], rungs=climbed, labels=labels) if climbed else None
     params = {"estimator": recipe.estimator, "calibrate": recipe.calibrate, **fitted.params}
-    tell("evaluate", 1, 1)
-    return Trained(fitted.engine, calibrator, inputs, params, fitted.history, evaluations, judged, scores["test"])
+    report("evaluate", 1, 1)
+    return Trained(fitted.engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"])
 
 
-def _ladder(recipe: Recipe, inputs: InputSpec, train: Examples, tell: Progress) -> dict[str, Fitted[Any]]:
-    """Baselines from the simplest on; the recipe's own estimator is not its own rung."""
-    steps: dict[str, Callable[[], Fitted[Any]]] = {"majority": lambda: fit_constant(train)}
-    if recipe.baseline_group is not None:
-        if recipe.baseline_group not in inputs.names:
-            raise InputError(
-                "the baseline's group is a feature of the model",
-                where="Recipe, baseline_group",
-                got=recipe.baseline_group,
-                remedy=near(recipe.baseline_group, inputs.names, what="feature"),
-            )
-        place = inputs.names.index(recipe.baseline_group)
-        steps["group_rate"] = lambda: fit_group_rate(train, place)
-    steps["logistic"] = lambda: fit_logistic(train, inputs.categorical)
-    own = {"constant": "majority"}.get(recipe.estimator, recipe.estimator)
+def _fit_ladder(recipe: Recipe, problem: Problem, report: Progress) -> dict[str, Fitted[Any]]:
+    """Baselines from the simplest on; the recipe's estimator is not its own rung, unless there is no other below it."""
+    settings: dict[str, dict[str, Any]] = {
+        "constant": {},
+        "group_rate": {"group": recipe.baseline_group},
+        "logistic": {},
+    }
+    if recipe.baseline_group is None:
+        del settings["group_rate"]
+    elif recipe.baseline_group not in problem.inputs.names:
+        raise InputError("the baseline's group must be a feature of the model", where="Recipe, baseline_group",
+                         got=recipe.baseline_group,
+                         remedy=near(recipe.baseline_group, problem.inputs.names, what="feature"))  # fmt: skip
     rungs = {}
-    for done, (name, fit) in enumerate(steps.items()):
-        tell(f"baseline {name}", done, len(steps))
-        if name != own or name == "majority":
-            rungs[name] = fit()
+    for done, (estimator, params) in enumerate(settings.items()):
+        rung = "majority" if estimator == "constant" else estimator
+        report(f"baseline {rung}", done, len(settings))
+        if estimator != recipe.estimator or estimator == "constant":
+            rungs[rung] = get_estimator(estimator).solve(replace(problem, params=params, progress=None))
     return rungs
-
-
-def _fit(recipe: Recipe, inputs: InputSpec, examples: Mapping[str, Examples], tell: Progress) -> Fitted[Any]:
-    train = examples["train"]
-    if recipe.estimator == "lightgbm":
-        return fit_lightgbm(
-            inputs, train, examples["validate"], seed=recipe.seed, params=recipe.params,
-            progress=lambda done, most, _metrics: tell("lightgbm", done, most),
-        )  # fmt: skip
-    if recipe.estimator == "logistic":
-        return fit_logistic(train, inputs.categorical, **recipe.params)
-    if recipe.estimator == "group_rate":
-        if recipe.baseline_group is None:
-            raise InputError(
-                "a group rate names its group", where="Recipe", remedy="Say baseline_group='view__feature'"
-            )
-        return fit_group_rate(train, inputs.names.index(recipe.baseline_group), **recipe.params)
-    return fit_constant(train)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from retrodict.core.display import Block, Facts, Grid, Shown, excerpt, seconds
@@ -113,8 +113,7 @@ def _again(workspace: Workspace, run: Run, progress: Progress | None) -> dict[st
     if run.status != "finished":
         raise NotFoundError("a run to replay has finished", where=run.ref, got=run.status, remedy="Train anew instead")
     definition = definitions_of(workspace, run.code).get(Model, run.model)
-    split = TimeSplit(**run.params["split"])
-    definition = replace(definition, recipe=replace(definition.recipe, split=split))
+    definition = definition.with_split(TimeSplit(**run.params["split"]))
     versions, now = run.data["versions"], run.data["now"]
     return execute(workspace, definition, versions, now=now, ladder=False, indexed=False, progress=progress).facts()
 

@@ -16,31 +16,27 @@ if TYPE_CHECKING:
         fit_isotonic,
         fit_sigmoid,
     )
-    from retrodict.models.engines import (
-        ConstantEngine,
-        Engine,
-        GroupRateEngine,
-        LinearEngine,
-        TreesEngine,
-        tree_hash,
+    from retrodict.models.engines.base import Engine
+    from retrodict.models.engines.linear import LinearEngine, fit_logistic
+    from retrodict.models.engines.rates import ConstantEngine, GroupRateEngine, fit_constant, fit_group_rate
+    from retrodict.models.engines.trees import TreesEngine, fit_lightgbm, tree_hash
+    from retrodict.models.estimators import (
+        LIGHTGBM_DEFAULTS,
+        Estimator,
+        get_estimator,
+        load_engine,
+        register_estimator,
     )
     from retrodict.models.explain import Explanation, Reason, check_words, explain_row
     from retrodict.models.inputs import Feature, InputSpec
-    from retrodict.models.training import (
-        LIGHTGBM_DEFAULTS,
-        Examples,
-        Fitted,
-        fit_constant,
-        fit_group_rate,
-        fit_lightgbm,
-        fit_logistic,
-    )
+    from retrodict.models.problem import Examples, Fitted, Problem
 
 __all__ = [
     "LIGHTGBM_DEFAULTS",
     "Calibrator",
     "ConstantEngine",
     "Engine",
+    "Estimator",
     "Examples",
     "Explanation",
     "Feature",
@@ -51,6 +47,7 @@ __all__ = [
     "LinearEngine",
     "ModelArtifact",
     "NoCalibrator",
+    "Problem",
     "Reason",
     "Score",
     "Scores",
@@ -64,6 +61,9 @@ __all__ = [
     "fit_lightgbm",
     "fit_logistic",
     "fit_sigmoid",
+    "get_estimator",
+    "load_engine",
+    "register_estimator",
     "tree_hash",
 ]
 
@@ -71,11 +71,14 @@ _HOMES = {
     "artifact": ("ModelArtifact", "Score", "Scores"),
     "calibration": ("Calibrator", "IsotonicCalibrator", "NoCalibrator", "SigmoidCalibrator", "fit_isotonic",
                     "fit_sigmoid"),
-    "engines": ("ConstantEngine", "Engine", "GroupRateEngine", "LinearEngine", "TreesEngine", "tree_hash"),
+    "engines.base": ("Engine",),
+    "engines.linear": ("LinearEngine", "fit_logistic"),
+    "engines.rates": ("ConstantEngine", "GroupRateEngine", "fit_constant", "fit_group_rate"),
+    "engines.trees": ("TreesEngine", "fit_lightgbm", "tree_hash"),
+    "estimators": ("LIGHTGBM_DEFAULTS", "Estimator", "get_estimator", "load_engine", "register_estimator"),
     "explain": ("Explanation", "Reason", "check_words", "explain_row"),
     "inputs": ("Feature", "InputSpec"),
-    "training": ("LIGHTGBM_DEFAULTS", "Examples", "Fitted", "fit_constant", "fit_group_rate", "fit_lightgbm",
-                 "fit_logistic"),
+    "problem": ("Examples", "Fitted", "Problem"),
 }  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from retrodict.core.definition import check_name
 from retrodict.core.errors import InputError, IntegrityError, InternalError, NotFoundError
 from retrodict.core.identity import canonical_json, digest, short
 from retrodict.models.calibration import Calibrator, NoCalibrator, load_calibrator
-from retrodict.models.engines import Engine, load_engine
+from retrodict.models.engines.base import Engine
+from retrodict.models.estimators import check_task, load_engine
 from retrodict.models.inputs import InputSpec
 from retrodict.stores.objects.base import ObjectStore
 
@@ -70,7 +71,7 @@ class ModelArtifact:
 
     Examples
     --------
-    >>> from retrodict.models.engines import ConstantEngine
+    >>> from retrodict.models import ConstantEngine
     >>> spec = InputSpec.learn({"wind": [3.5, 9.0]})
     >>> model = ModelArtifact("late_arrival", spec, ConstantEngine(0.25, features=1))
     >>> model.score_row({"wind": 4.0})
@@ -87,6 +88,7 @@ class ModelArtifact:
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
         check_name(self.name, what="model")
+        check_task(self.engine.task, where=f"model {self.name!r}")
         if self.engine.width != len(self.inputs):
             raise InputError(f"the engine reads the {len(self.inputs)} features of the inputs",
                              where=f"model {self.name!r}", got=self.engine.width)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, ClassVar
@@ -16,11 +16,11 @@ from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, InputError, near
 from retrodict.core.expressions import Expression, parse
 from retrodict.features.labels import Label, Outcome
+from retrodict.models.estimators import Estimator, get_estimator
 
 __all__ = ["Model", "Recipe", "Split", "TimeSplit"]
 
 _CALIBRATIONS = ("isotonic", "none", "sigmoid")
-_RECIPES = ("constant", "group_rate", "lightgbm", "logistic")
 _MONTHS = re.compile(r"(\d+) months?")
 
 
@@ -135,15 +135,17 @@ class Recipe:
 
     Parameters
     ----------
-    estimator : {"lightgbm", "logistic", "group_rate", "constant"}
-        The baseline ladder (constant, group rate, logistic regression) is trained beside any of them.
+    estimator : str
+        ``lightgbm``, ``logistic``, ``group_rate``, ``constant``, or one that was registered with
+        :func:`~retrodict.models.estimators.register_estimator`. The baseline ladder (constant, group rate, logistic
+        regression) is trained beside any of them.
     split : TimeSplit
     calibrate : {"isotonic", "sigmoid", "none"}, default "isotonic"
         How scores become probabilities; fitted on the validation rows.
     params : mapping, optional
-        Parameters of the estimator, over the defaults.
+        Parameters of the estimator, over its defaults.
     baseline_group : str, optional
-        Feature whose groups give the ladder's "rate per group" rung.
+        Feature whose groups give the ladder's "rate per group" rung, and those of the estimator ``group_rate``.
     seed : int, default 0
         The only source of randomness.
     """
@@ -154,28 +156,25 @@ class Recipe:
     params: Mapping[str, Any] = field(default_factory=dict)
     baseline_group: str | None = None
     seed: int = 0
+    registered: Estimator = field(init=False, repr=False, compare=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
-        """Check the words."""
-        for what, value, known in (
-            ("estimator", self.estimator, _RECIPES),
-            ("calibrate", self.calibrate, _CALIBRATIONS),
-        ):
-            if value not in known:
-                raise DefinitionError(
-                    f"{what} is one of those that exist",
-                    where="Recipe",
-                    got=value,
-                    remedy=near(str(value), known, what=what),
-                )
+        """Check names, and bind the estimator as it is registered now."""
+        object.__setattr__(self, "registered", get_estimator(self.estimator))
+        self.registered.check(self.settings)
+        if self.calibrate not in _CALIBRATIONS:
+            raise DefinitionError("calibrate must be one of the methods", where="Recipe", got=self.calibrate,
+                                  remedy=near(str(self.calibrate), _CALIBRATIONS, what="method"))  # fmt: skip
         split: object = self.split
         if not isinstance(split, TimeSplit):
-            raise DefinitionError(
-                "a recipe splits by time",
-                where="Recipe",
-                got=type(split).__name__,
-                remedy="Pass split=TimeSplit(train='2013-01-01/2013-07-01')",
-            )
+            raise DefinitionError("a recipe must split by time", where="Recipe", got=type(split).__name__,
+                                  remedy="Pass split=TimeSplit(train='2013-01-01/2013-07-01')")  # fmt: skip
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Parameters for the estimator; one that takes a group gets ``baseline_group``."""
+        grouped = "group" in self.registered.required and self.baseline_group is not None
+        return {**({"group": self.baseline_group} if grouped else {}), **self.params}
 
 
 @dataclass(frozen=True)
@@ -255,3 +254,10 @@ class Model(Definition):
     def parsed_decide_at(self) -> Expression:
         """The moment of the decision, parsed."""
         return parse(self.decide_at, where=f"model {self.name}, decide_at")
+
+    def with_split(self, split: TimeSplit) -> Model:
+        """Return the same model over other rows: for a retraining or a replay."""
+        recipe = replace(self.recipe, split=split)
+        # Two versions of a project may be loaded, each with its registration of one name.
+        object.__setattr__(recipe, "registered", self.recipe.registered)
+        return replace(self, recipe=recipe)

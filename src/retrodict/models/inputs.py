@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, near
 from retrodict.core.identity import canonical_json
-from retrodict.models._encoding import RowEncoder, Vocabulary, category_column, number_column, plain_values
+from retrodict.models._encoder import RowEncoder, Vocabulary, category_column, number_column, plain_values
 
 __all__ = ["Feature", "FeatureType", "InputSpec"]
 

@@ -1,24 +1,27 @@
-"""The two lowest rungs: one rate for all, and one rate per category drawn towards the rate of all."""
+"""The two lowest rungs of the ladder: the base rate, and the rate per category drawn towards it."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError
-from retrodict.core.identity import canonical_json, digest
+from retrodict.core.errors import InputError, near
 from retrodict.models._logistic import logit, logits
-from retrodict.models.engines.base import check_matrix, check_row
+from retrodict.models.engines.base import JsonEngine, check_matrix, check_row
+from retrodict.models.problem import Examples, Fitted, Problem
 
-__all__ = ["ConstantEngine", "GroupRateEngine"]
-
-_FILE = "engine.json"
+__all__ = [
+    "ConstantEngine",
+    "GroupRateEngine",
+    "fit_constant",
+    "fit_group_rate",
+    "solve_constant",
+    "solve_group_rate",
+]
 
 
 def _check_rate(rate: float) -> None:
@@ -27,7 +30,7 @@ def _check_rate(rate: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class ConstantEngine:
+class ConstantEngine(JsonEngine):
     """The same rate for every row.
 
     Attributes
@@ -75,23 +78,9 @@ class ConstantEngine:
         shares[-1] = self.margin(row)
         return shares
 
-    def parts(self) -> Mapping[str, bytes]:
-        """One JSON file."""
-        return {_FILE: canonical_json({"features": self.features, "rate": self.rate})}
-
-    @classmethod
-    def from_parts(cls, parts: Mapping[str, bytes]) -> ConstantEngine:
-        """Read what :meth:`parts` gave."""
-        kept = json.loads(parts[_FILE])
-        return cls(rate=kept["rate"], features=kept["features"])
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the JSON file."""
-        return digest(self.parts()[_FILE])
-
 
 @dataclass(frozen=True, slots=True)
-class GroupRateEngine:
+class GroupRateEngine(JsonEngine):
     """The rate of the row's category; the rate of all where the category is missing or unseen.
 
     Attributes
@@ -154,21 +143,53 @@ class GroupRateEngine:
         shares[self.column] = self.margin(row) - shares[-1]
         return shares
 
-    def parts(self) -> Mapping[str, bytes]:
-        """One JSON file."""
-        return {
-            _FILE: canonical_json({
-                "column": self.column, "features": self.features, "overall": self.overall, "rates": list(self.rates),
-            })
-        }  # fmt: skip
 
-    @classmethod
-    def from_parts(cls, parts: Mapping[str, bytes]) -> GroupRateEngine:
-        """Read what :meth:`parts` gave."""
-        kept = json.loads(parts[_FILE])
-        return cls(column=kept["column"], rates=tuple(kept["rates"]), overall=kept["overall"],
-                   features=kept["features"])  # fmt: skip
+def fit_constant(train: Examples) -> Fitted[ConstantEngine]:
+    """Share of ones among the training rows."""
+    return Fitted(ConstantEngine(float(train.labels.mean()), train.width), params={})
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the JSON file."""
-        return digest(self.parts()[_FILE])
+
+def fit_group_rate(train: Examples, column: int, *, prior_count: float = 20.0) -> Fitted[GroupRateEngine]:
+    """Rate per category: ``(ones + prior_count * overall) / (rows + prior_count)``.
+
+    Parameters
+    ----------
+    train : Examples
+        Training rows.
+    column : int
+        Place of a category in the matrix (whole codes from 0; NaN for missing).
+    prior_count : float, default 20
+        How many rows at the overall rate each category is given beforehand; more draws small categories closer.
+    """
+    if not 0 <= column < train.width:
+        raise InputError(f"the column is below {train.width}", where="group rate", got=column)
+    if not prior_count >= 0:
+        raise InputError("a prior count is zero or more", where="group rate", got=prior_count)
+    codes = train.matrix[:, column]
+    given = ~np.isnan(codes)
+    places = codes[given].astype(np.intp)
+    if (places < 0).any() or (places != codes[given]).any():
+        raise InputError("a group rate is taken over a category", where=f"feature {column}",
+                         remedy="Choose one of InputSpec.categorical")  # fmt: skip
+    overall = float(train.labels.mean())
+    rows = np.bincount(places)
+    ones = np.bincount(places, weights=train.labels[given], minlength=len(rows))
+    weight = rows + prior_count
+    # A code without rows and without a prior knows nothing of its own.
+    rates = np.where(weight > 0, (ones + prior_count * overall) / np.where(weight > 0, weight, 1.0), overall)
+    engine = GroupRateEngine(column, tuple(np.clip(rates, 0.0, 1.0).tolist()), overall, train.width)
+    return Fitted(engine, params={"column": column, "prior_count": prior_count})
+
+
+def solve_constant(problem: Problem) -> Fitted[ConstantEngine]:
+    """Registered as ``constant``."""
+    return fit_constant(problem.train)
+
+
+def solve_group_rate(problem: Problem) -> Fitted[GroupRateEngine]:
+    """Registered as ``group_rate``; its parameter ``group`` names a category among the features."""
+    group, names = problem.params["group"], problem.inputs.names
+    if group not in names:
+        raise InputError("the group must be a feature of the model", where="group rate", got=group,
+                         remedy=near(str(group), names, what="feature"))  # fmt: skip
+    return fit_group_rate(problem.train, names.index(group), prior_count=problem.params["prior_count"])

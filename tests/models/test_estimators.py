@@ -142,9 +142,7 @@ def test_tasks_beyond_yes_or_no_are_refused_by_name(problem):
 def test_features_that_an_estimator_does_not_take_are_named(own, problem):
     """Before it is fitted."""
     numbers = Estimator(name="own", fit=own.fit, engine=own.engine, inputs=("number",), contributions="")
-    with pytest.raises(
-        InputError, match=r"of a type that the estimator takes: number; got \['origin'\]"
-    ):
+    with pytest.raises(InputError, match=r"of a type that the estimator takes: number; got \['origin'\]"):
         numbers.solve(problem)
 
 

@@ -336,7 +336,7 @@ def test_the_page_is_whole_and_escapes_everything() -> None:
 
 def test_sizes_must_be_positive() -> None:
     """The message says what is shown and sampled."""
-    with pytest.raises(InputError, match="a profile shows and samples at least one"):
+    with pytest.raises(InputError, match="a profile must show and sample at least one"):
         profile(pa.table({"a": [1]}), sample=0)
 
 

@@ -105,7 +105,7 @@ def test_weights_of_dimensions_change_the_overall_score() -> None:
     """Weights are of dimensions that exist and not negative."""
     results = [result("mean", "fail"), result("not_null", "pass")]
     assert Health.of_results(results, table="t", weights={"accuracy": 3}).overall == 0.25
-    with pytest.raises(InputError, match="weights of health are numbers from 0 on"):
+    with pytest.raises(InputError, match="weights of health must be numbers from 0 on"):
         Health.of_results(results, table="t", weights={"beauty": 1})
 
 
@@ -125,9 +125,11 @@ def test_the_history_is_of_versions_with_checks(project: Workspace) -> None:
     )
     assert [each.version for each in health_history(project, "sales")] == [0, 1]
     assert health(project, "sales").version == 1
-    with pytest.raises(NotFoundError, match="a version that added a batch has its checks recorded"):
+    with pytest.raises(NotFoundError, match="the version must have added a batch"):
         health(project, "sales", 2)
-    with pytest.raises(NotFoundError, match=r"the table has a version; got 'sale'. Did you mean the table 'sales"):
+    with pytest.raises(
+        NotFoundError, match=r"the table must have a version; got 'sale'. Did you mean the table 'sales"
+    ):
         health(project, "sale")
 
 

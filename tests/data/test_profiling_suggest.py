@@ -24,8 +24,7 @@ from retrodict.data.profiling._bounds import (
     round_out,
     unseen_below,
 )
-from retrodict.data.profiling._patterns import pattern_of
-from retrodict.data.profiling._texts import count_shapes
+from retrodict.data.profiling._texts import count_shapes, pattern_of
 from retrodict.data.profiling.profile import ValueCount
 from retrodict.data.validation import check_source
 

@@ -1,4 +1,4 @@
-"""What a profile speaks for: every check it could suggest, with reason and evidence, before any is judged on rows."""
+"""Candidates: every check that a profile supports, with reason and evidence, before any is judged on rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retrodict.data.profiling._bounds import (
     round_out,
     unseen_below,
 )
-from retrodict.data.profiling._patterns import pattern_of
+from retrodict.data.profiling._texts import pattern_of
 from retrodict.data.profiling.profile import ColumnProfile, Profile
 
 __all__ = ["TYPES", "Suggestion", "best_key", "candidates"]
@@ -56,7 +56,7 @@ class Suggestion:
 
 
 def candidates(profile: Profile, now: int) -> Iterator[Suggestion]:
-    """Everything the profile speaks for."""
+    """Every check that the profile supports."""
     if profile.rows < _ENOUGH:
         return
     key = best_key(profile)
@@ -80,10 +80,9 @@ def best_key(profile: Profile) -> tuple[str, ...]:
     ranks = {"string": 1, "int": 2}
 
     def rank(names: tuple[str, ...]) -> tuple[int, int, int]:
-        named = any(word in names[0].lower().split("_") for word in ("id", "key", "uuid", "code", "number", "no"))
-        kind = ranks.get(profile[names[0]].type, 9)
+        telling = {"id", "key", "uuid", "code", "number", "no"} & set(names[0].lower().split("_"))
         place = next(i for i, column in enumerate(profile.columns) if column.name == names[0])
-        return (0 if named else kind, len(names), place)
+        return (0 if telling else ranks.get(profile[names[0]].type, 9), len(names), place)
 
     usable = [names for names in profile.keys if len(names) > 1 or profile[names[0]].type in ranks]
     return min(usable, key=rank) if usable else ()
@@ -115,11 +114,11 @@ def _of_rows(profile: Profile, key: tuple[str, ...]) -> Iterator[Suggestion]:
         "half to twice this batch; one batch says no more of the size of the next",
         {"rows": rows},
     )
-    whole = [c.name for c in profile.columns if c.rows and not c.missing and c.name not in key and c.type in TYPES]
-    if whole:
+    full = [c.name for c in profile.columns if c.rows and not c.missing and c.name not in key and c.type in TYPES]
+    if full:
         bound = unseen_below(rows)
         yield Suggestion(
-            Check.not_null(*whole),
+            Check.not_null(*full),
             f"no null in {rows:,} rows: the rate is below {bound:.2g} (95 %)",
             {"rows": rows, "nulls": 0, "rate_below": bound},
         )
@@ -145,19 +144,19 @@ def _of_numbers(column: ColumnProfile, key: tuple[str, ...]) -> Iterator[Suggest
     name = column.name
     if name in key or column.unique or column.quantiles is None or column.infinities:
         return  # a running number is beyond every range tomorrow
-    if (found := _set_of(column)) is not None and column.distinct <= 12:
-        yield found
-    elif (wide := _range_of(column)) is not None:
-        yield wide
+    if (values := _set_of(column)) is not None and column.distinct <= 12:
+        yield values
+    elif (bounds := _range_of(column)) is not None:
+        yield bounds
     if column.mean is not None and column.std:
         low, high = mean_bounds(column.mean, column.std, column.known)
         if (column.negatives or 0) == 0:
             low = max(low, 0.0)
         step = (high - low) / 20  # finer is no figure that anybody wants to read
-        bounds = round_out(low, up=False, step=step), round_out(high, up=True, step=step)
-        if all(map(math.isfinite, bounds)):
+        low, high = round_out(low, up=False, step=step), round_out(high, up=True, step=step)
+        if math.isfinite(low) and math.isfinite(high):
             yield Suggestion(
-                Check.mean(name, *bounds, severity="low"),
+                Check.mean(name, low, high, severity="low"),
                 "99.9 % prediction interval of the next batch's mean, at least a quarter deviation either side",
                 {"mean": column.mean, "std": column.std, "values": column.known},
             )
@@ -213,7 +212,7 @@ def _set_of(column: ColumnProfile) -> Suggestion | None:
     unseen = column.singletons / column.known
     if column.known < 10 * column.distinct or unseen > 0.001:
         return None
-    values = [each.value for each in column.top]
+    values = [value.value for value in column.top]
     reason = (
         f"{column.distinct} distinct among {column.known:,} values; the next is another with probability {unseen:.2g} "
         f"(Good-Turing)"
@@ -223,19 +222,19 @@ def _set_of(column: ColumnProfile) -> Suggestion | None:
 
 
 def _of_texts(column: ColumnProfile) -> Iterator[Suggestion]:
-    found = None if column.hidden else _set_of(column)
-    if found is not None:
-        yield found
+    values = None if column.hidden else _set_of(column)
+    if values is not None:
+        yield values
         return
-    whole = column.top_rows >= column.known
     pattern = pattern_of(column.shapes)
     if pattern is not None:
         bound = unseen_below(column.known)
+        sampled = {"sampled": True} if column.top_rows < column.known else {}
         try:
             yield Suggestion(
                 Check.matches(column.name, pattern),
                 f"every one of {column.known:,} texts has this shape: others are rarer than {bound:.2g} (95 %)",
-                {"values": column.known, "rate_below": bound} | ({} if whole else {"sampled": True}),
+                {"values": column.known, "rate_below": bound} | sampled,
             )
         except DefinitionError:
             pattern = None  # a sign that the patterns of checks do not know: the length will do

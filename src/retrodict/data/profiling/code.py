@@ -1,13 +1,15 @@
 """Writes a table's definition as Python that a person pastes into a definitions module, and that means the same.
 
-Arguments are taken from the signature of each check's class method, so a rule that is added later is written too; what
-was written is read back before it is returned, since a definition that looks right and means another is the worst case.
+Arguments are taken from the signature of each check's class method, so a rule that is added later is written too. The
+text is read back before it is returned, since a definition that looks right and means another is the worst case.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from retrodict.core.errors import InternalError
@@ -15,10 +17,13 @@ from retrodict.data.checks import Check
 from retrodict.data.definitions import Table
 from retrodict.data.profiling.suggest import Suggestion
 
-__all__ = ["as_python", "check_python"]
+__all__ = ["as_python"]
 
 _WIDTH = 112
-_HOW = ("severity", "tolerance", "where", "by")
+_COMMON = ("severity", "tolerance", "where", "by")
+_COLUMN = ("column", "left", "right", "x", "y", "total")
+_MANY = {"references": None, "disjoint": None, "sum_equals": -1, "determines": -1}
+"""Rules whose first argument is a list of columns; -1 where the last column is an argument of its own."""
 
 
 def as_python(
@@ -57,123 +62,97 @@ def as_python(
         ],
     )
     """
-    given = [each if isinstance(each, Suggestion) else Suggestion(each, "") for each in checks]
+    suggestions = [check if isinstance(check, Suggestion) else Suggestion(check, "") for check in checks]
     if key is None:
-        first = next((each for each in given if each.check.rule == "primary_key"), None)
+        first = next((s for s in suggestions if s.check.rule == "primary_key"), None)
         key = first.check.columns if first is not None else ()
-        given = [each for each in given if each is not first]
+        suggestions = [s for s in suggestions if s is not first]
     names = (key,) if isinstance(key, str) else tuple(key)
-    lines = [f"{table_name} = Table(", f"    {_text(table_name)},"]
+    arguments = [_literal(table_name)]
     if names:
-        lines.append(f"    key={_text(names[0]) if len(names) == 1 else _list(names)},")
+        arguments.append(f"key={_literal(names[0] if len(names) == 1 else names)}")
     if columns:
-        lines += _columns(columns)
-    if given:
-        lines.append("    checks=[")
-        for each in given:
-            if each.reason:
-                lines += _comment(each.reason)
-            lines += check_python(each.check)
-        lines.append("    ],")
-    text = "\n".join([*lines, ")"])
-    _read_back(text, table_name, Table(table_name, key=names, columns=columns or {}, checks=[e.check for e in given]))
+        arguments.append(_bracketed("columns={", [f"{_literal(c)}: {_literal(t)}" for c, t in columns.items()], "}"))
+    if suggestions:
+        lines = (line for suggestion in suggestions for line in _check_lines(suggestion))
+        arguments.append("checks=[\n" + "\n".join(f"    {line}" for line in lines) + "\n]")
+    body = "".join(textwrap.indent(argument, "    ") + ",\n" for argument in arguments)
+    text = f"{table_name} = Table(\n{body})"
+    expected = Table(table_name, key=names, columns=columns or {}, checks=[s.check for s in suggestions])
+    scope: dict[str, Any] = {"Check": Check, "Table": Table}
+    exec(compile(text, "definition", "exec"), scope)  # noqa: S102  # text of this module, every value a literal
+    if scope[table_name] != expected:
+        raise InternalError(
+            "a definition must read back as it was written", where=f"table {table_name}",
+            got="another definition", remedy="Report it with the kinds of its checks",
+        )  # fmt: skip
     return text
 
 
-def check_python(check: Check, *, indent: int = 8) -> list[str]:
-    """Lines of one check, with a comma at the end."""
-    options = dict(check.options)
-    arguments: list[str] = []
-    method = getattr(Check, check.rule)
-    left = list(check.columns)
-    for name, parameter in inspect.signature(method).parameters.items():
+def _check_lines(suggestion: Suggestion) -> Iterator[str]:
+    reason, check = " ".join(suggestion.reason.split()), suggestion.check
+    yield from (f"# {line}" for line in textwrap.wrap(reason, _WIDTH - 10))
+    arguments = [*_arguments(check)]
+    line = f"Check.{check.rule}({', '.join(arguments)}),"
+    if len(line) + 8 <= _WIDTH:
+        yield line
+        return
+    yield f"Check.{check.rule}("
+    for argument in arguments:
+        yield from textwrap.indent(_unfolded(argument) + ",", "    ").splitlines()
+    yield "),"
+
+
+def _arguments(check: Check) -> Iterator[str]:
+    options, columns = dict(check.options), list(check.columns)
+    for name, parameter in inspect.signature(getattr(Check, check.rule)).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             continue
         if parameter.kind is parameter.VAR_POSITIONAL:
-            arguments += [_value(column) for column in left]
+            yield from map(_literal, columns)
             continue
-        value, said = _argument(check, name, options, left)
-        if not said or (value == parameter.default and parameter.default is not parameter.empty and not _needed(name)):
-            continue
-        positional = parameter.kind is not parameter.KEYWORD_ONLY
-        arguments.append(_value(value) if positional else f"{name}={_value(value)}")
-    base = Check("row_count")
-    arguments += [
-        f"{name}={_value(list(v) if isinstance(v := getattr(check, name), tuple) else v)}"
-        for name in _HOW if getattr(check, name) != getattr(base, name)
-    ]  # fmt: skip
-    space = " " * indent
-    line = f"{space}Check.{check.rule}({', '.join(arguments)}),"
-    if len(line) <= _WIDTH:
-        return [line]
-    body = [part for argument in arguments for part in _folded(argument, indent + 4)]
-    return [f"{space}Check.{check.rule}(", *body, f"{space}),"]
+        value = _value_of(check, name, options, columns)
+        if value is not parameter.empty and (value != parameter.default or name in ("low", "high")):
+            yield f"{name}={_literal(value)}" if parameter.kind is parameter.KEYWORD_ONLY else _literal(value)
+    plain = Check("row_count")
+    for name in _COMMON:
+        if (value := getattr(check, name)) != getattr(plain, name):
+            yield f"{name}={_literal(value)}"
 
 
-def _argument(check: Check, name: str, options: dict[str, Any], left: list[str]) -> tuple[Any, bool]:
-    """Value of an argument of a class method, and whether it is known."""
-    rule = check.rule
-    if rule == "monotone" and name == "per":
-        return list(left) or None, bool(left)
+def _value_of(check: Check, name: str, options: dict[str, Any], columns: list[str]) -> Any:
+    """Value of an argument of a class method; ``inspect.Parameter.empty`` if the check has none."""
+    if check.rule == "monotone" and name == "per":
+        return columns or inspect.Parameter.empty
     if name in options:
-        return options[name], True
-    if rule in ("references", "disjoint", "sum_equals", "determines") and name in ("columns", "parts"):
-        many = list(left) if rule in ("references", "disjoint") else left[:-1]
-        del left[: len(many)]
-        return (many[0] if len(many) == 1 else many), True
-    if name in ("column", "left", "right", "x", "y", "total") and left:
-        return left.pop(0), True
-    return None, name in ("low", "high", "earliest", "latest")
+        return options[name]
+    if check.rule in _MANY and name in ("columns", "parts"):
+        names = columns[: _MANY[check.rule]]
+        del columns[: len(names)]
+        return names[0] if len(names) == 1 else names
+    if name in _COLUMN and columns:
+        return columns.pop(0)
+    return None if name in ("low", "high", "earliest", "latest") else inspect.Parameter.empty
 
 
-def _needed(name: str) -> bool:
-    return name in ("low", "high")
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, str):
-        return _text(value)
+def _literal(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return _list(value)
+        return f"[{', '.join(map(_literal, value))}]"
+    if isinstance(value, str) and value.isprintable() and "\\" not in value:
+        return json.dumps(value, ensure_ascii=False)
     return repr(value)
 
 
-def _text(value: str) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False) if value.isprintable() and "\\" not in value else repr(value)
-
-
-def _list(values: Iterable[Any]) -> str:
-    return f"[{', '.join(map(_value, values))}]"
+def _bracketed(begin: str, entries: Sequence[str], end: str) -> str:
+    line = f"{begin}{', '.join(entries)}{end}"
+    return line if len(line) + 12 < _WIDTH else "\n".join([begin, *(f"    {entry}," for entry in entries), end])
 
 
-def _columns(columns: Mapping[str, str]) -> list[str]:
-    pairs = [f"{_text(name)}: {_text(kind)}" for name, kind in columns.items()]
-    line = f"    columns={{{', '.join(pairs)}}},"
-    return [line] if len(line) <= _WIDTH else ["    columns={", *(f"        {pair}," for pair in pairs), "    },"]
-
-
-def _comment(text: str) -> list[str]:
-    import textwrap
-
-    plain = " ".join(text.split())
-    return [f"        # {line}" for line in textwrap.wrap(plain, _WIDTH - 10)]
-
-
-def _folded(argument: str, indent: int) -> list[str]:
-    space = " " * indent
-    if len(argument) + indent < _WIDTH or not argument.endswith("]") or "[" not in argument:
-        return [f"{space}{argument},"]
+def _unfolded(argument: str) -> str:
+    """Entries of a long list one below the other."""
+    if not argument.endswith("]") or "[" not in argument:
+        return argument
     import ast
 
-    start = argument.index("[")
-    items = [_value(item) for item in ast.literal_eval(argument[start:])]
-    return [f"{space}{argument[:start]}[", *(f"{space}    {item}," for item in items), f"{space}],"]
-
-
-def _read_back(text: str, name: str, meant: Table) -> None:
-    scope: dict[str, Any] = {"Check": Check, "Table": Table}
-    exec(compile(text, "definition", "exec"), scope)  # noqa: S102  # our own text, every value of it a literal
-    if scope[name] != meant:
-        raise InternalError("a definition reads back as what was written", where=f"table {name}")
+    begin = argument.index("[")
+    return _bracketed(argument[: begin + 1], [_literal(entry) for entry in ast.literal_eval(argument[begin:])], "]")

@@ -1,4 +1,4 @@
-"""What in a profile deserves a look before anything is built on the table: read off the profile, nothing else."""
+"""Findings: what in a profile deserves a look before anything is built on the table; read off the profile alone."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def findings(profile: Profile) -> list[Finding]:
     --------
     >>> import pyarrow as pa
     >>> from retrodict.data.profiling import profile
-    >>> [found.text for found in findings(profile(pa.table({"id": [1, 2], "unit": ["km", "km"]})))]
+    >>> [finding.text for finding in findings(profile(pa.table({"id": [1, 2], "unit": ["km", "km"]})))]
     ['unit has one value only']
     """
-    found = [*_of_table(profile)]
+    listed = [*_of_table(profile)]
     for column in profile.columns:
-        found += _of_column(column)
-    found += _of_pairs(profile)
-    return sorted(found, key=lambda each: each.level != "warning")
+        listed += _of_column(column)
+    listed += _of_pairs(profile)
+    return sorted(listed, key=lambda finding: finding.level != "warning")
 
 
 def _of_table(profile: Profile) -> Iterator[Finding]:
@@ -77,15 +77,15 @@ def _of_table(profile: Profile) -> Iterator[Finding]:
 
 
 def _of_column(column: ColumnProfile) -> Iterator[Finding]:
-    name, rows, known = (column.name,), column.rows, column.known
+    name, rows = (column.name,), column.rows
     if not rows:
         return
-    if not known:
+    if not column.known:
         yield Finding("all_missing", name, f"{column.name} has no value at all")
         return
     if column.constant and rows > 1:
-        said = "one value only" if not column.missing else "one value only where it has one"
-        yield Finding("constant", name, f"{column.name} has {said}")
+        where = " where it has one" if column.missing else ""
+        yield Finding("constant", name, f"{column.name} has one value only{where}")
     if column.missing / rows > 0.5:
         yield Finding("mostly_missing", name, f"{column.name} is missing in {_share(column.missing, rows)} of the rows")
     if column.infinities:
@@ -128,35 +128,35 @@ def _sentinel(column: ColumnProfile) -> str | None:
         for end in (column.minimum, column.maximum):
             if end in _NUMBERS and abs(float(end) - middle) > 5 * spread:
                 return f"{end:g} at the end of the range looks like a stand-in for missing"
-        for each in column.top:
-            if each.value in _NUMBERS and abs(float(each.value) - middle) > 5 * spread and each.share > 0.001:
-                return f"{each.value:g} ({each.share:.2%} of the values) looks like a stand-in for missing"
+        for value in column.top:
+            if value.value in _NUMBERS and abs(float(value.value) - middle) > 5 * spread and value.share > 0.001:
+                return f"{value.value:g} ({value.share:.2%} of the values) looks like a stand-in for missing"
     if column.type in ("time", "date"):
         for end in (column.minimum, column.maximum):
             if str(end)[:10] in _DAYS:
                 return f"{str(end)[:10]} at the end of the range looks like a stand-in for missing"
     if column.type == "string":
-        disguised = [each for each in column.top if str(each.value).strip().lower() in _WORDS]
-        if disguised:
-            return f"{sum(each.share for each in disguised):.2%} of the texts are a word for missing"
+        shares = [value.share for value in column.top if str(value.value).strip().lower() in _WORDS]
+        if shares:
+            return f"{sum(shares):.2%} of the texts are a word for missing"
     return None
 
 
 def _of_pairs(profile: Profile) -> Iterator[Finding]:
-    found = profile.correlations
-    for names, matrices, said in (
-        (found.numbers, (("Pearson", found.pearson), ("Spearman", found.spearman)), "go together"),
-        (found.categories, (("Cramér's V", found.cramer),), "say nearly the same"),
+    related = profile.correlations
+    for names, matrices, verb in (
+        (related.numbers, (("Pearson", related.pearson), ("Spearman", related.spearman)), "go together"),
+        (related.categories, (("Cramér's V", related.cramer),), "say nearly the same"),
     ):
         for i, j in combinations(range(len(names)), 2):
             values = [(word, matrix[i][j]) for word, matrix in matrices]
             strong = [(word, value) for word, value in values if value is not None and abs(value) > _RELATED]
             if strong:
                 word, value = strong[0]
-                text = f"{names[i]} and {names[j]} {said}: {word} {value:.3f}"
+                text = f"{names[i]} and {names[j]} {verb}: {word} {value:.3f}"
                 # Times of one row follow one another: that is worth a line, not an alarm.
-                both_times = all(profile[name].type in ("date", "time") for name in (names[i], names[j]))
-                yield Finding("correlated", (names[i], names[j]), text, "note" if both_times else "warning")
+                times = all(profile[name].type in ("date", "time") for name in (names[i], names[j]))
+                yield Finding("correlated", (names[i], names[j]), text, "note" if times else "warning")
     for order in profile.orders:
         rows = order.before + order.equal + order.after
         few = min(order.before, order.after)
@@ -167,6 +167,6 @@ def _of_pairs(profile: Profile) -> Iterator[Finding]:
             )
 
 
-def _share(part: int, whole: int) -> str:
-    share = part / whole
+def _share(part: int, total: int) -> str:
+    share = part / total
     return f"{share:.1%}" if share >= 0.001 else "under 0.1 %"

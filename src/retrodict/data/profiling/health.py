@@ -24,41 +24,21 @@ from retrodict.data.validation.results import CheckResult
 from retrodict.stores.tables.base import TableVersion
 from retrodict.workspace import Workspace
 
-__all__ = [
-    "DIMENSIONS",
-    "WEIGHTS",
-    "Health",
-    "Score",
-    "ScoredCheck",
-    "dimension_of",
-    "health",
-    "health_history",
-    "sparkline",
-]
+__all__ = ["DIMENSIONS", "WEIGHTS", "Health", "Score", "ScoredCheck", "dimension_of", "health", "health_history",
+           "sparkline"]  # fmt: skip
 
 DIMENSIONS = ("completeness", "accuracy", "consistency", "timeliness")
 WEIGHTS = {"critical": 8, "high": 4, "medium": 2, "low": 1}
 
 _RULES = {
-    **dict.fromkeys(
-        ("not_null", "null_rate", "required_if", "columns_exist", "columns_match", "row_count"), "completeness"
-    ),
-    **dict.fromkeys(
-        (
-            "unique",
-            "primary_key",
-            "new_key",
-            "compare",
-            "sum_equals",
-            "references",
-            "near_duplicates",
-            "determines",
-            "disjoint",
-            "is_null",
-        ),
-        "consistency",
-    ),
-    **dict.fromkeys(("freshness", "not_in_future", "monotone", "known_before"), "timeliness"),
+    rule: dimension
+    for dimension, rules in {
+        "completeness": "not_null null_rate required_if columns_exist columns_match row_count",
+        "consistency": "unique primary_key new_key compare sum_equals references near_duplicates determines disjoint "
+        "is_null",
+        "timeliness": "freshness not_in_future monotone known_before",
+    }.items()
+    for rule in rules.split()
 }  # everything else is a statement about values: accuracy
 
 
@@ -175,15 +155,14 @@ def health(
     InputError
         If a weight is negative or of no dimension.
     """
-    history = _history(workspace, table)
-    found = [each for each in history if CHECKS in each.metadata and version in (None, each.version)]
-    if not found:
+    checked = [v for v in _history(workspace, table) if CHECKS in v.metadata and version in (None, v.version)]
+    if not checked:
         raise NotFoundError(
-            "a version that added a batch has its checks recorded", where=f"table {table}",
+            "the version must have added a batch, so that its checks are recorded", where=f"table {table}",
             got="no such version" if version is None else version,
             remedy=f"See the versions with: retrodict data history {table}",
         )  # fmt: skip
-    return _of_version(table, found[-1], weights)
+    return _of_version(table, checked[-1], weights)
 
 
 def health_history(workspace: Workspace, table: str, *, weights: Mapping[str, float] | None = None) -> list[Health]:
@@ -196,7 +175,7 @@ def health_history(workspace: Workspace, table: str, *, weights: Mapping[str, fl
     InputError
         If a weight is negative or of no dimension.
     """
-    return [_of_version(table, each, weights) for each in _history(workspace, table) if CHECKS in each.metadata]
+    return [_of_version(table, v, weights) for v in _history(workspace, table) if CHECKS in v.metadata]
 
 
 def sparkline(values: Sequence[float | None]) -> str:
@@ -214,41 +193,34 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def _history(workspace: Workspace, table: str) -> list[TableVersion]:
-    found = workspace.tables.history(table)
-    if not found:
+    history = workspace.tables.history(table)
+    if not history:
         raise NotFoundError(
-            "the table has a version",
-            where="health",
-            got=table,
+            "the table must have a version", where="health", got=table,
             remedy=near(table, workspace.tables.names(), what="table"),
-        )
-    return found
+        )  # fmt: skip
+    return history
 
 
 def _of_version(table: str, version: TableVersion, weights: Mapping[str, float] | None) -> Health:
-    said = version.metadata
+    facts = version.metadata
     return Health.of_results(
-        [CheckResult.from_dict(body) for body in json.loads(said[CHECKS])], table=table, version=version.version,
-        time=version.time, rows=int(said.get("retrodict.rows_in", 0)),
-        quarantined=int(said.get("retrodict.quarantined", 0)), weights=weights,
+        [CheckResult.from_dict(body) for body in json.loads(facts[CHECKS])], table=table, version=version.version,
+        time=version.time, rows=int(facts.get("retrodict.rows_in", 0)),
+        quarantined=int(facts.get("retrodict.quarantined", 0)), weights=weights,
     )  # fmt: skip
 
 
 def _score(dimension: str, results: Sequence[CheckResult]) -> Score:
     checks = tuple(_scored(result) for result in results)
-    judged = [(each.weight, each.score) for each in checks if each.score is not None]
-    total = sum(weight for weight, _ in judged)
-    return Score(dimension, sum(w * s for w, s in judged) / total if total else None, checks)
+    return Score(dimension, _mean([(check.weight, check.score) for check in checks if check.score is not None]), checks)
 
 
 def _scored(result: CheckResult) -> ScoredCheck:
-    score: float | None
-    if result.status == "not_evaluable":
-        score = None
-    elif result.rows:
-        score = (result.rows - result.failed) / result.rows
-    else:
-        score = 1.0 if result.status == "pass" else 0.0
+    score: float | None = None
+    if result.status != "not_evaluable":
+        passed = float(result.status == "pass")
+        score = (result.rows - result.failed) / result.rows if result.rows else passed
     weight = WEIGHTS[result.severity]
     return ScoredCheck(result.check, result.severity, weight, score, result.failed, result.rows, result.reason)
 
@@ -257,9 +229,13 @@ def _overall(scores: Sequence[Score], weights: Mapping[str, float]) -> float | N
     wrong = {name: weight for name, weight in weights.items() if name not in DIMENSIONS or not weight >= 0}
     if wrong:
         raise InputError(
-            "weights of health are numbers from 0 on, by dimension", where="health", got=wrong,
+            "weights of health must be numbers from 0 on, by dimension", where="health", got=wrong,
             remedy=f"The dimensions are {', '.join(DIMENSIONS)}",
         )  # fmt: skip
-    known = [(weights.get(score.dimension, 1.0), score.value) for score in scores if score.value is not None]
-    total = sum(weight for weight, _ in known)
-    return sum(weight * value for weight, value in known) / total if total else None
+    return _mean([(weights.get(score.dimension, 1.0), score.value) for score in scores if score.value is not None])
+
+
+def _mean(values: Sequence[tuple[float, float]]) -> float | None:
+    """Weighted mean; None if there is no weight."""
+    total = sum(weight for weight, _ in values)
+    return sum(weight * value for weight, value in values) / total if total else None

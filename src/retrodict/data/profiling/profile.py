@@ -1,4 +1,4 @@
-"""What a profile says: plain facts of a table and of each column, small whatever the size of the table.
+"""A profile: plain facts of a table and of each column, small whatever the size of the table.
 
 Everything is in one immutable object with a JSON form, so that the page, the suggested checks and a program read the
 same facts. Rejected: keeping the sketches in the JSON form. They would let two profiles be merged, and make one of
@@ -8,8 +8,10 @@ twenty columns a megabyte.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
+
+import msgspec
 
 __all__ = ["ColumnProfile", "Correlations", "Histogram", "Lengths", "Missing", "Order", "Profile", "ValueCount"]
 
@@ -34,7 +36,7 @@ class Histogram:
     counts : tuple of int
         Each bin has its left edge, the last one both.
     below, above : int
-        Finite values outside.
+        Values outside.
     """
 
     low: float
@@ -78,7 +80,7 @@ class ColumnProfile:
     order : str, optional
         "increasing" or "decreasing", with "strictly " before it if no neighbours are equal.
     minimum, maximum : number or str, optional
-        Of finite values; times as ISO 8601; None for texts, whose first in the alphabet is somebody's value.
+        Of finite values; times as ISO 8601; None for texts, since the first in the alphabet is a value of a person.
     mean, std, skew, kurtosis : float, optional
         Of finite values; skew and kurtosis (excess) as ``scipy.stats``, kurtosis 0 for a normal distribution.
     zeros, negatives : int, optional
@@ -146,17 +148,6 @@ class ColumnProfile:
     def constant(self) -> bool:
         """Whether all values that are not missing are one and the same."""
         return self.known > 0 and self.distinct == 1 and self.distinct_exact
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Self:
-        """Inverse of ``to_dict`` of the profile."""
-        held = _known(cls, body)
-        for name, kind in (("histogram", Histogram), ("lengths", Lengths)):
-            if held.get(name) is not None:
-                held[name] = kind(**_tuples(held[name]))
-        for name in ("top", "shapes"):
-            held[name] = tuple(ValueCount(**value) for value in held.get(name, ()))
-        return cls(**held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,35 +258,9 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form."""
-        return _plain(asdict(self))  # type: ignore[no-any-return]
+        return msgspec.json.decode(msgspec.json.encode(self))  # type: ignore[no-any-return]
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
-        """Inverse of ``to_dict``."""
-        held = _known(cls, body)
-        held["columns"] = tuple(ColumnProfile.from_dict(column) for column in body["columns"])
-        held["keys"] = tuple(tuple(key) for key in held.get("keys", ()))
-        held["correlations"] = Correlations(**_tuples(body["correlations"]))
-        missing = _tuples(body["missing"])
-        held["missing"] = Missing(**missing)
-        held["orders"] = tuple(Order(**order) for order in held.get("orders", ()))
-        held |= {name: tuple(held.get(name, ())) for name in ("inferred", "zoneless")}
-        return cls(**held)
-
-
-def _known(kind: Any, body: Mapping[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in body.items() if name in names}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _tuples(body: Mapping[str, Any]) -> dict[str, Any]:
-    def frozen(value: Any) -> Any:
-        return tuple(frozen(item) for item in value) if isinstance(value, list) else value
-
-    return {name: frozen(value) for name, value in body.items()}
+        """Inverse of ``to_dict``; keys of a later version are left out."""
+        return msgspec.convert(body, cls)

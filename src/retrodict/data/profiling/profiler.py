@@ -1,4 +1,4 @@
-"""``profile``: two passes over the rows in blocks, and a sample of rows for what goes together."""
+"""``profile``: two passes over the rows in blocks, and a sample of rows for correlations."""
 
 from __future__ import annotations
 
@@ -6,24 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from retrodict.core.errors import InputError
 from retrodict.core.kinds import column_word
-from retrodict.data.profiling._between import (
-    KeyTally,
-    MissingTally,
-    OrderTally,
-    RepeatTally,
-    correlate,
-    key_candidates,
-)
-from retrodict.data.profiling._columns import ColumnTally
-from retrodict.data.profiling._rows import Opened, open_rows
-from retrodict.data.profiling.profile import ColumnProfile, Profile
+from retrodict.data.profiling._rows import Rows, open_rows
+from retrodict.data.profiling._tally import ColumnTally
+from retrodict.data.profiling._together import MissingTally, OrderTally, RepeatTally, correlate, key_candidates
+from retrodict.data.profiling.profile import Profile
 
-__all__ = ["profile", "profile_opened"]
+__all__ = ["profile", "profile_rows"]
 
 _HASHED = ("bool", "date", "float", "int", "string", "time")
 
@@ -37,7 +29,7 @@ def profile(source: Any, *, name: str | None = None, most: int = 10, sample: int
 
     Parameters
     ----------
-    source : pyarrow.Table, Batch, (project, "table@ref"), path, list of paths, frame
+    source : pyarrow.Table, Batch, (workspace, "table@ref"), path, list of paths, frame
         ``open_batch`` says what else can be read. System columns of a table are left out.
     name : str, optional
         Of the table; by default that of the table or of the file.
@@ -55,60 +47,55 @@ def profile(source: Any, *, name: str | None = None, most: int = 10, sample: int
 
     Examples
     --------
-    >>> found = profile(pa.table({"id": [1, 2, 3], "origin": ["JFK", "EWR", None]}))
-    >>> found.rows, found["origin"].nulls, found.keys
+    >>> facts = profile(pa.table({"id": [1, 2, 3], "origin": ["JFK", "EWR", None]}))
+    >>> facts.rows, facts["origin"].nulls, facts.keys
     (3, 1, (('id',),))
     """
     if most < 1 or sample < 1:
-        raise InputError("a profile shows and samples at least one", where="profile", got=(most, sample))
-    with open_rows(source, name=name) as opened:
-        return profile_opened(opened, most=most, sample=sample, seed=seed)
+        raise InputError(
+            "a profile must show and sample at least one", where="profile", got=(most, sample),
+            remedy="Pass most=10 and sample=50_000, or leave them out",
+        )  # fmt: skip
+    with open_rows(source, name=name) as rows:
+        return profile_rows(rows, most=most, sample=sample, seed=seed)
 
 
-def profile_opened(opened: Opened, *, most: int = 10, sample: int = 50_000, seed: int = 0) -> Profile:
+def profile_rows(rows: Rows, *, most: int = 10, sample: int = 50_000, seed: int = 0) -> Profile:
     """Profile rows that are open already."""
-    schema = opened.typed.schema
+    schema, size = rows.typed.schema, rows.batch.num_rows
     kinds = {field.name: column_word(field.type) for field in schema}
-    arrives = opened.batch.schema
-    tallies = [ColumnTally(name, arrives.field(name).type, kind) for name, kind in kinds.items()]
+    hashed = [name for name, kind in kinds.items() if kind in _HASHED]
+    tallies = [ColumnTally(name, rows.batch.schema.field(name).type, kind) for name, kind in kinds.items()]
     missing, orders = MissingTally(schema.names), OrderTally(kinds)
-    repeats = RepeatTally(possible=all(kind in _HASHED for kind in kinds.values()))
-    drawn = _Sample(opened.batch.num_rows, sample, seed, schema)
-    for rows in opened.typed.batches():
-        block = _decoded(rows)
+    repeats = RepeatTally(schema.names, possible=len(hashed) == len(kinds))
+    drawn = _Sample(size, sample, seed)
+    for block in map(_decoded, rows.typed.batches()):
         missing.add([tally.add(column) for tally, column in zip(tallies, block.columns, strict=True)])
         orders.add(block)
-        repeats.add(pl.DataFrame(block))
+        repeats.add(block)
         drawn.add(block)
-    picked = drawn.table(block.schema if opened.batch.num_rows else schema)
+    picked = drawn.table(block.schema if size else schema)
     facts = [tally.finish(picked.column(tally.name).combine_chunks(), most=most) for tally in tallies]
-    single = tuple((column.name,) for column in facts if column.unique)
-    tried = [] if single else [KeyTally(key) for key in _composite(facts, picked, opened.batch.num_rows)]
+    keys = tuple((column.name,) for column in facts if column.unique)
+    candidates = key_candidates(facts, picked, size) if size > 1 and not keys else []
+    pairs = list(map(RepeatTally, candidates))
     placed = [tally for tally in tallies if tally.frame()]
-    if placed or tried:
-        for rows in opened.typed.batches():
-            block = _decoded(rows)
+    if placed or pairs:
+        for block in map(_decoded, rows.typed.batches()):
             for tally in placed:
                 tally.place(block.column(tally.name))
-            for key in tried:
-                key.add(pl.DataFrame(block.select(list(key.columns))))
-    facts = [replace(fact, histogram=tally.histogram) for fact, tally in zip(facts, tallies, strict=True)]
+            for pair in pairs:
+                pair.add(block)
+    facts = [replace(column, histogram=tally.histogram) for column, tally in zip(facts, tallies, strict=True)]
     return Profile(
-        opened.name, opened.origin, opened.batch.num_rows, tuple(facts), repeats.finish(),
-        single or tuple(key.columns for key in tried if key.holds), correlate(facts, picked, seed=seed),
-        missing.finish(), orders.finish(), opened.inferred, opened.zoneless,
+        rows.name, rows.origin, size, tuple(facts), repeats.finish(),
+        keys or tuple(pair.columns for pair in pairs if pair.finish() == 0), correlate(facts, picked, seed=seed),
+        missing.finish(), orders.finish(), rows.inferred, rows.zoneless,
     )  # fmt: skip
 
 
-def _composite(facts: list[ColumnProfile], picked: pa.Table, rows: int) -> list[tuple[str, ...]]:
-    hashable = [column.name for column in facts if column.type in _HASHED]
-    if rows < 2 or not hashable:
-        return []
-    return key_candidates(facts, pl.DataFrame(picked.select(hashable)), rows)
-
-
 def _decoded(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Columns without dictionaries; decimals as floats, which is what checks see."""
+    """Columns without dictionaries; decimals as floats, as checks see them."""
     columns = []
     for column in rows.columns:
         plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
@@ -119,18 +106,18 @@ def _decoded(rows: pa.RecordBatch) -> pa.RecordBatch:
 class _Sample:
     """Rows at places drawn beforehand: uniform without replacement, whatever the blocks."""
 
-    def __init__(self, rows: int, size: int, seed: int, schema: pa.Schema) -> None:
+    def __init__(self, rows: int, size: int, seed: int) -> None:
         places = np.arange(rows) if rows <= size else np.random.default_rng(seed).choice(rows, size, replace=False)
         self._places = np.sort(places)
-        self._begin, self._parts, self._schema = 0, list[pa.RecordBatch](), schema
+        self._begin, self._parts = 0, list[pa.RecordBatch]()
 
     def add(self, block: pa.RecordBatch) -> None:
-        """One block, in order."""
+        """Take the rows of one block, in order."""
         first, last = np.searchsorted(self._places, [self._begin, self._begin + block.num_rows])
         if last > first:
             self._parts.append(block.take(pa.array(self._places[first:last] - self._begin)))
         self._begin += block.num_rows
 
     def table(self, schema: pa.Schema) -> pa.Table:
-        """All of them, in order."""
+        """Sampled rows, in order."""
         return pa.Table.from_batches(self._parts, schema=schema)

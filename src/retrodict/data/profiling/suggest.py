@@ -1,8 +1,8 @@
 """Checks suggested from data: all hold on the data they came from, with bounds that leave room for the next batch.
 
-A suggestion is a start for a person to edit, so each carries one line of reason and the numbers behind it. Whoever
-passes rows gets every check judged on them by the same engine that will judge later batches; one that does not pass is
-dropped, whatever the profile said.
+A suggestion is a start for a person to edit, so it carries one line of reason and the numbers behind it. Where there
+are rows, every check is judged on them by the same engine that will judge later batches; one that does not pass is
+dropped, whatever the profile says.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from retrodict.core.clock import SystemClock
 from retrodict.data.context import EmptyContext
 from retrodict.data.definitions import Table
 from retrodict.data.profiling._candidates import TYPES, Suggestion, candidates
-from retrodict.data.profiling._rows import Opened, open_rows
+from retrodict.data.profiling._rows import Rows, open_rows
 from retrodict.data.profiling.profile import Profile
-from retrodict.data.profiling.profiler import profile_opened
+from retrodict.data.profiling.profiler import profile_rows
 from retrodict.data.validation import check_batch
 
 __all__ = ["Suggestion", "suggest", "suggest_table", "suggested_types"]
@@ -46,7 +46,7 @@ def suggest(source: Any, *, now: int | None = None) -> list[Suggestion]:
     --------
     >>> import pyarrow as pa
     >>> rows = pa.table({"id": range(100), "origin": ["JFK", "EWR"] * 50})
-    >>> [each.check.title for each in suggest(rows)][:3]
+    >>> [suggestion.check.title for suggestion in suggest(rows)][:3]
     ['primary_key(id)', 'row_count(50, 200)', 'not_null(origin)']
     """
     return suggest_table(source, now=now)[1]
@@ -56,12 +56,11 @@ def suggest_table(source: Any, *, now: int | None = None) -> tuple[Profile, list
     """Profile of a source, suggested checks, and declared types that go with them."""
     moment = SystemClock().now() if now is None else now
     if isinstance(source, Profile):
-        found = _once([*candidates(source, moment)])
-        exact = [each for each in found if not each.evidence.get("sampled")]
+        exact = [suggestion for suggestion in _candidates(source, moment) if not suggestion.evidence.get("sampled")]
         return source, exact, suggested_types(source)
-    with open_rows(source) as opened:
-        known = profile_opened(opened)
-        return known, *_holding(opened, _once([*candidates(known, moment)]), moment)
+    with open_rows(source) as rows:
+        profile = profile_rows(rows)
+        return profile, *_passing(rows, _candidates(profile, moment), moment)
 
 
 def suggested_types(profile: Profile) -> dict[str, str]:
@@ -70,24 +69,23 @@ def suggested_types(profile: Profile) -> dict[str, str]:
     return {column.name: column.type for column in profile.columns if column.type in TYPES} | zoneless
 
 
-def _holding(opened: Opened, found: list[Suggestion], now: int) -> tuple[list[Suggestion], dict[str, str]]:
-    """What passes on the rows it came from, and the types that all values have."""
-    types = dict(opened.types)
+def _candidates(profile: Profile, now: int) -> list[Suggestion]:
+    """Candidates with distinct titles, so that a result is found by its title."""
+    return list({suggestion.check.title: suggestion for suggestion in candidates(profile, now)}.values())
+
+
+def _passing(rows: Rows, suggestions: list[Suggestion], now: int) -> tuple[list[Suggestion], dict[str, str]]:
+    """Suggestions that pass on the rows they came from, and the types that all values have."""
+    types = dict(rows.types)
     while True:
-        table = Table("suggested", columns=types, checks=[each.check for each in found])
-        judged = check_batch(opened.batch, table, context=EmptyContext(now), staging=opened.staging, positions=False)
-        spoiled = {name for r in judged.results if r.rule == "type" and r.failed for name in r.columns} & types.keys()
-        if not spoiled:
+        table = Table("suggested", columns=types, checks=[suggestion.check for suggestion in suggestions])
+        checked = check_batch(rows.batch, table, context=EmptyContext(now), staging=rows.staging, positions=False)
+        failed = {name for r in checked.results if r.rule == "type" and r.failed for name in r.columns} & types.keys()
+        if not failed:
             break
         # Whole numbers beyond 64 bits with a sign, for one: such a column keeps the type it arrives with.
-        types = {name: kind for name, kind in types.items() if name not in spoiled}
-        found = [each for each in found if not spoiled & set(each.check.columns)]
-    # Suggested titles are distinct, so a result is found by its title.
-    status = {result.check: result.status for result in judged.results}
+        types = {name: kind for name, kind in types.items() if name not in failed}
+        suggestions = [suggestion for suggestion in suggestions if not failed & set(suggestion.check.columns)]
+    status = {result.check: result.status for result in checked.results}
     passing = {"versions": ("pass", "not_evaluable"), "reference": ("pass", "not_evaluable")}
-    kept = [each for each in found if status.get(each.check.title) in passing.get(each.check.scope, ("pass",))]
-    return kept, types
-
-
-def _once(found: list[Suggestion]) -> list[Suggestion]:
-    return list({each.check.title: each for each in found}.values())
+    return [s for s in suggestions if status.get(s.check.title) in passing.get(s.check.scope, ("pass",))], types

@@ -1,8 +1,9 @@
-"""Tallies of one column, fed block by block: what a profile says of it, in bounded memory.
+"""Tallies of one column, fed block by block: its facts, in bounded memory.
 
 Some thousand values are counted one by one; beyond that the number of distinct ones is sketched, and the most frequent
 are read from a sample of rows. Rejected: heavy hitters by Misra and Gries over the whole stream. They cost more than
-all else together on columns of measurements, which have none.
+all else together on columns of measurements, which have none. Rejected: DuckDB's SUMMARIZE. Its quantiles state no
+error, and two chunkings of the same rows differ.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from retrodict.core.statistics.quantiles import QuantileSketch
 from retrodict.data.profiling._texts import count_shapes, personal
 from retrodict.data.profiling.profile import ColumnProfile, Histogram, Lengths, ValueCount
 
-__all__ = ["SHARES", "ColumnTally", "numbers_of"]
+__all__ = ["ColumnTally", "numbers_of"]
 
-SHARES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
+_SHARES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 _COUNTED = 20_000  # distinct values that are counted one by one
-_HELD = 1 << 18  # values kept for exact quantiles
-_KEPT = 1 << 24  # rows up to which a key is looked for: 128 MB of hashes for a column that never repeats
+_EXACT = 1 << 18  # values of exact quantiles
+_HASHED = 1 << 24  # rows up to which a key is looked for: 128 MB of hashes for a column that never repeats
 _BINS = 32
 _DAY = 86_400_000_000
 
@@ -36,22 +37,12 @@ Numbers = NDArray[Any]
 
 def numbers_of(column: pa.Array, kind: str) -> Numbers:
     """Values without nulls as numbers: times and days as microseconds since 1970-01-01 UTC."""
-    known = column.drop_null()
+    values = column.drop_null()
     if kind == "time":
-        return np.asarray(known.cast(pa.timestamp("us", known.type.tz), safe=False).cast(pa.int64()))
+        return np.asarray(values.cast(pa.timestamp("us", values.type.tz), safe=False).cast(pa.int64()))
     if kind == "date":
-        return np.asarray(known.cast(pa.date32()).cast(pa.int32())).astype(np.int64) * _DAY
-    if kind == "float":
-        return np.asarray(known.cast(pa.float64()))
-    return np.asarray(known)
-
-
-def _sketch_of(values: Any) -> DistinctSketch:
-    """Sketch of a block whose values are known to be many: sorting its hashes is a third of what ``of`` takes."""
-    hashes = np.sort(hash_values(values))
-    if hashes.size:
-        hashes = hashes[np.concatenate([[True], hashes[1:] != hashes[:-1]])]
-    return DistinctSketch(hashes=hashes)
+        return np.asarray(values.cast(pa.date32()).cast(pa.int32())).astype(np.int64) * _DAY
+    return np.asarray(values.cast(pa.float64()) if kind == "float" else values)
 
 
 class ColumnTally:
@@ -64,11 +55,11 @@ class ColumnTally:
         self._counts: pl.DataFrame | None = None
         self._sketch: DistinctSketch | None = None
         self._hashes: list[NDArray[np.uint64]] | None = [] if kind in ("int", "time", "date", "string") else None
-        self._moments, self._held, self._quantiles = Moments(), list[Numbers](), QuantileSketch(k=4096)
+        self._moments, self._values, self._quantiles = Moments(), list[Numbers](), QuantileSketch(k=4096)
         self._low: Any = None
         self._high: Any = None
         self._last: Any = None
-        self._orders = {"strictly increasing", "increasing", "strictly decreasing", "decreasing"}
+        self._orders = ["strictly increasing", "increasing", "strictly decreasing", "decreasing"]
         self._zeros = self._negatives = 0
         self._shortest: int | None = None
         self._letters = self._longest = self._empty = self._padded = 0
@@ -76,23 +67,8 @@ class ColumnTally:
         self._range = (0.0, 0.0)
         self._below = self._above = 0
 
-    @property
-    def known(self) -> int:
-        """Values that are not missing."""
-        return self.rows - self.nulls - self.nans
-
-    @property
-    def distinct(self) -> int:
-        """Distinct values so far."""
-        return self._sketch.count if self._sketch is not None else 0 if self._counts is None else self._counts.height
-
-    @property
-    def exact(self) -> bool:
-        """Whether ``distinct`` is a count."""
-        return self._sketch is None or self._sketch.exact
-
     def add(self, column: pa.Array) -> pa.Array:
-        """First pass; returns which values are missing."""
+        """Count a block in the first pass; returns which values are missing."""
         self.rows += len(column)
         self.nulls += column.null_count
         missing = column.is_null(nan_is_null=self.kind == "float")
@@ -104,15 +80,13 @@ class ColumnTally:
             self._add_values(pl.Series("value", text), text)
         elif self.kind == "bool":
             self._add_values(pl.Series("value", column.drop_null()), None)
-        if self._hashes is not None and column.null_count:
+        if column.null_count:
             self._hashes = None
         return missing
 
     def _add_numbers(self, values: Numbers) -> None:
-        if self.kind == "float":
-            nans = np.isnan(values)
-            if (found := int(nans.sum())) > 0:
-                self.nans, values = self.nans + found, values[~nans]
+        if self.kind == "float" and (nans := np.isnan(values)).any():
+            self.nans, values = self.nans + int(nans.sum()), values[~nans]
         self._add_values(pl.Series("value", values), values)
         self._add_order(values)
         if self.kind == "float" and not (finite := np.isfinite(values)).all():
@@ -127,41 +101,42 @@ class ColumnTally:
             self._moments = self._moments.merge(Moments.of(values))
             self._zeros += int((values == 0).sum())
             self._negatives += int((values < 0).sum())
-        if self._quantiles.count == 0 and sum(map(len, self._held)) + len(values) <= _HELD:
-            self._held.append(values)
-        else:
-            self._quantiles = self._quantiles.merge(QuantileSketch.of(np.concatenate([*self._held, values]), k=4096))
-            self._held = []
+        self._values.append(values)
+        if self._quantiles.count or sum(map(len, self._values)) > _EXACT:
+            self._quantiles = self._quantiles.merge(QuantileSketch.of(np.concatenate(self._values), k=4096))
+            self._values = []
 
     def _add_values(self, series: pl.Series, raw: Any) -> None:
         if not len(series):
             return
         if self._hashes is not None:
             hashes = np.sort(series.hash().to_numpy())
-            repeats = self.rows > _KEPT or bool((hashes[1:] == hashes[:-1]).any())
+            repeats = self.rows > _HASHED or bool((hashes[1:] == hashes[:-1]).any())
             self._hashes = None if repeats else [*self._hashes, hashes]
-        if self._sketch is None:
-            new = series.value_counts(name="count")
-            both = new if self._counts is None else pl.concat([self._counts, new])
-            self._counts = both.group_by("value").agg(pl.col("count").sum()) if both is not new else new
-            if self._counts.height > _COUNTED:
-                keys = self._counts.get_column("value")
-                self._sketch = DistinctSketch.of(keys.to_arrow() if self.kind == "string" else keys.to_numpy())
-                self._counts = None
-        else:
-            self._sketch = self._sketch.merge(_sketch_of(raw))
+        if self._sketch is not None:
+            # Many values: sorting their hashes takes a third of the time of DistinctSketch.of.
+            self._sketch = self._sketch.merge(DistinctSketch(hashes=np.unique(hash_values(raw))))
+            return
+        counts = series.value_counts(name="count")
+        if self._counts is not None:
+            counts = pl.concat([self._counts, counts]).group_by("value").agg(pl.col("count").sum())
+        self._counts = counts
+        if counts.height > _COUNTED:
+            keys = counts.get_column("value")
+            self._sketch = DistinctSketch.of(keys.to_arrow() if self.kind == "string" else keys.to_numpy())
+            self._counts = None
 
     def _add_order(self, values: Numbers) -> None:
         if not self._orders or not values.size:
             return
-        before = values[:-1] if self._last is None else np.concatenate([[self._last], values[:-1]])
-        after = values[1:] if self._last is None else values
-        self._last = values[-1]
+        if self._last is not None:
+            values = np.concatenate([[self._last], values])
+        before, after, self._last = values[:-1], values[1:], values[-1]
         tests = {
             "strictly increasing": after > before, "increasing": after >= before,
             "strictly decreasing": after < before, "decreasing": after <= before,
         }  # fmt: skip
-        self._orders = {name for name in self._orders if tests[name].all()}
+        self._orders = [name for name in self._orders if tests[name].all()]
 
     def _add_lengths(self, text: pa.Array) -> None:
         if not len(text):
@@ -177,8 +152,8 @@ class ColumnTally:
     def frame(self) -> bool:
         """Fix the range of the histogram after the first pass; False if there is nothing to place.
 
-        The bulk is what lies within three interquartile ranges of the middle half (Tukey's far fences), never beyond
-        the smallest and largest value. Whole numbers get bins of whole width.
+        The bulk lies within three interquartile ranges of the middle half (Tukey's far fences), never beyond the
+        smallest and largest value. Whole numbers get bins of whole width.
         """
         if not self._numeric or self._low is None or self._low == self._high:
             return False
@@ -186,13 +161,14 @@ class ColumnTally:
         if first == third:
             first, third = self._at((0.05, 0.95))
         spread = 3 * (third - first)
-        low, high = max(float(self._low), first - spread), min(float(self._high), third + spread)
-        if spread == 0:
-            low, high = float(self._low), float(self._high)
+        low, high = float(self._low), float(self._high)
+        if spread:
+            low, high = max(low, first - spread), min(high, third + spread)
         bins = _BINS
         if self.kind != "float" and high - low < 2**52:
-            width = max(1, -(-(int(high) - int(low) + 1) // _BINS))
-            bins = -(-(int(high) - int(low) + 1) // width)
+            size = int(high) - int(low) + 1
+            width = -(-size // _BINS)
+            bins = -(-size // width)
             low = float(np.floor(low)) - 0.5
             high = low + width * bins
         if not np.isfinite(high - low) or not (np.diff(np.linspace(low, high, bins + 1)) > 0).all():
@@ -213,24 +189,23 @@ class ColumnTally:
 
     @property
     def histogram(self) -> Histogram | None:
-        """What the second pass counted; None where there was nothing to place."""
+        """Counts of the second pass; None where there was nothing to place."""
         if self._bins is None:
             return None
         return Histogram(*self._range, tuple(self._bins.tolist()), self._below, self._above)
 
     def _at(self, shares: Any) -> list[float]:
-        if self._held:
-            values = np.concatenate(self._held)
-            return [float(x) for x in np.quantile(values.astype(np.float64), shares)]
+        if self._values:
+            return [float(x) for x in np.quantile(np.concatenate(self._values).astype(np.float64), shares)]
         return [float(x) for x in self._quantiles.quantiles(shares)]
 
     def _unique(self) -> bool:
-        if self._hashes is None or self.rows < 2 or self.known < self.rows:
+        if self._hashes is None or self.rows < 2 or self.nulls or self.nans:
             return False
-        hashes = np.sort(np.concatenate(self._hashes)) if self._hashes else np.empty(0, np.uint64)
+        hashes = np.sort(np.concatenate(self._hashes))
         return len(hashes) == self.rows and not bool((hashes[1:] == hashes[:-1]).any())
 
-    def _shown(self, value: Any) -> Any:
+    def _readable(self, value: Any) -> Any:
         if self.kind == "date":
             return format_time(int(value))[:10]
         return format_time(int(value)) if self.kind == "time" else value
@@ -245,75 +220,78 @@ class ColumnTally:
         most : int
             Top values and shapes at most.
         """
-        base: dict[str, Any] = {
+        size = self.rows - self.nulls - self.nans
+        unique = self._unique()
+        distinct, exact = size, True
+        if not unique and self._sketch is not None:
+            distinct, exact = min(self._sketch.count, size), self._sketch.exact
+        elif not unique:
+            distinct = 0 if self._counts is None else self._counts.height
+        facts: dict[str, Any] = {
             "rows": self.rows, "nulls": self.nulls, "nans": self.nans, "infinities": self.infinities,
-            "distinct": min(self.distinct, self.known), "distinct_exact": self.exact, "unique": self._unique(),
+            "distinct": distinct, "distinct_exact": exact, "unique": unique,
         }  # fmt: skip
-        if base["unique"]:
-            base |= {"distinct": self.rows, "distinct_exact": True}
-        if self._numeric and self._low is not None:
-            base |= self._of_numbers()
-        base |= self._of_values(sample, base["distinct"], most)
-        return ColumnProfile(self.name, self.kind, str(self._arrives), **base)
+        if self._low is not None:
+            facts |= self._number_facts(size)
+        facts |= self._value_facts(sample, size, distinct, most)
+        return ColumnProfile(self.name, self.kind, str(self._arrives), **facts)
 
-    def _of_numbers(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"minimum": self._shown(self._low), "maximum": self._shown(self._high)}
-        shares = dict(zip(map(str, SHARES), self._at(SHARES), strict=True))
-        found["quantiles"] = {share: self._shown(value) for share, value in shares.items()}
-        found["quantile_error"] = 0 if self._held else self._quantiles.rank_error
-        if self.known >= 3 and self._low != self._high:
-            ordered = sorted(self._orders, key=len, reverse=True)
-            found["order"] = ordered[0] if ordered else None
+    def _number_facts(self, size: int) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "minimum": self._readable(self._low),
+            "maximum": self._readable(self._high),
+            "quantiles": {str(s): self._readable(v) for s, v in zip(_SHARES, self._at(_SHARES), strict=True)},
+            "quantile_error": 0 if self._values else self._quantiles.rank_error,
+        }
+        if size >= 3 and self._low != self._high and self._orders:
+            facts["order"] = self._orders[0]
         if self.kind in ("int", "float"):
             moments = self._moments
-            facts = {"mean": moments.mean, "std": moments.std(), "skew": moments.skew(), "kurtosis": moments.kurtosis()}
-            found |= {name: value if value is None or np.isfinite(value) else None for name, value in facts.items()}
-            found |= {"zeros": self._zeros, "negatives": self._negatives}
-        return found
+            values = {
+                "mean": moments.mean,
+                "std": moments.std(),
+                "skew": moments.skew(),
+                "kurtosis": moments.kurtosis(),
+            }
+            facts |= {name: value if value is None or np.isfinite(value) else None for name, value in values.items()}
+            facts |= {"zeros": self._zeros, "negatives": self._negatives}
+        return facts
 
-    def _of_values(self, sample: pa.Array, distinct: int, most: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _value_facts(self, sample: pa.Array, size: int, distinct: int, most: int) -> dict[str, Any]:
+        facts: dict[str, Any] = {}
         counts = self._counts
-        if counts is None and self._sketch is not None:
+        if counts is not None:
+            facts["singletons"] = int((counts.get_column("count") == 1).sum())
+        elif self._sketch is not None:
             values = pl.Series("value", numbers_of(sample, self.kind) if self._numeric else sample.drop_null())
-            counts = values.drop_nans().value_counts(name="count") if self.kind == "float" else values.value_counts(
-                name="count")  # fmt: skip
-        elif counts is not None:
-            found["singletons"] = int((counts.get_column("count") == 1).sum())
+            counts = (values.drop_nans() if self.kind == "float" else values).value_counts(name="count")
         if counts is None or not counts.height:
-            return found
-        total = int(counts.get_column("count").sum())
-        found["top_rows"] = total
+            return facts
+        facts["top_rows"] = int(counts.get_column("count").sum())
         if self.kind == "string":
-            found |= self._of_texts(sample, distinct, most)
-            if found.get("hidden"):
-                return found
-        found["top"] = self._top(counts, total, distinct, most)
-        return found
+            facts |= self._text_facts(sample, size, distinct, most)
+        if not facts.get("hidden"):
+            facts["top"] = self._top(counts, facts["top_rows"], distinct, most)
+        return facts
 
-    def _of_texts(self, sample: pa.Array, distinct: int, most: int) -> dict[str, Any]:
-        assert self._shortest is not None
-        mean = self._letters / self.known
-        lengths = Lengths(self._shortest, mean, self._longest, self._empty, self._padded)
-        found: dict[str, Any] = {"lengths": lengths}
+    def _text_facts(self, sample: pa.Array, size: int, distinct: int, most: int) -> dict[str, Any]:
+        lengths = Lengths(self._shortest or 0, self._letters / size, self._longest, self._empty, self._padded)
+        facts: dict[str, Any] = {"lengths": lengths}
         if self._counts is not None:
-            same = self._counts.get_column("value").str.strip_chars().str.to_lowercase().n_unique()
-            found["case_variants"] = self._counts.height - same
+            folded = self._counts.get_column("value").str.strip_chars().str.to_lowercase().n_unique()
+            facts["case_variants"] = self._counts.height - folded
         texts = pl.Series("value", sample.drop_null().cast(pa.large_string()))
-        hidden = personal(self.name, texts, distinct_share=distinct / self.known, distinct=distinct)
-        if hidden is not None:
-            found["hidden"] = hidden
-        if hidden in (None, "nearly all distinct") and len(texts):
+        facts["hidden"] = personal(self.name, texts, distinct_share=distinct / size, distinct=distinct)
+        if facts["hidden"] in (None, "nearly all distinct") and len(texts):
             shapes = count_shapes(texts)[:most]
-            found["shapes"] = tuple(ValueCount(text, count, count / len(texts)) for text, count in shapes)
-        return found
+            facts["shapes"] = tuple(ValueCount(text, count, count / len(texts)) for text, count in shapes)
+        return facts
 
     def _top(self, counts: pl.DataFrame, total: int, distinct: int, most: int) -> tuple[ValueCount, ...]:
-        ordered = counts.sort("count", "value", descending=[True, False]).head(most)
-        shown = []
-        for value, count in ordered.iter_rows():
+        top = []
+        for value, count in counts.sort("count", "value", descending=[True, False]).head(most).iter_rows():
             rare = count == 1 if self.kind == "string" else count / total < 0.005
             if (distinct > 20 and rare) or (isinstance(value, float) and not np.isfinite(value)):
-                continue  # a text that occurs once may be somebody; a measurement is no category
-            shown.append(ValueCount(self._shown(value), int(count), count / total))
-        return tuple(shown)
+                continue  # a text that occurs once may be a person's; a measurement is no category
+            top.append(ValueCount(self._readable(value), int(count), count / total))
+        return tuple(top)

@@ -47,7 +47,7 @@ def cpu_seconds(environment: dict[str, str]) -> Callable[..., float]:
     [
         "import retrodict",
         "import retrodict\nfor n in retrodict.__all__:\n    n == 'Project' or getattr(retrodict, n)",
-        "import retrodict.cli.template.definitions",
+        "import retrodict.project.template.definitions",
         f"from retrodict.cli.main import run\n{QUIET}run(['--help'])\n    run(['runs', 'list', '--help'])",
     ],
     ids=["package", "every noun", "definitions module", "help"],
@@ -64,7 +64,7 @@ def test_import_is_quick(cpu_seconds: Callable[..., float]) -> None:
 
 def test_definitions_are_quick(cpu_seconds: Callable[..., float]) -> None:
     """So does a whole definitions module."""
-    assert cpu_seconds("-c", "import retrodict.cli.template.definitions") - cpu_seconds("-c", "pass") < 0.15
+    assert cpu_seconds("-c", "import retrodict.project.template.definitions") - cpu_seconds("-c", "pass") < 0.15
 
 
 def test_help_is_quick(cpu_seconds: Callable[..., float]) -> None:

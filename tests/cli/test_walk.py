@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-README = Path(__file__).parents[2] / "src" / "retrodict" / "cli" / "template" / "README.md"
+README = Path(__file__).parents[2] / "src" / "retrodict" / "project" / "template" / "README.md"
 BEFORE, SERVED = "retrodict serve --replay", "retrodict audit proof"
 
 

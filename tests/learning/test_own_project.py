@@ -18,7 +18,7 @@ from tests.cli.features_project import call
 from retrodict.core.clock import format_time, parse_time
 from retrodict.core.durations import HOUR
 
-DATA = Path(__file__).parents[2] / "src" / "retrodict" / "cli" / "template" / "data"
+DATA = Path(__file__).parents[2] / "src" / "retrodict" / "project" / "template" / "data"
 DEFINITIONS = '''
 """Will more than a quarter of what leaves within three hours be late? Asked on the hour, of the weather's hours."""
 from retrodict import *

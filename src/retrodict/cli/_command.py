@@ -1,125 +1,118 @@
-"""The one way to make a command: common options, an opened project, and an answer for people and for programs.
+"""The two ways to make a command, and everything they share.
 
-A command is a function of a :class:`Session` and its own arguments that returns an :class:`Answer`. Everything else
-(where the project is, who acts, ``--json``, errors, exit codes, broken pipes) is decided here and in ``main``, once.
-Command modules import rooms inside their functions: ``retrodict --help`` must not pay for Arrow, DuckDB or LightGBM.
+:func:`expose` makes a command of a method of :class:`retrodict.Project`: arguments, options, their help and the text of
+``--help`` come from the method's signature and docstring, so that nothing is said twice. :func:`command` makes one of a
+function, for the few that do more than call a method. Where the project is, who acts, ``--json``, progress, errors and
+exit codes are decided here and in ``main``, once. Rooms are imported inside methods: ``retrodict --help`` does not pay
+for Arrow, DuckDB or LightGBM.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from retrodict.cli import _types
+from retrodict.core.errors import near
+from retrodict.project import Shown, namespace
+from retrodict.project.progress import progress_bar
+
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from retrodict.project import Project
 
-    from retrodict.workspace import Workspace
-
-__all__ = ["Answer", "Group", "Session", "command", "group"]
-
-# (what is being done, steps done, steps at most): what the rooms call while they work
-Progress = Callable[[str, int, int], None]
+__all__ = ["Answer", "Group", "Parameter", "Session", "command", "expose", "group"]
 
 _COMMON = ("project_dir", "actor", "as_json", "verbose")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command came to.
-
-    Attributes
-    ----------
-    data : dict
-        The whole answer, unrounded: what ``--json`` prints.
-    text : str, renderable, or a list of these
-        The same for people, short. None prints nothing.
-    ok : bool
-        False ends with exit code 1: the command worked, and the verdict is no.
-    """
+@dataclass(frozen=True)
+class Answer(Shown):
+    """Answer of a command that is not a method: plain data, and what people see."""
 
     data: dict[str, Any]
-    text: RenderableType | Sequence[Any] | None = None
-    ok: bool = True
+    text: Any = None
+    passed: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """Whether the verdict is not a no."""
+        return self.passed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        return self.data
+
+    def blocks(self) -> Sequence[Any]:
+        """What there is to see."""
+        return self.text if isinstance(self.text, list) else [self.text]
 
 
 class Session:
-    """What every command gets: the project (opened on first use), how to answer, and where to show progress.
+    """What every command gets: the project (opened on first use) and how to answer.
 
     Attributes
     ----------
     as_json : bool
         Whether the answer will be JSON.
     folder : str, optional
-        ``--project`` as it was given.
+        ``--project`` as it was spec.
     actor : str, optional
-        ``--actor`` as it was given.
+        ``--actor`` as it was spec.
     """
 
     def __init__(self, *, folder: str | None, actor: str | None, as_json: bool) -> None:
         self.folder, self.actor, self.as_json = folder, actor, as_json
 
     @cached_property
-    def project(self) -> Workspace:
+    def project(self) -> Project:
         """The project of ``--project``, or of the nearest folder above the current one."""
-        from retrodict.workspace import Workspace
+        from retrodict.project import Project
 
-        return Workspace(self.folder or ".", actor=self.actor)
+        return Project(self.folder or ".", actor=self.actor)
 
     def close(self) -> None:
         """Close the project if it was opened."""
-        opened = self.__dict__.pop("project", None)
-        if opened is not None:
-            opened.close()
+        project = self.__dict__.pop("project", None)
+        if project is not None:
+            project.close()
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[str, int, int], None]]:
+        """Show progress of a command that is not a method."""
+        with progress_bar(title) as report:
+            yield report
 
     def note(self, text: str) -> None:
         """Say something beside the answer, on standard error."""
         click.echo(text, err=True)
 
-    @contextmanager
-    def progress(self, what: str) -> Iterator[Progress]:
-        """Show a bar on standard error while the body runs; nothing where that is not a terminal.
-
-        Parameters
-        ----------
-        what : str
-            Shown until the first step is reported.
-
-        Yields
-        ------
-        callable
-            To be called with (what, done, at most); a most of 0 or 1 is shown as a pulse.
-        """
-        if not sys.stderr.isatty():
-            yield lambda _what, _done, _most: None
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True, markup=False), transient=True) as bar:
-            task = bar.add_task(what, total=None)
-
-            def tell(step: str, done: int, most: int) -> None:
-                bar.update(task, description=step, completed=done, total=most if most > 1 else None)
-
-            yield tell
-
 
 class Group(click.Group):
-    """A group of commands, listed in the order in which they were added: the order of the work."""
+    """A group of commands in the order of the work; an unknown name suggests the near ones."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order they were added."""
         del ctx
         return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; the error for an unknown one says what it may have been."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            remedy = near(args[0], self.list_commands(ctx), what="command")
+            ctx.fail(f"No such command {args[0]!r}. {remedy}.")
+        return super().resolve_command(ctx, args)
 
 
 class _Command(click.Command):
@@ -139,25 +132,17 @@ class _Command(click.Command):
 
 
 def group(parent: click.Group | None, name: str, text: str) -> Group:
-    """Make a group and add it to another one.
-
-    Parameters
-    ----------
-    parent : click.Group, optional
-    name : str
-    text : str
-        One sentence for the help.
-    """
-    made = Group(name, help=text)
+    """Make a group of commands with one sentence of help, and add it to another one."""
+    commands = Group(name, help=text)
     if parent is not None:
-        parent.add_command(made)
-    return made
+        parent.add_command(commands)
+    return commands
 
 
 def command(
     parent: click.Group, name: str, *, examples: Sequence[str], project: bool = True, log_level: int = logging.WARNING
-) -> Callable[[Callable[..., Answer | None]], Callable[..., Answer | None]]:
-    """Make a command of a function ``(session, **arguments) -> Answer``.
+) -> Callable[[Callable[..., Shown | None]], Callable[..., Shown | None]]:
+    """Make a command of a function ``(session, **arguments)`` that returns what is shown.
 
     Parameters
     ----------
@@ -172,9 +157,9 @@ def command(
         What is logged to standard error without ``--verbose``.
     """
 
-    def decorate(function: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
+    def decorate(function: Callable[..., Shown | None]) -> Callable[..., Shown | None]:
         @functools.wraps(function)
-        def callback(**values: Any) -> Answer | None:
+        def callback(**values: Any) -> Shown | None:
             verbose = values.pop("verbose")
             _log_to_stderr(logging.INFO if verbose else log_level)
             session = Session(folder=values.pop("project_dir", None), actor=values.pop("actor", None),
@@ -184,13 +169,164 @@ def command(
             finally:
                 session.close()
 
-        wrapped: Callable[..., Answer | None] = callback
+        wrapped: Callable[..., Shown | None] = callback
         for option in _options(project=project):
             wrapped = option(wrapped)
         parent.add_command(click.command(name, cls=_Command, examples=examples)(wrapped))
         return function
 
     return decorate
+
+
+# commands made of methods ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """How an argument of a method is taken from the command line, where its signature does not say it all.
+
+    Parameters
+    ----------
+    metavar : str, optional
+        In the help; by default by the parameter's name.
+    complete : callable, optional
+        Names that the Tab key offers, of a project.
+    option : bool, optional
+        True makes an option of a positional parameter, False an argument of a keyword.
+    type : click type, optional
+    callback : callable, optional
+        As click has it.
+    more : mapping
+        Further arguments of click's parameter.
+    """
+
+    metavar: str | None = None
+    complete: Callable[[Any], Any] | None = None
+    option: bool | None = None
+    type: Any = None
+    callback: Callable[..., Any] | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+_PARAMETERS = {
+    "table": Parameter("TABLE", _types.tables),
+    "model": Parameter("MODEL", _types.model_names),
+    "policy": Parameter("POLICY", _types.policies),
+    "monitor": Parameter("MONITOR", _types.monitors),
+    "challenger": Parameter("MODEL@VERSION", _types.model_refs),
+    "object": Parameter("REF", _types.objects),
+    "limit": Parameter(type=click.IntRange(1)),
+}
+
+
+def expose(
+    parent: click.Group,
+    name: str,
+    method: str,
+    *,
+    examples: Sequence[str],
+    hidden: Sequence[str] = (),
+    log_level: int = logging.WARNING,
+    **parameters: Parameter,
+) -> None:
+    """Make a command of a method of the project.
+
+    Positional parameters become arguments, ``*names`` takes any number of them, keywords become options. The help is
+    the docstring's first part; the help of an option is its entry under Parameters.
+
+    Parameters
+    ----------
+    parent : click.Group
+    name : str
+    method : str
+        Path from the project: ``"train"``, ``"models.approve"``.
+    examples : sequence of str
+        For the end of its help; whole lines.
+    hidden : sequence of str
+        Parameters of the method that the command does not have.
+    log_level : int
+        What is logged to standard error without ``--verbose``.
+    **parameters : Parameter
+        By name, where the signature does not say it all.
+    """
+    function = _find(method)
+    text, helps = _read_docstring(inspect.getdoc(function) or "")
+    signature = [p for p in inspect.signature(function).parameters.values() if p.name not in ("self", *hidden)]
+    variadic = next((p.name for p in signature if p.kind is p.VAR_POSITIONAL), None)
+    positional = [p.name for p in signature if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    def run(session: Session, **values: Any) -> Shown | None:
+        target: Any = session.project
+        for part in method.split("."):
+            target = getattr(target, part)
+        if variadic is None:
+            return target(**values)  # type: ignore[no-any-return]  # a method of the project
+        arguments = [values.pop(argument) for argument in positional]
+        return target(*arguments, *values.pop(variadic), **values)  # type: ignore[no-any-return]
+
+    run.__doc__ = text
+    decorated: Any = run
+    for parameter in reversed(signature):
+        spec = parameters.get(parameter.name) or _PARAMETERS.get(parameter.name) or Parameter()
+        decorated = _decorate(parameter, spec, helps.get(parameter.name, ""))(decorated)
+    command(parent, name, examples=examples, log_level=log_level)(decorated)
+
+
+def _find(method: str) -> Callable[..., Any]:
+    first, _, last = method.rpartition(".")
+    function: Callable[..., Any] = inspect.getattr_static(namespace(first), last)
+    return getattr(function, "__func__", function)
+
+
+def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
+    """Text before the first section of a numpydoc docstring, and the help of each parameter."""
+    parts = re.split(r"^(\w[\w ]*)\n-{3,}\n", text, flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    helps: dict[str, str] = {}
+    for entry in re.split(r"^(?=\S)", sections.get("Parameters", ""), flags=re.MULTILINE):
+        names, _, lines = entry.partition("\n")
+        sentence = re.sub(r"(?<=\S)\n\s*", " ", lines.strip()).replace("``", "")
+        helps |= {word.strip(" *"): sentence for word in names.partition(" :")[0].split(",")}
+    return parts[0].strip().replace("``", ""), helps
+
+
+def _decorate(parameter: inspect.Parameter, spec: Parameter, text: str) -> Callable[[Any], Any]:
+    annotation = str(parameter.annotation).removesuffix(" | None")
+    required = parameter.default is parameter.empty
+    more: dict[str, Any] = {"type": spec.type, **spec.more}
+    if spec.complete is not None:
+        more["shell_complete"] = _types.complete(spec.complete)
+    if spec.callback is not None:
+        more["callback"] = spec.callback
+    elif annotation == "Time":
+        more["callback"] = _types.instant
+    metavar = spec.metavar or ("TIME" if annotation == "Time" else None)
+    if more["type"] is None and annotation in ("str | Path", "Path"):
+        more["type"] = click.Path(path_type=str)
+        metavar = metavar or "FILE"
+    is_option = parameter.kind is parameter.KEYWORD_ONLY if spec.option is None else spec.option
+    if not is_option:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            more |= {"nargs": -1, "required": True, **spec.more}
+        return click.argument(parameter.name, metavar=metavar or parameter.name.upper(),
+                              **{"required": required, **more})  # fmt: skip
+    flag = "--" + parameter.name.strip("_").replace("_", "-")
+    if annotation == "bool":
+        return click.option(flag, parameter.name, is_flag=True, help=text, **spec.more)
+    if more["type"] is None:
+        more["type"] = {"int": click.IntRange(0), "float": float}.get(annotation, _choice(annotation))
+    default = None if required else parameter.default
+    settings = {"required": required, "default": default, "show_default": default is not None, **more}
+    return click.option(flag, parameter.name, metavar=metavar or _METAVARS.get(parameter.name), help=text, **settings)
+
+
+_METAVARS = {"reason": "TEXT", "unverified": "REASON", "train": "FIRST/AFTER", "validate": "LENGTH", "test": "LENGTH"}
+
+
+def _choice(annotation: str) -> Any:
+    """Choices of ``Literal["a", "b"]``; plain text for every other annotation."""
+    literal = re.fullmatch(r"Literal\[(.*)\]", annotation)
+    return click.Choice(re.findall(r"[\"']([^\"']+)", literal.group(1))) if literal else str
 
 
 def _options(*, project: bool) -> Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]:

@@ -29,11 +29,11 @@ _FEATURES = (
 SECTIONS: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
     "Project": {"init": "project", "plan": "project"},
     "Data and features": {"ingest": "data", "data": _DATA, "features": _FEATURES},
-    "Learning": {"train": "learning", "runs": "learning", "models": "models"},
-    "Deciding": {"deploy": "deploying", "promote": "deploying", "rollback": "deploying", "deployments": "deploying",
-                 "serve": "serving", "decide": "serving"},
+    "Learning": {"train": "learning", "runs": "learning", "models": "learning"},
+    "Deciding": {"deploy": "policies", "promote": "policies", "rollback": "policies", "deployments": "policies",
+                 "serve": "policies", "decide": "policies"},
     "Watching": {"outcomes": "monitoring", "monitor": "monitoring", "compare": "monitoring"},
-    "Looking back": {"lineage": "ledger", "replay": "replay", "audit": "ledger"},
+    "Looking back": {"lineage": "ledger", "replay": "ledger", "audit": "ledger"},
     "More": {"demo": "demo", "completion": "completion"},
 }  # fmt: skip
 """Titles of the help's sections, the commands under each, and the modules of ``retrodict.cli`` each is defined in."""

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrodict.core.clock import parse_time
+from retrodict.project import parse_time
 
 if TYPE_CHECKING:
-    from retrodict.workspace import Workspace
+    from retrodict.project import Project
 
 __all__ = [
     "complete",
-    "existing_file",
     "instant",
     "model_names",
     "model_refs",
     "monitors",
     "name_values",
+    "names",
     "objects",
     "policies",
     "run_refs",
@@ -37,15 +36,21 @@ def instant(context: click.Context, option: click.Parameter, value: str | None) 
     return None if value is None else parse_time(value, where=option.opts[0])
 
 
+def names(context: click.Context, option: click.Parameter, value: str | None) -> list[str] | None:
+    """Callback of an option: names with commas between them."""
+    del context, option
+    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+
+
 def name_values(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
     """Callback of a repeated option: ``name=value``, the value a JSON scalar where it reads as one, text elsewhere."""
-    found = {}
-    for given in values:
-        name, equals, text = given.partition("=")
+    pairs = {}
+    for argument in values:
+        name, equals, text = argument.partition("=")
         if not equals or not name:
             raise click.BadParameter("it reads name=value", ctx=context, param=option)
-        found[name] = _scalar(text)
-    return found
+        pairs[name] = _scalar(text)
+    return pairs
 
 
 def _scalar(text: str) -> Any:
@@ -53,75 +58,45 @@ def _scalar(text: str) -> Any:
         raise ValueError(word)  # NaN and Infinity are Python's idea of JSON: as a value they are text
 
     try:
-        found = json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse)
     except ValueError:
         return text
-    return text if isinstance(found, dict | list) else found
+    return text if isinstance(value, dict | list) else value
 
 
-def complete(names: Callable[[Workspace], Iterable[str]]) -> Completer:
+def complete(candidates: Callable[[Any], Iterable[str]]) -> Completer:
     """Offer names of the project that begin with what is typed; nothing where there is no project."""
 
     def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         del param
-        from retrodict.workspace import Workspace
+        from retrodict.project import Project
 
         try:
-            with Workspace(ctx.params.get("project_dir") or ".") as project:
-                return sorted(name for name in set(names(project)) if name.startswith(incomplete))
+            with Project(ctx.params.get("project_dir") or ".") as project:
+                return sorted(name for name in set(candidates(project)) if name.startswith(incomplete))
         except Exception:  # noqa: BLE001  # a shell that completes must not print a trace, whatever is wrong
             return []
 
     return offer
 
 
-def tables(project: Workspace) -> list[str]:
-    """Names of the defined tables."""
-    from retrodict.data.definitions import Table
-
-    return [table.name for table in project.definitions.of(Table)]
+def _defined(kind: str) -> Callable[[Project], list[str]]:
+    return lambda project: [definition.name for definition in project.definitions if definition.kind == kind]
 
 
-def model_names(project: Workspace) -> list[str]:
-    """Names of the defined models."""
-    from retrodict.models.definitions import Model
-
-    return [model.name for model in project.definitions.of(Model)]
+tables, model_names, policies, monitors = _defined("table"), _defined("model"), _defined("policy"), _defined("monitor")
 
 
-def model_refs(project: Workspace) -> list[str]:
+def model_refs(project: Project) -> list[str]:
     """Registered versions, as ``name@version``."""
-    from retrodict.registry import list_versions
-
-    return [version.ref for version in list_versions(project)]
+    return [version.ref for version in project.models.list()]
 
 
-def policies(project: Workspace) -> list[str]:
-    """Names of the defined policies."""
-    from retrodict.decisions.definitions import Policy
-
-    return [policy.name for policy in project.definitions.of(Policy)]
-
-
-def monitors(project: Workspace) -> list[str]:
-    """Names of the defined monitors."""
-    from retrodict.monitoring.definitions import Monitor
-
-    return [monitor.name for monitor in project.definitions.of(Monitor)]
-
-
-def run_refs(project: Workspace) -> list[str]:
+def run_refs(project: Project) -> list[str]:
     """Runs, as ``run:ULID``."""
-    from retrodict.learning import list_runs
-
-    return [run.ref for run in list_runs(project)]
+    return [run.ref for run in project.runs.list()]
 
 
-def objects(project: Workspace) -> list[str]:
+def objects(project: Project) -> list[str]:
     """Everything the ledger has an entry on."""
-    return [entry.object_id for entry in project.ledger.entries()]
-
-
-def existing_file() -> click.Path:
-    """A file that is there."""
-    return click.Path(exists=True, dir_okay=False, path_type=Path)
+    return [entry.object_id for entry in project.ledger.log(limit=1_000_000)]

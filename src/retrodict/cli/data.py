@@ -41,7 +41,7 @@ def ingest_files(
 
     with session.progress(f"ingest {name}"):
         report = ingest(
-            session.project,
+            session.project.workspace,
             name,
             _source(files, sql),
             mode="overwrite" if replace else "append",
@@ -139,7 +139,7 @@ def validate_files(
     from retrodict.data.readers import open_batch
     from retrodict.data.validation import check_batch
 
-    project = session.project
+    project = session.project.workspace
     definition = project.definitions.get(Table, name)
     with (
         session.progress(f"validate {name}"),
@@ -172,4 +172,4 @@ def validate_files(
         text.append(results_table(shown))
     if not publishes:
         text.append("The batch would not be published.")
-    return Answer(answer, text, ok=publishes)
+    return Answer(answer, text, passed=publishes)

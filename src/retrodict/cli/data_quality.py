@@ -121,7 +121,10 @@ def suggest_checks(session: Session, sources: tuple[str, ...], output: Path | No
 def _declared_key(session: Session, name: str) -> Sequence[str] | None:
     from retrodict.data.definitions import Table
 
-    return next((table.key for table in session.project.definitions.of(Table) if table.name == name), None) or None
+    return (
+        next((table.key for table in session.project.workspace.definitions.of(Table) if table.name == name), None)
+        or None
+    )
 
 
 @command(
@@ -143,8 +146,8 @@ def show_health(
     """
     from retrodict.data.profiling import health, health_history, health_html, health_png
 
-    one = health(session.project, name, version)
-    every = [each for each in health_history(session.project, name) if each.version <= one.version]
+    one = health(session.project.workspace, name, version)
+    every = [each for each in health_history(session.project.workspace, name) if each.version <= one.version]
     if html is not None:
         _write(html, health_html(every))
     if png is not None:
@@ -222,7 +225,7 @@ def _source(session: Session, sources: tuple[str, ...]) -> Any:
     )
     if files:
         return first if len(sources) == 1 else list(sources)
-    return session.project, first
+    return session.project.workspace, first
 
 
 def _write(path: Path, text: str) -> None:

@@ -28,7 +28,7 @@ def list_batches(session: Session, name: str) -> Answer:
 
     from retrodict.data.quarantine import quarantined_batches
 
-    found = quarantined_batches(session.project, name)
+    found = quarantined_batches(session.project.workspace, name)
     answer: dict[str, Any] = {
         "table": name,
         "rows": sum(each.rows for each in found),
@@ -79,8 +79,8 @@ def show_rows(
     from retrodict.data.definitions import Table
     from retrodict.data.quarantine import quarantined_rows
 
-    session.project.definitions.get(Table, name)
-    rows = quarantined_rows(session.project, name, batch=batch, check=check)
+    session.project.workspace.definitions.get(Table, name)
+    rows = quarantined_rows(session.project.workspace, name, batch=batch, check=check)
     if output is not None:
         _write(rows, output)
     head = [_plain(row) for row in rows.slice(max(0, rows.num_rows - limit)).to_pylist()]
@@ -130,7 +130,7 @@ def resubmit_rows(session: Session, name: str, file: str | None, batch: str | No
 
     if file is not None and batch is not None:
         raise InputError("a file says itself which rows it repairs", where="--batch", remedy="Leave one of the two out")
-    report = resubmit(session.project, name, file, batch=batch)
+    report = resubmit(session.project.workspace, name, file, batch=batch)
     return Answer(report.to_dict(), ingested(report))
 
 
@@ -144,8 +144,8 @@ def list_unpublished(session: Session, name: str) -> Answer:
     from retrodict.data.definitions import Table
     from retrodict.data.unpublished import unpublished_batches
 
-    session.project.definitions.get(Table, name)
-    found = unpublished_batches(session.project, name)
+    session.project.workspace.definitions.get(Table, name)
+    found = unpublished_batches(session.project.workspace, name)
     answer = {"table": name, "batches": [each.to_dict() for each in found]}
     if not found:
         return Answer(answer, f"No batch of {name} was ever halted.")
@@ -171,7 +171,7 @@ def release_batch(session: Session, name: str, version: int, reason: str) -> Ans
     """Publish a halted batch (V of 'data unpublished') in spite of its checks."""
     from retrodict.data.unpublished import release
 
-    report = release(session.project, name, version, reason=reason)
+    report = release(session.project.workspace, name, version, reason=reason)
     return Answer(report.to_dict(), ingested(report))
 
 
@@ -183,5 +183,5 @@ def drop_batch(session: Session, name: str, version: int, reason: str) -> Answer
     """Decide that a halted batch (V of 'data unpublished') will not be published."""
     from retrodict.data.unpublished import drop
 
-    found = drop(session.project, name, version, reason=reason)
+    found = drop(session.project.workspace, name, version, reason=reason)
     return Answer(found.to_dict(), f"{name}__unpublished@{version} is dropped; its rows stay until a vacuum.")

@@ -44,7 +44,7 @@ def history(session: Session, name: str, limit: int) -> Answer:
     """List the versions of a table: how each was made, its tags, failed checks."""
     from retrodict.data.versions import list_tags, resolve
 
-    project = session.project
+    project = session.project.workspace
     resolve(project, name)
     every = project.tables.history(name)
     tags: dict[int, list[str]] = {}
@@ -128,7 +128,7 @@ def show(session: Session, ref: str, limit: int, known_at: int | None, source: s
 
     from retrodict.data.versions import read_batches, resolve
 
-    project = session.project
+    project = session.project.workspace
     found = resolve(project, ref)
     reader = read_batches(project, str(found), known_at=known_at, source=source)
     kept, head = 0, []
@@ -174,7 +174,7 @@ def show_diff(session: Session, before: str, after: str, output: Path | None, ro
     from retrodict.data.versions import diff
 
     with session.progress(f"diff {before} {after}"):
-        found = diff(session.project, before, after, output=output, rows=rows, memory=memory)
+        found = diff(session.project.workspace, before, after, output=output, rows=rows, memory=memory)
     answer = found.to_dict()
     answer["sample"] = [_plain_sample(one) for one in answer["sample"]]
     return Answer(answer, _differences(found))
@@ -247,7 +247,7 @@ def tag_version(session: Session, ref: str, tag: str, hold: bool, remove: bool, 
 
     if remove and hold:
         raise click.UsageError("--remove and --hold exclude each other.")
-    project = session.project
+    project = session.project.workspace
     if remove:
         change = remove_tag(project, resolve(project, ref).name, tag, reason=reason, release=release)
         return Answer(change.to_dict(), f"{change.dataset}@{tag} is no tag any more; it meant {change.version}.")
@@ -266,9 +266,9 @@ def tags(session: Session, name: str | None, tag: str | None, at: int | None) ->
     from retrodict.data.versions import list_tags, tag_history
 
     if name is not None and tag is not None:
-        found = [one for one in tag_history(session.project, name, tag) if at is None or one.time <= at]
+        found = [one for one in tag_history(session.project.workspace, name, tag) if at is None or one.time <= at]
     else:
-        found = list_tags(session.project, name, at=at)
+        found = list_tags(session.project.workspace, name, at=at)
     rows = [(f"{t.dataset}@{t.tag}", t.version, t.hold, t.action, when(t.time), t.actor, t.reason) for t in found]
     shown = (
         table(("tag", "version>", "hold", "change", "since", "by", "reason"), rows) if rows else "There are no tags."
@@ -285,7 +285,7 @@ def roll_back(session: Session, name: str, to: str, reason: str) -> Answer:
     """Make a new version with the content of an older one; nothing is deleted."""
     from retrodict.data.versions import rollback
 
-    report = rollback(session.project, name, to, reason)
+    report = rollback(session.project.workspace, name, to, reason)
     rows = f"the {count(report.rows)} rows of {name}@{report.to}"
     if report.already:
         return Answer(report.to_dict(), f"{name}@{report.version} has {rows} already; nothing was written.")
@@ -299,7 +299,7 @@ def compact_table(session: Session, name: str) -> Answer:
     from retrodict.data.versions import compact
 
     with session.progress(f"compact {name}"):
-        report = compact(session.project, name)
+        report = compact(session.project.workspace, name)
     if report.version is None:
         return Answer(report.to_dict(), f"{name} has {report.files_before} files: there is nothing to gain.")
     files = f"{report.files_before} -> {report.files_after} files"
@@ -316,7 +316,7 @@ def vacuum_table(session: Session, name: str, older_than: str, dry_run: bool, ye
     """Delete the versions that no tag, hold, run, model or other thing refers to."""
     from retrodict.data.versions import vacuum
 
-    project = session.project
+    project = session.project.workspace
     plan = vacuum(project, name, dry_run=True, older_than=older_than)
     if dry_run or not plan.files:
         return Answer(plan.to_dict(), _vacuumed(plan))

@@ -48,4 +48,4 @@ def flights(session: Session, folder: Path, report: Path) -> Answer:
         found = run(folder, report, progress=progress)
     timings = [(name, seconds(spent)) for name, spent in found["timings"].items()]
     parts = [summary_table(found), "", table(("chapter", "took>"), timings), "", f"Report: {report / 'report.html'}"]
-    return Answer(found, parts, ok=all(row.ok is not False for row in summary(found)))
+    return Answer(found, parts, passed=all(row.ok is not False for row in summary(found)))

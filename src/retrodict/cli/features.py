@@ -31,9 +31,9 @@ def list_all(session: Session, search: str | None, owner: str | None, tag: str |
     """List the defined views and derived functions with what they read."""
     from retrodict.features import catalogue
 
-    every = defined_features(session.project)
+    every = defined_features(session.project.workspace)
     found = catalogue.search(every, search, owner=owner, tag=tag)
-    rows = [_listed(session.project, each) for each in found]
+    rows = [_listed(session.project.workspace, each) for each in found]
     shown = [
         (r["name"], r["kind"], short_hash(r["version"]), r["reads"], r["source"], len(r["features"]), r["owner"])
         for r in rows
@@ -70,7 +70,7 @@ def show(session: Session, name: str) -> Answer:
     """Show a view or one of its features: definition, version, columns read, models, verdict."""
     from retrodict.features.derived import Derived
 
-    project = session.project
+    project = session.project.workspace
     view, _, feature = name.partition("." if "." in name else "__")
     found = find_feature(project, view)
     told = _listed(project, found)
@@ -175,11 +175,11 @@ def build(session: Session) -> Answer:
     from retrodict.features.online import build_online
 
     with session.progress("build") as progress:
-        done = build_online(session.project, _defined_sets(session.project), progress=progress)
+        done = build_online(session.project.workspace, _defined_sets(session.project.workspace), progress=progress)
     columns = ("source", "events>", "stored>", "known before>", "too old>", "never visible>")
     rows = [(name, d.events, d.stored, d.duplicates, d.too_old, d.never_visible) for name, d in done.items()]
     shown: Any = table(columns, rows) if rows else "No model is defined: there is nothing to build."
-    slow = slow_features(session.project, defined_features(session.project)) if rows else []
+    slow = slow_features(session.project.workspace, defined_features(session.project.workspace)) if rows else []
     sources = {name: asdict(applied) for name, applied in done.items()}
     return Answer({"sources": sources, "slow": [each.to_dict() for each in slow]}, [shown, *said_of(slow)])
 
@@ -208,7 +208,7 @@ def stream(session: Session, *, parent: int | None, once: bool, processes: int |
     """
     from retrodict.serving.consumer import consume
 
-    lags = consume(session.project, parent=parent, once=once, partitions=own or None, processes=processes)
+    lags = consume(session.project.workspace, parent=parent, once=once, partitions=own or None, processes=processes)
     rows = [(source, each["offset"], each["lag"]) for source, each in lags.items()]
     shown: Any = (
         table(("source", "applied>", "behind>"), rows) if rows else "Nothing is deployed: no state to keep current."

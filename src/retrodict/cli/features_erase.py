@@ -11,9 +11,9 @@ from retrodict.cli._command import Answer, Session, command
 from retrodict.cli._features import defined_features, defined_views, entities
 from retrodict.cli._frames import read_rows, typed
 from retrodict.cli._text import count, facts, table
-from retrodict.cli._tree import shorten
 from retrodict.cli._types import complete
 from retrodict.cli.features import features
+from retrodict.decisions.lineage import shorten
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,7 +51,7 @@ def erase_subjects(
     from retrodict.data.versions import vacuum
     from retrodict.features.operations.erasure import erase
 
-    project = session.project
+    project = session.project.workspace
     found = _entity(project, entity)
     keys = _keys(project, found, keys_file, values)
     with session.progress(f"erase {entity}"):

@@ -22,12 +22,12 @@ from retrodict.cli.features import features
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from retrodict.cli._command import Progress
     from retrodict.features.labels import Outcome
     from retrodict.features.offline.kept_frame import KeptFrame
     from retrodict.features.offline.spine import Spine
     from retrodict.features.offline.work import FrameWork
     from retrodict.features.plan import FeatureSet
+    from retrodict.project.progress import Progress
     from retrodict.workspace import Workspace
 
 __all__ = ["ENGINE", "FEATURES", "MASTER", "Engine", "chosen_features", "frames_of", "grown", "said", "written"]
@@ -112,7 +112,7 @@ def offline(session: Session, **given: Any) -> Answer:
     """
     asked = _Asked(**given)
     engine = asked.check()
-    project = session.project
+    project = session.project.workspace
     chosen, columns, types = chosen_features(project, asked.wanted, asked.at)
     outcomes = find_outcomes(project, asked.outcomes, types)
     as_of = known_until(project, outcomes) if asked.as_of is None else asked.as_of

@@ -33,7 +33,7 @@ def extend(session: Session, names: tuple[str, ...], engine: str, master: str | 
     """
     from retrodict.features.offline.kept_writer import keep_frame
 
-    place, project = Engine(engine, master), session.project
+    place, project = Engine(engine, master), session.project.workspace
     done: list[dict[str, Any]] = []
     with session.progress("extend") as progress:
         for frame in _in_order(project, names):
@@ -80,7 +80,7 @@ def frames(session: Session, name: str | None) -> Answer:
     """
     from retrodict.features.offline.kept_frame import find_frame, kept_frames
 
-    project = session.project
+    project = session.project.workspace
     if name is not None:
         return _show(project, find_frame(project, name))
     found = kept_frames(project)

@@ -33,7 +33,7 @@ def plan_changes(session: Session) -> Answer:
     from retrodict.features.catalogue.changes import compare
     from retrodict.registry.feature_sets import readers_in_force
 
-    project = session.project
+    project = session.project.workspace
     defined = defined_features(project)
     problems = _schema_problems(project, defined)
     changes = compare(defined, readers_in_force(project), _rows(project, defined))
@@ -55,7 +55,7 @@ def plan_changes(session: Session) -> Answer:
     parts += said_of(slow)
     data = {"changes": [change.to_dict() for change in changes], "refused": refused, "problems": problems,
             "slow": [each.to_dict() for each in slow]}  # fmt: skip
-    return Answer(data, parts, ok=not refused and not problems)
+    return Answer(data, parts, passed=not refused and not problems)
 
 
 def _changes_table(changes: Iterable[Change]) -> Any:
@@ -99,7 +99,7 @@ def status(session: Session) -> Answer:
     Of every version that a model in force or a defined model reads. Null rates are those of recent decisions; unseen
     keys are the share of their keys that online state holds no events of.
     """
-    project = session.project
+    project = session.project.workspace
     rows = _statuses(project)
     if not rows:
         return Answer({"views": []}, "No model is defined: no view serves.")

@@ -59,7 +59,7 @@ def online(session: Session, keys_file: str, at: int | None, wanted: list[str], 
     from retrodict.features.catalogue import select
     from retrodict.features.online import online_features
 
-    project = session.project
+    project = session.project.workspace
     check_output(output)
     moment = project.clock.now() if at is None else at
     chosen, columns = select(defined_features(project), wanted)
@@ -129,7 +129,7 @@ def push(session: Session, source: str, events: str) -> Answer:
     """
     from retrodict.features.online import stream_of
 
-    project = session.project
+    project = session.project.workspace
     found = _find_source(project, source)
     stream, rows = stream_of(found.table.name), read_rows(events)
     with session.progress(f"push {source}"):
@@ -151,7 +151,7 @@ def push(session: Session, source: str, events: str) -> Answer:
         parts += ["", table(("refused because", "events>", "first row>"), shown)]
     if found.sequence is None:
         parts.append(f"\n{source} declares no sequence: pushed again, these events count again.")
-    return Answer(data, parts, ok=not reasons)
+    return Answer(data, parts, passed=not reasons)
 
 
 def _find_source(project: Workspace, name: str) -> Source:

@@ -39,11 +39,13 @@ def verify_all(
     The ledger keeps the verdict on every view as it is now; without a pass no model that reads it is deployed. Exit
     code 1 if one value differs, or if there was nothing to compare.
     """
-    project = session.project
+    from retrodict.models.definitions import Model
+
+    project = session.project.workspace
     found: dict[str, Any] = {}
     shown: list[Any] = []
     with session.progress("verify") as progress:
-        names = [model] if model is not None else model_names(project)
+        names = [model] if model is not None else [model.name for model in project.definitions.of(Model)]
         for place, name in enumerate(names):
             progress(f"verify {name}", place, len(names))
             report, views = _verify_model(project, name, samples, seed)
@@ -72,7 +74,7 @@ def verify_all(
         said = {"decisions": logged["decisions"], "values": logged["values"], "mismatches": logged["mismatches"]}
         parts += ["", facts(said, title=f"logged decisions of {policy}")]
     equal = all(each["verdict"] == "equal" for each in found.values()) and not (logged and logged["mismatches"])
-    return Answer({"models": found, "decisions": logged}, parts, ok=bool(found) and equal)
+    return Answer({"models": found, "decisions": logged}, parts, passed=bool(found) and equal)
 
 
 def _verify_model(project: Workspace, name: str, samples: int, seed: int) -> tuple[Report, dict[str, bool]]:
@@ -171,9 +173,9 @@ def parity(session: Session, policy: str, start: int | None, end: int | None) ->
     from retrodict.decisions.definitions import Policy
     from retrodict.decisions.parity import check_parity
 
-    session.project.definitions.get(Policy, policy)  # a name that is not defined has near ones
+    session.project.workspace.definitions.get(Policy, policy)  # a name that is not defined has near ones
     with session.progress(f"parity of {policy}"):
-        report = check_parity(session.project, policy, start=start, end=end)
+        report = check_parity(session.project.workspace, policy, start=start, end=end)
     verdict = "different" if report.mismatches else "equal" if report.values else "not evaluable"
     head = {"policy": policy, "verdict": verdict, "decisions": report.decisions, "values": report.values,
             "differ": report.mismatches, "not compared": report.not_compared or None}  # fmt: skip
@@ -182,4 +184,4 @@ def parity(session: Session, policy: str, start: int | None, end: int | None) ->
         rows = [(e["decision"], e["feature"], str(e["logged"]), str(e["recomputed"])) for e in report.examples]
         parts += ["", table(("feature", "differ>"), report.by_feature.items()),
                   "", table(("decision", "feature", "logged", "recomputed"), rows)]  # fmt: skip
-    return Answer({"policy": policy, "verdict": verdict, **report.to_dict()}, parts, ok=verdict == "equal")
+    return Answer({"policy": policy, "verdict": verdict, **report.to_dict()}, parts, passed=verdict == "equal")

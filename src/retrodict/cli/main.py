@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 the job failed or a gate, an approval, an audit or a repla
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,10 +15,9 @@ from typing import Any, NoReturn
 
 import click
 
-from retrodict.cli._command import Answer
 from retrodict.cli._root import cli
-from retrodict.cli._text import show, to_json
 from retrodict.core.errors import RetrodictError
+from retrodict.project import Shown, text_of, to_json
 
 __all__ = ["main", "run"]
 
@@ -72,11 +72,14 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _answered(answer: Any, *, as_json: bool) -> int:
-    if not isinstance(answer, Answer):  # help and version return click's exit code; a server has answered already
+    if not isinstance(answer, Shown):  # help and version return click's exit code; a server has answered already
         return answer if isinstance(answer, int) else 0
-    code = 0 if answer.ok else 1
-    _print(to_json(answer.data) if as_json else answer.text)
-    return code
+    if as_json:
+        _print(to_json(answer))
+    else:
+        # In a pipe the width is that of the environment's COLUMNS, or 80.
+        _print(text_of(answer.blocks(), width=shutil.get_terminal_size((80, 24)).columns))
+    return 0 if answer.ok else 1
 
 
 def _failed(kind: str, message: str, code: int, *, as_json: bool, bare: bool = False, **facts: str | None) -> int:
@@ -88,9 +91,10 @@ def _failed(kind: str, message: str, code: int, *, as_json: bool, bare: bool = F
     return code
 
 
-def _print(text: Any) -> None:
+def _print(text: str) -> None:
     try:
-        show(text)
+        if text:
+            print(text)  # noqa: T201  # printing is what this function is for
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Python would flush again at exit and complain: let it flush into nothing.

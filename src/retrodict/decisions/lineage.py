@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.clock import format_time
-from retrodict.core.display import Block, Shown, Tree
+from retrodict.core.display import Block, Grid, Shown, Tree, count, number, yes
 from retrodict.core.errors import NotFoundError, near
 from retrodict.core.identity import Ref, short
 from retrodict.decisions.facts import read_sources, view_rows
@@ -26,7 +26,7 @@ from retrodict.registry import current, get_version, history
 from retrodict.registry.feature_sets import feature_set_of
 from retrodict.workspace import Workspace
 
-__all__ = ["ObjectLineage", "shorten", "trace_decision", "trace_object"]
+__all__ = ["DecisionLineage", "ObjectLineage", "shorten", "trace_decision", "trace_object"]
 
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
 _SHOWN_KEYS = 3
@@ -237,3 +237,70 @@ def _grow(title: str, start: str, links: Mapping[str, list[tuple[str, str]]]) ->
 def shorten(text: str) -> str:
     """Hashes in a text as people compare them."""
     return _HASH.sub(lambda match: short(match.group()), text)
+
+
+class DecisionLineage(Shown):
+    """Everything behind one decision, from the answer down to rows, run and approval.
+
+    Attributes
+    ----------
+    facts : dict
+        What :func:`trace_decision` gives.
+    """
+
+    __slots__ = ("facts",)
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        return self.facts
+
+    def blocks(self) -> Sequence[Block | None]:
+        """One tree."""
+        decision = self.facts["decision"]
+        score = number(decision.get("score"))
+        tree = Tree(f"{decision['id']}: {decision['decision']}, score {score}, at {decision['time']}")
+        for reason in decision.get("reasons", ()):
+            tree.add(f"because {reason}")
+        _hang(tree, "policy", self.facts.get("policy"))
+        _hang(tree, "fallback", self.facts.get("fallback"))
+        if "features" in self.facts:
+            tree.add("features").branches.append(_feature_rows(self.facts["features"]))
+        for name in ("model", "run", "data", "code", "environment", "approvals", "log"):
+            _hang(tree, name, self.facts.get(name))
+        return [tree]
+
+
+def _feature_rows(features: Sequence[Mapping[str, Any]]) -> Grid:
+    rows = [
+        (f["feature"], f["value"], f.get("rows"), f.get("from") or f.get("inputs"), f.get("keys")) for f in features
+    ]
+    return Grid(("feature", "value>", "rows>", "from?", "newest rows?"), rows)
+
+
+def _hang(branch: Tree, name: str, value: Any) -> None:
+    """Hang a nested value under a branch; what is empty is left out."""
+    if isinstance(value, Mapping):
+        if value:
+            child = branch.add(name)
+            for key, inner in value.items():
+                _hang(child, str(key), inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _hang(branch, name, " · ".join(_pairs(inner)) if isinstance(inner, Mapping) else inner)
+    elif value is not None:
+        branch.add(f"{name.replace('_', ' ')}: {_text(value)}")
+
+
+def _pairs(value: Mapping[str, Any]) -> list[str]:
+    return [f"{name} {_text(inner)}" for name, inner in value.items() if inner is not None]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return yes(value)
+    if isinstance(value, float):
+        return number(value)
+    return count(value) if isinstance(value, int) else shorten(str(value))

@@ -3,7 +3,7 @@
 Every flight of five carriers from one airport, January to September, with the weather there and the planes that flew:
 complete within these bounds, nothing sampled, nothing repaired. History ends at noon of the first of September, so that
 an afternoon is there to decide on; the rest of the month is in files of its own. The files are kept in
-``retrodict/cli/template/data``, so that a new project needs no extra; this module is how they were made, and a test
+``retrodict/project/template/data``, so that a new project needs no extra; this module is how they were made, and a test
 holds them to it::
 
     python -m retrodict.demo.template_data
@@ -31,7 +31,7 @@ from retrodict.demo import nycflights
 
 __all__ = ["FOLDER", "make_files", "write_files"]
 
-FOLDER = Path(__file__).parents[1] / "cli" / "template" / "data"
+FOLDER = Path(__file__).parents[1] / "project" / "template" / "data"
 """Where the files are kept."""
 
 ORIGIN = "LGA"

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from retrodict.core.clock import Clock
+from retrodict.project.arguments import Time, instant, only_one
+from retrodict.project.progress import Progress, progress_bar
 from retrodict.workspace import Workspace
+
+if TYPE_CHECKING:
+    from retrodict.decisions.decider import Decider
+    from retrodict.decisions.lineage import DecisionLineage, ObjectLineage
+    from retrodict.decisions.replay import DecisionReplay
+    from retrodict.learning.replay import RunReplay
+    from retrodict.ledger import AuditReport
+    from retrodict.models.definitions import TimeSplit
+    from retrodict.monitoring.compare import LogComparison
+    from retrodict.monitoring.report import MonitorReport
+    from retrodict.project.decisions import Decision, Decisions
+    from retrodict.project.ledger import Ledger
+    from retrodict.project.models import Models
+    from retrodict.project.outcomes import Outcomes
+    from retrodict.project.plan import Plan
+    from retrodict.project.policies import Policies
+    from retrodict.project.runs import Run, Runs
+    from retrodict.project.template import Created
+    from retrodict.registry import Revision
+    from retrodict.workspace import Definitions
 
 __all__ = ["Project"]
 
 
 class Project:
     """An opened project.
+
+    Everything the product does is a method of this object or of one of its namespaces. What comes back shows itself:
+    ``print`` gives text, a notebook a table, ``to_dict()`` the whole as plain data.
 
     Parameters
     ----------
@@ -24,18 +52,432 @@ class Project:
     actor : str, optional
         Who acts, as the ledger will say: by default the environment variable ``RETRODICT_ACTOR``, or the name of the
         operating-system user.
+    progress : callable, optional
+        Called with (what, done, total) during long work; by default a bar, where standard error is a terminal.
 
     Attributes
     ----------
     workspace : Workspace
         Settings, definitions and stores: what the rooms' own functions take.
+
+    Examples
+    --------
+    >>> p = Project("flights")  # doctest: +SKIP
+    >>> p.data.ingest("flights", frame)  # doctest: +SKIP
+    >>> run = p.train("late_arrival")  # doctest: +SKIP
+    >>> p.plan()  # doctest: +SKIP
     """
 
-    def __init__(self, folder: str | Path = ".", *, clock: Clock | None = None, actor: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path = ".",
+        *,
+        clock: Clock | None = None,
+        actor: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self.workspace = Workspace(folder, clock=clock, actor=actor)
+        self._report = progress
+
+    @classmethod
+    def create(cls, folder: str | Path, *, force: bool = False, actor: str | None = None) -> Project:
+        """Make a small project on real flights that works as it is, and open it.
+
+        Parameters
+        ----------
+        folder : path
+            Where it is made.
+        force : bool
+            Write into a folder that has files of these names: they are overwritten.
+        actor : str, optional
+            Who acts.
+        """
+        cls.write_template(Path(folder), force=force)
+        return cls(folder, actor=actor)
+
+    @staticmethod
+    def write_template(folder: Path, *, force: bool = False) -> Created:
+        """Make a small project on real flights that works as it is.
+
+        Parameters
+        ----------
+        folder : path
+            Where it is made.
+        force : bool
+            Write into a folder that has files of these names: they are overwritten.
+        """
+        from retrodict.project.template import write_template
+
+        return write_template(folder, force=force)
+
+    # what it is made of -----------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Name of the project."""
+        return self.workspace.name
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the project."""
+        return self.workspace.root
+
+    @property
+    def definitions(self) -> Definitions:
+        """What the definitions module says now."""
+        return self.workspace.definitions
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Trainings: list, get, compare."""
+        from retrodict.project.runs import Runs
+
+        return Runs(self)
+
+    @cached_property
+    def models(self) -> Models:
+        """Model versions: list, get, approve, reject."""
+        from retrodict.project.models import Models
+
+        return Models(self)
+
+    @cached_property
+    def policies(self) -> Policies:
+        """What decides, since when."""
+        from retrodict.project.policies import Policies
+
+        return Policies(self)
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """Decisions that were made: get, table, ask a server."""
+        from retrodict.project.decisions import Decisions
+
+        return Decisions(self)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What actually happened: ingest, show."""
+        from retrodict.project.outcomes import Outcomes
+
+        return Outcomes(self)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Who did what: verify, log, seal, proof."""
+        from retrodict.project.ledger import Ledger
+
+        return Ledger(self)
+
+    # what it does -----------------------------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """Show what is defined, what stands, and what to do next."""
+        from retrodict.project.plan import read_plan
+
+        return read_plan(self.workspace)
+
+    def train(
+        self, model: str, *, train: str | None = None, validate: str | None = None, test: str | None = None
+    ) -> Run:
+        """Train a model and register a version.
+
+        Reads the newest version of every table of the model, climbs the baseline ladder, and judges the gates.
+
+        Parameters
+        ----------
+        model : str
+            Name of a defined model.
+        train : str, optional
+            Days to train on as FIRST/AFTER, instead of the recipe's.
+        validate : str, optional
+            Length of the validation rows after that.
+        test : str, optional
+            Length of the test rows after that.
+        """
+        from retrodict.learning import train as train_model
+        from retrodict.project.runs import Run
+
+        split = self._split(model, train, validate, test)
+        with self.progress(f"train {model}") as progress:
+            record, version = train_model(self.workspace, model, split=split, progress=progress)
+        return Run(self.workspace, record, version)
+
+    def _split(self, model: str, train: str | None, validate: str | None, test: str | None) -> TimeSplit | None:
+        from retrodict.models.definitions import Model, TimeSplit
+
+        recipe = self.definitions.get(Model, model).recipe
+        if train is None and validate is None and test is None:
+            return None
+        default = recipe.split
+        return TimeSplit(train or default.train, validate or default.validate, test or default.test)
+
+    def deploy(
+        self, policy: str, *, model: str | None = None, reason: str = "deploy", unverified: str | None = None
+    ) -> Revision:
+        """Put a policy in force with an approved version of its model.
+
+        Refused while a view of the model has not passed `features verify` as it was when the model was trained.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a defined policy.
+        model : str, optional
+            Version to decide with, as name@version.  [default: newest approved]
+        reason : str
+            Why, for the ledger.
+        unverified : str, optional
+            Let views serve that have not passed, for this reason; recorded.
+        """
+        from retrodict.rollout import deploy
+
+        return deploy(self.workspace, policy, model=model, reason=reason, unverified=unverified)
+
+    def promote(self, policy: str, model: str, *, reason: str, unverified: str | None = None) -> Revision:
+        """Let another approved version of the model decide.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        model : str
+            Version to decide with, as name@version.
+        reason : str
+            Why, for the ledger.
+        unverified : str, optional
+            Let views serve that have not passed, for this reason; recorded.
+        """
+        from retrodict.rollout import promote
+
+        return promote(self.workspace, policy, model, reason=reason, unverified=unverified)
+
+    def rollback(self, policy: str, *, reason: str) -> Revision:
+        """Go back to what decided before the present revision.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        reason : str
+            Why, for the ledger.
+        """
+        from retrodict.rollout import rollback
+
+        return rollback(self.workspace, policy, reason=reason)
+
+    def decide(
+        self, policy: str, *, key: str | None = None, explain: bool = False, at: Time | None = None, **values: Any
+    ) -> Decision:
+        """Decide one case in this process, by the path that HTTP takes; durable when it returns.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        key : str, optional
+            Key of the decided thing in the label's table, for the outcome to join on.
+        explain : bool
+            Ask for reasons.
+        at : Time, optional
+            Moment of the decision, for a replay of the past.  [default: now]
+        **values
+            Entity keys, and what is known of the case.
+
+        Examples
+        --------
+        >>> project.decide("warn_early", origin="JFK", sched_dep="2013-09-01T18:00-04:00")  # doctest: +SKIP
+        """
+        from retrodict.project.decisions import Decision
+
+        record = self._decider.decide(policy, values, key=key, explain=explain, at=instant(at, "at"))
+        return Decision(self, record)
+
+    @cached_property
+    def _decider(self) -> Decider:
+        from retrodict.decisions.decider import Decider
+
+        return Decider(self.workspace)
+
+    def serve(
+        self,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        replay: bool = False,
+        no_consume: bool = False,
+        ready: Callable[[str], None] | None = None,
+    ) -> None:
+        """Answer decisions over HTTP, until Ctrl-C.
+
+        Prints the address when the first answer can be given. Follows every change of a deployment within a second.
+
+        Parameters
+        ----------
+        host : str, optional
+            Address to listen on.  [default: serving.host of retrodict.toml]
+        port : int, optional
+            Port; 0 takes a free one.  [default: serving.port of retrodict.toml]
+        replay : bool
+            Accept simulated time from callers.
+        no_consume : bool
+            Start no feature consumer.
+        ready : callable, optional
+            Called once with the URL.
+        """
+        from retrodict.serving.server import ServeOptions, serve
+
+        options = ServeOptions(host=host, port=port, replay=replay, consume=not no_consume)
+        serve(self.workspace, options, ready=ready)
+
+    def monitor(
+        self, monitor: str | None = None, *, now: Time | None = None, html: str | Path | None = None
+    ) -> MonitorReport:
+        """Measure performance and drift of decisions, judge the triggers.
+
+        Everything as it was known at --now. Exit code 1 if a trigger fires.
+
+        Parameters
+        ----------
+        monitor : str, optional
+            Name of a defined monitor; may be left out where there is one.
+        now : Time, optional
+            As of when.  [default: now]
+        html : path, optional
+            Also write the report as a page of HTML to this file.
+        """
+        from retrodict.monitoring import Monitor
+        from retrodict.monitoring import monitor as run_monitor
+
+        names = [definition.name for definition in self.definitions.of(Monitor)]
+        definition = self.definitions.get(Monitor, monitor or only_one(names, "monitor"))
+        moment = instant(now, "now")
+        with self.progress("monitor"):
+            now_ = self.workspace.clock.now() if moment is None else moment
+            report = run_monitor(self.workspace, definition, now=now_)
+        if html is not None:
+            from retrodict.monitoring.page import write_report
+
+            write_report(Path(html), report, threshold=definition.psi_threshold)
+        return report
+
+    def compare(
+        self,
+        policy: str,
+        challenger: str,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        now: Time | None = None,
+    ) -> LogComparison:
+        """Compare another model version with the one in force, on the decisions made.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        challenger : str
+            Another version of its model, as name@version.
+        start : Time, optional
+            Only decisions from this time on.
+        end : Time, optional
+            Only decisions before this time.
+        now : Time, optional
+            As of when outcomes are known.  [default: now]
+        """
+        from retrodict.monitoring.compare import compare_on_log
+
+        moment = instant(now, "now")
+        now_ = self.workspace.clock.now() if moment is None else moment
+        first, last = instant(start, "start"), instant(end, "end")
+        with self.progress(f"compare {challenger}"):
+            return compare_on_log(self.workspace, policy, challenger, now=now_, start=first, end=last)
+
+    def lineage(self, ref: str) -> ObjectLineage | DecisionLineage:
+        """Show what a thing was made from, and what was made from it.
+
+        Parameters
+        ----------
+        ref : str
+            ``decision:ULID``, ``model:name@version``, ``dataset:name@version``, …
+        """
+        from retrodict.decisions.lineage import DecisionLineage, trace_decision, trace_object
+
+        if ref.startswith("decision:"):
+            return DecisionLineage(trace_decision(self.workspace, ref))
+        return trace_object(self.workspace, ref)
+
+    def replay(self, ref: str) -> RunReplay | DecisionReplay:
+        """Execute a training or a decision again and compare, bit for bit.
+
+        Parameters
+        ----------
+        ref : str
+            ``run:ULID`` or ``decision:ULID``.
+        """
+        return self.replay_run(ref) if ref.startswith("run:") else self.replay_decision(ref)
+
+    def replay_run(self, ref: str) -> RunReplay:
+        """Train a past run again and compare.
+
+        From its own code, table versions, split and seed. Exit code 1 if the result is not exact.
+
+        Parameters
+        ----------
+        ref : str
+            ``run:ULID``.
+        """
+        from retrodict.learning import replay_run
+
+        with self.progress("replay") as progress:
+            return replay_run(self.workspace, ref, progress=progress)
+
+    def replay_decision(self, ref: str) -> DecisionReplay:
+        """Make a past decision again and compare.
+
+        From the log, the stored code and model, and the tables as of then. Exit code 1 if the result is not exact.
+
+        Parameters
+        ----------
+        ref : str
+            ``decision:ULID``.
+        """
+        from retrodict.decisions.replay import replay_decision
+
+        with self.progress("replay"):
+            return replay_decision(self.workspace, ref)
+
+    def audit(self) -> AuditReport:
+        """Verify that nothing was altered, removed or cut off: the same as ``ledger.verify``."""
+        return self.ledger.verify()
+
+    # how it is held ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """Report progress while the body runs: to the callable of the project, or as a bar on a terminal.
+
+        Parameters
+        ----------
+        title : str
+            What is being done.
+
+        Yields
+        ------
+        callable
+            To be called with (what, done, total).
+        """
+        if self._report is not None:
+            yield self._report
+            return
+        with progress_bar(title) as report:
+            yield report
 
     def close(self) -> None:
         """Close the stores that were opened; the next use opens them again."""
+        decider = self.__dict__.pop("_decider", None)
+        if decider is not None:
+            decider.close()
         self.workspace.close()
 
     def __enter__(self) -> Self:
@@ -45,3 +487,9 @@ class Project:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f"Project({self.name!r}, folder={str(self.folder)!r}, actor={self.workspace.actor!r})"
+
+    def __dir__(self) -> list[str]:
+        return [name for name in object.__dir__(self) if not name.startswith("_")]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from retrodict.core.display import Block, Grid, Shown, count, short_hash
 
 if TYPE_CHECKING:
     from retrodict.decisions.definitions import Policy
@@ -72,17 +75,51 @@ class PolicyPlan:
         return [*(proof if self.unverified else []), f"retrodict deploy {self.name}    # {self.status}"]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything ``retrodict plan`` says."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Plan(Shown):
+    """What is defined, what stands, and what to do next."""
 
+    project: str
     tables: tuple[TablePlan, ...]
     models: tuple[ModelPlan, ...]
     policies: tuple[PolicyPlan, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        return {**asdict(self), "next": self.next()}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Tables, models, policies, and the commands to run next."""
+        tables = [
+            (t.name, "empty" if t.version is None else f"@{t.version}", count(t.rows), t.quarantined or None)
+            for t in self.tables
+        ]
+        models = [
+            (m.name, m.newest or "not trained", m.status, m.gates_passed, m.approved, m.stale) for m in self.models
+        ]
+        policies = [
+            (p.name, f"#{p.revision}" if p.revision else "not deployed", p.model, p.status,
+             short_hash(p.deployed_version))
+            for p in self.policies
+        ]  # fmt: skip
+        steps = self.next()
+        return [
+            Grid(("table", "version", "rows>", "quarantined>"), tables) if tables else None,
+            Grid(("model", "newest", "definition", "gates passed", "approved", "data since?"), models)
+            if models
+            else None,
+            Grid(("policy", "revision", "decides with", "definition", "deployed hash?"), policies)
+            if policies
+            else None,
+            "",
+            "\n".join(["Next:", *(f"  {step}" for step in steps)])
+            if steps
+            else "Nothing differs: what is defined is what stands.",
+        ]
+
     def next(self) -> list[str]:
         """Commands to run next, each with why; empty when nothing differs."""
-        steps = [f"retrodict ingest {each.name} FILE" for each in self.tables if each.version is None]
+        steps = [f"retrodict ingest {table.name} FILE" for table in self.tables if table.version is None]
         if steps:  # nothing can be trained before its tables hold rows
             return steps
         for model in self.models:
@@ -110,7 +147,7 @@ def _number(ref: str) -> int:
     return int(ref.partition("@")[2])
 
 
-def read_plan(project: Workspace) -> Plan:
+def read_plan(workspace: Workspace) -> Plan:
     """Compare the definitions of a project with what stands."""
     from retrodict.data.definitions import Table
     from retrodict.decisions.definitions import Policy
@@ -119,51 +156,52 @@ def read_plan(project: Workspace) -> Plan:
     from retrodict.models.definitions import Model
     from retrodict.registry import current, list_versions
 
-    definitions = project.definitions
+    definitions = workspace.definitions
     versions: dict[str, list[ModelVersion]] = {}
-    for version in list_versions(project):
+    for version in list_versions(workspace):
         versions.setdefault(version.name, []).append(version)
-    models = tuple(_model(project, model, versions.get(model.name, [])) for model in definitions.of(Model))
-    deployed = current(project)
+    models = tuple(_model(workspace, model, versions.get(model.name, [])) for model in definitions.of(Model))
+    deployed = current(workspace)
     deployable = {model.name: model.approved_newest for model in models}
     return Plan(
-        tuple(_table(project, table.name) for table in definitions.of(Table)),
+        workspace.name,
+        tuple(_table(workspace, table.name) for table in definitions.of(Table)),
         models,
         tuple(
             replace(
                 _policy(policy, deployed.get(policy.name), deployable.get(policy.model.name)),
-                unverified=bool(unverified_views(project, FeatureSet(policy.model.features))),
+                unverified=bool(unverified_views(workspace, FeatureSet(policy.model.features))),
             )
             for policy in definitions.of(Policy)
         ),
     )
 
 
-def _table(project: Workspace, name: str) -> TablePlan:
+def _table(workspace: Workspace, name: str) -> TablePlan:
     from retrodict.data.ingest import quarantine_name
 
-    history = project.tables.history(name)
+    history = workspace.tables.history(name)
     if not history:
-        return TablePlan(name, None, None, _rows(project, quarantine_name(name)))
-    return TablePlan(name, history[-1].version, _rows(project, name), _rows(project, quarantine_name(name)))
+        return TablePlan(name, None, None, _rows(workspace, quarantine_name(name)))
+    return TablePlan(name, history[-1].version, _rows(workspace, name), _rows(workspace, quarantine_name(name)))
 
 
-def _rows(project: Workspace, name: str) -> int:
-    return sum(file.rows for file in project.tables.files(name)) if project.tables.history(name) else 0
+def _rows(workspace: Workspace, name: str) -> int:
+    return sum(file.rows for file in workspace.tables.files(name)) if workspace.tables.history(name) else 0
 
 
-def _model(project: Workspace, model: Model, versions: list[ModelVersion]) -> ModelPlan:
+def _model(workspace: Workspace, model: Model, versions: list[ModelVersion]) -> ModelPlan:
     if not versions:
         return ModelPlan(model.name, None, "not trained")
     newest = versions[-1]
     from retrodict.learning import get_run
 
-    run = get_run(project, f"run:{newest.run}")
+    run = get_run(workspace, f"run:{newest.run}")
     approved = [version for version in versions if version.approved and version.gates_passed]
     stale = tuple(
         f"{name}@{history[-1].version}"
         for name, version in sorted(run.data["versions"].items())
-        if (history := project.tables.history(name)) and history[-1].version > version
+        if (history := workspace.tables.history(name)) and history[-1].version > version
     )
     return ModelPlan(
         model.name, newest.ref, _status(model, run.params), newest.gates_passed, newest.approved,

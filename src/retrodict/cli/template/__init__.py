@@ -1,1 +1,0 @@
-"""The files that ``retrodict init`` writes: a small project that works as it is."""

@@ -1,0 +1,174 @@
+"""``project.decisions``: decisions that were made, and asking for one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from retrodict.core.display import Block, Facts, Shown, number
+from retrodict.project.arguments import Time, instant
+from retrodict.project.namespace import Namespace
+
+if TYPE_CHECKING:
+    from retrodict.decisions.lineage import DecisionLineage
+    from retrodict.decisions.records import DecisionRecord
+    from retrodict.decisions.replay import DecisionReplay
+    from retrodict.project.project import Project
+
+__all__ = ["Decision", "Decisions", "ServerAnswer"]
+
+
+class _Answer(Shown):
+    """What callers and people see of an answer."""
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Decision, score, what made it, and the reasons."""
+        answer = self.to_dict()
+        facts = {
+            "decision": answer["decision"], "score": number(answer.get("score")), "model": answer["model"] or None,
+            "policy": answer["policy"], "fallback": answer.get("fallback"), "id": f"decision:{answer['decision_id']}",
+        }  # fmt: skip
+        return [Facts(facts), *(f"  because  {reason}" for reason in answer.get("reasons", []))]
+
+
+class Decision(_Answer):
+    """One decision, durable in the log.
+
+    Attributes
+    ----------
+    record : DecisionRecord
+        Everything that is logged of it: features, score, versions, stages.
+
+    Examples
+    --------
+    >>> d = project.decide("warn_early", origin="JFK", carrier="B6", explain=True)  # doctest: +SKIP
+    >>> d.decision, d.score, d.reasons  # doctest: +SKIP
+    ('warn', 0.71, ['JFK arrivals 34 min late over the last 2 h'])
+    """
+
+    __slots__ = ("_project", "record")
+
+    def __init__(self, project: Project, record: DecisionRecord) -> None:
+        self._project, self.record = project, record
+
+    @property
+    def ref(self) -> str:
+        """``decision:ULID``."""
+        return f"decision:{self.record.id}"
+
+    @property
+    def decision(self) -> str:
+        """The decision."""
+        return self.record.decision
+
+    @property
+    def score(self) -> float | None:
+        """Calibrated score; None when a fallback decided without a model."""
+        return self.record.score
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """Reasons in words: of the rule that decided, and of the score where they were asked for."""
+        return self.record.reasons
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """Every feature value that model and rules saw."""
+        return self.record.features
+
+    def lineage(self) -> DecisionLineage:
+        """Show everything behind the decision: rows, code, run, approval."""
+        from retrodict.decisions.lineage import DecisionLineage, trace_decision
+
+        return DecisionLineage(trace_decision(self._project.workspace, self.ref))
+
+    def replay(self) -> DecisionReplay:
+        """Make the decision again and compare, bit for bit."""
+        return self._project.replay_decision(self.ref)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer, as a caller over HTTP gets it."""
+        return self.record.answer()
+
+
+class ServerAnswer(_Answer):
+    """Answer of a running server."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.answer = answer
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer, as it came."""
+        return self.answer
+
+
+class Decisions(Namespace):
+    """Decisions of a project."""
+
+    def get(self, ref: str) -> Decision:
+        """Return one logged decision.
+
+        Parameters
+        ----------
+        ref : str
+            ``decision:ULID``, as every answer names it.
+        """
+        from retrodict.decisions.log import find_decision
+
+        return Decision(self._project, find_decision(self._workspace, ref).record)
+
+    def table(self, policy: str, *, start: Time | None = None, end: Time | None = None) -> Any:
+        """Return the logged decisions of a policy as an Arrow table, in order of time.
+
+        Parameters
+        ----------
+        policy : str
+            Whose decisions.
+        start : Time, optional
+            Only decisions from this time on.
+        end : Time, optional
+            Only decisions before this time.
+        """
+        from retrodict.decisions.log import decisions_table
+
+        first, last = instant(start, "start"), instant(end, "end")
+        return decisions_table(self._workspace, policy, start=first, end=last)
+
+    def ask(
+        self,
+        policy: str,
+        entities: Mapping[str, Any],
+        context: Mapping[str, Any],
+        *,
+        key: str | None = None,
+        explain: bool = False,
+        at: Time | None = None,
+        url: str | None = None,
+    ) -> ServerAnswer:
+        """Ask a running server for one decision; :meth:`Project.decide` decides in this process.
+
+        Parameters
+        ----------
+        policy : str
+            Name of a deployed policy.
+        entities : mapping
+            Entity keys by name.
+        context : mapping
+            What the caller knows about this case.
+        key : str, optional
+            Key of the decided thing in the label's table, for the outcome to join on.
+        explain : bool
+            Ask for reasons.
+        at : Time, optional
+            Simulated time, for a server that was started for replays.
+        url : str, optional
+            Address of the server; by default that of the configuration.
+        """
+        from retrodict.serving.client import ask, server_url
+
+        body: dict[str, Any] = {"entities": dict(entities), "context": dict(context), "explain": explain}
+        if key is not None:
+            body["key"] = key
+        return ServerAnswer(ask(url or server_url(self._workspace), policy, body, at=instant(at, "at")))

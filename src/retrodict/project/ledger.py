@@ -1,0 +1,84 @@
+"""``project.ledger``: who did what, and that nobody touched it since."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from retrodict.core.display import Block, Grid, Listing, short_hash, when
+from retrodict.project.namespace import Namespace
+
+if TYPE_CHECKING:
+    from retrodict.decisions.seals import DecisionProof, SealReport
+    from retrodict.ledger import AuditReport
+    from retrodict.ledger.chain import Entry
+
+__all__ = ["Ledger"]
+
+
+class Ledger(Namespace):
+    """The ledger of a project.
+
+    Examples
+    --------
+    >>> project.ledger.verify().ok  # doctest: +SKIP
+    True
+    """
+
+    def verify(self) -> AuditReport:
+        """Verify that nothing was altered, removed or cut off.
+
+        Recomputes the chain, its signatures, the lineage, the sealed segments and every content hash. Exit code 1 if
+        anything is not as it was written.
+        """
+        from retrodict.ledger import verify
+
+        workspace = self._workspace
+        digest = workspace.tables.file_digest
+        return verify(workspace.ledger, objects=workspace.objects, streams=workspace.streams, file_digest=digest)
+
+    def log(self, *, object: str | None = None, limit: int = 20) -> Listing[Entry]:  # noqa: A002  # the option's name
+        """Read the ledger: who did what, the newest entry last.
+
+        Parameters
+        ----------
+        object : str, optional
+            Only entries on this object.
+        limit : int
+            Newest entries to show.
+        """
+        from retrodict.decisions.lineage import shorten
+
+        entries = self._workspace.ledger.entries(object_id=object)
+        newest = entries[-limit:]
+
+        def blocks() -> Sequence[Block | None]:
+            rows = [
+                (f"{e.sequence}", when(e.time), e.actor, e.action, shorten(e.object_id), short_hash(e.hash))
+                for e in newest
+            ]
+            columns = ("entry>", "time", "by", "action", "object", "hash?")
+            return [Grid(columns, rows) if rows else "The ledger has no such entry."]
+
+        return Listing("entries", newest, blocks, more={"total": len(entries)})
+
+    def seal(self) -> SealReport:
+        """Seal the decision log, so that each decision can be proved.
+
+        Servers do it by themselves when they stop; this is for after a crash.
+        """
+        from retrodict.decisions.seals import seal_decisions
+
+        return seal_decisions(self._workspace)
+
+    def proof(self, decision: str) -> DecisionProof:
+        """Prove that a decision is in the sealed log.
+
+        Parameters
+        ----------
+        decision : str
+            ``decision:ULID``.
+        """
+        from retrodict.decisions.seals import prove_decision
+
+        return prove_decision(self._workspace, decision)

@@ -1,0 +1,247 @@
+"""``project.runs``: trainings, their numbers, pictures and comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from retrodict.core.display import Block, Facts, Grid, Listing, Shown, number, seconds, short_hash, when
+from retrodict.project.namespace import Namespace
+
+if TYPE_CHECKING:
+    from retrodict.learning.replay import RunReplay
+    from retrodict.learning.runs import Run as RunRecord
+    from retrodict.registry import ModelVersion
+    from retrodict.workspace import Workspace
+
+__all__ = ["Run", "RunComparison", "Runs"]
+
+_METRICS = ("auc", "pr_auc", "log_loss", "brier", "calibration_error")
+
+
+class Run(Shown):
+    """One training.
+
+    Attributes
+    ----------
+    record : retrodict.learning.runs.Run
+        Everything that is stored of it.
+    version : ModelVersion or None
+        The version it registered; None for a run that failed or was read from the store.
+
+    Examples
+    --------
+    >>> run = project.train("late_arrival")  # doctest: +SKIP
+    >>> run.metrics["auc"]  # doctest: +SKIP
+    0.728
+    """
+
+    __slots__ = ("_workspace", "record", "version")
+
+    def __init__(self, workspace: Workspace, record: RunRecord, version: ModelVersion | None = None) -> None:
+        self._workspace, self.record, self.version = workspace, record, version
+
+    @property
+    def ref(self) -> str:
+        """``run:ULID``."""
+        return self.record.ref
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.record.model
+
+    @property
+    def status(self) -> str:
+        """``running``, ``finished`` or ``failed``."""
+        return self.record.status
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """Parameters after defaults."""
+        return self.record.params
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """Metrics of the test rows by name; None where one could not be evaluated."""
+        return self.record.values("test")
+
+    def plot(self, name: str = "calibration") -> Plot:
+        """Return a stored picture of the run by name, an unknown one with the names there are."""
+        from retrodict.core.errors import NotFoundError, near
+
+        pictures = {a.name.removesuffix(".svg"): a for a in self.record.artifacts if a.media == "image/svg+xml"}
+        artifact = pictures.get(name.removesuffix(".svg"))
+        if artifact is None:
+            raise NotFoundError(
+                "the run must have a picture of this name", where=self.ref, got=name,
+                remedy=near(name, pictures, what="picture"),
+            )  # fmt: skip
+        return Plot(self._workspace.objects.get(artifact.digest).decode())
+
+    def compare(self, *others: Run | str) -> RunComparison:
+        """Compare with other runs: test metrics, and everything in which they differ."""
+        from retrodict.learning import compare_runs
+
+        refs = [self.ref, *(other if isinstance(other, str) else other.ref for other in others)]
+        return RunComparison(compare_runs(self._workspace, refs))
+
+    def replay(self) -> RunReplay:
+        """Execute the run again from its own code, rows and seed, and compare bit for bit."""
+        from retrodict.learning import replay_run
+
+        return replay_run(self._workspace, self.ref)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        if self.version is None:
+            return self.record.to_dict()
+        return {**self.version.to_dict(), "run": self.record.to_dict()}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """A training that was just done, or everything of a stored run."""
+        return self._stored() if self.version is None else self._trained(self.version)
+
+    def _trained(self, version: ModelVersion) -> Sequence[Block | None]:
+        about = {"model": version.ref, "run": self.ref, "rows": self._rows(), "left out": self._left_out(),
+                 "took": seconds(self.record.seconds)}  # fmt: skip
+        if version.gates_passed:
+            command = f"retrodict models approve {version.ref} --reason '…' --actor NAME"
+            following = f"Next, by somebody else than {version.author}: {command}"
+        else:
+            following = "A gate did not pass: this version cannot be approved or deployed."
+        return [Facts(about), self._ladder(), _gates(version.gates), "", following]
+
+    def _stored(self) -> Sequence[Block | None]:
+        run = self.record
+        about = {
+            "run": run.ref, "model": run.model, "status": run.status, "by": run.actor, "started": when(run.started),
+            "took": seconds(run.seconds), "rows": self._rows() or None, "left out": self._left_out(),
+            "data": [f"{name}@{version}" for name, version in sorted(run.data["versions"].items())],
+            "seed": run.seed, "code": short_hash(run.code), "environment": short_hash(run.environment),
+        }  # fmt: skip
+        params = {name: value for name, value in run.params.items() if name not in ("definition", "features")}
+        artifacts = [(a.name, short_hash(a.digest), a.media) for a in run.artifacts]
+        return [
+            Facts(about),
+            Facts(params, title="parameters"),
+            self._ladder() if self.metrics else None,
+            _gates(run.summary.get("gates", [])),
+            Grid(("artifact", "SHA-256", "kind"), artifacts) if artifacts else None,
+        ]
+
+    def _rows(self) -> str:
+        return ", ".join(f"{part} {rows:,}" for part, rows in (self.record.data.get("rows") or {}).items())
+
+    def _left_out(self) -> str | None:
+        """Rows without a label, and why."""
+        reasons = self.record.data.get("left_out") or {}
+        return ", ".join(f"{reason} {rows:,}" for reason, rows in reasons.items() if rows) or None
+
+    def _ladder(self) -> Grid:
+        """Metrics of the test rows: the model, then the rungs below it."""
+        rungs = [point.split for point in self.record.points if point.split.startswith("test/") and point.name == "auc"]
+        splits = ["test", *rungs]
+        estimator = str(self.record.params.get("estimator", "model"))
+        names = [estimator, *(split.removeprefix("test/") for split in rungs)]
+        values = [self.record.values(split) for split in splits]
+        metrics = [metric for metric in _METRICS if any(row.get(metric) is not None for row in values)]
+        rows = [(name, *(row.get(metric) for metric in metrics)) for name, row in zip(names, values, strict=True)]
+        return Grid(["test rows", *(f"{metric}>" for metric in metrics)], rows)
+
+
+def _gates(gates: Sequence[Mapping[str, Any]]) -> Grid | None:
+    rows = [(gate["gate"], gate["status"], gate["reason"]) for gate in gates]
+    return Grid(("gate", "status", "measured"), rows) if rows else None
+
+
+class Plot:
+    """A picture as SVG; a notebook shows it, ``str`` gives its text."""
+
+    def __init__(self, svg: str) -> None:
+        self.svg = svg
+
+    def __str__(self) -> str:
+        return self.svg
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+
+class RunComparison(Shown):
+    """Runs beside each other: their test metrics, and everything in which they differ.
+
+    Attributes
+    ----------
+    runs : list of str
+    metrics, differs : dict
+        Name to the value of each run, in their order.
+    """
+
+    __slots__ = ("differs", "metrics", "runs")
+
+    def __init__(self, comparison: Mapping[str, Any]) -> None:
+        self.runs, self.metrics, self.differs = comparison["runs"], comparison["metrics"], comparison["differs"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        return {"runs": self.runs, "metrics": self.metrics, "differs": self.differs}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Metrics, then differences."""
+        differences = [(name, *map(str, values)) for name, values in self.differs.items()]
+        return [
+            Grid(("test metric", *(f"{run}>" for run in self.runs)), [(n, *row) for n, row in self.metrics.items()]),
+            Grid(("differs in", *self.runs), differences) if differences else "Nothing else differs.",
+        ]
+
+
+class Runs(Namespace):
+    """Trainings of a project."""
+
+    def list(self, *, model: str | None = None) -> Listing[Run]:
+        """List runs, newest first.
+
+        Parameters
+        ----------
+        model : str, optional
+            Only runs of this model.
+        """
+        from retrodict.learning.runs import list_runs
+
+        runs = [Run(self._workspace, record) for record in list_runs(self._workspace, model)]
+
+        def blocks() -> Sequence[Block | None]:
+            rows = [
+                (run.ref, run.model, run.status, when(run.record.started), seconds(run.record.seconds),
+                 run.record.actor, number(run.metrics.get("auc")))
+                for run in runs
+            ]  # fmt: skip
+            columns = ("run", "model", "status", "started?", "took?>", "by", "test auc>")
+            return [Grid(columns, rows) if rows else "There is no run yet."]
+
+        return Listing("runs", runs, blocks)
+
+    def get(self, ref: str) -> Run:
+        """Show one run: data, parameters, metrics, artifacts.
+
+        Parameters
+        ----------
+        ref : str
+            ``run:ULID``.
+        """
+        from retrodict.learning.runs import get_run
+
+        return Run(self._workspace, get_run(self._workspace, ref))
+
+    def compare(self, *refs: str) -> RunComparison:
+        """Compare runs: their test metrics, and everything in which they differ.
+
+        Parameters
+        ----------
+        refs : str
+            ``run:ULID``, two or more.
+        """
+        from retrodict.learning.runs import compare_runs
+
+        return RunComparison(compare_runs(self._workspace, refs))

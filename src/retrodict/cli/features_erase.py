@@ -13,7 +13,7 @@ from retrodict.cli._frames import read_rows, typed
 from retrodict.cli._text import count, facts, table
 from retrodict.cli._types import complete
 from retrodict.cli.features import features
-from retrodict.decisions.lineage import shorten
+from retrodict.core.display import shorten
 
 if TYPE_CHECKING:
     import pyarrow as pa

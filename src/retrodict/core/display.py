@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ __all__ = [
     "plain",
     "seconds",
     "short_hash",
+    "shorten",
     "text_of",
     "to_json",
     "when",
@@ -40,6 +42,7 @@ __all__ = [
 
 T = TypeVar("T")
 
+_HASH = re.compile(r"\b[0-9a-f]{64}\b")
 _GAP = 2
 _NARROW = 80
 
@@ -208,6 +211,11 @@ def yes(value: bool) -> str:
 def short_hash(value: str | None) -> str:
     """Hash as people compare it."""
     return "-" if value is None else short(value)
+
+
+def shorten(text: str) -> str:
+    """Hashes in a text as people compare them."""
+    return _HASH.sub(lambda match: short(match.group()), text)
 
 
 def excerpt(value: Any, length: int = 48) -> str:

@@ -5,7 +5,6 @@ Each step is read from what was kept then; nothing is inferred from what the pro
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.clock import format_time
-from retrodict.core.display import Block, Grid, Shown, Tree, count, number, yes
+from retrodict.core.display import Block, Grid, Shown, Tree, count, number, shorten, yes
 from retrodict.core.errors import NotFoundError, near
-from retrodict.core.identity import Ref, short
+from retrodict.core.identity import Ref
 from retrodict.decisions.facts import read_sources, view_rows
 from retrodict.decisions.log import LoggedDecision, find_decision
 from retrodict.features.plan import FeatureSet
@@ -26,9 +25,8 @@ from retrodict.registry import current, get_version, history
 from retrodict.registry.feature_sets import feature_set_of
 from retrodict.workspace import Workspace
 
-__all__ = ["DecisionLineage", "ObjectLineage", "shorten", "trace_decision", "trace_object"]
+__all__ = ["DecisionLineage", "ObjectLineage", "trace_decision", "trace_object"]
 
-_HASH = re.compile(r"\b[0-9a-f]{64}\b")
 _SHOWN_KEYS = 3
 
 
@@ -232,11 +230,6 @@ def _grow(title: str, start: str, links: Mapping[str, list[tuple[str, str]]]) ->
 
     add(tree, start)
     return tree
-
-
-def shorten(text: str) -> str:
-    """Hashes in a text as people compare them."""
-    return _HASH.sub(lambda match: short(match.group()), text)
 
 
 class DecisionLineage(Shown):

@@ -47,7 +47,7 @@ class Ledger(Namespace):
         limit : int
             Newest entries to show.
         """
-        from retrodict.decisions.lineage import shorten
+        from retrodict.core.display import shorten
 
         entries = self._workspace.ledger.entries(object_id=object)
         newest = entries[-limit:]

@@ -56,7 +56,8 @@ def test_a_rule_without_a_score_uses_null():
 def test_an_ambiguous_name_is_refused():
     """Two features share the short name: the error lists the full ones."""
     with pytest.raises(
-        DefinitionError, match=r"means one value.*'origin__count_2h', 'carrier__count_2h'|means one value"
+        DefinitionError,
+        match=r"must mean one value; got 'count_2h'. Write one of 'origin__count_2h', 'carrier__count_2h'",
     ):
         compiled(Rule("busy", when="count_2h > 3", then="ok", reason="x"))
 
@@ -72,11 +73,11 @@ def test_an_unknown_name_is_refused_with_near_names():
     [
         ({"decide": {"warn": "score >= 0.6"}}, "otherwise"),
         ({"decide": {"ok": "otherwise", "warn": "score > 1"}}, "otherwise"),
-        ({"decide": {"warn": "visib > 1", "ok": "otherwise"}}, "reads score"),
+        ({"decide": {"warn": "visib > 1", "ok": "otherwise"}}, "must read score"),
         ({"fallback": ["previous"]}, "previous_version"),
         ({"rules": [Rule("r", when="score > 1", then="wran", reason="x")]}, "'warn'"),
         ({"deadline": "fast"}, "deadline"),
-        ({"model": None}, "has a model"),
+        ({"model": None}, "must have a model"),
     ],
 )
 def test_a_policy_that_could_end_without_a_decision_is_refused(changes, text):

@@ -48,9 +48,9 @@ def test_outcomes_not_known_yet_do_not_enter(world, kit):
     project, _, _ = world
     now = kit.START + (kit.NOW - kit.START) // 4
     found = compare_on_log(project, "warn_early", "late_arrival@1", now=now)
-    assert found.known + found.pending + found.void == found.decisions < 600
+    assert found.labelled + found.pending + found.void == found.decisions < 600
     assert found.pending > 0
-    assert found.scores.n == found.known
+    assert found.scores.n == found.labelled
 
 
 def test_what_a_rule_decided_does_not_change(project, kit):
@@ -74,7 +74,7 @@ def test_a_feature_that_the_log_never_held_is_an_input_error(world, kit):
     spec = InputSpec.learn({"weather__visib": rows["weather__wind"]})
     digest = ModelArtifact("late_arrival", spec, ConstantEngine(0.3, features=1)).save(project.objects)
     version = register(project, "late_arrival", run="r9", artifact=digest, code=digest, gates=[], metrics={})
-    message = r"holds every feature of the challenger; got \['weather__visib'\]"
+    message = r"must hold every feature of the challenger; got \['weather__visib'\]"
     with pytest.raises(InputError, match=message):
         compare_on_log(project, "warn_early", version.ref, now=kit.NOW)
 

@@ -135,7 +135,7 @@ def test_the_label_rate_changes_beyond_its_interval(rate, status):
 
 def test_missing_profiles_are_damage(project):
     """Named in the metadata and gone: an error, not "not evaluable"."""
-    with pytest.raises(IntegrityError, match="training profiles of a model version are stored"):
+    with pytest.raises(IntegrityError, match="training profiles of a model version must be stored"):
         read_reference(project.objects, {"profiles": "0" * 64})
-    with pytest.raises(IntegrityError, match="the object holds training profiles"):
+    with pytest.raises(IntegrityError, match="the object must hold training profiles"):
         read_reference(project.objects, {"profiles": project.objects.put(b'{"wind": 3}')})

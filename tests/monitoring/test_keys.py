@@ -65,9 +65,9 @@ def test_a_time_may_come_as_text_with_any_zone():
 def test_floats_are_no_keys():
     """Neither side guesses how a float is printed."""
     table = Table("things", key="k")
-    with pytest.raises(InputError, match=r"a key is text.*got 'float'"):
+    with pytest.raises(InputError, match=r"a key must be text.*got 'float'"):
         join_key(table, {"k": 1.5})
-    with pytest.raises(DefinitionError, match=r"a key is text.*got 'double'"):
+    with pytest.raises(DefinitionError, match=r"a key must be text.*got 'double'"):
         join_key_sql(table, pa.schema([("k", pa.float64())]))
 
 

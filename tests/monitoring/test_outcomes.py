@@ -132,7 +132,7 @@ def test_a_label_that_is_no_condition_is_refused(make_project, kit):
     with make_project(kit.DEFINITIONS.replace('"arr_delay > 15"', '"arr_delay"')) as project:
         kit.log(project, [kit.record(0)])
         project.tables.write("flights", kit.flights(["f0"], [LATE], [kit.START]))
-        with pytest.raises(DefinitionError, match="label late: a label is a condition; got 'double'"):
+        with pytest.raises(DefinitionError, match="label late: a label must be a condition; got 'double'"):
             outcomes(project, "warn_early", now=kit.NOW)
 
 

@@ -62,7 +62,7 @@ def test_counts_and_metrics_equal_those_of_pandas_and_scikit_learn(given):
         if part.by is not None:
             rows = rows[rows["entity__carrier"].isna() if part.value is None else rows["entity__carrier"] == part.value]
         counts = rows["status"].value_counts()
-        assert (part.decisions, part.known, part.pending, part.void) == (
+        assert (part.decisions, part.labelled, part.pending, part.void) == (
             len(rows), *(counts.get(s, 0) for s in ("known", "pending", "void")),
         )  # fmt: skip
         both = rows[(rows["status"] == "known") & rows["score"].notna()]
@@ -86,7 +86,7 @@ def test_every_decision_is_in_exactly_one_slice_of_each_kind(given):
     found = performance(given, by=["carrier", "gate"], period="9d")
     for by in (None, "carrier", "gate"):
         assert sum(part.decisions for part in found if part.by == by) == len(given)
-    assert all(part.decisions == part.known + part.pending + part.void for part in found)
+    assert all(part.decisions == part.labelled + part.pending + part.void for part in found)
 
 
 def test_too_few_labels_are_not_evaluable_with_the_reason(given):
@@ -117,7 +117,7 @@ def test_a_month_without_decisions_is_listed(project, kit):
 
 def test_rare_segments_are_shown_together(given):
     """The most frequent ones by name, the rest as one, nothing lost."""
-    found = [part for part in performance(given, by=["gate"], most=2) if part.by]
+    found = [part for part in performance(given, by=["gate"], max_segments=2) if part.by]
     gates = pd.Series(given.column("context__gate")).map({6.0: "6", 3.0: "3"}).fillna(OTHERS)
     counted = pd.Series([part.decisions for part in found], [part.value for part in found]).groupby(level=0).sum()
     assert counted.to_dict() == gates.value_counts().to_dict()

@@ -37,7 +37,7 @@ def test_the_report_holds_outcomes_performance_and_drift(world, kit):
     assert report.drifts["2013-04"].label_rate.status == "changed"
     assert (report.revision, report.model) == ("policy:warn_early#1", "late_arrival@1")
     whole = [part for part in report.slices if part.by is None]
-    assert sum(part["label_rate"].value * part.known for part in whole) == pytest.approx(labels.sum())
+    assert sum(part["label_rate"].value * part.labelled for part in whole) == pytest.approx(labels.sum())
     assert {part.value for part in report.slices if part.by == "carrier"} == {"B6", "DL", "UA"}
 
 

@@ -82,23 +82,31 @@ def _resolve(features: list[str], others: list[str]) -> dict[str, list[str]]:
     for full in features:
         names[full] = [full]
     for full in features:
-        own = full.partition("__")[2]
-        for short in {own, own.removeprefix("latest_")}:
-            meant = names.setdefault(short, [])
-            if full not in meant and short not in others:
-                meant.append(full)
+        name = full.partition("__")[2]
+        for short in {name, name.removeprefix("latest_")}:
+            meanings = names.setdefault(short, [])
+            if full not in meanings and short not in others:
+                meanings.append(full)
     return names
 
 
 def _sources(columns: Iterable[str], names: Mapping[str, list[str]], rule: str) -> list[tuple[str, str]]:
-    found = []
+    sources = []
     for column in columns:
-        meant = names.get(column, [])
-        if len(meant) != 1:
-            text = "a name in a rule means one value" if meant else "a rule reads names that exist"
-            remedy = (
-                "Write one of " + ", ".join(repr(full) for full in meant) if meant else near(column, names, what="name")
+        meanings = names.get(column, [])
+        if not meanings:
+            raise DefinitionError(
+                "a rule must read names that exist",
+                where=f"rule {rule}",
+                got=column,
+                remedy=near(column, names, what="name"),
             )
-            raise DefinitionError(text, where=f"rule {rule}", got=column, remedy=remedy)
-        found.append((column, meant[0]))
-    return found
+        if len(meanings) > 1:
+            raise DefinitionError(
+                "a name in a rule must mean one value",
+                where=f"rule {rule}",
+                got=column,
+                remedy="Write one of " + ", ".join(map(repr, meanings)),
+            )
+        sources.append((column, meanings[0]))
+    return sources

@@ -89,7 +89,7 @@ class Policy(Definition):
         object.__setattr__(self, "fallback", tuple(self.fallback))
         if not isinstance(self.model, Model):
             raise DefinitionError(
-                "a policy has a model",
+                "a policy must have a model",
                 where=where,
                 got=type(self.model).__name__,
                 remedy="Pass a Model as second argument",
@@ -97,7 +97,7 @@ class Policy(Definition):
         conditions = list(self.decide.values())
         if not conditions or conditions[-1] != OTHERWISE or OTHERWISE in conditions[:-1]:
             raise DefinitionError(
-                "the last decision, and only it, is for 'otherwise'",
+                "the last decision, and only it, must be for 'otherwise'",
                 where=f"{where}, decide",
                 got=conditions,
                 remedy="Write decide={'warn': 'score >= 0.6', 'ok': 'otherwise'}",
@@ -108,25 +108,25 @@ class Policy(Definition):
             columns = parse(condition, where=f"{where}, decide {decision!r}").columns
             if tuple(columns) != ("score",):
                 raise DefinitionError(
-                    "a decision's condition reads score and nothing else",
+                    "a decision's condition must read score and nothing else",
                     where=f"{where}, decide {decision!r}",
                     got=list(columns),
                     remedy="Put conditions on other values into a Rule",
                 )
-        known = [*self.decide]
+        decisions = [*self.decide]
         for rule in self.rules:
-            if rule.then not in known:
+            if rule.then not in decisions:
                 raise DefinitionError(
-                    "a rule ends in a decision of its policy",
+                    "a rule must end in a decision of its policy",
                     where=f"{where}, rule {rule.name}",
                     got=rule.then,
-                    remedy=near(rule.then, known, what="decision"),
+                    remedy=near(rule.then, decisions, what="decision"),
                 )
-        steps = [*known, "previous_version", "rules"]
+        steps = [*decisions, "previous_version", "rules"]
         for step in self.fallback:
             if step not in steps:
                 raise DefinitionError(
-                    "a fallback is 'previous_version', 'rules' or a decision",
+                    "a fallback must be 'previous_version', 'rules' or a decision",
                     where=f"{where}, fallback",
                     got=step,
                     remedy=near(step, steps, what="fallback"),

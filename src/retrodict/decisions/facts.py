@@ -30,15 +30,15 @@ def read_sources(
     workspace: Workspace, features: FeatureSet, versions: Mapping[str, int], entities: Mapping[str, Value]
 ) -> dict[str, pa.Table]:
     """Rows of each source, in table order, of the entities of one request only."""
-    found = {}
+    tables = {}
     for name, source in features.sources.items():
         views = [view for view in features.views if view.source.name == name]
         columns = {*getattr(source.table, "key", ()), "_batch", *(c for view in views for c in view.source_columns)}
         version = versions[source.table.name]
         table = _read(workspace.tables, source.table.name, version, tuple(sorted(columns)))  # type: ignore[arg-type]  # by identity
         masks = [_of_entity(table, view, entities) for view in views]
-        found[name] = table.filter(reduce(pc.or_, masks))
-    return found
+        tables[name] = table.filter(reduce(pc.or_, masks))
+    return tables
 
 
 @lru_cache(maxsize=6)
@@ -49,8 +49,8 @@ def _read(tables: TableStore, name: str, version: int, columns: tuple[str, ...])
 
 def _of_entity(table: pa.Table, view: ViewPlan, entities: Mapping[str, Value]) -> Any:
     mask = pa.chunked_array([pa.array(np.ones(table.num_rows, dtype=bool))])
-    for key, asked in zip(view.keys, view.request_keys, strict=True):
-        value = entities.get(asked)
+    for key, name in zip(view.keys, view.request_keys, strict=True):
+        value = entities.get(name)
         if value is None:
             return pa.chunked_array([pa.array(np.zeros(table.num_rows, dtype=bool))])
         mask = pc.and_(mask, pc.fill_null(pc.equal(table.column(key), pa.scalar(value)), False))
@@ -71,9 +71,9 @@ def recompute(
     kinds : mapping of str to str
         Kind of each entity and context value, as the model's request schema says.
     """
-    asked = [*features.request_keys, *features.request_columns]
-    given = {**record.context, **record.entities}
-    columns = {name: typed_column([given.get(name)], kinds.get(name, "text")) for name in asked}
+    names = [*features.request_keys, *features.request_columns]
+    values = {**record.context, **record.entities}
+    columns = {name: typed_column([values.get(name)], kinds.get(name, "text")) for name in names}
     columns[_AT] = typed_column([record.time], "time")
     table = training_frame(pa.table(columns), _AT, features, sources)
     return {name: table.column(name)[0].as_py() for name in features.columns}
@@ -99,17 +99,17 @@ def view_rows(view: ViewPlan, table: pa.Table, entities: Mapping[str, Value], at
         return {output.column: newest for output in view.outputs}
     event = rows.column(source.event_time).cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
     if source.known_at is not None:
-        known = rows.column(source.known_at).cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
+        known_at = rows.column(source.known_at).cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64)
     else:
-        known = event + parse_duration(source.delay or "0s")
-    visible = (event < at) & (known < at)  # NaN (a null clock) compares false: never visible
-    found = {}
+        known_at = event + parse_duration(source.delay or "0s")
+    visible = (event < at) & (known_at < at)  # NaN (a null clock) compares false: never visible
+    inputs = {}
     for output in view.outputs:
         if output.window < 0:
             oldest = -np.inf if output.max_age is None else at - output.max_age
             places = np.flatnonzero(visible & (event >= oldest))
-            places = places[np.lexsort((known[places], event[places]))][-1:]
+            places = places[np.lexsort((known_at[places], event[places]))][-1:]
         else:
             places = np.flatnonzero(visible & (event >= view.windows[output.window].start(at)))
-        found[output.column] = rows.take(pa.array(places))
-    return found
+        inputs[output.column] = rows.take(pa.array(places))
+    return inputs

@@ -72,12 +72,13 @@ def trace_decision(workspace: Workspace, ref: str) -> dict[str, Any]:
         "author": version.author,
         "gates": version.gates,
     }
-    made: dict[str, list[str]] = {role: [] for role in ("training data", "code", "environment")}
+    sources: dict[str, list[str]] = {role: [] for role in ("training data", "code", "environment")}
     for _, role, source in workspace.ledger.upstream(f"run:{version.run}"):
-        if role in made:
-            made[role].append(source)
+        if role in sources:
+            sources[role].append(source)
     trace["run"] = {"run": f"run:{version.run}"}
-    trace["data"], trace["code"], trace["environment"] = made["training data"], made["code"], made["environment"]
+    trace["data"], trace["code"] = sources["training data"], sources["code"]
+    trace["environment"] = sources["environment"]
     trace["approvals"] = [{**asdict(approval), "time": format_time(approval.time)} for approval in version.approvals]
     return trace
 

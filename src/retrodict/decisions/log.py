@@ -55,7 +55,7 @@ def find_decision(workspace: Workspace, ref: str) -> LoggedDecision:
                 if record.id == name:
                     return LoggedDecision(record, stream, offset)
     raise NotFoundError(
-        "a decision of this id is in the log",
+        "a decision of this id must be in the log",
         where="decision log",
         got=name,
         remedy="Ids come with every answer as decision_id",

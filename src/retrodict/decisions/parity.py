@@ -80,8 +80,8 @@ def check_parity(
     for (code, artifact), records in groups.items():
         model = ModelArtifact.load(workspace.objects, artifact)
         features = feature_set_of(workspace, code, model.name)
-        asked = model.metadata["request"]
-        _compare(workspace, features, {**asked["entities"], **asked["context"]}, records, report)
+        kinds = model.metadata["request"]
+        _compare(workspace, features, {**kinds["entities"], **kinds["context"]}, records, report)
     return report
 
 

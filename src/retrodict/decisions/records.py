@@ -109,7 +109,10 @@ def decode_record(data: bytes) -> DecisionRecord:
     except msgspec.MsgspecError as error:
         _refuse_newer(data)
         raise IntegrityError(
-            "a log record is a decision", where="decision log", remedy="Run 'retrodict audit verify'"
+            "a log record must be a decision",
+            where="decision log",
+            got=type(error).__name__,
+            remedy="Run 'retrodict audit verify'",
         ) from error
     if record.schema > SCHEMA:
         _refuse_newer(data)
@@ -124,7 +127,7 @@ def _refuse_newer(data: bytes) -> None:
         return
     if schema > SCHEMA:
         raise IntegrityError(
-            "the record's schema is known to this version",
+            "the record's schema must be known to this version",
             where="decision log",
             got=schema,
             remedy="Read it with the version of Retrodict that wrote it, or a newer one",

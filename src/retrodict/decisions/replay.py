@@ -119,8 +119,8 @@ def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionR
         for source in features.sources.values()
     }
     sources = read_sources(workspace, features, versions, record.entities)
-    asked = model.metadata["request"]
-    values = recompute(record, features, sources, {**asked["entities"], **asked["context"]})
+    kinds = model.metadata["request"]
+    values = recompute(record, features, sources, {**kinds["entities"], **kinds["context"]})
     mismatches = [
         {"feature": feature, "logged": record.features.get(feature), "replayed": value}
         for feature, value in values.items()
@@ -147,12 +147,12 @@ def _decide(
     code = get_version(workspace, record.model).code
     deployed = Deployment(record.policy, record.policy_version, record.code, record.model, record.artifact, code)
     policy = CompiledPolicy(load_policy(workspace, deployed), columns, [*record.entities, *record.context])
-    known = {**record.context, **record.entities, **values}
+    names = {**record.context, **record.entities, **values}
     scored = model.score_row(values)
-    verdict = policy.decide(known, scored.score)
+    verdict = policy.decide(names, scored.score)
     reasons = [verdict.reason] if verdict.reason is not None else []
     if record.explained:
-        reasons += [reason.text for reason in explain_row(model, known, top=4, words=policy.policy.reasons).reasons]
+        reasons += [reason.text for reason in explain_row(model, names, top=4, words=policy.policy.reasons).reasons]
     again = msgspec.structs.replace(
         record, raw=scored.raw, score=scored.score, decision=verdict.decision, rule=verdict.rule, reasons=reasons
     )

@@ -55,12 +55,18 @@ def decode_request(body: bytes) -> DecisionRequest:
         head = path.removeprefix("$").lstrip(".").split(".")[0].split("[")[0]
         where = f"body, field {head!r}" if head in DecisionRequest.__struct_fields__ else "body"
         raise InputError(
-            f"the body is {_FIELDS}; values are text, numbers, true, false or null",
+            f"the body must be {_FIELDS}; values must be text, numbers, true, false or null",
             where=where,
+            got="another form",
             remedy="See GET /v1/policies/{policy} for the request",
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError("the body is JSON in UTF-8", where="body", remedy="Send one JSON object") from error
+        raise InputError(
+            "the body must be JSON in UTF-8",
+            where="body",
+            got=type(error).__name__,
+            remedy="Send one JSON object",
+        ) from error
 
 
 # A date comes as text, as a model's request schema calls it.
@@ -90,7 +96,7 @@ class RequestSchema:
         unknown = len(request.entities.keys() - self.entities.keys())
         if unknown:
             raise InputError(
-                f"entities are out of {sorted(self.entities)}",
+                f"entities must be out of {sorted(self.entities)}",
                 where="body, field 'entities'",
                 got=f"{unknown} others",
                 remedy="Put other values into context",
@@ -113,15 +119,18 @@ class RequestSchema:
         return {"entities": self.entities, "context": self.context}
 
 
-def _checked(given: Mapping[str, Value], kinds: Mapping[str, str], field: str) -> dict[str, Value]:
+def _checked(values: Mapping[str, Value], kinds: Mapping[str, str], field: str) -> dict[str, Value]:
     checked: dict[str, Value] = {}
     for name, word in kinds.items():
         kind, where = _KINDS[word], f"body, {field}, {name!r}"
-        if name not in given:
+        if name not in values:
             raise InputError(
-                f"the request holds {field} {name!r}", where="body", remedy=f"Send it as {kind.description}, or as null"
+                f"the request must have {field} {name!r}",
+                where="body",
+                got=f"{len(values)} values without it",
+                remedy=f"Send it as {kind.description}, or as null",
             )
-        value = given[name]
+        value = values[name]
         if value is None:
             checked[name] = None
             continue

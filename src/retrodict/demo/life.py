@@ -212,7 +212,7 @@ def _compare(life: Life, challenger: ModelVersion) -> dict[str, Any]:
     compared = compare_on_log(
         life.project, POLICY, challenger.ref, start=month.start, end=month.end, now=life.clock.now()
     )
-    reason = f"{compared.verdict} on the same {compared.known} decisions of {month.name}: {compared.reason}"
+    reason = f"{compared.verdict} on the same {compared.labelled} decisions of {month.name}: {compared.reason}"
     approve(life.acting(APPROVER), challenger.ref, reason=reason)
     return {"comparison": compared.to_dict()}
 

@@ -1,4 +1,4 @@
-"""Outcomes that come on their own: a file of decision (or key), label and when it was known becomes a versioned table.
+"""Outcomes from outside the label's table: a file of decision or key, label and known-at becomes a versioned table.
 
 The order of the steps is the recovery plan, as in ``data/ingest.py``: quarantine, rows, ledger entry, each looking
 first whether it was already done. Rows are never updated; which of several outcomes of a decision counts is decided
@@ -157,16 +157,17 @@ def _prepare(rows: pa.Table, table: Table, *, where: str) -> tuple[pa.Table, Tab
     if not missing and not (names & {"decision_id", "key"} or keys):
         missing = ["decision_id"]
     if missing:
-        raise InputError("outcomes have label, known_at, and decision_id, key or the key columns of the label's table",
+        raise InputError("outcomes must have label, known_at, and decision_id, key or the label table's key columns",
                          where=where, got={"missing": missing}, remedy="Add the columns, or rename yours")  # fmt: skip
-    own = {name: _as_text(name) if name in names else "CAST(NULL AS VARCHAR)" for name in ("decision_id", "key")}
-    own["decision_id"] = f"regexp_replace({own['decision_id']}, '^decision:', '')"
-    whole = " || ".join(f"CAST({quote(column)} AS VARCHAR)" for column in keys) or "NULL"
+    texts = {name: _as_text(name) if name in names else "CAST(NULL AS VARCHAR)" for name in ("decision_id", "key")}
+    texts["decision_id"] = f"regexp_replace({texts['decision_id']}, '^decision:', '')"
+    composite = " || ".join(f"CAST({quote(column)} AS VARCHAR)" for column in keys) or "NULL"
     label = "CAST(label AS TINYINT)" if pa.types.is_boolean(rows.schema.field("label").type) else "label"
     rest = "".join(f", {quote(column)}" for column in keys if column not in ("decision_id", "key"))
     sql = (
-        f"SELECT row_number() OVER () - 1 AS outcome_row, {own['decision_id']} AS decision_id, {own['key']} AS key, "
-        f"COALESCE({own['decision_id']}, {own['key']}, {whole}) AS subject, {label} AS label, known_at{rest} FROM rows"
+        f"SELECT row_number() OVER () - 1 AS outcome_row, {texts['decision_id']} AS decision_id, {texts['key']} AS key,"
+        f" COALESCE({texts['decision_id']}, {texts['key']}, {composite}) AS subject, {label} AS label, known_at{rest}"
+        " FROM rows"
     )
     prepared = query(sql, rows=rows)
     types = {column: table.columns[column] for column in keys if column in table.columns}
@@ -198,7 +199,7 @@ def _publish(workspace: Workspace, policy: str, table: Table, batch: Batch, chec
     name, total = outcomes_name(policy), batch.rows.num_rows
     if checked.accepted.num_rows == 0:
         raise RefusedError(
-            "at least one row of a batch passes its checks",
+            "at least one row of a batch must pass its checks",
             where=f"table {name}, batch {short(batch.id)}",
             got=f"0 of {total} rows",
             remedy=f"See {quarantine_name(name)} for the reasons",
@@ -244,7 +245,7 @@ def _new_rows(accepted: pa.Table, table: Table, stored: pa.Table) -> pa.Table:
 
 def _revised(new: pa.Table, stored: pa.Table) -> int:
     """Decisions of the new rows that have two different outcomes by now."""
-    found = query(
+    counts = query(
         "WITH every AS (SELECT * FROM stored UNION ALL SELECT * FROM new), torn AS (SELECT decision_id, key FROM every "
         "GROUP BY ALL HAVING count(DISTINCT COALESCE(CAST(label AS VARCHAR), 'none')) > 1) "
         "SELECT count(*) AS n FROM torn t WHERE EXISTS (SELECT 1 FROM new n "
@@ -252,7 +253,7 @@ def _revised(new: pa.Table, stored: pa.Table) -> int:
         new=new,
         stored=stored,
     )
-    return int(found.column("n")[0].as_py())
+    return int(counts.column("n")[0].as_py())
 
 
 def _unmatched(workspace: Workspace, policy: str, new: pa.Table) -> int:

@@ -40,8 +40,8 @@ class LogComparison(Shown):
     ----------
     policy, champion, challenger : str
         The champion is the version in force; models as ``name@version``.
-    decisions, known, pending, void : int
-        Decisions that were compared, by what is known of their outcomes; only known ones enter the verdict.
+    decisions, labelled, pending, void : int
+        Decisions that were compared, by what is known of their outcomes; only labelled ones enter the verdict.
     set_aside : dict of str to int
         Decisions that were not compared, by reason.
     scores : Comparison
@@ -56,7 +56,7 @@ class LogComparison(Shown):
     champion: str
     challenger: str
     decisions: int
-    known: int
+    labelled: int
     pending: int
     void: int
     set_aside: Mapping[str, int]
@@ -74,16 +74,18 @@ class LogComparison(Shown):
         """In words."""
         return self.scores.reason
 
+    def _counts(self) -> dict[str, int]:
+        return {"decisions": self.decisions, "known": self.labelled, "pending": self.pending, "void": self.void}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        counts = {name: getattr(self, name) for name in ("decisions", "known", "pending", "void")}
         return {
             "policy": self.policy,
             "champion": f"model:{self.champion}",
             "challenger": f"model:{self.challenger}",
             "verdict": self.verdict,
             "reason": self.reason,
-            **counts,
+            **self._counts(),
             "set_aside": dict(self.set_aside),
             "changes": dict(self.changes),
             "scores": self.scores.to_dict(),
@@ -95,10 +97,9 @@ class LogComparison(Shown):
             (m.name, number(m.value), f"{number(m.low)} to {number(m.high)}", m.reason or "")
             for m in (self.scores.auc_difference, self.scores.brier_difference, self.agreement)
         ]
-        counts = {name: getattr(self, name) for name in ("decisions", "known", "pending", "void")}
         return [
             f"{self.challenger} against {self.champion}: {self.verdict}. {self.reason}",
-            Facts(counts),
+            Facts(self._counts()),
             Grid(("challenger minus champion", "value>", "95 % interval", ""), metrics),
             Grid(("would change", "decisions>"), self.changes.items()) if self.changes else None,
             Grid(("not compared", "decisions>"), self.set_aside.items()) if self.set_aside else None,
@@ -167,22 +168,28 @@ def compare_on_log(
     champion = in_force(workspace, policy, now).deployment.model
     version = get_version(workspace, challenger)
     artifact = ModelArtifact.load(workspace.objects, version.artifact)
-    every = outcomes(workspace, policy, now=now, start=start, end=end)
-    given, set_aside = _comparable(workspace, every, champion, artifact.inputs.names, where=f"model:{version.ref}")
-    old, new = given.column("score").astype(np.float64), artifact.score_rows(_columns(given.decisions, artifact)).score
-    agreement, changes = _changes(definition, given.decisions, old, new)
-    compared = compare_scores(champion=old, challenger=new, labels=given.label, min_rows=min_rows)
-    counts = {name: int((given.status == name).sum()) for name in ("known", "pending", "void")}
+    logged = outcomes(workspace, policy, now=now, start=start, end=end)
+    scored, set_aside = _comparable(workspace, logged, champion, artifact.inputs.names, where=f"model:{version.ref}")
+    old, new = (
+        scored.column("score").astype(np.float64),
+        artifact.score_rows(_columns(scored.decisions, artifact)).score,
+    )
+    agreement, changes = _changes(definition, scored.decisions, old, new)
+    compared = compare_scores(champion=old, challenger=new, labels=scored.label, min_rows=min_rows)
+    statuses = ("known", "pending", "void")
+    labelled, pending, void = (int((scored.status == status).sum()) for status in statuses)
     return LogComparison(
         policy=policy,
         champion=champion,
         challenger=version.ref,
-        decisions=len(given),
+        decisions=len(scored),
+        labelled=labelled,
+        pending=pending,
+        void=void,
         set_aside=set_aside,
         scores=replace(compared, agreement=agreement),
         agreement=agreement,
         changes=changes,
-        **counts,
     )
 
 
@@ -190,11 +197,11 @@ def _comparable(
     workspace: Workspace, every: Outcomes, champion: str, names: tuple[str, ...], *, where: str
 ) -> tuple[Outcomes, dict[str, int]]:
     """Decisions that the champion scored and whose record has every value the challenger reads."""
-    held = every.decisions.column_names
-    missing = [name for name in names if name not in held]
+    columns = every.decisions.column_names
+    missing = [name for name in names if name not in columns]
     if missing and len(every):
-        raise InputError("the decision log holds every feature of the challenger", where=where, got=missing,
-                         remedy=f"Run it as a shadow first. {near(missing[0], held, what='column')}")  # fmt: skip
+        raise InputError("the decision log must hold every feature of the challenger", where=where, got=missing,
+                         remedy=f"Run it as a shadow first. {near(missing[0], columns, what='column')}")  # fmt: skip
     scored = ~np.isnan(every.column("score").astype(np.float64))
     ours = every.column("model") == champion
     complete = _complete(workspace, every, names) if len(every) else np.zeros(0, dtype=np.bool_)
@@ -210,20 +217,20 @@ def _complete(workspace: Workspace, every: Outcomes, names: tuple[str, ...]) -> 
     """Whether each decision's record has all of the features: null says "no value", absent says "never looked"."""
     if not any(every.decisions.column(name).null_count for name in names):
         return np.ones(len(every), dtype=np.bool_)
-    times, wanted = every.decisions.column("time"), set(names)
+    times, required = every.decisions.column("time"), set(names)
     span = read_decisions(workspace, policy=every.policy, start=times[0].as_py(), end=times[-1].as_py() + 1)
-    whole = {logged.record.id for logged in span if wanted <= logged.record.features.keys()}
-    return np.fromiter((one in whole for one in every.decisions.column("id").to_pylist()), np.bool_, len(every))
+    complete = {logged.record.id for logged in span if required <= logged.record.features.keys()}
+    return np.fromiter((name in complete for name in every.decisions.column("id").to_pylist()), np.bool_, len(every))
 
 
 def _columns(decisions: pa.Table, artifact: ModelArtifact) -> dict[str, Any]:
     names = [name for name in artifact.inputs.names if name in decisions.column_names]
     if len(names) < len(artifact.inputs.names):  # only a log without decisions gets here
         return {name: pa.nulls(0, pa.float64()) for name in artifact.inputs.names}
-    return {name: _whole(decisions, name) for name in names}
+    return {name: _merged(decisions, name) for name in names}
 
 
-def _whole(decisions: pa.Table, name: str) -> Any:
+def _merged(decisions: pa.Table, name: str) -> Any:
     column = decisions.column(name)
     # A column of nothing but nulls is of no type of its own; as floats it would not fit a text category.
     return pa.nulls(len(column)) if column.null_count == len(column) else column.combine_chunks()
@@ -242,11 +249,11 @@ def _changes(
     logged = decisions.column("decision").to_numpy().astype(str)
     changed = (before != after) & (logged == before)
     pairs, sizes = np.unique(np.stack([before[changed], after[changed]]), axis=1, return_counts=True)
-    found = {f"{a} -> {b}": int(n) for (a, b), n in zip(pairs.T, sizes, strict=True)}
+    changes = {f"{a} -> {b}": int(n) for (a, b), n in zip(pairs.T, sizes, strict=True)}
     same = int(old.size - changed.sum())
     interval = wilson_interval(same, old.size)
     agreement = Metric("agreement", same / old.size, None, old.size, interval.low, interval.high)
-    return agreement, dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    return agreement, dict(sorted(changes.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _decide(policy: Policy, scores: NDArray[np.float64]) -> NDArray[np.str_]:
@@ -258,9 +265,9 @@ def _decide(policy: Policy, scores: NDArray[np.float64]) -> NDArray[np.str_]:
     ]
     last = quote_text(list(policy.decide)[-1])
     value = f"CASE {' '.join(arms)} ELSE {last} END" if arms else last
-    given = pa.table({"score": scores, "position": np.arange(scores.size)})
-    found = query(f"SELECT {value} AS decision FROM given ORDER BY position", given=given)
-    return np.asarray(found.column("decision").to_numpy(), dtype=np.str_)
+    rows = pa.table({"score": scores, "position": np.arange(scores.size)})
+    decisions = query(f"SELECT {value} AS decision FROM rows ORDER BY position", rows=rows)
+    return np.asarray(decisions.column("decision").to_numpy(), dtype=np.str_)
 
 
 def reproduce_champion(
@@ -289,7 +296,7 @@ def reproduce_champion(
         part = scored.filter(pa.array(refs == ref))
         artifact = ModelArtifact.load(workspace.objects, get_version(workspace, ref).artifact)
         again = artifact.score_rows(
-            {name: _whole(part, name) for name in artifact.inputs.names if name in part.column_names}
+            {name: _merged(part, name) for name in artifact.inputs.names if name in part.column_names}
         )
         wrong = _differ(part.column("raw"), again.raw) | _differ(part.column("score"), again.score)
         models[ref] = (part.num_rows, int(wrong.sum()))

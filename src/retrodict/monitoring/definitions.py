@@ -48,7 +48,7 @@ class Trigger:
         """Parse the condition."""
         if self.action != "retrain":
             raise DefinitionError(
-                "a trigger's action is 'retrain'",
+                "a trigger's action must be 'retrain'",
                 where="Trigger",
                 got=self.action,
                 remedy="Use Trigger.retrain(on=...)",
@@ -96,7 +96,7 @@ class Monitor(Definition):
     ) -> None:
         if not isinstance(policy, Policy):
             raise DefinitionError(
-                "a monitor watches a policy",
+                "a monitor must watch a policy",
                 where=f"monitor {name or ''}".strip(),
                 got=type(policy).__name__,
                 remedy="Pass a Policy as first argument",

@@ -91,15 +91,17 @@ class DriftReport:
     @property
     def drifted(self) -> list[str]:
         """Features that drifted, the largest index first."""
-        found = {
-            name: each.verdict.psi or 0.0 for name, each in self.features.items() if each.verdict.status == "drift"
+        indexes = {
+            name: feature.verdict.psi or 0.0
+            for name, feature in self.features.items()
+            if feature.verdict.status == "drift"
         }
-        return sorted(found, key=lambda name: (-found[name], name))
+        return sorted(indexes, key=lambda name: (-indexes[name], name))
 
     @property
     def psi(self) -> float | None:
         """Largest index of the features that drifted, 0.0 if none did, None if none is evaluable."""
-        if all(each.verdict.status == "not evaluable" for each in self.features.values()):
+        if all(feature.verdict.status == "not evaluable" for feature in self.features.values()):
             return None
         worst = self.drifted[:1]
         return (self.features[worst[0]].verdict.psi or 0.0) if worst else 0.0
@@ -114,7 +116,7 @@ class DriftReport:
             "other_models": dict(self.other_models),
             "psi": self.psi,
             "drifted": self.drifted,
-            "features": {name: each.to_dict() for name, each in self.features.items()},
+            "features": {name: feature.to_dict() for name, feature in self.features.items()},
             "score": None if self.score is None else self.score.to_dict(),
             "label_rate": None if self.label_rate is None else asdict(self.label_rate),
         }
@@ -134,10 +136,12 @@ def read_reference(objects: ObjectStore, metadata: Mapping[str, Any]) -> Referen
     try:
         return Reference.from_json(objects.get(digest))
     except NotFoundError as error:
-        raise IntegrityError("the training profiles of a model version are stored", where=f"object {short(digest)}",
+        raise IntegrityError("the training profiles of a model version must be stored",
+                             where=f"object {short(digest)}", got="no such object",
                              remedy="Restore the object store from a backup") from error  # fmt: skip
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise IntegrityError("the object holds training profiles", where=f"object {short(digest)}",
+        raise IntegrityError("the object must hold training profiles", where=f"object {short(digest)}",
+                             got=type(error).__name__,
                              remedy="Train the model again") from error  # fmt: skip
 
 
@@ -181,7 +185,7 @@ def drift(
     if model is None or reference is None:
         why = "no model version is in force" if model is None else "the model version carries no training profiles"
         return DriftReport(model, why, looked_at.num_rows, left_out, label_rate=change)
-    counts, unread = _count(looked_at, {name: each for name, each in reference.features.items() if name != SCORE})
+    counts, unread = _count(looked_at, {name: profile for name, profile in reference.features.items() if name != SCORE})
     verdicts = judge_features({n: (ref.counts, now) for n, (ref, now) in counts.items()},
                               threshold=threshold, rate=rate, min_rows=min_rows)  # fmt: skip
     features = {name: _feature(verdicts[name], *counts[name]) for name in counts}

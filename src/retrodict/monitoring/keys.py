@@ -52,7 +52,7 @@ def join_key(table: Table, values: Mapping[str, object]) -> str | None:
     parts = []
     for column in table.key:
         if column not in values:
-            raise InputError("a key has every key column of its table", where=f"table {table.name}", got=column,
+            raise InputError("a key must have every key column of its table", where=f"table {table.name}", got=column,
                              remedy=near(column, values, what="column"))  # fmt: skip
         value = values[column]
         if value is None:
@@ -75,8 +75,8 @@ def _text(value: object, *, is_time: bool, where: str) -> str:
     if isinstance(value, date):
         return value.isoformat()
     # Two floats that print alike need not be equal, and engines print them differently.
-    raise InputError("a key is text, a whole number, a bool, a date or a time", where=where, got=type(value).__name__,
-                     remedy=_REMEDY)  # fmt: skip
+    raise InputError("a key must be text, a whole number, a bool, a date or a time", where=where,
+                     got=type(value).__name__, remedy=_REMEDY)  # fmt: skip
 
 
 def join_key_sql(table: Table, schema: pa.Schema) -> str:
@@ -98,7 +98,10 @@ def join_key_sql(table: Table, schema: pa.Schema) -> str:
         where = f"table {table.name}, key column {column!r}"
         if column not in schema.names:
             raise DefinitionError(
-                "a key column is in the table", where=where, remedy=near(column, schema.names, what="column")
+                "a key column must be in the table",
+                where=where,
+                got=f"{len(schema.names)} columns without it",
+                remedy=near(column, schema.names, what="column"),
             )
         parts.append(_sql(quote(column), schema.field(column).type, where=where))
     return parts[0] if len(parts) == 1 else " || ".join(f"length({part}) || ':' || {part}" for part in parts)
@@ -111,8 +114,8 @@ def _sql(column: str, kind: pa.DataType, *, where: str) -> str:
         return f"CAST({column} AS VARCHAR)"
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         # The same shape as format_time: microseconds only where there are any.
-        whole = f"epoch_us({column}) % 1000000 = 0"
-        return f"strftime({column}, CASE WHEN {whole} THEN '%Y-%m-%dT%H:%M:%SZ' ELSE '%Y-%m-%dT%H:%M:%S.%fZ' END)"
+        no_fraction = f"epoch_us({column}) % 1000000 = 0"
+        return f"strftime({column}, CASE WHEN {no_fraction} THEN '%Y-%m-%dT%H:%M:%SZ' ELSE '%Y-%m-%dT%H:%M:%S.%fZ' END)"
     raise DefinitionError(
-        "a key is text, a whole number, a bool, a date or a time", where=where, got=str(kind), remedy=_REMEDY
+        "a key must be text, a whole number, a bool, a date or a time", where=where, got=str(kind), remedy=_REMEDY
     )

@@ -133,12 +133,12 @@ def outcomes(
     else:
         facts, edges = _label_facts(workspace, model.label, version)
     arrived, more = _arrived_facts(workspace, policy)
-    found = _visible(decisions, facts, arrived, now)
-    at = found.column("position").to_numpy()
+    visible = _visible(decisions, facts, arrived, now)
+    at = visible.column("position").to_numpy()
     size = decisions.num_rows
     label_values, known_at = np.full(size, np.nan), np.full(size, UNKNOWN_TIME, dtype=np.int64)
-    label_values[at] = found.column("label").to_numpy()
-    known_at[at] = found.column("known_at").to_numpy()
+    label_values[at] = visible.column("label").to_numpy()
+    known_at[at] = visible.column("known_at").to_numpy()
     # An outcome is known at the moment it matures, hence seen one microsecond later, and pending until then.
     matures = model.label.maturity + isinstance(model.label, Outcome)
     matured = decisions.column("time").to_numpy() + matures <= now
@@ -151,15 +151,15 @@ def outcomes(
         status=status,
         label=label_values,
         known_at=known_at,
-        revised=int(found.column("revised").to_numpy().sum()),
+        revised=int(visible.column("revised").to_numpy().sum()),
         without_key=decisions.column("key").null_count,
         inputs=(*edges, *more),
     )
 
 
 def _newest(workspace: Workspace, table: str) -> int | None:
-    known = workspace.tables.history(table)
-    return known[-1].version if known else None
+    versions = workspace.tables.history(table)
+    return versions[-1].version if versions else None
 
 
 def _label_facts(workspace: Workspace, label: Label, version: int | None) -> tuple[pa.Table, list[tuple[str, str]]]:
@@ -174,10 +174,10 @@ def _label_facts(workspace: Workspace, label: Label, version: int | None) -> tup
     columns = sorted({*label.table.key, *label.parsed.columns, *label.parsed_known_at.columns})
     rows = workspace.tables.read(name, pinned, columns=columns)
     key, value, known_at = join_key_sql(label.table, rows.schema), label.parsed.to_sql(), label.parsed_known_at.to_sql()
-    found = query(f"SELECT {key} AS key, ({value}) AS label, ({known_at}) AS known_at FROM rows", rows=rows)
-    for column, holds, rule in (("label", pa.types.is_boolean, "a label is a condition"),
-                                ("known_at", pa.types.is_timestamp, "known_at is a time")):  # fmt: skip
-        kind = found.schema.field(column).type
+    facts = query(f"SELECT {key} AS key, ({value}) AS label, ({known_at}) AS known_at FROM rows", rows=rows)
+    for column, holds, rule in (("label", pa.types.is_boolean, "a label must be a condition"),
+                                ("known_at", pa.types.is_timestamp, "known_at must be a time")):  # fmt: skip
+        kind = facts.schema.field(column).type
         if not (holds(kind) or pa.types.is_null(kind)):
             raise DefinitionError(
                 rule,
@@ -185,7 +185,7 @@ def _label_facts(workspace: Workspace, label: Label, version: int | None) -> tup
                 got=str(kind),
                 remedy="Write it like 'arr_delay > 15', known_at='arr_time'",
             )
-    return found.cast(_FACTS), [(f"dataset:{name}@{pinned}", "labels")]
+    return facts.cast(_FACTS), [(f"dataset:{name}@{pinned}", "labels")]
 
 
 def _outcome_facts(
@@ -207,12 +207,14 @@ def _outcome_facts(
         f"{', '.join(map(quote, label.entity.keys))} FROM rows WHERE _at IS NOT NULL",
         rows=rows,
     )
-    told = EventIndexes.of(workspace).gather(
+    labels = EventIndexes.of(workspace).gather(
         lambda rows: outcome_labels(spine, "_at", label, rows), FeatureSet([label.view]), {source: happened}
     )
-    facts = pa.table({"key": spine.column("_key"), "label": told.column("label"), "known_at": told.column("known_at")})
+    facts = pa.table(
+        {"key": spine.column("_key"), "label": labels.column("label"), "known_at": labels.column("known_at")}
+    )
     return facts.cast(_FACTS), [
-        (f"dataset:{each}@{at}", "labels") for each, at in {name: pinned, source: happened}.items()
+        (f"dataset:{table}@{at}", "labels") for table, at in {name: pinned, source: happened}.items()
     ]
 
 
@@ -233,13 +235,13 @@ def _visible(decisions: pa.Table, facts: pa.Table, arrived: pa.Table, now: int) 
 
     The last known outcome counts; of several known at one instant an ingested one, and of those the last that came.
     """
-    given = decisions.select(["id", "key"]).append_column("position", pa.array(np.arange(decisions.num_rows)))
+    keys = decisions.select(["id", "key"]).append_column("position", pa.array(np.arange(decisions.num_rows)))
     came = arrived.append_column("turn", pa.array(np.arange(1, arrived.num_rows + 1)))
     sql = (
         "WITH facts AS ("
-        "SELECT position, label, known_at, 0 AS turn FROM given JOIN labels ON given.key = labels.key UNION ALL "
-        "SELECT position, label, known_at, turn FROM given JOIN came ON given.id = came.decision_id UNION ALL "
-        "SELECT position, label, known_at, turn FROM given JOIN came ON given.key = came.key "
+        "SELECT position, label, known_at, 0 AS turn FROM keys JOIN labels ON keys.key = labels.key UNION ALL "
+        "SELECT position, label, known_at, turn FROM keys JOIN came ON keys.id = came.decision_id UNION ALL "
+        "SELECT position, label, known_at, turn FROM keys JOIN came ON keys.key = came.key "
         "WHERE came.decision_id IS NULL), visible AS ("
         "SELECT position, CAST(CAST(label AS TINYINT) AS DOUBLE) AS label, epoch_us(known_at) AS known_at, turn "
         f"FROM facts WHERE known_at IS NOT NULL AND epoch_us(known_at) < {int(now)}) "
@@ -248,4 +250,4 @@ def _visible(decisions: pa.Table, facts: pa.Table, arrived: pa.Table, now: int) 
         "WINDOW same AS (PARTITION BY position) "
         "QUALIFY row_number() OVER (PARTITION BY position ORDER BY known_at DESC, turn DESC) = 1 ORDER BY position"
     )
-    return query(sql, given=given, labels=facts, came=came)
+    return query(sql, keys=keys, labels=facts, came=came)

@@ -66,7 +66,7 @@ def _performance(report: MonitorReport) -> Iterator[Block]:
 
 def _slices(slices: Sequence[Slice], name: str, values: Sequence[Any], *, title: str | None = None) -> Grid:
     rows = [
-        (part.period.name, value, part.decisions, part.known, *(part[metric].value for metric in _METRICS))
+        (part.period.name, value, part.decisions, part.labelled, *(part[metric].value for metric in _METRICS))
         for part, value in zip(slices, values, strict=True)
     ]
     metrics = (f"{metric.replace('_', ' ')}>" for metric in _METRICS)

@@ -40,8 +40,8 @@ class Slice:
     by, value : str or None
         Column and value of the segment, both None for the whole period; ``value`` is None where the decision has none,
         and ``"(others)"`` for the rarer values beyond the number shown.
-    decisions, known, pending, void : int
-        ``decisions = known + pending + void``.
+    decisions, labelled, pending, void : int
+        ``decisions = labelled + pending + void``; labelled are those whose outcome is known.
     unscored, unscored_known : int
         Decisions without a score, and those of them whose outcome is known.
     metrics : tuple of Metric
@@ -56,7 +56,7 @@ class Slice:
     by: str | None
     value: str | None
     decisions: int
-    known: int
+    labelled: int
     pending: int
     void: int
     unscored: int
@@ -69,11 +69,16 @@ class Slice:
             if metric.name == name:
                 return metric
         names = [metric.name for metric in self.metrics]
-        raise InputError("a slice has this metric", got=name, remedy=near(name, names, what="metric"))
+        raise InputError(
+            "a slice must have the metric",
+            where=f"slice {self.period.name}",
+            got=name,
+            remedy=near(name, names, what="metric"),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json`` and plots."""
-        counts = ("decisions", "known", "pending", "void", "unscored", "unscored_known")
+        counts = ("pending", "void", "unscored", "unscored_known")
         return {
             "period": self.period.name,
             "start": format_time(self.period.start),
@@ -81,39 +86,43 @@ class Slice:
             "complete": self.complete,
             "by": self.by,
             "value": self.value,
+            "decisions": self.decisions,
+            "known": self.labelled,
             **{name: getattr(self, name) for name in counts},
             "metrics": {metric.name: asdict(metric) for metric in self.metrics},
             "curve": list(self.curve),
         }
 
 
-def report_periods(given: Outcomes, period: str, *, start: int | None = None, end: int | None = None) -> list[Period]:
+def report_periods(
+    outcomes: Outcomes, period: str, *, start: int | None = None, end: int | None = None
+) -> list[Period]:
     """Periods from the first decision (or ``start``) to the newest instant seen (``now`` or ``end``), without gaps.
 
     A period without decisions is listed: that nothing was decided is a finding. Without a start and a decision there
     are none.
     """
-    last = given.now if end is None else min(end, given.now)
-    times = given.decisions.column("time")
-    first = start if start is not None else (times[0].as_py() if len(given) else None)
+    last = outcomes.now if end is None else min(end, outcomes.now)
+    times = outcomes.decisions.column("time")
+    first = start if start is not None else (times[0].as_py() if len(outcomes) else None)
     return [] if first is None or first >= last else periods_between(first, last - 1, period)
 
 
 def performance(
-    given: Outcomes,
+    outcomes: Outcomes,
     *,
     period: str = "month",
     by: Sequence[str] = (),
     start: int | None = None,
     end: int | None = None,
     min_labels: int = 100,
-    most: int = 50,
+    max_segments: int = 50,
 ) -> list[Slice]:
     """Measure performance per period, and in each period per segment.
 
     Parameters
     ----------
-    given : Outcomes
+    outcomes : Outcomes
         Made with the same ``start`` and ``end``.
     period : str, default "month"
         ``"month"`` (calendar, UTC) or a duration such as ``"7d"``.
@@ -123,7 +132,7 @@ def performance(
         Span of the report; by default everything up to ``now``.
     min_labels : int, default 100
         With fewer known outcomes with a score, metrics are not evaluable.
-    most : int, default 50
+    max_segments : int, default 50
         Segments shown per column, the most frequent ones; the rest is one segment ``"(others)"``.
 
     Returns
@@ -131,18 +140,18 @@ def performance(
     list of Slice
         In order of time; in each period the whole first, then segments by column and value.
     """
-    until = given.now if end is None else min(end, given.now)
-    segments = [(name, *_segments(given.decisions, name, most)) for name in by if len(given)]
-    times = given.column("time")
-    score = given.column("score").astype(np.float64)
-    fallback = np.asarray(pc.is_valid(given.decisions.column("fallback")).to_numpy())
+    until = outcomes.now if end is None else min(end, outcomes.now)
+    segments = [(name, *_segments(outcomes.decisions, name, max_segments)) for name in by if len(outcomes)]
+    times = outcomes.column("time")
+    score = outcomes.column("score").astype(np.float64)
+    fallback = np.asarray(pc.is_valid(outcomes.decisions.column("fallback")).to_numpy())
     slices = []
-    for each in report_periods(given, period, start=start, end=end):
-        low, high = np.searchsorted(times, [each.start, each.end])
-        complete = each.covered_by(start, until)
+    for span in report_periods(outcomes, period, start=start, end=end):
+        low, high = np.searchsorted(times, [span.start, span.end])
+        complete = span.covered_by(start, until)
         for name, value, rows in _parts(segments, int(low), int(high)):
-            part = _Part(given.status[rows], given.label[rows], score[rows], fallback[rows])
-            slices.append(_slice(each, complete, name, value, part, min_labels))
+            part = _Part(outcomes.status[rows], outcomes.label[rows], score[rows], fallback[rows])
+            slices.append(_slice(span, complete, name, value, part, min_labels))
     return slices
 
 
@@ -159,28 +168,30 @@ def segment_column(decisions: pa.Table, name: str) -> str:
     for column in (f"entity__{name}", f"context__{name}", name):
         if column in decisions.column_names and column not in _BUILT_IN:
             return column
-    found = [column for column in decisions.column_names if column.endswith(f"__{name}")]
-    if len(found) == 1:
-        return str(found[0])
-    known = [c.removeprefix("entity__").removeprefix("context__") for c in decisions.column_names if c not in _BUILT_IN]
-    remedy = f"Write one of {found}" if found else near(name, known, what="segment")
+    matches = [column for column in decisions.column_names if column.endswith(f"__{name}")]
+    if len(matches) == 1:
+        return str(matches[0])
+    names = [c.removeprefix("entity__").removeprefix("context__") for c in decisions.column_names if c not in _BUILT_IN]
+    remedy = f"Write one of {matches}" if matches else near(name, names, what="segment")
     raise InputError(
-        "a segment is an entity, a context value or a feature", where="monitor, by", got=name, remedy=remedy
+        "a segment must be an entity, a context value or a feature", where="monitor, by", got=name, remedy=remedy
     )
 
 
-def _segments(decisions: pa.Table, name: str, most: int) -> tuple[list[str | None], NDArray[np.int64]]:
+def _segments(decisions: pa.Table, name: str, max_segments: int) -> tuple[list[str | None], NDArray[np.int64]]:
     """Values shown, most frequent first cut and then by name, and the place of each decision's value among them."""
     column = decisions.column(segment_column(decisions, name))
     encoded: Any = pc.dictionary_encode(column, null_encoding="encode").combine_chunks()
     codes = np.asarray(encoded.indices.to_numpy(zero_copy_only=False)).astype(np.int64)
     values = [_shown(value) for value in encoded.dictionary.to_pylist()]
     sizes = np.bincount(codes, minlength=len(values))
-    ranked = sorted(range(len(values)), key=lambda at: (-sizes[at], values[at] is None, values[at] or ""))[:most]
-    kept = sorted(ranked, key=lambda at: (values[at] is None, values[at] or ""))
-    place = np.full(len(values), len(kept), dtype=np.int64)
-    place[kept] = np.arange(len(kept))
-    return [*(values[at] for at in kept), *([OTHERS] if len(kept) < len(values) else [])], place[codes]
+    ranked = sorted(range(len(values)), key=lambda at: (-sizes[at], values[at] is None, values[at] or ""))[
+        :max_segments
+    ]
+    places = sorted(ranked, key=lambda at: (values[at] is None, values[at] or ""))
+    place = np.full(len(values), len(places), dtype=np.int64)
+    place[places] = np.arange(len(places))
+    return [*(values[at] for at in places), *([OTHERS] if len(places) < len(values) else [])], place[codes]
 
 
 def _shown(value: object) -> str | None:
@@ -212,15 +223,15 @@ class _Part:
 
 
 def _slice(period: Period, complete: bool, by: str | None, value: str | None, part: _Part, min_labels: int) -> Slice:
-    known, scored = part.status == "known", ~np.isnan(part.score)
-    total, labelled = part.status.size, int(known.sum())
-    both = known & scored
-    judged = evaluate(part.label[both], part.score[both], min_rows=min_labels)
+    labelled, scored = part.status == "known", ~np.isnan(part.score)
+    total = part.status.size
+    evaluable = labelled & scored
+    evaluation = evaluate(part.label[evaluable], part.score[evaluable], min_rows=min_labels)
     metrics = (
         _fallback_share(int(part.fallback.sum()), total),
         _mean_score(part.score[scored]),
-        _label_rate(part.label[known], min_labels),
-        *(metric for metric in judged.metrics if metric.name != "base_rate"),
+        _label_rate(part.label[labelled], min_labels),
+        *(metric for metric in evaluation.metrics if metric.name != "base_rate"),
     )
     pending = int((part.status == "pending").sum())
     return Slice(
@@ -229,13 +240,13 @@ def _slice(period: Period, complete: bool, by: str | None, value: str | None, pa
         by=by,
         value=value,
         decisions=total,
-        known=labelled,
+        labelled=int(labelled.sum()),
         pending=pending,
-        void=total - labelled - pending,
+        void=int((part.status == "void").sum()),
         unscored=int((~scored).sum()),
-        unscored_known=labelled - int(both.sum()),
+        unscored_known=int((labelled & ~scored).sum()),
         metrics=metrics,
-        curve=tuple(asdict(point) for point in judged.curve),
+        curve=tuple(asdict(point) for point in evaluation.curve),
     )
 
 

@@ -13,7 +13,7 @@ from retrodict.core.errors import InputError
 
 __all__ = ["Period", "period_of", "periods_between"]
 
-_MOST = 10_000
+_MAX_PERIODS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,12 @@ def period_of(instant: int, period: str) -> Period:
         length = parse_duration(period)
     except InputError as error:
         raise InputError(
-            "a period is 'month' or a duration", where="period", got=period, remedy="Write it like 'month' or '7d'"
+            "a period must be 'month' or a duration", where="period", got=period, remedy="Write it like 'month' or '7d'"
         ) from error
     if not length:
-        raise InputError("a period has a length", where="period", got=period, remedy="Write it like 'month' or '7d'")
+        raise InputError(
+            "a period must have a length", where="period", got=period, remedy="Write it like 'month' or '7d'"
+        )
     start = instant // length * length
     return Period(f"{format_time(start)}/{period}", start, start + length)
 
@@ -73,14 +75,14 @@ def periods_between(first: int, last: int, period: str) -> list[Period]:
     InputError
         If there are more than 10,000: a report of seconds over a year is a mistake.
     """
-    found = [period_of(first, period)]
-    while found[-1].end <= last:
-        found.append(period_of(found[-1].end, period))
-        if len(found) > _MOST:
+    periods = [period_of(first, period)]
+    while periods[-1].end <= last:
+        periods.append(period_of(periods[-1].end, period))
+        if len(periods) > _MAX_PERIODS:
             raise InputError(
-                f"a report has at most {_MOST} periods",
+                f"a report must have at most {_MAX_PERIODS} periods",
                 where="period",
                 got=period,
                 remedy="Take a longer period or a shorter span",
             )
-    return found
+    return periods

@@ -18,7 +18,7 @@ from retrodict.monitoring.definitions import Monitor
 from retrodict.monitoring.drift import DriftReport, drift, read_reference
 from retrodict.monitoring.outcomes import Outcomes, outcomes
 from retrodict.monitoring.performance import Slice, performance
-from retrodict.monitoring.triggers import FIRE, Measured, TriggerResult, judge_trigger, measure, trigger_ref
+from retrodict.monitoring.triggers import FIRE, PeriodNumbers, TriggerResult, judge_trigger, measure, trigger_ref
 from retrodict.registry import Revision, in_force
 from retrodict.workspace import Workspace
 
@@ -42,7 +42,7 @@ class MonitorReport(Shown):
     period : str
     revision, model : str or None
         Revision of the policy in force at ``now`` and its model; drift is judged against that model's training rows,
-        whichever version decided.
+        whichever version decisions.
     counts : dict of str to int
         Decisions by status, those with outcomes that disagree, those without a key.
     slices : sequence of Slice
@@ -81,9 +81,9 @@ class MonitorReport(Shown):
             "revision": self.revision,
             "model": self.model,
             "counts": dict(self.counts),
-            "performance": [each.to_dict() for each in self.slices],
-            "drift": {name: each.to_dict() for name, each in self.drifts.items()},
-            "triggers": [each.to_dict() for each in self.triggers],
+            "performance": [part.to_dict() for part in self.slices],
+            "drift": {name: drift.to_dict() for name, drift in self.drifts.items()},
+            "triggers": [result.to_dict() for result in self.triggers],
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class MonitorReport(Shown):
         report = self.drifts.get(part.period.name)
         drift_cells = (None, None) if report is None else (len(report.drifted), report.psi)
         values = [part[name].value for name in SHOWN_METRICS]
-        return (part.period.name, part.complete, part.decisions, part.known, *values, *drift_cells)
+        return (part.period.name, part.complete, part.decisions, part.labelled, *values, *drift_cells)
 
 
 def monitor(
@@ -162,11 +162,11 @@ def monitor(
     """
     definition = which if isinstance(which, Monitor) else workspace.definitions.get(Monitor, which)
     policy = definition.policy.name
-    known = outcomes(workspace, policy, now=now, start=start, end=end)
-    slices = performance(known, period=period, by=definition.by, start=start, end=end, min_labels=min_labels)
+    decisions = outcomes(workspace, policy, now=now, start=start, end=end)
+    slices = performance(decisions, period=period, by=definition.by, start=start, end=end, min_labels=min_labels)
     revision = _revision(workspace, policy, now)
     metadata = _metadata(workspace, revision)
-    drifts = _drifts(workspace, definition, known, slices, revision, metadata)
+    drifts = _drifts(workspace, definition, decisions, slices, revision, metadata)
     report = MonitorReport(
         monitor=definition.name,
         policy=policy,
@@ -174,27 +174,27 @@ def monitor(
         period=period,
         revision=None if revision is None else f"policy:{policy}#{revision.revision}",
         model=None if revision is None else revision.deployment.model,
-        counts=_counts(known),
+        counts=_counts(decisions),
         slices=slices,
         drifts=drifts,
     )
-    measured = _last_complete(slices, drifts, metadata)
+    numbers = _last_complete(slices, drifts, metadata)
     # One transaction from reading the earlier firings to recording the new ones: two processes cannot both fire.
     with workspace.ledger.transaction() as tx:
         results = [
-            judge_trigger(definition, trigger, measured, now=now,
+            judge_trigger(definition, trigger, numbers, now=now,
                           firings=workspace.ledger.entries(object_id=trigger_ref(definition, trigger), action=FIRE))
             for trigger in definition.triggers
         ]  # fmt: skip
         report = replace(report, triggers=results)
         report = replace(report, digest=workspace.objects.put(canonical_json(report.content())))
-        _record(tx, definition, report, known)
+        _record(tx, definition, report, decisions)
     return report
 
 
-def _counts(known: Outcomes) -> dict[str, int]:
-    statuses = {name: int((known.status == name).sum()) for name in ("known", "pending", "void")}
-    return {"decisions": len(known), **statuses, "revised": known.revised, "without_key": known.without_key}
+def _counts(decisions: Outcomes) -> dict[str, int]:
+    statuses = {name: int((decisions.status == name).sum()) for name in ("known", "pending", "void")}
+    return {"decisions": len(decisions), **statuses, "revised": decisions.revised, "without_key": decisions.without_key}
 
 
 def _revision(workspace: Workspace, policy: str, now: int) -> Revision | None:
@@ -216,33 +216,33 @@ def _test_metric(metadata: Mapping[str, Any], name: str) -> float | None:
 def _drifts(
     workspace: Workspace,
     definition: Monitor,
-    known: Outcomes,
+    decisions: Outcomes,
     slices: Sequence[Slice],
     revision: Revision | None,
     metadata: Mapping[str, Any],
 ) -> dict[str, DriftReport]:
     reference = read_reference(workspace.objects, metadata)
-    times = known.column("time")
-    found = {}
-    for whole in slices:
-        if whole.by is not None or not whole.decisions:
+    times = decisions.column("time")
+    reports = {}
+    for part in slices:
+        if part.by is not None or not part.decisions:
             continue
-        low, high = np.searchsorted(times, [whole.period.start, whole.period.end])
-        found[whole.period.name] = drift(
-            known.decisions.slice(int(low), int(high - low)),
+        low, high = np.searchsorted(times, [part.period.start, part.period.end])
+        reports[part.period.name] = drift(
+            decisions.decisions.slice(int(low), int(high - low)),
             reference,
             model=None if revision is None else revision.deployment.model,
-            label_rate=whole["label_rate"],
+            label_rate=part["label_rate"],
             reference_rate=_test_metric(metadata, "base_rate"),
             threshold=definition.psi_threshold,
         )
-    return found
+    return reports
 
 
 def _last_complete(
     slices: Sequence[Slice], drifts: Mapping[str, DriftReport], metadata: Mapping[str, Any]
-) -> Measured | None:
-    complete = [whole for whole in slices if whole.by is None and whole.complete]
+) -> PeriodNumbers | None:
+    complete = [part for part in slices if part.by is None and part.complete]
     if not complete:
         return None
     last = complete[-1]
@@ -250,9 +250,9 @@ def _last_complete(
     return measure(last, drifts.get(last.period.name, nothing), _test_metric(metadata, "auc"))
 
 
-def _record(tx: Transaction, definition: Monitor, report: MonitorReport, known: Outcomes) -> None:
+def _record(tx: Transaction, definition: Monitor, report: MonitorReport, decisions: Outcomes) -> None:
     name = f"report:{report.digest}"
-    inputs: list[Edge] = list(known.inputs)
+    inputs: list[Edge] = list(decisions.inputs)
     if report.revision is not None:
         inputs += [(report.revision, "watched"), (f"model:{report.model}", "reference")]
     facts = {

@@ -1,4 +1,4 @@
-"""Triggers over what was measured: fires, quiet, not evaluable, or cooling down, each with its reason and its numbers.
+"""Triggers over the numbers of a period: each fires, is quiet, not evaluable or cooling down, with its reason.
 
 A firing is a fact in the ledger, so the cooldown survives restarts and two processes cannot fire one trigger twice;
 what to do about it is the business of whoever asked. A trigger fires once per period: the same evidence, looked at
@@ -22,7 +22,7 @@ from retrodict.monitoring.drift import DriftReport
 from retrodict.monitoring.performance import Slice
 from retrodict.monitoring.periods import Period
 
-__all__ = ["FIRE", "NUMBERS", "Measured", "TriggerResult", "judge_trigger", "measure", "trigger_ref"]
+__all__ = ["FIRE", "NUMBERS", "PeriodNumbers", "TriggerResult", "judge_trigger", "measure", "trigger_ref"]
 
 FIRE = "trigger.fire"
 NUMBERS = (
@@ -69,7 +69,7 @@ class TriggerResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class PeriodNumbers:
     """Numbers of one period, by name, and why those that are None have no value."""
 
     period: Period
@@ -82,12 +82,12 @@ def trigger_ref(monitor: Monitor, trigger: Trigger) -> str:
     return f"trigger:{monitor.name}@{short(content_hash([trigger.action, trigger.on]))}"
 
 
-def measure(whole: Slice, drift: DriftReport, test_auc: float | None) -> Measured:
+def measure(part: Slice, drift: DriftReport, test_auc: float | None) -> PeriodNumbers:
     """Numbers that triggers read, of one period.
 
     Parameters
     ----------
-    whole : Slice
+    part : Slice
         All decisions of the period.
     drift : DriftReport
         Of the same decisions.
@@ -95,7 +95,7 @@ def measure(whole: Slice, drift: DriftReport, test_auc: float | None) -> Measure
         AUC of the test rows of the version in force.
     """
     names = ("auc", "calibration_error", "calibration_ratio", "label_rate")
-    metrics: dict[str, Metric] = {name: whole[name] for name in names}
+    metrics: dict[str, Metric] = {name: part[name] for name in names}
     values: dict[str, float | None] = {name: metric.value for name, metric in metrics.items()}
     reasons = {name: metric.reason or "no value" for name, metric in metrics.items() if metric.value is None}
     auc = values["auc"]
@@ -105,19 +105,19 @@ def measure(whole: Slice, drift: DriftReport, test_auc: float | None) -> Measure
     values["psi"] = drift.psi
     if drift.psi is None:
         reasons["psi"] = drift.reason or "no feature is evaluable"
-    values.update(labels=whole.known, decisions=whole.decisions)
-    return Measured(whole.period, dict(sorted(values.items())), reasons)
+    values.update(labels=part.labelled, decisions=part.decisions)
+    return PeriodNumbers(part.period, dict(sorted(values.items())), reasons)
 
 
 def judge_trigger(
-    monitor: Monitor, trigger: Trigger, measured: Measured | None, *, firings: Sequence[Entry], now: int
+    monitor: Monitor, trigger: Trigger, numbers: PeriodNumbers | None, *, firings: Sequence[Entry], now: int
 ) -> TriggerResult:
     """Judge one trigger.
 
     Parameters
     ----------
     monitor, trigger : Monitor, Trigger
-    measured : Measured or None
+    numbers : PeriodNumbers or None
         Of the last complete period; None if there is none yet.
     firings : sequence of ledger Entry
         Earlier firings of this trigger.
@@ -133,30 +133,30 @@ def judge_trigger(
     expression.check_columns(NUMBERS, where=f"monitor {monitor.name}, trigger {trigger.on!r}")
 
     def result(status: Literal["fires", "quiet", "not evaluable", "cooling down"], reason: str) -> TriggerResult:
-        period = None if measured is None else measured.period.name
-        values = {} if measured is None else measured.values
+        period = None if numbers is None else numbers.period.name
+        values = {} if numbers is None else numbers.values
         return TriggerResult(trigger_ref(monitor, trigger), trigger.action, trigger.on, status, reason, period, values)
 
-    if measured is None:
+    if numbers is None:
         return result("not evaluable", "no period is complete yet")
-    labels = measured.values["labels"] or 0
+    labels = numbers.values["labels"] or 0
     if labels < trigger.min_labels:
         return result("not evaluable", f"{labels} known outcomes are fewer than the {trigger.min_labels} needed")
-    held = expression.to_row()(dict(measured.values))
-    shown = ", ".join(f"{name} is {_number(measured.values[name])}" for name in expression.columns)
-    if held is None:
-        why = [f"{name}: {measured.reasons[name]}" for name in expression.columns if measured.values[name] is None]
-        return result("not evaluable", "; ".join(why) or f"the condition has no truth value: {shown}")
-    if not held:
-        return result("quiet", shown)
+    holds = expression.to_row()(dict(numbers.values))
+    text = ", ".join(f"{name} is {_number(numbers.values[name])}" for name in expression.columns)
+    if holds is None:
+        why = [f"{name}: {numbers.reasons[name]}" for name in expression.columns if numbers.values[name] is None]
+        return result("not evaluable", "; ".join(why) or f"the condition has no truth value: {text}")
+    if not holds:
+        return result("quiet", text)
     for entry in firings:
         # Either way: a report over the past must not fire again what fired later.
         if abs(now - entry.payload["at"]) < parse_duration(trigger.cooldown):
             rest = format_duration(parse_duration(trigger.cooldown))
-            return result("cooling down", f"it fired at {format_time(entry.payload['at'])}, cooldown {rest}; {shown}")
-        if entry.payload["period"] == measured.period.name:
-            return result("cooling down", f"it fired for this period at {format_time(entry.payload['at'])}; {shown}")
-    return result("fires", shown)
+            return result("cooling down", f"it fired at {format_time(entry.payload['at'])}, cooldown {rest}; {text}")
+        if entry.payload["period"] == numbers.period.name:
+            return result("cooling down", f"it fired for this period at {format_time(entry.payload['at'])}; {text}")
+    return result("fires", text)
 
 
 def _number(value: float | None) -> str:

@@ -62,7 +62,7 @@ def promote(workspace: Workspace, policy: str, model: str, *, reason: str, unver
     before = _current(workspace, policy)
     if before.deployment.model == get_version(workspace, model).ref:
         raise RefusedError(
-            "a promotion changes what decides", where=f"policy:{policy}", got=model, remedy="It decides already"
+            "a promotion must change what decides", where=f"policy:{policy}", got=model, remedy="It decides already"
         )
     return _put(workspace, policy, model, reason, "promote", unverified)
 
@@ -87,7 +87,7 @@ def _put(
     before = current(workspace).get(policy)
     if before is not None:
         deployment = replace(deployment, previous=_as_previous(before.deployment))
-    # A servant is built once here: what cannot be loaded is refused now, not found out by a server.
+    # A servant is built once here: what cannot be loaded is refused now, not revision out by a server.
     Loader(workspace).load(Revision(0, 0, workspace.actor, action, reason, deployment))
     if overridden and unverified is not None:
         record_override(workspace, overridden, version.ref, unverified)
@@ -101,24 +101,24 @@ def _version(workspace: Workspace, policy: Policy, model: str | None) -> ModelVe
         version = get_version(workspace, model)
         if version.name != policy.model.name:
             raise InputError(
-                "a policy is served by a version of its own model",
+                "a policy must be served by a version of its own model",
                 where=f"policy:{policy.name}",
                 got=version.ref,
                 remedy=f"Name a version of {policy.model.name}",
             )
         return version
-    known = list_versions(workspace, policy.model.name)
-    approved = [version for version in known if version.approved and version.gates_passed]
-    if known and not approved:
+    versions = list_versions(workspace, policy.model.name)
+    approved = [version for version in versions if version.approved and version.gates_passed]
+    if versions and not approved:
         raise RefusedError(
-            "a version of the model is approved",
+            "a version of the model must be approved",
             where=f"policy:{policy.name}",
-            got=f"{len(known)} versions, none approved",
-            remedy=f"Approve one with: retrodict models approve {known[-1].ref} --reason '...'",
+            got=f"{len(versions)} versions, none approved",
+            remedy=f"Approve one with: retrodict models approve {versions[-1].ref} --reason '...'",
         )
     if not approved:
         raise NotFoundError(
-            "the policy's model has a version",
+            "the policy's model must have a version",
             where=f"policy:{policy.name}",
             got=policy.model.name,
             remedy=f"Train one with: retrodict train {policy.model.name}",
@@ -130,14 +130,14 @@ def _check_approved(version: ModelVersion) -> None:
     failed = {gate["gate"]: gate["status"] for gate in version.gates if gate["status"] != "pass"}
     if failed:
         raise RefusedError(
-            "every gate of a deployed version passed",
+            "every gate of a deployed version must have passed",
             where=f"model:{version.ref}",
             got=failed,
             remedy="Train a better version",
         )
     if not version.approved:
         raise RefusedError(
-            "a deployed version is approved",
+            "a deployed version must be approved",
             where=f"model:{version.ref}",
             got="no approval in force",
             remedy=f"Approve it with: retrodict models approve {version.ref} --reason '...'",
@@ -163,7 +163,7 @@ def rollback(workspace: Workspace, policy: str, *, reason: str) -> Revision:
     earlier = before.deployment.previous
     if earlier is None:
         raise RefusedError(
-            "something decided before the present revision",
+            "something must have decided before the present revision",
             where=f"policy:{policy}",
             got=f"revision {before.revision}",
             remedy="Deploy another version instead",
@@ -178,12 +178,12 @@ def rollback(workspace: Workspace, policy: str, *, reason: str) -> Revision:
 
 
 def _current(workspace: Workspace, policy: str) -> Revision:
-    found = current(workspace).get(policy)
-    if found is None:
+    revision = current(workspace).get(policy)
+    if revision is None:
         raise NotFoundError(
-            "the policy is deployed",
+            "the policy must be deployed",
             where=f"policy:{policy}",
             got=policy,
             remedy=f"Deploy it with: retrodict deploy {policy}",
         )
-    return found
+    return revision

@@ -68,7 +68,10 @@ class EventInlet:
             events = _decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(
-                "the body is a JSON list of flat objects, one per event", where="body", remedy="Send [{...}, {...}]"
+                "the body must be a JSON list of flat objects, one per event",
+                where="body",
+                got=type(error).__name__,
+                remedy="Send [{...}, {...}]",
             ) from error
         rows = [_read(event, kinds, place, table) for place, event in enumerate(events)]
         stream = stream_of(table)
@@ -83,14 +86,15 @@ class EventInlet:
             defined = {definition.name: definition for definition in self._workspace.definitions.of(Table)}
             if table not in defined:
                 raise NotFoundError(
-                    "a table of this name is defined", where="address", remedy=near(table, defined, what="table")
+                    "the table must be defined", where="address", got=table, remedy=near(table, defined, what="table")
                 )
             try:
                 schema = self._workspace.tables.schema(table)
             except NotFoundError as error:
                 raise InputError(
-                    "a table has rows before it takes events: their types are its types",
+                    "a table must have rows before it takes events: their types are its types",
                     where=f"table {table}",
+                    got="no version",
                     remedy=f"Fill it with: retrodict ingest {table} FILE",
                 ) from error
             self._kinds[table] = {field.name: kind_of(field.type) for field in schema if not field.name.startswith("_")}
@@ -102,7 +106,7 @@ def _read(event: dict[str, Any], kinds: dict[str, str], place: int, table: str) 
     where = f"event {place} of the body"
     unknown = len(event.keys() - kinds.keys())
     if unknown:
-        raise InputError(f"an event has columns of table {table!r} only", where=where, got=f"{unknown} others",
+        raise InputError(f"an event must have columns of table {table!r} only", where=where, got=f"{unknown} others",
                          remedy=f"Its columns are {', '.join(sorted(kinds))}")  # fmt: skip
     row = {}
     for name, kind in kinds.items():

@@ -96,7 +96,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise BusyError(
-            "the address to listen on is free and ours to take",
+            "the address to listen on must be free and open to this user",
             where=f"{host}:{port}",
             got=error.strerror,
             remedy="Stop the other server, or name another port with --port",

@@ -68,9 +68,9 @@ def quantile(counts: list[int], share: float) -> float:
     total = sum(counts)
     if not total:
         return 0.0
-    wanted, seen = share * total, 0
+    rank, seen = share * total, 0
     for bound, count in zip((*BOUNDS, BOUNDS[-1]), counts, strict=True):
         seen += count
-        if seen >= wanted and count:
+        if seen >= rank and count:
             return float(bound)
     return float(BOUNDS[-1])

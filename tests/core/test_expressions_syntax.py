@@ -230,12 +230,6 @@ def test_an_unknown_kind_is_refused() -> None:
         parse("a > 1").check_columns({"a": "BIGINT"})  # type: ignore[dict-item]  # the mistake under test
 
 
-def test_an_unknown_dialect_is_refused() -> None:
-    """Only dialects that are proved equal are compiled."""
-    with pytest.raises(DefinitionError, match="known SQL dialect; got 'oracle'"):
-        parse("a > 1").to_sql("oracle")
-
-
 def test_import_and_use_load_nothing_heavy() -> None:
     """A definitions module stays light: no engine and no SQL parser is loaded, not even by parsing."""
     code = (

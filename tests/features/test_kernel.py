@@ -93,7 +93,7 @@ def _plain_view(over=("3m", "10m")):
 @settings(max_examples=150, deadline=None)
 @given(worlds.histories, st.integers(0, 40), st.sampled_from([0, 1, -1]))
 def test_every_feature_of_a_plain_view_is_in_the_program(events, minute, beside):
-    """Nothing is skipped, and block by block the program and the source agree, also where neither may answer."""
+    """Nothing is skipped, and block by block the program and the reader agree, also where neither may answer."""
     features, store = _state(_plain_view(), events)
     plan, at = features.views[0], BASE + minute * MINUTE + beside
     shape, blocks = _blocks(features, store)
@@ -102,7 +102,7 @@ def test_every_feature_of_a_plain_view_is_in_the_program(events, minute, beside)
         assert skipped == [] or any(one.floats and one.low <= -900 for one in layout.sums)
         restricted = reader.restricted(shape, blob, at)
         right, wrong = ({}, set()), ({}, set())
-        expected = reader.compiled(plan, layout)(restricted, at, *right, {})
+        expected = reader.BlockReader(plan, layout).read(restricted, at, *right, {})
         found = program(restricted, at, *wrong, True)
         if not skipped:
             assert repr((found, wrong)) == repr((expected, right)) or found == programs.BEYOND

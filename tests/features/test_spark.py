@@ -1,26 +1,20 @@
-"""The plan on Spark: its SQL in DuckDB's dialect everywhere, and both engines in a local session, value for value."""
+"""Training frames on Spark, in a local session: equal to the training frame, value for value."""
 
 from dataclasses import replace
 from datetime import date
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from retrodict.core.errors import DefinitionError, InputError, InternalError
+from retrodict.core.errors import InputError
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
 from retrodict.features.derived import derived
 from retrodict.features.offline import training_frame
 from retrodict.features.plan import FeatureSet
 from retrodict.features.spark import training_frame_on_spark
-from retrodict.features.spark.dialects import DUCKDB, SPARK
-from retrodict.features.spark.finish import finish_view
-from retrodict.features.spark.sql import POSITION, ROW, ViewQuery
 from retrodict.testing import feature_worlds as worlds
 from retrodict.testing.spark import local_session, spark_missing
 
@@ -32,49 +26,8 @@ needs_spark = pytest.mark.skipif(spark_missing() is not None, reason=spark_missi
 on_spark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
 
 
-# -- the compiled text in DuckDB -------------------------------------------------------------------------------------
-
-
-class Twin:
-    """Runs the generator's DuckDB text, and finishes it, as the Spark engine does."""
-
-    def __init__(self, features, spine, tables):
-        self.features, self.spine, self.tables = features, spine, tables
-        self.engine = duckdb.connect()
-        self.engine.execute("SET TimeZone = 'UTC'")
-        self.engine.register("spine", _numbered(spine, ROW))
-
-    def query(self, plan):
-        table = self.tables[plan.source.name]
-        self.engine.register("events", _numbered(table, POSITION))
-        return ViewQuery(plan, table.schema, self.spine.schema, "q", DUCKDB, ('"events"', '"spine"'))
-
-    def buckets(self, query):
-        probed = self.engine.sql(query.probe()).to_arrow_table().to_pylist()[0]
-        return {i: sorted(probed[f"b_{i}"] or []) for i in query.floating}
-
-    def totals(self, query, buckets):
-        self.engine.register("totals", self.engine.sql(query.totals(buckets)).to_arrow_table())
-        wanted = f"SELECT totals.* FROM spine LEFT JOIN totals USING ({ROW}) ORDER BY spine.{ROW}"
-        return self.engine.sql(wanted).to_arrow_table()
-
-    def columns(self):
-        found, empty = {}, {name: table.slice(0, 0) for name, table in self.tables.items()}
-        schema = training_frame(self.spine.slice(0, 0), "q", self.features, empty).schema
-        for plan in self.features.views:
-            query = self.query(plan)
-            buckets = self.buckets(query)
-            found |= finish_view(plan, self.spine, self.totals(query, buckets), buckets, schema)
-        self.engine.close()
-        return found
-
-
 def _numbered(table, name):
     return table.append_column(name, pa.array(range(table.num_rows), pa.int64()))
-
-
-def _without_bags(view):
-    return replace(view, features=[f for f in view.features if not getattr(f, "bag", False)])
 
 
 def _same(features, found, frame):
@@ -86,38 +39,6 @@ def _same(features, found, frame):
         or found[name].type != frame.schema.field(name).type
     ]
     assert differing == []
-
-
-@settings(max_examples=20, deadline=None)
-@given(worlds.views(), worlds.histories, worlds.requests)
-def test_compiled_sql_equals_the_training_frame(view, events, queries):
-    """Any view over any events, ties, edges, redeliveries and the request's own event included."""
-    features, table, spine = FeatureSet([_without_bags(view)]), worlds.events_table(events), worlds.spine_table(queries)
-    _same(features, Twin(features, spine, {"s": table}).columns(), training_frame(spine, "q", features, {"s": table}))
-
-
-@settings(max_examples=20, deadline=None)
-@given(worlds.wide_views(source=worlds.sources | st.just(worlds.REVISED)), worlds.moderate_histories, worlds.requests)
-def test_compiled_sql_equals_it_for_moments_offsets_lifetimes_and_revisions(view, events, queries):
-    """Every total over every kind of window, of plain and of revised sources."""
-    features, spine = FeatureSet([_without_bags(view)]), worlds.spine_table(queries)
-    table = worlds.revisions_table(events) if view.source.revised else worlds.events_table(events)
-    _same(features, Twin(features, spine, {"s": table}).columns(), training_frame(spine, "q", features, {"s": table}))
-
-
-EXTREMES = [5e-324, -5e-324, 2.2250738585072014e-308, 1e-20, 0.1, 1.0, -1.0, 2.0**52 + 1, 1e16, -1e16, 1e300, 1.7e308]
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.sampled_from(EXTREMES) | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=12))
-def test_sums_are_exact_over_the_whole_range_of_doubles(values):
-    """From the smallest subnormal to the greatest double, the sum is the exact one rounded once."""
-    source = Source("s", worlds.table, event_time="e")
-    features = FeatureSet([FeatureView("v", Entity("k1"), source, [agg.sum("x", over="1h"), agg.mean("x", over="1h")])])
-    rows = [{"k1": "a", "e": BASE + i, "x": x} for i, x in enumerate(values)]
-    table = pa.Table.from_pylist(rows, schema=pa.schema([("k1", pa.string()), ("e", TIME), ("x", pa.float64())]))
-    spine = pa.table({"k1": ["a"], "q": pa.array([BASE + MINUTE], TIME)})
-    _same(features, Twin(features, spine, {"s": table}).columns(), training_frame(spine, "q", features, {"s": table}))
 
 
 def _cards(events=20_000, requests=3_000):
@@ -160,46 +81,6 @@ def _cards(events=20_000, requests=3_000):
         latest("merchant", "amount", max_age="3d"),
     ]
     return FeatureSet([FeatureView("card", Entity("card"), source, features)]), spine, {"s": table}
-
-
-def test_compiled_sql_equals_it_on_a_month_of_payments():
-    """Twenty thousand events, three thousand requests, prices in cents: no value differs."""
-    features, spine, tables = _cards()
-    _same(features, Twin(features, spine, tables).columns(), training_frame(spine, "q", features, tables))
-
-
-def test_numbers_that_the_first_scan_did_not_see_are_an_error():
-    """A source that changes between the two scans is found out, not summed in part."""
-    features, spine, tables = _cards(200, 50)
-    (plan,), twin = features.views, Twin(features, spine, tables)
-    query = twin.query(plan)
-    buckets = {i: known[1:] for i, known in twin.buckets(query).items()}
-    with pytest.raises(InternalError, match="second scan of a source finds the numbers"):
-        finish_view(plan, spine, twin.totals(query, buckets), buckets, spine.schema)
-
-
-def test_sql_names_the_feature_that_it_cannot_compute():
-    """A function of the window's events is refused with view, feature, engine and remedy."""
-    source = Source("s", worlds.table, event_time="e")
-    plan = FeatureSet([FeatureView("v", Entity("k1"), source, [agg.median("x", over="1h", name="mid")])]).views[0]
-    with pytest.raises(
-        DefinitionError, match=r"view 'v', feature 'v__mid', engine 'sql': .*got 'quantile'.*engine='kernel'"
-    ):
-        ViewQuery(plan, worlds.EVENTS, worlds.SPINE, "q", SPARK, ("`a`", "`b`"))
-
-
-def test_spark_text_is_written_without_spark():
-    """The text needs the columns' types only; names are quoted, conditions are Spark's, one column per total."""
-    source = Source("s", worlds.table, event_time="e", known_at="k", sequence="seq", where="tag like 'p%'")
-    view = FeatureView("v", Entity("k1"), source, [agg.sum("x", over="1h"), latest("tag")])
-    query = ViewQuery(FeatureSet([view]).views[0], worlds.EVENTS, worlds.SPINE, "q", SPARK, ("`a`", "`b`"))
-    text = query.totals({0: [-1, 0]})
-    for part in ("unix_micros(`e`)", "(`tag` LIKE 'p%' ESCAPE '!')", "AS w0_c0_1", "max_by(named_struct(", "FROM `a`"):
-        assert part in text
-    assert '"' not in text
-
-
-# -- a real session --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -269,11 +150,9 @@ def _sets():
     ]
 
 
-def _on_spark(session, spine, features, tables, engine):
+def _on_spark(session, spine, features, tables):
     frames = {name: session.createDataFrame(table) for name, table in tables.items()}
-    frame = training_frame_on_spark(
-        session, session.createDataFrame(spine).repartition(2), "q", features, frames, engine=engine
-    )
+    frame = training_frame_on_spark(session, session.createDataFrame(spine).repartition(2), "q", features, frames)
     assert frame.columns == [*spine.column_names, *features.columns]
     found = frame.toArrow().sort_by("row")
     assert found.select(["row", "k1"]) == spine.select(["row", "k1"]) if "k1" in spine.column_names else True
@@ -284,54 +163,48 @@ def _on_spark(session, spine, features, tables, engine):
 @needs_spark
 @on_spark
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("engine", ["kernel", "sql"])
-def test_both_engines_on_spark_equal_the_training_frame(session, engine):
+def test_spark_equals_the_training_frame(session):
     """Views of several keys, clocks and kinds of source, null keys and a derived feature, in a session not in UTC."""
     spine, tables = _world()
     features = FeatureSet(_sets())
-    _same(features, _on_spark(session, spine, features, tables, engine), training_frame(spine, "q", features, tables))
+    _same(features, _on_spark(session, spine, features, tables), training_frame(spine, "q", features, tables))
 
 
 @pytest.mark.slow
 @needs_spark
 @on_spark
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("engine", ["kernel", "sql"])
-def test_both_engines_on_spark_equal_it_on_a_month_of_payments(session, engine):
+def test_spark_equals_it_on_a_month_of_payments(session):
     """Twenty thousand events, three thousand requests, prices in cents: no value differs."""
     features, spine, tables = _cards()
-    _same(features, _on_spark(session, spine, features, tables, engine), training_frame(spine, "q", features, tables))
+    _same(features, _on_spark(session, spine, features, tables), training_frame(spine, "q", features, tables))
 
 
 @pytest.mark.slow
 @needs_spark
 @on_spark
-def test_the_kernel_on_spark_computes_functions_of_the_window(session):
+def test_spark_computes_functions_of_the_window(session):
     """Lists, maps, quantiles and decays, looked up by other columns of the request."""
     spine, tables = _world()
     spine = spine.rename_columns([{"k1": "who"}.get(name, name) for name in spine.column_names])
     source = Source("s", worlds.table, event_time="e", known_at="k", sequence="seq")
     features = FeatureSet([FeatureView("v", Entity("k1"), source, worlds.bags(["20m"])).keyed(name="v", k1="who")])
-    _same(features, _on_spark(session, spine, features, tables, "kernel"), training_frame(spine, "q", features, tables))
+    _same(features, _on_spark(session, spine, features, tables), training_frame(spine, "q", features, tables))
 
 
 @pytest.mark.slow
 @needs_spark
 @on_spark
 def test_mistakes_are_named_before_anything_runs(session):
-    """A missing column, a missing source, a null time and an unknown engine are errors of ours, not of Spark."""
+    """A missing column and a missing source are errors of ours, not of Spark."""
     spine, tables = _world()
     asked, events = session.createDataFrame(spine), session.createDataFrame(tables["s"])
     view = FeatureView("v", Entity("k1"), Source("s", worlds.table, event_time="e"), [agg.sum("x", over="1h")])
-    features, untimed = FeatureSet([view]), session.createDataFrame(_numbered(worlds.spine_table([{"k1": "a"}]), "row"))
+    features = FeatureSet([view])
     with pytest.raises(InputError, match=r"column exists.*got 'x'"):
         training_frame_on_spark(session, asked, "q", features, {"s": events.drop("x")})
-    with pytest.raises(InputError, match=r"data frame for every source.*got 's'"):
+    with pytest.raises(InputError, match=r"every source must have a data frame.*got 's'"):
         training_frame_on_spark(session, asked, "q", features, {})
-    with pytest.raises(InputError, match="engine"):
-        training_frame_on_spark(session, asked, "q", features, {"s": events}, engine="sqll")
-    with pytest.raises(InputError, match=r"every row of a spine has its time.*1 nulls"):
-        training_frame_on_spark(session, untimed, "q", features, {"s": events}, engine="sql")
 
 
 # -- a project's tables ----------------------------------------------------------------------------------------------

@@ -51,13 +51,11 @@ class Expression:
     kind: str | None = field(compare=False)
     tree: Node = field(compare=False, repr=False)
 
-    def to_sql(self, dialect: str = "duckdb", *, kinds: Mapping[str, ExpressionKind | None] | None = None) -> str:
-        """Return the SQL text of the expression; names are quoted, literals escaped and typed.
+    def to_sql(self, *, kinds: Mapping[str, ExpressionKind | None] | None = None) -> str:
+        """Return the SQL text of the expression for DuckDB; names are quoted, literals escaped and typed.
 
         Parameters
         ----------
-        dialect : str, default "duckdb"
-            The engine that will run it.
         kinds : mapping of str to kind, optional
             Kinds of the columns, where known; a missing one or None stays open. Needed only where the session is not
             in UTC and the text leaves open whether ``a - b`` is of numbers or of times, or a column of days stands
@@ -66,14 +64,14 @@ class Expression:
         Raises
         ------
         DefinitionError
-            If the dialect is not known, or a column's kind is ruled out by its place in the text.
+            If a column's kind is ruled out by its place in the text.
 
         Examples
         --------
         >>> print(parse("carrier in ('B6', 'DL')").to_sql())
         ("carrier" IN ('B6', 'DL'))
         """
-        return compile_sql(self.tree, dialect, self._kinds(kinds, repr(self.text)))
+        return compile_sql(self.tree, self._kinds(kinds, repr(self.text)))
 
     def to_polars(
         self, *, kinds: Mapping[str, ExpressionKind | None] | None = None, floating: Collection[str] = ()

@@ -8,10 +8,7 @@ time zone how long that day is; hence doubles with an exponent, casts, and inter
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from retrodict.core.clock import from_micros
-from retrodict.core.errors import DefinitionError, near
 from retrodict.core.expressions.inference import KindInference
 from retrodict.core.expressions.nodes import (
     Arithmetic,
@@ -32,35 +29,18 @@ from retrodict.core.expressions.nodes import (
 )
 from retrodict.core.expressions.patterns import translate
 
-__all__ = ["Compiler", "compile_sql"]
+__all__ = ["compile_sql"]
 
 _NULLS = {"bool": "BOOLEAN", "number": "BIGINT", "text": "VARCHAR", "time": "TIMESTAMPTZ", "duration": "INTERVAL"}
 
 
-def compile_sql(root: Node, dialect: str, kinds: KindInference) -> str:
-    """Return the tree as SQL text.
-
-    Raises
-    ------
-    DefinitionError
-        If the dialect has no compiler.
-    """
-    # Here, since a dialect is built on the compiler below.
-    from retrodict.core.expressions.sql_spark import SparkCompiler
-
-    dialects: dict[str, Callable[[KindInference], Compiler]] = {"duckdb": Compiler, "spark": SparkCompiler}
-    if dialect not in dialects:
-        raise DefinitionError(
-            "expressions compile to a known SQL dialect",
-            where="dialect",
-            got=dialect,
-            remedy=near(dialect, dialects, what="dialect"),
-        )
-    return dialects[dialect](kinds).value(root)
+def compile_sql(root: Node, kinds: KindInference) -> str:
+    """Return the tree as SQL text."""
+    return _Compiler(kinds).value(root)
 
 
-class Compiler:
-    """Writes the nodes of one tree for DuckDB; another dialect overrides what it spells otherwise."""
+class _Compiler:
+    """Writes the nodes of one tree for DuckDB."""
 
     def __init__(self, kinds: KindInference) -> None:
         self._kinds = kinds

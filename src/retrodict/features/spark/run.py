@@ -1,9 +1,9 @@
-"""Runs a feature set on Spark: by the kernel, distributed by key, or as compiled SQL.
+"""Runs a feature set on Spark: the same kernel, distributed by key.
 
-``kernel`` sends each share of the keys, with its rows of the spine and its events, to one call of the same
-``training_frame`` that runs without Spark, so values are equal by construction. ``sql`` merges totals inside Spark and
-finishes them by the table of aggregates. A second implementation of the kernels in Scala was rejected: a third meaning
-to keep equal.
+Each share of the keys, with its rows of the spine and its events, goes to one call of the same ``training_frame`` that
+runs without Spark, so values are equal by construction. A compilation to Spark SQL was rejected: it computes totals
+only, meets every row with every event of a frequent key, and is a second meaning to keep equal; so would be kernels in
+Scala.
 """
 
 from __future__ import annotations
@@ -13,36 +13,30 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from retrodict.core.errors import InputError, MissingExtraError, near
+from retrodict.core.kinds import kind_of
 from retrodict.features.definitions import FeatureView
 from retrodict.features.facts.evaluation import derive_columns
 from retrodict.features.offline.frame import training_frame
 from retrodict.features.plan import FeatureSet, ViewPlan
-from retrodict.features.spark.dialects import SPARK
-from retrodict.features.spark.finish import finish_view
-from retrodict.features.spark.sql import POSITION, ROW, ViewQuery, canonical_key
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["Engine", "training_frame_on_spark"]
+__all__ = ["POSITION", "check_installed", "quote", "training_frame_on_spark"]
 
-Engine = Literal["kernel", "sql"]
+POSITION = "__position"
+"""Column of a source without a sequence that says which of two events at one time came first."""
+
 _SHARE = "__share"
 
 
 def training_frame_on_spark(
-    session: SparkSession,
-    spine: DataFrame,
-    at: str,
-    features: FeatureSet,
-    sources: Mapping[str, DataFrame],
-    *,
-    engine: Engine = "kernel",
+    session: SparkSession, spine: DataFrame, at: str, features: FeatureSet, sources: Mapping[str, DataFrame]
 ) -> DataFrame:
     """Add every feature to the rows of a spine, as :func:`~retrodict.features.offline.training_frame` does.
 
@@ -50,7 +44,8 @@ def training_frame_on_spark(
     ----------
     session : pyspark.sql.SparkSession
         The session of the data frames. Its workers need this package; functions of derived features travel with what
-        they name of their own module.
+        they name of their own module. The keys are shared out over ``spark.sql.shuffle.partitions`` groups, each of
+        which must fit into the memory of a worker.
     spine : pyspark.sql.DataFrame
         One row per decision. Spark keeps no order of rows: give it a column of its own to find them again.
     at : str
@@ -61,22 +56,17 @@ def training_frame_on_spark(
         Rows of each source by the source's name; reading one twice must give the same rows. Of a source without a
         sequence, ties break by the column ``__position`` (whole numbers), or where there is none by the position in its
         partitions, so these must be in the order that is meant.
-    engine : {"kernel", "sql"}, default "kernel"
-        ``kernel`` computes every feature; the keys are shared out over ``spark.sql.shuffle.partitions`` groups, each of
-        which must fit into the memory of a worker. ``sql`` computes totals and latest values and meets each row of the
-        spine with each event of its key inside the longest window; it keeps nothing but totals, and starts with a scan
-        of its own.
 
     Returns
     -------
     pyspark.sql.DataFrame
-        Each row of the spine once, with one column per feature of ``features.columns``. Lazy, so that what is wrong
-        with a row (a null time) is said when it is read, as an error of Spark with our text in it.
+        Each row of the spine once, with one column per feature of ``features.columns``. Lazy: what is wrong with a row
+        (a null time) shows when it is read, as an error of Spark with our text in it.
 
     Raises
     ------
     DefinitionError, InputError
-        As ``training_frame``, from the columns alone; and if ``sql`` cannot compute a feature.
+        As ``training_frame``, from the columns alone.
     MissingExtraError
         If pyspark or pandas is not installed.
 
@@ -84,24 +74,27 @@ def training_frame_on_spark(
     --------
     >>> frame = training_frame_on_spark(spark, spine, "at", features, {"landed": flights})  # doctest: +SKIP
     """
+    check_installed()
+    features = FeatureSet(_portable(feature) for feature in features.features)
+    job = _Job(session, at, features, dict(sources), _frame_schema(spine, at, features, sources))
+    return job.frame(spine)
+
+
+def check_installed() -> None:
+    """MissingExtraError unless pyspark and pandas are there."""
     for library in ("pyspark", "pandas"):
         if find_spec(library) is None:
             raise MissingExtraError(library, "spark", needed_for="a training frame on Spark")
-    if engine not in {"kernel", "sql"}:
-        raise InputError(
-            "there is such an engine",
-            where="training_frame_on_spark",
-            got=engine,
-            remedy=near(engine, ["kernel", "sql"], what="engine"),
-        )
-    features = FeatureSet(_portable(feature) for feature in features.features)
-    job = _Job(session, at, features, dict(sources), _result_schema(spine, at, features, sources))
-    return job.by_kernel(spine) if engine == "kernel" else job.by_sql(spine)
+
+
+def quote(name: str) -> str:
+    """A column's name as Spark SQL quotes it."""
+    return "`" + name.replace("`", "``") + "`"
 
 
 @dataclass(frozen=True)
 class _Named:
-    """All that a source says of its table on a worker."""
+    """All that a worker knows of a source's table."""
 
     name: str
 
@@ -112,24 +105,24 @@ def _portable(feature: Any) -> Any:
     return replace(feature, source=replace(feature.source, table=_Named(feature.source.table.name)))
 
 
-def _arrow(frame: DataFrame) -> pa.Schema:
+def _arrow(types: Any) -> pa.Schema:
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    return to_arrow_schema(frame.schema, timezone="UTC")
+    return to_arrow_schema(types, timezone="UTC")
 
 
-def _result_schema(spine: DataFrame, at: str, features: FeatureSet, sources: Mapping[str, DataFrame]) -> pa.Schema:
-    """Types of the result: what the kernel gives of no rows, which also checks every column and kind."""
+def _frame_schema(spine: DataFrame, at: str, features: FeatureSet, sources: Mapping[str, DataFrame]) -> pa.Schema:
+    """Types of the frame: those that the kernel gives of no rows, which also checks every column and kind."""
     missing = [name for name in features.sources if name not in sources]
     if missing:
         raise InputError(
-            "there is a data frame for every source",
+            "every source must have a data frame",
             where="training_frame_on_spark",
             got=missing[0],
             remedy=near(missing[0], sources, what="source"),
         )
-    empty = {name: _arrow(sources[name]).empty_table() for name in features.sources}
-    return training_frame(_arrow(spine).empty_table(), at, features, empty).schema
+    empty = {name: _arrow(sources[name].schema).empty_table() for name in features.sources}
+    return training_frame(_arrow(spine.schema).empty_table(), at, features, empty).schema
 
 
 @dataclass(frozen=True)
@@ -140,6 +133,14 @@ class _Job:
     sources: dict[str, DataFrame]
     schema: pa.Schema
 
+    def frame(self, spine: DataFrame) -> DataFrame:
+        frame = spine
+        for plan in self.features.views:
+            frame = self._with_view(frame, plan)
+        if self.features.derived:
+            frame = self._with_derived(frame)
+        return frame.select(*(quote(name) for name in [*spine.columns, *self.features.columns]))
+
     def _types(self, frame: DataFrame, columns: tuple[str, ...]) -> Any:
         """Spark's types of the columns of a frame and of some features."""
         from pyspark.sql.pandas.types import from_arrow_schema
@@ -148,28 +149,20 @@ class _Job:
         added = from_arrow_schema(pa.schema([self.schema.field(name) for name in columns]))
         return StructType([*frame.schema.fields, *added.fields])
 
-    def by_kernel(self, spine: DataFrame) -> DataFrame:
-        frame = spine
-        for plan in self.features.views:
-            frame = self._view_by_kernel(frame, plan)
-        if self.features.derived:
-            derived = tuple(name for name in self.features.columns if name not in frame.columns)
-            frame = self._mapped(frame, frame, derived, _deriver(self.features))
-        return frame.select(*(SPARK.quote(name) for name in [*spine.columns, *self.features.columns]))
-
-    def _view_by_kernel(self, frame: DataFrame, plan: ViewPlan) -> DataFrame:
-        source = self._positioned(plan).select(*(SPARK.quote(name) for name in [*plan.source_columns, POSITION]))
+    def _with_view(self, frame: DataFrame, plan: ViewPlan) -> DataFrame:
+        source = self._positioned(plan).select(*(quote(name) for name in [*plan.source_columns, POSITION]))
         types = self._types(frame, tuple(output.column for output in plan.outputs))
         left, right = self._shared(frame, plan.request_keys), self._shared(source, plan.keys)
         compute = _kernel(FeatureSet([plan.view]), self.at, types)
         return left.groupBy(_SHARE).cogroup(right.groupBy(_SHARE)).applyInArrow(compute, types)
 
     def _shared(self, frame: DataFrame, keys: tuple[str, ...]) -> DataFrame:
-        """A column that says in which group the row's key is."""
+        """A column with the group of the row's key."""
         from pyspark.sql import functions
 
         groups = int(self.session.conf.get("spark.sql.shuffle.partitions") or 1)
-        parts = ", ".join(canonical_key(_arrow(frame), key, SPARK) for key in keys)
+        schema = _arrow(frame.schema)
+        parts = ", ".join(_canonical_key(schema, key) for key in keys)
         return frame.withColumn(_SHARE, functions.expr(f"pmod(xxhash64({parts}), {groups})"))
 
     def _positioned(self, plan: ViewPlan) -> DataFrame:
@@ -180,50 +173,23 @@ class _Job:
             return source
         return source.withColumn(POSITION, functions.monotonically_increasing_id())
 
-    def by_sql(self, spine: DataFrame) -> DataFrame:
-        from pyspark.sql import functions
-
-        # Written down, since a row that is computed anew could get another number.
-        numbered = spine.withColumn(ROW, functions.monotonically_increasing_id()).localCheckpoint()
-        frame, finishers = numbered, []
-        for place, plan in enumerate(self.features.views):
-            totals, buckets = self._totals(plan, numbered, _arrow(spine))
-            renamed = [name if name == ROW else f"__{place}_{name}" for name in totals.columns]
-            frame = frame.join(totals.toDF(*renamed), ROW, "left")
-            finishers.append((plan, f"__{place}_", buckets))
-        finish = _finisher(self.features, spine.columns, finishers, self.schema)
-        return self._mapped(frame, spine, self.features.columns, finish)
-
-    def _totals(self, plan: ViewPlan, spine: DataFrame, columns: pa.Schema) -> tuple[DataFrame, dict[int, list[int]]]:
-        names = [f"retrodict_{kind}_{plan.state_id[-12:]}" for kind in ("events", "spine")]
-        source = self._positioned(plan)
-        relations = (SPARK.quote(names[0]), SPARK.quote(names[1]))
-        query = ViewQuery(plan, _arrow(self.sources[plan.source.name]), columns, self.at, SPARK, relations)
-        try:
-            source.createOrReplaceTempView(names[0])
-            spine.createOrReplaceTempView(names[1])
-            probed = self.session.sql(query.probe()).collect()[0].asDict()
-            _check_nulls(plan, self.at, probed)
-            buckets = {i: sorted(probed[f"b_{i}"]) for i in query.floating}
-            return self.session.sql(query.totals(buckets)), buckets
-        finally:
-            for name in names:
-                self.session.catalog.dropTempView(name)
-
-    def _mapped(self, frame: DataFrame, kept: DataFrame, columns: tuple[str, ...], compute: _Compute) -> DataFrame:
-        """Rows with columns added, batch by batch."""
-        types = self._types(kept, columns)
-        target = _arrow_types(types)
+    def _with_derived(self, frame: DataFrame) -> DataFrame:
+        """Derived features, batch by batch."""
+        features = self.features
+        types = self._types(frame, tuple(name for name in features.columns if name not in frame.columns))
+        target = _arrow(types)
 
         def mapped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
-                yield from compute(pa.Table.from_batches([batch])).select(target.names).cast(target).to_batches()
+                rows = pa.Table.from_batches([batch])
+                columns: dict[str, Any] = {n: rows.column(n) for n in features.columns if n in rows.column_names}
+                derive_columns(features, rows, columns)
+                for name in columns.keys() - set(rows.column_names):
+                    rows = rows.append_column(name, columns[name])
+                yield from rows.select(target.names).cast(target).to_batches()
 
-        with _by_value(self.features):
+        with _by_value(features):
             return frame.mapInArrow(mapped, types)
-
-
-_Compute = Callable[[pa.Table], pa.Table]
 
 
 @contextmanager
@@ -242,31 +208,25 @@ def _by_value(features: FeatureSet) -> Iterator[None]:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def _check_nulls(plan: ViewPlan, at: str, probed: Mapping[str, Any]) -> None:
-    if probed["no_time"]:
-        raise InputError(
-            "every row of a spine has its time",
-            where=f"spine, column {at!r}",
-            got=f"{probed['no_time']} nulls",
-            remedy="Drop or complete those rows",
-        )
-    if probed["no_sequence"]:
-        raise InputError(
-            "the sequence of an event is a whole number or text, never null",
-            where=f"{plan.where}, source {plan.source.name!r}, column {plan.source.sequence!r}",
-            got=f"{probed['no_sequence']} nulls",
-        )
-
-
-def _arrow_types(types: Any) -> pa.Schema:
-    from pyspark.sql.pandas.types import to_arrow_schema
-
-    return to_arrow_schema(types, timezone="UTC")
+def _canonical_key(schema: pa.Schema, name: str) -> str:
+    """SQL of a key column in the form of its kind: equal keys of a spine and a source must hash alike."""
+    quoted = quote(name)
+    match kind_of(schema.field(name).type):
+        case "date":
+            return f"CAST(unix_date({quoted}) AS BIGINT)"
+        case "time":
+            return f"unix_micros({quoted})"
+        case "int":
+            return f"CAST({quoted} AS BIGINT)"
+        case "null":
+            return "CAST(NULL AS BIGINT)"
+        case _:
+            return quoted
 
 
 def _kernel(features: FeatureSet, at: str, types: Any) -> Callable[[pa.Table, pa.Table], pa.Table]:
     """What a worker does with the rows and events of one group of keys."""
-    target, source = _arrow_types(types), next(iter(features.sources))
+    target, source = _arrow(types), next(iter(features.sources))
 
     def compute(rows: pa.Table, events: pa.Table) -> pa.Table:
         events = events.sort_by(POSITION).drop_columns([POSITION, _SHARE])
@@ -274,39 +234,3 @@ def _kernel(features: FeatureSet, at: str, types: Any) -> Callable[[pa.Table, pa
         return frame.select(target.names).cast(target)
 
     return compute
-
-
-def _deriver(features: FeatureSet) -> _Compute:
-    def compute(frame: pa.Table) -> pa.Table:
-        return _with_derived(features, frame, {})
-
-    return compute
-
-
-def _finisher(
-    features: FeatureSet,
-    spine_columns: list[str],
-    finishers: list[tuple[ViewPlan, str, dict[int, list[int]]]],
-    schema: pa.Schema,
-) -> _Compute:
-    def compute(frame: pa.Table) -> pa.Table:
-        spine = frame.select(spine_columns)
-        found: dict[str, Any] = {}
-        for plan, prefix, buckets in finishers:
-            names = [name for name in frame.column_names if name.startswith(prefix)]
-            totals = frame.select(names).rename_columns([name.removeprefix(prefix) for name in names])
-            found |= finish_view(plan, spine, totals, buckets, schema)
-        return _with_derived(features, spine, found)
-
-    return compute
-
-
-def _with_derived(features: FeatureSet, frame: pa.Table, found: dict[str, Any]) -> pa.Table:
-    """Features that were found and derived ones, appended to a frame that may hold some already."""
-    held = {name: frame.column(name) for name in features.columns if name in frame.column_names}
-    found = held | found
-    derive_columns(features, frame, found)
-    for name, column in found.items():
-        if name not in frame.column_names:
-            frame = frame.append_column(name, column)
-    return frame

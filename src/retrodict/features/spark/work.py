@@ -15,21 +15,18 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyarrow.fs import LocalFileSystem
 
-from retrodict.core.errors import ConfigurationError, InputError, InternalError, MissingExtraError, RetryableError
+from retrodict.core.errors import ConfigurationError, InputError, InternalError, RetryableError
 from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.offline.frame import training_frame
 from retrodict.features.offline.spine import SpineReader
 from retrodict.features.offline.work import FrameWork
 from retrodict.features.plan import FeatureSet
-from retrodict.features.spark.dialects import SPARK
-from retrodict.features.spark.run import training_frame_on_spark
-from retrodict.features.spark.sql import POSITION
+from retrodict.features.spark.run import POSITION, check_installed, quote, training_frame_on_spark
 from retrodict.stores.tables.base import TableStore
 from retrodict.workspace import Workspace
 
@@ -75,7 +72,8 @@ def spark_work(
     ConfigurationError
         If there is no Java, or no session starts at this master.
     """
-    _check_installed()
+    check_installed()
+    _check_java()
     versions = newest_versions(workspace.tables, features.tables, where="features")
     with _session(workspace.name, master or _LOCAL) as session:
         frames: dict[str, DataFrame] = {}
@@ -111,7 +109,7 @@ class _Job:
         with _spark_errors():
             spine = self._session.createDataFrame(asked)
             frame = training_frame_on_spark(self._session, spine, self._at, self._features, self._sources)
-            found = frame.select(*(SPARK.quote(name) for name in columns)).toArrow().sort_by(_ASKED)
+            found = frame.select(*(quote(name) for name in columns)).toArrow().sort_by(_ASKED)
         if not found.column(_ASKED).equals(asked.column(_ASKED)):
             raise InternalError("a frame holds the rows of its spine", where="engine spark", got=found.num_rows)
         for name in self._features.columns:
@@ -134,13 +132,10 @@ def _rows(session: SparkSession, tables: TableStore, name: str, version: int, co
     listed = session.createDataFrame(places, "__file string, __place long")
     joined = files.join(functions.broadcast(listed), files["file_name"] == listed["__file"])
     position = (functions.col("__place") + functions.col("row_index")).alias(POSITION)
-    return joined.select(*(files[SPARK.quote(column)] for column in columns), position)
+    return joined.select(*(files[quote(column)] for column in columns), position)
 
 
-def _check_installed() -> None:
-    for library in ("pyspark", "pandas"):
-        if find_spec(library) is None:
-            raise MissingExtraError(library, "spark", needed_for="a training frame on Spark")
+def _check_java() -> None:
     home = os.environ.get("JAVA_HOME")
     if not (home and os.path.exists(os.path.join(home, "bin", "java"))) and shutil.which("java") is None:
         raise ConfigurationError(

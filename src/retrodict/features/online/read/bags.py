@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrodict.features.facts.bags import Ragged, Values, compute
-from retrodict.features.facts.columns import Mask
-from retrodict.features.online.state.blocks import BOOL, DATE, FLOAT, INT, TEXT, Block, Shape, text_at, unpack
+from retrodict.features.online.state.blocks import BOOL, DATE, FLOAT, INT, TEXT, Block, Shape, flag_of, text_at, unpack
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["BagReader"]
@@ -38,28 +37,29 @@ class BagReader:
         block, plan = unpack(self._shape, blob), self._plan
         moments = block.rows[1:, 0]
         columns: dict[str, Values] = {}
-        found = {}
+        values = {}
         for bag_place, window in self._outputs:
             bag, (begin, end) = plan.bags[bag_place], places[window]
             begin = max(begin, 1)
             ragged = Ragged(np.array([at]), np.array([max(end - begin, 0)]), np.arange(begin - 1, end - 1), moments)
             if bag.where is not None:
-                ragged = ragged.keep(self._flag(block, len(self._shape.kept) + self._shape.conditions.index(bag.where)))
+                ragged = ragged.keep(
+                    flag_of(
+                        block.layout, block.rows[1:], len(self._shape.kept) + self._shape.conditions.index(bag.where)
+                    )
+                )
             pair = []
             for name in (bag.value, bag.second):
                 if name is not None and name not in columns:
                     columns[name] = Values(self._column(block, name))
                 pair.append(None if name is None else columns[name])
-            found[bag_place, window] = _python(compute(bag, ragged, *pair))
-        return found
-
-    def _flag(self, block: Block, place: int) -> Mask:
-        return (block.rows[1:, block.layout.bits + place // 62] >> (place % 62) & 1).astype(np.bool_)
+            values[bag_place, window] = _python(compute(bag, ragged, *pair))
+        return values
 
     def _column(self, block: Block, name: str) -> pa.Array[Any]:
         place = self._shape.kept.index(name)
         words = np.ascontiguousarray(block.rows[1:, block.layout.first_kept + place])
-        valid, kind = self._flag(block, place), block.layout.kept[place]
+        valid, kind = flag_of(block.layout, block.rows[1:], place), block.layout.kept[place]
         if kind == TEXT:
             texts = [
                 text_at(block.heap, 0, word) if ok else None
@@ -74,8 +74,8 @@ class BagReader:
         return whole.cast(pa.int32()).cast(pa.date32()) if kind == DATE else whole.cast(_TYPES[kind])
 
 
-def _python(found: pa.Array[Any]) -> Any:
-    value = found.to_pylist()[0]
-    if value is not None and pa.types.is_map(found.type):
+def _python(array: pa.Array[Any]) -> Any:
+    value = array.to_pylist()[0]
+    if value is not None and pa.types.is_map(array.type):
         return dict(value)
     return value

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from retrodict.features.facts.columns import Mask
-from retrodict.features.online.state.blocks import Block, Shape, event_ids
+from retrodict.features.online.state.blocks import Block, Shape, event_ids, flag_of
 from retrodict.features.plan import Output, ViewPlan
 
 __all__ = ["explained"]
@@ -44,5 +44,5 @@ def _counted(plan: ViewPlan, shape: Shape, block: Block, output: Output) -> Mask
         flags.append(len(shape.kept) + shape.conditions.index(bag.where))
     counted = np.ones(len(rows), dtype=np.bool_)
     for flag in flags:
-        counted &= (rows[:, layout.bits + flag // 62] >> (flag % 62) & 1) != 0
+        counted &= flag_of(layout, rows, flag)
     return counted

@@ -1,7 +1,7 @@
-"""Programs for the kernel in C: what :mod:`retrodict.features.online.read.reader` writes as source, as words.
+"""Programs for the kernel in C: how :mod:`retrodict.features.online.read.reader` reads a layout, as words.
 
 Only what views mostly consist of is there: counts, rates, sums, means, shares, extremes and latest values of windows
-that leave the request's own event out. A program skips the other features, and the source computes those.
+that leave the request's own event out. A program skips the other features, and the reader in Python has those.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from datetime import date
 
 from retrodict.core.native import kernel
 from retrodict.core.native._kernel import Program
+from retrodict.features.online.read.reader import EPOCH, Edges, widest_window
 from retrodict.features.online.state.blocks import BOOL, DATE, FLOAT, INT, NULL, TEXT, WIDTH, Layout, Shape
 from retrodict.features.plan import Output, ViewPlan
 
@@ -25,7 +26,6 @@ _OPS = {"count": _COUNT, "rate": _RATE, "share": _SHARE, "sum": _SUM, "mean": _M
 _KINDS = {NULL: 0, INT: 1, FLOAT: 2, BOOL: 3, TEXT: 4, DATE: 5}
 _WINDOW, _EITHER, _ANY, _AGE = range(4)
 _MOST_WINDOWS, _DIGITS = 64, 53
-_EPOCH = date(1970, 1, 1).toordinal()
 _FIELDS = (
     "op", "window", "held", "column", "count", "low", "floats", "negated", "kind", "flag", "age", "top", "bottom"
 )  # fmt: skip
@@ -38,17 +38,16 @@ def program_of(plan: ViewPlan, layout: Layout) -> tuple[Program, list[Output]] |
     """
     if kernel is None or len(plan.windows) > _MOST_WINDOWS:
         return None
-    found = [_output(plan, layout, output) for output in plan.outputs]
-    skipped = [output for output, fields in zip(plan.outputs, found, strict=True) if fields is None]
-    if len(skipped) == len(found):
+    rows = [_output(plan, layout, output) for output in plan.outputs]
+    skipped = [output for output, fields in zip(plan.outputs, rows, strict=True) if fields is None]
+    if len(skipped) == len(rows):
         return None
     shape = layout.shape
     words: list[int] = [layout.words, shape.layout_bytes, layout.first_running, layout.bits, shape.revised]
-    words += [*_reach(plan), len(plan.windows), len(found)]
+    words += [*_reach(plan), len(plan.windows), len(rows)]
     for window in plan.windows:
-        bounded = window.offset is not None
-        words += [window.lifetime, window.offset_us + window.length_us, window.hop_us, bounded, window.offset_us]
-    for fields in found:
+        words += Edges.of(window)
+    for fields in rows:
         words += [(fields or {"op": _SKIP}).get(name, 0) for name in _FIELDS]
     packed = struct.pack(f"<{len(words)}q", *words)
     names = tuple(output.column for output in plan.outputs)
@@ -56,12 +55,10 @@ def program_of(plan: ViewPlan, layout: Layout) -> tuple[Program, list[Output]] |
 
 
 def _reach(plan: ViewPlan) -> tuple[int, int, int]:
-    """How the number of events within reach is told: as ``reading`` says it."""
-    windows = plan.windows
-    if not windows:
+    """How the number of events within reach is counted, as ``reader`` does: the rule, a window, an age."""
+    if not plan.windows:
         return (_ANY, 0, 0) if plan.unbounded else (_AGE, 0, plan.lookback_us - 1)
-    widest = max(range(len(windows)), key=lambda w: (windows[w].lifetime, windows[w].reach_us))
-    return (_EITHER if plan.unbounded else _WINDOW), widest, 0
+    return (_EITHER if plan.unbounded else _WINDOW), widest_window(plan), 0
 
 
 def _output(plan: ViewPlan, layout: Layout, output: Output) -> dict[str, int] | None:
@@ -70,29 +67,29 @@ def _output(plan: ViewPlan, layout: Layout, output: Output) -> dict[str, int] | 
         return _latest(layout, output)
     if output.op not in _OPS or plan.windows[output.window].include_current:
         return None
-    found = {"op": _OPS[output.op], "window": output.window, "held": _whole(layout, output.parts[-1])}
+    fields = {"op": _OPS[output.op], "window": output.window, "held": _whole(layout, output.parts[-1])}
     first = output.parts[0]
     if output.op == "rate":
         top, bottom = output.factor or (1, 1)
         fits = 0 < top < 1 << _DIGITS and 0 < bottom < 1 << _DIGITS
-        return found | {"top": top, "bottom": bottom} if fits else None
+        return fields | {"top": top, "bottom": bottom} if fits else None
     if output.op == "share":
-        return found | {"column": _whole(layout, first)}
-    if found["op"] == _EXTREME:
+        return fields | {"column": _whole(layout, first)}
+    if fields["op"] == _EXTREME:
         place = shape.column_of[first]
         floats, largest = layout.extremes[place] == FLOAT, shape.largest[place]
-        return found | {"column": layout.first_extreme + place, "floats": floats, "negated": not largest}
-    if found["op"] in {_SUM, _MEAN}:
-        return _sum(shape, layout, first, found)
-    return found
+        return fields | {"column": layout.first_extreme + place, "floats": floats, "negated": not largest}
+    if fields["op"] in {_SUM, _MEAN}:
+        return _sum(shape, layout, first, fields)
+    return fields
 
 
-def _sum(shape: Shape, layout: Layout, channel: int, found: dict[str, int]) -> dict[str, int] | None:
+def _sum(shape: Shape, layout: Layout, channel: int, fields: dict[str, int]) -> dict[str, int] | None:
     place = shape.column_of[channel]
     one, limbs = layout.sums[place], layout.limb_of[place]
     if one.floats and not (one.low > -900 and one.low + WIDTH * (one.limbs + 1) <= 1000):
         return None
-    return found | {"column": limbs.start, "count": one.limbs, "low": one.low, "floats": one.floats}
+    return fields | {"column": limbs.start, "count": one.limbs, "low": one.low, "floats": one.floats}
 
 
 def _whole(layout: Layout, channel: int) -> int:
@@ -109,5 +106,5 @@ def _latest(layout: Layout, output: Output) -> dict[str, int]:
         "kind": _KINDS[layout.kept[place]],
         "flag": place,
         "age": age,
-        "low": _EPOCH,
+        "low": EPOCH,
     }

@@ -1,21 +1,23 @@
-"""Reading a block: a function made for the view and the layout, so that a request runs no loop over features.
+"""Reading a block in plain Python: what the kernel in C means, and whatever it leaves out.
 
-Every window is a search and a difference of two rows. A call of NumPy costs as much as ten steps of Python, so it is
-used for extremes over many rows and nothing else. The function is written as source and compiled once: closures over
-lists of features took three times as long. What it cannot assume (events later than the request, revisions) is brought
-to what it can by :func:`restricted` first, so there is one way to compute a value.
+A window is two searches and the difference of two rows. The kernel reads most blocks; this reader has the features that
+no program holds (moments, bags, windows that let the request's own event in), the blocks whose numbers do not fit into
+128 bits, and everything where there is no compiler. Source made for each layout and compiled was rejected: three times
+as fast, and a third text of the same meaning that nobody could step through.
+
+Events later than the request and revisions are brought to the plain case by :func:`restricted` first, so there is one
+way to compute a value.
 """
 
 from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrodict.features.facts.columns import Ints, Mask
 from retrodict.features.monoids import AGGREGATES
@@ -25,6 +27,7 @@ from retrodict.features.online.state.blocks import (
     BOOL,
     DATE,
     FIXED,
+    FLAGS,
     FLOAT,
     MONOTONE,
     NULL,
@@ -33,345 +36,239 @@ from retrodict.features.online.state.blocks import (
     Layout,
     Shape,
     event_ids,
+    flag_of,
     pack,
+    text_at,
     unpack,
 )
 from retrodict.features.plan import Output, ViewPlan
+from retrodict.features.windows import Window
 
-__all__ = ["Read", "compiled", "restricted"]
+__all__ = ["EPOCH", "BlockReader", "Edges", "restricted", "widest_window"]
 
-Read = Callable[[bytes, int, dict[str, Any], set[str], Mapping[int, Any]], int]
-"""(block, time, values to fill in, columns too old, the request's own event) to number of events within reach."""
+EPOCH = date(1970, 1, 1).toordinal()
+"""Days are stored from here on."""
 
-_EPOCH = date(1970, 1, 1).toordinal()
-_FEW = 64  # rows below which Python's max is faster than a call of NumPy
+_HEAD = struct.Struct(f"<{FIXED}q").unpack_from
+_WORD, _DOUBLE = struct.Struct("<q").unpack_from, struct.Struct("<d").unpack_from
+_HALF, _FULL = 1 << 63, (1 << 64) - 1
 
 
 def restricted(shape: Shape, blob: bytes, at: int) -> bytes:
     """Block of what is visible at a time, in force then if the source is revised."""
     block = unpack(shape, blob)
     layout, rows = block.layout, block.rows
-    seen = layout.visible_at(rows[1:]) < at
+    visible = layout.visible_at(rows[1:]) < at
     if shape.revised:
-        seen &= _in_force(layout, rows[1:], block.heap, at)
+        visible &= _in_force(layout, rows[1:], block.heap, at)
     elif block.flags & MONOTONE:
-        rows = rows[: 1 + int(seen.sum())]
+        # Visibility in the order of the rows: what is visible is a prefix, whose running sums stand.
+        rows = rows[: 1 + int(visible.sum())]
         return pack(layout, rows, block.heap, flags=MONOTONE, visible=at - 1, heap_rows=0)
-    single = block.single()[seen]
-    whole = np.concatenate([rows[:1], single])
-    whole[:, layout.first_running :] = np.cumsum(whole[:, layout.first_running :], axis=0)
-    return pack(layout, whole, block.heap, flags=0, visible=at - 1, heap_rows=0)
+    rows = np.concatenate([rows[:1], block.single()[visible]])
+    rows[:, layout.first_running :] = np.cumsum(rows[:, layout.first_running :], axis=0)
+    return pack(layout, rows, block.heap, flags=0, visible=at - 1, heap_rows=0)
 
 
 def _in_force(layout: Layout, rows: Ints, heap: bytes, at: int) -> Mask:
     """Revisions that say something and that no later one has replaced before the request."""
     _, event = np.unique(event_ids(layout, rows, heap), return_inverse=True)
-    known = layout.known_at(rows)
-    sort = np.lexsort((known, event))
+    known_at = layout.known_at(rows)
+    order = np.lexsort((known_at, event))
     replaced = np.zeros(len(rows), dtype=np.bool_)
-    same = event[sort][1:] == event[sort][:-1]
-    replaced[sort[:-1]] = same & (known[sort][1:] < at)
+    same = event[order][1:] == event[order][:-1]
+    replaced[order[:-1]] = same & (known_at[order][1:] < at)
     shape = layout.shape
-    flag = len(shape.kept) + len(shape.conditions)
-    alive = rows[:, layout.bits + flag // 62] >> (flag % 62) & 1
-    found: Mask = ~replaced & (alive != 0)
-    return found
+    return ~replaced & flag_of(layout, rows, len(shape.kept) + len(shape.conditions))
 
 
-def compiled(plan: ViewPlan, layout: Layout, outputs: Sequence[Output] | None = None) -> Read:
-    """Make the function that reads blocks of a layout for a view, all its features or some."""
-    writer = _Writer(plan, layout, plan.outputs if outputs is None else outputs)
-    source = "\n    ".join(["def read(blob, at, out, old, own):", *writer.lines()])
-    exec(compile(source, f"<view {plan.name}>", "exec"), writer.names)  # noqa: S102 - made of numbers and quoted names only
-    found: Read = writer.names["read"]
-    return found
+class Edges(NamedTuple):
+    """Edges of a window, as microseconds before the decision.
+
+    A window has a left edge unless it is a ``lifetime``, and a right one only if it is ``bounded``; otherwise it ends
+    at the decision. Both go down to a multiple of the ``hop``, if it is not 0.
+    """
+
+    lifetime: bool
+    start: int
+    hop: int
+    bounded: bool
+    end: int
+
+    @classmethod
+    def of(cls, window: Window) -> Edges:
+        """Edges of a declared window; it holds durations as text, which a request has no time to parse."""
+        reach = window.offset_us + window.length_us
+        return cls(window.lifetime, reach, window.hop_us, window.offset is not None, window.offset_us)
+
+    def moment(self, at: int, before: int) -> int:
+        """Time of an edge of a decision at ``at``."""
+        return (at - before) // self.hop * self.hop if self.hop else at - before
 
 
-def _nested(
-    columns: int, blob: bytes, kind: str, begin: int, step: int, starts: tuple[int, ...], stop: int
-) -> list[Any]:
-    """Greatest value per column of the rows from each start to the stop; starts ascend, None where there is no row."""
-    some = [start for start in starts if start < stop]
-    if not some:
-        return [None] * len(starts)
-    table: NDArray[Any] = np.ndarray((stop, columns), kind, blob, begin, (step, 8))
-    found: list[Any] = np.maximum.reduceat(table, some, axis=0).tolist()
-    for place in range(len(found) - 2, -1, -1):
-        after, here = found[place + 1], found[place]
-        found[place] = [max(b, a) for a, b in zip(after, here, strict=True)]
-    return found + [None] * (len(starts) - len(some))
+def widest_window(plan: ViewPlan) -> int:
+    """The window whose events are those within reach."""
+    windows = plan.windows
+    return max(range(len(windows)), key=lambda place: (windows[place].lifetime, windows[place].reach_us))
 
 
-def _nested_one(blob: bytes, kind: str, begin: int, step: int, starts: tuple[int, ...], stop: int) -> list[Any]:
-    """The same of a single column."""
-    found: list[Any] = []
-    if stop - starts[0] <= _FEW:
-        view: Any = memoryview(blob).cast("d" if kind == "d" else "q")[begin >> 3 :: step >> 3]
-        best, end = None, stop
-        for start in reversed(starts):
-            if start < end:
-                here = max(view[start:end])
-                best, end = here if best is None or here > best else best, start
-            found.append(best)
-        found.reverse()
-        return found
-    some = [start for start in starts if start < stop]
-    found = np.maximum.reduceat(np.ndarray((stop,), kind, blob, begin, (step,)), some).tolist()
-    for place in range(len(found) - 2, -1, -1):
-        found[place] = max(found[place], found[place + 1])
-    return found + [None] * (len(starts) - len(some))
+class BlockReader:
+    """Reads features of a view from the blocks of one layout.
 
+    Parameters
+    ----------
+    plan : ViewPlan
+        The view.
+    layout : Layout
+        Types and scales of the rows.
+    outputs : sequence of Output, optional
+        Features to read. None: all of the view.
+    """
 
-class _Writer:
-    """Source of the function, and the names it uses."""
+    def __init__(self, plan: ViewPlan, layout: Layout, outputs: Sequence[Output] | None = None) -> None:
+        self._plan, self._layout = plan, layout
+        self._outputs = plan.outputs if outputs is None else outputs
+        self._edges = [Edges.of(window) for window in plan.windows]
+        self._widest = widest_window(plan) if plan.windows else None
+        self._bags = BagReader(plan, layout.shape) if any(output.bag for output in self._outputs) else None
 
-    def __init__(self, plan: ViewPlan, layout: Layout, outputs: Sequence[Output]) -> None:
-        self._plan, self._layout, self._shape, self._outputs = plan, layout, layout.shape, outputs
-        shape = self._shape
-        self._counted: dict[str, str] = {}  # counts by what they are, and the names that hold them
-        running = layout.words - layout.first_running
-        self.names: dict[str, Any] = {
-            "HEAD": struct.Struct(f"<{FIXED}q").unpack_from,
-            "PREFIX": struct.Struct(f"<{running}q").unpack_from,
-            "KEPT": struct.Struct(
-                "<" + "q" * shape.bits + "".join("d" if k == FLOAT else "q" for k in layout.kept)
-            ).unpack_from,
-            "ZERO": (0,) * running,
-            "bisect": bisect_left,
-            "restricted": lambda blob, at: restricted(shape, blob, at),
-            "nested": _nested,
-            "nested_one": _nested_one,
-            "divided": divided,
-            "plus": plus,
-            "best": best,
-            "day": date.fromordinal,
-            "bags": BagReader(plan, shape).read if plan.bags else None,
-        }
+    def read(self, blob: bytes, at: int, values: dict[str, Any], expired: set[str], own: Mapping[int, Any]) -> int:
+        """Fill in the features as of a time.
 
-    def lines(self) -> list[str]:
-        layout, size = self._layout, 8 * self._layout.words
-        condition = "True" if self._shape.revised else "seen >= at"
-        found = ["n, flags, seen, heap, _ = HEAD(blob)", f"if {condition}:"]
-        found += ["    blob = restricted(blob, at)", "    n, flags, seen, heap, _ = HEAD(blob)"]
-        found += [
-            f"base = {self._shape.head_bytes} + heap",
-            f"e = memoryview(blob).cast('q')[base >> 3 :: {layout.words}]",
-            f"p = base + {8 * layout.first_running}",
-            f"t = PREFIX(blob, p + n * {size})",
-        ]
-        for place in range(len(self._plan.windows)):
-            found += self._window(place, size)
-        found += self._extremes(size)
-        if self._plan.latest:
-            found += [
-                "last = e[n]",
-                f"kept = KEPT(blob, base + {8 * layout.bits} + n * {size})",
-            ]
-        if self._plan.bags:
-            places = ", ".join(f"(i{w}, j{w})" for w in range(len(self._plan.windows)))
-            found.append(f"bag = bags(blob, at, ({places},))")
+        Parameters
+        ----------
+        blob : bytes
+            The block; not the head of a hot key.
+        at : int
+            Time of the request, in microseconds.
+        values, expired : dict, set
+            Where to put the values, and the columns of latest values that are too old.
+        own : mapping of int to value
+            What the request's own event gives to each channel, for windows that let it in.
+
+        Returns
+        -------
+        int
+            Visible events within reach of the widest window; at least 1 if there is a latest value of any age.
+        """
+        if self._layout.shape.revised or _HEAD(blob)[2] >= at:
+            blob = restricted(self._layout.shape, blob, at)
+        rows = _Rows(self._plan, self._layout, self._edges, blob, at, own)
+        bags = {} if self._bags is None else self._bags.read(blob, at, rows.places())
         for output in self._outputs:
-            found += self._output(output)
-        return [*found, *self._events()]
-
-    def _window(self, place: int, size: int) -> list[str]:
-        """Rows [i, j) of a window, and the running sums before and after it."""
-        window = self._plan.windows[place]
-        found = []
-        if window.offset is None:
-            found += [f"j{place} = n + 1", f"r{place} = t"]
-        else:
-            edge = self._edge(window.offset_us, window.hop_us)
-            found += [
-                f"j{place} = bisect(e, {edge}, 1, n + 1)",
-                f"r{place} = PREFIX(blob, p + (j{place} - 1) * {size})",
-            ]
-        if window.lifetime:
-            return [*found, f"i{place} = 0", f"l{place} = ZERO"]
-        edge = self._edge(window.offset_us + window.length_us, window.hop_us)
-        return [
-            *found,
-            f"i{place} = bisect(e, {edge}, 1, n + 1)",
-            f"l{place} = PREFIX(blob, p + (i{place} - 1) * {size})",
-        ]
-
-    @staticmethod
-    def _edge(before: int, hop: int) -> str:
-        return f"(at - {before}) // {hop} * {hop}" if hop else f"at - {before}"
-
-    def _extremes(self, size: int) -> list[str]:
-        """Greatest words of each extreme that is wanted, per window; those that end now share one pass."""
-        wanted: dict[int, set[int]] = {}
-        for output in self._outputs:
-            if output.window >= 0 and not output.bag and self._plan.channels[output.parts[0]].monoid != "sum":
-                wanted.setdefault(output.window, set()).add(self._shape.column_of[output.parts[0]])
-        found, layout = [], self._layout
-        for kind, letter in ((FLOAT, "d"), (0, "q")):
-            columns = [i for i, k in enumerate(layout.extremes) if (k == FLOAT) == (kind == FLOAT)]
-            for group in self._runs(columns):
-                begin = f"base + {8 * (layout.first_extreme + group[0])}"
-                windows = [w for w, some in wanted.items() if some & set(group)]
-                for several in self._nests(windows):
-                    names = ", ".join(f"x{w}_{group[0]}" for w in several)
-                    starts = ", ".join(f"i{w}" for w in several)
-                    function = "nested_one(" if len(group) == 1 else f"nested({len(group)}, "
-                    places = f"blob, {letter!r}, {begin}, {size}, ({starts},), j{several[0]}"
-                    found.append(f"{names}, = {function}{places})")
-        return found
-
-    @staticmethod
-    def _runs(columns: list[int]) -> list[list[int]]:
-        """Neighbouring columns together."""
-        found: list[list[int]] = []
-        for column in columns:
-            if found and found[-1][-1] == column - 1:
-                found[-1].append(column)
+            if output.op == "latest":
+                values[output.column] = rows.latest(output, expired)
+            elif output.bag:
+                values[output.column] = bags[output.parts[0], output.window]
             else:
-                found.append([column])
-        return found
+                values[output.column] = rows.aggregate(output)
+        return rows.within_reach(self._widest)
 
-    def _nests(self, windows: list[int]) -> list[list[int]]:
-        """Windows with one right edge whose left edges are in a known order, the widest first; others alone."""
-        known = self._plan.windows
-        plain = [w for w in windows if known[w].offset is None and known[w].hop is None]
-        plain.sort(key=lambda w: (not known[w].lifetime, -known[w].length_us))
-        rest = [[w] for w in windows if w not in plain]
-        return ([plain] if plain else []) + rest
 
-    def _place(self, column: int) -> tuple[int, str]:
-        """First column of the group an extreme is read with, and its place in it."""
-        layout = self._layout
-        for kind in (True, False):
-            for group in self._runs([i for i, k in enumerate(layout.extremes) if (k == FLOAT) == kind]):
-                if column in group:
-                    return group[0], f"[{column - group[0]}]" if len(group) > 1 else ""
-        raise AssertionError(column)
+class _Rows:
+    """The rows of one block, all of them visible, and where the windows of one request lie in them."""
 
-    def _output(self, output: Output) -> list[str]:
-        name = repr(output.column)
-        if output.op == "latest":
-            return self._latest(output)
-        if output.bag:
-            return [f"out[{name}] = bag[{output.parts[0]}, {output.window}]"]
-        kind, window = AGGREGATES[output.op], output.window
-        own = self._plan.windows[window].include_current
-        count = self._whole(output.parts[-1], window)
-        first = self._plan.channels[output.parts[0]]
-        if first.monoid != "sum":
-            return self._extreme_output(output, count, own=own)
-        if output.op == "count":
-            return [f"out[{name}] = {count}"]
-        if output.factor is not None:
-            top, bottom = output.factor
-            return [f"out[{name}] = {count} * {top} / {bottom}"]
-        known, held = self._held(count)
-        if kind.exact:
-            finish = f"finish_{output.op}"
-            self.names[finish] = kind.finish
-            pairs = ", ".join(self._pair(part, window) for part in output.parts[:-1])
-            value = f"{finish}({pairs}, {held})"
-        elif output.op == "share":
-            value = f"({self._whole(output.parts[0], window)}) / {held}"
-        elif output.op == "mean":
-            value = f"{self._number(output.parts[0], window, rounded=True)} / {held}"
-        else:
-            value = self._number(output.parts[0], window, rounded=False)
-        return [*known, f"out[{name}] = {value} if {held} else None"]
+    def __init__(
+        self, plan: ViewPlan, layout: Layout, edges: Sequence[Edges], blob: bytes, at: int, own: Mapping[int, Any]
+    ) -> None:
+        self._plan, self._layout, self._shape, self._edges = plan, layout, layout.shape, edges
+        self._blob, self._at, self._own = blob, at, own
+        self._count, _, _, heap, _ = _HEAD(blob)
+        self._begin, self._size = layout.shape.head_bytes + heap, 8 * layout.words
+        self._times = memoryview(blob).cast("q")[self._begin >> 3 :: layout.words]
+        self._running = struct.Struct(f"<{layout.words - layout.first_running}q").unpack_from
+        self._windows: dict[int, tuple[int, int, list[int]]] = {}
 
-    def _held(self, count: str) -> tuple[list[str], str]:
-        """Name that holds a count, and what makes it hold it, the first time."""
-        if count in self._counted:
-            return [], self._counted[count]
-        name = self._counted[count] = f"c{len(self._counted)}"
-        return [f"{name} = {count}"], name
+    def places(self) -> list[tuple[int, int]]:
+        """Rows [first, stop) of every window."""
+        return [self._window(window)[:2] for window in range(len(self._edges))]
 
-    def _whole(self, channel: int, window: int) -> str:
-        """A count, the request's own event included where it is let in."""
+    def _window(self, number: int) -> tuple[int, int, list[int]]:
+        """Rows [first, stop) of a window, and its running numbers; row 0, the base, belongs to a lifetime only."""
+        if number in self._windows:
+            return self._windows[number]
+        edges, at, first, stop = self._edges[number], self._at, 0, self._count + 1
+        if not edges.lifetime:
+            first = bisect_left(self._times, edges.moment(at, edges.start), 1, stop)
+        if edges.bounded:
+            stop = bisect_left(self._times, edges.moment(at, edges.end), 1, stop)
+        begin = self._begin + 8 * self._layout.first_running
+        numbers = list(self._running(self._blob, begin + (stop - 1) * self._size))
+        if first:
+            before = self._running(self._blob, begin + (first - 1) * self._size)
+            # Sums may have wrapped around in 64 bits; their differences then do so as well.
+            numbers = [(a - b + _HALF & _FULL) - _HALF for a, b in zip(numbers, before, strict=True)]
+        self._windows[number] = place = first, stop, numbers
+        return place
+
+    def _total(self, numbers: list[int], channel: int, own: Mapping[int, Any] | None) -> tuple[int, int]:
+        """A sum or a count over a power of two; with what the request gives it, where ``own`` lets that in."""
         column = self._shape.column_of[channel]
-        own = f" + own[{channel}]" if self._plan.windows[window].include_current else ""
-        return f"(r{window}[{column}] - l{window}[{column}]{own})"
+        if channel not in self._shape.sums:
+            return numbers[column] + (own[channel] if own is not None else 0), 1
+        limbs, low, skipped = self._layout.limb_of[column], self._layout.sums[column].low, self._layout.first_running
+        top = 0
+        for limb in reversed(numbers[limbs.start - skipped : limbs.stop - skipped]):
+            top = (top << WIDTH) + limb
+        top, bottom = (top << low, 1) if low > 0 else (top, 1 << -low)
+        return plus(top, bottom, own[channel]) if own is not None else (top, bottom)
 
-    def _units(self, channel: int, window: int) -> tuple[str, str, bool]:
-        """A sum as a whole number, what to divide it by, and whether it is one of floats."""
+    def aggregate(self, output: Output) -> Any:
+        """Value of a feature made of totals."""
+        kind, first, last = AGGREGATES[output.op], output.parts[0], output.parts[-1]
+        begin, stop, numbers = self._window(output.window)
+        own = self._own if self._plan.windows[output.window].include_current else None
+        stored = numbers[self._shape.column_of[last]]
+        count = stored + own[last] if own is not None else stored
+        if output.factor is not None:
+            return count * output.factor[0] / output.factor[1]
+        if output.op == "count":
+            return count
+        if not count:
+            return None
+        if self._plan.channels[first].monoid != "sum":
+            value = self._extreme(first, begin, stop) if stored else None
+            return best(value, own[first], self._plan.channels[first].monoid == "max") if own is not None else value
+        if kind.exact:
+            return kind.finish(*(self._total(numbers, part, own) for part in output.parts[:-1]), count)
+        top, bottom = self._total(numbers, first, own)
+        if output.op == "sum":
+            floats = self._layout.sums[self._shape.column_of[first]].floats
+            return divided(top, bottom, floats or (own is not None and type(own[first]) is float))
+        return divided(top, bottom, True) / count
+
+    def _extreme(self, channel: int, first: int, stop: int) -> Any:
+        """Value that the greatest word of a column stands for."""
         place = self._shape.column_of[channel]
-        one, limbs = self._layout.sums[place], self._layout.limb_of[place]
-        columns = range(limbs.start - self._layout.first_running, limbs.stop - self._layout.first_running)
-        terms = [f"r{window}[{c}] - l{window}[{c}]" for c in columns]
-        shifted = [f"(({term}) << {WIDTH * j})" if j else f"({term})" for j, term in enumerate(terms)]
-        top = " + ".join(shifted)
-        if one.low > 0:
-            top = f"(({top}) << {one.low})"
-        return f"({top})", str(1 << max(-one.low, 0)), one.floats
+        floats, largest = self._layout.extremes[place] == FLOAT, self._shape.largest[place]
+        begin = self._begin + first * self._size + 8 * (self._layout.first_extreme + place)
+        words = np.ndarray(stop - first, "<f8" if floats else "<i8", self._blob, begin, self._size)
+        word = words.max().item()
+        return word if largest else 0.0 - word if floats else ~word
 
-    def _pair(self, channel: int, window: int) -> str:
-        if self._shape.column_of.get(channel) is None or channel in self._shape.counts or channel == self._shape.all:
-            return f"({self._whole(channel, window)}, 1)"
-        top, bottom, _ = self._units(channel, window)
-        if self._plan.windows[window].include_current:
-            return f"plus({top}, {bottom}, own[{channel}])"
-        return f"({top}, {bottom})"
-
-    def _number(self, channel: int, window: int, *, rounded: bool) -> str:
-        """A sum as the nearest double, or as a whole number if only such went in and it is not wanted rounded."""
-        top, bottom, floats = self._units(channel, window)
-        if self._plan.windows[window].include_current:
-            wide = "True" if floats or rounded else f"type(own[{channel}]) is float"
-            return f"divided(*plus({top}, {bottom}, own[{channel}]), {wide})"
-        if not floats:
-            return f"float({top})" if rounded else top
-        one = self._layout.sums[self._shape.column_of[channel]]
-        if one.low + WIDTH * (one.limbs + 1) > 1000:
-            return f"divided({top}, {bottom}, True)"
-        if one.low > -900:  # rounded once by float(); a power of two then changes no digit
-            return f"float({top}) * {2.0 ** min(one.low, 0)!r}"
-        return f"{top} / {bottom}"
-
-    def _extreme_output(self, output: Output, count: str, *, own: bool) -> list[str]:
-        channel, window, name = output.parts[0], output.window, repr(output.column)
-        extreme = self._shape.column_of[channel]
-        group, place = self._place(extreme)
-        floats, largest = self._layout.extremes[extreme] == FLOAT, self._shape.largest[extreme]
-        word = f"x{window}_{group}{place}"
-        value = word if largest else f"0.0 - {word}" if floats else f"~{word}"
-        if not own:
-            known, held = self._held(count)
-            return [*known, f"out[{name}] = {value} if {held} else None"]
-        column = self._shape.column_of[output.parts[-1]]
-        stored = f"r{window}[{column}] - l{window}[{column}]"
-        return [
-            f"x = {value} if {stored} else None",
-            f"out[{name}] = best(x, own[{channel}], {largest}) if {count} else None",
-        ]
-
-    def _latest(self, output: Output) -> list[str]:
-        place, name = output.parts[0], repr(output.column)
-        kind, word = self._layout.kept[place], f"kept[{self._shape.bits + place}]"
+    def latest(self, output: Output, expired: set[str]) -> Any:
+        """Newest value of a column; None, and the column as expired, if it is too old."""
+        if output.max_age is not None and not (self._count and self._at - self._times[self._count] <= output.max_age):
+            expired.add(output.column)
+            return None
+        if not self._count:
+            return None
+        place, row = output.parts[0], self._begin + self._count * self._size
+        (flags,) = _WORD(self._blob, row + 8 * (self._layout.bits + place // FLAGS))
+        if not flags >> place % FLAGS & 1:
+            return None
+        kind, begin = self._layout.kept[place], row + 8 * (self._layout.first_kept + place)
+        (word,) = (_DOUBLE if kind == FLOAT else _WORD)(self._blob, begin)
         if kind == TEXT:
-            begin = f"{self._shape.head_bytes} + ({word} >> 32)"
-            value = f"blob[{begin} : {begin} + ({word} & 0xFFFFFFFF)].decode('utf-8', 'surrogatepass')"
-        elif kind == BOOL:
-            value = f"{word} != 0"
-        elif kind == DATE:
-            value = f"day({word} + {_EPOCH})"
-        else:
-            value = "None" if kind == NULL else word
-        held = f"kept[{place // 62}] >> {place % 62} & 1"
-        if output.max_age is None:
-            return [f"out[{name}] = {value} if n and {held} else None"]
-        return [
-            f"if n and at - last <= {output.max_age}:",
-            f"    out[{name}] = {value} if {held} else None",
-            "else:",
-            f"    out[{name}] = None",
-            f"    old.add({name})",
-        ]
+            return text_at(self._blob, self._shape.head_bytes, word)
+        if kind == DATE:
+            return date.fromordinal(word + EPOCH)
+        return word != 0 if kind == BOOL else None if kind == NULL else word
 
-    def _events(self) -> list[str]:
-        """Visible events within reach of the widest window; 1 for a latest value."""
-        windows = self._plan.windows
-        if not windows:
-            reach = "1" if self._plan.unbounded else f"at - last <= {self._plan.lookback_us - 1}"
-            return [f"return int(n > 0 and {reach})"]
-        widest = max(range(len(windows)), key=lambda w: (windows[w].lifetime, windows[w].reach_us))
-        total = f"r{widest}[0] - l{widest}[0]"
-        return [f"return max({total}, 1 if n else 0)" if self._plan.unbounded else f"return {total}"]
+    def within_reach(self, widest: int | None) -> int:
+        """Visible events within reach of the widest window, or of the latest values if there is none."""
+        plan, count = self._plan, self._count
+        if widest is None:
+            return int(count > 0 and (plan.unbounded or self._at - self._times[count] < plan.lookback_us))
+        events = self._window(widest)[2][0]
+        return max(events, int(count > 0)) if plan.unbounded else events

@@ -10,7 +10,7 @@ from retrodict.features.facts.keys import encode_key
 from retrodict.features.online.read.event import OwnEvent
 from retrodict.features.online.read.explanation import explained
 from retrodict.features.online.read.programs import OTHER, PARTED, RESTRICT, program_of
-from retrodict.features.online.read.reader import Read, compiled, restricted
+from retrodict.features.online.read.reader import BlockReader, restricted
 from retrodict.features.online.read.rows import FeatureRow
 from retrodict.features.online.state.blocks import FIXED, HOT, Layout, Shape, Summed, base_row, layout_of, pack, unpack
 from retrodict.features.online.state.entries import Meta, StateKeys
@@ -27,8 +27,8 @@ _NEVER = -(1 << 62)
 _NO_SUM = Summed(1, 0, floats=False)
 
 _Program = Callable[[bytes, int, dict[str, Any], set[str], bool], int]
-_Reading = tuple[_Program, Read | None]
-"""A program, and what computes the features that it skips."""
+_Reading = tuple[_Program, BlockReader | None]
+"""A program, and what reads the features that it skips."""
 
 
 def floor_at(at: int) -> bytes:
@@ -75,7 +75,7 @@ class ViewReader:
         self.name, self._where = plan.name, f"{plan.where}, request"
         self._program: _Reading = _no_program, None  # those of the layout met last: most blocks have the same
         self._programs: dict[bytes, _Reading] = {}
-        self._twins: dict[bytes, Read] = {}
+        self._readers: dict[bytes, BlockReader] = {}
         self._own = OwnEvent(plan) if plan.needs_current else None
         self._nulls = dict.fromkeys(output.column for output in plan.outputs)
         self._nothing: dict[str, Any] = {}
@@ -169,7 +169,7 @@ class ViewReader:
             if events == PARTED:
                 return PARTED
         elif rest is not None:
-            rest(blob, at, row.values, row.expired, self._lifted(request))
+            rest.read(blob, at, row.values, row.expired, self._lifted(request))
         row.events[self.name] = events
         row.statuses[self.name] = "ok" if events else "unseen"
         if not events:
@@ -187,28 +187,28 @@ class ViewReader:
             blob = restricted(self._shape, blob, at)
             events = program(blob, at, row.values, row.expired, True)
         if events < 0:
-            return self._twin(layout)(blob, at, row.values, row.expired, self._lifted(request))
+            return self._reader(layout).read(blob, at, row.values, row.expired, self._lifted(request))
         if rest is not None:
-            rest(blob, at, row.values, row.expired, self._lifted(request))
+            rest.read(blob, at, row.values, row.expired, self._lifted(request))
         return events
 
-    def _prepare(self, layout: bytes) -> _Reading:
-        opened = layout_of(self._shape, layout)
-        found = program_of(self._plan, opened)
-        if found is None:
-            self._programs[layout] = _no_program, None
-        else:
-            self._programs[layout] = found[0], compiled(self._plan, opened, found[1]) if found[1] else None
-        return self._programs[layout]
+    def _prepare(self, key: bytes) -> _Reading:
+        layout, plan = layout_of(self._shape, key), self._plan
+        program = program_of(plan, layout)
+        reading: _Reading = _no_program, None
+        if program is not None:
+            run, skipped = program
+            reading = run, BlockReader(plan, layout, skipped) if skipped else None
+        self._programs[key] = reading
+        return reading
 
     def _lifted(self, request: Mapping[str, Any]) -> dict[int, Any]:
         return {} if self._own is None else self._own.lift(request)
 
-    def _twin(self, layout: bytes) -> Read:
-        found = self._twins.get(layout)
-        if found is None:
-            found = self._twins[layout] = compiled(self._plan, layout_of(self._shape, layout))
-        return found
+    def _reader(self, key: bytes) -> BlockReader:
+        if key not in self._readers:
+            self._readers[key] = BlockReader(self._plan, layout_of(self._shape, key))
+        return self._readers[key]
 
     def reach(self, keys: KeyStore) -> tuple[int, int] | None:
         """Earliest and latest request that the state answers for certain, of all partitions; None without a clock."""
@@ -251,7 +251,7 @@ class ViewReader:
         sums = tuple(_NO_SUM for _ in shape.sums)
         layout = Layout(shape, sums, 1, (1,) * len(shape.extremes), (0,) * len(self._plan.kept))
         empty = pack(layout, base_row(layout), b"", flags=0, visible=_NEVER, heap_rows=0)
-        self._twin(layout.key)(empty, at, values, set(), own)
+        self._reader(layout.key).read(empty, at, values, set(), own)
 
     def explain(self, at: int, blob: bytes | None) -> dict[str, list[Any]]:
         """Sequence ids behind each feature of the view."""

@@ -33,6 +33,7 @@ __all__ = [
     "BOOL",
     "DATE",
     "FIXED",
+    "FLAGS",
     "FLOAT",
     "HOT",
     "INT",
@@ -47,6 +48,7 @@ __all__ = [
     "Summed",
     "base_row",
     "event_ids",
+    "flag_of",
     "layout_of",
     "nothing_of",
     "pack",
@@ -64,12 +66,14 @@ NULL, INT, FLOAT, BOOL, TEXT, DATE = range(6)
 NOTHING = -(1 << 62)
 """Event time of the base row, and greatest v of no events."""
 
+FLAGS = 62
+"""Flags per word: with the sign bit left alone, shifting right brings in no ones."""
+
 WIDTH = 36
 """Bits per limb: running sums then take 2**27 rows of one key, ever."""
 
 _ROWS, _STEP = 1 << 20, 8
 _WORDS = ("null", "whole numbers", "floats", "booleans", "text", "dates")
-_BITS = 62  # flags per word
 
 
 class Shape:
@@ -109,7 +113,7 @@ class Shape:
         self.kept = plan.kept
         self.conditions = tuple(dict.fromkeys(bag.where for bag in plan.bags if bag.where is not None))
         flags = len(self.kept) + len(self.conditions) + self.revised
-        self.bits = -(-flags // _BITS)
+        self.bits = -(-flags // FLAGS)
         kinds = 1 + len(self.extremes) + len(self.kept)
         self.layout_bytes = -(-(4 * len(self.sums) + kinds) // 8) * 8
         self.head_bytes = 8 * FIXED + self.layout_bytes
@@ -362,6 +366,12 @@ def text_at(blob: bytes, heap: int, word: int) -> str:
     """Text a word points to; ``heap`` is the byte where the heap begins."""
     begin = heap + (word >> 32)
     return blob[begin : begin + (word & 0xFFFFFFFF)].decode("utf-8", "surrogatepass")
+
+
+def flag_of(layout: Layout, rows: Ints, place: int) -> NDArray[np.bool_]:
+    """One flag of each row: whether a kept column has a value, a condition is true, the revision says something."""
+    flags: NDArray[np.bool_] = (rows[:, layout.bits + place // FLAGS] >> (place % FLAGS) & 1) != 0
+    return flags
 
 
 def event_ids(layout: Layout, rows: Ints, heap: bytes) -> NDArray[Any]:

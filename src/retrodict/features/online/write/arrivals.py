@@ -21,7 +21,7 @@ from retrodict.features.facts.bags import Values, check_types
 from retrodict.features.facts.columns import Ints, Mask, pick, plain
 from retrodict.features.facts.events import Events, lift
 from retrodict.features.facts.keys import KeyIndex, encode_key, key_kind
-from retrodict.features.online.state.blocks import BOOL, DATE, FLOAT, INT, NULL, TEXT, Layout, Shape, summed
+from retrodict.features.online.state.blocks import BOOL, DATE, FLAGS, FLOAT, INT, NULL, TEXT, Layout, Shape, summed
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["Arrivals", "Texts"]
@@ -172,7 +172,7 @@ class Arrivals:
         flags = [np.asarray(column.is_valid().to_numpy(zero_copy_only=False)) for column in taken]
         flags += [flag[chosen] for flag in self._flags]
         for place, flag in enumerate(flags):
-            found[:, layout.bits + place // 62] |= flag.astype(np.int64) << (place % 62)
+            found[:, layout.bits + place // FLAGS] |= flag.astype(np.int64) << (place % FLAGS)
         for place, (column, kind) in enumerate(zip(taken, layout.kept, strict=True)):
             if kind not in {TEXT, NULL}:
                 found[:, layout.first_kept + place] = _words(column, kind)

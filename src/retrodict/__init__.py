@@ -6,8 +6,9 @@ LightGBM.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.data.definitions import Check, Table
@@ -45,27 +46,17 @@ __all__ = [
     "latest",
 ]
 
-_HOMES = {
-    "data.definitions": ("Check", "Table"),
-    "data.sources": ("Source",),
-    "features.definitions": ("Entity", "FeatureView", "Window", "agg", "latest"),
-    "features.derived": ("derived",),
-    "features.labels": ("Label", "Outcome"),
-    "models.definitions": ("Model", "Recipe", "TimeSplit"),
-    "monitoring.definitions": ("Monitor", "Trigger"),
-    "project": ("Project",),
-    "decisions.definitions": ("Policy", "Rule"),
-}
-
-
-def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
-        if name in names:
-            found = getattr(import_module(f"{__name__}.{module}"), name)
-            globals()[name] = found  # the next look is a plain one
-            return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "data.definitions": ("Check", "Table"),
+        "data.sources": ("Source",),
+        "features.definitions": ("Entity", "FeatureView", "Window", "agg", "latest"),
+        "features.derived": ("derived",),
+        "features.labels": ("Label", "Outcome"),
+        "models.definitions": ("Model", "Recipe", "TimeSplit"),
+        "monitoring.definitions": ("Monitor", "Trigger"),
+        "project": ("Project",),
+        "decisions.definitions": ("Policy", "Rule"),
+    },
+)

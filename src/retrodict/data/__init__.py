@@ -6,13 +6,14 @@ function ``ingest`` is named like its module: import it from there.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.data.checks import Check, Severity
-    from retrodict.data.definitions import ColumnType, Table
-    from retrodict.data.ingest import IngestReport, quarantine_name
+    from retrodict.data.definitions import ColumnType, Table, quarantine_name
+    from retrodict.data.ingest import IngestReport
     from retrodict.data.readers import Batch, SqlQuery, open_batch, read_batch
     from retrodict.data.sources import Source
     from retrodict.data.validation import CheckResult, Validation, validate
@@ -34,22 +35,14 @@ __all__ = [
     "validate",
 ]
 
-_HOMES = {
-    "checks": ("Check", "Severity"),
-    "definitions": ("ColumnType", "Table"),
-    "ingest": ("IngestReport", "quarantine_name"),
-    "readers": ("Batch", "SqlQuery", "open_batch", "read_batch"),
-    "sources": ("Source",),
-    "validation": ("CheckResult", "Validation", "validate"),
-}
-
-
-def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "checks": ("Check", "Severity"),
+        "definitions": ("ColumnType", "Table", "quarantine_name"),
+        "ingest": ("IngestReport",),
+        "readers": ("Batch", "SqlQuery", "open_batch", "read_batch"),
+        "sources": ("Source",),
+        "validation": ("CheckResult", "Validation", "validate"),
+    },
+)

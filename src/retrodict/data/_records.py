@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from retrodict.data.context import MEASURES
+from retrodict.data.definitions import quarantine_name, unpublished_name
 from retrodict.data.validation.results import CheckResult
 from retrodict.stores.tables.base import TableStore, TableVersion
 
@@ -86,16 +87,6 @@ class IngestReport:
         added, widened = changed.get("added", {}), changed.get("widened", {})
         batch, in_, accepted, aside = version.metadata[BATCH], *(counts[name] for name in _COUNTS)
         return cls(table, version.version, batch, in_, accepted, aside, checks, added, widened, already=True)
-
-
-def quarantine_name(table: str) -> str:
-    """Name of the table that keeps the rows which were set aside."""
-    return f"{table}__quarantine"
-
-
-def unpublished_name(table: str) -> str:
-    """Name of the table that keeps the batches which were halted, one version each."""
-    return f"{table}__unpublished"
 
 
 def version_notes(

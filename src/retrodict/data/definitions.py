@@ -13,7 +13,7 @@ from retrodict.core.errors import DefinitionError, near
 from retrodict.core.kinds import KINDS
 from retrodict.data.checks import Check
 
-__all__ = ["Check", "ColumnType", "Table"]
+__all__ = ["Check", "ColumnType", "Table", "quarantine_name", "unpublished_name"]
 
 _KINDS = {kind.column_word: kind.name for kind in KINDS.values()}
 
@@ -121,3 +121,13 @@ class Table(Definition):
         """Declared type of a column, None if it is not declared."""
         text = self.columns.get(column)
         return None if text is None else ColumnType.parse(text, where=f"table {self.name}, column {column!r}")
+
+
+def quarantine_name(table: str) -> str:
+    """Name of the table that keeps the rows which were set aside."""
+    return f"{table}__quarantine"
+
+
+def unpublished_name(table: str) -> str:
+    """Name of the table that keeps the batches which were halted, one version each."""
+    return f"{table}__unpublished"

@@ -5,8 +5,9 @@ Names load on first use: definitions live in this room too, and importing those 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.decisions.decider import Decider
@@ -45,26 +46,18 @@ __all__ = [
     "trace_object",
 ]
 
-_HOMES = {
-    "decider": ("Decider",),
-    "definitions": ("Policy", "Rule"),
-    "lineage": ("ObjectLineage", "trace_decision", "trace_object"),
-    "loader": ("Loader", "load_policy"),
-    "log": ("LoggedDecision", "decisions_table", "find_decision", "read_decisions"),
-    "parity": ("ParityReport", "check_parity"),
-    "records": ("DecisionRecord",),
-    "replay": ("DecisionReplay", "replay_decision"),
-    "seals": ("DecisionProof", "SealReport", "prove_decision", "seal_decisions"),
-    "servant": ("Servant",),
-}
-
-
-def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "decider": ("Decider",),
+        "definitions": ("Policy", "Rule"),
+        "lineage": ("ObjectLineage", "trace_decision", "trace_object"),
+        "loader": ("Loader", "load_policy"),
+        "log": ("LoggedDecision", "decisions_table", "find_decision", "read_decisions"),
+        "parity": ("ParityReport", "check_parity"),
+        "records": ("DecisionRecord",),
+        "replay": ("DecisionReplay", "replay_decision"),
+        "seals": ("DecisionProof", "SealReport", "prove_decision", "seal_decisions"),
+        "servant": ("Servant",),
+    },
+)

@@ -5,8 +5,9 @@ Names load their module on first use: scikit-learn takes a second to import, and
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.estimators.missing import Filling, MissingData
@@ -25,22 +26,12 @@ __all__ = [
     "plot_missing",
 ]
 
-_HOMES = {
-    "missing": ("Filling", "MissingData"),
-    "normaliser": ("Normaliser",),
-    "patterns": ("LittleTest", "MissingPattern", "little_mcar_test", "missing_pattern"),
-    "plots": ("plot_missing",),
-}
-
-
-def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
-        if name in names:
-            found = getattr(import_module(f"{__name__}.{module}"), name)
-            globals()[name] = found  # the next look is a plain one
-            return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "missing": ("Filling", "MissingData"),
+        "normaliser": ("Normaliser",),
+        "patterns": ("LittleTest", "MissingPattern", "little_mcar_test", "missing_pattern"),
+        "plots": ("plot_missing",),
+    },
+)

@@ -5,8 +5,9 @@ Names load on first use: a definitions module that only writes gates does not pa
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.evaluation.compare import Comparison, compare_scores
@@ -34,17 +35,13 @@ __all__ = [
     "evaluate_groups",
 ]
 
-_HOMES = {
-    "compare": ("Comparison", "compare_scores"),
-    "gates": ("GateResult", "check_gates"),
-    "groups": ("GroupEvaluation", "evaluate_groups"),
-    "ladder": ("Ladder", "LadderVerdict", "Rung", "beats", "climb"),
-    "metrics": ("CalibrationBin", "Confusion", "Evaluation", "Metric", "evaluate"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "compare": ("Comparison", "compare_scores"),
+        "gates": ("GateResult", "check_gates"),
+        "groups": ("GroupEvaluation", "evaluate_groups"),
+        "ladder": ("Ladder", "LadderVerdict", "Rung", "beats", "climb"),
+        "metrics": ("CalibrationBin", "Confusion", "Evaluation", "Metric", "evaluate"),
+    },
+)

@@ -5,8 +5,9 @@ Names load on first use: looking at runs must not load LightGBM.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.learning.execution import Execution, execute, train
@@ -28,20 +29,12 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "execution": ("Execution", "execute", "train"),
-    "leakage": ("LeakageReport", "measure_leakage"),
-    "replay": ("RunReplay", "replay_run"),
-    "runs": ("Run", "compare_runs", "get_run", "list_runs"),
-}
-
-
-def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "execution": ("Execution", "execute", "train"),
+        "leakage": ("LeakageReport", "measure_leakage"),
+        "replay": ("RunReplay", "replay_run"),
+        "runs": ("Run", "compare_runs", "get_run", "list_runs"),
+    },
+)

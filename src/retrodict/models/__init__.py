@@ -3,8 +3,9 @@
 Names are loaded on first use: definitions live in this room too, and importing those must not load LightGBM.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.models.artifact import ModelArtifact, Score, Scores
@@ -67,7 +68,7 @@ __all__ = [
     "tree_hash",
 ]
 
-_HOMES = {
+__getattr__, __dir__ = lazy_names(__name__, {
     "artifact": ("ModelArtifact", "Score", "Scores"),
     "calibration": ("Calibrator", "IsotonicCalibrator", "NoCalibrator", "SigmoidCalibrator", "fit_isotonic",
                     "fit_sigmoid"),
@@ -79,15 +80,4 @@ _HOMES = {
     "explain": ("Explanation", "Reason", "check_words", "explain_row"),
     "inputs": ("Feature", "InputSpec"),
     "problem": ("Examples", "Fitted", "Problem"),
-}  # fmt: skip
-
-
-def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+})  # fmt: skip

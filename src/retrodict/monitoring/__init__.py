@@ -6,8 +6,9 @@ that are named like their module (``outcomes``, ``performance``, ``drift``) are 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.monitoring.arrivals import OutcomesReport, ingest_outcomes, outcomes_name
@@ -45,26 +46,18 @@ __all__ = [
     "reproduce_champion",
 ]
 
-_HOMES = {
-    "arrivals": ("OutcomesReport", "ingest_outcomes", "outcomes_name"),
-    "compare": ("LogComparison", "Reproduction", "compare_on_log", "reproduce_champion"),
-    "definitions": ("Monitor", "Trigger"),
-    "drift": ("DriftReport", "FeatureDrift", "RateChange"),
-    "keys": ("join_key",),
-    "outcomes": ("Outcomes",),
-    "performance": ("Slice",),
-    "periods": ("Period", "period_of", "periods_between"),
-    "report": ("MonitorReport", "monitor"),
-    "triggers": ("TriggerResult",),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "arrivals": ("OutcomesReport", "ingest_outcomes", "outcomes_name"),
+        "compare": ("LogComparison", "Reproduction", "compare_on_log", "reproduce_champion"),
+        "definitions": ("Monitor", "Trigger"),
+        "drift": ("DriftReport", "FeatureDrift", "RateChange"),
+        "keys": ("join_key",),
+        "outcomes": ("Outcomes",),
+        "performance": ("Slice",),
+        "periods": ("Period", "period_of", "periods_between"),
+        "report": ("MonitorReport", "monitor"),
+        "triggers": ("TriggerResult",),
+    },
+)

@@ -19,8 +19,7 @@ from retrodict.core.clock import from_micros
 from retrodict.core.display import Block, Facts, Grid, Shown, count
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.core.identity import short
-from retrodict.data.definitions import Check, Table
-from retrodict.data.ingest import quarantine_name
+from retrodict.data.definitions import Check, Table, quarantine_name
 from retrodict.data.readers import Batch, read_batch
 from retrodict.data.validation import Validation, validate
 from retrodict.decisions.definitions import Policy

@@ -178,7 +178,7 @@ def read_plan(workspace: Workspace) -> Plan:
 
 
 def _table(workspace: Workspace, name: str) -> TablePlan:
-    from retrodict.data.ingest import quarantine_name
+    from retrodict.data.definitions import quarantine_name
 
     history = workspace.tables.history(name)
     if not history:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.serving.consumer import consume
@@ -11,11 +12,5 @@ if TYPE_CHECKING:
 
 __all__ = ["ServeOptions", "consume", "serve"]
 
-_HOMES = {"consume": "consumer", "ServeOptions": "server", "serve": "server"}
-
-
-def __getattr__(name: str) -> object:
-    # The consumer's processes need no HTTP server.
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The consumer's processes need no HTTP server.
+__getattr__, __dir__ = lazy_names(__name__, {"consumer": ["consume"], "server": ["ServeOptions", "serve"]})

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from retrodict.core.errors import RefusedError
-from retrodict.features.catalogue.tables import check_sources
 from retrodict.features.definitions import FeatureView
-from retrodict.features.online.read.features import OnlineFeatures
-from retrodict.features.online.state.entries import Meta
-from retrodict.features.online.stream.upkeep import online_features, online_state
 from retrodict.features.plan import FeatureSet
-from retrodict.features.verify.verification import Report, verify
 from retrodict.workspace import Workspace
+
+if TYPE_CHECKING:  # reading a verdict loads no engine
+    import pyarrow as pa
+
+    from retrodict.features.online.read.features import OnlineFeatures
+    from retrodict.features.verify.verification import Report
 
 __all__ = [
     "Verdict",
@@ -97,6 +96,9 @@ def verify_features(
     DefinitionError
         If a table lacks what a view reads.
     """
+    from retrodict.features.catalogue.tables import check_sources
+    from retrodict.features.verify.verification import verify
+
     check_sources(workspace, features)
     tables = {name: workspace.tables.read(name, versions[name]) for name in features.tables}
     sources = {name: tables[source.table.name] for name, source in features.sources.items()}
@@ -107,6 +109,9 @@ def verify_features(
 
 def _filled_online(workspace: Workspace, features: FeatureSet) -> OnlineFeatures | None:
     """Reader of online state, unless the state of some view was never filled: nothing is no wrong answer."""
+    from retrodict.features.online.state.entries import Meta
+    from retrodict.features.online.stream.upkeep import online_features, online_state
+
     state = online_state(workspace, features)
     filled = all(state.meta(plan) != Meta() for plan in features.views)
     return online_features(workspace, features) if filled else None

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.serving import project as parcels
+from tests.rollout.conftest import features, learn
 
 from retrodict.core.errors import RefusedError
-from retrodict.data.ingest import ingest
 from retrodict.features.plan import FeatureSet
 from retrodict.features.verify import Mismatch, Report
 from retrodict.features.verify.verdicts import last_verdict, record_verification, unverified_views
-from retrodict.learning import train
 from retrodict.ledger import verify as audit
-from retrodict.models.definitions import Model
-from retrodict.registry import approve, current
+from retrodict.registry import current
 from retrodict.rollout import deploy, promote, rollback
 from retrodict.workspace import Workspace
 
 VERSIONS = {"parcels": 0}
 PASSED = Report(checked=60, probes=10, skipped=0, mismatches=[], compared={"oracle": 60})
 WRONG = replace(PASSED, mismatches=[Mismatch("depot_delays__count_24h", 0, {}, {"offline": 1, "oracle": 2}, [])])
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained and approved version that was never verified."""
-    root = tmp_path_factory.mktemp("parcels") / "original"
-    root.mkdir()
-    (root / "retrodict.toml").write_text('[project]\nname = "parcels"\n')
-    (root / "definitions.py").write_text(parcels.DEFINITIONS)
-    with Workspace(root, actor="ana") as project:
-        ingest(project, "parcels", parcels.parcels())
-    learn(root)
-    return root
-
-
-def learn(root: Path) -> str:
-    """Train and approve one more version, by the definitions as they are now."""
-    with Workspace(root, actor="ana") as project, Workspace(root, actor="ben") as other:
-        _, version = train(project, "late_parcel")
-        approve(other, version.ref, reason="test")
-        return version.ref
-
-
-@pytest.fixture
-def root(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "parcels"))
-
-
-@pytest.fixture
-def project(root: Path):
-    with Workspace(root, actor="ana") as opened:
-        yield opened
-
-
-def features(project: Workspace) -> FeatureSet:
-    return FeatureSet(project.definitions.get(Model, "late_parcel").features)
 
 
 def edit(root: Path) -> None:

@@ -149,12 +149,12 @@ def _decide(
     policy = CompiledPolicy(load_policy(workspace, deployed), columns, [*record.entities, *record.context])
     names = {**record.context, **record.entities, **values}
     scored = model.score_row(values)
-    verdict = policy.decide(names, scored.score)
-    reasons = [verdict.reason] if verdict.reason is not None else []
+    decision = policy.decide(names, scored.score)
+    reasons = [decision.reason] if decision.reason is not None else []
     if record.explained:
         reasons += [reason.text for reason in explain_row(model, names, top=4, words=policy.policy.reasons).reasons]
     again = msgspec.structs.replace(
-        record, raw=scored.raw, score=scored.score, decision=verdict.decision, rule=verdict.rule, reasons=reasons
+        record, raw=scored.raw, score=scored.score, decision=decision.decision, rule=decision.rule, reasons=reasons
     )
     return again.answer()
 

@@ -99,9 +99,9 @@ class Servant:
         started = perf_counter_ns()
         entities, context = self.schema.check(request)
         case = _Case(entities, context, {"check": (perf_counter_ns() - started) // 1_000})
-        verdict = self._judge(case, at, arrived_ns)
-        if verdict.reason is not None:
-            case.reasons.append(verdict.reason)
+        decision = self._judge(case, at, arrived_ns)
+        if decision.reason is not None:
+            case.reasons.append(decision.reason)
         if request.explain:
             self._explain(case)
         deployed = self.revision.deployment
@@ -121,9 +121,9 @@ class Servant:
             features=case.features,
             raw=case.raw,
             score=case.score,
-            decision=verdict.decision,
+            decision=decision.decision,
             reasons=case.reasons,
-            rule=verdict.rule,
+            rule=decision.rule,
             fallback=case.fallback,
             error=case.error,
             explained=request.explain,
@@ -150,9 +150,9 @@ class Servant:
             )
             with _Stage(case, "rules"):
                 return self.policy.decide(case.values(), scored.score)
-        except InputError:
-            raise
-        except Exception as error:  # noqa: BLE001  # the promise: anything else ends in the fallback, and is said
+        except Exception as error:  # the promise: anything but a wrong request ends in the fallback, on record
+            if isinstance(error, InputError) and not case.features:  # the request's values do not make features
+                raise
             case.error = type(error).__name__
             _log.warning(
                 "policy %s falls back: %s", deployed.policy, error if isinstance(error, RetrodictError) else case.error
@@ -166,34 +166,31 @@ class Servant:
     def _fall_back(self, case: _Case) -> PolicyDecision:
         case.raw = case.score = None
         case.model = case.artifact = ""
-        last = list(self.policy.policy.decide)[-1]
-        for step in (*self.policy.policy.fallback, last):
+        for step in self.policy.policy.fallback:
             case.fallback = step
-            if step == "rules":
-                fired = self.policy.by_rules(case.values(), None)
-                if fired is not None:
-                    return fired
-            elif step == "previous_version":
-                verdict = self._by_previous(case)
-                if verdict is not None:
-                    return verdict
-            else:
-                return PolicyDecision(step)
-        return PolicyDecision(last)  # unreachable: the last step is a decision
+            try:
+                decision = self._try_step(step, case)
+            except Exception:  # noqa: BLE001  # the next step answers; the log says why
+                _log.warning("policy %s: the fallback %s fails too", self.policy.policy.name, step, exc_info=True)
+                continue
+            if decision is not None:
+                return decision
+        case.fallback = list(self.policy.policy.decide)[-1]
+        return PolicyDecision(case.fallback)
 
-    def _by_previous(self, case: _Case) -> PolicyDecision | None:
-        """PolicyDecision of the model that decided before, None if there is none or it cannot score either."""
+    def _try_step(self, step: str, case: _Case) -> PolicyDecision | None:
+        """Decision of one fallback step; None if it has none to give."""
+        if step == "rules":
+            return self.policy.by_rules(case.values(), None)
+        if step != "previous_version":
+            return PolicyDecision(step)
         before = self.revision.deployment.previous
         if self._previous is None or before is None or not case.features:
             return None
-        try:
-            scored = self._previous.score_row(case.features)
-            verdict = self.policy.decide(case.values(), scored.score)
-        except Exception:  # noqa: BLE001  # the next fallback step answers; the log says why
-            _log.warning("policy %s: the previous version cannot score either", self.policy.policy.name, exc_info=True)
-            return None
+        scored = self._previous.score_row(case.features)
+        decision = self.policy.decide(case.values(), scored.score)
         case.raw, case.score, case.model, case.artifact = scored.raw, scored.score, before["model"], before["artifact"]
-        return verdict
+        return decision
 
     def _explain(self, case: _Case) -> None:
         if case.score is None:
@@ -202,8 +199,13 @@ class Servant:
         model = self._model if case.fallback is None else self._previous
         if model is None:
             return
-        with _Stage(case, "explain"):
-            explained = explain_row(model, case.values(), top=4, words=self.policy.policy.reasons)
+        try:
+            with _Stage(case, "explain"):
+                explained = explain_row(model, case.values(), top=4, words=self.policy.policy.reasons)
+        except Exception:  # noqa: BLE001  # the decision stands without its reasons; the log says why
+            _log.warning("policy %s: the reasons cannot be computed", self.policy.policy.name, exc_info=True)
+            case.reasons.append("The reasons could not be computed")
+            return
         case.reasons += [reason.text for reason in explained.reasons]
 
     def describe(self) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""Rows behind a decision: only what was visible then, strictly."""
+
+import pyarrow as pa
+import pytest
+
+from retrodict import Entity, FeatureView, Source, Table, agg, latest
+from retrodict.core.clock import parse_time
+from retrodict.core.durations import HOUR
+from retrodict.core.errors import NotFoundError
+from retrodict.decisions.facts import view_rows
+from retrodict.decisions.lineage import trace_decision, trace_object
+from retrodict.features.plan import FeatureSet
+
+AT = parse_time("2024-01-02T00:00Z")
+PARCELS = Table("parcels", key="id")
+
+
+def rows_of(view, events):
+    """Ids of the rows of each feature; events are (id, depot, hours before the decision, hours known before)."""
+    times = pa.timestamp("us", "UTC")
+    table = pa.table({
+        "id": [event[0] for event in events],
+        "depot": [event[1] for event in events],
+        "sent": pa.array([AT - int(event[2] * HOUR) for event in events], times),
+        "arrived": pa.array([None if event[3] is None else AT - int(event[3] * HOUR) for event in events], times),
+    })  # fmt: skip
+    (plan,) = FeatureSet([view]).views
+    return {name: rows.column("id").to_pylist() for name, rows in view_rows(plan, table, {"depot": "n"}, AT).items()}
+
+
+EVENTS = [
+    ("now", "n", 0, 0), ("edge", "n", 24, 1), ("beyond", "n", 24 + 1e-9 + 0.001, 1), ("in", "n", 2, 1),
+    ("untold", "n", 2, 0), ("later", "n", 1, None), ("other", "s", 2, 1), ("old", "n", 40, 30),
+]  # fmt: skip
+
+
+def test_only_rows_that_were_known_before_are_behind_a_value():
+    """Neither an event at the moment, nor one that was not known yet; the window's start belongs to it."""
+    source = Source("arrived", PARCELS, event_time="sent", known_at="arrived", sequence="id")
+    view = FeatureView("delays", Entity("depot"), source, [agg.count(over="24h"), latest("id", name="last")])
+    rows = rows_of(view, EVENTS)
+    assert rows["delays__count_24h"] == ["edge", "in"]
+    assert rows["delays__last"] == ["in"]
+
+
+def test_a_delay_says_when_a_row_was_known():
+    """Without a column for it; a latest value beyond its reach has no row."""
+    source = Source("sent", PARCELS, event_time="sent", delay="2h", sequence="id")
+    view = FeatureView("sent", Entity("depot"), source,
+                       [agg.count(over="24h"), latest("id", name="last", max_age="30m")])  # fmt: skip
+    rows = rows_of(view, [("just", "n", 2, 0), ("before", "n", 2.001, 0), ("after", "n", 1, 0)])
+    assert rows == {"sent__count_24h": ["before"], "sent__last": []}
+
+
+def test_lineage_of_an_object_walks_both_ways(project):
+    """Without a version the newest one, or what is in force; an unknown object has near names."""
+    lineage = trace_object(project, "model:late_parcel")
+    assert lineage.name == "model:late_parcel@1"
+    assert "dataset:parcels@0" in {source for _, _, source in lineage.made_from}
+    assert trace_object(project, "policy:promise").name.startswith("policy:promise#")
+    assert trace_object(project, "dataset:parcels").to_dict()["used_by"]
+    assert "late_parcel@1" in str(lineage)
+    with pytest.raises(NotFoundError, match="'run:"):
+        trace_object(project, lineage.made_from[0][2].replace("run:0", "run:1"))
+
+
+def test_an_unknown_decision_is_not_traced(project):
+    """It is not in the log."""
+    with pytest.raises(NotFoundError, match="decision_id"):
+        trace_decision(project, "decision:" + "0" * 26)

@@ -1,0 +1,69 @@
+"""Pushed events: whole bodies or nothing, typed by their table, durable when the push returns."""
+
+import asyncio
+import json
+
+import pytest
+
+from retrodict.core.errors import InputError, NotFoundError
+from retrodict.features.online import stream_of
+from retrodict.serving.events import EventInlet
+from retrodict.workspace import Workspace
+
+EVENT = {"id": "new", "depot": "west", "weight": 3, "express": False, "delay": 9.5,
+         "sent": "2024-02-19T10:00Z", "arrived": "2024-02-20T09:00Z"}  # fmt: skip
+
+
+@pytest.fixture
+def inlet(deployed):
+    with Workspace(deployed) as workspace:
+        opened = EventInlet(workspace)
+        yield opened
+        opened.close()
+
+
+def push(inlet, events, table="parcels"):
+    return asyncio.run(inlet.push(table, json.dumps(events).encode()))
+
+
+def test_events_are_appended_in_order_and_counted(inlet, deployed):
+    """The end is where the next one goes; another reader sees them at once."""
+    before = push(inlet, [])["end"]
+    answer = push(inlet, [EVENT, {**EVENT, "id": "newer"}])
+    assert answer == {"accepted": 2, "stream": stream_of("parcels"), "end": before + 2}
+    with Workspace(deployed) as other:
+        records = [data for _, data in other.events.read(stream_of("parcels"), before)]
+    assert [b"newer" in record for record in records] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"weight": "heavy"},
+        {"express": 1},
+        {"sent": "yesterday"},
+        {"sent": "2024-02-19T10:00"},
+        {"id": 5},
+        {"colour": "red"},
+    ],
+)
+def test_one_wrong_event_refuses_the_body(inlet, wrong):
+    """The error names event and column; what was sent is not repeated."""
+    before = push(inlet, [])["end"]
+    with pytest.raises(InputError, match="event 1 of the body") as caught:
+        push(inlet, [EVENT, {**EVENT, **wrong}])
+    assert not any(str(value) in str(caught.value) for value in wrong.values() if isinstance(value, str))
+    assert push(inlet, [])["end"] == before
+
+
+def test_an_unknown_table_has_near_names(inlet):
+    """So has a wrong address."""
+    with pytest.raises(NotFoundError, match="'parcels'"):
+        push(inlet, [EVENT], "parcel")
+
+
+def test_lags_count_what_is_not_in_the_state(inlet):
+    """Per source that a deployed policy reads."""
+    before = inlet.lags()["arrived"]["lag"]
+    push(inlet, [EVENT])
+    assert inlet.lags()["arrived"]["lag"] == before + 1

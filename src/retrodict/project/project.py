@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from retrodict.core.clock import Clock
+from retrodict.core.definition import Definition
 from retrodict.project.arguments import Time, instant, only_one
 from retrodict.project.progress import Progress, progress_bar
 from retrodict.workspace import Workspace
@@ -47,6 +48,9 @@ class Project:
     ----------
     folder : path, default "."
         The project's folder, or any folder below it.
+    definitions : sequence of definitions, optional
+        What the project is, made in a notebook: written to ``definitions.py`` of ``folder``, which becomes a project if
+        it is none. By default the definitions module of the folder says it.
     clock : Clock, optional
         Where "now" comes from; the system's clock by default.
     actor : str, optional
@@ -72,10 +76,15 @@ class Project:
         self,
         folder: str | Path = ".",
         *,
+        definitions: Sequence[Definition] | None = None,
         clock: Clock | None = None,
         actor: str | None = None,
         progress: Progress | None = None,
     ) -> None:
+        if definitions is not None:
+            from retrodict.workspace.writer import write_definitions
+
+            write_definitions(Path(folder), definitions)
         self.workspace = Workspace(folder, clock=clock, actor=actor)
         self._report = progress
 

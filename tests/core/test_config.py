@@ -37,12 +37,12 @@ def test_a_home_folder_is_no_folder_called_tilde(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ('[serving]\nprot = 1\n', 4, "'serving.prot': the key is one of those that exist.*the key 'serving.port'"),
+        ('[serving]\nprot = 1\n', 4, "'serving.prot': the key must be one of those that exist.*the key 'serving.port'"),
         ('serving.prot = 1\n', 1, "'serving.prot'"),
         ('serving = { prot = 1 }\n', 1, "'serving.prot'"),
         ('[serving]\n# prot\n\n"prot" = 1\n', 6, "'serving.prot'"),
         ('[servign]\nport = 1\n', 4, "'servign.port'.*'serving.port'"),
-        ('[servign]\n', 3, "'servign': the key is one of those"),
+        ('[servign]\n', 3, "'servign': the key must be one of those"),
         ('[[serving]]\nport = 1\n', 3, "got 'serving'"),
         ('[serving]\nport = "80"\n', 4, "whole number from 0 .* to 65535; got '80'"),
         ('[serving]\nport = true\n', 4, "got True"),
@@ -81,31 +81,36 @@ def test_a_name_that_cannot_stand_everywhere_is_refused(tmp_path: Path, name: st
 def test_the_definitions_lie_inside_the_project(tmp_path: Path, file: str) -> None:
     """What runs has to be captured with it."""
     path = write(tmp_path, f'[project]\nname = "shop"\ndefinitions = {file}\n')
-    with pytest.raises(ConfigurationError, match=r":3, key 'project.definitions': the value is the path of a Python"):
+    with pytest.raises(
+        ConfigurationError, match=r":3, key 'project.definitions': the value must be the path of a Python"
+    ):
         read_config(path)
 
 
 def test_a_missing_name_says_which_key(tmp_path: Path) -> None:
     """It is the only one without a default."""
-    with pytest.raises(ConfigurationError, match=r"key 'project.name': a required key is there\. Add project\.name"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"key 'project.name': a required key must be in the file; got \[\]\. Add project\.name",
+    ):
         read_config(write(tmp_path, ""))
 
 
 def test_what_is_not_toml_is_said_with_its_line(tmp_path: Path) -> None:
     """The line is part of the place, to click on."""
     path = write(tmp_path, '[project]\nname = "shop\n')
-    with pytest.raises(ConfigurationError, match=rf"{re.escape(str(path))}:2: the file is TOML \(.*column \d+\)"):
+    with pytest.raises(ConfigurationError, match=rf"{re.escape(str(path))}:2: the file must be TOML \(.*column \d+\)"):
         read_config(path)
 
 
 def test_files_that_cannot_be_read_are_told_apart(tmp_path: Path) -> None:
     """Missing, not UTF-8, a folder: three different remedies."""
-    with pytest.raises(ConfigurationError, match=r"does not exist.*retrodict init"):
+    with pytest.raises(ConfigurationError, match=r"must exist.*retrodict init"):
         read_config(tmp_path / "retrodict.toml")
     (tmp_path / "latin").write_bytes("name = 'é'".encode("latin1"))
     with pytest.raises(ConfigurationError, match="Save it as UTF-8"):
         read_config(tmp_path / "latin")
-    with pytest.raises(ConfigurationError, match="can be read; got 'Is a directory'"):
+    with pytest.raises(ConfigurationError, match="must be readable; got 'Is a directory'"):
         read_config(tmp_path)
 
 
@@ -119,7 +124,7 @@ def test_the_nearest_file_above_is_found(tmp_path: Path) -> None:
 def test_a_folder_that_does_not_exist_is_not_looked_for_above(tmp_path: Path) -> None:
     """A slip in a name must not open the project around it."""
     write(tmp_path, "")
-    with pytest.raises(ConfigurationError, match="the folder of a project exists"):
+    with pytest.raises(ConfigurationError, match="the folder of a project must exist"):
         find_config(tmp_path / "shpo")
 
 

@@ -113,41 +113,41 @@ def test_what_is_outside_the_language_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "an expression is a text that is not empty"),
-        ("a >", "a value stands here; got 'the end'"),
-        ("a == 1", "equality is one sign; got '=='. Write '='"),
-        ("a < b < c", "character 7: comparisons do not follow one another; got '<'"),
-        ("a = b is null", "comparisons do not follow one another; got 'is'"),
-        ("a not 5", "'not' after a value goes with in, between or like; got '5'"),
-        ("a in ()", "a value stands here; got ')'"),
-        ("a in (b)", "the list of 'in' holds literals; got 'b'"),
-        ("(a > 1", "what stands in parentheses is followed by ')'; got 'the end'"),
-        ("a = 'open", "a quote is closed"),
-        ("2x > 1", "a number ends before a letter"),
-        ("1.5h > 1h", "a number ends before a letter"),
+        ("", "an expression must be a text that is not empty"),
+        ("a >", "a value must stand here; got 'the end'"),
+        ("a == 1", "equality must be one sign; got '=='. Write '='"),
+        ("a < b < c", "character 7: comparisons must not follow one another; got '<'"),
+        ("a = b is null", "comparisons must not follow one another; got 'is'"),
+        ("a not 5", "'not' after a value must go with in, between or like; got '5'"),
+        ("a in ()", "a value must stand here; got ')'"),
+        ("a in (b)", "the list of 'in' must hold literals; got 'b'"),
+        ("(a > 1", "what stands in parentheses must be followed by ')'; got 'the end'"),
+        ("a = 'open", "a quote must be closed"),
+        ("2x > 1", "a number must end before a letter"),
+        ("1.5h > 1h", "a number must end before a letter"),
         ("then > 1", 'A column of this name is written in double quotes: "then"'),
         ("coalesc(a, 1)", "Did you mean the function 'coalesce'"),
-        ("abs(a, b)", "abs takes one argument"),
-        ("length(a, b)", "length takes one argument"),
-        ("matches(a, b)", "'matches' takes a pattern in single quotes; got 'b'"),
-        ("matches(a)", "the text of 'matches' is followed by ','"),
-        ("matches(a, '(?i)x')", "character 12, pattern character 1: a group is plain"),
-        ("case p when 1 then 2 end", "'case' is followed by 'when'"),
-        ("a > 9223372036854775808", "a whole number fits in 64 bits"),
+        ("abs(a, b)", "abs must have one argument"),
+        ("length(a, b)", "length must have one argument"),
+        ("matches(a, b)", "'matches' must have a pattern in single quotes; got 'b'"),
+        ("matches(a)", "the text of 'matches' must be followed by ','"),
+        ("matches(a, '(?i)x')", "character 12, pattern character 1: a group must be plain"),
+        ("case p when 1 then 2 end", "'case' must be followed by 'when'"),
+        ("a > 9223372036854775808", "a whole number must fit in 64 bits"),
         ("a > 1e999", "a fraction fits in a double"),
-        ("a + null", "arithmetic with what is always null is always null; got '+'"),
+        ("a + null", "arithmetic must not have an operand that is always null; got '+'"),
         ("-case when a then null else coalesce(null, null) end", "always null; got '-'"),
         ("t > timestamp '2013-01-01'", "a timestamp is ISO 8601 with a zone; got \"'2013-01-01'\""),
         ("t > timestamp '0001-01-01T00:00+02:00'", "a timestamp is ISO 8601 with a zone"),
         ("t > timestamp 'soon'", "a timestamp is ISO 8601 with a zone"),
-        ("t + " + "9" * 30 + "w", "a duration is at most a hundred years"),
-        ("t + " + "9" * 5000 + "w", "a duration is at most a hundred years"),
-        ("a > " + "9" * 5000, "a whole number fits in 64 bits"),
+        ("t + " + "9" * 30 + "w", "a duration must be at most a hundred years"),
+        ("t + " + "9" * 5000 + "w", "a duration must be at most a hundred years"),
+        ("a > " + "9" * 5000, "a whole number must fit in 64 bits"),
         ("(" * 40 + "a" + ")" * 40, "nest at most 24 deep"),
         ("not " * 4000 + "a", "nest at most 24 deep"),
         ("- " * 5000 + "a", "nest at most 24 deep"),
-        ("a" + " + a" * 100, "nests at most 64 deep"),
-        ("a > " + "1" * 30_000, "an expression has at most 20000 characters"),
+        ("a" + " + a" * 100, "must nest at most 64 deep"),
+        ("a > " + "1" * 30_000, "an expression must have at most 20000 characters"),
     ],
 )
 def test_a_mistake_is_named_with_its_remedy(text: str, message: str) -> None:
@@ -186,7 +186,7 @@ def test_a_mistake_is_named_with_its_remedy(text: str, message: str) -> None:
 )
 def test_kinds_that_do_not_fit_are_refused(text: str) -> None:
     """A mistake of kinds that the text shows is refused when it is read."""
-    with pytest.raises(DefinitionError, match=r"needed here|arithmetic takes"):
+    with pytest.raises(DefinitionError, match=r"this must be|arithmetic must be of"):
         parse(text)
 
 
@@ -218,9 +218,9 @@ def test_a_column_of_the_wrong_kind_is_refused() -> None:
     rule = parse("a - b > 15")
     rule.check_columns({"a": "number", "b": None})
     for kinds in ({"a": "text", "b": None}, {"a": "time", "b": "time"}):
-        with pytest.raises(DefinitionError, match=r"arithmetic takes|a duration is needed here"):
+        with pytest.raises(DefinitionError, match=r"arithmetic must be of|this must be a duration"):
             rule.check_columns(kinds)
-        with pytest.raises(DefinitionError, match=r"arithmetic takes|a duration is needed here"):
+        with pytest.raises(DefinitionError, match=r"arithmetic must be of|this must be a duration"):
             rule.to_sql(kinds=kinds)
 
 

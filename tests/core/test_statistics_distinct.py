@@ -159,7 +159,7 @@ def test_what_has_no_stable_hash_is_refused() -> None:
     """Lists and decimals, wrong precisions, and sketches that do not match."""
     with pytest.raises(InputError, match="Turn the column into text first"):
         DistinctSketch.of([{"a": 1}])
-    with pytest.raises(InputError, match="a precision is 4 to 18"):
+    with pytest.raises(InputError, match="a precision must be 4 to 18"):
         DistinctSketch.of([1], precision=3)
-    with pytest.raises(InputError, match="are merged have one precision"):
+    with pytest.raises(InputError, match="are merged must have one precision"):
         DistinctSketch.of([1]).merge(DistinctSketch.of([1], precision=12))

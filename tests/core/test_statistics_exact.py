@@ -71,7 +71,7 @@ def test_whole_columns_add_as_python_integers(values: list[int]) -> None:
     if -(2**63) <= sum(values) < 2**63:
         assert prefix.range_wholes([0], [len(values)])[0] == sum(values)
     else:
-        with pytest.raises(InputError, match="fits in 64 bits"):
+        with pytest.raises(InputError, match="must fit in 64 bits"):
             prefix.range_wholes([0], [len(values)])
 
 
@@ -138,14 +138,14 @@ def test_the_sum_for_one_request_equals_the_prefix(values: list[float]) -> None:
 @pytest.mark.parametrize("bad", [[1.0, math.nan], [math.inf], [[1.0]], ["a"]])
 def test_what_is_not_a_finite_column_is_refused(bad: list[object]) -> None:
     """NaN, infinities, two dimensions and text never enter an exact sum."""
-    with pytest.raises(InputError, match="exact sums take"):
+    with pytest.raises(InputError, match="exact sums must be given"):
         ExactPrefix(np.array(bad))
 
 
 @pytest.mark.parametrize("value", [0.5, 1e300, 2**60 + 0.0])
 def test_a_value_outside_the_scale_is_refused(value: float) -> None:
     """A scale made for small whole numbers neither truncates nor wraps."""
-    with pytest.raises(InputError, match="does not fit the scale"):
+    with pytest.raises(InputError, match="must fit the scale"):
         ExactPrefix([value], Scale(low=0, width=50, limbs=1, rows=10))
 
 

@@ -125,7 +125,7 @@ def test_columns_of_arrow_and_numpy_are_read_alike() -> None:
 @pytest.mark.parametrize("bad", [["1"], np.array(["2020-01-01"], dtype="datetime64[D]"), np.ones((2, 2))])
 def test_what_is_not_a_column_of_numbers_is_refused(bad: object) -> None:
     """Text that reads as a number, and times, are not converted in silence."""
-    with pytest.raises(InputError, match="moments: a column of numbers has one dimension"):
+    with pytest.raises(InputError, match="moments: a column of numbers must have one dimension"):
         Moments.of(bad)  # type: ignore[arg-type]
 
 
@@ -152,5 +152,5 @@ def test_correlation_is_what_numpy_says_over_complete_rows() -> None:
     assert (found.count, found.skipped) == (498, 2)
     assert found.correlation == pytest.approx(np.corrcoef(x[kept], y[kept])[0, 1], rel=1e-9)
     assert found.covariance() == pytest.approx(np.cov(x[kept], y[kept])[0, 1], rel=1e-9)
-    with pytest.raises(InputError, match="two columns have one length"):
+    with pytest.raises(InputError, match="two columns must have one length"):
         Comoments.of([1.0], [1.0, 2.0])

@@ -140,7 +140,7 @@ def test_category_counts_follow_the_written_rule(reference: list, values: list, 
 
 def test_rare_categories_share_the_unseen_bin() -> None:
     """Only the most frequent are listed, ties by name."""
-    profile = CategoryProfile.of(["b", "b", "c", "a", None, None, None], most=2)
+    profile = CategoryProfile.of(["b", "b", "c", "a", None, None, None], limit=2)
     assert profile.categories == ("a", "b")
     assert profile.count(["c", "d", "a"]).tolist() == [1, 0, 2, 0]
 

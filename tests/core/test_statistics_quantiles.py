@@ -123,7 +123,7 @@ def test_wrong_arguments_are_refused() -> None:
     """An odd k, two different ks, and a share above 1."""
     with pytest.raises(InputError, match="even number of values"):
         QuantileSketch.of([1.0], k=9)
-    with pytest.raises(InputError, match="are merged have one k"):
+    with pytest.raises(InputError, match="are merged must have one k"):
         QuantileSketch.of([1.0], k=8).merge(QuantileSketch.of([1.0], k=10))
     with pytest.raises(InputError, match="between 0 and 1"):
         QuantileSketch.of([1.0]).quantile(1.5)

@@ -228,8 +228,8 @@ def test_a_severity_becomes_ours(word: str, ours: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        (column("values_to_match_regex", "s", regex=r"\bEWR"), r"a backslash stands before a sign"),
-        (column("values_to_match_regex", "s", regex="(?i)ewr"), "a group is plain"),
+        (column("values_to_match_regex", "s", regex=r"\bEWR"), r"a backslash must stand before a sign"),
+        (column("values_to_match_regex", "s", regex="(?i)ewr"), "a group must be plain"),
         (column("values_to_be_unique", "x", mostly=0.9), "with mostly, the two tools count different rows"),
         (column("values_to_be_between", "x", min_value={"$PARAMETER": "low"}), "min_value is a parameter"),
         (column("values_to_be_between", "x"), "it has no bounds"),

@@ -198,7 +198,7 @@ def test_what_is_not_mapped_says_why(pandera_pandas: Any) -> None:
         "parsers(e)": "a parser changes values",
         "dtype(a)": "category is of none of bool",
         "positive(a)": "a function of its own",
-        "str_matches(a)": "a backslash stands before",
+        "str_matches(a)": "a backslash must stand before",
         "column c": "the column may be missing",
         "column ^d.*": "a pattern of column names",
         "in_range(e)": "a check of groups",

@@ -105,7 +105,7 @@ def test_a_time_means_the_newest_version_by_then(project: Workspace) -> None:
         ("sales@goldne", "Did you mean the tag 'golden'"),
         ("sales@", "Write it like 'flights@12'"),
         ("model:sales@1", "Write it like 'flights@12'"),
-        ("sales@2024-03-01T00:00", "a time carries its zone"),
+        ("sales@2024-03-01T00:00", "a time must carry its zone"),
     ],
 )
 def test_what_is_no_reference_is_told_what_there_is(project: Workspace, text: str, said: str) -> None:

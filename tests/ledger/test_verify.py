@@ -191,7 +191,7 @@ def test_a_new_key_in_the_place_of_the_old_one_is_refused(project: Workspace, wh
     with pytest.raises(IntegrityError, match=r"that the ledger names.*renew_key"), project.ledger.transaction() as tx:
         tx.append("note.write", "note:1")
     key.unlink()
-    with pytest.raises(IntegrityError, match=r"is there.*renew_key"), project.ledger.transaction() as tx:
+    with pytest.raises(IntegrityError, match=r"must be readable.*renew_key"), project.ledger.transaction() as tx:
         tx.append("note.write", "note:1")
     assert not key.exists()
     assert wheres(project) == set()

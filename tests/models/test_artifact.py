@@ -185,7 +185,7 @@ def test_parts_that_do_not_fit_together_are_refused(spec):
         ModelArtifact("late_arrival", spec, ConstantEngine(0.5, features=3))
     with pytest.raises(InputError, match="metadata is plain JSON"):
         ModelArtifact("late_arrival", spec, ConstantEngine(0.5, features=4), metadata={"x": object()})
-    with pytest.raises(RetrodictError, match="a name is"):
+    with pytest.raises(RetrodictError, match="a name must be"):
         ModelArtifact("Late Arrival", spec, ConstantEngine(0.5, features=4))
 
 

@@ -86,7 +86,7 @@ def test_a_writer_that_comes_second_is_judged_by_what_is_there(tables, other):
     wider = pa.table({"i": [2], "s": ["x"]})
     with pytest.raises(InputError, match="missing: s"):
         tables.write("t", stream([3], [4], between=lambda: other.write("t", wider, evolve=True)))
-    with pytest.raises(InputError, match="does not exist yet"):
+    with pytest.raises(InputError, match="must not exist yet"):
         tables.write("new", stream([3], [4], between=lambda: other.write("new", numbers(1))), create_only=True)
     assert [stored.path for stored in tables._versions.place.stored("t")] == [file.path for file in tables.files("t")]
     assert len(tables._versions.place.stored("new")) == 1
@@ -151,7 +151,7 @@ def test_a_commit_that_failed_leaves_nothing(tables, monkeypatch):
         raise OSError(5, "the line broke")
 
     monkeypatch.setattr(place, "commit", broken)
-    with pytest.raises(RetryableError, match="table t: the place of the tables answers"):
+    with pytest.raises(RetryableError, match="table t: the place of the tables must answer"):
         tables.write("t", numbers(2))
     assert len(place.stored("t")) == 1
 
@@ -224,7 +224,7 @@ def test_a_bucket_that_is_not_there_is_a_matter_of_configuration(s3_server, buck
 def test_a_server_that_is_not_there_is_worth_another_try(bucket):
     """Nothing listens: RetryableError, in seconds."""
     tables = BucketTables("data", endpoint="http://127.0.0.1:9", region="us-east-1")
-    with pytest.raises(RetryableError, match="table t: the place of the tables answers"):
+    with pytest.raises(RetryableError, match="table t: the place of the tables must answer"):
         tables.write("t", numbers(1))
 
 

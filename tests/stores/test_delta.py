@@ -467,7 +467,7 @@ print(before == sorted(path.name for path in (Path(sys.argv[1]) / "t").rglob("*"
 print(tables.write("t", pa.table({"x": noise.random(10)})))
 """
     told, clean, version = start(script, tmp_path).rest()
-    assert "table t: the disk has room for the data" in told
+    assert "table t: the disk must have room for the data" in told
     assert "disk full: File too large" in told
     assert (clean, version) == ("True", "1")
 
@@ -495,7 +495,7 @@ for name in ("t", "new"):
 print(tables.read("t").num_rows, len(tables.history("t")))
 """
     first, second, state = start(script, tmp_path).rest()
-    assert "table t: this process has permission for the place" in first
+    assert "table t: this process must have permission for the place" in first
     assert "permission denied" in first
     assert "table new: " in second
     assert "permission denied" in second
@@ -569,8 +569,8 @@ def step_of(tables, step, number, model, gone, values):
         model.append(model[-1])
     elif step == "vacuum" and ready:
         report = tables.vacuum("t", keep=[ready[number % len(ready)]])
-        assert sorted(report.versions + report.kept) == ready
-        assert ready[number % len(ready)] in report.kept
+        assert sorted(report.versions + report.retained) == ready
+        assert ready[number % len(ready)] in report.retained
         gone.update(report.versions)
         if report.versions:
             model.append(model[-1])

@@ -95,5 +95,5 @@ def test_what_is_lent_is_of_one_state_and_nothing_of_a_closed_store(tmp_path):
         keys.put_many({b"a": b"2", b"b": b"3"})
         assert (first, bytes(get(b"a")), get(b"b")) == (b"1" * 5000, b"1" * 5000, None)
     keys.close()
-    with pytest.raises(InternalError, match="a closed key store is not used again"), keys.reading():
+    with pytest.raises(InternalError, match="a key store must not be used after it was closed"), keys.reading():
         pass

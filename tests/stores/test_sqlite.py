@@ -34,7 +34,7 @@ def test_every_commit_is_synced_and_keys_are_checked(path):
 def test_a_file_that_is_no_database_is_refused_on_opening(path, content):
     """The message names the file, and the file is left as it is."""
     path.write_bytes(content)
-    with pytest.raises(IntegrityError, match="no record store"):
+    with pytest.raises(IntegrityError, match="must be an intact record store"):
         SqliteRecords(path)
     assert path.read_bytes() == content
 

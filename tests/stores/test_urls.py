@@ -133,9 +133,9 @@ def test_an_s3_url_opens_tables_in_a_bucket(tmp_path, url, place):
         ("s3://bucket/x?endpoint=ftp://store.example", "http://host:port"),
         ("s3://bucket/x?endpoint=http://store.example/hunter2", "http://host:port"),
         ("s3://bucket:9000/x", "no port"),
-        ("s3://bucket:hunter2/x", "can be read"),
-        ("s3:///x", "names one"),
-        ("s3:bucket/x", "names one"),
+        ("s3://bucket:hunter2/x", "must be readable"),
+        ("s3:///x", "must name one"),
+        ("s3:bucket/x", "must name one"),
     ],
 )
 def test_an_s3_url_that_holds_too_much_is_refused(tmp_path, url, rule):

@@ -41,7 +41,7 @@ def test_a_slip_in_the_folders_name_does_not_open_the_project_around_it(
 ) -> None:
     """It says that there is no such folder."""
     monkeypatch.chdir(make_project().root)
-    with pytest.raises(ConfigurationError, match="the folder of a project exists"):
+    with pytest.raises(ConfigurationError, match="the folder of a project must exist"):
         Workspace("shpo")
 
 
@@ -79,8 +79,8 @@ Workspace(sys.argv[1])
     [
         ("tables", "s3://me:hush@bucket", "no user and no password"),
         ("records", "postgresql://me:hush@db/x", "PostgreSQL twin"),
-        ("keys", "redsi://hush@h", "know no such scheme"),
-        ("objects", "file://host/hush", "names no host"),
+        ("keys", "redsi://hush@h", "must have a scheme that is known"),
+        ("objects", "file://host/hush", "must name no host"),
         ("streams", "file:", "a path and nothing else"),
     ],
 )
@@ -159,12 +159,15 @@ def test_definitions_are_found_by_class_and_name(make_project: Callable[..., Wor
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x = (\n", r"^definitions\.py:3: the module runs without an error \(SyntaxError: '\(' was never closed\)"),
+        ("x = (\n", r"^definitions\.py:3: the module must run without an error \(SyntaxError: '\(' was never closed\)"),
         ("\n1 / 0\n", r"^definitions\.py:4: .*ZeroDivisionError: division by zero"),
         ("def f():\n    return [][1]\n\nf()\n", r"^definitions\.py:4: .*IndexError"),
         ("import nosuchthing\n", r"^definitions\.py:3: .*ModuleNotFoundError"),
         ("import sys\nsys.exit(0)\n", r"^definitions\.py:4: .*SystemExit"),
-        ('Table("Sales", key="id")\n', r"^definitions\.py:3: table: a name is 1 to 63 lower-case letters.*got 'Sales'"),
+        (
+            'Table("Sales", key="id")\n',
+            r"^definitions\.py:3: table: a name must be 1 to 63 lower-case letters.*got 'Sales'",
+        ),
         (
             '\nother = Table("sales", key="no")\n',
             r"^definitions\.py:2 and definitions\.py:4, table:sales: one kind and name",
@@ -183,9 +186,9 @@ def test_what_is_wrong_in_the_definitions_is_said_with_its_line(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "the definitions module exists; got 'definitions.py'"),
+        (None, "the definitions module must exist; got 'definitions.py'"),
         (b"x = '\xff'\n", "UTF-8"),
-        ("folder", "can be read"),
+        ("folder", "must be readable"),
     ],
 )
 def test_a_definitions_file_that_cannot_be_read(

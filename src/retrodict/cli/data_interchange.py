@@ -63,7 +63,7 @@ def _kind_of(file: str) -> str:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            "the file can be read as text", where=file, got=type(error).__name__, remedy="Name a JSON or YAML file"
+            "the file must be readable as text", where=file, got=type(error).__name__, remedy="Name a JSON or YAML file"
         ) from error
     return "great-expectations" if text.lstrip().startswith("{") and '"expectations"' in text else "pandera"
 

@@ -60,7 +60,7 @@ class SimulatedClock:
         """Set the time; going back is refused, since facts already stand at the later time."""
         if instant < self._now:
             raise InputError(
-                "a simulated clock does not go back",
+                "a simulated clock must not go back",
                 where="clock",
                 got=format_time(instant),
                 remedy=f"Move it to {format_time(self._now)} or later",
@@ -72,7 +72,7 @@ def to_micros(moment: datetime, *, where: str = "time") -> int:
     """Microseconds since 1970-01-01 UTC of an aware datetime."""
     if moment.tzinfo is None or moment.utcoffset() is None:
         raise InputError(
-            "a time carries its zone", where=where, got=moment.isoformat(), remedy="Append 'Z' or '+02:00'"
+            "a time must carry its zone", where=where, got=moment.isoformat(), remedy="Append 'Z' or '+02:00'"
         )
     return (moment - _EPOCH) // _MICRO
 
@@ -89,7 +89,7 @@ def from_micros(instant: int) -> datetime:
         return _EPOCH + timedelta(microseconds=instant)
     except OverflowError as error:
         raise InputError(
-            "an instant is microseconds since 1970-01-01 UTC, within the years 1 to 9999",
+            "an instant must be microseconds since 1970-01-01 UTC, within the years 1 to 9999",
             where="time",
             got=instant,
             remedy="Check the unit: seconds or nanoseconds are not microseconds",
@@ -113,7 +113,7 @@ def parse_time(text: str, *, where: str = "time") -> int:
         moment = datetime.fromisoformat(text)
     except (TypeError, ValueError) as error:
         raise InputError(
-            "a time is ISO 8601 with a zone", where=where, got=text, remedy="Write it like '2013-09-01T18:00:00Z'"
+            "a time must be ISO 8601 with a zone", where=where, got=text, remedy="Write it like '2013-09-01T18:00:00Z'"
         ) from error
     return to_micros(moment, where=where)
 

@@ -151,17 +151,19 @@ def find_config(start: Path) -> Path:
     start = start.resolve()
     if not start.is_dir():
         raise ConfigurationError(
-            "the folder of a project exists",
+            "the folder of a project must exist",
             where=str(start),
             remedy="Check its name, or make it with 'retrodict init'",
+            got="no such folder",
         )
     for folder in (start, *start.parents):
         if (folder / CONFIG_NAME).is_file():
             return folder / CONFIG_NAME
     raise ConfigurationError(
-        f"a project is a folder with a {CONFIG_NAME}, and neither this folder nor one above it has one",
+        f"a project must be a folder with a {CONFIG_NAME}, and neither this folder nor one above it has one",
         where=str(start),
         remedy="Make one with 'retrodict init DIR', or name the folder with --project",
+        got=f"no {CONFIG_NAME}",
     )
 
 
@@ -200,15 +202,18 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(
-            "the file does not exist", where=str(path), remedy="Make a project with 'retrodict init DIR'"
+            "the file must exist",
+            where=str(path),
+            remedy="Make a project with 'retrodict init DIR'",
+            got="no such file",
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            "the file is text in UTF-8", where=str(path), got=error.reason, remedy="Save it as UTF-8"
+            "the file must be text in UTF-8", where=str(path), got=error.reason, remedy="Save it as UTF-8"
         ) from error
     except OSError as error:
         raise ConfigurationError(
-            "the file can be read", where=str(path), got=error.strerror, remedy="Check its permissions"
+            "the file must be readable", where=str(path), got=error.strerror, remedy="Check its permissions"
         ) from error
 
 
@@ -216,11 +221,14 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        found = re.search(r" \(at line (\d+), column (\d+)\)", str(error))
-        place = f":{found[1]}" if found else ""
-        rule = str(error).replace(found[0], f" at column {found[2]}") if found else str(error)
+        location = re.search(r" \(at line (\d+), column (\d+)\)", str(error))
+        place = f":{location[1]}" if location else ""
+        rule = str(error).replace(location[0], f" at column {location[2]}") if location else str(error)
         raise ConfigurationError(
-            f"the file is TOML ({rule})", where=f"{path}{place}", remedy="Correct the line; see https://toml.io"
+            f"the file must be TOML ({rule})",
+            where=f"{path}{place}",
+            remedy="Correct the line; see https://toml.io",
+            got="a line that is not",
         ) from error
 
 
@@ -233,27 +241,30 @@ def read_config(path: Path) -> Config:
         If the file is missing or not TOML, holds an unknown key, lacks a required one or breaks the rule of one.
     """
     text = _read_text(path)
-    given = _flatten(_parse(path, text))
-    for key, value in given.items():
+    entries = _flatten(_parse(path, text))
+    for key, value in entries.items():
         where = f"{path}:{_line_of(text, key)}, key {key!r}"
         if key not in SETTINGS:
             raise ConfigurationError(
-                "the key is one of those that exist", where=where, got=key, remedy=near(key, SETTINGS, what="key")
+                "the key must be one of those that exist", where=where, got=key, remedy=near(key, SETTINGS, what="key")
             )
         if not SETTINGS[key].holds(value):
             # The URL of a store can hold a password, in whatever type it was written.
-            shown = type(value).__name__ if key.startswith("stores.") else value
+            value_text = type(value).__name__ if key.startswith("stores.") else value
             raise ConfigurationError(
-                f"the value is {SETTINGS[key].rule}", where=where, got=shown, remedy="Correct the line"
+                f"the value must be {SETTINGS[key].rule}", where=where, got=value_text, remedy="Correct the line"
             )
-    missing = [key for key, setting in SETTINGS.items() if setting.default is None and key not in given]
+    missing = [key for key, setting in SETTINGS.items() if setting.default is None and key not in entries]
     if missing:
         raise ConfigurationError(
-            "a required key is there", where=f"{path}, key {missing[0]!r}", remedy=f"Add {missing[0]} to the file"
+            "a required key must be in the file",
+            where=f"{path}, key {missing[0]!r}",
+            remedy=f"Add {missing[0]} to the file",
+            got=sorted(entries),
         )
     try:
-        check_name(given["project.name"], what="project.name")
+        check_name(entries["project.name"], what="project.name")
     except RetrodictError as error:
         where = f"{path}:{_line_of(text, 'project.name')}, key 'project.name'"
-        raise ConfigurationError(error.rule, where=where, got=given["project.name"], remedy=error.remedy) from error
-    return Config(path.resolve().parent, {key: given.get(key, setting.default) for key, setting in SETTINGS.items()})
+        raise ConfigurationError(error.rule, where=where, got=entries["project.name"], remedy=error.remedy) from error
+    return Config(path.resolve().parent, {key: entries.get(key, setting.default) for key, setting in SETTINGS.items()})

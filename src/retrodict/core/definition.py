@@ -19,7 +19,7 @@ def check_name(name: object, *, what: str) -> str:
     """Return the name if it can stand in paths, URLs, SQL and metrics alike; raise DefinitionError if not."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name:
         raise DefinitionError(
-            "a name is 1 to 63 lower-case letters, digits and single underscores, a letter first",
+            "a name must be 1 to 63 lower-case letters, digits and single underscores, a letter first",
             where=what,
             got=name,
             remedy="Rename it like 'late_arrival'",

@@ -52,18 +52,21 @@ def parse_duration(text: str, *, where: str = "duration") -> int:
     >>> parse_duration("1h 30m") == 90 * MINUTE
     True
     """
-    given: object = text  # a definitions module is not type-checked
-    length = _micros(given) if isinstance(given, str) else None
+    value: object = text  # a definitions module is not type-checked
+    length = _micros(value) if isinstance(value, str) else None
     if length is None:
         raise InputError(
-            "a duration is whole numbers with units out of us, ms, s, m, h, d, w",
+            "a duration must be whole numbers with units out of us, ms, s, m, h, d, w",
             where=where,
             got=text,
             remedy="Write it like '2h' or '1h 30m'",
         )
     if length > _LONGEST:
         raise InputError(
-            "a duration is at most a hundred years", where=where, got=text[:60], remedy="Check the number and its unit"
+            "a duration must be at most a hundred years",
+            where=where,
+            got=text[:60],
+            remedy="Check the number and its unit",
         )
     return length
 
@@ -87,7 +90,7 @@ def format_duration(micros: int) -> str:
     ('1h30m', '14d', '0s')
     """
     if micros < 0:
-        raise InputError("a duration is not negative", where="duration", got=micros, remedy="Swap the two times")
+        raise InputError("a duration must not be negative", where="duration", got=micros, remedy="Swap the two times")
     parts = []
     for unit in ("d", "h", "m", "s", "ms", "us"):
         count, micros = divmod(micros, _UNITS[unit])

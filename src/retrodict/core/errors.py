@@ -165,11 +165,11 @@ def near(name: str, names: Iterable[str], *, what: str = "name") -> str:
     >>> near("lable", ["label", "model"], what="kind")
     "Did you mean the kind 'label'"
     """
-    known = sorted(set(names))
-    if not known:
+    choices = sorted(set(names))
+    if not choices:
         return f"There is no {what} yet"
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(str(name), choices, n=3, cutoff=0.6)
     if close:
         return f"Did you mean the {what} " + " or ".join(repr(c) for c in close)
-    shown = ", ".join(repr(k) for k in known[:12]) + (", …" if len(known) > 12 else "")
-    return f"Known: {shown}"
+    listing = ", ".join(repr(k) for k in choices[:12]) + (", …" if len(choices) > 12 else "")
+    return f"Known: {listing}"

@@ -50,7 +50,12 @@ def canonical_json(value: object) -> bytes:
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InternalError(f"a value that is hashed is plain JSON ({error})", where="identity") from error
+        raise InternalError(
+            f"a value that is hashed must be plain JSON ({error})",
+            where="identity",
+            got=type(value).__name__,
+            remedy="Report it with the command",
+        ) from error
     return text.encode("ascii")
 
 
@@ -75,23 +80,31 @@ def encode(value: object) -> Any:
         return value
     if isinstance(value, Enum):
         return value.value
-    own = getattr(value, "__identity__", None)
-    if own is not None and not isinstance(value, type):
-        return encode(own())
+    to_identity = getattr(value, "__identity__", None)
+    if to_identity is not None and not isinstance(value, type):
+        return encode(to_identity())
     if is_dataclass(value) and not isinstance(value, type):
         body = {f.name: encode(getattr(value, f.name)) for f in fields(value) if f.metadata.get("identity", True)}
         return {"kind": type(value).__name__, **body}
     if isinstance(value, dict):
         keyed = {str(k): encode(v) for k, v in value.items()}
         if len(keyed) != len(value):
-            raise InternalError("the keys of a mapping differ as text", where="identity", got=sorted(keyed))
+            raise InternalError(
+                "the keys of a mapping must differ as text",
+                where="identity",
+                got=sorted(keyed),
+                remedy="Rename one of them",
+            )
         return keyed
     if isinstance(value, frozenset | set):
         return sorted((encode(v) for v in value), key=canonical_json)
     if isinstance(value, list | tuple):
         return [encode(v) for v in value]
     raise InternalError(
-        "a definition holds only plain values and other definitions", where="identity", got=type(value).__name__
+        "a definition must hold only plain values and other definitions",
+        where="identity",
+        got=type(value).__name__,
+        remedy="Report it with the definition",
     )
 
 
@@ -139,13 +152,17 @@ class Ref:
         name, at, version = rest.partition("@")
         if not head or not name or (at and not version):
             raise InputError(
-                "a reference reads kind:name, kind:name@version or kind:ULID",
+                "a reference must read kind:name, kind:name@version or kind:ULID",
                 got=text,
                 remedy="Write it like 'dataset:flights@12'",
+                where="reference",
             )
         if kind is not None and head != kind:
             raise InputError(
-                f"this command takes a reference of kind {kind!r}", got=text, remedy=f"Write it like '{kind}:{name}'"
+                f"the reference must be of kind {kind!r}",
+                got=text,
+                remedy=f"Write it like '{kind}:{name}'",
+                where="reference",
             )
         return cls(head, name, version or None)
 

@@ -38,7 +38,7 @@ from retrodict.data.readers import Batch, open_batch
 from retrodict.data.readers._stage import PREFIX, sweep
 from retrodict.data.validation import Findings, check_batch
 from retrodict.data.versions import live_batches
-from retrodict.stores.tables._types import kept_schema
+from retrodict.stores.tables._types import stored_schema
 from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest
 from retrodict.workspace import Workspace
@@ -193,7 +193,7 @@ def _fit(tables: TableStore, name: str, found: Findings, *, known: bool, fill: b
     where = f"table {name}"
     schema = found.accepted_schema.append(pa.field("_batch", pa.string()))
     before = tables.schema(name) if known else None
-    kept = kept_schema(schema, where=where, known=before)
+    kept = stored_schema(schema, where=where, existing=before)
     return SchemaChange(kept) if before is None else merge_schemas(before, kept, fill=fill, where=where)
 
 

@@ -38,25 +38,25 @@ def read_chain(connection: Connection) -> Chain:
     chain, previous, expected = Chain(), GENESIS, 1
     for row in connection.execute(select(entries).order_by(entries.c.sequence)):
         chain.rows += 1
-        found, in_place = [], row.sequence == expected
+        faults, in_place = [], row.sequence == expected
         if row.sequence > expected:
             last = f" to {row.sequence - 1}" if row.sequence - 1 > expected else ""
             detail = f"the chain goes on with entry {row.sequence}"
             chain.findings.append(Finding("removed", f"entry {expected}{last}", detail))
         elif not in_place:
-            found.append("a chain has no entry of this number")
-        entry = _read(row, found)
+            faults.append("a chain has no entry of this number")
+        entry = _read(row, faults)
         if in_place and row.previous != previous:
-            found.append("it does not continue the entry before it")
-        chain.findings += [Finding("altered", f"entry {row.sequence}", text) for text in found]
+            faults.append("it does not continue the entry before it")
+        chain.findings += [Finding("altered", f"entry {row.sequence}", text) for text in faults]
         if entry is not None:
             chain.entries.append(entry)
         previous, expected = row.hash, max(expected, row.sequence + 1)
     return chain
 
 
-def _read(row: Any, found: list[str]) -> Entry | None:
-    """Entry of a row; what is wrong with it is added to ``found``."""
+def _read(row: Any, faults: list[str]) -> Entry | None:
+    """Entry of a row; what is wrong with it is added to ``faults``."""
     try:
         payload = json.loads(row.payload)
         computed = entry_hash(
@@ -71,12 +71,12 @@ def _read(row: Any, found: list[str]) -> Entry | None:
         # Another spelling of the same facts would give the same hash: the text itself is held to the canonical one.
         as_written = row.payload == canonical_json(payload).decode()
     except (RetrodictError, ValueError, TypeError, RecursionError):
-        found.append("it cannot be read as an entry")
+        faults.append("it cannot be read as an entry")
         return None
     if computed != row.hash or not as_written:
-        found.append(f"{row.action} of {row.object_id}: its content does not give its hash")
+        faults.append(f"{row.action} of {row.object_id}: its content does not give its hash")
     if not isinstance(payload, dict):
-        found.append("its payload is no mapping")
+        faults.append("its payload is no mapping")
         return None
     return Entry(row.sequence, row.time, row.actor, row.action, row.object_id, payload, row.previous, row.hash)
 
@@ -88,16 +88,16 @@ def check_edges(connection: Connection, items: list[Entry]) -> tuple[int, list[F
     """Compare the stored lineage edges with those that the entries name; return how many are stored, and findings."""
     query = select(edges.c.sequence, edges.c.position, edges.c.source, edges.c.role, edges.c.target)
     stored: set[Link] = {tuple(row) for row in connection.execute(query)}
-    named = {link for entry in items for link in _links(entry)}
-    gone = [
+    links = {link for entry in items for link in _links(entry)}
+    removed = [
         Finding("removed", f"entry {link[0]}", f"lineage edge {link[2]} → {link[4]} ({link[3]}) is gone")
-        for link in sorted(named - stored, key=repr)
+        for link in sorted(links - stored, key=repr)
     ]
     added = [
         Finding("altered", f"entry {link[0]}", f"lineage edge {link[2]} → {link[4]} ({link[3]}) is not in the chain")
-        for link in sorted(stored - named, key=repr)
+        for link in sorted(stored - links, key=repr)
     ]
-    return len(stored), gone + added
+    return len(stored), removed + added
 
 
 def _links(entry: Entry) -> Iterator[Link]:

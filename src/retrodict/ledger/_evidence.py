@@ -29,24 +29,24 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 def sealed_by(items: list[Entry]) -> list[Seal]:
     """Seals that the chain holds; an entry that was altered beyond reading is reported as such already."""
-    found = []
+    seals = []
     for entry in items:
         if entry.action == "segment.seal":
             try:
-                found.append(Seal(**entry.payload, sequence=entry.sequence))
+                seals.append(Seal(**entry.payload, sequence=entry.sequence))
             except TypeError:
                 continue
-    return found
+    return seals
 
 
-def check_seals(listed: list[Seal], said: list[Seal]) -> Iterator[Finding]:
+def check_seals(listed: list[Seal], sealed: list[Seal]) -> Iterator[Finding]:
     """Compare the table of seals, which is an index, with the chain."""
     in_table = {(seal.stream, seal.segment): seal for seal in listed}
-    in_chain = {(seal.stream, seal.segment): seal for seal in said}
+    in_chain = {(seal.stream, seal.segment): seal for seal in sealed}
     for (stream, segment), seal in in_chain.items():
-        there = in_table.get((stream, segment))
-        if there != seal:
-            what, kind = ("says otherwise", "altered") if there else ("is gone", "removed")
+        stored = in_table.get((stream, segment))
+        if stored != seal:
+            what, kind = ("says otherwise", "altered") if stored else ("is gone", "removed")
             detail = f"the table of seals {what}; entry {seal.sequence} holds the seal"
             yield Finding(kind, f"seal of {stream}/{segment}", detail)
     for stream, segment in in_table.keys() - in_chain.keys():
@@ -100,8 +100,8 @@ def _parts(data: bytes) -> list[str]:
         parts = json.loads(data).get("parts")
     except (ValueError, RecursionError):
         return []
-    named = parts.values() if isinstance(parts, dict) else []
-    return [part for part in named if isinstance(part, str) and _DIGEST.fullmatch(part)]
+    digests = parts.values() if isinstance(parts, dict) else []
+    return [part for part in digests if isinstance(part, str) and _DIGEST.fullmatch(part)]
 
 
 def check_files(items: list[Entry], file_digest: Callable[[str], str]) -> Iterator[tuple[str, Finding | None]]:
@@ -142,27 +142,27 @@ def check_records(connection: Connection, items: list[Entry]) -> Iterator[Findin
                 continue  # the entry was altered, and is reported as such
     for name, count in vouched.items():
         try:
-            there = connection.execute(select(func.count()).select_from(named_table(name))).scalar_one()
+            rows = connection.execute(select(func.count()).select_from(named_table(name))).scalar_one()
         except DBAPIError:
             continue  # every row of it is reported
-        if there > count:
-            detail = f"{there - count} rows were added that no entry vouches for"
+        if rows > count:
+            detail = f"{rows - count} rows were added that no entry vouches for"
             yield Finding("altered", f"table {name}", detail)
 
 
 def _check_record(connection: Connection, record: dict[str, Any], where: str) -> Iterator[Finding]:
     key, columns = record["key"], record["columns"]
-    shown = f"row {', '.join(str(value) for value in key.values())} of {record['table']}"
+    title = f"row {', '.join(str(value) for value in key.values())} of {record['table']}"
     query: Any = select(*(column(name) for name in columns)).select_from(named_table(record["table"]))
     for name, value in key.items():
         query = query.where(column(name) == value)
     try:
         row = connection.execute(query).mappings().first()
         if row is None:
-            yield Finding("removed", where, f"{shown} is gone")
+            yield Finding("removed", where, f"{title} is gone")
         elif row_digest(columns, dict(row)) != record["digest"]:
-            yield Finding("altered", where, f"{shown} is not what was written")
+            yield Finding("altered", where, f"{title} is not what was written")
     except DBAPIError:
-        yield Finding("removed", where, f"{shown} is gone")
+        yield Finding("removed", where, f"{title} is gone")
     except RetrodictError:
-        yield Finding("altered", where, f"{shown} is not what was written")
+        yield Finding("altered", where, f"{title} is not what was written")

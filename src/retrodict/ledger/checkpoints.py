@@ -78,7 +78,7 @@ class Signer:
         self._key = _load_key(key_path)
         if expected is not None and self.public_key != expected:
             raise IntegrityError(
-                "the signing key is the one that the ledger names",
+                "the signing key must be the one that the ledger names",
                 where=str(key_path),
                 got=f"a key whose public half is {self.public_key[:12]}…, not {expected[:12]}…",
                 remedy="Restore the file from a backup, or go on with a new key by Ledger.renew_key",
@@ -106,7 +106,7 @@ class Signer:
                 raise PermissionError(13, "Permission denied")
         except OSError as error:
             raise ConfigurationError(
-                "signed checkpoints can be written to their folder",
+                "the folder of signed checkpoints must be writable",
                 where="retrodict.toml, key 'ledger.checkpoints'",
                 got=error.strerror,
                 remedy=f"Make {self._file.parent} writable, or name another folder; nothing was changed",
@@ -132,7 +132,7 @@ class Signer:
                 os.fsync(stream.fileno())
         except OSError as error:
             raise RetryableError(
-                "the change is stored, and its checkpoint could not be written",
+                "the checkpoint of a change must be written; the change is stored, its checkpoint is not",
                 where=f"checkpoint of entry {sequence}",
                 got=error.strerror,
                 remedy="Free space on the disk of the checkpoints; do not repeat the change",
@@ -174,14 +174,14 @@ def _load_key(path: Path) -> Ed25519PrivateKey:
         raw = path.read_bytes()
     except OSError as error:
         raise IntegrityError(
-            "the key that signs the ledger's checkpoints is there",
+            "the key that signs the ledger's checkpoints must be readable",
             where=str(path),
             got=error.strerror,
             remedy="Restore the file from a backup, or go on with a new key by Ledger.renew_key",
         ) from error
     if len(raw) != 32:
         raise IntegrityError(
-            "the signing key is 32 bytes",
+            "the signing key must be 32 bytes",
             where=str(path),
             got=f"{len(raw)} bytes",
             remedy="Restore the file from a backup; without it old checkpoints still verify",
@@ -221,14 +221,15 @@ def read_checkpoints(folder: Path) -> list[Checkpoint]:
     IntegrityError
         If any other line is no checkpoint.
     """
-    found, damaged = scan_checkpoints(folder)
+    checkpoints, damaged = scan_checkpoints(folder)
     if damaged:
         raise IntegrityError(
-            "a checkpoint is one JSON object per line",
+            "a checkpoint must be one JSON object per line",
             where=f"{folder / _FILE}:{damaged[0]}",
             remedy="Compare the file with its copy elsewhere",
+            got="a line that is not",
         )
-    return found
+    return checkpoints
 
 
 def scan_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[int]]:
@@ -237,14 +238,14 @@ def scan_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[int]]:
     if not path.exists():
         return [], []
     lines = path.read_bytes().split(b"\n")
-    found, damaged = [], []
+    checkpoints, damaged = [], []
     for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or a torn line
         checkpoint = _read_line(line)
         if checkpoint is None:
             damaged.append(number)
         else:
-            found.append(checkpoint)
-    return found, damaged
+            checkpoints.append(checkpoint)
+    return checkpoints, damaged
 
 
 def newest_signed(folder: Path) -> int:
@@ -254,8 +255,8 @@ def newest_signed(folder: Path) -> int:
         return 0
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - (1 << 16)))
-        found = [_read_line(line) for line in stream.read().split(b"\n")[:-1]]
-    return max((checkpoint.sequence for checkpoint in found if checkpoint is not None), default=0)
+        checkpoints = [_read_line(line) for line in stream.read().split(b"\n")[:-1]]
+    return max((checkpoint.sequence for checkpoint in checkpoints if checkpoint is not None), default=0)
 
 
 def _read_line(line: bytes) -> Checkpoint | None:

@@ -100,9 +100,14 @@ class Transaction:
         -------
         Entry
         """
-        taken = [name for name in _OWN if name in (payload or {})]
-        if taken:
-            raise InternalError("a payload leaves the ledger's own keys to it", where=f"ledger, {action}", got=taken)
+        reserved = [name for name in _OWN if name in (payload or {})]
+        if reserved:
+            raise InternalError(
+                "a payload must leave the ledger's own keys to it",
+                where=f"ledger, {action}",
+                got=reserved,
+                remedy="Rename the keys of the payload",
+            )
         if self._last is None:
             self._last = self._begin()
         return self._append(action, object_id, dict(payload or {}), inputs, actor)
@@ -142,7 +147,12 @@ class Transaction:
         """Refuse to commit rows that no entry vouches for."""
         if self._records:
             tables = sorted({record["table"] for record in self._records})
-            raise InternalError("an entry follows the rows it vouches for", where="ledger", got=tables)
+            raise InternalError(
+                "an entry must follow the rows it vouches for",
+                where="ledger",
+                got=tables,
+                remedy="Write the rows before the entry",
+            )
 
     @property
     def head(self) -> tuple[int, str] | None:
@@ -250,20 +260,20 @@ class Ledger:
         """(target, role, source) of everything that was made from an object, walked to the leaves."""
         return self._walk(object_id, edges.c.source, edges.c.target)
 
-    def _walk(self, start: str, here: Any, there: Any) -> list[tuple[str, str, str]]:
-        found: dict[tuple[str, str, str], None] = {}
+    def _walk(self, start: str, column: Any, neighbour: Any) -> list[tuple[str, str, str]]:
+        links: dict[tuple[str, str, str], None] = {}
         with self.records.read() as connection:
             seen, frontier = {start}, [start]
-            query = select(edges.c.target, edges.c.role, edges.c.source, there.label("next"))
+            query = select(edges.c.target, edges.c.role, edges.c.source, neighbour.label("next"))
             query = query.order_by(edges.c.sequence, edges.c.position)
             while frontier:
                 now, frontier = frontier[:_AT_ONCE], frontier[_AT_ONCE:]
-                for target, role, source, following in connection.execute(query.where(here.in_(now))):
-                    found[target, role, source] = None
+                for target, role, source, following in connection.execute(query.where(column.in_(now))):
+                    links[target, role, source] = None
                     if following not in seen:
                         seen.add(following)
                         frontier.append(following)
-        return list(found)
+        return list(links)
 
 
 def _head(connection: Connection) -> tuple[int, str]:

@@ -54,7 +54,10 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """
     if not 0 <= index < len(leaves):
         raise InputError(
-            "the leaf to prove is in the tree", where="Merkle tree", got=index, remedy=f"There are {len(leaves)} leaves"
+            "the leaf to prove must be in the tree",
+            where="Merkle tree",
+            got=index,
+            remedy=f"There are {len(leaves)} leaves",
         )
     if len(leaves) <= 1:
         return []

@@ -72,26 +72,26 @@ def leaves_of(streams: StreamStore, stream: str, segment: Segment | Seal) -> lis
 
 def seal_closed(ledger: Ledger, streams: StreamStore, prefix: str) -> list[Seal]:
     """Seal every closed segment under a prefix that is not sealed yet; idempotent."""
-    known = {(seal.stream, seal.segment) for seal in read_seals(ledger)}
-    made = []
+    sealed_already = {(seal.stream, seal.segment) for seal in read_seals(ledger)}
+    added = []
     for stream in streams.names(prefix):
         for segment in streams.segments(stream):
-            if not segment.closed or (stream, segment.name) in known:
+            if not segment.closed or (stream, segment.name) in sealed_already:
                 continue
             file_digest = digest(streams.read_segment(stream, segment.name))
             root = merkle_root(leaves_of(streams, stream, segment)).hex()
             with ledger.transaction() as tx:
-                taken = tx.connection.execute(
+                sequence = tx.connection.execute(
                     select(seals.c.sequence).where(seals.c.stream == stream, seals.c.segment == segment.name)
                 ).scalar()
-                if taken is not None:  # another process sealed it between our look and our turn
+                if sequence is not None:  # another process sealed it between our look and our turn
                     continue
                 facts = {"stream": stream, "segment": segment.name, "first": segment.first, "count": segment.count,
                          "digest": file_digest, "root": root}  # fmt: skip
                 entry = tx.append("segment.seal", f"segment:{stream}/{segment.name}", facts)
                 tx.connection.execute(insert(seals).values(**facts, sequence=entry.sequence))
-                made.append(Seal(**facts, sequence=entry.sequence))  # type: ignore[arg-type]  # one value each, by name
-    return made
+                added.append(Seal(**facts, sequence=entry.sequence))  # type: ignore[arg-type]  # one value each, by name
+    return added
 
 
 def prove(ledger: Ledger, streams: StreamStore, stream: str, offset: int) -> Proof:
@@ -108,19 +108,21 @@ def prove(ledger: Ledger, streams: StreamStore, stream: str, offset: int) -> Pro
         if seal.stream == stream and seal.first <= offset < seal.first + seal.count:
             leaves = leaves_of(streams, stream, seal)
             # The chain says what was sealed; the table of seals is an index that alone proves nothing.
-            said = ledger.entries(object_id=f"segment:{stream}/{seal.segment}", action="segment.seal")
-            sealed = [entry for entry in said if entry.sequence == seal.sequence and entry.payload == seal.facts]
+            entries = ledger.entries(object_id=f"segment:{stream}/{seal.segment}", action="segment.seal")
+            sealed = [entry for entry in entries if entry.sequence == seal.sequence and entry.payload == seal.facts]
             if not sealed or merkle_root(leaves).hex() != seal.root:
                 raise IntegrityError(
-                    "a sealed segment has the root that was sealed",
+                    "a sealed segment must have the root that was sealed",
                     where=f"{stream}/{seal.segment}",
                     remedy="Run 'retrodict audit verify'",
+                    got="another root",
                 )
             index = offset - seal.first
             path = [node.hex() for node in inclusion_proof(leaves, index)]
             return Proof(stream, offset, index, seal.count, path, seal.root, seal.sequence)
     raise NotFoundError(
-        "the record is in a sealed segment",
+        "the record must be in a sealed segment",
         where=f"{stream} at offset {offset}",
         remedy="Segments are sealed when they are full, when the server stops, or by 'retrodict audit seal'",
+        got="an offset in none",
     )

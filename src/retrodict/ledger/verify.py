@@ -103,16 +103,16 @@ def verify(
             chain = read_chain(connection)
             items, report.entries = chain.entries, chain.rows
             report.findings += chain.findings
-            report.edges, found = check_edges(connection, items)
-            report.findings += found
+            report.edges, edge_findings = check_edges(connection, items)
+            report.findings += edge_findings
             report.findings += check_records(connection, items)
             listed = select_seals(connection)
         report.checkpoints = len(checkpoints)
         report.findings += _check_checkpoints(ledger.checkpoint_folder, chain, checkpoints, damaged)
-        said = sealed_by(items)
-        report.segments = len(said)
-        report.findings += check_seals(listed, said)
-        for seal in said:
+        sealed = sealed_by(items)
+        report.segments = len(sealed)
+        report.findings += check_seals(listed, sealed)
+        for seal in sealed:
             report.findings += check_segment(streams, seal)
     except (RetrodictError, DBAPIError, OSError) as error:
         report.findings.append(Finding("unreadable", "ledger", str(error).partition("\n")[0]))

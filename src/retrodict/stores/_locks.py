@@ -67,7 +67,7 @@ class FileLock:
                 if left <= 0:
                     holder = os.pread(self._descriptor, 200, 0).decode("ascii", "replace")
                     raise BusyError(
-                        f"one writer at a time, and the wait of {timeout_s:g} s is over",
+                        f"there must be one writer at a time, and the wait of {timeout_s:g} s is over",
                         where=where,
                         got=holder or "a process that has just begun",
                         remedy="Wait for it, or end that process",

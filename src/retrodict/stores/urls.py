@@ -81,7 +81,7 @@ def open_tables(url: str, root: Path) -> TableStore:
 
 def open_records(url: str, root: Path) -> RecordStore:
     """Record store of a URL: SQLite in a file. Parameters and errors are those of :func:`open_tables`."""
-    path = _path(url, root, "records", own="sqlite")
+    path = _path(url, root, "records", extra="sqlite")
     from retrodict.stores.records.sqlite import SqliteRecords
 
     return SqliteRecords(path)
@@ -97,12 +97,12 @@ def open_keys(url: str, root: Path) -> KeyStore:
     RetryableError
         If the server cannot be reached.
     """
-    found = _SCHEME.fullmatch(url)
-    if found and found[1].lower() in _REDIS:
+    match = _SCHEME.fullmatch(url)
+    if match and match[1].lower() in _REDIS:
         from retrodict.stores.keys.redis import RedisKeys
 
         return RedisKeys(url)
-    path = _path(url, root, "keys", own="lmdb")
+    path = _path(url, root, "keys", extra="lmdb")
     from retrodict.stores.keys.lmdb import LmdbKeys
 
     return LmdbKeys(path)
@@ -128,7 +128,12 @@ def open_streams(url: str, root: Path) -> EventStreams:
         servers, options = _servers(url, {"prefix", "replicas"})
         replicas = options.pop("replicas", "1")
         if replicas not in ("1", "2", "3", "4", "5"):
-            raise ConfigurationError("replicas are a number from 1 to 5", where="stores.streams", got=len(replicas))
+            raise ConfigurationError(
+                "replicas must be a number from 1 to 5",
+                where="stores.streams",
+                got=len(replicas),
+                remedy="Leave it out for 1",
+            )
         return JetStreams([f"{scheme}://{server}" for server in servers], replicas=int(replicas), **options)
     if scheme == "kafka":
         from retrodict.stores.streams.kafka import KafkaStreams
@@ -146,14 +151,15 @@ def open_log(url: str, root: Path) -> StreamStore:
     return SegmentStreams(path)
 
 
-def _servers(url: str, known: set[str]) -> tuple[list[str], dict[str, Any]]:
+def _servers(url: str, names: set[str]) -> tuple[list[str], dict[str, Any]]:
     """Addresses and options of a URL of streams; refuses one that holds anything that may be a secret."""
     where = "stores.streams"
     if "@" in url:
         raise ConfigurationError(
-            "the URL of a server of streams names no user and no password",
+            "the URL of a server of streams must name no user and no password",
             where=where,
             remedy="Set them in the environment (see the page on stores), and change what was in the URL",
+            got="a URL with one",
         )
     try:
         parts = urlsplit(url)
@@ -162,15 +168,16 @@ def _servers(url: str, known: set[str]) -> tuple[list[str], dict[str, Any]]:
     servers = parts.netloc.split(",")
     if not all(map(_ADDRESS.fullmatch, servers)) or parts.path.strip("/") or parts.fragment:
         raise ConfigurationError(
-            "the URL of a server of streams names its address and options",
+            "the URL of a server of streams must name its address and options",
             where=where,
             remedy="Write 'nats://host:4222?prefix=shop' or 'kafka://host:9092,other:9092?prefix=shop'",
+            got="a URL that names less or more",
         )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    strange = len(options.keys() - known)
+    strange = len(options.keys() - names)
     if strange:
         raise ConfigurationError(
-            f"the URL of this server of streams has the options {sorted(known)} only",
+            f"the URL of this server of streams must have the options {sorted(names)} only",
             where=where,
             got=f"{strange} other",
             remedy="Credentials come from the environment, never from a URL",
@@ -178,29 +185,31 @@ def _servers(url: str, known: set[str]) -> tuple[list[str], dict[str, Any]]:
     return servers, options
 
 
-def _path(url: str, root: Path, contract: str, *, own: str | None = None) -> Path:
+def _path(url: str, root: Path, contract: str, *, extra: str | None = None) -> Path:
     """Path that a URL names for an embedded twin."""
-    where, choices = f"stores.{contract}", ["file", *([own] if own else [])]
+    where, choices = f"stores.{contract}", ["file", *([extra] if extra else [])]
     embedded = "a path or " + " or ".join(f"'{scheme}:'" for scheme in choices)
     if not url.strip():
-        raise ConfigurationError("a store is named by a path or a URL", where=where, remedy=f"Write {embedded}")
-    found = _SCHEME.fullmatch(url)
-    if not found:
+        raise ConfigurationError(
+            "a store must be named by a path or a URL", where=where, remedy=f"Write {embedded}", got="neither"
+        )
+    match = _SCHEME.fullmatch(url)
+    if not match:
         return Path(root) / url
-    scheme, rest = found[1].lower(), found[2]
+    scheme, rest = match[1].lower(), match[2]
     server = _SERVERS.get(scheme.partition("+")[0])
     if server:
         raise ConfigurationError(
-            f"the {server} twin of {contract} is not in this version",
+            f"the {server} twin of {contract} must be one that this version has",
             where=where,
             got=f"scheme {scheme.partition('+')[0]!r}",
             remedy=f"Use what is: {embedded}",
         )
     if scheme not in choices:
         # With an '@' the part before the colon may be a user's name.
-        shown = "a URL" if "@" in url else f"scheme {scheme!r}"
+        display = "a URL" if "@" in url else f"scheme {scheme!r}"
         hint = f"Write {embedded}" if "@" in url else near(scheme, choices, what="scheme")
-        raise ConfigurationError(f"{contract} know no such scheme", where=where, got=shown, remedy=hint)
+        raise ConfigurationError(f"{contract} must have a scheme that is known", where=where, got=display, remedy=hint)
     return Path(root) / _local(scheme, rest, where)
 
 
@@ -213,19 +222,27 @@ def _bucket(url: str, where: str) -> tuple[str, str, dict[str, str]]:
         endpoint = urlsplit(options.get("endpoint", "https://aws"))
         ports = parts.port, endpoint.port
     except ValueError as error:
-        raise ConfigurationError("the URL of a bucket can be read", where=where, remedy=form) from error
+        raise ConfigurationError(
+            "the URL of a bucket must be readable", where=where, remedy=form, got="one that is not"
+        ) from error
     if "@" in parts.netloc or "@" in endpoint.netloc:
         raise ConfigurationError(
-            "the URL of a bucket names no user and no password",
+            "the URL of a bucket must name no user and no password",
             where=where,
             remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, and change what was in the URL",
+            got="a URL with one",
         )
     if not parts.netloc or ports[0] is not None or parts.fragment:
-        raise ConfigurationError("the URL of a bucket names one, and no port", where=where, remedy=form)
+        raise ConfigurationError(
+            "the URL of a bucket must name one, and no port",
+            where=where,
+            remedy=form,
+            got="a URL that names less or more",
+        )
     strange = len(set(options) - {"endpoint", "region"})
     if strange:
         raise ConfigurationError(
-            "the URL of a bucket has the options 'endpoint' and 'region' only",
+            "the URL of a bucket must have the options 'endpoint' and 'region' only",
             where=where,
             got=f"{strange} other",
             remedy="Credentials come from the environment, never from a URL",
@@ -233,7 +250,10 @@ def _bucket(url: str, where: str) -> tuple[str, str, dict[str, str]]:
     plain = endpoint.netloc and not (endpoint.query or endpoint.fragment or endpoint.path.strip("/"))
     if endpoint.scheme not in ("http", "https") or not plain:
         raise ConfigurationError(
-            "the endpoint of a bucket is 'http://host:port' or 'https://host:port'", where=where, remedy=form
+            "the endpoint of a bucket must be 'http://host:port' or 'https://host:port'",
+            where=where,
+            remedy=form,
+            got="another form",
         )
     return parts.netloc, parts.path.strip("/"), {name: value for name, value in options.items() if value}
 
@@ -243,7 +263,7 @@ def _local(scheme: str, rest: str, where: str) -> str:
         host, slash, path = rest[2:].partition("/")
         if host:
             raise ConfigurationError(
-                "the URL of a local path names no host",
+                "the URL of a local path must name no host",
                 where=where,
                 got=f"scheme {scheme!r}",
                 remedy=f"Write '{scheme}:relative/path' or '{scheme}:///absolute/path'",
@@ -251,7 +271,7 @@ def _local(scheme: str, rest: str, where: str) -> str:
         rest = path if scheme == "sqlite" else slash + path
     if not rest or "?" in rest or "#" in rest:
         raise ConfigurationError(
-            "the URL of a local path is a path and nothing else",
+            "the URL of a local path must be a path and nothing else",
             where=where,
             got=f"scheme {scheme!r}",
             remedy=f"Write '{scheme}:relative/path'",

@@ -162,9 +162,9 @@ class KeysContract:
 
     def test_a_closed_store_says_so(self, reopen: Callable[[], KeyStore]) -> None:
         """Use after close is an error of ours, closing twice is none."""
-        own = reopen()
-        own.close()
-        own.close()
-        for call in (lambda: own.get_many([b"a"]), lambda: own.put_many({b"a": b"1"}), lambda: list(own.scan(b""))):
+        keys = reopen()
+        keys.close()
+        keys.close()
+        for call in (lambda: keys.get_many([b"a"]), lambda: keys.put_many({b"a": b"1"}), lambda: list(keys.scan(b""))):
             with pytest.raises(RetrodictError, match="closed"):
                 call()

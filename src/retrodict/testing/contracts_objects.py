@@ -78,8 +78,8 @@ class ObjectsContract:
     def test_digests_are_sorted(self, store: ObjectStore) -> None:
         """Every object is listed once, in order; an empty store lists none."""
         assert list(store.digests()) == []
-        made = [store.put(b"%d" % i) for i in range(50)]
-        assert list(store.digests()) == sorted(made)
+        digests = [store.put(b"%d" % i) for i in range(50)]
+        assert list(store.digests()) == sorted(digests)
 
     def test_many_threads_put_the_same_objects(self, store: ObjectStore) -> None:
         """Whoever comes first, every object is whole."""

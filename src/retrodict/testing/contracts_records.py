@@ -118,14 +118,14 @@ class RecordsContract:
     def test_read_decide_write_is_one_step(self, reopen: Callable[[], RecordStore], store: RecordStore) -> None:
         """Four writers that each read the highest number and write the next lose none of forty steps."""
 
-        def step(own: RecordStore) -> None:
+        def step(opened: RecordStore) -> None:
             for _ in range(10):
-                with own.write() as change:
+                with opened.write() as change:
                     highest = change.execute(sa.select(sa.func.coalesce(sa.func.max(_NOTES.c.id), 0))).scalar_one()
                     change.execute(_NOTES.insert().values(id=highest + 1, text="a"))
 
         others = [reopen() for _ in range(2)]
-        _run(*(lambda own=own: step(own) for own in (store, store, *others)))
+        _run(*(lambda opened=opened: step(opened) for opened in (store, store, *others)))
         assert _count(store) == 40
         for other in others:
             other.close()
@@ -135,9 +135,9 @@ class RecordsContract:
         other = reopen()
         caught: list[BaseException] = []
 
-        def attempt(own: RecordStore) -> None:
+        def attempt(opened: RecordStore) -> None:
             try:
-                _add(own)
+                _add(opened)
             except BusyError as error:
                 caught.append(error)
 
@@ -190,21 +190,21 @@ class RecordsContract:
         done: list[bool] = []
 
         def begin() -> None:
-            own = reopen()
-            own.ensure(_META)
-            _add(own)
-            own.close()
+            opened = reopen()
+            opened.ensure(_META)
+            _add(opened)
+            opened.close()
             done.append(True)
 
         _run(*[begin] * 6)
-        own = reopen()
-        assert (len(done), _count(own)) == (6, 6)
-        own.close()
+        opened = reopen()
+        assert (len(done), _count(opened)) == (6, 6)
+        opened.close()
 
     def test_a_closed_store_says_so(self, reopen: Callable[[], RecordStore]) -> None:
         """Use after close is an error of ours, closing twice is none."""
-        own = reopen()
-        own.close()
-        own.close()
-        with pytest.raises(RetrodictError, match="closed"), own.read():
+        opened = reopen()
+        opened.close()
+        opened.close()
+        with pytest.raises(RetrodictError, match="closed"), opened.read():
             pass

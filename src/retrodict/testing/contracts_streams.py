@@ -53,10 +53,10 @@ class EventsContract:
 
     def test_a_long_append_stays_in_order(self, store: EventStreams) -> None:
         """More records than any server takes or gives at once."""
-        whole = _records(0, 5_000)
+        expected = _records(0, 5_000)
         with store.open_writer("s") as writer:
-            assert (writer.append(whole), writer.append([b"last"])) == (0, 5_000)
-        assert list(store.read("s")) == list(enumerate([*whole, b"last"]))
+            assert (writer.append(expected), writer.append([b"last"])) == (0, 5_000)
+        assert list(store.read("s")) == list(enumerate([*expected, b"last"]))
         assert [offset for offset, _ in store.read("s", 1_500, 2_100)] == list(range(1_500, 3_600))
 
     def test_a_stream_that_does_not_exist_is_empty(self, store: EventStreams) -> None:
@@ -68,11 +68,11 @@ class EventsContract:
         with store.open_writer("s") as writer:
             for start in range(0, 12, 4):
                 writer.append(_records(start, start + 4))
-        whole = list(enumerate(_records(0, 12)))
+        expected = list(enumerate(_records(0, 12)))
         for start in (0, 1, 4, 11, 12, 15):
-            assert list(store.read("s", start)) == whole[start:]
+            assert list(store.read("s", start)) == expected[start:]
             for limit in (0, 1, 5, 20):
-                assert list(store.read("s", start, limit)) == whole[start : start + limit]
+                assert list(store.read("s", start, limit)) == expected[start : start + limit]
 
     @pytest.mark.parametrize(("start", "limit"), [(-1, None), (0, -1)])
     def test_a_negative_offset_or_limit_is_refused(self, store: EventStreams, start: int, limit: int | None) -> None:
@@ -145,11 +145,11 @@ class EventsContract:
 
     def test_threads_may_share_a_writer(self, store: EventStreams) -> None:
         """Each append stays together, and the offset it returned is where its records are."""
-        taken: list[tuple[int, int]] = []
+        reads: list[tuple[int, int]] = []
         with store.open_writer("s") as writer:
 
             def run(thread: int) -> None:
-                taken.extend(
+                reads.extend(
                     (writer.append([b"%d %d %d" % (thread, i, part) for part in range(3)]), thread) for i in range(20)
                 )
 
@@ -160,7 +160,7 @@ class EventsContract:
                 one.join()
         data = [record.split() for _, record in store.read("s")]
         assert len(data) == 240
-        for offset, thread in taken:
+        for offset, thread in reads:
             group = data[offset : offset + 3]
             assert [int(part) for _, _, part in group] == [0, 1, 2]
             assert {int(owner) for owner, _, _ in group} == {thread}
@@ -184,11 +184,11 @@ class StreamsContract(EventsContract):
                 writer.append(_records(start, start + 4))
                 writer.roll()
             writer.append(_records(12, 14))
-        whole = list(enumerate(_records(0, 14)))
+        expected = list(enumerate(_records(0, 14)))
         for start in range(16):
-            assert list(store.read("s", start)) == whole[start:]
+            assert list(store.read("s", start)) == expected[start:]
             for limit in (0, 1, 4, 5, 20):
-                assert list(store.read("s", start, limit)) == whole[start : start + limit]
+                assert list(store.read("s", start, limit)) == expected[start : start + limit]
 
     def test_an_iteration_goes_on_into_a_new_segment(self, store: StreamStore) -> None:
         """Records appended while the iteration runs are part of it, also those of a new segment."""

@@ -133,9 +133,9 @@ class TablesContract:
     def test_times_come_back_in_utc_microseconds(self, store: TableStore) -> None:
         """Other units and zones name the same instant afterwards."""
         # By a cast: some libraries, once imported, make Arrow lose the offset of a Python datetime.
-        whole = pa.array([_MOMENT.replace(microsecond=0)], pa.timestamp("s", tz="UTC"))
-        there = whole.cast(pa.timestamp("s", tz="America/New_York"))
-        store.write("t", pa.table({"s": there, "ns": pa.array([_MOMENT], pa.timestamp("ns", tz="UTC"))}))
+        utc = pa.array([_MOMENT.replace(microsecond=0)], pa.timestamp("s", tz="UTC"))
+        elsewhere = utc.cast(pa.timestamp("s", tz="America/New_York"))
+        store.write("t", pa.table({"s": elsewhere, "ns": pa.array([_MOMENT], pa.timestamp("ns", tz="UTC"))}))
         back = store.read("t")
         assert {str(kind) for kind in back.schema.types} == {"timestamp[us, tz=UTC]"}
         assert back.to_pylist() == [{"s": _MOMENT.replace(microsecond=0), "ns": _MOMENT}]
@@ -312,13 +312,13 @@ class TablesContract:
         store.write("t", pa.table({"i": pa.array([1, 2], pa.int32())}))
         (old,) = store.files("t")
         store.write("t", pa.table({"i": [2**40], "s": ["x"]}), evolve=True)
-        found = store.dataset("t")
-        assert found.schema.equals(pa.schema([("i", pa.int64()), ("s", pa.string())]))
-        assert found.to_table(filter=ds.field("i") > 1).sort_by("i").to_pylist() == [
+        dataset = store.dataset("t")
+        assert dataset.schema.equals(pa.schema([("i", pa.int64()), ("s", pa.string())]))
+        assert dataset.to_table(filter=ds.field("i") > 1).sort_by("i").to_pylist() == [
             {"i": 2, "s": None},
             {"i": 2**40, "s": "x"},
         ]
-        assert found.to_table(filter=ds.field("s").is_null()).num_rows == 2
+        assert dataset.to_table(filter=ds.field("s").is_null()).num_rows == 2
         assert store.dataset("t", paths=[old.path]).to_table().to_pylist() == [{"i": i, "s": None} for i in (1, 2)]
 
     def test_evolved_columns_are_null_before(self, store: TableStore) -> None:
@@ -377,9 +377,9 @@ class TablesContract:
         ],
         ids=str,
     )
-    def test_what_would_lose_is_no_evolution(self, store: TableStore, kept: pa.DataType, other: pa.DataType) -> None:
+    def test_what_would_lose_is_no_evolution(self, store: TableStore, stored: pa.DataType, other: pa.DataType) -> None:
         """A type that does not hold every kept value exactly is refused by the name of its column."""
-        store.write("t", pa.table({"x": pa.nulls(1, kept)}))
+        store.write("t", pa.table({"x": pa.nulls(1, stored)}))
         with pytest.raises(InputError, match="x is "):
             store.write("t", pa.table({"x": pa.nulls(1, other)}), evolve=True)
         assert len(store.history("t")) == 1
@@ -466,22 +466,22 @@ class TablesContract:
         for start in (0, 2, 4):
             store.write("t", _numbers(start, start + 2), mode="overwrite")
         store.write("t", _numbers(6, 7))
-        gone = store.files("t", 0)[0]
+        file = store.files("t", 0)[0]
         trial = store.vacuum("t", keep=[1], dry_run=True)
         assert [store.read("t", v).num_rows for v in range(4)] == [2, 2, 2, 3]
         assert len(store.history("t")) == 4
         report = store.vacuum("t", keep=[1])
         assert report == trial
-        assert (report.versions, report.kept, report.files) == ((0,), (1, 2, 3), (gone,))
+        assert (report.versions, report.retained, report.files) == ((0,), (1, 2, 3), (file,))
         for call in (store.read, store.batches, store.dataset, store.restore):
             with pytest.raises(NotFoundError, match=r"vacuumed at 20\d\d-"):
                 call("t", 0)
         assert store.read("t", 1).equals(_numbers(2, 4))
         assert store.read("t").equals(store.read("t", 3))
         assert [v.version for v in store.history("t")] == [0, 1, 2, 3, 4]
-        assert (store.files("t", 0), store.schema("t", 0).names) == ([gone], ["i"])  # what the log knows, it tells
+        assert (store.files("t", 0), store.schema("t", 0).names) == ([file], ["i"])  # what the log knows, it tells
         with pytest.raises(NotFoundError):
-            store.file_digest(f"t/{gone.path}")
+            store.file_digest(f"t/{file.path}")
         with pytest.raises(NotFoundError, match="vacuumed"):
             store.vacuum("t", keep=[0])
         with pytest.raises(NotFoundError, match="0 to 4"):
@@ -492,7 +492,7 @@ class TablesContract:
         store.write("t", _numbers(0, 2))
         store.write("t", _numbers(2, 4))
         report = store.vacuum("t", keep=[])
-        assert (report.versions, report.files, report.kept) == ((), (), (0, 1))
+        assert (report.versions, report.files, report.retained) == ((), (), (0, 1))
         assert len(store.history("t")) == 2
 
     def test_work_goes_on_after_a_vacuum(self, store: TableStore, reopen: Callable[[], TableStore]) -> None:

@@ -76,8 +76,8 @@ def revisions_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Table of events in which the same key and sequence with other content is a revision."""
     out = []
     for row in rows:
-        known = None if row["late"] is None or row["e"] is None else row["e"] + row["late"] * MINUTE
-        out.append({**row, "k": known, "sid": f"s{row['seq']}"})
+        known_at = None if row["late"] is None or row["e"] is None else row["e"] + row["late"] * MINUTE
+        out.append({**row, "k": known_at, "sid": f"s{row['seq']}"})
     return pa.Table.from_pylist([{name: r[name] for name in EVENTS.names} for r in out], schema=EVENTS)
 
 
@@ -88,8 +88,8 @@ def events_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     for drawn in rows:
         same = first.setdefault((drawn["k1"], drawn["k2"], drawn["e"], drawn["seq"]), drawn)
         row = {**same, "late": drawn["late"]}
-        known = None if row["late"] is None or row["e"] is None else row["e"] + row["late"] * MINUTE
-        out.append({**row, "k": known, "sid": f"s{row['seq']}"})
+        known_at = None if row["late"] is None or row["e"] is None else row["e"] + row["late"] * MINUTE
+        out.append({**row, "k": known_at, "sid": f"s{row['seq']}"})
     return pa.Table.from_pylist([{name: r[name] for name in EVENTS.names} for r in out], schema=EVENTS)
 
 
@@ -226,10 +226,10 @@ def views(draw: st.DrawFn) -> FeatureView:
 
 def oracle_columns(features: FeatureSet, spine: pa.Table, tables: Mapping[str, pa.Table]) -> dict[str, list[Any]]:
     """Every feature of every spine row by the oracle."""
-    found: dict[str, list[Any]] = {name: [] for name in features.columns}
+    columns: dict[str, list[Any]] = {name: [] for name in features.columns}
     for plan in features.views:
         oracle = Oracle(plan.view, tables[plan.source.name].to_pylist())
         for row in spine.to_pylist():
             for name, value in oracle.values(row, plain(row["q"])).items():
-                found[f"{plan.name}__{name}"].append(value)
-    return found
+                columns[f"{plan.name}__{name}"].append(value)
+    return columns

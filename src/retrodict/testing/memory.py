@@ -64,5 +64,5 @@ class LendingKeys(MemoryKeys):
             return memoryview(lent[-1]).toreadonly()
 
         yield get
-        for each in lent:
-            each[:] = b"\xa5" * len(each)
+        for block in lent:
+            block[:] = b"\xa5" * len(block)

@@ -42,7 +42,7 @@ def capture_code(workspace: Workspace) -> str:
     main = Path(workspace.config["project.definitions"]).as_posix()
     if main not in files:
         raise DefinitionError(
-            "the definitions module is among the Python files of the project that are kept",
+            "the definitions module must be among the Python files of the project that are kept",
             where="retrodict.toml, key 'project.definitions'",
             got=main,
             remedy="Move it to the project's folder",
@@ -55,7 +55,7 @@ def _read(path: Path) -> str:
         return path.read_bytes().decode()  # as it is: read_text would change line ends
     except UnicodeDecodeError as error:
         raise DefinitionError(
-            "a Python file of the project is UTF-8", where=path.name, got=error.reason, remedy="Save it as UTF-8"
+            "a Python file of the project must be UTF-8", where=path.name, got=error.reason, remedy="Save it as UTF-8"
         ) from error
 
 
@@ -107,7 +107,7 @@ def _write(scratch: Path, files: dict[str, str], digest: str) -> None:
         path = (folder / name).resolve()
         if not path.is_relative_to(folder):
             raise IntegrityError(
-                "a code object holds paths inside its folder",
+                "a code object must hold paths inside its folder",
                 where=f"object {short(digest)}",
                 got=name,
                 remedy="Restore the object store from a copy",

@@ -52,18 +52,21 @@ class Definitions:
         If two different definitions have one kind and name.
     """
 
-    def __init__(self, found: list[Definition], source: str = "", *, places: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self, definitions: list[Definition], source: str = "", *, places: Mapping[int, str] | None = None
+    ) -> None:
         self.source = source
         self._by_key: dict[tuple[str, str], Definition] = {}
-        for definition in found:
-            known = self._by_key.setdefault((definition.kind, definition.name), definition)
-            if known != definition:
+        for definition in definitions:
+            earlier = self._by_key.setdefault((definition.kind, definition.name), definition)
+            if earlier != definition:
                 name = f"{definition.kind}:{definition.name}"
-                both = [place for one in (known, definition) if (place := (places or {}).get(id(one)))]
+                lines = [place for one in (earlier, definition) if (place := (places or {}).get(id(one)))]
                 raise DefinitionError(
-                    "one kind and name is one definition",
-                    where=f"{' and '.join(both)}, {name}" if both else name,
+                    "one kind and name must be one definition",
+                    where=f"{' and '.join(lines)}, {name}" if lines else name,
                     remedy="Rename one of the two",
+                    got="two",
                 )
 
     def of(self, kind: type[D]) -> list[D]:
@@ -72,15 +75,15 @@ class Definitions:
 
     def get(self, kind: type[D], name: str) -> D:
         """Definition of a class by name; NotFoundError names the nearest ones."""
-        known = {d.name: d for d in self.of(kind)}
-        if name not in known:
+        by_name = {d.name: d for d in self.of(kind)}
+        if name not in by_name:
             raise NotFoundError(
-                f"the project defines this {kind.kind}",
+                f"the project must define this {kind.kind}",
                 where="definitions",
                 got=name,
-                remedy=near(name, known, what=kind.kind),
+                remedy=near(name, by_name, what=kind.kind),
             )
-        return known[name]
+        return by_name[name]
 
     def __iter__(self) -> Iterator[Definition]:
         return iter(self._by_key.values())
@@ -102,14 +105,14 @@ def load_definitions(path: Path) -> Definitions:
     source = _read(path)
     module = _run(path, source)
     lines = _assignments(source)
-    found: dict[int, Definition] = {}
+    definitions: dict[int, Definition] = {}
     places: dict[int, str] = {}
     for name, value in vars(module).items():
         for definition in value if isinstance(value, list | tuple) else [value]:
             if isinstance(definition, Definition):
-                found[id(definition)] = definition
+                definitions[id(definition)] = definition
                 places.setdefault(id(definition), f"{path.name}:{lines.get(name, 1)}")
-    return Definitions(list(found.values()), source, places=places)
+    return Definitions(list(definitions.values()), source, places=places)
 
 
 def _read(path: Path) -> str:
@@ -118,18 +121,18 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(
-            "the definitions module exists",
+            "the definitions module must exist",
             where=where,
             got=path.name,
             remedy="Create the file or correct the key",
         ) from error
     except UnicodeDecodeError as error:
         raise DefinitionError(
-            "the definitions module is UTF-8", where=path.name, got=error.reason, remedy="Save it as UTF-8"
+            "the definitions module must be UTF-8", where=path.name, got=error.reason, remedy="Save it as UTF-8"
         ) from error
     except OSError as error:
         raise ConfigurationError(
-            "the definitions module can be read", where=where, got=error.strerror, remedy="Check what it is"
+            "the definitions module must be readable", where=where, got=error.strerror, remedy="Check what it is"
         ) from error
 
 
@@ -152,7 +155,7 @@ def _run(path: Path, source: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:  # a file without .py
         raise ConfigurationError(
-            "the definitions module is a Python file",
+            "the definitions module must be a Python file",
             where="retrodict.toml, key 'project.definitions'",
             got=path.name,
             remedy="Name a file that ends in .py",
@@ -167,10 +170,11 @@ def _run(path: Path, source: str) -> ModuleType:
         error.args = (f"{_line_in(path, error)}: {error}",)
         raise
     except (Exception, SystemExit) as error:
-        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
         raise DefinitionError(
-            f"the module runs without an error ({type(error).__name__}: {said})",
+            f"the module must run without an error ({type(error).__name__}: {message})",
             where=_line_in(path, error),
+            got=type(error).__name__,
             remedy="Correct the line",
         ) from error
     return module
@@ -179,9 +183,9 @@ def _run(path: Path, source: str) -> ModuleType:
 @contextmanager
 def _neighbours(folder: Path, name: str, module: ModuleType) -> Iterator[None]:
     """Let the module import its neighbours, those of this folder and no other, and forget them afterwards."""
-    own = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    siblings = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
     with _LOADING:
-        hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if _is_neighbour(key, own)}
+        hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if _is_neighbour(key, siblings)}
         sys.modules[name] = module
         writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a stale .pyc would be another version
         sys.path.insert(0, str(folder))
@@ -191,15 +195,15 @@ def _neighbours(folder: Path, name: str, module: ModuleType) -> Iterator[None]:
         finally:
             sys.path.remove(str(folder))
             sys.dont_write_bytecode = writes
-            for key in [key for key in sys.modules if key == name or _is_neighbour(key, own)]:
+            for key in [key for key in sys.modules if key == name or _is_neighbour(key, siblings)]:
                 del sys.modules[key]
             sys.modules.update(hidden)
 
 
-def _is_neighbour(key: str, own: set[str]) -> bool:
+def _is_neighbour(key: str, siblings: set[str]) -> bool:
     """Whether a loaded module may be one of the folder's, and not an installed one of the same name."""
     top = key.partition(".")[0]
-    if top not in own or top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
+    if top not in siblings or top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
         return False
     file = getattr(sys.modules[key], "__file__", None)
     return file is None or "site-packages" not in file
@@ -210,5 +214,5 @@ def _line_in(path: Path, error: BaseException) -> str:
     frames = [(frame.filename, frame.lineno or 1) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         frames.append((error.filename, error.lineno))
-    own = [f"{Path(file).name}:{line}" for file, line in frames if Path(file).parent == path.parent]
-    return own[-1] if own else f"{path.name}:1"
+    lines = [f"{Path(file).name}:{line}" for file, line in frames if Path(file).parent == path.parent]
+    return lines[-1] if lines else f"{path.name}:1"

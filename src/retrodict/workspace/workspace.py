@@ -163,8 +163,8 @@ class Workspace:
         try:
             return opener(self.config[key], self.root)
         except ConfigurationError as error:
-            shown: dict[str, Any] = {} if error.got is None else {"got": error.got}
-            raise ConfigurationError(error.rule, where=self.config.place(key), remedy=error.remedy, **shown) from error
+            parts: dict[str, Any] = {} if error.got is None else {"got": error.got}
+            raise ConfigurationError(error.rule, where=self.config.place(key), remedy=error.remedy, **parts) from error
 
     def close(self) -> None:
         """Close the stores that were opened; the next use opens them again."""
@@ -183,16 +183,17 @@ class Workspace:
         self.close()
 
 
-def _actor(given: str | None) -> str:
+def _actor(name_of_caller: str | None) -> str:
     """Who acts: what the caller says, what the environment says, or the user of the operating system."""
-    for name in (given, os.environ.get("RETRODICT_ACTOR")):
+    for name in (name_of_caller, os.environ.get("RETRODICT_ACTOR")):
         if name is not None and name.strip():
             return name.strip()
     try:
         return getpass.getuser()
     except (KeyError, OSError) as error:  # a container whose user has no name
         raise ConfigurationError(
-            "somebody acts, and the operating system has no name for this user",
+            "who acts must have a name, and the operating system has none for this user",
             where="actor",
             remedy="Set the environment variable RETRODICT_ACTOR",
+            got="no name",
         ) from error

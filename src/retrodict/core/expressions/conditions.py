@@ -130,7 +130,7 @@ def negation(node: Not, inner: RowFunction) -> RowFunction:
         return not value if value is True or value is False else truth(node, value)
 
     if isinstance(node.operand, IsNull) and isinstance(node.operand.operand, Column):
-        return _known(node.operand.operand.name, opposite, known=True)
+        return _known(node.operand.operand.name, opposite, present=True)
     return opposite
 
 
@@ -140,10 +140,10 @@ def is_null(node: IsNull, inner: RowFunction) -> RowFunction:
     def unknown(row: Mapping[str, Any]) -> bool:
         return inner(row) is None
 
-    return _known(node.operand.name, unknown, known=False) if isinstance(node.operand, Column) else unknown
+    return _known(node.operand.name, unknown, present=False) if isinstance(node.operand, Column) else unknown
 
 
-def _known(name: str, general: RowFunction, *, known: bool) -> RowFunction:
+def _known(name: str, general: RowFunction, *, present: bool) -> RowFunction:
     def test(row: Mapping[str, Any]) -> Any:
         try:
             value = row[name]
@@ -151,9 +151,9 @@ def _known(name: str, general: RowFunction, *, known: bool) -> RowFunction:
             raise missing(name) from None
         kind = type(value)
         if kind is float:
-            return (value == value) is known  # noqa: PLR0124  (only NaN differs from itself)
+            return (value == value) is present  # noqa: PLR0124  (only NaN differs from itself)
         if kind is str or kind is bool or (kind is int and LEAST <= value <= MOST):
-            return known
+            return present
         return general(row)
 
     return test
@@ -203,17 +203,17 @@ def between(node: Between, operand: RowFunction, low: RowFunction, high: RowFunc
     parts = (operand, low, high)
 
     def general(row: Mapping[str, Any]) -> bool | None:
-        value, least, most = (part(row) for part in parts)
-        known = [one for one in (value, least, most) if one is not None]
-        if not known:
+        value, lower, upper = (part(row) for part in parts)
+        present = [one for one in (value, lower, upper) if one is not None]
+        if not present:
             return None
-        same = iter(aligned(node, *known))
-        value, least, most = (None if one is None else next(same) for one in (value, least, most))
+        same = iter(aligned(node, *present))
+        value, lower, upper = (None if one is None else next(same) for one in (value, lower, upper))
         if value is None:
             return None
-        if (least is not None and value < least) or (most is not None and value > most):
+        if (lower is not None and value < lower) or (upper is not None and value > upper):
             return False
-        return None if least is None or most is None else True
+        return None if lower is None or upper is None else True
 
     if isinstance(node.low, Literal) and isinstance(node.high, Literal):
         return _between_literals(node, operand, node.low.value, node.high.value) or general
@@ -236,19 +236,19 @@ def _between_literals(node: Between, inner: RowFunction, low: Any, high: Any) ->
         return between_texts
     if not kinds <= NUMBERS:
         return None
-    least, most = float(low), float(high)
+    lower, upper = float(low), float(high)
     exact = float not in kinds
 
     def between_numbers(row: Mapping[str, Any]) -> Any:
         value = inner(row)
         kind = type(value)
         if kind is float:
-            return least <= value <= most
+            return lower <= value <= upper
         if value is None:
             return None
         if kind is not int:
             raise mixed(node, value, low)
-        return low <= value <= high if exact or -_EXACT <= value <= _EXACT else least <= float(value) <= most
+        return low <= value <= high if exact or -_EXACT <= value <= _EXACT else lower <= float(value) <= upper
 
     if not isinstance(node.operand, Column):
         return between_numbers
@@ -258,7 +258,7 @@ def _between_literals(node: Between, inner: RowFunction, low: Any, high: Any) ->
         # A value inside the bounds is a number of 64 bits and not NaN, without another look.
         value: Any = row.get(name)
         kind = type(value)
-        if (kind is float and least <= value <= most) or (kind is int and within and low <= value <= high):
+        if (kind is float and lower <= value <= upper) or (kind is int and within and low <= value <= high):
             return True
         return between_numbers(row)
 

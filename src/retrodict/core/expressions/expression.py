@@ -106,10 +106,10 @@ class Expression:
         >>> pl.DataFrame({"arr_delay": [20.0, 3.0, None, float("nan")]}).select(late=late)["late"].to_list()
         [True, False, None, None]
         """
-        known: dict[str, ExpressionKind | None] = dict(kinds or {})
+        column_kinds: dict[str, ExpressionKind | None] = dict(kinds or {})
         for name in floating:
-            known[name] = known.get(name) or "number"
-        return compile_polars(self.tree, self._kinds(known, repr(self.text)), floating)
+            column_kinds[name] = column_kinds.get(name) or "number"
+        return compile_polars(self.tree, self._kinds(column_kinds, repr(self.text)), floating)
 
     def to_row(self) -> RowFunction:
         """Return a function of one row (mapping of column name to bool, int, float, str or None).
@@ -141,16 +141,16 @@ class Expression:
 
         Examples
         --------
-        >>> parse("arr_dely > 15").check_columns(["arr_delay", "origin"], where="label 'late'")
+        >>> parse("arr_dely > 15").check_columns(["arr_delay", "origin"], where="label")
         Traceback (most recent call last):
-        retrodict.core.errors.DefinitionError: label 'late': an expression names columns that exist; got 'arr_dely'. \
+        retrodict.core.errors.DefinitionError: label: an expression must name columns that exist; got 'arr_dely'. \
 Did you mean the column 'arr_delay'.
         """
         kinds: dict[str, ExpressionKind | None] = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
         for column in self.columns:
             if column not in kinds:
                 raise DefinitionError(
-                    "an expression names columns that exist",
+                    "an expression must name columns that exist",
                     where=where,
                     got=column,
                     remedy=near(column, kinds, what="column"),
@@ -161,7 +161,7 @@ Did you mean the column 'arr_delay'.
         wrong = {kind for kind in (columns or {}).values() if kind is not None} - set(get_args(ExpressionKind))
         if wrong:
             raise DefinitionError(
-                f"the kind of a column is one of {', '.join(get_args(ExpressionKind))}",
+                f"the kind of a column must be one of {', '.join(get_args(ExpressionKind))}",
                 where=where,
                 got=min(map(str, wrong)),
                 remedy="Pass None for a column of another type",
@@ -201,10 +201,13 @@ def parse(text: str, *, where: str = "expression") -> Expression:
     >>> parse("sched_dep - 1h", where="decide_at").to_row()({"sched_dep": 3_600_000_000})
     0
     """
-    given: object = text
-    if not isinstance(given, str) or not given.strip():
+    source: object = text
+    if not isinstance(source, str) or not source.strip():
         raise DefinitionError(
-            "an expression is a text that is not empty", where=where, got=text, remedy="Write it like 'arr_delay > 15'"
+            "an expression must be a text that is not empty",
+            where=where,
+            got=text,
+            remedy="Write it like 'arr_delay > 15'",
         )
     tree = read(text, where=where)
     columns = {node.name for node, _ in walk(tree) if isinstance(node, Column)}

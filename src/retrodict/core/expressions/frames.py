@@ -176,9 +176,9 @@ class _Frames:
         """The expressions, all of fractions if one of them is."""
         if not any(value.fraction for value in values):
             return [value.expr for value in values]
-        whole = sum(not value.fraction for value in values)
+        integers = sum(not value.fraction for value in values)
         constants = [value.constant for value in values if value.fraction]
-        if whole == 1 and all(c is not None and c.is_integer() and abs(c) < _EXACT for c in constants):
+        if integers == 1 and all(c is not None and c.is_integer() and abs(c) < _EXACT for c in constants):
             # A whole column against 15.0 is one against 15: no copy as fractions.
             exact = [self._whole(value) if value.fraction else value for value in values]
             return [value.expr for value in exact]
@@ -196,7 +196,7 @@ class _Frames:
         kind = self._kinds.of(node)
         if kind is None:
             raise DefinitionError(
-                "arithmetic over a table needs to know whether it is of numbers or of times",
+                "arithmetic over a table must be known to be of numbers or of times",
                 where="kinds",
                 got=render(node),
                 remedy="Give the kinds of its columns",
@@ -275,8 +275,8 @@ class _Frames:
         """The condition, null where a value is NaN."""
         import polars as pl
 
-        known = [value.expr.is_not_nan() for value in values if value.nan]
-        return pl.when(pl.all_horizontal(known)).then(condition) if known else condition
+        present = [value.expr.is_not_nan() for value in values if value.nan]
+        return pl.when(pl.all_horizontal(present)).then(condition) if present else condition
 
     def _compare(self, node: Compare) -> pl.Expr:
         left, right, sign = node.left, node.right, node.operator
@@ -291,8 +291,8 @@ class _Frames:
         # A bound that is unknown leaves the other to decide; an operand that is unknown leaves nothing.
         bounds = [_Value(self.known(bound), bound.fraction, constant=bound.constant) for bound in (low, high)]
         operand = self._bare(operand)
-        value, least, most = self._aligned([operand, *bounds])
-        return self._masked(value.is_between(least, most), [operand])
+        value, lower, upper = self._aligned([operand, *bounds])
+        return self._masked(value.is_between(lower, upper), [operand])
 
     def _in(self, node: In) -> pl.Expr:
         import polars as pl
@@ -306,12 +306,12 @@ class _Frames:
         value, *constants = self._aligned([operand, *items])
         texts = self._kinds.of(node.operand) == "text"
         if operand.column and len(items) <= (_FEW_TEXTS if texts else _FEW):
-            found: pl.Expr = pl.any_horizontal([value == constant for constant in constants])
+            membership: pl.Expr = pl.any_horizontal([value == constant for constant in constants])
         else:
             listed = pl.concat(pl.select(constant).to_series() for constant in constants)
-            found = value.is_in(pl.lit(listed).implode())
-        found = self._masked(found, [operand])
-        return found if len(items) == len(node.items) else pl.when(found).then(pl.lit(value=True))
+            membership = value.is_in(pl.lit(listed).implode())
+        membership = self._masked(membership, [operand])
+        return membership if len(items) == len(node.items) else pl.when(membership).then(pl.lit(value=True))
 
     def _like(self, text: pl.Expr, pattern: str) -> pl.Expr:
         import polars as pl
@@ -339,8 +339,8 @@ class _Frames:
     def _of_one_type(self, nodes: list[Node]) -> tuple[list[pl.Expr], bool]:
         values = [self.value(node) for node in nodes]
         fraction = any(value.fraction for value in values)
-        known = [_Value(self.known(value), value.fraction) for value in values]
-        return [self._fraction(value) if fraction else value.expr for value in known], fraction
+        numbers = [_Value(self.known(value), value.fraction) for value in values]
+        return [self._fraction(value) if fraction else value.expr for value in numbers], fraction
 
     def _call(self, node: Call) -> _Value:
         import polars as pl
@@ -355,7 +355,7 @@ class _Frames:
 
         last = [] if node.otherwise is None else [node.otherwise]
         values, fraction = self._of_one_type([*(value for _, value in node.branches), *last])
-        chosen = values.pop() if last else pl.lit(None)
+        choice = values.pop() if last else pl.lit(None)
         for (test, _), value in zip(reversed(node.branches), reversed(values), strict=True):
-            chosen = pl.when(self._condition_of(test)).then(value).otherwise(chosen)
-        return _Value(chosen, fraction)
+            choice = pl.when(self._condition_of(test)).then(value).otherwise(choice)
+        return _Value(choice, fraction)

@@ -85,8 +85,8 @@ class KindInference:
 
     def of(self, node: Node) -> str | None:
         """Return the kind of a node of this tree, None where it stays open."""
-        found = self._sets[_key(node)]
-        return next(iter(found)) if len(found) == 1 else None
+        possible = self._sets[_key(node)]
+        return next(iter(possible)) if len(possible) == 1 else None
 
     def given(self, name: str) -> str | None:
         """Return the kind that was given for a column, None where none was."""
@@ -97,7 +97,7 @@ class KindInference:
         left = self._sets[key] & allowed
         if not left:
             raise DefinitionError(
-                f"{_words(allowed)} is needed here and this is {_words(self._sets[key])}",
+                f"this must be {_words(allowed)}, and is {_words(self._sets[key])}",
                 where=self._where,
                 got=render(node),
                 remedy="Compare and combine values of one kind",
@@ -145,7 +145,7 @@ class KindInference:
         forms = [form for form in _FORMS[node.operator] if all(k in s for k, s in zip(form, sets, strict=True))]
         if not forms:
             raise DefinitionError(
-                "arithmetic takes numbers, a time and a duration, two durations, or time minus time",
+                "arithmetic must be of numbers, a time and a duration, two durations, or time minus time",
                 where=self._where,
                 got=render(node),
                 remedy=f"The left side is {_words(sets[0])}, the right side {_words(sets[1])}",
@@ -164,8 +164,8 @@ def _start(node: Node, columns: Mapping[str, str | None]) -> frozenset[str]:
         case Literal(kind=str(kind)):
             return frozenset({kind})
         case Column():
-            known = columns.get(node.name)
-            return _COLUMN if known is None else frozenset({"time" if known == "date" else known})
+            column_kind = columns.get(node.name)
+            return _COLUMN if column_kind is None else frozenset({"time" if column_kind == "date" else column_kind})
         case Compare() | Between() | In() | Logic() | Not() | IsNull() | Like() | Matches():
             return _BOOL
         case _:
@@ -173,5 +173,11 @@ def _start(node: Node, columns: Mapping[str, str | None]) -> frozenset[str]:
 
 
 def _words(kinds: frozenset[str]) -> str:
-    named = {"bool": "true or false", "number": "a number", "text": "text", "time": "a time", "duration": "a duration"}
-    return " or ".join(named[kind] for kind in sorted(kinds))
+    descriptions = {
+        "bool": "true or false",
+        "number": "a number",
+        "text": "text",
+        "time": "a time",
+        "duration": "a duration",
+    }
+    return " or ".join(descriptions[kind] for kind in sorted(kinds))

@@ -64,7 +64,7 @@ def translate(pattern: str, *, where: str = "pattern") -> str:
     text, size = reader.whole()
     if size > _MOST:
         raise DefinitionError(
-            f"a pattern has at most {_MOST} characters when its repeats are written out",
+            f"a pattern must have at most {_MOST} characters when its repeats are written out",
             where=where,
             got=size,
             remedy="Make the repeats shorter, or check length() beside a simpler pattern",
@@ -82,9 +82,9 @@ class _Reader:
 
     def _next(self, what: str) -> bool:
         """Whether the text goes on with these signs, which it then passes."""
-        found = self._text.startswith(what, self._place)
-        self._place += len(what) if found else 0
-        return found
+        follows = self._text.startswith(what, self._place)
+        self._place += len(what) if follows else 0
+        return follows
 
     def _error(self, rule: str, remedy: str, start: int | None = None) -> DefinitionError:
         start = min(self._place, len(self._text)) if start is None else start
@@ -101,9 +101,11 @@ class _Reader:
         self._next("$")
         if self._place < len(self._text):
             if self._text[self._place] == ")":
-                raise self._error("a parenthesis is opened before it is closed", r"Write \) for the character itself")
+                raise self._error(
+                    "a parenthesis must be opened before it is closed", r"Write \) for the character itself"
+                )
             raise self._error(
-                "'^' stands only first and '$' only last: the whole text is matched",
+                "'^' must stand first only and '$' last only: the whole text is matched",
                 "Take it away, or write a backslash before it for the character itself",
             )
         return text, size
@@ -130,38 +132,40 @@ class _Reader:
         if letter == "[":
             return self._class(), 1
         if letter in "*+?{":
-            raise self._error("a repeat follows what it repeats, once", r"Write \* for the character itself")
+            raise self._error("a repeat must follow what it repeats, once", r"Write \* for the character itself")
         if letter in "]}":
-            raise self._error("a bracket is opened before it is closed", rf"Write \{letter} for the character itself")
+            raise self._error(
+                "a bracket must be opened before it is closed", rf"Write \{letter} for the character itself"
+            )
         self._place += 1
         if letter == ".":
             return r"[^\x0a]", 1
         if letter != "\\":
             return escape(letter), 1
-        found = self._escape()
-        return (escape(found) if isinstance(found, str) else _written(found)), 1
+        escaped = self._escape()
+        return (escape(escaped) if isinstance(escaped, str) else _written(escaped)), 1
 
     def _group(self) -> tuple[str, int]:
         start = self._place
         self._place += 1
         if not self._next("?:") and self._text.startswith("?", self._place):
             raise self._error(
-                "a group is plain: look-around, names, flags and atomic groups are not in the subset",
+                "a group must be plain: look-around, names, flags and atomic groups are not in the subset",
                 "Write (…) or (?:…)",
                 start,
             )
         self._depth += 1
         if self._depth > _NESTED:
-            raise self._error(f"groups nest at most {_NESTED} deep", "Take some away", start)
+            raise self._error(f"groups must nest at most {_NESTED} deep", "Take some away", start)
         text, size = self._branches()
         self._depth -= 1
         if not self._next(")"):
             if self._place < len(self._text):
                 raise self._error(
-                    "'^' stands only first and '$' only last: the whole text is matched",
+                    "'^' must stand first only and '$' last only: the whole text is matched",
                     "Take it away, or write a backslash before it for the character itself",
                 )
-            raise self._error("a group is closed", "Add ')'", start)
+            raise self._error("a group must be closed", "Add ')'", start)
         return f"(?:{text})", size
 
     def _repeat(self) -> tuple[str, int]:
@@ -173,28 +177,29 @@ class _Reader:
                 return sign, 2 if sign == "+" else 1
         if not self._text.startswith("{", start):
             return "", 1
-        found = _REPEAT.match(self._text, start)
-        least = int(found["least"]) if found else 0
-        most = int(found["most"]) if found and found["most"] else least
-        if found is None or most < least or most > _MOST:
+        match = _REPEAT.match(self._text, start)
+        lower = int(match["least"]) if match else 0
+        upper = int(match["most"]) if match and match["most"] else lower
+        if match is None or upper < lower or upper > _MOST:
             raise self._error(
-                f"a repeat is {{m}}, {{m,}} or {{m,n}} with m <= n <= {_MOST}",
+                f"a repeat must be {{m}}, {{m,}} or {{m,n}} with m <= n <= {_MOST}",
                 r"Write \{ for the character itself",
                 start,
             )
-        self._place = found.end()
+        self._place = match.end()
         self._end_of_repeat()
-        if not found["comma"]:
-            return f"{{{least}}}", max(least, 1)
-        if not found["most"]:
-            return f"{{{least},}}", least + 1
-        return f"{{{least},{most}}}", max(most, 1)
+        if not match["comma"]:
+            return f"{{{lower}}}", max(lower, 1)
+        if not match["most"]:
+            return f"{{{lower},}}", lower + 1
+        return f"{{{lower},{upper}}}", max(upper, 1)
 
     def _end_of_repeat(self) -> None:
         self._next("?")  # lazy
         if self._place < len(self._text) and self._text[self._place] in "*+?{":
             raise self._error(
-                "a repeat follows what it repeats, once", "Put what is repeated again in a group, or take one sign away"
+                "a repeat must follow what it repeats, once",
+                "Put what is repeated again in a group, or take one sign away",
             )
 
     # -- characters --------------------------------------------------------------------------------------------------
@@ -212,7 +217,7 @@ class _Reader:
         if letter.isascii() and letter.isprintable() and letter and not letter.isalnum() and letter != " ":
             return letter
         raise self._error(
-            r"a backslash stands before a sign or one of d D w W s S t n r f v: back-references, \b and classes of "
+            r"a backslash must stand before a sign or one of d D w W s S t n r f v: back-references, \b and classes of "
             "Unicode are not in the subset",
             "Write the characters out in a class like [A-Za-z]",
             start,
@@ -226,12 +231,12 @@ class _Reader:
         while not self._next("]"):
             ranges += self._class_item(start)
         if not ranges:
-            raise self._error("a class holds characters", r"Write \] for the character itself", start)
+            raise self._error("a class must hold characters", r"Write \] for the character itself", start)
         ranges = _merged(ranges)
         if inverse:
             ranges = _inverse(ranges)
         if not ranges:
-            raise self._error("a class leaves characters to match", "Remove it", start)
+            raise self._error("a class must leave characters to match", "Remove it", start)
         return _written(ranges)
 
     def _class_item(self, start: int) -> _Ranges:
@@ -244,15 +249,15 @@ class _Reader:
         self._place += 1
         last = self._class_letter(start)
         if not isinstance(last, str) or last < first:
-            raise self._error("a range goes from a lower character to a higher one", r"Write \- for the sign", start)
+            raise self._error("a range must go from a lower character to a higher one", r"Write \- for the sign", start)
         return [(_index(first), _index(last))]
 
     def _class_letter(self, start: int) -> str | _Ranges:
         if self._place >= len(self._text):
-            raise self._error("a class is closed", "Add ']'", start)
+            raise self._error("a class must be closed", "Add ']'", start)
         letter = self._text[self._place]
         if letter == "[":
-            raise self._error("a class holds no class", r"Write \[ for the character itself")
+            raise self._error("a class must hold no class", r"Write \[ for the character itself")
         self._place += 1
         return self._escape() if letter == "\\" else letter
 
@@ -274,13 +279,13 @@ def _letter(index: int) -> str:
 
 
 def _merged(ranges: _Ranges) -> _Ranges:
-    found: _Ranges = []
+    merged: _Ranges = []
     for low, high in sorted(ranges):
-        if found and low <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(found[-1][1], high))
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
         else:
-            found.append((low, high))
-    return found
+            merged.append((low, high))
+    return merged
 
 
 def _inverse(ranges: _Ranges) -> _Ranges:

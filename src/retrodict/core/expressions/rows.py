@@ -99,7 +99,7 @@ def _condition(node: Compare | Logic | Not | IsNull | In | Between | Like | Matc
 
 def _overflow(node: Node) -> InputError:
     return InputError(
-        "a whole number fits in 64 bits",
+        "a whole number must fit in 64 bits",
         where=render(node),
         got="a result beyond them",
         remedy="Multiply by 1.0 first to compute in fractions",
@@ -156,8 +156,8 @@ def _call(node: Call) -> RowFunction:
     pick: Callable[[Any], Any] = min if node.function == "least" else max
 
     def extreme(row: Mapping[str, Any]) -> Any:
-        known = [value for part in parts if (value := part(row)) is not None]
-        return pick(aligned(node, *known)) if known else None
+        values = [value for part in parts if (value := part(row)) is not None]
+        return pick(aligned(node, *values)) if values else None
 
     return extreme
 

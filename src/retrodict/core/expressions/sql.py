@@ -105,10 +105,10 @@ class _Compiler:
                 return f"regexp_full_match({operand}, {_text(translate(node.pattern))})"
 
     def _column(self, node: Column) -> str:
-        name, given = _name(node.name), self._kinds.given(node.name)
-        if given == "date":
+        name, kind = _name(node.name), self._kinds.given(node.name)
+        if kind == "date":
             return _midnight(name)
-        if given is None and self._kinds.of(node) == "time":
+        if kind is None and self._kinds.of(node) == "time":
             # Folds away as in _nan_to_null: the engine would read a date as midnight of the session's zone.
             return f"CASE WHEN typeof({name}) = 'DATE' THEN {_midnight(name)} ELSE {name} END"
         return name

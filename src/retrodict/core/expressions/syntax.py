@@ -78,7 +78,10 @@ def read(text: str, *, where: str) -> Node:
     tree = parser.whole()
     if max(depth for _, depth in walk(tree)) > _DEEPEST:
         raise DefinitionError(
-            f"an expression nests at most {_DEEPEST} deep", where=where, remedy="Split it into derived columns"
+            f"an expression must nest at most {_DEEPEST} deep",
+            where=where,
+            remedy="Split it into derived columns",
+            got=f"more than {_DEEPEST}",
         )
     return tree
 
@@ -108,7 +111,7 @@ class _Parser:
 
     def _expect(self, value: str, after: str) -> None:
         if self._accept(value) is None:
-            raise self._error(f"{after} is followed by {value!r}", self._now, f"Write {value!r} here")
+            raise self._error(f"{after} must be followed by {value!r}", self._now, f"Write {value!r} here")
 
     def _error(self, rule: str, token: Token, remedy: str) -> DefinitionError:
         where = f"{self._where}, character {token.start + 1}"
@@ -118,7 +121,9 @@ class _Parser:
     def _inside(self) -> Iterator[None]:
         self._depth += 1
         if self._depth > _NESTED:
-            raise self._error(f"parentheses, signs and 'not' nest at most {_NESTED} deep", self._now, "Take some away")
+            raise self._error(
+                f"parentheses, signs and 'not' must nest at most {_NESTED} deep", self._now, "Take some away"
+            )
         yield
         self._depth -= 1
 
@@ -133,10 +138,12 @@ class _Parser:
     def _unexpected(self) -> DefinitionError:
         token = self._now
         if token.value == "==":
-            return self._error("equality is one sign", token, "Write '='")
+            return self._error("equality must be one sign", token, "Write '='")
         if token.value in _COMPARISONS or token.value in {"is", "in", "between", "like"}:
-            return self._error("comparisons do not follow one another", token, "Put one of them in parentheses")
-        return self._error("an expression is one condition in the small SQL subset", token, "Remove what starts here")
+            return self._error("comparisons must not follow one another", token, "Put one of them in parentheses")
+        return self._error(
+            "an expression must be one condition in the small SQL subset", token, "Remove what starts here"
+        )
 
     def _or(self) -> Node:
         return self._chain("or", self._and)
@@ -173,12 +180,12 @@ class _Parser:
             node: Node = IsNull(left)
         else:
             negated = bool(self._accept("not"))
-            found = self._membership(left)
-            if found is None:
+            membership = self._membership(left)
+            if membership is None:
                 if negated:
-                    raise self._error("'not' after a value goes with in, between or like", self._now, "Write one")
+                    raise self._error("'not' after a value must go with in, between or like", self._now, "Write one")
                 return left
-            node = found
+            node = membership
         return Not(node) if negated else node
 
     def _membership(self, left: Node) -> Node | None:
@@ -192,7 +199,7 @@ class _Parser:
         if self._accept("like"):
             token = self._take()
             if token.sort != "string":
-                raise self._error("'like' takes a pattern in single quotes", token, "Write it like 'B%'")
+                raise self._error("'like' must have a pattern in single quotes", token, "Write it like 'B%'")
             return Like(left, self._text(token))
         return None
 
@@ -207,7 +214,7 @@ class _Parser:
         token = self._now
         node = self._sign()
         if not isinstance(node, Literal):
-            raise self._error("the list of 'in' holds literals", token, "Compare with a column by '='")
+            raise self._error("the list of 'in' must hold literals", token, "Compare with a column by '='")
         return node
 
     # -- values ------------------------------------------------------------------------------------------------------
@@ -232,7 +239,10 @@ class _Parser:
 
     def _null_operand(self, operator: str) -> DefinitionError:
         return DefinitionError(
-            "arithmetic with what is always null is always null", where=self._where, got=operator, remedy="Remove it"
+            "arithmetic must not have an operand that is always null",
+            where=self._where,
+            got=operator,
+            remedy="Remove it",
         )
 
     def _sign(self) -> Node:
@@ -276,7 +286,7 @@ class _Parser:
             remedy = f'A column of this name is written in double quotes: "{token.text}"'
         else:
             remedy = "Write a column, a literal or an expression in parentheses"
-        raise self._error("a value stands here", token, remedy)
+        raise self._error("a value must stand here", token, remedy)
 
     def _case(self) -> Node:
         branches: list[tuple[Node, Node]] = []
@@ -297,14 +307,14 @@ class _Parser:
         name = token.value.lower()
         if name not in _FUNCTIONS:
             raise self._error(
-                "a function of the small SQL subset stands here", token, near(name, _FUNCTIONS, what="function")
+                "a function of the small SQL subset must stand here", token, near(name, _FUNCTIONS, what="function")
             )
         with self._inside():
             if name == "matches":
                 return self._matches()
             arguments = self._list(self._or)
         if name in _OF_ONE and len(arguments) > 1:
-            raise self._error(f"{name} takes one argument", token, "Remove the others")
+            raise self._error(f"{name} must have one argument", token, "Remove the others")
         return Call(name, arguments)
 
     def _matches(self) -> Node:
@@ -312,7 +322,7 @@ class _Parser:
         self._expect(",", "the text of 'matches'")
         token = self._take()
         if token.sort != "string":
-            raise self._error("'matches' takes a pattern in single quotes", token, "Write it like '[A-Z]{3}'")
+            raise self._error("'matches' must have a pattern in single quotes", token, "Write it like '[A-Z]{3}'")
         pattern = self._text(token)
         translate(pattern, where=f"{self._where}, character {token.start + 1}")
         self._expect(")", "the pattern of 'matches'")
@@ -323,7 +333,7 @@ class _Parser:
     def _number(self, token: Token) -> Literal:
         if token.text.isdigit():
             if len(token.text) > 19 or int(token.text) >= _INT64:
-                raise self._error("a whole number fits in 64 bits", token, "Write it as a fraction, like 1e20")
+                raise self._error("a whole number must fit in 64 bits", token, "Write it as a fraction, like 1e20")
             return Literal(int(token.text), "number")
         value = float(token.text)
         if math.isinf(value):

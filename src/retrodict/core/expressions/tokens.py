@@ -49,7 +49,7 @@ def tokenise(text: str, *, where: str) -> list[Token]:
     """
     if len(text) > _LONGEST:
         raise DefinitionError(
-            f"an expression has at most {_LONGEST} characters",
+            f"an expression must have at most {_LONGEST} characters",
             where=where,
             got=len(text),
             remedy="Write a derived feature in Python instead",
@@ -83,13 +83,16 @@ def _token(sort: str, text: str, start: int) -> Token:
 def _unknown(text: str, place: int, where: str) -> DefinitionError:
     rest = text[place:]
     if rest.startswith(("--", "/*")):
-        rule, remedy = "an expression holds no comments", "Remove the comment, or put a space between two minus signs"
+        rule, remedy = (
+            "an expression must hold no comments",
+            "Remove the comment, or put a space between two minus signs",
+        )
     elif rest[0] in "'\"":
-        rule, remedy = "a quote is closed", f"Add the closing {rest[0]}; inside a text write it twice"
+        rule, remedy = "a quote must be closed", f"Add the closing {rest[0]}; inside a text write it twice"
     elif rest[0].isdigit():
-        rule = "a number ends before a letter or a second point"
+        rule = "a number must end before a letter or a second point"
         remedy = "Write a number like 0.25, a duration like '1h 30m', or put the column name in double quotes"
     else:
-        rule = "an expression is one condition in the small SQL subset"
+        rule = "an expression must be one condition in the small SQL subset"
         remedy = "Names with other characters stand in double quotes; anything richer is a derived feature in Python"
     return DefinitionError(rule, where=f"{where}, character {place + 1}", got=rest[:20], remedy=remedy)

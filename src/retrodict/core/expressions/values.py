@@ -44,7 +44,7 @@ def _instant(name: str, value: object) -> int:
     if isinstance(value, datetime):
         if value.utcoffset() is None:
             raise InputError(
-                "a time in a row carries its zone",
+                "a time in a row must carry its zone",
                 where=f"column {name!r}",
                 got="a datetime without a zone",
                 remedy="Give it its zone where the row is made",
@@ -54,7 +54,7 @@ def _instant(name: str, value: object) -> int:
         return to_micros(datetime(value.year, value.month, value.day, tzinfo=UTC))
     got = "a whole number beyond 64 bits" if isinstance(value, int) else type(value).__name__
     raise InputError(
-        "a value in a row is None, bool, int, float or str; a time is microseconds since 1970 UTC as int, "
+        "a value in a row must be None, bool, int, float or str; a time is microseconds since 1970 UTC as int, "
         "a datetime with its zone or a date",
         where=f"column {name!r}",
         got=got,
@@ -65,7 +65,7 @@ def _instant(name: str, value: object) -> int:
 def missing(name: str) -> InputError:
     """Return the error of a row that lacks a column."""
     return InputError(
-        "a row holds every column of the expression, None for null",
+        "a row must hold every column of the expression, None for null",
         where=f"column {name!r}",
         got="no value",
         remedy="Pass the column",
@@ -76,7 +76,7 @@ def mixed(node: Node, *values: object) -> InputError:
     """Return the error of values that an operator cannot work on; it tells their kinds, never the values."""
     got = " and ".join(sorted({_WORDS[type(value)] for value in values}))
     return InputError(
-        "an operator gets values of the kind it works on, and of one kind",
+        "the values of an operator must be of the kind it works on, and of one kind",
         where=render(node),
         got=got,
         remedy="Check the types of the columns",

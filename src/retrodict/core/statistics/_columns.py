@@ -29,18 +29,19 @@ def read_floats(values: Any, where: str) -> NDArray[np.float64]:
         values = values.to_numpy(dtype=np.float64, na_value=np.nan)
     array = np.asarray(values if hasattr(values, "__array__") else list(values))
     # Text that happens to read as a number, and times, would be converted in silence.
-    known = array.dtype.kind in "biuf" or (
+    numeric = array.dtype.kind in "biuf" or (
         array.dtype.kind == "O" and not any(isinstance(value, str | bytes) for value in array.flat)
     )
     try:
-        floats = array.astype(np.float64, copy=False) if known else None
+        floats = array.astype(np.float64, copy=False) if numeric else None
     except (TypeError, ValueError, OverflowError):
         floats = None
     if floats is None or floats.ndim != 1:
         raise InputError(
-            "a column of numbers has one dimension and holds numbers and nulls",
+            "a column of numbers must have one dimension and hold numbers and nulls",
             where=where,
             got=f"{array.dtype} of shape {array.shape}",
+            remedy="Pass one column, cast to numbers",
         )
     return floats
 

@@ -46,15 +46,25 @@ class Scale:
 def read_column(values: ArrayLike) -> NDArray[np.float64] | NDArray[np.int64]:
     array = np.asarray(values)
     if array.ndim != 1:
-        raise InputError("exact sums take one dimension", where="exact sums", got=array.shape)
+        raise InputError(
+            "exact sums must be given one dimension", where="exact sums", got=array.shape, remedy="Pass one column"
+        )
     if array.dtype.kind in "bi" or (array.dtype.kind == "u" and array.dtype.itemsize < 8):
         return array.astype(np.int64, copy=False)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        raise InputError("exact sums take float64 or int64", where="exact sums", got=str(array.dtype))
+        raise InputError(
+            "exact sums must be given float64 or int64",
+            where="exact sums",
+            got=str(array.dtype),
+            remedy="Cast the column first",
+        )
     floats = array.astype(np.float64, copy=False)
     if not all(np.isfinite(floats[part]).all() for part in parts(floats.size)):
         raise InputError(
-            "exact sums take finite values", where="exact sums", remedy="Remove nulls and infinities first"
+            "exact sums must be given finite values",
+            where="exact sums",
+            remedy="Remove nulls and infinities first",
+            got="a null or an infinity",
         )
     return floats
 
@@ -93,14 +103,14 @@ def _lowest_bit(values: NDArray[np.float64]) -> int:
 def digits_of(values: NDArray[np.float64] | NDArray[np.int64], scale: Scale) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield (place, digit of every value), highest place first; digits carry the sign of their value or are floored."""
     if values.dtype == np.int64 and scale.low == 0:
-        whole = values.astype(np.int64, copy=False)
+        integers = values.astype(np.int64, copy=False)
         top = scale.limbs - 1
         # A shift by 63 leaves the sign, which is the floored digit of every place above.
-        high = whole >> min(scale.width * top, 63)
+        high = integers >> min(scale.width * top, 63)
         _check_fits(bool(((high < 1 << scale.width) & (high >= -(1 << scale.width))).all()))
         yield top, high
         for place in range(top - 1, -1, -1):
-            yield place, (whole >> min(scale.width * place, 63)) & ((1 << scale.width) - 1)
+            yield place, (integers >> min(scale.width * place, 63)) & ((1 << scale.width) - 1)
         return
     rest = values.astype(np.float64)
     if values.dtype == np.int64:  # a scale made for floats holds whole numbers that are doubles
@@ -120,9 +130,10 @@ def digits_of(values: NDArray[np.float64] | NDArray[np.int64], scale: Scale) -> 
 def _check_fits(fits: bool) -> None:
     if not fits:
         raise InputError(
-            "a value does not fit the scale of this prefix",
+            "a value must fit the scale of its prefix",
             where="exact sums",
             remedy="Build the scale with scale_for over every value it will hold",
+            got="a larger or finer one",
         )
 
 
@@ -152,20 +163,20 @@ def whole(limbs: NDArray[np.int64], scale: Scale) -> tuple[NDArray[np.int64], ND
 def round_wide(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.float64]:
     """Round sums of more than 62 bits: keep the leading bits, fold all others into one sticky bit."""
     digits, negative = _magnitude(limbs, scale)
-    kept = np.zeros(len(limbs), dtype=np.int64)
+    leading = np.zeros(len(limbs), dtype=np.int64)
     sticky = np.zeros(len(limbs), dtype=np.int64)
     dropped = np.zeros(len(limbs), dtype=np.int64)
     for digit in digits:
         # frexp may say one bit too many just below a power of two, which only keeps a bit less: 61 are plenty.
-        room = _WINDOW - np.frexp(kept.astype(np.float64))[1].astype(np.int64)
+        room = _WINDOW - np.frexp(leading.astype(np.float64))[1].astype(np.int64)
         take = np.clip(room, 0, scale.width)
         cut = scale.width - take
-        kept = (kept << take) | (digit >> cut)
+        leading = (leading << take) | (digit >> cut)
         sticky |= digit & ((np.int64(1) << cut) - 1)
         dropped += cut
-    kept |= sticky != 0
+    leading |= sticky != 0
     with np.errstate(over="ignore"):
-        size: NDArray[np.float64] = np.ldexp(kept.astype(np.float64), (dropped + scale.low).astype(np.int32))
+        size: NDArray[np.float64] = np.ldexp(leading.astype(np.float64), (dropped + scale.low).astype(np.int32))
     return np.where(negative, -size, size)
 
 

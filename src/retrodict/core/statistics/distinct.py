@@ -64,12 +64,17 @@ class DistinctSketch:
 
     def __post_init__(self) -> None:
         if not 4 <= self.precision <= 18:
-            raise InputError("a precision is 4 to 18", where="distinct sketch", got=self.precision)
+            raise InputError(
+                "a precision must be 4 to 18",
+                where="distinct sketch",
+                got=self.precision,
+                remedy="Leave it out for the default",
+            )
         if self.hashes is None and self.registers is None:
             object.__setattr__(self, "hashes", np.empty(0, dtype=np.uint64))
-        for held in (self.hashes, self.registers):
-            if held is not None:
-                held.flags.writeable = False
+        for array in (self.hashes, self.registers):
+            if array is not None:
+                array.flags.writeable = False
 
     @classmethod
     def of(cls, values: Iterable[object], *, precision: int = 14) -> DistinctSketch:
@@ -100,9 +105,10 @@ class DistinctSketch:
         """
         if self.precision != other.precision:
             raise InputError(
-                "sketches that are merged have one precision",
+                "sketches that are merged must have one precision",
                 where="distinct sketch",
                 got=(self.precision, other.precision),
+                remedy="Build both with the same precision",
             )
         if other.hashes is not None:
             return _with(self, other.hashes)
@@ -137,30 +143,30 @@ class DistinctSketch:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form; hashes (little-endian) and registers as base64."""
-        held = self.registers if self.hashes is None else self.hashes.astype("<u8")
-        assert held is not None
+        payload = self.registers if self.hashes is None else self.hashes.astype("<u8")
+        assert payload is not None
         name = "hashes" if self.exact else "registers"
-        return {"kind": self.kind, "precision": self.precision, name: base64.b64encode(held.tobytes()).decode()}
+        return {"kind": self.kind, "precision": self.precision, name: base64.b64encode(payload.tobytes()).decode()}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> DistinctSketch:
         """Inverse of ``to_dict``."""
         precision = int(body["precision"])
         if "hashes" in body:
-            held = np.frombuffer(base64.b64decode(body["hashes"]), dtype="<u8")
-            return cls(precision, held.astype(np.uint64))
+            hashes = np.frombuffer(base64.b64decode(body["hashes"]), dtype="<u8")
+            return cls(precision, hashes.astype(np.uint64))
         return cls(precision, None, np.frombuffer(base64.b64decode(body["registers"]), dtype=np.uint8).copy())
 
 
 def _with(sketch: DistinctSketch, hashes: Hashes) -> DistinctSketch:
     if sketch.hashes is not None:
-        found = sketch.hashes
+        distinct = sketch.hashes
         for start in range(0, hashes.size, _CHUNK):
-            found = np.unique(np.concatenate((found, hashes[start : start + _CHUNK])))
-            if found.size > LIMIT:  # many are known after few rows: the others need not be sorted
+            distinct = np.unique(np.concatenate((distinct, hashes[start : start + _CHUNK])))
+            if distinct.size > LIMIT:  # many are known after few rows: the others need not be sorted
                 break
         else:
-            return DistinctSketch(sketch.precision, found)
+            return DistinctSketch(sketch.precision, distinct)
         hashes = np.concatenate((sketch.hashes, hashes))
         registers = np.zeros(1 << sketch.precision, dtype=np.uint8)
     else:
@@ -235,9 +241,9 @@ def hash_values(values: Iterable[object]) -> Hashes:
     if array.dtype.kind in "biuf":
         return _hash_numbers(array)
     if array.dtype.kind in "mM":
-        kept = array[~np.isnat(array)]
+        times = array[~np.isnat(array)]
         unit = "timedelta64[us]" if array.dtype.kind == "m" else "datetime64[us]"  # the house unit of time
-        return _mix(kept.astype(unit).view(np.int64).astype(np.uint64) ^ _TIME)
+        return _mix(times.astype(unit).view(np.int64).astype(np.uint64) ^ _TIME)
     return _hash_objects(array.ravel().tolist())
 
 
@@ -286,19 +292,19 @@ def _hash_objects(values: list[object]) -> Hashes:
             times.append(value)
         else:
             raise InputError(
-                "distinct values are numbers of at most 64 bits, text, bytes or times",
+                "distinct values must be numbers of at most 64 bits, text, bytes or times",
                 where="distinct sketch",
                 got=type(value).__name__,
                 remedy="Turn the column into text first",
             )
-    found = [_hash_numbers(np.array([v for v in wholes if v < 2**63], dtype=np.int64))]
-    found.append(_hash_numbers(np.array([v for v in wholes if v >= 2**63], dtype=np.uint64)))
-    found.append(_hash_numbers(np.array(floats, dtype=np.float64)))
-    found.append(hash_values(np.array(times, dtype="datetime64[us]")))
+    parts = [_hash_numbers(np.array([v for v in wholes if v < 2**63], dtype=np.int64))]
+    parts.append(_hash_numbers(np.array([v for v in wholes if v >= 2**63], dtype=np.uint64)))
+    parts.append(_hash_numbers(np.array(floats, dtype=np.float64)))
+    parts.append(hash_values(np.array(times, dtype="datetime64[us]")))
     for raw, seed in ((texts, _TEXT), (raws, _BYTES)):
         ends = np.cumsum([0, *map(len, raw)], dtype=np.int64)
-        found.append(_hash_bytes(np.frombuffer(b"".join(raw), np.uint8), ends, seed))
-    return np.concatenate(found)
+        parts.append(_hash_bytes(np.frombuffer(b"".join(raw), np.uint8), ends, seed))
+    return np.concatenate(parts)
 
 
 def _hash_numbers(array: NDArray[Any]) -> Hashes:
@@ -312,10 +318,10 @@ def _hash_numbers(array: NDArray[Any]) -> Hashes:
     floats = array[~np.isnan(array)].astype(np.float64) + 0.0
     wide = (np.abs(floats) > 2.0**53) & (floats >= -(2.0**63)) & (floats < 2.0**64)
     bits = floats.view(np.uint64).copy()
-    held = floats[wide]
-    negative = held < 0
-    whole = np.where(negative, np.where(negative, held, 0).astype(np.int64).astype(np.uint64), 0)
-    bits[wide] = np.where(negative, whole, np.where(negative, 0, held).astype(np.uint64)) ^ _WIDE
+    large = floats[wide]
+    negative = large < 0
+    integers = np.where(negative, np.where(negative, large, 0).astype(np.int64).astype(np.uint64), 0)
+    bits[wide] = np.where(negative, integers, np.where(negative, 0, large).astype(np.uint64)) ^ _WIDE
     return _mix(bits)
 
 

@@ -46,13 +46,15 @@ def _pair(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
     first, second = np.asarray(reference, dtype=np.float64), np.asarray(current, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape:
         raise InputError(
-            "two count vectors of one profile have one length",
+            "two count vectors of one profile must have one length",
             where="drift",
             got=(first.shape, second.shape),
             remedy="Count both with the same profile",
         )
     if (first < 0).any() or (second < 0).any():
-        raise InputError("counts are not negative", where="drift")
+        raise InputError(
+            "counts must not be negative", where="drift", got="a count below 0", remedy="Count with a profile"
+        )
     used = (first > 0) | (second > 0)
     return first[used], second[used]
 
@@ -60,7 +62,12 @@ def _pair(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
 def _shares(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
     first, second = _pair(reference, current)
     if not first.sum() or not second.sum():
-        raise InputError("drift needs rows on both sides", where="drift", got=(int(first.sum()), int(second.sum())))
+        raise InputError(
+            "drift must have rows on both sides",
+            where="drift",
+            got=(int(first.sum()), int(second.sum())),
+            remedy="Collect rows first",
+        )
     return first / first.sum(), second / second.sum()
 
 
@@ -91,7 +98,9 @@ def psi(reference: ArrayLike, current: ArrayLike, *, pseudo: float = 0.5) -> flo
     _shares(reference, current)
     first, second = _pair(reference, current)
     if pseudo < 0 or (pseudo == 0 and (not first.all() or not second.all())):
-        raise InputError("an empty bin needs a pseudo count", where="psi", got=pseudo, remedy="Pass pseudo=0.5")
+        raise InputError(
+            "an empty bin must have a pseudo count above 0", where="psi", got=pseudo, remedy="Pass pseudo=0.5"
+        )
     p = (first + pseudo) / (first + pseudo).sum()
     q = (second + pseudo) / (second + pseudo).sum()
     return float(((q - p) * np.log(q / p)).sum())
@@ -105,7 +114,10 @@ def psi_critical(n: int, m: int, bins: int, *, alpha: float = 0.01) -> float:
     """
     if n <= 0 or m <= 0 or bins < 1 or not 0 < alpha < 1:
         raise InputError(
-            "a critical value needs rows on both sides, a bin and 0 < alpha < 1", where="psi", got=(n, m, bins, alpha)
+            "a critical value must have rows on both sides, a bin and 0 < alpha < 1",
+            where="psi",
+            got=(n, m, bins, alpha),
+            remedy="Pass alpha=0.05, and counts of rows above 0",
         )
     if bins == 1:
         return 0.0
@@ -117,7 +129,12 @@ def psi_critical(n: int, m: int, bins: int, *, alpha: float = 0.01) -> float:
 def psi_p_value(value: float, n: int, m: int, bins: int) -> float:
     """Probability that two samples of one distribution reach this index: the inverse of ``psi_critical``."""
     if n <= 0 or m <= 0 or bins < 1:
-        raise InputError("a p value needs rows on both sides and a bin", where="psi", got=(n, m, bins))
+        raise InputError(
+            "a p value must have rows on both sides and a bin",
+            where="psi",
+            got=(n, m, bins),
+            remedy="Collect rows first",
+        )
     if bins == 1:
         return 1.0
     from scipy.special import chdtrc
@@ -180,7 +197,7 @@ def benjamini_hochberg(p_values: Sequence[float], *, rate: float = 0.05) -> tupl
         Level at which each p value was tested in the end: ``k/m * rate``, or ``rate/m`` when nothing is rejected.
     """
     if not 0 < rate < 1:
-        raise InputError("a false-discovery rate lies between 0 and 1", where="drift", got=rate)
+        raise InputError("a false-discovery rate must lie between 0 and 1", where="drift", got=rate, remedy="Pass 0.05")
     ordered = sorted(p_values)
     passed = [k for k, p in enumerate(ordered, start=1) if p <= k / len(ordered) * rate]
     level = max(passed, default=1) / max(len(ordered), 1) * rate

@@ -48,12 +48,12 @@ def exact_sum(values: Iterable[float]) -> float:
     >>> exact_sum([1e308, 1e308, -1e308])
     1e+308
     """
-    held = list(values)
+    arrays = list(values)
     try:
-        return math.fsum(held)
+        return math.fsum(arrays)
     except OverflowError:
         # Integers in units of the smallest subnormal; only sums near the end of the range come here.
-        total = sum(_in_smallest(value) for value in held)
+        total = sum(_in_smallest(value) for value in arrays)
         return _divide(total, -_SMALLEST)
 
 
@@ -93,7 +93,9 @@ def scale_for(values: ArrayLike, *, rows: int | None = None) -> Scale:
     # One bit for the sign, one for a difference of two prefixes, one for the carry while rounding.
     width = 61 - rows.bit_length()
     if width < 8:
-        raise InputError("exact sums hold at most 2**53 rows", where="exact sums", got=rows)
+        raise InputError(
+            "exact sums must be of at most 2**53 rows", where="exact sums", got=rows, remedy="Sum the rows in parts"
+        )
     if array.dtype == np.int64:
         extreme = max(-int(array.min(initial=0)), int(array.max(initial=0)))
         low, high = 0, max(extreme.bit_length(), 1)
@@ -161,7 +163,7 @@ def whole_limbs(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.int64]:
     _check_shape(limbs, scale)
     if scale.low != 0:
         raise InputError(
-            "whole sums need a scale whose unit is one",
+            "whole sums must have a scale whose unit is one",
             where="exact sums",
             got=scale.low,
             remedy="Build it with scale_for over the int64 column",
@@ -171,9 +173,10 @@ def whole_limbs(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.int64]:
         total = sum(int(limb) << (scale.width * place) for place, limb in enumerate(limbs[row]))
         if not -(2**63) <= total < 2**63:
             raise InputError(
-                "the sum of a whole-number column fits in 64 bits",
+                "the sum of a whole-number column must fit in 64 bits",
                 where="exact sums",
                 remedy="Sum it as a float column",
+                got="a sum beyond them",
             )
         values[row] = total
     return values
@@ -181,7 +184,12 @@ def whole_limbs(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.int64]:
 
 def _check_shape(limbs: NDArray[np.int64], scale: Scale) -> None:
     if limbs.ndim != 2 or limbs.shape[1] != scale.limbs or limbs.dtype != np.int64:
-        raise InternalError("limbs have one int64 column per limb of their scale", where="exact sums", got=limbs.shape)
+        raise InternalError(
+            "limbs must have one int64 column per limb of their scale",
+            where="exact sums",
+            got=limbs.shape,
+            remedy="Report it with the command",
+        )
 
 
 class ExactPrefix:
@@ -210,7 +218,7 @@ class ExactPrefix:
         self.scale = scale_for(array) if scale is None else scale
         if array.size > self.scale.rows:
             raise InputError(
-                "a prefix holds at most the rows of its scale",
+                "a prefix must hold at most the rows of its scale",
                 where="exact sums",
                 got=array.size,
                 remedy="Pass rows= to scale_for",
@@ -255,9 +263,10 @@ class ExactPrefix:
             first.size and (first.min() < 0 or last.max() > len(self) or (first > last).any())
         ):
             raise InputError(
-                "a range starts at or before its stop, inside the column",
+                "a range must start at or before its stop, inside the column",
                 where="exact sums",
                 got=f"{first.size} starts, {last.size} stops, {len(self)} rows",
+                remedy="Pass starts and stops of one length, 0 to the number of rows",
             )
         limbs = self.limbs_at(last)
         limbs -= self.limbs_at(first)

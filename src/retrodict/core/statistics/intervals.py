@@ -40,7 +40,7 @@ class Interval:
 
 def _quantile(confidence: float) -> float:
     if not 0.0 < confidence < 1.0:
-        raise InputError("a confidence lies between 0 and 1", where="interval", got=confidence, remedy="Pass 0.95")
+        raise InputError("a confidence must lie between 0 and 1", where="interval", got=confidence, remedy="Pass 0.95")
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
@@ -61,7 +61,12 @@ def wilson_interval(successes: int, n: int, *, confidence: float = 0.95) -> Inte
     (0.0, 0.2775)
     """
     if n <= 0 or not 0 <= successes <= n:
-        raise InputError("a share has successes between 0 and n, n above 0", where="interval", got=(successes, n))
+        raise InputError(
+            "a share must have successes between 0 and n, n above 0",
+            where="interval",
+            got=(successes, n),
+            remedy="Pass the count of successes and the count of rows",
+        )
     z = _quantile(confidence)
     share, spread = successes / n, z * z / n
     centre = (share + spread / 2) / (1 + spread)
@@ -81,7 +86,12 @@ def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     """
     array = np.asarray(values, dtype=np.float64)
     if array.size < 2:
-        raise InputError("a mean has an interval from two values on", where="interval", got=int(array.size))
+        raise InputError(
+            "a mean must have two values or more to have an interval",
+            where="interval",
+            got=int(array.size),
+            remedy="Collect more rows",
+        )
     _quantile(confidence)
     from scipy.special import stdtrit
 
@@ -117,22 +127,27 @@ def bootstrap_interval(
     columns = [np.asarray(array) for array in arrays]
     n = len(columns[0]) if columns else 0
     if n == 0 or any(len(column) != n for column in columns):
-        raise InputError("a bootstrap draws rows from arrays of one length above 0", where="bootstrap", got=n)
+        raise InputError(
+            "a bootstrap must draw rows from arrays of one length above 0",
+            where="bootstrap",
+            got=n,
+            remedy="Pass arrays of the same rows",
+        )
     _quantile(confidence)
     random = np.random.default_rng(seed)
     drawn = np.empty(resamples)
     for turn in range(resamples):
         rows = random.integers(0, n, size=n)
         drawn[turn] = statistic(*(column[rows] for column in columns))
-    kept = drawn[~np.isnan(drawn)]
-    if kept.size < 0.9 * resamples:
+    finite = drawn[~np.isnan(drawn)]
+    if finite.size < 0.9 * resamples:
         raise InputError(
-            "the statistic exists in nine of ten resamples",
+            "the statistic must exist in nine of ten resamples",
             where="bootstrap",
-            got=f"{kept.size} of {resamples}",
+            got=f"{finite.size} of {resamples}",
             remedy="Collect more rows",
         )
-    low, high = np.quantile(kept, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 
@@ -226,12 +241,15 @@ def _classes(labels: ArrayLike) -> NDArray[np.bool_]:
     array = np.asarray(labels)
     positive: NDArray[np.bool_] = np.asarray(array == 1)
     if array.ndim != 1 or not (positive | (array == 0)).all():
-        raise InputError("labels are 0 or 1, one per row", where="labels", got=array.shape)
+        raise InputError(
+            "labels must be 0 or 1, one per row", where="labels", got=array.shape, remedy="Turn the labels into 0 and 1"
+        )
     if positive.all() or not positive.any():
         raise InputError(
-            "an area under the curve needs rows of both classes",
+            "an area under the curve must have rows of both classes",
             where="labels",
             got=f"{int(positive.sum())} positive of {positive.size}",
+            remedy="Collect rows of the other class",
         )
     return positive
 
@@ -240,7 +258,12 @@ def _components(positive: NDArray[np.bool_], scores: ArrayLike) -> tuple[float, 
     """Area, and each row's share of the other class that it is ranked right against (structural components)."""
     array = np.asarray(scores, dtype=np.float64)
     if array.shape != positive.shape or np.isnan(array).any():
-        raise InputError("there is one score per label, none of them null", where="scores", got=array.shape)
+        raise InputError(
+            "there must be one score per label, none of them null",
+            where="scores",
+            got=array.shape,
+            remedy="Pass the scores of the same rows",
+        )
     upper, lower = array[positive], array[~positive]
     ranks = midranks(array)
     by_positive = (ranks[positive] - midranks(upper)) / lower.size

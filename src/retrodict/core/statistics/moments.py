@@ -229,15 +229,20 @@ class Comoments:
         """
         first, second = read_floats(x, "comoments"), read_floats(y, "comoments")
         if first.size != second.size:
-            raise InputError("two columns have one length", where="comoments", got=(first.size, second.size))
-        kept = np.isfinite(first) & np.isfinite(second)
-        first, second = first[kept], second[kept]
+            raise InputError(
+                "two columns must have one length",
+                where="comoments",
+                got=(first.size, second.size),
+                remedy="Pass columns of the same rows",
+            )
+        finite = np.isfinite(first) & np.isfinite(second)
+        first, second = first[finite], second[finite]
         left, right = (_block(Column(side, 0, 0, 0)) for side in (first, second))
         mixed = _ZERO
         if left.count:
             (u, scale_u), (v, scale_v) = _centred(first, left.total), _centred(second, right.total)
             mixed = Fraction(float(np.sum(u * v))) * _power(scale_u + scale_v)
-        return cls(left, right, mixed, int((~kept).sum()))
+        return cls(left, right, mixed, int((~finite).sum()))
 
     def merge(self, other: Comoments) -> Comoments:
         """Moments of both blocks together: ``C = C1 + C2 + dx dy n1 n2 / n`` (Pébay 2008, equation 3.1)."""
@@ -294,8 +299,8 @@ def _exact_total(values: NDArray[np.float64]) -> Fraction:
         part = values[start : start + _CHUNK]
         scale = scale_for(part)
         limbs = split_limbs(part, scale).sum(axis=0)
-        whole = sum(int(limb) << (scale.width * place) for place, limb in enumerate(limbs))
-        total += whole * _power(scale.low)
+        units = sum(int(limb) << (scale.width * place) for place, limb in enumerate(limbs))
+        total += units * _power(scale.low)
     return total
 
 

@@ -57,10 +57,18 @@ class NumericProfile:
         inner = self.edges[:-1]
         if not all(map(math.isfinite, self.edges)) or any(a >= b for a, b in pairwise(inner)):
             raise InputError(
-                "edges are finite and ascending", where="profile", remedy="Build it with NumericProfile.of"
+                "edges must be finite and ascending",
+                where="profile",
+                remedy="Build it with NumericProfile.of",
+                got=f"{len(self.edges)} edges",
             )
         if len(self.edges) == 1 or (self.edges and self.edges[-1] < self.edges[-2]):
-            raise InputError("edges have a last one that closes the last bin", where="profile", got=len(self.edges))
+            raise InputError(
+                "edges must have a last one that closes the last bin",
+                where="profile",
+                got=len(self.edges),
+                remedy="Build it with NumericProfile.of",
+            )
 
     @classmethod
     def of(cls, values: Iterable[object], *, bins: int = 10) -> NumericProfile:
@@ -81,7 +89,7 @@ class NumericProfile:
             If ``bins`` is below 1 or a value is not a number.
         """
         if bins < 1:
-            raise InputError("a profile has at least one bin", where="profile", got=bins)
+            raise InputError("a profile must have at least one bin", where="profile", got=bins, remedy="Pass bins=10")
         numbers = _numbers(values)
         finite = np.sort(numbers[np.isfinite(numbers)])
         if not finite.size:
@@ -153,14 +161,14 @@ def _numbers(values: Iterable[object]) -> NDArray[np.float64]:
         values = values.to_numpy(zero_copy_only=False)
     array = np.asarray(values if hasattr(values, "__array__") else list(values))
     # Text that happens to read as a number, and times, would be converted in silence.
-    known = array.dtype.kind in "biuf" or (array.dtype.kind == "O" and not any(isinstance(v, str) for v in array))
+    numeric = array.dtype.kind in "biuf" or (array.dtype.kind == "O" and not any(isinstance(v, str) for v in array))
     try:
-        numbers = np.atleast_1d(array.astype(np.float64)) if known else None
+        numbers = np.atleast_1d(array.astype(np.float64)) if numeric else None
     except (TypeError, ValueError):
         numbers = None
     if numbers is None:
         raise InputError(
-            "a numeric profile takes numbers and nulls",
+            "a numeric profile must be made of numbers and nulls",
             where="profile",
             got=str(array.dtype),
             remedy="Use CategoryProfile for text",
@@ -192,14 +200,19 @@ class CategoryProfile:
 
     def __post_init__(self) -> None:
         if len(set(self.categories)) != len(self.categories):
-            raise InputError("a category has one bin", where="profile", got=len(self.categories))
+            raise InputError(
+                "a category must have one bin",
+                where="profile",
+                got=len(self.categories),
+                remedy="Remove the one that repeats",
+            )
 
     @classmethod
-    def of(cls, values: Iterable[object], *, most: int = 100) -> CategoryProfile:
-        """Bins from reference values: the ``most`` frequent ones (ties by name), in the order of their names."""
+    def of(cls, values: Iterable[object], *, limit: int = 100) -> CategoryProfile:
+        """Bins from reference values: the ``limit`` frequent ones (ties by name), in the order of their names."""
         counted = Counter({value: n for value, n in _category_counts(values).items() if value is not None})
-        kept = sorted(counted, key=lambda name: (-counted[name], name))[:most]
-        return cls(tuple(sorted(kept)))
+        categories = sorted(counted, key=lambda name: (-counted[name], name))[:limit]
+        return cls(tuple(sorted(categories)))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -264,4 +277,9 @@ def profile_from_dict(body: Mapping[str, Any]) -> NumericProfile | CategoryProfi
         return NumericProfile.from_dict(body)
     if body.get("kind") == CategoryProfile.kind:
         return CategoryProfile.from_dict(body)
-    raise InputError("a profile is of kind 'numeric' or 'category'", where="profile", got=body.get("kind"))
+    raise InputError(
+        "a profile must be of kind 'numeric' or 'category'",
+        where="profile",
+        got=body.get("kind"),
+        remedy="Read what to_dict of a profile wrote",
+    )

@@ -80,7 +80,12 @@ class QuantileSketch:
 
     def __post_init__(self) -> None:
         if self.k < 8 or self.k % 2:
-            raise InputError("a level holds an even number of values, at least 8", where="quantile sketch", got=self.k)
+            raise InputError(
+                "a level must hold an even number of values, at least 8",
+                where="quantile sketch",
+                got=self.k,
+                remedy="Leave k out for the default",
+            )
         for level in self.levels:
             level.flags.writeable = False
 
@@ -129,10 +134,15 @@ class QuantileSketch:
             If the sketches differ in ``k``.
         """
         if self.k != other.k:
-            raise InputError("sketches that are merged have one k", where="quantile sketch", got=(self.k, other.k))
+            raise InputError(
+                "sketches that are merged must have one k",
+                where="quantile sketch",
+                got=(self.k, other.k),
+                remedy="Build both with the same k",
+            )
         depth = max(len(self.levels), len(other.levels))
-        held = [[s.levels[j] for s in (self, other) if j < len(s.levels)] for j in range(depth)]
-        levels, over, under = self._compact(held, self.over + other.over, self.under + other.under)
+        stacked = [[s.levels[j] for s in (self, other) if j < len(s.levels)] for j in range(depth)]
+        levels, over, under = self._compact(stacked, self.over + other.over, self.under + other.under)
         lows = [s.minimum for s in (self, other) if s.minimum is not None]
         highs = [s.maximum for s in (self, other) if s.maximum is not None]
         return QuantileSketch(
@@ -140,12 +150,12 @@ class QuantileSketch:
             min(lows, default=None), max(highs, default=None),
         )  # fmt: skip
 
-    def _compact(self, held: list[list[Values]], over: int, under: int) -> tuple[tuple[Values, ...], int, int]:
+    def _compact(self, stacked: list[list[Values]], over: int, under: int) -> tuple[tuple[Values, ...], int, int]:
         levels: list[Values] = []
         moved: Values | None = None
         level = 0
-        while level < len(held) or moved is not None:
-            parts = (held[level] if level < len(held) else []) + ([] if moved is None else [moved])
+        while level < len(stacked) or moved is not None:
+            parts = (stacked[level] if level < len(stacked) else []) + ([] if moved is None else [moved])
             values, moved = np.sort(np.concatenate(parts)), None
             if values.size > self.k:
                 paired = values[: values.size // 2 * 2]
@@ -189,28 +199,33 @@ class QuantileSketch:
         InputError
             If a share lies outside 0 to 1.
         """
-        asked = np.atleast_1d(np.asarray(shares, dtype=np.float64))
-        if not ((asked >= 0) & (asked <= 1)).all():
-            raise InputError("a share of rows lies between 0 and 1", where="quantile sketch", got=shares)
+        requested = np.atleast_1d(np.asarray(shares, dtype=np.float64))
+        if not ((requested >= 0) & (requested <= 1)).all():
+            raise InputError(
+                "a share of rows must lie between 0 and 1",
+                where="quantile sketch",
+                got=shares,
+                remedy="Pass 0.5 for the median",
+            )
         if self.minimum is None or self.maximum is None:
-            return np.full(asked.size, np.nan)
-        places = asked * (self.count - 1)
+            return np.full(requested.size, np.nan)
+        places = requested * (self.count - 1)
         below = np.floor(places).astype(np.int64)
         low, high = self._at(below), self._at(np.minimum(below + 1, self.count - 1))
         part = places - below
         # The two forms NumPy uses: each is exact at its own end.
         with np.errstate(over="ignore"):
             width = high - low
-        found = np.where(part < 0.5, low + width * part, high - width * (1 - part))
-        found = np.where(np.isfinite(width), found, low * (1 - part) + high * part)
-        return np.where(low == high, low, np.clip(found, self.minimum, self.maximum))
+        estimates = np.where(part < 0.5, low + width * part, high - width * (1 - part))
+        estimates = np.where(np.isfinite(width), estimates, low * (1 - part) + high * part)
+        return np.where(low == high, low, np.clip(estimates, self.minimum, self.maximum))
 
     def _at(self, ranks: NDArray[np.int64]) -> Values:
         """Value of the row at these ranks, counted from 0; the first and last row are exact."""
         values, reach = self._weighted
-        found = values[np.searchsorted(reach, ranks, side="right")]
-        found = np.where(ranks <= 0, np.float64(self.minimum or 0.0), found)
-        return np.where(ranks >= self.count - 1, np.float64(self.maximum or 0.0), found)
+        estimates = values[np.searchsorted(reach, ranks, side="right")]
+        estimates = np.where(ranks <= 0, np.float64(self.minimum or 0.0), estimates)
+        return np.where(ranks >= self.count - 1, np.float64(self.maximum or 0.0), estimates)
 
     def quantile(self, share: float) -> float | None:
         """Value at one share of the rows; None without values."""

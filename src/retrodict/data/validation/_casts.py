@@ -80,7 +80,7 @@ def cast_column(name: str, arrives: pa.DataType, table: Table) -> Cast:
     if declared is None:
         if is_.is_timestamp(arrives) and arrives.tz is None:
             raise InputError(
-                "a time carries its zone",
+                "a time must carry its zone",
                 where=where,
                 got=str(arrives),
                 remedy="Declare the column as 'time(Zone/City)', or give the times a zone",

@@ -234,7 +234,10 @@ def check_columns(names: list[str], table: Table) -> None:
     twice = sorted({name for name in names if lowered.count(name.lower()) > 1})
     if twice:
         raise InputError(
-            "column names differ in more than upper and lower case", where=where, got=twice, remedy="Rename one of them"
+            "column names must differ in more than upper and lower case",
+            where=where,
+            got=twice,
+            remedy="Rename one of them",
         )
     reserved = sorted(name for name in names if name.startswith("_"))
     if reserved:

@@ -255,7 +255,7 @@ def _result(
     uses = []
     for version in history:
         number = version.version
-        kept = number in planned.kept or number in held
+        kept = number in planned.retained or number in held
         holders = held.get(number, ("its files are those of kept versions",) if kept else ())
         uses.append(VersionUse(number, kept, holders))
     return VacuumResult(

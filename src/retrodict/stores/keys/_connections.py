@@ -23,6 +23,7 @@ from retrodict.core.errors import (
     RetrodictError,
     RetryableError,
 )
+from retrodict.stores._ownership import check_usable
 from retrodict.stores.keys._address import Address
 
 __all__ = ["WHERE", "Connections", "Durability"]
@@ -84,17 +85,7 @@ class Connections:
 
     def check_usable(self) -> None:
         """Raise if the store was closed, or belongs to the process this one was forked from."""
-        if self._closed:
-            raise InternalError(
-                "a closed key store must not be used again", where=WHERE, got="closed", remedy="Open another"
-            )
-        if self._owner != os.getpid():
-            raise InternalError(
-                "a key store must be opened by the process that uses it, not before a fork",
-                where=WHERE,
-                got="a store of the parent process",
-                remedy="Start workers with 'spawn', or open the store after the fork",
-            )
+        check_usable("a key store", where=WHERE, owner=self._owner, closed=self._closed)
 
     def close(self) -> None:
         """End all connections; those in use end with their call."""

@@ -85,23 +85,35 @@ def _translated(error: lmdb.Error, path: Path) -> RetrodictError:
     where = f"key store {path.name}"
     if isinstance(error, lmdb.MapFullError):
         return ConfigurationError(
-            "the key store has reached its map_size, and nothing of this write was stored",
+            "the key store must stay below its map_size; nothing of this write was stored",
             where=where,
             remedy="Open it with a larger map_size (it costs address space, not disk)",
+            got="a full map",
         )
     if isinstance(error, lmdb.MapResizedError):
         return RetryableError(
-            "another process has enlarged the key store", where=where, remedy="Close it and open it again"
+            "the map must be as large as the key store, which another process has enlarged",
+            where=where,
+            remedy="Close it and open it again",
+            got="a smaller map",
         )
     if isinstance(error, lmdb.ReadersFullError):
         return RetryableError(
-            f"at most {_READERS} reads run at once", where=where, remedy="Try again, or end long scans"
+            f"at most {_READERS} reads must run at once",
+            where=where,
+            remedy="Try again, or end long scans",
+            got="one more",
         )
     if isinstance(error, lmdb.CorruptedError | lmdb.InvalidError | lmdb.PageNotFoundError | lmdb.VersionMismatchError):
         return IntegrityError(
-            f"the file is not an intact key store ({error})", where=where, remedy="Restore or rebuild it"
+            f"the file must be an intact key store ({error})",
+            where=where,
+            remedy="Restore or rebuild it",
+            got="a damaged one",
         )
-    return InternalError(f"LMDB refused ({error})", where=where)
+    return InternalError(
+        "LMDB must take the call", where=where, got=type(error).__name__, remedy="Report it with the version of lmdb"
+    )
 
 
 class LmdbKeys:
@@ -250,9 +262,10 @@ class LmdbKeys:
             raise self._refusal(self._path)
         if threading.get_ident() in self._shared.deciding:
             raise InternalError(
-                "a write inside the change function of an update may wait for itself forever",
+                "the change function of an update must not write, which may wait for itself forever",
                 where=f"key store {self._path.name}",
                 remedy="Return the items from the function instead",
+                got="a write inside it",
             )
         try:
             with self._shared.env.begin(write=True) as txn, self._deciding():
@@ -280,8 +293,8 @@ class LmdbKeys:
 
 def _apply(txn: lmdb.Transaction[bytes], items: Mapping[bytes, bytes | None]) -> None:
     _check_keys(items)
-    gone = [key for key, value in items.items() if value is None]
-    for key in gone:
+    removed = [key for key, value in items.items() if value is None]
+    for key in removed:
         txn.delete(key)
     with txn.cursor() as cursor:
         cursor.putmulti([(key, value) for key, value in items.items() if value is not None])
@@ -295,7 +308,7 @@ def _check_keys(keys: Sequence[bytes] | Mapping[bytes, bytes | None]) -> None:
 def _bad_key(keys: Sequence[bytes] | Mapping[bytes, bytes | None]) -> InputError:
     wrong = next((len(key) for key in keys if not 0 < len(key) <= _MAX_KEY), None)
     return InputError(
-        f"a key has 1 to {_MAX_KEY} bytes",
+        f"a key must have 1 to {_MAX_KEY} bytes",
         where="keys",
         got=f"{wrong} bytes",
         remedy="Hash the part of the key that has no bound",
@@ -303,12 +316,18 @@ def _bad_key(keys: Sequence[bytes] | Mapping[bytes, bytes | None]) -> InputError
 
 
 def _closed(path: Path) -> InternalError:
-    return InternalError("a closed key store is not used again", where=f"key store {path.name}")
+    return InternalError(
+        "a key store must not be used after it was closed",
+        where=f"key store {path.name}",
+        got="a closed one",
+        remedy="Open another",
+    )
 
 
 def _across_fork(path: Path) -> InternalError:
     return InternalError(
-        "a key store is opened by the process that uses it, not before a fork",
+        "a key store must be opened by the process that uses it, not before a fork",
         where=f"key store {path.name}",
+        got="one of another process",
         remedy="Start workers with 'spawn', or open the store after the fork",
     )

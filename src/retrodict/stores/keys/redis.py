@@ -171,9 +171,10 @@ class RedisKeys:
             values = self._write(keys, values, change(list(values)), durable)
             if values is not None and time.monotonic() > end:
                 raise RetryableError(
-                    "the values of an update kept changing, and nothing of it was stored",
+                    "the values of an update must stop changing; they kept changing, and nothing of it was stored",
                     where=WHERE,
                     remedy="Try again, or let fewer writers change the same keys",
+                    got="other values with every try",
                 )
 
     def scan(self, prefix: bytes, *, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
@@ -192,13 +193,13 @@ class RedisKeys:
 
     def _scan(self, prefix: bytes, begin: bytes) -> Iterator[tuple[bytes, bytes]]:
         # The least name that is greater than all under the prefix; there is one, since our part of it ends in ':'.
-        kept = (self._prefix + prefix).rstrip(b"\xff")
-        bounds = b"[" + self._prefix + begin, b"(" + kept[:-1] + bytes([kept[-1] + 1])
+        stem = (self._prefix + prefix).rstrip(b"\xff")
+        bounds = b"[" + self._prefix + begin, b"(" + stem[:-1] + bytes([stem[-1] + 1])
         ((names, pieces),) = self._server.ask([b"EVAL", _SCAN, 1, self._index, *bounds])
         values = list(chain.from_iterable(pieces))
         if None in values:
             raise IntegrityError(
-                "every key has a value, unless something else writes under the prefix",
+                "every key must have a value, unless something else writes under the prefix",
                 where=WHERE,
                 got=f"{values.count(None)} of {len(names)} without one",
                 remedy="Give this store a prefix of its own",
@@ -224,20 +225,33 @@ class RedisKeys:
         read = [prefix + key for key in keys]
         put = [part for key, value in items.items() if value is not None for part in (prefix + key, value)]
         removed = [prefix + key for key, value in items.items() if value is None]
-        there = b"".join(b"0" if value is None else b"1" for value in values)
-        known = [value or b"" for value in values]
-        command = [b"EVAL", _WRITE, 1, self._index, len(read), len(put) // 2, there, *read, *known, *put, *removed]
-        asked = durable and self.durability == "on request"
+        presence = b"".join(b"0" if value is None else b"1" for value in values)
+        expected = [value or b"" for value in values]
+        command = [
+            b"EVAL",
+            _WRITE,
+            1,
+            self._index,
+            len(read),
+            len(put) // 2,
+            presence,
+            *read,
+            *expected,
+            *put,
+            *removed,
+        ]
+        awaited = durable and self.durability == "on request"
         # A server that took longer to sync than this would not answer in time.
-        wait = [[b"WAITAOF", 1, 0, int(self._timeout_s * 800)]] if asked else []
+        wait = [[b"WAITAOF", 1, 0, int(self._timeout_s * 800)]] if awaited else []
         answer, *synced = self._server.ask(command, *wait, writes=True)
         if isinstance(answer, list):
             return answer
         if synced and not synced[0][0]:
             raise RetryableError(
-                "the server stored the write and did not sync it in time; a loss of power may undo it",
+                "the server must sync a durable write in time; it stored this one and did not sync it",
                 where=WHERE,
                 remedy="Set appendfsync to 'always', or look at the server's disk",
+                got="no sync: a loss of power may undo the write",
             )
         return None
 
@@ -246,7 +260,7 @@ def _check_keys(keys: Collection[bytes]) -> None:
     wrong = next((len(key) for key in keys if not 0 < len(key) <= _MAX_KEY), None)
     if wrong is not None:
         raise InputError(
-            f"a key has 1 to {_MAX_KEY} bytes",
+            f"a key must have 1 to {_MAX_KEY} bytes",
             where="keys",
             got=f"{wrong} bytes",
             remedy="Hash the part of the key that has no bound",

@@ -60,16 +60,17 @@ class FolderObjects:
             data = self._path(digest).read_bytes()
         except FileNotFoundError as error:
             raise NotFoundError(
-                "no object is stored under this digest",
+                "an object must be stored under this digest",
                 where="objects",
                 got=digest,
                 remedy="Put the object, or correct the digest",
             ) from error
         if digest_of(data) != digest:
             raise IntegrityError(
-                f"the {len(data)} stored bytes do not have the hash they were stored under",
+                f"the {len(data)} stored bytes must have the hash they were stored under",
                 where=f"object {digest}",
                 remedy="Restore the object from a copy, or put its bytes again",
+                got="another hash",
             )
         return data
 
@@ -85,7 +86,12 @@ class FolderObjects:
 
     def _path(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
-            raise InputError("a digest is 64 lower-case hex digits", where="objects", got=digest)
+            raise InputError(
+                "a digest must be 64 lower-case hex digits",
+                where="objects",
+                got=digest,
+                remedy="Copy it whole from where it was printed",
+            )
         return self._root / digest[:2] / digest[2:4] / digest
 
 

@@ -29,6 +29,7 @@ from retrodict.core.errors import (
     RetryableError,
 )
 from retrodict.stores._durable import make_folder
+from retrodict.stores._ownership import check_usable
 
 __all__ = ["SqliteRecords"]
 
@@ -84,8 +85,8 @@ class SqliteRecords:
     def ensure(self, metadata: MetaData) -> None:
         """Create the tables of a room that do not exist yet; safe to call from many processes at once."""
         with self.read() as connection:
-            there = set(sa.inspect(connection).get_table_names())
-        if not {table.name for table in metadata.tables.values()} <= there:
+            tables = set(sa.inspect(connection).get_table_names())
+        if not {table.name for table in metadata.tables.values()} <= tables:
             with self.write() as connection:
                 metadata.create_all(connection)
 
@@ -156,7 +157,7 @@ class SqliteRecords:
                 continue
             if mode != "wal":
                 raise ConfigurationError(
-                    "the disk of the record store allows write-ahead logging",
+                    "the disk of the record store must allow write-ahead logging",
                     where=self._where,
                     got=mode,
                     remedy="Put the file on a local disk",
@@ -193,7 +194,12 @@ class SqliteRecords:
         """Threads of this object queue here: fairer than SQLite's waiting, and a nested block is found out."""
         me = threading.get_ident()
         if self._writer == me:
-            raise InternalError("write() blocks do not nest", where=self._where, remedy="Hand the connection on")
+            raise InternalError(
+                "write() blocks must not nest",
+                where=self._where,
+                remedy="Hand the connection on",
+                got="a block inside another",
+            )
         if not self._writing.acquire(timeout=self._timeout_s):
             raise self._busy("another thread of this process")
         try:
@@ -220,19 +226,25 @@ class SqliteRecords:
             return self._busy("another connection, most likely of another process")
         if code in _DAMAGED:
             return IntegrityError(
-                "the file is damaged or no record store", where=self._where, remedy="Restore it from a copy"
+                "the file must be an intact record store",
+                where=self._where,
+                remedy="Restore it from a copy",
+                got="a damaged file, or one of another kind",
             )
         if code in _DISK:
             return RetryableError(
-                "the disk did not take the change, and nothing of it is stored",
+                "the disk must take the change; nothing of it is stored",
                 where=self._where,
                 remedy="Free space on the disk or repair it, then try again",
+                got="an error of the disk",
             )
         if code == sqlite3.SQLITE_READONLY:
-            return InputError("a read() block changes nothing", where=self._where, remedy="Use write()")
+            return InputError(
+                "a read() block must change nothing", where=self._where, remedy="Use write()", got="a change"
+            )
         if code == sqlite3.SQLITE_CANTOPEN:
             return ConfigurationError(
-                "the file of the record store can be opened",
+                "the file of the record store must be one that can be opened",
                 where=self._where,
                 got=str(self._path),
                 remedy="Check that its folder exists and may be written",
@@ -241,21 +253,14 @@ class SqliteRecords:
 
     def _busy(self, holder: str) -> BusyError:
         return BusyError(
-            f"one write() block at a time, and the wait of {self._timeout_s:g} s is over",
+            f"there must be one write() block at a time, and the wait of {self._timeout_s:g} s is over",
             where=self._where,
             got=holder,
             remedy="Try again; keep write() blocks short",
         )
 
     def _check_usable(self) -> None:
-        if os.getpid() != self._pid:
-            raise InternalError(
-                "a record store is opened by the process that uses it, not before a fork",
-                where=self._where,
-                remedy="Open it after the fork",
-            )
-        if not self._open:
-            raise InternalError("a closed record store is not used again", where=self._where)
+        check_usable("a record store", where=self._where, owner=self._pid, closed=not self._open)
 
 
 def _code(error: BaseException | None) -> int:

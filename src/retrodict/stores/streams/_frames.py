@@ -51,7 +51,12 @@ def pack_frames(records: Sequence[bytes]) -> bytes:
     parts: list[bytes] = []
     for record in records:
         if len(record) > MAX_RECORD:
-            raise InputError(f"a record of a stream has at most {MAX_RECORD} bytes", got=len(record))
+            raise InputError(
+                f"a record of a stream must have at most {MAX_RECORD} bytes",
+                got=len(record),
+                where="stream",
+                remedy="Keep large values in the object store",
+            )
         length = _LENGTH.pack(len(record))
         parts += (length, _LENGTH.pack(zlib.crc32(record, zlib.crc32(length))), record)
     return b"".join(parts)
@@ -97,14 +102,14 @@ class FrameWalk:
             self._at = min(self._at + size, len(self._buffer))
         return count
 
-    def take(self, most: int) -> list[bytes]:
-        """Verified records that follow, up to ``most`` and as many as are held; none at the end of what is well."""
+    def take(self, limit: int) -> list[bytes]:
+        """Verified records that follow, up to ``limit`` and as many as are held; none at the end of what is well."""
         if not self._have(FRAME_SIZE):
             return []
         length = _LENGTH.unpack_from(self._buffer, self._at)[0]
         if length > MAX_RECORD or not self._have(FRAME_SIZE + length):
             return []
-        records, end = cut_frames(self._buffer, self._at, most)
+        records, end = cut_frames(self._buffer, self._at, limit)
         self.position += end - self._at
         self._at = end
         return records
@@ -115,7 +120,7 @@ class FrameWalk:
             yield from records
 
 
-def _cut_frames(data: bytes, at: int, most: int) -> tuple[list[bytes], int]:
+def _cut_frames(data: bytes, at: int, limit: int) -> tuple[list[bytes], int]:
     """Cut verified records out of a buffer, which may end within a frame.
 
     Parameters
@@ -124,7 +129,7 @@ def _cut_frames(data: bytes, at: int, most: int) -> tuple[list[bytes], int]:
         Frames.
     at : int
         Where the first one begins.
-    most : int
+    limit : int
         How many records to give at most.
 
     Returns
@@ -134,7 +139,7 @@ def _cut_frames(data: bytes, at: int, most: int) -> tuple[list[bytes], int]:
     """
     records: list[bytes] = []
     seeds: dict[int, int] = {}  # checksum of the length alone: records are mostly of few lengths
-    while len(records) < most and len(data) - at >= FRAME_SIZE:
+    while len(records) < limit and len(data) - at >= FRAME_SIZE:
         length, crc = _FRAME.unpack_from(data, at)
         end = at + FRAME_SIZE + length
         seed = seeds.get(length)

@@ -35,7 +35,12 @@ def connection_config(
     if find_spec("confluent_kafka") is None:
         raise MissingExtraError("confluent-kafka", "kafka", needed_for="event streams on Kafka")
     if security not in _SECURITY:
-        raise ConfigurationError(f"security is one of {', '.join(_SECURITY)}", where="streams")
+        raise ConfigurationError(
+            f"security must be one of {', '.join(_SECURITY)}",
+            where="streams",
+            got=f"a word of {len(security)} letters",
+            remedy="Leave it out for plain text",
+        )
     config: dict[str, Any] = {
         "bootstrap.servers": ",".join(servers),
         "client.id": "retrodict",
@@ -56,7 +61,7 @@ def make_consumer(config: Mapping[str, Any]) -> Any:
     """Client that reads partitions it is told to, and commits nothing."""
     from confluent_kafka import Consumer
 
-    own = {
+    settings = {
         "group.id": "retrodict",  # the library asks for one; nothing is ever committed under it
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
@@ -68,14 +73,14 @@ def make_consumer(config: Mapping[str, Any]) -> Any:
         "fetch.max.bytes": 8 << 20,
     }
     with mapped("streams"):
-        return Consumer({**config, **own})
+        return Consumer({**config, **settings})
 
 
 def make_producer(config: Mapping[str, Any]) -> Any:
     """Client that numbers its records, so that the brokers take each of them once and in order."""
     from confluent_kafka import Producer
 
-    own = {
+    settings = {
         "acks": "all",
         "enable.idempotence": True,
         # A record stays queued until it is acknowledged: giving up would leave its fate unknown.
@@ -85,7 +90,7 @@ def make_producer(config: Mapping[str, Any]) -> Any:
         "linger.ms": 1,
     }
     with mapped("streams"):
-        return Producer({**config, **own})
+        return Producer({**config, **settings})
 
 
 def make_admin(config: Mapping[str, Any]) -> Any:
@@ -111,26 +116,34 @@ def translate(error: Any, where: str) -> Exception:
     code, name = error.code(), error.name()
     if code in _DENIED:
         remedy = "Set KAFKA_USERNAME and KAFKA_PASSWORD in the environment, and security= and mechanism= in the URL"
-        return ConfigurationError("the brokers accept the credentials", where=where, got=name, remedy=remedy)
+        return ConfigurationError("the brokers must accept the credentials", where=where, got=name, remedy=remedy)
     if code in _WRONG_TOPIC:
         remedy = "Name it otherwise, or make the topic by hand with one partition"
-        return ConfigurationError("the brokers make the topic of the stream", where=where, got=name, remedy=remedy)
+        return ConfigurationError("the brokers must make the topic of the stream", where=where, got=name, remedy=remedy)
     if code in _TOO_LONG:
-        return InputError("a record is no longer than the brokers allow", where=where, got=name)
+        return InputError(
+            "a record must be no longer than the brokers allow",
+            where=where,
+            got=name,
+            remedy="Keep large values in the object store",
+        )
     if error.fatal() or code == _FATAL:
         remedy = "Look at the end of the stream for what was kept, then open a new writer"
-        return IntegrityError("the brokers know which record comes next", where=where, got=name, remedy=remedy)
+        return IntegrityError("the brokers must know which record comes next", where=where, got=name, remedy=remedy)
     if code == -186:  # a setting the library does not know
-        return ConfigurationError("the client takes its settings", where=where, got=name)
-    return RetryableError("the brokers answer", where=where, got=name, remedy=_REMEDY)
+        return ConfigurationError(
+            "the client must take its settings", where=where, got=name, remedy="Check the options of the URL"
+        )
+    return RetryableError("the brokers must answer", where=where, got=name, remedy=_REMEDY)
 
 
 def silent(where: str, timeout_s: float) -> RetryableError:
     """Say that nothing came within the time limit."""
     return RetryableError(
-        f"the brokers answer within {timeout_s:g} s",
+        f"the brokers must answer within {timeout_s:g} s",
         where=where,
         remedy=_REMEDY,
+        got="no answer",
     )
 
 

@@ -33,7 +33,7 @@ class Reader:
             self.consumer.assign([TopicPartition(topic, 0, position)])
         self._topic, self.next, self.ended = topic, position, False
 
-    def fetch(self, wanted: int, until: int, timeout_s: float, where: str) -> list[tuple[int, bytes]]:
+    def fetch(self, limit: int, until: int, timeout_s: float, where: str) -> list[tuple[int, bytes]]:
         """At least one record if there is one before ``until``, at most as many as wanted.
 
         Raises
@@ -45,7 +45,7 @@ class Reader:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             with mapped(where):
-                messages = self.consumer.consume(wanted, _WAIT_S)
+                messages = self.consumer.consume(limit, _WAIT_S)
             records: list[tuple[int, bytes]] = []
             for message in messages:
                 error = message.error()

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from retrodict.core.errors import InputError, InternalError
+from retrodict.core.errors import InputError
+from retrodict.stores._ownership import check_usable
 from retrodict.stores.streams._kafka_client import MAX_RECORD, mapped, silent, translate
 
 _HEADERS = 512
@@ -62,17 +63,14 @@ class KafkaWriter:
             If the brokers lost track of this writer, as after a loss of their data.
         """
         with self._mutex:
-            if self._closed:
-                raise InternalError("a closed stream writer is not used again", where=self._where)
-            if os.getpid() != self._pid:
-                raise InternalError("a stream writer is used by the process that opened it", where=self._where)
+            check_usable("a stream writer", where=self._where, owner=self._pid, closed=self._closed)
             if not records:
                 return self._end()
-            wanted = list(records)
+            batch = list(records)
             append = self._unfinished
-            if append is None or append.records != wanted:
-                self._check_size(wanted)
-                append = self._unfinished = _Append(wanted)
+            if append is None or append.records != batch:
+                self._check_size(batch)
+                append = self._unfinished = _Append(batch)
             self._finish(append)
             self._unfinished = None
             if append.error is not None:
@@ -95,10 +93,10 @@ class KafkaWriter:
                 raise silent(self._where, self._timeout_s)
 
     def _check_size(self, records: list[bytes]) -> None:
-        longest, most = max(map(len, records)), MAX_RECORD - _HEADERS
-        if longest > most:
+        longest, limit = max(map(len, records)), MAX_RECORD - _HEADERS
+        if longest > limit:
             raise InputError(
-                f"a record has at most {most} bytes on Kafka",
+                f"a record must have at most {limit} bytes on Kafka",
                 where=self._where,
                 got=longest,
                 remedy="Keep large values in the object store",

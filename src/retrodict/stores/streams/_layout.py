@@ -18,7 +18,7 @@ def check_stream(stream: str) -> str:
     """Return the name if it is one of a stream: it becomes a path, so nothing else may pass."""
     if not _STREAM.fullmatch(stream):
         raise InputError(
-            "the name of a stream is letters, digits, '_' and '-', in parts divided by '/'",
+            "the name of a stream must be letters, digits, '_' and '-', in parts divided by '/'",
             where="stream",
             got=stream,
             remedy="Write it like 'decisions/0'",
@@ -37,7 +37,7 @@ def segment_firsts(folder: Path) -> list[int]:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    return sorted(int(found[1]) for found in map(_SEGMENT.fullmatch, names) if found)
+    return sorted(int(match[1]) for match in map(_SEGMENT.fullmatch, names) if match)
 
 
 def open_segment(folder: Path, stream: str, first: int, flags: int) -> int:
@@ -47,14 +47,18 @@ def open_segment(folder: Path, stream: str, first: int, flags: int) -> int:
         descriptor = os.open(folder / segment_name(first), flags)
     except FileNotFoundError as error:
         raise IntegrityError(
-            "a segment that the stream needs is missing", where=where, remedy="Restore it from a copy"
+            "a segment that the stream needs must be there",
+            where=where,
+            remedy="Restore it from a copy",
+            got="no such file",
         ) from error
     if unpack_header(os.pread(descriptor, HEADER_SIZE, 0)) != first:
         os.close(descriptor)
         raise IntegrityError(
-            "the header of a segment is damaged or belongs to another segment",
+            "the header of a segment must be intact and its own",
             where=where,
             remedy="Restore the segment from a copy",
+            got="a damaged header, or that of another segment",
         )
     return descriptor
 
@@ -85,10 +89,10 @@ def check_base(folder: Path, stream: str, firsts: list[int], head: Head | None) 
     return head
 
 
-def _missing(stream: str, acknowledged: str, there: str) -> IntegrityError:
+def _missing(stream: str, acknowledged: str, end: str) -> IntegrityError:
     return IntegrityError(
-        f"records were acknowledged up to {acknowledged}, but the files end before",
+        f"the files must hold every record that was acknowledged, up to {acknowledged}, and end before",
         where=f"stream {stream}",
-        got=there,
+        got=end,
         remedy=f"Restore the stream from a copy, or remove its file {HEAD_NAME!r} to go on without the missing records",
     )

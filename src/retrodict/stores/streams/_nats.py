@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 
 from retrodict.core.errors import (
     ConfigurationError,
-    InternalError,
     MissingExtraError,
     RetrodictError,
     RetryableError,
 )
+from retrodict.stores._ownership import check_usable
 
 T = TypeVar("T")
 
@@ -82,13 +82,10 @@ class Connection:
         ConfigurationError
             If the server refuses the credentials or has no JetStream.
         """
-        if os.getpid() != self._pid:
-            raise InternalError(
-                "event streams are used by the process that opened them", where=where, remedy="Open them after fork"
-            )
+        # Before the lock too: a fork may have copied it while another thread held it.
+        check_usable("a store of streams", where=where, owner=self._pid, closed=self._closed)
         with self._mutex:
-            if self._closed:
-                raise InternalError("closed event streams are not used again", where=where)
+            check_usable("a store of streams", where=where, owner=self._pid, closed=self._closed)
             if self._thread is None:
                 self._thread = _LoopThread()
                 self._stop = weakref.finalize(self, self._thread.stop)
@@ -126,14 +123,15 @@ class Connection:
                 await thread.drop()
                 if "authorization" in str(error).lower():  # no class of its own while connecting
                     raise ConfigurationError(
-                        "the server accepts the credentials",
+                        "the server must accept the credentials",
                         where=where,
                         remedy="Set NATS_USER and NATS_PASSWORD, or NATS_TOKEN, in the environment",
+                        got="a refusal",
                     ) from None
                 reason = type(error).__name__  # its text names addresses
             if asyncio.get_running_loop().time() + _PAUSE_S >= deadline:
                 raise RetryableError(
-                    f"the server answers within {self._timeout_s:g} s",
+                    f"the server must answer within {self._timeout_s:g} s",
                     where=where,
                     got=reason,
                     remedy="See that NATS runs with JetStream and can be reached, then try again",
@@ -159,9 +157,14 @@ async def _until_broken(work: Coroutine[Any, Any, T], broken: asyncio.Event) -> 
 
 def _refused(error: ApiError, where: str) -> RetrodictError:
     if error.code in _NOT_ENABLED:
-        return ConfigurationError("the server has JetStream enabled for this account", where=where)
+        return ConfigurationError(
+            "the server must have JetStream enabled for this account",
+            where=where,
+            got="no JetStream",
+            remedy="Start nats-server with -js, or enable it for the account",
+        )
     return RetryableError(
-        "the server takes the request",
+        "the server must take the request",
         where=where,
         got=error.description,
         remedy="Give JetStream what it asks for, then try again",

@@ -78,8 +78,8 @@ class Puller:
         if client is not self._client or offset != self._next:
             await self._begin(client, offset)
         piece = self._piece = _Piece(offset, min(until - offset, _PIECE))
-        most = max(_PIECE_BYTES, client.max_payload + _HEADERS)
-        request = {"batch": piece.wanted, "expires": _SECOND, "max_bytes": most}
+        max_bytes = max(_PIECE_BYTES, client.max_payload + _HEADERS)
+        request = {"batch": piece.wanted, "expires": _SECOND, "max_bytes": max_bytes}
         await client.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._name}.{self._consumer}", json.dumps(request).encode(), reply=self._inbox
         )
@@ -135,8 +135,8 @@ class Puller:
 class _Piece:
     """Messages of one request, as long as they follow one another."""
 
-    def __init__(self, first: int, wanted: int) -> None:
-        self._first, self.wanted = first, wanted
+    def __init__(self, first: int, size: int) -> None:
+        self._first, self.wanted = first, size
         self.messages: list[Any] = []
         self.cut = False
         self.done = asyncio.Event()
@@ -164,7 +164,8 @@ def sequence_of(message: Any) -> int | None:
 def missing(where: str, offset: int) -> IntegrityError:
     """Say that a record of a stream was deleted on the server."""
     return IntegrityError(
-        "a record of the stream is missing on the server",
+        "every record of the stream must be on the server",
         where=f"{where}, offset {offset}",
         remedy="Restore the stream from a copy; streams of events are never purged and have no limits that delete",
+        got="no record",
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import uuid
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self
 
-from retrodict.core.errors import InputError, IntegrityError, InternalError
+from retrodict.core.errors import InputError, IntegrityError
+from retrodict.stores._ownership import check_usable
 from retrodict.stores.streams._nats import ApiError, Connection
 from retrodict.stores.streams._nats_reader import Puller, find_bounds
 
@@ -63,7 +65,7 @@ class JetStreamWriter:
         self._connection, self._name, self._subject, self._where = connection, name, subject, where
         self._next = end
         self._id, self._number = uuid.uuid4().hex, 0
-        self._mutex, self._closed = threading.Lock(), False
+        self._pid, self._mutex, self._closed = os.getpid(), threading.Lock(), False
         self._unfinished: _Append | None = None
         self._client: Any = None
         self._inbox, self._attempt = "", 0
@@ -85,17 +87,16 @@ class JetStreamWriter:
             If records that were acknowledged are no longer there.
         """
         with self._mutex:
-            if self._closed:
-                raise InternalError("a closed stream writer is not used again", where=self._where)
+            check_usable("a stream writer", where=self._where, owner=self._pid, closed=self._closed)
             if not records:
                 return self._next
-            wanted = list(records)
+            batch = list(records)
             append = self._unfinished
-            if append is None or append.records != wanted:
-                append = _Append(wanted, self._number)
-                self._number += len(wanted)
+            if append is None or append.records != batch:
+                append = _Append(batch, self._number)
+                self._number += len(batch)
             self._unfinished = append
-            while append.landed < len(wanted):
+            while append.landed < len(batch):
                 self._connection.call(lambda client: self._advance(client, append), self._where)
             self._unfinished = None
             return append.first
@@ -158,7 +159,7 @@ class JetStreamWriter:
         bounds = await find_bounds(client, self._name)
         if bounds.end < self._next:
             raise IntegrityError(
-                f"records were acknowledged up to offset {self._next}, but the stream on the server ends before",
+                f"the server must hold the records acknowledged up to offset {self._next}, and ends before",
                 where=self._where,
                 got=bounds.end,
                 remedy="Restore the stream from a copy, or open a new writer to go on without the missing records",
@@ -176,11 +177,11 @@ class JetStreamWriter:
         append.unsure = False
 
     def _check_size(self, client: Any, append: _Append) -> None:
-        most, longest = client.max_payload - _HEADERS, max(map(len, append.records))
-        if longest > most:
+        limit, longest = client.max_payload - _HEADERS, max(map(len, append.records))
+        if longest > limit:
             self._unfinished = None
             raise InputError(
-                f"a record has at most {most} bytes on this server",
+                f"a record must have at most {limit} bytes on this server",
                 where=self._where,
                 got=longest,
                 remedy="Raise max_payload in the configuration of the server, or keep large values in the object store",

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from retrodict.core.errors import IntegrityError, InternalError, RetryableError
+from retrodict.core.errors import IntegrityError, RetryableError
 from retrodict.stores._durable import make_folder, place_file, sync_data, write_all
 from retrodict.stores._locks import FileLock
+from retrodict.stores._ownership import check_usable
 from retrodict.stores.streams._frames import HEADER_SIZE, FrameWalk, pack_frames, pack_header
 from retrodict.stores.streams._head import HEAD_NAME, Head, pack_head, read_head
 from retrodict.stores.streams._layout import check_base, open_segment, segment_firsts, segment_name
@@ -144,17 +145,13 @@ class SegmentWriter:
             self._usable = False
 
     def _check_usable(self) -> None:
-        if os.getpid() != self._pid:
-            raise InternalError(
-                "a stream writer is used by the process that opened it", where=self._where, remedy="Open it after fork"
-            )
-        if self._head_file < 0:
-            raise InternalError("a closed stream writer is not used again", where=self._where)
+        check_usable("a stream writer", where=self._where, owner=self._pid, closed=self._head_file < 0)
         if not self._usable:
             raise IntegrityError(
-                "an append failed and could not be taken back",
+                "an append that failed must be taken back, and could not be",
                 where=self._where,
                 remedy="Repair the disk and open the stream again: that cuts the left-over bytes off",
+                got="left-over bytes",
             )
 
     # closing ------------------------------------------------------------------------------------------------

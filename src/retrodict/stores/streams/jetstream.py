@@ -61,7 +61,10 @@ class JetStreams:
     ) -> None:
         if not _PREFIX.fullmatch(prefix):
             raise ConfigurationError(
-                "the prefix of streams is up to 64 letters, digits, '_' and '-'", where="streams", got=prefix
+                "the prefix of streams must be up to 64 letters, digits, '_' and '-'",
+                where="streams",
+                got=prefix,
+                remedy="Write it like 'shop'",
             )
         self._prefix, self._replicas = prefix, replicas
         self._connection = Connection(servers, timeout_s)
@@ -92,7 +95,12 @@ class JetStreams:
         """
         name, _ = self._names(stream)
         if start < 0 or (limit is not None and limit < 0):
-            raise InputError("offsets and limits are not negative", where=f"stream {stream}", got=(start, limit))
+            raise InputError(
+                "offsets and limits must not be negative",
+                where=f"stream {stream}",
+                got=(start, limit),
+                remedy="Start at 0",
+            )
         return self._read(name, f"stream {stream}", start, limit)
 
     def end(self, stream: str) -> int:
@@ -103,8 +111,8 @@ class JetStreams:
     def names(self, prefix: str = "") -> list[str]:
         """Streams that exist and whose name begins with a prefix, sorted."""
         begin = f"{self._prefix}="
-        found = self._connection.call(self._listed, "streams")
-        names = (name[len(begin) :].replace("=", "/") for name in found if name.startswith(begin))
+        listed = self._connection.call(self._listed, "streams")
+        names = (name[len(begin) :].replace("=", "/") for name in listed if name.startswith(begin))
         return sorted(name for name in names if name.startswith(prefix))
 
     def close(self) -> None:
@@ -124,9 +132,10 @@ class JetStreams:
         name = f"{self._prefix}={check_stream(stream).replace('/', '=')}"
         if len(name) > _LONGEST_NAME:
             raise InputError(
-                f"the name of a stream with its prefix has at most {_LONGEST_NAME} characters on this store",
+                f"the name of a stream with its prefix must have at most {_LONGEST_NAME} characters on this store",
                 where="stream",
                 got=len(name),
+                remedy="Shorten the name or the prefix",
             )
         return name, f"{self._prefix}.{stream.replace('/', '.')}"
 
@@ -203,10 +212,10 @@ def _check_config(config: Mapping[str, Any], subject: str, where: str) -> None:
         "max_age": not config.get("max_age"),
         "discard": config["discard"] == "new" or not limits,
     }
-    broken = [name for name, kept in rules.items() if not kept]
+    broken = [name for name, holds in rules.items() if not holds]
     if broken:
         raise ConfigurationError(
-            "a stream on the server keeps all records of its own subject in files",
+            "a stream on the server must keep all records of its own subject in files",
             where=where,
             got=broken,
             remedy="Change these settings of the stream on the server, or choose another prefix",

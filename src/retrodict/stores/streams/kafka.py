@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from retrodict.core.errors import ConfigurationError, InputError, InternalError
+from retrodict.core.errors import ConfigurationError, InputError
+from retrodict.stores._ownership import check_usable
 from retrodict.stores.streams._kafka_client import (
     UNKNOWN,
     connection_config,
@@ -81,7 +82,10 @@ class KafkaStreams:
     ) -> None:
         if not _PREFIX.fullmatch(prefix):
             raise ConfigurationError(
-                "the prefix of streams is up to 64 letters, digits, '_' and '-'", where="streams", got=prefix
+                "the prefix of streams must be up to 64 letters, digits, '_' and '-'",
+                where="streams",
+                got=prefix,
+                remedy="Write it like 'shop'",
             )
         self._prefix, self._timeout_s = prefix, timeout_s
         self._config = connection_config(servers, security, mechanism, os.environ)
@@ -121,7 +125,9 @@ class KafkaStreams:
         """
         topic, where = self._topic(stream), f"stream {stream}"
         if start < 0 or (limit is not None and limit < 0):
-            raise InputError("offsets and limits are not negative", where=where, got=(start, limit))
+            raise InputError(
+                "offsets and limits must not be negative", where=where, got=(start, limit), remedy="Start at 0"
+            )
         return self._read(topic, where, start, limit)
 
     def end(self, stream: str) -> int:
@@ -170,8 +176,8 @@ class KafkaStreams:
                     high = self._bounds(topic, where)[1]
                     if position >= high:
                         return
-                wanted = min(_PIECE, high - position) if left is None else min(_PIECE, high - position, left)
-                records = reader.fetch(wanted, high, self._timeout_s, where)
+                limit = min(_PIECE, high - position) if left is None else min(_PIECE, high - position, left)
+                records = reader.fetch(limit, high, self._timeout_s, where)
                 if not records and reader.next < high:
                     return
                 yield from records
@@ -211,9 +217,10 @@ class KafkaStreams:
         topic = f"{self._prefix}.{check_stream(stream).replace('/', '.')}"
         if len(topic) > _LONGEST_NAME:
             raise InputError(
-                f"the name of a stream with its prefix has at most {_LONGEST_NAME} characters on this store",
+                f"the name of a stream with its prefix must have at most {_LONGEST_NAME} characters on this store",
                 where="stream",
                 got=len(topic),
+                remedy="Shorten the name or the prefix",
             )
         return topic
 
@@ -228,16 +235,16 @@ class KafkaStreams:
         if topic in self._known:
             return True
         with mapped(where):
-            found = self._ask().list_topics(topic, timeout=self._timeout_s).topics[topic]
-        if found.error is not None and found.error.code() not in UNKNOWN:
-            raise translate(found.error, where)
-        if not found.partitions:
+            metadata = self._ask().list_topics(topic, timeout=self._timeout_s).topics[topic]
+        if metadata.error is not None and metadata.error.code() not in UNKNOWN:
+            raise translate(metadata.error, where)
+        if not metadata.partitions:
             return False
-        if len(found.partitions) > 1:
+        if len(metadata.partitions) > 1:
             raise ConfigurationError(
-                "a stream is a topic with one partition: order and offsets are those of a partition",
+                "a stream must be a topic with one partition: order and offsets are those of a partition",
                 where=where,
-                got=len(found.partitions),
+                got=len(metadata.partitions),
                 remedy="Make a topic with one partition, or one stream for each part of the keys",
             )
         self._known.add(topic)
@@ -269,18 +276,13 @@ class KafkaStreams:
         from confluent_kafka import KafkaError, KafkaException
         from confluent_kafka.cimpl import NewTopic
 
-        wanted = NewTopic(topic, num_partitions=1, replication_factor=-1, config=_TOPIC)
+        new_topic = NewTopic(topic, num_partitions=1, replication_factor=-1, config=_TOPIC)
         try:
-            made = make_admin(self._config).create_topics([wanted], request_timeout=self._timeout_s)
-            made[topic].result()
+            futures = make_admin(self._config).create_topics([new_topic], request_timeout=self._timeout_s)
+            futures[topic].result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
 
     def _check_usable(self, where: str) -> None:
-        if os.getpid() != self._pid:
-            raise InternalError(
-                "event streams are used by the process that opened them", where=where, remedy="Open them after fork"
-            )
-        if self._closed:
-            raise InternalError("closed event streams are not used again", where=where)
+        check_usable("a store of streams", where=where, owner=self._pid, closed=self._closed)

@@ -48,7 +48,12 @@ class SegmentStreams:
 
     def __init__(self, root: Path, *, segment_bytes: int = 64 << 20) -> None:
         if segment_bytes < 1:
-            raise ConfigurationError("a segment has room for at least one byte", where="streams", got=segment_bytes)
+            raise ConfigurationError(
+                "a segment must have room for at least one byte",
+                where="streams",
+                got=segment_bytes,
+                remedy="Leave segment_bytes out for the default",
+            )
         self._root, self._segment_bytes = Path(root), segment_bytes
         # Where earlier reads ended: (stream, offset) -> byte position in its segment. A poll goes on from there. Only a
         # shortcut, so a lost entry costs time and nothing else; single dict operations keep it safe among threads.
@@ -77,7 +82,12 @@ class SegmentStreams:
         """
         check_stream(stream)
         if start < 0 or (limit is not None and limit < 0):
-            raise InputError("offsets and limits are not negative", where=f"stream {stream}", got=(start, limit))
+            raise InputError(
+                "offsets and limits must not be negative",
+                where=f"stream {stream}",
+                got=(start, limit),
+                remedy="Start at 0",
+            )
         return self._read(stream, start, limit)
 
     def _read(self, stream: str, offset: int, left: int | None) -> Iterator[tuple[int, bytes]]:
@@ -87,25 +97,25 @@ class SegmentStreams:
             if head is None or offset >= head.offset:
                 return
             first, until = self._segment_of(stream, offset, head)
-            wanted = until - offset if left is None else min(until - offset, left)
+            count = until - offset if left is None else min(until - offset, left)
             descriptor = open_segment(folder, stream, first, os.O_RDONLY)
             try:
                 size = head.position if first == head.first else os.fstat(descriptor).st_size
-                known, position = self._start_at(stream, first, offset)
+                start, position = self._start_at(stream, first, offset)
                 walk = FrameWalk(descriptor, position, size)
-                skipped = walk.skip(offset - known)
-                if skipped < offset - known:
-                    raise _damaged(stream, first, known + skipped)
-                yield from self._give(stream, first, offset, wanted, walk)
-                if offset + wanted == until and walk.position != size:
+                skipped = walk.skip(offset - start)
+                if skipped < offset - start:
+                    raise _damaged(stream, first, start + skipped)
+                yield from self._give(stream, first, offset, count, walk)
+                if offset + count == until and walk.position != size:
                     raise _damaged(stream, first, until)
             finally:
                 os.close(descriptor)
-            offset += wanted
-            left = None if left is None else left - wanted
+            offset += count
+            left = None if left is None else left - count
 
-    def _give(self, stream: str, first: int, offset: int, wanted: int, walk: FrameWalk) -> Iterator[tuple[int, bytes]]:
-        end, following = offset + wanted, offset
+    def _give(self, stream: str, first: int, offset: int, count: int, walk: FrameWalk) -> Iterator[tuple[int, bytes]]:
+        end, following = offset + count, offset
         records: list[bytes] = []
         try:
             while offset < end:
@@ -132,13 +142,13 @@ class SegmentStreams:
             return []
         folder = self._root / stream
         firsts = [first for first in segment_firsts(folder) if first <= head.first]
-        found = []
+        pieces = []
         for first, until in zip(firsts, [*firsts[1:], head.offset], strict=True):
             closed = first < head.first
             size = (folder / segment_name(first)).stat().st_size if closed else head.position
             if until > first:
-                found.append(Segment(segment_name(first), first, until - first, size, closed))
-        return found
+                pieces.append(Segment(segment_name(first), first, until - first, size, closed))
+        return pieces
 
     def read_segment(self, stream: str, segment: str) -> bytes:
         """Raw bytes of a segment, for sealing and verifying; of the open one, what is acknowledged.
@@ -148,21 +158,21 @@ class SegmentStreams:
         NotFoundError
             If the stream has no such segment.
         """
-        known = {piece.name: piece for piece in self.segments(stream)}
-        if segment not in known:
+        pieces = {piece.name: piece for piece in self.segments(stream)}
+        if segment not in pieces:
             raise NotFoundError(
-                "the stream has no such segment",
+                "the stream must have this segment",
                 where=f"stream {stream}",
                 got=segment,
-                remedy=near(segment, known, what="segment"),
+                remedy=near(segment, pieces, what="segment"),
             )
         with (self._root / stream / segment).open("rb") as file:
-            return file.read(known[segment].size)
+            return file.read(pieces[segment].size)
 
     def names(self, prefix: str = "") -> list[str]:
         """Streams that exist and whose name begins with a prefix, sorted."""
-        found = {path.parent.relative_to(self._root).as_posix() for path in self._root.glob("**/*.seg")}
-        return sorted(name for name in found if name.startswith(prefix))
+        streams = {path.parent.relative_to(self._root).as_posix() for path in self._root.glob("**/*.seg")}
+        return sorted(name for name in streams if name.startswith(prefix))
 
     # finding ------------------------------------------------------------------------------------------------
 
@@ -196,9 +206,10 @@ class SegmentStreams:
         place = bisect.bisect_right(firsts, offset) - 1
         if place < 0 or place + 1 >= len(firsts):
             raise IntegrityError(
-                "a segment that the stream needs is missing",
+                "a segment that the stream needs must be there",
                 where=f"stream {stream}, offset {offset}",
                 remedy="Restore it from a copy",
+                got="no such file",
             )
         return firsts[place], firsts[place + 1]
 
@@ -215,7 +226,8 @@ class SegmentStreams:
 
 def _damaged(stream: str, first: int, offset: int) -> IntegrityError:
     return IntegrityError(
-        "a record is damaged or missing",
+        "a record must be there and intact",
         where=f"stream {stream}, segment {segment_name(first)}, offset {offset}",
         remedy="Restore the segment from a copy; 'segments' names those around it",
+        got="a damaged or missing one",
     )

@@ -10,27 +10,27 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from retrodict.stores.tables._file_reader import batches_of, check_sizes, described
+from retrodict.stores.tables._file_writer import FILE_BYTES, FILE_ROWS, Written, file_name, row_groups, write_file
 from retrodict.stores.tables._log import ORDER, PLANNED, Action, DataFile, Snapshot, add, remove
 from retrodict.stores.tables._places import Place
-from retrodict.stores.tables._reading import batches_of, check_sizes, described
-from retrodict.stores.tables._writing import FILE_BYTES, FILE_ROWS, Written, file_name, row_groups, write_file
 
 Run = list[DataFile]
 
 
 def runs(place: Place, name: str, state: Snapshot) -> list[Run]:
     """Neighbours that fit one file, two at least."""
-    found: list[Run] = []
+    candidates: list[Run] = []
     run: Run = []
     rows = size = 0
     for file in state.ordered():
         count = described(place, name, file).rows
         if run and (rows + count > FILE_ROWS or size + file.weight > FILE_BYTES):
-            found.append(run)
+            candidates.append(run)
             run, rows, size = [], 0, 0
         run.append(file)
         rows, size = rows + count, size + file.weight
-    return [some for some in [*found, run] if len(some) > 1]
+    return [candidate for candidate in [*candidates, run] if len(candidate) > 1]
 
 
 def joined(place: Place, name: str, run: Run, schema: pa.Schema) -> Written:
@@ -40,10 +40,10 @@ def joined(place: Place, name: str, run: Run, schema: pa.Schema) -> Written:
     return write_file(place, name, file_name(*run[0].order), row_groups(batches), schema)
 
 
-def replaced(found: Sequence[Run], written: Sequence[Written]) -> list[Action]:
+def replaced(runs: Sequence[Run], written: Sequence[Written]) -> list[Action]:
     """Actions that put new files in the place of runs."""
-    actions = [remove(file, change=False) for run in found for file in run]
-    for run, new in zip(found, written, strict=True):
+    actions = [remove(file, change=False) for run in runs for file in run]
+    for run, new in zip(runs, written, strict=True):
         tags = {
             ORDER: "{}-{}".format(*run[0].order),
             PLANNED: str(sum(file.weight for file in run)),

@@ -21,7 +21,7 @@ from deltalake import Schema
 
 from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError
-from retrodict.stores.tables._types import kept_type
+from retrodict.stores.tables._types import stored_type_of
 from retrodict.stores.tables.base import TableVersion
 
 ORDER, PLANNED = "retrodict.order", "retrodict.planned"
@@ -109,33 +109,34 @@ class Log:
         assert self.newest is not None
         if version is not None and not 0 <= version <= self.newest.version:
             raise NotFoundError(
-                "the table has no such version",
+                "the table must have this version",
                 where=f"table {self.table}",
                 got=version,
                 remedy=f"Known: 0 to {self.newest.version}",
             )
-        found = self.newest
-        if version is not None and version != found.version:
-            found = self._replayed(None, self.commits[: version + 1], self.firsts)
-        if found.protocol["minReaderVersion"] > 1 or found.definition.get("partitionColumns"):
+        state = self.newest
+        if version is not None and version != state.version:
+            state = self._replayed(None, self.commits[: version + 1], self.firsts)
+        if state.protocol["minReaderVersion"] > 1 or state.definition.get("partitionColumns"):
             raise InputError(
-                "the table has neither partitions nor reader features (deletion vectors, column mapping)",
+                "the table must have neither partitions nor reader features (deletion vectors, column mapping)",
                 where=f"table {self.table}",
                 remedy="Copy it through another reader into a table of this store",
+                got="one that has",
             )
-        return found
+        return state
 
     def readable(self, version: int | None = None) -> Snapshot:
         """State at a version whose data has not been vacuumed."""
-        found = self.snapshot(version)
-        if by := self.vacuumed.get(found.version):
+        state = self.snapshot(version)
+        if by := self.vacuumed.get(state.version):
             raise NotFoundError(
-                f"a version is readable until it is vacuumed, and this one was vacuumed at {format_time(by.time)}",
+                f"a version must not be vacuumed to be read, and this one was vacuumed at {format_time(by.time)}",
                 where=f"table {self.table}",
-                got=found.version,
+                got=state.version,
                 remedy=f"It was done by version {by.version}, for good: restore the data folder from a copy of before",
             )
-        return found
+        return state
 
     def _replayed(self, state: Snapshot | None, commits: Iterable[Commit], firsts: Mapping[str, Any]) -> Snapshot:
         files = dict(state.files) if state else {}
@@ -187,9 +188,10 @@ def parse(table: str, version: int, data: bytes) -> Commit:
 def damaged_log(table: str) -> IntegrityError:
     """Error of a log with a hole, or an entry that is none."""
     return IntegrityError(
-        "the log of the table cannot be read",
+        "the log of the table must be readable",
         where=f"table {table}",
         remedy="Restore its folder _delta_log from a copy",
+        got="a log that is damaged or cut off",
     )
 
 
@@ -275,7 +277,7 @@ def pack_metadata(metadata: Mapping[str, str], where: str) -> str:
     plain: dict[object, object] = dict(metadata.items())
     if not all(isinstance(part, str) for item in plain.items() for part in item):
         raise InputError(
-            "the metadata of a version is text by text",
+            "the metadata of a version must be text by text",
             where=where,
             got={str(key): type(value).__name__ for key, value in plain.items()},
             remedy="Use str(value)",
@@ -287,19 +289,20 @@ def _unpack_metadata(text: object) -> dict[str, str]:
     if not isinstance(text, str):
         return {}
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return {"userMetadata": text}  # another program's note
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {"userMetadata": text}
+    return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {"userMetadata": text}
 
 
 def _data_file(table: str, version: int, place: int, action: Action) -> DataFile:
     path = unquote(action["path"])
     if "://" in path or path.startswith("/") or ".." in path.split("/") or action.get("deletionVector"):
         raise InputError(
-            "the files of a table lie in its folder, each with all its rows",
+            "the files of a table must lie in its folder, each with all its rows",
             where=f"table {table}",
             remedy="Copy it through another reader into a table of this store",
+            got="files elsewhere, or deleted rows",
         )
     stats = json.loads(action.get("stats") or "{}")
     rows = stats.get("numRecords")
@@ -312,5 +315,5 @@ def _data_file(table: str, version: int, place: int, action: Action) -> DataFile
 
 @lru_cache(maxsize=256)
 def _schema(text: str) -> pa.Schema:
-    found = pa.schema(cast("Any", Schema.from_json(text).to_arrow()))  # by the Arrow interface, unknown to the stubs
-    return pa.schema([pa.field(part.name, kept_type(part.type, f"column {part.name!r}")) for part in found])
+    schema = pa.schema(cast("Any", Schema.from_json(text).to_arrow()))  # by the Arrow interface, unknown to the stubs
+    return pa.schema([pa.field(part.name, stored_type_of(part.type, f"column {part.name!r}")) for part in schema])

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from retrodict.core.errors import InputError, RetryableError
 from retrodict.stores.tables import _compaction, _log, _vacuum
+from retrodict.stores.tables._file_writer import Written, discard, store_rows
 from retrodict.stores.tables._log import Action, Log
 from retrodict.stores.tables._places import mapped
 from retrodict.stores.tables._types import table_schema
 from retrodict.stores.tables._versions import Versions
-from retrodict.stores.tables._writing import Written, discard, store_rows
 from retrodict.stores.tables.base import VacuumReport
 
 Mode = Literal["append", "overwrite"]
@@ -76,8 +76,8 @@ def compact(versions: Versions, name: str, note: str) -> int | None:
     with versions.lock(name):
         log = versions.found(name)
         state = log.readable()
-        found = _compaction.runs(versions.place, name, state)
-        if not found:
+        runs = _compaction.runs(versions.place, name, state)
+        if not runs:
             return None
         written: list[Written] = []
 
@@ -86,17 +86,18 @@ def compact(versions: Versions, name: str, note: str) -> int | None:
 
         def entry(now: Log) -> bytes:
             files = now.snapshot().files
-            if any(file.path not in files for run in found for file in run):
+            if any(file.path not in files for run in runs for file in run):
                 raise RetryableError(
-                    "the files that a compaction joins stay in the table meanwhile",
+                    "the files that a compaction joins must stay in the table meanwhile",
                     where=f"table {name}",
                     remedy="Another writer replaced them. Compact again",
+                    got="other files",
                 )
-            actions = _compaction.replaced(found, written)
+            actions = _compaction.replaced(runs, written)
             return _log.entry(now, actions, "OPTIMIZE", note, operationParameters={})
 
         try:
-            for run in found:
+            for run in runs:
                 written.append(_compaction.joined(versions.place, name, run, state.schema))  # noqa: PERF401 - undo sees it
         except BaseException:
             undo()
@@ -114,7 +115,12 @@ def vacuum(versions: Versions, name: str, keep: Collection[int], *, dry_run: boo
             nonlocal report
             report = _plan(versions, now, keep)
             return _log.entry(
-                now, [], "VACUUM", "{}", vacuumed=list(report.versions), operationParameters={"kept": str(report.kept)}
+                now,
+                [],
+                "VACUUM",
+                "{}",
+                vacuumed=list(report.versions),
+                operationParameters={"kept": str(report.retained)},
             )
 
         report = _plan(versions, log, keep)
@@ -140,16 +146,17 @@ def _check_still_there(versions: Versions, name: str, written: list[Written]) ->
     sizes = versions.place.sizes(name, [new.path for new in written])
     if any(sizes.get(new.path) != new.size for new in written):
         raise RetryableError(
-            "the files of a write stay until it is committed",
+            "the files of a write must stay until it is committed",
             where=f"table {name}",
             remedy="A vacuum took them for orphans. Write again, in parts of less than an hour",
+            got="files that are gone",
         )
 
 
 def _check_new(log: Log, *, create_only: bool) -> None:
     if create_only and log.newest is not None:
         raise InputError(
-            "the table does not exist yet",
+            "the table must not exist yet",
             where=f"table {log.table}",
             got=f"version {log.newest.version}",
             remedy="Choose another name, or write without create_only",
@@ -157,8 +164,8 @@ def _check_new(log: Log, *, create_only: bool) -> None:
 
 
 def _schema_after(log: Log, rows: pa.Schema, mode: Mode, *, evolve: bool) -> pa.Schema:
-    known = None if log.newest is None or mode == "overwrite" else log.snapshot().schema
-    return table_schema(rows, known, evolve=evolve, where=f"table {log.table}")
+    schema = None if log.newest is None or mode == "overwrite" else log.snapshot().schema
+    return table_schema(rows, schema, evolve=evolve, where=f"table {log.table}")
 
 
 def _write_actions(log: Log, written: list[Written], schema: pa.Schema, mode: Mode) -> list[Action]:

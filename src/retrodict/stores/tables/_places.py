@@ -118,15 +118,15 @@ class Folder:
         return [path.name for path in self._root.iterdir() if (path / "_delta_log" / f"{0:020d}.json").is_file()]
 
     def log(self, name: str) -> dict[str, object]:
-        found: dict[str, object] = {}
+        marks: dict[str, object] = {}
         try:
             with os.scandir(self._root / name / "_delta_log") as items:
                 for item in items:
                     state = item.stat()
-                    found[item.name] = (state.st_size, state.st_mtime_ns, state.st_ino)
+                    marks[item.name] = (state.st_size, state.st_mtime_ns, state.st_ino)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        return found
+        return marks
 
     def entries(self, name: str, files: Sequence[str]) -> list[bytes]:
         return [(self._root / name / "_delta_log" / file).read_bytes() for file in files]
@@ -164,21 +164,21 @@ class Folder:
         sync_folder(self._root / name)
 
     def stored(self, name: str) -> list[Stored]:
-        folder, found = self._root / name, []
+        folder, files = self._root / name, []
         for pattern in ("*.parquet", "_delta_log/_commit_*.json.tmp"):
             for path in folder.glob(pattern):
                 state = path.stat()
-                found.append(Stored(str(path.relative_to(folder)), state.st_size, state.st_mtime_ns // 1_000))
-        return found
+                files.append(Stored(str(path.relative_to(folder)), state.st_size, state.st_mtime_ns // 1_000))
+        return files
 
     def sizes(self, name: str, paths: Sequence[str]) -> dict[str, int]:
-        found = {}
+        sizes = {}
         for path in paths:
             try:
-                found[path] = (self._root / name / path).stat().st_size
+                sizes[path] = (self._root / name / path).stat().st_size
             except (FileNotFoundError, NotADirectoryError):
                 continue
-        return found
+        return sizes
 
     def remove(self, name: str, paths: Iterable[str]) -> None:
         for path in paths:
@@ -206,20 +206,20 @@ def mapped(error: OSError, where: str) -> RetrodictError:
     text = str(error)
     if error.errno in _FULL:
         return RetryableError(
-            "the disk has room for the data, and no limit on the size of files is in the way",
+            "the disk must have room for the data, and no limit on the size of files be in the way",
             where=where,
             got=f"disk full: {os.strerror(error.errno)}",
             remedy="Nothing was changed. Free some space, then try again",
         )
     if error.errno in _DENIED or any(word in text for word in _DENIED_WORDS):
         return ConfigurationError(
-            "this process has permission for the place of the tables, and it exists",
+            "this process must have permission for the place of the tables, which must exist",
             where=where,
             got="permission denied",
             remedy="Nothing was changed. Check who may write there, and the credentials of a bucket",
         )
     return RetryableError(
-        "the place of the tables answers",
+        "the place of the tables must answer",
         where=where,
         got=os.strerror(error.errno) if error.errno else type(error).__name__,
         remedy="Try again; if it stays, look at the medium",

@@ -16,7 +16,7 @@ _REMEDIES = {
 }
 
 
-def kept_schema(schema: pa.Schema, *, where: str, known: pa.Schema | None = None) -> pa.Schema:
+def stored_schema(schema: pa.Schema, *, where: str, existing: pa.Schema | None = None) -> pa.Schema:
     """Columns in the types a table keeps: timestamps in ``timestamp[us, UTC]``, text as ``string``, no dictionaries.
 
     Parameters
@@ -25,7 +25,7 @@ def kept_schema(schema: pa.Schema, *, where: str, known: pa.Schema | None = None
         Columns of what a caller wants to store.
     where : str
         The table, for errors.
-    known : pyarrow.Schema, optional
+    existing : pyarrow.Schema, optional
         Columns of the table there is; a column of nothing but untyped nulls takes its type from there.
 
     Raises
@@ -36,11 +36,11 @@ def kept_schema(schema: pa.Schema, *, where: str, known: pa.Schema | None = None
     _check_names(schema.names, where)
     fields = []
     for field in schema:
-        if is_.is_null(field.type) and known is not None and field.name in known.names:
-            kept: pa.DataType = known.field(field.name).type
+        if is_.is_null(field.type) and existing is not None and field.name in existing.names:
+            stored_type: pa.DataType = existing.field(field.name).type
         else:
-            kept = kept_type(field.type, f"{where}, column {field.name!r}")
-        fields.append(pa.field(field.name, kept))
+            stored_type = stored_type_of(field.type, f"{where}, column {field.name!r}")
+        fields.append(pa.field(field.name, stored_type))
     return pa.schema(fields)
 
 
@@ -52,29 +52,29 @@ def cast_rows(rows: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
     InputError
         If times are finer than a microsecond.
     """
-    chosen = rows.select(schema.names)
-    if chosen.schema.equals(schema, check_metadata=True):
-        return chosen
+    selected = rows.select(schema.names)
+    if selected.schema.equals(schema, check_metadata=True):
+        return selected
     try:
-        return chosen.cast(schema)
+        return selected.cast(schema)
     except pa.ArrowInvalid as error:
         # Arrow's own text holds a value of the data.
         raise InputError(
-            "every time is a whole microsecond, and every value fits the kept type",
+            "every time must be a whole microsecond, and every value fit the type that the table keeps",
             where=where,
             got=[str(field.type) for field in rows.schema],
             remedy="Round the times to microseconds",
         ) from error
 
 
-def table_schema(schema: pa.Schema, known: pa.Schema | None, *, evolve: bool, where: str) -> pa.Schema:
+def table_schema(schema: pa.Schema, existing: pa.Schema | None, *, evolve: bool, where: str) -> pa.Schema:
     """Columns of a table after rows of a schema are appended to those it has.
 
     Parameters
     ----------
     schema : pyarrow.Schema
         Columns of the rows, in any order.
-    known : pyarrow.Schema or None
+    existing : pyarrow.Schema or None
         Columns of the table there is; None if the rows bring their own.
     evolve : bool
         Whether added columns and wider types become the table's.
@@ -86,49 +86,49 @@ def table_schema(schema: pa.Schema, known: pa.Schema | None, *, evolve: bool, wh
     InputError
         If a column is missing, narrower or otherwise changed, or added without ``evolve``; each is named.
     """
-    rows = kept_schema(schema, where=where, known=known)
-    if known is None:
+    rows = stored_schema(schema, where=where, existing=existing)
+    if existing is None:
         return rows
-    missing = [name for name in known.names if name not in rows.names]
-    added = [name for name in rows.names if name not in known.names]
+    missing = [name for name in existing.names if name not in rows.names]
+    added = [name for name in rows.names if name not in existing.names]
     changed = [
         f"{field.name} is {rows.field(field.name).type}, kept as {field.type}"
-        for field in known
+        for field in existing
         if field.name in rows.names
         and rows.field(field.name).type != field.type
         and not (evolve and widens(field.type, rows.field(field.name).type))
     ]
     parts = {"missing": missing, "added": [] if evolve else added, "type": changed}
     if any(parts.values()):
-        rule = "appended rows have the columns and types of the table"
+        rule = "appended rows must have the columns and types of the table"
         raise InputError(
             f"{rule}, and may add columns or widen types" if evolve else rule,
             where=where,
             got="; ".join(f"{word}: {', '.join(names)}" for word, names in parts.items() if names),
             remedy="Change the rows, or write a version with the new columns in mode 'overwrite'",
         )
-    _check_names([*known.names, *added], where)
-    return pa.schema([rows.field(name) for name in [*known.names, *added]])
+    _check_names([*existing.names, *added], where)
+    return pa.schema([rows.field(name) for name in [*existing.names, *added]])
 
 
-def widens(kept: pa.DataType, other: pa.DataType) -> bool:
+def widens(stored: pa.DataType, other: pa.DataType) -> bool:
     """Whether every value of a kept type is exact in another one that may take its place."""
-    if kept in _INTS and other in _INTS:
-        return _INTS.index(kept) < _INTS.index(other)
+    if stored in _INTS and other in _INTS:
+        return _INTS.index(stored) < _INTS.index(other)
     if is_.is_float64(other):
-        return is_.is_float32(kept) or kept in _INTS[:3]
-    if is_.is_decimal128(kept) and is_.is_decimal128(other):
-        return bool(kept.scale == other.scale and kept.precision < other.precision)
+        return is_.is_float32(stored) or stored in _INTS[:3]
+    if is_.is_decimal128(stored) and is_.is_decimal128(other):
+        return bool(stored.scale == other.scale and stored.precision < other.precision)
     return False
 
 
-def kept_type(kind: pa.DataType, where: str) -> pa.DataType:
+def stored_type_of(kind: pa.DataType, where: str) -> pa.DataType:
     """Type in which values of a type are kept and come back."""
     if is_.is_dictionary(kind):
-        return kept_type(kind.value_type, where)
+        return stored_type_of(kind.value_type, where)
     if is_.is_timestamp(kind):
         if kind.tz is None:
-            raise _refused("a timestamp carries its zone", where, kind, "naive")
+            raise _refused("a timestamp must carry its zone", where, kind, "naive")
         return _MOMENT
     if is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind):
         return pa.string()
@@ -139,27 +139,27 @@ def kept_type(kind: pa.DataType, where: str) -> pa.DataType:
     if is_.is_float32(kind) or is_.is_float64(kind):
         return kind
     if is_.is_list(kind) or is_.is_large_list(kind):
-        return pa.list_(kept_type(kind.value_type, where))
+        return pa.list_(stored_type_of(kind.value_type, where))
     if is_.is_struct(kind):
         parts = [kind.field(i) for i in range(kind.num_fields)]
-        return pa.struct([pa.field(part.name, kept_type(part.type, f"{where}.{part.name}")) for part in parts])
+        return pa.struct([pa.field(part.name, stored_type_of(part.type, f"{where}.{part.name}")) for part in parts])
     why = "uint" if is_.is_unsigned_integer(kind) else "null" if is_.is_null(kind) else ""
-    raise _refused("a column has a type that tables keep unchanged", where, kind, why)
+    raise _refused("a column must have a type that tables keep unchanged", where, kind, why)
 
 
 def _check_names(names: list[str], where: str) -> None:
     if not names:
-        raise InputError("a table has at least one column", where=where)
+        raise InputError("a table must have at least one column", where=where, got=0, remedy="Write rows with columns")
     lowered = [name.lower() for name in names]
     doubled = sorted({name for name in names if lowered.count(name.lower()) > 1})
     if doubled:
         raise InputError(
-            "column names differ in more than upper and lower case", where=where, got=doubled, remedy="Rename them"
+            "column names must differ in more than upper and lower case", where=where, got=doubled, remedy="Rename them"
         )
     bad = [name for name in names if not name or not name.isprintable()]
     if bad:
         raise InputError(
-            "a column name is not empty and has no control characters", where=where, got=bad, remedy="Rename them"
+            "a column name must not be empty and have no control characters", where=where, got=bad, remedy="Rename them"
         )
 
 

@@ -27,41 +27,41 @@ def plan(place: Place, log: Log, keep: Collection[int]) -> VacuumReport:
         If a version of ``keep`` does not exist or was vacuumed before.
     """
     assert log.newest is not None
-    wanted = sorted({*keep, log.newest.version})
-    for version in wanted:
+    retained = sorted({*keep, log.newest.version})
+    for version in retained:
         log.readable(version)
     lives = _lives(log)
-    needed = {path for path, first, end in lives if any(first <= version < end for version in wanted)}
+    needed = {path for path, first, end in lives if any(first <= version < end for version in retained)}
     stay, ended = _parted(log, [(first, end) for path, first, end in lives if path not in needed])
-    known = {file.path: file for commit in log.commits for file in commit.added}
+    files = {file.path: file for commit in log.commits for file in commit.added}
     late = SystemClock().now() - _HOUR
-    gone = []
+    deleted = []
     for stored in place.stored(log.table):
-        file = known.get(stored.path)
+        file = files.get(stored.path)
         if stored.path in needed or (file is None and stored.time >= late):
             continue
         # Nobody counted the rows of a file that no entry names.
-        gone.append(TableFile(stored.path, stored.size, 0 if file is None else file.rows or 0))
-    gone.sort(key=lambda file: file.path)
-    return VacuumReport(ended, tuple(gone), stay)
+        deleted.append(TableFile(stored.path, stored.size, 0 if file is None else file.rows or 0))
+    deleted.sort(key=lambda file: file.path)
+    return VacuumReport(ended, tuple(deleted), stay)
 
 
 def _lives(log: Log) -> list[tuple[str, int, int]]:
     """Path of each file with the versions that hold it, from the first to before the end; again if it came back."""
-    found: list[tuple[str, int, int]] = []
+    lives: list[tuple[str, int, int]] = []
     since: dict[str, int] = {}
     for commit in log.commits:
         ended = [path for path in commit.removed if path in since]
-        found += [(path, since.pop(path), commit.info.version) for path in ended]
+        lives += [(path, since.pop(path), commit.info.version) for path in ended]
         for file in commit.added:
             since.setdefault(file.path, commit.info.version)
-    return found + [(path, first, len(log.commits)) for path, first in since.items()]
+    return lives + [(path, first, len(log.commits)) for path, first in since.items()]
 
 
-def _parted(log: Log, lost: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _parted(log: Log, lives: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Versions that stay readable and versions that end, when files of these lives go."""
     steps = Counter[int]()
-    for first, end in lost:
+    for first, end in lives:
         steps[first] += 1
         steps[end] -= 1
     stay: list[int] = []

@@ -51,18 +51,18 @@ class Versions:
         check_name(name)
         try:
             files = self.place.log(name)
-            versions = {int(found[1]): file for file in files if (found := _ENTRY.fullmatch(file))}
+            versions = {int(match[1]): file for file in files if (match := _ENTRY.fullmatch(file))}
             if not versions:
                 return Log(name)
             last = max(versions)
             # A checkpoint says no more than the entries; one beyond them says that the last entries are gone.
-            beyond = any((found := _CHECKPOINT.fullmatch(file)) and int(found[1]) > last for file in files)
+            beyond = any((match := _CHECKPOINT.fullmatch(file)) and int(match[1]) > last for file in files)
             if beyond or len(versions) <= last:
                 raise damaged_log(name)
             names = [versions[version] for version in range(last + 1)]
             marks = [files[file] for file in names]
-            known, log = self._known.get(name, ([], Log(name)))
-            if marks[: len(known)] != known:
+            earlier, log = self._known.get(name, ([], Log(name)))
+            if marks[: len(earlier)] != earlier:
                 log = Log(name)
             first = len(log.commits)
             entries = self.place.entries(name, names[first:])
@@ -77,7 +77,7 @@ class Versions:
         log = self.log(name)
         if log.newest is None:
             raise NotFoundError(
-                "there is no such table", where="tables", got=name, remedy=near(name, self.names(), what="table")
+                "the table must exist", where="tables", got=name, remedy=near(name, self.names(), what="table")
             )
         return log
 
@@ -116,7 +116,7 @@ class Versions:
     def _pause(self, name: str, turn: int, end: float) -> None:
         if time.monotonic() > end:
             raise BusyError(
-                f"a commit meets no other one for long, and the wait of {self._timeout_s:g} s is over",
+                f"a commit must get through between those of others, and the wait of {self._timeout_s:g} s is over",
                 where=f"table {name}",
                 got=f"{turn} commits of others",
                 remedy="Try again, with fewer writers or larger writes",
@@ -128,15 +128,15 @@ class Versions:
             if self.place.commit(name, f"{version:020d}.json", data):
                 return True
         except OSError as error:
-            there = self._is_there(name, version, data)
-            if there is None:
+            exists = self._is_there(name, version, data)
+            if exists is None:
                 raise RetryableError(
-                    "the place of the tables answers after a commit",
+                    "the place of the tables must answer after a commit",
                     where=f"table {name}",
                     got="no answer: the version may have been made or not",
                     remedy=f"Look whether the history holds version {version} before trying again",
                 ) from error
-            if not there:
+            if not exists:
                 raise mapped(error, f"table {name}") from error
             return True
         # The name may be taken by our own first try, whose answer got lost on the way.
@@ -145,19 +145,19 @@ class Versions:
     def _is_there(self, name: str, version: int, data: bytes) -> bool | None:
         """Whether our entry is; None if nobody can say."""
         try:
-            (found,) = self.place.entries(name, [f"{version:020d}.json"])
+            (stored,) = self.place.entries(name, [f"{version:020d}.json"])
         except FileNotFoundError:
             return False
         except OSError:
             return None
-        return found == data
+        return stored == data
 
 
 def check_name(name: str) -> None:
     """Refuse what could leave the store or clash on some disk."""
     if not _NAME.fullmatch(name):
         raise InputError(
-            "the name of a table is lower-case letters, digits and '_', in parts divided by '.', a letter first",
+            "the name of a table must be lower-case letters, digits and '_', in parts divided by '.', a letter first",
             where="tables",
             got=name,
             remedy="Rename it like 'flights'",
@@ -168,7 +168,7 @@ def _check_writable(log: Log) -> None:
     state = log.snapshot()
     if state.protocol.get("minWriterVersion", 0) > 2:
         raise InputError(
-            "the table asks writers for no more than Delta's protocol 2 (no constraints, no generated columns)",
+            "the table must ask writers for no more than Delta's protocol 2 (no constraints, no generated columns)",
             where=f"table {log.table}",
             got=f"writer version {state.protocol['minWriterVersion']}",
             remedy="Copy it through another writer into a table of this store",

@@ -58,13 +58,13 @@ class VacuumReport:
         Versions that this vacuum ends: they can no longer be read; ascending.
     files : tuple of TableFile
         Deleted data files; 0 rows for one that no version ever named.
-    kept : tuple of int
+    retained : tuple of int
         Versions that stay readable, ascending.
     """
 
     versions: tuple[int, ...]
     files: tuple[TableFile, ...]
-    kept: tuple[int, ...]
+    retained: tuple[int, ...]
 
 
 class TableStore(Protocol):

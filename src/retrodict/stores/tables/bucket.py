@@ -162,10 +162,10 @@ class Bucket:
         if len(paths) == 1:
             info = self.filesystem.get_file_info(self.path(name, paths[0]))
             return {paths[0]: info.size} if info.type == pafs.FileType.File else {}
-        wanted = set(paths)
+        names = set(paths)
         prefix = f"{name}/"
-        found = {item["path"][len(prefix) :]: item["size"] for item in self._listed(prefix)} if wanted else {}
-        return {path: size for path, size in found.items() if path in wanted}
+        listed = {item["path"][len(prefix) :]: item["size"] for item in self._listed(prefix)} if names else {}
+        return {path: size for path, size in listed.items() if path in names}
 
     def remove(self, name: str, paths: Iterable[str]) -> None:
         import obstore

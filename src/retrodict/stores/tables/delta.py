@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, near
 from retrodict.stores.tables import _operations
+from retrodict.stores.tables._file_reader import batches_of, check_sizes, dataset_of, described
 from retrodict.stores.tables._log import Snapshot
 from retrodict.stores.tables._places import Folder, mapped
-from retrodict.stores.tables._reading import batches_of, check_sizes, dataset_of, described
 from retrodict.stores.tables._versions import Versions, check_name
 from retrodict.stores.tables.base import TableFile, TableVersion, VacuumReport
 
@@ -101,7 +101,12 @@ class DeltaTables:
             If this process may not write there; nothing was changed.
         """
         if mode not in ("append", "overwrite"):
-            raise InputError("the mode is 'append' or 'overwrite'", where=f"table {name}", got=mode)
+            raise InputError(
+                "the mode must be 'append' or 'overwrite'",
+                where=f"table {name}",
+                got=mode,
+                remedy="Leave it out for 'append'",
+            )
         check_name(name)
         note = _operations.pack(metadata, name)
         return _operations.write(self._versions, name, rows, mode, note, create_only=create_only, evolve=evolve)
@@ -168,13 +173,13 @@ class DeltaTables:
         unknown = [column for column in columns or () if column not in schema.names]
         if unknown:
             raise NotFoundError(
-                "the table has no such column",
+                "the table must have the column",
                 where=f"table {name}",
                 got=unknown[0],
                 remedy=near(unknown[0], schema.names, what="column"),
             )
-        wanted = schema if columns is None else pa.schema([schema.field(column) for column in columns])
-        return pa.RecordBatchReader.from_batches(wanted, self._rows(name, state, wanted.names))
+        selected = schema if columns is None else pa.schema([schema.field(column) for column in columns])
+        return pa.RecordBatchReader.from_batches(selected, self._rows(name, state, selected.names))
 
     def _rows(self, name: str, state: Snapshot, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         try:
@@ -202,7 +207,7 @@ class DeltaTables:
         state = self._versions.found(name).readable(version)
         if paths is not None and (strange := [path for path in paths if path not in state.files]):
             raise NotFoundError(
-                "the version has no such file",
+                "the version must have the file",
                 where=f"table {name}, version {state.version}",
                 got=strange[0],
                 remedy="Ask files for those it has",
@@ -222,19 +227,26 @@ class DeltaTables:
     def files(self, name: str, version: int | None = None) -> list[TableFile]:
         """Return the data files of a version (None: the newest), sorted by path; of a vacuumed one, those it had."""
         state = self._versions.found(name).snapshot(version)
-        found = [described(self._versions.place, name, file) for file in state.files.values()]
-        return sorted(found, key=lambda file: file.path)
+        files = [described(self._versions.place, name, file) for file in state.files.values()]
+        return sorted(files, key=lambda file: file.path)
 
     def file_digest(self, path: str) -> str:
         """SHA-256 of a data file, by ``table/path`` with the path that ``files`` gives; NotFoundError if it is gone."""
         name, _, inside = path.partition("/")
         check_name(name)
         if not inside or ".." in Path(inside).parts or Path(inside).is_absolute():
-            raise InputError("a data file is named by table/path", where="tables", got=path)
+            raise InputError(
+                "a data file must be named by table/path",
+                where="tables",
+                got=path,
+                remedy="Ask files for those there are",
+            )
         try:
             return self._versions.place.digest(name, inside)
         except FileNotFoundError as error:
-            raise NotFoundError("the table has no such file", where=f"table {name}", got=inside) from error
+            raise NotFoundError(
+                "the table must have the file", where=f"table {name}", got=inside, remedy="Ask files for those it has"
+            ) from error
         except OSError as error:
             raise mapped(error, f"table {name}") from error
 

@@ -104,11 +104,11 @@ def write_file(place: Place, name: str, path: str, pieces: Iterable[pa.Table], s
     try:
         with place.filesystem.open_output_stream(full) as sink:
             for piece in pieces:
-                kept = cast_rows(piece, schema, where=where)
+                table = cast_rows(piece, schema, where=where)
                 if writer is None:
-                    writer = _open(sink, kept)
-                writer.write_table(kept, row_group_size=ROW_GROUP)
-                count += kept.num_rows
+                    writer = _open(sink, table)
+                writer.write_table(table, row_group_size=ROW_GROUP)
+                count += table.num_rows
             if writer is None:
                 writer = _open(sink, schema.empty_table())
             writer.close()
@@ -135,19 +135,19 @@ def _pieces(rows: pa.Table | pa.RecordBatchReader) -> Iterator[pa.Table]:
 
 
 def _gathered(batches: Iterable[pa.RecordBatch], rows: int, size: int) -> Iterator[pa.Table]:
-    held: list[pa.RecordBatch] = []
+    pieces: list[pa.RecordBatch] = []
     count = weight = 0
     for batch in batches:
         start = 0
         while start < batch.num_rows:
             piece = batch.slice(start, min(_PIECE, rows - count))
-            held.append(piece)
+            pieces.append(piece)
             start, count, weight = start + piece.num_rows, count + piece.num_rows, weight + _weight(piece)
             if count >= rows or weight >= size:
-                yield pa.Table.from_batches(held)
-                held, count, weight = [], 0, 0
-    if held:
-        yield pa.Table.from_batches(held)
+                yield pa.Table.from_batches(pieces)
+                pieces, count, weight = [], 0, 0
+    if pieces:
+        yield pa.Table.from_batches(pieces)
 
 
 def _weight(batch: pa.RecordBatch) -> int:
@@ -163,11 +163,11 @@ def _open(sink: pa.NativeFile, first: pa.Table) -> pq.ParquetWriter:
 
 def _repetitive(rows: pa.Table) -> list[str]:
     """Columns with few values: for others a dictionary is built in vain, at twice the time."""
-    found = []
+    repetitive = []
     for name, column in zip(rows.schema.names, rows.columns, strict=True):
         if is_.is_nested(column.type) or is_.is_boolean(column.type):
             continue
         sample = column.slice(0, _SAMPLE)
         if len(sample.unique()) <= max(len(sample) // 4, 16):
-            found.append(name)
-    return found
+            repetitive.append(name)
+    return repetitive

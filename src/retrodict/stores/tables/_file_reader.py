@@ -86,9 +86,10 @@ def described(place: Place, name: str, file: DataFile) -> TableFile:
 def damaged(name: str, file: DataFile) -> IntegrityError:
     """Error of a data file that is not what the log says."""
     return IntegrityError(
-        "a data file is missing, cut off or damaged",
+        "a data file must be there and intact",
         where=f"table {name}, file {file.path}",
         remedy="Restore the file from a copy",
+        got="a missing, cut off or damaged one",
     )
 
 

@@ -1,0 +1,36 @@
+"""Who may use an open store: the process that opened it, until it is closed."""
+
+from __future__ import annotations
+
+import os
+
+from retrodict.core.errors import InternalError
+
+__all__ = ["check_usable"]
+
+
+def check_usable(store: str, *, where: str, owner: int, closed: bool) -> None:
+    """Raise if a store was opened by another process than this one, or was closed.
+
+    Parameters
+    ----------
+    store : str
+        What it is, with its article.
+    where : str
+        Which one, for errors.
+    owner : int
+        Id of the process that opened it: locks, sockets and maps of files do not survive a fork.
+    closed : bool
+        Whether it was closed.
+    """
+    if os.getpid() != owner:
+        raise InternalError(
+            f"{store} must be opened by the process that uses it, not before a fork",
+            where=where,
+            got="one of another process",
+            remedy="Start workers with 'spawn', or open it after the fork",
+        )
+    if closed:
+        raise InternalError(
+            f"{store} must not be used after it was closed", where=where, got="a closed one", remedy="Open another"
+        )

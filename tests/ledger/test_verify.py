@@ -98,6 +98,14 @@ def test_a_chain_rewritten_with_right_hashes(project: Workspace, sql: Sql, where
     assert found == {("altered", f"entry {n}") for n in (2, 4, 5, 6)}
 
 
+def test_an_entry_forged_between_two_signed_ones(project: Workspace, sql: Sql, wheres: Wheres) -> None:
+    """Entry 3 is the first of two of its transaction: no checkpoint signs it, only the link of entry 4 holds it."""
+    (row,) = sql("SELECT * FROM ledger_entries WHERE sequence = 3")
+    row["actor"] = "mallory"
+    sql("UPDATE ledger_entries SET actor = ?, hash = ? WHERE sequence = 3", row["actor"], recomputed(row))
+    assert wheres(project) == {("altered", "entry 4")}
+
+
 def test_a_chain_rewritten_under_another_key(project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """A first entry that names the forger's key makes every old signature a stranger's."""
     mine = Ed25519PrivateKey.generate()

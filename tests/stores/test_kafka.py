@@ -186,7 +186,7 @@ def test_a_closed_store_is_not_used_again(opened):
     streams = opened()
     streams.close()
     streams.close()
-    with pytest.raises(InternalError, match="closed event streams"):
+    with pytest.raises(InternalError, match="after it was closed"):
         streams.end("s")
 
 

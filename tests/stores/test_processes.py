@@ -191,7 +191,7 @@ class TestFork:
         """Two processes with one position would write over each other."""
         streams = SegmentStreams(tmp_path)
         with streams.open_writer("s") as writer:
-            assert "after fork" in _in_child(lambda: writer.append([b"a"]))
+            assert "after the fork" in _in_child(lambda: writer.append([b"a"]))
             assert _in_child(writer.close) is None
             assert writer.append([b"a"]) == 0
 
@@ -215,7 +215,7 @@ def test_a_store_used_after_a_fork_is_a_mistake_in_code(tmp_path):
     """The error class says so: it is reported, not retried."""
     writer = SegmentStreams(tmp_path).open_writer("s")
     writer._pid = -1
-    with pytest.raises(InternalError, match="after fork"):
+    with pytest.raises(InternalError, match="after the fork"):
         writer.append([b"a"])
     writer._pid = os.getpid()
     writer.close()

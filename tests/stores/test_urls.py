@@ -67,7 +67,7 @@ def test_lmdb_urls_open_keys(tmp_path):
 )
 def test_a_server_is_refused_by_name_and_without_its_secrets(tmp_path, contract, url, server):
     """The message says what is not there and what is, and holds no part of the address."""
-    with pytest.raises(ConfigurationError, match=rf"stores.{contract}: the {server} twin.*'file:'") as caught:
+    with pytest.raises(ConfigurationError, match=rf"stores.{contract}: .*their {server} twin.*'file:'") as caught:
         OPENERS[contract][0](url, tmp_path)
     assert not any(secret in str(caught.value) for secret in ("hunter2", "ann", "example", "bucket"))
 
@@ -156,3 +156,20 @@ def test_nothing_is_no_store(tmp_path, url):
 def test_a_drive_letter_is_no_scheme(tmp_path):
     """One letter before the colon is part of a path."""
     assert where_it_is(urls.open_objects("c:x", tmp_path)) == tmp_path / "c:x"
+
+
+@pytest.mark.parametrize(
+    ("opener", "url", "name"),
+    [
+        (urls.open_keys, "redsi:host", "'redis'"),
+        (urls.open_streams, "kafak:host", "'kafka'"),
+        (urls.open_records, "sqlit:records.db", "'sqlite'"),
+        (urls.open_streams, "nats://host:4222?prefx=shop", "'prefix'"),
+        (urls.open_tables, "s3://bucket?regoin=eu", "'region'"),
+        (urls.open_keys, "redis://host/0?durabilty=server", "'durability'"),
+    ],
+)
+def test_a_misspelled_scheme_or_option_has_a_near_name(tmp_path, opener, url, name):
+    """What was meant is in the message; the URL is not."""
+    with pytest.raises(ConfigurationError, match=rf"Did you mean the (scheme|option) {name}"):
+        opener(url, tmp_path)

@@ -49,6 +49,7 @@ _SERVERS = {
 }  # fmt: skip
 _REDIS = ("redis", "rediss", "unix", "valkey", "valkeys")
 _NATS = ("nats", "tls")
+_TWINS = {"tables": ("s3",), "keys": _REDIS, "streams": (*_NATS, "kafka")}
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
 
 
@@ -174,13 +175,13 @@ def _servers(url: str, names: set[str]) -> tuple[list[str], dict[str, Any]]:
             got="a URL that names less or more",
         )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    strange = len(options.keys() - names)
+    strange = sorted(options.keys() - names)
     if strange:
         raise ConfigurationError(
             f"the URL of this server of streams must have the options {sorted(names)} only",
             where=where,
-            got=f"{strange} other",
-            remedy="Credentials come from the environment, never from a URL",
+            got=f"{len(strange)} other",
+            remedy=f"{near(strange[0], names, what='option')}; credentials come from the environment, never from a URL",
         )
     return servers, options
 
@@ -200,16 +201,19 @@ def _path(url: str, root: Path, contract: str, *, extra: str | None = None) -> P
     server = _SERVERS.get(scheme.partition("+")[0])
     if server:
         raise ConfigurationError(
-            f"the {server} twin of {contract} must be one that this version has",
+            f"{contract} must be in a store of this version, and their {server} twin is not in it",
             where=where,
             got=f"scheme {scheme.partition('+')[0]!r}",
             remedy=f"Use what is: {embedded}",
         )
     if scheme not in choices:
-        # With an '@' the part before the colon may be a user's name.
-        display = "a URL" if "@" in url else f"scheme {scheme!r}"
-        hint = f"Write {embedded}" if "@" in url else near(scheme, choices, what="scheme")
-        raise ConfigurationError(f"{contract} must have a scheme that is known", where=where, got=display, remedy=hint)
+        raise ConfigurationError(
+            f"{contract} must have a scheme that is known",
+            where=where,
+            # With an '@' the part before the colon may be a user's name.
+            got="a URL" if "@" in url else f"scheme {scheme!r}",
+            remedy=near(scheme, [*choices, *_TWINS.get(contract, ())], what="scheme"),
+        )
     return Path(root) / _local(scheme, rest, where)
 
 
@@ -239,13 +243,13 @@ def _bucket(url: str, where: str) -> tuple[str, str, dict[str, str]]:
             remedy=form,
             got="a URL that names less or more",
         )
-    strange = len(set(options) - {"endpoint", "region"})
+    strange = sorted(set(options) - {"endpoint", "region"})
     if strange:
         raise ConfigurationError(
             "the URL of a bucket must have the options 'endpoint' and 'region' only",
             where=where,
-            got=f"{strange} other",
-            remedy="Credentials come from the environment, never from a URL",
+            got=f"{len(strange)} other",
+            remedy=f"{near(strange[0], ('endpoint', 'region'), what='option')}; credentials come from the environment",
         )
     plain = endpoint.netloc and not (endpoint.query or endpoint.fragment or endpoint.path.strip("/"))
     if endpoint.scheme not in ("http", "https") or not plain:

@@ -77,7 +77,7 @@ class EventsContract:
     @pytest.mark.parametrize(("start", "limit"), [(-1, None), (0, -1)])
     def test_a_negative_offset_or_limit_is_refused(self, store: EventStreams, start: int, limit: int | None) -> None:
         """The refusal comes with the call, not with the first step of the iteration."""
-        with pytest.raises(InputError, match="not negative"):
+        with pytest.raises(InputError, match="must not be negative"):
             store.read("s", start, limit)
 
     @pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "..", "a/../b", "a.seg", ".head", "a b", "a\n", "a=b"])

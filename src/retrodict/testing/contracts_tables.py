@@ -189,7 +189,7 @@ class TablesContract:
     def test_create_only_refuses_an_existing_table(self, store: TableStore) -> None:
         """The first write with ``create_only`` passes, the second changes nothing."""
         store.write("t", _numbers(0, 1), create_only=True)
-        with pytest.raises(InputError, match="does not exist yet"):
+        with pytest.raises(InputError, match="must not exist yet"):
             store.write("t", _numbers(1, 2), create_only=True)
         assert store.read("t").equals(_numbers(0, 1))
 
@@ -304,7 +304,7 @@ class TablesContract:
         (added,) = {f.path for f in store.files("t", 1)} - {f.path for f in store.files("t", 0)}
         assert store.dataset("t", paths=[added]).to_table().equals(_numbers(3, 5))
         assert store.dataset("t", paths=[]).to_table().equals(_numbers(0, 0))
-        with pytest.raises(NotFoundError, match="no such file"):
+        with pytest.raises(NotFoundError, match="must have the file"):
             store.dataset("t", 0, paths=[added])
 
     def test_a_dataset_of_an_evolved_table_has_its_columns(self, store: TableStore) -> None:

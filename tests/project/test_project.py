@@ -1,0 +1,201 @@
+"""Everything the product does is a method of one object: what each gives, against the rooms and what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from retrodict import Project
+from retrodict.core.clock import from_micros, parse_time
+from retrodict.core.errors import InputError, NotFoundError, RefusedError
+from retrodict.decisions import find_decision
+from retrodict.registry import current, get_version
+
+SENT = "2024-02-20T10:00Z"
+PARCEL = {"depot": "north", "weight": 12.5, "express": False, "sent": SENT}
+
+
+def decide(p: Project, **more):
+    return p.decide("promise", at=SENT, **{**PARCEL, **more})
+
+
+def test_a_decision_is_durable_and_leads_back(p: Project) -> None:
+    """The answer is in the log when it returns; its lineage names the rows, and it replays exactly."""
+    d = decide(p, explain=True, key="p1")
+    logged = find_decision(p.workspace, d.ref).record
+    assert (d.decision, d.score, d.reasons, logged.key) == (logged.decision, logged.score, logged.reasons, "p1")
+    assert d.score == pytest.approx(logged.score)
+    assert d.lineage().facts["model"]["model"] == "model:late_parcel@1"
+    assert d.replay().ok
+    assert p.decisions.get(d.ref).to_dict() == d.to_dict()
+    assert p.decisions.table("promise").column("id").to_pylist() == [logged.id]
+
+
+def test_deciding_works_inside_a_running_event_loop(p: Project) -> None:
+    """As in a notebook, whose cells run inside one."""
+
+    async def cell():
+        return decide(p)
+
+    assert asyncio.run(cell()).decision in ("ok", "warn")
+
+
+def test_a_heavy_parcel_is_decided_by_its_rule(p: Project) -> None:
+    """The path is the one that HTTP takes: rules first, in words."""
+    d = decide(p, weight=95)
+    assert (d.decision, d.reasons) == ("warn", ["Over 90 kg"])
+    assert "because  Over 90 kg" in str(d)
+
+
+def test_a_missing_value_is_named(p: Project) -> None:
+    """What the model reads must be there, or null."""
+    with pytest.raises(InputError, match="'weight'"):
+        p.decide("promise", depot="north", express=False, sent=SENT)
+
+
+def test_an_unknown_policy_has_near_names(p: Project) -> None:
+    """A typo is told."""
+    with pytest.raises(NotFoundError, match="'promise'"):
+        p.decide("promis", **PARCEL)
+
+
+def test_a_training_has_metrics_pictures_and_a_version(p: Project) -> None:
+    """What train returns is what the store has of the run."""
+    run = p.train("late_parcel")
+    stored = p.runs.get(run.ref)
+    assert run.version is not None
+    assert run.version.ref == "late_parcel@2"
+    assert run.metrics["auc"] == stored.metrics["auc"] == get_version(p.workspace, "late_parcel@2").metrics["auc"]
+    assert str(run.plot("calibration")).startswith("<")
+    assert "<svg" in run.plot("calibration")._repr_svg_()
+    with pytest.raises(NotFoundError, match="'calibration'"):
+        run.plot("calibratoin")
+    assert run.replay().ok
+    assert p.runs.list(model="late_parcel")[0].ref == run.ref
+
+
+def test_runs_are_compared(p: Project) -> None:
+    """Side by side: metrics, and everything in which they differ."""
+    first = p.runs.list()[0]
+    second = p.train("late_parcel", train="2024-01-03/2024-02-01")
+    comparison = second.compare(first)
+    assert comparison.runs == [second.ref, first.ref]
+    assert comparison.metrics["auc"] == [second.metrics["auc"], first.metrics["auc"]]
+    assert any("split" in name for name in comparison.differs)
+    assert p.runs.compare(second.ref, first.ref).to_dict() == comparison.to_dict()
+
+
+def test_nobody_approves_their_own(p: Project) -> None:
+    """Approving and rejecting are judgements of somebody else, on record."""
+    run = p.train("late_parcel")
+    with pytest.raises(RefusedError):
+        p.models.approve(run.version.ref, reason="mine")
+    with Project(p.folder, actor="ben") as other:
+        assert other.models.approve(run.version.ref, reason="pilot").approved
+        assert not other.models.reject(run.version.ref, reason="no").approved
+    assert p.models.get(run.version.ref).approvals[-1].reason == "no"
+    assert [version.ref for version in p.models.list("late_parcel")] == ["late_parcel@1", "late_parcel@2"]
+
+
+def test_what_decides_changes_and_goes_back(p: Project) -> None:
+    """Promote and rollback are revisions; what was in force at a time can be asked."""
+    run = p.train("late_parcel")
+    Project(p.folder, actor="ben").models.approve(run.version.ref, reason="pilot")
+    before = p.workspace.clock.now()
+    assert p.promote("promise", "late_parcel@2", reason="better").deployment.model == "late_parcel@2"
+    assert decide(p).to_dict()["model"] == "late_parcel@2"
+    assert p.rollback("promise", reason="worse").deployment.model == "late_parcel@1"
+    assert decide(p).to_dict()["model"] == "late_parcel@1"
+    assert p.deploy("promise", model="late_parcel@2", reason="again").action == "deploy"
+    assert [r.deployment.model for r in p.policies.deployments("promise", at=before)] == ["late_parcel@1"]
+    assert [r.action for r in p.policies.deployments()] == ["deploy", "promote", "rollback", "deploy"]
+    assert current(p.workspace)["promise"].deployment.model == "late_parcel@2"
+
+
+def test_outcomes_come_from_a_frame(p: Project) -> None:
+    """Outcomes of decisions by their ids, from pandas; counted as of a time."""
+    d = decide(p)
+    known = pd.Timestamp(from_micros(parse_time("2024-03-01T00:00Z")))
+    p.outcomes.ingest("promise", pd.DataFrame({"decision_id": [d.record.id], "label": [1], "known_at": [known]}))
+    counts = p.outcomes.show("promise", now="2024-03-02T00:00Z").to_dict()
+    assert (counts["decisions"], counts["known"], counts["newest"][0]["label"]) == (1, 1, True)
+    assert p.outcomes.show("promise", now="2024-02-28T00:00Z").to_dict()["known"] == 0
+
+
+def test_the_monitor_reports_and_writes_a_page(p: Project, tmp_path) -> None:
+    """The only monitor needs no name; the page is written beside."""
+    decide(p)
+    report = p.monitor(now="2024-04-01T00:00Z", html=tmp_path / "report.html")
+    assert report.counts["decisions"] == 1
+    assert report.to_dict()["report"].split(":")[1] in (tmp_path / "report.html").read_text()
+    with pytest.raises(NotFoundError, match="'promise'"):
+        p.monitor("promis")
+
+
+def test_a_challenger_is_compared_on_the_log(p: Project) -> None:
+    """One decision without outcome: inconclusive, never a number."""
+    p.train("late_parcel")
+    decide(p)
+    comparison = p.compare("promise", "late_parcel@2")
+    assert (comparison.verdict, comparison.decisions) == ("inconclusive", 1)
+
+
+def test_the_ledger_is_verified_sealed_and_proves(p: Project) -> None:
+    """A decision of this process is proved once its stream is closed and sealed; an altered byte is found."""
+    d = decide(p)
+    assert p.ledger.seal().to_dict()["held"]
+    p.close()
+    assert p.ledger.seal().to_dict()["sealed"][0]["records"] == 1
+    assert p.ledger.proof(d.ref).ok
+    assert p.audit().ok
+    assert p.ledger.log(object="model:late_parcel@1")[0].actor == "ana"
+    objects = sorted((p.folder / "state" / "objects").rglob("*"))
+    victim = next(path for path in reversed(objects) if path.is_file())
+    victim.chmod(0o644)
+    victim.write_bytes(b"?" + victim.read_bytes()[1:])
+    assert not p.audit().ok
+
+
+def test_lineage_of_anything(p: Project) -> None:
+    """A model leads to its rows, and an unknown object has near names."""
+    sources = {source for _, _, source in p.lineage("model:late_parcel").made_from}
+    assert "dataset:parcels@0" in sources
+    with pytest.raises(NotFoundError, match="parcels"):
+        p.lineage("dataset:parcel@0")
+
+
+def test_the_plan_says_what_differs(p: Project) -> None:
+    """As deployed: nothing to do; after a change of the policy: deploy."""
+    assert p.plan().next() == []
+    module = p.folder / "definitions.py"
+    module.write_text(module.read_text().replace("score >= 0.5", "score >= 0.6"))
+    with Project(p.folder) as again:
+        assert again.plan().next() == ["retrodict deploy promise    # changed"]
+
+
+def test_results_show_themselves(p: Project) -> None:
+    """print gives text that fits, a notebook gets HTML with everything escaped, to_dict is JSON."""
+    results = [p.plan(), p.runs.list(), p.runs.list()[0], p.models.list(), p.models.get("late_parcel@1"),
+               p.policies.deployments(), p.ledger.log(), decide(p), p.lineage("model:late_parcel@1")]  # fmt: skip
+    for result in results:
+        assert str(result)
+        assert result._repr_html_().startswith("<div>")
+        json.dumps(result.to_dict(), default=str)
+    assert {"train", "runs", "decide", "plan"} <= set(dir(p))
+    assert repr(p).startswith("Project('parcels'")
+
+
+def test_an_open_project_costs_no_engine(original) -> None:
+    """Opening and planning load neither LightGBM nor scikit-learn, DuckDB, pandas or matplotlib."""
+    script = (
+        "import sys; from retrodict import Project; Project(sys.argv[1]).plan().to_dict(); "
+        "print(sorted({m.partition('.')[0] for m in sys.modules} "
+        "& {'lightgbm', 'sklearn', 'duckdb', 'pandas', 'polars', 'matplotlib', 'scipy', 'uvicorn'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(original)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

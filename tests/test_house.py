@@ -66,7 +66,6 @@ GERUNDS = frozenset({"monitoring", "profiling", "serving", "learning", "testing"
 
 PENDING = {
     "cli",
-    "data",
     "demo",
     "estimators",
     "evaluation",

@@ -136,7 +136,7 @@ def test_what_cannot_be_judged_says_why(rows: dict[str, Any], check: Check, why:
 
 
 def test_a_number_is_taken_of_a_number() -> None:
-    with pytest.raises(DefinitionError, match=r"mean is taken of a column that is a number.*Declare the type"):
+    with pytest.raises(DefinitionError, match=r"mean must be taken of a column that is a number.*Declare the type"):
         judged({"x": ["1"]}, Check.mean("x", 0, 1))
 
 

@@ -22,7 +22,7 @@ from retrodict.features.labels import Label
         (lambda: Check.in_set("c", [None]), "not_null"),
         (lambda: Check.in_set("c", [math.nan]), "collection"),
         (lambda: Check.between("c", None, None), "one or two finite numbers"),
-        (lambda: Check.between("c", 2, 1), "lower bound is not above"),
+        (lambda: Check.between("c", 2, 1), "lower bound must not be above"),
         (lambda: Check.between("c", math.nan, 1), "finite"),
         (lambda: Check.between("c", -math.inf, 1), "None for an open side"),
         (lambda: Check.between("c", True, 2), "finite numbers"),
@@ -30,7 +30,7 @@ from retrodict.features.labels import Label
         (lambda: Check.between("c", 0, 2**63), "finite numbers"),
         (Check.not_null, "at least one column"),
         (Check.unique, "at least one column"),
-        (lambda: Check.not_null(""), "columns are named by text"),
+        (lambda: Check.not_null(""), "columns must be named by text"),
         (lambda: Check.sql("1 = 1"), "at least one column"),
         (lambda: Check.sql("a + 1"), "true or false"),
         (lambda: Check.sql("a >"), "check sql"),
@@ -42,28 +42,28 @@ from retrodict.features.labels import Label
         (lambda: Check.mean("c"), "one or two finite numbers"),
         (lambda: Check.quantile("c", 5, 0, 1), "share from 0 to 1"),
         (lambda: Check.stable("maen", "c"), "Did you mean the measure 'mean'"),
-        (lambda: Check.stable("mean"), "mean has 1 columns"),
-        (lambda: Check.stable("mean", "c", deviations=3), "does not go with"),
+        (lambda: Check.stable("mean"), "mean must have 1 columns"),
+        (lambda: Check.stable("mean", "c", deviations=3), "must not be set with"),
         (lambda: Check.drift("c", metric="PSI"), "Write 'psi'"),  # type: ignore[arg-type]
         (lambda: Check.time_between("c", "yesterday", None), "ISO 8601"),
         (lambda: Check.matches("c", "(?=a)"), "check matches"),
-        (lambda: Check.compare("a", "==", "b"), "operator is"),  # type: ignore[arg-type]
+        (lambda: Check.compare("a", "==", "b"), "operator must be"),  # type: ignore[arg-type]
         (lambda: Check.references(["a", "b"], "t", "c"), "as many columns"),
-        (lambda: Check.unique("a", by="b"), "groups are for"),
+        (lambda: Check.unique("a", by="b"), "a check with groups must"),
         (lambda: Check.leakage("a", "b", max_auc=0.3), "from 0.5 to 1"),
         (lambda: Check.has_type("a", "integer"), "Pick one"),
-        (lambda: Check.not_null("a", where="b + 1"), "a condition is true or false"),
+        (lambda: Check.not_null("a", where="b + 1"), "a condition must be true or false"),
         (lambda: Check.freshness("a", "soon"), "duration"),
-        (lambda: Table("t", key=["a", 3]), "a key names columns"),  # type: ignore[list-item]
+        (lambda: Table("t", key=["a", 3]), "a key must name columns"),  # type: ignore[list-item]
         (lambda: Table("t", key=["a", "a"]), "a column once"),
         (lambda: Table("t", key="a", columns={"a": "integer"}), "Did you mean the type 'int'"),
-        (lambda: Table("t", key="a", columns={"a": int}), "a column type is a text"),  # type: ignore[dict-item]
+        (lambda: Table("t", key="a", columns={"a": int}), "a column type must be a text"),  # type: ignore[dict-item]
         (lambda: Table("t", key="a", columns=["a"]), "types by name"),  # type: ignore[arg-type]
-        (lambda: Table("t", key="a", columns={"a": "int(UTC)"}), "a column type is bool"),
+        (lambda: Table("t", key="a", columns={"a": "int(UTC)"}), "a column type must be bool"),
         (lambda: Table("t", key="a", columns={"a": "time(Nowhere/City)"}), "IANA"),
         (lambda: Table("t", key="a", columns={"a": "time(America)"}), "IANA"),
         (lambda: Table("t", key="a", columns={"a": "time(../x)"}), "IANA"),
-        (lambda: Table("t", key="a", checks=["a > 1"]), "checks are Check objects"),  # type: ignore[list-item]
+        (lambda: Table("t", key="a", checks=["a > 1"]), "checks must be Check objects"),  # type: ignore[list-item]
         (lambda: Label("l", Table("t"), "a > 1", known_at="t"), "the table of a label has a key"),
         (lambda: Label("l", "flights", "a > 1", known_at="t"), "Pass the Table object"),  # type: ignore[arg-type]
         (lambda: Label("l", Table("t", key="a"), "a + 1", known_at="t"), "true or false"),

@@ -240,7 +240,7 @@ def test_a_batch_of_which_nothing_passes(project: Workspace, file: Callable[...,
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
-    "a column missing": (("id", "amount"), "the declared column is in the batch; got 'at'"),
+    "a column missing": (("id", "amount"), "the declared column must be in the batch; got 'at'"),
     "two names that differ in case": (("id", "amount", "at", "AT"), "upper and lower case"),
     "a name of the platform": (("id", "amount", "at", "_batch"), "underscore"),
     "no header": (("1", "10", "2024-01-01T10:00:00Z"), "none of them known"),

@@ -293,14 +293,16 @@ def test_a_measure_is_its_fields() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (("men", ("x",)), "a measure has a known name; got 'men'. Did you mean the name 'mean'"),
-        (("mean", ()), "measure mean: it is of 1 columns"), (("correlation", ("x",)), "it is of 2 columns"),
-        (("row_count", ("x",)), "it is of no columns"), (("distinct_count", ()), "it is of 1 or more columns"),
-        (("quantile", ("x",)), "a quantile, and nothing else, has a level between 0 and 1; got None. Pass parameter"),
+        (("men", ("x",)), "a measure must have a name that exists; got 'men'. Did you mean the name 'mean'"),
+        (("mean", ()), "measure mean: a measure must be of 1 columns"),
+        (("correlation", ("x",)), "must be of 2 columns"),
+        (("row_count", ("x",)), "must be of no columns"), (("distinct_count", ()), "must be of 1 or more columns"),
+        (("quantile", ("x",)),
+         "a quantile, and nothing else, must have a level between 0 and 1; got None. Pass parameter"),
         (("quantile", ("x",), 95), "got 95"), (("mean", ("x",), 0.5), "Leave parameter out"),
-        (("share", ()), "a share, and nothing else, has an expression"),
+        (("share", ()), "a share, and nothing else, must have an expression"),
         (("mean", ("x",), None, None, parse("x > 1")), "Leave expression out"),
-        (("mean", ("x",), None, parse("1 < 2")), "the condition of a measure reads a column; got '1 < 2'"),
+        (("mean", ("x",), None, parse("1 < 2")), "the condition of a measure must read a column; got '1 < 2'"),
     ],
 )  # fmt: skip
 def test_a_measure_that_cannot_be_is_refused(fields: Any, message: str) -> None:

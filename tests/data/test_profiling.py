@@ -83,7 +83,7 @@ def test_texts_and_missing_patterns_are_counted(columns: dict[str, list[Any]]) -
     if words:
         lengths = found["word"].lengths
         assert lengths is not None
-        assert (lengths.least, lengths.most, lengths.empty) == (
+        assert (lengths.shortest, lengths.longest, lengths.empty) == (
             min(map(len, words)), max(map(len, words)), words.count(""))  # fmt: skip
     rows = list(zip(*(columns[name] for name in SCHEMA.names), strict=True))
     plain = [tuple("nan" if isinstance(v, float) and math.isnan(v) else v for v in row) for row in rows]

@@ -53,19 +53,19 @@ def test_csv_is_read_as_it_is(case: str, tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "too few values": (b"id,name\n1,a\n2\n", "line 3: every line has as many values"),
-    "too many values": (b"id,name\n1,a\n2,b,Jane4711\n", "line 3: every line has as many values"),
-    "another encoding": ("id,name\n1,a\n2,Jane4711é\n".encode("latin1"), "line 3: the text is UTF-8"),
-    "another encoding in the header": ("id,größe\n1,a\n".encode("latin1"), "line 1: the text is UTF-8"),
-    "UTF-16": ("id,name\n1,Jane4711\n".encode("utf-16"), "line 1: the text is UTF-8"),
-    "nothing": (b"", "begins with a line that names its columns"),
-    "only newlines": (b"\n\n", "begins with a line that names its columns"),
+    "too few values": (b"id,name\n1,a\n2\n", "line 3: every line must have a value"),
+    "too many values": (b"id,name\n1,a\n2,b,Jane4711\n", "line 3: every line must have a value"),
+    "another encoding": ("id,name\n1,a\n2,Jane4711é\n".encode("latin1"), "line 3: the text must be UTF-8"),
+    "another encoding in the header": ("id,größe\n1,a\n".encode("latin1"), "line 1: the text must be UTF-8"),
+    "UTF-16": ("id,name\n1,Jane4711\n".encode("utf-16"), "line 1: the text must be UTF-8"),
+    "nothing": (b"", "must begin with a line that names its columns"),
+    "only newlines": (b"\n\n", "must begin with a line that names its columns"),
     "a name twice": (b"id,name,id\n1,2,Jane4711\n", r"line 1: every column .*'named like one before': \[3\]"),
     "a name missing": (b"id,name,\n1,Jane4711,\n", r"'without a name': \[3\]"),
     "a data row for a header": (b"Jane4711,Jane4711\n", r"'named like one before': \[2\]"),
-    "an open quote": (b'id,name\n1,"Jane4711\n2,b\n', "a quote that opens also closes"),
-    "text after a quote": (b'id,name\n1,"a"Jane4711\n', "a quote that opens also closes"),
-    "lines that end in two ways": (b"id,name\r\n1,a\n2,Jane4711\n", "lines end alike"),
+    "an open quote": (b'id,name\n1,"Jane4711\n2,b\n', "a quote that opens must close"),
+    "text after a quote": (b'id,name\n1,"a"Jane4711\n', "a quote that opens must close"),
+    "lines that end in two ways": (b"id,name\r\n1,a\n2,Jane4711\n", "lines must end alike"),
     "a header of two lines": (b'id,"na\nme"\n1,a\n', "stand in one line"),
 }
 
@@ -129,7 +129,7 @@ def test_gzip_is_read_and_cut_gzip_refused(tmp_path: Path) -> None:
     whole = gzip.compress(b"id\n" + b"".join(b"%d\n" % (i * i) for i in range(5000)))
     assert len(rows_of(tmp_path, "f.CSV.gz", whole)) == 5000
     for content in (whole[:40], whole[: len(whole) // 2], b"id\n1\n", b""):
-        with pytest.raises(InputError, match=r"f\.csv\.gz.*(gzip|begins)"):
+        with pytest.raises(InputError, match=r"f\.csv\.gz.*(gzip|must begin)"):
             rows_of(tmp_path, "f.csv.gz", content)
 
 
@@ -145,11 +145,11 @@ def test_json_lines_keep_their_strings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"id":1}\n\n{"id":Jane4711}\n', "line 3: every line is one JSON object"),
-        (b'{"id":1}\n[1]\n', "line 2: every line is one JSON object"),
-        (b'{"id":"\xff"}\n', "line 1: every line is one JSON object"),
-        (b'{"id":1}\n{"id":"Jane4711"}\n', "column 'id': the values of a column are of one kind"),
-        (b'{"id":99999999999999999999}\n', "column 'id': the values of a column are of one kind"),
+        (b'{"id":1}\n\n{"id":Jane4711}\n', "line 3: every line must be one JSON object"),
+        (b'{"id":1}\n[1]\n', "line 2: every line must be one JSON object"),
+        (b'{"id":"\xff"}\n', "line 1: every line must be one JSON object"),
+        (b'{"id":1}\n{"id":"Jane4711"}\n', "column 'id': the values of a column must be of one kind"),
+        (b'{"id":99999999999999999999}\n', "column 'id': the values of a column must be of one kind"),
     ],
 )
 def test_json_lines_that_are_none(content: bytes, said: str, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_parquet_comes_as_it_is_and_cut_parquet_not_at_all(tmp_path: Path) -> No
     whole = (tmp_path / "f.parquet").read_bytes()
     for content in (whole[:-9], whole[: len(whole) // 2], b"", b"PAR1xxxxPAR1", whole[:4] + b"\0" * 60 + whole[64:]):
         (tmp_path / "f.parquet").write_bytes(content)
-        with pytest.raises(InputError, match=r"^f\.parquet: the file is whole, readable Parquet\."):
+        with pytest.raises(InputError, match=r"^f\.parquet: the file must be whole, readable Parquet\."):
             read_batch(tmp_path / "f.parquet")
 
 
@@ -188,7 +188,7 @@ def test_files_of_one_batch_with_other_columns(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,x\n1,a\n")
     (tmp_path / "b.csv").write_text("id,y\n1,a\n")
     with pytest.raises(
-        InputError, match=r"b\.csv: the files of one batch have the same columns; got '1 missing and 1 more"
+        InputError, match=r"b\.csv: the files of one batch must have the same columns; got '1 missing and 1 more"
     ):
         read_batch(str(tmp_path / "*.csv"))
 
@@ -196,12 +196,12 @@ def test_files_of_one_batch_with_other_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("*.csv", "a pattern matches at least one file"),
-        ("f.csv", "the file to ingest exists"),
-        (".", "a file is ingested, not a folder"),
-        ([], "there is a file to ingest"),
-        ("f.xlsx", "a file to ingest is .csv"),
-        (["f.xlsx", "no"], "the file to ingest exists"),
+        ("*.csv", "a pattern must match at least one file"),
+        ("f.csv", "the file to ingest must exist"),
+        (".", "a folder to ingest must hold a file"),
+        ([], "there must be a file to ingest"),
+        ("f.xlsx", "a file to ingest must be .csv"),
+        (["f.xlsx", "no"], "the file to ingest must exist"),
     ],
 )
 def test_what_is_no_file_to_ingest(given: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     try:
         if root:  # whom no permission stops
             os.seteuid(65534)
-        with pytest.raises(InputError, match=r"can be read; got .*f\.csv.*Permission denied"):
+        with pytest.raises(InputError, match=r"must be readable; got .*f\.csv.*Permission denied"):
             read_batch(file)
     finally:
         if root:

@@ -81,7 +81,7 @@ def test_json_lines_in_pieces_are_what_python_reads(
             found = cut_rows(batch.batches(7))
             assert found == batch.rows.to_pylist()
     except InputError as error:
-        assert "has a key in at least one row" in str(error)  # noqa: PT017
+        assert "must have a key in at least one row" in str(error)  # noqa: PT017
         assert not with_keys
         return
     names = {name for row in oracle for name in row}
@@ -111,7 +111,7 @@ def test_kinds_that_disagree_far_apart_are_refused_by_column(tmp_path: Path) -> 
     lines = [json.dumps({"n": i, "pad": "x" * 900}) for i in range(9000)]
     (tmp_path / "f.jsonl").write_text("\n".join([*lines, '{"n":"Jane4711"}']))
     with (
-        pytest.raises(InputError, match=r"f\.jsonl, column 'n': the values of a column are of one kind") as caught,
+        pytest.raises(InputError, match=r"f\.jsonl, column 'n': the values of a column must be of one kind") as caught,
         open_batch(tmp_path / "f.jsonl", staging=tmp_path / "s"),
     ):
         pass
@@ -260,7 +260,9 @@ def test_types_of_several_files_that_do_not_fit(first: pa.Array, second: pa.Arra
     """A float would change the first; a time without a zone is no instant."""
     for name, column in (("a", first), ("b", second)):
         pq.write_table(pa.table({"x": column}), tmp_path / f"{name}.parquet")
-    with pytest.raises(InputError, match=r"a\.parquet, b\.parquet.*: a column has one type in all files of a batch\."):
+    with pytest.raises(
+        InputError, match=r"a\.parquet, b\.parquet.*: a column must have one type in all files of a batch\."
+    ):
         read_batch(tmp_path)
 
 
@@ -292,7 +294,7 @@ def test_a_parquet_file_that_changes_is_noticed(tmp_path: Path) -> None:
         with open_batch(file, staging=tmp_path / "s") as batch:
             batch.check_unchanged()
             change()
-            with pytest.raises(RetryableError, match=r"^f\.parquet: a file does not change while it is read"):
+            with pytest.raises(RetryableError, match=r"^f\.parquet: a file must not change while it is read"):
                 batch.check_unchanged()
 
 
@@ -302,7 +304,7 @@ def test_a_file_that_disappears_is_an_input_error(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), file)
     with open_batch(file, staging=tmp_path / "s") as batch:
         file.unlink()
-        with pytest.raises(InputError, match=r"the file to ingest can be read; got .*f\.parquet.*No such file"):
+        with pytest.raises(InputError, match=r"the file to ingest must be readable; got .*f\.parquet.*No such file"):
             batch.rows  # noqa: B018
 
 
@@ -365,7 +367,7 @@ def test_a_full_disk_is_said_and_nothing_stays(name: str, tmp_path: Path) -> Non
     """
     told, left = run_python(code).stdout.splitlines()
     assert told.startswith(
-        "ingest: the disk has room for the rows while they are read; got 'File too large'. Free space"
+        "ingest: the disk must have room for the rows while they are read; got 'File too large'. Free space"
     )
     assert left == "[]"
 

@@ -48,7 +48,7 @@ def test_parquet_cut_anywhere(share: float, tmp_path: Path) -> None:
     pq.write_table(some_rows(), tmp_path / "whole.parquet", row_group_size=1000)
     whole = (tmp_path / "whole.parquet").read_bytes()
     cut = file_of(tmp_path, "f.parquet", whole[: int(len(whole) * share)])
-    refused(cut, r"^f\.parquet: the file is whole, readable Parquet\.")
+    refused(cut, r"^f\.parquet: the file must be whole, readable Parquet\.")
 
 
 @pytest.mark.parametrize("reading", ["rows", "batches", "take"])
@@ -65,7 +65,7 @@ def test_a_byte_that_flipped_in_a_page_with_a_checksum(reading: str, tmp_path: P
             "batches": lambda: list(batch.batches()),
             "take": lambda: batch.take(np.array([1])),
         }
-        with pytest.raises(InputError, match=r"^f\.parquet: the file is whole, readable Parquet\."):
+        with pytest.raises(InputError, match=r"^f\.parquet: the file must be whole, readable Parquet\."):
             read[reading]()
 
 
@@ -79,7 +79,7 @@ def test_pages_that_do_not_unpack(codec: str, tmp_path: Path) -> None:
     middle = column.data_page_offset + column.total_compressed_size // 4
     content[middle : middle + 400] = b"\xff" * 400
     file.write_bytes(content)
-    refused(file, r"^f\.parquet: the file is whole, readable Parquet\.")
+    refused(file, r"^f\.parquet: the file must be whole, readable Parquet\.")
 
 
 def test_text_in_parquet_that_is_no_utf8(tmp_path: Path) -> None:
@@ -88,14 +88,14 @@ def test_text_in_parquet_that_is_no_utf8(tmp_path: Path) -> None:
         pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")]
     )
     pq.write_table(pa.table({"s": bad}), tmp_path / "f.parquet")
-    refused(tmp_path / "f.parquet", r"^f\.parquet: the file is whole, readable Parquet\.")
+    refused(tmp_path / "f.parquet", r"^f\.parquet: the file must be whole, readable Parquet\.")
 
 
 def test_a_column_that_stands_twice_in_parquet(tmp_path: Path) -> None:
     """By its name: which of the two is meant?"""
     rows = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["id", "id"])
     pq.write_table(rows, tmp_path / "f.parquet")
-    refused(tmp_path / "f.parquet", r"^f\.parquet: every column has a name of its own; got \['id'\]")
+    refused(tmp_path / "f.parquet", r"^f\.parquet: every column must have a name of its own; got \['id'\]")
     with pytest.raises(InputError, match=r"got \['id'\]"):
         read_batch(rows)
 
@@ -112,7 +112,8 @@ def test_arrow_cut_anywhere(kind: str, share: float, tmp_path: Path) -> None:
         writer.write_table(some_rows(), max_chunksize=1000)
     whole = (tmp_path / "whole").read_bytes()
     refused(
-        file_of(tmp_path, "f.arrow", whole[: int(len(whole) * share)]), r"^f\.arrow: the file is whole, readable Arrow"
+        file_of(tmp_path, "f.arrow", whole[: int(len(whole) * share)]),
+        r"^f\.arrow: the file must be whole, readable Arrow",
     )
 
 
@@ -123,7 +124,7 @@ def test_arrow_streams_without_their_end(tmp_path: Path) -> None:
             writer.write_table(some_rows()[:rows])
         content = (tmp_path / "begun").read_bytes()
         assert read_batch(file_of(tmp_path, "f.arrow", content)).num_rows == rows
-        refused(file_of(tmp_path, "f.arrow", content[:-8]), r"^f\.arrow: the file is whole, readable Arrow")
+        refused(file_of(tmp_path, "f.arrow", content[:-8]), r"^f\.arrow: the file must be whole, readable Arrow")
 
 
 def test_arrow_whose_offsets_point_outside(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_arrow_whose_offsets_point_outside(tmp_path: Path) -> None:
     offsets = np.array([0, 2, 4, 6, 8], np.int32).tobytes()
     assert content.count(offsets) == 1
     file = file_of(tmp_path, "f.arrow", content.replace(offsets, np.array([0, 2, 4, 6, 1 << 30], np.int32).tobytes()))
-    refused(file, r"^f\.arrow: the file is whole, readable Arrow")
+    refused(file, r"^f\.arrow: the file must be whole, readable Arrow")
 
 
 # CSV ----------------------------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ CSV = {
 def test_csv_in_another_encoding(case: str, tmp_path: Path) -> None:
     """Which one it looks like is said, and never assumed."""
     content, line, encoding = CSV[case]
-    said = rf"^f\.csv, {line}: the text is UTF-8; got 'text that looks like {encoding}"
+    said = rf"^f\.csv, {line}: the text must be UTF-8; got 'text that looks like {encoding}"
     refused(file_of(tmp_path, "f.csv", content), said)
 
 
@@ -166,15 +167,16 @@ def test_a_bad_byte_far_down(tmp_path: Path) -> None:
     """Beyond the first blocks of every reader involved; so is the NUL."""
     good = b"id,name\n" + b"1,abcdefgh\n" * 300_000
     refused(
-        file_of(tmp_path, "f.csv", good + f"2,{SECRET}é\n".encode("latin1")), r"line 300002: the text is UTF-8; got"
+        file_of(tmp_path, "f.csv", good + f"2,{SECRET}é\n".encode("latin1")),
+        r"line 300002: the text must be UTF-8; got",
     )
-    refused(file_of(tmp_path, "f.csv", good + b"2,\0\n"), r"line 300002: the text holds no NUL")
+    refused(file_of(tmp_path, "f.csv", good + b"2,\0\n"), r"line 300002: the text must hold no NUL")
 
 
 def test_a_quote_that_stays_open_far_down(tmp_path: Path) -> None:
     """The rest of the file is no value."""
     rest = f'2,"{SECRET}\n'.encode() + b"1,abcdefgh\n" * 300_000
-    refused(file_of(tmp_path, "f.csv", b"id,name\n" + rest), "a quote that opens also closes")
+    refused(file_of(tmp_path, "f.csv", b"id,name\n" + rest), "a quote that opens must close")
 
 
 @pytest.mark.parametrize("name", ["f.csv.gz", "f.jsonl.gz", "f.csv.zst", "f.jsonl.zst"])
@@ -187,7 +189,7 @@ def test_what_is_packed_and_broken(name: str, tmp_path: Path) -> None:
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 0xFF
     for content in (whole[: len(whole) // 2], whole[:-3], text):
-        refused(file_of(tmp_path, name, content), rf"^{name}: the file is whole (gzip|zstd)\.")
+        refused(file_of(tmp_path, name, content), rf"^{name}: the file must be whole (gzip|zstd)\.")
     # A zstd frame need not carry a checksum: then what it unpacks to is refused as what it is.
     refused(file_of(tmp_path, name, bytes(flipped)), rf"^{name}.*(whole gzip|whole zstd|every line)")
 
@@ -195,17 +197,17 @@ def test_what_is_packed_and_broken(name: str, tmp_path: Path) -> None:
 # JSON lines ---------------------------------------------------------------------------------------------------
 
 JSON = {
-    "deep": (b'{"a":1}\n{"a":' + b"[" * 40 + b"]" * 40 + b"}\n", "line 2: a value nests at most 32 levels"),
-    "bottomless": (b'{"a":' + b"[" * 5_000_000, "line 1: (a value nests|every line)"),
-    "deep objects": (b'{"a":' * 1500 + b"1" + b"}" * 1500, "line 1: a value nests at most 32 levels"),
-    "a key twice": (b'{"a":"x"}\n{"a":"Jane4711","a":"y"}\n', "line 2: an object names each of its keys once"),
-    "a number twice": (b'{"a":1,"b":2,"a":3}\n', "line 1: an object names each"),
-    "a key twice by escapes": (b'{"a":1,"\\u0061":"\\"\\\\"}\n', "line 1: an object names each"),
-    "a key twice inside": (b'{"o":{"a":1,"b":[{"c":1,"c":"\\\\"}]}}\n', "line 1: an object names each"),
+    "deep": (b'{"a":1}\n{"a":' + b"[" * 40 + b"]" * 40 + b"}\n", "line 2: a value must nest at most 32 levels"),
+    "bottomless": (b'{"a":' + b"[" * 5_000_000, "line 1: (a value must nest|every line)"),
+    "deep objects": (b'{"a":' * 1500 + b"1" + b"}" * 1500, "line 1: a value must nest at most 32 levels"),
+    "a key twice": (b'{"a":"x"}\n{"a":"Jane4711","a":"y"}\n', "line 2: an object must name each of its keys once"),
+    "a number twice": (b'{"a":1,"b":2,"a":3}\n', "line 1: an object must name each"),
+    "a key twice by escapes": (b'{"a":1,"\\u0061":"\\"\\\\"}\n', "line 1: an object must name each"),
+    "a key twice inside": (b'{"o":{"a":1,"b":[{"c":1,"c":"\\\\"}]}}\n', "line 1: an object must name each"),
     "Latin-1": ('{"a":"Zürich"}\n'.encode("latin1"), r"line 1: .* JSON object; got '.*Latin-1"),
     "UTF-16": ('{"a":"Jane4711"}\n'.encode("utf-16"), r"line 1: .* JSON object; got '.*UTF-16"),
-    "an array": (b"[\n{},\n{}\n]", "line 1: every line is one JSON object"),
-    "not a number": (b'{"a":NaN}\n', "line 1: every line is one JSON object"),
+    "an array": (b"[\n{},\n{}\n]", "line 1: every line must be one JSON object"),
+    "not a number": (b'{"a":NaN}\n', "line 1: every line must be one JSON object"),
     "too many keys": (json.dumps(dict.fromkeys(map(str, range(20_000)))).encode(), "at most 10000 columns"),
 }  # fmt: skip
 
@@ -224,7 +226,7 @@ def test_json_lines_without_end(before: int, tmp_path: Path) -> None:
     head = b'{"a":"y"}\n' * (before // 10)
     assert len(read_batch(file_of(tmp_path, "f.jsonl", head + fit)).rows.column("a")[-1].as_py()) == (16 << 20) - 8
     longer = head + b" " + fit
-    refused(file_of(tmp_path, "f.jsonl", longer), rf"line {before // 10 + 1}: a line is at most 16 MB long")
+    refused(file_of(tmp_path, "f.jsonl", longer), rf"line {before // 10 + 1}: a line must be at most 16 MB long")
 
 
 def test_quotes_inside_strings_are_no_second_keys(tmp_path: Path) -> None:
@@ -242,13 +244,13 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
     """Opening a pipe would wait for ever."""
     os.mkfifo(tmp_path / "f.csv")
     for path in (tmp_path / "f.csv", Path("/dev/zero"), tmp_path):
-        refused(path, "a file to ingest is a regular file, no pipe, socket or device; got")
+        refused(path, "a file to ingest must be a regular file, no pipe, socket or device; got")
 
 
 def test_a_path_that_leads_through_a_file(tmp_path: Path) -> None:
     """No permission is involved, so root is told too."""
     (tmp_path / "file").write_text("")
-    refused(tmp_path / "file" / "f.csv", "the file to ingest exists")
+    refused(tmp_path / "file" / "f.csv", "the file to ingest must exist")
 
 
 def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
@@ -262,7 +264,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
     try:
         if root:  # whom no permission stops
             os.seteuid(65534)
-        refused(folder, "the file to ingest can be read; got .*closed.*Permission denied")
+        refused(folder, "the file to ingest must be readable; got .*closed.*Permission denied")
     finally:
         if root:
             os.seteuid(0)
@@ -274,4 +276,4 @@ def test_a_pattern_that_matches_a_folder(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     for path in (tmp_path / "f.csv", tmp_path / "old" / "g.csv"):
         path.write_text("id\n1\n")
-    refused(tmp_path / "*", "a pattern matches files, and a folder is named by itself")
+    refused(tmp_path / "*", "a pattern must match files; a folder is named by itself")

@@ -61,9 +61,11 @@ def test_kinds_widen_over_fetches(shop: str, tmp_path: Path) -> None:
 
 def test_a_query_changes_nothing(shop: str, tmp_path: Path) -> None:
     """Neither by a statement that is none, nor by making the database that is missing."""
-    with pytest.raises(InputError, match=r"sql, sqlite shop\.db: the database is reached, and the query runs"):
+    with pytest.raises(
+        InputError, match=r"sql, sqlite shop\.db: the database must be reachable, and the query must run"
+    ):
         read(SqlQuery(shop, "DELETE FROM sales RETURNING id"), tmp_path)
-    with pytest.raises(InputError, match=r"the database file exists; got '.*none\.db'"):
+    with pytest.raises(InputError, match=r"the database file must exist; got '.*none\.db'"):
         read(SqlQuery(f"sqlite:///{tmp_path}/none.db", "SELECT 1"), tmp_path)
     assert not (tmp_path / "none.db").exists()
     assert read(SqlQuery(shop, "SELECT count(*) AS n FROM sales"), tmp_path) == [{"n": 20_000}]
@@ -71,10 +73,10 @@ def test_a_query_changes_nothing(shop: str, tmp_path: Path) -> None:
 
 BAD = {
     "kinds": ("SELECT mixed FROM sales ORDER BY id", r"column 'mixed': .* one kind; got \['int', 'str'\]\. CAST the"),
-    "names": ("SELECT id, amount AS id FROM sales", r"every column has a name of its own; got \['id'\]"),
-    "syntax": ("SELECT Jane4711", r"the query runs to its end; got 'OperationalError'"),
-    "no rows": ("PRAGMA user_version = 7", r"(a query gives rows|the query runs to its end)"),
-    "encoding": ("SELECT CAST(raw AS TEXT) AS t FROM sales", r"(runs to its end|is UTF-8)"),
+    "names": ("SELECT id, amount AS id FROM sales", r"every column must have a name of its own; got \['id'\]"),
+    "syntax": ("SELECT Jane4711", r"the query must run to its end; got 'OperationalError'"),
+    "no rows": ("PRAGMA user_version = 7", r"(a query must give rows|the query must run to its end)"),
+    "encoding": ("SELECT CAST(raw AS TEXT) AS t FROM sales", r"(run to its end|must be UTF-8)"),
 }
 
 
@@ -90,7 +92,7 @@ def test_queries_that_are_refused(case: str, shop: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["sql:", "sql:SELECT 1", "sql:sqlite:///a.db", "sql:sqlite:///a.db  "])
 def test_a_text_that_is_no_query(text: str, tmp_path: Path) -> None:
     """With an example; the text is not repeated, since it may hold a password."""
-    with pytest.raises(InputError, match=r"a query in text reads 'sql:URL SELECT …'\. Quote it"):
+    with pytest.raises(InputError, match=r"a query in text must read 'sql:URL SELECT …'\. Quote it"):
         read(text, tmp_path)
 
 
@@ -101,10 +103,10 @@ def test_a_text_that_is_no_query(text: str, tmp_path: Path) -> None:
         (f"mysql+nosuch://ann:{ESCAPED}@h/d", "a database that SQLAlchemy knows"),
         (
             f"oracle+cx_oracle://ann:{ESCAPED}@h/d",
-            r"the driver .* is installed; .*pip install cx_Oracle",
+            r"the driver .* must be installed; .*pip install cx_Oracle",
         ),
-        ("postgresql+psycopg://ann:${NO_SUCH_VARIABLE}@h/d", "a variable .* is set; got 'NO_SUCH_VARIABLE'"),
-        ("no url", "is a SQLAlchemy URL"),
+        ("postgresql+psycopg://ann:${NO_SUCH_VARIABLE}@h/d", "a variable .* must be set; got 'NO_SUCH_VARIABLE'"),
+        ("no url", "must be a SQLAlchemy URL"),
     ],
 )
 def test_urls_that_lead_nowhere(url: str, said: str, tmp_path: Path) -> None:
@@ -200,7 +202,7 @@ def test_values_of_several_kinds_are_not_one(other: Any) -> None:
     """Arrow would read a time without a zone as UTC, cut a time to its day, drop a zone, or make bytes of text."""
     first = {bytes: "x", Decimal: 1.5, float: Decimal(1)}.get(type(other), INSTANT)
     for pieces in ([[(first,), (other,)]], [[(first,)], [(other,)]], [[(other,)], [(first,)]]):
-        with pytest.raises(InputError, match=r"^sql, column 'x': the values of a column are of one kind"):
+        with pytest.raises(InputError, match=r"^sql, column 'x': the values of a column must be of one kind"):
             list(_typed(["x"], iter(pieces), "sql"))
 
 
@@ -232,7 +234,7 @@ def test_a_server_that_does_not_answer(wrong: str, server: str, tmp_path: Path) 
     url = server.replace("ann:", "bob:") if user else server
     url = url.replace("${PG_TEST_PASSWORD}", "hunter2-wrong") if password else url
     url = url.rpartition(":")[0] + ":1/postgres" if port else url
-    with pytest.raises(InputError, match=r"the database is reached, .*OperationalError") as caught:
+    with pytest.raises(InputError, match=r"the database must be reachable, .*OperationalError") as caught:
         read(SqlQuery(url, "SELECT 1"), tmp_path)
     assert "hunter2" not in everything(caught.value)
     assert "bob" not in everything(caught.value)

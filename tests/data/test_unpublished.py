@@ -50,7 +50,7 @@ def test_a_halted_batch_is_written_and_not_published(project: Workspace) -> None
     ingest(project, "t", rows(0, 5.0))
     for _ in range(2):
         said = halt(project, rows(10, 50.0, 500.0))
-        assert "check mean(x, 0, 10) (high) holds" in said
+        assert "check mean(x, 0, 10) (high) must hold" in said
         assert "275 is above 10" in said
         assert "t__unpublished@0" in said
     assert project.tables.read("t").num_rows == 1
@@ -68,7 +68,7 @@ def test_released_with_a_reason_it_is_a_version(project: Workspace) -> None:
     """By the ledger's word too; once is enough; its numbers do not enter the history."""
     ingest(project, "t", rows(0, 5.0))
     halt(project, rows(10, 60.0))
-    with pytest.raises(InputError, match="has a reason"):
+    with pytest.raises(InputError, match="must have a reason"):
         release(project, "t", 0, reason=" ")
     report = release(project, "t", 0, reason="checked by phone")
     assert (report.version, report.accepted, report.already) == (1, 1, False)
@@ -79,7 +79,7 @@ def test_released_with_a_reason_it_is_a_version(project: Workspace) -> None:
     assert [each.state for each in unpublished_batches(project, "t")] == ["released"]
     assert ingest(project, "t", rows(20, 6.0)).version == 2  # near 5, not near 60
     assert ingest(project, "t", rows(10, 60.0)).already
-    with pytest.raises(RefusedError, match="a released batch is not dropped"):
+    with pytest.raises(RefusedError, match="a batch to drop must not be released"):
         drop(project, "t", 0, reason="no")
     assert audit(project) == []
 
@@ -98,7 +98,7 @@ def test_dropped_it_stays_out(project: Workspace) -> None:
     assert drop(project, "t", 0, reason="a test file").state == "dropped"
     assert drop(project, "t", 0, reason="a test file").state == "dropped"
     assert len(project.ledger.entries(action="dataset.drop")) == 1
-    with pytest.raises(RefusedError, match="a dropped batch is not released"):
+    with pytest.raises(RefusedError, match="a batch to release must not be dropped"):
         release(project, "t", 0, reason="yes")
     with pytest.raises(NotFoundError, match="Known: 0"):
         drop(project, "t", 7, reason="no")

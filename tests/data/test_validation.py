@@ -377,7 +377,7 @@ def test_a_number_check_on_a_text_column_names_the_remedy(check: Check) -> None:
 def test_an_overflow_in_a_check_does_not_tell_the_value() -> None:
     """The engine's text does."""
     rows = pa.table({"id": [1], "x": [9223372036854775123]})
-    with pytest.raises(InputError, match="evaluated on every row") as caught:
+    with pytest.raises(InputError, match="evaluable on every row") as caught:
         validate(rows, Table("t", key="id", checks=[Check.sql("x * 9 > 0")]))
     assert "775123" not in str(caught.value)
 
@@ -402,8 +402,8 @@ def test_a_check_of_the_key_that_only_counts_does_not_replace_the_implied_one() 
         (["id", "x", "X"], "upper and lower case.*'X', 'x'"),
         (["id", "x", "x"], "a name of its own"),
         (["id", "x", "_row"], "underscore"),
-        (["di", "x"], "the key column is in the batch; got 'id'.*Known: 'di', 'x'|Did you mean"),
-        (["id", "y"], "check reads columns that exist|declared column"),
+        (["di", "x"], "the key column must be in the batch; got 'id'.*Known: 'di', 'x'|Did you mean"),
+        (["id", "y"], "check must read columns that exist|declared column"),
         (["Jane", "Doe"], "2 columns, none of them known.*begins with a header that has id"),
     ],
 )

@@ -123,7 +123,7 @@ def test_a_tag_knows_its_version_by_content(project: Workspace) -> None:
     set_tag(project, "sales@0", "golden")
     entry = next(Path(project.root).rglob("sales/_delta_log/00000000000000000000.json"))
     entry.write_text(entry.read_text() + "\n")
-    with pytest.raises(IntegrityError, match="the version of a tag is the one that was tagged"):
+    with pytest.raises(IntegrityError, match="the version of a tag must be the one that was tagged"):
         resolve(project, "sales@golden")
 
 
@@ -169,9 +169,9 @@ def test_a_legal_hold_stays_until_it_is_released_with_a_reason(project: Workspac
         lambda: set_tag(project, "sales@1", "case", hold=True),
         lambda: remove_tag(project, "sales", "case", reason="over"),
     ):
-        with pytest.raises(RefusedError, match=r"a legal hold is not moved or removed.*--release --reason"):
+        with pytest.raises(RefusedError, match=r"a legal hold must not be moved or removed.*--release --reason"):
             attempt()
-    with pytest.raises(InputError, match="the release of a legal hold has a reason"):
+    with pytest.raises(InputError, match="the release of a legal hold must have a reason"):
         set_tag(project, "sales@1", "case", release=True)
     assert set_tag(project, "sales@1", "case", hold=True, release=True, reason="page 2").hold
     assert set_tag(project, "sales@1", "case", release=True, reason="closed").action == "release"
@@ -184,7 +184,7 @@ def test_a_legal_hold_stays_until_it_is_released_with_a_reason(project: Workspac
 def test_a_tag_cannot_read_like_a_version_or_a_time(project: Workspace, name: str) -> None:
     """So a reference has one meaning."""
     write(project, "sales", [1])
-    with pytest.raises(InputError, match="a tag is a lower-case letter"):
+    with pytest.raises(InputError, match="a tag must be a lower-case letter"):
         set_tag(project, "sales", name)
 
 
@@ -194,7 +194,7 @@ def test_a_tag_that_is_not_there(project: Workspace) -> None:
     set_tag(project, "sales", "golden")
     with pytest.raises(NotFoundError, match="Did you mean the tag 'golden'"):
         remove_tag(project, "sales", "goldem", reason="x")
-    with pytest.raises(InputError, match="the removal of a tag has a reason"):
+    with pytest.raises(InputError, match="the removal of a tag must have a reason"):
         remove_tag(project, "sales", "golden", reason=" ")
 
 
@@ -295,9 +295,9 @@ def test_a_rollback_wants_a_reason_and_a_version_of_its_table(project: Workspace
     """The message says how to say it."""
     write(project, "sales", [1])
     write(project, "planes", [1])
-    with pytest.raises(InputError, match="a rollback has a reason"):
+    with pytest.raises(InputError, match="a rollback must have a reason"):
         rollback(project, "sales", 0, "")
-    with pytest.raises(InputError, match="a table is rolled back to a version of its own"):
+    with pytest.raises(InputError, match="a table must be rolled back to a version of its own"):
         rollback(project, "sales", "planes@0", "x")
     with pytest.raises(NotFoundError, match="Did you mean the table 'sales'"):
         rollback(project, "salse", 0, "x")
@@ -342,7 +342,7 @@ def test_a_restore_that_does_not_say_of_what_is_refused(project: Workspace) -> N
     """Nobody can know which batches it holds."""
     write(project, "sales", [1])
     project.tables.restore("sales", 0, metadata={"retrodict.mode": "restore"})
-    with pytest.raises(IntegrityError, match="a restored version says which older one it restored"):
+    with pytest.raises(IntegrityError, match="a restored version must say which older one it restored"):
         live_batches(project.tables, "sales")
 
 
@@ -400,7 +400,7 @@ def test_young_versions_are_kept(project: Workspace) -> None:
     report = vacuum(project, "sales", dry_run=False)
     assert (report.files, report.versions[0].holders) == (0, ("younger than 7d",))
     vacuum(project, "sales", dry_run=False, older_than="0s")
-    assert [use.kept for use in vacuum(project, "sales", dry_run=False).versions] == [False, False, True, True]
+    assert [use.retained for use in vacuum(project, "sales", dry_run=False).versions] == [False, False, True, True]
 
 
 def test_names_that_look_alike_to_sql_are_told_apart(project: Workspace) -> None:
@@ -460,7 +460,7 @@ def test_what_begins_to_refer_meanwhile_stops_a_vacuum(project: Workspace, monke
         return real(self, name, keep=keep, dry_run=dry_run)
 
     monkeypatch.setattr(type(project.tables), "vacuum", meanwhile)
-    with pytest.raises(RetryableError, match="nothing begins to refer to a version"):
+    with pytest.raises(RetryableError, match="nothing must begin to refer to a version"):
         vacuum(project, "sales", dry_run=False, older_than="0s")
     assert ids(project, "sales@0") == [0]
 

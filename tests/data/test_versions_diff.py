@@ -269,7 +269,7 @@ def test_a_key_that_is_gone(project: Workspace) -> None:
 def test_a_given_key_has_to_exist(project: Workspace) -> None:
     """The message lists what there is."""
     write(project, "sales", id=[1], x=[1])
-    with pytest.raises(InputError, match=r"a key names columns.*got \['z'\]\. Columns of both: id, x\."):
+    with pytest.raises(InputError, match=r"a key must name columns.*got \['z'\]\. Columns of both: id, x\."):
         diff(project, "sales", "sales", key=["z"])
 
 
@@ -416,5 +416,5 @@ def test_a_damaged_file_is_an_integrity_error(project: Workspace) -> None:
 def test_an_unknown_version(project: Workspace) -> None:
     """As everywhere."""
     write(project, "sales", id=[1])
-    with pytest.raises(NotFoundError, match=r"the table has this version; got 3\. Known: 0 to 0"):
+    with pytest.raises(NotFoundError, match=r"the table must have this version; got 3\. Known: 0 to 0"):
         diff(project, "sales", "sales@3")

@@ -51,7 +51,7 @@ def profile_rows(session: Session, sources: tuple[str, ...], html: Path | None, 
     from retrodict.data.profiling import findings, profile, profile_html
 
     with session.progress("profile"):
-        found = profile(_source(session, sources), most=top, seed=seed)
+        found = profile(_source(session, sources), top=top, seed=seed)
     if html is not None:
         _write(html, profile_html(found))
     notes = findings(found)

@@ -336,5 +336,5 @@ def _vacuumed(found: VacuumResult) -> list[Any]:
     else:
         size = f"{count(found.files)} files, {found.bytes / 1e6:,.1f} MB"
         head = f"{found.table}: {len(found.deleted)} versions, {size} {word}."
-    rows = [(use.version, "kept" if use.kept else "ended", use.holders) for use in found.versions]
+    rows = [(use.version, "kept" if use.retained else "ended", use.holders) for use in found.versions]
     return [head, table(("version>", "state", "because of"), rows)]

@@ -109,7 +109,7 @@ def version_notes(
 
 def written_files(tables: TableStore, name: str, versions: Sequence[int | None]) -> dict[str, str]:
     """SHA-256 of what versions added, by path: their data files, and the log entries that say which they are."""
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for version in versions:
         if version is None:
             continue
@@ -118,5 +118,5 @@ def written_files(tables: TableStore, name: str, versions: Sequence[int | None])
         paths = [f"{name}/{path}" for path in sorted(now - before)]
         # Every twin of the table store is Delta, whose log entries never change once they are written.
         paths.append(f"{name}/_delta_log/{version:020d}.json")
-        found |= {path: tables.file_digest(path) for path in paths}
-    return found
+        digests |= {path: tables.file_digest(path) for path in paths}
+    return digests

@@ -35,13 +35,16 @@ class ColumnType:
         """Read ``"int"`` or ``"time(Europe/Berlin)"``."""
         if not isinstance(text, str):
             raise DefinitionError(
-                "a column type is a text", where=where, got=type(text).__name__, remedy="Write it like 'int' or 'time'"
+                "a column type must be a text",
+                where=where,
+                got=type(text).__name__,
+                remedy="Write it like 'int' or 'time'",
             )
         match = re.fullmatch(r"(\w+)(?:\(([^()]+)\))?", text)
         word, zone = (match.group(1), match.group(2)) if match else (text, None)
         if word not in _KINDS or (zone is not None and word != "time"):
             raise DefinitionError(
-                "a column type is bool, date, float, int, string, time or time(Zone/City)",
+                "a column type must be bool, date, float, int, string, time or time(Zone/City)",
                 where=where,
                 got=text,
                 remedy=near(word, _KINDS, what="type"),
@@ -51,7 +54,7 @@ class ColumnType:
                 ZoneInfo(zone)
             except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # a folder of zones is an OSError
                 raise DefinitionError(
-                    "a zone is in the IANA time zone database",
+                    "a zone must be in the IANA time zone database",
                     where=where,
                     got=zone,
                     remedy="Write it like 'America/New_York'",
@@ -98,12 +101,16 @@ class Table(Definition):
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "checks", (self.checks,) if isinstance(self.checks, Check) else tuple(self.checks))
         if not all(isinstance(name, str) and name for name in key):
-            raise DefinitionError("a key names columns", where=where, got=key, remedy="Say key='id' or key=['a', 'b']")
+            raise DefinitionError(
+                "a key must name columns", where=where, got=key, remedy="Say key='id' or key=['a', 'b']"
+            )
         if len(set(key)) < len(key):
-            raise DefinitionError("a key names a column once", where=where, got=self.key, remedy="Remove the second")
+            raise DefinitionError(
+                "a key must name a column once", where=where, got=self.key, remedy="Remove the second"
+            )
         if not isinstance(self.columns, Mapping):
             raise DefinitionError(
-                "columns are types by name",
+                "columns must be types by name",
                 where=where,
                 got=type(self.columns).__name__,
                 remedy="Write them like {'arr_delay': 'float'}",
@@ -112,7 +119,10 @@ class Table(Definition):
         for check in self.checks:
             if not isinstance(check, Check):
                 raise DefinitionError(
-                    "checks are Check objects", where=where, got=type(check).__name__, remedy="Write Check.sql('...')"
+                    "checks must be Check objects",
+                    where=where,
+                    got=type(check).__name__,
+                    remedy="Write Check.sql('...')",
                 )
         for column, text in self.columns.items():
             ColumnType.parse(text, where=f"{where}, column {column!r}")

@@ -45,12 +45,12 @@ class SchemaChange:
         return cast_rows(rows, self.schema, where=where).combine_chunks()
 
 
-def merge_schemas(known: pa.Schema, batch: pa.Schema, *, fill: bool = False, where: str) -> SchemaChange:
+def merge_schemas(table: pa.Schema, batch: pa.Schema, *, fill: bool = False, where: str) -> SchemaChange:
     """Columns of a table after a batch.
 
     Parameters
     ----------
-    known : pyarrow.Schema
+    table : pyarrow.Schema
         Columns of the table there is.
     batch : pyarrow.Schema
         Columns of the batch, in types that tables keep.
@@ -64,10 +64,10 @@ def merge_schemas(known: pa.Schema, batch: pa.Schema, *, fill: bool = False, whe
     InputError
         If a column is missing, or has a type that neither holds the other.
     """
-    missing = [name for name in known.names if name not in batch.names]
-    added = {f.name: str(f.type) for f in batch if f.name not in known.names}
+    missing = [name for name in table.names if name not in batch.names]
+    added = {f.name: str(f.type) for f in batch if f.name not in table.names}
     fields, widened, clashes = [], {}, []
-    for one in known:
+    for one in table:
         if one.name in missing:
             fields.append(one)
             continue
@@ -82,7 +82,7 @@ def merge_schemas(known: pa.Schema, batch: pa.Schema, *, fill: bool = False, whe
     if clashes or (missing and not fill):
         parts = {"missing": [] if fill else missing, "type": clashes, "added": list(added)}
         raise InputError(
-            "a batch has every column of its table, in its type or a wider one",
+            "a batch must have every column of its table, in its type or a wider one",
             where=where,
             got="; ".join(f"{word}: {', '.join(names)}" for word, names in parts.items() if names),
             remedy=_remedy(missing, list(added)),

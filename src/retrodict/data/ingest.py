@@ -108,7 +108,7 @@ def publish_batch(
     """
     if batch.num_rows == 0:
         raise InputError(
-            "a batch has at least one row",
+            "a batch must have at least one row",
             where=f"table {definition.name}",
             got=batch.origin,
             remedy="Nothing was written",
@@ -117,28 +117,29 @@ def publish_batch(
     with workspace.lock(f"ingest/{definition.name}"):
         report = _find(workspace.tables, definition, batch, mode)
         if report is None:
-            known = mode == "append" and bool(workspace.tables.history(definition.name))
-            if known:
+            exists = mode == "append" and bool(workspace.tables.history(definition.name))
+            if exists:
                 _check_keys(workspace.tables, definition)
-            found = check_batch(
+            findings = check_batch(
                 batch,
                 definition,
                 context=WorkspaceContext(workspace, definition.name),
                 staging=staging,
-                known_keys=definition.name if known else None,
+                known_keys=definition.name if exists else None,
             )
-            change = _fit(workspace.tables, definition.name, found, known=known, fill=fill_missing)
+            change = _fit(workspace.tables, definition.name, findings, exists=exists, fill=fill_missing)
             report = IngestReport(
-                definition.name, -1, batch.id, batch.num_rows, found.accepted_rows, len(found.aside), found.results,
+                definition.name, -1, batch.id, batch.num_rows, findings.accepted_rows, len(findings.aside),
+                findings.results,
                 change.added, change.widened,
             )  # fmt: skip
-            said = version_notes(report, mode=mode, origin=batch.origin, measures=found.measures,
+            metadata = version_notes(report, mode=mode, origin=batch.origin, measures=findings.measures,
                                  definition=definition.version) | dict(notes or {})  # fmt: skip
             batch.check_unchanged()
-            _quarantine(workspace, definition, batch, found)
-            _refuse_if_nothing_to_publish(workspace, definition, batch, found, change, said)
-            rows = _stored_rows(batch, found, change)
-            version = workspace.tables.write(definition.name, rows, mode=mode, metadata=said, evolve=known)
+            _quarantine(workspace, definition, batch, findings)
+            _refuse_if_nothing_to_publish(workspace, definition, batch, findings, change, metadata)
+            rows = _stored_rows(batch, findings, change)
+            version = workspace.tables.write(definition.name, rows, mode=mode, metadata=metadata, evolve=exists)
             report = replace(report, version=version)
         _record(workspace, definition, report)
         return report
@@ -154,7 +155,7 @@ def staging_folder(workspace: Workspace) -> Iterator[Path]:
         sweep(root)  # what killed processes left
     except OSError as error:
         raise ConfigurationError(
-            "this process may write into the folder of the project, and there is room",
+            "this process must be able to write into the folder of the project, with room on its disk",
             where="state/staging",
             got=error.strerror,
             remedy="Check its permissions, and whether the disk is read-only or full; nothing was changed",
@@ -181,40 +182,40 @@ def _check_keys(tables: TableStore, definition: Table) -> None:
     missing = sorted(set(definition.key) - set(tables.schema(definition.name).names))
     if missing:
         raise InputError(
-            "the table has the key columns of its definition",
+            "the table must have the key columns of its definition",
             where=f"table {definition.name}",
             got={"missing": missing},
             remedy="Replace the table with --replace",
         )
 
 
-def _fit(tables: TableStore, name: str, found: Findings, *, known: bool, fill: bool) -> SchemaChange:
+def _fit(tables: TableStore, name: str, findings: Findings, *, exists: bool, fill: bool) -> SchemaChange:
     """Refuse, before anything is written, rows that the table could not take."""
     where = f"table {name}"
-    schema = found.accepted_schema.append(pa.field("_batch", pa.string()))
-    before = tables.schema(name) if known else None
-    kept = stored_schema(schema, where=where, existing=before)
-    return SchemaChange(kept) if before is None else merge_schemas(before, kept, fill=fill, where=where)
+    schema = findings.accepted_schema.append(pa.field("_batch", pa.string()))
+    before = tables.schema(name) if exists else None
+    columns = stored_schema(schema, where=where, existing=before)
+    return SchemaChange(columns) if before is None else merge_schemas(before, columns, fill=fill, where=where)
 
 
-def _stored_rows(batch: Batch, found: Findings, change: SchemaChange) -> pa.RecordBatchReader:
+def _stored_rows(batch: Batch, findings: Findings, change: SchemaChange) -> pa.RecordBatchReader:
     """Accepted rows as they are stored: in the table's columns, with the batch they came from."""
 
     def rows() -> Iterator[pa.RecordBatch]:
-        for chunk in found.accepted():
+        for chunk in findings.accepted():
             if not chunk.num_rows:
                 continue
             name = pa.DictionaryArray.from_arrays(pa.array([0] * chunk.num_rows, pa.int32()), pa.array([batch.id]))
-            named = pa.table({**dict(zip(chunk.schema.names, chunk.columns, strict=True)), "_batch": name})
-            yield from change.fit(named, where=batch.origin).to_batches()
+            columns = pa.table({**dict(zip(chunk.schema.names, chunk.columns, strict=True)), "_batch": name})
+            yield from change.fit(columns, where=batch.origin).to_batches()
 
     return pa.RecordBatchReader.from_batches(change.schema, rows())
 
 
-def _quarantine(workspace: Workspace, definition: Table, batch: Batch, found: Findings) -> None:
-    if not len(found.aside):
+def _quarantine(workspace: Workspace, definition: Table, batch: Batch, findings: Findings) -> None:
+    if not len(findings.aside):
         return
-    name, rows = quarantine_name(definition.name), found.quarantined()
+    name, rows = quarantine_name(definition.name), findings.quarantined()
     # By content too: the same batch judged by other checks has other rows to set aside.
     content = table_digest(rows)
     if quarantine_version(workspace.tables, name, batch.id, content) is not None:
@@ -240,63 +241,75 @@ def quarantine_version(tables: TableStore, name: str, batch: str, content: str |
 
 
 def _refuse_if_nothing_to_publish(
-    workspace: Workspace, definition: Table, batch: Batch, found: Findings, change: SchemaChange, said: dict[str, str]
+    workspace: Workspace,
+    definition: Table,
+    batch: Batch,
+    findings: Findings,
+    change: SchemaChange,
+    metadata: dict[str, str],
 ) -> None:
-    if found.accepted_rows and not found.halted:
+    if findings.accepted_rows and not findings.halted:
         return
-    where, kept = f"table {definition.name}, batch {short(batch.id)}", quarantine_name(definition.name)
-    version = _write_unpublished(workspace, definition, batch, found, change, said) if found.accepted_rows else None
-    _record_refusal(workspace, definition, batch, found, version)
-    if not found.halted:
+    where, quarantine = f"table {definition.name}, batch {short(batch.id)}", quarantine_name(definition.name)
+    version = (
+        _write_unpublished(workspace, definition, batch, findings, change, metadata) if findings.accepted_rows else None
+    )
+    _record_refusal(workspace, definition, batch, findings, version)
+    if not findings.halted:
         raise RefusedError(
-            "at least one row of a batch passes its checks",
+            "at least one row of a batch must pass its checks",
             where=where,
             got=f"0 of {batch.num_rows} rows",
-            remedy=f"No version was made; see the reasons in {kept}",
+            remedy=f"No version was made; see the reasons in {quarantine}",
         )
-    worst = max(found.halted, key=lambda result: result.failed)
+    worst = max(findings.halted, key=lambda result: result.failed)
     aside = unpublished_name(definition.name)
     raise RefusedError(
         f"check {worst.check} ({worst.severity}) "
-        + ("fails on no more rows than its tolerance" if worst.failed else "holds"),
+        + ("fails on no more rows than its tolerance" if worst.failed else "must hold"),
         where=where,
         got=f"{worst.failed} of {worst.rows} rows" if worst.failed else worst.reason,
         remedy="No version was made. "
-        + (f"See the failing rows in {kept}" if len(found.aside) else "")
+        + (f"See the failing rows in {quarantine}" if len(findings.aside) else "")
         + (f"; the others are in {aside}@{version}: release or drop them, or" if version is not None else "; or")
         + " correct the batch and ingest it again",
     )
 
 
 def _write_unpublished(
-    workspace: Workspace, definition: Table, batch: Batch, found: Findings, change: SchemaChange, said: dict[str, str]
+    workspace: Workspace,
+    definition: Table,
+    batch: Batch,
+    findings: Findings,
+    change: SchemaChange,
+    metadata: dict[str, str],
 ) -> int:
     """Keep the rows of a halted batch where nobody reads them by accident."""
     name = unpublished_name(definition.name)
     for version in reversed(workspace.tables.history(name)):
         same = (BATCH, MODE, "retrodict.definition")
-        if all(version.metadata.get(key) == said[key] for key in same):
+        if all(version.metadata.get(key) == metadata[key] for key in same):
             return version.version
-    rows = _stored_rows(batch, found, change)
-    return workspace.tables.write(name, rows, mode="overwrite", metadata=said)
+    rows = _stored_rows(batch, findings, change)
+    return workspace.tables.write(name, rows, mode="overwrite", metadata=metadata)
 
 
 def _record_refusal(
-    workspace: Workspace, definition: Table, batch: Batch, found: Findings, unpublished: int | None
+    workspace: Workspace, definition: Table, batch: Batch, findings: Findings, unpublished: int | None
 ) -> None:
     tables, name = workspace.tables, definition.name
-    failed = {r.check: r.failed for r in (found.halted or found.results) if r.status == "fail" or r.failed}
+    failed = {r.check: r.failed for r in (findings.halted or findings.results) if r.status == "fail" or r.failed}
     object_id = f"dataset:{name}"
     facts: dict[str, Any] = {"batch": batch.id, "failed": failed, "definition": definition.version}
     if unpublished is not None:
         facts["unpublished"] = f"dataset:{unpublished_name(name)}@{unpublished}"
-    told = workspace.ledger.entries(object_id=object_id, action="dataset.refuse")
-    if any({**facts, **entry.payload} == entry.payload for entry in told):
+    entries = workspace.ledger.entries(object_id=object_id, action="dataset.refuse")
+    if any({**facts, **entry.payload} == entry.payload for entry in entries):
         return
     files = written_files(tables, unpublished_name(name), [unpublished])
-    if len(found.aside):
-        kept = quarantine_name(name)
-        files |= written_files(tables, kept, [quarantine_version(tables, kept, batch.id)])
+    if len(findings.aside):
+        quarantine = quarantine_name(name)
+        files |= written_files(tables, quarantine, [quarantine_version(tables, quarantine, batch.id)])
     with workspace.ledger.transaction() as tx:
         tx.append("dataset.refuse", object_id, {**facts, "files": files})
 
@@ -312,13 +325,13 @@ def _record(workspace: Workspace, definition: Table, report: IngestReport) -> No
 
 def record_version(workspace: Workspace, definition: Table, report: IngestReport, more: dict[str, Any]) -> None:
     """Append the ledger entry of a version that a batch made; ``more`` joins its payload."""
-    tables, kept = workspace.tables, quarantine_name(definition.name)
+    tables, quarantine = workspace.tables, quarantine_name(definition.name)
     name = f"dataset:{definition.name}@{report.version}"
     note = tables.history(definition.name)[report.version].metadata
     mode = note[MODE]
     files = written_files(tables, definition.name, [report.version])
     if report.quarantined:
-        files |= written_files(tables, kept, [quarantine_version(tables, kept, report.batch)])
+        files |= written_files(tables, quarantine, [quarantine_version(tables, quarantine, report.batch)])
     payload = {
         "batch": report.batch,
         "mode": mode,

@@ -89,24 +89,35 @@ class Measure:
         """Check the fields against what the measure takes."""
         if self.name not in MEASURES:
             raise DefinitionError(
-                "a measure has a known name", where="measure", got=self.name, remedy=near(self.name, MEASURES)
+                "a measure must have a name that exists",
+                where="measure",
+                got=self.name,
+                remedy=near(self.name, MEASURES),
             )
-        where, found = f"measure {self.name}", len(self.columns)
-        least, most = _TAKES[self.name]
-        if not least <= found <= (found if most is None else most):
-            count = "no columns" if most == 0 else f"{least} or more columns" if most is None else f"{least} columns"
-            raise DefinitionError(f"it is of {count}", where=where, got=list(self.columns), remedy="Name the columns")
+        where, size = f"measure {self.name}", len(self.columns)
+        lowest, highest = _TAKES[self.name]
+        if not lowest <= size <= (size if highest is None else highest):
+            count = (
+                "no columns"
+                if highest == 0
+                else f"{lowest} or more columns"
+                if highest is None
+                else f"{lowest} columns"
+            )
+            raise DefinitionError(
+                f"a measure must be of {count}", where=where, got=list(self.columns), remedy="Name the columns"
+            )
         quantile, share = self.name == "quantile", self.name == "share"
         if quantile != (self.parameter is not None) or (quantile and not 0 <= (self.parameter or 0.0) <= 1):
             raise DefinitionError(
-                "a quantile, and nothing else, has a level between 0 and 1",
+                "a quantile, and nothing else, must have a level between 0 and 1",
                 where=where,
                 got=self.parameter,
                 remedy="Pass parameter=0.95" if quantile else "Leave parameter out",
             )
         if share != (self.expression is not None):
             raise DefinitionError(
-                "a share, and nothing else, has an expression",
+                "a share, and nothing else, must have an expression",
                 where=where,
                 got=self.expression and self.expression.text,
                 remedy="Pass expression=parse('…')" if share else "Leave expression out",
@@ -114,7 +125,7 @@ class Measure:
         for condition in (self.where, self.expression):
             if condition is not None and not condition.columns:
                 raise DefinitionError(
-                    "the condition of a measure reads a column", where=where, got=condition.text, remedy="Name one"
+                    "the condition of a measure must read a column", where=where, got=condition.text, remedy="Name one"
                 )
 
 
@@ -240,15 +251,15 @@ def _polars_distinct(measure: Measure, frame: _Frame) -> pl.Expr:
 
     if len(measure.columns) == 1:
         return frame.values(measure.columns[0]).drop_nulls().n_unique().cast(pl.Int64)
-    whole = pl.struct([frame.values(name).alias(f"_{place}") for place, name in enumerate(measure.columns)])
-    return whole.filter(frame.together(measure)).n_unique().cast(pl.Int64)
+    rows = pl.struct([frame.values(name).alias(f"_{place}") for place, name in enumerate(measure.columns)])
+    return rows.filter(frame.together(measure)).n_unique().cast(pl.Int64)
 
 
 def _polars_distinct_share(measure: Measure, frame: _Frame) -> pl.Expr:
     import polars as pl
 
-    known = frame.known(measure.columns[0]) if len(measure.columns) == 1 else frame.together(measure).sum()
-    return pl.when(known > 0).then(_polars_distinct(measure, frame) / known.cast(pl.Float64))
+    count = frame.known(measure.columns[0]) if len(measure.columns) == 1 else frame.together(measure).sum()
+    return pl.when(count > 0).then(_polars_distinct(measure, frame) / count.cast(pl.Float64))
 
 
 def _polars_null_rate(measure: Measure, frame: _Frame) -> pl.Expr:
@@ -261,8 +272,8 @@ def _polars_null_rate(measure: Measure, frame: _Frame) -> pl.Expr:
 def _polars_sum(measure: Measure, frame: _Frame) -> pl.Expr:
     import polars as pl
 
-    known = frame.known(measure.columns[0]) > 0
-    return pl.when(known).then(frame.numbers(measure.columns[0]).sum().fill_nan(None))
+    valid = frame.known(measure.columns[0]) > 0
+    return pl.when(valid).then(frame.numbers(measure.columns[0]).sum().fill_nan(None))
 
 
 def _polars_std(measure: Measure, frame: _Frame) -> pl.Expr:
@@ -279,20 +290,20 @@ def _polars_entropy(measure: Measure, frame: _Frame) -> pl.Expr:
     import polars as pl
 
     # unique_counts fails in the streaming engine of Polars 2.1.
-    known = frame.values(measure.columns[0]).alias("_value").drop_nulls()
-    counts = known.value_counts(sort=False, name="_count").struct.field("_count").cast(pl.Float64)
+    values = frame.values(measure.columns[0]).alias("_value").drop_nulls()
+    counts = values.value_counts(sort=False, name="_count").struct.field("_count").cast(pl.Float64)
     return pl.when(frame.known(measure.columns[0]) > 0).then(counts.entropy(math.e, normalize=True))
 
 
 def _polars_correlation(measure: Measure, frame: _Frame) -> pl.Expr:
     import polars as pl
 
-    both = frame.together(measure)
-    x, y = (pl.when(both).then(frame.numbers(name)) for name in measure.columns)
+    valid = frame.together(measure)
+    x, y = (pl.when(valid).then(frame.numbers(name)) for name in measure.columns)
     varies = (x.min() < x.max()) & (y.min() < y.max())
     first, second = measure.columns
-    found = pl.corr(frame.shifted(first, x), frame.shifted(second, y))
-    return pl.when(varies & found.is_finite()).then(found.clip(-1.0, 1.0))
+    correlation = pl.corr(frame.shifted(first, x), frame.shifted(second, y))
+    return pl.when(varies & correlation.is_finite()).then(correlation.clip(-1.0, 1.0))
 
 
 def _polars_share(measure: Measure, frame: _Frame) -> pl.Expr:
@@ -307,10 +318,10 @@ def _polars_freshness(measure: Measure, frame: _Frame) -> pl.Expr:
 def _polars_auc(measure: Measure, frame: _Frame) -> pl.Expr:
     import polars as pl
 
-    both = frame.together(measure)
+    valid = frame.together(measure)
     score, label = measure.columns
-    positive = frame.values(label).filter(both)
-    ranks = frame.numbers(score).filter(both).rank("average").filter(positive).sum()
+    positive = frame.values(label).filter(valid)
+    ranks = frame.numbers(score).filter(valid).rank("average").filter(positive).sum()
     ones, zeros = positive.sum().cast(pl.Float64), (~positive).sum().cast(pl.Float64)
     return pl.when((ones > 0) & (zeros > 0)).then((ranks - ones * (ones + 1) / 2) / (ones * zeros))
 
@@ -361,8 +372,8 @@ class _Query:
         self.where = None if measure.where is None else self.condition(measure.where)
 
     def condition(self, expression: Expression) -> str:
-        given = self._kinds or {}
-        return expression.to_sql(kinds={name: given.get(name) for name in expression.columns})
+        kinds = self._kinds or {}
+        return expression.to_sql(kinds={name: kinds.get(name) for name in expression.columns})
 
     def within(self, value: str) -> str:
         return value if self.where is None else f"CASE WHEN {self.where} THEN {value} END"
@@ -392,18 +403,18 @@ def _finite_sql(value: str) -> str:
 def _sql_distinct(measure: Measure, query: _Query) -> str:
     if len(measure.columns) == 1:
         return f"count(DISTINCT {query.values(measure.columns[0])})"
-    whole = ", ".join(query.values(name) for name in measure.columns)
-    return f"count(DISTINCT row({whole})) FILTER (WHERE {query.together(measure)})"
+    values = ", ".join(query.values(name) for name in measure.columns)
+    return f"count(DISTINCT row({values})) FILTER (WHERE {query.together(measure)})"
 
 
 def _sql_distinct_share(measure: Measure, query: _Query) -> str:
-    known = f"count(*) FILTER (WHERE {query.together(measure)})"
-    return f"({_sql_distinct(measure, query)} / NULLIF(CAST({known} AS DOUBLE), 0e0))"
+    count = f"count(*) FILTER (WHERE {query.together(measure)})"
+    return f"({_sql_distinct(measure, query)} / NULLIF(CAST({count} AS DOUBLE), 0e0))"
 
 
 def _sql_null_rate(measure: Measure, query: _Query) -> str:
-    rows, known = query.rows(), f"count({query.values(measure.columns[0])})"
-    return f"(({rows} - {known}) / NULLIF(CAST({rows} AS DOUBLE), 0e0))"
+    rows, count = query.rows(), f"count({query.values(measure.columns[0])})"
+    return f"(({rows} - {count}) / NULLIF(CAST({rows} AS DOUBLE), 0e0))"
 
 
 def _sql_total(function: str, measure: Measure, query: _Query) -> str:
@@ -435,20 +446,20 @@ def _sql_entropy(measure: Measure, query: _Query) -> str:
 
 
 def _sql_correlation(measure: Measure, query: _Query) -> str:
-    both = query.together(measure)
+    valid = query.together(measure)
     x, y = (query.numbers(name) for name in measure.columns)
-    dx, dy = _deviations(x, both), _deviations(y, both)
-    n = f"count(*) FILTER (WHERE {both})"
+    dx, dy = _deviations(x, valid), _deviations(y, valid)
+    n = f"count(*) FILTER (WHERE {valid})"
     xx, yy, xy = (
         f"(list_inner_product({a}, {b}) - list_aggregate({a}, 'sum') * list_aggregate({b}, 'sum') / {n})"
         for a, b in ((dx, dx), (dy, dy), (dx, dy))
     )
     varies = " AND ".join(
-        f"min({one}) FILTER (WHERE {both}) < max({one}) FILTER (WHERE {both}) AND {squares} > 0e0"
+        f"min({one}) FILTER (WHERE {valid}) < max({one}) FILTER (WHERE {valid}) AND {squares} > 0e0"
         for one, squares in ((x, xx), (y, yy))
     )
-    found = f"{xy} / (sqrt({xx}) * sqrt({yy}))"
-    return f"CASE WHEN {varies} AND isfinite({found}) THEN greatest(-1e0, least(1e0, {found})) END"
+    correlation = f"{xy} / (sqrt({xx}) * sqrt({yy}))"
+    return f"CASE WHEN {varies} AND isfinite({correlation}) THEN greatest(-1e0, least(1e0, {correlation})) END"
 
 
 def _sql_share(measure: Measure, query: _Query) -> str:
@@ -458,16 +469,16 @@ def _sql_share(measure: Measure, query: _Query) -> str:
 
 
 def _sql_auc(measure: Measure, query: _Query) -> str:
-    both = query.together(measure)
+    valid = query.together(measure)
     score, label = query.numbers(measure.columns[0]), query.values(measure.columns[1])
 
     def ranks(order: str) -> str:
-        listed = f"list({label} ORDER BY {score}, {label} {order}) FILTER (WHERE {both})"
+        listed = f"list({label} ORDER BY {score}, {label} {order}) FILTER (WHERE {valid})"
         return f"list_sum(list_transform({listed}, lambda e, i: CASE WHEN e THEN CAST(i AS DOUBLE) ELSE 0e0 END))"
 
     # Trues last within every tie, then first: the mean of the two sums of ranks is the sum of the mean ranks.
     total = f"(({ranks('ASC')} + {ranks('DESC')}) / 2e0)"
-    ones, zeros = (f"CAST(count(*) FILTER (WHERE {both} AND {sign} ({label})) AS DOUBLE)" for sign in ("", "NOT"))
+    ones, zeros = (f"CAST(count(*) FILTER (WHERE {valid} AND {sign} ({label})) AS DOUBLE)" for sign in ("", "NOT"))
     return f"(({total} - {ones} * ({ones} + 1e0) / 2e0) / NULLIF({ones} * {zeros}, 0e0))"
 
 

@@ -60,7 +60,7 @@ def quarantined_batches(workspace: Workspace, table: str) -> list[QuarantinedBat
     """What is in a table's quarantine, batch by batch, oldest first."""
     workspace.definitions.get(Table, table)
     rows = quarantined_rows(workspace, table, settled=True)
-    found = query(
+    batches = query(
         "WITH each AS (SELECT batch, row, any_value(origin) AS origin, min(time) AS time, min(place) AS place, "
         "bool_or(settled) AS settled FROM t GROUP BY batch, row), "
         "reason AS (SELECT batch, cause, count(DISTINCT row) AS n FROM "
@@ -72,8 +72,8 @@ def quarantined_batches(workspace: Workspace, table: str) -> list[QuarantinedBat
         t=rows.append_column("place", pa.array(range(rows.num_rows), pa.int64())),
     )
     return [
-        QuarantinedBatch(**{**row, "reasons": {each["check"]: each["rows"] for each in row["reasons"] or []}})
-        for row in found.to_pylist()
+        QuarantinedBatch(**{**row, "reasons": {reason["check"]: reason["rows"] for reason in row["reasons"] or []}})
+        for row in batches.to_pylist()
     ]
 
 
@@ -99,12 +99,12 @@ def quarantined_rows(
         If no quarantined row is of such a batch, or failed such a check.
     """
     name = quarantine_name(table)
-    kept = workspace.tables.read(name) if workspace.tables.history(name) else _empty()
+    quarantined = workspace.tables.read(name) if workspace.tables.history(name) else _empty()
     done = _settled(workspace, table)
     rows = query(
         "SELECT t.* EXCLUDE (place), "
         "EXISTS (SELECT 1 FROM done d WHERE d.batch = t.batch AND d.row = t.row) AS settled FROM t ORDER BY place",
-        t=kept.append_column("place", pa.array(range(kept.num_rows), pa.int64())),
+        t=quarantined.append_column("place", pa.array(range(quarantined.num_rows), pa.int64())),
         done=done,
     )
     if batch is not None:
@@ -118,13 +118,16 @@ def quarantined_rows(
     return rows if settled else rows.filter(pc.invert(rows.column("settled")))
 
 
-def _narrow(rows: pa.Table, mask: Any, what: str, got: str, known: set[str]) -> pa.Table:
-    kept = rows.filter(mask)
-    if not kept.num_rows:
+def _narrow(rows: pa.Table, mask: Any, what: str, got: str, names: set[str]) -> pa.Table:
+    matches = rows.filter(mask)
+    if not matches.num_rows:
         raise NotFoundError(
-            f"a quarantined row is of such a {what}", where="quarantine", got=got, remedy=near(got, known, what=what)
+            f"a quarantined row must be of such a {what}",
+            where="quarantine",
+            got=got,
+            remedy=near(got, names, what=what),
         )
-    return kept
+    return matches
 
 
 def _empty() -> pa.Table:
@@ -186,8 +189,8 @@ def resubmit(workspace: Workspace, table: str, source: Any = None, *, batch: str
         content = repaired.select([name for name in repaired.column_names if not name.startswith("_")])
         note = {"retrodict.resubmits": json.dumps(sorted(set(marks.column("batch").to_pylist())))}
         with open_batch(content, staging=staging) as opened:
-            named = replace(opened, origin=f"resubmitted to {table}")
-            report = publish_batch(workspace, _typed(workspace, definition), named, staging, notes=note)
+            renamed = replace(opened, origin=f"resubmitted to {table}")
+            report = publish_batch(workspace, _typed(workspace, definition), renamed, staging, notes=note)
         _settle(workspace, table, marks, report.batch)
         return report
 
@@ -205,7 +208,9 @@ def _already(workspace: Workspace, table: str, repaired: pa.Table, staging: Path
 def _originals(workspace: Workspace, table: str, batch: str | None, staging: Path, where: str) -> pa.Table:
     rows = quarantined_rows(workspace, table, batch=batch)
     if not rows.num_rows:
-        raise InputError("a row is waiting in quarantine", where=where, remedy="There is nothing to resubmit")
+        raise InputError(
+            "a row must be waiting in quarantine", where=where, got=0, remedy="There is nothing to resubmit"
+        )
     path = staging / "originals.jsonl"
     with path.open("w", encoding="utf-8") as stream:
         # A batch that was judged twice, by other checks, may have set a row aside twice.
@@ -220,7 +225,7 @@ def _marks(rows: pa.Table, where: str) -> pa.Table:
     missing = [name for name in ("_batch", "_row") if name not in rows.column_names]
     if missing:
         raise InputError(
-            "a repaired row says which row it replaces, by _batch and _row",
+            "a repaired row must say which row it replaces, by _batch and _row",
             where=where,
             got={"missing": missing},
             remedy="Begin with: retrodict data quarantine show TABLE --output FILE",
@@ -229,12 +234,15 @@ def _marks(rows: pa.Table, where: str) -> pa.Table:
         return pa.table({"batch": rows.column("_batch").cast(pa.string()), "row": rows.column("_row").cast(pa.int64())})
     except pa.ArrowInvalid as error:
         raise InputError(
-            "_batch is the id of a batch and _row a whole number", where=where, remedy="Leave both as they were"
+            "_batch must be the id of a batch and _row a whole number",
+            where=where,
+            got=[str(rows.schema.field(name).type) for name in ("_batch", "_row")],
+            remedy="Leave both as they were",
         ) from error
 
 
 def _check_marks(workspace: Workspace, table: str, marks: pa.Table, done: pa.Table, where: str) -> None:
-    found = query(
+    counts = query(
         "SELECT count(*) FILTER (NOT EXISTS "
         "(SELECT 1 FROM kept k WHERE k.batch = m.batch AND k.row = m.row)) AS unknown, "
         "count(*) FILTER (EXISTS (SELECT 1 FROM done d WHERE d.batch = m.batch AND d.row = m.row)) AS settled, "
@@ -243,10 +251,10 @@ def _check_marks(workspace: Workspace, table: str, marks: pa.Table, done: pa.Tab
         done=done,
         kept=quarantined_rows(workspace, table, settled=True).select(["batch", "row"]),
     ).to_pylist()[0]
-    wrong = {word: count for word, count in found.items() if count}
+    wrong = {word: count for word, count in counts.items() if count}
     if wrong:
         raise InputError(
-            "every repaired row replaces one row that is waiting in quarantine",
+            "every repaired row must replace one row that is waiting in quarantine",
             where=where,
             got=wrong,
             remedy="Leave those rows out; see what waits with: retrodict data quarantine list",

@@ -78,7 +78,7 @@ class Source(Definition):
         where = f"source {self.name!r}"
         if not isinstance(getattr(self.table, "name", None), str):
             raise DefinitionError(
-                "a source reads a table",
+                "a source must read a table",
                 where=where,
                 got=type(self.table).__name__,
                 remedy="Pass the Table object, not its name",
@@ -86,17 +86,26 @@ class Source(Definition):
         columns: tuple[object, ...] = (self.event_time, self.known_at, self.sequence)
         for column in columns:
             if column is not None and (not isinstance(column, str) or not column):
-                raise DefinitionError("event_time, known_at and sequence name columns", where=where, got=column)
+                raise DefinitionError(
+                    "event_time, known_at and sequence must name columns",
+                    where=where,
+                    got=column,
+                    remedy="Write the name of a column",
+                )
         if self.delay is not None:
             if self.known_at is not None:
                 raise DefinitionError(
-                    "a source has known_at or delay, not both",
+                    "a source must have known_at or delay, not both",
                     where=where,
+                    got=self.delay,
                     remedy="Remove delay: the column says it already",
                 )
             if self.event_time is None:
                 raise DefinitionError(
-                    "a delay counts from an event time", where=where, remedy="Add event_time= or remove delay="
+                    "a delay must count from an event time",
+                    where=where,
+                    got=self.delay,
+                    remedy="Add event_time= or remove delay=",
                 )
             object.__setattr__(self, "delay", format_duration(parse_duration(self.delay, where=where)))
         if self.where is not None:
@@ -108,13 +117,17 @@ class Source(Definition):
             parse(self.deleted, where=f"{where}, deleted")
         if self.revised and (self.sequence is None or self.known_at is None):
             raise DefinitionError(
-                "revisions of an event share its sequence and differ in known_at",
+                "revisions of an event must share its sequence and differ in known_at",
                 where=where,
+                got={"sequence": self.sequence, "known_at": self.known_at},
                 remedy="Name both columns: sequence= and known_at=",
             )
         if self.deleted is not None and not self.revised:
             raise DefinitionError(
-                "only a revision deletes an event", where=where, got=self.deleted, remedy="Add revised=True"
+                "a source that deletes events must have revisions",
+                where=where,
+                got=self.deleted,
+                remedy="Add revised=True",
             )
 
     @property

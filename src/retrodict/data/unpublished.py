@@ -67,7 +67,7 @@ class Unpublished:
 
 def unpublished_batches(workspace: Workspace, table: str) -> list[Unpublished]:
     """Batches of a table that were halted, oldest first."""
-    return [_described(workspace, table, version) for version in _kept(workspace, table)]
+    return [_described(workspace, table, version) for version in _halted_versions(workspace, table)]
 
 
 def release(workspace: Workspace, table: str, version: int, *, reason: str) -> IngestReport:
@@ -96,42 +96,44 @@ def release(workspace: Workspace, table: str, version: int, *, reason: str) -> I
     """
     definition, text = workspace.definitions.get(Table, table), _reason(reason)
     with workspace.lock(f"ingest/{table}"):
-        kept = _version(workspace, table, version)
-        found = _described(workspace, table, kept)
+        stored = _version(workspace, table, version)
+        batch = _described(workspace, table, stored)
         where = f"{unpublished_name(table)}@{version}"
-        if found.state == "dropped":
-            raise RefusedError("a dropped batch is not released", where=where, remedy="Ingest it again")
+        if batch.state == "dropped":
+            raise RefusedError(
+                "a batch to release must not be dropped", where=where, got=batch.state, remedy="Ingest it again"
+            )
         live = live_batches(workspace.tables, table)
-        if found.batch in live:
-            done = workspace.tables.history(table)[live[found.batch]]
+        if batch.batch in live:
+            done = workspace.tables.history(table)[live[batch.batch]]
             report = IngestReport.of_version(table, done)
             text = done.metadata.get(OVERRIDE, text)
         else:
-            report = _publish(workspace, definition, kept, text)
+            report = _publish(workspace, definition, stored, text)
         name = f"dataset:{table}@{report.version}"
         if not workspace.ledger.entries(object_id=name, action="dataset.version"):
             record_version(workspace, definition, report, {"override": text, "released": f"dataset:{where}"})
         return report
 
 
-def _publish(workspace: Workspace, definition: Table, kept: TableVersion, reason: str) -> IngestReport:
+def _publish(workspace: Workspace, definition: Table, stored: TableVersion, reason: str) -> IngestReport:
     tables, name, aside = workspace.tables, definition.name, unpublished_name(definition.name)
-    mode: Any = kept.metadata[MODE]
-    rows = tables.batches(aside, kept.version)
-    change, known = SchemaChange(rows.schema), mode == "append" and bool(tables.history(name))
-    if known:
+    mode: Any = stored.metadata[MODE]
+    rows = tables.batches(aside, stored.version)
+    change, exists = SchemaChange(rows.schema), mode == "append" and bool(tables.history(name))
+    if exists:
         # Columns that the table has got since are null in the rows, as in all earlier ones.
         change = merge_schemas(tables.schema(name), rows.schema, fill=True, where=f"table {name}")
-        _refuse_known_keys(workspace, definition, kept.version)
+        _refuse_known_keys(workspace, definition, stored.version)
     chunks = (part for chunk in rows for part in change.fit(pa.Table.from_batches([chunk]), where=name).to_batches())
     version = tables.write(
         name,
         pa.RecordBatchReader.from_batches(change.schema, chunks),
         mode=mode,
-        metadata={**kept.metadata, OVERRIDE: reason},
-        evolve=known,
+        metadata={**stored.metadata, OVERRIDE: reason},
+        evolve=exists,
     )
-    return replace(IngestReport.of_version(name, kept), version=version, already=False)
+    return replace(IngestReport.of_version(name, stored), version=version, already=False)
 
 
 def _refuse_known_keys(workspace: Workspace, definition: Table, version: int) -> None:
@@ -145,7 +147,7 @@ def _refuse_known_keys(workspace: Workspace, definition: Table, version: int) ->
     total = len(rows_found_in(rows, key, tables.dataset(definition.name), key, where=f"table {definition.name}"))
     if total:
         raise RefusedError(
-            "no key of a released batch is in the table",
+            "no key of a released batch must be in the table",
             where=f"{unpublished_name(definition.name)}@{version}",
             got=f"{total} keys that came with another batch since",
             remedy="Drop it, and ingest the batch again: those rows go to quarantine",
@@ -163,40 +165,43 @@ def drop(workspace: Workspace, table: str, version: int, *, reason: str) -> Unpu
     workspace.definitions.get(Table, table)
     text = _reason(reason)
     with workspace.lock(f"ingest/{table}"):
-        found = _described(workspace, table, _version(workspace, table, version))
-        if found.state == "released":
+        batch = _described(workspace, table, _version(workspace, table, version))
+        if batch.state == "released":
             raise RefusedError(
-                "a released batch is not dropped",
+                "a batch to drop must not be released",
                 where=f"{unpublished_name(table)}@{version}",
+                got=batch.state,
                 remedy=f"Roll the table back with: retrodict data rollback {table}",
             )
-        if found.state == "waiting":
+        if batch.state == "waiting":
             with workspace.ledger.transaction() as tx:
                 name = f"dataset:{unpublished_name(table)}@{version}"
-                tx.append("dataset.drop", name, {"batch": found.batch, "reason": text})
-        return replace(found, state="dropped")
+                tx.append("dataset.drop", name, {"batch": batch.batch, "reason": text})
+        return replace(batch, state="dropped")
 
 
 def _reason(text: str) -> str:
     if not text.strip():
-        raise InputError("a decision about a halted batch has a reason", where="reason", remedy="Say why")
+        raise InputError(
+            "a decision about a halted batch must have a reason", where="reason", got=text, remedy="Say why"
+        )
     return text.strip()
 
 
-def _kept(workspace: Workspace, table: str) -> list[TableVersion]:
+def _halted_versions(workspace: Workspace, table: str) -> list[TableVersion]:
     return [v for v in workspace.tables.history(unpublished_name(table)) if BATCH in v.metadata]
 
 
 def _version(workspace: Workspace, table: str, version: int) -> TableVersion:
-    kept = {each.version: each for each in _kept(workspace, table)}
-    if version not in kept:
+    versions = {stored.version: stored for stored in _halted_versions(workspace, table)}
+    if version not in versions:
         raise NotFoundError(
-            "the table has a halted batch with this version",
+            "the table must have a halted batch with this version",
             where=unpublished_name(table),
             got=version,
-            remedy=f"Known: {', '.join(map(str, kept))}" if kept else "No batch was ever halted",
+            remedy=f"Known: {', '.join(map(str, versions))}" if versions else "No batch was ever halted",
         )
-    return kept[version]
+    return versions[version]
 
 
 def _described(workspace: Workspace, table: str, version: TableVersion) -> Unpublished:

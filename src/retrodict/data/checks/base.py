@@ -153,7 +153,7 @@ class CheckBase:
         """Check the check."""
         if self.rule not in RULES:
             raise DefinitionError(
-                "a check has a rule that exists",
+                "a check must have a rule that exists",
                 where="check",
                 got=self.rule,
                 remedy=near(str(self.rule), RULES, what="rule"),
@@ -161,25 +161,25 @@ class CheckBase:
         where = f"check {self.title}"
         if self.severity not in _SEVERITIES:
             raise DefinitionError(
-                "a severity is critical, high, medium or low",
+                "a severity must be critical, high, medium or low",
                 where=where,
                 got=self.severity,
                 remedy=near(str(self.severity), _SEVERITIES, what="severity"),
             )
         if not is_number(self.tolerance) or not 0.0 <= self.tolerance <= 1.0:
             raise DefinitionError(
-                "a tolerance is a share from 0 to 1", where=where, got=self.tolerance, remedy="Write 5 % as 0.05"
+                "a tolerance must be a share from 0 to 1", where=where, got=self.tolerance, remedy="Write 5 % as 0.05"
             )
-        named: tuple[object, ...] = (*self.columns, *self.by)
-        if not all(isinstance(column, str) and column for column in named):
-            raise DefinitionError("columns are named by text", where=where, got=named, remedy="Name the columns")
+        names: tuple[object, ...] = (*self.columns, *self.by)
+        if not all(isinstance(column, str) and column for column in names):
+            raise DefinitionError("columns must be named by text", where=where, got=names, remedy="Name the columns")
         if not self.columns and "row_count" not in (self.rule, self.option("measure")):
             raise DefinitionError(
-                "a check reads at least one column", where=where, got=self.columns, remedy="Name the columns"
+                "a check must read at least one column", where=where, got=self.columns, remedy="Name the columns"
             )
         if self.by and self.scope not in ("row", "measure"):
             raise DefinitionError(
-                "groups are for checks of rows and of numbers of a batch",
+                "a check with groups must be one of rows or of a number of the batch",
                 where=where,
                 got=list(self.by),
                 remedy="Leave 'by' out, or give the check a 'where'",
@@ -227,14 +227,14 @@ class CheckBase:
     def title(self) -> str:
         """Name in reports, readable and without values of data."""
         if self.rule == "sql":
-            said = self.option("expression")
+            arguments = self.option("expression")
         else:
             parts = [str(column) for column in self.columns]
             parts += [_shown(name, value) for name, value in self.options if name not in _UNSHOWN]
             if self.option("low") is not None or self.option("high") is not None:
                 parts += [str(self.option("low")), str(self.option("high"))]
-            said = ", ".join(parts)
-        text = f"{self.rule}({said})"
+            arguments = ", ".join(parts)
+        text = f"{self.rule}({arguments})"
         if self.by:
             text += f" by {', '.join(self.by)}"
         return text if self.where is None else f"{text} where {self.where}"
@@ -247,8 +247,8 @@ class CheckBase:
     @cached_property
     def reads(self) -> tuple[str, ...]:
         """Every column it needs, those of its condition on rows and of its groups too."""
-        own = () if self.filter is None else self.filter.columns
-        return tuple(dict.fromkeys((*self.columns, *own, *self.by)))
+        filtered = () if self.filter is None else self.filter.columns
+        return tuple(dict.fromkeys((*self.columns, *filtered, *self.by)))
 
 
 def _shown(name: str, value: object) -> str:
@@ -261,7 +261,7 @@ def _condition(text: str, where: str) -> Expression:
     parsed = parse(text, where=where)
     if parsed.kind not in ("bool", None) or not parsed.columns:
         raise DefinitionError(
-            "a condition is true or false, and reads a column",
+            "a condition must be true or false, and must read a column",
             where=where,
             got=text,
             remedy="Write it like \"carrier = 'B6'\"",
@@ -278,15 +278,15 @@ def is_number(value: object) -> bool:
 
 def check_bounds(low: object, high: object, where: str, *, what: str = "numbers") -> None:
     """Refuse bounds of which none is given, one is no finite number, or the lower is above the upper one."""
-    given = [value for value in (low, high) if value is not None]
-    if not given or not all(is_number(value) for value in given):
+    bounds = [value for value in (low, high) if value is not None]
+    if not bounds or not all(is_number(value) for value in bounds):
         raise DefinitionError(
-            f"{where.rsplit(maxsplit=1)[-1]} takes one or two finite {what}",
+            f"{where.rsplit(maxsplit=1)[-1]} must have one or two finite {what}",
             where=where,
             got=(low, high),
             remedy="Write None for an open side; compare times with Check.time_between, texts with Check.sql",
         )
     if low is not None and high is not None and low > high:  # type: ignore[operator]  # both are numbers
         raise DefinitionError(
-            "the lower bound is not above the upper one", where=where, got=(low, high), remedy="Swap the two"
+            "the lower bound must not be above the upper one", where=where, got=(low, high), remedy="Swap the two"
         )

@@ -27,7 +27,7 @@ class BusinessChecks(CheckBase):
         parsed = parse(expression, where="check sql")
         if parsed.kind not in ("bool", None):
             raise DefinitionError(
-                "the expression of a check is true or false",
+                "the expression of a check must be true or false",
                 where="check sql",
                 got=expression,
                 remedy="Write a comparison like 'arr_time > dep_time'",
@@ -41,7 +41,7 @@ class BusinessChecks(CheckBase):
         """One column stands in this order to another, like ``compare("dep_time", "<=", "arr_time")``."""
         if operator not in ("=", "<>", "<", "<=", ">", ">="):
             raise DefinitionError(
-                "an operator is =, <>, <, <=, > or >=", where="check compare", got=operator, remedy="Pick one"
+                "an operator must be =, <>, <, <=, > or >=", where="check compare", got=operator, remedy="Pick one"
             )
         return cls.make("compare", (left, right), how, operator=operator)
 
@@ -56,7 +56,7 @@ class BusinessChecks(CheckBase):
         """The columns add up to another one, up to an absolute difference."""
         if not is_number(within) or within < 0:
             raise DefinitionError(
-                "within is a number from 0 on", where="check sum_equals", got=within, remedy="Write a cent as 0.01"
+                "within must be a number from 0 on", where="check sum_equals", got=within, remedy="Write a cent as 0.01"
             )
         return cls.make("sum_equals", (*names_of(parts), total), how, within=within)
 
@@ -73,8 +73,8 @@ class BusinessChecks(CheckBase):
 
         A row with a null among them passes, as in SQL's foreign keys.
         """
-        own = names_of(columns)
-        return cls.make("references", own, how, table=str(table), to=_pair(own, to, "references"))
+        names = names_of(columns)
+        return cls.make("references", names, how, table=str(table), to=_pair(names, to, "references"))
 
     @classmethod
     def near_duplicates(cls, *columns: str, **how: Unpack[How]) -> Self:
@@ -87,13 +87,13 @@ class BusinessChecks(CheckBase):
         return cls.make("determines", (*names_of(columns), column), how)
 
 
-def _pair(own: tuple[str, ...], to: Columns | None, rule: str) -> tuple[str, ...]:
-    other = own if to is None else names_of(to)
-    if len(other) != len(own):
+def _pair(names: tuple[str, ...], to: Columns | None, rule: str) -> tuple[str, ...]:
+    other = names if to is None else names_of(to)
+    if len(other) != len(names):
         raise DefinitionError(
-            "as many columns on one side as on the other",
+            "there must be as many columns on one side as on the other",
             where=f"check {rule}",
-            got={"here": own, "there": other},
+            got={"here": names, "there": other},
             remedy="Name them in the same order",
         )
     return other

@@ -75,7 +75,9 @@ class LearningChecks(CheckBase):
         """The column alone does not separate the label too well: max(AUC, 1 - AUC) is at most ``max_auc``."""
         parsed = _label(label, "leakage")
         if not is_number(max_auc) or not 0.5 <= max_auc <= 1.0:
-            raise DefinitionError("an AUC is from 0.5 to 1", where="check leakage", got=max_auc, remedy="Write 0.95")
+            raise DefinitionError(
+                "an AUC must be from 0.5 to 1", where="check leakage", got=max_auc, remedy="Write 0.95"
+            )
         columns = dict.fromkeys((column, *parsed.columns))
         return cls.make("leakage", columns, how, column=column, label=parsed.text, max_auc=float(max_auc))
 
@@ -89,8 +91,8 @@ class LearningChecks(CheckBase):
     @classmethod
     def disjoint(cls, columns: Columns, table: str, to: Columns | None = None, **how: Unpack[How]) -> Self:
         """No row's key is in another table (``"train"``, ``"train@3"``): no contamination of test by training data."""
-        own = names_of(columns)
-        return cls.make("disjoint", own, how, table=str(table), to=_pair(own, to, "disjoint"))
+        names = names_of(columns)
+        return cls.make("disjoint", names, how, table=str(table), to=_pair(names, to, "disjoint"))
 
     @classmethod
     def correlation_flip(
@@ -109,20 +111,25 @@ def _label(text: str, rule: str) -> Expression:
     parsed = parse(text, where=f"check {rule}")
     if parsed.kind not in ("bool", None):
         raise DefinitionError(
-            "a label is true or false", where=f"check {rule}", got=text, remedy="Write a comparison or a bool column"
+            "a label must be true or false",
+            where=f"check {rule}",
+            got=text,
+            remedy="Write a comparison or a bool column",
         )
     return parsed
 
 
 def _limit(value: float, rule: str) -> float:
     if not is_number(value) or value < 0:
-        raise DefinitionError("a limit is a number from 0 on", where=f"check {rule}", got=value, remedy="Write 0.25")
+        raise DefinitionError(
+            "a limit must be a number from 0 on", where=f"check {rule}", got=value, remedy="Write 0.25"
+        )
     return float(value)
 
 
 def _metric(name: str) -> str:
     if name not in _METRICS:
         raise DefinitionError(
-            f"a drift metric is {', '.join(_METRICS)}", where="check drift", got=name, remedy="Write 'psi'"
+            f"a drift metric must be {', '.join(_METRICS)}", where="check drift", got=name, remedy="Write 'psi'"
         )
     return name

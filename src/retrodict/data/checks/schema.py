@@ -31,7 +31,10 @@ class SchemaChecks(CheckBase):
         """The column arrives as bool, date, float, int, string or time (an int also as float)."""
         if type not in ("bool", "date", "float", "int", "string", "time"):
             raise DefinitionError(
-                "a type is bool, date, float, int, string or time", where="check has_type", got=type, remedy="Pick one"
+                "a type must be bool, date, float, int, string or time",
+                where="check has_type",
+                got=type,
+                remedy="Pick one",
             )
         return cls.make("has_type", (column,), how, type=type)
 
@@ -93,15 +96,18 @@ class SchemaChecks(CheckBase):
         low, high = _moment(earliest), _moment(latest)
         if low is None and high is None:
             raise DefinitionError(
-                "time_between takes one or two times", where="check time_between", remedy="Write '2013-01-01'"
+                "time_between must have one or two times",
+                where="check time_between",
+                got=(earliest, latest),
+                remedy="Write '2013-01-01'",
             )
         return cls.make("time_between", (column,), how, earliest=low, latest=high)
 
     @classmethod
     def not_in_future(cls, column: str, allow: str = "0s", **how: Unpack[How]) -> Self:
         """The time is not later than the moment of the check plus an allowance like ``"5m"``."""
-        kept = format_duration(parse_duration(allow, where="check not_in_future"))
-        return cls.make("not_in_future", (column,), how, allow=kept)
+        allowance = format_duration(parse_duration(allow, where="check not_in_future"))
+        return cls.make("not_in_future", (column,), how, allow=allowance)
 
     @classmethod
     def monotone(
@@ -119,7 +125,7 @@ class SchemaChecks(CheckBase):
         """
         if direction not in ("increasing", "decreasing"):
             raise DefinitionError(
-                "a direction is increasing or decreasing", where="check monotone", got=direction, remedy="Pick one"
+                "a direction must be increasing or decreasing", where="check monotone", got=direction, remedy="Pick one"
             )
         groups = (per,) if isinstance(per, str) else tuple(per)
         return cls.make("monotone", (column, *groups), how, direction=direction, strict=strict or None)
@@ -140,13 +146,13 @@ def _kind(value: object) -> str | None:
 
 
 def _set_of(values: Iterable[Any], rule: str) -> tuple[Any, ...]:
-    given = () if isinstance(values, str) else tuple(values)  # a text is a set of its letters, which nobody means
-    kinds = {_kind(value) for value in given}
+    listed = () if isinstance(values, str) else tuple(values)  # a text is a set of its letters, which nobody means
+    kinds = {_kind(value) for value in listed}
     if len(kinds) != 1 or None in kinds:
         raise DefinitionError(
-            f"{rule} takes a collection of texts, of numbers or of truth values, not empty and not mixed",
+            f"{rule} must have a collection of texts, of numbers or of truth values, not empty and not mixed",
             where=f"check {rule}",
-            got=sorted({type(value).__name__ for value in given}),
+            got=sorted({type(value).__name__ for value in listed}),
             remedy="Write it like {'EWR', 'JFK'}; null is the business of not_null",
         )
-    return tuple(sorted(value for place, value in enumerate(given) if value not in given[:place]))
+    return tuple(sorted(value for place, value in enumerate(listed) if value not in listed[:place]))

@@ -84,7 +84,7 @@ class StatisticalChecks(CheckBase):
         """Value below which a share ``q`` of the values lies, 0 to 1, interpolated linearly."""
         if not is_number(q) or not 0.0 <= q <= 1.0:
             raise DefinitionError(
-                "a quantile is a share from 0 to 1", where="check quantile", got=q, remedy="Write the 99th as 0.99"
+                "a quantile must be a share from 0 to 1", where="check quantile", got=q, remedy="Write the 99th as 0.99"
             )
         return cls._measured("quantile", (column,), low, high, how, q=float(q))
 
@@ -133,26 +133,32 @@ class StatisticalChecks(CheckBase):
         where = "check stable"
         if measure not in STABLE_MEASURES:
             raise DefinitionError(
-                "a stable measure is one that versions keep",
+                "a stable measure must be one that versions keep",
                 where=where,
                 got=measure,
                 remedy=near(measure, STABLE_MEASURES, what="measure"),
             )
         needed = {"row_count": 0, "correlation": 2}.get(measure, 1)
         if len(columns) != needed:
-            raise DefinitionError(f"{measure} has {needed} columns", where=where, got=columns, remedy="Name them")
+            raise DefinitionError(f"{measure} must have {needed} columns", where=where, got=columns, remedy="Name them")
         if against not in ("previous", "history"):
             raise DefinitionError(
-                "stable compares with previous or history", where=where, got=against, remedy="Pick one"
+                "stable must compare with previous or history", where=where, got=against, remedy="Pick one"
             )
         limits = {"within": within, "deviations": deviations}
         name, other = ("within", "deviations") if against == "previous" else ("deviations", "within")
         if limits[other] is not None:
             raise DefinitionError(
-                f"{other} does not go with against={against!r}", where=where, got=limits[other], remedy=f"Use {name}"
+                f"{other} must not be set with against={against!r}",
+                where=where,
+                got=limits[other],
+                remedy=f"Use {name}",
             )
-        given = limits[name]
-        limit = {"within": 0.1, "deviations": 4.0}[name] if given is None else given
+        limit = limits[name]
+        if limit is None:
+            limit = {"within": 0.1, "deviations": 4.0}[name]
         if not is_number(limit) or limit < 0:
-            raise DefinitionError(f"{name} is a number from 0 on", where=where, got=limit, remedy="Write 10 % as 0.1")
+            raise DefinitionError(
+                f"{name} must be a number from 0 on", where=where, got=limit, remedy="Write 10 % as 0.1"
+            )
         return cls.make("stable", columns, how, measure=measure, against=against, **{name: float(limit)})

@@ -46,10 +46,10 @@ class Expectation:
     def names(self, name: str) -> list[str]:
         """Column names of an argument."""
         value = self.get(name)
-        found = [value] if isinstance(value, str) else list(value or ())
-        if not found or not all(isinstance(each, str) for each in found):
+        columns = [value] if isinstance(value, str) else list(value or ())
+        if not columns or not all(isinstance(column, str) for column in columns):
             raise Refused(f"{name} names no columns")
-        return found
+        return columns
 
     @property
     def column(self) -> str:

@@ -31,191 +31,200 @@ __all__ = ["EXPECTATIONS", "UNMAPPED"]
 # -- values of one column ----------------------------------------------------------------------------------------------
 
 
-def _between(said: Expectation) -> list[Check]:
-    low, high = (time_or_text(said.get(name)) for name in ("min_value", "max_value"))
-    strict = {"strict_low": bool(said.get("strict_min")), "strict_high": bool(said.get("strict_max"))}
-    return value_checks(said.column, low, high, said.how_of(said.column), **strict)
+def _between(expectation: Expectation) -> list[Check]:
+    low, high = (time_or_text(expectation.get(name)) for name in ("min_value", "max_value"))
+    strict = {"strict_low": bool(expectation.get("strict_min")), "strict_high": bool(expectation.get("strict_max"))}
+    return value_checks(expectation.column, low, high, expectation.how_of(expectation.column), **strict)
 
 
-def _in_set(said: Expectation, *, negated: bool = False) -> list[Check]:
-    return set_checks(said.column, said.get("value_set"), said.how_of(said.column), negated=negated)
+def _in_set(expectation: Expectation, *, negated: bool = False) -> list[Check]:
+    return set_checks(
+        expectation.column, expectation.get("value_set"), expectation.how_of(expectation.column), negated=negated
+    )
 
 
-def _lengths(said: Expectation) -> list[Check]:
-    low, high = said.bounds(count_bounds)
-    return [Check.length(said.column, low, high, **said.how_of(said.column))]
+def _lengths(expectation: Expectation) -> list[Check]:
+    low, high = expectation.bounds(count_bounds)
+    return [Check.length(expectation.column, low, high, **expectation.how_of(expectation.column))]
 
 
-def _length(said: Expectation) -> list[Check]:
-    value = plain(said.get("value"))
-    return [Check.length(said.column, value, value, **said.how_of(said.column))]
+def _length(expectation: Expectation) -> list[Check]:
+    value = plain(expectation.get("value"))
+    return [Check.length(expectation.column, value, value, **expectation.how_of(expectation.column))]
 
 
-def _regex(said: Expectation, *, negated: bool = False) -> list[Check]:
-    pattern, how = whole_pattern(str(said.get("regex", ""))), said.how_of(said.column)
+def _regex(expectation: Expectation, *, negated: bool = False) -> list[Check]:
+    pattern, how = whole_pattern(str(expectation.get("regex", ""))), expectation.how_of(expectation.column)
     if not negated:
-        return [Check.matches(said.column, pattern, **how)]
-    return [Check.sql(f"not {_matches(said.column, pattern)}", **how)]
+        return [Check.matches(expectation.column, pattern, **how)]
+    return [Check.sql(f"not {_matches(expectation.column, pattern)}", **how)]
 
 
 def _matches(column: str, pattern: str) -> str:
     return f"matches({column_text(column)}, {literal_text(pattern)})"
 
 
-def _regexes(said: Expectation, *, negated: bool = False) -> list[Check]:
-    tests = [_matches(said.column, whole_pattern(str(each))) for each in said.get("regex_list", ())]
-    return _listed(said, tests, negated=negated)
+def _regexes(expectation: Expectation, *, negated: bool = False) -> list[Check]:
+    tests = [_matches(expectation.column, whole_pattern(str(pattern))) for pattern in expectation.get("regex_list", ())]
+    return _listed(expectation, tests, negated=negated)
 
 
-def _like(said: Expectation, *, negated: bool = False) -> list[Check]:
-    return _listed(said, [_like_test(said, said.get("like_pattern"))], negated=negated)
+def _like(expectation: Expectation, *, negated: bool = False) -> list[Check]:
+    return _listed(expectation, [_like_test(expectation, expectation.get("like_pattern"))], negated=negated)
 
 
-def _likes(said: Expectation, *, negated: bool = False) -> list[Check]:
-    tests = [_like_test(said, each) for each in said.get("like_pattern_list", ())]
-    return _listed(said, tests, negated=negated)
+def _likes(expectation: Expectation, *, negated: bool = False) -> list[Check]:
+    tests = [_like_test(expectation, pattern) for pattern in expectation.get("like_pattern_list", ())]
+    return _listed(expectation, tests, negated=negated)
 
 
-def _like_test(said: Expectation, pattern: Any) -> str:
-    if said.get("escape") is not None or "\\" in str(pattern):
+def _like_test(expectation: Expectation, pattern: Any) -> str:
+    if expectation.get("escape") is not None or "\\" in str(pattern):
         raise Refused("its pattern has an escape sign; like has none here, matches can say it")
-    return f"{column_text(said.column)} like {literal_text(str(pattern))}"
+    return f"{column_text(expectation.column)} like {literal_text(str(pattern))}"
 
 
-def _listed(said: Expectation, tests: list[str], *, negated: bool) -> list[Check]:
+def _listed(expectation: Expectation, tests: list[str], *, negated: bool) -> list[Check]:
     if not tests:
         raise Refused("its list is empty")
-    word = " and " if said.get("match_on", "any") == "all" and not negated else " or "
+    word = " and " if expectation.get("match_on", "any") == "all" and not negated else " or "
     text = word.join(tests)
-    return [Check.sql(f"not ({text})" if negated else text, **said.how_of(said.column))]
+    return [Check.sql(f"not ({text})" if negated else text, **expectation.how_of(expectation.column))]
 
 
-def _unique(said: Expectation) -> list[Check]:
-    return [Check.unique(said.column, **said.every)]
+def _unique(expectation: Expectation) -> list[Check]:
+    return [Check.unique(expectation.column, **expectation.every)]
 
 
-def _monotone(said: Expectation, direction: Any) -> list[Check]:
-    return [Check.monotone(said.column, direction, strict=bool(said.get("strictly")), **said.every)]
+def _monotone(expectation: Expectation, direction: Any) -> list[Check]:
+    return [
+        Check.monotone(expectation.column, direction, strict=bool(expectation.get("strictly")), **expectation.every)
+    ]
 
 
-def _typed(said: Expectation, name: str) -> list[Check]:
-    given = said.get(name)
-    words = {word_of(each) for each in ([given] if isinstance(given, str) else given or ())}
+def _typed(expectation: Expectation, name: str) -> list[Check]:
+    types = expectation.get(name)
+    words = {word_of(name) for name in ([types] if isinstance(types, str) else types or ())}
     if words == {"int", "float"}:
         words = {"float"}
     if len(words) != 1 or None in words:
         raise Refused("its type names are not of one of bool, date, float, int, string, time")
-    return [Check.has_type(said.column, str(words.pop()), **said.bare)]
+    return [Check.has_type(expectation.column, str(words.pop()), **expectation.bare)]
 
 
 # -- the set of values, and numbers of the batch -----------------------------------------------------------------------
 
 
-def _distinct(said: Expectation, *, inside: bool, contained: bool) -> list[Check]:
-    found = set_checks(said.column, said.get("value_set"), said.whole, negated=False) if inside else []
-    return [*found, *(contains_checks(said.column, said.get("value_set"), said.whole) if contained else ())]
+def _distinct(expectation: Expectation, *, inside: bool, contained: bool) -> list[Check]:
+    checks = (
+        set_checks(expectation.column, expectation.get("value_set"), expectation.whole, negated=False) if inside else []
+    )
+    return [
+        *checks,
+        *(contains_checks(expectation.column, expectation.get("value_set"), expectation.whole) if contained else ()),
+    ]
 
 
-def _measured(said: Expectation, make: Callable[..., Check]) -> list[Check]:
-    low, high = said.bounds(measure_bounds)
-    return [make(said.column, low, high, **said.whole)]
+def _measured(expectation: Expectation, make: Callable[..., Check]) -> list[Check]:
+    low, high = expectation.bounds(measure_bounds)
+    return [make(expectation.column, low, high, **expectation.whole)]
 
 
-def _distinct_count(said: Expectation) -> list[Check]:
-    low, high = said.bounds(count_bounds)
-    return [Check.distinct_count(said.column, low, high, **said.whole)]
+def _distinct_count(expectation: Expectation) -> list[Check]:
+    low, high = expectation.bounds(count_bounds)
+    return [Check.distinct_count(expectation.column, low, high, **expectation.whole)]
 
 
-def _present_share(said: Expectation) -> list[Check]:
-    if said.get("strict_min") or said.get("strict_max"):
+def _present_share(expectation: Expectation) -> list[Check]:
+    if expectation.get("strict_min") or expectation.get("strict_max"):
         raise Refused("a strict bound on the share of values has none on the share of nulls that means the same")
-    low, high = said.bounds(measure_bounds)
+    low, high = expectation.bounds(measure_bounds)
     rates = (None if side is None else complement(side) for side in (high, low))
-    return [Check.null_rate(said.column, *rates, **said.whole)]
+    return [Check.null_rate(expectation.column, *rates, **expectation.whole)]
 
 
-def _quantiles(said: Expectation) -> list[Check]:
-    ranges = said.get("quantile_ranges", {})
+def _quantiles(expectation: Expectation) -> list[Check]:
+    ranges = expectation.get("quantile_ranges", {})
     pairs = list(zip(ranges.get("quantiles", ()), ranges.get("value_ranges", ()), strict=True))
-    if said.get("allow_relative_error") != "linear":
-        said.remarks.append(
+    if expectation.get("allow_relative_error") != "linear":
+        expectation.remarks.append(
             "only its interpolation: quantile() interpolates linearly, the library takes the nearest value"
         )
-    found = []
+    checks = []
     for share, (low, high) in pairs:
-        found.append(Check.quantile(said.column, share, *measure_bounds(low, high), **said.whole))
-    return found
+        checks.append(Check.quantile(expectation.column, share, *measure_bounds(low, high), **expectation.whole))
+    return checks
 
 
-def _row_count(said: Expectation) -> list[Check]:
-    low, high = said.bounds(count_bounds)
-    return [Check.row_count(low, high, **said.whole)]
+def _row_count(expectation: Expectation) -> list[Check]:
+    low, high = expectation.bounds(count_bounds)
+    return [Check.row_count(low, high, **expectation.whole)]
 
 
-def _row_count_equal(said: Expectation) -> list[Check]:
-    value = plain(said.get("value"))
-    return [Check.row_count(value, value, **said.whole)]
+def _row_count_equal(expectation: Expectation) -> list[Check]:
+    value = plain(expectation.get("value"))
+    return [Check.row_count(value, value, **expectation.whole)]
 
 
 # -- several columns ---------------------------------------------------------------------------------------------------
 
 
-def _pair(said: Expectation, test: Callable[[str, str], str]) -> list[Check]:
-    left, right = said.names("column_A")[0], said.names("column_B")[0]
-    ignored = said.get("ignore_row_if", "both_values_are_missing")
+def _pair(expectation: Expectation, test: Callable[[str, str], str]) -> list[Check]:
+    left, right = expectation.names("column_A")[0], expectation.names("column_B")[0]
+    ignored = expectation.get("ignore_row_if", "both_values_are_missing")
     names = {"both_values_are_missing": "all", "either_value_is_missing": "any", "neither": "none"}
     if ignored not in names:
         raise Refused("its ignore_row_if is not known")
-    return _several(said, [left, right], names[ignored], test(column_text(left), column_text(right)))
+    return _several(expectation, [left, right], names[ignored], test(column_text(left), column_text(right)))
 
 
-def _record(said: Expectation, test: Callable[[list[str]], str]) -> list[Check]:
-    columns = said.names("column_list")
-    ignored = said.get("ignore_row_if", "all_values_are_missing")
+def _record(expectation: Expectation, test: Callable[[list[str]], str]) -> list[Check]:
+    columns = expectation.names("column_list")
+    ignored = expectation.get("ignore_row_if", "all_values_are_missing")
     names = {"all_values_are_missing": "all", "any_value_is_missing": "any", "never": "none"}
     if ignored not in names:
         raise Refused("its ignore_row_if is not known")
-    return _several(said, columns, names[ignored], test([column_text(name) for name in columns]))
+    return _several(expectation, columns, names[ignored], test([column_text(name) for name in columns]))
 
 
-def _several(said: Expectation, columns: list[str], ignored: str, test: str) -> list[Check]:
+def _several(expectation: Expectation, columns: list[str], ignored: str, test: str) -> list[Check]:
     """A test of several columns: unknown fails, except in the rows that are left out."""
     present = [f"{column_text(name)} is not null" for name in columns]
     if ignored == "none":
-        return [Check.sql(f"coalesce({test}, false)", **said.how)]
+        return [Check.sql(f"coalesce({test}, false)", **expectation.how)]
     if ignored == "any":
-        return [Check.sql(test, **said.only(" and ".join(present)))]
-    return [Check.sql(f"coalesce({test}, false)", **said.only(" or ".join(present)))]
+        return [Check.sql(test, **expectation.only(" and ".join(present)))]
+    return [Check.sql(f"coalesce({test}, false)", **expectation.only(" or ".join(present)))]
 
 
-def _greater(said: Expectation) -> list[Check]:
-    sign = ">=" if said.get("or_equal") else ">"
-    return _pair(said, lambda left, right: f"{left} {sign} {right}")
+def _greater(expectation: Expectation) -> list[Check]:
+    sign = ">=" if expectation.get("or_equal") else ">"
+    return _pair(expectation, lambda left, right: f"{left} {sign} {right}")
 
 
-def _pairs_in_set(said: Expectation) -> list[Check]:
-    pairs = said.get("value_pairs_set", ())
+def _pairs_in_set(expectation: Expectation) -> list[Check]:
+    pairs = expectation.get("value_pairs_set", ())
     if not pairs:
         raise Refused("its set is empty")
 
     def one(column: str, value: Any) -> str:
-        known = plain(value)
-        return f"{column} is null" if known is None else f"{column} = {value_text(known)}"
+        constant = plain(value)
+        return f"{column} is null" if constant is None else f"{column} = {value_text(constant)}"
 
     def test(left: str, right: str) -> str:
         return " or ".join(f"{one(left, a)} and {one(right, b)}" for a, b in pairs)
 
-    return _pair(said, test)
+    return _pair(expectation, test)
 
 
-def _sum(said: Expectation) -> list[Check]:
-    total = members([said.get("sum_total")])[0]
-    return _record(said, lambda names: f"{' + '.join(names)} = {value_text(total)}")
+def _sum(expectation: Expectation) -> list[Check]:
+    total = members([expectation.get("sum_total")])[0]
+    return _record(expectation, lambda names: f"{' + '.join(names)} = {value_text(total)}")
 
 
 def _equal_test(names: list[str]) -> str:
     first = names[0]
-    tests = [f"coalesce({first} = {each}, {first} is null and {each} is null)" for each in names[1:]]
+    tests = [f"coalesce({first} = {name}, {first} is null and {name} is null)" for name in names[1:]]
     return " and ".join(tests) or "true"
 
 
@@ -224,76 +233,86 @@ def _different_test(names: list[str]) -> str:
     return " and ".join(tests) or "true"
 
 
-def _compound_unique(said: Expectation) -> list[Check]:
-    columns = said.names("column_list")
-    if said.get("ignore_row_if", "all_values_are_missing") != "any_value_is_missing" and len(columns) > 1:
-        said.remarks.append("only rows with a null among the columns: here they repeat nothing")
-    return [Check.unique(*columns, **said.every)]
+def _compound_unique(expectation: Expectation) -> list[Check]:
+    columns = expectation.names("column_list")
+    if expectation.get("ignore_row_if", "all_values_are_missing") != "any_value_is_missing" and len(columns) > 1:
+        expectation.remarks.append("only rows with a null among the columns: here they repeat nothing")
+    return [Check.unique(*columns, **expectation.every)]
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def _exists(said: Expectation) -> list[Check]:
-    if said.get("column_index") is not None:
-        said.remarks.append("only its place: columns have no order here")
-    return [Check.columns_exist(said.column, **said.bare)]
+def _exists(expectation: Expectation) -> list[Check]:
+    if expectation.get("column_index") is not None:
+        expectation.remarks.append("only its place: columns have no order here")
+    return [Check.columns_exist(expectation.column, **expectation.bare)]
 
 
-def _ordered(said: Expectation) -> list[Check]:
-    said.remarks.append("only the order of the columns: columns_match is about their names")
-    return [Check.columns_match(*said.names("column_list"), **said.bare)]
+def _ordered(expectation: Expectation) -> list[Check]:
+    expectation.remarks.append("only the order of the columns: columns_match is about their names")
+    return [Check.columns_match(*expectation.names("column_list"), **expectation.bare)]
 
 
-def _column_set(said: Expectation) -> list[Check]:
-    make = Check.columns_exist if said.get("exact_match", True) is False else Check.columns_match
-    return [make(*sorted(said.names("column_set")), **said.bare)]
+def _column_set(expectation: Expectation) -> list[Check]:
+    make = Check.columns_exist if expectation.get("exact_match", True) is False else Check.columns_match
+    return [make(*sorted(expectation.names("column_set")), **expectation.bare)]
 
 
 EXPECTATIONS: dict[str, Callable[[Expectation], list[Check]]] = {
-    "expect_column_distinct_values_to_be_in_set": lambda said: _distinct(said, inside=True, contained=False),
-    "expect_column_distinct_values_to_contain_set": lambda said: _distinct(said, inside=False, contained=True),
-    "expect_column_distinct_values_to_equal_set": lambda said: _distinct(said, inside=True, contained=True),
-    "expect_column_max_to_be_between": lambda said: _measured(said, Check.max),
-    "expect_column_mean_to_be_between": lambda said: _measured(said, Check.mean),
-    "expect_column_median_to_be_between": lambda said: _measured(said, Check.median),
-    "expect_column_min_to_be_between": lambda said: _measured(said, Check.min),
+    "expect_column_distinct_values_to_be_in_set": lambda expectation: _distinct(
+        expectation, inside=True, contained=False
+    ),
+    "expect_column_distinct_values_to_contain_set": lambda expectation: _distinct(
+        expectation, inside=False, contained=True
+    ),
+    "expect_column_distinct_values_to_equal_set": lambda expectation: _distinct(
+        expectation, inside=True, contained=True
+    ),
+    "expect_column_max_to_be_between": lambda expectation: _measured(expectation, Check.max),
+    "expect_column_mean_to_be_between": lambda expectation: _measured(expectation, Check.mean),
+    "expect_column_median_to_be_between": lambda expectation: _measured(expectation, Check.median),
+    "expect_column_min_to_be_between": lambda expectation: _measured(expectation, Check.min),
     "expect_column_pair_values_a_to_be_greater_than_b": _greater,
-    "expect_column_pair_values_to_be_equal": lambda said: _pair(said, lambda left, right: f"{left} = {right}"),
+    "expect_column_pair_values_to_be_equal": lambda expectation: _pair(
+        expectation, lambda left, right: f"{left} = {right}"
+    ),
     "expect_column_pair_values_to_be_in_set": _pairs_in_set,
     "expect_column_proportion_of_non_null_values_to_be_between": _present_share,
-    "expect_column_proportion_of_unique_values_to_be_between": lambda said: _measured(said, Check.distinct_share),
+    "expect_column_proportion_of_unique_values_to_be_between": lambda expectation: _measured(
+        expectation, Check.distinct_share
+    ),
     "expect_column_quantile_values_to_be_between": _quantiles,
-    "expect_column_stdev_to_be_between": lambda said: _measured(said, Check.std),
-    "expect_column_sum_to_be_between": lambda said: _measured(said, Check.sum),
+    "expect_column_stdev_to_be_between": lambda expectation: _measured(expectation, Check.std),
+    "expect_column_sum_to_be_between": lambda expectation: _measured(expectation, Check.sum),
     "expect_column_to_exist": _exists,
-    "expect_column_type_to_be": lambda said: _typed(said, "type_"),
+    "expect_column_type_to_be": lambda expectation: _typed(expectation, "type_"),
     "expect_column_unique_value_count_to_be_between": _distinct_count,
     "expect_column_value_lengths_to_be_between": _lengths,
     "expect_column_value_lengths_to_equal": _length,
     "expect_column_values_to_be_between": _between,
-    "expect_column_values_to_be_decreasing": lambda said: _monotone(said, "decreasing"),
+    "expect_column_values_to_be_decreasing": lambda expectation: _monotone(expectation, "decreasing"),
     "expect_column_values_to_be_in_set": _in_set,
-    "expect_column_values_to_be_in_type_list": lambda said: _typed(said, "type_list"),
-    "expect_column_values_to_be_increasing": lambda said: _monotone(said, "increasing"),
-    "expect_column_values_to_be_null": lambda said: [Check.is_null(said.column, **said.how)],
-    "expect_column_values_to_be_of_type": lambda said: _typed(said, "type_"),
+    "expect_column_values_to_be_in_type_list": lambda expectation: _typed(expectation, "type_list"),
+    "expect_column_values_to_be_increasing": lambda expectation: _monotone(expectation, "increasing"),
+    "expect_column_values_to_be_null": lambda expectation: [Check.is_null(expectation.column, **expectation.how)],
+    "expect_column_values_to_be_of_type": lambda expectation: _typed(expectation, "type_"),
     "expect_column_values_to_be_unique": _unique,
     "expect_column_values_to_match_like_pattern": _like,
     "expect_column_values_to_match_like_pattern_list": _likes,
     "expect_column_values_to_match_regex": _regex,
     "expect_column_values_to_match_regex_list": _regexes,
-    "expect_column_values_to_not_be_in_set": lambda said: _in_set(said, negated=True),
-    "expect_column_values_to_not_be_null": lambda said: [Check.not_null(said.column, **said.how)],
-    "expect_column_values_to_not_match_like_pattern": lambda said: _like(said, negated=True),
-    "expect_column_values_to_not_match_like_pattern_list": lambda said: _likes(said, negated=True),
-    "expect_column_values_to_not_match_regex": lambda said: _regex(said, negated=True),
-    "expect_column_values_to_not_match_regex_list": lambda said: _regexes(said, negated=True),
+    "expect_column_values_to_not_be_in_set": lambda expectation: _in_set(expectation, negated=True),
+    "expect_column_values_to_not_be_null": lambda expectation: [Check.not_null(expectation.column, **expectation.how)],
+    "expect_column_values_to_not_match_like_pattern": lambda expectation: _like(expectation, negated=True),
+    "expect_column_values_to_not_match_like_pattern_list": lambda expectation: _likes(expectation, negated=True),
+    "expect_column_values_to_not_match_regex": lambda expectation: _regex(expectation, negated=True),
+    "expect_column_values_to_not_match_regex_list": lambda expectation: _regexes(expectation, negated=True),
     "expect_compound_columns_to_be_unique": _compound_unique,
     "expect_multicolumn_sum_to_equal": _sum,
-    "expect_multicolumn_values_to_be_equal": lambda said: _record(said, _equal_test),
-    "expect_multicolumn_values_to_be_unique": lambda said: _record(said, _different_test),
-    "expect_select_column_values_to_be_unique_within_record": lambda said: _record(said, _different_test),
+    "expect_multicolumn_values_to_be_equal": lambda expectation: _record(expectation, _equal_test),
+    "expect_multicolumn_values_to_be_unique": lambda expectation: _record(expectation, _different_test),
+    "expect_select_column_values_to_be_unique_within_record": lambda expectation: _record(expectation, _different_test),
     "expect_table_columns_to_match_ordered_list": _ordered,
     "expect_table_columns_to_match_set": _column_set,
     "expect_table_row_count_to_be_between": _row_count,

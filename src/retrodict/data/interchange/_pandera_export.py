@@ -48,10 +48,10 @@ def to_pandera(table: Table) -> Exported:
         import pandera.polars as pa
     except ImportError as error:
         raise MissingExtraError("pandera", "pandera", needed_for="to_pandera") from error
-    made = _Schema(table, pa)
+    schema = _Schema(table, pa)
     for check in table.checks:
-        made.add(check)
-    return Exported(made.build(), tuple(made.unmapped))
+        schema.add(check)
+    return Exported(schema.build(), tuple(schema.unmapped))
 
 
 class _Schema:
@@ -118,9 +118,9 @@ class _Schema:
             raise Refused("it is not the declared type of the column")
 
     def _add_rows(self, check: Check) -> None:
-        made = self._builtin(check) if check.where is None else None
-        if made is not None:
-            self._checks.setdefault(check.columns[0], []).append(made)
+        builtin = self._builtin(check) if check.where is None else None
+        if builtin is not None:
+            self._checks.setdefault(check.columns[0], []).append(builtin)
             return
         kinds: dict[str, Any] = {
             name: None if kind is None else expression_kind(kind.kind) for name, kind in self._types.items()

@@ -29,13 +29,13 @@ _OPTIONS = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """One check: its name and arguments; ``lost`` says why it cannot be mapped whatever it is."""
+    """One check: its name and arguments; ``reason`` says why it cannot be mapped whatever it is."""
 
     name: str
     arguments: Mapping[str, Any]
     ignores_nulls: bool = True
     warns: bool = False
-    lost: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class ColumnSpec:
 
 @dataclass(frozen=True, slots=True)
 class FrameSpec:
-    """One schema; ``lost`` are the parts of it that tables do not have, each with the reason."""
+    """One schema; ``unmapped`` are the parts of it that tables do not have, each with the reason."""
 
     columns: tuple[ColumnSpec, ...]
     checks: tuple[Called, ...]
@@ -63,7 +63,7 @@ class FrameSpec:
     strict: bool | str
     ordered: bool
     flavour: str
-    lost: tuple[tuple[str, str], ...]
+    unmapped: tuple[tuple[str, str], ...]
 
 
 def read_schema(schema: Any) -> FrameSpec:
@@ -75,7 +75,7 @@ def read_schema(schema: Any) -> FrameSpec:
     if hasattr(schema, "to_schema"):  # a DataFrameModel
         schema = schema.to_schema()
     if not isinstance(getattr(schema, "columns", None), Mapping) or not hasattr(schema, "strict"):
-        raise InputError("a schema is one of a frame", where=_WHERE, got=type(schema).__name__, remedy=_REMEDY)
+        raise InputError("a schema must be one of a frame", where=_WHERE, got=type(schema).__name__, remedy=_REMEDY)
     return _of_object(schema)
 
 
@@ -83,11 +83,13 @@ def read_schema(schema: Any) -> FrameSpec:
 
 
 def _of_object(schema: Any) -> FrameSpec:
-    whole = getattr(schema, "dtype", None)
-    columns = tuple(_column_of(str(name), column, schema, whole) for name, column in schema.columns.items())
+    dtype = getattr(schema, "dtype", None)
+    columns = tuple(_column_of(str(name), column, schema, dtype) for name, column in schema.columns.items())
     parts = ("index", "add_missing_columns", "parsers")
-    lost = list(_lost_parts({name: getattr(schema, name, None) for name in parts}))
-    lost += [(f"parsers({name})", _PARSER) for name, each in schema.columns.items() if getattr(each, "parsers", None)]
+    unmapped = list(_unmapped_parts({name: getattr(schema, name, None) for name in parts}))
+    unmapped += [
+        (f"parsers({name})", _PARSER) for name, column in schema.columns.items() if getattr(column, "parsers", None)
+    ]
     return FrameSpec(
         columns,
         tuple(_called_of(check) for check in schema.checks or ()),
@@ -95,12 +97,12 @@ def _of_object(schema: Any) -> FrameSpec:
         schema.strict,
         bool(getattr(schema, "ordered", False)),
         "polars" if "polars" in type(schema).__module__ else "pandas",
-        tuple(lost),
+        tuple(unmapped),
     )
 
 
-def _column_of(name: str, column: Any, schema: Any, whole: Any) -> ColumnSpec:
-    kind = column.dtype if column.dtype is not None else whole
+def _column_of(name: str, column: Any, schema: Any, dtype: Any) -> ColumnSpec:
+    kind = column.dtype if column.dtype is not None else dtype
     return ColumnSpec(
         name,
         None if kind is None else str(kind),
@@ -121,12 +123,12 @@ def _is_missing(value: Any) -> bool:
 def _called_of(check: Any) -> Called:
     name = str(getattr(check, "name", None) or "check")
     arguments = dict(getattr(check, "statistics", None) or {})
-    lost = _GROUPED if getattr(check, "groupby", None) is not None else None
+    unmapped = _GROUPED if getattr(check, "groupby", None) is not None else None
     # A function of the user's may bear the name of a built-in; built-ins are dispatched by the kind of frame.
     if type(getattr(check, "_check_fn", None)).__name__ != "Dispatcher" or not arguments:
-        lost = lost or _CUSTOM
+        unmapped = unmapped or _CUSTOM
     return Called(name, arguments, bool(getattr(check, "ignore_na", True)),
-                  bool(getattr(check, "raise_warning", False)), lost)  # fmt: skip
+                  bool(getattr(check, "raise_warning", False)), unmapped)  # fmt: skip
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -137,18 +139,20 @@ def _parsed(source: str | Path) -> Mapping[str, Any]:
     try:
         text = str(source) if inline else Path(source).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InputError("a schema is a text file", where=_WHERE, got=type(error).__name__, remedy=_REMEDY) from error
+        raise InputError(
+            "a schema must be a text file", where=_WHERE, got=type(error).__name__, remedy=_REMEDY
+        ) from error
     if text.lstrip().startswith("{"):
         try:
             body = json.loads(text)
         except ValueError as error:
             raise InputError(
-                "a schema is valid JSON", where=_WHERE, got=type(error).__name__, remedy=_REMEDY
+                "a schema must be valid JSON", where=_WHERE, got=type(error).__name__, remedy=_REMEDY
             ) from error
     else:
         body = _yaml(text)
     if not isinstance(body, Mapping):
-        raise InputError("a schema is a mapping", where=_WHERE, got=type(body).__name__, remedy=_REMEDY)
+        raise InputError("a schema must be a mapping", where=_WHERE, got=type(body).__name__, remedy=_REMEDY)
     return body
 
 
@@ -160,19 +164,21 @@ def _yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError("a schema is valid YAML", where=_WHERE, got=type(error).__name__, remedy=_REMEDY) from error
+        raise InputError(
+            "a schema must be valid YAML", where=_WHERE, got=type(error).__name__, remedy=_REMEDY
+        ) from error
 
 
 def _of_mapping(body: Mapping[str, Any]) -> FrameSpec:
     kind = body.get("schema_type", "dataframe")
     columns = body.get("columns")
     if "columns" not in body or "dataframe" not in str(kind):
-        raise InputError("a schema is one of a frame, with columns", where=_WHERE, got=kind, remedy=_REMEDY)
+        raise InputError("a schema must be one of a frame, with columns", where=_WHERE, got=kind, remedy=_REMEDY)
     if isinstance(columns, list):  # names that are no texts
         columns = {str(column.get("name")): column for column in columns}
     columns = columns or {}
     if not isinstance(columns, Mapping) or not all(isinstance(c, Mapping | None) for c in columns.values()):
-        raise InputError("columns are mappings by name", where=_WHERE, got=type(columns).__name__, remedy=_REMEDY)
+        raise InputError("columns must be mappings by name", where=_WHERE, got=type(columns).__name__, remedy=_REMEDY)
     return FrameSpec(
         tuple(_column_in(str(name), column or {}, body) for name, column in columns.items()),
         tuple(_called_in(body.get("checks"))),
@@ -180,7 +186,7 @@ def _of_mapping(body: Mapping[str, Any]) -> FrameSpec:
         body.get("strict", False),
         bool(body.get("ordered", False)),
         "polars" if "polars" in f"{kind} {body.get('api', '')}" else "pandas",
-        tuple(_lost_parts(body)),
+        tuple(_unmapped_parts(body)),
     )
 
 
@@ -212,9 +218,9 @@ def _called_in(checks: Any) -> Iterable[Called]:
             options |= {key: value for key, value in inner.items() if key in _OPTIONS}
             options |= dict(inner.get("options") or {})
             arguments = {key: value for key, value in inner.items() if key not in _OPTIONS | {"options"}}
-        lost = _GROUPED if options.get("groupby") is not None else None
+        unmapped = _GROUPED if options.get("groupby") is not None else None
         yield Called(str(options.get("check_name", "check")), arguments, bool(options.get("ignore_na", True)),
-                     bool(options.get("raise_warning", False)), lost)  # fmt: skip
+                     bool(options.get("raise_warning", False)), unmapped)  # fmt: skip
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -230,10 +236,10 @@ def _groups(unique: Any) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(map(str, group)) for group in unique)
 
 
-def _lost_parts(said: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    if said.get("index") is not None:
+def _unmapped_parts(parts: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    if parts.get("index") is not None:
         yield "index", "tables have columns only; make the index a column"
-    if said.get("add_missing_columns"):
+    if parts.get("add_missing_columns"):
         yield "add_missing_columns", "columns are not added; a batch has those of its table"
-    if said.get("parsers"):
+    if parts.get("parsers"):
         yield "parsers", _PARSER

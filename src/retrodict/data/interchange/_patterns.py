@@ -40,7 +40,7 @@ def literal_pattern(text: str, *, at: Literal["start", "end"]) -> str:
 
 def _branches(pattern: str) -> list[str]:
     """Split at the bars that stand in no group and in no class."""
-    found, start, depth, inside, place = [], 0, 0, -1, 0
+    branches, start, depth, inside, place = [], 0, 0, -1, 0
     while place < len(pattern):
         letter = pattern[place]
         if letter == "\\":
@@ -54,10 +54,10 @@ def _branches(pattern: str) -> list[str]:
         elif letter in "()":
             depth += 1 if letter == "(" else -1
         elif letter == "|" and depth == 0:
-            found.append(pattern[start:place])
+            branches.append(pattern[start:place])
             start = place + 1
         place += 1
-    return [*found, pattern[start:]]
+    return [*branches, pattern[start:]]
 
 
 def _branch(text: str, starts: str) -> str:

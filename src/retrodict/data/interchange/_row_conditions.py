@@ -58,7 +58,7 @@ def _of_tree(node: Any) -> str:
         raise Refused("its row condition has a form that is not known")
     match node.get("type"):
         case "and" | "or" as word:
-            parts = [_of_tree(each) for each in node.get("conditions", ())]
+            parts = [_of_tree(part) for part in node.get("conditions", ())]
             if not parts:
                 raise Refused("its row condition is empty")
             return f" {word} ".join(f"({part})" for part in parts)
@@ -72,7 +72,7 @@ def _of_tree(node: Any) -> str:
                 return f"{_column(node)} {sign} {value_text(time_or_text(value))}"
             if isinstance(value, str) or not value:
                 raise Refused("its row condition has no set of values")
-            return f"{_column(node)} {sign} ({', '.join(value_text(plain(each)) for each in value)})"
+            return f"{_column(node)} {sign} ({', '.join(value_text(plain(part)) for part in value)})"
         case "pass_through":
             return _of_text(str(node.get("pass_through_filter", "")))
     raise Refused("its row condition has a form that is not known")
@@ -93,23 +93,23 @@ def _of_text(text: str) -> str:
 def _rewritten(text: str) -> Iterator[str]:
     place = 0
     while text[place:].strip():
-        found = _TOKEN.match(text, place)
-        if found is None:
+        match = _TOKEN.match(text, place)
+        if match is None:
             raise Refused(f"its row condition cannot be read from character {place + 1} on")
-        place = found.end()
-        kind, said = str(found.lastgroup if found["col"] is None else "col"), found.group().strip()
+        place = match.end()
+        kind, token = str(match.lastgroup if match["col"] is None else "col"), match.group().strip()
         match kind:
             case "col":
-                yield column_text(found["colname"][1:-1])
+                yield column_text(match["colname"][1:-1])
             case "text":
-                yield value_text(ast.literal_eval(said))
+                yield value_text(ast.literal_eval(token))
             case "tick":
-                yield column_text(said[1:-1])
+                yield column_text(token[1:-1])
             case "null":
-                yield "is not null" if said.startswith(".not") else "is null"
+                yield "is not null" if token.startswith(".not") else "is null"
             case "word":
                 if text[place : place + 1] == "(":
                     raise Refused("its row condition calls a function")
-                yield _WORDS.get(said) or column_text(said)
+                yield _WORDS.get(token) or column_text(token)
             case _:
-                yield _PLAIN.get(said, said)
+                yield _PLAIN.get(token, token)

@@ -79,13 +79,13 @@ def value_checks(
 ) -> list[Check]:
     """Bounds on each value: ``between`` or ``time_between`` where both sides are closed, else an expression."""
     low, high = plain(low), plain(high)
-    given = [value for value in (low, high) if value is not None]
-    if not given:
+    bounds = [value for value in (low, high) if value is not None]
+    if not bounds:
         raise Refused("it has no bounds")
-    if len({_kind(value) for value in given}) > 1:
+    if len({_kind(value) for value in bounds}) > 1:
         raise Refused("its bounds are of different kinds")
     strict = (strict_low and low is not None) or (strict_high and high is not None)
-    kind = _kind(given[0])
+    kind = _kind(bounds[0])
     if not strict and kind == "number":
         return [Check.between(column, low, high, **how)]
     if not strict and kind == "time":
@@ -119,34 +119,34 @@ def members(values: Iterable[Any] | None) -> list[Any]:
     """Values of a set, nulls left out: a check of a set says nothing about nulls."""
     if values is None:
         raise Refused("it has no set of values")
-    found = [value for value in map(plain, values) if value is not None]
-    if not found:
+    constants = [value for value in map(plain, values) if value is not None]
+    if not constants:
         raise Refused("its set is empty, so every value fails")
-    return found
+    return constants
 
 
 def set_checks(column: str, values: Iterable[Any] | None, how: Mapping[str, Any], *, negated: bool) -> list[Check]:
     """Membership of a set; of a set of times as an expression."""
-    found = members(values)
-    if not any(isinstance(value, Moment) for value in found):
-        return [(Check.not_in_set if negated else Check.in_set)(column, found, **how)]
-    if not all(isinstance(value, Moment) for value in found):
+    constants = members(values)
+    if not any(isinstance(value, Moment) for value in constants):
+        return [(Check.not_in_set if negated else Check.in_set)(column, constants, **how)]
+    if not all(isinstance(value, Moment) for value in constants):
         raise Refused("its set mixes times with other values")
     word = "not in" if negated else "in"
-    return [Check.sql(f"{column_text(column)} {word} ({', '.join(map(value_text, found))})", **how)]
+    return [Check.sql(f"{column_text(column)} {word} ({', '.join(map(value_text, constants))})", **how)]
 
 
 def contains_checks(column: str, values: Iterable[Any] | None, how: Mapping[str, Any]) -> list[Check]:
     """Each of the values occurs at least once: one count of rows for each."""
     where = how.get("where")
     rest = {name: value for name, value in how.items() if name != "where"}
-    found = []
+    checks = []
     for value in members(values):
         condition = f"{column_text(column)} = {value_text(value)}"
-        found.append(
+        checks.append(
             Check.row_count(1, None, where=condition if where is None else f"({where}) and {condition}", **rest)
         )
-    return found
+    return checks
 
 
 def measure_bounds(low: Any, high: Any, *, strict_low: bool = False, strict_high: bool = False) -> tuple[Any, Any]:

@@ -53,22 +53,22 @@ def from_great_expectations(suite: Mapping[str, Any] | str | Path, *, severity: 
     >>> found.checks[0].title, found.checks[0].tolerance
     ('between(delay, 0, 9) where delay is not null', 0.1)
     """
-    found = Collected()
+    collected = Collected()
     for entry in _entries(suite):
         kind, kwargs = _kind_of(entry), entry.get("kwargs") or {}
         name = _name(kind, kwargs)
         if kind not in EXPECTATIONS:
-            found.refused(name, UNMAPPED.get(kind, "it is no expectation that the library brings along"))
+            collected.refused(name, UNMAPPED.get(kind, "it is no expectation that the library brings along"))
             continue
-        said = Expectation(kwargs, severity or _SEVERITY.get(str(entry.get("severity")), "medium"))
-        if found.add(name, lambda kind=kind, said=said: _checks(kind, said)):  # type: ignore[misc]
-            found.unmapped += [Unmapped(name, remark, partly=True) for remark in said.remarks]
-    return Imported(tuple(found.checks), {}, (), tuple(found.unmapped))
+        expectation = Expectation(kwargs, severity or _SEVERITY.get(str(entry.get("severity")), "medium"))
+        if collected.add(name, lambda kind=kind, expectation=expectation: _checks(kind, expectation)):  # type: ignore[misc]
+            collected.unmapped += [Unmapped(name, remark, partly=True) for remark in expectation.remarks]
+    return Imported(tuple(collected.checks), {}, (), tuple(collected.unmapped))
 
 
-def _checks(kind: str, said: Expectation) -> list[Check]:
-    said.refuse_parameters()
-    return EXPECTATIONS[kind](said)
+def _checks(kind: str, expectation: Expectation) -> list[Check]:
+    expectation.refuse_parameters()
+    return EXPECTATIONS[kind](expectation)
 
 
 def _entries(suite: Mapping[str, Any] | str | Path) -> list[Mapping[str, Any]]:
@@ -79,10 +79,14 @@ def _entries(suite: Mapping[str, Any] | str | Path) -> list[Mapping[str, Any]]:
             inline = isinstance(suite, str) and suite.lstrip().startswith("{")
             body = json.loads(str(suite) if inline else Path(suite).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError("a suite is a JSON file", where=_WHERE, got=type(error).__name__, remedy=remedy) from error
+            raise InputError(
+                "a suite must be a JSON file", where=_WHERE, got=type(error).__name__, remedy=remedy
+            ) from error
     entries = body.get("expectations") if isinstance(body, Mapping) else None
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise InputError("a suite has a list of expectations", where=_WHERE, got=type(body).__name__, remedy=remedy)
+        raise InputError(
+            "a suite must have a list of expectations", where=_WHERE, got=type(body).__name__, remedy=remedy
+        )
     return entries
 
 
@@ -90,7 +94,7 @@ def _kind_of(entry: Mapping[str, Any]) -> str:
     kind = entry.get("type") or entry.get("expectation_type")
     if not isinstance(kind, str) or not isinstance(entry.get("kwargs") or {}, Mapping):
         raise InputError(
-            "an expectation has a type and kwargs",
+            "an expectation must have a type and kwargs",
             where=_WHERE,
             got=sorted(map(str, entry)),
             remedy="Save the suite anew with the library",

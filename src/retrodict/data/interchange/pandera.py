@@ -62,65 +62,65 @@ def from_pandera(schema: Any, *, severity: Severity = "medium") -> Imported:
     ({'delay': 'float'}, ['has_type(delay, type=float)', 'sql(delay >= 0 and delay < 9)'])
     """
     spec = read_schema(schema)
-    found = Collected()
+    collected = Collected()
     columns: dict[str, str] = {}
-    for part, reason in spec.lost:
-        found.refused(part, reason)
+    for part, reason in spec.unmapped:
+        collected.refused(part, reason)
     for column in spec.columns:
         if column.regex:
-            found.refused(f"column {column.name}", "a pattern of column names; write its checks for each column")
+            collected.refused(f"column {column.name}", "a pattern of column names; write its checks for each column")
         elif not column.required:
-            found.refused(
+            collected.refused(
                 f"column {column.name}", "the column may be missing; a check reads columns that are in every batch"
             )
         else:
-            _read_column(column, spec, severity, found, columns)
-    _read_frame(spec, severity, found, columns)
-    return Imported(tuple(found.checks), columns, _candidate(spec), tuple(found.unmapped))
+            _read_column(column, spec, severity, collected, columns)
+    _read_frame(spec, severity, collected, columns)
+    return Imported(tuple(collected.checks), columns, _candidate(spec), tuple(collected.unmapped))
 
 
 def _read_column(
-    column: ColumnSpec, spec: FrameSpec, severity: Severity, found: Collected, columns: dict[str, str]
+    column: ColumnSpec, spec: FrameSpec, severity: Severity, collected: Collected, columns: dict[str, str]
 ) -> None:
     name = column.name
     if column.type is not None:
         word = word_of(column.type)
         if word is None:
-            found.refused(f"dtype({name})", f"{column.type} is of none of bool, date, float, int, string, time")
+            collected.refused(f"dtype({name})", f"{column.type} is of none of bool, date, float, int, string, time")
         elif word == "time" and not zoned(column.type):
-            found.partly(f"dtype({name})", "its times have no zone: declare the column as 'time(Zone/City)'")
+            collected.partly(f"dtype({name})", "its times have no zone: declare the column as 'time(Zone/City)'")
         else:
             columns[name] = word
         if word is not None and not column.coerce:
-            found.checks.append(Check.has_type(name, word, severity=severity))
+            collected.checks.append(Check.has_type(name, word, severity=severity))
     if not column.nullable:
-        found.checks.append(Check.not_null(name, severity=severity))
+        collected.checks.append(Check.not_null(name, severity=severity))
     if column.unique:
-        found.checks.append(Check.unique(name, severity=severity))
+        collected.checks.append(Check.unique(name, severity=severity))
         if column.nullable:
-            found.partly(f"unique({name})", "only nulls: here a null repeats nothing")
+            collected.partly(f"unique({name})", "only nulls: here a null repeats nothing")
     if column.has_default:
-        found.partly(f"default({name})", "nulls are not filled; a batch is judged as it is")
+        collected.partly(f"default({name})", "nulls are not filled; a batch is judged as it is")
     for called in column.checks:
-        _read_check(column, called, spec, severity, found)
+        _read_check(column, called, spec, severity, collected)
 
 
-def _read_check(column: ColumnSpec, called: Called, spec: FrameSpec, severity: Severity, found: Collected) -> None:
-    said = f"{called.name}({column.name})"
+def _read_check(column: ColumnSpec, called: Called, spec: FrameSpec, severity: Severity, collected: Collected) -> None:
+    title = f"{called.name}({column.name})"
     how: dict[str, Any] = {"severity": "low" if called.warns else severity}
 
     def make() -> list[Check]:
-        if called.lost is not None:
-            raise Refused(called.lost)
+        if called.reason is not None:
+            raise Refused(called.reason)
         return _checks(_ALIASES.get(called.name, called.name), column.name, called.arguments, how, spec.flavour)
 
-    if found.add(said, make) and column.nullable and not called.ignores_nulls:
-        found.partly(said, "only nulls: here they pass, and not_null is the check for them")
+    if collected.add(title, make) and column.nullable and not called.ignores_nulls:
+        collected.partly(title, "only nulls: here they pass, and not_null is the check for them")
 
 
-def _checks(kind: str, column: str, said: Mapping[str, Any], how: Mapping[str, Any], flavour: str) -> list[Check]:
+def _checks(kind: str, column: str, options: Mapping[str, Any], how: Mapping[str, Any], flavour: str) -> list[Check]:
     """Checks of one built-in; its only argument may have lost its name in a file."""
-    only = next(iter(said.values()), None)
+    only = next(iter(options.values()), None)
 
     match kind:
         case "equal_to" | "not_equal_to":
@@ -131,8 +131,8 @@ def _checks(kind: str, column: str, said: Mapping[str, Any], how: Mapping[str, A
             return value_checks(column, None, time_or_text(only), how, strict_high=kind == "less_than")
         case "in_range":
             return value_checks(
-                column, time_or_text(said.get("min_value")), time_or_text(said.get("max_value")), how,
-                strict_low=not said.get("include_min", True), strict_high=not said.get("include_max", True),
+                column, time_or_text(options.get("min_value")), time_or_text(options.get("max_value")), how,
+                strict_low=not options.get("include_min", True), strict_high=not options.get("include_max", True),
             )  # fmt: skip
         case "isin" | "notin":
             return set_checks(column, only, how, negated=kind == "notin")
@@ -147,7 +147,7 @@ def _checks(kind: str, column: str, said: Mapping[str, Any], how: Mapping[str, A
         case "str_endswith":
             return [Check.matches(column, literal_pattern(str(only), at="end"), **how)]
         case "str_length":
-            return [Check.length(column, *_lengths(said), **how)]
+            return [Check.length(column, *_lengths(options), **how)]
         case "two_sample_ttest" | "one_sample_ttest":
             raise Refused("a hypothesis test; mean, stable and drift compare numbers and distributions")
     raise Refused("a check with code of its own; say it with sql, or as a derived feature")
@@ -164,35 +164,37 @@ def _matched(pattern: str, flavour: str) -> str:
     return whole_pattern(pattern, starts="first")
 
 
-def _lengths(said: Mapping[str, Any]) -> tuple[Any, Any]:
-    exact = said.get("exact_value", said.get("value"))
+def _lengths(options: Mapping[str, Any]) -> tuple[Any, Any]:
+    exact = options.get("exact_value", options.get("value"))
     if exact is not None:
         return plain(exact), plain(exact)
-    return plain(said.get("min_value")), plain(said.get("max_value"))
+    return plain(options.get("min_value")), plain(options.get("max_value"))
 
 
-def _read_frame(spec: FrameSpec, severity: Severity, found: Collected, columns: Mapping[str, str]) -> None:
+def _read_frame(spec: FrameSpec, severity: Severity, collected: Collected, columns: Mapping[str, str]) -> None:
     names = [column.name for column in spec.columns if column.required and not column.regex]
     exact = len(names) == len(spec.columns)
     if spec.strict is True and not exact:
-        found.refused("strict", "it has columns that may be missing or are named by a pattern")
+        collected.refused("strict", "it has columns that may be missing or are named by a pattern")
     elif spec.strict is True and names:
-        found.checks.append(Check.columns_match(*names, severity=severity))
+        collected.checks.append(Check.columns_match(*names, severity=severity))
     elif undeclared := [name for name in names if name not in columns]:
-        found.checks.append(Check.columns_exist(*undeclared, severity=severity))
+        collected.checks.append(Check.columns_exist(*undeclared, severity=severity))
     if spec.strict == "filter":
-        found.refused("strict", "columns are not dropped; a batch is stored with all it has")
+        collected.refused("strict", "columns are not dropped; a batch is stored with all it has")
     if spec.ordered:
-        found.refused("ordered", "columns have no order here")
+        collected.refused("ordered", "columns have no order here")
     for group in spec.unique:
         if not set(group) <= set(names):
-            found.refused(f"unique({', '.join(group)})", "one of its columns may be missing or is named by a pattern")
+            collected.refused(
+                f"unique({', '.join(group)})", "one of its columns may be missing or is named by a pattern"
+            )
             continue
-        found.checks.append(Check.unique(*group, severity=severity))
+        collected.checks.append(Check.unique(*group, severity=severity))
         if any(column.nullable for column in spec.columns if column.name in group):
-            found.partly(f"unique({', '.join(group)})", "only nulls: here a row with a null repeats nothing")
+            collected.partly(f"unique({', '.join(group)})", "only nulls: here a row with a null repeats nothing")
     for called in spec.checks:
-        found.refused(called.name, called.lost or "a check of the whole frame; write it for each column")
+        collected.refused(called.name, called.reason or "a check of the whole frame; write it for each column")
 
 
 def _candidate(spec: FrameSpec) -> tuple[str, ...]:

@@ -239,11 +239,11 @@ def _of_texts(column: ColumnProfile) -> Iterator[Suggestion]:
         except DefinitionError:
             pattern = None  # a sign that the patterns of checks do not know: the length will do
     if pattern is None and column.lengths is not None:
-        least, most = column.lengths.least, column.lengths.most
-        low, high = (1 if least else 0), int(round_out(2 * max(most, 1), up=True))
+        shortest, longest = column.lengths.shortest, column.lengths.longest
+        low, high = (1 if shortest else 0), int(round_out(2 * max(longest, 1), up=True))
         yield Suggestion(
-            Check.length(column.name, low, high), f"{least} to {most} characters now; up to twice as many",
-            {"least": least, "most": most, "values": column.known},
+            Check.length(column.name, low, high), f"{shortest} to {longest} characters now; up to twice as many",
+            {"least": shortest, "most": longest, "values": column.known},
         )  # fmt: skip
 
 
@@ -264,8 +264,8 @@ def _of_times(column: ColumnProfile, now: int) -> Iterator[Suggestion]:
         yield Suggestion(Check.not_in_future(name, "5m"), f"none of {column.known:,} is later than now", evidence)
         age = now - last
         if age <= 30 * _DAY:
-            most = next((x for x in (1, 2, 6, 12, 24, 48, 168, 336, 720, 1440) if x * 3_600_000_000 >= 2 * age), 1440)
-            text = format_duration(most * 3_600_000_000)
+            hours = next((x for x in (1, 2, 6, 12, 24, 48, 168, 336, 720, 1440) if x * 3_600_000_000 >= 2 * age), 1440)
+            text = format_duration(hours * 3_600_000_000)
             yield Suggestion(
                 Check.freshness(name, text), "twice the age of the newest, rounded up", evidence | {"age_s": age / 1e6}
             )

@@ -210,14 +210,14 @@ class ColumnTally:
             return format_time(int(value))[:10]
         return format_time(int(value)) if self.kind == "time" else value
 
-    def finish(self, sample: pa.Array, *, most: int) -> ColumnProfile:
+    def finish(self, sample: pa.Array, *, top: int) -> ColumnProfile:
         """Facts of the column.
 
         Parameters
         ----------
         sample : pyarrow.Array
             Its values in the sampled rows.
-        most : int
+        top : int
             Top values and shapes at most.
         """
         size = self.rows - self.nulls - self.nans
@@ -233,7 +233,7 @@ class ColumnTally:
         }  # fmt: skip
         if self._low is not None:
             facts |= self._number_facts(size)
-        facts |= self._value_facts(sample, size, distinct, most)
+        facts |= self._value_facts(sample, size, distinct, top)
         return ColumnProfile(self.name, self.kind, str(self._arrives), **facts)
 
     def _number_facts(self, size: int) -> dict[str, Any]:
@@ -257,7 +257,7 @@ class ColumnTally:
             facts |= {"zeros": self._zeros, "negatives": self._negatives}
         return facts
 
-    def _value_facts(self, sample: pa.Array, size: int, distinct: int, most: int) -> dict[str, Any]:
+    def _value_facts(self, sample: pa.Array, size: int, distinct: int, top: int) -> dict[str, Any]:
         facts: dict[str, Any] = {}
         counts = self._counts
         if counts is not None:
@@ -269,12 +269,12 @@ class ColumnTally:
             return facts
         facts["top_rows"] = int(counts.get_column("count").sum())
         if self.kind == "string":
-            facts |= self._text_facts(sample, size, distinct, most)
+            facts |= self._text_facts(sample, size, distinct, top)
         if not facts.get("hidden"):
-            facts["top"] = self._top(counts, facts["top_rows"], distinct, most)
+            facts["top"] = self._top(counts, facts["top_rows"], distinct, top)
         return facts
 
-    def _text_facts(self, sample: pa.Array, size: int, distinct: int, most: int) -> dict[str, Any]:
+    def _text_facts(self, sample: pa.Array, size: int, distinct: int, top: int) -> dict[str, Any]:
         lengths = Lengths(self._shortest or 0, self._letters / size, self._longest, self._empty, self._padded)
         facts: dict[str, Any] = {"lengths": lengths}
         if self._counts is not None:
@@ -283,15 +283,15 @@ class ColumnTally:
         texts = pl.Series("value", sample.drop_null().cast(pa.large_string()))
         facts["hidden"] = personal(self.name, texts, distinct_share=distinct / size, distinct=distinct)
         if facts["hidden"] in (None, "nearly all distinct") and len(texts):
-            shapes = count_shapes(texts)[:most]
+            shapes = count_shapes(texts)[:top]
             facts["shapes"] = tuple(ValueCount(text, count, count / len(texts)) for text, count in shapes)
         return facts
 
-    def _top(self, counts: pl.DataFrame, total: int, distinct: int, most: int) -> tuple[ValueCount, ...]:
-        top = []
-        for value, count in counts.sort("count", "value", descending=[True, False]).head(most).iter_rows():
+    def _top(self, counts: pl.DataFrame, total: int, distinct: int, size: int) -> tuple[ValueCount, ...]:
+        values = []
+        for value, count in counts.sort("count", "value", descending=[True, False]).head(size).iter_rows():
             rare = count == 1 if self.kind == "string" else count / total < 0.005
             if (distinct > 20 and rare) or (isinstance(value, float) and not np.isfinite(value)):
                 continue  # a text that occurs once may be a person's; a measurement is no category
-            top.append(ValueCount(self._readable(value), int(count), count / total))
-        return tuple(top)
+            values.append(ValueCount(self._readable(value), int(count), count / total))
+        return tuple(values)

@@ -96,7 +96,7 @@ def _length_facts(column: ColumnProfile) -> list[Facts]:
     if lengths is None:
         return []
     return [Facts({
-        "shortest": lengths.least, "mean length": round(lengths.mean, 1), "longest": lengths.most,
+        "shortest": lengths.shortest, "mean length": round(lengths.mean, 1), "longest": lengths.longest,
         "empty": lengths.empty or None, "blanks around": lengths.padded or None,
     })]  # fmt: skip
 

@@ -46,13 +46,12 @@ class Histogram:
     above: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Lengths:
+class Lengths(msgspec.Struct, frozen=True, rename={"shortest": "least", "longest": "most"}):
     """Characters of texts: the fewest, on average, the most; texts that are empty, and with blanks around."""
 
-    least: int
+    shortest: int
     mean: float
-    most: int
+    longest: int
     empty: int = 0
     padded: int = 0
 

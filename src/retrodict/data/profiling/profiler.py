@@ -20,7 +20,7 @@ __all__ = ["profile", "profile_rows"]
 _HASHED = ("bool", "date", "float", "int", "string", "time")
 
 
-def profile(source: Any, *, name: str | None = None, most: int = 10, sample: int = 50_000, seed: int = 0) -> Profile:
+def profile(source: Any, *, name: str | None = None, top: int = 10, sample: int = 50_000, seed: int = 0) -> Profile:
     """Profile rows of any number in bounded memory.
 
     Counts, extremes, moments, histograms, missing patterns and keys are of all rows. Quantiles are exact up to 262,144
@@ -33,7 +33,7 @@ def profile(source: Any, *, name: str | None = None, most: int = 10, sample: int
         ``open_batch`` says what else can be read. System columns of a table are left out.
     name : str, optional
         Of the table; by default that of the table or of the file.
-    most : int, default 10
+    top : int, default 10
         Top values and shapes per column at most.
     sample : int, default 50_000
         Rows of the sample, drawn without replacement.
@@ -51,16 +51,16 @@ def profile(source: Any, *, name: str | None = None, most: int = 10, sample: int
     >>> facts.rows, facts["origin"].nulls, facts.keys
     (3, 1, (('id',),))
     """
-    if most < 1 or sample < 1:
+    if top < 1 or sample < 1:
         raise InputError(
-            "a profile must show and sample at least one", where="profile", got=(most, sample),
+            "a profile must show and sample at least one", where="profile", got=(top, sample),
             remedy="Pass most=10 and sample=50_000, or leave them out",
         )  # fmt: skip
     with open_rows(source, name=name) as rows:
-        return profile_rows(rows, most=most, sample=sample, seed=seed)
+        return profile_rows(rows, top=top, sample=sample, seed=seed)
 
 
-def profile_rows(rows: Rows, *, most: int = 10, sample: int = 50_000, seed: int = 0) -> Profile:
+def profile_rows(rows: Rows, *, top: int = 10, sample: int = 50_000, seed: int = 0) -> Profile:
     """Profile rows that are open already."""
     schema, size = rows.typed.schema, rows.batch.num_rows
     kinds = {field.name: column_word(field.type) for field in schema}
@@ -75,7 +75,7 @@ def profile_rows(rows: Rows, *, most: int = 10, sample: int = 50_000, seed: int 
         repeats.add(block)
         drawn.add(block)
     picked = drawn.table(block.schema if size else schema)
-    facts = [tally.finish(picked.column(tally.name).combine_chunks(), most=most) for tally in tallies]
+    facts = [tally.finish(picked.column(tally.name).combine_chunks(), top=top) for tally in tallies]
     keys = tuple((column.name,) for column in facts if column.unique)
     candidates = key_candidates(facts, picked, size) if size > 1 and not keys else []
     pairs = list(map(RepeatTally, candidates))

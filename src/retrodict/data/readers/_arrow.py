@@ -13,7 +13,7 @@ from retrodict.data.readers._types import check_names
 
 __all__ = ["frame_table", "open_stream", "read_ipc"]
 
-_WHOLE = "the file is whole, readable Arrow IPC"
+_WHOLE = "the file must be whole, readable Arrow IPC"
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
@@ -28,7 +28,7 @@ def read_ipc(file: InputFile) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         tail = stream.read(8)
     is_file = head.startswith(b"ARROW1")
     if not is_file and tail != _END:
-        raise InputError(_WHOLE, where=file.name, remedy=AGAIN)
+        raise InputError(_WHOLE, where=file.name, got="a stream without its end mark", remedy=AGAIN)
     rows = _ipc_rows(file, is_file)
     first = next(rows)
     return first.schema, rows
@@ -45,11 +45,11 @@ def _ipc_rows(file: InputFile, is_file: bool) -> Iterator[Any]:
                 rows.validate(full=True)  # offsets that point outside would crash whoever reads them
                 yield rows
     except (pa.ArrowException, EOFError) as error:
-        raise InputError(_WHOLE, where=file.name, remedy=AGAIN) from error
+        raise InputError(_WHOLE, where=file.name, got=type(error).__name__, remedy=AGAIN) from error
     except OSError as error:
         if error.errno is not None:
             raise
-        raise InputError(_WHOLE, where=file.name, remedy=AGAIN) from error
+        raise InputError(_WHOLE, where=file.name, got=type(error).__name__, remedy=AGAIN) from error
 
 
 def open_stream(source: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -58,7 +58,10 @@ def open_stream(source: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         reader = pa.RecordBatchReader.from_stream(source)
     except (pa.ArrowException, TypeError) as error:
         raise InputError(
-            "an Arrow stream holds rows with columns", where="ingest", got=type(source).__name__, remedy="Pass a frame"
+            "an Arrow stream must hold rows with columns",
+            where="ingest",
+            got=type(source).__name__,
+            remedy="Pass a frame",
         ) from error
     return reader.schema, _stream_rows(reader, type(source).__name__)
 
@@ -70,7 +73,7 @@ def _stream_rows(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordB
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise InputError(
-            "the stream of rows can be read to its end", where="ingest", got=name, remedy="Try its query by itself"
+            "the stream of rows must be readable to its end", where="ingest", got=name, remedy="Try its query by itself"
         ) from None  # its text may quote a value
 
 
@@ -88,7 +91,7 @@ def frame_table(frame: Any) -> pa.Table:
     labels = list(frame.columns)
     other = sorted({type(label).__name__ for label in labels if not isinstance(label, str)})
     if other:
-        raise InputError("the names of a frame's columns are text", where="ingest", got=other, remedy="Rename them")
+        raise InputError("the names of a frame's columns must be text", where="ingest", got=other, remedy="Rename them")
     check_names(labels, "frame")
     columns = {}
     for place, label in enumerate(labels):
@@ -96,14 +99,16 @@ def frame_table(frame: Any) -> pa.Table:
             columns[label] = pa.array(frame.iloc[:, place], from_pandas=True)
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             raise InputError(
-                "the values of a column are of one kind", where=f"frame, column {label!r}", remedy="Convert the column"
+                "the values of a column must be of one kind",
+                where=f"frame, column {label!r}",
+                remedy="Convert the column",
             ) from None  # its text quotes the value
     return pa.table(columns)
 
 
 def _bad_index(names: list[Any]) -> InputError:
     return InputError(
-        "the index of a frame is a plain range, or has names that no column has",
+        "the index of a frame must be a plain range, or have names that no column has",
         where="ingest",
         got=names,
         remedy="Call reset_index(), with drop=True if the index means nothing",

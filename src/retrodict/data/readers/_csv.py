@@ -78,7 +78,9 @@ def _check_no_nul(path: Path, name: str) -> None:
             place = block.find(b"\0")
             if place >= 0:
                 line += block.count(b"\n", 0, place)
-                raise InputError("the text holds no NUL byte", where=f"{name}, line {line}", remedy=AGAIN)
+                raise InputError(
+                    "the text must hold no NUL byte", where=f"{name}, line {line}", got="NUL", remedy=AGAIN
+                )
             line += block.count(b"\n")
 
 
@@ -90,21 +92,28 @@ def _read_header(path: Path, name: str) -> tuple[list[str], str]:
     with path.open("rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         line = stream.readline(_HEADER)
     if not line.strip():
-        raise InputError("a CSV file begins with a line that names its columns", where=name, remedy=AGAIN)
+        raise InputError(
+            "a CSV file must begin with a line that names its columns", where=name, got="a blank line", remedy=AGAIN
+        )
     if "\0" in line or any(0xDC80 <= ord(letter) <= 0xDCFF for letter in line):
         raise _unreadable(path, name, "Line: 1 unicode")
     rows = {delimiter: _split(line, delimiter) for delimiter in _DELIMITERS}
     delimiter = max(_DELIMITERS, key=lambda one: len(rows[one]))
     names = rows[delimiter]
     if line.count('"') % 2:
-        raise InputError("the names of columns stand in one line", where=name, remedy=AGAIN)
+        raise InputError(
+            "the names of columns must stand in one line",
+            where=name,
+            got="a quote that is open at its end",
+            remedy=AGAIN,
+        )
     # By place, not by name: a file without a header has data there.
     empty = [place for place, column in enumerate(names, start=1) if not column.strip()]
     lowered = [column.lower() for column in names]
     twice = [place for place, column in enumerate(lowered, start=1) if column in lowered[: place - 1]]
     if empty or twice:
         raise InputError(
-            "every column of a CSV file has a name of its own, in more than upper and lower case",
+            "every column of a CSV file must have a name of its own, in more than upper and lower case",
             where=f"{name}, line 1",
             got={"without a name": empty, "named like one before": twice},
             remedy="Correct the header; the numbers are places of columns",
@@ -118,21 +127,22 @@ def _split(line: str, delimiter: str) -> list[str]:
 
 # errors -------------------------------------------------------------------------------------------------------
 
-_UTF8 = "the text is UTF-8"
+_UTF8 = "the text must be UTF-8"
 _REASONS = {
     "unicode|utf-?8|encod": _UTF8,
-    "Expected Number of Columns|too many columns|missing columns": "every line has as many values as there are columns",
-    "state machine": "lines end alike, and a quote that opens also closes",
-    "Maximum line size": "a line is at most two megabytes long, and a quote that opens also closes",
-    "quote": "a quote that opens also closes, and quotes inside are doubled",
+    "Expected Number of Columns|too many columns|missing columns": "every line must have a value for each column",
+    "state machine": "lines must end alike, and a quote that opens must close",
+    "Maximum line size": "a line must be at most two megabytes long, and a quote that opens must close",
+    "quote": "a quote that opens must close, and quotes inside must be doubled",
 }
 
 
-def _unreadable(path: Path, name: str, said: str) -> InputError:
+def _unreadable(path: Path, name: str, message: str) -> InputError:
     """Error of the engine's complaint, of which only the line number and the kind are taken."""
-    line = re.search(r"Line: (\d+)", said)
+    line = re.search(r"Line: (\d+)", message)
     rule = next(
-        (rule for pattern, rule in _REASONS.items() if re.search(pattern, said, re.IGNORECASE)), "the file is CSV"
+        (rule for pattern, rule in _REASONS.items() if re.search(pattern, message, re.IGNORECASE)),
+        "the file must be CSV",
     )
     where = f"{name}, line {line[1]}" if line else name
     encoding: dict[str, Any] = {"got": _encoding(path)} if rule == _UTF8 else {}

@@ -80,15 +80,16 @@ def check_unchanged(files: Iterable[Stamped]) -> None:
             same = False
         if not same:
             raise RetryableError(
-                "a file does not change while it is read",
+                "a file must not change while it is read",
                 where=file.name,
+                got="another size, time or file",
                 remedy="Wait until it is written, then ingest",
             )
 
 
 def _marks(path: Path) -> tuple[int, ...]:
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager
@@ -99,7 +100,7 @@ def os_errors(name: str | None = None) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise RetryableError(
-                "the disk has room for the rows while they are read",
+                "the disk must have room for the rows while they are read",
                 where="ingest",
                 got=os.strerror(error.errno),
                 remedy="Free space on the disk of the staging folder, then ingest again; nothing was written",
@@ -107,7 +108,7 @@ def os_errors(name: str | None = None) -> Iterator[None]:
         if error.errno is None:
             raise
         raise InputError(
-            "the file to ingest can be read",
+            "the file to ingest must be readable",
             where="ingest",
             got=str(error.filename or name),
             remedy=f"Check it: {os.strerror(error.errno)}",
@@ -117,7 +118,7 @@ def os_errors(name: str | None = None) -> Iterator[None]:
 # finding ------------------------------------------------------------------------------------------------------
 
 
-def find_files(given: Iterable[str | Path], format: str | None) -> list[InputFile]:  # noqa: A002
+def find_files(sources: Iterable[str | Path], format: str | None) -> list[InputFile]:  # noqa: A002
     """Files of paths, globs and folders, in the order given; those of one glob or folder by name.
 
     Raises
@@ -125,45 +126,45 @@ def find_files(given: Iterable[str | Path], format: str | None) -> list[InputFil
     InputError
         If nothing is found, a format is unknown or they have several, or something is not a regular file.
     """
-    found: list[Path] = []
-    for item in given:
+    files: list[Path] = []
+    for item in sources:
         is_glob = glob.has_magic(str(item)) and not Path(item).exists()  # 'a[1].csv' may be a name
         paths = [Path(match) for match in sorted(glob.glob(str(item)))] if is_glob else [Path(item)]
         if not paths:
             raise InputError(
-                "a pattern matches at least one file", where="ingest", got=str(item), remedy="Check the pattern"
+                "a pattern must match at least one file", where="ingest", got=str(item), remedy="Check the pattern"
             )
         if is_glob and any(path.is_dir() for path in paths):
             raise InputError(
-                "a pattern matches files, and a folder is named by itself",
+                "a pattern must match files; a folder is named by itself",
                 where="ingest",
                 got=str(item),
                 remedy="Narrow the pattern, for instance to 'dir/*.csv'",
             )
         for path in paths:
-            found += _in_folder(path, format) if path.is_dir() else [_checked(path)]
-    if not found:
-        raise InputError("there is a file to ingest", where="ingest", remedy="Name at least one")
-    files = [_described(path, format) for path in found]
-    kinds = {file.format for file in files}
+            files += _in_folder(path, format) if path.is_dir() else [_checked(path)]
+    if not files:
+        raise InputError("there must be a file to ingest", where="ingest", got=[], remedy="Name at least one")
+    inputs = [_described(path, format) for path in files]
+    kinds = {file.format for file in inputs}
     if len(kinds) > 1:
         raise InputError(
-            "the files of one batch have one format",
+            "the files of one batch must have one format",
             where="ingest",
             got=sorted(kinds),
             remedy="Ingest each format by a call of its own",
         )
-    return files
+    return inputs
 
 
 def _checked(path: Path) -> Path:
     if not path.exists():
         raise InputError(
-            "the file to ingest exists", where="ingest", got=str(path), remedy="Check the path, or quote the glob"
+            "the file to ingest must exist", where="ingest", got=str(path), remedy="Check the path, or quote the glob"
         )
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
         raise InputError(
-            "a file to ingest is a regular file, no pipe, socket or device",
+            "a file to ingest must be a regular file, no pipe, socket or device",
             where="ingest",
             got=str(path),
             remedy="Copy it to a file, or pass '-' to read standard input",
@@ -171,29 +172,29 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _in_folder(folder: Path, wanted: str | None) -> list[Path]:
+def _in_folder(folder: Path, declared: str | None) -> list[Path]:
     """Files of a folder that have a known format, by name; what begins with a dot or underscore is machinery."""
     if (folder / "_delta_log").is_dir():
         raise InputError(
-            "a folder to ingest holds plain files, and is no Delta table",
+            "a folder to ingest must hold plain files, and be no Delta table",
             where="ingest",
             got=str(folder),
             remedy="Read the table with deltalake and pass what to_pyarrow_dataset gives as a scanner's reader",
         )
-    found = []
+    paths = []
     for path in sorted(folder.iterdir()):
         kind = _kind(path)[0]
-        if kind is None or path.name[0] in "._" or path.is_dir() or wanted not in (None, kind):
+        if kind is None or path.name[0] in "._" or path.is_dir() or declared not in (None, kind):
             continue
-        found.append(_checked(path))
-    if not found:
+        paths.append(_checked(path))
+    if not paths:
         raise InputError(
-            "a file is ingested, not a folder without any of a known format",
+            "a folder to ingest must hold a file of a known format",
             where="ingest",
             got=str(folder),
             remedy="Name the files, or a glob like 'dir/*.csv' in quotes",
         )
-    return found
+    return paths
 
 
 def _kind(path: Path) -> tuple[str | None, str | None]:
@@ -204,16 +205,16 @@ def _kind(path: Path) -> tuple[str | None, str | None]:
     return (None if packed and kind not in ("csv", "jsonl") else kind), packed
 
 
-def _described(path: Path, wanted: str | None) -> InputFile:
+def _described(path: Path, declared: str | None) -> InputFile:
     kind, packed = _kind(path)
-    if wanted is None and kind is None:
+    if declared is None and kind is None:
         raise InputError(
-            "a file to ingest is .csv, .jsonl, .ndjson (also .gz or .zst), .parquet, .arrow, .feather or .ipc",
+            "a file to ingest must be .csv, .jsonl, .ndjson (also .gz or .zst), .parquet, .arrow, .feather or .ipc",
             where=path.name,
             got="".join(path.suffixes[-2:]),
             remedy="Say its format, convert it, or pass an Arrow table from Python",
         )
-    return InputFile(path, path.name, wanted or kind or "", packed)
+    return InputFile(path, path.name, declared or kind or "", packed)
 
 
 # reading ------------------------------------------------------------------------------------------------------
@@ -242,7 +243,7 @@ def _opened(file: InputFile) -> Any:
 
 
 def _not_whole(file: InputFile) -> InputError:
-    return InputError(f"the file is whole {file.packed}", where=file.name, remedy=AGAIN)
+    return InputError(f"the file must be whole {file.packed}", where=file.name, remedy=AGAIN)
 
 
 def looks_like(data: bytes) -> str:

@@ -34,7 +34,7 @@ def join(groups: Sequence[Sequence[Part]], stage: Staging) -> tuple[tuple[Part, 
         added = set(schema.names) - set(schemas[0].names)
         if missing or added:
             raise InputError(
-                "the files of one batch have the same columns",
+                "the files of one batch must have the same columns",
                 where=parts[0].name,
                 got=f"{len(missing)} missing and {len(added)} more than in {groups[0][0].name}",
                 remedy="Ingest them by calls of their own",
@@ -65,7 +65,7 @@ def _cast(part: Part, schema: pa.Schema, names: str) -> Iterator[pa.RecordBatch]
 
 def _torn(names: str, column: str | None) -> InputError:
     return InputError(
-        "a column has one type in all files of a batch",
+        "a column must have one type in all files of a batch",
         where=f"{names}, {column}" if column else names,
         remedy="Ingest them by calls of their own",
     )

@@ -24,7 +24,7 @@ _LINE = 16 << 20  # bytes
 _DEPTH = 32
 _COLUMNS = 10_000
 _CELLS = 1 << 22  # at once: rows that name other keys each make many columns of few values
-_OBJECT = "every line is one JSON object"
+_OBJECT = "every line must be one JSON object"
 
 
 def read_json_lines(file: InputFile) -> Iterator[pa.RecordBatch]:
@@ -41,7 +41,7 @@ def read_json_lines(file: InputFile) -> Iterator[pa.RecordBatch]:
         rows = _decode(file.name, line, text)
         names = dict.fromkeys(chain(kinds.names, chain.from_iterable(rows)))
         if len(names) > _COLUMNS:
-            raise InputError(f"there are at most {_COLUMNS} columns", where=file.name, got=len(names), remedy=AGAIN)
+            raise InputError(f"there must be at most {_COLUMNS} columns", where=file.name, got=len(names), remedy=AGAIN)
         if not names:
             nameless += len(rows)
             continue
@@ -71,14 +71,14 @@ def _chunks(file: InputFile) -> Iterator[tuple[int, bytes]]:
     """Whole lines, a few megabytes at a time, each with the number of its first line."""
     line, rest = 1, b""
     for place, block in enumerate(read_blocks(file)):
-        held = rest + (block.removeprefix(b"\xef\xbb\xbf") if place == 0 else block)
-        first = held.find(b"\n", len(rest))
-        if (len(held) if first < 0 else first) > _LINE:
+        data = rest + (block.removeprefix(b"\xef\xbb\xbf") if place == 0 else block)
+        first = data.find(b"\n", len(rest))
+        if (len(data) if first < 0 else first) > _LINE:
             raise InputError(
-                f"a line is at most {_LINE >> 20} MB long", where=f"{file.name}, line {line}", remedy=AGAIN
+                f"a line must be at most {_LINE >> 20} MB long", where=f"{file.name}, line {line}", remedy=AGAIN
             )
-        end = held.rfind(b"\n") + 1
-        text, rest = held[:end], held[end:]
+        end = data.rfind(b"\n") + 1
+        text, rest = data[:end], data[end:]
         if text:
             yield line, text
             line += text.count(b"\n")
@@ -96,7 +96,7 @@ def _decode(name: str, line: int, text: bytes) -> list[dict[str, Any]]:
 def _refuse_line(name: str, first: int, text: bytes) -> NoReturn:
     """Raise for the first line that breaks a rule; nothing of it is quoted."""
     decoder = msgspec.json.Decoder(dict[str, Any])
-    deep = f"a value nests at most {_DEPTH} levels deep"
+    deep = f"a value must nest at most {_DEPTH} levels deep"
     for line, content in enumerate(text.split(b"\n"), start=first):
         where = f"{name}, line {line}"
         if not content.strip():
@@ -114,7 +114,7 @@ def _refuse_line(name: str, first: int, text: bytes) -> NoReturn:
         if depth > _DEPTH:
             raise InputError(deep, where=where, remedy=AGAIN)
         if _quotes(content) != 2 * strings:
-            raise InputError("an object names each of its keys once", where=where, remedy=AGAIN)
+            raise InputError("an object must name each of its keys once", where=where, remedy=AGAIN)
     raise InputError(_OBJECT, where=name, remedy=AGAIN)
 
 

@@ -19,12 +19,12 @@ class Kinds:
 
     def __init__(self, name: str, remedy: str) -> None:
         self._name, self._remedy = name, remedy
-        self._known: dict[str, pa.DataType] = {}
+        self._types: dict[str, pa.DataType] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
         """Columns in the order in which they first came."""
-        return tuple(self._known)
+        return tuple(self._types)
 
     def batch(self, columns: Mapping[str, Sequence[Any]]) -> pa.RecordBatch:
         """Values of all columns known so far, and perhaps further ones, as Arrow rows; at least one column.
@@ -35,20 +35,20 @@ class Kinds:
             If the values of a column are not of one kind; the message names the column and quotes nothing.
         """
         arrays = {name: self._array(name, values) for name, values in columns.items()}
-        self._known |= {name: array.type for name, array in arrays.items()}
+        self._types |= {name: array.type for name, array in arrays.items()}
         return pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
 
     def _array(self, name: str, values: Sequence[Any]) -> pa.Array:
         try:
             array = pa.array(values)
             kind = _with_key(array.type)
-            if name in self._known:
-                pair = [pa.schema([pa.field(name, each)]) for each in (self._known[name], kind)]
+            if name in self._types:
+                pair = [pa.schema([pa.field(name, arrow)]) for arrow in (self._types[name], kind)]
                 kind = one_schema(pair).field(0).type
             return array if array.type.equals(kind) else pa.array(values, type=kind)
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             raise InputError(
-                "the values of a column are of one kind",
+                "the values of a column must be of one kind",
                 where=f"{self._name}, column {name!r}",
                 remedy=self._remedy,
             ) from None  # its text quotes the value

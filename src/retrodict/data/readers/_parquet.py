@@ -85,4 +85,4 @@ def _opened(path: Path, name: str) -> Iterator[pq.ParquetFile]:
 
 
 def _damaged(name: str) -> InputError:
-    return InputError("the file is whole, readable Parquet", where=name, remedy=AGAIN)
+    return InputError("the file must be whole, readable Parquet", where=name, remedy=AGAIN)

@@ -116,20 +116,20 @@ class _Run:
 
 def blocks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
     """Rows in the same order, ``rows`` at a time (fewer if they are long, and at the end), however they came."""
-    held: list[pa.RecordBatch] = []
+    pending: list[pa.RecordBatch] = []
     count_, size = 0, 0
     for batch in batches:
         rest = batch
         while rest.num_rows:
             fit = rest.slice(0, rows - count_)
             rest = rest.slice(fit.num_rows)
-            held.append(fit)
+            pending.append(fit)
             count_, size = count_ + fit.num_rows, size + fit.nbytes
             if count_ == rows or size >= _BYTES:
-                yield pa.Table.from_batches(held)
-                held, count_, size = [], 0, 0
-    if held:
-        yield pa.Table.from_batches(held)
+                yield pa.Table.from_batches(pending)
+                pending, count_, size = [], 0, 0
+    if pending:
+        yield pa.Table.from_batches(pending)
 
 
 def sweep(root: Path) -> None:
@@ -145,12 +145,12 @@ def sweep(root: Path) -> None:
 
 
 def _unwritable(name: str, schema: pa.Schema) -> InputError:
-    found = {}
+    types = {}
     for one in schema:
         try:
             pq.ParquetWriter(BytesIO(), pa.schema([one])).close()
         except pa.ArrowNotImplementedError:
-            found[one.name] = str(one.type)
+            types[one.name] = str(one.type)
     return InputError(
-        "a column has a type that Parquet keeps", where=name, got=found, remedy="Cast the column, or leave it out"
+        "a column must have a type that Parquet keeps", where=name, got=types, remedy="Cast the column, or leave it out"
     )

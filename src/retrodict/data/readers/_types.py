@@ -24,7 +24,10 @@ def check_names(names: Sequence[str], where: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
-            "every column has a name of its own", where=where, got=twice, remedy="Rename them; nothing was written"
+            "every column must have a name of its own",
+            where=where,
+            got=twice,
+            remedy="Rename them; nothing was written",
         )
 
 
@@ -84,7 +87,7 @@ def plain_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, name: st
             yield plain_batch(rows, schema)
         except pa.ArrowException:
             raise InputError(
-                "every value fits the type of its column",
+                "every value must fit the type of its column",
                 where=name,
                 got=[str(kind) for kind in rows.schema.types],
                 remedy="Cast the column that does not",
@@ -102,12 +105,12 @@ def one_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
     InputError
         If a column has kinds that are not one; ``where`` names the column, and the caller adds the place.
     """
-    found: dict[str, pa.DataType] = {}
+    types: dict[str, pa.DataType] = {}
     for schema in schemas:
         for field in schema:
-            known = found.get(field.name, field.type)
-            found[field.name] = known if known.equals(field.type) else _one_type(field.name, known, field.type)
-    return pa.schema([pa.field(name, kind) for name, kind in found.items()])
+            earlier = types.get(field.name, field.type)
+            types[field.name] = earlier if earlier.equals(field.type) else _one_type(field.name, earlier, field.type)
+    return pa.schema([pa.field(name, kind) for name, kind in types.items()])
 
 
 def _one_type(name: str, first: pa.DataType, second: pa.DataType) -> pa.DataType:
@@ -123,7 +126,9 @@ def _one_type(name: str, first: pa.DataType, second: pa.DataType) -> pa.DataType
 
 
 def _torn(name: str, first: pa.DataType, second: pa.DataType) -> InputError:
-    return InputError("the values of a column are of one kind", where=f"column {name!r}", got=[str(first), str(second)])
+    return InputError(
+        "the values of a column must be of one kind", where=f"column {name!r}", got=[str(first), str(second)]
+    )
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -143,9 +148,9 @@ def _without(kind: pa.DataType, where: str) -> pa.DataType:
     if not is_.is_struct(kind):
         return kind
     parts = [kind.field(place) for place in range(kind.num_fields)]
-    kept = [part.with_type(_without(part.type, where)) for part in parts if part.name != EMPTY]
-    if not kept:
+    fields = [part.with_type(_without(part.type, where)) for part in parts if part.name != EMPTY]
+    if not fields:
         raise InputError(
-            "an object that is a value has a key in at least one row", where=where, remedy="Leave the column out"
+            "an object that is a value must have a key in at least one row", where=where, remedy="Leave the column out"
         )
-    return pa.struct(kept)
+    return pa.struct(fields)

@@ -92,7 +92,12 @@ class Batch:
         """
         places = np.asarray(positions, dtype=np.int64)
         if len(places) and (places[0] < 0 or places[-1] >= self.num_rows or (np.diff(places) < 0).any()):
-            raise InternalError("places of rows ascend and lie inside the batch", where=f"batch {self.origin}")
+            raise InternalError(
+                "places of rows must ascend and lie inside the batch",
+                where=f"batch {self.origin}",
+                got=len(places),
+                remedy="Report it",
+            )
         if self.table is not None:
             return self.table.take(pa.array(places))
         return pa.Table.from_batches(self._taken(places), schema=self.schema)
@@ -106,9 +111,9 @@ class Batch:
                 continue
             edges = np.concatenate([[0], np.cumsum(row_groups(part))])
             for group, (low, high) in enumerate(pairwise(edges)):
-                wanted = inside[np.searchsorted(inside, low) : np.searchsorted(inside, high)] - low
-                if len(wanted):
-                    yield from _pick(part_batches(part, 1 << 16, [group]), wanted)
+                positions = inside[np.searchsorted(inside, low) : np.searchsorted(inside, high)] - low
+                if len(positions):
+                    yield from _pick(part_batches(part, 1 << 16, [group]), positions)
 
     def check_unchanged(self) -> None:
         """Refuse to go on if a file that the rows are read from is another one by now; call it before publishing.
@@ -121,10 +126,12 @@ class Batch:
         check_unchanged(self._sources)
 
 
-def _pick(batches: Iterator[pa.RecordBatch], wanted: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[pa.RecordBatch]:
+def _pick(
+    batches: Iterator[pa.RecordBatch], positions: np.ndarray[Any, np.dtype[np.int64]]
+) -> Iterator[pa.RecordBatch]:
     begin = 0
     for rows in batches:
-        here = wanted[np.searchsorted(wanted, begin) : np.searchsorted(wanted, begin + rows.num_rows)] - begin
+        here = positions[np.searchsorted(positions, begin) : np.searchsorted(positions, begin + rows.num_rows)] - begin
         if len(here):
             yield rows.take(pa.array(here))
         begin += rows.num_rows

@@ -69,7 +69,10 @@ def open_batch(
     """
     if format not in (None, *FORMATS):
         raise InputError(
-            "a format is one of those that are read", where="ingest", got=format, remedy=f"Known: {', '.join(FORMATS)}"
+            "a format must be one of those that are read",
+            where="ingest",
+            got=format,
+            remedy=f"Known: {', '.join(FORMATS)}",
         )
     with Staging.make(Path(staging)) as stage:
         with os_errors():
@@ -106,14 +109,14 @@ def read_batch(source: Any, *, format: str | None = None) -> Batch:  # noqa: A00
         return Batch(batch.id, batch.origin, batch.schema, batch.num_rows, rows)
 
 
-def _open(source: Any, stage: Staging, wanted: str | None, identify: bool) -> Batch:
+def _open(source: Any, stage: Staging, declared: str | None, identify: bool) -> Batch:
     if isinstance(source, SqlQuery) or (isinstance(source, str) and source.startswith("sql:")):
         query = source if isinstance(source, SqlQuery) else SqlQuery.parse(source)
         return _staged(stage.write("sql", query.batches()), stage, "sql", identify)
     if isinstance(source, str) and source == "-":
-        return _from_files([_spooled(stage, wanted)], stage, identify)
+        return _from_files([_spooled(stage, declared)], stage, identify)
     if isinstance(source, str | Path):
-        return _from_files(find_files([source], wanted), stage, identify)
+        return _from_files(find_files([source], declared), stage, identify)
     if isinstance(source, pa.RecordBatch):
         return _in_memory(pa.Table.from_batches([source]), identify)
     if isinstance(source, pa.Table):
@@ -125,9 +128,9 @@ def _open(source: Any, stage: Staging, wanted: str | None, identify: bool) -> Ba
         schema, rows = open_stream(source)
         return _staged(stage.write("rows", rows, schema), stage, "memory", identify)
     if isinstance(source, Sequence) and all(isinstance(item, str | Path) for item in source):
-        return _from_files(find_files(source, wanted), stage, identify)
+        return _from_files(find_files(source, declared), stage, identify)
     raise InputError(
-        "a batch is a path, a list of paths, a query, an Arrow object or a frame",
+        "a batch must be a path, a list of paths, a query, an Arrow object or a frame",
         where="ingest",
         got=type(source).__name__,
         remedy="Convert it to an Arrow table",
@@ -150,11 +153,14 @@ def _staged(parts: Sequence[Part], stage: Staging, origin: str, identify: bool) 
     return Batch(name, origin, schema, batch.num_rows, None, joined)
 
 
-def _spooled(stage: Staging, wanted: str | None) -> InputFile:
+def _spooled(stage: Staging, declared: str | None) -> InputFile:
     """Standard input as a file: formats are read from their end, and an error must not lose what cannot come again."""
-    if wanted is None:
+    if declared is None:
         raise InputError(
-            "standard input comes with its format", where="ingest", remedy=f"Say one of {', '.join(FORMATS)}"
+            "standard input must come with its format",
+            where="ingest",
+            got=None,
+            remedy=f"Say one of {', '.join(FORMATS)}",
         )
     path = stage.path(".stdin")
     head = b""
@@ -162,8 +168,8 @@ def _spooled(stage: Staging, wanted: str | None) -> InputFile:
         while block := sys.stdin.buffer.read(1 << 20):
             head = head or block[:4]
             stream.write(block)
-    packed = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}.get(head[:2]) if wanted in ("csv", "jsonl") else None
-    return InputFile(path, "stdin", wanted, packed)
+    packed = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}.get(head[:2]) if declared in ("csv", "jsonl") else None
+    return InputFile(path, "stdin", declared, packed)
 
 
 def _from_files(files: Sequence[InputFile], stage: Staging, identify: bool) -> Batch:
@@ -173,7 +179,15 @@ def _from_files(files: Sequence[InputFile], stage: Staging, identify: bool) -> B
     check_unchanged(stamps)
     origin, rows = ", ".join(file.name for file in files), sum(part.rows for part in parts)
     in_place = {part.path for part in parts}
-    return Batch(name, origin, schema, rows, None, parts, tuple(each for each in stamps if each.path in in_place))
+    return Batch(
+        name,
+        origin,
+        schema,
+        rows,
+        None,
+        parts,
+        tuple(source for source in stamps if source.path in in_place),
+    )
 
 
 def _files_digest(files: Sequence[InputFile]) -> str:

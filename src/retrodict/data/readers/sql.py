@@ -25,7 +25,7 @@ __all__ = ["SqlQuery"]
 
 _ROWS = 1 << 13  # per fetch
 _CAST = "CAST the column to one type in the query"
-_TEXT = "a query in text reads 'sql:URL SELECT …'"
+_TEXT = "a query in text must read 'sql:URL SELECT …'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +77,17 @@ class SqlQuery:
                 options = {"stream_results": True, "max_row_buffer": _ROWS, "no_parameters": True}
                 result = connection.exec_driver_sql(self.sql, execution_options=options)
                 if not result.returns_rows:
-                    raise InputError("a query gives rows", where=place, remedy="Write a SELECT")
+                    raise InputError("a query must give rows", where=place, got="a statement", remedy="Write a SELECT")
                 names = list(result.keys())
                 check_names(names, place)
                 yield from _typed(names, result.partitions(_ROWS), place)
         except sa.exc.SQLAlchemyError as error:
             raise _failed(error, place) from None  # its text may hold values, or the URL
         except UnicodeDecodeError:
-            raise InputError("text in the database is UTF-8", where=place, remedy=_CAST) from None
+            raise InputError("text in the database must be UTF-8", where=place, remedy=_CAST) from None
         except OverflowError:
             raise InputError(
-                "a time in the database lies within the years 1 to 9999", where=place, remedy=_CAST
+                "a time in the database must lie within the years 1 to 9999", where=place, remedy=_CAST
             ) from None
         finally:
             engine.dispose()
@@ -101,32 +101,34 @@ def _engine(url: str) -> Any:
         path = full.database if full.get_backend_name() == "sqlite" else None
         if path and not path.startswith((":memory:", "file:")) and not Path(path).is_file():
             # Connecting would make an empty one.
-            raise InputError("the database file exists", where="sql", got=path, remedy="Check the path in the URL")
+            raise InputError("the database file must exist", where="sql", got=path, remedy="Check the path in the URL")
         return sa.create_engine(full, poolclass=sa.pool.NullPool)
     except sa.exc.NoSuchModuleError:
         raise ConfigurationError(
-            "the URL of a query names a database that SQLAlchemy knows", where="sql", remedy="Install its dialect"
+            "the URL of a query must name a database that SQLAlchemy knows", where="sql", remedy="Install its dialect"
         ) from None
     except sa.exc.ArgumentError:
         raise ConfigurationError(
-            "the URL of a query is a SQLAlchemy URL", where="sql", remedy="Write it like postgresql+psycopg://host/name"
+            "the URL of a query must be a SQLAlchemy URL",
+            where="sql",
+            remedy="Write it like postgresql+psycopg://host/name",
         ) from None
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            "the driver of the database is installed",
+            "the driver of the database must be installed",
             where="sql",
             got=error.name,
             remedy=f"Install it with: pip install {error.name}",
         ) from None
 
 
-def _from_environment(found: re.Match[str]) -> str:
+def _from_environment(match: re.Match[str]) -> str:
     from urllib.parse import quote
 
-    value = os.environ.get(found[1])
+    value = os.environ.get(match[1])
     if value is None:
         raise ConfigurationError(
-            "a variable that the URL of a query names is set", where="sql", got=found[1], remedy="Export it"
+            "a variable that the URL of a query names must be set", where="sql", got=match[1], remedy="Export it"
         )
     return quote(value, safe="")
 
@@ -146,10 +148,10 @@ def _make_read_only(connection: Any) -> None:
 
 
 def _failed(error: Any, place: str) -> InputError:
-    own = getattr(error, "orig", None) or error
-    kind, state = type(own).__name__, getattr(own, "sqlstate", None)
+    cause = getattr(error, "orig", None) or error
+    kind, state = type(cause).__name__, getattr(cause, "sqlstate", None)
     return InputError(
-        "the database is reached, and the query runs to its end",
+        "the database must be reachable, and the query must run to its end",
         where=place,
         got=f"{kind}, SQLSTATE {state}" if state else kind,
         remedy="Try the query with a client of the database",
@@ -162,9 +164,9 @@ def _failed(error: Any, place: str) -> InputError:
 def _typed(names: Sequence[str], pieces: Iterator[Sequence[Any]], place: str) -> Iterator[pa.RecordBatch]:
     kinds = Kinds(place, _CAST)
     seen: dict[str, set[str]] = {name: set() for name in names}
-    some = False
+    empty = True
     for rows in pieces:
-        some = True
+        empty = False
         columns = {}
         for name, values in zip(names, zip(*rows, strict=True), strict=True):
             here, columns[name] = _column(values)
@@ -172,13 +174,13 @@ def _typed(names: Sequence[str], pieces: Iterator[Sequence[Any]], place: str) ->
             # Arrow takes some mixtures for one kind: text and bytes, days and times, times with a zone and without.
             if len(seen[name]) > 1 and seen[name] not in ({"int", "float"}, {"int", "Decimal"}):
                 raise InputError(
-                    "the values of a column are of one kind",
+                    "the values of a column must be of one kind",
                     where=f"{place}, column {name!r}",
                     got=sorted(seen[name]),
                     remedy=_CAST,
                 )
         yield kinds.batch(columns)
-    if not some:
+    if empty:
         yield kinds.batch({name: [] for name in names})
 
 

@@ -46,8 +46,8 @@ class Verdict:
 
 def measure_key(measure: Measure) -> str:
     """Text under which a version keeps a number of its batch."""
-    said = ", ".join(measure.columns)
-    return f"{measure.name}({said})" + (f" where {measure.where}" if measure.where is not None else "")
+    columns = ", ".join(measure.columns)
+    return f"{measure.name}({columns})" + (f" where {measure.where}" if measure.where is not None else "")
 
 
 def against_versions(check: Check, measure: Measure, value: float, context: Context) -> Verdict:
@@ -59,22 +59,22 @@ def against_versions(check: Check, measure: Measure, value: float, context: Cont
         If there are too few versions that kept it.
     """
     key = measure_key(measure)
-    known = [numbers[key] for numbers in context.measured() if key in numbers]
+    earlier = [numbers[key] for numbers in context.measured() if key in numbers]
     if check.option("against") == "previous":
-        if not known:
+        if not earlier:
             raise Unknown("no earlier version has this number")
-        before, within = known[-1], check.option("within")
+        before, within = earlier[-1], check.option("within")
         change = abs(value - before) / abs(before) if before else math.inf if value != before else 0.0
         passes = change <= within
         return Verdict(passes, value, "" if passes else f"{value:g} after {before:g}, a change of {change:.3g}")
-    if len(known) < _FEWEST_VERSIONS:
-        raise Unknown(f"{len(known)} earlier versions have this number, {_FEWEST_VERSIONS} are needed")
-    centre = float(np.median(known))
-    spread = _MAD_TO_STD * float(np.median(np.abs(np.array(known) - centre)))
+    if len(earlier) < _FEWEST_VERSIONS:
+        raise Unknown(f"{len(earlier)} earlier versions have this number, {_FEWEST_VERSIONS} are needed")
+    centre = float(np.median(earlier))
+    spread = _MAD_TO_STD * float(np.median(np.abs(np.array(earlier) - centre)))
     scale = max(spread, _FLOOR * abs(centre))
     limit = check.option("deviations") * scale
     passes = abs(value - centre) <= limit
-    reason = "" if passes else f"{value:g}, more than {limit:.3g} from the median {centre:g} of {len(known)} versions"
+    reason = "" if passes else f"{value:g}, more than {limit:.3g} from the median {centre:g} of {len(earlier)} versions"
     return Verdict(passes, value, reason)
 
 
@@ -100,27 +100,27 @@ def against_reference(
     missing = sorted(set(check.reads) - set(other.collect_schema().names()))
     if missing:
         raise Unknown(f"the reference has no column {missing[0]!r}")
-    both = [_narrowed(side, check, kinds, where) for side in (other, frame)]
+    sides = [_narrowed(side, check, kinds, where) for side in (other, frame)]
     if check.rule == "correlation_flip":
-        before, now = (_number(side, Measure("correlation", ("_x", "_y"))) for side in both)
+        before, now = (_number(side, Measure("correlation", ("_x", "_y"))) for side in sides)
         least = check.option("at_least")
         passes = before * now >= 0 or min(abs(before), abs(now)) < least
         return Verdict(passes, now, "" if passes else f"correlation {now:.3g} after {before:.3g}")
-    reference, current = (side.select("_x").collect(engine="streaming").get_column("_x") for side in both)
+    reference, current = (side.select("_x").collect(engine="streaming").get_column("_x") for side in sides)
     return _drifted(check, reference, current)
 
 
 def _reference(check: Check, context: Context, table: str) -> ds.Dataset:
     ref = str(check.option("against"))
     if ref == "previous":
-        found = context.previous()
+        dataset = context.previous()
     elif "@" in ref:
-        found = context.table(ref)
+        dataset = context.table(ref)
     else:
-        found = context.table(f"{table}@{ref}")
-    if found is None:
+        dataset = context.table(f"{table}@{ref}")
+    if dataset is None:
         raise Unknown("there is no version to compare with" if ref == "previous" else f"there is no reference {ref}")
-    return found
+    return dataset
 
 
 def _narrowed(side: pl.LazyFrame, check: Check, kinds: Mapping[str, ExpressionKind | None], where: str) -> pl.LazyFrame:
@@ -143,10 +143,10 @@ def _narrowed(side: pl.LazyFrame, check: Check, kinds: Mapping[str, ExpressionKi
 
 
 def _number(side: pl.LazyFrame, measure: Measure) -> float:
-    found = side.select(polars_measure(measure, {"_x", "_y"})).collect(engine="streaming").item()
-    if found is None:
+    value = side.select(polars_measure(measure, {"_x", "_y"})).collect(engine="streaming").item()
+    if value is None:
         raise Unknown("a correlation has at least two rows and no constant column")
-    return float(found)
+    return float(value)
 
 
 def _drifted(check: Check, reference: pl.Series, current: pl.Series) -> Verdict:

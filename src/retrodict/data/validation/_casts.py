@@ -100,15 +100,15 @@ def cast_column(name: str, arrives: pa.DataType, table: Table) -> Cast:
     if (target := _lossless(arrives, declared)) is not None:
         finer = declared.kind == "time" and is_.is_timestamp(arrives) and arrives.unit == "ns"
         return Cast(quote(name), None, kind, floating, target, finer)
-    found = (_of_text if kind_of(arrives) == "text" else _of_typed)(quote(name), arrives, declared)
-    if found is None:
+    reading = (_of_text if kind_of(arrives) == "text" else _of_typed)(quote(name), arrives, declared)
+    if reading is None:
         raise InputError(
-            f"a column declared as {table.columns[name]} can be read from what arrives",
+            f"a column declared as {table.columns[name]} must be readable from what arrives",
             where=where,
             got=str(arrives),
             remedy=_remedy(arrives, declared),
         )
-    value, broken = found
+    value, broken = reading
     return Cast(value, broken, kind, floating)
 
 

@@ -24,11 +24,12 @@ def as_json(rows: pa.Table) -> pa.ChunkedArray:
             value = f"CASE WHEN isfinite({value}) THEN to_json({value}) ELSE to_json(CAST({value} AS VARCHAR)) END"
         parts.append(f"{quote_text(field.name)}, {value}")
     try:
-        found = query(f"SELECT CAST(json_object({', '.join(parts)}) AS VARCHAR) AS original FROM rows", rows=rows)
+        texts = query(f"SELECT CAST(json_object({', '.join(parts)}) AS VARCHAR) AS original FROM rows", rows=rows)
     except (duckdb.Error, pa.ArrowException) as error:
         raise InputError(
-            f"rows that are set aside can be written as JSON ({type(error).__name__})",
+            "rows that are set aside must be writable as JSON",
             where="quarantine",
+            got=type(error).__name__,
             remedy="Cast columns of other types before the ingest",
         ) from None
-    return pc.cast(found.column("original"), pa.string())
+    return pc.cast(texts.column("original"), pa.string())

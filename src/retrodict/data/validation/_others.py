@@ -59,11 +59,11 @@ def rows_among_others(
         indexed = indexed.filter(check.filter.to_polars(kinds=kinds, floating=_floating(frame)))
     match check.rule:
         case "unique" | "primary_key":
-            found = _repeated(indexed, [_comparable(name, frame.collect_schema()) for name in check.columns])
+            positions = _repeated(indexed, [_comparable(name, frame.collect_schema()) for name in check.columns])
             if check.rule == "primary_key":
                 empty = pl.any_horizontal([_missing(name, frame) for name in check.columns])
-                found = np.union1d(found, _rows(indexed.filter(empty)))
-            return found
+                positions = np.union1d(positions, _rows(indexed.filter(empty)))
+            return positions
         case "near_duplicates":
             return _repeated(indexed, [_blurred(name, frame) for name in check.columns])
         case "determines":
@@ -86,12 +86,12 @@ def rows_found_in(
     indexed: pl.LazyFrame, columns: Sequence[str], other: ds.Dataset, to: Sequence[str], *, where: str
 ) -> Positions:
     """Ascending positions of the rows whose values are in another table's columns; a null is in no table."""
-    there = _of_dataset(other, to, where)
-    mine, theirs = indexed.collect_schema(), there.collect_schema()
+    reference = _of_dataset(other, to, where)
+    mine, theirs = indexed.collect_schema(), reference.collect_schema()
     for name, twin in zip(columns, to, strict=True):
         if _family(mine[name]) != _family(theirs[twin]):
             raise DefinitionError(
-                "keys that are compared have one type on both sides",
+                "keys that are compared must have one type on both sides",
                 where=where,
                 got={name: str(mine[name]), twin: str(theirs[twin])},
                 remedy="Declare the same type in both tables",
@@ -99,7 +99,7 @@ def rows_found_in(
     keys = [f"k{i}" for i in range(len(columns))]
     pairs = [_alike(a, mine, b, theirs) for a, b in zip(columns, to, strict=True)]
     left = indexed.select("_row", *(pair[0].alias(key) for key, pair in zip(keys, pairs, strict=True)))
-    right = there.select(*(pair[1].alias(key) for key, pair in zip(keys, pairs, strict=True)))
+    right = reference.select(*(pair[1].alias(key) for key, pair in zip(keys, pairs, strict=True)))
     return _rows(left.drop_nulls().join(right.drop_nulls(), on=keys, how="semi"))
 
 
@@ -109,7 +109,7 @@ def _of_dataset(other: ds.Dataset, columns: Sequence[str], where: str) -> pl.Laz
     for name in columns:
         if name not in other.schema.names:
             raise DefinitionError(
-                "the other table has the column",
+                "the other table must have the column",
                 where=where,
                 got=name,
                 remedy=near(name, other.schema.names, what="column"),
@@ -121,16 +121,16 @@ def _repeated(indexed: pl.LazyFrame, keys: list[pl.Expr]) -> Positions:
     """Positions of rows whose keys an earlier row has; rows with a null among them repeat nothing."""
     import polars as pl
 
-    named = indexed.select("_row", *(key.alias(f"k{i}") for i, key in enumerate(keys))).drop_nulls()
+    keyed = indexed.select("_row", *(key.alias(f"k{i}") for i, key in enumerate(keys))).drop_nulls()
     names = [f"k{i}" for i in range(len(keys))]
-    hashed = named.select("_row", pl.struct(names).hash().alias("hash")).collect(engine="streaming")
+    hashed = keyed.select("_row", pl.struct(names).hash().alias("hash")).collect(engine="streaming")
     hashes = hashed.get_column("hash").to_numpy()
     ordered = np.sort(hashes)
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if not twice.size:
         return np.empty(0, np.int64)
     rows = hashed.get_column("_row").to_numpy()[np.isin(hashes, twice)]
-    suspects = named.join(pl.LazyFrame({"_row": pl.Series(rows)}), on="_row", how="semi").collect(engine="streaming")
+    suspects = keyed.join(pl.LazyFrame({"_row": pl.Series(rows)}), on="_row", how="semi").collect(engine="streaming")
     later = suspects.sort("_row").filter(~pl.struct(names).is_first_distinct())
     return later.get_column("_row").to_numpy().astype(np.int64)
 
@@ -139,9 +139,9 @@ def _undetermined(indexed: pl.LazyFrame, columns: Sequence[str]) -> Positions:
     import polars as pl
 
     *by, column = columns
-    kept = indexed.select("_row", *columns).drop_nulls()
+    complete = indexed.select("_row", *columns).drop_nulls()
     first = pl.col(column).sort_by("_row").first().over(by)
-    return _rows(kept.filter(pl.col(column) != first))
+    return _rows(complete.filter(pl.col(column) != first))
 
 
 def _backwards(indexed: pl.LazyFrame, check: Check) -> Positions:
@@ -151,15 +151,15 @@ def _backwards(indexed: pl.LazyFrame, check: Check) -> Positions:
     rising, strict = check.option("direction") == "increasing", bool(check.option("strict"))
     value = pl.col(column)
     best = (value.cum_max() if rising else value.cum_min()).shift(1)
-    kept = indexed.select("_row", *check.columns).drop_nulls(column).sort("_row")
-    known = kept.with_columns((best.over(per) if per else best).alias("_best"))
+    complete = indexed.select("_row", *check.columns).drop_nulls(column).sort("_row")
+    compared = complete.with_columns((best.over(per) if per else best).alias("_best"))
     behind = (value < pl.col("_best")) if rising else (value > pl.col("_best"))
-    return _rows(known.filter(behind | (value == pl.col("_best")) if strict else behind))
+    return _rows(compared.filter(behind | (value == pl.col("_best")) if strict else behind))
 
 
 def _rows(frame: pl.LazyFrame) -> Positions:
-    found = frame.select("_row").collect(engine="streaming").get_column("_row").to_numpy().astype(np.int64)
-    return np.sort(found)
+    positions = frame.select("_row").collect(engine="streaming").get_column("_row").to_numpy().astype(np.int64)
+    return np.sort(positions)
 
 
 def _missing(name: str, frame: pl.LazyFrame) -> pl.Expr:

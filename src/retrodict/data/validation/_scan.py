@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError
 from retrodict.data.measures import polars_measure
 from retrodict.data.validation._typed import TypedBatch
-from retrodict.data.validation.suite import Judged, Suite
+from retrodict.data.validation.suite import BoundCheck, Suite
 
 if TYPE_CHECKING:
     import polars as pl
@@ -74,32 +74,32 @@ def scan(typed: TypedBatch, suite: Suite) -> Scanned:
     import polars as pl
 
     frame, floating = frame_of(typed, suite), typed.floating
-    read = sorted({name for each in suite.judged for name in each.check.reads if name in typed.schema.names})
+    read = sorted({name for bound in suite.checks for name in bound.check.reads if name in typed.schema.names})
     origins = _origins(frame, suite, typed)
-    wanted = [pl.len().alias("rows"), *(pl.col(name).null_count().alias(f"null {name}") for name in read)]
-    for place, each in enumerate(suite.judged):
-        wanted += _aggregates(place, each, suite, floating, origins)
-    grouped = {each.title: each for each in suite.judged if each.check.by}
-    queries = [frame.select(wanted)]
-    for each in grouped.values():
-        keys = [pl.col(name) for name in each.check.by]
-        queries.append(frame.group_by(keys).agg(_aggregates(0, each, suite, floating, origins)))
-    found, *per_group = _collect(queries, typed)
-    row = found.row(0, named=True)
+    aggregates = [pl.len().alias("rows"), *(pl.col(name).null_count().alias(f"null {name}") for name in read)]
+    for place, bound in enumerate(suite.checks):
+        aggregates += _aggregates(place, bound, suite, floating, origins)
+    grouped = {bound.title: bound for bound in suite.checks if bound.check.by}
+    queries = [frame.select(aggregates)]
+    for bound in grouped.values():
+        keys = [pl.col(name) for name in bound.check.by]
+        queries.append(frame.group_by(keys).agg(_aggregates(0, bound, suite, floating, origins)))
+    counts, *per_group = _collect(queries, typed)
+    row = counts.row(0, named=True)
     failed, looked, values = {}, {}, {}
-    for place, each in enumerate(suite.judged):
-        if each.test is not None or each.spoiled is not None:
-            failed[each.title] = int(row[f"failed {place}"] or 0)
-            looked[each.title] = int(row[f"looked {place}"]) if f"looked {place}" in row else int(row["rows"])
-        elif each.measure is not None:
-            values[each.title] = row[f"value {place}"]
+    for place, bound in enumerate(suite.checks):
+        if bound.test is not None or bound.spoiled is not None:
+            failed[bound.title] = int(row[f"failed {place}"] or 0)
+            looked[bound.title] = int(row[f"looked {place}"]) if f"looked {place}" in row else int(row["rows"])
+        elif bound.measure is not None:
+            values[bound.title] = row[f"value {place}"]
     return Scanned(
         int(row["rows"]),
         {name: int(row[f"null {name}"]) for name in read},
         failed,
         looked,
         values,
-        {title: _groups(each, rows) for (title, each), rows in zip(grouped.items(), per_group, strict=True)},
+        {title: _groups(bound, rows) for (title, bound), rows in zip(grouped.items(), per_group, strict=True)},
     )
 
 
@@ -107,80 +107,81 @@ def _origins(frame: pl.LazyFrame, suite: Suite, typed: TypedBatch) -> dict[str, 
     """A value from the middle of each column whose spread is asked for, from the first rows."""
     import polars as pl
 
-    measures = [each.measure for each in suite.judged if each.measure is not None]
+    measures = [bound.measure for bound in suite.checks if bound.measure is not None]
     names = sorted({name for m in measures if m.name in ("std", "correlation") for name in m.columns})
     if not names:
         return {}
     middle = [pl.col(name).cast(pl.Float64).fill_nan(None).median() for name in names]
-    (found,) = _collect([frame.select(names).head(_FIRST).select(middle)], typed)
-    row = found.row(0, named=True)
+    (medians,) = _collect([frame.select(names).head(_FIRST).select(middle)], typed)
+    row = medians.row(0, named=True)
     return {name: value for name, value in row.items() if value is not None and math.isfinite(value)}
 
 
 def _aggregates(
-    place: int, each: Judged, suite: Suite, floating: frozenset[str], origins: Mapping[str, float]
+    place: int, bound: BoundCheck, suite: Suite, floating: frozenset[str], origins: Mapping[str, float]
 ) -> list[pl.Expr]:
     import polars as pl
 
-    if each.spoiled is not None:
-        return [pl.col(each.spoiled).sum().alias(f"failed {place}")]
-    if each.test is not None:
-        counts = [(~_expression(each.test, suite, floating)).sum().alias(f"failed {place}")]
-        if each.check.filter is not None:
-            counts.append(_expression(each.check.filter, suite, floating).sum().alias(f"looked {place}"))
-        elif each.check.by:
+    if bound.spoiled is not None:
+        return [pl.col(bound.spoiled).sum().alias(f"failed {place}")]
+    if bound.test is not None:
+        counts = [(~_expression(bound.test, suite, floating)).sum().alias(f"failed {place}")]
+        if bound.check.filter is not None:
+            counts.append(_expression(bound.check.filter, suite, floating).sum().alias(f"looked {place}"))
+        elif bound.check.by:
             counts.append(pl.len().alias(f"looked {place}"))
         return counts
-    if each.measure is not None:
-        return [polars_measure(each.measure, floating, kinds=suite.kinds, origins=origins).alias(f"value {place}")]
+    if bound.measure is not None:
+        return [polars_measure(bound.measure, floating, kinds=suite.kinds, origins=origins).alias(f"value {place}")]
     return []
 
 
-def _groups(each: Judged, rows: pl.DataFrame) -> list[tuple[str, Any]]:
+def _groups(bound: BoundCheck, rows: pl.DataFrame) -> list[tuple[str, Any]]:
     """Name of each group, and what was counted in it."""
-    found: list[tuple[str, Any]] = []
+    groups: list[tuple[str, Any]] = []
     for row in rows.iter_rows(named=True):
-        name = ", ".join(f"{column}={row[column]}" for column in each.check.by)
-        if each.measure is not None:
-            found.append((name, row["value 0"]))
+        name = ", ".join(f"{column}={row[column]}" for column in bound.check.by)
+        if bound.measure is not None:
+            groups.append((name, row["value 0"]))
         else:
-            found.append((name, (int(row["failed 0"] or 0), int(row["looked 0"] or 0))))
-    return sorted(found, key=lambda pair: pair[0])
+            groups.append((name, (int(row["failed 0"] or 0), int(row["looked 0"] or 0))))
+    return sorted(groups, key=lambda pair: pair[0])
 
 
-def failing_rows(typed: TypedBatch, suite: Suite, judged: Iterable[Judged]) -> dict[str, Positions]:
+def failing_rows(typed: TypedBatch, suite: Suite, checks: Iterable[BoundCheck]) -> dict[str, Positions]:
     """Ascending positions of the rows that fail each of these tests of rows, by title."""
     import polars as pl
 
-    asked = list(judged)
-    if not asked:
+    tests = list(checks)
+    if not tests:
         return {}
     fails = [
-        (pl.col(each.spoiled) if each.spoiled is not None else ~_test(each, suite, typed.floating))
+        (pl.col(bound.spoiled) if bound.spoiled is not None else ~_test(bound, suite, typed.floating))
         .fill_null(value=False)
         .alias(f"f{place}")
-        for place, each in enumerate(asked)
+        for place, bound in enumerate(tests)
     ]
     # The index comes first: a filter before it would number other rows.
     frame = frame_of(typed, suite).with_row_index("_row").select("_row", *fails)
-    (found,) = _collect([frame.filter(pl.any_horizontal(pl.exclude("_row")))], typed)
-    rows = found.get_column("_row").to_numpy().astype(np.int64)
+    (failures,) = _collect([frame.filter(pl.any_horizontal(pl.exclude("_row")))], typed)
+    rows = failures.get_column("_row").to_numpy().astype(np.int64)
     order = np.argsort(rows, kind="stable")
     return {
-        each.title: rows[order][found.get_column(f"f{place}").to_numpy()[order]] for place, each in enumerate(asked)
+        bound.title: rows[order][failures.get_column(f"f{place}").to_numpy()[order]]
+        for place, bound in enumerate(tests)
     }
 
 
-def _test(each: Judged, suite: Suite, floating: frozenset[str]) -> pl.Expr:
-    assert each.test is not None
-    return _expression(each.test, suite, floating)
+def _test(bound: BoundCheck, suite: Suite, floating: frozenset[str]) -> pl.Expr:
+    assert bound.test is not None
+    return _expression(bound.test, suite, floating)
 
 
 def _expression(expression: Any, suite: Suite, floating: frozenset[str]) -> pl.Expr:
-    found: pl.Expr = expression.to_polars(
+    compiled: pl.Expr = expression.to_polars(
         kinds={name: suite.kinds.get(name) for name in expression.columns}, floating=floating
     )
-    return found
+    return compiled
 
 
 def _collect(queries: list[pl.LazyFrame], typed: TypedBatch) -> list[pl.DataFrame]:
@@ -191,7 +192,8 @@ def _collect(queries: list[pl.LazyFrame], typed: TypedBatch) -> list[pl.DataFram
     except (pl.exceptions.PolarsError, OSError) as error:
         # Its text can hold a value of the data: only the kind of the error is told.
         raise InputError(
-            f"types and checks can be evaluated on every row ({type(error).__name__})",
+            "types and checks must be evaluable on every row",
             where=typed.batch.origin,
+            got=type(error).__name__,
             remedy="Look for a damaged file, arithmetic that leaves 64 bits, and columns that checks cannot read",
         ) from None

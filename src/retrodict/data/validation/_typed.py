@@ -148,8 +148,8 @@ def _cast(rows: pa.Table, casts: Mapping[str, Cast], table: Table | None = None)
         column = rows.column(name)
         columns[name] = column.cast(cast.target, safe=not cast.finer) if column.type != cast.target else column
         if cast.finer:
-            whole = pc.equal(columns[name].cast(column.type), column)
-            extra[spoiled(place)] = pc.fill_null(pc.invert(whole), False)
+            exact = pc.equal(columns[name].cast(column.type), column)
+            extra[spoiled(place)] = pc.fill_null(pc.invert(exact), False)
     return pa.table(columns | extra)
 
 
@@ -163,7 +163,8 @@ def _read_by_sql(rows: pa.Table, casts: Mapping[str, Cast], table: Table | None)
     except (duckdb.Error, pa.ArrowException) as error:
         # Its text can hold a value of the data: only the kind of the error is told.
         raise InputError(
-            f"values can be read as the types of their table ({type(error).__name__})",
+            "values must be readable as the types of their table",
+            got=type(error).__name__,
             where="a batch" if table is None else f"table {table.name}",
             remedy="Look at the columns whose declared type differs from the one that arrives",
         ) from None

@@ -28,7 +28,7 @@ from retrodict.data.validation._others import Unknown, rows_among_others, rows_f
 from retrodict.data.validation._scan import Positions, Scanned, failing_rows, frame_of, scan
 from retrodict.data.validation._typed import TypedBatch, type_batch
 from retrodict.data.validation.results import CheckResult
-from retrodict.data.validation.suite import Judged, Suite, check_columns, compile_suite
+from retrodict.data.validation.suite import BoundCheck, Suite, check_columns, compile_suite
 
 __all__ = ["Findings", "Validation", "check_batch", "check_source", "validate"]
 
@@ -74,16 +74,21 @@ class Findings:
 
     def accepted(self) -> Iterator[pa.RecordBatch]:
         """Typed rows that are not set aside, in order."""
-        start, given = 0, 0
+        start, count = 0, 0
         for chunk in self.typed.batches():
             stop = start + chunk.num_rows
             first, last = np.searchsorted(self.aside, [start, stop])
-            kept = np.delete(np.arange(start, stop, dtype=np.int64), self.aside[first:last] - start)
-            rows = chunk if len(kept) == chunk.num_rows else chunk.take(pa.array(kept - start))
-            yield pa.RecordBatch.from_arrays([*rows.columns, pa.array(kept)], schema=self.accepted_schema)
-            start, given = stop, given + len(kept)
-        if start != self.typed.batch.num_rows or given != self.accepted_rows:
-            raise InternalError("rows in = accepted + quarantined", where="validation", got=start)
+            positions = np.delete(np.arange(start, stop, dtype=np.int64), self.aside[first:last] - start)
+            rows = chunk if len(positions) == chunk.num_rows else chunk.take(pa.array(positions - start))
+            yield pa.RecordBatch.from_arrays([*rows.columns, pa.array(positions)], schema=self.accepted_schema)
+            start, count = stop, count + len(positions)
+        if start != self.typed.batch.num_rows or count != self.accepted_rows:
+            raise InternalError(
+                "rows in must be accepted + quarantined",
+                where="validation",
+                got=start,
+                remedy="Report it with the types of the batch",
+            )
 
     def quarantined(self) -> pa.Table:
         """Rows that are set aside: ``row``, ``checks`` (titles of all checks it failed), ``original`` (as JSON)."""
@@ -143,9 +148,9 @@ def validate(
         If a check reads a column that is missing or of another kind.
     """
     with tempfile.TemporaryDirectory() as staging, open_batch(rows, staging=Path(staging), identify=False) as batch:
-        found = check_batch(batch, table, context=context, known_keys=known_keys)
-        accepted = pa.Table.from_batches(found.accepted(), schema=found.accepted_schema)
-        return Validation(accepted, found.quarantined(), found.results)
+        findings = check_batch(batch, table, context=context, known_keys=known_keys)
+        accepted = pa.Table.from_batches(findings.accepted(), schema=findings.accepted_schema)
+        return Validation(accepted, findings.quarantined(), findings.results)
 
 
 def check_source(source: Any, table: Table) -> list[CheckResult]:
@@ -207,18 +212,24 @@ def check_batch(
     suite = compile_suite(table, batch.schema, typed.casts, now=context.now)
     counted = scan(typed, suite)
     if counted.rows != batch.num_rows:
-        raise InternalError("a scan sees every row", where=f"table {table.name}", got=counted.rows)
+        raise InternalError(
+            "a scan must see every row",
+            where=f"table {table.name}",
+            got=counted.rows,
+            remedy="Report it with the types of the batch",
+        )
     run = _Run(table, typed, suite, counted, context)
-    results = [run.judge(each) for each in suite.judged]
+    results = [run.judge(bound) for bound in suite.checks]
     if known_keys is not None and table.key:
         results.append(run.judge_new_keys(known_keys))
     failing = dict(run.positions)
     if positions:
-        wanted = [each for each in suite.judged if counted.failed.get(each.title) and each.check.sets_aside]
-        failing |= failing_rows(typed, suite, wanted)
-    by_title = {result.check: result for result in results}
-    kept = {title: rows for title, rows in failing.items() if rows.size and by_title[title].severity != "low"}
-    ordered = {result.check: kept[result.check] for result in results if result.check in kept}
+        failed = [bound for bound in suite.checks if counted.failed.get(bound.title) and bound.check.sets_aside]
+        failing |= failing_rows(typed, suite, failed)
+    ordered = {
+        result.check: failing[result.check] for result in results
+        if result.severity != "low" and result.check in failing and failing[result.check].size
+    }  # fmt: skip
     aside = np.unique(np.concatenate([*ordered.values()])) if ordered else _NOTHING
     return Findings(typed, results, ordered, aside, run.measures)
 
@@ -232,116 +243,116 @@ class _Run:
         self.positions: dict[str, Positions] = {}
         self.measures: dict[str, float] = {}
 
-    def judge(self, each: Judged) -> CheckResult:
+    def judge(self, bound: BoundCheck) -> CheckResult:
         """Result of one check."""
         try:
-            match each.check.scope:
+            match bound.check.scope:
                 case "row":
-                    return self._rows(each, self._counted.failed[each.title], self._looked(each))
+                    return self._rows(bound, self._counted.failed[bound.title], self._looked(bound))
                 case "rows":
-                    return self._among_others(each)
+                    return self._among_others(bound)
                 case "columns":
-                    return self._columns(each)
+                    return self._columns(bound)
                 case "measure":
-                    return self._number(each)
+                    return self._number(bound)
                 case "versions":
-                    value = self._value(each)
-                    verdict = against_versions(each.check, _measured(each), value, self._context)
+                    value = self._value(bound)
+                    verdict = against_versions(bound.check, _measured(bound), value, self._context)
                 case _:
                     verdict = against_reference(
-                        each.check,
+                        bound.check,
                         frame_of(self._typed, self._suite),
                         self._context,
                         kinds=self._suite.kinds,
                         table=self._table.name,
                     )
-            return self._whole(each, passes=verdict.passes, value=verdict.value, reason=verdict.reason)
+            return self._whole(bound, passes=verdict.passes, value=verdict.value, reason=verdict.reason)
         except Unknown as why:
-            return _result(each, "not_evaluable", reason=str(why), rows=self._counted.looked.get(each.title, 0))
+            return _result(bound, "not_evaluable", reason=str(why), rows=self._counted.looked.get(bound.title, 0))
 
     def judge_new_keys(self, name: str) -> CheckResult:
         """Rows whose key is in the table already."""
         key = tuple(self._table.key)
-        each = Judged(f"new_key({', '.join(key)})", Check("unique", key))
-        other, where = self._context.table(name), f"table {self._table.name}, {each.title}"
+        bound = BoundCheck(f"new_key({', '.join(key)})", Check("unique", key))
+        other, where = self._context.table(name), f"table {self._table.name}, {bound.title}"
         if other is None:
-            return _result(each, "pass", rows=self._counted.rows, rule="new_key")
+            return _result(bound, "pass", rows=self._counted.rows, rule="new_key")
         frame = frame_of(self._typed, self._suite).with_row_index("_row")
-        found = rows_found_in(frame, key, other, key, where=where)
-        self.positions[each.title] = found
-        status = "fail" if found.size else "pass"
-        return _result(each, status, failed=len(found), rows=self._counted.rows, rule="new_key",
-                       reason="the table has the key already" if found.size else "")  # fmt: skip
+        repeated = rows_found_in(frame, key, other, key, where=where)
+        self.positions[bound.title] = repeated
+        status = "fail" if repeated.size else "pass"
+        return _result(bound, status, failed=len(repeated), rows=self._counted.rows, rule="new_key",
+                       reason="the table has the key already" if repeated.size else "")  # fmt: skip
 
-    def _looked(self, each: Judged) -> int:
-        return self._counted.looked[each.title]
+    def _looked(self, bound: BoundCheck) -> int:
+        return self._counted.looked[bound.title]
 
-    def _rows(self, each: Judged, failed: int, looked: int) -> CheckResult:
+    def _rows(self, bound: BoundCheck, failed: int, looked: int) -> CheckResult:
         """A check of rows: the share that failed, or that of the worst group, against the tolerance."""
         if not looked:
-            raise Unknown("no row is one it is about" if each.check.where else "the batch has no row")
+            raise Unknown("no row is one it is about" if bound.check.where else "the batch has no row")
         nulls = self._counted.nulls
-        if not failed and each.check.rule in _OF_VALUES and nulls.get(each.check.columns[0]) == self._counted.rows:
+        if not failed and bound.check.rule in _OF_VALUES and nulls.get(bound.check.columns[0]) == self._counted.rows:
             raise Unknown("no row has a value to judge")
         share, where = failed / looked, ""
-        if each.check.by:
-            shares = [(bad / seen, name) for name, (bad, seen) in self._counted.groups[each.title] if seen]
+        if bound.check.by:
+            shares = [(bad / seen, name) for name, (bad, seen) in self._counted.groups[bound.title] if seen]
             share, name = max(shares)
             where = f" in the group {name}"
         # A share and not a product: 0.29 * 100 is less than 29.
-        fails = failed > 0 and share > each.check.tolerance
-        reason = f"{share:.3%} of the rows fail{where}, {each.check.tolerance:.3%} may" if fails else ""
-        return _result(each, "fail" if fails else "pass", failed=failed, rows=looked,
-                       halted=fails and each.check.halts, reason=reason)  # fmt: skip
+        fails = failed > 0 and share > bound.check.tolerance
+        reason = f"{share:.3%} of the rows fail{where}, {bound.check.tolerance:.3%} may" if fails else ""
+        return _result(bound, "fail" if fails else "pass", failed=failed, rows=looked,
+                       halted=fails and bound.check.halts, reason=reason)  # fmt: skip
 
-    def _among_others(self, each: Judged) -> CheckResult:
+    def _among_others(self, bound: BoundCheck) -> CheckResult:
         frame = frame_of(self._typed, self._suite)
-        where = f"table {self._table.name}, check {each.title}"
-        found = rows_among_others(each.check, frame, self._context, kinds=self._suite.kinds, where=where)
-        self.positions[each.title] = found
-        return self._rows(each, len(found), self._counted.rows)
+        where = f"table {self._table.name}, check {bound.title}"
+        positions = rows_among_others(bound.check, frame, self._context, kinds=self._suite.kinds, where=where)
+        self.positions[bound.title] = positions
+        return self._rows(bound, len(positions), self._counted.rows)
 
-    def _columns(self, each: Judged) -> CheckResult:
-        arrived, check = self._typed.batch.schema, each.check
+    def _columns(self, bound: BoundCheck) -> CheckResult:
+        arrived, check = self._typed.batch.schema, bound.check
         missing = [name for name in check.columns if name not in arrived.names]
         if check.rule == "has_type" and not missing:
             kind = arrived.field(check.columns[0]).type
             passes = check.option("type") in _TYPE_WORDS.get(kind_of(kind), ())
-            return self._whole(each, passes=passes, reason="" if passes else f"it arrives as {kind}")
+            return self._whole(bound, passes=passes, reason="" if passes else f"it arrives as {kind}")
         added = [name for name in arrived.names if name not in check.columns] if check.rule == "columns_match" else []
         reason = "; ".join(
             f"{word}: {', '.join(names)}" for word, names in (("missing", missing), ("added", added)) if names
         )
-        return self._whole(each, passes=not reason, reason=reason)
+        return self._whole(bound, passes=not reason, reason=reason)
 
-    def _value(self, each: Judged) -> float:
-        value = self._counted.values[each.title]
+    def _value(self, bound: BoundCheck) -> float:
+        value = self._counted.values[bound.title]
         if value is None:
             raise Unknown("there is nothing to measure")
-        if each.check.scope == "versions":
-            self.measures[measure_key(_measured(each))] = float(value)
+        if bound.check.scope == "versions":
+            self.measures[measure_key(_measured(bound))] = float(value)
         return float(value)
 
-    def _number(self, each: Judged) -> CheckResult:
-        check = each.check
+    def _number(self, bound: BoundCheck) -> CheckResult:
+        check = bound.check
         if not check.by:
-            value = self._value(each)
+            value = self._value(bound)
             reason = self._beyond(check, value)
-            return self._whole(each, passes=not reason, value=value, reason=reason)
-        groups = [(name, float(value)) for name, value in self._counted.groups[each.title] if value is not None]
+            return self._whole(bound, passes=not reason, value=value, reason=reason)
+        groups = [(name, float(value)) for name, value in self._counted.groups[bound.title] if value is not None]
         if not groups:
             raise Unknown("no group has anything to measure")
         bad = [(name, value) for name, value in groups if self._beyond(check, value)]
         # The tolerance is a share of rows; of groups, all have to hold.
         name, value = bad[0] if bad else groups[0]
         reason = f"{self._beyond(check, value)} in the group {name}, and {len(bad) - 1} more groups" if bad else ""
-        return self._whole(each, passes=not bad, value=value, reason=reason)
+        return self._whole(bound, passes=not bad, value=value, reason=reason)
 
     def _beyond(self, check: Check, value: float) -> str:
         """Why a number is out of its bounds; empty if it is within."""
         if check.rule == "freshness":
-            age, most = self._context.now - int(value), parse_duration(check.option("max_age"))
-            return f"the newest is {format_duration(age)} old" if age > most else ""
+            age, limit = self._context.now - int(value), parse_duration(check.option("max_age"))
+            return f"the newest is {format_duration(age)} old" if age > limit else ""
         if check.rule == "leakage":
             strength = max(value, 1 - value)
             return f"alone it has an AUC of {strength:.4f}" if strength > check.option("max_auc") else ""
@@ -350,8 +361,8 @@ class _Run:
             return f"{value:g} is below {low:g}"
         return f"{value:g} is above {high:g}" if high is not None and value > high else ""
 
-    def _whole(self, each: Judged, *, passes: bool, value: float | None = None, reason: str = "") -> CheckResult:
-        return _result(each, "pass" if passes else "fail", halted=not passes and each.check.halts, value=value,
+    def _whole(self, bound: BoundCheck, *, passes: bool, value: float | None = None, reason: str = "") -> CheckResult:
+        return _result(bound, "pass" if passes else "fail", halted=not passes and bound.check.halts, value=value,
                        reason=reason)  # fmt: skip
 
 
@@ -362,13 +373,15 @@ _TYPE_WORDS = {
 }  # fmt: skip
 
 
-def _measured(each: Judged) -> Any:
-    if each.measure is None:
-        raise DefinitionError("a stable check has a measure", where=each.title)
-    return each.measure
+def _measured(bound: BoundCheck) -> Any:
+    if bound.measure is None:
+        raise DefinitionError(
+            "a stable check must have a measure", where=bound.title, got=None, remedy="Use Check.stable"
+        )
+    return bound.measure
 
 
-def _result(each: Judged, status: Any, *, rule: str | None = None, **facts: Any) -> CheckResult:
-    check = each.check
-    kind = rule or ("type" if each.spoiled is not None else check.rule)
-    return CheckResult(each.title, kind, check.layer, check.severity, status, columns=check.columns, **facts)
+def _result(bound: BoundCheck, status: Any, *, rule: str | None = None, **facts: Any) -> CheckResult:
+    check = bound.check
+    kind = rule or ("type" if bound.spoiled is not None else check.rule)
+    return CheckResult(bound.title, kind, check.layer, check.severity, status, columns=check.columns, **facts)

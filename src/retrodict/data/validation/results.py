@@ -58,7 +58,7 @@ class CheckResult:
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
         """Read the plain form."""
-        known = {field.name for field in fields(cls)}
+        names = {field.name for field in fields(cls)}
         return cls(
-            **{name: value for name, value in body.items() if name in known} | {"columns": tuple(body["columns"])}
+            **{name: value for name, value in body.items() if name in names} | {"columns": tuple(body["columns"])}
         )

@@ -21,13 +21,13 @@ from retrodict.data.measures import Measure
 from retrodict.data.validation._casts import Cast
 from retrodict.data.validation._typed import spoiled
 
-__all__ = ["Judged", "Suite", "check_columns", "compile_suite", "label_name"]
+__all__ = ["BoundCheck", "Suite", "check_columns", "compile_suite", "label_name"]
 
 _WITH_PARAMETER = {"quantile": "q"}
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class BoundCheck:
     """One check of the suite, with the title it has in this suite.
 
     Attributes
@@ -55,13 +55,13 @@ class Suite:
 
     Attributes
     ----------
-    judged : list of Judged
+    checks : list of BoundCheck
     labels : mapping of str to Expression
         Columns to be added before measuring: labels of layer 4, true, false or null.
     kinds : mapping of str to kind
     """
 
-    judged: list[Judged]
+    checks: list[BoundCheck]
     labels: Mapping[str, Expression]
     kinds: Mapping[str, ExpressionKind | None]
 
@@ -85,15 +85,15 @@ def compile_suite(table: Table, schema: pa.Schema, casts: Mapping[str, Cast], *,
     """
     kinds = {name: cast.kind for name, cast in casts.items()}
     labels: dict[str, Expression] = {}
-    judged = [
-        Judged("", Check("not_null", (name,)), spoiled=spoiled(place))
+    bound_checks = [
+        BoundCheck("", Check("not_null", (name,)), spoiled=spoiled(place))
         for place, (name, cast) in enumerate(casts.items())
         if cast.spoils
     ]
-    judged = [_retitled(each, _type_title(each.check.columns[0], table)) for each in judged]
+    bound_checks = [_retitled(bound, _type_title(bound.check.columns[0], table)) for bound in bound_checks]
     for check in [*_implied(table), *table.checks]:
-        judged.append(_judged(check, table, schema, casts, kinds, labels, now))
-    return Suite(_numbered(judged), labels, kinds)
+        bound_checks.append(_bind(check, table, schema, casts, kinds, labels, now))
+    return Suite(_numbered(bound_checks), labels, kinds)
 
 
 def _type_title(column: str, table: Table) -> str:
@@ -105,14 +105,14 @@ def _implied(table: Table) -> list[Check]:
     if not table.key:
         return []
     keys = tuple(table.key)
-    given = {(check.rule, check.columns) for check in table.checks if check.sets_aside and check.where is None}
-    if ("primary_key", keys) in given:
+    declared = {(check.rule, check.columns) for check in table.checks if check.sets_aside and check.where is None}
+    if ("primary_key", keys) in declared:
         return []
     implied = [Check.not_null(*keys), Check.unique(*keys)]
-    return [check for check in implied if (check.rule, check.columns) not in given]
+    return [check for check in implied if (check.rule, check.columns) not in declared]
 
 
-def _judged(
+def _bind(
     check: Check,
     table: Table,
     schema: pa.Schema,
@@ -120,14 +120,14 @@ def _judged(
     kinds: Mapping[str, ExpressionKind | None],
     labels: dict[str, Expression],
     now: int,
-) -> Judged:
+) -> BoundCheck:
     where = f"table {table.name}, check {check.title}"
     if check.scope == "columns":
-        return Judged(check.title, check)
+        return BoundCheck(check.title, check)
     for name in check.reads:
         if name not in schema.names:
             raise DefinitionError(
-                "a check reads columns that exist",
+                "a check must read columns that exist",
                 where=where,
                 got=name,
                 remedy=near(name, schema.names, what="column"),
@@ -141,7 +141,7 @@ def _judged(
         label = parse(check.option("label"), where=where)
         _check_kinds(label, kinds, casts, where)
         labels.setdefault(label_name(label.text), label)
-    return Judged(check.title, check, test=test, measure=_measure(check, kinds, casts, where))
+    return BoundCheck(check.title, check, test=test, measure=_measure(check, kinds, casts, where))
 
 
 def label_name(text: str) -> str:
@@ -163,11 +163,11 @@ def _measure(
     if rule == "leakage":
         columns = (check.option("column"), label_name(check.option("label")))
         return Measure("auc", columns, None, check.filter)
-    wanted: tuple[ExpressionKind, ...] = ("time", "date") if rule == "freshness" else ("number",)
+    expected: tuple[ExpressionKind, ...] = ("time", "date") if rule == "freshness" else ("number",)
     for name in check.columns:
-        if rule not in _ANY_KIND and kinds[name] not in wanted:
+        if rule not in _ANY_KIND and kinds[name] not in expected:
             raise DefinitionError(
-                f"{rule} is taken of a column that is a {wanted[0]}",
+                f"{rule} must be taken of a column that is a {expected[0]}",
                 where=where,
                 got=f"a column of kind {kinds[name] or 'other'}",
                 remedy=_declare([name], casts) or "Choose another column, or declare its type",
@@ -195,18 +195,18 @@ def _declare(names: list[str] | tuple[str, ...], casts: Mapping[str, Cast]) -> s
     return f"Declare the type: columns={{{open_[0]!r}: 'float'}} (or int, bool, date, time)" if open_ else None
 
 
-def _numbered(judged: list[Judged]) -> list[Judged]:
+def _numbered(checks: list[BoundCheck]) -> list[BoundCheck]:
     """Checks whose titles differ: two sets allowed in one column read alike."""
     seen: dict[str, int] = {}
-    found = []
-    for each in judged:
-        seen[each.title] = place = seen.get(each.title, 0) + 1
-        found.append(each if place == 1 else _retitled(each, f"{each.title} #{place}"))
-    return found
+    numbered = []
+    for bound in checks:
+        seen[bound.title] = place = seen.get(bound.title, 0) + 1
+        numbered.append(bound if place == 1 else _retitled(bound, f"{bound.title} #{place}"))
+    return numbered
 
 
-def _retitled(each: Judged, title: str) -> Judged:
-    return Judged(title, each.check, each.test, each.spoiled, each.measure)
+def _retitled(bound: BoundCheck, title: str) -> BoundCheck:
+    return BoundCheck(title, bound.check, bound.test, bound.spoiled, bound.measure)
 
 
 def check_columns(names: list[str], table: Table) -> None:
@@ -215,20 +215,23 @@ def check_columns(names: list[str], table: Table) -> None:
     Names are shown only once some of them are known to be names: a file without a header has data in their place.
     """
     where = f"table {table.name}"
-    wanted = {**dict.fromkeys(table.key, "key"), **{c: "declared" for c in table.columns if c not in table.key}}
+    required = {**dict.fromkeys(table.key, "key"), **{c: "declared" for c in table.columns if c not in table.key}}
     read = [name for check in table.checks for name in check.reads]
-    if (wanted or read) and not {*wanted, *read} & set(names):
-        known = ", ".join(list(dict.fromkeys([*wanted, *read]))[:5])
+    if (required or read) and not {*required, *read} & set(names):
+        expected = ", ".join(list(dict.fromkeys([*required, *read]))[:5])
         raise InputError(
-            "a batch has the columns of its table, by name",
+            "a batch must have the columns of its table, by name",
             where=where,
             got=f"{len(names)} columns, none of them known",
-            remedy=f"Check that the file begins with a header that has {known}",
+            remedy=f"Check that the file begins with a header that has {expected}",
         )
-    for name, what in wanted.items():
+    for name, what in required.items():
         if name not in names:
             raise InputError(
-                f"the {what} column is in the batch", where=where, got=name, remedy=near(name, names, what="column")
+                f"the {what} column must be in the batch",
+                where=where,
+                got=name,
+                remedy=near(name, names, what="column"),
             )
     lowered = [name.lower() for name in names]
     twice = sorted({name for name in names if lowered.count(name.lower()) > 1})
@@ -242,7 +245,7 @@ def check_columns(names: list[str], table: Table) -> None:
     reserved = sorted(name for name in names if name.startswith("_"))
     if reserved:
         raise InputError(
-            "column names do not begin with an underscore; those are the platform's",
+            "column names must not begin with an underscore; those are the platform's",
             where=where,
             got=reserved,
             remedy="Rename them",

@@ -71,8 +71,8 @@ class Sides:
 
     def one(self, sql: str) -> tuple[Any, ...]:
         """Return the only row of a query."""
-        found: list[tuple[Any, ...]] = self.connection.execute(sql).fetchall()
-        return found[0]
+        rows: list[tuple[Any, ...]] = self.connection.execute(sql).fetchall()
+        return rows[0]
 
     @property
     def others(self) -> list[str]:
@@ -113,9 +113,9 @@ def _count_keyed(sides: Sides, counts: Counts, rows: tuple[int, int]) -> bool:
     sides.plain_keys = _plain_keys(sides)
     totals = [0] * (4 + len(sides.others))
     for part in range(sides.parts):
-        found = sides.one(_counting(sides, part, sum(rows) + 1))
-        totals = [total + number for total, number in zip(totals, (*found[:4], *found[7:]), strict=True)]
-        _add_sample(sides, counts, *found[4:7])
+        row = sides.one(_counting(sides, part, sum(rows) + 1))
+        totals = [total + number for total, number in zip(totals, (*row[:4], *row[7:]), strict=True)]
+        _add_sample(sides, counts, *row[4:7])
     total, counts.removed, counts.added, counts.changed = totals[:4]
     matches = total - counts.removed - counts.added
     counts.by_column = dict(zip(sides.others, totals[4:], strict=True))
@@ -125,26 +125,26 @@ def _count_keyed(sides: Sides, counts: Counts, rows: tuple[int, int]) -> bool:
     return (matches + counts.removed, matches + counts.added) == rows
 
 
-def _counting(sides: Sides, part: int, most: int) -> str:
+def _counting(sides: Sides, part: int, limit: int) -> str:
     """SQL of all counts and samples; more rows than both sides have come of repeated keys: the join stops there."""
     others, keys = sides.others, ", ".join(map(quote, sides.key))
     differ, flags = _any_differs(others), ", ".join(_flag(i) for i in range(len(others)))
     changed = f"{_P} AND {_Q} AND ({differ})"
-    each = "".join(f", count(*) FILTER ({_P} AND {_Q} AND {_flag(i)})" for i in range(len(others)))
+    by_column = "".join(f", count(*) FILTER ({_P} AND {_Q} AND {_flag(i)})" for i in range(len(others)))
     return (
         f"SELECT count(*), count(*) FILTER (NOT {_Q}), count(*) FILTER (NOT {_P}), count(*) FILTER ({changed}), "
         f"min(row({keys}), {SAMPLE}) FILTER (NOT {_Q}), min(row({keys}), {SAMPLE}) FILTER (NOT {_P}), "
-        f"min(row({keys}, [{flags}]::BOOLEAN[]), {SAMPLE}) FILTER ({changed}){each} "
-        f"FROM (SELECT * FROM ({_join(sides, part=part)}) LIMIT {most})"
+        f"min(row({keys}, [{flags}]::BOOLEAN[]), {SAMPLE}) FILTER ({changed}){by_column} "
+        f"FROM (SELECT * FROM ({_join(sides, part=part)}) LIMIT {limit})"
     )
 
 
-def _add_sample(sides: Sides, counts: Counts, gone: Any, new: Any, altered: Any) -> None:
+def _add_sample(sides: Sides, counts: Counts, removed: Any, added: Any, changed: Any) -> None:
     """Keep the first differences of each kind, up to ``SAMPLE``."""
-    listed = {"changed": altered, "removed": gone, "added": new}
-    for change, found in listed.items():
+    listed = {"changed": changed, "removed": removed, "added": added}
+    for change, rows in listed.items():
         space = SAMPLE - sum(one["change"] == change for one in counts.sample)
-        for values in (found or ())[:space]:
+        for values in (rows or ())[:space]:
             one = {"change": change, "key": dict(zip(sides.key, values, strict=False))}
             if change == "changed":
                 one["columns"] = [name for name, differs in zip(sides.others, values[-1], strict=True) if differs]
@@ -163,20 +163,20 @@ def _join(sides: Sides, *, part: int | None = None, values: bool = False) -> str
     """Full outer join of ``x`` and ``y``: keys, presence on either side, one flag per column, and its values."""
     keys = [f"coalesce(x.{quote(name)}, y.{quote(name)}) AS {quote(name)}" for name in sides.key]
     flags = [f"x.{quote(name)} IS DISTINCT FROM y.{quote(name)} AS {_flag(i)}" for i, name in enumerate(sides.others)]
-    both = [f"x.{quote(n)} AS {quote(f'{n}__before')}, y.{quote(n)} AS {quote(f'{n}__after')}" for n in sides.others]
-    chosen = [
+    pairs = [f"x.{quote(n)} AS {quote(f'{n}__before')}, y.{quote(n)} AS {quote(f'{n}__after')}" for n in sides.others]
+    selected = [
         *keys,
         f"x.{_HERE} IS NOT NULL AS {_P}",
         f"y.{_HERE} IS NOT NULL AS {_Q}",
         *flags,
-        *(both if values else ()),
+        *(pairs if values else ()),
     ]
     where = ""
     if part is not None and sides.parts > 1:
         where = f" WHERE hash({', '.join(map(quote, sides.key))}) % {sides.parts} = {part}"
     on = _same("x", "y", sides.key, "=" if sides.plain_keys else _EQUAL)
     return (
-        f"SELECT {', '.join(chosen)} FROM (SELECT *, true AS {_HERE} FROM x{where}) x "
+        f"SELECT {', '.join(selected)} FROM (SELECT *, true AS {_HERE} FROM x{where}) x "
         f"FULL OUTER JOIN (SELECT *, true AS {_HERE} FROM y{where}) y ON {on}"
     )
 
@@ -216,9 +216,9 @@ def _split_repeated(sides: Sides) -> None:
     if sides.overlap:
         sql += f" UNION {_clashing(sides)}"
     sides.connection.execute(f"CREATE OR REPLACE TEMP TABLE repeated AS {sql}")
-    for plain, kept, repeated in (("a", "x", "repeated_a"), ("b", "y", "repeated_b")):
+    for plain, single, repeated in (("a", "x", "repeated_a"), ("b", "y", "repeated_b")):
         on = _same("s", "r", sides.key)
-        _view(sides, kept, f"SELECT s.* FROM {plain} s ANTI JOIN repeated r ON {on}")
+        _view(sides, single, f"SELECT s.* FROM {plain} s ANTI JOIN repeated r ON {on}")
         _view(sides, repeated, f"SELECT s.* FROM {plain} s SEMI JOIN repeated r ON {on}")
 
 
@@ -252,15 +252,15 @@ def differences(sides: Sides) -> str | None:
         names = ", ".join(
             f"CASE WHEN {_P} AND {_Q} AND {_flag(i)} THEN {quote_text(n)} END" for i, n in enumerate(others)
         )
-        both = [quote(f"{name}__{side}") for name in others for side in ("before", "after")]
+        values = [quote(f"{name}__{side}") for name in others for side in ("before", "after")]
         parts.append(
             f"SELECT CASE WHEN NOT {_Q} THEN 'removed' WHEN NOT {_P} THEN 'added' ELSE 'changed' END AS _change, "
             f"array_to_string([{names}]::VARCHAR[], ' ') AS _columns, CAST(1 AS BIGINT) AS _count, "
-            f"{', '.join([*map(quote, sides.key), *both])} FROM ({_join(sides, values=True)}) "
+            f"{', '.join([*map(quote, sides.key), *values])} FROM ({_join(sides, values=True)}) "
             f"WHERE NOT {_P} OR NOT {_Q} OR {_any_differs(others)}"
         )
     if sides.bags:
-        both = [
+        values = [
             f"CASE WHEN {_N} {sign} 0 THEN {quote(name)} END AS {quote(f'{name}__{side}')}"
             for name in others
             for side, sign in (("before", ">"), ("after", "<"))
@@ -268,7 +268,7 @@ def differences(sides: Sides) -> str | None:
         parts.append(
             f"SELECT CASE WHEN {_N} > 0 THEN 'removed' ELSE 'added' END AS _change, '' AS _columns, "
             f"abs({_N}) AS _count, "
-            f"{', '.join([*map(quote, sides.key), *both])} FROM bag"
+            f"{', '.join([*map(quote, sides.key), *values])} FROM bag"
         )
     if not parts:
         return None
@@ -282,7 +282,7 @@ def _view(sides: Sides, name: str, sql: str) -> None:
 
 def _fewer_rows(sides: Sides) -> IntegrityError:
     return IntegrityError(
-        "the data files of a version hold the rows that its log counts",
+        "the data files of a version must hold the rows that its log counts",
         where="diff",
         got=f"{sides.rows[0]} and {sides.rows[1]} rows by the log",
         remedy="Find the damaged file with: retrodict audit verify",

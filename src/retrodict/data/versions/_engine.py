@@ -31,7 +31,7 @@ def open_engine(workspace: Workspace, memory: str) -> Iterator[duckdb.DuckDBPyCo
     folder = parent / f"{os.getpid()}-{workspace.new_id()}"
     folder.mkdir(parents=True)
     try:
-        with _translating(), _connect(memory, folder) as connection:
+        with _translating(memory), _connect(memory, folder) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             # The bounds in a Parquet file leave NaN out; both of these believe them, and lose rows that hold one.
             connection.execute("SET disabled_optimizers = 'statistics_propagation,join_filter_pushdown'")
@@ -60,7 +60,7 @@ def memory_bytes(text: str) -> float:
     match = _MEMORY.fullmatch(text)
     if match is None:
         raise InputError(
-            "a limit of memory is a number with a unit", where="diff", got=text, remedy="Write it like '1.5GB'"
+            "a limit of memory must be a number with a unit", where="diff", got=text, remedy="Write it like '1.5GB'"
         )
     return float(match[1]) * float(1000 ** " KMGT".index(match[2].upper()))
 
@@ -80,19 +80,20 @@ def _sweep(parent: Path) -> None:
 
 
 @contextmanager
-def _translating() -> Iterator[None]:
+def _translating(memory: str) -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException as error:
         raise ConfigurationError(
-            "a comparison fits its limit of memory and the free space of the disk",
+            "a comparison must fit its limit of memory and the free space of the disk",
             where="diff",
+            got=memory,
             remedy="Raise the limit with memory=, or free space on the disk of the project",
         ) from error
     except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, pa.ArrowInvalid) as error:
         # The text of the library may hold a value or a path.
         raise IntegrityError(
-            "the data files of a version can be read",
+            "the data files of a version must be readable",
             where="diff",
             got=type(error).__name__,
             remedy="Find the damaged file with: retrodict audit verify",

@@ -172,29 +172,29 @@ def diff(
     target = None if output is None else _check_output(Path(output))
     schemas = [workspace.tables.schema(ref.name, ref.version) for ref in refs]
     columns = pair_columns(schemas[0], schemas[1])
-    chosen, by = _choose_key(workspace, refs, columns, key)
+    key_columns, by = _choose_key(workspace, refs, columns, key)
     files = [workspace.tables.files(ref.name, ref.version) for ref in refs]
     shared = _shared(refs, files)
     totals = sum(file.rows for file in files[0]), sum(file.rows for file in files[1])
-    left = [[file for file in found if file.path not in shared] for found in files]
+    left = [[file for file in listed if file.path not in shared] for listed in files]
     with open_engine(workspace, memory) as connection:
         counts, sides = Counts(), None
         if columns.shared:
-            sides = _open_sides(workspace, connection, refs, schemas, columns, chosen, left, shared)
+            sides = _open_sides(workspace, connection, refs, schemas, columns, key_columns, left, shared)
             sides.parts = _parts(columns, max(sides.rows), memory)
             counts = compare(sides)
         if totals[0] + counts.added - counts.removed != totals[1] and columns.shared:
             raise IntegrityError(
-                "rows after = rows before + added - removed",
+                "rows after must be rows before + added - removed",
                 where="diff",
                 got={"rows": totals, "added": counts.added, "removed": counts.removed},
                 remedy="Find the damaged file with: retrodict audit verify",
             )
         measured: list[ColumnStatistics] = []
         if statistics and (counts.added or counts.removed or counts.changed):
-            for name, ref, schema, found in zip(("whole_a", "whole_b"), refs, schemas, files, strict=True):
-                _view(connection, name, _rows(workspace, connection, f"{name}_files", ref, schema, columns, found))
-            measured = compare_statistics(connection, columns.shared, chosen, totals)
+            for name, ref, schema, listed in zip(("whole_a", "whole_b"), refs, schemas, files, strict=True):
+                _view(connection, name, _rows(workspace, connection, f"{name}_files", ref, schema, columns, listed))
+            measured = compare_statistics(connection, columns.shared, key_columns, totals)
         if target is not None and sides is not None:
             _write(connection, sides, target, rows)
     return Diff(
@@ -202,7 +202,7 @@ def diff(
         after=refs[1],
         rows=totals,
         schema=tuple(columns.changes),
-        key=tuple(chosen),
+        key=tuple(key_columns),
         by=by,
         added=counts.added,
         removed=counts.removed,
@@ -221,27 +221,27 @@ def _choose_key(
     workspace: Workspace,
     refs: tuple[DatasetRef, DatasetRef],
     columns: Columns,
-    given: Sequence[str] | None,
+    names: Sequence[str] | None,
 ) -> tuple[list[str], str]:
     """Key columns, and how rows are compared in words."""
-    if given is not None:
-        missing = [name for name in given if name not in columns.shared]
-        if missing or len(set(given)) < len(given):
+    if names is not None:
+        missing = [name for name in names if name not in columns.shared]
+        if missing or len(set(names)) < len(names):
             raise InputError(
-                "a key names columns, once each, that both versions have in types that can be compared",
+                "a key must name columns, once each, that both versions have in types that can be compared",
                 where=f"diff {refs[0].short} {refs[1].short}",
-                got=missing or list(given),
+                got=missing or list(names),
                 remedy=f"Columns of both: {', '.join(columns.shared) or 'none'}",
             )
-        key = list(given)
+        key = list(names)
         return key, f"by key {', '.join(key)}" if key else "as bags of rows: no key was given"
     defined = {table.name: list(table.key) for table in workspace.definitions.of(Table)}
-    key = next((found for ref in refs if (found := defined.get(ref.name))), [])
+    key = next((defined[ref.name] for ref in refs if defined.get(ref.name)), [])
     if not key:
         return [], f"as bags of rows: no definition gives {refs[0].name} a key"
-    lost = [name for name in key if name not in columns.shared]
-    if lost:
-        return [], f"as bags of rows: key column {lost[0]} is not in both, in types that can be compared"
+    missing = [name for name in key if name not in columns.shared]
+    if missing:
+        return [], f"as bags of rows: key column {missing[0]} is not in both, in types that can be compared"
     return key, f"by key {', '.join(key)}"
 
 
@@ -311,7 +311,7 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
 def _check_output(path: Path) -> Path:
     if path.suffix not in _FORMATS or not path.parent.is_dir():
         raise InputError(
-            "the differences go to a .parquet or .csv file in a folder that exists",
+            "the differences must go to a .parquet or .csv file in a folder that exists",
             where="diff, output",
             got=str(path),
             remedy="Write it like 'changes.parquet'",

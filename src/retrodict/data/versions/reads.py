@@ -87,62 +87,62 @@ def read_batches(
     schema = workspace.tables.schema(ref.name, ref.version)
     _check_clock(schema, clock, ref)
     names = list(schema.names if columns is None else columns)
-    wanted = names if clock.column in names else [*names, clock.column]
-    found = workspace.tables.batches(ref.name, ref.version, columns=wanted)
+    read_columns = names if clock.column in names else [*names, clock.column]
+    batches = workspace.tables.batches(ref.name, ref.version, columns=read_columns)
     return pa.RecordBatchReader.from_batches(
-        pa.schema([schema.field(name) for name in names]), _known(found, clock, names)
+        pa.schema([schema.field(name) for name in names]), _known(batches, clock, names)
     )
 
 
 def _known(batches: pa.RecordBatchReader, clock: _Clock, names: list[str]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         column = batch.column(clock.column)
-        kept = batch.filter(pc.less(column, pa.scalar(clock.before, pa.int64()).cast(column.type)))
-        if kept.num_rows:
-            yield kept.select(names)
+        visible = batch.filter(pc.less(column, pa.scalar(clock.before, pa.int64()).cast(column.type)))
+        if visible.num_rows:
+            yield visible.select(names)
 
 
-def _instant(given: int | str | datetime) -> int:
-    if isinstance(given, str):
-        return parse_time(given, where="known_at")
-    return to_micros(given, where="known_at") if isinstance(given, datetime) else given
+def _instant(value: int | str | datetime) -> int:
+    if isinstance(value, str):
+        return parse_time(value, where="known_at")
+    return to_micros(value, where="known_at") if isinstance(value, datetime) else value
 
 
 def _clock(workspace: Workspace, ref: DatasetRef, instant: int, source: Source | str | None) -> _Clock | None:
     """What a row's clock has to be before; None where every row is always known."""
-    chosen = _sources(workspace, ref.name, source)
-    clocks = {_clock_of(one, instant) for one in chosen}
+    sources = _sources(workspace, ref.name, source)
+    clocks = {_clock_of(one, instant) for one in sources}
     if len(clocks) != 1:
         raise InputError(
-            "the sources of a table agree on when its rows are known, or one of them is named",
+            "the sources of a table must agree on when its rows are known, or one of them must be named",
             where=f"dataset:{ref.name}",
-            got=[one.name for one in chosen],
-            remedy="Name one with source=" if chosen else "Define a Source of this table with a known_at or a delay",
+            got=[one.name for one in sources],
+            remedy="Name one with source=" if sources else "Define a Source of this table with a known_at or a delay",
         )
     return clocks.pop()
 
 
 def _sources(workspace: Workspace, table: str, source: Source | str | None) -> list[Source]:
     if isinstance(source, Source):
-        found = [source]
+        sources = [source]
     else:
         every = [one for one in workspace.definitions.of(Source) if one.table.name == table]
-        found = every if source is None else [one for one in every if one.name == source]
-        if source is not None and not found:
+        sources = every if source is None else [one for one in every if one.name == source]
+        if source is not None and not sources:
             raise NotFoundError(
-                "the table has this source",
+                "the table must have this source",
                 where=f"dataset:{table}",
                 got=source,
                 remedy=near(source, [one.name for one in every], what="source"),
             )
-    if any(one.table.name != table for one in found):
+    if any(one.table.name != table for one in sources):
         raise InputError(
-            "the source reads this table",
+            "the source must read this table",
             where=f"dataset:{table}",
-            got=found[0].name,
-            remedy=f"It reads {found[0].table.name}",
+            got=sources[0].name,
+            remedy=f"It reads {sources[0].table.name}",
         )
-    return found
+    return sources
 
 
 def _clock_of(source: Source, instant: int) -> _Clock | None:
@@ -154,7 +154,7 @@ def _clock_of(source: Source, instant: int) -> _Clock | None:
 def _check_clock(schema: pa.Schema, clock: _Clock, ref: DatasetRef) -> None:
     if clock.column not in schema.names:
         raise NotFoundError(
-            "the version has the column of the clock",
+            "the version must have the column of the clock",
             where=str(ref),
             got=clock.column,
             remedy=near(clock.column, schema.names, what="column"),
@@ -162,7 +162,7 @@ def _check_clock(schema: pa.Schema, clock: _Clock, ref: DatasetRef) -> None:
     kind = schema.field(clock.column).type
     if not (pa.types.is_timestamp(kind) or pa.types.is_int64(kind)):
         raise InputError(
-            "a clock is a time with its zone, or whole microseconds",
+            "a clock must be a time with its zone, or whole microseconds",
             where=f"{ref}, column {clock.column!r}",
             got=str(kind),
             remedy="Declare the column as 'time' in its Table",

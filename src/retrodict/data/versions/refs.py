@@ -70,42 +70,42 @@ def resolve(workspace: Workspace, text: str, *, tables: TableStore | None = None
     IntegrityError
         If the version that a tag names is not the one that was tagged.
     """
-    name, wanted = _split(text)
+    name, selector = _split(text)
     store = workspace.tables if tables is None else tables
     history = store.history(name)
     if not history:
         raise NotFoundError(
-            "the table has a version", where="data", got=name, remedy=near(name, store.names(), what="table")
+            "the table must have a version", where="data", got=name, remedy=near(name, store.names(), what="table")
         )
-    if wanted is None:
+    if selector is None:
         return DatasetRef(name, history[-1].version)
-    if wanted.isdecimal():
-        return _by_number(name, int(wanted), history)
-    if _DAY.match(wanted):
-        return _by_time(name, wanted, history)
-    return _by_tag(workspace, store, name, wanted)
+    if selector.isdecimal():
+        return _by_number(name, int(selector), history)
+    if _DAY.match(selector):
+        return _by_time(name, selector, history)
+    return _by_tag(workspace, store, name, selector)
 
 
 def _split(text: str) -> tuple[str, str | None]:
-    name, at, wanted = text.removeprefix("dataset:").partition("@")
-    if not name or ":" in name or (at and not wanted):
+    name, at, selector = text.removeprefix("dataset:").partition("@")
+    if not name or ":" in name or (at and not selector):
         raise InputError(
-            "a reference to data reads name, name@version, name@tag or name@time",
+            "a reference to data must read name, name@version, name@tag or name@time",
             where="data",
             got=text,
             remedy="Write it like 'flights@12', 'flights@golden' or 'flights@2024-03-01T00:00Z'",
         )
-    return name, wanted or None
+    return name, selector or None
 
 
 def _by_number(name: str, number: int, history: list[TableVersion]) -> DatasetRef:
-    known = {version.version for version in history}
-    if number not in known:
+    numbers = {version.version for version in history}
+    if number not in numbers:
         raise NotFoundError(
-            "the table has this version",
+            "the table must have this version",
             where=f"dataset:{name}",
             got=number,
-            remedy=f"Known: {min(known)} to {max(known)}",
+            remedy=f"Known: {min(numbers)} to {max(numbers)}",
         )
     return DatasetRef(name, number)
 
@@ -114,15 +114,15 @@ def _by_time(name: str, text: str, history: list[TableVersion]) -> DatasetRef:
     where = f"dataset:{name}"
     instant = parse_time(f"{text}T00:00Z" if _DAY.fullmatch(text) else text, where=where)
     # By number: the clock of a host may have gone back between two commits.
-    found = [version.version for version in history if version.time <= instant]
-    if not found:
+    numbers = [version.version for version in history if version.time <= instant]
+    if not numbers:
         raise NotFoundError(
-            "a version was committed by that time",
+            "a version must have been committed by that time",
             where=where,
             got=text,
             remedy=f"The first one is from {format_time(history[0].time)}",
         )
-    return DatasetRef(name, max(found))
+    return DatasetRef(name, max(numbers))
 
 
 def _by_tag(workspace: Workspace, store: TableStore, name: str, text: str) -> DatasetRef:
@@ -132,7 +132,7 @@ def _by_tag(workspace: Workspace, store: TableStore, name: str, text: str) -> Da
     tag = tags[text]
     if log_digest(store, name, tag.version) != tag.log:
         raise IntegrityError(
-            "the version of a tag is the one that was tagged",
+            "the version of a tag must be the one that was tagged",
             where=f"dataset:{name}, tag {text}",
             got=tag.version,
             remedy="The log of the table was altered, or the table was made anew: restore it from a copy",
@@ -142,5 +142,5 @@ def _by_tag(workspace: Workspace, store: TableStore, name: str, text: str) -> Da
 
 def _refuse_tag(name: str, text: str, tags: dict[str, Tag]) -> NoReturn:
     raise NotFoundError(
-        "the table has this tag", where=f"dataset:{name}", got=text, remedy=near(text, tags, what="tag")
+        "the table must have this tag", where=f"dataset:{name}", got=text, remedy=near(text, tags, what="tag")
     )

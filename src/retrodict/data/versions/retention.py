@@ -56,14 +56,14 @@ class VersionUse:
     Attributes
     ----------
     version : int
-    kept : bool
+    retained : bool
         Whether it can be read afterwards.
     holders : tuple of str
         What keeps it: tags, holds, things made from it, its age; empty if nothing does.
     """
 
     version: int
-    kept: bool
+    retained: bool
     holders: tuple[str, ...]
 
 
@@ -103,7 +103,7 @@ class VacuumResult:
             "files": self.files,
             "bytes": self.bytes,
             "versions": [
-                {"version": use.version, "kept": use.kept, "holders": list(use.holders)} for use in self.versions
+                {"version": use.version, "kept": use.retained, "holders": list(use.holders)} for use in self.versions
             ],
         }
 
@@ -146,23 +146,25 @@ def references(workspace: Workspace, table: str) -> dict[int, tuple[str, ...]]:
     dict of int to tuple of str
         Version to its holders, as people read them: ``"run:01J… (training data)"``, ``"legal hold case-7"``.
     """
-    found: dict[int, set[str]] = {}
+    holders: dict[int, set[str]] = {}
     for tag in list_tags(workspace, table):
-        found.setdefault(tag.version, set()).add(f"{'legal hold' if tag.hold else 'tag'} {tag.tag}")
-    own = f"dataset:{table}@"
-    query = select(edges.c.source, edges.c.role, edges.c.target).where(edges.c.source.startswith(own, autoescape=True))
+        holders.setdefault(tag.version, set()).add(f"{'legal hold' if tag.hold else 'tag'} {tag.tag}")
+    prefix = f"dataset:{table}@"
+    query = select(edges.c.source, edges.c.role, edges.c.target).where(
+        edges.c.source.startswith(prefix, autoescape=True)
+    )
     with workspace.records.read() as connection:
         rows = connection.execute(query).all()
-    made: dict[str, list[str]] = {}
+    uses: dict[str, list[str]] = {}
     for source, role, target in rows:
-        number = source.removeprefix(own)
-        if target.startswith(own) or not number.isdecimal():
+        number = source.removeprefix(prefix)
+        if target.startswith(prefix) or not number.isdecimal():
             continue
-        if target not in made:
+        if target not in uses:
             later = {thing for thing, _, _ in workspace.ledger.downstream(target) if thing.startswith(_SHOWN)}
-            made[target] = sorted(later - {target})
-        found.setdefault(int(number), set()).update([f"{target} ({role})", *made[target]])
-    return {version: tuple(sorted(holders)) for version, holders in sorted(found.items())}
+            uses[target] = sorted(later - {target})
+        holders.setdefault(int(number), set()).update([f"{target} ({role})", *uses[target]])
+    return {version: tuple(sorted(names)) for version, names in sorted(holders.items())}
 
 
 def vacuum(workspace: Workspace, table: str, *, dry_run: bool, older_than: str | None = None) -> VacuumResult:
@@ -198,35 +200,35 @@ def vacuum(workspace: Workspace, table: str, *, dry_run: bool, older_than: str |
     with workspace.lock(f"ingest/{table}"), tag_lock(workspace, table):
         complete_ledger(workspace, table)
         history = workspace.tables.history(table)
-        held = _holders(workspace, table, history, youngest, age)
-        planned = workspace.tables.vacuum(table, keep=set(held), dry_run=True)
+        holders = _holders(workspace, table, history, youngest, age)
+        planned = workspace.tables.vacuum(table, keep=set(holders), dry_run=True)
         if not dry_run and planned.files:
             _record(workspace, table, planned, age)
-            workspace.tables.vacuum(table, keep=set(held))
-    return _result(table, age, history, held, planned, dry_run=dry_run)
+            workspace.tables.vacuum(table, keep=set(holders))
+    return _result(table, age, history, holders, planned, dry_run=dry_run)
 
 
 def _holders(
     workspace: Workspace, table: str, history: list[TableVersion], youngest: int, age: str
 ) -> dict[int, tuple[str, ...]]:
     """Versions that stay, with why."""
-    found = dict(references(workspace, table))
+    holders = dict(references(workspace, table))
     border = SystemClock().now() - youngest
     for version in history:
         if version.time > border:
-            found[version.version] = (*found.get(version.version, ()), f"younger than {age}")
+            holders[version.version] = (*holders.get(version.version, ()), f"younger than {age}")
     newest = history[-1].version
-    found[newest] = (*found.get(newest, ()), "newest version")
+    holders[newest] = (*holders.get(newest, ()), "newest version")
     # What an earlier vacuum ended, nothing brings back.
     readable = {version.version for version in history if not version.vacuumed}
-    return {version: holders for version, holders in sorted(found.items()) if version in readable}
+    return {version: names for version, names in sorted(holders.items()) if version in readable}
 
 
 def _record(workspace: Workspace, table: str, planned: VacuumReport, age: str) -> None:
     deleted = sorted(f"{table}/{file.path}" for file in planned.files)
     object_id = f"dataset:{table}"
-    told = workspace.ledger.entries(object_id=object_id, action="dataset.vacuum")
-    if told and set(deleted) <= set(told[-1].payload["deleted"]):
+    entries = workspace.ledger.entries(object_id=object_id, action="dataset.vacuum")
+    if entries and set(deleted) <= set(entries[-1].payload["deleted"]):
         workspace.ledger.sign_end()
         return
     with workspace.ledger.transaction() as tx:
@@ -234,7 +236,7 @@ def _record(workspace: Workspace, table: str, planned: VacuumReport, age: str) -
         new = sorted(set(references(workspace, table)) & set(planned.versions))
         if new:
             raise RetryableError(
-                "nothing begins to refer to a version while its files are deleted",
+                "nothing must begin to refer to a version while its files are deleted",
                 where=object_id,
                 got=new,
                 remedy="Nothing was deleted; try again",
@@ -247,7 +249,7 @@ def _result(
     table: str,
     age: str,
     history: list[TableVersion],
-    held: dict[int, tuple[str, ...]],
+    holders: dict[int, tuple[str, ...]],
     planned: VacuumReport,
     *,
     dry_run: bool,
@@ -255,9 +257,9 @@ def _result(
     uses = []
     for version in history:
         number = version.version
-        kept = number in planned.retained or number in held
-        holders = held.get(number, ("its files are those of kept versions",) if kept else ())
-        uses.append(VersionUse(number, kept, holders))
+        retained = number in planned.retained or number in holders
+        names = holders.get(number, ("its files are those of kept versions",) if retained else ())
+        uses.append(VersionUse(number, retained, names))
     return VacuumResult(
         table,
         dry_run,
@@ -272,7 +274,7 @@ def _result(
 def _known(workspace: Workspace, table: str) -> None:
     if not workspace.tables.history(table):
         raise NotFoundError(
-            "the table has a version",
+            "the table must have a version",
             where="data",
             got=table,
             remedy=near(table, workspace.tables.names(), what="table"),

@@ -75,7 +75,7 @@ def live_batches(tables: TableStore, name: str) -> dict[str, int]:
         If a restored version does not say what it restored.
     """
     history = {version.version: version for version in tables.history(name)}
-    found: dict[str, int] = {}
+    batches: dict[str, int] = {}
     at: int | None = max(history, default=None)
     while at is not None and at in history:
         version, mode = history[at], history[at].metadata.get(MODE)
@@ -83,9 +83,9 @@ def live_batches(tables: TableStore, name: str) -> dict[str, int]:
             at = _restored(name, version)
             continue
         if mode not in _SAME_ROWS and (batch := version.metadata.get(BATCH)) is not None:
-            found.setdefault(batch, version.version)
+            batches.setdefault(batch, version.version)
         at = None if mode == "overwrite" else version.version - 1
-    return found
+    return batches
 
 
 def content_version(name: str, history: list[TableVersion], version: int) -> int:
@@ -105,7 +105,7 @@ def _restored(name: str, version: TableVersion) -> int:
     text = version.metadata.get(RESTORED, "")
     if not text.isdecimal() or int(text) >= version.version:
         raise IntegrityError(
-            "a restored version says which older one it restored",
+            "a restored version must say which older one it restored",
             where=f"dataset:{name}@{version.version}",
             got=text,
             remedy="Restore versions with: retrodict data rollback",
@@ -140,10 +140,10 @@ def rollback(workspace: Workspace, table: str, to: str | int, reason: str) -> Ro
     """
     where = f"dataset:{table}"
     if not reason.strip():
-        raise InputError("a rollback has a reason", where=where, got=reason, remedy="Say it with --reason")
+        raise InputError("a rollback must have a reason", where=where, got=reason, remedy="Say it with --reason")
     if not workspace.tables.history(table):
         raise NotFoundError(
-            "the table has a version",
+            "the table must have a version",
             where="data",
             got=table,
             remedy=near(table, workspace.tables.names(), what="table"),
@@ -151,24 +151,24 @@ def rollback(workspace: Workspace, table: str, to: str | int, reason: str) -> Ro
     with workspace.lock(f"ingest/{table}"):
         complete_ledger(workspace, table)
         history = workspace.tables.history(table)
-        newest, wanted = history[-1].version, _wanted(workspace, table, to)
-        already = content_version(table, history, newest) == content_version(table, history, wanted)
+        newest, target = history[-1].version, _wanted(workspace, table, to)
+        already = content_version(table, history, newest) == content_version(table, history, target)
         if not already:
-            workspace.tables.files(table, wanted)
-            metadata = {MODE: "restore", RESTORED: str(wanted), REASON: reason.strip()}
-            newest = workspace.tables.restore(table, wanted, metadata=metadata)
+            workspace.tables.files(table, target)
+            metadata = {MODE: "restore", RESTORED: str(target), REASON: reason.strip()}
+            newest = workspace.tables.restore(table, target, metadata=metadata)
             complete_ledger(workspace, table)
         rows = sum(file.rows for file in workspace.tables.files(table, newest))
-        return RollbackReport(table, newest, wanted, rows, already)
+        return RollbackReport(table, newest, target, rows, already)
 
 
 def _wanted(workspace: Workspace, table: str, to: str | int) -> int:
     text = str(to)
-    whole = text if "@" in text or text.startswith("dataset:") else f"{table}@{text}"
-    ref = resolve(workspace, whole)
+    reference = text if "@" in text or text.startswith("dataset:") else f"{table}@{text}"
+    ref = resolve(workspace, reference)
     if ref.name != table:
         raise InputError(
-            "a table is rolled back to a version of its own",
+            "a table must be rolled back to a version of its own",
             where=f"dataset:{table}",
             got=text,
             remedy=f"Write it like '{table}@{ref.version}'",

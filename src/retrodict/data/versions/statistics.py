@@ -87,24 +87,24 @@ def compare_statistics(
     connection: duckdb.DuckDBPyConnection, kinds: dict[str, pa.DataType], key: list[str], rows: tuple[int, int]
 ) -> list[ColumnStatistics]:
     """Statistics of the columns of the views ``whole_a`` and ``whole_b``, which hold so many rows."""
-    kept = {name: kind for name, kind in kinds.items() if _expression(name, kind)}
-    if not kept:
+    columns = {name: kind for name, kind in kinds.items() if _expression(name, kind)}
+    if not columns:
         return []
-    samples = [_sample(connection, kept, key, view, max(rows)) for view in ("whole_a", "whole_b")]
+    samples = [_sample(connection, columns, key, view, max(rows)) for view in ("whole_a", "whole_b")]
     counts: dict[str, tuple[Any, Any]] = {}
-    for name, kind in kept.items():
+    for name, kind in columns.items():
         first, second = samples[0].column(name), samples[1].column(name)
         profile = (CategoryProfile if is_.is_string(kind) else NumericProfile).of(first)
         counts[name] = (profile.count(first), profile.count(second))
     verdicts = judge_features(counts, min_rows=_MIN_ROWS)
-    found = []
-    for name, kind in kept.items():
+    statistics = []
+    for name, kind in columns.items():
         a, b = (_measure(sample.column(name), kind) for sample in samples)
         moved = _moved(a, b)
         if verdicts[name].status == "drift":
             moved.append("psi")
-        found.append(_statistics(name, a, b, moved, verdicts[name]))
-    return found
+        statistics.append(_statistics(name, a, b, moved, verdicts[name]))
+    return statistics
 
 
 def _statistics(name: str, a: _Side, b: _Side, moved: list[str], verdict: DriftVerdict) -> ColumnStatistics:
@@ -125,31 +125,31 @@ def _statistics(name: str, a: _Side, b: _Side, moved: list[str], verdict: DriftV
 
 
 def _moved(a: _Side, b: _Side) -> list[str]:
-    found = []
+    names = []
     noise = math.sqrt(1 / max(a.rows, 1) + 1 / max(b.rows, 1))
     shares = a.nulls / max(a.rows, 1), b.nulls / max(b.rows, 1)
     pooled = (a.nulls + b.nulls) / max(a.rows + b.rows, 1)
     # Two proportions, pooled.
     if abs(shares[1] - shares[0]) > max(_NULLS, _Z * math.sqrt(pooled * (1 - pooled)) * noise):
-        found.append("nulls")
+        names.append("nulls")
     if a.mean is not None and b.mean is not None and a.std is not None and b.std is not None:
         noise = math.sqrt(1 / max(a.finite, 1) + 1 / max(b.finite, 1))
         spread = math.sqrt((a.std**2 + b.std**2) / 2)
         # In standard deviations (Cohen's d), against its standard error.
         if abs(b.mean - a.mean) > max(_MEAN, _Z * noise) * spread:
-            found.append("mean")
+            names.append("mean")
         # The standard error of the logarithm of a standard deviation is about 1 / sqrt(2n) for a normal sample.
         if a.std > 0 and b.std > 0:
             if abs(math.log(b.std / a.std)) > max(_SPREAD, _Z * noise / math.sqrt(2)):
-                found.append("std")
+                names.append("std")
         elif a.std != b.std:
-            found.append("std")
+            names.append("std")
     if a.distinct and b.distinct:
         # Twice the rows have twice the ids: that is no movement, so the number per row has to change as well.
         per_row = (b.distinct / max(b.rows - b.nulls, 1)) / (a.distinct / max(a.rows - a.nulls, 1))  # one share of both
         if min(abs(math.log(b.distinct / a.distinct)), abs(math.log(per_row))) > _DISTINCT:
-            found.append("distinct")
-    return found
+            names.append("distinct")
+    return names
 
 
 def _measure(column: pa.ChunkedArray, kind: pa.DataType) -> _Side:
@@ -159,11 +159,16 @@ def _measure(column: pa.ChunkedArray, kind: pa.DataType) -> _Side:
     distinct = int(pc.count_distinct(column, mode="only_valid").as_py())
     if values is None or not _is_number(kind):
         return _Side(rows, nulls, distinct)
-    kept = values[np.isfinite(values) & (np.abs(values) < _LARGEST)]
-    if not kept.size:
+    numbers = values[np.isfinite(values) & (np.abs(values) < _LARGEST)]
+    if not numbers.size:
         return _Side(rows, nulls, distinct)
     return _Side(
-        rows, nulls, distinct, float(kept.mean()), float(kept.std(ddof=1)) if kept.size > 1 else None, kept.size
+        rows,
+        nulls,
+        distinct,
+        float(numbers.mean()),
+        float(numbers.std(ddof=1)) if numbers.size > 1 else None,
+        numbers.size,
     )
 
 

@@ -64,7 +64,7 @@ def set_tag(
     """
     if not _NAME.fullmatch(tag):
         raise InputError(
-            "a tag is a lower-case letter, then at most 62 letters, digits, '_', '.' and '-'",
+            "a tag must be a lower-case letter, then at most 62 letters, digits, '_', '.' and '-'",
             where="tag",
             got=tag,
             remedy="Call it like 'golden' or 'q1-close'",
@@ -124,13 +124,15 @@ def remove_tag(workspace: Workspace, dataset: str, tag: str, *, reason: str, rel
     workspace.records.ensure(metadata)
     where = f"dataset:{dataset}, tag {tag}"
     if not reason.strip():
-        raise InputError("the removal of a tag has a reason", where=where, got=reason, remedy="Say it with --reason")
+        raise InputError(
+            "the removal of a tag must have a reason", where=where, got=reason, remedy="Say it with --reason"
+        )
     with tag_lock(workspace, dataset), workspace.ledger.transaction() as tx:
         now = _newest(tx, dataset, tag)
         if now is None or now.action == "remove":
-            known = [row.tag for row in current(tx.connection.execute(every_change(dataset)))]
+            names = [row.tag for row in current(tx.connection.execute(every_change(dataset)))]
             raise NotFoundError(
-                "the table has this tag", where=f"dataset:{dataset}", got=tag, remedy=near(tag, known, what="tag")
+                "the table must have this tag", where=f"dataset:{dataset}", got=tag, remedy=near(tag, names, what="tag")
             )
         if now.hold:
             _check_release(now, release=release, reason=reason)
@@ -143,14 +145,14 @@ def _check_release(now: Tag, *, release: bool, reason: str) -> None:
     where = f"dataset:{now.dataset}, tag {now.tag}"
     if not release:
         raise RefusedError(
-            "a legal hold is not moved or removed",
+            "a legal hold must not be moved or removed",
             where=where,
             got=f"held at version {now.version} by {now.actor}",
             remedy="Give it up with --release --reason",
         )
     if not reason.strip():
         raise InputError(
-            "the release of a legal hold has a reason", where=where, got=reason, remedy="Say it with --reason"
+            "the release of a legal hold must have a reason", where=where, got=reason, remedy="Say it with --reason"
         )
 
 
@@ -160,8 +162,8 @@ def tag_lock(workspace: Workspace, dataset: str) -> FileLock:
 
 
 def _newest(tx: Transaction, dataset: str, tag: str) -> Tag | None:
-    found = tx.connection.execute(every_change(dataset).where(tags.c.tag == tag)).all()
-    return read_row(found[-1]) if found else None
+    rows = tx.connection.execute(every_change(dataset).where(tags.c.tag == tag)).all()
+    return read_row(rows[-1]) if rows else None
 
 
 def _change(tx: Transaction, change: Tag) -> Tag:

@@ -130,9 +130,7 @@ def test_standard_input_is_the_file_that_comes_through_it(tmp_path: Path) -> Non
         batch = read_batch(tmp_path / name)
         assert from_stdin(contents[kind], kind) == f"stdin {batch.id} {batch.rows.to_pylist()}"
     assert from_stdin(b'{"a":1}\nJane', "jsonl").startswith("stdin, line 2: every line must be one JSON object.")
-    with pytest.raises(
-        InputError, match=r"^ingest: standard input must come with its format; got None\. Say one of"
-    ):
+    with pytest.raises(InputError, match=r"^ingest: standard input must come with its format; got None\. Say one of"):
         read_batch("-")
 
 

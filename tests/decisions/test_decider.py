@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -12,11 +13,20 @@ import pandas as pd
 import pytest
 
 from retrodict.core.clock import parse_time
-from retrodict.core.errors import InputError, NotFoundError, RetryableError
-from retrodict.decisions import Decider, prove_decision, read_decisions, replay_decision, seal_decisions
+from retrodict.core.errors import InputError, NotFoundError, RetrodictError, RetryableError
+from retrodict.decisions import (
+    Decider,
+    check_parity,
+    prove_decision,
+    read_decisions,
+    replay_decision,
+    seal_decisions,
+)
+from retrodict.decisions.facts import same_value
 from retrodict.decisions.loader import Loader
+from retrodict.decisions.records import encode_record
 from retrodict.decisions.requests import DecisionRequest
-from retrodict.registry import current
+from retrodict.registry import change, current
 from retrodict.rollout import deploy
 
 VALUES = {"depot": "north", "weight": 12.5, "express": False, "sent": "2024-02-20T10:00Z"}
@@ -133,6 +143,43 @@ def test_a_new_revision_counts_from_the_next_decision_on(project, decider):
     before = decider.decide("promise", VALUES, at=AT)
     revision = deploy(project, "promise", reason="again")
     assert decider.decide("promise", VALUES, at=AT).revision == revision.revision > before.revision
+
+
+def test_logged_features_equal_those_of_the_tables(project, decider):
+    """Parity over what was decided here; a null compares with a null, an altered value is named."""
+    records = [
+        decider.decide("promise", {**VALUES, "depot": depot}, at=AT) for depot in ("north", "east", "nowhere", None)
+    ]
+    report = check_parity(project, "promise", start=AT)
+    assert (report.mismatches, report.decisions >= len(records)) == (0, True)
+    altered = {**records[0].features, "depot_delays__count_24h": -1.0}
+    decider._writer.append([encode_record(msgspec.structs.replace(records[0], time=AT + 1, features=altered))])
+    report = check_parity(project, "promise", start=AT + 1)
+    assert report.by_feature == {"depot_delays__count_24h": 1}
+    assert report.examples[0]["logged"] == -1.0
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [(None, float("nan"), True), (3, 3.0, True), (None, 0, False), ("3", 3, False), (0.1 + 0.2, 0.3, False)],
+)
+def test_values_are_the_same_to_the_bit(left, right, same):
+    """Null and NaN are one absence; a number is no text."""
+    assert same_value(left, right) == same_value(right, left) == same
+
+
+def test_a_revision_that_cannot_be_loaded_leaves_the_earlier_one_in_charge(project, decider, caplog):
+    """As over HTTP; it is logged once."""
+    before = decider.decide("promise", VALUES, at=AT)
+    good = current(project)["promise"].deployment
+    change(project, replace(good, artifact="0" * 64), action="deploy", reason="broken")
+    try:
+        assert [decider.decide("promise", VALUES, at=AT).revision for _ in range(2)] == [before.revision] * 2
+        assert caplog.text.count("a new revision cannot be loaded") == 1
+        with pytest.raises(RetrodictError):
+            Decider(project).decide("promise", VALUES, at=AT)
+    finally:
+        change(project, good, action="deploy", reason="whole again")
 
 
 def test_a_full_disk_gives_no_decision(project, decider):

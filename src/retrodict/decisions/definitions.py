@@ -58,10 +58,10 @@ class Policy(Definition):
     rules : list of Rule, optional
         Looked at first, in order; the first that fires decides.
     fallback : list of str, optional
-        Tried in order when scoring fails or the deadline passes: ``"previous_version"`` (the model that decided
-        before), ``"rules"`` (the rules without a score), or a decision's name.
+        Tried in order when a stage fails or the deadline has passed: ``"previous_version"`` (the model that decided
+        before), ``"rules"`` (the rules without a score), or a decision's name. If none answers, the last decision does.
     deadline : duration, default "100ms"
-        From the arrival of a request to its answer.
+        Counts from the arrival of a request; looked at before features are read and before the model scores.
     reasons : mapping of str to str, optional
         Feature name to words for an explanation, for instance ``"{value:.0f} min late over the last 2 h"``.
 

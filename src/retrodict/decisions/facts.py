@@ -21,9 +21,15 @@ from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.tables.base import TableStore
 from retrodict.workspace import Workspace
 
-__all__ = ["read_sources", "recompute", "typed_column", "view_rows"]
+__all__ = ["newest_versions", "read_sources", "recompute", "same_value", "typed_column", "view_rows"]
 
 _AT = "_decide_at"
+
+
+def newest_versions(workspace: Workspace, features: FeatureSet) -> dict[str, int]:
+    """Newest version of each table that the features' sources read."""
+    names = {source.table.name for source in features.sources.values()}
+    return {name: workspace.tables.history(name)[-1].version for name in sorted(names)}
 
 
 def read_sources(
@@ -113,3 +119,12 @@ def view_rows(view: ViewPlan, table: pa.Table, entities: Mapping[str, Value], at
             places = np.flatnonzero(visible & (event >= view.windows[output.window].start(at)))
         inputs[output.column] = rows.take(pa.array(places))
     return inputs
+
+
+def same_value(left: Value, right: Value) -> bool:
+    """Whether two values are equal; null and NaN are the same absence, 3 and 3.0 the same number."""
+    return left == right or (_is_absent(left) and _is_absent(right))
+
+
+def _is_absent(value: Value) -> bool:
+    return value is None or value != value  # noqa: PLR0124  # NaN is not equal to itself

@@ -1,6 +1,6 @@
 """Lineage of one decision, from the answer back to rows, code, run and approval, and of any object of the ledger.
 
-Each step is read from what was kept then; nothing is inferred from what the project looks like now.
+Each step is read from what was recorded then; nothing is inferred from the present definitions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Grid, Shown, Tree, count, number, shorten, yes
 from retrodict.core.errors import NotFoundError, near
 from retrodict.core.identity import Ref
-from retrodict.decisions.facts import read_sources, view_rows
+from retrodict.decisions.facts import newest_versions, read_sources, view_rows
 from retrodict.decisions.log import LoggedDecision, find_decision
 from retrodict.features.plan import FeatureSet
 from retrodict.ledger import prove
@@ -101,10 +101,7 @@ def _log(workspace: Workspace, logged: LoggedDecision) -> dict[str, Any]:
 
 def _features(workspace: Workspace, logged: LoggedDecision, features: FeatureSet) -> list[dict[str, Any]]:
     record = logged.record
-    versions = {
-        source.table.name: workspace.tables.history(source.table.name)[-1].version
-        for source in features.sources.values()
-    }
+    versions = newest_versions(workspace, features)
     sources = read_sources(workspace, features, versions, record.entities)
     by_batch = {entry.payload["batch"]: entry.object_id for entry in workspace.ledger.entries(action="dataset.version")}
     listed = []
@@ -141,7 +138,7 @@ def _datasets(rows: pa.Table, by_batch: dict[str, str]) -> list[str]:
 
 
 def _keys(rows: pa.Table, table: Any) -> list[str]:
-    """Keys of the newest rows, for a person to look up."""
+    """Keys of the last rows in the order of the table, for a person to look up."""
     names = [name for name in getattr(table, "key", ()) if name in rows.column_names]
     last = rows.select(names).slice(max(0, rows.num_rows - _SHOWN_KEYS)).to_pylist()
     return [" ".join(str(value) for value in row.values()) for row in last]

@@ -20,7 +20,7 @@ STREAM_PREFIX = "decisions/"
 
 @dataclass(frozen=True, slots=True)
 class LoggedDecision:
-    """A record and where it lies: stream and offset, for the inclusion proof."""
+    """A record and its place in the log: stream and offset, for the inclusion proof."""
 
     record: DecisionRecord
     stream: str
@@ -43,8 +43,8 @@ def read_decisions(
 def find_decision(workspace: Workspace, ref: str) -> LoggedDecision:
     """One decision by ``decision:ULID`` (or the bare ULID).
 
-    The log is read from its newest stream on; there is no index yet, so the cost grows with the log (about 0.3 s per
-    100,000 decisions).
+    The log is read from its beginning, stream by stream; there is no index yet, so the cost grows with the log (about
+    0.3 s per 100,000 decisions).
     """
     name = Ref.parse(ref, kind="decision").name
     needle = name.encode()

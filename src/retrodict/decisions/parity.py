@@ -8,11 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from retrodict.decisions.facts import typed_column
+from retrodict.decisions.facts import newest_versions, same_value, typed_column
 from retrodict.decisions.log import read_decisions
 from retrodict.decisions.records import DecisionRecord
 from retrodict.features.offline import training_frame
@@ -97,30 +95,24 @@ def _compare(
         for name, kind in kinds.items()
     }
     columns[_AT] = typed_column([r.time for r in records], "time")
-    tables = {}
-    for name, source in features.sources.items():
-        table = source.table.name
-        report.versions[table] = workspace.tables.history(table)[-1].version
-        tables[name] = workspace.tables.read(table, report.versions[table])
+    report.versions |= newest_versions(workspace, features)
+    tables = {
+        name: workspace.tables.read(source.table.name, report.versions[source.table.name])
+        for name, source in features.sources.items()
+    }
     again = training_frame(pa.table(columns), _AT, features, tables)
     report.decisions += len(records)
     for name in features.columns:
-        wrong = _unequal([r.features.get(name) for r in records], again.column(name).to_pylist())
+        pairs = [
+            (record.features.get(name), value)
+            for record, value in zip(records, again.column(name).to_pylist(), strict=True)
+        ]
+        wrong = [place for place, pair in enumerate(pairs) if not same_value(*pair)]
         report.values += len(records)
-        if len(wrong):
+        if wrong:
             report.mismatches += len(wrong)
             report.by_feature[name] = report.by_feature.get(name, 0) + len(wrong)
-        for place in wrong[: max(0, _EXAMPLES - len(report.examples))].tolist():
-            logged, recomputed = records[place].features.get(name), again.column(name)[place].as_py()
-            example = {"decision": records[place].id, "feature": name, "logged": logged, "recomputed": recomputed}
+        for place in wrong[: max(0, _EXAMPLES - len(report.examples))]:
+            before, now = pairs[place]
+            example = {"decision": records[place].id, "feature": name, "logged": before, "recomputed": now}
             report.examples.append(example)
-
-
-def _unequal(logged: list[Any], recomputed: list[Any]) -> NDArray[np.int64]:
-    """Positions at which two columns differ; null and NaN are the same absence."""
-    left, right = (np.array([_plain(value) for value in side], dtype=object) for side in (logged, recomputed))
-    return np.flatnonzero(left != right)
-
-
-def _plain(value: Any) -> Any:
-    return None if value is None or value != value else value  # noqa: PLR0124  # NaN is not equal to itself

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import msgspec
 from retrodict.core.display import Block, Facts, Grid, Shown, excerpt
 from retrodict.core.errors import RetrodictError
 from retrodict.decisions.compiled import CompiledPolicy
-from retrodict.decisions.facts import read_sources, recompute
+from retrodict.decisions.facts import newest_versions, read_sources, recompute, same_value
 from retrodict.decisions.loader import load_policy
 from retrodict.decisions.log import find_decision
 from retrodict.decisions.records import DecisionRecord, Value
@@ -114,10 +113,7 @@ def replay_decision(workspace: Workspace, ref: str) -> DecisionReplay:
 def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionReplay:
     model = ModelArtifact.load(workspace.objects, record.artifact)
     features = feature_set_of(workspace, record.model_code, model.name)
-    versions = {
-        source.table.name: workspace.tables.history(source.table.name)[-1].version
-        for source in features.sources.values()
-    }
+    versions = newest_versions(workspace, features)
     sources = read_sources(workspace, features, versions, record.entities)
     kinds = model.metadata["request"]
     values = recompute(record, features, sources, {**kinds["entities"], **kinds["context"]})
@@ -157,18 +153,3 @@ def _decide(
         record, raw=scored.raw, score=scored.score, decision=decision.decision, rule=decision.rule, reasons=reasons
     )
     return again.answer()
-
-
-def same_value(left: Value, right: Value) -> bool:
-    """Equal bit for bit; null and NaN are the same absence; 3 and 3.0 are the same number."""
-    if left is None or right is None:
-        return _absent(left) and _absent(right)
-    if isinstance(left, float) and isinstance(right, float) and math.isnan(left):
-        return math.isnan(right)
-    return (type(left) is type(right) and left == right) or (
-        isinstance(left, int | float) and isinstance(right, int | float) and left == right
-    )
-
-
-def _absent(value: Value) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))

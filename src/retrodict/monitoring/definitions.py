@@ -26,12 +26,12 @@ class Trigger:
     on : str
         Expression over the measured numbers of one period: ``psi`` (largest over features that drifted beyond their
         noise floor), ``auc``, ``auc_drop`` (against the test rows of the run), ``calibration_error``,
-        ``calibration_ratio``, ``late``-style label rate as ``label_rate``, ``labels``, ``decisions``. A number that is
+        ``calibration_ratio``, ``label_rate``, ``labels`` (known outcomes), ``decisions``. A number that is
         not evaluable is null, and a condition on it is unknown: the trigger then does not fire, and says so.
     cooldown : duration, default "24h"
         Shortest time between two firings.
     min_labels : int, default 1000
-        With fewer matured labels in the period the trigger is not evaluable.
+        With fewer known outcomes in the period the trigger is not evaluable.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Deploy, promote, roll back: each is one new revision, made after everything it needs was checked to be there.
 
-Nothing is switched here; servers follow the revision within a tenth of a second, between two requests. What decided
-before stays named in the revision, so that servers keep it warm and a rollback needs no look-up.
+Nothing is switched here; servers look for a new revision twenty times a second and change between two requests. What
+decided before is named in the revision, so that servers keep its model warm and a rollback needs no look-up.
 """
 
 from __future__ import annotations
@@ -152,12 +152,15 @@ def _as_previous(deployment: Deployment) -> dict[str, str]:
 def rollback(workspace: Workspace, policy: str, *, reason: str) -> Revision:
     """Go back to what decided before the present revision, whatever that was approved for then.
 
-    No gate, no load and no training is in the way: the earlier state decided already, and speed is the point.
+    No gate, no verification and no trial load of policy and features is in the way: the earlier state decided already,
+    and speed is the point. Only the artifact is loaded, to check that its bytes are the ones that were approved.
 
     Raises
     ------
     RefusedError
         If nothing decided before.
+    IntegrityError
+        If the artifact is not what was stored.
     """
     before = _current(workspace, policy)
     earlier = before.deployment.previous
@@ -172,7 +175,6 @@ def rollback(workspace: Workspace, policy: str, *, reason: str) -> Revision:
     deployment = Deployment(
         policy=policy, **{name: earlier[name] for name in names}, previous=_as_previous(before.deployment)
     )
-    # The servers hold this artifact warm; the check here is that its bytes are still the ones that were approved.
     ModelArtifact.load(workspace.objects, deployment.artifact)
     return change(workspace, deployment, action="rollback", reason=reason)
 

@@ -61,7 +61,7 @@ def write_stream(folder: Path, count: int, keys: int) -> None:
 def feed(address: str, streams: str, partitions: int, own: int) -> None:
     """What a process does: wait for the word, feed, tell what it took."""
     keys: KeyStore = RedisKeys(address) if address.startswith("redis") else LmdbKeys(Path(address))
-    state = OnlineState(FeatureSet([VIEW]), keys, durable=False, partitions=partitions, own=[own])
+    state = OnlineState(FeatureSet([VIEW]), keys, durable=False, partitions=partitions, assigned=[own])
     clock = SimulatedClock(START + 10**13)
     feeder = StreamFeeder(state, SegmentStreams(Path(streams)), "events/s", "s", clock=clock, batch=20_000)
     with tempfile.TemporaryDirectory() as folder:  # what is loaded on first use is loaded before the clock runs

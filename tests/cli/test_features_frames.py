@@ -217,7 +217,7 @@ def test_spark_that_is_not_there_is_said(run: Run, root: Path, monkeypatch: pyte
     shown = run("features", "offline", "--spine", "orders", *AT, "--engine", "spark", "--output", root / "out.csv",
                 "--project", root)  # fmt: skip
     assert shown.code == 2
-    assert ("pip install 'retrodict[spark]'" if lacking == "pyspark" else "needs Java 17") in shown.err
+    assert ("pip install 'retrodict[spark]'" if lacking == "pyspark" else "Java 17 or later must be there") in shown.err
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_counts_are_those_of_the_busiest_window(events, threshold):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heat, "HOT_EVENTS", threshold)
         plan = _plan(agg.distinct("x", over=["1m", "lifetime"]), agg.sum("x", over="1m"))
-        found = {each.feature: (each.keys, each.most) for each in hot_features(plan, _table(events))}
+        found = {each.feature: (each.keys, each.largest) for each in hot_features(plan, _table(events))}
     expected = {}
     for feature, reach in (("distinct_x_1m", 60), ("distinct_x_lifetime", 10**9)):
         most = [

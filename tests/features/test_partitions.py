@@ -95,7 +95,7 @@ def test_partitions_together_hold_what_a_whole_state_holds(stores, tmp_path, sou
     (keys, streams), features = stores, _features(**source)
     _append(streams, _events(700))
     for number in (2, 0, 1):
-        feeder = _feeder(features, keys, streams, batch=50 + 13 * number, partitions=3, own=[number])
+        feeder = _feeder(features, keys, streams, batch=50 + 13 * number, partitions=3, assigned=[number])
         assert feeder.lags() == {number: 800}
         assert feeder.catch_up().lag == 0
     assert _feeder(features, keys, streams, partitions=3).lags() == {0: 0, 1: 0, 2: 0}
@@ -135,7 +135,7 @@ def test_history_is_handed_over_to_partitions(stores, tmp_path):
     for count in (150, 400, 400):
         materialise(state, history.slice(0, count), "s")
     for number in range(3):
-        _feeder(features, keys, streams, partitions=3, own=[number]).catch_up()
+        _feeder(features, keys, streams, partitions=3, assigned=[number]).catch_up()
     assert _values(features, keys, 3) == _by_one(features, streams, tmp_path / "one")
     assert state.meta(features.plan("v")).stored == 600
 
@@ -157,7 +157,7 @@ def test_a_load_that_ended_between_two_partitions_goes_on(stores):
     (keys, _), features = stores, _features(sequence="id")
     table = pa.table({"id": range(60), "k1": KEYS[:30] * 2, "k2": [1] * 60, "x": [0.5] * 60})
     table = table.append_column("e", pa.array([BASE + i for i in range(60)], worlds.TIME))
-    materialise(OnlineState(features, keys, partitions=3, own=[1]), table.slice(0, 40), "s")
+    materialise(OnlineState(features, keys, partitions=3, assigned=[1]), table.slice(0, 40), "s")
     materialise(OnlineState(features, keys, partitions=3), table, "s")
     online = OnlineFeatures(features, keys, partitions=3)
     rows = online.read_many([{"k1": key, "k2": 1} for key in KEYS[:30]], BASE + 100)
@@ -171,7 +171,9 @@ def test_a_state_that_is_cut_otherwise_is_refused(stores, made, asked):
     _append(streams, _events(20))
     _feeder(features, keys, streams, partitions=made).catch_up()
     before = dict(keys.scan(b""))
-    rule = f"number of partitions it was made with, {made}; got {asked}.*Set partitions = {made} under"
+    rule = (
+        f"must keep the number of partitions that it was made with, {made}; got {asked}.*Set partitions = {made} under"
+    )
     with pytest.raises(ConfigurationError, match=rule):
         OnlineState(features, keys, partitions=asked).apply(_events(5), "s")
     with pytest.raises(ConfigurationError, match=rule):
@@ -189,7 +191,7 @@ def test_a_state_that_is_cut_otherwise_is_refused(stores, made, asked):
 def test_a_partition_that_does_not_exist_is_refused(stores):
     """The error says how many there are."""
     with pytest.raises(InputError, match="There are 3"):
-        OnlineState(_features(), stores[0], partitions=3, own=[3])
+        OnlineState(_features(), stores[0], partitions=3, assigned=[3])
 
 
 def test_old_blocks_go_by_the_floor_of_their_partition(stores):
@@ -202,7 +204,7 @@ def test_old_blocks_go_by_the_floor_of_their_partition(stores):
     first, second = ([k for k in KEYS if names.partition_of(encode_key([k], where="")) == each] for each in (0, 1))
     state.apply([{"id": i, "k1": key, "e": BASE} for i, key in enumerate([*first, *second])], "s")
     state.apply([{"id": 99, "k1": first[0], "e": BASE + 3600 * SECOND}], "s")
-    assert OnlineState(features, keys, partitions=2, own=[1]).expire() == 0
+    assert OnlineState(features, keys, partitions=2, assigned=[1]).expire() == 0
     assert state.expire() == len(first) - 1
     assert state.health()[0].entities == 1 + len(second)
 
@@ -211,7 +213,7 @@ _CHILD = """
 import sys
 from tests.features import test_partitions as t
 keys, streams = t.open_keys(sys.argv[1]), t.SegmentStreams(t.Path(sys.argv[2]))
-feeder = t._feeder(t._features(sequence="id"), keys, streams, batch=40, partitions=3, own=[int(sys.argv[3])])
+feeder = t._feeder(t._features(sequence="id"), keys, streams, batch=40, partitions=3, assigned=[int(sys.argv[3])])
 print("ready", flush=True)
 while not t.Path(sys.argv[4]).exists():
     feeder.catch_up()

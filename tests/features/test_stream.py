@@ -102,7 +102,7 @@ def test_a_foreign_record_is_named_by_its_offset(stores):
     with streams.open_writer("events/s") as writer:
         writer.append([b"\xc1"])
     with pytest.raises(
-        InputError, match="stream 'events/s', offset 0: a record of an event stream is made by encode_event"
+        InputError, match="stream 'events/s', offset 0: a record of an event stream must be made by encode_event"
     ):
         _feeder(_features(), keys, streams).catch_up()
 
@@ -229,5 +229,5 @@ def test_history_is_loaded_once_and_goes_on_where_it_grew(stores):
     for rows in (4, 4, 7, 9, 9):
         materialise(state, table.slice(0, rows), "s")
         assert read({"k1": "a"}, {}, BASE + 1000 * MINUTE).values["v__count_lifetime"] == rows
-    with pytest.raises(InputError, match="only grows at its end"):
+    with pytest.raises(InputError, match="must only grow at its end"):
         materialise(state, table.slice(1), "s")

@@ -83,7 +83,7 @@ def consume(
     if processes is not None and processes > 1:
         _consume_in_children(workspace, processes, parent=parent, once=once)
         return Upkeep(workspace, served_feature_sets).lags()
-    upkeep = Upkeep(workspace, served_feature_sets, own=partitions)
+    upkeep = Upkeep(workspace, served_feature_sets, assigned=partitions)
     if once:
         while upkeep.catch_up():
             pass

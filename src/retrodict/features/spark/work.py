@@ -104,16 +104,21 @@ class _Job:
 
     def _frame(self, piece: pa.Table, schema: pa.Schema) -> pa.Table:
         needed = dict.fromkeys([self._at, *self._features.request_keys, *self._features.request_columns])
-        asked = piece.select(list(needed)).append_column(_ASKED, pa.array(range(piece.num_rows), pa.int64()))
+        request = piece.select(list(needed)).append_column(_ASKED, pa.array(range(piece.num_rows), pa.int64()))
         columns = [_ASKED, *self._features.columns]
         with _spark_errors():
-            spine = self._session.createDataFrame(asked)
+            spine = self._session.createDataFrame(request)
             frame = training_frame_on_spark(self._session, spine, self._at, self._features, self._sources)
-            found = frame.select(*(quote(name) for name in columns)).toArrow().sort_by(_ASKED)
-        if not found.column(_ASKED).equals(asked.column(_ASKED)):
-            raise InternalError("a frame holds the rows of its spine", where="engine spark", got=found.num_rows)
+            answer = frame.select(*(quote(name) for name in columns)).toArrow().sort_by(_ASKED)
+        if not answer.column(_ASKED).equals(request.column(_ASKED)):
+            raise InternalError(
+                "a frame must hold the rows of its spine",
+                where="engine spark",
+                got=f"{answer.num_rows} of {request.num_rows} rows, or others",
+                remedy="Report it, and compute without --engine spark",
+            )
         for name in self._features.columns:
-            piece = piece.append_column(schema.field(name), found.column(name).cast(schema.field(name).type))
+            piece = piece.append_column(schema.field(name), answer.column(name).cast(schema.field(name).type))
         return piece
 
 
@@ -139,8 +144,9 @@ def _check_java() -> None:
     home = os.environ.get("JAVA_HOME")
     if not (home and os.path.exists(os.path.join(home, "bin", "java"))) and shutil.which("java") is None:
         raise ConfigurationError(
-            "Spark needs Java 17 or later, and there is none here",
+            "Java 17 or later must be there for Spark",
             where="engine spark",
+            got="no java on the path",
             remedy="Install it (apt install openjdk-17-jre-headless), or set JAVA_HOME",
         )
 
@@ -162,8 +168,8 @@ def _session(name: str, master: str) -> Iterator[SparkSession]:
     }
     if master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        own = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
-        settings |= {**own, "spark.sql.shuffle.partitions": str(os.cpu_count() or 1)}
+        loopback = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
+        settings |= {**loopback, "spark.sql.shuffle.partitions": str(os.cpu_count() or 1)}
     builder = SparkSession.builder.master(master).appName(f"retrodict {name}")
     for key, value in settings.items():
         builder = builder.config(key, value)
@@ -174,7 +180,7 @@ def _session(name: str, master: str) -> Iterator[SparkSession]:
             session = before or builder.getOrCreate()
         except Exception as error:  # whatever Java says, in many classes
             raise ConfigurationError(
-                f"a Spark session starts at this master ({type(error).__name__})",
+                f"a Spark session must start at this master ({type(error).__name__})",
                 where="engine spark",
                 got=master,
                 remedy="Write it like local[4], spark://host:7077 or yarn; Spark's own words are above",
@@ -198,7 +204,8 @@ def _spark_errors() -> Iterator[None]:
         if ours:
             raise InputError(ours[-1][1].rstrip("."), where="engine spark") from error
         raise RetryableError(
-            f"Spark completes a job ({type(error).__name__})",
+            "Spark must complete a job",
             where="engine spark",
+            got=type(error).__name__,
             remedy="Look at its log and try again; what was kept stays. Or compute without --engine spark",
         ) from error

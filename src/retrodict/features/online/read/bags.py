@@ -70,8 +70,8 @@ class BagReader:
             return pa.nulls(len(words))
         if kind == FLOAT:
             return pa.array(words.view(np.float64), mask=~valid)
-        whole = pa.array(words, mask=~valid)
-        return whole.cast(pa.int32()).cast(pa.date32()) if kind == DATE else whole.cast(_TYPES[kind])
+        numbers = pa.array(words, mask=~valid)
+        return numbers.cast(pa.int32()).cast(pa.date32()) if kind == DATE else numbers.cast(_TYPES[kind])
 
 
 def _python(array: pa.Array[Any]) -> Any:

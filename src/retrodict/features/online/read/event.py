@@ -31,17 +31,17 @@ def divided(top: int, bottom: int, floats: bool) -> int | float:
         return math.inf if top > 0 else -math.inf
 
 
-def plus(top: int, bottom: int, own: float) -> tuple[int, int]:
+def plus(top: int, bottom: int, number: float) -> tuple[int, int]:
     """Sum of a fraction and a number; the bottoms are powers of two."""
-    more, unit = own.as_integer_ratio()
+    more, unit = number.as_integer_ratio()
     return (top * (unit // bottom) + more, unit) if unit > bottom else (top + more * (bottom // unit), bottom)
 
 
-def best(known: Any, own: Any, largest: bool) -> Any:
+def best(first: Any, second: Any, largest: bool) -> Any:
     """Extreme of what is there of two values."""
-    if known is None or own is None:
-        return own if known is None else known
-    return max(known, own) if largest else min(known, own)
+    if first is None or second is None:
+        return second if first is None else first
+    return max(first, second) if largest else min(first, second)
 
 
 class OwnEvent:
@@ -71,7 +71,7 @@ class OwnEvent:
         for name in self._plan.current_columns:
             if name not in request:
                 raise InputError(
-                    "the request carries the columns of its own event",
+                    "the request must carry the columns of its own event",
                     where=f"{self._plan.where}, request (a window includes the current event)",
                     got=name,
                     remedy=near(name, request, what="column"),

@@ -17,18 +17,18 @@ def explained(plan: ViewPlan, shape: Shape, block: Block, at: int) -> dict[str, 
     """Sequence ids behind each feature of a view, in the order of the events."""
     rows = block.single()
     ids = event_ids(block.layout, rows, block.heap).tolist()
-    found: dict[str, list[Any]] = {}
+    events: dict[str, list[Any]] = {}
     for output in plan.outputs:
         if output.op == "latest":
             fresh = len(rows) and (output.max_age is None or at - int(rows[-1, 0]) <= output.max_age)
-            found[output.column] = ids[-1:] if fresh else []
+            events[output.column] = ids[-1:] if fresh else []
         else:
             window = plan.windows[output.window]
             inside = (
                 (rows[:, 0] >= window.start(at)) & (rows[:, 0] < window.end(at)) & _counted(plan, shape, block, output)
             )
-            found[output.column] = [ids[place] for place in np.flatnonzero(inside).tolist()]
-    return found
+            events[output.column] = [ids[place] for place in np.flatnonzero(inside).tolist()]
+    return events
 
 
 def _counted(plan: ViewPlan, shape: Shape, block: Block, output: Output) -> Mask:
@@ -36,8 +36,8 @@ def _counted(plan: ViewPlan, shape: Shape, block: Block, output: Output) -> Mask
     layout, rows = block.layout, block.single()
     if not output.bag:
         # The last channel of every aggregate counts the events its value is made of.
-        given: Mask = rows[:, layout.first_running + shape.column_of[output.parts[-1]]] != 0
-        return given
+        counts: Mask = rows[:, layout.first_running + shape.column_of[output.parts[-1]]] != 0
+        return counts
     bag = plan.bags[output.parts[0]]
     flags = [shape.kept.index(column) for column in bag.columns]
     if bag.where is not None:

@@ -39,7 +39,7 @@ class OnlineFeatures:
         self._keys = keys
         views = [ViewReader(plan, partitions) for plan in features.views]
         columns = list(dict.fromkeys(view.request_keys for view in views))
-        self._key_makers = [next(view.key for view in views if view.request_keys == some) for some in columns]
+        self._key_makers = [next(view.key for view in views if view.request_keys == group) for group in columns]
         self._views = [(view, columns.index(view.request_keys)) for view in views]
         # Every row begins as a copy: a dict that has its keys is filled in half the time.
         inner = [output.column for plan in features.views for output in plan.outputs]
@@ -64,11 +64,11 @@ class OnlineFeatures:
             If an entity or an input is missing.
         """
         request = {**entities, **context}
-        known = [make(request) for make in self._key_makers]
+        encoded = [make(request) for make in self._key_makers]
         names: list[bytes] = []
         hot = set()
         for view, place in self._views:
-            key = known[place]
+            key = encoded[place]
             if key is not None:
                 names += (view.meta or view.meta_of(key), view.prefix + key)
                 if view.hot and key in view.hot:
@@ -77,7 +77,7 @@ class OnlineFeatures:
         blobs = iter(self._keys.get_many(names)) if names else iter(())
         row, floor = FeatureRow(self._unfilled.copy(), {}, {}, set()), floor_at(at)
         for view, place in self._views:
-            key = known[place]
+            key = encoded[place]
             if key is None:
                 view.absent("null_key", request, at, row)
                 continue
@@ -100,18 +100,18 @@ class OnlineFeatures:
             Microseconds since 1970-01-01 UTC.
         """
         rows, floor = [FeatureRow(self._unfilled.copy(), {}, {}, set()) for _ in requests], floor_at(at)
-        known = [[make(request) for request in requests] for make in self._key_makers]
+        encoded = [[make(request) for request in requests] for make in self._key_makers]
         metas = [name for view, _ in self._views for name in view.metas]
-        names = metas + [view.prefix + key for view, place in self._views for key in known[place] if key is not None]
+        names = metas + [view.prefix + key for view, place in self._views for key in encoded[place] if key is not None]
         blobs = iter(self._keys.get_many(names)) if names else iter(())
-        found = {name: next(blobs) for name in metas}
+        stored = {name: next(blobs) for name in metas}
         for view, place in self._views:
-            read, one = view.read, found[view.meta] if view.meta else None
-            for request, key, row in zip(requests, known[place], rows, strict=True):
+            read, one = view.read, stored[view.meta] if view.meta else None
+            for request, key, row in zip(requests, encoded[place], rows, strict=True):
                 if key is None:
                     view.absent("null_key", request, at, row)
                     continue
-                blob, meta = next(blobs), one or found[view.meta_of(key)]
+                blob, meta = next(blobs), one or stored[view.meta_of(key)]
                 if meta is None or meta[:8] > floor or blob is None:
                     view.unanswered(self._keys, meta, floor, request, at, row)
                 elif read(request, at, blob, row) == PARTED:
@@ -129,7 +129,7 @@ class OnlineFeatures:
         row: FeatureRow,
     ) -> None:
         """Fill in the features of a key whose older events lie in segments."""
-        blob = view.gather(self._keys, key, at, head, index, whole=False)
+        blob = view.gather(self._keys, key, at, head, index, complete=False)
         if blob is None:
             view.absent("unseen", request, at, row)
         else:
@@ -147,15 +147,15 @@ class OnlineFeatures:
 
         A later one is answered as well, but facts may have come into being that have not reached the state.
         """
-        found = {view.name: view.reach(self._keys) for view, _ in self._views}
-        return {name: reach for name, reach in found.items() if reach is not None}
+        reaches = {view.name: view.reach(self._keys) for view, _ in self._views}
+        return {name: reach for name, reach in reaches.items() if reach is not None}
 
     def explain(self, entities: Mapping[str, Any], context: Mapping[str, Any], at: int) -> dict[str, list[Any]]:
         """Sequence ids of the events each feature is made of (positions if the source declares no sequence)."""
-        found: dict[str, list[Any]] = {}
-        known = [make({**entities, **context}) for make in self._key_makers]
+        events: dict[str, list[Any]] = {}
+        encoded = [make({**entities, **context}) for make in self._key_makers]
         for view, place in self._views:
-            key = known[place]
-            blob = None if key is None else view.gather(self._keys, key, at, None, None, whole=True)
-            found |= view.explain(at, blob)
-        return found
+            key = encoded[place]
+            blob = None if key is None else view.gather(self._keys, key, at, None, None, complete=True)
+            events |= view.explain(at, blob)
+        return events

@@ -45,7 +45,7 @@ class HotFeature:
         Length of its window.
     keys : int
         Keys that at some time had more than :data:`HOT_EVENTS` events in a window of that length.
-    most : int
+    largest : int
         Most events of one key in such a window.
     rows : int
         Rows that were looked at.
@@ -55,21 +55,22 @@ class HotFeature:
     feature: str
     window: str
     keys: int
-    most: int
+    largest: int
     rows: int
 
     def __str__(self) -> str:
         """One sentence with the remedy."""
-        some = f"{self.keys:,} key{'s have' if self.keys > 1 else ' has'}"
+        subject = f"{self.keys:,} key{'s have' if self.keys > 1 else ' has'}"
         return (
-            f"{self.view}.{self.feature} reads every event of its window, and {some} more than {HOT_EVENTS:,} within "
-            f"{self.window}, up to {self.most:,} (in {self.rows:,} rows). Give it a shorter window, or take a total "
-            "(count, sum, mean, max) in its place"
+            f"{self.view}.{self.feature} reads every event of its window, and {subject} more than {HOT_EVENTS:,} "
+            f"within {self.window}, up to {self.largest:,} (in {self.rows:,} rows). Give it a shorter window, or "
+            "take a total (count, sum, mean, max) in its place"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, and the threshold."""
-        return {**asdict(self), "threshold": HOT_EVENTS}
+        names = {"largest": "most"}
+        return {names.get(name, name): value for name, value in asdict(self).items()} | {"threshold": HOT_EVENTS}
 
 
 def slow_features(workspace: Workspace, features: Iterable[FeatureView | Derived]) -> list[HotFeature]:
@@ -123,9 +124,9 @@ def hot_features(plan: ViewPlan, rows: pa.Table) -> Iterator[HotFeature]:
         return
     events = read_events(plan, rows)
     codes = np.asarray(KeyIndex(events.keys(plan), where=plan.where).codes)
-    known = codes >= 0
-    order = np.lexsort((events.event_time[known], codes[known]))
-    codes, seconds = codes[known][order], events.event_time[known][order] // _SECOND
+    keyed = codes >= 0
+    order = np.lexsort((events.event_time[keyed], codes[keyed]))
+    codes, seconds = codes[keyed][order], events.event_time[keyed][order] // _SECOND
     counted: dict[int, Ints] = {}
     for output in bags:
         window = plan.windows[output.window]
@@ -135,8 +136,8 @@ def hot_features(plan: ViewPlan, rows: pa.Table) -> Iterator[HotFeature]:
         hot = counted[reach] > HOT_EVENTS
         if hot.any():
             feature = output.column.removeprefix(f"{plan.name}__")
-            most = int(counted[reach].max())
-            yield HotFeature(plan.name, feature, window.length, int(hot.sum()), most, rows.num_rows)
+            largest = int(counted[reach].max())
+            yield HotFeature(plan.name, feature, window.length, int(hot.sum()), largest, rows.num_rows)
 
 
 def _most_per_key(codes: Ints, seconds: Ints, reach: int) -> Ints:
@@ -151,5 +152,5 @@ def _most_per_key(codes: Ints, seconds: Ints, reach: int) -> Ints:
     # One number per event, with a gap wider than the window between two keys: one search finds all windows.
     line = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(codes)))) * (span + reach + 1) + seconds
     inside = np.arange(len(line)) - np.searchsorted(line, line - reach, side="right") + 1
-    found: Ints = np.maximum.reduceat(inside, first)
-    return found
+    counts: Ints = np.maximum.reduceat(inside, first)
+    return counts

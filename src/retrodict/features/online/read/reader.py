@@ -132,7 +132,7 @@ class BlockReader:
         self._widest = widest_window(plan) if plan.windows else None
         self._bags = BagReader(plan, layout.shape) if any(output.bag for output in self._outputs) else None
 
-    def read(self, blob: bytes, at: int, values: dict[str, Any], expired: set[str], own: Mapping[int, Any]) -> int:
+    def read(self, blob: bytes, at: int, values: dict[str, Any], expired: set[str], current: Mapping[int, Any]) -> int:
         """Fill in the features as of a time.
 
         Parameters
@@ -143,7 +143,7 @@ class BlockReader:
             Time of the request, in microseconds.
         values, expired : dict, set
             Where to put the values, and the columns of latest values that are too old.
-        own : mapping of int to value
+        current : mapping of int to value
             What the request's own event gives to each channel, for windows that let it in.
 
         Returns
@@ -153,7 +153,7 @@ class BlockReader:
         """
         if self._layout.shape.revised or _HEAD(blob)[2] >= at:
             blob = restricted(self._layout.shape, blob, at)
-        rows = _Rows(self._plan, self._layout, self._edges, blob, at, own)
+        rows = _Rows(self._plan, self._layout, self._edges, blob, at, current)
         bags = {} if self._bags is None else self._bags.read(blob, at, rows.places())
         for output in self._outputs:
             if output.op == "latest":
@@ -169,10 +169,10 @@ class _Rows:
     """The rows of one block, all of them visible, and where the windows of one request lie in them."""
 
     def __init__(
-        self, plan: ViewPlan, layout: Layout, edges: Sequence[Edges], blob: bytes, at: int, own: Mapping[int, Any]
+        self, plan: ViewPlan, layout: Layout, edges: Sequence[Edges], blob: bytes, at: int, current: Mapping[int, Any]
     ) -> None:
         self._plan, self._layout, self._shape, self._edges = plan, layout, layout.shape, edges
-        self._blob, self._at, self._own = blob, at, own
+        self._blob, self._at, self._current = blob, at, current
         self._count, _, _, heap, _ = _HEAD(blob)
         self._begin, self._size = layout.shape.head_bytes + heap, 8 * layout.words
         self._times = memoryview(blob).cast("q")[self._begin >> 3 :: layout.words]
@@ -201,25 +201,25 @@ class _Rows:
         self._windows[number] = place = first, stop, numbers
         return place
 
-    def _total(self, numbers: list[int], channel: int, own: Mapping[int, Any] | None) -> tuple[int, int]:
-        """A sum or a count over a power of two; with what the request gives it, where ``own`` lets that in."""
+    def _total(self, numbers: list[int], channel: int, current: Mapping[int, Any] | None) -> tuple[int, int]:
+        """A sum or a count over a power of two; with what the request gives it, where ``current`` lets that in."""
         column = self._shape.column_of[channel]
         if channel not in self._shape.sums:
-            return numbers[column] + (own[channel] if own is not None else 0), 1
+            return numbers[column] + (current[channel] if current is not None else 0), 1
         limbs, low, skipped = self._layout.limb_of[column], self._layout.sums[column].low, self._layout.first_running
         top = 0
         for limb in reversed(numbers[limbs.start - skipped : limbs.stop - skipped]):
             top = (top << WIDTH) + limb
         top, bottom = (top << low, 1) if low > 0 else (top, 1 << -low)
-        return plus(top, bottom, own[channel]) if own is not None else (top, bottom)
+        return plus(top, bottom, current[channel]) if current is not None else (top, bottom)
 
     def aggregate(self, output: Output) -> Any:
         """Value of a feature made of totals."""
         kind, first, last = AGGREGATES[output.op], output.parts[0], output.parts[-1]
         begin, stop, numbers = self._window(output.window)
-        own = self._own if self._plan.windows[output.window].include_current else None
+        current = self._current if self._plan.windows[output.window].include_current else None
         stored = numbers[self._shape.column_of[last]]
-        count = stored + own[last] if own is not None else stored
+        count = stored + current[last] if current is not None else stored
         if output.factor is not None:
             return count * output.factor[0] / output.factor[1]
         if output.op == "count":
@@ -228,13 +228,15 @@ class _Rows:
             return None
         if self._plan.channels[first].monoid != "sum":
             value = self._extreme(first, begin, stop) if stored else None
-            return best(value, own[first], self._plan.channels[first].monoid == "max") if own is not None else value
+            if current is None:
+                return value
+            return best(value, current[first], self._plan.channels[first].monoid == "max")
         if kind.exact:
-            return kind.finish(*(self._total(numbers, part, own) for part in output.parts[:-1]), count)
-        top, bottom = self._total(numbers, first, own)
+            return kind.finish(*(self._total(numbers, part, current) for part in output.parts[:-1]), count)
+        top, bottom = self._total(numbers, first, current)
         if output.op == "sum":
             floats = self._layout.sums[self._shape.column_of[first]].floats
-            return divided(top, bottom, floats or (own is not None and type(own[first]) is float))
+            return divided(top, bottom, floats or (current is not None and type(current[first]) is float))
         return divided(top, bottom, True) / count
 
     def _extreme(self, channel: int, first: int, stop: int) -> Any:

@@ -48,10 +48,10 @@ class FeatureRow:
             none); ``late`` (the request is older than what the state answers exactly).
         """
         view = name.partition("__")[0]
-        found = self.statuses.get(view, "ok")
-        if found == "beyond_horizon":
+        status = self.statuses.get(view, "ok")
+        if status == "beyond_horizon":
             return "late"
-        if found in {"unseen", "no_state"}:
+        if status in {"unseen", "no_state"}:
             return "expired" if view in self.expired else "not_found"
         if self.values[name] is not None:
             return "present"

@@ -87,7 +87,7 @@ class ViewReader:
         except KeyError as error:
             missing = str(error.args[0])
             raise InputError(
-                "the request has every entity of its features",
+                "the request must have every entity of its features",
                 where=self._where,
                 got=missing,
                 remedy=near(missing, request, what="entity"),
@@ -97,16 +97,16 @@ class ViewReader:
         return encode_key(values, where=self._where)
 
     def gather(
-        self, keys: KeyStore, key: bytes, at: int, head: bytes | None, index: bytes | None, *, whole: bool
+        self, keys: KeyStore, key: bytes, at: int, head: bytes | None, index: bytes | None, *, complete: bool
     ) -> bytes | None:
-        """Block of a key; of a hot one its head, and of its segments those that a request reads, or all (``whole``).
+        """Block of a key; of a hot one its head, and of its segments those that a request reads, or all (``complete``).
 
         An embedded store gives all of it of one state, and copies nothing. From a server head and index come in one
         read and the segments in the next. A writer may come in between: pieces that do not agree are read again.
         """
         if isinstance(keys, SnapshotReads):
             with keys.reading() as get:
-                return self._gathered(get, key, at, whole=whole)
+                return self._gathered(get, key, at, complete=complete)
         for _ in range(_TRIES):
             if index is None:
                 head, index = keys.get_many([self.prefix + key, self.index(key)])
@@ -116,37 +116,42 @@ class ViewReader:
                 self.hot.add(key)
             if index is not None:
                 opened = Index.read(self._shape, index)
-                numbers = self._needed(opened, head, at, whole=whole)
-                found = keys.get_many([self._names.segment(key, number) for number in numbers]) if numbers else []
-                segments = {number: blob for number, blob in zip(numbers, found, strict=True) if blob is not None}
+                numbers = self._needed(opened, head, at, complete=complete)
+                blobs = keys.get_many([self._names.segment(key, number) for number in numbers]) if numbers else []
+                segments = {number: blob for number, blob in zip(numbers, blobs, strict=True) if blob is not None}
                 if len(segments) == len(numbers) and agree(self._shape, head, opened, segments):
-                    return self._joined(head, opened, segments, at, whole=whole)
+                    return self._joined(head, opened, segments, at, complete=complete)
             index = None
         raise RetryableError(
-            "the events of a key hold still for the time of a read", where=self._where, remedy="Ask again"
+            "the events of a key must stand still for the time of a read",
+            where=self._where,
+            got=f"{_TRIES} reads, each overtaken by a write",
+            remedy="Ask again",
         )
 
-    def _gathered(self, get: Callable[[bytes], memoryview | None], key: bytes, at: int, *, whole: bool) -> bytes | None:
+    def _gathered(
+        self, get: Callable[[bytes], memoryview | None], key: bytes, at: int, *, complete: bool
+    ) -> bytes | None:
         head = get(self.prefix + key)
         if head is None or not head[8] & HOT:
             return None if head is None else bytes(head)
         index = get(self.index(key))
         opened = None if index is None else Index.read(self._shape, index)
-        numbers = [] if opened is None else self._needed(opened, head, at, whole=whole)
+        numbers = [] if opened is None else self._needed(opened, head, at, complete=complete)
         segments = {number: get(self._names.segment(key, number)) for number in numbers}
-        there = {number: blob for number, blob in segments.items() if blob is not None}
-        if opened is None or len(there) < len(numbers):
+        stored = {number: blob for number, blob in segments.items() if blob is not None}
+        if opened is None or len(stored) < len(numbers):
             raise IntegrityError(
-                "the segments of a key are in the state beside its head",
+                "the segments of a key must be in the state beside its head",
                 where=self._where,
-                got=f"{len(there)} of {len(numbers)}",
+                got=f"{len(stored)} of {len(numbers)}",
                 remedy="Name an empty key store and run: retrodict features build",
             )
-        return self._joined(head, opened, there, at, whole=whole)
+        return self._joined(head, opened, stored, at, complete=complete)
 
-    def _needed(self, index: Index, head: bytes | memoryview, at: int, *, whole: bool) -> list[int]:
+    def _needed(self, index: Index, head: bytes | memoryview, at: int, *, complete: bool) -> list[int]:
         ahead = int.from_bytes(head[16:24], "little", signed=True) >= at
-        return index.numbers if whole else needed(self._plan, index, at, ahead=ahead)
+        return index.numbers if complete else needed(self._plan, index, at, ahead=ahead)
 
     def _joined(
         self,
@@ -155,9 +160,9 @@ class ViewReader:
         segments: Mapping[int, bytes | memoryview],
         at: int,
         *,
-        whole: bool,
+        complete: bool,
     ) -> bytes:
-        edges = None if whole or self._plan.bags else edges_of(self._plan, at)
+        edges = None if complete or self._plan.bags else edges_of(self._plan, at)
         return joined(self._shape, head, index, segments, at=at, edges=edges)
 
     def read(self, request: Mapping[str, Any], at: int, blob: bytes, row: FeatureRow) -> int:
@@ -246,12 +251,12 @@ class ViewReader:
                 self._without_events(at, self._nothing, {})
             row.values.update(self._nothing)
 
-    def _without_events(self, at: int, values: dict[str, Any], own: Mapping[int, Any]) -> None:
+    def _without_events(self, at: int, values: dict[str, Any], current: Mapping[int, Any]) -> None:
         shape = self._shape
         sums = tuple(_NO_SUM for _ in shape.sums)
         layout = Layout(shape, sums, 1, (1,) * len(shape.extremes), (0,) * len(self._plan.kept))
         empty = pack(layout, base_row(layout), b"", flags=0, visible=_NEVER, heap_rows=0)
-        self._reader(layout.key).read(empty, at, values, set(), own)
+        self._reader(layout.key).read(empty, at, values, set(), current)
 
     def explain(self, at: int, blob: bytes | None) -> dict[str, list[Any]]:
         """Sequence ids behind each feature of the view."""

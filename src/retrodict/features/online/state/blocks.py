@@ -102,11 +102,11 @@ class Shape:
         channels = list(enumerate(plan.channels))
         self.extremes = tuple(i for i, c in channels if c.monoid != "sum")
         self.largest = tuple(plan.channels[i].monoid == "max" for i in self.extremes)
-        whole = {"one", "present", "true"}
+        lifts = {"one", "present", "true"}
         self.all = next((i for i, c in channels if c.lift == "one" and c.where is None), None)
-        self.counts = tuple(i for i, c in channels if c.monoid == "sum" and c.lift in whole and i != self.all)
-        self.sums = tuple(i for i, c in channels if c.monoid == "sum" and c.lift not in whole)
-        self.column_of = {i: place for some in (self.extremes, self.sums) for place, i in enumerate(some)}
+        self.counts = tuple(i for i, c in channels if c.monoid == "sum" and c.lift in lifts and i != self.all)
+        self.sums = tuple(i for i, c in channels if c.monoid == "sum" and c.lift not in lifts)
+        self.column_of = {i: place for group in (self.extremes, self.sums) for place, i in enumerate(group)}
         self.column_of |= {i: 1 + place for place, i in enumerate(self.counts)}
         if self.all is not None:
             self.column_of[self.all] = 0
@@ -139,19 +139,24 @@ class Layout:
         Per sum.
     sequence : int
         ``INT`` or ``TEXT``.
-    extremes, kept : tuple of int
+    extremes, kept_kinds : tuple of int
         Kinds of the columns.
     """
 
     def __init__(
-        self, shape: Shape, sums: tuple[Summed, ...], sequence: int, extremes: tuple[int, ...], kept: tuple[int, ...]
+        self,
+        shape: Shape,
+        sums: tuple[Summed, ...],
+        sequence: int,
+        extremes: tuple[int, ...],
+        kept_kinds: tuple[int, ...],
     ) -> None:
-        self.shape, self.sums, self.sequence, self.extremes, self.kept = shape, sums, sequence, extremes, kept
+        self.shape, self.sums, self.sequence, self.extremes, self.kept = shape, sums, sequence, extremes, kept_kinds
         self.k = 1
         self.seq = 1 + shape.known
         self.bits = self.seq + 1
         self.first_kept = self.bits + shape.bits
-        self.first_extreme = self.first_kept + len(kept)
+        self.first_extreme = self.first_kept + len(kept_kinds)
         self.first_running = self.first_extreme + len(extremes)
         self.first_limb = self.first_running + 1 + len(shape.counts)
         self.limb_of: list[slice] = []
@@ -161,8 +166,8 @@ class Layout:
             place += one.limbs
         self.words = place
         packed = b"".join(struct.pack("<hBB", one.low, one.limbs, one.floats) for one in sums)
-        self.key = (packed + bytes([sequence, *extremes, *kept])).ljust(shape.layout_bytes, b"\0")
-        self.texts = [self.first_kept + i for i, kind in enumerate(kept) if kind == TEXT]
+        self.key = (packed + bytes([sequence, *extremes, *kept_kinds])).ljust(shape.layout_bytes, b"\0")
+        self.texts = [self.first_kept + i for i, kind in enumerate(kept_kinds) if kind == TEXT]
         if sequence == TEXT:
             self.texts.insert(0, self.seq)
 
@@ -201,8 +206,8 @@ def summed(values: NDArray[Any]) -> Summed:
     scale = scale_for(values, rows=max(_ROWS, len(values)))
     floats = values.dtype.kind == "f"
     if not floats:
-        most = max(-int(values.min(initial=0)), int(values.max(initial=0)))
-        return Summed(max(1, -(-most.bit_length() // WIDTH)), 0, floats=False)
+        largest = max(-int(values.min(initial=0)), int(values.max(initial=0)))
+        return Summed(max(1, -(-largest.bit_length() // WIDTH)), 0, floats=False)
     high = int(np.frexp(np.abs(values).max(initial=0.0))[1])
     return _spanning(scale.low, max(high, scale.low + 1))
 
@@ -219,8 +224,8 @@ def widened(first: Layout, second: Layout) -> Layout:
     shape = first.shape
     sums = tuple(_wider(a, b) for a, b in zip(first.sums, second.sums, strict=True))
     extremes = tuple(max(pair) for pair in zip(first.extremes, second.extremes, strict=True))
-    kept = tuple(_common(a, b) for a, b in zip(first.kept, second.kept, strict=True))
-    return Layout(shape, sums, _common(first.sequence, second.sequence), extremes, kept)
+    kept_kinds = tuple(_common(a, b) for a, b in zip(first.kept, second.kept, strict=True))
+    return Layout(shape, sums, _common(first.sequence, second.sequence), extremes, kept_kinds)
 
 
 def _wider(first: Summed, second: Summed) -> Summed:
@@ -238,7 +243,7 @@ def _common(first: int, second: int) -> int:
     if {first, second} in ({INT, FLOAT}, {INT, BOOL}):
         return FLOAT if FLOAT in {first, second} else INT
     raise InputError(
-        "the values of a column are of one type",
+        "the values of a column must be of one type",
         where="online state",
         got=[_WORDS[kind] for kind in sorted((first, second))],
         remedy="Declare the column's type in its table, or write it to the stream in one type",
@@ -315,8 +320,8 @@ def relayout(rows: Ints, old: Layout, new: Layout) -> Ints:
     """Rows with numbers of their own in a wider layout; texts keep their places in the heap."""
     if old.key == new.key:
         return rows
-    found = np.zeros((len(rows), new.words), dtype=np.int64)
-    found[:, : new.first_kept] = rows[:, : old.first_kept]
+    wider = np.zeros((len(rows), new.words), dtype=np.int64)
+    wider[:, : new.first_kept] = rows[:, : old.first_kept]
     pairs = [(new.first_kept + i, old.kept[i], new.kept[i]) for i in range(len(old.kept))]
     pairs += [(new.first_extreme + i, old.extremes[i], new.extremes[i]) for i in range(len(old.extremes))]
     for column, before, after in pairs:
@@ -326,8 +331,8 @@ def relayout(rows: Ints, old: Layout, new: Layout) -> Ints:
             if column >= new.first_extreme:
                 numbers[words == -(1 << 63)] = -np.inf
             words = numbers.view(np.int64)
-        found[:, column] = words
-    found[:, new.first_running : new.first_limb] = rows[:, old.first_running : old.first_limb]
+        wider[:, column] = words
+    wider[:, new.first_running : new.first_limb] = rows[:, old.first_running : old.first_limb]
     for place in range(len(old.sums)):
         limbs = rows[:, old.limb_of[place]]
         if old.sums[place] != new.sums[place]:
@@ -336,8 +341,8 @@ def relayout(rows: Ints, old: Layout, new: Layout) -> Ints:
             if new.sums[place].floats:
                 values = values.astype(np.float64)
             limbs = split_limbs(values, new.scale(place))
-        found[:, new.limb_of[place]] = limbs
-    return found
+        wider[:, new.limb_of[place]] = limbs
+    return wider
 
 
 def relayout_base(base: Ints, old: Layout, new: Layout) -> Ints:
@@ -345,12 +350,12 @@ def relayout_base(base: Ints, old: Layout, new: Layout) -> Ints:
     if old.key == new.key:
         return base
     if not new.shape.lifetime:  # only differences count, and its sums may have wrapped around
-        found = base_row(new)
-        found[0, 0] = base[0, 0]
-        return found
+        wider = base_row(new)
+        wider[0, 0] = base[0, 0]
+        return wider
     bare = base.copy()
     bare[:, old.first_limb :] = 0
-    found = relayout(bare, old, new)
+    wider = relayout(bare, old, new)
     width = WIDTH
     for place, one in enumerate(old.sums):
         total = sum(int(limb) << (width * j) for j, limb in enumerate(base[0, old.limb_of[place]]))
@@ -358,8 +363,8 @@ def relayout_base(base: Ints, old: Layout, new: Layout) -> Ints:
         limbs = new.sums[place].limbs
         for j in range(limbs):
             digit = total >> (width * j)
-            found[0, new.limb_of[place].start + j] = digit if j == limbs - 1 else digit & ((1 << width) - 1)
-    return found
+            wider[0, new.limb_of[place].start + j] = digit if j == limbs - 1 else digit & ((1 << width) - 1)
+    return wider
 
 
 def text_at(blob: bytes, heap: int, word: int) -> str:
@@ -379,6 +384,6 @@ def event_ids(layout: Layout, rows: Ints, heap: bytes) -> NDArray[Any]:
     words = rows[:, layout.seq]
     if layout.sequence != TEXT:
         return words
-    found = np.empty(len(words), dtype=object)
-    found[:] = [text_at(heap, 0, word) for word in words.tolist()]
-    return found
+    texts = np.empty(len(words), dtype=object)
+    texts[:] = [text_at(heap, 0, word) for word in words.tolist()]
+    return texts

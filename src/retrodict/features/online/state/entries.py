@@ -124,16 +124,16 @@ class Meta:
         old, new = [before.get(name) for name in blocks], [after[name] for name in blocks]
         entities = self.entities + old.count(None) - new.count(None)
         size = self.size + _bytes(new) - _bytes(old)
-        count, held = self.segments, self.segment_bytes
+        count, segment_bytes = self.segments, self.segment_bytes
         for name in after if len(after) > len(blocks) + 1 else ():
-            blob, known = after[name], before.get(name)
+            blob, old_blob = after[name], before.get(name)
             if name[kind] == _INDEX:
-                size += len(blob or b"") - len(known or b"")
+                size += len(blob or b"") - len(old_blob or b"")
             elif name[kind] == _SEGMENT:
                 unread = blob is None and name not in before
-                held += len(blob or b"") - (held // max(count, 1) if unread else len(known or b""))
-                count += (blob is not None) - (known is not None or unread)
-        return replace(self, entities=entities, size=size, segments=count, segment_bytes=held)
+                segment_bytes += len(blob or b"") - (segment_bytes // max(count, 1) if unread else len(old_blob or b""))
+                count += (blob is not None) - (old_blob is not None or unread)
+        return replace(self, entities=entities, size=size, segments=count, segment_bytes=segment_bytes)
 
     def write(self) -> bytes:
         """Bytes to store; the floor stands first, since every request reads it."""
@@ -229,10 +229,10 @@ class StateKeys:
         ConfigurationError
             If it is; the message has both numbers.
         """
-        wanted = len(self.metas)
-        stored = wanted if cut is None else _partitions_in(cut)
-        if stored != wanted:
-            raise _cut_otherwise(stored, wanted)
+        partitions = len(self.metas)
+        stored = partitions if cut is None else _partitions_in(cut)
+        if stored != partitions:
+            raise _cut_otherwise(stored, partitions)
 
     def index(self, key: bytes) -> bytes:
         """Name of the index of a key's segments."""
@@ -244,10 +244,10 @@ class StateKeys:
 
     def all(self, key: bytes, shape: Shape, index: bytes | None) -> list[bytes]:
         """Names of everything kept of a key, given its index."""
-        found = [self.blocks + key]
+        names = [self.blocks + key]
         if index is not None:
-            found += [self.index(key), *(self.segment(key, number) for number in Index.read(shape, index).numbers)]
-        return found
+            names += [self.index(key), *(self.segment(key, number) for number in Index.read(shape, index).numbers)]
+        return names
 
 
 def _bytes(blobs: list[bytes | None]) -> int:
@@ -258,11 +258,11 @@ def _partitions_in(cut: bytes) -> int:
     return int.from_bytes(cut[8:10], "big") if cut.startswith(_CUT) else 1
 
 
-def _cut_otherwise(stored: int, wanted: int) -> ConfigurationError:
+def _cut_otherwise(stored: int, asked_for: int) -> ConfigurationError:
     return ConfigurationError(
-        f"a state has the number of partitions it was made with, {stored}",
+        f"a state must keep the number of partitions that it was made with, {stored}",
         where="online state",
-        got=wanted,
+        got=asked_for,
         remedy=f"Set partitions = {stored} under [features], or name an empty key store and run: "
         "retrodict features build",
     )

@@ -59,14 +59,14 @@ class Index:
     @property
     def numbers(self) -> list[int]:
         """Numbers of the segments."""
-        found: list[int] = self.rows[1:, 0].tolist()
-        return found
+        numbers: list[int] = self.rows[1:, 0].tolist()
+        return numbers
 
     def places(self, numbers: Iterable[int]) -> list[int]:
         """Rows of some segments, oldest first; numbers grow with time."""
-        wanted = np.array(sorted(numbers), dtype=np.int64)
-        found: list[int] = (np.searchsorted(self.rows[1:, 0], wanted) + 1).tolist()
-        return found
+        ordered = np.array(sorted(numbers), dtype=np.int64)
+        places: list[int] = (np.searchsorted(self.rows[1:, 0], ordered) + 1).tolist()
+        return places
 
     def since(self, moment: int) -> list[int]:
         """Numbers of the segments that hold an event at or after a time."""
@@ -81,7 +81,7 @@ class Closed:
     head: bytes
     index: Index
     segments: dict[int, bytes]
-    gone: list[int]
+    removed: list[int]
 
 
 def close(shape: Shape, blob: bytes, index: Index | None, limit: int, floor: int) -> Closed | None:
@@ -95,7 +95,7 @@ def close(shape: Shape, blob: bytes, index: Index | None, limit: int, floor: int
         return None
     if index is None:
         index = Index(layout, np.concatenate([np.zeros((1, _NOTES), dtype=np.int64), rows[:1]], axis=1))
-    number, begin, made, notes = int(index.rows[:, 0].max()), 0, {}, [index.rows]
+    number, begin, segments, notes = int(index.rows[:, 0].max()), 0, {}, [index.rows]
     while len(block) - begin > _KEPT + _SEGMENT // 2:
         # Equal times stay together, so that an event's time says where it belongs.
         end = int(np.searchsorted(rows[1:, 0], rows[min(begin + _SEGMENT, len(block) - _KEPT // 2), 0], side="right"))
@@ -103,25 +103,25 @@ def close(shape: Shape, blob: bytes, index: Index | None, limit: int, floor: int
             break
         number += 1
         part, visible = rows[begin : end + 1], layout.visible_at(rows[begin + 1 : end + 1])
-        made[number] = _segment(block, part)
+        segments[number] = _segment(block, part)
         last = _with_extremes(layout, part)
         notes.append(np.concatenate([[number, part[1, 0], visible.max(), end - begin], last])[None])
         begin = end
-    if not made:
+    if not segments:
         return None
     head = _with_heap(replace(block, flags=block.flags | HOT), rows[begin:])
-    whole = np.concatenate(notes)
-    held = (whole[1:, _NOTES] >= limit) | (whole[1:, 2] >= floor)
-    held[-1] = True
-    past = int(np.argmax(held))
-    gone = whole[1 : past + 1, 0].tolist()
+    notes_of = np.concatenate(notes)
+    needed_rows = (notes_of[1:, _NOTES] >= limit) | (notes_of[1:, 2] >= floor)
+    needed_rows[-1] = True
+    past = int(np.argmax(needed_rows))
+    removed = notes_of[1 : past + 1, 0].tolist()
     if past:
-        summaries = whole[: past + 1, _NOTES:]
+        summaries = notes_of[: past + 1, _NOTES:]
         base = np.concatenate(
-            [whole[past, :_NOTES], _with_extremes(layout, np.concatenate([summaries[:1], summaries]))]
+            [notes_of[past, :_NOTES], _with_extremes(layout, np.concatenate([summaries[:1], summaries]))]
         )
-        whole = np.concatenate([base[None], whole[past + 1 :]])
-    return Closed(head, Index(layout, whole), {n: s for n, s in made.items() if n not in gone}, gone)
+        notes_of = np.concatenate([base[None], notes_of[past + 1 :]])
+    return Closed(head, Index(layout, notes_of), {n: s for n, s in segments.items() if n not in removed}, removed)
 
 
 def _segment(block: Block, rows: Ints) -> bytes:
@@ -168,18 +168,18 @@ def needed(plan: ViewPlan, index: Index, at: int, *, ahead: bool) -> list[int]:
     first, last = index.rows[1:, 1], index.rows[1:, _NOTES]
     edges = edges_of(plan, at)
     places = np.searchsorted(last, np.array(edges, dtype=np.int64))
-    wanted = index.rows[1:, 2] >= at
+    read = index.rows[1:, 2] >= at
     for place, edge in zip(places.tolist(), edges, strict=True):
         if place < len(index) and first[place] < edge:
-            wanted[place] = True
+            read[place] = True
     before = np.flatnonzero(index.rows[1:, 2] < at)
     if plan.latest and ahead and len(before):
-        wanted[before[-1]] = True
+        read[before[-1]] = True
     starts = [plan.windows[output.window].start(at) for output in plan.outputs if output.bag]
     if starts:
-        wanted |= last >= min(starts)
-    found: list[int] = index.rows[1:, 0][wanted].tolist()
-    return found
+        read |= last >= min(starts)
+    numbers: list[int] = index.rows[1:, 0][read].tolist()
+    return numbers
 
 
 def joined(
@@ -227,13 +227,13 @@ def _together(layout: Layout, rows: Ints, edges: Sequence[int] | None) -> Ints:
 def _together_twin(layout: Layout, rows: Ints, edges: Sequence[int]) -> Ints:
     cuts = np.searchsorted(rows[:, 0], np.array(edges, dtype=np.int64))
     ends = np.unique(np.append(cuts[(cuts > 0) & (cuts < len(rows))], len(rows)))
-    found: Ints = rows[ends - 1]
+    folded: Ints = rows[ends - 1]
     for place, kind in enumerate(layout.extremes):
         column = np.ascontiguousarray(rows[:, layout.first_extreme + place])
         values = column.view(np.float64) if kind == FLOAT else column
         best = np.maximum.reduceat(values, np.append(0, ends[:-1]))
-        found[:, layout.first_extreme + place] = best.view(np.int64)
-    return found
+        folded[:, layout.first_extreme + place] = best.view(np.int64)
+    return folded
 
 
 def _moved(layout: Layout, rows: Ints, by: int) -> Ints:
@@ -250,19 +250,19 @@ def reopened(
 ) -> tuple[bytes, Index | None]:
     """Head with the rows of the newest segments in it again, and the index without them; None if there is no other."""
     block, layout = unpack(shape, head), index.layout
-    kept = index.rows[: len(index) + 1 - len(segments)]
+    closed = index.rows[: len(index) + 1 - len(segments)]
     parts, heaps, length = [unpack(shape, segments[0][1]).rows[:1]], [], 0
-    for _, found in segments:
-        opened = unpack(shape, found)
+    for _, blob in segments:
+        opened = unpack(shape, blob)
         parts.append(_moved(layout, opened.rows[1:], length))
         heaps.append(opened.heap)
         length += len(opened.heap)
     parts.append(_moved(layout, block.rows[1:], length))
     heap = b"".join([*heaps, block.heap])
     # Whether visibility is in order across the seams is not known any more.
-    flags, rows = HOT if len(kept) > 1 else 0, np.concatenate(parts)
+    flags, rows = HOT if len(closed) > 1 else 0, np.concatenate(parts)
     blob = pack(layout, rows, heap, flags=flags, visible=block.visible, heap_rows=len(rows) - 1)
-    return blob, Index(layout, kept) if len(kept) > 1 else None
+    return blob, Index(layout, closed) if len(closed) > 1 else None
 
 
 def agree(shape: Shape, head: bytes, index: Index, segments: Mapping[int, bytes]) -> bool:

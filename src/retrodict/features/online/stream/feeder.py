@@ -49,7 +49,10 @@ def decode_event(record: bytes) -> dict[str, Any]:
         return msgspec.msgpack.decode(record, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError(
-            "a record of an event stream is made by encode_event", where="event stream", got=f"{len(record)} bytes"
+            "a record of an event stream must be made by encode_event",
+            where="event stream",
+            got=f"{len(record)} bytes",
+            remedy="Write events with retrodict features push, or encode_event",
         ) from error
 
 
@@ -125,11 +128,11 @@ class StreamFeeder:
 
     def lags(self) -> dict[int, int]:
         """Records that are in the stream and not yet in each of the partitions that are fed."""
-        end, found = self._streams.end(self._stream), dict.fromkeys(self.state.own, 0)
+        end, lags = self._streams.end(self._stream), dict.fromkeys(self.state.assigned, 0)
         for plan in self._plans:
-            for each, meta in self.state.metas(plan).items():
-                found[each] = max(found[each], end - (meta.offset or 0))
-        return found
+            for partition, meta in self.state.metas(plan).items():
+                lags[partition] = max(lags[partition], end - (meta.offset or 0))
+        return lags
 
     def catch_up(self, *, stop: Callable[[], bool] = lambda: False) -> Progress:
         """Apply everything up to the end of the stream as it is when the reading gets there."""

@@ -125,11 +125,11 @@ class FeatureHealth:
         """Text format of Prometheus, version 0.0.4; ``now`` in microseconds."""
         lines: list[str] = []
         for name, samples in self._samples(now):
-            found = [f"retrodict_{name}{{{labels}}} {value}" if labels else f"retrodict_{name} {value}"
+            texts = [f"retrodict_{name}{{{labels}}} {value}" if labels else f"retrodict_{name} {value}"
                      for labels, value in samples]  # fmt: skip
-            if found:
+            if texts:
                 kind, text = _HELP[name]
-                lines += [f"# HELP retrodict_{name} {text}", f"# TYPE retrodict_{name} {kind}", *found]
+                lines += [f"# HELP retrodict_{name} {text}", f"# TYPE retrodict_{name} {kind}", *texts]
         return "\n".join(lines) + "\n" if lines else ""
 
     def _samples(self, now: int) -> Iterator[tuple[str, Iterable[tuple[str, str]]]]:
@@ -139,17 +139,17 @@ class FeatureHealth:
         yield "feature_sampled_reads_total", [(f'view="{view}"', str(n)) for view, n in sorted(self._sampled.items())]
         nulls = [(*name.split("__", 1), count) for name, count in sorted(self._nulls.items())]
         # Values of derived functions are no reads of a view: their nulls come from what they are made of.
-        shown = [(view, feature, n) for view, feature, n in nulls if view in self._sampled or view == "_other"]
-        yield "feature_nulls_total", [(f'view="{view}",feature="{feature}"', str(n)) for view, feature, n in shown]
+        listed = [(view, feature, n) for view, feature, n in nulls if view in self._sampled or view == "_other"]
+        yield "feature_nulls_total", [(f'view="{view}",feature="{feature}"', str(n)) for view, feature, n in listed]
         flows = [(f'view="{flow.view}",version="{short(flow.version)}"', flow) for flow in self.flows]
         yield "feature_lag_records", [(label, str(max(flow.lags.values()))) for label, flow in flows]
         yield (
             "feature_partition_lag_records",
             [
-                (f'{label},partition="{each}"', str(lag))
+                (f'{label},partition="{partition}"', str(lag))
                 for label, flow in flows
                 if len(flow.lags) > 1
-                for each, lag in sorted(flow.lags.items())
+                for partition, lag in sorted(flow.lags.items())
             ],
         )
         yield (

@@ -61,12 +61,12 @@ class RecordIndex:
     def missing(self, records: Sequence[bytes]) -> list[bytes]:
         """Records that the stream does not hold to the byte, each once, in their order."""
         self._catch_up()
-        wanted, found = list(dict.fromkeys(records)), []
-        for first in range(0, len(wanted), _TOGETHER):
-            some = wanted[first : first + _TOGETHER]
-            there = self._keys.get_many([_hash(record) for record in some])
-            found += [record for record, known in zip(some, there, strict=True) if known is None]
-        return found
+        distinct, absent = list(dict.fromkeys(records)), []
+        for first in range(0, len(distinct), _TOGETHER):
+            batch = distinct[first : first + _TOGETHER]
+            entries = self._keys.get_many([_hash(record) for record in batch])
+            absent += [record for record, entry in zip(batch, entries, strict=True) if entry is None]
+        return absent
 
     def _catch_up(self) -> None:
         """Take in what was appended since the last time."""

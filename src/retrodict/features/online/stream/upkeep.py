@@ -30,8 +30,8 @@ def stream_of(table: str) -> str:
     return f"events/{table}"
 
 
-def online_state(workspace: Workspace, features: FeatureSet, *, own: Sequence[int] | None = None) -> OnlineState:
-    """Online state of a feature set with the project's horizon and partitions, of which ``own`` are written.
+def online_state(workspace: Workspace, features: FeatureSet, *, assigned: Sequence[int] | None = None) -> OnlineState:
+    """Online state of a feature set with the project's horizon and partitions, of which ``assigned`` are written.
 
     Not synced on every write: the stream and the tables can be read again, and a torn write never shows.
     """
@@ -42,7 +42,7 @@ def online_state(workspace: Workspace, features: FeatureSet, *, own: Sequence[in
         horizon=config["features.horizon"],
         durable=False,
         partitions=config["features.partitions"],
-        own=own,
+        assigned=assigned,
     )
 
 
@@ -96,7 +96,7 @@ class Upkeep:
     workspace : Workspace
     served : callable
         Gives the feature sets to keep current; asked again when the records changed.
-    own : sequence of int, optional
+    assigned : sequence of int, optional
         Partitions to feed and to look at; other processes have the others. None: all.
     """
 
@@ -105,9 +105,9 @@ class Upkeep:
         workspace: Workspace,
         served: Callable[[Workspace], Sequence[FeatureSet]],
         *,
-        own: Sequence[int] | None = None,
+        assigned: Sequence[int] | None = None,
     ) -> None:
-        self._workspace, self._served, self._own = workspace, served, own
+        self._workspace, self._served, self._assigned = workspace, served, assigned
         self._seen: int | None = None
         self._feeders: dict[tuple[str, str], StreamFeeder] = {}
 
@@ -117,7 +117,7 @@ class Upkeep:
         if counter == self._seen:
             return
         for features in self._served(self._workspace):
-            state = online_state(self._workspace, features, own=self._own)
+            state = online_state(self._workspace, features, assigned=self._assigned)
             for name, source in features.sources.items():
                 key = (features.version, name)
                 if key not in self._feeders:
@@ -135,26 +135,26 @@ class Upkeep:
         If the state is cut into partitions, these are of the one furthest behind; ``partitions`` has the lag of each.
         """
         self.refresh()
-        found: dict[str, dict[str, Any]] = {}
+        sources: dict[str, dict[str, Any]] = {}
         for (_, name), feeder in self._feeders.items():
-            lags, known = feeder.lags(), found.get(name, {}).get("partitions", {})
-            worst = {each: max(lag, known.get(each, 0)) for each, lag in lags.items()}
-            lag = max(found.get(name, {}).get("lag", 0), *worst.values())
-            found[name] = {"offset": feeder.offset, "lag": lag}
+            lags, earlier = feeder.lags(), sources.get(name, {}).get("partitions", {})
+            worst = {partition: max(lag, earlier.get(partition, 0)) for partition, lag in lags.items()}
+            lag = max(sources.get(name, {}).get("lag", 0), *worst.values())
+            sources[name] = {"offset": feeder.offset, "lag": lag}
             if self._workspace.config["features.partitions"] > 1:
-                found[name]["partitions"] = worst
-        return found
+                sources[name]["partitions"] = worst
+        return sources
 
     def flows(self) -> list[ViewFlow]:
         """State of every view that is fed: one read of its meta entries each, and of no block."""
         self.refresh()
-        found: dict[str, ViewFlow] = {}
+        flows: dict[str, ViewFlow] = {}
         for (_, name), feeder in self._feeders.items():
             lags = feeder.lags()
             for plan in feeder.state.plans(name):
                 meta = feeder.state.meta(plan)
                 timed = meta.watermark != NEVER and not plan.source.timeless
-                found[plan.view.version] = ViewFlow(
+                flows[plan.view.version] = ViewFlow(
                     plan.name,
                     plan.view.version,
                     lags,
@@ -162,4 +162,4 @@ class Upkeep:
                     meta.entities,
                     meta.size + meta.segment_bytes,
                 )
-        return list(found.values())
+        return list(flows.values())

@@ -78,8 +78,8 @@ class Arrivals:
         self.kinds = tuple(key_kind(column, where=where) for column in columns)
         index = KeyIndex(columns, where=where)
         self.names, codes = _encoded(index, where)
-        kept = np.flatnonzero(codes >= 0)
-        self._rows = None if len(kept) == len(codes) else kept
+        keyed = np.flatnonzero(codes >= 0)
+        self._rows = None if len(keyed) == len(codes) else keyed
         self.codes = self._some(codes)
         self.event_time, self.known_at = self._some(events.event_time), self._some(events.known_at)
         self.visible_at = np.maximum(self.event_time, self.known_at)
@@ -102,30 +102,31 @@ class Arrivals:
         column = plain(pick(events.table, name, where=self._plan.where))
         if kind_of(column.type) == "other":
             raise IntegrityError(
-                "a latest value is a number, a boolean, text, a time or a date",
+                "a latest value must be a number, a boolean, text, a time or a date",
                 where=f"{self._plan.where}, column {name!r}",
                 got=str(column.type),
+                remedy="Take another column, or convert this one where the table is written",
             )
         return column if self._rows is None else column.take(pa.array(self._rows))
 
     def _check_bags(self) -> None:
-        kept = dict(zip(self._plan.kept, self._columns, strict=True))
+        columns = dict(zip(self._plan.kept, self._columns, strict=True))
         for output in self._plan.outputs:
             if output.bag:
                 bag = self._plan.bags[output.parts[0]]
                 value, second = (
-                    None if name is None else Values(kept[name].slice(0, 0)) for name in (bag.value, bag.second)
+                    None if name is None else Values(columns[name].slice(0, 0)) for name in (bag.value, bag.second)
                 )
                 check_types(bag, value, second, where=f"{self._plan.where}, feature {output.column!r}")
 
-    def layout(self, chosen: Ints | None = None) -> Layout:
+    def layout(self, places: Ints | None = None) -> Layout:
         """Least layout that holds these events; None: all of them."""
         shape = self._shape
-        some = slice(None) if chosen is None else chosen
-        sums = tuple(summed(self._channels[i][some]) for i in shape.sums)
+        subset = slice(None) if places is None else places
+        sums = tuple(summed(self._channels[i][subset]) for i in shape.sums)
         extremes = tuple(FLOAT if self._channels[i].dtype.kind == "f" else INT for i in shape.extremes)
-        kept = tuple(_KINDS[kind_of(column.type)] for column in self._columns)
-        return Layout(shape, sums, TEXT if self.sequence.dtype == object else INT, extremes, kept)
+        kinds = tuple(_KINDS[kind_of(column.type)] for column in self._columns)
+        return Layout(shape, sums, TEXT if self.sequence.dtype == object else INT, extremes, kinds)
 
     def outliers(self) -> Ints:
         """Keys, by code, with a value so far from the others that a common layout would be wide for all."""
@@ -133,9 +134,9 @@ class Arrivals:
         for i in self._shape.sums:
             values = self._channels[i]
             size = np.frexp(np.abs(values.astype(np.float64)))[1]
-            some = values != 0
-            if some.any():
-                odd |= some & (np.abs(size - int(np.median(size[some]))) > _REACH)
+            nonzero = values != 0
+            if nonzero.any():
+                odd |= nonzero & (np.abs(size - int(np.median(size[nonzero]))) > _REACH)
         return np.unique(self.codes[odd])
 
     @staticmethod
@@ -143,46 +144,46 @@ class Arrivals:
         """Whether a layout is too wide to be shared."""
         return any(one.limbs > _MOST_LIMBS for one in layout.sums)
 
-    def rows(self, layout: Layout, chosen: Ints) -> Ints:
+    def rows(self, layout: Layout, places: Ints) -> Ints:
         """Rows of these events with numbers of their own; texts are still missing."""
         shape = self._shape
-        found = np.zeros((len(chosen), layout.words), dtype=np.int64)
-        found[:, 0] = self.event_time[chosen]
+        rows = np.zeros((len(places), layout.words), dtype=np.int64)
+        rows[:, 0] = self.event_time[places]
         if shape.known:
-            found[:, layout.k] = self.known_at[chosen]
+            rows[:, layout.k] = self.known_at[places]
         if layout.sequence != TEXT:
-            found[:, layout.seq] = self.sequence[chosen]
-        self._put_kept(found, layout, chosen)
+            rows[:, layout.seq] = self.sequence[places]
+        self._put_kept(rows, layout, places)
         for place, (i, largest) in enumerate(zip(shape.extremes, shape.largest, strict=True)):
-            found[:, layout.first_extreme + place] = _greatest_wins(
-                self._channels[i][chosen], layout.extremes[place], largest=largest
+            rows[:, layout.first_extreme + place] = _greatest_wins(
+                self._channels[i][places], layout.extremes[place], largest=largest
             )
-        found[:, layout.first_running] = 1
+        rows[:, layout.first_running] = 1
         for place, i in enumerate(shape.counts):
-            found[:, layout.first_running + 1 + place] = self._channels[i][chosen]
+            rows[:, layout.first_running + 1 + place] = self._channels[i][places]
         for place, i in enumerate(shape.sums):
-            values = self._channels[i][chosen]
+            values = self._channels[i][places]
             if layout.sums[place].floats:
                 values = values.astype(np.float64, copy=False)
-            found[:, layout.limb_of[place]] = split_limbs(values, layout.scale(place))
-        return found
+            rows[:, layout.limb_of[place]] = split_limbs(values, layout.scale(place))
+        return rows
 
-    def _put_kept(self, found: Ints, layout: Layout, chosen: Ints) -> None:
-        taken = [column.take(pa.array(chosen)) for column in self._columns]
-        flags = [np.asarray(column.is_valid().to_numpy(zero_copy_only=False)) for column in taken]
-        flags += [flag[chosen] for flag in self._flags]
+    def _put_kept(self, rows: Ints, layout: Layout, places: Ints) -> None:
+        columns = [column.take(pa.array(places)) for column in self._columns]
+        flags = [np.asarray(column.is_valid().to_numpy(zero_copy_only=False)) for column in columns]
+        flags += [flag[places] for flag in self._flags]
         for place, flag in enumerate(flags):
-            found[:, layout.bits + place // FLAGS] |= flag.astype(np.int64) << (place % FLAGS)
-        for place, (column, kind) in enumerate(zip(taken, layout.kept, strict=True)):
+            rows[:, layout.bits + place // FLAGS] |= flag.astype(np.int64) << (place % FLAGS)
+        for place, (column, kind) in enumerate(zip(columns, layout.kept, strict=True)):
             if kind not in {TEXT, NULL}:
-                found[:, layout.first_kept + place] = _words(column, kind)
+                rows[:, layout.first_kept + place] = _words(column, kind)
 
-    def texts(self, layout: Layout, column: int, chosen: Ints) -> Texts:
+    def texts(self, layout: Layout, column: int, places: Ints) -> Texts:
         """Texts of a text column of the layout, in this order."""
         if column == layout.seq:
-            return Texts.of(pa.array(self.sequence[chosen].tolist(), pa.large_string()))
+            return Texts.of(pa.array(self.sequence[places].tolist(), pa.large_string()))
         values = self._columns[column - layout.first_kept]
-        return Texts.of(values.take(pa.array(chosen)).cast(pa.large_string()))
+        return Texts.of(values.take(pa.array(places)).cast(pa.large_string()))
 
 
 def _encoded(index: KeyIndex, where: str) -> tuple[list[bytes], Ints]:

@@ -79,13 +79,13 @@ class Merged:
 class _Old:
     """What is known of the stored blocks of some keys, one entry per key; zeros where there is none.
 
-    ``kept`` is the number of rows, the base included, that stay as they are; ``before`` holds the last of them.
+    ``retained`` is the number of rows, the base included, that stay as they are; ``before`` holds the last of them.
     """
 
     blobs: list[bytes | None]
     heads: Ints
     begins: Ints
-    kept: Ints
+    retained: Ints
     before: Ints
 
 
@@ -94,9 +94,9 @@ def converted(shape: Shape, blob: bytes, layout: Layout) -> bytes:
     block = unpack(shape, blob)
     rows = relayout(block.single(), block.layout, layout)
     base = relayout_base(block.rows[:1], block.layout, layout)
-    whole = np.concatenate([base, rows])
-    whole[:, layout.first_running :] = np.cumsum(whole[:, layout.first_running :], axis=0)
-    return pack(layout, whole, block.heap, flags=block.flags, visible=block.visible, heap_rows=block.heap_rows)
+    running = np.concatenate([base, rows])
+    running[:, layout.first_running :] = np.cumsum(running[:, layout.first_running :], axis=0)
+    return pack(layout, running, block.heap, flags=block.flags, visible=block.visible, heap_rows=block.heap_rows)
 
 
 def gathered(values: Sequence[bytes | None], start: int, words: int) -> Ints:
@@ -113,7 +113,7 @@ def _gather(values: Sequence[bytes | None], start: int, size: int) -> bytearray:
 gather: Callable[[Sequence[bytes | None], int, int], bytearray] = _gather if kernel is None else kernel.gather
 
 
-def merge(arrivals: Arrivals, layout: Layout, chosen: Ints, blobs: Sequence[bytes | None], bounds: Bounds) -> Merged:
+def merge(arrivals: Arrivals, layout: Layout, places: Ints, blobs: Sequence[bytes | None], bounds: Bounds) -> Merged:
     """Merge events into the blocks of their keys.
 
     Parameters
@@ -122,77 +122,77 @@ def merge(arrivals: Arrivals, layout: Layout, chosen: Ints, blobs: Sequence[byte
         The batch.
     layout : Layout
         Layout of the blocks, old and new.
-    chosen : int64 array
+    places : int64 array
         Events to take, sorted by key.
     blobs : sequence of bytes or None
         Block of each key of the batch, by its code.
     bounds : Bounds
         What may be cut off.
     """
-    if not len(chosen):
-        return Merged(chosen, [])
-    sorted_codes = arrivals.codes[chosen]
+    if not len(places):
+        return Merged(places, [])
+    sorted_codes = arrivals.codes[places]
     begins = np.append(True, sorted_codes[1:] != sorted_codes[:-1])
     first, local = np.flatnonzero(begins), np.cumsum(begins) - 1
     codes = sorted_codes[first]
-    held = [blobs[code] for code in codes.tolist()]
-    old, tails, tail_key = _reopen(layout, held, np.minimum.reduceat(arrivals.event_time[chosen], first))
-    rows = arrivals.rows(layout, chosen)
+    stored = [blobs[code] for code in codes.tolist()]
+    old, tails, tail_key = _reopen(layout, stored, np.minimum.reduceat(arrivals.event_time[places], first))
+    rows = arrivals.rows(layout, places)
     key = local
     if len(tails):
         rows, key = np.concatenate([tails, rows]), np.concatenate([tail_key, local])
-    order = _arranged(layout, rows, key, lambda: _ids(arrivals, layout, chosen, tails, tail_key, held), len(tails))
+    order = _arranged(layout, rows, key, lambda: _ids(arrivals, layout, places, tails, tail_key, stored), len(tails))
     rows, key = rows[order], key[order]
     fresh = order >= len(tails)
-    heaps = _Heaps(arrivals, layout, chosen[order[fresh] - len(tails)], key[fresh], len(codes))
+    heaps = _Heaps(arrivals, layout, places[order[fresh] - len(tails)], key[fresh], len(codes))
     heaps.point(rows, fresh, key, old.heads[:, 3])
-    found = Merged(codes, _Assembly(layout, old, rows, key, heaps, bounds).blocks())
-    found.stored = max(len(rows) - len(tails), 0)
-    found.duplicates = len(tails) + len(chosen) - len(rows)
-    return found
+    merged = Merged(codes, _Assembly(layout, old, rows, key, heaps, bounds).blocks())
+    merged.stored = max(len(rows) - len(tails), 0)
+    merged.duplicates = len(tails) + len(places) - len(rows)
+    return merged
 
 
 def _reopen(layout: Layout, blobs: list[bytes | None], earliest: Ints) -> tuple[_Old, Ints, Ints]:
     """Old blocks without the rows from ``earliest`` on, and those rows, with numbers of their own, with their keys."""
     shape, words = layout.shape, layout.words
     heads, before = gathered(blobs, 0, FIXED), gathered(blobs, -8 * words, words)
-    there = np.array([blob is not None for blob in blobs], dtype=np.bool_)
-    heads[~there, 1], heads[~there, 2] = MONOTONE, NOTHING
-    before[~there] = base_row(layout)
-    kept = heads[:, 0] + there
+    stored = np.array([blob is not None for blob in blobs], dtype=np.bool_)
+    heads[~stored, 1], heads[~stored, 2] = MONOTONE, NOTHING
+    before[~stored] = base_row(layout)
+    retained = heads[:, 0] + stored
     begins = shape.head_bytes + heads[:, 3]
-    late = np.ones_like(there) if shape.revised else before[:, 0] >= earliest
+    late = np.ones_like(stored) if shape.revised else before[:, 0] >= earliest
     parts, keys = [], []
-    for place in np.flatnonzero(there & late & (heads[:, 0] > 0)).tolist():
+    for place in np.flatnonzero(stored & late & (heads[:, 0] > 0)).tolist():
         blob = blobs[place] or b""
         count = int(heads[place, 0]) + 1
-        whole = np.frombuffer(blob, dtype="<i8", offset=int(begins[place])).reshape(count, words)
-        start = 1 if shape.revised else bisect_left(whole[:, 0], earliest[place], 1, count)
-        tail = whole[start:].copy()
-        tail[:, layout.first_running :] -= whole[start - 1 : -1, layout.first_running :]
+        table = np.frombuffer(blob, dtype="<i8", offset=int(begins[place])).reshape(count, words)
+        start = 1 if shape.revised else bisect_left(table[:, 0], earliest[place], 1, count)
+        tail = table[start:].copy()
+        tail[:, layout.first_running :] -= table[start - 1 : -1, layout.first_running :]
         parts.append(tail)
         keys.append(np.full(len(tail), place))
-        kept[place], before[place] = start, whole[start - 1]
-    old = _Old(blobs, heads, begins, kept, before)
+        retained[place], before[place] = start, table[start - 1]
+    old = _Old(blobs, heads, begins, retained, before)
     if not parts:
         return old, np.zeros((0, layout.words), dtype=np.int64), np.zeros(0, dtype=np.int64)
     return old, np.concatenate(parts), np.concatenate(keys)
 
 
 def _ids(
-    arrivals: Arrivals, layout: Layout, chosen: Ints, tails: Ints, tail_key: Ints, blobs: Sequence[bytes | None]
+    arrivals: Arrivals, layout: Layout, places: Ints, tails: Ints, tail_key: Ints, blobs: Sequence[bytes | None]
 ) -> Ints:
     """Rank of the event id of each row, those of reopened rows first."""
     if layout.sequence != TEXT:
-        return np.concatenate([tails[:, layout.seq], arrivals.sequence[chosen]])
+        return np.concatenate([tails[:, layout.seq], arrivals.sequence[places]])
     head = layout.shape.head_bytes
-    known = [
+    earlier = [
         text_at(blobs[place] or b"", head, word)
         for word, place in zip(tails[:, layout.seq].tolist(), tail_key.tolist(), strict=True)
     ]
-    texts = np.empty(len(known) + len(chosen), dtype=object)
-    texts[: len(known)] = known
-    texts[len(known) :] = arrivals.sequence[chosen]
+    texts = np.empty(len(earlier) + len(places), dtype=object)
+    texts[: len(earlier)] = earlier
+    texts[len(earlier) :] = arrivals.sequence[places]
     return np.unique(texts, return_inverse=True)[1].astype(np.int64)
 
 
@@ -201,13 +201,13 @@ def _arranged(layout: Layout, rows: Ints, key: Ints, ranks: Callable[[], Ints], 
 
     Of several deliveries of one event the one known first counts; of revisions known at the same moment the last.
     """
-    event, known = rows[:, 0], layout.known_at(rows)
+    event, known_at = rows[:, 0], layout.known_at(rows)
     if layout.shape.revised:
         ids = ranks()
-        sort = np.lexsort((np.arange(len(rows)), known, ids, key))
-        again = _equal(sort, key, ids, known)
-        kept = sort[np.append(~again, True)] if len(sort) else sort
-        return kept[np.lexsort((ids[kept], known[kept], event[kept], key[kept]))]
+        sort = np.lexsort((np.arange(len(rows)), known_at, ids, key))
+        again = _equal(sort, key, ids, known_at)
+        distinct = sort[np.append(~again, True)] if len(sort) else sort
+        return distinct[np.lexsort((ids[distinct], known_at[distinct], event[distinct], key[distinct]))]
     # New rows come sorted by key: if they are in order within each key as well, nothing is to be done.
     if not tails and bool(((event[1:] > event[:-1]) | (key[1:] != key[:-1])).all()):
         return np.arange(len(rows))
@@ -215,10 +215,10 @@ def _arranged(layout: Layout, rows: Ints, key: Ints, ranks: Callable[[], Ints], 
     if not bool(_equal(sort, key, event).any()):
         return sort
     ids = ranks()
-    sort = np.lexsort((known, ids, event, key))
-    kept = sort[np.append(True, ~_equal(sort, key, event, ids))]
-    found: Ints = kept[np.lexsort((ids[kept], known[kept], event[kept], key[kept]))]
-    return found
+    sort = np.lexsort((known_at, ids, event, key))
+    distinct = sort[np.append(True, ~_equal(sort, key, event, ids))]
+    order: Ints = distinct[np.lexsort((ids[distinct], known_at[distinct], event[distinct], key[distinct]))]
+    return order
 
 
 def _equal(sort: Ints, *columns: Ints) -> Mask:
@@ -233,9 +233,9 @@ def _equal(sort: Ints, *columns: Ints) -> Mask:
 class _Heaps:
     """Texts that the new rows bring, key by key; the rows are sorted by key."""
 
-    def __init__(self, arrivals: Arrivals, layout: Layout, chosen: Ints, key: Ints, keys: int) -> None:
+    def __init__(self, arrivals: Arrivals, layout: Layout, places: Ints, key: Ints, keys: int) -> None:
         self._columns = layout.texts
-        self._texts = [arrivals.texts(layout, column, chosen) for column in self._columns]
+        self._texts = [arrivals.texts(layout, column, places) for column in self._columns]
         edges = np.searchsorted(key, np.arange(keys + 1))
         self._edges = [texts.offsets[edges] for texts in self._texts]
         self.rows = np.diff(edges)
@@ -245,11 +245,11 @@ class _Heaps:
         """Of each column its texts, and where those of each key begin."""
         return tuple(zip((texts.data for texts in self._texts), self._edges, strict=True))
 
-    def point(self, rows: Ints, fresh: Mask, key: Ints, held: Ints) -> None:
+    def point(self, rows: Ints, fresh: Mask, key: Ints, heap_bytes: Ints) -> None:
         """Write where each text will be: after what the heap holds, column by column."""
         if not self._columns:
             return
-        base, new = held.copy(), key[fresh]
+        base, new = heap_bytes.copy(), key[fresh]
         for column, texts, edges in zip(self._columns, self._texts, self._edges, strict=True):
             starts = texts.offsets[:-1] - edges[new] + base[new]
             rows[fresh, column] = starts << 32 | np.diff(texts.offsets)
@@ -283,7 +283,7 @@ class _Assembly:
         settled = np.where(old.before[:, 0] == NOTHING, NOTHING, layout.visible_at(old.before))
         steps[first] = visible[first] >= settled
         alike = np.minimum.reduceat(steps.astype(np.int64), first)
-        self._flags = np.where(old.kept > 1, old.heads[:, 1], old.heads[:, 1] | MONOTONE) & ~(1 - alike)
+        self._flags = np.where(old.retained > 1, old.heads[:, 1], old.heads[:, 1] | MONOTONE) & ~(1 - alike)
         self._held = old.heads[:, 4] + heaps.rows if layout.texts else np.zeros_like(self._flags)
         self._rows, self._bare = rows.astype("<i8", copy=False), base_row(layout).astype("<i8").tobytes()
 
@@ -291,11 +291,11 @@ class _Assembly:
         """Bytes of the block of each key."""
         old = self._old
         # Of each key: end of its rows, where those of its old block begin and how many stay, flags, greatest v, texts.
-        parts = np.stack([self._edges[1:], old.begins, old.kept, self._flags, self._greatest, self._held], axis=1)
-        found, left = [b""] * len(parts), list(range(len(parts)))
+        parts = np.stack([self._edges[1:], old.begins, old.retained, self._flags, self._greatest, self._held], axis=1)
+        blocks, left = [b""] * len(parts), list(range(len(parts)))
         if kernel is not None:
             layout = self._layout.key
-            found, left = kernel.assemble(
+            blocks, left = kernel.assemble(
                 self._rules(), layout, self._bare, old.blobs, self._rows, parts, self._heaps.parts
             )
         if left:
@@ -303,18 +303,18 @@ class _Assembly:
             # Column by column: one look at an array costs as much as the rest of a key.
             first = np.append(0, parts[:-1, 0])[left].tolist()
             for place, block in zip(left, map(self._block, left, first, *parts[left].T.tolist()), strict=True):
-                found[place] = block
-        return found
+                blocks[place] = block
+        return blocks
 
     def _rules(self) -> bytes:
         """What the kernel has to know about the batch."""
         layout, bounds, shape = self._layout, self._bounds, self._layout.shape
         cut = _CUT_ELSEWHERE if bounds.lifetime or shape.revised else _CUT_BUT_NEWEST if bounds.newest else _CUT_OLD
-        known = layout.k if shape.known else 0
-        return _RULES(layout.words, shape.head_bytes, cut, bounds.limit, bounds.floor, known, shape.delay, _GARBAGE)
+        known_at, head = layout.k if shape.known else 0, shape.head_bytes
+        return _RULES(layout.words, head, cut, bounds.limit, bounds.floor, known_at, shape.delay, _GARBAGE)
 
     def _block(
-        self, place: int, first: int, stop: int, begin: int, kept: int, flags: int, visible: int, held: int
+        self, place: int, first: int, stop: int, begin: int, retained: int, flags: int, visible: int, heap_rows: int
     ) -> bytes:
         """Bytes of the block of a key."""
         layout, size = self._layout, self._size
@@ -325,13 +325,13 @@ class _Assembly:
             rows = self._bare + rows
         else:
             heap = blob[head:begin] + heap
-            rows = blob[begin : begin + kept * size] + rows
+            rows = blob[begin : begin + retained * size] + rows
         if not flags & HOT and _WORD(rows, size)[0] < self._bounds.limit:
             rows = _cut(layout, rows, heap, monotone=bool(flags & MONOTONE), bounds=self._bounds)
         count = len(rows) // size - 1
-        if held > _GARBAGE * (count + 16):
-            heap, rows, held = _compacted(layout, heap, rows, count)
-        return _HEAD(count, flags, visible, len(heap), held) + layout.key + heap + rows
+        if heap_rows > _GARBAGE * (count + 16):
+            heap, rows, heap_rows = _compacted(layout, heap, rows, count)
+        return _HEAD(count, flags, visible, len(heap), heap_rows) + layout.key + heap + rows
 
 
 def _cut(layout: Layout, rows: bytes, heap: bytes, *, monotone: bool, bounds: Bounds) -> bytes:
@@ -343,28 +343,28 @@ def _cut(layout: Layout, rows: bytes, heap: bytes, *, monotone: bool, bounds: Bo
     table = np.frombuffer(rows, dtype="<i8").reshape(count + 1, words)
     if layout.shape.revised:
         return _cut_revised(layout, table, heap, bounds)
-    gone = int(np.searchsorted(table[1:, 0], bounds.limit))
+    removed = int(np.searchsorted(table[1:, 0], bounds.limit))
     if bounds.newest or bounds.lifetime:
-        visible = layout.visible_at(table[1 : gone + 1 if monotone else None])
+        visible = layout.visible_at(table[1 : removed + 1 if monotone else None])
         settled = np.flatnonzero(visible < bounds.floor)
         if bounds.newest:
-            gone = min(gone, int(settled[-1]) if len(settled) else 0)
+            removed = min(removed, int(settled[-1]) if len(settled) else 0)
         if bounds.lifetime:
-            early = np.flatnonzero(visible[:gone] >= bounds.floor)
-            gone = int(early[0]) if len(early) else gone
-    if bounds.lifetime and layout.extremes and gone:
-        return _cut_lifetime(layout, table, gone)
-    return rows[gone * 8 * words :]
+            early = np.flatnonzero(visible[:removed] >= bounds.floor)
+            removed = int(early[0]) if len(early) else removed
+    if bounds.lifetime and layout.extremes and removed:
+        return _cut_lifetime(layout, table, removed)
+    return rows[removed * 8 * words :]
 
 
-def _cut_lifetime(layout: Layout, table: Ints, gone: int) -> bytes:
+def _cut_lifetime(layout: Layout, table: Ints, removed: int) -> bytes:
     """Cut rows whose extremes are still wanted: the base keeps the best of them."""
-    base = table[gone].copy()
+    base = table[removed].copy()
     for place, kind in enumerate(layout.extremes):
-        column = np.ascontiguousarray(table[: gone + 1, layout.first_extreme + place])
+        column = np.ascontiguousarray(table[: removed + 1, layout.first_extreme + place])
         best = column.view(np.float64).max() if kind == 2 else column.max()
         base[layout.first_extreme + place] = best.view(np.int64) if kind == 2 else best
-    return bytes(base.tobytes() + table[gone + 1 :].tobytes())
+    return bytes(base.tobytes() + table[removed + 1 :].tobytes())
 
 
 def _cut_revised(layout: Layout, table: Ints, heap: bytes, bounds: Bounds) -> bytes:
@@ -374,12 +374,12 @@ def _cut_revised(layout: Layout, table: Ints, heap: bytes, bounds: Bounds) -> by
     _, event = np.unique(event_ids(layout, table[1:], heap), return_inverse=True)
     reach = np.full(int(event.max(initial=0)) + 1, NOTHING)
     np.maximum.at(reach, event, layout.visible_at(table[1:]))
-    kept = np.flatnonzero(reach[event] >= bounds.limit)
+    reachable = np.flatnonzero(reach[event] >= bounds.limit)
     single = table[1:].copy()
     single[:, layout.first_running :] -= table[:-1, layout.first_running :]
-    whole = np.concatenate([base_row(layout), single[kept]])
-    whole[:, layout.first_running :] = np.cumsum(whole[:, layout.first_running :], axis=0)
-    return whole.tobytes()
+    running = np.concatenate([base_row(layout), single[reachable]])
+    running[:, layout.first_running :] = np.cumsum(running[:, layout.first_running :], axis=0)
+    return running.tobytes()
 
 
 def _compacted(layout: Layout, heap: bytes, rows: bytes, count: int) -> tuple[bytes, bytes, int]:

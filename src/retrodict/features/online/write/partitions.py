@@ -30,7 +30,7 @@ def split(
     plan: ViewPlan,
     events: pa.Table | Sequence[Mapping[str, Any]],
     partitions: int,
-    wanted: Sequence[int],
+    numbers: Sequence[int],
     first_position: int,
 ) -> Iterator[tuple[int, int, Events]]:
     """Cut a batch into partitions.
@@ -43,7 +43,7 @@ def split(
         The batch.
     partitions : int
         How many there are.
-    wanted : sequence of int
+    numbers : sequence of int
         Which of them to read.
     first_position : int
         Position of the first event of the batch, for a source without a sequence.
@@ -63,13 +63,13 @@ def split(
         columns = {name: [plain_time(row.get(name)) for row in events] for name in plan.source_columns}
         table = tabulate(plan.source, columns)
     place = partitions_of(plan, table, partitions)
-    for partition in wanted:
+    for partition in numbers:
         rows = np.flatnonzero(place == partition)
-        found = read_events(plan, table.take(pa.array(rows)))
+        visible = read_events(plan, table.take(pa.array(rows)))
         if plan.source.sequence is None:  # positions are those in the whole stream
-            ids = first_position + rows[found.row]
-            found = replace(found, sequence=ids, order=ids)
-        yield partition, len(rows), found
+            ids = first_position + rows[visible.row]
+            visible = replace(visible, sequence=ids, order=ids)
+        yield partition, len(rows), visible
 
 
 def partitions_of(plan: ViewPlan, table: pa.Table, partitions: int) -> Ints:
@@ -83,6 +83,6 @@ def partitions_of(plan: ViewPlan, table: pa.Table, partitions: int) -> Ints:
     else:
         values = zip(*[column.to_pylist() for column in distinct], strict=True)
         hashes = [crc32(encode_key(value, where=where) or b"") for value in values]
-    found = np.append(np.array(hashes, dtype=np.int64) % partitions, 0)
-    place: Ints = found[np.asarray(index.codes)]  # a key that is null has the code -1: the last entry
+    partition_of_code = np.append(np.array(hashes, dtype=np.int64) % partitions, 0)
+    place: Ints = partition_of_code[np.asarray(index.codes)]  # a key that is null has the code -1: the last entry
     return place

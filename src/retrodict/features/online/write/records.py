@@ -52,9 +52,9 @@ class EventDecoder:
 
     def decode(self, records: Sequence[bytes]) -> pa.Table:
         """Table of records; msgspec.MsgspecError if one of them is no event."""
-        found = self._usual(records)
-        if found is not None:
-            return found
+        table = self._usual(records)
+        if table is not None:
+            return table
         # One array of all records: a call per record costs as much as decoding it.
         try:
             rows = self._decoder.decode(b"".join([b"\xdd", len(records).to_bytes(4, "big"), *records]))
@@ -68,21 +68,21 @@ class EventDecoder:
         columns = None if kernel is None else kernel.columns(records, self._names, self._kinds)
         if columns is None:
             return None
-        found = {}
+        columns_of = {}
         with suppress(pa.ArrowInvalid):  # text that is no UTF-8, or no date
             for name, word, (kind, nulls, values, valid, text) in zip(
                 self._columns, self._declared, columns, strict=True
             ):
                 type_ = None if word is None else arrow_type(word)
                 if kind == _ANY:
-                    found[name] = pa.nulls(len(records), type_ or pa.null())
+                    columns_of[name] = pa.nulls(len(records), type_ or pa.null())
                     continue
                 parts = [pa.py_buffer(valid) if nulls else None, pa.py_buffer(values)]
                 parts += [pa.py_buffer(text)] if kind == _TEXT else []
                 column = pa.Array.from_buffers(_PLAIN[kind], len(records), parts, nulls)
                 column.validate(full=kind == _TEXT)
-                found[name] = column if type_ is None else column.cast(type_)
-            return pa.table(found)
+                columns_of[name] = column if type_ is None else column.cast(type_)
+            return pa.table(columns_of)
         return None
 
 
@@ -94,25 +94,25 @@ def _declared(source: Source, name: str) -> str | None:
 
 def tabulate(source: Source, columns: Mapping[str, list[Any]]) -> pa.Table:
     """Table of Python values, in the types that the source's table declares; times are int microseconds."""
-    found = {}
+    arrays = {}
     for name, values in columns.items():
         declared = _declared(source, name)
         type_ = None if declared is None else arrow_type(declared)
         try:
             if type_ is not None and pa.types.is_timestamp(type_):
-                found[name] = pa.array(values, pa.int64()).cast(type_)
+                arrays[name] = pa.array(values, pa.int64()).cast(type_)
             elif type_ is not None and pa.types.is_date(type_) and any(isinstance(value, str) for value in values):
-                found[name] = pa.array(values, pa.string()).cast(type_)
+                arrays[name] = pa.array(values, pa.string()).cast(type_)
             else:
-                found[name] = pa.array(values, type_)
+                arrays[name] = pa.array(values, type_)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise InputError(
-                "the values of a column are of one type, the one its table declares",
+                "the values of a column must be of one type, the one its table declares",
                 where=f"source {source.name!r}, column {name!r}",
                 got=sorted({type(value).__name__ for value in values}),
                 remedy="Look at who writes this stream" if declared else "Declare the column's type in its table",
             ) from error
-    return pa.table(found)
+    return pa.table(arrays)
 
 
 def plain_time(value: Any) -> Any:

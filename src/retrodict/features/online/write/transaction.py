@@ -109,19 +109,19 @@ class Write:
             return {}
         meta = self._next(before)
         bounds = self._bounds(meta.floor)
-        chosen = np.argsort(arrivals.codes, kind="stable")
+        places = np.argsort(arrivals.codes, kind="stable")
         if not (bounds.newest or bounds.lifetime or self._shape.revised):
-            chosen = chosen[arrivals.event_time[chosen] >= bounds.limit]
-        done = Applied(0, too_old=len(arrivals) - len(chosen))
+            places = places[arrivals.event_time[places] >= bounds.limit]
+        done = Applied(0, too_old=len(arrivals) - len(places))
         blobs = values[1 : 1 + len(self._blocks)]
-        layout, lone = self._layout(before, chosen, blobs)
+        layout, lone = self._layout(before, places, blobs)
         more = dict(zip(self._more, values[1 + len(self._blocks) :], strict=True))
         hot = _HotKeys(self._shape, self.keys, arrivals, more)
-        groups = self._groups(layout, lone, chosen, blobs, hot)
+        groups = self._groups(layout, lone, places, blobs, hot)
         hot.check()
         result: dict[bytes, bytes | None] = {}
-        for group, wanted in groups:
-            merged = merge(arrivals, group, wanted, blobs, bounds)
+        for group, subset in groups:
+            merged = merge(arrivals, group, subset, blobs, bounds)
             done = done.plus(stored=merged.stored, duplicates=merged.duplicates)
             result.update(zip(map(self._blocks.__getitem__, merged.codes.tolist()), merged.blocks, strict=True))
             large = gathered(merged.blocks, 0, 1)[:, 0] > _MOST_ROWS
@@ -142,20 +142,20 @@ class Write:
         limit = NEVER if plan.keeps_all else floor - plan.lookback_us
         return Bounds(limit, floor, plan.unbounded, plan.lifetime)
 
-    def _layout(self, meta: Meta, chosen: Ints, blobs: list[bytes | None]) -> tuple[Layout, set[int]]:
+    def _layout(self, meta: Meta, places: Ints, blobs: list[bytes | None]) -> tuple[Layout, set[int]]:
         """Layout that the keys of the batch share, and the keys that need one of their own."""
         arrivals, shape = self._arrivals, self._shape
         shared = layout_of(shape, meta.layout) if meta.layout else None
         lone: set[int] = set()
-        layout = arrivals.layout(chosen)
+        layout = arrivals.layout(places)
         wider = layout if shared is None else widened(shared, layout)
         if Arrivals.wide(wider):
             lone = set(arrivals.outliers().tolist())
-            layout = arrivals.layout(chosen[~np.isin(arrivals.codes[chosen], list(lone))])
+            layout = arrivals.layout(places[~np.isin(arrivals.codes[places], list(lone))])
             wider = layout if shared is None else widened(shared, layout)
         if Arrivals.wide(wider):
             lone = set(arrivals.codes.tolist())
-            wider = shared or arrivals.layout(chosen[:0])
+            wider = shared or arrivals.layout(places[:0])
         # A layout names the kind of its sequence, which is not zero: nothing but zeros is no block.
         layouts = gathered(blobs, 8 * FIXED, shape.layout_bytes // 8)
         other = (layouts != np.frombuffer(wider.key, dtype="<i8")).any(axis=1) & layouts.any(axis=1)
@@ -172,44 +172,48 @@ class Write:
         return wider, lone
 
     def _groups(
-        self, layout: Layout, lone: set[int], chosen: Ints, blobs: list[bytes | None], hot: _HotKeys
+        self, layout: Layout, lone: set[int], places: Ints, blobs: list[bytes | None], hot: _HotKeys
     ) -> list[tuple[Layout, Ints]]:
         """Events by the layout of their blocks; segments that they fall into are reopened."""
         arrivals, shape = self._arrivals, self._shape
-        codes = arrivals.codes[chosen]
-        alone = np.isin(codes, list(lone)) if lone else np.zeros(len(chosen), dtype=np.bool_)
-        found = [(layout, chosen[~alone])]
+        codes = arrivals.codes[places]
+        alone = np.isin(codes, list(lone)) if lone else np.zeros(len(places), dtype=np.bool_)
+        groups = [(layout, places[~alone])]
         for code in np.unique(codes[alone]).tolist():
-            wanted, blob = chosen[codes == code], blobs[code]
-            own = arrivals.layout(wanted)
+            subset, blob = places[codes == code], blobs[code]
+            lone_layout = arrivals.layout(subset)
             if blob is None:
-                found.append((widened(layout, own), wanted))
+                groups.append((widened(layout, lone_layout), subset))
                 continue
-            known = layout_of(shape, blob[8 * FIXED : shape.head_bytes])
-            own = widened(known, own) if is_hot(blob) else widened(widened(layout, own), known)
-            if own.key != known.key:
+            stored_layout = layout_of(shape, blob[8 * FIXED : shape.head_bytes])
+            # The segments of a hot key all have its layout, so it is widened for nothing less than its own values.
+            if not is_hot(blob):
+                lone_layout = widened(layout, lone_layout)
+            lone_layout = widened(stored_layout, lone_layout)
+            if lone_layout.key != stored_layout.key:
                 opened = hot.reopen(code, blob, NEVER) if is_hot(blob) else blob
-                blobs[code] = None if opened is None else converted(shape, opened, own)
-            found.append((own, wanted))
+                blobs[code] = None if opened is None else converted(shape, opened, lone_layout)
+            groups.append((lone_layout, subset))
         for code in np.flatnonzero(gathered(blobs, 8, 1)[:, 0] & HOT).tolist():
             if code not in hot.indexes:
                 inside = codes == code
                 if inside.any():
-                    blobs[code] = hot.reopen(code, blobs[code] or b"", int(arrivals.event_time[chosen[inside]].min()))
-        return found
+                    blobs[code] = hot.reopen(code, blobs[code] or b"", int(arrivals.event_time[places[inside]].min()))
+        return groups
 
     def _next(self, meta: Meta) -> Meta:
         if self._positions is not None and meta.positions not in {None, self._positions}:
             raise DefinitionError(
-                "events from a table and from a stream are told apart by a sequence",
+                "a source that is fed from a table and from a stream must have a sequence",
                 where=f"source {self._plan.source.name!r}",
+                got=f"events from a {self._positions}, after some from a {meta.positions}",
                 remedy="Declare sequence= with the column that holds the event's id",
             )
         kinds, new = meta.kinds or self._arrivals.kinds, self._arrivals.kinds
         kinds = tuple(now if old == "null" else old for old, now in zip(kinds, new, strict=True))
         if any(now not in {old, "null"} for old, now in zip(kinds, new, strict=True)):
             raise InputError(
-                "the keys of a source keep their kind",
+                "the keys of a source must keep their kind",
                 where=f"{self._plan.where}, online state",
                 got=new,
                 remedy=f"The state holds keys of kind {', '.join(kinds)}",
@@ -266,15 +270,15 @@ class _HotKeys:
         name, index = self._names[code], self.indexes.get(code)
         if self._shape.revised or self._shape.timeless:
             return {}
-        gone = set(self._opened.get(code, []))
+        removed = set(self._opened.get(code, []))
         result: dict[bytes, bytes | None] = {}
         closed = close(self._shape, block, index, bounds.limit, bounds.floor)
         if closed is not None:
-            index, gone = closed.index, gone | set(closed.gone)
+            index, removed = closed.index, removed | set(closed.removed)
             result = {self._keys.segment(name, number): blob for number, blob in closed.segments.items()}
             result[self._keys.blocks + name] = closed.head
             self.indexes[code] = index
-        if closed is not None or gone:
+        if closed is not None or removed:
             result[self._keys.index(name)] = None if index is None else index.write()
-        removed = {self._keys.segment(name, number): None for number in gone}
-        return {**{key: None for key in removed if key not in result}, **result}
+        # A segment that was opened may have been written anew under its number: what is written wins.
+        return {**{self._keys.segment(name, number): None for number in removed}, **result}

@@ -59,7 +59,7 @@ class OnlineState:
     partitions : int, default 1
         Into how many partitions the state is cut by a hash of the key. Each has an offset and a floor of its own, so as
         many processes may feed the state. A state keeps the number it was made with.
-    own : sequence of int, optional
+    assigned : sequence of int, optional
         Partitions to write and to ask about; events of others are passed over. None: all.
     """
 
@@ -71,15 +71,16 @@ class OnlineState:
         horizon: str = "1h",
         durable: bool = True,
         partitions: int = 1,
-        own: Sequence[int] | None = None,
+        assigned: Sequence[int] | None = None,
     ) -> None:
         self.features = features
-        self.partitions, self.own = partitions, tuple(range(partitions) if own is None else sorted(set(own)))
-        if not all(0 <= number < partitions for number in self.own):
+        self.partitions = partitions
+        self.assigned = tuple(range(partitions) if assigned is None else sorted(set(assigned)))
+        if not all(0 <= number < partitions for number in self.assigned):
             raise InputError(
-                "partitions are numbered from 0",
+                "partitions must be numbered from 0",
                 where="online state",
-                got=list(self.own),
+                got=list(self.assigned),
                 remedy=f"There are {partitions}: features.partitions says so",
             )
         self._keys, self._durable = keys, durable
@@ -87,22 +88,22 @@ class OnlineState:
         self._plans = list({plan.state_id: plan for plan in features.views}.values())
         self._shapes = {plan.state_id: Shape(plan) for plan in self._plans}
         self._names = {
-            plan.state_id: [StateKeys(plan, partitions=partitions, partition=each) for each in range(partitions)]
+            plan.state_id: [StateKeys(plan, partitions=partitions, partition=place) for place in range(partitions)]
             for plan in self._plans
         }
         self._hot: dict[str, set[bytes]] = {}  # keys known to have segments: asked for at once
 
     def plans(self, source: str) -> list[ViewPlan]:
         """One plan per state fed by a source."""
-        found = [plan for plan in self._plans if plan.source.name == source]
-        if not found:
+        plans = [plan for plan in self._plans if plan.source.name == source]
+        if not plans:
             raise InputError(
-                "a view of the set reads this source",
+                "a view of the set must read this source",
                 where="online state",
                 got=source,
                 remedy=near(source, self.features.sources, what="source"),
             )
-        return found
+        return plans
 
     def metas(self, plan: ViewPlan) -> dict[int, Meta]:
         """Meta entry of each of the own partitions of a view.
@@ -113,9 +114,9 @@ class OnlineState:
             If the stored state is cut into another number of partitions.
         """
         names = self._names[plan.state_id]
-        blobs = self._keys.get_many([names[0].cut, *(names[each].meta for each in self.own)])
+        blobs = self._keys.get_many([names[0].cut, *(names[partition].meta for partition in self.assigned)])
         names[0].check(blobs[0])
-        return {each: Meta.read(blob) for each, blob in zip(self.own, blobs[1:], strict=True)}
+        return {partition: Meta.read(blob) for partition, blob in zip(self.assigned, blobs[1:], strict=True)}
 
     def meta(self, plan: ViewPlan) -> Meta:
         """What the state of a view knows about itself; of several partitions the offset of the one furthest behind.
@@ -173,16 +174,16 @@ class OnlineState:
         """
         plans, done = self.plans(source), Applied(len(events))
         for plan in plans:
-            wanted: Sequence[int] = self.own
+            behind: Sequence[int] = self.assigned
             if offset is not None:
                 metas = self.metas(plan)
-                wanted = [each for each, meta in metas.items() if meta.offset is None or meta.offset < offset]
+                behind = [partition for partition, meta in metas.items() if meta.offset is None or meta.offset < offset]
             # Of a stream all is one transaction: its offset says that either all of it is in or nothing.
             step = _EVENTS_PER_UPDATE if offset is None else max(len(events), 1)
-            for first in range(0, max(len(events), 1) if wanted else 0, step):
+            for first in range(0, max(len(events), 1) if behind else 0, step):
                 part = events.slice(first, step) if isinstance(events, pa.Table) else events[first : first + step]
                 batch = _Batch(part, first_position + first, now, offset)
-                done = self._apply(plan, batch, wanted, done)
+                done = self._apply(plan, batch, behind, done)
         return done
 
     def load(self, history: pa.Table, source: str, *, now: int | None = None) -> Applied:
@@ -208,10 +209,10 @@ class OnlineState:
             columns = history.select([name for name in plan.source_columns if name in history.column_names])
             # A call that was killed may have left some partitions a piece behind the others.
             alike: dict[tuple[tuple[int, ...], str], list[int]] = {}
-            for each, meta in self.metas(plan).items():
-                alike.setdefault((meta.loaded, meta.digest), []).append(each)
-            for (loaded, known), wanted in alike.items():
-                done = self._load(plan, columns, loaded, known, wanted, now, done)
+            for partition, meta in self.metas(plan).items():
+                alike.setdefault((meta.loaded, meta.digest), []).append(partition)
+            for (loaded, digest), numbers in alike.items():
+                done = self._load(plan, columns, loaded, digest, numbers, now, done)
         return done
 
     def _load(
@@ -219,17 +220,17 @@ class OnlineState:
         plan: ViewPlan,
         columns: pa.Table,
         loaded: tuple[int, ...],
-        known: str,
-        wanted: Sequence[int],
+        stored_digest: str,
+        numbers: Sequence[int],
         now: int | None,
         done: Applied,
     ) -> Applied:
         """Take the history into partitions that all have the same pieces of it."""
         pieces, digest = loaded, _digest(columns, loaded)
-        if digest.hexdigest() != known and loaded:
+        if digest.hexdigest() != stored_digest and loaded:
             if plan.lifetime:
                 raise InputError(
-                    "the history behind a lifetime only grows at its end",
+                    "the history behind a lifetime must only grow at its end",
                     where=f"{plan.where}, source {plan.source.name!r}",
                     got=f"{columns.num_rows} rows, of which the first {pieces[-1]} are not those loaded before",
                     remedy="Apply only the new rows, or begin with an empty key store",
@@ -240,22 +241,22 @@ class OnlineState:
             pieces = (*pieces, first + part.num_rows)
             digest.update(_bytes(part))
             batch = _Batch(part, first, now, None, (pieces, digest.hexdigest()))
-            done = self._apply(plan, batch, wanted, done)
+            done = self._apply(plan, batch, numbers, done)
         return done
 
-    def _apply(self, plan: ViewPlan, batch: _Batch, wanted: Sequence[int], done: Applied) -> Applied:
+    def _apply(self, plan: ViewPlan, batch: _Batch, numbers: Sequence[int], done: Applied) -> Applied:
         """Take a batch into some partitions, one transaction each."""
         events = batch.events
         if not isinstance(events, pa.Table) and getattr(plan.source.table, "columns", None):
             events = tabulate(plan.source, {n: [plain_time(row.get(n)) for row in events] for n in plan.source_columns})
-        for partition, given, found in split(plan, events, self.partitions, wanted, batch.position):
-            arrivals = Arrivals(plan, self._shapes[plan.state_id], found)
+        for partition, count, visible in split(plan, events, self.partitions, numbers, batch.position):
+            arrivals = Arrivals(plan, self._shapes[plan.state_id], visible)
             one = self._write(plan, partition, batch, arrivals)
             done = done.plus(
                 stored=one.stored,
                 duplicates=one.duplicates,
                 too_old=one.too_old,
-                never_visible=given - len(arrivals),
+                never_visible=count - len(arrivals),
             )
         return done
 
@@ -296,7 +297,7 @@ class OnlineState:
             if plan.unbounded or plan.lifetime:
                 continue
             shape, names = self._shapes[plan.state_id], self._names[plan.state_id][0]
-            limits = {each: meta.floor - plan.lookback_us for each, meta in self.metas(plan).items()}
+            limits = {partition: meta.floor - plan.lookback_us for partition, meta in self.metas(plan).items()}
             old = [
                 name
                 for name, blob in self._keys.scan(names.blocks)
@@ -318,25 +319,25 @@ class OnlineState:
         """Remove all entries of some keys; returns how many there were."""
         removed = 0
         for partition, names in enumerate(self._names[plan.state_id]):
-            own = [key for key in keys if names.partition_of(key) == partition]
-            if own:
-                removed += self._remove_of(names, self._shapes[plan.state_id], own, durable=durable)
+            inside = [key for key in keys if names.partition_of(key) == partition]
+            if inside:
+                removed += self._remove_of(names, self._shapes[plan.state_id], inside, durable=durable)
         return removed
 
     def _remove_of(self, names: StateKeys, shape: Shape, keys: Sequence[bytes], *, durable: bool) -> int:
         indexes = self._keys.get_many([names.index(key) for key in keys])
-        found = [name for key, index in zip(keys, indexes, strict=True) for name in names.all(key, shape, index)]
+        entries = [name for key, index in zip(keys, indexes, strict=True) for name in names.all(key, shape, index)]
         removed: list[int] = [0]
 
         def change(values: list[bytes | None]) -> dict[bytes, bytes | None]:
-            before = dict(zip(found, values, strict=False))
+            before = dict(zip(entries, values, strict=False))
             after: dict[bytes, bytes | None] = dict.fromkeys(name for name, blob in before.items() if blob is not None)
             removed[0], meta = len(after), values[-1]
             if meta is not None and after:
                 after[names.meta] = Meta.read(meta).resized(names, before, after).write()
             return after
 
-        self._keys.update([*found, names.meta], change, durable=durable)
+        self._keys.update([*entries, names.meta], change, durable=durable)
         return removed[0]
 
     def unseen(self, plan: ViewPlan, entities: Sequence[Sequence[object]]) -> int:
@@ -355,7 +356,7 @@ class OnlineState:
 
     def health(self) -> list[Health]:
         """Size and freshness of each state, by a scan of all its entries; views that share a state are one."""
-        found = []
+        reports = []
         for plan in self._plans:
             meta, entities, size = self.meta(plan), 0, 0
             names = self._names[plan.state_id][0]
@@ -363,8 +364,8 @@ class OnlineState:
                 entities, size = entities + name.startswith(names.blocks), size + len(blob)
             watermark, floor = (None if moment == NEVER else moment for moment in (meta.watermark, meta.floor))
             counts = meta.stored, meta.duplicates, meta.too_old
-            found.append(Health(plan.name, entities, size, watermark, floor, meta.offset, *counts))
-        return found
+            reports.append(Health(plan.name, entities, size, watermark, floor, meta.offset, *counts))
+        return reports
 
 
 def _digest(table: pa.Table, pieces: Sequence[int]) -> hashlib._Hash:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from retrodict.core.definition import Definition
 from retrodict.core.errors import DefinitionError, near
 from retrodict.core.kinds import KINDS
 from retrodict.data.checks import Check
+from retrodict.data.checks.base import check_keywords
 
 __all__ = ["Check", "ColumnType", "Table", "quarantine_name", "unpublished_name"]
 
@@ -92,6 +93,11 @@ class Table(Definition):
     columns: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[Check, ...] | list[Check] = ()
     description: str = field(default="", metadata={"identity": False})
+
+    def __new__(cls, *_: Any, **keywords: Any) -> Self:
+        """Refuse a keyword that no field has, with the nearest one."""
+        check_keywords(keywords, {part.name for part in fields(cls)}, where="table")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         """Normalise lists to tuples and check key and types."""

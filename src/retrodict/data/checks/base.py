@@ -8,9 +8,10 @@ construction; rules on numbers of a batch are a :class:`~retrodict.data.measures
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, Self, TypedDict
 
@@ -149,6 +150,11 @@ class CheckBase:
     where: str | None = None
     by: tuple[str, ...] = ()
 
+    def __new__(cls, *_: Any, **keywords: Any) -> Self:
+        """Refuse a keyword that no field has, with the nearest one."""
+        check_keywords(keywords, {field.name for field in fields(cls)}, where="check")
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         """Check the check."""
         if self.rule not in RULES:
@@ -188,6 +194,8 @@ class CheckBase:
     @classmethod
     def make(cls, rule: str, columns: Iterable[str], how: How, **options: Any) -> Self:
         """Make a check of a rule; options that are None are left out."""
+        arguments = inspect.signature(getattr(cls, rule)).parameters
+        check_keywords(how, {*How.__annotations__, *arguments} - {"how"}, where=f"check {rule}")
         by, where = how.get("by", ()), how.get("where")
         return cls(
             rule,
@@ -267,6 +275,17 @@ def _condition(text: str, where: str) -> Expression:
             remedy="Write it like \"carrier = 'B6'\"",
         )
     return parsed
+
+
+def check_keywords(keywords: Iterable[str], names: Iterable[str], *, where: str) -> None:
+    """Raise DefinitionError for the first keyword that is not among the names."""
+    known_names = set(names)
+    for keyword in keywords:
+        if keyword not in known_names:
+            raise DefinitionError(
+                "a keyword must be one that it takes", where=where, got=keyword,
+                remedy=near(keyword, known_names, what="keyword"),
+            )  # fmt: skip
 
 
 def is_number(value: object) -> bool:

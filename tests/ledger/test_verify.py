@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,7 +191,41 @@ def test_no_checkpoints_at_all(project: Workspace, checkpoints: Path, wheres: Wh
     assert wheres(project) == {("removed", "checkpoints")}
 
 
+def test_an_end_that_a_death_left_unsigned_is_signed_later(project: Workspace, checkpoints: Path, audit: Audit) -> None:
+    """The process died after the commit: whoever comes next signs the end, once."""
+    lines = checkpoints.read_text().splitlines(keepends=True)
+    checkpoints.write_text("".join(lines[:-1]))
+    for _ in range(2):
+        project.ledger.sign_end()
+    assert [json.loads(line)["sequence"] for line in checkpoints.read_text().splitlines()][-2:] == [5, 6]
+    assert (audit(project).findings, audit(project).checkpoints) == ([], len(lines))
+
+
+def test_a_checkpoint_is_durable_when_the_call_returns(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is synced after its line was written, under a lock that keeps other processes out."""
+    path, seen = project.ledger.checkpoint_folder / "checkpoints.jsonl", []
+    sync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        if os.path.sameopenfile(descriptor, probe.fileno()):
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            seen.append(json.loads(path.read_text().splitlines()[-1])["sequence"])
+        sync(descriptor)
+
+    with path.open("rb") as probe:
+        monkeypatch.setattr(os, "fsync", watched)
+        with project.ledger.transaction() as tx:
+            tx.append("note.write", "note:1")
+    assert seen == [7]
+
+
 # the key ------------------------------------------------------------------------------------------------------
+
+
+def test_the_signing_key_is_for_its_owner_only(project: Workspace) -> None:
+    """Who can read it can sign a forged chain."""
+    assert project.config.path("ledger.key").stat().st_mode & 0o077 == 0
 
 
 def test_a_new_key_in_the_place_of_the_old_one_is_refused(project: Workspace, wheres: Wheres) -> None:

@@ -1,12 +1,13 @@
-"""Who may use an open store: the process that opened it, until it is closed."""
+"""Who may use an open store, and for how long: the process that opened it, until it is closed."""
 
 from __future__ import annotations
 
 import os
+from typing import Self
 
 from retrodict.core.errors import InternalError
 
-__all__ = ["check_usable"]
+__all__ = ["Closing", "check_usable"]
 
 
 def check_usable(store: str, *, where: str, owner: int, closed: bool) -> None:
@@ -34,3 +35,17 @@ def check_usable(store: str, *, where: str, owner: int, closed: bool) -> None:
         raise InternalError(
             f"{store} must not be used after it was closed", where=where, got="a closed one", remedy="Open another"
         )
+
+
+class Closing:
+    """Base of what is closed at the end of its ``with`` block."""
+
+    def close(self) -> None:
+        """Release it; it cannot be used afterwards."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -364,7 +364,7 @@ class TablesContract:
             store.write("t", rows, evolve=True)
 
     @pytest.mark.parametrize(
-        ("kept", "other"),
+        ("stored", "other"),
         [
             (pa.int64(), pa.float64()),
             (pa.int64(), pa.int32()),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
-__all__ = ["KeyStore", "SnapshotReads"]
+from retrodict.core.errors import InputError
+
+__all__ = ["KeyStore", "SnapshotReads", "check_keys"]
+
+_MAX_KEY = 511
 
 
 class KeyStore(Protocol):
@@ -67,3 +71,14 @@ class SnapshotReads(Protocol):
         Values are read-only and lie in the store itself: none may be used after the context has ended.
         """
         ...
+
+
+def check_keys(keys: Collection[bytes]) -> None:
+    """Refuse a key of another length than 1 to 511 bytes."""
+    if not all(0 < size <= _MAX_KEY for size in set(map(len, keys))):
+        raise InputError(
+            f"a key must have 1 to {_MAX_KEY} bytes",
+            where="keys",
+            got=f"{next(len(key) for key in keys if not 0 < len(key) <= _MAX_KEY)} bytes",
+            remedy="Hash the part of the key that has no bound",
+        )

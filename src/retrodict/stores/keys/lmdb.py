@@ -27,17 +27,17 @@ import lmdb
 
 from retrodict.core.errors import (
     ConfigurationError,
-    InputError,
     IntegrityError,
     InternalError,
     RetrodictError,
     RetryableError,
 )
 from retrodict.stores._durable import make_folder
+from retrodict.stores._ownership import check_usable
+from retrodict.stores.keys.base import check_keys
 
 __all__ = ["LmdbKeys"]
 
-_MAX_KEY = 511
 _READERS = 1022
 _SPARE = 32
 _UNLOCKED = 3  # times an update decides without the lock before it holds the others up
@@ -147,10 +147,10 @@ class LmdbKeys:
 
     def __init__(self, path: Path, *, map_size: int = 16 << 30) -> None:
         self._path = Path(path).resolve()
-        self._refusal: Callable[[Path], RetrodictError] | None = None
+        self._refusal: Callable[[Path], None] | None = None
         with _OPEN_LOCK:
             if any(shared.path == self._path for shared in _INHERITED):
-                raise _across_fork(self._path)
+                _across_fork(self._path)
             shared = _OPEN.get(self._path)
             if shared is None:
                 shared = _OPEN[self._path] = _Shared(self._path, map_size)
@@ -166,12 +166,13 @@ class LmdbKeys:
             with self._begin() as txn:
                 get = txn.get
                 values = [get(key) for key in keys]
-        except lmdb.BadValsizeError as error:
-            raise _bad_key(keys) from error
+        except lmdb.BadValsizeError:
+            check_keys(keys)  # says which
+            raise
         except lmdb.Error as error:
             raise _translated(error, self._path) from error
         if None in values:
-            _check_keys(keys)  # LMDB answers "not there" to a key that is too long; a hit needs no check
+            check_keys(keys)  # LMDB answers "not there" to a key that is too long; a hit needs no check
         return values
 
     @contextmanager
@@ -201,7 +202,7 @@ class LmdbKeys:
 
     def update(self, keys: Sequence[bytes], change: Change, *, durable: bool = True) -> None:
         """Give the values of ``keys`` to ``change`` and store what it returns (any keys), as one transaction."""
-        _check_keys(keys)
+        check_keys(keys)
         for _ in range(_UNLOCKED):
             values, seen = self._snapshot(keys)
             with self._deciding():
@@ -229,7 +230,7 @@ class LmdbKeys:
         its state from being used again: finish it or close it.
         """
         if self._refusal:
-            raise self._refusal(self._path)
+            self._refusal(self._path)
         return self._scan(prefix, prefix if start is None else max(prefix, start))
 
     def _scan(self, prefix: bytes, begin: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -259,7 +260,7 @@ class LmdbKeys:
     @contextmanager
     def _writing(self, durable: bool) -> Iterator[lmdb.Transaction[bytes]]:
         if self._refusal:
-            raise self._refusal(self._path)
+            self._refusal(self._path)
         if threading.get_ident() in self._shared.deciding:
             raise InternalError(
                 "the change function of an update must not write, which may wait for itself forever",
@@ -284,15 +285,16 @@ class LmdbKeys:
         finally:
             self._shared.deciding.discard(threading.get_ident())
 
-    def _refuse(self, refusal: Callable[[Path], RetrodictError]) -> None:
+    def _refuse(self, refusal: Callable[[Path], None]) -> None:
         def begin(*, buffers: bool = False) -> lmdb.Transaction[Any]:  # noqa: ARG001 - as the function it replaces
-            raise refusal(self._path)
+            refusal(self._path)
+            raise AssertionError  # a refusal raises
 
         self._refusal, self._begin = refusal, begin
 
 
 def _apply(txn: lmdb.Transaction[bytes], items: Mapping[bytes, bytes | None]) -> None:
-    _check_keys(items)
+    check_keys(items)
     removed = [key for key, value in items.items() if value is None]
     for key in removed:
         txn.delete(key)
@@ -300,34 +302,9 @@ def _apply(txn: lmdb.Transaction[bytes], items: Mapping[bytes, bytes | None]) ->
         cursor.putmulti([(key, value) for key, value in items.items() if value is not None])
 
 
-def _check_keys(keys: Sequence[bytes] | Mapping[bytes, bytes | None]) -> None:
-    if not all(0 < size <= _MAX_KEY for size in set(map(len, keys))):
-        raise _bad_key(keys)
+def _closed(path: Path) -> None:
+    check_usable("a key store", where=f"key store {path.name}", owner=os.getpid(), closed=True)
 
 
-def _bad_key(keys: Sequence[bytes] | Mapping[bytes, bytes | None]) -> InputError:
-    wrong = next((len(key) for key in keys if not 0 < len(key) <= _MAX_KEY), None)
-    return InputError(
-        f"a key must have 1 to {_MAX_KEY} bytes",
-        where="keys",
-        got=f"{wrong} bytes",
-        remedy="Hash the part of the key that has no bound",
-    )
-
-
-def _closed(path: Path) -> InternalError:
-    return InternalError(
-        "a key store must not be used after it was closed",
-        where=f"key store {path.name}",
-        got="a closed one",
-        remedy="Open another",
-    )
-
-
-def _across_fork(path: Path) -> InternalError:
-    return InternalError(
-        "a key store must be opened by the process that uses it, not before a fork",
-        where=f"key store {path.name}",
-        got="one of another process",
-        remedy="Start workers with 'spawn', or open the store after the fork",
-    )
+def _across_fork(path: Path) -> None:
+    check_usable("a key store", where=f"key store {path.name}", owner=os.getppid(), closed=False)

@@ -15,17 +15,16 @@ answers nobody else while it runs, and the answer is held in memory whole.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from urllib.parse import quote
 
-from retrodict.core.errors import InputError, IntegrityError, RetryableError
+from retrodict.core.errors import IntegrityError, RetryableError
 from retrodict.stores.keys._address import read_address
 from retrodict.stores.keys._connections import WHERE, Connections, Durability
+from retrodict.stores.keys.base import check_keys
 
 __all__ = ["RedisKeys"]
-
-_MAX_KEY = 511
 
 Change = Callable[[list[bytes | None]], Mapping[bytes, bytes | None]]
 
@@ -136,7 +135,7 @@ class RedisKeys:
         values: list[bytes | None]
         (values,) = self._server.ask([b"MGET", *[prefix + key for key in keys]])
         if None in values:
-            _check_keys(keys)  # nothing is stored under a wrong key, so a hit needs no check
+            check_keys(keys)  # nothing is stored under a wrong key, so a hit needs no check
         return values
 
     def put_many(self, items: Mapping[bytes, bytes | None], *, durable: bool = True) -> None:
@@ -163,7 +162,7 @@ class RedisKeys:
         RetryableError
             If others change the values faster than ``change`` decides, for longer than ``timeout_s``.
         """
-        _check_keys(keys)
+        check_keys(keys)
         end = time.monotonic() + self._timeout_s
         values: list[bytes | None] | None = self.get_many(keys)
         while values is not None:
@@ -220,7 +219,7 @@ class RedisKeys:
         durable: bool,
     ) -> list[bytes | None] | None:
         """Store the items if ``keys`` still have these values; else what they have now."""
-        _check_keys(items)
+        check_keys(items)
         prefix = self._prefix
         read = [prefix + key for key in keys]
         put = [part for key, value in items.items() if value is not None for part in (prefix + key, value)]
@@ -254,14 +253,3 @@ class RedisKeys:
                 got="no sync: a loss of power may undo the write",
             )
         return None
-
-
-def _check_keys(keys: Collection[bytes]) -> None:
-    wrong = next((len(key) for key in keys if not 0 < len(key) <= _MAX_KEY), None)
-    if wrong is not None:
-        raise InputError(
-            f"a key must have 1 to {_MAX_KEY} bytes",
-            where="keys",
-            got=f"{wrong} bytes",
-            remedy="Hash the part of the key that has no bound",
-        )

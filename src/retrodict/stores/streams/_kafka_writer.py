@@ -11,10 +11,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 from retrodict.core.errors import InputError
-from retrodict.stores._ownership import check_usable
+from retrodict.stores._ownership import Closing, check_usable
 from retrodict.stores.streams._kafka_client import MAX_RECORD, mapped, silent, translate
 
 _HEADERS = 512
@@ -39,7 +39,7 @@ class _Append:
         self.settled += 1
 
 
-class KafkaWriter:
+class KafkaWriter(Closing):
     """Writer of one stream; made by :meth:`KafkaStreams.open_writer`. Threads may share it, forked children may not."""
 
     def __init__(self, producer: Any, topic: str, where: str, timeout_s: float, end: Callable[[], int]) -> None:
@@ -109,9 +109,3 @@ class KafkaWriter:
                 self._producer.purge()
                 self._producer.flush(_CLOSE_S)
             self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -6,24 +6,11 @@ import os
 import re
 from pathlib import Path
 
-from retrodict.core.errors import InputError, IntegrityError
+from retrodict.core.errors import IntegrityError
 from retrodict.stores.streams._frames import HEADER_SIZE, unpack_header
 from retrodict.stores.streams._head import HEAD_NAME, Head
 
-_STREAM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_-]{0,99}){0,7}")
 _SEGMENT = re.compile(r"(\d{20})\.seg")
-
-
-def check_stream(stream: str) -> str:
-    """Return the name if it is one of a stream: it becomes a path, so nothing else may pass."""
-    if not _STREAM.fullmatch(stream):
-        raise InputError(
-            "the name of a stream must be letters, digits, '_' and '-', in parts divided by '/'",
-            where="stream",
-            got=stream,
-            remedy="Write it like 'decisions/0'",
-        )
-    return stream
 
 
 def segment_name(first: int) -> str:

@@ -16,10 +16,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Self
+from typing import Any
 
 from retrodict.core.errors import InputError, IntegrityError
-from retrodict.stores._ownership import check_usable
+from retrodict.stores._ownership import Closing, check_usable
 from retrodict.stores.streams._nats import ApiError, Connection
 from retrodict.stores.streams._nats_reader import Puller, find_bounds
 
@@ -58,7 +58,7 @@ class _Append:
         return records
 
 
-class JetStreamWriter:
+class JetStreamWriter(Closing):
     """Writer of one stream; made by :meth:`JetStreams.open_writer`. Threads may share it."""
 
     def __init__(self, connection: Connection, name: str, subject: str, *, where: str, end: int) -> None:
@@ -196,9 +196,3 @@ class JetStreamWriter:
             return {"error": _NOBODY}
         answer: dict[str, Any] = json.loads(message.data)
         return answer
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -6,19 +6,18 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 from retrodict.core.errors import IntegrityError, RetryableError
 from retrodict.stores._durable import make_folder, place_file, sync_data, write_all
 from retrodict.stores._locks import FileLock
-from retrodict.stores._ownership import check_usable
+from retrodict.stores._ownership import Closing, check_usable
 from retrodict.stores.streams._frames import HEADER_SIZE, FrameWalk, pack_frames, pack_header
 from retrodict.stores.streams._head import HEAD_NAME, Head, pack_head, read_head
 from retrodict.stores.streams._layout import check_base, open_segment, segment_firsts, segment_name
 from retrodict.stores.streams.base import TornTail
 
 
-class SegmentWriter:
+class SegmentWriter(Closing):
     """Writer of one stream; made by :meth:`SegmentStreams.open_writer`.
 
     Threads may share it: appends follow one another. A forked child cannot use it, the lock stays with the parent.
@@ -169,9 +168,3 @@ class SegmentWriter:
                 os.close(descriptor)
         self._segment = self._head_file = -1
         self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -7,27 +7,26 @@ to the subject of a stream is a record like any other.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
-from retrodict.core.errors import ConfigurationError, InputError
-from retrodict.stores.streams._layout import check_stream
+from retrodict.core.errors import ConfigurationError
+from retrodict.stores._ownership import Closing
+from retrodict.stores.streams._names import check_length, check_prefix, check_range, check_stream
 from retrodict.stores.streams._nats import ApiError, Connection, ask
 from retrodict.stores.streams._nats_reader import NO_STREAM, Bounds, Puller, find_bounds, missing
 from retrodict.stores.streams._nats_writer import JetStreamWriter
 
 __all__ = ["JetStreams"]
 
-_PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST_NAME = 255
 _NAME_IN_USE = 10058
 # How long the server knows the ids of records, in nanoseconds: a second line of defence, positions are the first.
 _DUPLICATES = 120_000_000_000
 
 
-class JetStreams:
+class JetStreams(Closing):
     """Server twin of :class:`~retrodict.stores.streams.base.EventStreams` on NATS JetStream.
 
     Several writers may append to a stream at once; each record is published on the condition that it gets the place
@@ -59,14 +58,7 @@ class JetStreams:
     def __init__(
         self, servers: Sequence[str], *, prefix: str = "retrodict", replicas: int = 1, timeout_s: float = 10.0
     ) -> None:
-        if not _PREFIX.fullmatch(prefix):
-            raise ConfigurationError(
-                "the prefix of streams must be up to 64 letters, digits, '_' and '-'",
-                where="streams",
-                got=prefix,
-                remedy="Write it like 'shop'",
-            )
-        self._prefix, self._replicas = prefix, replicas
+        self._prefix, self._replicas = check_prefix(prefix), replicas
         self._connection = Connection(servers, timeout_s)
 
     def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> JetStreamWriter:
@@ -94,13 +86,7 @@ class JetStreams:
             When the iteration meets a record that was deleted on the server.
         """
         name, _ = self._names(stream)
-        if start < 0 or (limit is not None and limit < 0):
-            raise InputError(
-                "offsets and limits must not be negative",
-                where=f"stream {stream}",
-                got=(start, limit),
-                remedy="Start at 0",
-            )
+        check_range(stream, start, limit)
         return self._read(name, f"stream {stream}", start, limit)
 
     def end(self, stream: str) -> int:
@@ -119,25 +105,12 @@ class JetStreams:
         """Disconnect; the store is not used again. A second call does nothing."""
         self._connection.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     # on the server ------------------------------------------------------------------------------------------
 
     def _names(self, stream: str) -> tuple[str, str]:
         """Name and subject on the server: '=' and '.' are in no name of ours, so no two share one."""
         name = f"{self._prefix}={check_stream(stream).replace('/', '=')}"
-        if len(name) > _LONGEST_NAME:
-            raise InputError(
-                f"the name of a stream with its prefix must have at most {_LONGEST_NAME} characters on this store",
-                where="stream",
-                got=len(name),
-                remedy="Shorten the name or the prefix",
-            )
-        return name, f"{self._prefix}.{stream.replace('/', '.')}"
+        return check_length(name, _LONGEST_NAME), f"{self._prefix}.{stream.replace('/', '.')}"
 
     def _bounds(self, name: str, where: str) -> Bounds:
         return self._connection.call(lambda client: find_bounds(client, name), where)

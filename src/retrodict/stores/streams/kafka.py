@@ -9,14 +9,13 @@ would cost more than it saves.
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
-from retrodict.core.errors import ConfigurationError, InputError
-from retrodict.stores._ownership import check_usable
+from retrodict.core.errors import ConfigurationError
+from retrodict.stores._ownership import Closing, check_usable
 from retrodict.stores.streams._kafka_client import (
     UNKNOWN,
     connection_config,
@@ -29,11 +28,10 @@ from retrodict.stores.streams._kafka_client import (
 )
 from retrodict.stores.streams._kafka_reader import Reader
 from retrodict.stores.streams._kafka_writer import KafkaWriter
-from retrodict.stores.streams._layout import check_stream
+from retrodict.stores.streams._names import check_length, check_prefix, check_range, check_stream
 
 __all__ = ["KafkaStreams"]
 
-_PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST_NAME = 249
 _PIECE = 1000
 _WAIT_S = 0.1
@@ -41,7 +39,7 @@ _IDLE = 4
 _TOPIC = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 
 
-class KafkaStreams:
+class KafkaStreams(Closing):
     """Client of :class:`~retrodict.stores.streams.base.EventStreams` for Kafka.
 
     Offsets are Kafka's: they grow, but retention, compaction and transactions of others leave gaps, over which reading
@@ -80,14 +78,7 @@ class KafkaStreams:
         mechanism: str = "PLAIN",
         timeout_s: float = 10.0,
     ) -> None:
-        if not _PREFIX.fullmatch(prefix):
-            raise ConfigurationError(
-                "the prefix of streams must be up to 64 letters, digits, '_' and '-'",
-                where="streams",
-                got=prefix,
-                remedy="Write it like 'shop'",
-            )
-        self._prefix, self._timeout_s = prefix, timeout_s
+        self._prefix, self._timeout_s = check_prefix(prefix), timeout_s
         self._config = connection_config(servers, security, mechanism, os.environ)
         self._pid, self._mutex, self._closed = os.getpid(), threading.Lock(), False
         self._asker: Any = None
@@ -124,10 +115,7 @@ class KafkaStreams:
         What retention has removed is not there: reading then begins with the first record that is.
         """
         topic, where = self._topic(stream), f"stream {stream}"
-        if start < 0 or (limit is not None and limit < 0):
-            raise InputError(
-                "offsets and limits must not be negative", where=where, got=(start, limit), remedy="Start at 0"
-            )
+        check_range(stream, start, limit)
         return self._read(topic, where, start, limit)
 
     def end(self, stream: str) -> int:
@@ -153,12 +141,6 @@ class KafkaStreams:
         if os.getpid() == self._pid:
             for consumer in consumers:
                 consumer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     # reading ------------------------------------------------------------------------------------------------
 
@@ -214,15 +196,7 @@ class KafkaStreams:
     # asking -------------------------------------------------------------------------------------------------
 
     def _topic(self, stream: str) -> str:
-        topic = f"{self._prefix}.{check_stream(stream).replace('/', '.')}"
-        if len(topic) > _LONGEST_NAME:
-            raise InputError(
-                f"the name of a stream with its prefix must have at most {_LONGEST_NAME} characters on this store",
-                where="stream",
-                got=len(topic),
-                remedy="Shorten the name or the prefix",
-            )
-        return topic
+        return check_length(f"{self._prefix}.{check_stream(stream).replace('/', '.')}", _LONGEST_NAME)
 
     def _ask(self) -> Any:
         with self._mutex:

@@ -13,10 +13,11 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrodict.core.errors import ConfigurationError, InputError, IntegrityError, NotFoundError, near
+from retrodict.core.errors import ConfigurationError, IntegrityError, NotFoundError, near
 from retrodict.stores.streams._frames import FRAME_SIZE, HEADER_SIZE, FrameWalk
 from retrodict.stores.streams._head import Head, read_head
-from retrodict.stores.streams._layout import check_base, check_stream, open_segment, segment_firsts, segment_name
+from retrodict.stores.streams._layout import check_base, open_segment, segment_firsts, segment_name
+from retrodict.stores.streams._names import check_range, check_stream
 from retrodict.stores.streams._writer import SegmentWriter
 from retrodict.stores.streams.base import Segment
 
@@ -80,14 +81,7 @@ class SegmentStreams:
         IntegrityError
             When the iteration meets a damaged or missing record; segment and offset are named.
         """
-        check_stream(stream)
-        if start < 0 or (limit is not None and limit < 0):
-            raise InputError(
-                "offsets and limits must not be negative",
-                where=f"stream {stream}",
-                got=(start, limit),
-                remedy="Start at 0",
-            )
+        check_range(check_stream(stream), start, limit)
         return self._read(stream, start, limit)
 
     def _read(self, stream: str, offset: int, left: int | None) -> Iterator[tuple[int, bytes]]:

@@ -1,4 +1,4 @@
-"""Performance per period and segment, against pandas and scikit-learn."""
+"""Performance per period and group, against pandas and scikit-learn."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_counts_and_metrics_equal_those_of_pandas_and_scikit_learn(given):
 
 
 def test_every_decision_is_in_exactly_one_slice_of_each_kind(given):
-    """Periods partition the decisions, and so do the segments of a period."""
+    """Periods partition the decisions, and so do the groups of a period."""
     found = performance(given, by=["carrier", "gate"], period="9d")
     for by in (None, "carrier", "gate"):
         assert sum(part.decisions for part in found if part.by == by) == len(given)
@@ -117,7 +117,7 @@ def test_a_month_without_decisions_is_listed(project, kit):
 
 def test_rare_segments_are_shown_together(given):
     """The most frequent ones by name, the rest as one, nothing lost."""
-    found = [part for part in performance(given, by=["gate"], max_segments=2) if part.by]
+    found = [part for part in performance(given, by=["gate"], max_groups=2) if part.by]
     gates = pd.Series(given.column("context__gate")).map({6.0: "6", 3.0: "3"}).fillna(OTHERS)
     counted = pd.Series([part.decisions for part in found], [part.value for part in found]).groupby(level=0).sum()
     assert counted.to_dict() == gates.value_counts().to_dict()
@@ -125,7 +125,7 @@ def test_rare_segments_are_shown_together(given):
 
 def test_an_unknown_segment_is_refused_with_near_names(given):
     """At the first report, not silently empty."""
-    with pytest.raises(InputError, match=r"got 'carier'. Did you mean the segment 'carrier'"):
+    with pytest.raises(InputError, match=r"got 'carier'. Did you mean the group 'carrier'"):
         performance(given, by=["carier"])
 
 

@@ -44,7 +44,7 @@ def drifts() -> dict[str, DriftReport]:
 
 
 def test_the_page_has_performance_segments_drift_and_triggers(tmp_path: Path, drifts: dict[str, DriftReport]) -> None:
-    """Numbers of each period and segment, the worst feature first, and why a period is not evaluable."""
+    """Numbers of each period and group, the worst feature first, and why a period is not evaluable."""
     path = tmp_path / "reports" / "m.html"
     write_report(path, report_of(slice_of(), slice_of("carrier", "AA"), drifts=drifts), threshold=0.1)
     text = path.read_text(encoding="utf-8")

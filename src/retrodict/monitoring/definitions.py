@@ -1,4 +1,4 @@
-"""What a definitions module says about watching: segments, and triggers that act."""
+"""What a definitions module says about watching: groups, and triggers that act."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Monitor(Definition):
     ----------
     policy : Policy
     by : list of str, optional
-        Segments besides the months: names of entities, context values or features.
+        Groups besides the months: names of entities, context values or features.
     triggers : list of Trigger, optional
     psi_threshold : float, default 0.25
         Effect size from which a feature counts as drifted, if it also exceeds its noise floor.

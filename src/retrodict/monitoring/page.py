@@ -60,8 +60,8 @@ def _performance(report: MonitorReport) -> Iterator[Block]:
     if periods:
         yield _slices(periods, "complete", [part.complete for part in periods])
     for column in dict.fromkeys(part.by for part in report.slices if part.by is not None):
-        segments = [part for part in report.slices if part.by == column]
-        yield _slices(segments, column, [part.value for part in segments], title=f"By {column}")
+        groups = [part for part in report.slices if part.by == column]
+        yield _slices(groups, column, [part.value for part in groups], title=f"By {column}")
 
 
 def _slices(slices: Sequence[Slice], name: str, values: Sequence[Any], *, title: str | None = None) -> Grid:

@@ -1,4 +1,4 @@
-"""How the decisions turned out, per period and segment: counts of every status, each metric or why there is none.
+"""How the decisions turned out, per period and group: counts of every status, each metric or why there is none.
 
 Decisions without a score (a fallback answered without a model) are in the label rate and in no metric of the score:
 they are counted apart. Leaving them out silently would flatter the model, putting a number in would invent one.
@@ -22,7 +22,7 @@ from retrodict.evaluation.metrics import Metric, base_rate, evaluate
 from retrodict.monitoring.outcomes import Outcomes
 from retrodict.monitoring.periods import Period, periods_between
 
-__all__ = ["OTHERS", "Slice", "performance", "report_periods", "segment_column"]
+__all__ = ["OTHERS", "Slice", "performance", "report_periods", "group_column"]
 
 OTHERS = "(others)"
 _BUILT_IN = ("id", "time", "key", "revision", "model", "decision", "raw", "score", "fallback")
@@ -30,7 +30,7 @@ _BUILT_IN = ("id", "time", "key", "revision", "model", "decision", "raw", "score
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Decisions of one period, all of them or one segment's.
+    """Decisions of one period, all of them or one group's.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Slice:
     complete : bool
         Whether the period is over and wholly inside the span of the report.
     by, value : str or None
-        Column and value of the segment, both None for the whole period; ``value`` is None where the decision has none,
+        Column and value of the group, both None for the whole period; ``value`` is None where the decision has none,
         and ``"(others)"`` for the rarer values beyond the number shown.
     decisions, labelled, pending, void : int
         ``decisions = labelled + pending + void``; labelled are those whose outcome is known.
@@ -116,9 +116,9 @@ def performance(
     start: int | None = None,
     end: int | None = None,
     min_labels: int = 100,
-    max_segments: int = 50,
+    max_groups: int = 50,
 ) -> list[Slice]:
-    """Measure performance per period, and in each period per segment.
+    """Measure performance per period, and in each period per group.
 
     Parameters
     ----------
@@ -127,21 +127,21 @@ def performance(
     period : str, default "month"
         ``"month"`` (calendar, UTC) or a duration such as ``"7d"``.
     by : sequence of str
-        Names of entities, context values or features (see :func:`segment_column`).
+        Names of entities, context values or features (see :func:`group_column`).
     start, end : int, optional
         Span of the report; by default everything up to ``now``.
     min_labels : int, default 100
         With fewer known outcomes with a score, metrics are not evaluable.
-    max_segments : int, default 50
-        Segments shown per column, the most frequent ones; the rest is one segment ``"(others)"``.
+    max_groups : int, default 50
+        Groups shown per column, the most frequent ones; the rest is one group ``"(others)"``.
 
     Returns
     -------
     list of Slice
-        In order of time; in each period the whole first, then segments by column and value.
+        In order of time; in each period the whole first, then groups by column and value.
     """
     until = outcomes.now if end is None else min(end, outcomes.now)
-    segments = [(name, *_segments(outcomes.decisions, name, max_segments)) for name in by if len(outcomes)]
+    groups = [(name, *_groups(outcomes.decisions, name, max_groups)) for name in by if len(outcomes)]
     times = outcomes.column("time")
     score = outcomes.column("score").astype(np.float64)
     fallback = np.asarray(pc.is_valid(outcomes.decisions.column("fallback")).to_numpy())
@@ -149,14 +149,14 @@ def performance(
     for span in report_periods(outcomes, period, start=start, end=end):
         low, high = np.searchsorted(times, [span.start, span.end])
         complete = span.covered_by(start, until)
-        for name, value, rows in _parts(segments, int(low), int(high)):
+        for name, value, rows in _parts(groups, int(low), int(high)):
             part = _Part(outcomes.status[rows], outcomes.label[rows], score[rows], fallback[rows])
             slices.append(_slice(span, complete, name, value, part, min_labels))
     return slices
 
 
-def segment_column(decisions: pa.Table, name: str) -> str:
-    """Column of the decisions that a segment's name means: an entity, else a context value, else a feature.
+def group_column(decisions: pa.Table, name: str) -> str:
+    """Column of the decisions that a group's name means: an entity, else a context value, else a feature.
 
     A feature may go by its full name (``view__feature``) or by its own where only one view has it.
 
@@ -172,22 +172,20 @@ def segment_column(decisions: pa.Table, name: str) -> str:
     if len(matches) == 1:
         return str(matches[0])
     names = [c.removeprefix("entity__").removeprefix("context__") for c in decisions.column_names if c not in _BUILT_IN]
-    remedy = f"Write one of {matches}" if matches else near(name, names, what="segment")
+    remedy = f"Write one of {matches}" if matches else near(name, names, what="group")
     raise InputError(
-        "a segment must be an entity, a context value or a feature", where="monitor, by", got=name, remedy=remedy
+        "a group must be an entity, a context value or a feature", where="monitor, by", got=name, remedy=remedy
     )
 
 
-def _segments(decisions: pa.Table, name: str, max_segments: int) -> tuple[list[str | None], NDArray[np.int64]]:
+def _groups(decisions: pa.Table, name: str, max_groups: int) -> tuple[list[str | None], NDArray[np.int64]]:
     """Values shown, most frequent first cut and then by name, and the place of each decision's value among them."""
-    column = decisions.column(segment_column(decisions, name))
+    column = decisions.column(group_column(decisions, name))
     encoded: Any = pc.dictionary_encode(column, null_encoding="encode").combine_chunks()
     codes = np.asarray(encoded.indices.to_numpy(zero_copy_only=False)).astype(np.int64)
     values = [_shown(value) for value in encoded.dictionary.to_pylist()]
     sizes = np.bincount(codes, minlength=len(values))
-    ranked = sorted(range(len(values)), key=lambda at: (-sizes[at], values[at] is None, values[at] or ""))[
-        :max_segments
-    ]
+    ranked = sorted(range(len(values)), key=lambda at: (-sizes[at], values[at] is None, values[at] or ""))[:max_groups]
     places = sorted(ranked, key=lambda at: (values[at] is None, values[at] or ""))
     place = np.full(len(values), len(places), dtype=np.int64)
     place[places] = np.arange(len(places))
@@ -201,11 +199,11 @@ def _shown(value: object) -> str | None:
 
 
 def _parts(
-    segments: list[tuple[str, list[str | None], NDArray[np.int64]]], low: int, high: int
+    groups: list[tuple[str, list[str | None], NDArray[np.int64]]], low: int, high: int
 ) -> Iterator[tuple[str | None, str | None, Any]]:
-    """Rows of a period: all of them as a slice, then those of every segment that occurs in it."""
+    """Rows of a period: all of them as a slice, then those of every group that occurs in it."""
     yield None, None, slice(low, high)
-    for name, values, codes in segments:
+    for name, values, codes in groups:
         inside = codes[low:high]
         order = np.argsort(inside, kind="stable")
         stops = np.cumsum(np.bincount(inside, minlength=len(values)))

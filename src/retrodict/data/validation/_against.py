@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow.dataset as ds
 
-__all__ = ["Verdict", "against_reference", "against_versions", "measure_key"]
+__all__ = ["CheckVerdict", "against_reference", "against_versions", "measure_key"]
 
 _FEWEST_VERSIONS = 5
 _FEWEST_ROWS = 100
@@ -36,7 +36,7 @@ _LEVEL = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CheckVerdict:
     """A judged number: whether it passes, the number, and why not."""
 
     passes: bool
@@ -50,7 +50,7 @@ def measure_key(measure: Measure) -> str:
     return f"{measure.name}({columns})" + (f" where {measure.where}" if measure.where is not None else "")
 
 
-def against_versions(check: Check, measure: Measure, value: float, context: Context) -> Verdict:
+def against_versions(check: Check, measure: Measure, value: float, context: Context) -> CheckVerdict:
     """Judge a number by the same number of earlier published versions.
 
     Raises
@@ -66,7 +66,7 @@ def against_versions(check: Check, measure: Measure, value: float, context: Cont
         before, within = earlier[-1], check.option("within")
         change = abs(value - before) / abs(before) if before else math.inf if value != before else 0.0
         passes = change <= within
-        return Verdict(passes, value, "" if passes else f"{value:g} after {before:g}, a change of {change:.3g}")
+        return CheckVerdict(passes, value, "" if passes else f"{value:g} after {before:g}, a change of {change:.3g}")
     if len(earlier) < _FEWEST_VERSIONS:
         raise Unknown(f"{len(earlier)} earlier versions have this number, {_FEWEST_VERSIONS} are needed")
     centre = float(np.median(earlier))
@@ -75,7 +75,7 @@ def against_versions(check: Check, measure: Measure, value: float, context: Cont
     limit = check.option("deviations") * scale
     passes = abs(value - centre) <= limit
     reason = "" if passes else f"{value:g}, more than {limit:.3g} from the median {centre:g} of {len(earlier)} versions"
-    return Verdict(passes, value, reason)
+    return CheckVerdict(passes, value, reason)
 
 
 def against_reference(
@@ -85,7 +85,7 @@ def against_reference(
     *,
     kinds: Mapping[str, ExpressionKind | None],
     table: str,
-) -> Verdict:
+) -> CheckVerdict:
     """Judge drift of a column or a label, or the sign of a correlation, by reference rows.
 
     Raises
@@ -105,7 +105,7 @@ def against_reference(
         before, now = (_number(side, Measure("correlation", ("_x", "_y"))) for side in sides)
         least = check.option("at_least")
         passes = before * now >= 0 or min(abs(before), abs(now)) < least
-        return Verdict(passes, now, "" if passes else f"correlation {now:.3g} after {before:.3g}")
+        return CheckVerdict(passes, now, "" if passes else f"correlation {now:.3g} after {before:.3g}")
     reference, current = (side.select("_x").collect(engine="streaming").get_column("_x") for side in sides)
     return _drifted(check, reference, current)
 
@@ -149,7 +149,7 @@ def _number(side: pl.LazyFrame, measure: Measure) -> float:
     return float(value)
 
 
-def _drifted(check: Check, reference: pl.Series, current: pl.Series) -> Verdict:
+def _drifted(check: Check, reference: pl.Series, current: pl.Series) -> CheckVerdict:
     fewest = min(len(reference), len(current))
     if fewest < _FEWEST_ROWS:
         raise Unknown(f"{fewest} rows on one side, {_FEWEST_ROWS} are needed")
@@ -172,7 +172,7 @@ def _drifted(check: Check, reference: pl.Series, current: pl.Series) -> Verdict:
     reason = (
         "" if passes else f"{check.option('metric')} {value:.3g}, psi {shift:.3g} above its noise floor {noise:.3g}"
     )
-    return Verdict(passes, value, reason)
+    return CheckVerdict(passes, value, reason)
 
 
 _METRICS: Mapping[str, Any] = {

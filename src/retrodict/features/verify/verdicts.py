@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # reading a verdict loads no engine
     from retrodict.features.verify.verification import Report
 
 __all__ = [
-    "Verdict",
+    "ViewVerdict",
     "check_verified",
     "last_verdict",
     "record_override",
@@ -37,7 +37,7 @@ _PASSED, _FAILED, _OVERRIDDEN = "features.verified", "features.refuted", "featur
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ViewVerdict:
     """Newest verdict on a view as it is.
 
     Attributes
@@ -152,14 +152,14 @@ def record_verification(
     return passed
 
 
-def last_verdict(workspace: Workspace, view: FeatureView) -> Verdict | None:
+def last_verdict(workspace: Workspace, view: FeatureView) -> ViewVerdict | None:
     """Newest verdict on a view as it is; None if it was never verified."""
     entries = [e for e in workspace.ledger.entries(object_id=view_ref(view)) if e.action in (_PASSED, _FAILED)]
     if not entries:
         return None
     last = entries[-1]
     facts = {name: last.payload[name] for name in ("probes", "checked", "mismatches")}
-    return Verdict(last.action == _PASSED, last.time, last.actor, facts)
+    return ViewVerdict(last.action == _PASSED, last.time, last.actor, facts)
 
 
 def unverified_views(workspace: Workspace, features: FeatureSet) -> list[FeatureView]:

@@ -266,13 +266,13 @@ def _refuse_if_nothing_to_publish(
     aside = unpublished_name(definition.name)
     raise RefusedError(
         f"check {worst.check} ({worst.severity}) "
-        + ("fails on no more rows than its tolerance" if worst.failed else "must hold"),
+        + ("must fail on no more rows than its tolerance" if worst.failed else "must hold"),
         where=where,
         got=f"{worst.failed} of {worst.rows} rows" if worst.failed else worst.reason,
         remedy="No version was made. "
-        + (f"See the failing rows in {quarantine}" if len(findings.aside) else "")
-        + (f"; the others are in {aside}@{version}: release or drop them, or" if version is not None else "; or")
-        + " correct the batch and ingest it again",
+        + (f"See the failing rows in {quarantine}. " if len(findings.aside) else "")
+        + (f"Release or drop the others, {aside}@{version}, or correct" if version is not None else "Correct")
+        + " the batch and ingest it again",
     )
 
 

@@ -223,6 +223,7 @@ def expose(
     parent: click.Group,
     name: str,
     method: str,
+    /,
     *,
     examples: Sequence[str],
     hidden: Sequence[str] = (),
@@ -326,7 +327,7 @@ _METAVARS = {"reason": "TEXT", "unverified": "REASON", "train": "FIRST/AFTER", "
 def _choice(annotation: str) -> Any:
     """Choices of ``Literal["a", "b"]``; plain text for every other annotation."""
     literal = re.fullmatch(r"Literal\[(.*)\]", annotation)
-    return click.Choice(re.findall(r"[\"']([^\"']+)", literal.group(1))) if literal else str
+    return click.Choice(re.findall(r"[\"']([^\"']+)[\"']", literal.group(1))) if literal else str
 
 
 def _options(*, project: bool) -> Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]:

@@ -16,19 +16,10 @@ from retrodict.cli._command import Group
 __all__ = ["SECTIONS", "cli", "every_command"]
 
 _DATA = ("data", "data_versions", "data_quality", "data_quarantine", "data_interchange")
-_FEATURES = (
-    "features",
-    "features_plan",
-    "features_verify",
-    "features_frames",
-    "features_kept",
-    "features_values",
-    "features_erase",
-)
 
 SECTIONS: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
     "Project": {"init": "project", "plan": "project"},
-    "Data and features": {"ingest": "data", "data": _DATA, "features": _FEATURES},
+    "Data and features": {"ingest": "data", "data": _DATA, "features": "features"},
     "Learning": {"train": "learning", "runs": "learning", "models": "learning"},
     "Deciding": {"deploy": "policies", "promote": "policies", "rollback": "policies", "deployments": "policies",
                  "serve": "policies", "decide": "policies"},

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "complete",
+    "entities",
+    "feature_names",
+    "frames",
     "instant",
     "model_names",
     "model_refs",
@@ -22,8 +25,10 @@ __all__ = [
     "name_values",
     "names",
     "objects",
+    "outcomes",
     "policies",
     "run_refs",
+    "sources",
     "tables",
 ]
 
@@ -85,6 +90,7 @@ def _defined(kind: str) -> Callable[[Project], list[str]]:
 
 
 tables, model_names, policies, monitors = _defined("table"), _defined("model"), _defined("policy"), _defined("monitor")
+outcomes = _defined("outcome")
 
 
 def model_refs(project: Project) -> list[str]:
@@ -100,3 +106,25 @@ def run_refs(project: Project) -> list[str]:
 def objects(project: Project) -> list[str]:
     """Everything the ledger has an entry on."""
     return [entry.object_id for entry in project.ledger.log(limit=1_000_000)]
+
+
+def feature_names(project: Project) -> list[str]:
+    """Views and derived functions, and their features as ``view.feature``."""
+    summaries = project.features.list()
+    columns = [column.replace("__", ".", 1) for summary in summaries for column in summary.features]
+    return [*(summary.name for summary in summaries), *columns]
+
+
+def sources(project: Project) -> list[str]:
+    """Sources that views read."""
+    return [summary.source for summary in project.features.list() if summary.source is not None]
+
+
+def entities(project: Project) -> list[str]:
+    """Entities that views are about."""
+    return [summary.entity for summary in project.features.list() if summary.entity is not None]
+
+
+def frames(project: Project) -> list[str]:
+    """Kept training frames."""
+    return [frame.name for frame in project.features.frames()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,15 @@ from retrodict.core.identity import Ref
 from retrodict.decisions.records import DecisionRecord, decode_record
 from retrodict.workspace import Workspace
 
-__all__ = ["STREAM_PREFIX", "LoggedDecision", "decisions_table", "find_decision", "read_decisions"]
+__all__ = [
+    "STREAM_PREFIX",
+    "LoggedDecision",
+    "count_decisions",
+    "decisions_table",
+    "find_decision",
+    "read_decisions",
+    "recent_decisions",
+]
 
 STREAM_PREFIX = "decisions/"
 
@@ -38,6 +47,33 @@ def read_decisions(
                 continue
             if (start is None or record.time >= start) and (end is None or record.time < end):
                 yield LoggedDecision(record, stream, offset)
+
+
+def recent_decisions(workspace: Workspace, limit: int = 1_000) -> list[DecisionRecord]:
+    """Newest decisions of every log stream, at most ``limit`` of each."""
+    records = []
+    for stream in workspace.streams.names(STREAM_PREFIX):
+        start = max(0, workspace.streams.end(stream) - limit)
+        records += [decode_record(data) for _, data in islice(workspace.streams.read(stream, start), limit)]
+    return records
+
+
+def count_decisions(workspace: Workspace, keys: Iterable[Sequence[str]], subjects: set[tuple[Any, ...]]) -> int:
+    """Number of logged decisions about one of several subjects.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    keys : iterable of sequences of str
+        Names of request columns that hold a subject's key, in the order of its parts.
+    subjects : set of tuple
+        Keys as requests hold them: times as microseconds.
+    """
+    columns = [tuple(names) for names in keys]
+    return sum(
+        any(tuple(logged.record.entities.get(name) for name in names) in subjects for names in columns)
+        for logged in read_decisions(workspace)
+    )
 
 
 def find_decision(workspace: Workspace, ref: str) -> LoggedDecision:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retrodict.monitoring.compare import LogComparison
     from retrodict.monitoring.report import MonitorReport
     from retrodict.project.decisions import Decision, Decisions
+    from retrodict.project.features import Features
     from retrodict.project.ledger import Ledger
     from retrodict.project.models import Models
     from retrodict.project.outcomes import Outcomes
@@ -135,6 +136,13 @@ class Project:
     def definitions(self) -> Definitions:
         """What the definitions module says now."""
         return self.workspace.definitions
+
+    @cached_property
+    def features(self) -> Features:
+        """What the features are, that they are right, their values, and the online state that serves."""
+        from retrodict.project.features import Features
+
+        return Features(self)
 
     @cached_property
     def runs(self) -> Runs:

@@ -6,20 +6,17 @@ is compared with, and stays text where nothing asks for a type.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import date
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from retrodict.core.clock import parse_time, to_micros
-from retrodict.core.errors import InputError, RetrodictError
+from retrodict.core.kinds import kind_error, kind_of, reader_of
 from retrodict.features.plan import FeatureSet
 
-__all__ = ["parse_texts", "request_types", "value_parser"]
+__all__ = ["parse_texts", "request_types"]
 
 _DERIVED = {"time": pa.timestamp("us", "UTC"), "text": pa.string(), "number": pa.float64()}
-_TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
 
 def request_types(features: FeatureSet, schemas: Mapping[str, pa.Schema]) -> dict[str, pa.DataType]:
@@ -67,80 +64,19 @@ def parse_texts(table: pa.Table, types: Mapping[str, pa.DataType], *, where: str
         if name in table.column_names:
             place = table.column_names.index(name)
             column = table.column(place)
-            if _is_text(column.type) and not _is_text(type_):
+            if kind_of(column.type) == "text" != kind_of(type_):
                 table = table.set_column(place, name, _parse_column(column, type_, f"{where}, column {name!r}"))
     return table
 
 
-def _is_text(type_: pa.DataType) -> bool:
-    # pandas and Polars hand over large strings or views of strings
-    return str(type_) in ("string", "large_string", "string_view")
-
-
 def _parse_column(column: pa.ChunkedArray, type_: pa.DataType, where: str) -> pa.Array[Any]:
-    parse, values = value_parser(type_), []
+    kind = kind_of(type_)
+    read, values = reader_of(kind, text=True), []
     for row, value in enumerate(column.to_pylist(), start=1):
         try:
-            values.append(None if value is None or value == "" else parse(value))
-        except (TypeError, ValueError, RetrodictError):
-            raise InputError(
-                f"every value of the column must be {type_}", where=f"{where}, row {row}", got=type(value).__name__,
-                remedy="Times are ISO 8601 with a zone" if pa.types.is_timestamp(type_) else "Correct the file",
-            ) from None  # fmt: skip
+            values.append(None if value is None or value == "" else read(value))
+        except (TypeError, ValueError):  # our own error for a time without a zone is a ValueError, too
+            raise kind_error(kind, value, where=f"{where}, row {row}") from None
     if pa.types.is_timestamp(type_):
         return pa.array(values, pa.int64()).cast(type_)
     return pa.array(values, type_)
-
-
-def value_parser(type_: pa.DataType) -> Callable[[Any], Any]:
-    """Function that reads a value, or its text, as a type; times become microseconds.
-
-    The function raises TypeError or ValueError for what is not of the type.
-    """
-    if pa.types.is_timestamp(type_):
-        return _parse_instant
-    if pa.types.is_boolean(type_):
-        return _parse_truth
-    if pa.types.is_integer(type_):
-        return _parse_integer
-    if pa.types.is_floating(type_) or pa.types.is_decimal(type_):
-        return _parse_number
-    if pa.types.is_date(type_):
-        return _parse_day
-    return _parse_text
-
-
-def _parse_instant(value: Any) -> int:
-    return parse_time(value) if isinstance(value, str) else to_micros(value)
-
-
-def _parse_truth(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, str) or value.strip().lower() not in _TRUTH:
-        raise TypeError
-    return _TRUTH[value.strip().lower()]
-
-
-def _parse_integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError
-    if isinstance(value, float) and value != int(value):
-        raise TypeError
-    return int(value)
-
-
-def _parse_number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError
-    return float(value)
-
-
-def _parse_day(value: Any) -> Any:
-    return date.fromisoformat(value) if isinstance(value, str) else value
-
-
-def _parse_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value

@@ -1,1 +1,1 @@
-"""What is done with features that serve: their status, and the erasure of subjects from everything they keep."""
+"""What is done with features that serve: status, events pushed, values read, subjects erased from all they keep."""

@@ -1,0 +1,51 @@
+"""Which features and outcomes a project defines, and which of its models read them.
+
+A view that stands only in a model's list is defined as well as one of its own, so both are looked for.
+"""
+
+from __future__ import annotations
+
+from retrodict.features.definitions import FeatureView
+from retrodict.features.derived import Derived
+from retrodict.features.labels import Outcome
+from retrodict.features.plan import FeatureSet
+from retrodict.models.definitions import Model
+from retrodict.workspace import Workspace
+
+__all__ = ["defined_features", "defined_outcomes", "defined_views", "feature_sets", "models_reading"]
+
+
+def defined_features(workspace: Workspace) -> list[FeatureView | Derived]:
+    """Every view and derived function of the definitions, views first."""
+    definitions = workspace.definitions
+    features: dict[str, FeatureView | Derived] = {view.name: view for view in definitions.of(FeatureView)}
+    features |= {function.name: function for function in definitions.of(Derived)}
+    for model in definitions.of(Model):
+        for feature in model.features:
+            features.setdefault(feature.name, feature)
+    return sorted(features.values(), key=lambda feature: not isinstance(feature, FeatureView))
+
+
+def defined_views(workspace: Workspace) -> list[FeatureView]:
+    """Every view of the definitions."""
+    return [feature for feature in defined_features(workspace) if isinstance(feature, FeatureView)]
+
+
+def defined_outcomes(workspace: Workspace) -> list[Outcome]:
+    """Every outcome of the definitions."""
+    outcomes = {outcome.name: outcome for outcome in workspace.definitions.of(Outcome)}
+    for model in workspace.definitions.of(Model):
+        if isinstance(model.label, Outcome):
+            outcomes.setdefault(model.label.name, model.label)
+    return list(outcomes.values())
+
+
+def feature_sets(workspace: Workspace) -> dict[str, FeatureSet]:
+    """Feature set of every defined model, by the model's name."""
+    return {model.name: FeatureSet(model.features) for model in workspace.definitions.of(Model)}
+
+
+def models_reading(workspace: Workspace, name: str) -> list[str]:
+    """Names of the defined models that list a view or derived function."""
+    models = workspace.definitions.of(Model)
+    return [model.name for model in models if name in [feature.name for feature in model.features]]

@@ -1,0 +1,301 @@
+"""Training frames of ``project.features``: what a frame is to hold, computed into memory, a file or a kept table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrodict.core.errors import InputError, near
+from retrodict.project.frame_reports import FrameGrowth, FrameReport
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from retrodict.features.definitions import FeatureView
+    from retrodict.features.derived import Derived
+    from retrodict.features.labels import Outcome
+    from retrodict.features.offline.kept_frame import KeptFrame
+    from retrodict.features.offline.spine import Spine
+    from retrodict.features.offline.work import FrameWork
+    from retrodict.features.plan import FeatureSet
+    from retrodict.project.progress import Progress
+    from retrodict.project.project import Project
+    from retrodict.workspace import Workspace
+
+__all__ = ["FrameOptions", "FrameRequest", "frames_in_order", "named_features"]
+
+
+def named_features(workspace: Workspace, features: Any) -> tuple[list[FeatureView | Derived], list[str]]:
+    """Definitions to choose from, and the names to choose; a definition that is passed stands for all its features.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    features : str, FeatureView, Derived, or a sequence of these
+    """
+    from retrodict.features.definitions import FeatureView
+    from retrodict.features.derived import Derived
+    from retrodict.models.readers import defined_features
+
+    selection = [features] if isinstance(features, str | FeatureView | Derived) else list(features)
+    for feature in selection:
+        if not isinstance(feature, str | FeatureView | Derived):
+            raise InputError("features must be names, views or derived functions", where="features",
+                             got=type(feature).__name__, remedy="Write them like 'view.feature'")  # fmt: skip
+    definitions = {feature.name: feature for feature in defined_features(workspace)}
+    definitions |= {feature.name: feature for feature in selection if not isinstance(feature, str)}
+    return list(definitions.values()), [feature if isinstance(feature, str) else feature.name for feature in selection]
+
+
+@dataclass(frozen=True)
+class FrameOptions:
+    """What :meth:`Features.frame` may be asked for beside features: refused where two things do not go together.
+
+    Attributes
+    ----------
+    outcomes : str, Outcome, sequence of these, or None
+    as_of : int or None
+        Outcomes that matured by then count.
+    keep : str or None
+        Table of a kept frame.
+    anew : bool
+        Whether a kept frame that was made from something else is made anew.
+    output : path or None
+        File that is written.
+    engine : {"local", "spark"}
+    master : str or None
+        Where Spark is.
+    """
+
+    outcomes: Any = None
+    as_of: int | None = None
+    keep: str | None = None
+    anew: bool = False
+    output: str | Path | None = None
+    engine: str = "local"
+    master: str | None = None
+
+    def __post_init__(self) -> None:
+        from retrodict.features.offline.files import check_output
+
+        if self.anew and self.keep is None:
+            raise InputError("only a kept frame can be made anew, so it must be named", where="anew", got="keep=None",
+                             remedy="Name the frame: keep, --keep NAME")  # fmt: skip
+        if self.outcomes is not None and self.keep is not None and self.output is None:
+            raise InputError("outcomes mature and are not kept, so they must go to a file", where="outcomes",
+                             got="output=None", remedy="Name a file: output, --output FILE")  # fmt: skip
+        if self.as_of is not None and self.outcomes is None:
+            raise InputError("the time as of which outcomes count must come with outcomes", where="as_of",
+                             got="outcomes=None", remedy="Name them: outcomes, --outcomes NAMES")  # fmt: skip
+        if self.engine not in ("local", "spark"):
+            raise InputError("the engine must be local or spark", where="engine", got=self.engine,
+                             remedy=near(self.engine, ["local", "spark"], what="engine"))  # fmt: skip
+        if self.master is not None and self.engine != "spark":
+            raise InputError("only the engine spark has a master, so it must be chosen", where="master",
+                             got=self.engine, remedy="Choose it: engine, --engine spark")  # fmt: skip
+        if self.output is not None:
+            check_output(Path(self.output))
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """What a frame is to hold, checked against definitions and tables.
+
+    Attributes
+    ----------
+    at : str
+        Time column of the spine.
+    features : FeatureSet
+        What is computed.
+    columns : list of str
+        Features that the frame gets.
+    types : mapping of str to pyarrow.DataType
+        As what columns of text are read.
+    outcomes : list of Outcome
+    as_of : int or None
+        Outcomes that matured by then count.
+    options : FrameOptions
+    """
+
+    at: str
+    features: FeatureSet
+    columns: list[str]
+    types: Mapping[str, pa.DataType]
+    outcomes: list[Outcome]
+    as_of: int | None
+    options: FrameOptions
+
+    @classmethod
+    def read(cls, workspace: Workspace, features: Any, at: str, options: FrameOptions) -> FrameRequest:
+        """Read features and outcomes by name or object."""
+        import pyarrow as pa
+
+        from retrodict.features.catalogue.tables import choose_features, source_schemas
+        from retrodict.features.offline.outcomes import known_until, outcome_types
+        from retrodict.features.offline.texts import request_types
+
+        definitions, names = named_features(workspace, features)
+        if options.keep is not None:
+            _check_defined(workspace, definitions)
+        feature_set, columns = choose_features(workspace, definitions, names)
+        outcomes = _choose_outcomes(workspace, options.outcomes)
+        types = request_types(feature_set, source_schemas(workspace, feature_set)) | outcome_types(workspace, outcomes)
+        types[at] = pa.timestamp("us", "UTC")
+        as_of = known_until(workspace, outcomes) if options.as_of is None and outcomes else options.as_of
+        return cls(at, feature_set, columns, types, outcomes, as_of, options)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Columns that the spine must have."""
+        keys = [key for outcome in self.outcomes for key in outcome.entity.keys]
+        return list(dict.fromkeys([*self.features.request_keys, *self.features.request_columns, *keys, self.at]))
+
+    @property
+    def added(self) -> list[str]:
+        """Columns that the frame gets: features, and two per outcome."""
+        pairs = [(outcome.name, f"{outcome.name}_known_at") for outcome in self.outcomes]
+        return [*self.columns, *(name for pair in pairs for name in pair)]
+
+    @contextmanager
+    def open_work(self, workspace: Workspace, progress: Progress) -> Iterator[FrameWork]:
+        """Open what computes the features, on this machine or on Spark; at the end Spark is stopped."""
+        from retrodict.features.offline.work import local_work
+
+        if self.options.engine == "local":
+            yield local_work(
+                workspace, self.at, self.features, self.columns, tell=lambda sentence: progress(sentence, 0, 1)
+            )
+            return
+        from retrodict.features.spark.work import spark_work
+
+        progress("starting Spark", 0, 1)
+        with spark_work(workspace, self.at, self.features, self.columns, master=self.options.master) as work:
+            yield work
+
+    def compute(self, project: Project, rows: Any) -> tuple[pa.Table | None, FrameReport]:
+        """Compute the frame; its rows come back where they go neither to a file nor into a table.
+
+        Parameters
+        ----------
+        project : Project
+        rows : path, str or pyarrow.Table
+            The spine.
+        """
+        import pyarrow as pa
+
+        from retrodict.features.offline.files import write_rows
+        from retrodict.features.offline.outcomes import add_outcomes
+        from retrodict.features.offline.spine import open_spine
+
+        workspace, output, table, growth, nulls = project.workspace, self.options.output, None, None, None
+        with (
+            project.progress("offline features") as progress,
+            open_spine(workspace, rows, self.types) as spine,
+            self.open_work(workspace, progress) as work,
+        ):
+            pieces: Iterable[pa.Table]
+            if self.options.keep is not None:
+                growth, pieces = self._keep(workspace, self.options.keep, spine, work, progress)
+            else:
+                pieces = work.batches(spine.rows())
+            row_count = spine.count
+            if output is not None or growth is None:
+                pieces = add_outcomes(
+                    workspace, self.outcomes, self.at, _reported(pieces, spine.count, progress), self.as_of
+                )
+                if output is not None:
+                    row_count, nulls = write_rows(pieces, Path(output))
+                else:
+                    table = pa.concat_tables(pieces)
+            versions = work.versions
+        return table, FrameReport(self, row_count, versions, growth, nulls)
+
+    def _keep(
+        self, workspace: Workspace, name: str, spine: Spine, work: FrameWork, progress: Progress
+    ) -> tuple[FrameGrowth, Iterator[pa.Table]]:
+        import pyarrow as pa
+
+        from retrodict.features.offline.kept_frame import frame_rows
+        from retrodict.features.offline.kept_writer import keep_frame
+
+        frame = keep_frame(workspace, name, spine, work, anew=self.options.anew, progress=progress)
+        reader = frame_rows(workspace, name, frame.version)
+        empty = reader.schema.empty_table()
+
+        def pieces() -> Iterator[pa.Table]:
+            yield empty
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+
+        return FrameGrowth(frame), pieces()
+
+
+def _check_defined(workspace: Workspace, definitions: Iterable[FeatureView | Derived]) -> None:
+    """Refuse to keep features that the definitions do not have: the frame could never grow."""
+    from retrodict.models.readers import defined_features
+
+    defined = {feature.name: feature.version for feature in defined_features(workspace)}
+    other = [feature.name for feature in definitions if defined.get(feature.name) != feature.version]
+    if other:
+        raise InputError("features of a kept frame must be those of the definitions", where="keep", got=other,
+                         remedy="Define them in the definitions module")  # fmt: skip
+
+
+def _choose_outcomes(workspace: Workspace, outcomes: Any) -> list[Outcome]:
+    from retrodict.features.labels import Outcome
+    from retrodict.features.offline.outcomes import choose_outcomes
+    from retrodict.models.readers import defined_outcomes
+
+    if outcomes is None:
+        return []
+    selection = [outcomes] if isinstance(outcomes, str | Outcome) else list(outcomes)
+    if not selection:
+        raise InputError("at least one outcome must be named", where="outcomes", got=0, remedy="Write its name")
+    objects = [outcome for outcome in selection if isinstance(outcome, Outcome)]
+    names = [outcome.name if isinstance(outcome, Outcome) else str(outcome) for outcome in selection]
+    return choose_outcomes(workspace, [*defined_outcomes(workspace), *objects], names)
+
+
+def _reported(pieces: Iterable[pa.Table], total: int, progress: Progress) -> Iterator[pa.Table]:
+    done = 0
+    for piece in pieces:
+        yield piece
+        done += piece.num_rows
+        progress("writing rows", done, total)
+
+
+def frames_in_order(workspace: Workspace, names: Sequence[str]) -> list[KeptFrame]:
+    """Kept frames that grow by themselves, each after those it is made from.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    names : sequence of str
+        Empty: all.
+
+    Raises
+    ------
+    InputError
+        If a named frame was made from a file.
+    """
+    from retrodict.features.offline.kept_frame import find_frame, kept_frames
+
+    for name in names:
+        frame = find_frame(workspace, name)
+        if frame.spine_table is None:
+            raise InputError(
+                "a frame that grows by itself must have a table as its spine", where=f"frame {name}",
+                got=frame.origin["spine"]["origin"],
+                remedy="Run retrodict features offline with the longer file and --keep",
+            )  # fmt: skip
+    frames = {frame.name: frame for frame in kept_frames(workspace)}
+    reads = {
+        name: {frame.spine_table, *(source["table"] for source in frame.origin["sources"].values())} & frames.keys()
+        for name, frame in frames.items()
+    }
+    ordered = TopologicalSorter({name: tables - {name} for name, tables in reads.items()}).static_order()
+    return [frames[n] for n in ordered if frames[n].spine_table is not None and (not names or n in names)]

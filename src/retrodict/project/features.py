@@ -1,0 +1,577 @@
+"""``project.features``: what the features are, that they are right, their values, and the online state that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from retrodict.core.display import Block, Grid, Listing, short_hash
+from retrodict.core.errors import DefinitionError, InputError, NotFoundError, near
+from retrodict.project.arguments import Time, instant
+from retrodict.project.feature_frames import FrameOptions, FrameRequest, frames_in_order, named_features
+from retrodict.project.feature_reports import (
+    DerivedDetails,
+    FeatureChanges,
+    FeatureParity,
+    FeatureSummary,
+    Verification,
+    ViewDetails,
+    summarise,
+)
+from retrodict.project.frame_reports import FrameGrowth, FrameOrigin, frame_state
+from retrodict.project.namespace import Namespace
+from retrodict.project.online_reports import (
+    ErasureReport,
+    OnlineBuild,
+    OnlineValues,
+    PushReport,
+    StreamReport,
+    status_blocks,
+)
+from retrodict.project.user_rows import UserRows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from retrodict.features.definitions import Entity, FeatureView
+    from retrodict.features.derived import Derived
+    from retrodict.features.labels import Outcome
+    from retrodict.features.offline.kept_frame import KeptFrame
+    from retrodict.features.operations.status import ViewStatus
+    from retrodict.features.plan import FeatureSet
+    from retrodict.features.verify import Report
+
+__all__ = ["Features"]
+
+
+class Features(Namespace):
+    """Features of a project.
+
+    Examples
+    --------
+    >>> frame = project.features.frame(requests, ["origin_delays", "sky.wind_speed"], at="asked_at")  # doctest: +SKIP
+    >>> project.features.verify("late_arrival").ok  # doctest: +SKIP
+    True
+    """
+
+    # what they are ----------------------------------------------------------------------------------------------------
+
+    def list(
+        self, *, search: str | None = None, owner: str | None = None, tag: str | None = None
+    ) -> Listing[FeatureSummary]:
+        """List the defined views and derived functions with what they read.
+
+        Parameters
+        ----------
+        search : str, optional
+            Words that all occur: names, description, tags, source, columns.
+        owner : str, optional
+            Only views of this owner.
+        tag : str, optional
+            Only views with this tag.
+        """
+        from retrodict.features import catalogue
+        from retrodict.models.readers import defined_features
+
+        defined = defined_features(self._workspace)
+        matching = catalogue.search(defined, search, owner=owner, tag=tag)
+        summaries = [summarise(self._workspace, feature) for feature in matching]
+
+        def blocks() -> Sequence[Block | None]:
+            if not summaries:
+                return ["Nothing fits." if defined else "No view is defined yet."]
+            rows = [
+                (s.name, s.kind, short_hash(s.version), s.reads, s.source, len(s.features), s.owner) for s in summaries
+            ]
+            names = [(s.name if not place else "", name) for s in summaries for place, name in enumerate(s.features)]
+            columns = ("name", "kind", "version?", "reads", "source", "features>", "owner?")
+            return [Grid(columns, rows), Grid(("", "feature"), names)]
+
+        return Listing("features", summaries, blocks)
+
+    def show(self, name: str) -> ViewDetails | DerivedDetails:
+        """Show a view or one of its features: definition, version, columns read, models, verdict.
+
+        Parameters
+        ----------
+        name : str
+            ``view``, ``view.feature``, or the name of a derived function.
+        """
+        from retrodict.features.derived import Derived
+        from retrodict.models.readers import defined_features
+
+        first, _, feature = name.partition("." if "." in name else "__")
+        defined = {definition.name: definition for definition in defined_features(self._workspace)}
+        if first not in defined:
+            raise NotFoundError("the view or derived function must be defined", where="definitions", got=first,
+                                remedy=near(first, defined, what="view"))  # fmt: skip
+        definition = defined[first]
+        if isinstance(definition, Derived):
+            return DerivedDetails(self._workspace, definition)
+        return ViewDetails(self._workspace, definition, feature or None)
+
+    def plan(self) -> FeatureChanges:
+        """Show how the defined features differ from what is deployed, and what that costs.
+
+        Changes nothing. Exit code 1 if a view that a deciding model reads was changed without a new name, or if a table
+        lacks what a view reads. Models in force keep the code they were trained with: old and new serve side by side.
+        """
+        from retrodict.features.catalogue.changes import compare
+        from retrodict.features.catalogue.tables import check_sources
+        from retrodict.features.definitions import FeatureView
+        from retrodict.features.online.read.heat import slow_features
+        from retrodict.features.plan import FeatureSet
+        from retrodict.models.readers import defined_features
+        from retrodict.registry.feature_sets import readers_in_force
+
+        tables, defined = self._workspace.tables, defined_features(self._workspace)
+        problems = []
+        for feature in defined:
+            if isinstance(feature, FeatureView):
+                try:
+                    check_sources(self._workspace, FeatureSet([feature]))
+                except DefinitionError as error:
+                    problems.append(str(error))
+        names = {feature.source.table.name for feature in defined if isinstance(feature, FeatureView)}
+        rows = {name: sum(file.rows for file in tables.files(name)) for name in names if tables.history(name)}
+        changes = compare(defined, readers_in_force(self._workspace), rows)
+        return FeatureChanges(changes, problems, slow_features(self._workspace, defined))
+
+    # that they are right ----------------------------------------------------------------------------------------------
+
+    def verify(
+        self,
+        model: str | None = None,
+        *,
+        samples: int = 50,
+        seed: int = 0,
+        show_keys: bool = False,
+        decisions: str | None = None,
+    ) -> Verification:
+        """Prove that training, serving, the stream and a naive oracle see the same values.
+
+        The ledger keeps the verdict on every view as it is now; without a pass no model that reads it is deployed. Exit
+        code 1 if one value differs, or if there was nothing to compare.
+
+        Parameters
+        ----------
+        model : str, optional
+            Only the features of this model.
+        samples : int
+            Random requests, and as many on the edges of each view.
+        seed : int
+            Which are drawn.
+        show_keys : bool
+            Show the keys of requests that differ, not digests of them.
+        decisions : str, optional
+            Also recompute every feature value of this policy's logged decisions.
+        """
+        from retrodict.decisions.parity import check_parity
+        from retrodict.models.definitions import Model
+
+        definitions = self._workspace.definitions.of(Model)
+        names = [definition.name for definition in definitions] if model is None else [model]
+        reports, views = {}, {}
+        with self._project.progress("verify") as progress:
+            for place, name in enumerate(names):
+                progress(f"verify {name}", place, len(names))
+                reports[name], views[name] = self._verify_model(name, samples, seed)
+            log = None if decisions is None else check_parity(self._workspace, decisions)
+        return Verification(reports, views, log, show_keys=show_keys)
+
+    def _verify_model(self, name: str, samples: int, seed: int) -> tuple[Report, dict[str, bool]]:
+        """Verify the features of a model on the rows it learns from, and record the verdict."""
+        from retrodict.features.catalogue.tables import check_sources, newest_versions
+        from retrodict.features.plan import FeatureSet
+        from retrodict.features.verify.verdicts import verify_features
+        from retrodict.learning.frame import AT, read_spine, tables_of
+        from retrodict.models.definitions import Model
+
+        model = self._workspace.definitions.get(Model, name)
+        features, tables = FeatureSet(model.features), self._workspace.tables
+        check_sources(self._workspace, features)
+        versions = newest_versions(tables, tables_of(model), where=f"model {name}")
+        rows = tables.read(model.label.table.name, versions[model.label.table.name])
+        spine = read_spine(rows, model, features)
+        return verify_features(self._workspace, features, spine, AT, versions, samples=samples, seed=seed)
+
+    def parity(self, policy: str, *, start: Time | None = None, end: Time | None = None) -> FeatureParity:
+        """Recompute every feature value of logged decisions from the tables and compare.
+
+        Exit code 1 if one value differs, or if there was no decision to compare.
+
+        Parameters
+        ----------
+        policy : str
+            Whose decisions.
+        start : Time, optional
+            Only decisions from this time on.
+        end : Time, optional
+            Only decisions before this time.
+        """
+        from retrodict.decisions.definitions import Policy
+        from retrodict.decisions.parity import check_parity
+
+        self._workspace.definitions.get(Policy, policy)  # the error for an unknown name has near ones
+        first, after = instant(start, "start"), instant(end, "end")
+        with self._project.progress(f"parity of {policy}"):
+            return FeatureParity(policy, check_parity(self._workspace, policy, start=first, end=after))
+
+    def status(self) -> Listing[ViewStatus]:
+        """Show how each view serves: verified, lag, staleness, state size, nulls, unseen keys.
+
+        Of every version that a model in force or a defined model reads. Null rates are those of recent decisions;
+        unseen keys are the share of their keys that online state holds no events of.
+        """
+        from retrodict.decisions.log import recent_decisions
+        from retrodict.features.operations.status import feature_status
+        from retrodict.models.readers import feature_sets
+        from retrodict.registry.feature_sets import readers_in_force
+
+        workspace = self._workspace
+        views = feature_status(
+            workspace, readers_in_force(workspace), feature_sets(workspace), recent_decisions(workspace)
+        )
+        return Listing("views", views, lambda: status_blocks(views))
+
+    # their values -----------------------------------------------------------------------------------------------------
+
+    def frame(  # noqa: PLR0913  # one parameter per option of the command
+        self,
+        spine: Any,
+        features: str | FeatureView | Derived | Sequence[str | FeatureView | Derived],
+        *,
+        at: str,
+        outcomes: str | Outcome | Sequence[str | Outcome] | None = None,
+        as_of: Time | None = None,
+        keep: str | None = None,
+        anew: bool = False,
+        output: str | Path | None = None,
+        engine: Literal["local", "spark"] = "local",
+        master: str | None = None,
+    ) -> Any:
+        """Add features to rows of a file or table, each as it could have been known at its time.
+
+        Reads the newest versions of the tables, through sorted indexes that the next call finds. Rows out are the rows
+        in, in the same order. A kept frame is a table with its origin in the ledger; the same command again goes on
+        where a killed one stopped, and computes what the spine got since.
+
+        Parameters
+        ----------
+        spine : path, str or data frame
+            Keys, time, whatever derived features need: CSV, Parquet, or a table, as TABLE[@REF].
+        features : str, FeatureView, Derived, or a sequence of these
+            view.feature, or a view for all of its features; commas between them.
+        at : str
+            Column with the time of each row.
+        outcomes : str, Outcome, or a sequence of these, optional
+            Add what happened afterwards, by these outcomes; commas between them.
+        as_of : Time, optional
+            Outcomes that matured by then.  [default: the newest fact of their sources]
+        keep : str, optional
+            Keep features as this table, which grows: only new rows of the spine are computed.
+        anew : bool
+            If the kept frame was made from something else: make a new version of it.
+        output : path, optional
+            Where the rows go: a .csv or .parquet file.
+        engine : {"local", "spark"}
+            What computes it; the values are the same.
+        master : str, optional
+            Spark's master, like spark://host:7077.  [default: local[*]]
+
+        Returns
+        -------
+        data frame or FrameReport
+            A frame of the kind that ``spine`` is (pandas, Polars, Arrow, a relation of DuckDB; Arrow for a path or
+            table), its rows with the features appended. With ``keep`` or ``output`` the rows go there, a bounded number
+            at a time, and a report comes back.
+
+        Examples
+        --------
+        >>> project.features.frame(requests, "origin_delays", at="asked_at")  # doctest: +SKIP
+        """
+        options = FrameOptions(outcomes, instant(as_of, "as_of"), keep, anew, output, engine, master)
+        request = FrameRequest.read(self._workspace, features, at, options)
+        rows, goes_elsewhere = UserRows(spine, "spine"), keep is not None or output is not None
+        source = rows.read(request.inputs, request.added, every_column=goes_elsewhere)
+        table, report = request.compute(self._project, source)
+        if table is None:
+            return report
+        return table if rows.columns is None else rows.append(table.select(request.added))
+
+    def extend(
+        self, *names: str, engine: Literal["local", "spark"] = "local", master: str | None = None
+    ) -> Listing[FrameGrowth]:
+        """Bring kept frames up to the newest rows of the tables that are their spines.
+
+        All of them, or those named; a frame that reads another one comes after it. A frame that was made from a file
+        grows by `features offline` with the longer file.
+
+        Parameters
+        ----------
+        names : str
+            Kept frames; all by default.
+        engine : {"local", "spark"}
+            What computes it; the values are the same.
+        master : str, optional
+            Spark's master, like spark://host:7077.  [default: local[*]]
+        """
+        growths = []
+        for frame in frames_in_order(self._workspace, names):
+            options = FrameOptions(keep=frame.name, engine=engine, master=master)
+            request = FrameRequest.read(self._workspace, frame.origin["columns"], frame.origin["at"], options)
+            _, report = request.compute(self._project, f"dataset:{frame.spine_table}")
+            growths += [] if report.growth is None else [report.growth]
+
+        def blocks() -> Sequence[Block | None]:
+            lines = [block for growth in growths for block in growth.blocks()]
+            return lines or ["No frame of a table is kept: there is nothing to extend."]
+
+        return Listing("frames", growths, blocks)
+
+    @overload
+    def frames(self) -> Listing[KeptFrame]: ...
+    @overload
+    def frames(self, name: str | None) -> Listing[KeptFrame] | FrameOrigin: ...
+    def frames(self, name: str | None = None) -> Listing[KeptFrame] | FrameOrigin:
+        """List the kept training frames, or show one: spine, features, table versions, with hashes.
+
+        Their rows are shown by `data show`, their versions by `data history`.
+
+        Parameters
+        ----------
+        name : str, optional
+            Show this one.
+        """
+        from retrodict.features.offline.kept_frame import find_frame, kept_frames
+
+        if name is not None:
+            return FrameOrigin(self._workspace, find_frame(self._workspace, name))
+        frames = kept_frames(self._workspace)
+
+        def blocks() -> Sequence[Block | None]:
+            rows = [
+                (f.name, f.version, f.rows, f.origin["spine"]["origin"], f.origin["at"], len(f.origin["columns"]),
+                 frame_state(f))
+                for f in frames
+            ]  # fmt: skip
+            columns = ("name", "version>", "rows>", "spine", "at?", "features>", "state")
+            return [Grid(columns, rows) if rows else "No frame is kept yet: retrodict features offline --keep NAME"]
+
+        return Listing("frames", frames, blocks)
+
+    def online(
+        self,
+        keys: Any,
+        features: str | FeatureView | Derived | Sequence[str | FeatureView | Derived],
+        at: Time | None = None,
+        *,
+        output: str | Path | None = None,
+    ) -> OnlineValues:
+        """Read features of keys from online state, as a server would at that time.
+
+        A value that online state cannot tell is null, and the answer counts why by view: no_state, unseen,
+        beyond_horizon …
+
+        Parameters
+        ----------
+        keys : path or data frame
+            CSV or Parquet: entity keys, request values.
+        features : str, FeatureView, Derived, or a sequence of these
+            view.feature, or a view for all of its features; commas between them.
+        at : Time, optional
+            Time of the requests.  [default: now]
+        output : path, optional
+            Where the rows go: a .csv or .parquet file.
+        """
+        from retrodict.features.catalogue import select
+        from retrodict.features.offline.files import check_output, write_rows
+        from retrodict.features.operations.online_values import add_online_values
+
+        path = None if output is None else check_output(Path(output))
+        moment = instant(at, "at")
+        moment = self._workspace.clock.now() if moment is None else moment
+        feature_set, columns = select(*named_features(self._workspace, features))
+        rows = UserRows(keys, "keys")
+        inputs = [*feature_set.request_keys, *feature_set.request_columns]
+        table = rows.read_table(inputs, columns, every_column=path is not None)
+        with self._project.progress("online features") as progress:
+            table, statuses = add_online_values(
+                self._workspace, feature_set, columns, table, moment, where=rows.where, progress=progress
+            )
+        added = table.select(columns)
+        if path is not None:
+            write_rows(table, path)
+        frame = table if rows.columns is None else rows.append(added)
+        return OnlineValues(frame, added, moment, statuses, path)
+
+    # the online state that serves them --------------------------------------------------------------------------------
+
+    def build(self) -> OnlineBuild:
+        """Fill the online state of all models from the newest table versions.
+
+        Doing it again changes nothing: every event is recognised.
+        """
+        from retrodict.features.online import build_online
+        from retrodict.features.online.read.heat import slow_features
+        from retrodict.models.readers import defined_features, feature_sets
+
+        workspace = self._workspace
+        with self._project.progress("build") as progress:
+            sources = build_online(workspace, list(feature_sets(workspace).values()), progress=progress)
+        return OnlineBuild(sources, slow_features(workspace, defined_features(workspace)) if sources else [])
+
+    def stream(
+        self,
+        *,
+        parent: int | None = None,
+        once: bool = False,
+        processes: int | None = None,
+        partition: Sequence[int] | None = None,
+    ) -> StreamReport:
+        """Keep the online state of what is deployed current, until Ctrl-C.
+
+        Applies the events of the streams as they arrive, and follows every change of a deployment. `serve` starts one.
+        State that is cut into partitions (features.partitions) can be fed by several processes, here or on many
+        machines.
+
+        Parameters
+        ----------
+        parent : int, optional
+            End when this process has ended.
+        once : bool
+            Apply what is in the streams now, and end.
+        processes : int, optional
+            Share the partitions among so many processes.
+        partition : sequence of int, optional
+            Feed only this partition; may be repeated.  [default: all]
+        """
+        from retrodict.serving.consumer import consume
+
+        return StreamReport(
+            consume(self._workspace, parent=parent, once=once, partitions=partition or None, processes=processes)
+        )
+
+    def push(self, source: str, events: Any) -> PushReport:
+        """Append the events of a file to the stream of a source's table.
+
+        Rows that are no event of the table are refused, one by one, and the others are taken; exit code 1 if one was
+        refused. The same events again change nothing if the source declares a sequence.
+
+        Parameters
+        ----------
+        source : str
+            A source that a view reads.
+        events : path or data frame
+            CSV or Parquet, one row per event of the source's table.
+        """
+        from retrodict.features.operations.pushed_events import push_events
+        from retrodict.models.readers import defined_views
+
+        sources = {view.source.name: view.source for view in defined_views(self._workspace)}
+        if source not in sources:
+            raise NotFoundError("a view must read the source", where="definitions", got=source,
+                                remedy=near(source, sources, what="source"))  # fmt: skip
+        rows = UserRows(events, "events")
+        table = rows.read_table(every_column=True)
+        with self._project.progress(f"push {source}"):
+            pushed = push_events(self._workspace, sources[source], table, where=rows.where)
+        return PushReport(source, pushed, sequenced=sources[source].sequence is not None)
+
+    def erase(
+        self,
+        entity: str,
+        keys: Any = None,
+        *,
+        key: Sequence[str] | None = None,
+        reason: str = "erasure",
+        vacuum: bool = False,
+        yes: bool = False,
+    ) -> ErasureReport:
+        """Remove subjects from the newest table versions and from online state.
+
+        Only says what would be done, unless --yes is given. Older versions of the tables, streams and logs are not
+        rewritten: the answer says what remains where. The ledger keeps a keyed digest of each subject, never the key.
+
+        Parameters
+        ----------
+        entity : str
+            Whose keys they are.
+        keys : path or data frame, optional
+            CSV or Parquet with the key columns; "-": CSV from stdin.
+        key : sequence of str, optional
+            One subject, once per key column; stays in the shell's history.
+        reason : str
+            Why, for the ledger.
+        vacuum : bool
+            Then delete older versions of the tables that nothing keeps.
+        yes : bool
+            Do it. Without, only say what would be done.
+        """
+        from retrodict.data.versions import vacuum as vacuum_table
+        from retrodict.decisions.log import count_decisions
+        from retrodict.features.operations.erasure import erase
+        from retrodict.models.readers import defined_views
+
+        workspace, views = self._workspace, defined_views(self._workspace)
+        entities = {view.entity.name: view.entity for view in views}
+        if entity not in entities:
+            raise NotFoundError("a view must be about the entity", where="definitions", got=entity,
+                                remedy=near(entity, entities, what="entity"))  # fmt: skip
+        subjects = self._subjects(entities[entity], keys, key or ())
+        names = {view.request_keys for view in views if view.entity.keys == entities[entity].keys}
+        vacuumed = {}
+        with self._project.progress(f"erase {entity}"):
+            erasure = erase(workspace, entities[entity], subjects, self._stateful(), dry_run=not yes, reason=reason)
+            decisions = count_decisions(workspace, names, _key_tuples(subjects, entities[entity]))
+            if decisions:
+                erasure.remaining["decision log"] = decisions
+            for table in erasure.tables if yes and vacuum else ():
+                vacuumed[table.table] = vacuum_table(workspace, table.table, dry_run=False, older_than="0s").to_dict()
+        return ErasureReport(erasure, vacuumed)
+
+    def _subjects(self, entity: Entity, keys: Any, key: Sequence[str]) -> pa.Table:
+        """Keys of the subjects, of the types that the tables have."""
+        import pyarrow as pa
+
+        from retrodict.features.offline.texts import parse_texts
+        from retrodict.models.readers import defined_views
+
+        if (keys is None) == (not key):
+            raise InputError("subjects must be named by keys or by key", where=f"entity {entity.name!r}",
+                             got="none or both", remedy="Pass --keys FILE, or --key once per key column")  # fmt: skip
+        if keys is not None:
+            user_rows = UserRows(keys, "keys")
+            rows, where = user_rows.read_table(entity.keys), user_rows.where
+        elif len(key) != len(entity.keys):
+            columns = f"has {len(entity.keys)} key columns: {', '.join(entity.keys)}"
+            raise InputError(f"a subject must have a value per key column; the entity {columns}",
+                             where=f"entity {entity.name!r}", got=f"{len(key)} values",
+                             remedy="Pass --key once per key column, in that order")  # fmt: skip
+        else:
+            rows, where = pa.table({name: [value] for name, value in zip(entity.keys, key, strict=True)}), "key"
+        for view in defined_views(self._workspace):
+            table = view.source.table.name
+            if view.entity.keys == entity.keys and self._workspace.tables.history(table):
+                schema = self._workspace.tables.schema(table)
+                types = {name: schema.field(name).type for name in entity.keys if name in schema.names}
+                return parse_texts(rows, types, where=where)
+        return rows
+
+    def _stateful(self) -> Sequence[FeatureSet]:
+        """What is defined and what is in force: everything that may have online state."""
+        from retrodict.features.plan import FeatureSet
+        from retrodict.models.readers import defined_views
+        from retrodict.registry.feature_sets import readers_in_force
+
+        defined = [FeatureSet([view]) for view in defined_views(self._workspace)]
+        return [*defined, *(reader.features for reader in readers_in_force(self._workspace))]
+
+
+def _key_tuples(subjects: pa.Table, entity: Entity) -> set[tuple[Any, ...]]:
+    """Keys as the decision log holds them: times as microseconds."""
+    from retrodict.core.clock import to_micros
+
+    rows = zip(*(subjects.column(name).to_pylist() for name in entity.keys), strict=True)
+    return {tuple(to_micros(value) if hasattr(value, "tzinfo") else value for value in row) for row in rows}

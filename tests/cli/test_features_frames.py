@@ -186,11 +186,11 @@ def test_outcomes_of_a_time_that_is_given(run: Run, root: Path) -> None:
 
 WRONG = [
     ((), "Say where the rows go"),
-    (("--output", "out.csv", "--anew"), "--anew makes a kept frame anew"),
-    (("--keep", "enriched", "--outcomes", "loyal"), "give --output FILE"),
-    (("--output", "out.csv", "--as-of", "2024-02-01T00:00Z"), "give --outcomes NAMES"),
+    (("--output", "out.csv", "--anew"), "--keep NAME"),
+    (("--keep", "enriched", "--outcomes", "loyal"), "--output FILE"),
+    (("--output", "out.csv", "--as-of", "2024-02-01T00:00Z"), "--outcomes NAMES"),
     (("--output", "out.csv", "--outcomes", "loyl"), "Did you mean the outcome 'loyal'"),
-    (("--output", "out.csv", "--master", "yarn"), "give --engine spark"),
+    (("--output", "out.csv", "--master", "yarn"), "--engine spark"),
     (("--output", "out.csv", "--spine", "ordrs"), "Did you mean the table 'orders'"),
     (("--keep", "orders",), "holds nothing else"),
     (("--keep", "En riched",), "lower-case letters"),
@@ -209,9 +209,10 @@ def test_what_does_not_go_together_is_refused(run: Run, root: Path, arguments: t
 @pytest.mark.parametrize("lacking", ["pyspark", "java"])
 def test_spark_that_is_not_there_is_said(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
     """One sentence with what to install, exit code 2."""
+    from retrodict.features.spark import run as spark_run
     from retrodict.features.spark import work
 
-    monkeypatch.setattr(work, "find_spec", lambda name: None if name == lacking else "there")
+    monkeypatch.setattr(spark_run, "find_spec", lambda name: None if name == lacking else "there")
     monkeypatch.setattr(work.shutil, "which", lambda _: None)
     monkeypatch.delenv("JAVA_HOME", raising=False)
     shown = run("features", "offline", "--spine", "orders", *AT, "--engine", "spark", "--output", root / "out.csv",

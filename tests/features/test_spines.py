@@ -85,7 +85,9 @@ def test_a_wrong_value_is_named_by_its_row_never_by_itself(project):
     rows = pa.table({"customer": ["1", "secret"]})
     with open_spine(project, rows, {"customer": pa.int64()}) as spine, pytest.raises(InputError) as error:
         spine.rows().read_all()
-    assert "spine, column 'customer', row 2: every value of the column must be int64; got 'str'" in str(error.value)
+    assert "spine, column 'customer', row 2: the value must be a whole number of 64 bits or null; got 'str'" in str(
+        error.value
+    )
     assert "secret" not in str(error.value)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retrodict.features.derived import Derived
     from retrodict.features.online import HotFeature
     from retrodict.features.verify import Mismatch, Report
-    from retrodict.features.verify.verdicts import Verdict
+    from retrodict.features.verify.verdicts import ViewVerdict
     from retrodict.workspace import Workspace
 
 __all__ = [
@@ -105,7 +105,7 @@ class ViewDetails(Shown):
     ----------
     view : FeatureView
     summary : FeatureSummary
-    verdict : Verdict or None
+    verdict : ViewVerdict or None
         Newest verdict on the view as it is.
     slow : list of HotFeature
     """
@@ -120,7 +120,7 @@ class ViewDetails(Shown):
         self.view, self.summary = view, summarise(workspace, view)
         self._columns = lineage(view, feature)
         self._features = [facts for facts in describe(view) if feature in (None, facts.name)]
-        self.verdict: Verdict | None = last_verdict(workspace, view)
+        self.verdict: ViewVerdict | None = last_verdict(workspace, view)
         self.slow = [hot for hot in slow_features(workspace, [view]) if feature in (None, hot.feature)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _known_from(view: FeatureView) -> str:
     return f"{source.delay} after {source.event_time}" if source.delay else f"from {source.event_time} on"
 
 
-def _verdict_text(verdict: Verdict | None) -> str:
+def _verdict_text(verdict: ViewVerdict | None) -> str:
     if verdict is None:
         return "no, never as it is now"
     evidence = f"{count(verdict.facts['probes'])} requests, {when(verdict.time)}, by {verdict.actor}"

@@ -63,7 +63,7 @@ def test_a_feature_that_reads_the_label_is_refused(filled):
     """A derived function on the column that the label is made of is a leak, found before training."""
     text = DEFINITIONS.replace("def size(weight: float, express: bool):", "def size(weight: float, delay: float):")
     (filled.root / "definitions.py").write_text(text.replace('"express": express', '"express": delay'))
-    with pytest.raises(DefinitionError, match=r"no feature reads what the label is made of.*'delay'"):
+    with pytest.raises(DefinitionError, match=r"a feature must not read what the label is made of.*'delay'"):
         train(Workspace(filled.root, actor="ana"), "late_parcel")
 
 

@@ -196,7 +196,7 @@ def test_nothing_is_known_without_facts(project):
         ('agg.sum("spent"', 'agg.sum("customer"', "outcome 'returns', feature 'spent'.*sum takes numbers.*'string'"),
         ('known_at="seen"', 'known_at="saw"', "source 'visited', known at: .*got 'saw'"),
         ('"asked_at - 1h"', '"aksed_at - 1h"', r"decide_at \(table 'asked'\): .*'aksed_at'.*'asked_at'"),
-        ('"asked_at - 1h"', '"channel"', r"decide_at \(table 'asked'\): decide_at is a time.*'string'"),
+        ('"asked_at - 1h"', '"channel"', r"decide_at \(table 'asked'\): decide_at must be a time.*'string'"),
         ('customer = Entity("customer")', 'customer = Entity("visit")', r"label 'returns', table 'asked'.*\['visit'\]"),
     ],
     ids=["unknown column", "text", "unknown clock", "unknown decide_at", "decide_at of text", "no key in the spine"],
@@ -220,7 +220,9 @@ def test_a_feature_that_reads_the_row_of_the_outcome_is_refused(project):
     text = DEFINITIONS.replace("table=asked", "table=visits").replace("asked_at - 1h", "at")
     text = text.replace("channel: str", "spent: float").replace('"channel": channel', '"spent": spent')
     (project.root / "definitions.py").write_text(text)
-    with pytest.raises(DefinitionError, match=r"label 'returns': no feature reads what the label is made of.*'spent'"):
+    with pytest.raises(
+        DefinitionError, match=r"label 'returns': a feature must not read what the label is made of.*'spent'"
+    ):
         train(Workspace(project.root, actor="ana", clock=SimulatedClock(NOW)), "comes_back")
     (project.root / "definitions.py").write_text(
         text.replace("spent: float", "at").replace('"spent": spent', '"h": at.hour')

@@ -101,7 +101,7 @@ def test_any_altered_object_is_refused_before_it_is_read(served):
     saved = served.save(objects)
     for name, data in list(objects.kept.items()):
         objects.kept[name] = bytes([data[0] ^ 1]) + data[1:]
-        with pytest.raises(IntegrityError, match="bytes are those that were stored"):
+        with pytest.raises(IntegrityError, match="bytes must be those that were stored"):
             ModelArtifact.load(objects, saved)
         objects.kept[name] = data
     assert ModelArtifact.load(objects, saved).name == "late_arrival"
@@ -147,9 +147,9 @@ def test_an_unknown_artifact_is_not_found():
 @pytest.mark.parametrize(
     ("data", "rule"),
     [
-        (b"tree\n", "not the manifest"),
-        (b"[]", "not the manifest"),
-        (b'{"format":99,"kind":"retrodict.model"}', "reads format 1"),
+        (b"tree\n", "must be the manifest"),
+        (b"[]", "must be the manifest"),
+        (b'{"format":99,"kind":"retrodict.model"}', "the format must be 1"),
     ],
 )
 def test_objects_that_are_no_model_are_refused(data, rule):
@@ -181,9 +181,9 @@ def test_threads_of_training_do_not_change_the_artifact(spec, train, valid):
 
 def test_parts_that_do_not_fit_together_are_refused(spec):
     """Width, name and metadata are checked when the model is made."""
-    with pytest.raises(InputError, match="the engine reads the 4 features"):
+    with pytest.raises(InputError, match="the engine must read the 4 features"):
         ModelArtifact("late_arrival", spec, ConstantEngine(0.5, features=3))
-    with pytest.raises(InputError, match="metadata is plain JSON"):
+    with pytest.raises(InputError, match="metadata must be plain JSON"):
         ModelArtifact("late_arrival", spec, ConstantEngine(0.5, features=4), metadata={"x": object()})
     with pytest.raises(RetrodictError, match="a name must be"):
         ModelArtifact("Late Arrival", spec, ConstantEngine(0.5, features=4))

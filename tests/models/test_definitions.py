@@ -44,19 +44,19 @@ def test_a_split_moved_to_an_instant_ends_at_or_shortly_before_it(now: datetime,
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: TimeSplit("2013-07-01/2013-01-01"), "ends after it begins"),
+        (lambda: TimeSplit("2013-07-01/2013-01-01"), "must end after it begins"),
         (lambda: TimeSplit("2013-01-01"), "FIRST_DAY/DAY_AFTER"),
-        (lambda: TimeSplit("2013-01-01/2013-07-01", "0 months"), "longer than nothing"),
-        (lambda: TimeSplit("2013-01-01/2013-07-01", "1 month", "0s"), "longer than nothing"),
+        (lambda: TimeSplit("2013-01-01/2013-07-01", "0 months"), "must be longer than nothing"),
+        (lambda: TimeSplit("2013-01-01/2013-07-01", "1 month", "0s"), "must be longer than nothing"),
         (lambda: TimeSplit("2013-01-01/2013-07-01", "a month"), "'N months' or a duration"),
         (lambda: TimeSplit("2013-01-01/2013-07-01", "999999 months"), "'N months' or a duration"),
         (lambda: Recipe("lightgmb", SPLIT), "Did you mean the estimator 'lightgbm'"),
         (lambda: Recipe("lightgbm", SPLIT, calibrate="isotone"), "Did you mean the method 'isotonic'"),
         (lambda: Recipe("lightgbm", "2013-01-01/2013-07-01"), "a recipe must split by time"),  # type: ignore[arg-type]
-        (lambda: Model("m", label=LABEL, decide_at="dep > 3", features=[1], recipe=CONSTANT), "is a time"),
-        (lambda: Model("m", label=LABEL, decide_at="dep", features=[], recipe=CONSTANT), "has features"),
+        (lambda: Model("m", label=LABEL, decide_at="dep > 3", features=[1], recipe=CONSTANT), "must be a time"),
+        (lambda: Model("m", label=LABEL, decide_at="dep", features=[], recipe=CONSTANT), "must have features"),
         (lambda: Model("m", label=LABEL, decide_at="dep", features=[1], recipe=CONSTANT, gates=["auc + 1"]),
-         "a gate is true or false"),
+         "a gate must be true or false"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_an_error_of_the_definition(make: Any, said: str) -> None:

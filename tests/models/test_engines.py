@@ -143,7 +143,7 @@ def test_models_of_another_objective_are_refused(train):
 
 def test_a_text_that_lightgbm_cannot_read_is_an_integrity_error():
     """LightGBM's complaint comes as ours."""
-    with pytest.raises(IntegrityError, match="LightGBM cannot read the model"):
+    with pytest.raises(IntegrityError, match="LightGBM must read the model"):
         TreesEngine("tree\nversion=v4\n\nend of trees\n")
 
 

@@ -83,10 +83,10 @@ def test_words_that_cannot_be_filled_give_way_to_the_default(plain, values, word
     ("words", "rule"),
     [
         ({"wnid": "x"}, "belong to a feature.*'wind'"),
-        ({"wind": "{valeu}"}, "a known name; got 'valeu'.*'value'"),
-        ({"wind": "{value.__class__}"}, "a known name"),
-        ({"wind": "{value[0]}"}, "a known name"),
-        ({"wind": "{value"}, "words are a format string"),
+        ({"wind": "{valeu}"}, "a value at hand; got 'valeu'.*'value'"),
+        ({"wind": "{value.__class__}"}, "a value at hand"),
+        ({"wind": "{value[0]}"}, "a value at hand"),
+        ({"wind": "{value"}, "words must be a format string"),
     ],
 )
 def test_wrong_words_are_refused_with_the_definition(words, rule):

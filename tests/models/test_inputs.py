@@ -133,15 +133,15 @@ def test_types_follow_the_column_unless_told():
 
 
 WRONG = [
-    ({"wind": "secret"}, "a number feature holds numbers or null; got 'str'"),
-    ({"wind": dt.date(2013, 9, 1)}, "a number feature holds numbers or null; got 'date'"),
-    ({"wind": [1.0]}, "a number feature holds numbers or null; got 'list'"),
-    ({"wind": math.inf}, "a number is finite or missing"),
-    ({"wind": -math.inf, "visib": None}, "a number is finite or missing"),
-    ({"wind": 10**400}, "a number is finite or missing"),
-    ({"origin": 31337}, "the categories of this feature are text; got 'int'"),
-    ({"origin": ["JFK"]}, "the categories of this feature are text; got 'list'"),
-    ({"month": "secret"}, "the categories of this feature are numbers; got 'str'"),
+    ({"wind": "secret"}, "a number feature must hold numbers or null; got 'str'"),
+    ({"wind": dt.date(2013, 9, 1)}, "a number feature must hold numbers or null; got 'date'"),
+    ({"wind": [1.0]}, "a number feature must hold numbers or null; got 'list'"),
+    ({"wind": math.inf}, "numbers must be finite or missing"),
+    ({"wind": -math.inf, "visib": None}, "numbers must be finite or missing"),
+    ({"wind": 10**400}, "numbers must be finite or missing"),
+    ({"origin": 31337}, "the categories of this feature must be text; got 'int'"),
+    ({"origin": ["JFK"]}, "the categories of this feature must be text; got 'list'"),
+    ({"month": "secret"}, "the categories of this feature must be numbers; got 'str'"),
 ]
 
 
@@ -178,7 +178,7 @@ def test_a_typed_column_of_the_wrong_type_is_refused(spec, name, column):
 
 def test_an_absent_feature_is_not_taken_for_a_null(spec):
     """Leaving a feature out is an error that shows the nearest name given."""
-    with pytest.raises(InputError, match=r"feature 'visib'.*null where it is not known.*'visibility'"):
+    with pytest.raises(InputError, match=r"feature 'visib'.*null where it has no value.*'visibility'"):
         spec.encode_row({"wind": 1.0, "visibility": 2.0, "origin": "JFK", "month": 3})
     with pytest.raises(InputError, match="feature 'visib'"):
         spec.encode_columns({"wind": [1.0]})
@@ -186,7 +186,7 @@ def test_an_absent_feature_is_not_taken_for_a_null(spec):
 
 def test_columns_of_two_lengths_are_refused(spec):
     """No broadcasting of a short column."""
-    with pytest.raises(InputError, match="columns have one length"):
+    with pytest.raises(InputError, match="columns must be of one length"):
         spec.encode_columns({"wind": [1.0, 2.0], "visib": [1.0], "origin": ["JFK"], "month": [1]})
 
 
@@ -205,9 +205,9 @@ def test_an_empty_vocabulary_reads_everything_as_missing():
 
 def test_a_spec_refuses_repeats_and_unsorted_vocabularies():
     """A vocabulary that codes could not be read back from is refused when it is made."""
-    with pytest.raises(InputError, match="a feature occurs once"):
+    with pytest.raises(InputError, match="a feature must occur once"):
         InputSpec((Feature("x", "number"), Feature("x", "number")))
-    with pytest.raises(InputError, match="a vocabulary is sorted"):
+    with pytest.raises(InputError, match="a vocabulary must be sorted"):
         Feature("x", "category", ("b", "a"))
     with pytest.raises(InputError, match="all text or all numbers"):
         Feature("x", "category", ("a", 1))

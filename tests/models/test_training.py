@@ -88,11 +88,11 @@ def test_feature_names_that_the_text_format_cannot_hold_are_rewritten():
 @pytest.mark.parametrize(
     ("params", "rule"),
     [
-        ({"lerning_rate": 0.1}, "a parameter is one that LightGBM knows.*'learning_rate'"),
-        ({"objective": "l2"}, "this parameter is fixed"),
-        ({"bagging_seed": 1}, "this parameter is fixed"),
-        ({"deterministic": False}, "this parameter is fixed"),
-        ({"eta": 0.1, "learning_rate": 0.2}, "a parameter is given once"),
+        ({"lerning_rate": 0.1}, "a parameter must be one that LightGBM has.*'learning_rate'"),
+        ({"objective": "l2"}, "must not be one that reproduction"),
+        ({"bagging_seed": 1}, "must not be one that reproduction"),
+        ({"deterministic": False}, "must not be one that reproduction"),
+        ({"eta": 0.1, "learning_rate": 0.2}, "a parameter must be given once"),
     ],
 )
 def test_wrong_parameters_are_refused(spec, train, params, rule):
@@ -171,7 +171,7 @@ def test_group_rates_are_smoothed_shares(train, spec):
 
 def test_group_rates_are_of_a_category(train):
     """A measurement has no groups."""
-    with pytest.raises(InputError, match="taken over a category"):
+    with pytest.raises(InputError, match="must be over a category"):
         fit_group_rate(train, 1)
 
 

@@ -90,9 +90,9 @@ def test_a_run_makes_one_version(project: Workspace) -> None:
     first = make(project)
     assert make(project) == first
     assert len(project.ledger.entries(action="model.register")) == 1
-    with pytest.raises(InputError, match=r"run:r1: a run makes one version; got 'model:late@1'"):
+    with pytest.raises(InputError, match=r"run:r1: a run must make one version; got 'model:late@1'"):
         make(project, "early")
-    with pytest.raises(InputError, match="a run makes one version"):
+    with pytest.raises(InputError, match="a run must make one version"):
         register(project, "late", run="r1", artifact="0" * 64, code="0" * 64, gates=[], metrics={})
 
 
@@ -160,7 +160,7 @@ def test_a_version_whose_gates_did_not_pass_is_not_approved(
     version = make(project, gates=FAILED)
     assert not version.gates_passed
     with pytest.raises(
-        RefusedError, match=r"every gate passed; got {'beats_ladder': 'fail', 'x > 1': 'not evaluable'}"
+        RefusedError, match=r"every gate must have passed; got {'beats_ladder': 'fail', 'x > 1': 'not evaluable'}"
     ):
         approve(acting("bob"), "late@1", reason="please")
     assert not approve(acting("bob"), "late@1", reason="gates", granted=False).approved
@@ -170,9 +170,9 @@ def test_a_version_whose_gates_did_not_pass_is_not_approved(
 def test_a_judgement_has_a_reason(reason: str, project: Workspace, acting: Callable[[str], Workspace]) -> None:
     """So has a deployment."""
     make(project)
-    with pytest.raises(InputError, match="has a reason"):
+    with pytest.raises(InputError, match="must have a reason"):
         approve(acting("bob"), "late@1", reason=reason)
-    with pytest.raises(InputError, match="has a reason"):
+    with pytest.raises(InputError, match="must have a reason"):
         change(project, deployment(project), action="deploy", reason=reason)
     assert history(project) == []
 

@@ -57,13 +57,13 @@ def drift_threshold(features: Mapping[str, Numbers]) -> float | None:
     return next((float(match[1]) for match in found if match), None)
 
 
-def draw_drift(features: Mapping[str, Numbers], key: str, *, threshold: float, most: int = 20) -> str:
+def draw_drift(features: Mapping[str, Numbers], key: str, *, threshold: float, limit: int = 20) -> str:
     """The largest indices of a month against threshold and noise floor, from ``FeatureDrift.to_dict``."""
     verdicts = {
         name: DriftVerdict(**{part: value for part, value in each.items() if part != "bins"})
         for name, each in features.items()
     }
-    return themed(plot_drift(verdicts, threshold=threshold, most=most), key)
+    return themed(plot_drift(verdicts, threshold=threshold, limit=limit), key)
 
 
 def draw_leakage(leakage: Numbers, key: str) -> str:

@@ -56,10 +56,10 @@ class Rows:
 
     def matured(self) -> tuple[Rows, int]:
         """Rows whose label is known, and how many are left out."""
-        known = ~np.isnan(self.labels)
-        if known.all():
+        labelled = ~np.isnan(self.labels)
+        if labelled.all():
             return self, 0
-        return Rows(self.labels[known], self.scores[known]), int((~known).sum())
+        return Rows(self.labels[labelled], self.scores[labelled]), int((~labelled).sum())
 
     def refused(self, reason: str) -> Rows:
         """Return the same rows, with a reason why nothing of them is evaluable."""
@@ -74,13 +74,15 @@ def read_rows(labels: ArrayLike, scores: ArrayLike) -> Rows:
     InputError
         If lengths differ, a label is neither 0, 1 nor null, or a column is not numeric.
     """
-    truth, given = read_column(labels, "labels"), read_column(scores, "scores")
-    if truth.shape != given.shape:
-        raise InputError("there is one score per label", where="evaluation", got=(truth.size, given.size))
+    truth, predicted = read_column(labels, "labels"), read_column(scores, "scores")
+    if truth.shape != predicted.shape:
+        raise InputError("there must be one score per label", where="evaluation", got=(truth.size, predicted.size),
+                         remedy="Pass columns of the same rows")  # fmt: skip
     wrong = int((~np.isnan(truth) & (truth != 0) & (truth != 1)).sum())
     if wrong:
-        raise InputError("labels are 0, 1 or null", where="labels", got=f"{wrong} others of {truth.size}")
-    return Rows(truth, given)
+        raise InputError("labels must be 0, 1 or null", where="labels", got=f"{wrong} others of {truth.size}",
+                         remedy="State the outcome as yes or no")  # fmt: skip
+    return Rows(truth, predicted)
 
 
 def read_column(values: ArrayLike, name: str) -> NDArray[np.float64]:
@@ -88,11 +90,12 @@ def read_column(values: ArrayLike, name: str) -> NDArray[np.float64]:
     if hasattr(values, "to_pylist") and hasattr(values, "to_numpy"):  # Arrow refuses to copy unless told
         values = values.to_numpy(zero_copy_only=False)
     array = np.asarray(values)
-    known = array.size == 0 or array.dtype.kind in "biufO"
+    numeric = array.size == 0 or array.dtype.kind in "biufO"
     try:
-        column = array.astype(np.float64) if known and array.ndim == 1 else None
+        column = array.astype(np.float64) if numeric and array.ndim == 1 else None
     except (TypeError, ValueError):
         column = None
     if column is None:
-        raise InputError("a column is one-dimensional and numeric", where=name, got=f"{array.dtype} {array.shape}")
+        raise InputError("a column must be one-dimensional and numeric", where=name, got=f"{array.dtype} {array.shape}",
+                         remedy="Pass a list, array or column of numbers")  # fmt: skip
     return column

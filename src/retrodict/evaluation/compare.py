@@ -140,12 +140,12 @@ def _judge(auc: Metric, brier: Metric) -> tuple[Literal["better", "worse", "inco
     sides = [("AUC", auc, auc.low, auc.high), ("Brier", brier, _negated(brier.high), _negated(brier.low))]
     gains = [name for name, _, low, _ in sides if low is not None and low > 0]
     losses = [name for name, _, _, high in sides if high is not None and high < 0]
-    said = "; ".join(_sentence(name, metric) for name, metric, _, _ in sides)
+    details = "; ".join(_sentence(name, metric) for name, metric, _, _ in sides)
     if gains and losses:
-        return "inconclusive", f"{gains[0]} speaks for the challenger, {losses[0]} against it: {said}"
+        return "inconclusive", f"{gains[0]} speaks for the challenger, {losses[0]} against it: {details}"
     if gains:
-        return "better", said
-    return ("worse", said) if losses else ("inconclusive", said)
+        return "better", details
+    return ("worse", details) if losses else ("inconclusive", details)
 
 
 def _negated(value: float | None) -> float | None:

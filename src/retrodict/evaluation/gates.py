@@ -79,31 +79,31 @@ def _check(gate: str, metrics: Mapping[str, float | bool | Measured | None]) -> 
             return GateResult(gate, "not evaluable", None, why_not)
         row[name] = value
     try:
-        held = expression.to_row()(row)
+        verdict = expression.to_row()(row)
     except InputError as error:  # a truth value compared with a number, say: the other gates still deserve an answer
         return GateResult(gate, "not evaluable", None, str(error))
     single = row[names[0]] if len(names) == 1 else None
-    shown = ", ".join(f"{name} is {_shown(row[name])}" for name in names)
-    if held is None:
-        return GateResult(gate, "not evaluable", single, f"the comparison has no truth value: {shown}")
-    if not isinstance(held, bool):
-        return GateResult(gate, "not evaluable", single, f"the gate is not a truth value: {shown}")
-    return GateResult(gate, "pass" if held else "fail", single, shown)
+    values = ", ".join(f"{name} is {_format_value(row[name])}" for name in names)
+    if verdict is None:
+        return GateResult(gate, "not evaluable", single, f"the comparison has no truth value: {values}")
+    if not isinstance(verdict, bool):
+        return GateResult(gate, "not evaluable", single, f"the gate is not a truth value: {values}")
+    return GateResult(gate, "pass" if verdict else "fail", single, values)
 
 
 def _value(name: str, metrics: Mapping[str, float | bool | Measured | None]) -> tuple[float | bool | None, str]:
     if name not in metrics:
         return None, f"there is no metric {name!r}. {near(name, metrics, what='metric')}"
-    found: Any = metrics[name]
+    metric: Any = metrics[name]
     reason = None
-    if isinstance(found, Measured):
-        found, reason = found.value, found.reason
+    if isinstance(metric, Measured):
+        metric, reason = metric.value, metric.reason
     # NumPy's own scalars become plain ones: the row function is typed.
-    value: float | bool | None = found.item() if hasattr(found, "item") else found
+    value: float | bool | None = metric.item() if hasattr(metric, "item") else metric
     if value is None or math.isnan(value):
         return None, f"{name}: {reason or ('no value' if value is None else 'not a number')}"
     return value, ""
 
 
-def _shown(value: float | bool) -> str:
+def _format_value(value: float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"

@@ -58,23 +58,23 @@ def evaluate_groups(
     InputError
         If the lengths differ.
     """
-    truth, given = read_column(labels, "labels"), read_column(scores, "scores")
+    truth, predicted = read_column(labels, "labels"), read_column(scores, "scores")
     names = [_name(value) for value in (groups.tolist() if isinstance(groups, np.ndarray) else groups)]
-    if not truth.size == given.size == len(names):
-        raise InputError(
-            "there is one label, score and group per row", where="groups", got=(truth.size, given.size, len(names))
-        )
+    if not truth.size == predicted.size == len(names):
+        raise InputError("there must be one label, score and group per row", where="groups",
+                         got=(truth.size, predicted.size, len(names)),
+                         remedy="Pass columns of the same rows")  # fmt: skip
     waiting = {_name(group): n for group, n in (pending or {}).items()}
     ordered = sorted({*names, *waiting}, key=lambda name: (name is None, name or ""))
     places = {name: place for place, name in enumerate(ordered)}
     codes = np.fromiter((places[name] for name in names), dtype=np.int64, count=len(names))
     order = np.argsort(codes, kind="stable")
     stops = np.cumsum(np.bincount(codes, minlength=len(ordered)))[:-1]
-    found = []
+    evaluations = []
     for name, rows in zip(ordered, np.split(order, stops), strict=False):
-        result = evaluate(truth[rows], given[rows], threshold=threshold, min_rows=min_rows)
-        found.append(GroupEvaluation(name, _with_pending(result, waiting.get(name, 0))))
-    return tuple(found)
+        result = evaluate(truth[rows], predicted[rows], threshold=threshold, min_rows=min_rows)
+        evaluations.append(GroupEvaluation(name, _with_pending(result, waiting.get(name, 0))))
+    return tuple(evaluations)
 
 
 def _name(value: object) -> str | None:

@@ -110,20 +110,19 @@ def climb(
         If there is no rung.
     """
     if not rungs:
-        raise InputError(
-            "a ladder has at least one rung", where="ladder", remedy="Add the base rate as a constant score"
-        )
-    known, _ = read_rows(labels, candidate).matured()
+        raise InputError("a ladder must have at least one rung", where="ladder", got=0,
+                         remedy="Add the base rate as a constant score")  # fmt: skip
+    labelled, _ = read_rows(labels, candidate).matured()
     climbed = []
     for name, scores in rungs.items():
         rows, _ = read_rows(labels, scores).matured()
         climbed.append(Rung(name, roc_auc(rows.labels, rows.scores)))
     climbed.sort(key=lambda rung: (rung.auc.value is not None, rung.auc.value or 0.0, rung.name))
-    top, ours = climbed[-1], roc_auc(known.labels, known.scores)
+    top, ours = climbed[-1], roc_auc(labelled.labels, labelled.scores)
     absent = [rung for rung in climbed if rung.auc.value is None]
     if absent:
         # A rung that cannot be judged might be the best one: no claim over the ladder then.
         reason = f"rung {absent[0].name!r}: {absent[0].auc.reason}"
-        return Ladder(tuple(climbed), None, ours, LadderVerdict("not evaluable", reason, known.n))
+        return Ladder(tuple(climbed), None, ours, LadderVerdict("not evaluable", reason, labelled.n))
     verdict = beats(candidate=candidate, rung=rungs[top.name], labels=labels, confidence=confidence)
     return Ladder(tuple(climbed), top.name, ours, verdict)

@@ -206,9 +206,8 @@ def calibration_curve(
 
 def _curve(rows: Rows, bins: int, by: Binning) -> tuple[CalibrationBin, ...]:
     if bins < 1 or by not in {"mass", "width"}:
-        raise InputError(
-            "a calibration curve has bins by 'mass' or 'width', at least one", where="calibration", got=(bins, by)
-        )
+        raise InputError("a calibration curve must have at least one bin, by 'mass' or 'width'", where="calibration",
+                         got=(bins, by), remedy="Pass bins=10, by='mass'")  # fmt: skip
     steps = np.linspace(0.0, 1.0, bins + 1)[1:-1]
     edges = np.unique(np.quantile(rows.scores, steps)) if by == "mass" else steps
     places = np.searchsorted(edges, rows.scores, side="right")
@@ -279,8 +278,8 @@ def confusion(labels: ArrayLike, scores: ArrayLike, *, threshold: float) -> Conf
 
 
 def _confusion(rows: Rows, threshold: float) -> Confusion:
-    chosen, positive = rows.scores >= threshold, rows.labels == 1
-    hits, alarms = int((chosen & positive).sum()), int(chosen.sum())
+    above, positive = rows.scores >= threshold, rows.labels == 1
+    hits, alarms = int((above & positive).sum()), int(above.sum())
     return Confusion(
         float(threshold), hits, alarms - hits, rows.n - rows.positives - alarms + hits, rows.positives - hits
     )
@@ -314,8 +313,9 @@ class Evaluation:
         for metric in self.metrics:
             if metric.name == name:
                 return metric
-        known = [metric.name for metric in self.metrics]
-        raise NotFoundError("the evaluation has this metric", got=name, remedy=near(name, known, what="metric"))
+        names = [metric.name for metric in self.metrics]
+        raise NotFoundError("a metric must be one of the evaluation", where="evaluation", got=name,
+                            remedy=near(name, names, what="metric"))  # fmt: skip
 
     def values(self) -> dict[str, float | None]:
         """Metric values by name, as gates read them."""
@@ -364,7 +364,7 @@ def evaluate(labels: ArrayLike, scores: ArrayLike, *, threshold: float | None = 
     rows, pending = every.matured()
     if 0 < rows.n < min_rows:
         rows = rows.refused(f"{rows.n} labelled rows are fewer than the {min_rows} needed")
-    found = [
+    metrics = [
         _base_rate(rows),
         _roc_auc(rows),
         _pr_auc(rows),
@@ -378,6 +378,6 @@ def evaluate(labels: ArrayLike, scores: ArrayLike, *, threshold: float | None = 
         why_not = rows.incomplete()
         table = None if why_not else _confusion(rows, threshold)
         shares = Confusion(threshold, 0, 0, 0, 0).metrics() if table is None else table.metrics()
-        found += [Metric(m.name, None, why_not, rows.n) if why_not else m for m in shares]
+        metrics += [Metric(m.name, None, why_not, rows.n) if why_not else m for m in shares]
     curve = () if rows.improper() else _curve(rows, 10, "mass")
-    return Evaluation(rows.n, rows.positives, pending, tuple(found), curve, table)
+    return Evaluation(rows.n, rows.positives, pending, tuple(metrics), curve, table)

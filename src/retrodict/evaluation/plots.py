@@ -99,7 +99,7 @@ def _compact(svg: str) -> str:
 
 def _require(items: Sequence[object], what: str) -> None:
     if not items:
-        raise InputError(f"a plot needs {what}", where="plot", got=0)
+        raise InputError(f"a plot must have {what}", where="plot", got=0, remedy="Evaluate on rows with labels first")
 
 
 def plot_ladder(ladder: Ladder, *, name: str = "candidate") -> str:
@@ -179,12 +179,12 @@ def plot_groups(groups: Sequence[GroupEvaluation], *, metric: str = "auc", by: s
         If the evaluations have no such metric.
     """
     _require(groups, "at least one group")
-    found: list[Metric] = [group.evaluation[metric] for group in groups]
-    places = np.arange(len(found))
-    values = _column([m.value for m in found])
+    metrics: list[Metric] = [group.evaluation[metric] for group in groups]
+    places = np.arange(len(metrics))
+    values = _column([m.value for m in metrics])
     with _canvas(f"{metric} by {by}") as canvas:
         axes = canvas.axes
-        axes.fill_between(places, _column([m.low for m in found]), _column([m.high for m in found]), color=_SOFT,
+        axes.fill_between(places, _column([m.low for m in metrics]), _column([m.high for m in metrics]), color=_SOFT,
                           alpha=0.7, linewidth=0)  # fmt: skip
         axes.plot(places, values, color=_MAIN, marker="o", markersize=4, linewidth=1.4)
         absent = places[np.isnan(values)]
@@ -207,7 +207,7 @@ def _column(values: Sequence[float | None]) -> Any:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def plot_drift(verdicts: Mapping[str, DriftVerdict], *, threshold: float, most: int = 20) -> str:
+def plot_drift(verdicts: Mapping[str, DriftVerdict], *, threshold: float, limit: int = 20) -> str:
     """Draw the population stability index of each feature against threshold and noise floor, largest on top.
 
     Parameters
@@ -224,7 +224,7 @@ def plot_drift(verdicts: Mapping[str, DriftVerdict], *, threshold: float, most: 
         If there is no feature.
     """
     _require(list(verdicts), "at least one feature")
-    ordered = sorted(verdicts.items(), key=lambda item: (item[1].psi is None, -(item[1].psi or 0.0), item[0]))[:most]
+    ordered = sorted(verdicts.items(), key=lambda item: (item[1].psi is None, -(item[1].psi or 0.0), item[0]))[:limit]
     with _canvas("Drift against the noise floor", height=1.5 + 0.3 * len(ordered)) as canvas:
         axes = canvas.axes
         for place, (_, verdict) in enumerate(ordered):
@@ -263,7 +263,8 @@ def plot_latency(milliseconds: ArrayLike, *, deadline_ms: float | None = None, t
     """
     values = np.asarray(milliseconds, dtype=np.float64)
     if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values > 0)).all():
-        raise InputError("a plot of latency needs durations above 0", where="plot", got=int(values.size))
+        raise InputError("durations of a plot must be above 0", where="plot", got=int(values.size),
+                         remedy="Pass milliseconds")  # fmt: skip
     low, high = float(values.min()), float(values.max())
     if low == high:
         low, high = low / 1.1, high * 1.1

@@ -43,24 +43,24 @@ class Reference:
     @classmethod
     def of(cls, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> Reference:
         """Profile columns: text as categories, everything else as numbers."""
-        made = {}
+        references = {}
         for name, column in columns.items():
             textual = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
             profile = CategoryProfile.of(column) if textual else NumericProfile.of(column)
-            made[name] = FeatureReference(profile, profile.count(column))
-        return cls(made)
+            references[name] = FeatureReference(profile, profile.count(column))
+        return cls(references)
 
     def to_json(self) -> bytes:
         """Canonical JSON: ``{feature: {"profile": …, "counts": […]}}``."""
         return canonical_json({
-            name: {"profile": each.profile.to_dict(), "counts": [int(count) for count in each.counts]}
-            for name, each in self.features.items()
+            name: {"profile": reference.profile.to_dict(), "counts": [int(count) for count in reference.counts]}
+            for name, reference in self.features.items()
         })  # fmt: skip
 
     @classmethod
     def from_json(cls, data: bytes) -> Reference:
         """Read what :meth:`to_json` wrote."""
         return cls({
-            name: FeatureReference(profile_from_dict(each["profile"]), np.asarray(each["counts"], dtype=np.int64))
-            for name, each in json.loads(data).items()
+            name: FeatureReference(profile_from_dict(body["profile"]), np.asarray(body["counts"], dtype=np.int64))
+            for name, body in json.loads(data).items()
         })  # fmt: skip

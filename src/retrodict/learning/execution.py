@@ -73,9 +73,9 @@ def execute(
 
     A replay does without the ladder, and without the indexes: one that the run itself made would vouch for itself.
     """
-    tell = progress or (lambda _what, _done, _most: None)
-    tell("features", 0, 1)
-    indexes = EventIndexes.of(workspace, tell=lambda sentence: tell(sentence, 0, 1)) if indexed else None
+    report = progress or (lambda _what, _done, _total: None)
+    report("features", 0, 1)
+    indexes = EventIndexes.of(workspace, tell=lambda sentence: report(sentence, 0, 1)) if indexed else None
     frame = build_frame(workspace.tables, model, versions, indexes=indexes)
     parts = split_rows(frame, model.recipe.split.resolve(), now=now)
     return Execution(frame, parts, run_recipe(model.recipe, frame, parts, ladder=ladder, progress=progress))
@@ -207,10 +207,10 @@ def _put(workspace: Workspace, name: str, data: bytes, media: str) -> Artifact:
 def _request(frame: Frame, model: Model) -> dict[str, dict[str, str]]:
     """Kinds of the values that a request has to bring, as they are in the rows the model learned from."""
     features = FeatureSet(model.features)
-    wanted = {"entities": features.request_keys, "context": features.request_columns}
+    columns = {"entities": features.request_keys, "context": features.request_columns}
     return {
         field: {name: request_word(frame.table.schema.field(name).type) for name in names}
-        for field, names in wanted.items()
+        for field, names in columns.items()
     }
 
 

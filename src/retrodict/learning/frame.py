@@ -71,8 +71,8 @@ class Frame:
 
     def columns(self, positions: NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
         """Feature columns of some rows."""
-        taken = self.table.select(list(self.features)).take(pa.array(positions))
-        return {name: taken.column(name) for name in self.features}
+        rows = self.table.select(list(self.features)).take(pa.array(positions))
+        return {name: rows.column(name) for name in self.features}
 
 
 def tables_of(model: Model) -> list[str]:
@@ -96,21 +96,19 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
         If a column does not exist, or a derived feature reads a column that the label is made of.
     """
     label, where = model.label, f"model {model.name}"
-    asked = {"decide_at": model.parsed_decide_at}
+    expressions = {"decide_at": model.parsed_decide_at}
     if isinstance(label, Label):
-        asked = {"label": label.parsed, "known_at": label.parsed_known_at, **asked}
-    for what, expression in asked.items():
+        expressions = {"label": label.parsed, "known_at": label.parsed_known_at, **expressions}
+    for what, expression in expressions.items():
         expression.check_columns(rows.column_names, where=f"{where}, {what} (table {label.table.name!r})")
-    leaks = sorted(_told(model) & set(features.request_columns))
+    leaks = sorted(_label_columns(model) & set(features.request_columns))
     if leaks:
         raise DefinitionError(
-            "no feature reads what the label is made of",
-            where=f"{where}, label {label.name!r}",
-            got=leaks,
+            "a feature must not read what the label is made of", where=f"{where}, label {label.name!r}", got=leaks,
             remedy="At the moment of the decision it is not known; use a view with known_at",
-        )
-    wanted = _wanted(rows, model, features)
-    columns = [*(quote(name) for name in wanted), f"{model.parsed_decide_at.to_sql()} AS {AT}"]
+        )  # fmt: skip
+    columns_read = _spine_columns(rows, model, features)
+    columns = [*(quote(name) for name in columns_read), f"{model.parsed_decide_at.to_sql()} AS {AT}"]
     if isinstance(label, Label):
         columns.append(f"CAST({label.parsed.to_sql()} AS DOUBLE) AS {_LABEL}")
         columns.append(f"{label.parsed_known_at.to_sql()} AS {_KNOWN}")
@@ -118,16 +116,15 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
         return query(f"SELECT {', '.join(columns)} FROM rows", rows=rows)
     except duckdb.Error as error:
         # DuckDB's own words may hold values of the data: only its kind of error is passed on.
-        read = sorted({column for expression in asked.values() for column in expression.columns})
+        read = sorted({column for expression in expressions.values() for column in expression.columns})
         raise DefinitionError(
-            f"{_listed(asked)} fit the types of their columns ({type(error).__name__})",
-            where=where,
-            got={name: str(rows.schema.field(name).type) for name in read},
+            f"{_enumerate_names(expressions)} must fit the types of their columns ({type(error).__name__})",
+            where=where, got={name: str(rows.schema.field(name).type) for name in read},
             remedy="Say what a column holds with Table(columns={'amount': 'float', …}) and ingest again",
-        ) from error
+        ) from error  # fmt: skip
 
 
-def _told(model: Model) -> set[str]:
+def _label_columns(model: Model) -> set[str]:
     """Columns of the label's table that tell the label, which no row of the decision has yet."""
     label = model.label
     if isinstance(label, Label):
@@ -139,23 +136,20 @@ def _told(model: Model) -> set[str]:
     return read - {*label.entity.keys, label.source.sequence, *model.parsed_decide_at.columns}
 
 
-def _wanted(rows: pa.Table, model: Model, features: FeatureSet) -> list[str]:
+def _spine_columns(rows: pa.Table, model: Model, features: FeatureSet) -> list[str]:
     """Columns of the label's table that a frame begins with."""
     label = model.label
-    own = label.entity.keys if isinstance(label, Outcome) else ()
-    wanted = list(dict.fromkeys([*label.table.key, *features.request_keys, *features.request_columns, *own]))
-    missing = [name for name in wanted if name not in rows.column_names]
+    entity_keys = label.entity.keys if isinstance(label, Outcome) else ()
+    columns = list(dict.fromkeys([*label.table.key, *features.request_keys, *features.request_columns, *entity_keys]))
+    missing = [name for name in columns if name not in rows.column_names]
     if missing:
-        raise DefinitionError(
-            "the label's table has its key, and the columns that features and the label ask for",
-            where=f"model {model.name}, label {label.name!r}, table {label.table.name!r}",
-            got=missing,
-            remedy="Rename the input, or map the key with view.keyed(...)",
-        )
-    return wanted
+        raise DefinitionError("the label's table must have its key, and the columns that features and the label read",
+                              where=f"model {model.name}, label {label.name!r}, table {label.table.name!r}",
+                              got=missing, remedy="Rename the input, or map the key with view.keyed(...)")  # fmt: skip
+    return columns
 
 
-def _listed(names: Iterable[str]) -> str:
+def _enumerate_names(names: Iterable[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -190,25 +184,25 @@ def build_frame(
         read_spine(tables.read(label.table.name, versions[label.table.name]), model, features), model
     )
 
-    def gather(make: Callable[[Mapping[str, Rows]], pa.Table], wanted: FeatureSet) -> pa.Table:
+    def gather(make: Callable[[Mapping[str, Rows]], pa.Table], feature_set: FeatureSet) -> pa.Table:
         if indexes is not None:
-            return indexes.gather(make, wanted, versions)
-        names = {source.table.name for source in wanted.sources.values()}
+            return indexes.gather(make, feature_set, versions)
+        names = {source.table.name for source in feature_set.sources.values()}
         read = {name: tables.read(name, versions[name]) for name in names}
-        return make({name: read[source.table.name] for name, source in wanted.sources.items()})
+        return make({name: read[source.table.name] for name, source in feature_set.sources.items()})
 
     if isinstance(label, Outcome):
         check_outcome(label, tables.schema(label.source.table.name, versions[label.source.table.name]))
-        told = gather(lambda rows: outcome_labels(spine, AT, label, rows), FeatureSet([label.view]))
-        spine = spine.append_column(_LABEL, told.column("label").cast(pa.float64()))
-        spine = spine.append_column(_KNOWN, told.column("known_at"))
+        outcomes = gather(lambda rows: outcome_labels(spine, AT, label, rows), FeatureSet([label.view]))
+        spine = spine.append_column(_LABEL, outcomes.column("label").cast(pa.float64()))
+        spine = spine.append_column(_KNOWN, outcomes.column("known_at"))
     table = gather(lambda rows: training_frame(spine, AT, features, rows, ignore_known_at=ignore_known_at), features)
     never = np.iinfo(np.int64).max
-    known = table.column(_KNOWN).cast(pa.int64()).fill_null(never).to_numpy()
+    known_at = table.column(_KNOWN).cast(pa.int64()).fill_null(never).to_numpy()
     labels = table.column(_LABEL).to_numpy()
     # An outcome without a time at which it became known is no outcome yet.
-    labels = np.where(known == never, np.nan, np.asarray(labels, dtype=np.float64))
-    return Frame(table, features.columns, table.column(AT).cast(pa.int64()).to_numpy(), labels, known)
+    labels = np.where(known_at == never, np.nan, np.asarray(labels, dtype=np.float64))
+    return Frame(table, features.columns, table.column(AT).cast(pa.int64()).to_numpy(), labels, known_at)
 
 
 def _moments_checked(spine: pa.Table, model: Model) -> pa.Table:
@@ -216,18 +210,14 @@ def _moments_checked(spine: pa.Table, model: Model) -> pa.Table:
     where, moments = f"model {model.name}, decide_at", spine.column(AT)
     if not (pa.types.is_timestamp(moments.type) or pa.types.is_integer(moments.type) or pa.types.is_null(moments.type)):
         raise DefinitionError(
-            "decide_at is a time",
-            where=f"{where} (table {model.label.table.name!r})",
+            "decide_at must be a time", where=f"{where} (table {model.label.table.name!r})",
             got={model.decide_at: str(moments.type)},
             remedy="Name a time column, or declare it with Table(columns={'asked_at': 'time'}) and ingest again",
-        )
+        )  # fmt: skip
     if moments.null_count:
-        raise InputError(
-            "every row has a moment of decision",
-            where=where,
-            got=f"{moments.null_count} rows without one",
-            remedy="Quarantine such rows with Check.not_null",
-        )
+        raise InputError("every row must have a moment of decision", where=where,
+                         got=f"{moments.null_count} rows without one",
+                         remedy="Quarantine such rows with Check.not_null")  # fmt: skip
     return spine
 
 

@@ -71,14 +71,16 @@ def measure_leakage(workspace: Workspace, model: Model, run: Run, *, progress: P
     parts = split_rows(frame, model.recipe.split.resolve(), now=now)
     naive = run_recipe(model.recipe, frame, parts, ladder=False, progress=progress)
     test = parts["test"]
-    known = honest.columns(test)
-    real = naive.calibrator.apply(naive.engine.scores(naive.inputs.encode_columns(known)))
-    seen = frame.columns(test)
+    known_columns = honest.columns(test)
+    real = naive.calibrator.apply(naive.engine.scores(naive.inputs.encode_columns(known_columns)))
+    naive_columns = frame.columns(test)
     return LeakageReport(
         auc_point_in_time=_auc(run.metrics["auc"]),
         auc_naive=_auc(naive.evaluations["test"].values()["auc"]),
         auc_naive_in_production=_auc(evaluate(frame.labels[test], real).values()["auc"]),
-        differing_values=sum(int(np.sum(_differs(known[name], seen[name]))) for name in frame.features),
+        differing_values=sum(
+            int(np.sum(_differs(known_columns[name], naive_columns[name]))) for name in frame.features
+        ),
         values=len(test) * len(frame.features),
     )
 

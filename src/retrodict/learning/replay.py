@@ -95,7 +95,7 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
         replay = RunReplay(run.ref, "not replayable", same, {}, str(error), time.perf_counter() - began)
     else:
         compared = _compare(run, result)
-        unequal = [name for name, each in compared.items() if not each["equal"]]
+        unequal = [name for name, fact in compared.items() if not fact["equal"]]
         reason = (
             ""
             if not unequal
@@ -111,7 +111,8 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
 
 def _again(workspace: Workspace, run: Run, progress: Progress | None) -> dict[str, Any]:
     if run.status != "finished":
-        raise NotFoundError("a run to replay has finished", where=run.ref, got=run.status, remedy="Train anew instead")
+        raise NotFoundError("a run to replay must be finished", where=run.ref, got=run.status,
+                            remedy="Train anew instead")  # fmt: skip
     definition = definitions_of(workspace, run.code).get(Model, run.model)
     definition = definition.with_split(TimeSplit(**run.params["split"]))
     versions, now = run.data["versions"], run.data["now"]

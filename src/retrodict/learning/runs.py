@@ -215,13 +215,13 @@ def finish_run(workspace: Workspace, run: Run) -> None:
         tx.append("run.finish", run.ref, facts)
 
 
-def _read(workspace: Workspace, chosen: ColumnElement[bool], *, steps: bool) -> list[Run]:
+def _read(workspace: Workspace, condition: ColumnElement[bool], *, steps: bool) -> list[Run]:
     """Runs that a condition selects, newest first, with their artifacts and metrics."""
     plain = ("id", "model", "status", "actor", "started", "seed", "code", "environment", "finished", "seconds")
-    points = select(metrics).join(runs, runs.c.id == metrics.c.run).where(chosen)
+    points = select(metrics).join(runs, runs.c.id == metrics.c.run).where(condition)
     if not steps:
         points = points.where(metrics.c.step == 0)
-    files = select(artifacts).join(runs, runs.c.id == artifacts.c.run).where(chosen)
+    files = select(artifacts).join(runs, runs.c.id == artifacts.c.run).where(condition)
     workspace.records.ensure(metadata)
     with workspace.records.read() as connection:
         by_id = {
@@ -230,7 +230,7 @@ def _read(workspace: Workspace, chosen: ColumnElement[bool], *, steps: bool) -> 
                 **{name: json.loads(getattr(row, name)) for name in ("data", "params", "summary")},
                 objects=workspace.objects,
             )
-            for row in connection.execute(select(runs).where(chosen).order_by(runs.c.id.desc()))
+            for row in connection.execute(select(runs).where(condition).order_by(runs.c.id.desc()))
         }
         for p in connection.execute(points.order_by(metrics.c.split, metrics.c.name, metrics.c.step)):
             by_id[p.run].points.append(MetricPoint(p.split, p.name, p.value, p.step, p.low, p.high))

@@ -28,21 +28,18 @@ Vocabulary = tuple[str, ...] | tuple[int | float, ...]
 
 
 def _not_a_number(name: str, kind: str) -> InputError:
-    return InputError("a number feature holds numbers or null", where=f"feature {name!r}", got=kind, remedy=_NUMBER)
+    return InputError("a number feature must hold numbers or null", where=f"feature {name!r}", got=kind, remedy=_NUMBER)
 
 
 def _not_finite(name: str, rows: int) -> InputError:
-    return InputError(
-        f"a number is finite or missing; {rows} row(s) hold an infinity", where=f"feature {name!r}", remedy=_NUMBER
-    )
+    return InputError("numbers must be finite or missing", where=f"feature {name!r}",
+                      got=f"{rows} rows with an infinity", remedy=_NUMBER)  # fmt: skip
 
 
 def _not_of_vocabulary(name: str, kind: str, *, text: bool) -> InputError:
     expected = "text" if text else "numbers"
-    return InputError(
-        f"the categories of this feature are {expected}", where=f"feature {name!r}", got=kind,
-        remedy=f"Send {expected} or null",
-    )  # fmt: skip
+    return InputError(f"the categories of this feature must be {expected}", where=f"feature {name!r}", got=kind,
+                      remedy=f"Send {expected} or null")  # fmt: skip
 
 
 def _number(name: str, value: Any) -> float:
@@ -113,10 +110,9 @@ class RowEncoder:
         tables = {at: (codes, text) for at, codes, text in self._tables}
         for at, name in enumerate(self._names):
             if name not in values:
-                raise InputError(
-                    "a row holds every feature of the model, null where it is not known", where=f"feature {name!r}",
-                    remedy=near(name, values, what="value"),
-                )  # fmt: skip
+                raise InputError("a row must hold every feature of the model, null where it has no value",
+                                 where=f"feature {name!r}", got=f"{len(values)} values",
+                                 remedy=near(name, values, what="value"))  # fmt: skip
             value = values[name]
             if at in tables:
                 codes, text = tables[at]
@@ -143,7 +139,8 @@ def plain_values(name: str, column: Any) -> list[Any] | pa.Array[Any]:
         return _plain_arrow(column)
     if isinstance(column, np.ndarray) and column.dtype != object:
         if column.ndim != 1:
-            raise InputError("a column has one dimension", where=f"feature {name!r}", got=column.shape)
+            raise InputError("a column must have one dimension", where=f"feature {name!r}", got=column.shape,
+                             remedy="Pass each column by itself")  # fmt: skip
         return pa.array(column)
     return list(column)
 
@@ -190,7 +187,7 @@ def category_column(name: str, column: Any, vocabulary: Vocabulary) -> NDArray[n
     return _numeric_codes(number_column(name, plain), np.array(vocabulary, dtype=np.float64))
 
 
-def _numeric_codes(floats: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
+def _numeric_codes(floats: NDArray[np.float64], vocabulary: NDArray[np.float64]) -> NDArray[np.float64]:
     """Place of each value in a sorted vocabulary of numbers."""
-    at = np.minimum(np.searchsorted(known, floats), len(known) - 1)
-    return np.where(known[at] == floats, at.astype(np.float64), _NAN)
+    at = np.minimum(np.searchsorted(vocabulary, floats), len(vocabulary) - 1)
+    return np.where(vocabulary[at] == floats, at.astype(np.float64), _NAN)

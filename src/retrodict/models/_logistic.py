@@ -32,8 +32,8 @@ def sigmoids(margins: NDArray[Any]) -> NDArray[np.float64]:
 
 def logit(rate: float) -> float:
     """Log-odds of a probability, held within about ±36."""
-    held = min(max(rate, _TINY), 1.0 - _TINY)
-    return math.log(held / (1.0 - held))
+    inside = min(max(rate, _TINY), 1.0 - _TINY)
+    return math.log(inside / (1.0 - inside))
 
 
 def logits(rates: NDArray[Any]) -> NDArray[np.float64]:

@@ -90,12 +90,14 @@ class ModelArtifact:
         check_name(self.name, what="model")
         check_task(self.engine.task, where=f"model {self.name!r}")
         if self.engine.width != len(self.inputs):
-            raise InputError(f"the engine reads the {len(self.inputs)} features of the inputs",
-                             where=f"model {self.name!r}", got=self.engine.width)  # fmt: skip
+            raise InputError(f"the engine must read the {len(self.inputs)} features of the inputs",
+                             where=f"model {self.name!r}", got=self.engine.width,
+                             remedy="Fit it on a matrix of the same InputSpec")  # fmt: skip
         try:
             canonical_json(dict(self.metadata))
         except InternalError as error:
-            raise InputError("metadata is plain JSON", where=f"model {self.name!r}",
+            raise InputError("metadata must be plain JSON", where=f"model {self.name!r}",
+                             got=type(self.metadata).__name__,
                              remedy="Give numbers, text, lists and dicts only") from error  # fmt: skip
         object.__setattr__(self, "_rows", _Rows(len(self.inputs)))
 
@@ -164,7 +166,8 @@ class ModelArtifact:
             try:
                 parts[part] = _verified(objects, part_digest, f"{where}, part {part!r}")
             except NotFoundError as error:
-                raise IntegrityError("a part of the artifact is missing", where=f"{where}, part {part!r}",
+                raise IntegrityError("every part of the artifact must be stored", where=f"{where}, part {part!r}",
+                                     got="no such object",
                                      remedy="Restore the object store from a backup") from error  # fmt: skip
         engine_parts = {part.removeprefix(_ENGINE): data for part, data in parts.items() if part.startswith(_ENGINE)}
         return cls(
@@ -176,11 +179,11 @@ class ModelArtifact:
         )
 
 
-def _verified(objects: ObjectStore, wanted: str, where: str) -> bytes:
+def _verified(objects: ObjectStore, expected: str, where: str) -> bytes:
     """Bytes of an object. Stores promise to verify; a tree file goes to a C parser, so the artifact looks itself."""
-    data = objects.get(wanted)
-    if digest(data) != wanted:
-        raise IntegrityError("bytes are those that were stored", where=where,
+    data = objects.get(expected)
+    if digest(data) != expected:
+        raise IntegrityError("bytes must be those that were stored", where=where, got=f"SHA-256 {short(digest(data))}",
                              remedy="Restore the object store from a backup")  # fmt: skip
     return data
 
@@ -191,9 +194,9 @@ def _manifest(data: bytes, where: str) -> dict[str, Any]:
     except ValueError:
         manifest = None
     if not isinstance(manifest, dict) or manifest.get("kind") != _KIND:
-        raise InputError("this object is not the manifest of a model", where=where,
+        raise InputError("the object must be the manifest of a model", where=where, got=f"{len(data)} bytes",
                          remedy="Give the digest that ModelArtifact.save returned")  # fmt: skip
     if manifest["format"] != _FORMAT:
-        raise InputError(f"this version of retrodict reads format {_FORMAT}", where=where, got=manifest["format"],
-                         remedy="Use the version that wrote it, or a newer one")  # fmt: skip
+        raise InputError(f"the format must be {_FORMAT}, which this version of retrodict reads", where=where,
+                         got=manifest["format"], remedy="Use the version that wrote it, or a newer one")  # fmt: skip
     return manifest

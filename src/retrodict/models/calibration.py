@@ -90,7 +90,8 @@ class SigmoidCalibrator:
     def __post_init__(self) -> None:
         """Refuse a map that turns the order round."""
         if not self.slope >= 0:
-            raise InputError("the slope of a calibration is zero or more", where="calibration", got=self.slope)
+            raise InputError("the slope of a calibration must be zero or more", where="calibration", got=self.slope,
+                             remedy="Fit it with fit_sigmoid")  # fmt: skip
 
     def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities of scores, shape (n,)."""
@@ -126,9 +127,11 @@ class IsotonicCalibrator:
         """Check the knots, and prepare the slopes."""
         x, y = np.array(self.scores), np.array(self.rates)
         if not len(x) or x.shape != y.shape:
-            raise InputError("a calibration has one rate per knot, and at least one knot", where="calibration")
+            raise InputError("a calibration must have one rate per knot, and at least one knot", where="calibration",
+                             got=(len(x), len(y)), remedy="Fit it with fit_isotonic")  # fmt: skip
         if not (np.all(np.diff(x) > 0) and np.all(np.diff(y) >= 0) and y[0] >= 0 and y[-1] <= 1):
-            raise InputError("knots increase and rates never fall, from 0 to 1", where="calibration")
+            raise InputError("knots must increase and rates never fall, from 0 to 1", where="calibration",
+                             got=f"{len(x)} knots", remedy="Fit it with fit_isotonic")  # fmt: skip
         with np.errstate(over="ignore"):  # knots that nearly touch: an infinite slope is held by the upper knot
             slopes = np.diff(y) / np.diff(x)
         object.__setattr__(self, "_columns", (x, y, np.append(slopes, 0.0), np.append(y[1:], y[-1])))
@@ -141,8 +144,8 @@ class IsotonicCalibrator:
         steps = np.maximum(scores - x[at], 0.0)
         with np.errstate(invalid="ignore"):
             lines = np.where(steps > 0.0, slopes[at] * steps, 0.0)
-        held: NDArray[np.float64] = np.minimum(y[at] + lines, uppers[at])
-        return held
+        rates: NDArray[np.float64] = np.minimum(y[at] + lines, uppers[at])
+        return rates
 
     def apply_one(self, score: float) -> float:
         """Probability of one score."""
@@ -163,26 +166,27 @@ class IsotonicCalibrator:
 
 _READERS: dict[str, Callable[[Mapping[str, Any]], Calibrator]] = {
     NoCalibrator.kind: lambda _: NoCalibrator(),
-    SigmoidCalibrator.kind: lambda kept: SigmoidCalibrator(slope=kept["slope"], intercept=kept["intercept"]),
-    IsotonicCalibrator.kind: lambda kept: IsotonicCalibrator(tuple(kept["scores"]), tuple(kept["rates"])),
+    SigmoidCalibrator.kind: lambda fields: SigmoidCalibrator(slope=fields["slope"], intercept=fields["intercept"]),
+    IsotonicCalibrator.kind: lambda fields: IsotonicCalibrator(tuple(fields["scores"]), tuple(fields["rates"])),
 }
 
 
 def load_calibrator(data: bytes) -> Calibrator:
     """Read what ``to_json`` of a calibrator wrote."""
-    kept = json.loads(data)
-    if kept["kind"] not in _READERS:
-        raise NotFoundError("a calibration is of a known kind", where="model", got=kept["kind"],
-                            remedy=near(kept["kind"], _READERS, what="calibration"))  # fmt: skip
-    return _READERS[kept["kind"]](kept)
+    fields = json.loads(data)
+    if fields["kind"] not in _READERS:
+        raise NotFoundError("a calibration must be of a kind that exists", where="model", got=fields["kind"],
+                            remedy=near(fields["kind"], _READERS, what="calibration"))  # fmt: skip
+    return _READERS[fields["kind"]](fields)
 
 
 def _check(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> None:
     if not len(scores) or len(scores) != len(labels):
-        raise InputError("calibration needs rows, and one label per score", where="calibration",
+        raise InputError("calibration must have rows, and one label per score", where="calibration",
                          got=(len(scores), len(labels)), remedy="Keep rows aside for it")  # fmt: skip
     if not (np.isin(labels, (0, 1)).all() and (scores >= 0).all() and (scores <= 1).all()):
-        raise InputError("scores are in [0, 1] and labels are 0 or 1", where="calibration")
+        raise InputError("scores must be in [0, 1] and labels 0 or 1", where="calibration", got=f"{len(scores)} rows",
+                         remedy="Leave out rows whose outcome is not known yet")  # fmt: skip
 
 
 def fit_isotonic(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> IsotonicCalibrator:

@@ -65,19 +65,12 @@ class TimeSplit:
         try:
             first, last = _day(start), _day(end)
         except (ValueError, TypeError) as error:
-            raise DefinitionError(
-                "a training span reads FIRST_DAY/DAY_AFTER_THE_LAST",
-                where="TimeSplit, train",
-                got=self.train,
-                remedy="Write it like '2013-01-01/2013-07-01'",
-            ) from error
+            raise DefinitionError("a training span must read FIRST_DAY/DAY_AFTER_THE_LAST", where="TimeSplit, train",
+                                  got=self.train,
+                                  remedy="Write it like '2013-01-01/2013-07-01'") from error  # fmt: skip
         if not slash or last <= first:
-            raise DefinitionError(
-                "a training span ends after it begins",
-                where="TimeSplit, train",
-                got=self.train,
-                remedy="Write it like '2013-01-01/2013-07-01'",
-            )
+            raise DefinitionError("a training span must end after it begins", where="TimeSplit, train", got=self.train,
+                                  remedy="Write it like '2013-01-01/2013-07-01'")  # fmt: skip
         middle = _after(last, self.validate, where="TimeSplit, validate")
         final = _after(middle, self.test, where="TimeSplit, test")
         return Split(*(to_micros(moment) for moment in (first, last, middle, final)))
@@ -113,13 +106,11 @@ def _after(moment: datetime, length: str, *, where: str) -> datetime:
         else:
             end = moment + timedelta(microseconds=parse_duration(length))
     except (InputError, ValueError, OverflowError, TypeError) as error:
-        raise DefinitionError(
-            "a length is 'N months' or a duration", where=where, got=length, remedy="Write it like '1 month' or '14d'"
-        ) from error
+        raise DefinitionError("a length must be 'N months' or a duration", where=where, got=length,
+                              remedy="Write it like '1 month' or '14d'") from error  # fmt: skip
     if end <= moment:
-        raise DefinitionError(
-            "a part of a split is longer than nothing", where=where, got=length, remedy="Write it like '1 month'"
-        )
+        raise DefinitionError("a part of a split must be longer than nothing", where=where, got=length,
+                              remedy="Write it like '1 month'")  # fmt: skip
     return end
 
 
@@ -216,39 +207,30 @@ class Model(Definition):
         object.__setattr__(self, "gates", tuple(self.gates))
         self._check_label(where)
         if not isinstance(self.recipe, Recipe):
-            raise DefinitionError(
-                "a model has a recipe", where=where, got=type(self.recipe).__name__, remedy="Pass recipe=Recipe(...)"
-            )
+            raise DefinitionError("a model must have a recipe", where=where, got=type(self.recipe).__name__,
+                                  remedy="Pass recipe=Recipe(...)")  # fmt: skip
         if not self.features:
-            raise DefinitionError("a model has features", where=where, remedy="Pass features=[view, ...]")
+            raise DefinitionError("a model must have features", where=where, got=0, remedy="Pass features=[view, ...]")
         if parse(self.decide_at, where=f"{where}, decide_at").kind not in ("time", None):
             raise DefinitionError(
-                "decide_at is a time",
-                where=where,
-                got=self.decide_at,
+                "decide_at must be a time", where=where, got=self.decide_at,
                 remedy="Name a time column of the label's table, or write one like 'sched_dep - 1h'",
-            )
+            )  # fmt: skip
         for gate in self.gates:
             if parse(gate, where=f"{where}, gate {gate!r}").kind not in ("bool", None):
-                raise DefinitionError(
-                    "a gate is true or false", where=where, got=gate, remedy="Write a comparison like 'auc >= 0.7'"
-                )
+                raise DefinitionError("a gate must be true or false", where=where, got=gate,
+                                      remedy="Write a comparison like 'auc >= 0.7'")  # fmt: skip
 
     def _check_label(self, where: str) -> None:
         if not isinstance(self.label, Label | Outcome):
-            raise DefinitionError(
-                "a model has a label",
-                where=where,
-                got=type(self.label).__name__,
-                remedy="Pass label=Label(...) or label=Outcome(...)",
-            )
+            raise DefinitionError("a model must have a label", where=where, got=type(self.label).__name__,
+                                  remedy="Pass label=Label(...) or label=Outcome(...)")  # fmt: skip
         if isinstance(self.label, Outcome) and not self.label.labels:
             raise DefinitionError(
-                "an outcome that is a label says of which table's rows, and what is a yes",
-                where=f"{where}, outcome {self.label.name!r}",
-                got=self.label.value,
+                "an outcome that is a label must name the table of its rows, and the expression of a yes",
+                where=f"{where}, outcome {self.label.name!r}", got=self.label.value,
                 remedy=f"Add table=… and expression='{self.label.value} > 0' to the outcome",
-            )
+            )  # fmt: skip
 
     @cached_property
     def parsed_decide_at(self) -> Expression:

@@ -122,7 +122,7 @@ def explain_row(
     )
 
 
-def check_words(words: Mapping[str, str], features: Iterable[str], known: Iterable[str] = ()) -> None:
+def check_words(words: Mapping[str, str], features: Iterable[str], others: Iterable[str] = ()) -> None:
     """Refuse wording that could never be filled: called when a definition is made, not when a decision is.
 
     Parameters
@@ -140,30 +140,30 @@ def check_words(words: Mapping[str, str], features: Iterable[str], known: Iterab
         If a feature or field is unknown, or a field reaches into attributes or items.
     """
     features = set(features)
-    fields = {*_OWN_FIELDS, *features, *known}
+    fields = {*_OWN_FIELDS, *features, *others}
     for feature, template in words.items():
         where = f"words for {feature!r}"
         if feature not in features:
-            raise DefinitionError("words belong to a feature of the model", where=where,
+            raise DefinitionError("words must belong to a feature of the model", where=where, got=feature,
                                   remedy=near(feature, features, what="feature"))  # fmt: skip
         try:
             used = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
         except ValueError as error:
-            raise DefinitionError(f"words are a format string ({error})", where=where, got=template,
+            raise DefinitionError(f"words must be a format string ({error})", where=where, got=template,
                                   remedy="Write it like 'wind of {value:.0f} knots'") from error  # fmt: skip
         if unknown := sorted(used - fields):
-            raise DefinitionError("a field of the words is a known name", where=where, got=unknown[0],
-                                  remedy=near(unknown[0], fields, what="field"))  # fmt: skip
+            raise DefinitionError("a field of the words must be a feature or a value at hand", where=where,
+                                  got=unknown[0], remedy=near(unknown[0], fields, what="field"))  # fmt: skip
 
 
 def _reason(name: str, share: float, values: Mapping[str, Any], template: str | None) -> Reason:
     value = values[name]
     reason = Reason(name, value, share, "")
     fields = {**values, "feature": name, "value": value, "direction": reason.direction}
-    return Reason(name, value, share, _said(template, fields) or _plainly(fields))
+    return Reason(name, value, share, _fill_template(template, fields) or _default_text(fields))
 
 
-def _said(template: str | None, fields: Mapping[str, Any]) -> str | None:
+def _fill_template(template: str | None, fields: Mapping[str, Any]) -> str | None:
     """Template filled in; None if a value it names is missing or of another type than it expects."""
     if template is None or fields["value"] is None:
         return None
@@ -176,9 +176,9 @@ def _said(template: str | None, fields: Mapping[str, Any]) -> str | None:
         return None
 
 
-def _plainly(fields: Mapping[str, Any]) -> str:
+def _default_text(fields: Mapping[str, Any]) -> str:
     value = fields["value"]
     if value is None or value != value:  # noqa: PLR0124  # NaN
         return _MISSING_WORDS.format_map(fields)
-    shown = format(value, ".6g") if isinstance(value, float) else value
-    return DEFAULT_WORDS.format_map({**fields, "value": shown})
+    text = format(value, ".6g") if isinstance(value, float) else value
+    return DEFAULT_WORDS.format_map({**fields, "value": text})

@@ -52,15 +52,15 @@ class Feature:
         """Refuse a vocabulary that codes could not be read back from."""
         where = f"feature {self.name!r}"
         if self.type not in {"number", "category"}:
-            raise InputError("a feature is a number or a category", where=where, got=self.type)
+            raise InputError("a feature must be a number or a category", where=where, got=self.type,
+                             remedy=near(str(self.type), ("number", "category"), what="type"))  # fmt: skip
         if self.type == "number" and self.vocabulary:
-            raise InputError("only a category has a vocabulary", where=where)
+            raise InputError("a number must not have a vocabulary", where=where, got=f"{len(self.vocabulary)} words",
+                             remedy="Leave it out, or make the feature a category")  # fmt: skip
         kinds = {isinstance(value, str) for value in self.vocabulary}
         if len(kinds) > 1 or list(self.vocabulary) != sorted(set(self.vocabulary)):
-            raise InputError(
-                "a vocabulary is sorted, without repeats, and all text or all numbers", where=where,
-                remedy="Learn it with InputSpec.learn",
-            )  # fmt: skip
+            raise InputError("a vocabulary must be sorted, without repeats, and all text or all numbers", where=where,
+                             got=f"{len(self.vocabulary)} words", remedy="Learn it with InputSpec.learn")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,10 @@ class InputSpec:
     def __post_init__(self) -> None:
         """Check names."""
         if not self.features:
-            raise InputError("a model has at least one feature", where="inputs")
+            raise InputError("a model must have at least one feature", where="inputs", got=0,
+                             remedy="Learn the inputs from columns")  # fmt: skip
         if twice := [name for name, times in Counter(self.names).items() if times > 1]:
-            raise InputError("a feature occurs once", where="inputs", got=twice)
+            raise InputError("a feature must occur once", where="inputs", got=twice, remedy="Rename one of them")
 
     def __len__(self) -> int:
         return len(self.features)
@@ -117,14 +118,14 @@ class InputSpec:
         InputError
             If a column has a type that is neither, such as a time.
         """
-        wanted = types or {}
-        if unknown := sorted(set(wanted) - set(columns)):
-            raise InputError("a type is given for a column that exists", where=f"feature {unknown[0]!r}",
+        declared = types or {}
+        if unknown := sorted(set(declared) - set(columns)):
+            raise InputError("a type must be for a column that exists", where=f"feature {unknown[0]!r}", got=unknown[0],
                              remedy=near(unknown[0], columns, what="column"))  # fmt: skip
         features = []
         for name, column in columns.items():
             plain = plain_values(name, column)
-            if wanted.get(name, _usual_type(plain)) == "category":
+            if declared.get(name, _usual_type(plain)) == "category":
                 features.append(Feature(name, "category", _vocabulary(name, plain, max_categories)))
             else:
                 number_column(name, plain)  # says now, not while serving, that the column cannot be read
@@ -157,16 +158,16 @@ class InputSpec:
         matrix: NDArray[np.float64] | None = None
         for at, feature in enumerate(self.features):
             if feature.name not in columns:
-                raise InputError("the columns hold every feature of the model", where=f"feature {feature.name!r}",
+                raise InputError("the columns must hold every feature of the model", where=f"feature {feature.name!r}",
+                                 got=f"{len(columns)} columns",
                                  remedy=near(feature.name, columns, what="column"))  # fmt: skip
             codes = _encode(feature, columns[feature.name])
             if matrix is None:
                 matrix = np.empty((len(codes), len(self)), dtype=np.float64)
             elif len(codes) != len(matrix):
-                raise InputError(
-                    f"columns have one length; the first has {len(matrix)} rows", where=f"feature {feature.name!r}",
-                    got=len(codes),
-                )  # fmt: skip
+                raise InputError(f"columns must be of one length; the first has {len(matrix)} rows",
+                                 where=f"feature {feature.name!r}", got=len(codes),
+                                 remedy="Pass columns of the same rows")  # fmt: skip
             matrix[:, at] = codes
         return np.empty((0, len(self))) if matrix is None else matrix
 
@@ -214,10 +215,10 @@ def _usual_type(plain: Any) -> FeatureType:
 def _counts(name: str, plain: Any) -> dict[Any, int]:
     """How often each value that is not null occurs; numbers as floats."""
     if isinstance(plain, list):
-        given = [value for value in plain if value is not None and value == value]  # noqa: PLR0124  # drops NaN
-        if given and all(isinstance(value, str) for value in given):
-            return dict(Counter(given))
-        plain = pa.array(number_column(name, given))
+        present = [value for value in plain if value is not None and value == value]  # noqa: PLR0124  # drops NaN
+        if present and all(isinstance(value, str) for value in present):
+            return dict(Counter(present))
+        plain = pa.array(number_column(name, present))
     elif _usual_type(plain) == "category":
         counted: Any = pc.value_counts(plain.drop_null())
         return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
@@ -233,9 +234,7 @@ def _vocabulary(name: str, plain: Any, limit: int) -> Vocabulary:
     words: Sequence[Any] = sorted(counts)
     if words and not isinstance(words[0], str):
         if max(abs(words[0]), abs(words[-1])) >= _EXACT:
-            raise InputError(
-                "categories that are numbers are below 2**53 in size", where=f"feature {name!r}",
-                remedy="Give the column as text",
-            )  # fmt: skip
+            raise InputError("categories that are numbers must be below 2**53 in size", where=f"feature {name!r}",
+                             got="a larger one", remedy="Give the column as text")  # fmt: skip
         words = [int(word) if word.is_integer() else word for word in words]
     return tuple(words)

@@ -101,7 +101,7 @@ def change(workspace: Workspace, deployment: Deployment, *, action: Action, reas
         If there is no reason.
     """
     if not reason.strip():
-        raise InputError("a change of what decides has a reason", where=f"policy:{deployment.policy}", got=reason,
+        raise InputError("a change of what decides must have a reason", where=f"policy:{deployment.policy}", got=reason,
                          remedy="Say it with --reason")  # fmt: skip
     workspace.records.ensure(metadata)
     with workspace.ledger.transaction() as tx:
@@ -166,12 +166,8 @@ def in_force(workspace: Workspace, policy: str, at: int) -> Revision:
     NotFoundError
         If the policy was not deployed then.
     """
-    found = [revision for revision in history(workspace, policy) if revision.time <= at]
-    if not found:
-        raise NotFoundError(
-            "the policy was deployed at that time",
-            where=f"policy:{policy}",
-            got=format_time(at),
-            remedy="See its revisions with 'retrodict deployments'",
-        )
-    return found[-1]
+    revisions = [revision for revision in history(workspace, policy) if revision.time <= at]
+    if not revisions:
+        raise NotFoundError("the policy must have been deployed at that time", where=f"policy:{policy}",
+                            got=format_time(at), remedy="See its revisions with 'retrodict deployments'")  # fmt: skip
+    return revisions[-1]

@@ -85,7 +85,7 @@ class ModelVersion(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        judged = [
+        judgements = [
             {"time": format_time(a.time), "approver": a.approver, "granted": a.granted, "reason": a.reason}
             for a in self.approvals
         ]
@@ -98,7 +98,7 @@ class ModelVersion(Shown):
             "gates": self.gates,
             "gates_passed": self.gates_passed,
             "approved": self.approved,
-            "approvals": judged,
+            "approvals": judgements,
             "metrics": self.metrics,
         }
 
@@ -151,23 +151,20 @@ def register(
     """
     workspace.records.ensure(metadata)
     with workspace.ledger.transaction() as tx:
-        made = tx.connection.execute(select(versions).where(versions.c.run == run)).first()
-        if made is not None and (made.name, made.artifact) != (name, artifact):
-            raise InputError(
-                "a run makes one version",
-                where=f"run:{run}",
-                got=f"model:{made.name}@{made.version}",
-                remedy="Register the result of another run",
-            )
-        known = None if made is None else made.version
-        if known is None:
+        existing = tx.connection.execute(select(versions).where(versions.c.run == run)).first()
+        if existing is not None and (existing.name, existing.artifact) != (name, artifact):
+            raise InputError("a run must make one version only", where=f"run:{run}",
+                             got=f"model:{existing.name}@{existing.version}",
+                             remedy="Register the result of another run")  # fmt: skip
+        number = None if existing is None else existing.version
+        if number is None:
             last = (
                 tx.connection.execute(select(func.max(versions.c.version)).where(versions.c.name == name)).scalar() or 0
             )
-            known = last + 1
+            number = last + 1
             row = {
                 "name": name,
-                "version": known,
+                "version": number,
                 "run": run,
                 "artifact": artifact,
                 "code": code,
@@ -182,8 +179,8 @@ def register(
                 "gates": {gate["gate"]: gate["status"] for gate in gates},
                 "objects": sorted({artifact, code}),
             }
-            tx.append("model.register", f"model:{name}@{known}", facts, inputs=[(f"run:{run}", "trained by")])
-    return get_version(workspace, f"{name}@{known}")
+            tx.append("model.register", f"model:{name}@{number}", facts, inputs=[(f"run:{run}", "trained by")])
+    return get_version(workspace, f"{name}@{number}")
 
 
 def get_version(workspace: Workspace, ref: str) -> ModelVersion:
@@ -195,44 +192,38 @@ def get_version(workspace: Workspace, ref: str) -> ModelVersion:
         If there is none; the message names what there is.
     """
     parsed = Ref.parse(ref, kind="model")
-    found = list_versions(workspace, parsed.name)
-    if not found:
+    versions_of_model = list_versions(workspace, parsed.name)
+    if not versions_of_model:
         names = {v.name for v in list_versions(workspace)}
-        raise NotFoundError(
-            "a model of this name is registered",
-            where="registry",
-            got=parsed.name,
-            remedy=near(parsed.name, names, what="model"),
-        )
+        raise NotFoundError("a model of this name must be registered", where="registry", got=parsed.name,
+                            remedy=near(parsed.name, names, what="model"))  # fmt: skip
     if parsed.version is None:
-        return found[-1]
-    for version in found:
+        return versions_of_model[-1]
+    for version in versions_of_model:
         if str(version.version) == parsed.version:
             return version
     raise NotFoundError(
-        "the model has this version",
-        where=f"model:{parsed.name}",
-        got=parsed.version,
-        remedy=f"Known versions: {found[0].version} to {found[-1].version}",
-    )
+        "the version must be one of the model", where=f"model:{parsed.name}", got=parsed.version,
+        remedy=f"Known versions: {versions_of_model[0].version} to {versions_of_model[-1].version}",
+    )  # fmt: skip
 
 
 def list_versions(workspace: Workspace, name: str | None = None) -> list[ModelVersion]:
     """Versions of one model or of all, by name and number."""
     workspace.records.ensure(metadata)
     query = select(versions).order_by(versions.c.name, versions.c.version)
-    judged = select(approvals).order_by(approvals.c.position)
+    judgements = select(approvals).order_by(approvals.c.position)
     if name is not None:
-        query, judged = query.where(versions.c.name == name), judged.where(approvals.c.name == name)
+        query, judgements = query.where(versions.c.name == name), judgements.where(approvals.c.name == name)
     with workspace.records.read() as connection:
         by_version: dict[tuple[str, int], list[Approval]] = {}
-        for row in connection.execute(judged):
+        for row in connection.execute(judgements):
             approval = Approval(row.time, row.approver, bool(row.granted), row.reason)
             by_version.setdefault((row.name, row.version), []).append(approval)
         return [_read(row, by_version.get((row.name, row.version), [])) for row in connection.execute(query)]
 
 
-def _read(row: Row[Any], judged: list[Approval]) -> ModelVersion:
+def _read(row: Row[Any], judgements: list[Approval]) -> ModelVersion:
     return ModelVersion(
         row.name,
         row.version,
@@ -243,7 +234,7 @@ def _read(row: Row[Any], judged: list[Approval]) -> ModelVersion:
         row.time,
         json.loads(row.gates),
         json.loads(row.metrics),
-        judged,
+        judgements,
     )
 
 
@@ -269,21 +260,14 @@ def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True
     version = get_version(workspace, ref)
     where = f"model:{version.ref}"
     if not reason.strip():
-        raise InputError("an approval has a reason", where=where, got=reason, remedy="Say it with --reason")
+        raise InputError("an approval must have a reason", where=where, got=reason, remedy="Say it with --reason")
     if granted and version.author == workspace.actor:
-        raise RefusedError(
-            "a version is approved by somebody else than its author",
-            where=where,
-            got=workspace.actor,
-            remedy="Let a colleague approve it; RETRODICT_ACTOR or --actor says who acts",
-        )
+        raise RefusedError("a version must be approved by somebody else than its author", where=where,
+                           got=workspace.actor,
+                           remedy="Let a colleague approve it; RETRODICT_ACTOR or --actor says who acts")  # fmt: skip
     if granted and version.failed_gates:
-        raise RefusedError(
-            "every gate passed",
-            where=where,
-            got=version.failed_gates,
-            remedy="Train a better version",
-        )
+        raise RefusedError("every gate must have passed", where=where, got=version.failed_gates,
+                           remedy="Train a better version")  # fmt: skip
     with workspace.ledger.transaction() as tx:
         key = (approvals.c.name == version.name) & (approvals.c.version == version.version)
         position = tx.connection.execute(select(func.count()).select_from(approvals).where(key)).scalar_one()

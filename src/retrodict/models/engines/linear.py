@@ -70,13 +70,13 @@ class CategoryTerm:
 
     def of(self, value: float) -> float:
         """Share of one code in the margin."""
-        known = not math.isnan(value) and 0 <= value < len(self.weights)
-        return self.weights[int(value)] if known else self.missing
+        valid = not math.isnan(value) and 0 <= value < len(self.weights)
+        return self.weights[int(value)] if valid else self.missing
 
     def of_column(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of each of a column of codes."""
-        known = (values >= 0) & (values < len(self.weights))
-        return np.array((*self.weights, self.missing))[np.where(known, values, len(self.weights)).astype(np.intp)]
+        valid = (values >= 0) & (values < len(self.weights))
+        return np.array((*self.weights, self.missing))[np.where(valid, values, len(self.weights)).astype(np.intp)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ class LinearEngine(JsonEngine):
         """Refuse a scale that cannot be divided by."""
         for at, term in enumerate(self.terms):
             if isinstance(term, NumberTerm) and not term.scale > 0:
-                raise InputError("a scale is above zero", where=f"engine, feature {at}", got=term.scale)
+                raise InputError("a scale must be above zero", where=f"engine, feature {at}", got=term.scale,
+                                 remedy="Fit the engine with fit_logistic")  # fmt: skip
 
     @property
     def width(self) -> int:
@@ -177,10 +178,11 @@ def fit_logistic(
     from threadpoolctl import threadpool_limits
 
     if len(np.unique(train.labels)) < 2:
-        raise InputError("logistic regression needs rows of both outcomes", where="training rows",
-                         got="one outcome only")  # fmt: skip
+        raise InputError("the training rows must hold both outcomes", where="logistic regression",
+                         got="one outcome only", remedy="Train on a longer span")  # fmt: skip
     if not penalty >= 0:
-        raise InputError("a penalty is zero or more", where="logistic regression", got=penalty)
+        raise InputError("a penalty must be zero or more", where="logistic regression", got=penalty,
+                         remedy="Pass 0 for none")  # fmt: skip
     columns = [
         _category(train.matrix[:, at]) if at in set(categorical) else _number(train.matrix[:, at])
         for at in range(train.width)
@@ -245,11 +247,11 @@ def _fold(
     terms: list[NumberTerm | CategoryTerm] = []
     at = 0
     for block, term in columns:
-        own = weights[at : at + block.shape[1]].tolist()
+        part = weights[at : at + block.shape[1]].tolist()
         at += block.shape[1]
         if isinstance(term, NumberTerm):
-            terms.append(NumberTerm(term.mean, term.scale, own[0]))
+            terms.append(NumberTerm(term.mean, term.scale, part[0]))
         else:
             codes = len(term.weights)
-            terms.append(CategoryTerm(tuple(own[:codes]), own[codes] if len(own) > codes else 0.0))
+            terms.append(CategoryTerm(tuple(part[:codes]), part[codes] if len(part) > codes else 0.0))
     return LinearEngine(intercept, tuple(terms))

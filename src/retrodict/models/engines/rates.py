@@ -26,7 +26,8 @@ __all__ = [
 
 def _check_rate(rate: float) -> None:
     if not 0.0 <= rate <= 1.0:
-        raise InputError("a rate is between 0 and 1", where="engine", got=rate)
+        raise InputError("a rate must be between 0 and 1", where="engine", got=rate,
+                         remedy="Fit the engine on training rows")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,8 @@ class GroupRateEngine(JsonEngine):
         for rate in (self.overall, *self.rates):
             _check_rate(rate)
         if not 0 <= self.column < self.features:
-            raise InputError(f"the column is below {self.features}", where="engine", got=self.column)
+            raise InputError(f"the column must be one of the {self.features} of the row", where="engine",
+                             got=self.column, remedy="Count from 0")  # fmt: skip
 
     @property
     def width(self) -> int:
@@ -118,15 +120,15 @@ class GroupRateEngine(JsonEngine):
         """Rate of each row's category."""
         codes = check_matrix(matrix, self.features)[:, self.column]
         # Whatever is not a known code ends on the last entry: the overall rate.
-        known = (codes >= 0) & (codes < len(self.rates))
-        places = np.where(known, codes, len(self.rates)).astype(np.intp)
+        valid = (codes >= 0) & (codes < len(self.rates))
+        places = np.where(valid, codes, len(self.rates)).astype(np.intp)
         return np.array((*self.rates, self.overall))[places]
 
     def score_row(self, row: NDArray[np.float64]) -> float:
         """Rate of the row's category."""
         code = float(check_row(row, self.features)[self.column])
-        known = not math.isnan(code) and 0 <= code < len(self.rates)
-        return self.rates[int(code)] if known else self.overall
+        valid = not math.isnan(code) and 0 <= code < len(self.rates)
+        return self.rates[int(code)] if valid else self.overall
 
     def margins(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log-odds of each row's rate."""
@@ -162,18 +164,20 @@ def fit_group_rate(train: Examples, column: int, *, prior_count: float = 20.0) -
         How many rows at the overall rate each category is given beforehand; more draws small categories closer.
     """
     if not 0 <= column < train.width:
-        raise InputError(f"the column is below {train.width}", where="group rate", got=column)
+        raise InputError(f"the column must be one of the {train.width} of the matrix", where="group rate", got=column,
+                         remedy="Count from 0")  # fmt: skip
     if not prior_count >= 0:
-        raise InputError("a prior count is zero or more", where="group rate", got=prior_count)
+        raise InputError("a prior count must be zero or more", where="group rate", got=prior_count,
+                         remedy="Pass 0 for no prior")  # fmt: skip
     codes = train.matrix[:, column]
-    given = ~np.isnan(codes)
-    places = codes[given].astype(np.intp)
-    if (places < 0).any() or (places != codes[given]).any():
-        raise InputError("a group rate is taken over a category", where=f"feature {column}",
+    present = ~np.isnan(codes)
+    places = codes[present].astype(np.intp)
+    if (places < 0).any() or (places != codes[present]).any():
+        raise InputError("a group rate must be over a category", where=f"feature {column}", got="a number",
                          remedy="Choose one of InputSpec.categorical")  # fmt: skip
     overall = float(train.labels.mean())
     rows = np.bincount(places)
-    ones = np.bincount(places, weights=train.labels[given], minlength=len(rows))
+    ones = np.bincount(places, weights=train.labels[present], minlength=len(rows))
     weight = rows + prior_count
     # A code without rows and without a prior knows nothing of its own.
     rates = np.where(weight > 0, (ones + prior_count * overall) / np.where(weight > 0, weight, 1.0), overall)

@@ -58,8 +58,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 
 
 def _text_until(text: str, mark: str) -> str:
-    head, found, _ = text.partition(mark)
-    return head + mark[:1] if found else text
+    head, separator, _ = text.partition(mark)
+    return head + mark[:1] if separator else text
 
 
 def tree_hash(text: str) -> str:
@@ -72,9 +72,11 @@ def tree_hash(text: str) -> str:
     InputError
         If the text is not a LightGBM model.
     """
-    head, found, _ = text.partition(_TREES_END)
-    if not found or not head.startswith("tree\n"):
-        raise InputError("a LightGBM model text begins with 'tree' and holds 'end of trees'", where="tree hash")
+    head, separator, _ = text.partition(_TREES_END)
+    if not separator or not head.startswith("tree\n"):
+        raise InputError("a LightGBM model text must begin with 'tree' and hold 'end of trees'", where="tree hash",
+                         got=f"{len(text)} characters",
+                         remedy="Pass what Booster.model_to_string returns")  # fmt: skip
     return digest(head.encode())
 
 
@@ -120,7 +122,8 @@ def _free(handle: ctypes.c_void_p, _booster: lightgbm.Booster) -> None:
 
 def _check(code: int) -> None:
     if code:
-        raise InternalError(f"LightGBM refuses a row ({_LIB.LGBM_GetLastError().decode()})", where="engine")
+        raise InternalError(f"LightGBM must score a row of its width ({_LIB.LGBM_GetLastError().decode()})",
+                            where="engine", got=code, remedy="Report it with the version of LightGBM")  # fmt: skip
 
 
 class TreesEngine:
@@ -150,9 +153,11 @@ class TreesEngine:
         try:
             self._booster = lightgbm.Booster(model_str=self._text)
         except lightgbm.basic.LightGBMError as error:
-            raise IntegrityError(f"LightGBM cannot read the model ({error})", where="engine") from error
+            raise IntegrityError(f"LightGBM must read the model ({error})", where="engine",
+                                 got=f"{len(self._text)} characters",
+                                 remedy="Restore the object store from a backup") from error  # fmt: skip
         if "\nobjective=binary " not in self._text:
-            raise InputError("this engine serves models of the objective 'binary'", where="engine",
+            raise InputError("the model must have the objective 'binary'", where="engine", got="another objective",
                              remedy="Train with retrodict.models.fit_lightgbm")  # fmt: skip
         self._width = int(self._booster.num_feature())
         self._local = threading.local()
@@ -265,24 +270,24 @@ def fit_lightgbm(
     """
     for rows in (train, valid):
         if rows is not None and rows.width != len(inputs):
-            raise InputError(f"the rows have the {len(inputs)} features of the spec", where="training rows",
-                             got=rows.width)  # fmt: skip
+            raise InputError(f"the rows must have the {len(inputs)} features of the spec", where="training rows",
+                             got=rows.width, remedy="Encode them with the same InputSpec")  # fmt: skip
     settings = {**LIGHTGBM_DEFAULTS, **_main_names(params or {})}
-    most, patience = int(settings["num_iterations"]), int(settings["early_stopping_round"])
+    total, patience = int(settings["num_iterations"]), int(settings["early_stopping_round"])
     native = {k: v for k, v in settings.items() if k not in {"num_iterations", "early_stopping_round"}}
-    watch = _Watch(most, patience, progress)
+    watch = _Watch(total, patience, progress)
     names, categorical = _native_names(inputs), list(inputs.categorical)
     data = lightgbm.Dataset(train.matrix, train.labels, feature_name=names, categorical_feature=categorical)
     booster = lightgbm.train(
         {**native, **_FIXED, "seed": seed},
         data,
-        num_boost_round=most,
+        num_boost_round=total,
         valid_sets=[] if valid is None else [data.create_valid(valid.matrix, valid.labels)],
         valid_names=[] if valid is None else ["valid"],
         feval=_log_loss,
         callbacks=[watch],
     )
-    best = watch.best_iteration if valid is not None else most
+    best = watch.best_iteration if valid is not None else total
     engine = TreesEngine(booster.model_to_string(num_iteration=best))
     return Fitted(engine, {**settings, **_FIXED, "seed": seed, "best_iteration": best}, watch.history)
 
@@ -302,12 +307,12 @@ def _log_loss(scores: NDArray[np.float64], data: lightgbm.Dataset) -> tuple[str,
 class _Watch:
     """LightGBM callback: keeps the history, tells of progress, and stops when the log loss no longer falls."""
 
-    def __init__(self, most: int, patience: int, progress: Progress | None) -> None:
+    def __init__(self, total: int, patience: int, progress: Progress | None) -> None:
         self.history: dict[str, list[float]] = {}
         self.best_iteration = 0
         self._best: Any = None
         self._best_loss = np.inf
-        self._most, self._patience, self._progress = most, patience, progress
+        self._most, self._patience, self._progress = total, patience, progress
 
     def __call__(self, env: CallbackEnv) -> None:
         results = env.evaluation_result_list or []
@@ -326,21 +331,21 @@ class _Watch:
 
 def _main_names(params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters under LightGBM's main names, so that an alias cannot stand beside what it means."""
-    known = lightgbm.basic._ConfigAliases._get_all_param_aliases()  # noqa: SLF001  # LightGBM's only list of them
-    main = {alias: name for name, aliases in known.items() for alias in aliases}
-    named: dict[str, Any] = {}
-    for given, value in params.items():
-        name = main.get(given)
+    aliases_by_name = lightgbm.basic._ConfigAliases._get_all_param_aliases()  # noqa: SLF001  # LightGBM's only list of them
+    main = {alias: name for name, aliases in aliases_by_name.items() for alias in aliases}
+    settings: dict[str, Any] = {}
+    for spelling, value in params.items():
+        name = main.get(spelling)
         if name is None:
-            raise InputError("a parameter is one that LightGBM knows", where="lightgbm", got=given,
-                             remedy=near(given, main, what="parameter"))  # fmt: skip
+            raise InputError("a parameter must be one that LightGBM has", where="lightgbm", got=spelling,
+                             remedy=near(spelling, main, what="parameter"))  # fmt: skip
         if name in _FIXED or name.endswith("seed") or name == "force_col_wise":
-            raise InputError("this parameter is fixed, for reproduction and serving rest on it", where="lightgbm",
-                             got=given, remedy="Leave it out; the seed is an argument of its own")  # fmt: skip
-        if name in named:
-            raise InputError("a parameter is given once", where="lightgbm", got=given, remedy=f"Keep {name!r}")
-        named[name] = value
-    return named
+            raise InputError("a parameter must not be one that reproduction or serving rests on", where="lightgbm",
+                             got=spelling, remedy="Leave it out; the seed is an argument of its own")  # fmt: skip
+        if name in settings:
+            raise InputError("a parameter must be given once", where="lightgbm", got=spelling, remedy=f"Keep {name!r}")
+        settings[name] = value
+    return settings
 
 
 def _native_names(inputs: InputSpec) -> list[str]:

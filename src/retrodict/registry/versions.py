@@ -153,7 +153,7 @@ def register(
     with workspace.ledger.transaction() as tx:
         existing = tx.connection.execute(select(versions).where(versions.c.run == run)).first()
         if existing is not None and (existing.name, existing.artifact) != (name, artifact):
-            raise InputError("a run must make one version only", where=f"run:{run}",
+            raise InputError("a run must make one version", where=f"run:{run}",
                              got=f"model:{existing.name}@{existing.version}",
                              remedy="Register the result of another run")  # fmt: skip
         number = None if existing is None else existing.version

@@ -30,8 +30,8 @@ SCHEMA = pa.schema({"id": pa.int64(), "origin": pa.string(), "dest": pa.string()
 
 
 @derived
-def doubled(delays__share_delay_gt_15_24h, weight):
-    return {"twice": 2 * delays__share_delay_gt_15_24h + weight}
+def doubled(delays__share_delay_gt_15_1d, weight):
+    return {"twice": 2 * delays__share_delay_gt_15_1d + weight}
 
 
 @derived
@@ -47,11 +47,11 @@ def test_features_read_as_sentences() -> None:
     """Aggregate, columns, window, condition, options, each as it is meant."""
     assert [str(each) for each in describe(DELAYS)] == [
         "mean of delay over 2h where distance > 100",
-        "mean of delay over 7d_hop_24h where distance > 100",
-        "share of delay > 15 over 24h",
-        "ratio of delay to distance over 24h",
+        "mean of delay over 7d_hop_1d where distance > 100",
+        "share of delay > 15 over 1d",
+        "ratio of delay to distance over 1d",
         "latest of tail at most 1d",
-        "max of delay by dest over 24h",
+        "max of delay by dest over 1d",
     ]
 
 

@@ -45,7 +45,7 @@ def test_the_same_definition_is_the_same() -> None:
     ("new", "differences", "rebuild"),
     [
         (replace(DELAYS, features=[agg.mean("delay", over=["2h", "7d"]), agg.count(over="2h")]),
-         [Difference("feature mean_delay_24h", "mean of delay over 24h", None),
+         [Difference("feature mean_delay_1d", "mean of delay over 1d", None),
           Difference("feature mean_delay_7d", None, "mean of delay over 7d")], True),
         (replace(DELAYS, source=replace(LANDED, where="delay < 900")),
          [Difference("source.where", "None", "delay < 900")], True),

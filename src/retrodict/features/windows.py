@@ -1,12 +1,19 @@
-"""Windows: how far back a feature looks from the time of a decision, and how that is written in its name."""
+"""Windows: how far back a feature looks from the time of a decision, and how that is written in its name.
+
+A window is named as it is written: ``24h`` and ``1d`` are one span and two names. Its identity is the span, so only
+the names that an aggregate makes of it tell two spellings apart.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.errors import DefinitionError
+from retrodict.core.identity import content_hash
 
 __all__ = ["EVER", "LIFETIME", "Over", "Window", "positive_duration", "windows_of"]
 
@@ -40,8 +47,8 @@ class Window:
 
     Examples
     --------
-    >>> Window("120m").name, Window("24h", hop="1h").name, Window("7d", offset="7d").name
-    ('2h', '24h_hop_1h', '7d_before_7d')
+    >>> Window("120m").name, Window("24h", hop="1h").name, Window("7d", offset="1d").name
+    ('120m', '24h_hop_1h', '7d_before_1d')
     """
 
     length: str
@@ -50,23 +57,34 @@ class Window:
     offset: str | None = None
 
     def __post_init__(self) -> None:
-        """Write durations in one way, so that equal windows are equal."""
+        """Check the durations and drop their spaces, so that they can stand in names."""
         if self.length != LIFETIME:
-            object.__setattr__(self, "length", positive_duration(self.length, "window length"))
+            object.__setattr__(self, "length", _spelled(self.length, "window length"))
         for name in ("hop", "offset"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, positive_duration(getattr(self, name), f"window {name}"))
+                object.__setattr__(self, name, _spelled(getattr(self, name), f"window {name}"))
         if self.length == LIFETIME and self.hop is not None and self.offset is None:
             raise DefinitionError(
-                "a lifetime has no left edge to snap", where="window", got=self.hop, remedy="Remove hop="
+                "a lifetime must have no hop: it has no left edge to snap",
+                where="window",
+                got=self.hop,
+                remedy="Remove hop=",
             )
         if self.offset is not None and self.include_current:
             raise DefinitionError(
-                "a window that ends before the decision cannot hold the request's own event",
+                "a window that ends before the decision must not hold the request's own event",
                 where="window",
                 got=self.offset,
                 remedy="Remove offset= or include_current=",
             )
+
+    def __identity__(self) -> dict[str, Any]:
+        """Durations in one spelling: how a window is written changes no version."""
+        spans = {name: getattr(self, name) for name in ("length", "hop", "offset")}
+        body = {
+            name: format_duration(parse_duration(text)) for name, text in spans.items() if text not in (None, LIFETIME)
+        }
+        return {"kind": "Window", "include_current": self.include_current, **spans, **body}
 
     @property
     def lifetime(self) -> bool:
@@ -95,10 +113,10 @@ class Window:
 
     @property
     def name(self) -> str:
-        """What the window adds to a feature's name; the length in days only from two days on, as people say it."""
-        hop = "" if self.hop is None else f"_hop_{_spoken(self.hop)}"
-        before = "" if self.offset is None else f"_before_{_spoken(self.offset)}"
-        return _spoken(self.length) + before + hop + ("_with_current" if self.include_current else "")
+        """What the window adds to a feature's name: its durations as they are written."""
+        hop = "" if self.hop is None else f"_hop_{self.hop}"
+        before = "" if self.offset is None else f"_before_{self.offset}"
+        return self.length + before + hop + ("_with_current" if self.include_current else "")
 
     def start(self, at: int) -> int:
         """Left edge, inclusive, of the window of a decision at ``at``; ``EVER`` for a lifetime."""
@@ -117,25 +135,27 @@ Over = str | Window | Sequence[str | Window]
 
 def positive_duration(text: str, where: str) -> str:
     """Return a duration longer than nothing in its shortest text."""
-    given: object = text
-    if not isinstance(given, str) or parse_duration(text, where=where) == 0:
+    value: object = text
+    if not isinstance(value, str) or parse_duration(text, where=where) == 0:
         raise DefinitionError(
-            "a duration here is text and longer than nothing", where=where, got=text, remedy="Write it like '2h'"
+            "a duration here must be text and longer than nothing", where=where, got=text, remedy="Write it like '2h'"
         )
     return format_duration(parse_duration(text))
 
 
-def _spoken(duration: str) -> str:
-    return "24h" if duration == "1d" else duration
+def _spelled(text: str, where: str) -> str:
+    """Return a duration longer than nothing as it is written, without spaces and leading zeros."""
+    positive_duration(text, where)
+    return "".join(f"{int(number)}{unit}" for number, unit in re.findall(r"([0-9]+)\s*([a-z]+)", text))
 
 
 def windows_of(over: Over, where: str) -> tuple[Window, ...]:
     """Return the windows of an aggregate, written as one or several texts or Window objects."""
-    several = [over] if isinstance(over, str | Window) else list(over)
-    windows = tuple(item if isinstance(item, Window) else Window(item) for item in several)
-    if not windows or len(set(windows)) != len(windows):
+    spans = [over] if isinstance(over, str | Window) else list(over)
+    windows = tuple(span if isinstance(span, Window) else Window(span) for span in spans)
+    if not windows or len({content_hash(window) for window in windows}) != len(windows):
         raise DefinitionError(
-            "an aggregate has one or more different windows",
+            "an aggregate must have one or more windows, each of another span",
             where=where,
             got=len(windows),
             remedy="Write over='2h' or over=['2h', '24h']",

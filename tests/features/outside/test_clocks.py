@@ -49,7 +49,7 @@ def test_zones_of_columns_do_not_matter(answer, view, zone, own):
     made = view("key", [agg.count(over=["1h", Window("1d", hop="1d")]), agg.max("e", over="1h")], event_time="e")
     found = answer(made, {"s": _events(events, zone)}, _spine(moments, own))
     assert found["v__count_1h"] == [6, 6, 6]
-    assert found["v__count_24h_hop_24h"] == [6, 7, 12]
+    assert found["v__count_1d_hop_1d"] == [6, 7, 12]
     newest = [T0 + 50 * MINUTE, T0 + 60 * MINUTE, T0 + 110 * MINUTE]
     assert found["v__max_e_1h"] == [int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / MICRO) for moment in newest]
 
@@ -185,7 +185,7 @@ def test_two_ends_of_the_calendar_in_one_state(answer, view):
     moments = [events[0] + MICRO, T0, T0 + MICRO, datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)]
     made = view("key", [agg.count(over=["1d", "lifetime"]), latest("id")], event_time="e", sequence="id")
     assert answer(made, {"s": _events(events)}, _spine(moments)) == {
-        "v__count_24h": [1, 0, 1, 1],
+        "v__count_1d": [1, 0, 1, 1],
         "v__count_lifetime": [1, 1, 2, 3],
         "v__latest_id": [0, 0, 1, 2],
     }

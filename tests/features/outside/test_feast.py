@@ -93,7 +93,7 @@ def test_every_row_of_the_entity_frame_stays(answer, view):
     spine = pa.Table.from_pylist([dict(zip(("driver", "at", "label"), row, strict=True)) for row in requests])
     made = view("driver", [latest("trips"), agg.count(over="1d")], event_time="e")
     found = answer(made, {"s": stats}, spine)
-    assert found == {"v__latest_trips": [7, 7, 7, None, None, None], "v__count_24h": [1, 1, 1, 0, 0, None]}
+    assert found == {"v__latest_trips": [7, 7, 7, None, None, None], "v__count_1d": [1, 1, 1, 0, 0, None]}
 
 
 def test_composite_keys(answer, view):
@@ -143,7 +143,7 @@ def test_an_entity_frame_without_rows(answer, view):
     stats = _stats((1, NOW, NOW, 7))
     spine = pa.table({"driver": pa.array([], pa.int64()), "at": pa.array([], TIME)})
     made = view("driver", [latest("trips"), agg.mean("trips", over="1d")], event_time="e")
-    assert answer(made, {"s": stats}, spine) == {"v__latest_trips": [], "v__mean_trips_24h": []}
+    assert answer(made, {"s": stats}, spine) == {"v__latest_trips": [], "v__mean_trips_1d": []}
 
 
 def test_a_source_without_rows(answer, view):
@@ -151,7 +151,7 @@ def test_a_source_without_rows(answer, view):
     stats = _stats((1, NOW, NOW, 7)).slice(0, 0)
     made = view("driver", [latest("trips"), agg.mean("trips", over="1d"), agg.count(over="1d")], event_time="e")
     found = answer(made, {"s": stats}, pa.Table.from_pylist([{"driver": 1, "at": NOW}]))
-    assert found == {"v__latest_trips": [None], "v__mean_trips_24h": [None], "v__count_24h": [0]}
+    assert found == {"v__latest_trips": [None], "v__mean_trips_1d": [None], "v__count_1d": [0]}
 
 
 def test_a_missing_entity_column_is_named(view):

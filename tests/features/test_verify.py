@@ -333,8 +333,8 @@ def test_rows_are_those_of_the_whole_table():
     view = FeatureView("v", Entity("k1"), Source("s", worlds.table, event_time="e"), [agg.count(over="1h")])
     features = FeatureSet([view])
     spine = pa.table({"k1": ["k7"], "q": pa.array([BASE + MINUTE], worlds.TIME)})
-    asked = verifying._Asked(features, probing.Probes(spine, {}, 0), np.array([BASE + MINUTE]), {"s": table})
-    found = asked.events(features.views[0], 0)
+    judge = verifying._Judge(features, probing.Probes(spine, {}, 0), np.array([BASE + MINUTE]), {"s": table})
+    found = judge.events(features.views[0], 0)
     assert [event[2:] for event in found] == [(7, 7), (1007, 1007), (2007, 2007)]
 
 

@@ -116,8 +116,8 @@ class Aggregate:
         """Condition on the events: ``where``, and for a ratio that both its columns hold a value."""
         if self.op != "ratio":
             return self.where
-        both = " and ".join(f"{_quoted(column)} is not null" for column in (self.value, self.second) if column)
-        return both if self.where is None else f"({self.where}) and {both}"
+        present = " and ".join(f"{_quoted(column)} is not null" for column in (self.value, self.second) if column)
+        return present if self.where is None else f"({self.where}) and {present}"
 
     def names(self) -> list[str]:
         """Name of the feature of each window, in order."""
@@ -148,7 +148,7 @@ class Aggregate:
     def __identity__(self) -> dict[str, Any]:
         """Conditions by their meaning, not by their white space."""
         value: object = parse(self.value or "") if self.op == "share" else self.value
-        found: dict[str, Any] = {
+        body: dict[str, Any] = {
             "kind": "Aggregate",
             "op": self.op,
             "value": value,
@@ -157,8 +157,8 @@ class Aggregate:
             "where": None if self.where is None else parse(self.where),
         }
         if self.second is not None or self.options:
-            found |= {"second": self.second, "options": self.options}
-        return found
+            body |= {"second": self.second, "options": self.options}
+        return body
 
 
 def _quoted(column: str) -> str:
@@ -183,8 +183,8 @@ class Latest:
 
     def __post_init__(self) -> None:
         """Check the columns and write the age in one way."""
-        given: tuple[object, ...] = self.columns
-        if not given or not all(isinstance(column, str) and column for column in given):
+        columns: tuple[object, ...] = self.columns
+        if not columns or not all(isinstance(column, str) and column for column in columns):
             raise DefinitionError(
                 "latest names one or more columns",
                 where="latest",
@@ -334,8 +334,8 @@ class _Aggregates:
         self, column: str, q: float, *, over: Over, where: str | None = None, name: str | None = None
     ) -> Aggregate:
         """Quantile of the values, linear between neighbours as ``numpy.quantile``."""
-        given: object = q
-        if not isinstance(given, int | float) or not 0 <= given <= 1:
+        fraction: object = q
+        if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
             raise DefinitionError(
                 "a quantile is between 0 and 1", where="agg.quantile", got=q, remedy="Write 0.5 for the median"
             )
@@ -411,8 +411,8 @@ def _check_column(op: str, column: object) -> None:
 
 
 def _listed(op: str, column: str, k: int, over: Over, where: str | None, name: str | None) -> Aggregate:
-    given: object = k
-    if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= _MOST:
+    count: object = k
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST:
         raise DefinitionError(
             f"k is a whole number from 1 to {_MOST}", where=f"agg.{op}", got=k, remedy="Ask for fewer values"
         )

@@ -104,22 +104,22 @@ class FeatureView(Definition):
         object.__setattr__(self, "features", (self.features,) if single else tuple(self.features))
         object.__setattr__(self, "tags", (self.tags,) if isinstance(self.tags, str) else tuple(self.tags))
         self._check_parts()
-        known: set[str] = set()
+        names: set[str] = set()
         for name in self.feature_names:
             check_name(name, what=f"view {self.name!r}, feature")
-            if name in known:
+            if name in names:
                 raise DefinitionError(
                     "every feature of a view has a name of its own",
                     where=f"view {self.name!r}",
                     got=name,
                     remedy="Give one of the two a name=",
                 )
-            known.add(name)
+            names.add(name)
 
     def _check_parts(self) -> None:
         where = f"view {self.name!r}"
-        wanted: Iterable[tuple[object, type, str]] = ((self.entity, Entity, "entity"), (self.source, Source, "source"))
-        for got, kind, what in wanted:
+        parts: Iterable[tuple[object, type, str]] = ((self.entity, Entity, "entity"), (self.source, Source, "source"))
+        for got, kind, what in parts:
             if not isinstance(got, kind):
                 raise DefinitionError(
                     f"a view has one {what}",

@@ -81,7 +81,7 @@ class Derived(Definition):
 
     def __identity__(self) -> dict[str, Any]:
         """Name, code and outputs; the function object itself has no identity."""
-        found: dict[str, Any] = {
+        body: dict[str, Any] = {
             "kind": "Derived",
             "name": self.name,
             "code": self.code,
@@ -90,7 +90,7 @@ class Derived(Definition):
             "times": self.times,
             "texts": self.texts,
         }
-        return found | {"objects": self.objects} if self.objects else found
+        return body | {"objects": self.objects} if self.objects else body
 
 
 @overload
@@ -123,7 +123,7 @@ def derived(
         If the source cannot be read, a parameter is not a plain name, or the outputs are not clear.
     """
     if function is None:
-        return lambda given: _define(given, outputs, name)
+        return lambda decorated: _define(decorated, outputs, name)
     return _define(function, outputs, name)
 
 
@@ -139,18 +139,18 @@ def _define(function: Function, outputs: Sequence[str] | None, name: str | None)
             got=type(tree).__name__,
             remedy="Write 'def …' with a return of a dict literal",
         )
-    given = tuple(outputs) if outputs is not None else _returned(tree, where)
-    for output in given:
+    names = tuple(outputs) if outputs is not None else _returned(tree, where)
+    for output in names:
         check_name(output, what=f"{where}, output")
-    if not given or len(set(given)) != len(given):
-        raise DefinitionError("a derived feature has different outputs", where=where, got=given)
+    if not names or len(set(names)) != len(names):
+        raise DefinitionError("a derived feature has different outputs", where=where, got=names)
     return Derived(
         name,
         function,
         _inputs(function, where),
         _times(tree, function),
         frozenset(_annotated(tree, "str")),
-        given,
+        names,
         _code(function, source),
         frozenset(_annotated(tree, "list") | _annotated(tree, "dict")),
     )
@@ -181,7 +181,7 @@ def _inputs(function: Function, where: str) -> tuple[str, ...]:
 
 
 def _returned(tree: ast.FunctionDef, where: str) -> tuple[str, ...]:
-    found: list[tuple[str, ...]] = []
+    outputs: list[tuple[str, ...]] = []
     inner = {
         id(node)
         for child in ast.walk(tree)
@@ -192,17 +192,17 @@ def _returned(tree: ast.FunctionDef, where: str) -> tuple[str, ...]:
         if isinstance(node, ast.Return) and id(node) not in inner:
             value = node.value
             keys = value.keys if isinstance(value, ast.Dict) else [None]
-            found.append(
+            outputs.append(
                 tuple(key.value if isinstance(key, ast.Constant) and isinstance(key.value, str) else "" for key in keys)
             )
-    if not found or len(set(found)) > 1 or "" in found[0]:
+    if not outputs or len(set(outputs)) > 1 or "" in outputs[0]:
         raise DefinitionError(
             "a derived feature returns one dict literal with text keys",
             where=where,
-            got=f"{len(found)} return statements",
+            got=f"{len(outputs)} return statements",
             remedy="Name them: @derived(outputs=['hour', 'weekday'])",
         )
-    return found[0]
+    return outputs[0]
 
 
 def _times(tree: ast.FunctionDef, function: Function) -> frozenset[str]:

@@ -181,16 +181,16 @@ class Outcome(Definition):
             self._check_label(where)
 
     def _check_aggregate(self, where: str) -> None:
-        given: object = self.aggregate
-        if not isinstance(given, Aggregate):
-            raise DefinitionError("an outcome is one aggregate", where=where, got=type(given).__name__)
-        window = given.over[0]
-        plain = len(given.over) == 1 and window == Window(window.length) and not window.lifetime
-        if not plain or given.op == "rate":
+        aggregate: object = self.aggregate
+        if not isinstance(aggregate, Aggregate):
+            raise DefinitionError("an outcome is one aggregate", where=where, got=type(aggregate).__name__)
+        window = aggregate.over[0]
+        plain = len(aggregate.over) == 1 and window == Window(window.length) and not window.lifetime
+        if not plain or aggregate.op == "rate":
             raise DefinitionError(
                 "the horizon of an outcome is one plain window",
                 where=where,
-                got=[each.name for each in given.over],
+                got=[span.name for span in aggregate.over],
                 remedy="Write it like agg.count(over='30d')",
             )
         source: object = self.source
@@ -198,17 +198,17 @@ class Outcome(Definition):
             raise DefinitionError(
                 "what happens within a time needs facts with a time",
                 where=f"{where}, source {source.name!r}",
-                got=given.names()[0],
+                got=aggregate.names()[0],
                 remedy="Give the source event_time=",
             )
 
     def _check_label(self, where: str) -> None:
-        given: object = self.table
-        if not isinstance(given, Table):
+        table: object = self.table
+        if not isinstance(table, Table):
             raise DefinitionError(
                 "a label is of a table",
                 where=where,
-                got=type(given).__name__,
+                got=type(table).__name__,
                 remedy="Pass the Table object, not its name",
             )
         if not self.table.key:
@@ -248,8 +248,8 @@ class Outcome(Definition):
     @property
     def labels(self) -> bool:
         """Whether it can be the label of a model."""
-        given: object = self.table
-        return given is not None
+        table: object = self.table
+        return table is not None
 
     @property
     def value(self) -> str:

@@ -164,9 +164,9 @@ class ViewPlan:
             return ()
         # Bags take no event of the request in.
         windows = self.windows
-        wanted = {i for o in self.outputs if o.window >= 0 and windows[o.window].include_current for i in o.parts}
+        parts = {i for o in self.outputs if o.window >= 0 and windows[o.window].include_current for i in o.parts}
         columns: set[str] = set()
-        for index in wanted:
+        for index in parts:
             for text in (self.channels[index].value, self.channels[index].where):
                 if text is not None:
                     columns.update(self.expressions[text].columns if text in self.expressions else [text])
@@ -366,8 +366,8 @@ class FeatureSet:
     def _sources(self) -> dict[str, Source]:
         sources: dict[str, Source] = {}
         for plan in self.views:
-            known = sources.setdefault(plan.source.name, plan.source)
-            if known.version != plan.source.version:
+            source = sources.setdefault(plan.source.name, plan.source)
+            if source.version != plan.source.version:
                 raise DefinitionError(
                     "one source name means one source",
                     where=f"features, {plan.where}",
@@ -389,9 +389,9 @@ class FeatureSet:
     @cached_property
     def request_columns(self) -> tuple[str, ...]:
         """Other columns a request or spine must have: inputs of derived functions, and the row's own event."""
-        wanted = [name for function in self.derived for name in function.inputs if name not in self.columns]
-        wanted += [column for plan in self.views for column in plan.current_columns]
-        return tuple(dict.fromkeys(name for name in wanted if name not in self.request_keys))
+        names = [name for function in self.derived for name in function.inputs if name not in self.columns]
+        names += [column for plan in self.views for column in plan.current_columns]
+        return tuple(dict.fromkeys(name for name in names if name not in self.request_keys))
 
     def plan(self, view: str) -> ViewPlan:
         """Plan of a view by name."""

@@ -115,11 +115,11 @@ def compare(
     >>> compare([], [], {})
     []
     """
-    now = {each.name: each for each in defined}
+    now = {feature.name: feature for feature in defined}
     states = {plan.state_id for reader in readers for plan in reader.features.views}
-    found = [_change(each, _reads(readers, name), states, rows) for name, each in now.items()]
-    gone = dict.fromkeys(f.name for reader in readers for f in reader.features.features if f.name not in now)
-    return found + [_removed(name, _reads(readers, name)) for name in gone]
+    changes = [_change(feature, _reads(readers, name), states, rows) for name, feature in now.items()]
+    removed = dict.fromkeys(f.name for reader in readers for f in reader.features.features if f.name not in now)
+    return changes + [_removed(name, _reads(readers, name)) for name in removed]
 
 
 # a reader of a name, and what that name is to it
@@ -127,8 +127,8 @@ _Read = list[tuple[Reader, FeatureView | Derived]]
 
 
 def _reads(readers: Sequence[Reader], name: str) -> _Read:
-    found = [(reader, each) for reader in readers for each in reader.features.features if each.name == name]
-    return sorted(found, key=lambda pair: not pair[0].decides)
+    reads = [(reader, feature) for reader in readers for feature in reader.features.features if feature.name == name]
+    return sorted(reads, key=lambda pair: not pair[0].decides)
 
 
 def _change(new: FeatureView | Derived, reads: _Read, states: set[str], rows: Mapping[str, int]) -> Change:
@@ -159,27 +159,29 @@ def _models(reads: _Read) -> tuple[str, ...]:
 
 def _differences(old: FeatureView | Derived, new: FeatureView | Derived) -> list[Difference]:
     before, after = _fields(old), _fields(new)
-    found = [
+    differences = [
         Difference(name, before.get(name), after.get(name))
         for name in dict.fromkeys([*before, *after])
         if before.get(name) != after.get(name)
     ]
     # The order of features decides the order of a model's columns, so it is part of the version.
-    return found or [Difference("order", None, "the same features, written in another order or grouping")]
+    return differences or [Difference("order", None, "the same features, written in another order or grouping")]
 
 
-def _fields(each: FeatureView | Derived) -> dict[str, str]:
-    if isinstance(each, Derived):
-        fields = {"inputs": ", ".join(each.inputs), "outputs": ", ".join(each.outputs), "code": each.code[:12]}
+def _fields(feature: FeatureView | Derived) -> dict[str, str]:
+    if isinstance(feature, Derived):
+        fields = {"inputs": ", ".join(feature.inputs), "outputs": ", ".join(feature.outputs), "code": feature.code[:12]}
         return (
-            fields | {f"input {name}": "time" for name in each.times} | {f"input {name}": "text" for name in each.texts}
+            fields
+            | {f"input {name}": "time" for name in feature.times}
+            | {f"input {name}": "text" for name in feature.texts}
         )
-    own = each.source.__identity__()
-    source = {f"source.{name}": _text(own[name]) for name in own if name not in ("kind", "delay")}
-    source["source.delay"] = str(each.source.delay)
-    entity = {"entity": each.entity.name, "keys": ", ".join(each.entity.keys)}
-    mapped = {"key_map": ", ".join(f"{key}={column}" for key, column in each.key_map)}
-    return entity | mapped | source | {f"feature {facts.name}": str(facts) for facts in describe(each)}
+    identity = feature.source.__identity__()
+    source = {f"source.{name}": _text(identity[name]) for name in identity if name not in ("kind", "delay")}
+    source["source.delay"] = str(feature.source.delay)
+    entity = {"entity": feature.entity.name, "keys": ", ".join(feature.entity.keys)}
+    mapped = {"key_map": ", ".join(f"{key}={column}" for key, column in feature.key_map)}
+    return entity | mapped | source | {f"feature {facts.name}": str(facts) for facts in describe(feature)}
 
 
 def _text(value: object) -> str:

@@ -134,21 +134,21 @@ def lineage(view: FeatureView, feature: str | None = None) -> list[ColumnUse]:
     InputError
         If the view has no such feature; the message has near names.
     """
-    known = {facts.name: facts for facts in describe(view)}
-    if feature is not None and feature not in known:
+    by_name = {facts.name: facts for facts in describe(view)}
+    if feature is not None and feature not in by_name:
         raise InputError(
             "the view has this feature",
             where=f"view {view.name!r}",
             got=feature,
-            remedy=near(feature, known, what="feature"),
+            remedy=near(feature, by_name, what="feature"),
         )
     roles: dict[str, dict[str, None]] = {}
     for column, role in view_columns(view):
         roles.setdefault(column, {})[role] = None
-    for facts in known.values() if feature is None else [known[feature]]:
+    for facts in by_name.values() if feature is None else [by_name[feature]]:
         for column, role in facts.columns:
             roles.setdefault(column, {})["value" if role == "group" else role] = None
-    return [ColumnUse(column, tuple(found)) for column, found in roles.items()]
+    return [ColumnUse(column, tuple(names)) for column, names in roles.items()]
 
 
 def view_columns(view: FeatureView) -> Iterator[tuple[str, str]]:
@@ -185,11 +185,11 @@ def search(
     """
     words = (text or "").lower().split()
     return [
-        each
-        for each in features
-        if all(word in _words(each) for word in words)
-        and (owner is None or _said(each, "owner").lower() == owner.lower())
-        and (tag is None or tag.lower() in [known.lower() for known in getattr(each, "tags", ())])
+        feature
+        for feature in features
+        if all(word in _words(feature) for word in words)
+        and (owner is None or _said(feature, "owner").lower() == owner.lower())
+        and (tag is None or tag.lower() in [label.lower() for label in getattr(feature, "tags", ())])
     ]
 
 
@@ -208,7 +208,7 @@ def _words(feature: FeatureView | Derived) -> str:
     return "\n".join(parts).lower()
 
 
-def select(features: Sequence[FeatureView | Derived], wanted: Sequence[str]) -> tuple[FeatureSet, list[str]]:
+def select(features: Sequence[FeatureView | Derived], names: Sequence[str]) -> tuple[FeatureSet, list[str]]:
     """Feature set that computes what is wanted, and the wanted columns in their order.
 
     Parameters
@@ -223,41 +223,44 @@ def select(features: Sequence[FeatureView | Derived], wanted: Sequence[str]) -> 
     InputError
         If nothing is wanted, or a name is unknown; the message has near names.
     """
-    if not wanted:
+    if not names:
         raise InputError("at least one feature is wanted", where="features", got=0, remedy="Write view.feature,…")
-    known = {each.name: each for each in features}
+    by_name = {feature.name: feature for feature in features}
     columns: dict[str, None] = {}
-    for text in wanted:
-        columns |= dict.fromkeys(_columns(text, known))
+    for text in names:
+        columns |= dict.fromkeys(_columns(text, by_name))
     needed: dict[str, FeatureView | Derived] = {}
     for column in columns:
-        _need(column.partition("__")[0], known, needed)
+        _need(column.partition("__")[0], by_name, needed)
     return FeatureSet(needed.values()), list(columns)
 
 
-def _columns(text: str, known: Mapping[str, FeatureView | Derived]) -> list[str]:
+def _columns(text: str, by_name: Mapping[str, FeatureView | Derived]) -> list[str]:
     name, dot, feature = text.partition("." if "." in text else "__")
-    if name not in known:
+    if name not in by_name:
         raise InputError(
             "the view or derived function is defined",
             where="features",
             got=name,
-            remedy=near(name, known, what="view"),
+            remedy=near(name, by_name, what="view"),
         )
-    found = known[name]
-    own = list(found.outputs) if isinstance(found, Derived) else found.feature_names
-    if dot and feature not in own:
+    definition = by_name[name]
+    outputs = list(definition.outputs) if isinstance(definition, Derived) else definition.feature_names
+    if dot and feature not in outputs:
         raise InputError(
-            "the view has this feature", where=f"view {name!r}", got=feature, remedy=near(feature, own, what="feature")
+            "the view has this feature",
+            where=f"view {name!r}",
+            got=feature,
+            remedy=near(feature, outputs, what="feature"),
         )
-    return [column_name(name, each) for each in ([feature] if dot else own)]
+    return [column_name(name, output) for output in ([feature] if dot else outputs)]
 
 
-def _need(name: str, known: Mapping[str, FeatureView | Derived], needed: dict[str, FeatureView | Derived]) -> None:
+def _need(name: str, by_name: Mapping[str, FeatureView | Derived], needed: dict[str, FeatureView | Derived]) -> None:
     """Add a view or function after everything it reads itself."""
-    found = known[name]
-    if isinstance(found, Derived):
-        for each in found.inputs:
-            if (other := each.partition("__")[0]) != each and other in known and other not in needed:
-                _need(other, known, needed)
-    needed.setdefault(name, found)
+    definition = by_name[name]
+    if isinstance(definition, Derived):
+        for column in definition.inputs:
+            if (other := column.partition("__")[0]) != column and other in by_name and other not in needed:
+                _need(other, by_name, needed)
+    needed.setdefault(name, definition)

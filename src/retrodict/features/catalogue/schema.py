@@ -86,9 +86,9 @@ def _takes(facts: FeatureFacts, column: str, kind: str, type_: pa.DataType, wher
     if op == "histogram" and kind == "float":
         fits = False
     if not fits:
-        wanted = "text, whole numbers or booleans" if op == "histogram" else facts.takes
+        types = "text, whole numbers or booleans" if op == "histogram" else facts.takes
         raise DefinitionError(
-            f"{op} takes {wanted if numbers or op == 'histogram' else 'numbers, booleans, text, times or dates'}",
+            f"{op} takes {types if numbers or op == 'histogram' else 'numbers, booleans, text, times or dates'}",
             where=f"{where}, column {column!r}",
             got=str(type_),
             remedy="Use latest() or agg.last for text, a condition in agg.share, or declare the column as a number"

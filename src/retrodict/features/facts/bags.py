@@ -82,8 +82,8 @@ class Values:
     def numbers(self) -> NDArray[Any]:
         """The values as int64 or float64, 0 where there is none."""
         array = self.array.cast(pa.date32()).cast(pa.int32()) if self.kind == "date" else self.array
-        found: Column = numeric(array, where="bag")
-        return found.values
+        column: Column = numeric(array, where="bag")
+        return column.values
 
     @cached_property
     def ranks(self) -> tuple[Ints, pa.Array[Any]]:
@@ -99,11 +99,11 @@ class Values:
         return ranks[codes] if len(ranks) else codes, coded.dictionary.take(order)
 
     def _number_ranks(self) -> tuple[Ints, pa.Array[Any]]:
-        held = np.flatnonzero(self.valid)
-        _, first, codes = np.unique(self.numbers[held], return_index=True, return_inverse=True)
+        present = np.flatnonzero(self.valid)
+        _, first, codes = np.unique(self.numbers[present], return_index=True, return_inverse=True)
         ranks = np.zeros(len(self.array), dtype=np.int64)
-        ranks[held] = codes
-        return ranks, self.array.take(pa.array(held[first]))
+        ranks[present] = codes
+        return ranks, self.array.take(pa.array(present[first]))
 
     @cached_property
     def labels(self) -> tuple[Ints, pa.Array[Any]]:
@@ -249,7 +249,7 @@ def decay(age_us: Ints, half_life_us: int) -> Floats:
     >>> decay(np.array([0, 10, 20]), 10).tolist()
     [1.0, 0.5, 0.25]
     """
-    whole, rest = np.divmod(age_us, half_life_us)
+    halvings, rest = np.divmod(age_us, half_life_us)
     up = rest > half_life_us - rest
     part = (rest - np.where(up, half_life_us, 0)).astype(np.float64) / np.float64(half_life_us)
     power = np.full(len(age_us), _TAYLOR[-1])
@@ -257,7 +257,7 @@ def decay(age_us: Ints, half_life_us: int) -> Floats:
         power = power * part
         power = power + coefficient
     # Beyond 1,200 half-lives every weight is 0 anyway, and an exponent of C fits.
-    return np.asarray(np.ldexp(power, -np.minimum(whole + up, 1_200).astype(np.int32)))
+    return np.asarray(np.ldexp(power, -np.minimum(halvings + up, 1_200).astype(np.int32)))
 
 
 # (-ln 2)**k / k!
@@ -289,9 +289,9 @@ def _inverse(order: NDArray[Any]) -> Ints:
 def _sorted(ragged: Ragged, ranks: Ints, size: int) -> Ints:
     """Ranks of the events, ascending within each window."""
     base = ragged.window * size
-    both = base + ranks[ragged.rows]
-    both.sort()
-    return both - base
+    keys = base + ranks[ragged.rows]
+    keys.sort()
+    return keys - base
 
 
 def _fresh(ragged: Ragged, ranks: Ints) -> Mask:
@@ -326,8 +326,8 @@ def _first_k(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -
     assert value is not None
     sizes = np.minimum(ragged.sizes, bag.k)
     places = _runs(ragged.begins if bag.op == "first_k" else ragged.ends - sizes, sizes)
-    found = value.array.take(pa.array(ragged.rows[places]))
-    return pa.ListArray.from_arrays(_offsets(sizes), found, mask=pa.array(sizes == 0))
+    values = value.array.take(pa.array(ragged.rows[places]))
+    return pa.ListArray.from_arrays(_offsets(sizes), values, mask=pa.array(sizes == 0))
 
 
 def _top_k(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
@@ -341,8 +341,8 @@ def _top_k(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> 
         # The greatest first: each run of the k last backwards.
         last = np.repeat(2 * ragged.ends - sizes - 1, sizes)
         places = last - _runs(ragged.ends - sizes, sizes)
-    found = different.take(pa.array(ordered[places]))
-    return pa.ListArray.from_arrays(_offsets(sizes), found, mask=pa.array(sizes == 0))
+    values = different.take(pa.array(ordered[places]))
+    return pa.ListArray.from_arrays(_offsets(sizes), values, mask=pa.array(sizes == 0))
 
 
 def _distinct(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
@@ -362,14 +362,14 @@ def _quantile(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) 
     assert value is not None
     ranks, different = value.ranks
     numbers = Values(different).numbers.astype(np.float64)
-    some = np.flatnonzero(ragged.sizes)
-    ordered, begins, last = _sorted(ragged, ranks, len(different)), ragged.begins[some], ragged.sizes[some] - 1
+    filled = np.flatnonzero(ragged.sizes)
+    ordered, begins, last = _sorted(ragged, ranks, len(different)), ragged.begins[filled], ragged.sizes[filled] - 1
     place = last * bag.q
     below = np.floor(place).astype(np.int64)
     low, high = (numbers[ordered[begins + at]] for at in (below, np.minimum(below + 1, last)))
-    found = np.zeros(len(ragged.sizes))
-    found[some] = low + (high - low) * (place - below)
-    return pa.array(found, mask=ragged.sizes == 0)
+    quantiles = np.zeros(len(ragged.sizes))
+    quantiles[filled] = low + (high - low) * (place - below)
+    return pa.array(quantiles, mask=ragged.sizes == 0)
 
 
 def _histogram(_: Bag, ragged: Ragged, value: Values | None, __: Values | None) -> pa.Array[Any]:
@@ -389,8 +389,8 @@ def _by(bag: Bag, ragged: Ragged, value: Values | None, second: Values | None) -
     order = np.argsort(ragged.window * len(texts) + ranks[ragged.rows], kind="stable")
     rows = ragged.rows[order]
     starts = np.flatnonzero(_fresh(ragged, ranks[rows]))
-    found = _grouped(bag.group_op, value.numbers[rows], starts)
-    return _maps(ragged, starts, texts.take(pa.array(ranks[rows[starts]])), pa.array(found))
+    totals = _grouped(bag.group_op, value.numbers[rows], starts)
+    return _maps(ragged, starts, texts.take(pa.array(ranks[rows[starts]])), pa.array(totals))
 
 
 def _grouped(op: str, values: NDArray[Any], starts: Ints) -> Floats:
@@ -409,10 +409,10 @@ def _exact_sums(values: NDArray[Any], starts: Ints) -> Floats:
         scale = scale_for(values)
         if scale.limbs <= _LIMBS:
             return round_limbs(np.add.reduceat(split_limbs(values, scale), starts, axis=0), scale)
-    held = values.tolist()
+    numbers = values.tolist()
     add: Callable[[list[Any]], Any] = sum if values.dtype == np.int64 else exact_sum
-    bounds = [*starts.tolist(), len(held)]
-    return np.array([float(add(held[a:b])) for a, b in pairwise(bounds)])
+    bounds = [*starts.tolist(), len(numbers)]
+    return np.array([float(add(numbers[a:b])) for a, b in pairwise(bounds)])
 
 
 def _maps(ragged: Ragged, starts: Ints, keys: pa.Array[Any], items: pa.Array[Any]) -> pa.Array[Any]:
@@ -422,21 +422,21 @@ def _maps(ragged: Ragged, starts: Ints, keys: pa.Array[Any], items: pa.Array[Any
 
 def _time_since_last(_: Bag, ragged: Ragged, __: Values | None, ___: Values | None) -> pa.Array[Any]:
     empty = ragged.sizes == 0
-    found = np.zeros(len(empty))
+    seconds = np.zeros(len(empty))
     newest = ragged.event_time[ragged.rows[ragged.ends[~empty] - 1]]
-    found[~empty] = (ragged.at[~empty] - newest) / 1e6
-    return pa.array(found, mask=empty)
+    seconds[~empty] = (ragged.at[~empty] - newest) / 1e6
+    return pa.array(seconds, mask=empty)
 
 
 def _decayed(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
     weights = decay(ragged.at[ragged.window] - ragged.event_time[ragged.rows], bag.half_life_us)
     if value is not None:
         weights = weights * value.numbers[ragged.rows].astype(np.float64)
-    some = np.flatnonzero(ragged.sizes)
-    found = np.zeros(len(ragged.sizes))
-    if len(some):
-        found[some] = _exact_sums(weights, ragged.begins[some])
-    return pa.array(found, mask=ragged.sizes == 0)
+    filled = np.flatnonzero(ragged.sizes)
+    sums = np.zeros(len(ragged.sizes))
+    if len(filled):
+        sums[filled] = _exact_sums(weights, ragged.begins[filled])
+    return pa.array(sums, mask=ragged.sizes == 0)
 
 
 _Function = Callable[[Bag, Ragged, Values | None, Values | None], "pa.Array[Any]"]

@@ -109,8 +109,8 @@ def times(column: pa.Array[Any], *, where: str) -> tuple[Ints, Mask]:
             got=str(column.type),
             remedy="Cast it to timestamp('us', 'UTC') where it is read",
         )
-    found = numeric(column, where=where)
-    return found.values.astype(np.int64, copy=False), found.valid
+    numbers = numeric(column, where=where)
+    return numbers.values.astype(np.int64, copy=False), numbers.valid
 
 
 def _mask(column: pa.Array[Any]) -> Mask:
@@ -162,6 +162,6 @@ def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, wher
 def _evaluate_rows(expression: Expression, rows: Sequence[Mapping[str, Any]]) -> Column:
     compute = expression.to_row()
     columns = expression.columns
-    found = [compute({column: row.get(column) for column in columns}) for row in rows]
-    valid = np.array([value is not None for value in found], dtype=np.bool_)
-    return Column(np.array([bool(value) for value in found], dtype=np.int64), valid, "bool")
+    values = [compute({column: row.get(column) for column in columns}) for row in rows]
+    valid = np.array([value is not None for value in values], dtype=np.bool_)
+    return Column(np.array([bool(value) for value in values], dtype=np.int64), valid, "bool")

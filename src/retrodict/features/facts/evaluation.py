@@ -24,27 +24,27 @@ Form = Literal["time", "text", "object", "number"]
 _SPOKEN = {"object": "list or dict"}
 
 
-def derive_columns(features: FeatureSet, spine: pa.Table, found: dict[str, pa.Array[Any]]) -> None:
+def derive_columns(features: FeatureSet, spine: pa.Table, columns: dict[str, pa.Array[Any]]) -> None:
     """Add the outputs of every derived function to ``found``, which holds the features so far."""
     for function in features.derived:
         where = f"derived {function.name!r}"
 
         def read(name: str, function: Derived = function, where: str = where) -> Any:
-            column = found[name] if name in found else pick(spine, name, where=f"{where}, spine")
+            column = columns[name] if name in columns else pick(spine, name, where=f"{where}, spine")
             return _column_argument(column, _form(function, name), where=f"{where}, input {name!r}")
 
         for output, values in _call(function, read, spine.num_rows, where).items():
-            found[column_name(function.name, output)] = _to_arrow(values)
+            columns[column_name(function.name, output)] = _to_arrow(values)
 
 
-def derive_row(features: FeatureSet, request: Mapping[str, Any], found: dict[str, Any]) -> None:
-    """Add the outputs of every derived function to ``found``, which holds the features of one request so far."""
+def derive_row(features: FeatureSet, request: Mapping[str, Any], values: dict[str, Any]) -> None:
+    """Add the outputs of every derived function to ``values``, which holds the features of one request so far."""
     for function in features.derived:
         where = f"derived {function.name!r}"
 
         def read(name: str, function: Derived = function, where: str = where) -> Any:
-            if name in found:
-                value = found[name]
+            if name in values:
+                value = values[name]
             elif name in request:
                 value = request[name]
             else:
@@ -56,8 +56,8 @@ def derive_row(features: FeatureSet, request: Mapping[str, Any], found: dict[str
                 )
             return _row_argument(value, _form(function, name), where=f"{where}, input {name!r}")
 
-        for output, values in _call(function, read, 1, where).items():
-            found[column_name(function.name, output)] = _to_python(values)
+        for output, array in _call(function, read, 1, where).items():
+            values[column_name(function.name, output)] = _to_python(array)
 
 
 def _call(function: Derived, read: Callable[[str], Any], rows: int, where: str) -> dict[str, NDArray[Any]]:
@@ -108,9 +108,9 @@ def _column_argument(column: pa.Array[Any] | pa.ChunkedArray[Any], form: Form, w
         return _objects([dict(value) if pairs and value is not None else value for value in values])
     if form in {"text", "object"} or kind not in {"bool", "int", "float", "null"}:
         raise _wrong_form(str(column.type), form, where)
-    found = numeric(column, where=where)
-    values = found.values.astype(np.float64)
-    values[~found.valid] = np.nan
+    numbers = numeric(column, where=where)
+    values = numbers.values.astype(np.float64)
+    values[~numbers.valid] = np.nan
     return values
 
 
@@ -120,10 +120,10 @@ def _holds_several(type_: pa.DataType) -> bool:
 
 def _objects(values: list[Any]) -> NDArray[Any]:
     """Object array of lists or dicts; NumPy itself would make a list of lists two-dimensional."""
-    found = np.empty(len(values), dtype=object)
+    objects = np.empty(len(values), dtype=object)
     for place, value in enumerate(values):
-        found[place] = value
-    return found
+        objects[place] = value
+    return objects
 
 
 def _wrong_form(got: str, form: Form, where: str) -> DefinitionError:

@@ -102,11 +102,11 @@ def _alive(source: Source, rows: pa.Table | Sequence[Mapping[str, Any]], seen: M
     """Rows that have a time, are kept by the source's condition, and delete nothing."""
     alive = seen.copy()
     if source.where is not None:
-        kept = evaluate({"where": parse(source.where)}, rows, where=where)["where"]
-        alive &= kept.valid & kept.values.astype(np.bool_)
+        included = evaluate({"where": parse(source.where)}, rows, where=where)["where"]
+        alive &= included.valid & included.values.astype(np.bool_)
     if source.deleted is not None:
-        gone = evaluate({"deleted": parse(source.deleted)}, rows, where=where)["deleted"]
-        alive &= ~(gone.valid & gone.values.astype(np.bool_))
+        deleted = evaluate({"deleted": parse(source.deleted)}, rows, where=where)["deleted"]
+        alive &= ~(deleted.valid & deleted.values.astype(np.bool_))
     return alive
 
 
@@ -157,8 +157,8 @@ def _clocks(source: Source, table: pa.Table, where: str) -> tuple[Ints, Ints, Ma
     event_time, seen = times(pick(table, first, where=where), where=f"{where}, column {first!r}")
     if source.known_at is None:
         return event_time, event_time + source.delay_us, seen.copy()
-    known_at, known = times(pick(table, source.known_at, where=where), where=f"{where}, column {source.known_at!r}")
-    return event_time, known_at, seen & known
+    known_at, present = times(pick(table, source.known_at, where=where), where=f"{where}, column {source.known_at!r}")
+    return event_time, known_at, seen & present
 
 
 def _sequence(
@@ -213,8 +213,8 @@ def in_force(codes: Ints, events: Events) -> tuple[Ints, Ints]:
     until = np.full(len(sort), FOREVER, dtype=np.int64)
     following = events.known_at[sort][1:]
     until[sort[:-1]] = np.where(same, following, FOREVER)
-    kept = np.flatnonzero(events.alive & (until > np.maximum(events.event_time, events.known_at)))
-    return kept, until[kept]
+    events_in_force = np.flatnonzero(events.alive & (until > np.maximum(events.event_time, events.known_at)))
+    return events_in_force, until[events_in_force]
 
 
 def lift(channel: Channel, inputs: Mapping[str, Column], rows: int) -> NDArray[Any]:
@@ -256,9 +256,9 @@ def _product(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[N
         product = first * second
         (top, low), (other, rest) = _split(first), _split(second)
         error = low * rest - (((product - top * other) - low * other) - top * rest)
-    most = np.finfo(np.float64).max
-    whole = np.isfinite(product)
-    return np.clip(product, -most, most) + 0.0, np.where(whole & np.isfinite(error), error, 0.0) + 0.0
+    limit = np.finfo(np.float64).max
+    finite = np.isfinite(product)
+    return np.clip(product, -limit, limit) + 0.0, np.where(finite & np.isfinite(error), error, 0.0) + 0.0
 
 
 def _split(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

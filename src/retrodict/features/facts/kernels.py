@@ -95,8 +95,8 @@ class Timeline:
         tied = placed[1:] == placed[:-1]
         if not tied.any():
             return order
-        known, rank = self._known_at[order], self._order[order]
-        wrong = tied & ((known[1:] < known[:-1]) | ((known[1:] == known[:-1]) & (rank[1:] < rank[:-1])))
+        known_at, rank = self._known_at[order], self._order[order]
+        wrong = tied & ((known_at[1:] < known_at[:-1]) | ((known_at[1:] == known_at[:-1]) & (rank[1:] < rank[:-1])))
         return np.lexsort((self._order, self._known_at, packed)) if wrong.any() else order
 
     def nearby(self, codes: Ints, moments: Ints) -> Ints:
@@ -146,32 +146,32 @@ class Timeline:
         late = self.lateness[self.by_event]
         # Powers of sixteen by frexp: few classes, and doubt about an event lasts at most as long as it was late.
         size = (np.frexp(late.astype(np.float64))[1] + 3) // 4
-        found = []
+        groups = []
         for exponent in np.unique(size):
             inside = size == exponent
-            chosen = late[inside]
+            lates = late[inside]
             rank = np.concatenate([[0], np.cumsum(inside)])
-            found.append(LatenessClass(np.flatnonzero(inside), rank, int(chosen.min()), int(chosen.max())))
-        return found
+            groups.append(LatenessClass(np.flatnonzero(inside), rank, int(lates.min()), int(lates.max())))
+        return groups
 
 
-def _positions(line: Ints, wanted: Ints) -> Ints:
+def _positions(line: Ints, values: Ints) -> Ints:
     """Places in a sorted line before which everything is less; quick where neighbours want neighbouring places."""
     if kernel is None or not (line.flags.c_contiguous and line.flags.aligned):
-        return np.searchsorted(line, wanted)
-    found = np.empty(len(wanted), dtype=np.int64)
-    kernel.positions(line, wanted, found)
-    return found
+        return np.searchsorted(line, values)
+    places = np.empty(len(values), dtype=np.int64)
+    kernel.positions(line, values, places)
+    return places
 
 
 @dataclass(frozen=True)
 class LatenessClass:
-    """Events whose lateness lies in ``[least, most]``: their places in event order, and ranks of places among them."""
+    """Events whose lateness lies in ``[low, high]``: their places in event order, and ranks of places among them."""
 
     places: Ints
     rank: Ints
-    least: int
-    most: int
+    low: int
+    high: int
 
 
 class Queries:
@@ -189,8 +189,8 @@ class Queries:
 
     def __init__(self, timeline: Timeline, codes: Ints, moments: Ints, until: Ints | None = None) -> None:
         self.timeline, self.until = timeline, until
-        known = np.flatnonzero(codes >= 0)
-        self.rows = known[timeline.nearby(codes[known], moments[known])]
+        keyed = np.flatnonzero(codes >= 0)
+        self.rows = keyed[timeline.nearby(codes[keyed], moments[keyed])]
         self.codes, self.moments = codes[self.rows], moments[self.rows]
         self.total = len(codes)
         self._starts: dict[Window, Ints] = {}
@@ -211,31 +211,31 @@ class Queries:
     def newest(self) -> Ints:
         """Event that is greatest in the total order among the visible ones, -1 if there is none."""
         line = self.timeline
-        found = np.full(len(self.rows), -1, dtype=np.int64)
+        newest = np.full(len(self.rows), -1, dtype=np.int64)
         if self.until is not None:
             for queries, events, sizes in self.inside(Window(LIFETIME), None, count=1):
-                held = np.flatnonzero(sizes)
-                found[queries[held]] = events[np.cumsum(sizes)[held] - 1]
-            return found
-        some = np.flatnonzero(self.seen > 0)
-        place = self.seen[some] - 1
+                filled = np.flatnonzero(sizes)
+                newest[queries[filled]] = events[np.cumsum(sizes)[filled] - 1]
+            return newest
+        rows = np.flatnonzero(self.seen > 0)
+        place = self.seen[rows] - 1
         event = line.by_event[place if line.newest_places is None else line.newest_places[place]]
-        own = line.codes[event] == self.codes[some]
-        found[some[own]] = event[own]
-        return found
+        same_key = line.codes[event] == self.codes[rows]
+        newest[rows[same_key]] = event[same_key]
+        return newest
 
     @cached_property
     def classes(self) -> list[tuple[LatenessClass, Ints, Ints]]:
         """Per class of lateness: ranks below which every event is visible, and below which one can be."""
-        line, found = self.timeline, []
+        line, bounds = self.timeline, []
         if line.steady:
             return [(group, self.seen, self.seen) for group in line.classes]
         for group in line.classes:
-            sure = group.rank[line.before_event(self.codes, self.moments - group.most)]
-            alike = group.least == group.most
-            maybe = sure if alike else group.rank[line.before_event(self.codes, self.moments - group.least)]
-            found.append((group, sure, maybe))
-        return found
+            sure = group.rank[line.before_event(self.codes, self.moments - group.high)]
+            alike = group.low == group.high
+            maybe = sure if alike else group.rank[line.before_event(self.codes, self.moments - group.low)]
+            bounds.append((group, sure, maybe))
+        return bounds
 
     def starts(self, window: Window) -> Ints:
         """Position, in event order, of the first event at or after the window's start."""
@@ -255,13 +255,13 @@ class Queries:
         return edge // hop * hop if hop else edge
 
     def extremes(
-        self, values: NDArray[Any], window: Window, *, largest: bool, known: dict[int, RangeExtremes]
+        self, values: NDArray[Any], window: Window, *, largest: bool, ranges: dict[int, RangeExtremes]
     ) -> NDArray[Any]:
         """Smallest or largest value over the visible events of a window, per request; the identity if there is none.
 
         ``values`` holds the identity where an event gives nothing. Nothing is subtracted: ranges of the events in
         order, per class of lateness, with a look at single events only where visibility is in doubt. Of revised
-        sources events that end are looked at one by one. What is worked out of the values alone is put into ``known``.
+        sources events that end are looked at one by one. What is worked out of the values alone is put into ``ranges``.
         """
         merge = np.maximum if largest else np.minimum
         nothing = identity_of(values.dtype, largest=largest)
@@ -275,23 +275,23 @@ class Queries:
         right = None if window.offset is None else self.ends(window)
         for number, (group, sure, maybe) in enumerate(self.classes):
             begin = group.rank[left]
-            if number not in known:
-                known[number] = RangeExtremes(values[self.timeline.by_event[group.places]], largest=largest)
+            if number not in ranges:
+                ranges[number] = RangeExtremes(values[self.timeline.by_event[group.places]], largest=largest)
             if right is not None:
                 sure, maybe = (np.minimum(bound, group.rank[right]) for bound in (sure, maybe))  # noqa: PLW2901 - narrowed
-            merge(best, known[number].over(begin, sure), out=best)
+            merge(best, ranges[number].over(begin, sure), out=best)
             for queries, places, begins in ragged(np.maximum(sure, begin), maybe):
                 event = self.timeline.by_event[group.places[places]]
-                shown = np.where(self._visible(event, queries, begins), values[event], nothing)
-                best[queries] = merge(best[queries], merge.reduceat(shown, begins))
+                visible = np.where(self._visible(event, queries, begins), values[event], nothing)
+                best[queries] = merge(best[queries], merge.reduceat(visible, begins))
         return best
 
     def _extremes_of_few(self, values: NDArray[Any], window: Window, among: Mask, merge: np.ufunc) -> NDArray[Any]:
         best = np.full(len(self.rows), identity_of(values.dtype, largest=merge is np.maximum), dtype=values.dtype)
         for queries, events, sizes in self.inside(window, among):
-            held = np.flatnonzero(sizes)
-            if len(held):
-                best[queries[held]] = merge.reduceat(values[events], (np.cumsum(sizes) - sizes)[held])
+            filled = np.flatnonzero(sizes)
+            if len(filled):
+                best[queries[filled]] = merge.reduceat(values[events], (np.cumsum(sizes) - sizes)[filled])
         return best
 
     def inside(
@@ -316,9 +316,9 @@ class Queries:
         events, left = line.by_event, self.starts(window)
         right = self.ends(window, int(line.lateness.min(initial=_ROOM)) if len(events) else 0)
         if among is not None:
-            kept = among[line.by_event]
-            rank = np.concatenate([[0], np.cumsum(kept)])
-            events, left, right = line.by_event[kept], rank[left], rank[right]
+            eligible = among[line.by_event]
+            rank = np.concatenate([[0], np.cumsum(eligible)])
+            events, left, right = line.by_event[eligible], rank[left], rank[right]
         todo = np.flatnonzero(right > left)
         step = 2 * count
         while len(todo):
@@ -329,24 +329,24 @@ class Queries:
                 end = np.minimum(end, begin + step)
             entire = (begin == left[todo]) & (end == right[todo])
             again = []
-            for places, found, sizes in self._look(todo, events, begin, end):
+            for places, chunk, sizes in self._look(todo, events, begin, end):
                 done = entire[places] | (sizes >= count) if count else np.ones(len(places), dtype=np.bool_)
                 if done.all():
-                    yield todo[places], found, sizes
+                    yield todo[places], chunk, sizes
                     continue
-                yield todo[places[done]], found[np.repeat(done, sizes)], sizes[done]
+                yield todo[places[done]], chunk[np.repeat(done, sizes)], sizes[done]
                 again.append(todo[places[~done]])
             todo = np.concatenate(again) if again else todo[:0]
             step *= 8
 
     def _look(self, queries: Ints, events: Ints, left: Ints, right: Ints) -> Iterator[tuple[Ints, Ints, Ints]]:
         """Visible ones of ranges of events: (ranges, events, how many of each range)."""
-        for places, chosen, begins in ragged(left, right):
-            found, sizes = events[chosen], np.diff(np.append(begins, len(chosen)))
+        for places, positions, begins in ragged(left, right):
+            chunk, sizes = events[positions], np.diff(np.append(begins, len(positions)))
             if self.until is not None or not self.timeline.steady:
-                shown = self._visible(found, queries[places], begins)
-                found, sizes = found[shown], np.add.reduceat(shown, begins, dtype=np.int64)
-            yield places, found, sizes
+                visible = self._visible(chunk, queries[places], begins)
+                chunk, sizes = chunk[visible], np.add.reduceat(visible, begins, dtype=np.int64)
+            yield places, chunk, sizes
 
     def _visible(self, event: Ints, queries: Ints, begins: Ints) -> Mask:
         moments = np.repeat(self.moments[queries], np.diff(np.append(begins, len(event))))
@@ -368,7 +368,7 @@ class PrefixSums:
     def __init__(self, timeline: Timeline, values: Ints) -> None:
         # The events themselves come with every question: what they remember must not hold them.
         self._given, self._columns = values, values.shape[1]
-        self._most = int(timeline.lateness.max(initial=0))
+        self._latest = int(timeline.lateness.max(initial=0))
         self._known: dict[tuple[bool, int, int], Ints] = {}
         self._lock = Lock()
 
@@ -376,18 +376,18 @@ class PrefixSums:
     def of(cls, timeline: Timeline, before: Ints, seen: Ints) -> PrefixSums:
         """Return the sums whose ``all`` is given in event and in visible order; the events lie in event order."""
         sums = cls(timeline, before[:0])
-        sums._known = {(True, 0, sums._most + 1): before, (False, 0, sums._most + 1): seen}
+        sums._known = {(True, 0, sums._latest + 1): before, (False, 0, sums._latest + 1): seen}
         return sums
 
     def all(self, timeline: Timeline, *, by_event: bool) -> Ints:
         """Prefix sums of all events, in event or in visible order."""
-        return self._prefix(timeline, 0, self._most + 1, by_event=by_event)
+        return self._prefix(timeline, 0, self._latest + 1, by_event=by_event)
 
     @cached_property
     def _values(self) -> Ints:
-        if len(self._given) or (True, 0, self._most + 1) not in self._known:
+        if len(self._given) or (True, 0, self._latest + 1) not in self._known:
             return self._given
-        return np.diff(self._known[True, 0, self._most + 1], axis=0)
+        return np.diff(self._known[True, 0, self._latest + 1], axis=0)
 
     def over(self, queries: Queries, window: Window) -> Ints:
         """Sums over the visible events of a window, per request.
@@ -404,7 +404,7 @@ class PrefixSums:
         With a hop the distance of an edge to q varies by up to one hop, and events whose lateness lies in that range
         are looked at one by one.
         """
-        length = self._most if window.lifetime else window.length_us
+        length = self._latest if window.lifetime else window.length_us
         hop, offset = window.hop_us, window.offset_us
         left = queries.starts(window)
         if window.offset is None:
@@ -426,7 +426,7 @@ class PrefixSums:
 
     def _difference(self, lateness: tuple[int, int], queries: Queries, right: Ints | None, left: Ints) -> Ints:
         """Sums between two positions in event order (None: from all that is visible) of events so late."""
-        low, high = (min(bound, self._most + 1) for bound in lateness)
+        low, high = (min(bound, self._latest + 1) for bound in lateness)
         if low >= high:
             return np.zeros((len(left), self._columns), dtype=np.int64)
         before = self._prefix(queries.timeline, low, high, by_event=True)
@@ -443,7 +443,7 @@ class PrefixSums:
         with self._lock:
             if name not in self._known:
                 values = self._values
-                if low > 0 or high <= self._most:
+                if low > 0 or high <= self._latest:
                     values = np.where(((line.lateness < low) | (line.lateness >= high))[:, None], 0, values)
                 self._known[name] = _prefix(values, line.by_event if by_event else line.by_visible)
             return self._known[name]
@@ -455,8 +455,8 @@ class PrefixSums:
         rank = np.concatenate([[0], np.cumsum(inside)])
         for rows, places, begins in ragged(rank[left], rank[right], _CHUNK // max(total.shape[1], 1)):
             event = events[places]
-            shown = np.where(queries._visible(event, rows, begins)[:, None], self._values[event], 0)  # noqa: SLF001 - one kernel in two classes
-            total[rows] += np.add.reduceat(shown, begins, axis=0)
+            visible = np.where(queries._visible(event, rows, begins)[:, None], self._values[event], 0)  # noqa: SLF001 - one kernel in two classes
+            total[rows] += np.add.reduceat(visible, begins, axis=0)
 
 
 def _prefix(values: Ints, order: Ints) -> Ints:
@@ -465,17 +465,17 @@ def _prefix(values: Ints, order: Ints) -> Ints:
     return sums
 
 
-def ragged(left: Ints, right: Ints, most: int = _CHUNK) -> Iterator[tuple[Ints, Ints, Ints]]:
+def ragged(left: Ints, right: Ints, chunk: int = _CHUNK) -> Iterator[tuple[Ints, Ints, Ints]]:
     """Places of many ranges in a row, chunk by chunk: (ranges that hold any, all their places, where each begins)."""
-    some = np.flatnonzero(right > left)
-    sizes = (right - left)[some]
+    filled = np.flatnonzero(right > left)
+    sizes = (right - left)[filled]
     ends = np.cumsum(sizes)
     first = 0
-    while first < len(some):
+    while first < len(filled):
         done = int(ends[first - 1]) if first else 0
-        last = max(int(np.searchsorted(ends, done + most)), first + 1)
+        last = max(int(np.searchsorted(ends, done + chunk)), first + 1)
         size = sizes[first:last]
         begins = np.cumsum(size) - size
-        places = np.arange(int(size.sum())) + np.repeat(left[some[first:last]] - begins, size)
-        yield some[first:last], places, begins
+        places = np.arange(int(size.sum())) + np.repeat(left[filled[first:last]] - begins, size)
+        yield filled[first:last], places, begins
         first = last

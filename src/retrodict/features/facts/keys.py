@@ -133,8 +133,8 @@ class KeyIndex:
         part = self._parts[place]
         if not len(part):
             return np.full(len(array), UNKNOWN, dtype=np.int64)
-        found = pc.fill_null(pc.index_in(array, value_set=part), UNKNOWN)
-        return np.asarray(found.to_numpy(zero_copy_only=False)).astype(np.int64)
+        numbers = pc.fill_null(pc.index_in(array, value_set=part), UNKNOWN)
+        return np.asarray(numbers.to_numpy(zero_copy_only=False)).astype(np.int64)
 
     def locate(self, columns: Sequence[pa.Array[Any]], *, names: Sequence[str]) -> Ints:
         """Key number of each row of a spine: -1 where a part is null, -2 for a key without events.
@@ -154,8 +154,8 @@ class KeyIndex:
                 null |= np.asarray(array.is_null().to_numpy(zero_copy_only=False))
             if place:
                 total = total * max(len(self._parts[place]), 1) + np.maximum(code, 0)
-                total, lost = _search(self._steps[place - 1], total)
-                unknown |= lost
+                total, missing = _search(self._steps[place - 1], total)
+                unknown |= missing
             else:
                 total = np.maximum(code, 0)
         if self._places is not None and self.size:
@@ -165,17 +165,17 @@ class KeyIndex:
         return total
 
     def _canonical(self, column: pa.Array[Any], name: str, place: int) -> pa.Array[Any]:
-        where, kind = f"{self._where}, request column {name!r}", self._kinds[place]
-        own = key_kind(column, where=where)
-        if own != kind and "null" not in {own, kind}:
+        where, source_kind = f"{self._where}, request column {name!r}", self._kinds[place]
+        kind = key_kind(column, where=where)
+        if source_kind != kind and "null" not in {source_kind, kind}:
             raise DefinitionError(
-                f"the key of request and source are of one kind; the source has {kind}",
+                f"the key of request and source must be of one kind; the source has {source_kind}",
                 where=where,
-                got=own,
+                got=kind,
                 remedy="Cast one of the two where its table is read",
             )
         # A column of nothing but nulls matches no key; give it the events' type so that it can be looked up.
-        return pa.nulls(len(column), self._parts[place].type) if own == "null" else key_array(column, where=where)
+        return pa.nulls(len(column), self._parts[place].type) if kind == "null" else key_array(column, where=where)
 
 
 def _encoded(array: pa.Array[Any]) -> tuple[Ints, pa.Array[Any]]:
@@ -196,18 +196,18 @@ def _renumbered(total: Ints, without: Mask) -> tuple[Ints, Ints]:
         numbers = np.zeros(len(total), dtype=np.int64)
         numbers[~without] = inverse
         return numbers, seen
-    there = np.zeros(top + 1, dtype=np.bool_)
-    there[present] = True
-    numbers = (np.cumsum(there) - 1)[np.where(without, 0, total)]
+    used = np.zeros(top + 1, dtype=np.bool_)
+    used[present] = True
+    numbers = (np.cumsum(used) - 1)[np.where(without, 0, total)]
     numbers[without] = 0
-    return numbers, np.flatnonzero(there)
+    return numbers, np.flatnonzero(used)
 
 
-def _search(known: Ints, wanted: Ints) -> tuple[Ints, Mask]:
-    if not len(known):
-        return np.zeros(len(wanted), dtype=np.int64), np.ones(len(wanted), dtype=np.bool_)
-    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return place, known[place] != wanted
+def _search(line: Ints, values: Ints) -> tuple[Ints, Mask]:
+    if not len(line):
+        return np.zeros(len(values), dtype=np.int64), np.ones(len(values), dtype=np.bool_)
+    place = np.minimum(np.searchsorted(line, values), len(line) - 1)
+    return place, line[place] != values
 
 
 def encode_key(values: Sequence[object], *, where: str) -> bytes | None:

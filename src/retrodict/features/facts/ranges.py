@@ -82,18 +82,18 @@ class SparseExtremes:
         """Extreme of each range [left, right), the identity for an empty one."""
         best = np.full(len(left), self._nothing, dtype=self._values.dtype)
         first, last = left // _BLOCK, (right - 1) // _BLOCK
-        some = np.flatnonzero((right > left) & (first < last))
-        best[some] = self._merge(self._onward[left[some]], self._upto[right[some] - 1])
-        self._merge_blocks(best, some, first[some] + 1, last[some])
-        some = np.flatnonzero((right > left) & (first == last))
+        rows = np.flatnonzero((right > left) & (first < last))
+        best[rows] = self._merge(self._onward[left[rows]], self._upto[right[rows] - 1])
+        self._merge_blocks(best, rows, first[rows] + 1, last[rows])
+        rows = np.flatnonzero((right > left) & (first == last))
         for step in range(_BLOCK):
-            some = some[left[some] + step < right[some]]
-            best[some] = self._merge(best[some], self._values[left[some] + step])
+            rows = rows[left[rows] + step < right[rows]]
+            best[rows] = self._merge(best[rows], self._values[left[rows] + step])
         return best
 
     def _merge_blocks(self, best: NDArray[Any], rows: Ints, first: Ints, end: Ints) -> None:
         level_of = np.frexp((end - first).astype(np.float64))[1] - 1
         for level in range(int(level_of.max(initial=-1)) + 1):
-            chosen, run = np.flatnonzero((level_of == level) & (end > first)), self._levels[level]
-            inside = self._merge(run[first[chosen]], run[end[chosen] - (1 << level)])
-            best[rows[chosen]] = self._merge(best[rows[chosen]], inside)
+            here, run = np.flatnonzero((level_of == level) & (end > first)), self._levels[level]
+            inside = self._merge(run[first[here]], run[end[here] - (1 << level)])
+            best[rows[here]] = self._merge(best[rows[here]], inside)

@@ -171,17 +171,17 @@ def _quarter_offset(quarter: int, zone: str) -> int | None:
 
 
 def _offset_at(instant: int, zone: str) -> int:
-    found = _quarter_offset(instant // _QUARTER, zone)
-    return _ask(instant, zone) if found is None else found
+    offset = _quarter_offset(instant // _QUARTER, zone)
+    return _ask(instant, zone) if offset is None else offset
 
 
 def _offsets(micros: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
     if micros.size == 1:  # one request: no detour over unique
         return np.array([_offset_at(int(micros[0]), zone)], dtype=np.int64)
     quarters, place = np.unique(micros // _QUARTER, return_inverse=True)
-    known = [_quarter_offset(quarter, zone) for quarter in quarters.tolist()]
-    offsets = np.array([0 if offset is None else offset for offset in known], dtype=np.int64)[place]
-    if None in known:
-        odd = np.flatnonzero(np.array([offset is None for offset in known])[place])
+    by_quarter = [_quarter_offset(quarter, zone) for quarter in quarters.tolist()]
+    offsets = np.array([0 if offset is None else offset for offset in by_quarter], dtype=np.int64)[place]
+    if None in by_quarter:
+        odd = np.flatnonzero(np.array([offset is None for offset in by_quarter])[place])
         offsets[odd] = [_ask(instant, zone) for instant in micros[odd].tolist()]
     return offsets

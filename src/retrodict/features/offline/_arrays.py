@@ -102,9 +102,9 @@ class ArrayFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            found = json.loads((folder / _MANIFEST).read_bytes())
-            body = found["body"]
-            if found["digest"] != digest(canonical_json(body)):
+            manifest = json.loads((folder / _MANIFEST).read_bytes())
+            body = manifest["body"]
+            if manifest["digest"] != digest(canonical_json(body)):
                 raise self._damaged(_MANIFEST)
             self.note: dict[str, Any] = body["note"]
             self._entries: dict[str, dict[str, Any]] = body["arrays"]
@@ -128,8 +128,8 @@ class ArrayFolder:
             return self.array(entry["as"])
         if name not in self._mapped:
             self._mapped[name] = self._loaded(entry)
-        found: NDArray[Any] = self._mapped[name]
-        return found
+        array: NDArray[Any] = self._mapped[name]
+        return array
 
     def _loaded(self, entry: Mapping[str, Any]) -> NDArray[Any]:
         if "range" in entry:

@@ -39,7 +39,7 @@ def write_prepared(folder: Path, plan: ViewPlan, state: Prepared, note: Mapping[
     extends = not plan.source.revised and state.events.sequence.dtype != object
     kinds = {text: column.kind for text, column in state.events.inputs.items()}
     writer, index, place = ArrayWriter(folder), state.index, state.line.by_event
-    rows = place if state.kept is None else state.kept[place]
+    rows = place if state.selected is None else state.selected[place]
     for number, key in enumerate(index.distinct()):
         writer.add_column(f"key {number}", key)
     for name in plan.kept:
@@ -98,9 +98,9 @@ def merge_prepared(plan: ViewPlan, folder: ArrayFolder, rows: pa.Table) -> Prepa
     new = read_events(plan, rows, first_position=folder.note["rows"])
     new = replace(new, row=new.row + folder.note["rows"])  # of equal redeliveries the first row counts
     where, size = f"{plan.where}, source {plan.source.name!r}", folder.note["size"]
-    known = [folder.column(f"key {place}") for place in range(len(plan.keys))]
+    old_keys = [folder.column(f"key {place}") for place in range(len(plan.keys))]
     fresh = [key_array(column, where=where) for column in new.keys(plan)]
-    index = KeyIndex([pa.concat_arrays([a, b]) for a, b in zip(known, fresh, strict=True)], where=where)
+    index = KeyIndex([pa.concat_arrays([a, b]) for a, b in zip(old_keys, fresh, strict=True)], where=where)
     codes = np.concatenate([index.codes[:size][folder.array("line codes")], index.codes[size:]])
     arrays = {name: np.concatenate([getattr(old, name), getattr(new, name)]) for name in _EVENTS}
     inputs = {text: _joined(old.inputs[text], column) for text, column in new.inputs.items()}

@@ -53,10 +53,10 @@ def frame_batches(
         As :func:`~retrodict.features.offline.training_frame`.
     """
     threads = threads or min(os.cpu_count() or 1, 4)
-    held = _held(sources)
+    events = _prepared_once(sources)
     schema: pa.Schema | None = None
     for piece, frame in _ahead(
-        SpineReader(spine).pieces(_PIECE), lambda piece: training_frame(piece, at, features, held), threads
+        SpineReader(spine).pieces(_PIECE), lambda piece: training_frame(piece, at, features, events), threads
     ):
         if frame.num_rows != piece.num_rows:
             raise InternalError("a frame holds the rows of its spine", where="frames", got=frame.num_rows)
@@ -64,7 +64,7 @@ def frame_batches(
         yield frame if frame.schema.equals(schema) else frame.cast(schema)
 
 
-def _held(sources: Mapping[str, Rows]) -> dict[str, EventSource]:
+def _prepared_once(sources: Mapping[str, Rows]) -> dict[str, EventSource]:
     return {name: MemoryEvents(rows) if isinstance(rows, pa.Table) else rows for name, rows in sources.items()}
 
 
@@ -78,11 +78,11 @@ def _ahead(
             for piece in pieces:
                 waiting.append((piece, pool.submit(job, piece)))
                 if len(waiting) >= threads:
-                    given, future = waiting.popleft()
-                    yield given, future.result()
+                    first, future = waiting.popleft()
+                    yield first, future.result()
             while waiting:
-                given, future = waiting.popleft()
-                yield given, future.result()
+                first, future = waiting.popleft()
+                yield first, future.result()
         finally:
             for _, future in waiting:
                 future.cancel()

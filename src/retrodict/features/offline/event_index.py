@@ -83,13 +83,13 @@ class EventIndexes:
         versions : mapping of str to int, optional
             Version of each table by name. None, or a table that is not named: the newest.
         """
-        found = {}
+        sources = {}
         for name, source in features.sources.items():
             table = source.table.name
             version = (versions or {}).get(table)
             number = self.tables.history(table)[-1].version if version is None else version
-            found[name] = IndexedEvents(self, table, number)
-        return found
+            sources[name] = IndexedEvents(self, table, number)
+        return sources
 
     def gather(
         self, make: Callable[[Mapping[str, Rows]], T], features: FeatureSet, versions: Mapping[str, int] | None = None
@@ -111,7 +111,7 @@ class EventIndexes:
             return make(sources)
         except (IntegrityError, OSError):  # an OSError: what is damaged lies where nothing can be removed
             self._tell("an index is damaged: reading the tables instead")
-            return make({name: self.tables.read(each.table, each.version) for name, each in sources.items()})
+            return make({name: self.tables.read(events.table, events.version) for name, events in sources.items()})
 
     def build(self, features: FeatureSet, versions: Mapping[str, int] | None = None) -> None:
         """Make every index that frames of these features need, where it is not there yet."""
@@ -132,31 +132,33 @@ class EventIndexes:
         files = self.tables.files(table, version)
         family = self._folder / short(content_hash({"format": _FORMAT, "table": table, "reading": reading_id(plan)}))
         folder = family / short(_files_id(files))
-        found = _opened(plan, folder)
-        if found is not None:
-            return found
+        prepared = _opened(plan, folder)
+        if prepared is not None:
+            return prepared
         try:
-            found = self._made(plan, table, version, files, folder)
+            prepared = self._made(plan, table, version, files, folder)
         except OSError as error:
             self._tell(
                 f"the index of table {table} cannot be written ({type(error).__name__}): sorting for this call only"
             )
-            found = prepare(plan, self.tables.read(table, version, columns=plan.source_columns), ignore_known_at=False)
-        if found is None:
+            prepared = prepare(
+                plan, self.tables.read(table, version, columns=plan.source_columns), ignore_known_at=False
+            )
+        if prepared is None:
             raise IntegrityError("an index can be read once it was written", where=f"index of table {table}")
-        return found
+        return prepared
 
     def _made(
         self, plan: ViewPlan, table: str, version: int, files: Sequence[TableFile], folder: Path
     ) -> Prepared | None:
         """Events of an index that this process, or another meanwhile, has made."""
         with FileLock(folder.parent.with_suffix(".lock"), where=f"index of table {table}", timeout_s=_WAIT_S):
-            found = _opened(plan, folder)
-            if found is None:
+            prepared = _opened(plan, folder)
+            if prepared is None:
                 self._tell(f"making the index of table {table} for {plan.where}; later frames find it")
                 self._make(plan, table, version, files, folder)
-                found = _opened(plan, folder)
-        return found
+                prepared = _opened(plan, folder)
+        return prepared
 
     def _make(self, plan: ViewPlan, table: str, version: int, files: Sequence[TableFile], folder: Path) -> None:
         family = folder.parent
@@ -189,11 +191,11 @@ class EventIndexes:
         for folder in _newest_first(family):
             try:
                 old = ArrayFolder(folder)
-                known = old.note["files"]
-                appended = len(known) < len(paths) and known == paths[: len(known)]
+                old_paths = old.note["files"]
+                appended = len(old_paths) < len(paths) and old_paths == paths[: len(old_paths)]
                 if not appended or old.note["schema"] != schema or not old.note["extends"]:
                     continue
-                fresh = [self.tables.dataset(table, version, paths=[path]) for path in paths[len(known) :]]
+                fresh = [self.tables.dataset(table, version, paths=[path]) for path in paths[len(old_paths) :]]
                 rows = pa.concat_tables(part.to_table(columns=list(plan.source_columns)) for part in fresh)
                 return merge_prepared(plan, old, rows)
             except IntegrityError:
@@ -232,11 +234,11 @@ class IndexedEvents:
         if ignore_known_at:
             rows = self._indexes.tables.read(self.table, self.version, columns=plan.source_columns)
             return prepare(plan, rows, ignore_known_at=True)
-        asked = reading_id(plan)
+        reading = reading_id(plan)
         with self._lock:
-            if asked not in self._known:
-                self._known[asked] = self._indexes.open(plan, self.table, self.version)
-            return self._known[asked]
+            if reading not in self._known:
+                self._known[reading] = self._indexes.open(plan, self.table, self.version)
+            return self._known[reading]
 
 
 def _files_id(files: Sequence[TableFile]) -> str:
@@ -252,5 +254,5 @@ def _opened(plan: ViewPlan, folder: Path) -> Prepared | None:
 
 
 def _newest_first(family: Path) -> list[Path]:
-    found = [folder for folder in family.iterdir() if not folder.name.startswith(".")] if family.is_dir() else []
-    return sorted(found, key=lambda folder: folder.stat().st_mtime_ns, reverse=True)
+    folders = [folder for folder in family.iterdir() if not folder.name.startswith(".")] if family.is_dir() else []
+    return sorted(folders, key=lambda folder: folder.stat().st_mtime_ns, reverse=True)

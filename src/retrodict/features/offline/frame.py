@@ -70,15 +70,15 @@ def training_frame(
             got=f"{int((~present).sum())} nulls",
             remedy="Drop or complete those rows",
         )
-    taken = [name for name in features.columns if name in spine.column_names]
-    if taken:
+    taken_names = [name for name in features.columns if name in spine.column_names]
+    if taken_names:
         raise InputError(
             "a spine has no column with a feature's name",
             where="spine",
-            got=taken[0],
+            got=taken_names[0],
             remedy="Rename the column or the view",
         )
-    found: dict[str, pa.Array[Any]] = {}
+    columns: dict[str, pa.Array[Any]] = {}
     prepared: dict[str, Prepared] = {}
     for place, plan in enumerate(features.views):
         # Views that share their online state share their sorted events, too.
@@ -86,13 +86,13 @@ def training_frame(
         if state is None:
             rows = _rows_of(sources, plan)
             state = prepared[plan.state_id] = prepare(plan, rows, ignore_known_at=ignore_known_at)
-        found |= _view_columns(plan, state, spine, moments)
+        columns |= _view_columns(plan, state, spine, moments)
         if all(later.state_id != plan.state_id for later in features.views[place + 1 :]):
             del prepared[plan.state_id]
-    derive_columns(features, spine, found)
+    derive_columns(features, spine, columns)
     frame = spine
     for name in features.columns:
-        frame = frame.append_column(name, found[name])
+        frame = frame.append_column(name, columns[name])
     # Appending shares the spine's buffers; a NaN in it would make a comparison by value fail.
     if frame.num_rows != spine.num_rows or frame.column_names[: spine.num_columns] != spine.column_names:
         raise InternalError(
@@ -121,16 +121,16 @@ def _view_columns(plan: ViewPlan, state: Prepared, spine: pa.Table, moments: Int
     codes = state.index.locate(columns, names=plan.request_keys)
     queries = Queries(state.line, codes, moments, state.until)
     null_key = codes == NULL
-    found: dict[str, pa.Array[Any]] = {}
+    values: dict[str, pa.Array[Any]] = {}
     if plan.channels:
         totals = Totals(plan, state, queries, spine)
-        found |= {o.column: totals.finish(o, null_key) for o in plan.outputs if o.op != "latest" and not o.bag}
+        values |= {o.column: totals.finish(o, null_key) for o in plan.outputs if o.op != "latest" and not o.bag}
     if plan.bags:
         bags = WindowBags(plan, state, queries)
-        found |= {o.column: bags.finish(o, null_key) for o in plan.outputs if o.bag}
+        values |= {o.column: bags.finish(o, null_key) for o in plan.outputs if o.bag}
     if plan.latest:
-        found |= _latest_columns(plan, state, queries, moments)
-    return found
+        values |= _latest_columns(plan, state, queries, moments)
+    return values
 
 
 def _latest_columns(plan: ViewPlan, state: Prepared, queries: Queries, moments: Ints) -> dict[str, pa.Array[Any]]:
@@ -138,11 +138,13 @@ def _latest_columns(plan: ViewPlan, state: Prepared, queries: Queries, moments: 
     event[queries.rows] = queries.newest()
     aged = any(output.max_age is not None for output in plan.outputs) and len(state.line.event_time)
     age = moments - state.line.event_time[event] if aged else np.zeros_like(moments)
-    rows = event if state.kept is None or not len(state.kept) else np.where(event < 0, -1, state.kept[event])
-    found = {}
+    rows = (
+        event if state.selected is None or not len(state.selected) else np.where(event < 0, -1, state.selected[event])
+    )
+    columns = {}
     for output in plan.outputs:
         if output.op == "latest":
             values = pick(state.events.table, plan.latest[output.parts[0]], where=plan.where)
             absent = rows < 0 if output.max_age is None else (rows < 0) | (age > output.max_age)
-            found[output.column] = plain(pc.take(values, pa.array(np.where(absent, 0, rows), mask=absent)))
-    return found
+            columns[output.column] = plain(pc.take(values, pa.array(np.where(absent, 0, rows), mask=absent)))
+    return columns

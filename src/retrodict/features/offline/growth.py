@@ -24,17 +24,17 @@ __all__ = ["source_versions", "visible_growth"]
 
 def source_versions(tables: TableStore, features: FeatureSet, versions: Mapping[str, int]) -> dict[str, dict[str, Any]]:
     """Table, version and hash of its data files, by source."""
-    found = {}
+    states = {}
     for name, source in features.sources.items():
         table = source.table.name
         files = tables.files(table, versions[table])
         listed = content_hash([[file.path, file.size, file.rows] for file in files])
-        found[name] = {"table": table, "version": versions[table], "files": listed}
-    return found
+        states[name] = {"table": table, "version": versions[table], "files": listed}
+    return states
 
 
 def visible_growth(
-    tables: TableStore, features: FeatureSet, known: Mapping[str, Any], now: Mapping[str, Any], until: int | None
+    tables: TableStore, features: FeatureSet, before: Mapping[str, Any], now: Mapping[str, Any], until: int | None
 ) -> str | None:
     """Why rows that were computed from older versions would come out otherwise today; None if they would not.
 
@@ -42,8 +42,8 @@ def visible_growth(
     ----------
     tables : TableStore
     features : FeatureSet
-    known, now : mapping of str to dict
-        What :func:`source_versions` said then and says now.
+    before, now : mapping of str to dict
+        What :func:`source_versions` gave then and gives now.
     until : int or None
         The latest time of the rows that were computed, in microseconds. None: there were none.
 
@@ -55,7 +55,7 @@ def visible_growth(
     if until is None:
         return None
     for name, source in features.sources.items():
-        then, present = known.get(name), now[name]
+        then, present = before.get(name), now[name]
         if then is None:
             return f"nothing is known of the version of source {name} that it was made from"
         if then["files"] != present["files"] and (why := _changes(tables, features, source, then, present, until)):
@@ -77,7 +77,7 @@ def _changes(
     if not before <= paths.keys():
         return f"table {table} was rewritten {since}"
     read = {column for plan in features.views if plan.source.name == source.name for column in plan.source_columns}
-    schemas = [tables.schema(table, each["version"]) for each in (then, now)]
+    schemas = [tables.schema(table, source_state["version"]) for source_state in (then, now)]
     if any(_types(schema, read) != _types(schemas[0], read) for schema in schemas):
         return f"columns of table {table} have other types {since}"
     if source.timeless:
@@ -99,9 +99,9 @@ def _visible_before(rows: Any, source: Source, until: int) -> int:
     count = 0
     for batch in rows.to_batches(columns=clocks):
         read = [times(batch.column(clock), where=f"source {source.name!r}, column {clock!r}") for clock in clocks]
-        (event, there), (known, told) = read[0], read[-1]
-        known = known if source.known_at is not None else known + source.delay_us
+        (event, present), (known_at, known_present) = read[0], read[-1]
+        known_at = known_at if source.known_at is not None else known_at + source.delay_us
         # A revision counts from when it is known, wherever it moves its event to.
-        moment = known if source.revised else np.maximum(event, known)
-        count += int(((moment < until) & told & (there | source.revised)).sum())
+        moment = known_at if source.revised else np.maximum(event, known_at)
+        count += int(((moment < until) & known_present & (present | source.revised)).sum())
     return count

@@ -80,8 +80,8 @@ def stored(frame: pa.Table, batch: str) -> pa.Table:
         if pa.types.is_map(field.type):
             pair = pa.struct([pa.field("key", field.type.key_type), pa.field("value", field.type.item_type)])
             frame = frame.set_column(place, field.name, frame.column(place).cast(pa.list_(pair)))
-    named = pa.DictionaryArray.from_arrays(pa.array(np.zeros(frame.num_rows, np.int32)), pa.array([batch]))
-    return frame.append_column(PART, named)
+    batches = pa.DictionaryArray.from_arrays(pa.array(np.zeros(frame.num_rows, np.int32)), pa.array([batch]))
+    return frame.append_column(PART, batches)
 
 
 def frame_rows(workspace: Workspace, name: str, version: int | None = None) -> pa.RecordBatchReader:
@@ -102,15 +102,15 @@ def frame_rows(workspace: Workspace, name: str, version: int | None = None) -> p
     """
     frame = find_frame(workspace, name, version)
     names = [column for column in workspace.tables.schema(name, frame.version).names if column != PART]
-    kept = workspace.tables.batches(name, frame.version, columns=names)
+    reader = workspace.tables.batches(name, frame.version, columns=names)
     maps = set(frame.origin["maps"])
-    schema = pa.schema([pa.field(f.name, _map_type(f.type) if f.name in maps else f.type) for f in kept.schema])
+    schema = pa.schema([pa.field(f.name, _map_type(f.type) if f.name in maps else f.type) for f in reader.schema])
     batches = (
         pa.RecordBatch.from_arrays(
             [column.view(field.type) if field.name in maps else column
              for field, column in zip(schema, batch.columns, strict=True)], schema=schema,
         )
-        for batch in kept
+        for batch in reader
     )  # fmt: skip
     return pa.RecordBatchReader.from_batches(schema, batches)
 
@@ -126,17 +126,17 @@ def find_frame(workspace: Workspace, name: str, version: int | None = None) -> K
     number = version if version is not None or not history else history[-1].version
     frame = None if number is None else _frame(workspace.tables, name, number)
     if frame is None:
-        known = [each.name for each in kept_frames(workspace)]
+        names = [entry.name for entry in kept_frames(workspace)]
         raise NotFoundError("a frame is kept under this name", where="frames", got=name,
-                            remedy=near(name, known, what="frame"))  # fmt: skip
+                            remedy=near(name, names, what="frame"))  # fmt: skip
     return frame
 
 
 def kept_frames(workspace: Workspace) -> list[KeptFrame]:
     """Every kept frame as its newest version has it, by name."""
     tables = workspace.tables
-    found = [_frame(tables, name, tables.history(name)[-1].version) for name in tables.names()]
-    return [frame for frame in found if frame is not None]
+    frames = [_frame(tables, name, tables.history(name)[-1].version) for name in tables.names()]
+    return [frame for frame in frames if frame is not None]
 
 
 def _frame(tables: TableStore, name: str, version: int) -> KeptFrame | None:
@@ -148,9 +148,9 @@ def _frame(tables: TableStore, name: str, version: int) -> KeptFrame | None:
 
 def _note_of(name: str, history: Sequence[TableVersion], version: int) -> dict[str, Any] | None:
     """What a version says it was made from; one that was compacted or restored has the rows of an older one."""
-    if version not in {each.version for each in history}:
+    if version not in {entry.version for entry in history}:
         return None
-    by_number = {each.version: each for each in history}
+    by_number = {entry.version: entry for entry in history}
     text = by_number[content_version(name, list(history), version)].metadata.get(NOTE)
     return None if text is None else dict(json.loads(text))
 

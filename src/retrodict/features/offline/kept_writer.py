@@ -75,21 +75,21 @@ def keep_frame(
     BusyError
         If another process keeps or writes the table for longer than a minute.
     """
-    where, told = f"frame {name}", progress or (lambda _what, _done, _most: None)
+    where, report = f"frame {name}", progress or (lambda _what, _done, _total: None)
     schema = spine.rows().schema
     if PART in schema.names:
         raise InputError("a spine leaves this column to the table of its frame", where=where, got=PART)
     with workspace.lock(f"ingest/{name}"):
         complete_ledger(workspace, name)
-        made = _made(workspace, spine, schema, work)
-        told("looking at what is there", 0, spine.count)
-        known, reader = newest_origin(workspace.tables, name), SpineReader(spine.rows())
+        description = _made(workspace, spine, schema, work)
+        report("looking at what is there", 0, spine.count)
+        origin, reader = newest_origin(workspace.tables, name), SpineReader(spine.rows())
         parts: list[list[Any]] = []
         until = None
-        if known is not None:
-            why = _difference(workspace, work, known, made, reader)
+        if origin is not None:
+            why = _difference(workspace, work, origin, description, reader)
             if why is None:
-                parts, until = list(known["spine"]["parts"]), known["until"]
+                parts, until = list(origin["spine"]["parts"]), origin["until"]
             elif anew:
                 reader = SpineReader(spine.rows())
             else:
@@ -103,9 +103,9 @@ def keep_frame(
             part = reader.take(_COMMIT)
             until = _latest(part, work.at, until)
             parts = [*parts, [part.num_rows, table_digest(part)]]
-            note = {**made, "until": until, "complete": not reader.more}
-            note["spine"] = {**made["spine"], "parts": parts}
-            _write(workspace, name, _counted(work.batches(part), partial(told, where), parts, spine.count), note)
+            note = {**description, "until": until, "complete": not reader.more}
+            note["spine"] = {**description["spine"], "parts": parts}
+            _write(workspace, name, _counted(work.batches(part), partial(report, where), parts, spine.count), note)
         complete_ledger(workspace, name)
         frame = find_frame(workspace, name)
     return replace(frame, computed=frame.rows - before)
@@ -115,7 +115,7 @@ def _made(workspace: Workspace, spine: Spine, schema: pa.Schema, work: FrameWork
     code = capture_code(workspace)
     return {
         "at": work.at,
-        "features": {each.name: each.version for each in work.features.features},
+        "features": {feature.name: feature.version for feature in work.features.features},
         "columns": list(work.columns),
         "code": {"beside": _beside(workspace, code) if work.features.derived else None, "object": code},
         "spine": {"ref": spine.ref, "origin": spine.origin, "columns": [[f.name, str(f.type)] for f in schema]},
@@ -130,30 +130,34 @@ def _beside(workspace: Workspace, code: str) -> str:
 
 
 def _latest(part: pa.Table, at: str, until: int | None) -> int | None:
-    moments, there = times(pick(part, at, where="spine"), where=f"spine, column {at!r}")
-    newest = [int(np.max(moments[there]))] if there.any() else []
+    moments, present = times(pick(part, at, where="spine"), where=f"spine, column {at!r}")
+    newest = [int(np.max(moments[present]))] if present.any() else []
     return max([*newest, *([] if until is None else [until])], default=None)
 
 
 def _difference(
-    workspace: Workspace, work: FrameWork, known: Mapping[str, Any], made: Mapping[str, Any], reader: SpineReader
+    workspace: Workspace,
+    work: FrameWork,
+    origin: Mapping[str, Any],
+    description: Mapping[str, Any],
+    reader: SpineReader,
 ) -> str | None:
     """Why a frame cannot grow to what is asked; None if it can, with the rows that it holds taken from the spine."""
-    if not known:
+    if not origin:
         return "its newest version was not written by this command"
     for what, then, now in (
-        ("features", sorted(known["features"].items()), sorted(made["features"].items())),
-        ("columns", [[name, ""] for name in known["columns"]], [[name, ""] for name in made["columns"]]),
-        ("columns of the spine", known["spine"]["columns"], made["spine"]["columns"]),
+        ("features", sorted(origin["features"].items()), sorted(description["features"].items())),
+        ("columns", [[name, ""] for name in origin["columns"]], [[name, ""] for name in description["columns"]]),
+        ("columns of the spine", origin["spine"]["columns"], description["spine"]["columns"]),
     ):
         if then != now:
             return f"{what}: {_changed(dict(then), dict(now))}"
-    if known["at"] != made["at"]:
-        return f"times in column {made['at']} instead of {known['at']}"
-    if known["code"]["beside"] != made["code"]["beside"]:
+    if origin["at"] != description["at"]:
+        return f"times in column {description['at']} instead of {origin['at']}"
+    if origin["code"]["beside"] != description["code"]["beside"]:
         return "Python files beside the definitions changed, which derived functions may call"
-    why = visible_growth(workspace.tables, work.features, known["sources"], made["sources"], known["until"])
-    if why is None and not reader.begins_with((rows, digest) for rows, digest in known["spine"]["parts"]):
+    why = visible_growth(workspace.tables, work.features, origin["sources"], description["sources"], origin["until"])
+    if why is None and not reader.begins_with((rows, digest) for rows, digest in origin["spine"]["parts"]):
         return "the spine does not begin with the rows that the frame holds"
     return why
 
@@ -171,11 +175,11 @@ def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _counted(
-    frames: Iterator[pa.Table], tell: Callable[[int, int], None], parts: list[list[Any]], most: int
+    frames: Iterator[pa.Table], tell: Callable[[int, int], None], parts: list[list[Any]], total: int
 ) -> Iterator[pa.Table]:
     done = sum(rows for rows, _ in parts[:-1])
     for frame in frames:
-        tell(done, most)
+        tell(done, total)
         yield frame
         done += frame.num_rows
 
@@ -188,10 +192,10 @@ def _write(workspace: Workspace, name: str, frames: Iterator[pa.Table], note: di
     first = next(frames)
     note["maps"] = [field.name for field in first.schema if pa.types.is_map(field.type)]
     schema = stored(first.slice(0, 0), batch).schema
-    batches = (each for frame in chain([first], frames) for each in stored(frame, batch).to_batches())
+    batches = (rows_batch for frame in chain([first], frames) for rows_batch in stored(frame, batch).to_batches())
     rows = pa.RecordBatchReader.from_batches(schema, batches)
     mode = "append" if len(parts) > 1 else "overwrite"
-    said = {
+    metadata = {
         MODE: mode,
         BATCH: batch,
         CHECKS: "[]",
@@ -201,7 +205,7 @@ def _write(workspace: Workspace, name: str, frames: Iterator[pa.Table], note: di
         NOTE: json.dumps(note),
     }
     expected = len(workspace.tables.history(name))
-    written = workspace.tables.write(name, rows, mode=mode, metadata=said)  # type: ignore[arg-type]  # one of the two
+    written = workspace.tables.write(name, rows, mode=mode, metadata=metadata)  # type: ignore[arg-type]  # one of the two
     if written != expected:
         raise BusyError(
             "one process at a time writes a kept frame",
@@ -227,7 +231,9 @@ def complete_ledger(workspace: Workspace, name: str) -> None:
             "objects": [note["code"]["object"]], "files": written_files(workspace.tables, name, [version.version]),
         }  # fmt: skip
         inputs = [(note["spine"]["ref"], "spine"), (f"code:{note['code']['object']}", "code")]
-        inputs += [(f"dataset:{each['table']}@{each['version']}", "source rows") for each in note["sources"].values()]
+        inputs += [
+            (f"dataset:{source['table']}@{source['version']}", "source rows") for source in note["sources"].values()
+        ]
         inputs += [(f"view:{view}@{hash_}", "definition") for view, hash_ in note["features"].items()]
         if mode == "append":
             inputs.append((f"dataset:{name}@{version.version - 1}", "previous version"))

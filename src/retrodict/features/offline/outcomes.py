@@ -82,10 +82,10 @@ def outcome_frame(spine: pa.Table, at: str, outcome: Outcome, sources: Tables, *
     for name in (outcome.name, f"{outcome.name}_known_at"):
         if name in spine.column_names:
             raise InputError("a spine has no column with an outcome's name", where="spine", got=name)
-    values, known = _values(spine, at, outcome, sources)
-    matured = pa.array(np.asarray(known <= as_of))
+    values, known_at = _values(spine, at, outcome, sources)
+    matured = pa.array(np.asarray(known_at <= as_of))
     spine = spine.append_column(outcome.name, pc.if_else(matured, values, None))
-    return spine.append_column(f"{outcome.name}_known_at", pc.if_else(matured, pa.array(known, TIME), None))
+    return spine.append_column(f"{outcome.name}_known_at", pc.if_else(matured, pa.array(known_at, TIME), None))
 
 
 def outcome_labels(spine: pa.Table, at: str, outcome: Outcome, sources: Tables) -> pa.Table:
@@ -113,15 +113,17 @@ def outcome_labels(spine: pa.Table, at: str, outcome: Outcome, sources: Tables) 
     DefinitionError
         If the expression does not fit the type of the aggregate.
     """
-    values, known = _values(spine, at, outcome, sources)
+    values, known_at = _values(spine, at, outcome, sources)
     try:
-        told = query(f"SELECT {outcome.parsed.to_sql()} AS label FROM told", told=pa.table({outcome.value: values}))
+        judgement = query(
+            f"SELECT {outcome.parsed.to_sql()} AS label FROM told", told=pa.table({outcome.value: values})
+        )
     except duckdb.Error as error:
         raise _misfit(outcome, values.type) from error
-    label = told.column("label")
+    label = judgement.column("label")
     if not (pa.types.is_boolean(label.type) or pa.types.is_null(label.type)):
         raise _misfit(outcome, values.type)
-    return pa.table({"label": label.cast(pa.bool_()), "known_at": pa.array(known, TIME)})
+    return pa.table({"label": label.cast(pa.bool_()), "known_at": pa.array(known_at, TIME)})
 
 
 def _misfit(outcome: Outcome, type_: pa.DataType) -> DefinitionError:
@@ -139,10 +141,10 @@ def _values(spine: pa.Table, at: str, outcome: Outcome, sources: Tables) -> tupl
     moments, present = times(pick(spine, at, where="spine"), where=f"spine, column {at!r}")
     if not present.all():
         raise InputError("every row of a spine has its time", where=f"spine, column {at!r}")
-    known = moments + outcome.maturity
-    asked = {key: pick(spine, key, where=f"outcome {outcome.name!r}, spine") for key in outcome.entity.keys}
-    frame = training_frame(pa.table({**asked, _AT: pa.array(known, TIME)}), _AT, FeatureSet([outcome.view]), sources)
-    return pick(frame, column_name(outcome.name, outcome.value), where="outcome"), known
+    known_at = moments + outcome.maturity
+    keys = {key: pick(spine, key, where=f"outcome {outcome.name!r}, spine") for key in outcome.entity.keys}
+    frame = training_frame(pa.table({**keys, _AT: pa.array(known_at, TIME)}), _AT, FeatureSet([outcome.view]), sources)
+    return pick(frame, column_name(outcome.name, outcome.value), where="outcome"), known_at
 
 
 # outcomes of a project ------------------------------------------------------------------------------------------------
@@ -191,8 +193,8 @@ def known_until(workspace: Workspace, outcomes: Iterable[Outcome]) -> int | None
     That of a table is its newest fact: what it does not hold yet must not count as something that did not happen.
     """
     newest = [_newest_fact(workspace, outcome) for outcome in outcomes]
-    known = [moment for moment in newest if moment is not None]
-    return min([workspace.clock.now(), *known]) if len(known) == len(newest) else None
+    moments = [moment for moment in newest if moment is not None]
+    return min([workspace.clock.now(), *moments]) if len(moments) == len(newest) else None
 
 
 def _newest_fact(workspace: Workspace, outcome: Outcome) -> int | None:

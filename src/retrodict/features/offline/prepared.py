@@ -32,7 +32,7 @@ class Prepared:
     ----------
     events : Events
         As read.
-    kept : int64 array or None
+    selected : int64 array or None
         Which of them count (each once, with a key, in force at some time); None: all.
     index : KeyIndex
         Numbers of the keys.
@@ -43,7 +43,7 @@ class Prepared:
     """
 
     events: Events
-    kept: Ints | None
+    selected: Ints | None
     index: KeyIndex
     line: Timeline
     until: Ints | None
@@ -73,11 +73,11 @@ class MemoryEvents:
 
     def prepared(self, plan: ViewPlan, *, ignore_known_at: bool) -> Prepared:
         """Events of a view of the source."""
-        asked = reading_id(plan), ignore_known_at
+        reading = reading_id(plan), ignore_known_at
         with self._lock:
-            if asked not in self._known:
-                self._known[asked] = prepare(plan, self._table, ignore_known_at=ignore_known_at)
-            return self._known[asked]
+            if reading not in self._known:
+                self._known[reading] = prepare(plan, self._table, ignore_known_at=ignore_known_at)
+            return self._known[reading]
 
 
 def reading_id(plan: ViewPlan) -> str:
@@ -108,16 +108,18 @@ def prepare_events(
     """Sort events whose keys are numbered."""
     known_at = events.event_time if ignore_known_at else events.known_at
     until: Ints | None = None
-    kept: Ints | None
+    selected: Ints | None
     if plan.source.revised:
-        kept, until = in_force(codes, events)
+        selected, until = in_force(codes, events)
     else:
-        kept = first_of_each(codes, events)
+        selected = first_of_each(codes, events)
     if (codes < 0).any():
         keyed = codes >= 0
-        kept = np.flatnonzero(keyed) if kept is None else kept
-        until = None if until is None else until[keyed[kept]]
-        kept = kept[keyed[kept]]
-    chosen = slice(None) if kept is None else kept
-    line = Timeline(codes[chosen], events.event_time[chosen], known_at[chosen], events.order[chosen], index.size)
-    return Prepared(events, kept, index, line, until)
+        selected = np.flatnonzero(keyed) if selected is None else selected
+        until = None if until is None else until[keyed[selected]]
+        selected = selected[keyed[selected]]
+    events_kept = slice(None) if selected is None else selected
+    line = Timeline(
+        codes[events_kept], events.event_time[events_kept], known_at[events_kept], events.order[events_kept], index.size
+    )
+    return Prepared(events, selected, index, line, until)

@@ -80,15 +80,15 @@ class SpineReader:
 
     def take(self, count: int) -> pa.Table:
         """Return the next rows; fewer at the end."""
-        found, missing = [], count
+        parts, missing = [], count
         while missing:
             batch = next(self._batches, None) if self._rest is None else self._rest
             if batch is None:
                 break
-            found.append(batch.slice(0, missing))
+            parts.append(batch.slice(0, missing))
             self._rest = batch.slice(missing) if batch.num_rows > missing else None
-            missing -= found[-1].num_rows
-        return pa.Table.from_batches(found, self.schema)
+            missing -= parts[-1].num_rows
+        return pa.Table.from_batches(parts, self.schema)
 
     @property
     def more(self) -> bool:

@@ -63,28 +63,32 @@ class Totals:
     def _lift_own(self) -> dict[int, NDArray[Any]]:
         """What each row's own event gives to the channels of windows that let it in."""
         plan, where = self._plan, f"{self._plan.where}, spine (a window includes the current event)"
-        wanted = {i for o in plan.outputs if o.window >= 0 and plan.windows[o.window].include_current for i in o.parts}
-        texts = {text for i in wanted for text in (plan.channels[i].value, plan.channels[i].where) if text is not None}
+        channels = {
+            i for o in plan.outputs if o.window >= 0 and plan.windows[o.window].include_current for i in o.parts
+        }
+        texts = {
+            text for i in channels for text in (plan.channels[i].value, plan.channels[i].where) if text is not None
+        }
         for name in plan.current_columns:
             pick(self._spine, name, where=where)
         expressions = {text: expression for text, expression in plan.expressions.items() if text in texts}
         values = [text for text in plan.values if text in texts]
         inputs = lifted_inputs(expressions, values, self._spine, self._spine, where=where)
-        return {i: lift(plan.channels[i], inputs, self._spine.num_rows) for i in wanted}
+        return {i: lift(plan.channels[i], inputs, self._spine.num_rows) for i in channels}
 
     def _window_sums(self, window: int) -> Ints:
         if window not in self._sums:
-            chosen = self._plan.windows[window]
+            span = self._plan.windows[window]
             total = np.zeros((self._queries.total, self._summed.columns), dtype=np.int64)
-            total[self._queries.rows] = self._summed.prefix.over(self._asked, chosen)
-            for i, own in self._summed.own.items():
-                if chosen.include_current and i in self._summed.place:
-                    total[:, self._summed.place[i]] += own
+            total[self._queries.rows] = self._summed.prefix.over(self._asked, span)
+            for i, request_values in self._summed.current.items():
+                if span.include_current and i in self._summed.place:
+                    total[:, self._summed.place[i]] += request_values
             self._sums[window] = total
         return self._sums[window]
 
     def _total(self, index: int, window: int, *, rounded: bool) -> NDArray[Any]:
-        channel, chosen = self._plan.channels[index], self._plan.windows[window]
+        channel, span = self._plan.channels[index], self._plan.windows[window]
         if channel.monoid == "sum":
             limbs = np.ascontiguousarray(self._window_sums(window)[:, self._summed.place[index]])
             scale = self._summed.scales.get(index)
@@ -95,24 +99,27 @@ class Totals:
             if (index, window) not in self._rounded:
                 self._rounded[index, window] = round_limbs(limbs, scale)
             return self._rounded[index, window]
-        return self._extreme(index, chosen, largest=channel.monoid == "max")
+        return self._extreme(index, span, largest=channel.monoid == "max")
 
     def _extreme(self, index: int, window: Window, *, largest: bool) -> NDArray[Any]:
-        values, own = self._summed.lifted[index], self._summed.own.get(index) if window.include_current else None
-        if own is not None and own.dtype != values.dtype:
+        values, request_values = (
+            self._summed.lifted[index],
+            self._summed.current.get(index) if window.include_current else None,
+        )
+        if request_values is not None and request_values.dtype != values.dtype:
             raise InputError(
                 "the request's own value has the type of the source's column",
                 where=self._plan.where,
-                got=str(own.dtype),
+                got=str(request_values.dtype),
                 remedy="Cast the spine's column to the type of the source's",
             )
         best = np.full(self._queries.total, identity_of(values.dtype, largest=largest), dtype=values.dtype)
         best[self._queries.rows] = self._queries.extremes(
-            values, window, largest=largest, known=self._summed.ranges.setdefault(index, {})
+            values, window, largest=largest, ranges=self._summed.ranges.setdefault(index, {})
         )
-        if own is None:
+        if request_values is None:
             return best
-        merged: NDArray[Any] = np.maximum(best, own) if largest else np.minimum(best, own)
+        merged: NDArray[Any] = np.maximum(best, request_values) if largest else np.minimum(best, request_values)
         return merged
 
     def finish(self, output: Output, null_key: Mask) -> pa.Array[Any]:
@@ -136,24 +143,24 @@ class Totals:
     def _finish_exact(self, output: Output, null_key: Mask) -> pa.Array[Any]:
         kind, sums = AGGREGATES[output.op], self._window_sums(output.window)
         counts = sums[:, self._summed.place[output.parts[-1]]][:, 0]
-        found: list[float | None] = [None] * self._queries.total
-        held = np.flatnonzero(~null_key & (counts > 0))
-        for first in range(0, len(held), _ROWS):
-            rows = held[first : first + _ROWS]
+        values: list[float | None] = [None] * self._queries.total
+        filled = np.flatnonzero(~null_key & (counts > 0))
+        for first in range(0, len(filled), _ROWS):
+            rows = filled[first : first + _ROWS]
             parts = [_wholes(sums[rows, self._summed.place[i]], self._summed.scales[i]) for i in output.parts[:-1]]
             for row, *totals in zip(rows.tolist(), *parts, counts[rows].tolist(), strict=True):
-                found[row] = kind.finish(*totals)
-        return pa.array(found, pa.float64())
+                values[row] = kind.finish(*totals)
+        return pa.array(values, pa.float64())
 
 
 class Summed:
     """What the events of a view give to its channels: lifted, cut into limbs, added up."""
 
-    def __init__(self, plan: ViewPlan, state: Prepared, own: dict[int, NDArray[Any]]) -> None:
-        self.plan, self.own = plan, own
+    def __init__(self, plan: ViewPlan, state: Prepared, request_values: dict[int, NDArray[Any]]) -> None:
+        self.plan, self.current = plan, request_values
         self.ends: Timeline | None = None
-        chosen = slice(None) if state.kept is None else state.kept
-        inputs = {t: Column(c.values[chosen], c.valid[chosen], c.kind) for t, c in state.events.inputs.items()}
+        selected = slice(None) if state.selected is None else state.selected
+        inputs = {t: Column(c.values[selected], c.valid[selected], c.kind) for t, c in state.events.inputs.items()}
         self.kinds = {text: column.kind for text, column in inputs.items()}
         self.lifted = [lift(channel, inputs, len(state.line.codes)) for channel in plan.channels]
         self.scales: dict[int, Scale] = {}
@@ -171,7 +178,7 @@ class Summed:
     def read(cls, plan: ViewPlan, state: Prepared, folder: ArrayFolder) -> Summed:
         """Return what ``write`` wrote, of the same events in their order."""
         summed, note = cls.__new__(cls), folder.note
-        summed.plan, summed.own, summed.ends, summed.ranges = plan, {}, None, {}
+        summed.plan, summed.current, summed.ends, summed.ranges = plan, {}, None, {}
         summed.kinds, summed.columns = note["kinds"], note["columns"]
         summed.lifted = [
             folder.array(name) if (name := f"lifted {i}") in folder else np.zeros(0, dtype=kind)
@@ -208,8 +215,8 @@ class Summed:
                 continue
             if channel.lift in _COUNTS:
                 columns.append(self.lifted[i][:, None])
-                if i in self.own:
-                    self.own[i] = self.own[i][:, None]
+                if i in self.current:
+                    self.current[i] = self.current[i][:, None]
             else:
                 columns.append(self._cut_one(i))
             self.place[i] = slice(width, width + columns[-1].shape[1])
@@ -217,21 +224,21 @@ class Summed:
         return np.concatenate(columns, axis=1) if columns else np.zeros((len(self.lifted[0]), 0), dtype=np.int64)
 
     def _cut_one(self, i: int) -> Ints:
-        own = self.own.get(i, np.zeros(0, dtype=self.lifted[i].dtype))
-        if own.dtype != self.lifted[i].dtype:
-            self.lifted[i], own = self.lifted[i].astype(np.float64), own.astype(np.float64)
-        everything = np.concatenate([self.lifted[i], own])
+        request_values = self.current.get(i, np.zeros(0, dtype=self.lifted[i].dtype))
+        if request_values.dtype != self.lifted[i].dtype:
+            self.lifted[i], request_values = self.lifted[i].astype(np.float64), request_values.astype(np.float64)
+        everything = np.concatenate([self.lifted[i], request_values])
         scale = scale_for(everything, rows=self._rows)
         # Squares of whole numbers have no rest: nothing to carry along.
         if self.plan.channels[i].lift in _RESTS and not everything.any():
             scale = replace(scale, limbs=0)
         self.scales[i] = scale
-        lifted, self.own[i] = (
+        lifted, self.current[i] = (
             split_limbs(values, scale) if scale.limbs else np.zeros((len(values), 0), dtype=np.int64)
-            for values in (self.lifted[i], own)
+            for values in (self.lifted[i], request_values)
         )
-        if not len(own):
-            del self.own[i]
+        if not len(request_values):
+            del self.current[i]
         return lifted
 
 
@@ -240,8 +247,8 @@ def _known(plan: ViewPlan, state: Prepared) -> Summed:
     with _MAKING:  # pieces of one frame begin at the same time, and one copy is enough
         if "sums" not in memory or memory["sums"].plan.channels != plan.channels:
             memory["sums"] = Summed(plan, state, {})
-        found: Summed = memory["sums"]
-    return found
+        summed: Summed = memory["sums"]
+    return summed
 
 
 def _wholes(limbs: Ints, scale: Scale) -> list[tuple[int, int]]:

@@ -54,27 +54,27 @@ class WindowBags:
         nothing, queries = np.zeros(1, dtype=np.int64), self._queries
         parts, place, filled = [value_of(nothing, nothing, nothing[:0])], np.zeros(queries.total, dtype=np.int64), 1
         count = 0 if bag.op not in _NEWEST | _OLDEST else max(bag.k, 1)
-        for some, events, sizes in queries.inside(
+        for requests, events, sizes in queries.inside(
             window, self._eligible(bag, value, second), count=count, newest=bag.op in _NEWEST
         ):
-            parts.append(value_of(queries.moments[some], sizes, events))
-            place[queries.rows[some]] = np.arange(filled, filled + len(some))
-            filled += len(some)
+            parts.append(value_of(queries.moments[requests], sizes, events))
+            place[queries.rows[requests]] = np.arange(filled, filled + len(requests))
+            filled += len(requests)
         return pa.concat_arrays(parts).take(pa.array(place, mask=null_key))
 
     def _values(self, name: str) -> Values:
         if name not in self._columns:
             column = pick(self._state.events.table, name, where=self._plan.where)
-            kept = self._state.kept
-            self._columns[name] = Values(column if kept is None else column.take(pa.array(kept)))
+            selected = self._state.selected
+            self._columns[name] = Values(column if selected is None else column.take(pa.array(selected)))
         return self._columns[name]
 
     def _eligible(self, bag: Bag, value: Values | None, second: Values | None) -> Mask | None:
         """Events that give something, None for all."""
         masks = [column.valid for column in (value, second) if column is not None]
         if bag.where is not None:
-            condition, kept = self._state.events.inputs[bag.where], self._state.kept
+            condition, selected = self._state.events.inputs[bag.where], self._state.selected
             mask = condition.valid & condition.values.astype(np.bool_)
-            masks.append(mask if kept is None else mask[kept])
-        found: Mask | None = np.logical_and.reduce(masks) if masks else None
-        return found
+            masks.append(mask if selected is None else mask[selected])
+        eligible: Mask | None = np.logical_and.reduce(masks) if masks else None
+        return eligible

@@ -159,8 +159,8 @@ def erase(
 def _frames(workspace: Workspace, entity: Entity) -> set[str]:
     """Kept training frames with the keys of an entity; one that was erased from before holds nothing else."""
     tables, keys = workspace.tables, set(entity.keys)
-    kept = [name for name in tables.names() if any(NOTE in version.metadata for version in tables.history(name))]
-    return {name for name in kept if keys <= set(tables.schema(name).names)}
+    frames = [name for name in tables.names() if any(NOTE in version.metadata for version in tables.history(name))]
+    return {name for name in frames if keys <= set(tables.schema(name).names)}
 
 
 def _belongs(rows: pa.RecordBatch | pa.Table, entity: Entity, subjects: KeyIndex) -> Mask:
@@ -186,9 +186,9 @@ def _table(workspace: Workspace, name: str, entity: Entity, subjects: KeyIndex, 
         _complete_ledger(workspace, name)
     history = workspace.tables.history(name)
     older = [version.version for version in history[:-1] if not version.vacuumed]
-    held = references(workspace, name)
-    kept = sorted({holder for version in older for holder in held.get(version, ())})
-    return TableErasure(name, rows, history[-1].version, len(older), kept)
+    holders = references(workspace, name)
+    reasons = sorted({holder for version in older for holder in holders.get(version, ())})
+    return TableErasure(name, rows, history[-1].version, len(older), reasons)
 
 
 def _without(workspace: Workspace, name: str, entity: Entity, subjects: KeyIndex) -> Iterator[pa.RecordBatch]:
@@ -226,8 +226,8 @@ def _entries(
     if plan.source.table.name not in workspace.tables.names():
         return []
     rows = workspace.tables.read(plan.source.table.name, columns=list(plan.keys))
-    own = rows.filter(pa.array(_belongs(rows, entity, subjects))).group_by(list(plan.keys)).aggregate([])
-    return [tuple(row[key] for key in plan.keys) for row in own.to_pylist()]
+    subject_rows = rows.filter(pa.array(_belongs(rows, entity, subjects))).group_by(list(plan.keys)).aggregate([])
+    return [tuple(row[key] for key in plan.keys) for row in subject_rows.to_pylist()]
 
 
 def _states(
@@ -237,17 +237,17 @@ def _states(
     *,
     dry_run: bool,
 ) -> dict[str, int]:
-    found: dict[str, int] = {}
+    erased: dict[str, int] = {}
     seen: set[str] = set()
     for features, plan in plans:
-        found.setdefault(plan.name, 0)
+        erased.setdefault(plan.name, 0)
         if dry_run or plan.state_id in seen:
             continue
         seen.add(plan.state_id)
         state = OnlineState(features, workspace.keys, partitions=workspace.config["features.partitions"])
         for values in entries[plan.state_id]:
-            found[plan.name] += state.forget(plan.name, values)
-    return found
+            erased[plan.name] += state.forget(plan.name, values)
+    return erased
 
 
 # what remains ---------------------------------------------------------------------------------------------------------
@@ -256,16 +256,16 @@ def _states(
 def _remaining(
     workspace: Workspace, tables: Sequence[str], entity: Entity, subjects: KeyIndex
 ) -> dict[str, int | None]:
-    found: dict[str, int | None] = {}
+    counts: dict[str, int | None] = {}
     for name in workspace.tables.names():
         if name not in tables and set(entity.keys) <= set(workspace.tables.schema(name).names):
             try:
-                found[f"table {name}"] = _count(workspace, name, entity, subjects)
+                counts[f"table {name}"] = _count(workspace, name, entity, subjects)
             except DefinitionError:  # quarantined rows may be text where the table holds numbers
-                found[f"table {name}"] = None
+                counts[f"table {name}"] = None
     for name in tables:
-        found[f"stream events/{name}"] = _in_stream(workspace, f"events/{name}", entity, subjects)
-    return {name: rows for name, rows in found.items() if rows != 0}
+        counts[f"stream events/{name}"] = _in_stream(workspace, f"events/{name}", entity, subjects)
+    return {name: rows for name, rows in counts.items() if rows != 0}
 
 
 def _in_stream(workspace: Workspace, stream: str, entity: Entity, subjects: KeyIndex) -> int | None:
@@ -313,7 +313,7 @@ def _record(
     facts = {
         "subjects": sorted(subjects),
         "reason": reason,
-        "tables": {each.table: {"version": each.version, "rows": each.rows} for each in report.tables},
+        "tables": {erased.table: {"version": erased.version, "rows": erased.rows} for erased in report.tables},
         "states": report.states,
         "counted_in": report.counted_in,
         "remaining": report.remaining,

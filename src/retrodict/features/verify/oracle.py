@@ -37,37 +37,39 @@ class Oracle:
             row = {name: plain(value) for name, value in raw.items()}
             key = _key([row.get(name) for name in view.entity.keys])
             happened: Any
-            known: Any
+            known_at: Any
             if not source.revised and not _kept(view, row):
                 continue
             if source.event_time is None and source.known_at is None:
-                happened = known = -math.inf
+                happened = known_at = -math.inf
             else:
                 happened = row.get(str(source.event_time or source.known_at))
                 delay = 0 if source.delay is None else micros(source.delay)
-                known = row.get(source.known_at) if source.known_at else None if happened is None else happened + delay
-            if key is None or happened is None or known is None:
+                known_at = (
+                    row.get(source.known_at) if source.known_at else None if happened is None else happened + delay
+                )
+            if key is None or happened is None or known_at is None:
                 continue
             sequence = position if source.sequence is None else row[source.sequence]
-            self._facts.setdefault(key, []).append((happened, known, sequence, row, position))
+            self._facts.setdefault(key, []).append((happened, known_at, sequence, row, position))
         if not source.revised:
             self._facts = {key: _first_deliveries(facts) for key, facts in self._facts.items()}
 
     def values(self, request: Mapping[str, Any], at: int) -> dict[str, Any]:
         """Value of every feature, by its name within the view, for a request row at a time."""
         request = {name: plain(value) for name, value in request.items()}
-        key, found = self._key_of(request), {}
+        key, values = self._key_of(request), {}
         visible = self._visible(key, at)
         for feature in self.view.features:
             if isinstance(feature, Latest):
                 for name, column in zip(feature.names(), feature.columns, strict=True):
-                    found[name] = _latest(visible, column, feature.max_age, at)
+                    values[name] = _latest(visible, column, feature.max_age, at)
             else:
                 for name, window in zip(feature.names(), feature.over, strict=True):
                     facts = [(fact[0], fact[3]) for fact in _inside(visible, window, at)]
                     facts += [(at, dict(request))] if window.include_current else []
-                    found[name] = None if key is None else aggregate(feature, window, facts, at)
-        return found
+                    values[name] = None if key is None else aggregate(feature, window, facts, at)
+        return values
 
     def _key_of(self, request: Mapping[str, Any]) -> Any:
         renamed = dict(self.view.key_map)
@@ -79,8 +81,8 @@ class Oracle:
         if self.view.source.revised:
             newest: dict[Any, Fact] = {}
             for fact in facts:
-                known = newest.get(fact[2])
-                if known is None or (fact[1], fact[4]) > (known[1], known[4]):
+                revision = newest.get(fact[2])
+                if revision is None or (fact[1], fact[4]) > (revision[1], revision[4]):
                     newest[fact[2]] = fact
             facts = [fact for fact in newest.values() if _kept(self.view, fact[3])]
         return sorted((fact for fact in facts if fact[0] < at), key=lambda fact: fact[:3])
@@ -129,8 +131,8 @@ def _inside(facts: list[Fact], window: Window, at: int) -> list[Fact]:
 def _first_deliveries(facts: list[Fact]) -> list[Fact]:
     first: dict[Any, Fact] = {}
     for fact in facts:
-        known = first.get((fact[0], fact[2]))
-        if known is None or fact[1] < known[1]:
+        delivery = first.get((fact[0], fact[2]))
+        if delivery is None or fact[1] < delivery[1]:
             first[fact[0], fact[2]] = fact
     return list(first.values())
 

@@ -37,8 +37,8 @@ def aggregate(feature: Aggregate, window: Window, facts: Facts, at: int) -> Any:
         case "ratio":
             return _ratio(feature, facts)
         case "share":
-            judged = [value for _, row in facts if (value := true(feature.value or "", row)) is not None]
-            return sum(1 for value in judged if value) / len(judged) if judged else None
+            truths = [value for _, row in facts if (value := true(feature.value or "", row)) is not None]
+            return sum(1 for value in truths if value) / len(truths) if truths else None
         case "by":
             return _by(feature, option["op"], facts)
         case "time_since_last":
@@ -69,10 +69,12 @@ def _sum(values: list[Any]) -> Any:
 def _ratio(feature: Aggregate, facts: Facts) -> float | None:
     pairs = [(row.get(feature.value or ""), row.get(feature.second or "")) for _, row in facts]
     # Whether a value is null is asked as a condition asks it: a NaN is, an infinity is not, and adds nothing.
-    held = [(finite(a), finite(b)) for a, b in pairs if a is not None and b is not None and a == a and b == b]  # noqa: PLR0124
-    if not any(top is not None for top, _ in held):
+    complete = [(finite(a), finite(b)) for a, b in pairs if a is not None and b is not None and a == a and b == b]  # noqa: PLR0124
+    if not any(top is not None for top, _ in complete):
         return None
-    tops, bottoms = (sum((Fraction(v) for v in side if v is not None), Fraction(0)) for side in zip(*held, strict=True))
+    tops, bottoms = (
+        sum((Fraction(v) for v in side if v is not None), Fraction(0)) for side in zip(*complete, strict=True)
+    )
     return float(tops / bottoms) if bottoms else None
 
 

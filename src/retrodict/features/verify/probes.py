@@ -86,47 +86,47 @@ def draw_probes(
     random = np.random.default_rng(seed)
     drawn = _plain(spine.take(pa.array(random.integers(0, spine.num_rows, samples))), at, features.request_keys)
     pool = pa.concat_tables([drawn, *(_busy(p, tables[p.source.name], drawn, random) for p in features.views)])
-    known = {plan.name: _Known(plan, tables[plan.source.name], pool) for plan in features.views}
-    cheap = np.logical_and.reduce([each.cheap for each in known.values()], axis=0)
+    events = {plan.name: _Known(plan, tables[plan.source.name], pool) for plan in features.views}
+    cheap = np.logical_and.reduce([view_events.cheap for view_events in events.values()], axis=0)
     first = np.flatnonzero(cheap[:samples])
     parts, sorts = [drawn.take(pa.array(first))], [""] * len(first)
-    visits = [_visits(known, first, times(pick(parts[0], at, where="spine"), where="spine")[0])]
+    visits = [_visits(events, first, times(pick(parts[0], at, where="spine"), where="spine")[0])]
     for plan in features.views:
-        rows, moments, labels = known[plan.name].edges(random, np.flatnonzero(cheap), samples)
+        rows, moments, labels = events[plan.name].edges(random, np.flatnonzero(cheap), samples)
         parts.append(_at(pool.take(pa.array(rows)), at, moments))
         sorts += labels
-        visits.append(_visits(known, rows, moments))
+        visits.append(_visits(events, rows, moments))
     if present is not None:
         rows = random.choice(np.flatnonzero(cheap), samples if cheap.any() else 0)
         moments = random.integers(present[0], present[1], len(rows), endpoint=True)
         parts.append(_at(pool.take(pa.array(rows)), at, moments))
         sorts += [_PRESENT] * len(rows)
-        visits.append(_visits(known, rows, moments))
+        visits.append(_visits(events, rows, moments))
     order = random.permutation(len(sorts))
-    kept = order[np.cumsum(np.concatenate(visits)[order]) <= _MOST_VISITS]
-    kept.sort()
-    hit = [sorts[i] for i in kept.tolist()]
-    lost = samples - len(first) + len(sorts) - len(kept)
+    affordable = order[np.cumsum(np.concatenate(visits)[order]) <= _MOST_VISITS]
+    affordable.sort()
+    hit = [sorts[i] for i in affordable.tolist()]
+    left_out = samples - len(first) + len(sorts) - len(affordable)
     boundaries = {sort: hit.count(sort) for sort in dict.fromkeys(sorts) if sort}
-    return Probes(pa.concat_tables(parts).take(pa.array(kept)), boundaries, lost)
+    return Probes(pa.concat_tables(parts).take(pa.array(affordable)), boundaries, left_out)
 
 
 def _events_of(plan: ViewPlan, table: pa.Table, requests: pa.Table) -> Ints:
     """Positions of the events of the keys of some requests; of composite keys some others may be among them."""
     where = f"{plan.where}, source {plan.source.name!r}"
-    wanted = np.ones(table.num_rows, dtype=np.bool_)
+    matches = np.ones(table.num_rows, dtype=np.bool_)
     for key, request_key in zip(plan.keys, plan.request_keys, strict=True):
-        asked = pick(requests, request_key, where="spine")
+        requested = pick(requests, request_key, where="spine")
         column = pick(table, key, where=where)
-        _check_kinds(column, asked, f"spine, column {request_key!r}")
-        keys = pc.drop_null(pc.unique(key_array(asked, where="spine")))
-        found = pc.is_in(key_array(column, where=where), value_set=keys) if len(keys) else None
-        wanted &= False if found is None else np.asarray(found.to_numpy(zero_copy_only=False))
-    return np.flatnonzero(wanted)
+        _check_kinds(column, requested, f"spine, column {request_key!r}")
+        keys = pc.drop_null(pc.unique(key_array(requested, where="spine")))
+        is_in = pc.is_in(key_array(column, where=where), value_set=keys) if len(keys) else None
+        matches &= False if is_in is None else np.asarray(is_in.to_numpy(zero_copy_only=False))
+    return np.flatnonzero(matches)
 
 
-def _check_kinds(column: pa.Array, asked: pa.Array, where: str) -> None:
-    kinds = key_kind(column, where=where), key_kind(asked, where=where)
+def _check_kinds(column: pa.Array, requested: pa.Array, where: str) -> None:
+    kinds = key_kind(column, where=where), key_kind(requested, where=where)
     if kinds[0] != kinds[1] and "null" not in kinds:
         raise DefinitionError(
             f"the key of request and source are of one kind; the source has {kinds[0]}",
@@ -159,9 +159,9 @@ def _busy(plan: ViewPlan, table: pa.Table, drawn: pa.Table, random: np.random.Ge
     if not table.num_rows:
         return drawn.slice(0, 0)
     rows = drawn.take(pa.array(random.integers(0, drawn.num_rows, _BUSY)))
-    chosen = pa.array(random.integers(0, table.num_rows, _BUSY))
+    positions = pa.array(random.integers(0, table.num_rows, _BUSY))
     for key, request_key in zip(plan.keys, plan.request_keys, strict=True):
-        column = pick(table.select([key]).take(chosen), key, where=plan.where)
+        column = pick(table.select([key]).take(positions), key, where=plan.where)
         field = rows.schema.field(request_key)
         _check_kinds(column, pick(rows, request_key, where="spine"), f"spine, column {request_key!r}")
         if not pa.types.is_null(field.type):
@@ -170,12 +170,12 @@ def _busy(plan: ViewPlan, table: pa.Table, drawn: pa.Table, random: np.random.Ge
     return rows
 
 
-def _visits(known: Mapping[str, _Known], rows: Ints, moments: Ints) -> Ints:
+def _visits(views: Mapping[str, _Known], rows: Ints, moments: Ints) -> Ints:
     """How often the oracle looks at an event, for each request: once for every feature of a view."""
-    found = np.zeros(len(rows), dtype=np.int64)
+    visits = np.zeros(len(rows), dtype=np.int64)
     for i, (row, moment) in enumerate(zip(rows.tolist(), moments.tolist(), strict=True)):
-        found[i] = sum((_LOADING + each.outputs) * len(each.nearby.rows(row, moment)) for each in known.values())
-    return found
+        visits[i] = sum((_LOADING + view.outputs) * len(view.nearby.rows(row, moment)) for view in views.values())
+    return visits
 
 
 class Nearby:
@@ -214,10 +214,10 @@ class Nearby:
         """Events that a request needs at a time, in the order of the source."""
         if self.asked[request] < 0:
             return np.zeros(0, dtype=np.int64)
-        own = self.codes == self.asked[request]
+        needed = self.codes == self.asked[request]
         if self._bounded:
-            own &= ~self._present | ((self._time >= moment - self._span) & (self._time <= moment + MINUTE))
-        return np.flatnonzero(own)
+            needed &= ~self._present | ((self._time >= moment - self._span) & (self._time <= moment + MINUTE))
+        return np.flatnonzero(needed)
 
 
 class _Known:
@@ -244,9 +244,9 @@ class _Known:
         drawn = self._codes[np.sort(first[self._codes[first] >= 0])]
         afforded = drawn[_afforded(counts[drawn])] if len(drawn) else drawn
         self.cheap = (self._codes < 0) | np.isin(self._codes, afforded)
-        wanted = np.isin(nearby.codes, afforded)
-        self._events = read_events(plan, nearby.events.filter(pa.array(wanted)))
-        self._event_codes = nearby.codes[wanted][self._events.row]
+        loaded = np.isin(nearby.codes, afforded)
+        self._events = read_events(plan, nearby.events.filter(pa.array(loaded)))
+        self._event_codes = nearby.codes[loaded][self._events.row]
 
     def edges(self, random: np.random.Generator, rows: Ints, samples: int) -> tuple[Ints, Ints, list[str]]:
         """Rows of the pool, moments at which an event of their key enters or leaves, and the sort of each edge."""
@@ -254,7 +254,7 @@ class _Known:
         row_of = dict(zip(self._codes[rows].tolist(), rows.tolist(), strict=True))
         if not edges or not row_of:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), []
-        chosen: list[int] = []
+        request_rows: list[int] = []
         moments: list[int] = []
         sorts: list[str] = []
         for sort, events, when in _in_turn(edges, random, samples):
@@ -263,10 +263,10 @@ class _Known:
             weight = 1.0 / np.bincount(codes)[codes]
             pick_ = int(random.choice(len(events), p=weight / weight.sum()))
             if int(codes[pick_]) in row_of:
-                chosen.append(row_of[int(codes[pick_])])
+                request_rows.append(row_of[int(codes[pick_])])
                 moments.append(int(when[pick_] + _BESIDE[len(moments) % len(_BESIDE)]))
                 sorts.append(sort)
-        return np.array(chosen, dtype=np.int64), np.array(moments, dtype=np.int64), sorts
+        return np.array(request_rows, dtype=np.int64), np.array(moments, dtype=np.int64), sorts
 
     def _all(self) -> list[Edge]:
         plan, events = self._plan, self._events
@@ -274,35 +274,35 @@ class _Known:
             return []
         e, k, every = events.event_time, events.known_at, np.arange(len(events.row))
         tied = _tied(self._event_codes, e)
-        found: list[Edge] = [("event", every, e), ("known at", every, k)]
-        found += [("tie", tied, e[tied]), ("tie", tied, k[tied])]
-        found += [("hour", every, e // HOUR * HOUR + step) for step in (0, HOUR)]
-        found += [("day", every, e // DAY * DAY + step) for step in (0, DAY)]
-        found += [("month", every, _month(e, step)) for step in (0, 1)]
+        edges: list[Edge] = [("event", every, e), ("known at", every, k)]
+        edges += [("tie", tied, e[tied]), ("tie", tied, k[tied])]
+        edges += [("hour", every, e // HOUR * HOUR + step) for step in (0, HOUR)]
+        edges += [("day", every, e // DAY * DAY + step) for step in (0, DAY)]
+        edges += [("month", every, _month(e, step)) for step in (0, 1)]
         for age in sorted({output.max_age for output in plan.outputs if output.max_age is not None}):
             newest = _newest_for(self._event_codes, e, age)
-            found.append(("max age", newest, e[newest] + age))
+            edges.append(("max age", newest, e[newest] + age))
         for sort, reach, hop in self._reaches():
-            found += [(sort, every, moment) for moment in _leaving(e, reach, hop)]
+            edges += [(sort, every, moment) for moment in _leaving(e, reach, hop)]
             late = np.flatnonzero(e + reach >= self._seam[0])
-            found.append(("seam", late, (e + reach)[late]))
-        found += [("seam", every, np.full_like(e, moment)) for moment in self._seam]
+            edges.append(("seam", late, (e + reach)[late]))
+        edges += [("seam", every, np.full_like(e, moment)) for moment in self._seam]
         if plan.source.revised:
-            kept, until = in_force(self._event_codes, events)
+            revisions, until = in_force(self._event_codes, events)
             ended = until < FOREVER
-            found.append(("until", kept[ended], until[ended]))
-        return found
+            edges.append(("until", revisions[ended], until[ended]))
+        return edges
 
     def _reaches(self) -> list[tuple[str, int, int]]:
         """Sort of each edge of a window, how long after an event it is, and the hop it is snapped to."""
-        found = []
+        reaches = []
         for window in self._plan.windows:
             hop = window.hop_us
             if not window.lifetime:
-                found.append(("hop" if hop else "window start", window.length_us + window.offset_us, hop))
+                reaches.append(("hop" if hop else "window start", window.length_us + window.offset_us, hop))
             if window.offset is not None:
-                found.append(("hop" if hop else "window end", window.offset_us, hop))
-        return found
+                reaches.append(("hop" if hop else "window end", window.offset_us, hop))
+        return reaches
 
 
 def _afforded(sizes: Ints) -> NDArray[np.bool_]:
@@ -357,7 +357,7 @@ def _newest(plan: ViewPlan, table: pa.Table) -> tuple[int, int]:
     source, newest = plan.source, []
     for name in (source.event_time or source.known_at, source.known_at):
         latest = None if name is None else pc.max(pick(table, name, where=plan.where))
-        found = None if latest is None or not latest.is_valid else pa.array([latest.as_py()], latest.type)
-        newest.append(None if found is None else int(times(found, where=plan.where)[0][0]))
+        column = None if latest is None or not latest.is_valid else pa.array([latest.as_py()], latest.type)
+        newest.append(None if column is None else int(times(column, where=plan.where)[0][0]))
     happened = 0 if newest[0] is None else newest[0]
     return happened, happened + source.delay_us if newest[1] is None else newest[1]

@@ -82,12 +82,12 @@ def _feed(
     rows, order = table.to_pylist(), list(range(table.num_rows))
     if source.sequence is not None:
         cut = _cut(source, rows)
-        known = np.array([_known(source, row) for row in rows])
-        history = np.flatnonzero(known <= cut) if cut is not None else np.zeros(0, dtype=np.int64)
+        known_at = np.array([_known(source, row) for row in rows])
+        history = np.flatnonzero(known_at <= cut) if cut is not None else np.zeros(0, dtype=np.int64)
         if len(history):
             past = _in_turn(source, rows, random.permutation(history).tolist())
             materialise(state, table.take(pa.array(past)), source.name, now=clock.now())
-        order = _delivered(source, rows, known, history, random)
+        order = _delivered(source, rows, known_at, history, random)
     stream = f"events/{source.name}"
     with streams.open_writer(stream) as writer:
         if order:
@@ -99,13 +99,13 @@ def _feed(
 def _known(source: Source, row: Mapping[str, Any]) -> float:
     """When a row became known but for a constant delay; never, where that is null."""
     name = source.known_at or source.event_time
-    known = None if name is None else row[name]
-    return float("inf") if known is None else known
+    known_at = None if name is None else row[name]
+    return float("inf") if known_at is None else known_at
 
 
 def _cut(source: Source, rows: Sequence[Mapping[str, Any]]) -> float | None:
-    known = sorted(_known(source, row) for row in rows)
-    return None if source.timeless or not known else known[len(known) // 2]
+    moments = sorted(_known(source, row) for row in rows)
+    return None if source.timeless or not moments else moments[len(moments) // 2]
 
 
 def _same_moment(source: Source, row: Mapping[str, Any]) -> tuple[Any, float]:
@@ -113,7 +113,11 @@ def _same_moment(source: Source, row: Mapping[str, Any]) -> tuple[Any, float]:
 
 
 def _delivered(
-    source: Source, rows: Sequence[Mapping[str, Any]], known: NDArray[Any], history: Ints, random: np.random.Generator
+    source: Source,
+    rows: Sequence[Mapping[str, Any]],
+    known_at: NDArray[Any],
+    history: Ints,
+    random: np.random.Generator,
 ) -> list[int]:
     """Order in which a stream delivers what history has not, and some of everything once more."""
     fresh = np.setdiff1d(np.arange(len(rows)), history)
@@ -121,15 +125,15 @@ def _delivered(
     if len(rows) <= _ANYWHERE:
         return [*_in_turn(source, rows, random.permutation(fresh).tolist()), *again.tolist()]
     rank = np.empty(len(rows))
-    rank[np.argsort(known, kind="stable")] = np.arange(len(rows))
+    rank[np.argsort(known_at, kind="stable")] = np.arange(len(rows))
     seam = again[rank[again] >= len(history) - _NEAR]
     when = rank[fresh] + random.uniform(-_NEAR, _NEAR, len(fresh))
     last = random.integers(0, max(len(fresh), 1), min(_LAST, len(fresh)))
     when[last] = len(rows) + random.random(len(last))
     first = np.array(_in_turn(source, rows, fresh[np.argsort(when)].tolist()), dtype=np.int64)
     soon = rank[seam] + random.uniform(0, 2 * _NEAR, len(seam))
-    found = np.concatenate([first, seam])[np.argsort(np.concatenate([np.sort(when), soon]), kind="stable")]
-    return [*found.tolist(), *again[:_LAST].tolist()]
+    order = np.concatenate([first, seam])[np.argsort(np.concatenate([np.sort(when), soon]), kind="stable")]
+    return [*order.tolist(), *again[:_LAST].tolist()]
 
 
 def _in_turn(source: Source, rows: Sequence[Mapping[str, Any]], order: Sequence[int]) -> list[int]:

@@ -193,15 +193,15 @@ def check_verified(
     RefusedError
         If a view has not passed and there is no reason.
     """
-    found = unverified_views(workspace, features)
-    if found and not (unverified or "").strip():
+    refused = unverified_views(workspace, features)
+    if refused and not (unverified or "").strip():
         raise RefusedError(
             "every view of a deployed model has passed verification as it was when the model was trained",
             where=f"model:{model}",
-            got=[view.name for view in found],
+            got=[view.name for view in refused],
             remedy=f"Run: retrodict features verify {model.partition('@')[0]}; or say why not: --unverified REASON",
         )
-    return found
+    return refused
 
 
 def record_override(workspace: Workspace, views: list[FeatureView], model: str, reason: str) -> None:

@@ -73,8 +73,8 @@ class Mismatch:
         lines = [f"{self.feature} at {_time(self.at)}, {key}"]
         lines += [f"    {engine}: {value!r}" for engine, value in self.values.items()]
         lines += [
-            f"    event of {_time(happened)}, known {_time(known)}, id {sequence!r}, row {row}"
-            for happened, known, sequence, row in self.events
+            f"    event of {_time(happened)}, known {_time(known_at)}, id {sequence!r}, row {row}"
+            for happened, known_at, sequence, row in self.events
         ]
         return "\n".join(lines)
 
@@ -137,7 +137,7 @@ class Report:
             )
         if self.left_out:
             lines.append(f"not asked, their keys have too many events for the oracle: {self.left_out} requests")
-        lines += [each.describe(show_keys=show_keys) for each in self.mismatches[:_DESCRIBED]]
+        lines += [mismatch.describe(show_keys=show_keys) for mismatch in self.mismatches[:_DESCRIBED]]
         if len(self.mismatches) > _DESCRIBED:
             lines.append(f"and {len(self.mismatches) - _DESCRIBED} more")
         return "\n".join(lines)
@@ -188,15 +188,15 @@ def verify(
     if not probes.requests.num_rows:
         return Report(0, 0, 0, [], left_out=probes.left_out)
     moments: Ints = times(pick(probes.requests, at, where="spine"), where="spine")[0]
-    asked = _Asked(features, probes, moments, tables)
+    judge = _Judge(features, probes, moments, tables)
     with ExitStack() as stack:
         engines = {} if online is None else {"online": online}
         if stream:
             random = np.random.default_rng(seed)
-            fed = rehearsed(features, asked.by_source(), int(moments.min()), random)
+            fed = rehearsed(features, judge.by_source(), int(moments.min()), random)
             engines["stream"] = stack.enter_context(fed)
-        frame = training_frame(probes.requests, at, features, asked.among_others(np.random.default_rng(seed)))
-        return _compare(asked, frame, engines)
+        frame = training_frame(probes.requests, at, features, judge.among_others(np.random.default_rng(seed)))
+        return _compare(judge, frame, engines)
 
 
 def _present(online: OnlineFeatures) -> tuple[int, int] | None:
@@ -207,7 +207,7 @@ def _present(online: OnlineFeatures) -> tuple[int, int] | None:
     return (first, last) if first <= last else None
 
 
-class _Asked:
+class _Judge:
     """Requests, and of every view the events of their keys: all that the oracle and the stream look at."""
 
     def __init__(self, features: FeatureSet, probes: Probes, moments: Ints, tables: Mapping[str, pa.Table]) -> None:
@@ -216,7 +216,7 @@ class _Asked:
         self._tables = tables
         self._nearby = {plan.name: Nearby(plan, tables[plan.source.name], probes.requests) for plan in features.views}
 
-    def judge(self, plan: ViewPlan, place: int) -> Oracle:
+    def oracle(self, plan: ViewPlan, place: int) -> Oracle:
         """Oracle of a view for one of the requests."""
         nearby = self._nearby[plan.name]
         rows = pa.array(nearby.rows(place, self.moments[place]))
@@ -226,11 +226,11 @@ class _Asked:
         """Visible events of a request, newest twenty, by their rows in the source's table."""
         nearby, moment = self._nearby[plan.name], self.moments[place]
         rows = nearby.positions[nearby.rows(place, moment)]
-        found = []
-        for happened, known, sequence, row in sorted(self.judge(plan, place).explain(self.requests[place], moment)):
-            own = int(rows[row])
-            found.append((happened, known, own if plan.source.sequence is None else sequence, own))
-        return found[-_SHOWN:]
+        events = []
+        for happened, known_at, sequence, row in sorted(self.oracle(plan, place).explain(self.requests[place], moment)):
+            position = int(rows[row])
+            events.append((happened, known_at, position if plan.source.sequence is None else sequence, position))
+        return events[-_SHOWN:]
 
     def by_source(self) -> dict[str, pa.Table]:
         """Events of each source that some view looks at, in the order of the source, times as microseconds."""
@@ -238,18 +238,18 @@ class _Asked:
 
     def among_others(self, random: np.random.Generator) -> dict[str, pa.Table]:
         """Whole sources; of one with more than a million rows these events among a million others."""
-        found = {}
+        tables = {}
         for name in self.features.sources:
             table = self._tables[name]
             if table.num_rows > _WHOLE:
                 others = random.integers(0, table.num_rows, _WHOLE)
                 table = self._rows(name, np.union1d(self._wanted(name), others))
-            found[name] = table
-        return found
+            tables[name] = table
+        return tables
 
     def _wanted(self, source: str) -> Ints:
-        wanted = [self._nearby[plan.name].positions for plan in self.features.views if plan.source.name == source]
-        return np.unique(np.concatenate(wanted))
+        positions = [self._nearby[plan.name].positions for plan in self.features.views if plan.source.name == source]
+        return np.unique(np.concatenate(positions))
 
     def _rows(self, source: str, rows: Ints) -> pa.Table:
         plans = [plan for plan in self.features.views if plan.source.name == source]
@@ -257,8 +257,8 @@ class _Asked:
         return self._tables[source].select(columns).take(pa.array(rows))
 
 
-def _compare(asked: _Asked, frame: pa.Table, engines: Mapping[str, OnlineFeatures]) -> Report:
-    features = asked.features
+def _compare(judge: _Judge, frame: pa.Table, engines: Mapping[str, OnlineFeatures]) -> Report:
+    features = judge.features
     offline = {
         name: [plain(value) for value in column]
         for name, column in _instants(frame.select(list(features.columns))).to_pydict().items()
@@ -268,31 +268,33 @@ def _compare(asked: _Asked, frame: pa.Table, engines: Mapping[str, OnlineFeature
     # The rows of a source may be ahead of the stream that feeds the state: what has not come yet is no difference.
     reach = {"online": engines["online"].reach()} if "online" in engines else {}
     compared: Counter[str] = Counter()
-    checked, skipped, found = 0, 0, []
-    for i, (request, moment) in enumerate(zip(asked.requests, asked.moments, strict=True)):
+    checked, skipped, mismatches = 0, 0, []
+    for i, (request, moment) in enumerate(zip(judge.requests, judge.moments, strict=True)):
         values = {name: {"offline": offline[name][i]} for name in features.columns}
         for plan in features.views:
-            for name, value in asked.judge(plan, i).values(request, moment).items():
+            for name, value in judge.oracle(plan, i).values(request, moment).items():
                 values[f"{plan.name}__{name}"]["oracle"] = value
-        given = request, moment, values
-        skipped += max((_ask(name, engine, reach.get(name, {}), *given) for name, engine in engines.items()), default=0)
+        question = request, moment, values
+        skipped += max(
+            (_ask(name, engine, reach.get(name, {}), *question) for name, engine in engines.items()), default=0
+        )
         for name, by_engine in values.items():
             compared.update([engine for engine in by_engine if engine != "offline"])
             checked += len(by_engine) > 1
             if not _agree(ops.get(name, ""), by_engine):
                 entity = {key: request[key] for key in features.request_keys}
-                events = asked.events(plans[name], i) if name in plans else []
-                found.append(Mismatch(name, moment, entity, by_engine, events))
-    probes = asked.probes
-    return Report(checked, len(asked.requests), skipped, found, dict(compared), probes.boundaries, probes.left_out)
+                events = judge.events(plans[name], i) if name in plans else []
+                mismatches.append(Mismatch(name, moment, entity, by_engine, events))
+    probes = judge.probes
+    return Report(checked, len(judge.requests), skipped, mismatches, dict(compared), probes.boundaries, probes.left_out)
 
 
 def _instants(table: pa.Table) -> pa.Table:
     """Times as microseconds and decimals as floats: a hundred thousand datetime objects take longer than the oracle."""
     for place, column in enumerate(table.schema):
         if pa.types.is_timestamp(column.type):
-            whole = table.column(place).cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
-            table = table.set_column(place, column.name, whole)
+            micros = table.column(place).cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
+            table = table.set_column(place, column.name, micros)
         elif pa.types.is_decimal(column.type):
             table = table.set_column(place, column.name, table.column(place).cast(pa.float64()))
     return table
@@ -326,13 +328,13 @@ def _agree(op: str, by_engine: Mapping[str, Any]) -> bool:
     )
 
 
-def _near(op: str, value: Any, judged: Any) -> bool:
+def _near(op: str, value: Any, reference: Any) -> bool:
     """Equal to the oracle's value, but for what the definition leaves open: the last digits of 2**x, a sketch."""
-    if value is None or judged is None or not op.startswith(("decayed", "approx")):
-        return _same(value, judged)
+    if value is None or reference is None or not op.startswith(("decayed", "approx")):
+        return _same(value, reference)
     if op.startswith("decayed"):
-        return math.isclose(value, judged, rel_tol=_DECAYED)
-    return value == judged if judged <= _EXACTLY_DISTINCT else math.isclose(value, judged, rel_tol=_SKETCHED)
+        return math.isclose(value, reference, rel_tol=_DECAYED)
+    return value == reference if reference <= _EXACTLY_DISTINCT else math.isclose(value, reference, rel_tol=_SKETCHED)
 
 
 def _same(first: Any, second: Any) -> bool:

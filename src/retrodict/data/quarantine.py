@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.errors import InputError, NotFoundError, near
+from retrodict.core.kinds import KINDS, column_word
 from retrodict.data._records import BATCH, IngestReport, quarantine_name
 from retrodict.data.definitions import Table
 from retrodict.data.ingest import publish_batch, staging_folder
@@ -265,23 +266,10 @@ def _typed(workspace: Workspace, definition: Table) -> Table:
     """The definition with the types that the table's own columns have: JSON has no times and no dates."""
     if not workspace.tables.history(definition.name):
         return definition
-    types = {field.name: _word(field.type) for field in workspace.tables.schema(definition.name)}
-    columns = {name: word for name, word in types.items() if word and not name.startswith("_")}
+    words = {kind.column_word for kind in KINDS.values()}
+    types = {field.name: column_word(field.type) for field in workspace.tables.schema(definition.name)}
+    columns = {name: word for name, word in types.items() if word in words and not name.startswith("_")}
     return replace(definition, columns=columns | dict(definition.columns))
-
-
-def _word(kind: pa.DataType) -> str | None:
-    for word, holds in (
-        ("int", pa.types.is_int64),
-        ("float", pa.types.is_float64),
-        ("string", pa.types.is_string),
-        ("bool", pa.types.is_boolean),
-        ("date", pa.types.is_date32),
-        ("time", pa.types.is_timestamp),
-    ):
-        if holds(kind):
-            return word
-    return None
 
 
 def _settle(workspace: Workspace, table: str, marks: pa.Table, batch: str) -> None:

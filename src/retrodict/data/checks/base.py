@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypedDict
 from retrodict.core.errors import DefinitionError, near
 from retrodict.core.expressions import Expression, parse
 
-__all__ = ["How", "Layer", "RULES", "Rule", "Scope", "Severity", "CheckBase", "column_text", "literal_text"]
+__all__ = ["How", "Layer", "CheckKind", "RULES", "Scope", "Severity", "CheckBase", "column_text", "literal_text"]
 
 Severity = Literal["critical", "high", "medium", "low"]
 Layer = Literal["schema", "statistical", "business", "learning"]
@@ -49,64 +49,64 @@ class How(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class CheckKind:
     """One kind of check: in which layer it belongs, and what decides it."""
 
     layer: Layer
     scope: Scope
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, CheckKind] = {
     # layer 1: schema
-    "columns_exist": Rule("schema", "columns"),
-    "columns_match": Rule("schema", "columns"),
-    "has_type": Rule("schema", "columns"),
-    "not_null": Rule("schema", "row"),
-    "is_null": Rule("schema", "row"),
-    "finite": Rule("schema", "row"),
-    "unique": Rule("schema", "rows"),
-    "primary_key": Rule("schema", "rows"),
-    "between": Rule("schema", "row"),
-    "in_set": Rule("schema", "row"),
-    "not_in_set": Rule("schema", "row"),
-    "matches": Rule("schema", "row"),
-    "length": Rule("schema", "row"),
-    "time_between": Rule("schema", "row"),
-    "not_in_future": Rule("schema", "row"),
-    "monotone": Rule("schema", "rows"),
+    "columns_exist": CheckKind("schema", "columns"),
+    "columns_match": CheckKind("schema", "columns"),
+    "has_type": CheckKind("schema", "columns"),
+    "not_null": CheckKind("schema", "row"),
+    "is_null": CheckKind("schema", "row"),
+    "finite": CheckKind("schema", "row"),
+    "unique": CheckKind("schema", "rows"),
+    "primary_key": CheckKind("schema", "rows"),
+    "between": CheckKind("schema", "row"),
+    "in_set": CheckKind("schema", "row"),
+    "not_in_set": CheckKind("schema", "row"),
+    "matches": CheckKind("schema", "row"),
+    "length": CheckKind("schema", "row"),
+    "time_between": CheckKind("schema", "row"),
+    "not_in_future": CheckKind("schema", "row"),
+    "monotone": CheckKind("schema", "rows"),
     # layer 2: statistical
-    "row_count": Rule("statistical", "measure"),
-    "null_rate": Rule("statistical", "measure"),
-    "distinct_count": Rule("statistical", "measure"),
-    "distinct_share": Rule("statistical", "measure"),
-    "mean": Rule("statistical", "measure"),
-    "median": Rule("statistical", "measure"),
-    "std": Rule("statistical", "measure"),
-    "min": Rule("statistical", "measure"),
-    "max": Rule("statistical", "measure"),
-    "sum": Rule("statistical", "measure"),
-    "quantile": Rule("statistical", "measure"),
-    "entropy": Rule("statistical", "measure"),
-    "correlation": Rule("statistical", "measure"),
-    "freshness": Rule("statistical", "measure"),
-    "stable": Rule("statistical", "versions"),
+    "row_count": CheckKind("statistical", "measure"),
+    "null_rate": CheckKind("statistical", "measure"),
+    "distinct_count": CheckKind("statistical", "measure"),
+    "distinct_share": CheckKind("statistical", "measure"),
+    "mean": CheckKind("statistical", "measure"),
+    "median": CheckKind("statistical", "measure"),
+    "std": CheckKind("statistical", "measure"),
+    "min": CheckKind("statistical", "measure"),
+    "max": CheckKind("statistical", "measure"),
+    "sum": CheckKind("statistical", "measure"),
+    "quantile": CheckKind("statistical", "measure"),
+    "entropy": CheckKind("statistical", "measure"),
+    "correlation": CheckKind("statistical", "measure"),
+    "freshness": CheckKind("statistical", "measure"),
+    "stable": CheckKind("statistical", "versions"),
     # layer 3: business
-    "sql": Rule("business", "row"),
-    "compare": Rule("business", "row"),
-    "required_if": Rule("business", "row"),
-    "sum_equals": Rule("business", "row"),
-    "share": Rule("business", "measure"),
-    "references": Rule("business", "rows"),
-    "near_duplicates": Rule("business", "rows"),
-    "determines": Rule("business", "rows"),
+    "sql": CheckKind("business", "row"),
+    "compare": CheckKind("business", "row"),
+    "required_if": CheckKind("business", "row"),
+    "sum_equals": CheckKind("business", "row"),
+    "share": CheckKind("business", "measure"),
+    "references": CheckKind("business", "rows"),
+    "near_duplicates": CheckKind("business", "rows"),
+    "determines": CheckKind("business", "rows"),
     # layer 4: learning
-    "drift": Rule("learning", "reference"),
-    "label_drift": Rule("learning", "reference"),
-    "label_rate": Rule("learning", "measure"),
-    "leakage": Rule("learning", "measure"),
-    "known_before": Rule("learning", "row"),
-    "disjoint": Rule("learning", "rows"),
-    "correlation_flip": Rule("learning", "reference"),
+    "drift": CheckKind("learning", "reference"),
+    "label_drift": CheckKind("learning", "reference"),
+    "label_rate": CheckKind("learning", "measure"),
+    "leakage": CheckKind("learning", "measure"),
+    "known_before": CheckKind("learning", "row"),
+    "disjoint": CheckKind("learning", "rows"),
+    "correlation_flip": CheckKind("learning", "reference"),
 }
 
 

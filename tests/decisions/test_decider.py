@@ -61,7 +61,9 @@ def test_a_decision_is_in_the_log_when_it_returns(project, decider):
     record = decider.decide("promise", VALUES, at=AT)
     logged = [item for item in read_decisions(project) if item.record.id == record.id]
     assert [item.record for item in logged] == [record]
+    assert seal_decisions(project).busy == [logged[0].stream]
     decider.close()
+    assert all(segment.closed for segment in project.streams.segments(logged[0].stream))
     assert seal_decisions(project).busy == []
     assert prove_decision(project, f"decision:{record.id}").holds
     assert replay_decision(project, record.id).exact
@@ -157,6 +159,35 @@ def test_logged_features_equal_those_of_the_tables(project, decider):
     report = check_parity(project, "promise", start=AT + 1)
     assert report.by_feature == {"depot_delays__count_24h": 1}
     assert report.examples[0]["logged"] == -1.0
+
+
+@pytest.mark.parametrize(
+    ("change_to", "reason"),
+    [({"score": 0.123}, "differs in answer"), ({"features": {"size__weight": 1.0}}, "differs in features")],
+)
+def test_a_replay_sees_what_was_altered(project, decider, change_to, reason):
+    """The answer and every feature value are computed again, each compared."""
+    record = decider.decide("promise", VALUES, at=AT)
+    assert replay_decision(project, record.id).exact
+    if "features" in change_to:
+        change_to = {"features": {**record.features, **change_to["features"]}}
+    altered = msgspec.structs.replace(record, id=project.new_id(), **change_to)
+    decider._writer.append([encode_record(altered)])
+    replay = replay_decision(project, altered.id)
+    assert (replay.verdict, replay.reason) == ("different", reason)
+    assert [mismatch["feature"] for mismatch in replay.feature_mismatches] == ["size__weight"] * (
+        "features" in change_to
+    )
+
+
+def test_what_a_fallback_decided_without_a_score_is_not_replayed(project, decider):
+    """There is nothing to compute again, and the replay says so."""
+    record = decider.decide("promise", VALUES, at=AT)
+    fallen = msgspec.structs.replace(record, id=project.new_id(), score=None, raw=None, model="", artifact="",
+                                     fallback="ok", error="TimeoutError")  # fmt: skip
+    decider._writer.append([encode_record(fallen)])
+    replay = replay_decision(project, fallen.id)
+    assert (replay.verdict, "TimeoutError" in replay.reason) == ("not replayable", True)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def rows_of(view, events):
 
 EVENTS = [
     ("now", "n", 0, 0), ("edge", "n", 24, 1), ("beyond", "n", 24 + 1e-9 + 0.001, 1), ("in", "n", 2, 1),
-    ("untold", "n", 2, 0), ("later", "n", 1, None), ("other", "s", 2, 1), ("old", "n", 40, 30),
+    ("forecast", "n", 0, 3), ("untold", "n", 2, 0), ("later", "n", 1, None), ("other", "s", 2, 1), ("old", "n", 40, 30),
 ]  # fmt: skip
 
 

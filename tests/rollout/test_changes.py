@@ -178,12 +178,13 @@ def test_an_unchanged_revision_keeps_its_servant_and_a_broken_one_is_tried_again
     assert loader.load_current()["promise"].revision.reason == "whole again"
 
 
-@pytest.mark.parametrize("broken", ["policy_version", "model_code"])
+@pytest.mark.parametrize("broken", ["policy_version", "a missing feature", "another meaning"])
 def test_a_revision_whose_parts_do_not_fit_is_not_served(pair, broken):
     """The policy is the one that the revision names; the model has the features it was trained on."""
     revision = current(pair)["promise"]
     path = pair.root / "definitions.py"
-    path.write_text(path.read_text().replace('over=["24h", "7d"]', 'over=["24h", "8d"]'))
+    edit = ('max_age="48h"', 'max_age="47h"') if broken == "another meaning" else ('["24h", "7d"]', '["24h", "8d"]')
+    path.write_text(path.read_text().replace(*edit))
     with Workspace(pair.root, actor="ana") as edited:
         changed = changes.capture_code(edited)
     parts = {"policy_version": "0" * 64} if broken == "policy_version" else {"model_code": changed}

@@ -11,7 +11,7 @@ STAMP := $(VENV)/.synced
 export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data spark peers lock clean
+.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data mutate spark peers lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,8 +24,9 @@ $(UV):
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
 
 $(STAMP): $(UV) locks/dev.lock pyproject.toml $(wildcard src/retrodict/core/native/*.[ch])
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes locks/dev.lock
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes locks/dev.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q src # the first command need not do it
 	@touch $@
 
 servers: ## install the servers that tests run against (Debian, as root); without them those tests are skipped
@@ -45,6 +46,14 @@ spark: $(VENV)/.spark ## what the tests of training frames on Spark need (400 MB
 
 $(VENV)/.spark: $(STAMP) locks/spark.lock
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/spark.lock
+	@touch $@
+
+mutate: $(STAMP) .venv-mutate/.synced ## plant faults in ROOM=… one after the other; say which ones no test catches (hours)
+	@tests/mutate $(ROOM) $(FILES)
+
+.venv-mutate/.synced: $(UV) locks/mutate.lock
+	$(PYTHON) -m venv .venv-mutate
+	$(UV) pip sync --quiet --python .venv-mutate/bin/python --require-hashes locks/mutate.lock
 	@touch $@
 
 check: $(STAMP) ## format, lint, types and the direction of imports
@@ -86,6 +95,8 @@ lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	  --output-file locks/peers.lock locks/peers.in
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --output-file locks/spark.lock locks/spark.in
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --output-file locks/mutate.lock locks/mutate.in
 
 clean: ## remove what these commands made
-	rm -rf build src/*.egg-info src/retrodict/core/native/*.so $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build src/*.egg-info src/retrodict/core/native/*.so .mutants .venv-mutate $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache

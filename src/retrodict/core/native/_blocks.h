@@ -50,7 +50,8 @@ typedef struct {
     vectorcallfunc call;
 } Program;
 
-/* Values of a store need not lie on whole words. */
+/* Values of a store need not lie on whole words: a cast to int64_t * would be undefined there, and memcpy compiles to
+ * the same single load. */
 static int64_t word_at(const char *row, int64_t column)
 {
     int64_t word;
@@ -58,6 +59,7 @@ static int64_t word_at(const char *row, int64_t column)
     return word;
 }
 
+/* Down to a multiple; C divides towards zero, which for times before 1970 is up. */
 static int64_t floored(int64_t value, int64_t step)
 {
     int64_t quotient = value / step;
@@ -103,7 +105,8 @@ static int64_t between(const Place *place, int64_t column)
     return (int64_t)(place->lifetime ? upto : upto - (uint64_t)word_at(place->before, column));
 }
 
-/* A sum as a whole number of units; 0 if it does not fit. */
+/* A sum as a whole number of units; 0 if it does not fit. Limbs are signed differences, so each is added to what the
+ * higher ones came to: the order from the top keeps every step within the bits of the result. */
 static int total(const Place *place, const Output *output, wide *found)
 {
     wide sum = 0;
@@ -115,6 +118,7 @@ static int total(const Place *place, const Output *output, wide *found)
     return 1;
 }
 
+/* CPython has no public constructor from 128 bits: two halves, the lower one without a sign. */
 static PyObject *whole(wide value)
 {
     if (value >= INT64_MIN && value <= INT64_MAX)
@@ -167,6 +171,7 @@ static PyObject *latest(const Program *self, const Output *output, const char *n
     case LATEST_BOOL:
         return PyBool_FromLong(word != 0);
     case LATEST_TEXT: {
+        /* Offset and length come from the store, so they are checked here and not when the program was made. */
         int64_t begin = word >> 32, length = word & 0xFFFFFFFF;
         if (begin < 0 || begin + length > size) {
             PyErr_SetString(PyExc_ValueError, "a text lies outside its block");
@@ -195,6 +200,7 @@ static PyObject *aggregate(const Output *output, const char *base, int64_t words
     if (output->op == COUNT)
         return PyLong_FromLongLong(held);
     if (output->op == RATE) {
+        /* Beyond 53 bits the product is no double, and Python divides whole numbers correctly rounded. */
         *beyond = held < 0 || held >= ((int64_t)1 << DIGITS) / output->top;
         return *beyond ? NULL : PyFloat_FromDouble((double)(held * output->top) / (double)output->bottom);
     }
@@ -214,6 +220,7 @@ static PyObject *aggregate(const Output *output, const char *base, int64_t words
     }
     if (output->op == SUM && !output->floats)
         return whole(sum);
+    /* Rounded once, by the cast; a power of two changes no digit, as exponents near the limits have no program. */
     number = output->floats ? ldexp((double)sum, (int)output->low) : (double)sum;
     return PyFloat_FromDouble(output->op == MEAN ? number / (double)held : number);
 }
@@ -235,6 +242,7 @@ static int64_t read_block(const Program *self, const char *data, Py_ssize_t size
         PyErr_SetString(PyExc_ValueError, "a block is cut off");
         return FAILED;
     }
+    /* `settled`: the caller has cut the block already, or put it together from segments. */
     if (!settled && header[1] & HOT)
         return PARTED;
     if (!settled && (frame->revised || header[2] >= at))
@@ -256,6 +264,8 @@ static int64_t read_block(const Program *self, const char *data, Py_ssize_t size
                 value = latest(self, output, newest, data + head, heap);
         } else if (output->age >= 0 && PySet_Add(old, name) < 0)
             return FAILED;
+        /* A value that cannot be computed here gives up the whole block: half a row is never left in `out`, since the
+         * reader in Python writes all of it anew. */
         if (beyond || (value == NULL && PyErr_Occurred())) {
             Py_XDECREF(value);
             return beyond ? BEYOND : FAILED;
@@ -295,6 +305,7 @@ static PyObject *program_call(PyObject *callable, PyObject *const *arguments, si
     return found == FAILED ? NULL : PyLong_FromLongLong(found);
 }
 
+/* Whether no place that a program names lies outside a row. Checked once, so that reading a block need not. */
 static int sound(const Program *self)
 {
     const Frame *frame = &self->frame;

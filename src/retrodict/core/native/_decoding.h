@@ -67,6 +67,7 @@ static Value whole_value(int64_t number)
 /* Numbers and sizes that follow a byte from 0xC4 to 0xDF. */
 static Value long_value(Reader *reader, unsigned char byte)
 {
+    /* Bytes of the number or size that follows, in the order of the format bytes from 0xC4 on. */
     static const int width[] = {1, 2, 4, 1, 2, 4, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 16, 1, 2, 4, 2, 4, 2, 4};
     uint64_t number = 0;
     float single;
@@ -90,6 +91,7 @@ static Value long_value(Reader *reader, unsigned char byte)
         memcpy(&value.real, &number, sizeof value.real);
         value.what = REAL;
         return value;
+    /* Beyond 63 bits a number is unusual: a column of int64 cannot hold it, and Python says so. */
     case 0xCC: case 0xCD: case 0xCE: case 0xCF:
         return number > INT64_MAX ? value : whole_value((int64_t)number);
     case 0xD0:
@@ -128,7 +130,8 @@ static Value next_value(Reader *reader)
     return value;
 }
 
-/* Step over one value with all that is in it; 0 if it is not whole. */
+/* Step over one value with all that is in it; 0 if it is not whole. A count of what is left takes the place of recursion:
+ * nesting of any depth cannot overflow the stack. */
 static int skip_value(Reader *reader)
 {
     for (int64_t left = 1; left > 0; left--) {
@@ -152,6 +155,7 @@ static void set_bit(PyObject *bits, Py_ssize_t place)
 static int add_text(Column *column, const Value *value)
 {
     Py_ssize_t held = PyByteArray_GET_SIZE(column->text), needed = column->used + value->size;
+    /* Arrow text has 32-bit offsets. */
     if (needed > INT32_MAX)
         return 0;
     if (needed > held && PyByteArray_Resize(column->text, needed + held + 1024) < 0)
@@ -177,6 +181,7 @@ static int put_value(Column *column, Py_ssize_t row, const Value *value)
     double real = value->real;
     if (column->kind == KIND_ANY)
         column->kind = kind;
+    /* Writers send 4 for 4.0. Up to 2**53 that is the same number; beyond, Python decides. */
     if (column->kind == KIND_FLOAT && kind == KIND_INT && value->whole >= -((int64_t)1 << 53) &&
         value->whole <= (int64_t)1 << 53)
         kind = KIND_FLOAT, real = (double)value->whole;
@@ -221,6 +226,7 @@ static int read_record(Column *columns, Py_ssize_t count, Py_ssize_t row, Reader
         if (usual <= 0)
             return usual;
     }
+    /* Of text each row has an offset, also the rows that lack the column. */
     for (Column *column = columns; column < columns + count; column++) {
         int32_t used = (int32_t)column->used;
         if (column->row <= row)

@@ -61,6 +61,7 @@ static PyObject *cut_frames(PyObject *module, PyObject *arguments)
     while (records != NULL && PyList_GET_SIZE(records) < most && data.len - at >= FRAME_HEAD) {
         uint32_t length = little(bytes + at), crc = little(bytes + at + 4);
         const unsigned char *begin = bytes + at + FRAME_HEAD;
+        /* A length is compared with what is there before it is used: a torn or damaged frame ends the reading. */
         if ((uint64_t)length > (uint64_t)(data.len - at - FRAME_HEAD) ||
             ~crc_after(crc_after(~(uint32_t)0, bytes + at, 4), begin, length) != crc)
             break;

@@ -52,6 +52,8 @@ static int64_t gone_of(const Rules *rules, const Rows *rows, int64_t flags)
     int64_t gone = low - 1;
     if (rules->cut == CUT_OLD)
         return gone;
+    /* The newest event that the floor can see must stay, however old: a latest value of any age is read from it. Without
+     * an order of visibility any row may be the last one that was visible, so the search begins at the end. */
     int64_t settled = flags & MONOTONE_FLAG ? gone : rows->count - 1;
     while (settled > 0 && visible_at(rules, row_of(rows, settled)) >= rules->floor)
         settled--;
@@ -113,11 +115,13 @@ static PyObject *assembled(const Batch *batch, PyObject *blob, const Part *part,
     rows.count = rows.kept + part->stop - first;
     int64_t gone = 0;
     if (!(part->flags & HOT_FLAG) && word_at(row_of(&rows, 1), 0) < rules->limit) {
+        /* Lifetimes fold what is cut into the base, revisions are cut event by event: rare, and left to Python. */
         if (rules->cut == CUT_ELSEWHERE)
             Py_RETURN_NONE;
         gone = gone_of(rules, &rows, part->flags);
     }
     int64_t left = rows.count - gone, padding = -texts & 7;
+    /* A heap of mostly dead texts is written anew, which moves every offset: left to Python as well. */
     if (batch->columns && part->held > rules->garbage * (left + 15))
         Py_RETURN_NONE;
     int64_t heap = old_heap + texts + padding;
@@ -133,6 +137,7 @@ static PyObject *assembled(const Batch *batch, PyObject *blob, const Part *part,
         int64_t from = word_at(batch->texts[i].edges.buf, key), to = word_at(batch->texts[i].edges.buf, key + 1);
         at = add(at, (const char *)batch->texts[i].data.buf + from, to - from);
     }
+    /* Rows begin on a whole word, so that NumPy reads them where they lie. */
     memset(at, 0, padding), at += padding;
     if (gone < rows.kept)
         at = add(at, row_of(&rows, gone), size * (rows.kept - gone)), gone = rows.kept;

@@ -21,6 +21,7 @@ enum { FAN = 64, MOST_LEVELS = 12 };
     static type name(const Py_buffer *level, Py_ssize_t levels, Py_ssize_t first, Py_ssize_t end, type best,  \
                      int largest)                                                                             \
     {                                                                                                         \
+        /* Below two fans, going up a level saves nothing. */                                                 \
         for (; levels > 1 && end - first > 2 * FAN; level++, levels--) {                                      \
             Py_ssize_t up = (first + FAN - 1) / FAN, upto = end / FAN;                                        \
             best = name##_scan(level->buf, first, up * FAN, best, largest);                                   \

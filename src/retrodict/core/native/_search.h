@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 /* First place whose number is not below the one that is looked for, found from a place near by. */
+/* Steps double away from where the last search ended, then halve: the cost grows with the distance, not the array. */
 static Py_ssize_t place_near(const int64_t *sorted, Py_ssize_t count, Py_ssize_t near, int64_t number)
 {
     Py_ssize_t low = near, high = near, step = 1;

@@ -21,6 +21,7 @@ static void put_together(char *found, const Py_buffer *rows, Py_ssize_t first, P
                          const char *floats, Py_ssize_t extremes)
 {
     const char *row = (const char *)rows->buf + first * rows->strides[0];
+    /* Sums run, so the last row has those of all; extremes do not, and are looked for. */
     memcpy(found, (const char *)rows->buf + (end - 1) * rows->strides[0], 8 * (size_t)rows->shape[1]);
     for (Py_ssize_t column = extreme; column < extreme + extremes; column++) {
         int64_t best = word_at(row, column);
@@ -60,6 +61,7 @@ static PyObject *together(PyObject *module, PyObject *const *arguments, Py_ssize
         if (edge == -1 && PyErr_Occurred())
             goto done;
         Py_ssize_t end = row_from(&rows, begin, edge);
+        /* An edge before the first row or beyond the last one parts nothing. */
         if (end > begin && end < rows.shape[0])
             begin = ends[groups++] = end;
     }

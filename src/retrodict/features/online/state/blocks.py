@@ -96,18 +96,21 @@ class Shape:
     def __init__(self, plan: ViewPlan) -> None:
         source = plan.source
         self.revised, self.timeless = source.revised, source.timeless
+        # Without a clock of its own a source is known after a fixed delay: no word is spent on that.
         self.known = source.known_at is not None and source.event_time is not None
         self.delay = 0 if source.timeless else source.delay_us
         self.lifetime = plan.lifetime
         channels = list(enumerate(plan.channels))
         self.extremes = tuple(i for i, c in channels if c.monoid != "sum")
         self.largest = tuple(plan.channels[i].monoid == "max" for i in self.extremes)
+        # These lifts give 0 or 1: one running count each, without limbs.
         lifts = {"one", "present", "true"}
         self.all = next((i for i, c in channels if c.lift == "one" and c.where is None), None)
         self.counts = tuple(i for i, c in channels if c.monoid == "sum" and c.lift in lifts and i != self.all)
         self.sums = tuple(i for i, c in channels if c.monoid == "sum" and c.lift not in lifts)
         self.column_of = {i: place for group in (self.extremes, self.sums) for place, i in enumerate(group)}
         self.column_of |= {i: 1 + place for place, i in enumerate(self.counts)}
+        # Counting every event is counting rows, which each block does anyway.
         if self.all is not None:
             self.column_of[self.all] = 0
         self.kept = plan.kept
@@ -115,6 +118,7 @@ class Shape:
         flags = len(self.kept) + len(self.conditions) + self.revised
         self.bits = -(-flags // FLAGS)
         kinds = 1 + len(self.extremes) + len(self.kept)
+        # Whole words, so that heap and rows after the header begin on one.
         self.layout_bytes = -(-(4 * len(self.sums) + kinds) // 8) * 8
         self.head_bytes = 8 * FIXED + self.layout_bytes
 
@@ -213,6 +217,7 @@ def summed(values: NDArray[Any]) -> Summed:
 
 
 def _spanning(low: int, high: int) -> Summed:
+    # A new least digit within a step asks for no new layout, and so for no rewriting of blocks.
     low = low // _STEP * _STEP
     return Summed(max(1, -(-(high - low) // WIDTH)), low, floats=True)
 
@@ -231,6 +236,7 @@ def widened(first: Layout, second: Layout) -> Layout:
 def _wider(first: Summed, second: Summed) -> Summed:
     if first == second:
         return first
+    # The unit goes down to the finer one and the limbs up to the wider one: neither loses a digit.
     low = min(first.low, second.low)
     high = max(one.low + WIDTH * one.limbs for one in (first, second))
     limbs = -(-(high - low) // WIDTH)
@@ -328,6 +334,7 @@ def relayout(rows: Ints, old: Layout, new: Layout) -> Ints:
         words = rows[:, column]
         if after == FLOAT and before != FLOAT:
             numbers = words.astype(np.float64)
+            # The word for "nothing" is another one among floats.
             if column >= new.first_extreme:
                 numbers[words == -(1 << 63)] = -np.inf
             words = numbers.view(np.int64)
@@ -358,6 +365,7 @@ def relayout_base(base: Ints, old: Layout, new: Layout) -> Ints:
     wider = relayout(bare, old, new)
     width = WIDTH
     for place, one in enumerate(old.sums):
+        # Borrows between limbs are settled here: the digits below the top one come out positive.
         total = sum(int(limb) << (width * j) for j, limb in enumerate(base[0, old.limb_of[place]]))
         total <<= one.low - new.sums[place].low
         limbs = new.sums[place].limbs

@@ -1,0 +1,98 @@
+"""What keeps online state current: which feature sets it feeds, and what it says of how far behind it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from retrodict.features.online import OnlineFeatures, Upkeep, encode_event, online_features
+from retrodict.features.plan import FeatureSet
+from retrodict.models.definitions import Model
+from retrodict.registry.deployments import Deployment, change
+from retrodict.registry.feature_sets import served_feature_sets
+from retrodict.workspace import definitions_of
+from retrodict.workspace.code import capture_code
+
+BASE = 1_704_067_200_000_000
+HOUR = 3_600_000_000
+DEFINITIONS = """
+from retrodict import *
+
+parcels = Table("parcels", key="id", columns={{"id": "int", "depot": "string", "sent": "time", "delay": "float"}})
+sent = Source("sent", parcels, event_time="sent", sequence="id")
+view = FeatureView("{view}", Entity("depot"), sent, [agg.{op}("delay", over="24h")])
+late = Label("late", parcels, "delay > 3", known_at="sent", matures="10d")
+model = Model("late_parcel", label=late, decide_at="sent", features=[view],
+    recipe=Recipe("logistic", split=TimeSplit(train="2024-01-01/2024-02-01", validate="10d", test="10d")))
+"""
+
+
+@pytest.fixture
+def project(make_project):
+    """A project whose model took sums before it took maxima; nothing decides yet."""
+    return make_project(DEFINITIONS.format(view="sums", op="sum"), settings="[features]\nhorizon = '30d'\n")
+
+
+def _code(project, view, op):
+    (project.root / "definitions.py").write_text(DEFINITIONS.format(view=view, op=op))
+    return capture_code(project)
+
+
+def _decide(project, code, previous=None):
+    """Put a model in force that was trained with these definitions."""
+    before = previous and {"model": "late_parcel@1", "model_code": previous, "artifact": "a", "code": previous,
+                           "policy_version": "v"}  # fmt: skip
+    model = "late_parcel@2" if previous else "late_parcel@1"
+    deployment = Deployment("promise", "v", code, model, "a", code, before)
+    change(project, deployment, action="promote" if previous else "deploy", reason="test")
+
+
+def _append(project, first, count):
+    rows = [{"id": i, "depot": "x", "sent": BASE + i * 60_000_000, "delay": 2.0} for i in range(first, first + count)]
+    with project.events.open_writer("events/parcels") as writer:
+        writer.append([encode_event(row) for row in rows])
+
+
+def _value(project, code, at):
+    online: OnlineFeatures = online_features(project, FeatureSet(definitions_of(project, code).of(Model)[0].features))
+    return list(online.read({"depot": "x"}, {}, at).values.values())
+
+
+def test_what_decided_before_is_fed_beside_what_decides(project):
+    """A rollback finds its features as current as those of the model it replaces."""
+    sums, tops = _code(project, "sums", "sum"), _code(project, "tops", "max")
+    _decide(project, tops, previous=sums)
+    _append(project, 0, 3)
+    assert len(served_feature_sets(project)) == 2
+    upkeep = Upkeep(project, served_feature_sets)
+    assert upkeep.catch_up() == 2 * 3
+    assert _value(project, sums, BASE + HOUR) == [6.0]
+    assert _value(project, tops, BASE + HOUR) == [2.0]
+
+
+def test_a_deployment_is_followed_while_the_process_runs(project):
+    """Nothing decides at first; what is deployed later is fed from the beginning of the stream."""
+    code = _code(project, "sums", "sum")
+    _append(project, 0, 2)
+    upkeep = Upkeep(project, served_feature_sets)
+    assert upkeep.catch_up() == 0
+    assert upkeep.lags() == {}
+    _decide(project, code)
+    assert upkeep.lags() == {"sent": {"offset": 0, "lag": 2}}
+    assert upkeep.catch_up() == 2
+    assert _value(project, code, BASE + HOUR) == [4.0]
+
+
+def test_the_lag_of_a_source_is_that_of_the_set_furthest_behind(project):
+    """A set that was fed before and one that was not: the number is the greater, and zero once both are there."""
+    sums = _code(project, "sums", "sum")
+    _decide(project, sums)
+    _append(project, 0, 2)
+    Upkeep(project, served_feature_sets).catch_up()
+    tops = _code(project, "tops", "max")
+    _decide(project, tops, previous=sums)
+    _append(project, 2, 3)
+    upkeep = Upkeep(project, served_feature_sets)
+    assert upkeep.lags()["sent"]["lag"] == 5
+    assert [flow.lags for flow in sorted(upkeep.flows(), key=lambda flow: flow.view)] == [{0: 3}, {0: 5}]
+    upkeep.catch_up()
+    assert upkeep.lags() == {"sent": {"offset": 5, "lag": 0}}

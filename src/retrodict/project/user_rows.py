@@ -154,9 +154,9 @@ class UserRows:
             return result.to_native()
         return result.lazy().to_native() if result.implementation.is_polars() else self._relate(result.to_native())
 
-    def _relate(self, table: pa.Table) -> Any:  # noqa: ARG002  # DuckDB finds it by its name
+    def _relate(self, retrodict_rows: pa.Table) -> Any:  # noqa: ARG002  # DuckDB finds it by its name
         """Return rows as a relation of the connection that the relation which came belongs to."""
-        return self._source.query("_rows", "SELECT * FROM table")
+        return self._source.query("retrodict_spine", "SELECT * FROM retrodict_rows")
 
 
 def _with_index(frame: nw.DataFrame[Any]) -> nw.DataFrame[Any]:

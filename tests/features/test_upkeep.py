@@ -82,6 +82,19 @@ def test_a_deployment_is_followed_while_the_process_runs(project):
     assert _value(project, code, BASE + HOUR) == [4.0]
 
 
+def test_each_partition_has_the_lag_of_the_set_furthest_behind(make_project):
+    """The set that comes last is less far behind, and hides nothing."""
+    cut = make_project(folder="cut", settings="[features]\nhorizon = '30d'\npartitions = 2\n")
+    sums = _code(cut, "sums", "sum")
+    _decide(cut, sums)
+    _append(cut, 0, 2)
+    Upkeep(cut, served_feature_sets).catch_up()
+    _decide(cut, _code(cut, "tops", "max"), previous=sums)
+    _append(cut, 2, 3)
+    assert Upkeep(cut, served_feature_sets).lags()["sent"]["partitions"] == {0: 5, 1: 5}
+    assert Upkeep(cut, served_feature_sets, assigned=[1]).lags()["sent"]["partitions"] == {1: 5}
+
+
 def test_the_lag_of_a_source_is_that_of_the_set_furthest_behind(project):
     """A set that was fed before and one that was not: the number is the greater, and zero once both are there."""
     sums = _code(project, "sums", "sum")

@@ -91,6 +91,16 @@ def test_a_report_over_the_past_does_not_fire_again(world):
     assert [report.triggers[0].status for report in (later, earlier)] == ["fires", "cooling down"]
 
 
+def test_a_later_firing_cools_down_only_what_is_near_it(world):
+    """A report on a time more than the cooldown before a firing fires for its own period."""
+    project, _, _ = world
+    later, earlier = (
+        monitor(project, "watch", now=parse_time(now), period="7d")
+        for now in ("2013-04-25T01:00Z", "2013-04-18T01:00Z")
+    )
+    assert [report.triggers[0].status for report in (later, earlier)] == ["fires", "fires"]
+
+
 def test_too_few_labels_make_a_trigger_not_evaluable(world, kit):
     """Whatever the drift."""
     project, _, _ = world

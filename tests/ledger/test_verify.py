@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,11 +224,6 @@ def test_a_checkpoint_is_durable_when_the_call_returns(project: Workspace, monke
 # the key ------------------------------------------------------------------------------------------------------
 
 
-def test_the_signing_key_is_for_its_owner_only(project: Workspace) -> None:
-    """Who can read it can sign a forged chain."""
-    assert project.config.path("ledger.key").stat().st_mode & 0o077 == 0
-
-
 def test_a_new_key_in_the_place_of_the_old_one_is_refused(project: Workspace, wheres: Wheres) -> None:
     """Nothing is appended under it; reading and verifying need no key."""
     key = project.config.path("ledger.key")
@@ -351,6 +347,23 @@ def test_a_sealed_segment_that_is_gone(project: Workspace, audit: Audit) -> None
     path.unlink()
     (finding,) = audit(project).findings
     assert finding.where == f"segment decisions/0/{path.name} (entry 5)"
+
+
+def test_no_proof_is_made_of_a_seal_that_the_chain_does_not_hold(project: Workspace, sql: Sql) -> None:
+    """Root and records agree, the sealed entry says otherwise: the table alone proves nothing."""
+    sql("UPDATE ledger_seals SET digest = ?", "0" * 64)
+    with pytest.raises(IntegrityError, match="root that was sealed"):
+        prove(project.ledger, project.streams, "decisions/0", 2)
+
+
+def test_no_proof_is_made_of_records_that_were_replaced(project: Workspace) -> None:
+    """A segment written anew, whole and well-formed, with other records."""
+    shutil.rmtree(project.root / "state/streams/decisions/0")
+    with project.streams.open_writer("decisions/0") as writer:
+        writer.append([f"forged {i}".encode() for i in range(5)])
+        writer.roll()
+    with pytest.raises(IntegrityError, match="root that was sealed"):
+        prove(project.ledger, project.streams, "decisions/0", 2)
 
 
 def test_the_table_of_seals(project: Workspace, sql: Sql, wheres: Wheres) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 from collections.abc import Callable
@@ -74,6 +75,20 @@ def test_many_write_the_copy_at_once(project: Workspace) -> None:
     assert len(found) == 8
     assert {path.read_text() for path in found} == {TEXT}
     assert len(list(found[0].parent.parent.iterdir())) == 1
+
+
+def test_a_writer_of_the_copy_waits_for_another(project: Workspace) -> None:
+    """A second writer would rename away what the first has just put there."""
+    digest, paths = capture_code(project), []
+    (project.root / "state" / "code").mkdir(parents=True)
+    thread = threading.Thread(target=lambda: paths.append(materialise_code(project, digest)))
+    with (project.root / "state" / "code.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread.start()
+        thread.join(0.3)
+        assert paths == []
+    thread.join()
+    assert paths[0].read_text() == TEXT
 
 
 def test_an_object_with_paths_outside_its_folder_is_refused(project: Workspace, tmp_path: Path) -> None:

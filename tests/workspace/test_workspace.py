@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from retrodict.core.errors import BusyError, ConfigurationError, DefinitionError, NotFoundError, RetrodictError
+from retrodict.core.errors import (
+    BusyError,
+    ConfigurationError,
+    DefinitionError,
+    InternalError,
+    NotFoundError,
+    RetrodictError,
+)
 from retrodict.data.definitions import Table
 from retrodict.workspace import Workspace, load_definitions
 
@@ -99,8 +106,11 @@ def test_a_closed_project_opens_again(make_project: Callable[..., Workspace]) ->
     project = make_project()
     with project.ledger.transaction() as tx:
         tx.append("note.write", "note:1")
+    before = project.records
     project.close()
     project.close()
+    with pytest.raises(InternalError, match="after it was closed"):
+        before.change_counter()
     assert len(project.ledger.entries()) == 2
 
 

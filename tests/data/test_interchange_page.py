@@ -46,7 +46,6 @@ def test_the_page_names_every_built_in_check_of_pandera() -> None:
 
 def ask(*arguments: object) -> Any:
     """Answer of the command, run in this process."""
-    import retrodict.cli.data_interchange  # noqa: F401  (adds the command)
     from retrodict.cli.data import data
 
     return data.commands["import-checks"].main([str(each) for each in arguments], standalone_mode=False)
@@ -59,7 +58,7 @@ def test_the_command_prints_a_definition_that_says_what_was_read(
     (tmp_path / "My suite.json").write_text(json.dumps(SUITE))
     answer = ask(tmp_path / "My suite.json")
     made: dict[str, Any] = {}
-    exec(answer.text, made)
+    exec(str(answer), made)
     assert made["my_suite"] == from_great_expectations(SUITE).table("my_suite")
     said = capsys.readouterr().err
     assert "2 checks; 1 not mapped, 0 only in part" in said
@@ -72,7 +71,7 @@ def test_the_command_sees_a_schema_of_pandera(tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text(json.dumps(body))
     answer = ask(tmp_path / "schema.json", "--table", "stock", "--json")
     made: dict[str, Any] = {"Check": Check, "Table": Table}
-    exec(answer.data["definition"], made)
+    exec(answer.to_dict()["definition"], made)
     assert made["stock"] == from_pandera(body).table("stock")
-    assert answer.data["key"] == ["sku"]
+    assert answer.to_dict()["key"] == ["sku"]
     assert Check.length("sku", 3, None) in made["stock"].checks

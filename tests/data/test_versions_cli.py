@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from retrodict.project import Project
 from retrodict.workspace import Workspace
 
 DEFINITIONS = """
@@ -36,7 +37,6 @@ def run(
     make_project: Callable[..., Workspace], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Outcome]:
     """Run a command in a project with three versions of sales: 0 and 1 appended, 2 replaced."""
-    import retrodict.cli.data_versions  # noqa: F401  # adds its commands
     from retrodict.cli.main import run as run_arguments
 
     project = make_project(DEFINITIONS)
@@ -135,9 +135,9 @@ def test_compact_and_vacuum(run: Run) -> None:
 
 def test_the_tab_key_offers_tables_and_tags(run: Run) -> None:
     """Names with their tags."""
-    from retrodict.cli.data_versions import table_refs, tag_names
+    from retrodict.cli.data import table_refs, tag_names
 
     run("data", "tag", "sales@1", "golden")
-    with Workspace(".") as project:
+    with Project(".") as project:
         assert sorted(table_refs(project)) == ["sales", "sales@golden"]
         assert list(tag_names(project)) == ["golden"]

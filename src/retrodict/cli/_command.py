@@ -86,6 +86,11 @@ class Session:
         if project is not None:
             project.close()
 
+    @property
+    def workspace(self) -> Any:
+        """What namespaces work on: a session may stand in for a project that is opened only if it is needed."""
+        return self.project.workspace
+
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[[str, int, int], None]]:
         """Show progress of a command that is not a method."""
@@ -228,6 +233,7 @@ def expose(
     examples: Sequence[str],
     hidden: Sequence[str] = (),
     log_level: int = logging.WARNING,
+    lazy: bool = False,
     **parameters: Parameter,
 ) -> None:
     """Make a command of a method of the project.
@@ -247,6 +253,8 @@ def expose(
         Parameters of the method that the command does not have.
     log_level : int
         What is logged to standard error without ``--verbose``.
+    lazy : bool
+        Whether it also works where no project is, as long as its arguments name nothing of one.
     **parameters : Parameter
         By name, where the signature does not say it all.
     """
@@ -257,8 +265,9 @@ def expose(
     positional = [p.name for p in signature if p.kind is p.POSITIONAL_OR_KEYWORD]
 
     def run(session: Session, **values: Any) -> Shown | None:
-        target: Any = session.project
-        for part in method.split("."):
+        owner, _, last = method.rpartition(".")
+        target: Any = namespace(owner)(session) if lazy else session.project
+        for part in [last] if lazy else method.split("."):
             target = getattr(target, part)
         if variadic is None:
             return target(**values)  # type: ignore[no-any-return]  # a method of the project
@@ -317,7 +326,7 @@ def _decorate(parameter: inspect.Parameter, spec: Parameter, text: str) -> Calla
     if more["type"] is None:
         more["type"] = {"int": click.IntRange(0), "float": float}.get(annotation, _choice(annotation))
     default = None if required else parameter.default
-    settings = {"required": required, "default": default, "show_default": default is not None, **more}
+    settings = {"required": required, "default": default, "show_default": default not in (None, ""), **more}
     return click.option(flag, parameter.name, metavar=metavar or _METAVARS.get(parameter.name), help=text, **settings)
 
 

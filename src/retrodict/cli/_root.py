@@ -15,11 +15,9 @@ from retrodict.cli._command import Group
 
 __all__ = ["SECTIONS", "cli", "every_command"]
 
-_DATA = ("data", "data_versions", "data_quality", "data_quarantine", "data_interchange")
-
 SECTIONS: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
     "Project": {"init": "project", "plan": "project"},
-    "Data and features": {"ingest": "data", "data": _DATA, "features": "features"},
+    "Data and features": {"ingest": "data", "data": "data", "features": "features"},
     "Learning": {"train": "learning", "runs": "learning", "models": "learning"},
     "Deciding": {"deploy": "policies", "promote": "policies", "rollback": "policies", "deployments": "policies",
                  "serve": "policies", "decide": "policies"},

@@ -1,175 +1,138 @@
-"""``ingest`` and the group ``data``: batches become versions, or say why not."""
+"""``ingest`` and ``data``: batches become versions or say why not; versions are read, compared, put back, deleted."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from retrodict.cli._command import Answer, Session, command, group
+from retrodict.cli._command import Parameter, Session, command, expose, group
 from retrodict.cli._root import cli
-from retrodict.cli._text import count, number, table
 from retrodict.cli._types import complete, tables
+from retrodict.project import Shown
+from retrodict.project.data import Data
 
 if TYPE_CHECKING:
-    from retrodict.data.ingest import IngestReport
-    from retrodict.data.validation import CheckResult
+    from retrodict.project import Project
 
 data = group(cli, "data", "Versions of tables: what is in them, whether it is good, and what was set aside.")
 
-_FORMATS = click.Choice(["csv", "jsonl", "parquet", "arrow"])
+
+def table_refs(project: Project) -> Iterable[str]:
+    """Stored tables, and their tags as ``table@tag``."""
+    return [*project.workspace.tables.names(), *(f"{tag.dataset}@{tag.tag}" for tag in project.data.tags())]
 
 
-def ingest_files(
-    session: Session,
-    name: str,
-    files: tuple[str, ...],
-    *,
-    replace: bool,
-    fill_missing: bool,
-    format_: str | None,
-    sql: str | None,
-) -> Answer:
-    """Check files and publish them as one new version of a table.
+def tag_names(project: Project) -> Iterable[str]:
+    """Tags of all tables."""
+    return [tag.tag for tag in project.data.tags()]
 
-    CSV, Parquet, JSON lines, Arrow; a folder, a glob in quotes, "-" for standard input, or the rows of a query: --sql,
-    with the URL of a database as FILE, in which ${NAME} stands for a variable of the environment. Rows in = accepted +
-    quarantined; the same batch twice changes nothing.
+
+_FILES = Parameter("FILE...", more={"nargs": -1})
+_REF = Parameter("TABLE[@REF]", table_refs)
+_ROWS = Parameter("TABLE[@REF]|FILE...", tables)
+_SQL = Parameter("QUERY")
+_VERSION = Parameter("V", type=click.IntRange(0))
+
+for _parent, _prefix in ((cli, "retrodict"), (data, "retrodict data")):  # one command under two names
+    expose(_parent, "ingest", "data.ingest", rows=_FILES, sql=_SQL, examples=[
+        f"{_prefix} ingest flights data/flights.csv.gz",
+        f"{_prefix} ingest planes planes.parquet --replace",
+        f"zcat events.jsonl.gz | {_prefix} ingest events - --format jsonl",
+        f"{_prefix} ingest sales sqlite:///shop.db --sql 'SELECT * FROM sales'",
+    ])  # fmt: skip
+expose(data, "validate", "data.validate", rows=_FILES, sql=_SQL, examples=[
+    "retrodict data validate flights new.parquet", "retrodict data validate flights new.csv --all --json",
+])  # fmt: skip
+expose(data, "history", "data.history",
+       examples=["retrodict data history flights", "retrodict data history flights --limit 100"])  # fmt: skip
+expose(data, "show", "data.show", ref=_REF, source=Parameter("NAME"), examples=[
+    "retrodict data show flights", "retrodict data show flights@golden --limit 5",
+    "retrodict data show flights --known-at 2024-03-01T08:00Z",
+])  # fmt: skip
+expose(data, "diff", "data.diff", hidden=["key"], before=Parameter("A", table_refs), after=Parameter("B", table_refs),
+       rows=Parameter(type=click.IntRange(1)), examples=[
+           "retrodict data diff flights@12 flights",
+           "retrodict data diff flights@golden flights --output changes.parquet",
+       ])  # fmt: skip
+expose(data, "tag", "data.tag", ref=_REF, tag=Parameter("NAME", tag_names), examples=[
+    "retrodict data tag flights@12 golden", "retrodict data tag flights@12 case-7 --hold",
+    'retrodict data tag flights golden --remove --reason "wrong month"',
+])  # fmt: skip
+expose(data, "tags", "data.tags", table=Parameter("[TABLE]", tables), tag=Parameter("[NAME]", tag_names), examples=[
+    "retrodict data tags", "retrodict data tags flights --at 2024-03-01T00:00Z", "retrodict data tags flights golden",
+])  # fmt: skip
+expose(data, "rollback", "data.rollback", to=Parameter("REF"), examples=[
+    'retrodict data rollback flights --to 12 --reason "broken feed"',
+    'retrodict data rollback flights --to golden --reason "as approved"',
+])  # fmt: skip
+expose(data, "compact", "data.compact", examples=["retrodict data compact flights"])
+
+
+@command(data, "vacuum", examples=["retrodict data vacuum flights --dry-run",
+                                   "retrodict data vacuum flights --older-than 30d --yes"])  # fmt: skip
+@click.argument("table", metavar="TABLE", shell_complete=complete(tables))
+@click.option("--older-than", default="7d", show_default=True, help="Age below which a version is kept in any case.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted, and what keeps the rest.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+def vacuum(session: Session, table: str, older_than: str, dry_run: bool, yes: bool) -> Shown:
+    """Delete the versions that no tag, hold, run, model or other thing refers to."""
+    plan = session.project.data.vacuum(table, dry_run=True, older_than=older_than)
+    if dry_run or not plan.files:
+        return plan
+    if not yes:
+        if session.as_json or not sys.stdin.isatty():
+            raise click.UsageError("Deleting versions is final: say --yes, or --dry-run to see what would go.")
+        session.note(f"{len(plan.deleted)} versions of {table} can no longer be read afterwards.")
+        click.confirm(f"Delete {plan.files:,} files?", abort=True, err=True)
+    return session.project.data.vacuum(table, dry_run=False, older_than=older_than)
+
+
+expose(data, "profile", "data.profile", lazy=True, rows=_ROWS, top=Parameter(type=click.IntRange(1)), examples=[
+    "retrodict data profile flights", "retrodict data profile flights@3 --html flights.html",
+    "retrodict data profile deliveries/*.csv --json",
+])  # fmt: skip
+expose(data, "suggest", "data.suggest", lazy=True, rows=_ROWS, examples=[
+    "retrodict data suggest flights", "retrodict data suggest flights.csv.gz --output flights.py",
+])  # fmt: skip
+expose(data, "health", "data.health", examples=[
+    "retrodict data health flights", "retrodict data health flights --history --html health.html",
+])  # fmt: skip
+
+quarantine = group(data, "quarantine", "Rows that checks set aside: look, repair, resubmit.")
+expose(quarantine, "list", "data.quarantine.list", examples=["retrodict data quarantine list flights"])
+expose(quarantine, "show", "data.quarantine.show", batch=Parameter("ID"), check=Parameter("TITLE"), examples=[
+    "retrodict data quarantine show flights --limit 5",
+    "retrodict data quarantine show flights --check 'not_null(origin)' --output repair.jsonl",
+])  # fmt: skip
+expose(quarantine, "resubmit", "data.quarantine.resubmit", rows=Parameter("[FILE]"), batch=Parameter("ID"), examples=[
+    "retrodict data quarantine resubmit flights repair.jsonl", "retrodict data quarantine resubmit flights",
+])  # fmt: skip
+expose(data, "unpublished", "data.unpublished", examples=["retrodict data unpublished flights"])
+expose(data, "release", "data.release", version=_VERSION,
+       examples=["retrodict data release flights 3 --reason 'the airport was closed, checked'"])  # fmt: skip
+expose(data, "drop", "data.drop", version=_VERSION,
+       examples=["retrodict data drop flights 3 --reason 'a test file'"])  # fmt: skip
+
+
+@command(data, "import-checks", project=False, examples=[
+    "retrodict data import-checks suite.json",
+    "retrodict data import-checks schema.yaml --table flights >> definitions.py",
+])  # fmt: skip
+@click.argument("file", metavar="FILE", type=click.Path(dir_okay=False))
+@click.option("--format", "kind", type=click.Choice(["great-expectations", "pandera"]),
+              help="What wrote it.  [default: seen from the file]")  # fmt: skip
+@click.option("--table", metavar="NAME", help="Name of the table.  [default: the file's]")
+def import_checks(
+    session: Session, file: str, kind: Literal["great-expectations", "pandera"] | None, table: str | None
+) -> Shown:
+    """Read a suite of Great Expectations or a schema of Pandera and print the table it defines.
+
+    Definitions to paste go to standard output, what has no counterpart (and why) to standard error.
     """
-    from retrodict.data.ingest import ingest
-
-    with session.progress(f"ingest {name}"):
-        report = ingest(
-            session.project.workspace,
-            name,
-            _source(files, sql),
-            mode="overwrite" if replace else "append",
-            format=format_,
-            fill_missing=fill_missing,
-        )
-    return Answer(report.to_dict(), _ingested(report))
-
-
-def _source(files: tuple[str, ...], sql: str | None) -> Any:
-    from retrodict.core.errors import InputError
-    from retrodict.data.readers import SqlQuery
-
-    if sql is not None:
-        if len(files) != 1:
-            raise InputError("a query goes to one database", where="--sql", got=f"{len(files)} URLs", remedy="Name one")
-        return SqlQuery(files[0], sql)
-    return files[0] if len(files) == 1 else list(files)
-
-
-def _add_ingest(parent: click.Group, prefix: str) -> None:
-    """Add the command under its short name and to the group: it is one command."""
-
-    def ingest_into(session: Session, **values: Any) -> Answer:
-        return ingest_files(session, **values)
-
-    ingest_into.__doc__ = ingest_files.__doc__
-    made: Any = ingest_into
-    for option in (
-        click.option("--sql", metavar="QUERY", help="Ingest the rows of a query."),
-        click.option("--format", "format_", type=_FORMATS, help="Format of standard input, or of unusual names."),
-        click.option("--fill-missing", is_flag=True, help="Columns of the table that the batch lacks become null."),
-        click.option("--replace", is_flag=True, help="Replace the table's content; older versions stay readable."),
-        click.argument("files", metavar="FILE...", nargs=-1, required=True),
-        click.argument("name", metavar="TABLE", shell_complete=complete(tables)),
-    ):
-        made = option(made)
-    examples = [
-        f"{prefix} ingest flights data/flights.csv.gz",
-        f"{prefix} ingest planes planes.parquet --replace",
-        f"zcat events.jsonl.gz | {prefix} ingest events - --format jsonl",
-        f"{prefix} ingest sales sqlite:///shop.db --sql 'SELECT * FROM sales'",
-    ]
-    command(parent, "ingest", examples=examples)(made)
-
-
-_add_ingest(cli, "retrodict")
-_add_ingest(data, "retrodict data")
-
-
-def _ingested(report: IngestReport) -> list[Any]:
-    name = f"{report.table}@{report.version}"
-    if report.already:
-        return [f"{name} holds this batch already; nothing was written."]
-    split = f"{count(report.accepted)} accepted + {count(report.quarantined)} quarantined"
-    said: list[Any] = [f"{name}: {count(report.rows_in)} rows in = {split}"]
-    said += [f"new column {column} ({kind}), null in earlier rows" for column, kind in report.added.items()]
-    said += [f"column {column} widened from {kinds}" for column, kinds in report.widened.items()]
-    worth = [result for result in report.checks if result.status != "pass" or result.failed]
-    return [*said, results_table(worth)] if worth else said
-
-
-def results_table(results: list[CheckResult]) -> Any:
-    """Results of checks, for people."""
-    words = {"pass": "pass", "fail": "FAIL", "not_evaluable": "not evaluable"}
-    return table(
-        ("check", "layer", "severity", "result", "failed>", "value>", "why"),
-        [
-            (r.check, r.layer, r.severity, words[r.status], r.failed or None, number(r.value), r.reason or None)
-            for r in results
-        ],
-    )
-
-
-@command(
-    data,
-    "validate",
-    examples=["retrodict data validate flights new.parquet", "retrodict data validate flights new.csv --all --json"],
-)
-@click.argument("name", metavar="TABLE", shell_complete=complete(tables))
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option("--format", "format_", type=_FORMATS, help="Format of standard input, or of unusual names.")
-@click.option("--sql", metavar="QUERY", help="Check the rows of a query.")
-@click.option("--all", "every", is_flag=True, help="Show the checks that pass, too.")
-def validate_files(
-    session: Session, name: str, files: tuple[str, ...], format_: str | None, sql: str | None, every: bool
-) -> Answer:
-    """Check files as an ingest would, and write nothing.
-
-    Exits with 1 if the batch would not be published.
-    """
-    from retrodict.data.context import WorkspaceContext
-    from retrodict.data.definitions import Table
-    from retrodict.data.ingest import staging_folder
-    from retrodict.data.readers import open_batch
-    from retrodict.data.validation import check_batch
-
-    project = session.project.workspace
-    definition = project.definitions.get(Table, name)
-    with (
-        session.progress(f"validate {name}"),
-        staging_folder(project) as staging,
-        open_batch(_source(files, sql), staging=Path(staging), format=format_) as batch,
-    ):
-        known = name if project.tables.history(name) else None
-        found = check_batch(
-            batch, definition, context=WorkspaceContext(project, name), staging=staging, known_keys=known
-        )
-        rows, accepted = batch.num_rows, found.accepted_rows
-    publishes = not found.halted and accepted > 0
-    counts = {word: sum(r.status == word for r in found.results) for word in ("pass", "fail", "not_evaluable")}
-    answer = {
-        "table": name,
-        "rows_in": rows,
-        "accepted": accepted,
-        "quarantined": rows - accepted,
-        "publishes": publishes,
-        "checks": [result.to_dict() for result in found.results],
-    }
-    shown = found.results if every else [r for r in found.results if r.status != "pass" or r.failed]
-    text: list[Any] = [
-        (
-            f"{count(rows)} rows: {count(accepted)} would be accepted, {count(rows - accepted)} set aside; "
-            f"{counts['pass']} checks pass, {counts['fail']} fail, {counts['not_evaluable']} are not evaluable"
-        )
-    ]
-    if shown:
-        text.append(results_table(shown))
-    if not publishes:
-        text.append("The batch would not be published.")
-    return Answer(answer, text, passed=publishes)
+    definition = Data.import_checks(file, format=kind, table=table)
+    for remark in [] if session.as_json else definition.remarks():
+        session.note(remark)
+    return definition

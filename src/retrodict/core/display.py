@@ -26,6 +26,7 @@ __all__ = [
     "Listing",
     "Shown",
     "Tree",
+    "Verbatim",
     "count",
     "excerpt",
     "html_of",
@@ -86,6 +87,12 @@ class Tree:
         branch = Tree(label)
         self.branches.append(branch)
         return branch
+
+
+class Verbatim(str):
+    """Text to be copied, such as code: never wrapped."""
+
+    __slots__ = ()
 
 
 Block = str | Grid | Facts | Tree
@@ -225,7 +232,10 @@ def excerpt(value: Any, length: int = 48) -> str:
 
 
 def plain(value: Any) -> Any:
-    """JSON form: NaN and infinities become null, NumPy scalars numbers, tuples lists, what has ``to_dict`` a dict."""
+    """JSON form.
+
+    NaN and infinities become null, times ISO 8601, NumPy scalars numbers, tuples lists, what has ``to_dict`` a dict.
+    """
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -234,6 +244,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if hasattr(value, "to_dict"):
         return plain(value.to_dict())
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat()).replace("+00:00", "Z")
     if hasattr(value, "tolist"):  # NumPy, without importing it here
         return plain(value.tolist())
     if isinstance(value, Iterable):
@@ -282,7 +294,7 @@ def text_of(blocks: Iterable[Block | None], *, width: int | None = None) -> str:
     pieces: list[list[str]] = []
     for block in blocks:
         if isinstance(block, str):
-            pieces.append(_wrapped(block, width))
+            pieces.append(_wrapped(block, None if isinstance(block, Verbatim) else width))
         elif block is not None:
             pieces.append(list(_lines(block, width)))
     lines: list[str] = []
@@ -406,6 +418,8 @@ def html_of(blocks: Iterable[Block | None]) -> str:
 
 
 def _html(block: Block) -> str:
+    if isinstance(block, Verbatim):
+        return f"<pre>{html.escape(block)}</pre>"
     if isinstance(block, str):
         return f"<p style='white-space:pre-wrap'>{html.escape(block.strip())}</p>"
     if isinstance(block, Tree):

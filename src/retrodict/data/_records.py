@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from retrodict.core.display import Block, Shown, count
 from retrodict.data.context import MEASURES
 from retrodict.data.definitions import quarantine_name, unpublished_name
-from retrodict.data.validation.results import CheckResult
+from retrodict.data.validation.results import CheckResult, results_grid
 from retrodict.stores.tables.base import TableStore, TableVersion
 
 __all__ = [
@@ -28,8 +29,8 @@ BATCH, MODE, CHECKS, CONTENT = "retrodict.batch", "retrodict.mode", "retrodict.c
 _COUNTS = ("rows_in", "accepted", "quarantined")
 
 
-@dataclass(slots=True)
-class IngestReport:
+@dataclass(slots=True, repr=False)
+class IngestReport(Shown):
     """What one ingest did.
 
     Attributes
@@ -77,6 +78,19 @@ class IngestReport:
             "schema": {"added": self.added, "widened": self.widened},
             "already": self.already,
         }
+
+    def blocks(self) -> Sequence[Block | None]:
+        """What became of the rows and columns, and the checks that are worth a look."""
+        name = f"{self.table}@{self.version}"
+        if self.already:
+            return [f"{name} holds this batch already; nothing was written."]
+        split = f"{count(self.accepted)} accepted + {count(self.quarantined)} quarantined"
+        return [
+            f"{name}: {count(self.rows_in)} rows in = {split}",
+            *(f"new column {column} ({kind}), null in earlier rows" for column, kind in self.added.items()),
+            *(f"column {column} widened from {kinds}" for column, kinds in self.widened.items()),
+            results_grid([result for result in self.checks if result.status != "pass" or result.failed]),
+        ]
 
     @classmethod
     def of_version(cls, table: str, version: TableVersion) -> IngestReport:

@@ -7,13 +7,15 @@ batch; ``<table>__resubmitted`` remembers which rows are settled, so that none i
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retrodict.core.display import Block, Grid, Shown, count, plain
 from retrodict.core.errors import InputError, NotFoundError, near
 from retrodict.core.kinds import KINDS, column_word
 from retrodict.data._records import BATCH, IngestReport, quarantine_name
@@ -23,7 +25,14 @@ from retrodict.data.readers import open_batch
 from retrodict.stores.sql import query
 from retrodict.workspace import Workspace
 
-__all__ = ["QuarantinedBatch", "quarantined_batches", "quarantined_rows", "resubmit", "resubmitted_name"]
+__all__ = [
+    "QuarantinedBatch",
+    "QuarantinedRows",
+    "quarantined_batches",
+    "quarantined_rows",
+    "resubmit",
+    "resubmitted_name",
+]
 
 _SETTLED = pa.schema([("batch", pa.string()), ("row", pa.int64())])
 
@@ -50,6 +59,59 @@ class QuarantinedBatch:
     rows: int
     waiting: int
     reasons: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        return asdict(self)
+
+
+class QuarantinedRows(Shown):
+    """Rows that wait in quarantine.
+
+    Attributes
+    ----------
+    table : str
+    rows : pyarrow.Table
+        batch, origin, time, row, checks, original (JSON).
+    output : path or None
+        File they were written to.
+
+    Examples
+    --------
+    >>> project.data.quarantine.show("flights", check="not_null(origin)").rows  # doctest: +SKIP
+    """
+
+    __slots__ = ("_limit", "output", "rows", "table")
+
+    def __init__(self, table: str, rows: pa.Table, output: str | Path | None, limit: int) -> None:
+        self.table, self.rows, self.output, self._limit = table, rows, output, limit
+
+    def write(self, path: Path) -> None:
+        """Write them as JSON lines to repair: the original columns, and ``_batch`` and ``_row`` to find them by."""
+        with path.open("w", encoding="utf-8") as stream:
+            for row in self.rows.to_pylist():
+                marks = {"_batch": row["batch"], "_row": row["row"], "_checks": row["checks"]}
+                stream.write(json.dumps({**marks, **json.loads(row["original"])}, ensure_ascii=False) + "\n")
+
+    def _newest(self) -> list[dict[str, Any]]:
+        newest: list[dict[str, Any]] = plain(self.rows.slice(max(0, len(self.rows) - self._limit)).to_pylist())
+        return newest
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        output = {} if self.output is None else {"output": str(self.output)}
+        return {"table": self.table, "rows": self.rows.num_rows, "head": self._newest(), **output}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """The newest ones, or where all were written and what to do next."""
+        total = count(self.rows.num_rows)
+        if self.output is not None:
+            command = f"retrodict data quarantine resubmit {self.table} {self.output}"
+            return [f"{total} rows are in {self.output}; repair them, then: {command}"]
+        rows = [(row["origin"], row["row"], row["checks"], row["original"]) for row in self._newest()]
+        if not rows:
+            return [f"No row of {self.table} is waiting in quarantine."]
+        return [Grid(("from?", "row>", "checks", "original"), rows, f"last {len(rows)} of {total} rows")]
 
 
 def resubmitted_name(table: str) -> str:

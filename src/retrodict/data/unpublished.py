@@ -6,11 +6,13 @@ What became of each is said by the ledger alone, with who decided it and why.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pyarrow as pa
 
+from retrodict.core.display import Block, Shown, count
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.data._records import BATCH, MODE, IngestReport, unpublished_name
 from retrodict.data.context import OVERRIDE
@@ -27,8 +29,8 @@ __all__ = ["Unpublished", "drop", "release", "unpublished_batches"]
 State = Literal["waiting", "released", "dropped"]
 
 
-@dataclass(frozen=True, slots=True)
-class Unpublished:
+@dataclass(frozen=True, slots=True, repr=False)
+class Unpublished(Shown):
     """A halted batch.
 
     Attributes
@@ -63,6 +65,13 @@ class Unpublished:
             "failed": self.failed,
             "state": self.state,
         }
+
+    def blocks(self) -> Sequence[Block | None]:
+        """One sentence, and the checks that halted it."""
+        name = f"{unpublished_name(self.table)}@{self.version}"
+        if self.state == "dropped":
+            return [f"{name} is dropped; its {count(self.rows)} rows stay until a vacuum."]
+        return [f"{name} is {self.state}: {count(self.rows)} rows", *(f"{c}: {why}" for c, why in self.failed.items())]
 
 
 def unpublished_batches(workspace: Workspace, table: str) -> list[Unpublished]:

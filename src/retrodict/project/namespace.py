@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from retrodict.project.project import Project
+    from retrodict.workspace import Workspace
 
 __all__ = ["Namespace"]
 
@@ -14,7 +15,11 @@ class Namespace:
     """Methods of one noun of the project, such as ``project.models``."""
 
     def __init__(self, project: Project) -> None:
-        self._project, self._workspace = project, project.workspace
+        self._project = project
+
+    @property
+    def _workspace(self) -> Workspace:
+        return self._project.workspace
 
     def __repr__(self) -> str:
         methods = ", ".join(name for name in dir(self))

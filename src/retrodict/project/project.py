@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retrodict.models.definitions import TimeSplit
     from retrodict.monitoring.compare import LogComparison
     from retrodict.monitoring.report import MonitorReport
+    from retrodict.project.data import Data
     from retrodict.project.decisions import Decision, Decisions
     from retrodict.project.features import Features
     from retrodict.project.ledger import Ledger
@@ -136,6 +137,13 @@ class Project:
     def definitions(self) -> Definitions:
         """What the definitions module says now."""
         return self.workspace.definitions
+
+    @cached_property
+    def data(self) -> Data:
+        """Versions of tables: ingest, read, compare, profile, put back."""
+        from retrodict.project.data import Data
+
+        return Data(self)
 
     @cached_property
     def features(self) -> Features:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from retrodict.data.profiling.profile import ColumnProfile, Profile
+if TYPE_CHECKING:
+    from retrodict.data.profiling.profile import ColumnProfile, Profile
 
 __all__ = ["Finding", "findings"]
 
@@ -37,6 +38,10 @@ class Finding:
     columns: tuple[str, ...]
     text: str
     level: Literal["warning", "note"] = "warning"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        return {"kind": self.kind, "columns": list(self.columns), "text": self.text, "level": self.level}
 
 
 def findings(profile: Profile) -> list[Finding]:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from retrodict.core.clock import format_time
+from retrodict.core.display import Block, Grid, Shown, count, number, when
 from retrodict.core.errors import InputError, NotFoundError, near
 from retrodict.data._records import CHECKS
 from retrodict.data.validation.results import CheckResult
@@ -78,8 +79,8 @@ class Score:
     checks: tuple[ScoredCheck, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+@dataclass(frozen=True, slots=True, repr=False)
+class Health(Shown):
     """Health of one version.
 
     Attributes
@@ -116,6 +117,19 @@ class Health:
         body = asdict(self) | {"time": format_time(self.time)}
         body["scores"] = [score | {"checks": list(score["checks"])} for score in body["scores"]]
         return body
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Each dimension with its score and its lowest check."""
+        rows = [
+            (score.dimension, evaluable(score.value), sum(check.score is not None for check in score.checks),
+             _lowest(score.checks))
+            for score in self.scores
+        ]  # fmt: skip
+        aside = f"{count(self.quarantined)} of {count(self.rows)} rows set aside"
+        return [
+            f"{self.table}@{self.version}, {when(self.time)}: {evaluable(self.overall)}; {aside}",
+            Grid(("dimension", "score", "checks>", "lowest"), rows),
+        ]
 
     @classmethod
     def of_results(
@@ -190,6 +204,36 @@ def sparkline(values: Sequence[float | None]) -> str:
     signs = "▁▂▃▄▅▆▇█"
     places = [None if value is None else round((value - low) / (1 - low) * (len(signs) - 1)) for value in values]
     return "".join("·" if place is None else signs[min(place, len(signs) - 1)] for place in places)
+
+
+def history_blocks(history: Sequence[Health]) -> Sequence[Block | None]:
+    """Scores of versions: a line of each dimension, and the versions in a table."""
+    dimensions = [score.dimension for score in history[0].scores]
+    series = {"overall": [version.overall for version in history]}
+    series |= {name: [version[name].value for version in history] for name in dimensions}
+    lines = [(name, sparkline(values), evaluable(values[-1])) for name, values in series.items()]
+    rows = [
+        (v.version, when(v.time), v.rows, v.quarantined, v.overall, *(score.value for score in v.scores))
+        for v in history
+    ]
+    headings = ("version>", "published?", "rows>", "set aside>", "overall>", *(f"{name}>" for name in dimensions))
+    return [
+        Grid(("score", f"versions {history[0].version} to {history[-1].version}", "now"), lines),
+        Grid(headings, rows),
+    ]
+
+
+def evaluable(score: float | None) -> str:
+    """Score as people read it."""
+    return "not evaluable" if score is None else number(score)
+
+
+def _lowest(checks: Sequence[ScoredCheck]) -> str | None:
+    scores = [(check.score, -check.weight, check.check) for check in checks if check.score is not None]
+    if not scores or min(scores)[0] == 1:
+        return None
+    score, _, check = min(scores, key=lambda entry: entry[:2])
+    return f"{check} ({number(score)})"
 
 
 def _history(workspace: Workspace, table: str) -> list[TableVersion]:

@@ -7,11 +7,14 @@ twenty columns a megabyte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import msgspec
+
+from retrodict.core.display import Block, Facts, Grid, Shown
+from retrodict.data.profiling.findings import findings
 
 __all__ = ["ColumnProfile", "Correlations", "Histogram", "Lengths", "Missing", "Order", "Profile", "ValueCount"]
 
@@ -210,8 +213,8 @@ class Order:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+@dataclass(frozen=True, slots=True, repr=False)
+class Profile(Shown):
     """A readable profile of a table.
 
     Attributes
@@ -256,10 +259,37 @@ class Profile:
         raise KeyError(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return msgspec.json.decode(msgspec.json.encode(self))  # type: ignore[no-any-return]
+        """Plain JSON form, with the findings."""
+        facts = msgspec.json.decode(msgspec.json.encode(self))
+        return {**facts, "findings": [finding.to_dict() for finding in findings(self)]}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Counts, the columns, and what deserves a look."""
+        names = ("column", "type", "missing>", "distinct>", "smallest?", "median?", "largest?", "most frequent?")
+        marks = {"warning": "! ", "note": "  "}
+        return [
+            Facts({
+                "rows": self.rows, "columns": len(self.columns), "from": self.origin, "repeated rows": self.duplicated,
+                "candidate key": " or ".join(" + ".join(key) for key in self.keys[:3]) or "none found",
+            }),
+            Grid(names, list(map(_column_cells, self.columns))),
+            "",
+            *(f"{marks[finding.level]}{finding.text}" for finding in findings(self)),
+        ]  # fmt: skip
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
         """Inverse of ``to_dict``; keys of a later version are left out."""
         return msgspec.convert(body, cls)
+
+
+def _column_cells(column: ColumnProfile) -> Sequence[Any]:
+    median = (column.quantiles or {}).get("0.5")
+    if column.type == "int" and isinstance(median, float) and median.is_integer():
+        median = int(median)
+    frequent = ", ".join(str(value.value) for value in column.top[:3]) or None
+    return (
+        column.name, column.type, f"{column.missing / column.rows:.2%}" if column.missing else None,
+        f"{'' if column.distinct_exact else '~'}{column.distinct:,}", column.minimum, median, column.maximum,
+        frequent if column.hidden is None else "values not shown",
+    )  # fmt: skip

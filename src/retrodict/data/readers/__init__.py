@@ -4,8 +4,9 @@ Nothing is guessed from the rows, and no batch is held in memory: what is not Pa
 staging folder, so that everything after reads one format, as often as it needs and a few rows at a time.
 """
 
+from retrodict.data.readers._files import names_file
 from retrodict.data.readers.batch import Batch
 from retrodict.data.readers.opener import open_batch, read_batch
 from retrodict.data.readers.sql import SqlQuery
 
-__all__ = ["Batch", "SqlQuery", "open_batch", "read_batch"]
+__all__ = ["Batch", "SqlQuery", "names_file", "open_batch", "read_batch"]

@@ -27,6 +27,7 @@ __all__ = [
     "check_unchanged",
     "find_files",
     "looks_like",
+    "names_file",
     "os_errors",
     "read_blocks",
     "stamp",
@@ -155,6 +156,12 @@ def find_files(sources: Iterable[str | Path], format: str | None) -> list[InputF
             remedy="Ingest each format by a call of its own",
         )
     return inputs
+
+
+def names_file(text: str) -> bool:
+    """Whether a text names files and no table: it is there, is a pattern or path, or ends as files of rows do."""
+    endings = (*_SUFFIXES, *_PACKED, ".json", ".tsv")
+    return Path(text).exists() or bool(set(text) & set("/\\*?[")) or text.lower().endswith(endings)
 
 
 def _checked(path: Path) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
+from retrodict.core.display import Grid, number
 from retrodict.data.checks.base import Layer, Severity
 
-__all__ = ["CheckResult", "Status"]
+__all__ = ["CheckResult", "Status", "results_grid"]
 
 Status = Literal["pass", "fail", "not_evaluable"]
 
@@ -62,3 +63,13 @@ class CheckResult:
         return cls(
             **{name: value for name, value in body.items() if name in names} | {"columns": tuple(body["columns"])}
         )
+
+
+def results_grid(results: Sequence[CheckResult]) -> Grid | None:
+    """Results under headings, for people; None where there are none."""
+    words = {"pass": "pass", "fail": "FAIL", "not_evaluable": "not evaluable"}
+    rows = [
+        (r.check, r.layer, r.severity, words[r.status], r.failed or None, number(r.value), r.reason or None)
+        for r in results
+    ]
+    return Grid(("check", "layer?", "severity", "result", "failed>", "value>?", "why"), rows) if rows else None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, select
 
 from retrodict.core.clock import format_time
+from retrodict.core.display import Block, Shown
 from retrodict.data.versions.schema import metadata, tags
 from retrodict.stores.tables.base import TableStore
 from retrodict.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+@dataclass(frozen=True, slots=True, repr=False)
+class Tag(Shown):
     """One change of a tag; the newest one says what it means.
 
     Attributes
@@ -56,6 +58,13 @@ class Tag:
             "reason": self.reason,
             "log": self.log,
         }
+
+    def blocks(self) -> Sequence[Block | None]:
+        """What the tag means now."""
+        if self.action == "remove":
+            return [f"{self.dataset}@{self.tag} is no tag any more; it meant {self.version}."]
+        verb = "is a legal hold on" if self.hold else "means"
+        return [f"{self.dataset}@{self.tag} {verb} {self.dataset}@{self.version}."]
 
 
 def list_tags(workspace: Workspace, dataset: str | None = None, *, at: int | None = None) -> list[Tag]:

@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from retrodict.core.display import Block, Facts, Grid, Shown, count, number, plain
 from retrodict.core.errors import InputError, IntegrityError
 from retrodict.data.definitions import Table
 from retrodict.data.versions._columns import ColumnChange, Columns, pair_columns
@@ -34,8 +35,8 @@ _MOST_PARTS = 16  # more passes would take longer than spilling
 _FORMATS = {".parquet": "FORMAT parquet, COMPRESSION zstd", ".csv": "FORMAT csv, HEADER"}
 
 
-@dataclass(frozen=True, slots=True)
-class Diff:
+@dataclass(frozen=True, slots=True, repr=False)
+class Diff(Shown):
     """What is different between two versions.
 
     Attributes
@@ -110,11 +111,53 @@ class Diff:
             "changed_by_column": {name: n for name, n in self.changed_by_column.items() if n},
             "repeated_keys": self.repeated_keys,
             "not_compared": list(self.not_compared),
-            "sample": [dict(one) for one in self.sample],
+            "sample": plain(self.sample),
             "statistics": [one.to_dict() for one in self.statistics],
             "files_shared": self.files_shared,
             "output": self.output,
         }
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Counts, then schema, columns, statistics and the first differences, where there are any."""
+        head = f"{self.before.short} -> {self.after.short}"
+        if self.same:
+            return [f"{head}: the same {count(self.rows[0])} rows, {self.by}."]
+        schema = [(change.column, change.change, change.before, change.after) for change in self.schema]
+        columns = sorted(((name, n) for name, n in self.changed_by_column.items() if n), key=lambda pair: -pair[1])
+        return [
+            f"{head}, {self.by}",
+            Facts({
+                "rows": f"{count(self.rows[0])} -> {count(self.rows[1])}",
+                "added": self.added, "removed": self.removed, "changed": self.changed,
+                "repeated keys": self.repeated_keys or None,
+                "not compared": ", ".join(self.not_compared) or None,
+                "written to": self.output,
+            }),
+            Grid(("column", "change", "before", "after"), schema, "schema") if schema else None,
+            Grid(("column", "changed rows>"), columns, "changes by column") if columns else None,
+            _statistics_grid(self.moved) if self.moved else None,
+            Grid(("change", "row", "columns"), list(map(_difference, self.sample)), "first differences")
+            if self.sample else None,
+        ]  # fmt: skip
+
+
+def _statistics_grid(columns: Sequence[ColumnStatistics]) -> Grid:
+    def pair(values: tuple[float | None, float | None] | tuple[int, int] | None) -> str:
+        return "-" if values is None else " -> ".join(
+            count(value) if isinstance(value, int) else number(value) for value in values
+        )  # fmt: skip
+
+    rows = [(c.column, c.moved, pair(c.nulls), pair(c.mean), pair(c.std), pair(c.distinct), c.psi) for c in columns]
+    headings = ("column", "moved", "nulls", "mean", "std?", "distinct?", "psi>")
+    return Grid(headings, rows, "statistics that moved")
+
+
+def _difference(sample: dict[str, Any]) -> tuple[Any, ...]:
+    entry = plain(sample)
+    values = entry.get("key") or entry.get("row") or {}
+    text = ", ".join(f"{name}={'null' if value is None else value}" for name, value in values.items())
+    times = entry.get("count", 1)
+    return entry["change"], text if times == 1 else f"{text} ({times} times)", entry.get("columns")
 
 
 def diff(

@@ -6,12 +6,14 @@ This room knows no other by name: what was made from a version holds it, whateve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
 
 from retrodict.core.clock import SystemClock
+from retrodict.core.display import Block, Grid, Shown, count
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import NotFoundError, RetryableError, near
 from retrodict.data.versions._tag_rows import list_tags
@@ -26,8 +28,8 @@ __all__ = ["CompactReport", "VacuumResult", "VersionUse", "compact", "references
 _SHOWN = ("model:", "policy:")
 
 
-@dataclass(frozen=True, slots=True)
-class CompactReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class CompactReport(Shown):
     """What a compaction did; ``version`` is None if there was nothing to gain."""
 
     table: str
@@ -48,6 +50,13 @@ class CompactReport:
             "bytes": {"before": self.bytes_before, "after": self.bytes_after},
         }
 
+    def blocks(self) -> Sequence[Block | None]:
+        """One sentence."""
+        if self.version is None:
+            return [f"{self.table} has {self.files_before} files: there is nothing to gain."]
+        files = f"{self.files_before} -> {self.files_after} files"
+        return [f"{self.table}@{self.version}: {count(self.rows)} rows, {files}."]
+
 
 @dataclass(frozen=True, slots=True)
 class VersionUse:
@@ -67,8 +76,8 @@ class VersionUse:
     holders: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class VacuumResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class VacuumResult(Shown):
     """What a vacuum deleted, or would delete.
 
     Attributes
@@ -106,6 +115,16 @@ class VacuumResult:
                 {"version": use.version, "kept": use.retained, "holders": list(use.holders)} for use in self.versions
             ],
         }
+
+    def blocks(self) -> Sequence[Block | None]:
+        """What is deleted, and what keeps the rest."""
+        word = "would be deleted" if self.dry_run else "deleted"
+        size = f"{count(self.files)} files, {self.bytes / 1e6:,.1f} MB"
+        head = f"{len(self.deleted)} versions, {size} {word}."
+        if not self.files:
+            head = "every version is kept; there is nothing to delete."
+        rows = [(use.version, "kept" if use.retained else "ended", use.holders) for use in self.versions]
+        return [f"{self.table}: {head}", Grid(("version>", "state", "because of"), rows)]
 
 
 def compact(workspace: Workspace, table: str) -> CompactReport:

@@ -6,9 +6,11 @@ overwrite is all there is, a restore goes on at the version it put back, and a c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from retrodict.core.display import Block, Shown, count
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, near
 from retrodict.data.versions._tag_rows import log_path
 from retrodict.data.versions.refs import resolve
@@ -23,8 +25,8 @@ _SAME_ROWS, _SAME_ROWS_OPERATIONS = ("compact", "vacuum"), ("OPTIMIZE", "VACUUM"
 _ACTIONS = {"restore": "dataset.rollback", "compact": "dataset.compact"}
 
 
-@dataclass(frozen=True, slots=True)
-class RollbackReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class RollbackReport(Shown):
     """What a rollback did.
 
     Attributes
@@ -53,6 +55,11 @@ class RollbackReport:
             "rows": self.rows,
             "already": self.already,
         }
+
+    def blocks(self) -> Sequence[Block | None]:
+        """One sentence."""
+        rows = f"{self.table}@{self.version} has the {count(self.rows)} rows of {self.table}@{self.to}"
+        return [f"{rows} already; nothing was written." if self.already else f"{rows}."]
 
 
 def live_batches(tables: TableStore, name: str) -> dict[str, int]:

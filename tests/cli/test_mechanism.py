@@ -54,14 +54,14 @@ def test_an_error_is_one_json_object(run: Run, folder: Path) -> None:
     assert shown.code == 2
     assert shown.json["error"]["kind"] == "NotFoundError"
     assert shown.json["error"]["remedy"] == "Did you mean the model 'default_risk'"
-    assert shown.json["error"]["message"].startswith("definitions: the project defines this model; got 'default_rsik'.")
+    assert shown.json["error"]["message"].startswith("definitions: the project must define this model; got 'default_rsik'.")
 
 
 def test_an_error_for_people_is_on_standard_error(run: Run, folder: Path) -> None:
     """Without --json nothing is on standard output, and the message is on standard error."""
     shown = run("train", "default_rsik", "--project", folder)
     assert (shown.code, shown.out) == (2, "")
-    assert shown.err.startswith("error: definitions: the project defines this model")
+    assert shown.err.startswith("error: definitions: the project must define this model")
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,15 @@ def test_a_partition_that_does_not_exist_is_refused(stores):
         OnlineState(_features(), stores[0], partitions=3, assigned=[3])
 
 
+def test_events_of_other_partitions_are_passed_over(stores):
+    """Events without a stream, too, are written by the process of their partition only."""
+    (keys, _), features = stores, _features(sequence="id")
+    events = [{"id": i, "k1": key, "k2": 1, "x": 0.5, "e": BASE + i} for i, key in enumerate(KEYS[:30])]
+    OnlineState(features, keys, partitions=3, assigned=[1]).apply(events, "s")
+    metas = OnlineState(features, keys, partitions=3).metas(features.views[0])
+    assert [metas[place].stored > 0 for place in range(3)] == [False, True, False]
+
+
 def test_old_blocks_go_by_the_floor_of_their_partition(stores):
     """``expire`` of one partition leaves the blocks of the others alone."""
     keys, _ = stores

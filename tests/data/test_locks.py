@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from retrodict.core.errors import BusyError, RefusedError
+from retrodict.core.errors import BusyError, RefusedError, RetryableError
 from retrodict.data import unpublished
 from retrodict.data.ingest import ingest
 from retrodict.data.quarantine import quarantined_batches, quarantined_rows, resubmit
@@ -107,3 +110,22 @@ def test_only_the_batch_that_is_named_comes_back(make_project: Callable[..., Wor
     with make_project(DEFINITIONS.replace("0, 100", "-5, None").replace("0, 10,", "-9, 10,")) as project:
         assert resubmit(project, "t", batch=batches[1]).rows_in == 1
         assert [found.waiting for found in quarantined_batches(project, "t")] == [1, 0]
+
+
+def test_a_file_that_changes_while_it_is_checked_is_not_published(
+    project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows that were checked are the rows that are written, or none are."""
+    path, module = tmp_path / "rows.parquet", sys.modules["retrodict.data.ingest"]
+    pq.write_table(rows(20, 5.0), path)
+    check = module.check_batch
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        findings = check(*arguments, **options)
+        pq.write_table(rows(20, 500.0), path)
+        return findings
+
+    monkeypatch.setattr(module, "check_batch", meanwhile)
+    with pytest.raises(RetryableError, match="a file must not change while it is read"):
+        ingest(project, "t", path)
+    assert len(project.tables.history("t")) == 2

@@ -62,7 +62,8 @@ class Run:
     code, environment : str
         SHA-256 of the project's code and of the environment's description, in the object store.
     data : dict
-        Table to version, and the hash of the training rows that came of them.
+        Versions of the tables and the moment of training; once finished, the hash of the training frame, rows per
+        part, and rows left out by reason.
     params : dict
         Everything the recipe was run with, defaults included.
     summary : dict

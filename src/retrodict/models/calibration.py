@@ -1,4 +1,4 @@
-"""From scores to probabilities that come true: fitted on rows that no engine was trained on, kept as plain JSON.
+"""From scores to probabilities that come true: fitted on rows that the engine was not trained on, stored as JSON.
 
 Interpolation is written out instead of taken from ``numpy.interp``: that one may overshoot the upper knot by a
 rounding, which breaks monotony and the bound of 1, and costs more than the model for a single row.

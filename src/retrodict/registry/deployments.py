@@ -37,7 +37,7 @@ class Deployment:
     model_code : str
         SHA-256 of the definitions the model was trained with.
     previous : dict, optional
-        The same four facts of what decided before: kept warm, and where a rollback goes.
+        The fields above, except ``policy``, of what decided before: kept warm, and where a rollback goes.
     """
 
     policy: str

@@ -136,7 +136,7 @@ def test_drop_leaves_rows_out_of_a_table_and_says_which() -> None:
 def test_drop_never_loses_a_single_row() -> None:
     """Serving gets an error that names the column, not an empty answer."""
     data = MissingData({"age": "drop"}).fit(TABLE)
-    with pytest.raises(InputError, match=r"column 'age': a single row is never dropped; .* Send the value"):
+    with pytest.raises(InputError, match=r"column 'age': a single row must not be dropped; .* Send the value"):
         data.transform_one(_nulls(TABLE)[2])
 
 
@@ -248,15 +248,23 @@ def test_it_works_in_a_pipeline_and_is_cloned() -> None:
 @pytest.mark.parametrize(
     ("data", "table", "text"),
     [
-        (MissingData("avg"), TABLE, "a strategy is one of the known words; got 'avg'"),
-        (MissingData({"agee": "mean"}), TABLE, "the column 'agee' is there. Did you mean the column 'age'"),
-        (MissingData("mean"), TABLE, "column 'town': the strategy 'mean' fits the kind of its column; got 'text'"),
-        (MissingData("constant", constant=1), TABLE[["town"]], "constant of a column of kind 'text' is of that kind"),
-        (MissingData(), TABLE.assign(age=NAN), "column 'age': a column has a value in the training rows"),
-        (MissingData(), TABLE.assign(age=np.inf), "column 'age': a number is finite or missing"),
-        (MissingData(), TABLE.assign(age=["1", 2, 3, 4, 5, 6]), "holds numbers, text or times, one of them"),
-        (MissingData(indicators="yes"), TABLE, "indicators are True, False or 'auto'"),
-        (MissingData(groups="who"), TABLE, "the column 'who' is there"),
+        (MissingData("avg"), TABLE, "a strategy must be one that exists; got 'avg'"),
+        (
+            MissingData({"agee": "mean"}),
+            TABLE,
+            "got 'agee'. Did you mean the column 'age'",
+        ),
+        (MissingData("mean"), TABLE, "column 'town': the strategy 'mean' must fit the kind of its column; got 'text'"),
+        (
+            MissingData("constant", constant=1),
+            TABLE[["town"]],
+            "constant of a column of kind 'text' must be of that kind",
+        ),
+        (MissingData(), TABLE.assign(age=NAN), "column 'age': a column must have a value in the training rows"),
+        (MissingData(), TABLE.assign(age=np.inf), "column 'age': numbers must be finite or missing"),
+        (MissingData(), TABLE.assign(age=["1", 2, 3, 4, 5, 6]), "must hold numbers, text or times, one of them"),
+        (MissingData(indicators="yes"), TABLE, "indicators must be True, False or 'auto'"),
+        (MissingData(groups="who"), TABLE, "groups and time must be columns of the table; got 'who'"),
         (MissingData(), [1, 2], "Expected 2D array"),
         (MissingData(), {"age": 1}, "missing data: "),
     ],
@@ -271,10 +279,10 @@ def test_what_cannot_be_fitted_is_refused(data: MissingData, table: Any, text: s
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"age": "40"}, "column 'age': the column holds numbers, as when it was fitted; got 'str'"),
-        ({"age": np.inf}, "column 'age': a number is finite or missing"),
-        ({"town": 3}, "column 'town': the column holds texts, as when it was fitted; got 'int'"),
-        ({"age": ...}, "one row: the column 'age' is there. Send null if it is not known"),
+        ({"age": "40"}, "column 'age': the column must hold numbers, as when it was fitted; got 'str'"),
+        ({"age": np.inf}, "column 'age': numbers must be finite or missing"),
+        ({"town": 3}, "column 'town': the column must hold texts, as when it was fitted; got 'int'"),
+        ({"age": ...}, "one row: a row must have every column; got 'no age'. Send null if it is not known"),
     ],
 )
 def test_a_row_that_does_not_fit_is_refused(change: dict[str, Any], text: str) -> None:
@@ -288,9 +296,11 @@ def test_a_row_that_does_not_fit_is_refused(change: dict[str, Any], text: str) -
 def test_a_table_that_does_not_fit_is_refused() -> None:
     """An absent column, and one of another kind."""
     data = MissingData().fit(TABLE)
-    with pytest.raises(InputError, match="the column 'age' is there"):
+    with pytest.raises(InputError, match="must be present; got 'age'"):
         data.transform(TABLE.drop(columns="age"))
-    with pytest.raises(InputError, match="column 'age': the column holds numbers, as when it was fitted; got 'text'"):
+    with pytest.raises(
+        InputError, match="column 'age': the column must hold numbers, as when it was fitted; got 'text'"
+    ):
         data.transform(TABLE.assign(age="x"))
 
 
@@ -300,7 +310,7 @@ def test_whole_numbers_and_booleans_are_numbers_in_a_row() -> None:
     for value in (3, True, np.float32(3), np.int64(3)):
         assert data.transform_one({"x0": value}) == {"x0": float(value)}
     assert data.transform_one({"x0": pd.NA}) == {"x0": 1.5}
-    with pytest.raises(InputError, match="column 'x0': the column holds numbers"):
+    with pytest.raises(InputError, match="column 'x0': the column must hold numbers"):
         data.transform_one({"x0": np.array([1.0, 2.0])})
 
 
@@ -319,5 +329,5 @@ def test_what_was_not_written_by_it_is_not_read() -> None:
         MissingData.from_dict({"kind": "normaliser"})
     body = MissingData("knn").fit(np.array([[1.0, 2.0], [NAN, 4.0]])).to_dict()
     body["neighbours"]["rows"]["base64"] = body["neighbours"]["rows"]["base64"][:-4]
-    with pytest.raises(IntegrityError, match="has the bytes of its dtype and shape"):
+    with pytest.raises(IntegrityError, match="must have the bytes of its dtype and shape"):
         MissingData.from_dict(body)

@@ -159,8 +159,8 @@ def test_text_and_times_are_carried_too() -> None:
 def test_a_row_without_a_time_is_refused() -> None:
     """In a table and alone."""
     table = pd.DataFrame({"t": [1.0, np.nan], "v": [1.0, np.nan]})
-    with pytest.raises(InputError, match="column 't': every row has a time"):
+    with pytest.raises(InputError, match="column 't': every row must have a time"):
         MissingData({"v": "forward_fill"}, time="t").fit(table)
     data = MissingData({"v": "forward_fill"}, time="t").fit(table.fillna({"t": 2.0}))
-    with pytest.raises(InputError, match="column 't': every row has a time"):
+    with pytest.raises(InputError, match="column 't': every row must have a time"):
         data.transform_one({"t": None, "v": None})

@@ -92,7 +92,7 @@ def test_a_partition_may_lack_the_values_of_a_column(method: str) -> None:
     """It is merged like any other; only using it alone is refused."""
     full, empty = np.array([[1.0, 2.0], [3.0, 6.0]]), np.array([[2.0, np.nan]])
     part = Normaliser.from_dict(json.loads(json.dumps(Normaliser(method).fit(empty).to_dict())))
-    with pytest.raises(InputError, match="column 'x1': a column has a value in the training rows"):
+    with pytest.raises(InputError, match="column 'x1': a column must have a value in the training rows"):
         part.transform_one({"x0": 1.0, "x1": 1.0})
     whole = Normaliser(method).fit(np.vstack((empty, full)))
     for found in (part.merge(Normaliser(method).fit(full)), Normaliser(method).fit(empty).partial_fit(full)):
@@ -111,16 +111,16 @@ def test_what_does_not_fit_is_refused() -> None:
     table = pd.DataFrame({"a": [1.0, 2.0]})
     data = Normaliser().fit(table)
     for change, text in (
-        (lambda: Normaliser("zscore").fit(table), "a method is one of the known words; got 'zscore'"),
-        (lambda: Normaliser().fit(table.assign(a=np.inf)), "column 'a': a number is finite or missing"),
+        (lambda: Normaliser("zscore").fit(table), "a method must be one that exists; got 'zscore'"),
+        (lambda: Normaliser().fit(table.assign(a=np.inf)), "column 'a': numbers must be finite or missing"),
         (
             lambda: Normaliser().fit_transform(table.assign(a=np.nan)),
-            "column 'a': a column has a value in the training rows",
+            "column 'a': a column must have a value in the training rows",
         ),
-        (lambda: data.transform(table.assign(a="x")), "column 'a': the column holds numbers"),
-        (lambda: data.transform_one({"a": "1"}), "column 'a': the column holds finite numbers; got 'str'"),
-        (lambda: data.transform_one({"b": 1.0}), "one row: the column 'a' is there"),
-        (lambda: data.merge(Normaliser("robust").fit(table)), "have one method, one k and the same columns"),
+        (lambda: data.transform(table.assign(a="x")), "column 'a': the column must hold numbers"),
+        (lambda: data.transform_one({"a": "1"}), "column 'a': the column must hold finite numbers; got 'str'"),
+        (lambda: data.transform_one({"b": 1.0}), "one row: a row must have every column; got 'no a'"),
+        (lambda: data.merge(Normaliser("robust").fit(table)), "must have one method, one k and the same columns"),
     ):
         with pytest.raises(InputError) as caught:
             change()

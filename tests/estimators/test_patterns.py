@@ -146,11 +146,11 @@ def test_tables_that_little_cannot_judge_are_refused() -> None:
     rng = np.random.default_rng(7)
     x = rng.normal(size=50)
     holes = np.where(rng.random(50) < 0.3, np.nan, rng.normal(size=50))
-    with pytest.raises(InputError, match="column 'b': a column has at least two different values"):
+    with pytest.raises(InputError, match="column 'b': a column must have at least two different values"):
         little_mcar_test(pd.DataFrame({"a": holes, "b": 1.0}))
-    with pytest.raises(InputError, match="the covariance of the columns has an inverse"):
+    with pytest.raises(InputError, match="the covariance of the columns must have an inverse"):
         little_mcar_test(np.column_stack((x, x, holes)))
-    with pytest.raises(InputError, match="column 'b': the test takes columns of numbers"):
+    with pytest.raises(InputError, match="column 'b': the test must have columns of numbers"):
         little_mcar_test(pd.DataFrame({"a": holes, "b": "x"}))
     assert little_mcar_test(np.column_stack((x, rng.normal(size=50)))).p_value is None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from retrodict.estimators.missing import Filling, MissingData
+    from retrodict.estimators.missing_data import Filling, MissingData
     from retrodict.estimators.normaliser import Normaliser
     from retrodict.estimators.patterns import LittleTest, MissingPattern, little_mcar_test, missing_pattern
     from retrodict.estimators.plots import plot_missing
@@ -29,7 +29,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "missing": ("Filling", "MissingData"),
+        "missing_data": ("Filling", "MissingData"),
         "normaliser": ("Normaliser",),
         "patterns": ("LittleTest", "MissingPattern", "little_mcar_test", "missing_pattern"),
         "plots": ("plot_missing",),

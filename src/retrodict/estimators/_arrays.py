@@ -33,4 +33,5 @@ def unpack(body: Mapping[str, Any]) -> NDArray[Any]:
         flat = np.frombuffer(base64.b64decode(body["base64"], validate=True), dtype=body["dtype"])
         return flat.reshape(body["shape"]).astype(_TYPES[body["dtype"]])
     except (KeyError, TypeError, ValueError) as error:
-        raise IntegrityError("a stored array has the bytes of its dtype and shape", where="estimator") from error
+        raise IntegrityError("a stored array must have the bytes of its dtype and shape", where="estimator",
+                             got=type(error).__name__, remedy="Restore it from a backup") from error  # fmt: skip

@@ -35,31 +35,31 @@ class Neighbours:
     rows: Matrix
     k: int
 
-    def fill(self, given: Matrix) -> Matrix:
+    def fill(self, matrix: Matrix) -> Matrix:
         """Rows without NaN, shape (n, columns)."""
-        filled = given.copy()
-        wanted = np.flatnonzero(np.isnan(given).any(axis=1))
+        filled = matrix.copy()
+        incomplete = np.flatnonzero(np.isnan(matrix).any(axis=1))
         step = max(1, _CELLS // max(1, len(self.rows)))
-        for start in range(0, wanted.size, step):
-            part = wanted[start : start + step]
-            distances = self._distances(given[part])
-            for place in range(given.shape[1]):
-                missing = np.isnan(given[part, place])
+        for start in range(0, incomplete.size, step):
+            part = incomplete[start : start + step]
+            distances = self._distances(matrix[part])
+            for place in range(matrix.shape[1]):
+                missing = np.isnan(matrix[part, place])
                 if missing.any():
                     filled[part[missing], place] = self._means(distances[missing], place)
         return filled
 
-    def _distances(self, given: Matrix) -> Matrix:
+    def _distances(self, matrix: Matrix) -> Matrix:
         """Squared distances; infinite where no column is shared."""
-        total = np.zeros((len(given), len(self.rows)))
+        total = np.zeros((len(matrix), len(self.rows)))
         shared = np.zeros(total.shape)
-        for place in range(given.shape[1]):
-            difference = given[:, place, None] - self.rows[None, :, place]
-            known = ~np.isnan(difference)
-            total += np.where(known, difference * difference, 0.0)
-            shared += known
+        for place in range(matrix.shape[1]):
+            difference = matrix[:, place, None] - self.rows[None, :, place]
+            present = ~np.isnan(difference)
+            total += np.where(present, difference * difference, 0.0)
+            shared += present
         with np.errstate(invalid="ignore", divide="ignore"):
-            distances: Matrix = np.where(shared > 0, total / shared * given.shape[1], np.inf)
+            distances: Matrix = np.where(shared > 0, total / shared * matrix.shape[1], np.inf)
         return distances
 
     def _means(self, distances: Matrix, place: int) -> NDArray[np.float64]:
@@ -69,10 +69,10 @@ class Neighbours:
         furthest = np.partition(near, k - 1, axis=1)[:, k - 1 : k]
         closer, equal = near < furthest, near == furthest
         spare = k - closer.sum(axis=1, keepdims=True)
-        chosen = (closer | (equal & (np.cumsum(equal, axis=1) <= spare))) & np.isfinite(near)
-        count = chosen.sum(axis=1)
+        donor_mask = (closer | (equal & (np.cumsum(equal, axis=1) <= spare))) & np.isfinite(near)
+        count = donor_mask.sum(axis=1)
         # Chosen values side by side, in the order of the training rows: the same additions for one row and for many.
-        order = np.argsort(~chosen, axis=1, kind="stable")[:, :k]
+        order = np.argsort(~donor_mask, axis=1, kind="stable")[:, :k]
         total = np.zeros(len(near))
         for rank in range(k):
             total += np.where(rank < count, values[order[:, rank]], 0.0)
@@ -105,7 +105,7 @@ class Chain:
     converged: bool
 
     @classmethod
-    def fit(cls, columns: tuple[str, ...], given: Matrix, iterations: int) -> Chain:
+    def fit(cls, columns: tuple[str, ...], matrix: Matrix, iterations: int) -> Chain:
         """Fit ``sklearn.impute.IterativeImputer`` (Bayesian ridge, no sampling) and keep its numbers."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - scikit-learn asks for it
@@ -114,7 +114,7 @@ class Chain:
         imputer = IterativeImputer(max_iter=iterations, random_state=0)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            imputer.fit(given)
+            imputer.fit(matrix)
         converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
         steps = imputer.imputation_sequence_ if imputer.n_iter_ else []
         weights = np.zeros((len(steps), len(columns)))
@@ -124,10 +124,10 @@ class Chain:
         intercepts = np.array([step.estimator.intercept_ for step in steps], dtype=np.float64)
         return cls(columns, imputer.initial_imputer_.statistics_, targets, weights, intercepts, converged)
 
-    def fill(self, given: Matrix) -> Matrix:
+    def fill(self, matrix: Matrix) -> Matrix:
         """Rows without NaN, shape (n, columns)."""
-        missing = np.isnan(given)
-        filled = np.where(missing, self.means, given)
+        missing = np.isnan(matrix)
+        filled = np.where(missing, self.means, matrix)
         for target, weights, intercept in zip(self.targets, self.weights, self.intercepts, strict=True):
             rows = np.flatnonzero(missing[:, target])
             if rows.size:

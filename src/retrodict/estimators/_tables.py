@@ -29,23 +29,25 @@ class Table:
     container: str
     source: Any
 
-    def write(self, columns: Mapping[str, Column], kept: NDArray[np.bool_] | None = None) -> Any:
-        """Columns of the same rows (or of those kept) as a table of the caller's kind.
+    def write(self, columns: Mapping[str, Column], selected: NDArray[np.bool_] | None = None) -> Any:
+        """Columns of the same rows (or of those selected) as a table of the caller's kind.
 
         A column that was not changed (the very array that was read) is the caller's own, with its type and time zone.
         """
-        own = {name: self._own(name) for name, column in columns.items() if column is self.columns.get(name)}
-        if kept is not None:
-            columns = {name: column[kept] for name, column in columns.items()}
-            own = {name: None if column is None else _kept(column, kept) for name, column in own.items()}
-        columns = {name: column if own.get(name) is None else own[name] for name, column in columns.items()}
+        originals = {name: self._original(name) for name, column in columns.items() if column is self.columns.get(name)}
+        if selected is not None:
+            columns = {name: column[selected] for name, column in columns.items()}
+            originals = {
+                name: None if column is None else _select(column, selected) for name, column in originals.items()
+            }
+        columns = {name: column if originals.get(name) is None else originals[name] for name, column in columns.items()}
         if self.container == "numpy":
             arrays = list(columns.values())
             numeric = all(array.dtype.kind in "fb" for array in arrays)
             kind = self.source.dtype if numeric and self.source.dtype.kind == "f" else np.float64 if numeric else object
             return np.column_stack([a.astype(kind) for a in arrays]) if arrays else np.empty((self.rows, 0))
         if self.container == "pandas":
-            index = self.source.index if kept is None else self.source.index[kept]
+            index = self.source.index if selected is None else self.source.index[selected]
             return type(self.source)(dict(columns), index=index)
         if self.container == "arrow":
             import pyarrow as pa
@@ -53,7 +55,7 @@ class Table:
             return pa.table({name: _for_arrow(pa, array) for name, array in columns.items()})
         return type(self.source)({name: _for_polars(array) for name, array in columns.items()})
 
-    def _own(self, name: str) -> Any:
+    def _original(self, name: str) -> Any:
         """The caller's column, where its kind of table has one by this name."""
         if self.container == "arrow":
             return self.source.column(name)
@@ -62,8 +64,8 @@ class Table:
         return self.source[name] if self.container == "pandas" and name in self.source.columns else None
 
 
-def _kept(column: Any, kept: NDArray[np.bool_]) -> Any:
-    return column[kept] if hasattr(column, "iloc") else column.filter(kept.tolist())
+def _select(column: Any, selected: NDArray[np.bool_]) -> Any:
+    return column[selected] if hasattr(column, "iloc") else column.filter(selected.tolist())
 
 
 def _for_arrow(arrow: Any, column: Any) -> Any:
@@ -74,47 +76,48 @@ def _for_polars(column: Any) -> Any:
     return column.tolist() if isinstance(column, np.ndarray) and column.dtype == object else column
 
 
-def read_table(given: Any, names: Sequence[str] | None = None, where: str = "table") -> Table:
+def read_table(table: Any, names: Sequence[str] | None = None, where: str = "table") -> Table:
     """Read a pandas, Arrow or Polars table, or a NumPy array with two dimensions.
 
     Parameters
     ----------
-    given : table
+    table : pandas, Arrow or Polars table, or ndarray
     names : sequence of str, optional
-        Columns wanted, in this order; None takes all. An array is taken to have exactly these.
+        Columns to read, in this order; None takes all. An array is taken to have exactly these.
     where : str
         Who asks, for messages.
     """
-    if hasattr(given, "column_names") and hasattr(given, "to_batches"):
-        container, found = "arrow", {name: given.column(name) for name in given.column_names}
-    elif hasattr(given, "iloc") and hasattr(given, "columns"):
+    if hasattr(table, "column_names") and hasattr(table, "to_batches"):
+        container, columns_by_name = "arrow", {name: table.column(name) for name in table.column_names}
+    elif hasattr(table, "iloc") and hasattr(table, "columns"):
         container = "pandas"
         # Names that are not text (0, 1, 2 by default) are positions: scikit-learn has no names for them either.
-        labels = list(given.columns)
-        named = all(isinstance(label, str) for label in labels)
-        found = {label if named else f"x{place}": given.iloc[:, place] for place, label in enumerate(labels)}
-        if len(found) != len(labels):
-            raise InputError("a column has a name of its own", where=where, got=len(labels) - len(found))
-    elif hasattr(given, "get_columns") and hasattr(given, "lazy"):
-        container, found = "polars", {name: given.get_column(name).to_arrow() for name in given.columns}
-    elif isinstance(given, np.ndarray) and given.ndim == 2:
-        labels = [f"x{place}" for place in range(given.shape[1])] if names is None else list(names)
-        container, found = "numpy", {name: given[:, place] for place, name in enumerate(labels)}
+        labels = list(table.columns)
+        text_labels = all(isinstance(label, str) for label in labels)
+        columns_by_name = {
+            label if text_labels else f"x{place}": table.iloc[:, place] for place, label in enumerate(labels)
+        }
+        if len(columns_by_name) != len(labels):
+            raise InputError("a column must have a name of its own", where=where,
+                             got=len(labels) - len(columns_by_name), remedy="Rename the repeated ones")  # fmt: skip
+    elif hasattr(table, "get_columns") and hasattr(table, "lazy"):
+        container, columns_by_name = "polars", {name: table.get_column(name).to_arrow() for name in table.columns}
+    elif isinstance(table, np.ndarray) and table.ndim == 2:
+        labels = [f"x{place}" for place in range(table.shape[1])] if names is None else list(names)
+        container, columns_by_name = "numpy", {name: table[:, place] for place, name in enumerate(labels)}
     else:
-        raise InputError(
-            "a table is a pandas, Arrow or Polars table or a NumPy array of two dimensions",
-            where=where,
-            got=type(given).__name__,
-        )
+        raise InputError("a table must be of pandas, Arrow or Polars, or a NumPy array of two dimensions", where=where,
+                         got=type(table).__name__, remedy="Convert it to one of them")  # fmt: skip
     if names is not None:
         for name in names:
-            if name not in found:
-                raise InputError(f"the column {name!r} is there", where=where, remedy=near(name, found, what="column"))
-        found = {name: found[name] for name in names}
+            if name not in columns_by_name:
+                raise InputError("a column of the fitted table must be present", where=where, got=name,
+                                 remedy=near(name, columns_by_name, what="column"))  # fmt: skip
+        columns_by_name = {name: columns_by_name[name] for name in names}
     columns, kinds = {}, {}
-    for name, column in found.items():
+    for name, column in columns_by_name.items():
         columns[name], kinds[name] = _read(column, f"{where}, column {name!r}")
-    return Table(columns, kinds, len(given), container, given)
+    return Table(columns, kinds, len(table), container, table)
 
 
 def _read(column: Any, where: str) -> tuple[Column, str]:
@@ -123,8 +126,8 @@ def _read(column: Any, where: str) -> tuple[Column, str]:
         if kind.startswith(("int", "uint", "float", "double", "half")):
             column = column.to_numpy() if hasattr(column, "chunks") else column.to_numpy(zero_copy_only=False)
         elif kind.startswith(("timestamp", "date")):
-            found = column.to_numpy() if hasattr(column, "chunks") else column.to_numpy(zero_copy_only=False)
-            column = found.astype("datetime64[us]")
+            instants = column.to_numpy() if hasattr(column, "chunks") else column.to_numpy(zero_copy_only=False)
+            column = instants.astype("datetime64[us]")
         else:
             column = np.array([*column.to_pylist(), None], dtype=object)[:-1]  # one more: never read as a matrix
     elif hasattr(column, "dtype") and not isinstance(column, np.ndarray):
@@ -135,7 +138,8 @@ def _read(column: Any, where: str) -> tuple[Column, str]:
         return column.astype("datetime64[us]"), TIME
     if column.dtype.kind in "OUT":
         return _read_objects(column.tolist(), where)
-    raise InputError("a column holds numbers, text or times", where=where, got=str(column.dtype))
+    raise InputError("a column must hold numbers, text or times", where=where, got=str(column.dtype),
+                     remedy="Convert it, or leave it out")  # fmt: skip
 
 
 def _from_pandas(column: Any) -> Column:
@@ -151,28 +155,30 @@ def _from_pandas(column: Any) -> Column:
 
 def _read_objects(values: list[Any], where: str) -> tuple[Column, str]:
     """A column of Python objects: all numbers, or all text, nulls aside."""
-    held = [None if value is None or value != value else value for value in values]  # noqa: PLR0124 - NaN
-    found = {type(value) for value in held if value is not None}
-    if not found:
-        return np.full(len(held), np.nan), EMPTY
-    if all(issubclass(kind, str) for kind in found):
-        return np.array([*held, None], dtype=object)[:-1], TEXT
-    if all(issubclass(kind, bool | int | float | np.number | np.bool_) for kind in found):
-        return np.array([np.nan if value is None else float(value) for value in held], dtype=np.float64), NUMBER
-    raise InputError(
-        "a column holds numbers, text or times, one of them", where=where, got=sorted(kind.__name__ for kind in found)
-    )
+    cleaned = [None if value is None or value != value else value for value in values]  # noqa: PLR0124 - NaN
+    types = {type(value) for value in cleaned if value is not None}
+    if not types:
+        return np.full(len(cleaned), np.nan), EMPTY
+    if all(issubclass(kind, str) for kind in types):
+        return np.array([*cleaned, None], dtype=object)[:-1], TEXT
+    if all(issubclass(kind, bool | int | float | np.number | np.bool_) for kind in types):
+        return np.array([np.nan if value is None else float(value) for value in cleaned], dtype=np.float64), NUMBER
+    raise InputError("a column must hold numbers, text or times, one of them", where=where,
+                     got=sorted(kind.__name__ for kind in types), remedy="Convert it to one of them")  # fmt: skip
 
 
-def as_kind(column: Column, kind: str, wanted: str, where: str) -> Column:
+def as_kind(column: Column, kind: str, fitted_kind: str, where: str) -> Column:
     """A column as the kind it had when fitted; one without any value fits every kind."""
-    if kind == wanted:
+    if kind == fitted_kind:
         return column
     if kind == EMPTY or np.isnan(column.astype(float) if kind == NUMBER else [0.0]).all():
-        if wanted == TEXT:
+        if fitted_kind == TEXT:
             return np.full(column.size, None, dtype=object)
-        return np.full(column.size, np.nan) if wanted == NUMBER else np.full(column.size, np.datetime64("NaT", "us"))
-    raise InputError(f"the column holds {wanted}s, as when it was fitted", where=where, got=kind)
+        return (
+            np.full(column.size, np.nan) if fitted_kind == NUMBER else np.full(column.size, np.datetime64("NaT", "us"))
+        )
+    raise InputError(f"the column must hold {fitted_kind}s, as when it was fitted", where=where, got=kind,
+                     remedy="Convert it, or fit again")  # fmt: skip
 
 
 def is_missing(column: Column) -> NDArray[np.bool_]:
@@ -183,4 +189,5 @@ def is_missing(column: Column) -> NDArray[np.bool_]:
         return np.isnat(column)
     if column.dtype == object:
         return np.fromiter((value is None for value in column), dtype=bool, count=column.size)
-    raise InternalError("a column was read by read_table", where="table", got=str(column.dtype))
+    raise InternalError("a column must come from read_table", where="table", got=str(column.dtype),
+                        remedy="Report it with the type of the table")  # fmt: skip

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from retrodict.core.errors import InputError, IntegrityError, near
 from retrodict.core.statistics.moments import Moments
 from retrodict.core.statistics.quantiles import QuantileSketch
-from retrodict.estimators._reading import read_input
+from retrodict.estimators._reader import read_input
 from retrodict.estimators._tables import EMPTY, NUMBER, Table, as_kind
 
 __all__ = ["Normaliser"]
@@ -103,9 +103,11 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         if not hasattr(self, "scaled_"):
             return self.fit(X)
         table = self._read(X)
-        kinds = {held.column: held.kind for held in self.scaled_}
+        kinds = {feature.column: feature.kind for feature in self.scaled_}
         more = {name: self._statistic(table, name) if kind == NUMBER else None for name, kind in kinds.items()}
-        self._learn({held.column: _merged(held.statistic, more[held.column]) for held in self.scaled_}, kinds)
+        self._learn(
+            {feature.column: _merged(feature.statistic, more[feature.column]) for feature in self.scaled_}, kinds
+        )
         return self
 
     def merge(self, other: Normaliser) -> Normaliser:
@@ -118,58 +120,52 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         """
         check_is_fitted(self, "scaled_")
         check_is_fitted(other, "scaled_")
-        kinds, others = ({held.column: held.kind for held in each.scaled_} for each in (self, other))
+        kinds, others = ({feature.column: feature.kind for feature in part.scaled_} for part in (self, other))
         if (self.method, self.k, kinds) != (other.method, other.k, others):
-            raise InputError(
-                "normalisers that are merged have one method, one k and the same columns",
-                where=_WHERE,
-                got=f"{self.method}, {len(kinds)} columns and {other.method}, {len(others)} columns",
-            )
-        made = Normaliser(self.method, k=self.k)
-        made._take_names(self)
-        theirs = {held.column: held.statistic for held in other.scaled_}
-        made._learn({held.column: _merged(held.statistic, theirs[held.column]) for held in self.scaled_}, kinds)
-        return made
+            raise InputError("normalisers to merge must have one method, one k and the same columns", where=_WHERE,
+                             got=f"{self.method}, {len(kinds)} columns and {other.method}, {len(others)} columns",
+                             remedy="Fit both alike")  # fmt: skip
+        normaliser = Normaliser(self.method, k=self.k)
+        normaliser._take_names(self)
+        theirs = {feature.column: feature.statistic for feature in other.scaled_}
+        normaliser._learn(
+            {feature.column: _merged(feature.statistic, theirs[feature.column]) for feature in self.scaled_}, kinds
+        )
+        return normaliser
 
     def _take_names(self, other: Normaliser) -> None:
         self.n_features_in_ = len(other.scaled_)
         if hasattr(other, "feature_names_in_"):
-            self.feature_names_in_ = np.array([held.column for held in other.scaled_], dtype=object)
+            self.feature_names_in_ = np.array([feature.column for feature in other.scaled_], dtype=object)
 
     def _statistic(self, table: Table, name: str) -> Statistic:
         if self.method not in _METHODS:
-            raise InputError(
-                "a method is one of the known words", where=_WHERE, got=self.method,
-                remedy=near(str(self.method), _METHODS, what="method"),
-            )  # fmt: skip
+            raise InputError("a method must be one that exists", where=_WHERE, got=self.method,
+                             remedy=near(str(self.method), _METHODS, what="method"))  # fmt: skip
         column = table.columns[name]
         if np.isinf(column).any():
-            raise InputError(
-                "a number is finite or missing (no infinity)",
-                where=f"{_WHERE}, column {name!r}",
-                got=f"{int(np.isinf(column).sum())} rows",
-            )
+            raise InputError("numbers must be finite or missing", where=f"{_WHERE}, column {name!r}",
+                             got=f"{int(np.isinf(column).sum())} rows",
+                             remedy="Replace infinities by null")  # fmt: skip
         return QuantileSketch.of(column, k=self.k) if self.method == "robust" else Moments.of(column)
 
     def _learn(self, statistics: Mapping[str, Statistic | None], kinds: Mapping[str, str]) -> None:
         self.scaled_ = [
-            _Scaled(name, kinds[name], held, *_scale(self.method, held)) for name, held in statistics.items()
+            _Scaled(name, kinds[name], statistic, *_scale(self.method, statistic))
+            for name, statistic in statistics.items()
         ]
-        self._unlearned = next((held.column for held in self.scaled_ if math.isnan(held.centre)), None)
-        self.centre_ = np.array([held.centre for held in self.scaled_])
-        self.scale_ = np.array([held.scale for held in self.scaled_])
-        sketches = [held for held in statistics.values() if isinstance(held, QuantileSketch) and held.count]
-        self.rank_error_ = max((held.rank_error / held.count for held in sketches), default=0.0)
+        self._unlearned = next((feature.column for feature in self.scaled_ if math.isnan(feature.centre)), None)
+        self.centre_ = np.array([feature.centre for feature in self.scaled_])
+        self.scale_ = np.array([feature.scale for feature in self.scaled_])
+        sketches = [sketch for sketch in statistics.values() if isinstance(sketch, QuantileSketch) and sketch.count]
+        self.rank_error_ = max((sketch.rank_error / sketch.count for sketch in sketches), default=0.0)
 
     def _check_learned(self) -> None:
         check_is_fitted(self, "scaled_")
         if self._unlearned is not None:
-            raise InputError(
-                "a column has a value in the training rows, to learn from",
-                where=f"{_WHERE}, column {self._unlearned!r}",
-                got="only missing values",
-                remedy="Leave the column out, or merge a part that has values",
-            )
+            raise InputError("a column must have a value in the training rows, to learn from",
+                             where=f"{_WHERE}, column {self._unlearned!r}", got="only missing values",
+                             remedy="Leave the column out, or merge a part that has values")  # fmt: skip
 
     def transform(self, X: Any) -> Any:  # noqa: N803
         """Scale a table; the kind of table given is the kind that comes back.
@@ -179,32 +175,34 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         InputError
             If a column is absent, of another kind or infinite, or a column of numbers had no value when fitted.
         """
-        return self._apply(X, lambda column, held: (column - held.centre) / held.scale)
+        return self._apply(X, lambda column, feature: (column - feature.centre) / feature.scale)
 
     def inverse_transform(self, X: Any) -> Any:  # noqa: N803
         """Undo ``transform``."""
-        return self._apply(X, lambda column, held: column * held.scale + held.centre)
+        return self._apply(X, lambda column, feature: column * feature.scale + feature.centre)
 
-    def _apply(self, given: Any, change: Any) -> Any:
+    def _apply(self, data: Any, change: Any) -> Any:
         self._check_learned()
-        table = self._read(given)
+        table = self._read(data)
         changed = {}
-        for held in self.scaled_:
-            column = table.columns[held.column]
-            if held.kind == NUMBER and np.isinf(column).any():
-                raise InputError(
-                    "a number is finite or missing (no infinity)", where=f"{_WHERE}, column {held.column!r}"
-                )
-            changed[held.column] = change(column, held) if held.kind == NUMBER else column
+        for feature in self.scaled_:
+            column = table.columns[feature.column]
+            if feature.kind == NUMBER and np.isinf(column).any():
+                raise InputError("numbers must be finite or missing", where=f"{_WHERE}, column {feature.column!r}",
+                                 got="an infinity", remedy="Replace infinities by null")  # fmt: skip
+            changed[feature.column] = change(column, feature) if feature.kind == NUMBER else column
         return table.write(changed)
 
-    def _read(self, given: Any) -> Table:
-        table = read_input(self, given, _WHERE, [held.column for held in self.scaled_])
+    def _read(self, data: Any) -> Table:
+        table = read_input(self, data, _WHERE, [feature.column for feature in self.scaled_])
         columns = {
-            held.column: as_kind(
-                table.columns[held.column], table.kinds[held.column], held.kind, f"{_WHERE}, column {held.column!r}"
+            feature.column: as_kind(
+                table.columns[feature.column],
+                table.kinds[feature.column],
+                feature.kind,
+                f"{_WHERE}, column {feature.column!r}",
             )
-            for held in self.scaled_
+            for feature in self.scaled_
         }
         return Table(columns, table.kinds, table.rows, table.container, table.source)
 
@@ -218,34 +216,36 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         """
         self._check_learned()
         scaled: dict[str, Any] = {}
-        for held in self.scaled_:
+        for feature in self.scaled_:
             try:
-                value = row[held.column]
+                value = row[feature.column]
             except KeyError:
-                raise InputError(
-                    f"the column {held.column!r} is there", where=f"{_WHERE}, one row",
-                    remedy="Send null if it is not known",
-                ) from None  # fmt: skip
-            if held.kind == NUMBER and value is not None:
-                known = type(value) is float or isinstance(value, bool | int | float | np.number | np.bool_)
-                if not known or value in _INFINITE:
-                    raise InputError(
-                        "the column holds finite numbers", where=f"{_WHERE}, column {held.column!r}",
-                        got=type(value).__name__,
-                    )  # fmt: skip
-                value = (float(value) - held.centre) / held.scale
-            scaled[held.column] = value
+                raise InputError("a row must have every column", where=f"{_WHERE}, one row",
+                                 got=f"no {feature.column}",
+                                 remedy="Send null if it is not known") from None  # fmt: skip
+            if feature.kind == NUMBER and value is not None:
+                numeric = type(value) is float or isinstance(value, bool | int | float | np.number | np.bool_)
+                if not numeric or value in _INFINITE:
+                    raise InputError("the column must hold finite numbers", got=type(value).__name__,
+                                     where=f"{_WHERE}, column {feature.column!r}",
+                                     remedy="Send a number or null")  # fmt: skip
+                value = (float(value) - feature.centre) / feature.scale
+            scaled[feature.column] = value
         return scaled
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form, with the statistics, so that what was read can be merged further."""
         check_is_fitted(self, "scaled_")
         columns: Sequence[dict[str, Any]] = [
-            {"column": held.column, "kind": held.kind, "statistic": held.statistic and held.statistic.to_dict()}
-            for held in self.scaled_
+            {
+                "column": feature.column,
+                "kind": feature.kind,
+                "statistic": feature.statistic and feature.statistic.to_dict(),
+            }
+            for feature in self.scaled_
         ]
-        named = hasattr(self, "feature_names_in_")
-        return {"kind": "normaliser", "method": self.method, "k": self.k, "named": named, "columns": columns}
+        has_names = hasattr(self, "feature_names_in_")
+        return {"kind": "normaliser", "method": self.method, "k": self.k, "named": has_names, "columns": columns}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Normaliser:
@@ -257,15 +257,18 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
             If the body is not one of ``to_dict``.
         """
         if body.get("kind") != "normaliser" or body.get("method") not in _METHODS:
-            raise IntegrityError("a stored normaliser is of kind 'normaliser'", where=_WHERE, got=body.get("kind"))
-        made = cls(body["method"], k=body["k"])
-        reader: Any = QuantileSketch if made.method == "robust" else Moments
+            raise IntegrityError("a stored normaliser must be of kind 'normaliser'", where=_WHERE, got=body.get("kind"),
+                                 remedy="Pass what to_dict returned")  # fmt: skip
+        normaliser = cls(body["method"], k=body["k"])
+        reader: Any = QuantileSketch if normaliser.method == "robust" else Moments
         kinds = {column["column"]: column["kind"] for column in body["columns"]}
-        made.n_features_in_ = len(kinds)
+        normaliser.n_features_in_ = len(kinds)
         if body["named"]:
-            made.feature_names_in_ = np.array(list(kinds), dtype=object)
-        made._learn({c["column"]: c["statistic"] and reader.from_dict(c["statistic"]) for c in body["columns"]}, kinds)
-        return made
+            normaliser.feature_names_in_ = np.array(list(kinds), dtype=object)
+        normaliser._learn(
+            {c["column"]: c["statistic"] and reader.from_dict(c["statistic"]) for c in body["columns"]}, kinds
+        )
+        return normaliser
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

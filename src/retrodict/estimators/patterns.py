@@ -72,24 +72,27 @@ def missing_pattern(table: Any) -> MissingPattern:
     """
     read = read_table(table, where="missing pattern")
     if not read.rows or not read.columns:
-        raise InputError("a table has rows and columns", where="missing pattern", got=(read.rows, len(read.columns)))
+        raise InputError("a table must have rows and columns", where="missing pattern",
+                         got=(read.rows, len(read.columns)), remedy="Pass a table that is not empty")  # fmt: skip
     names = tuple(read.columns)
-    gone = np.column_stack([is_missing(column) for column in read.columns.values()])
-    kinds, counts = np.unique(np.packbits(gone, axis=1), axis=0, return_counts=True)
+    missing_flags = np.column_stack([is_missing(column) for column in read.columns.values()])
+    kinds, counts = np.unique(np.packbits(missing_flags, axis=1), axis=0, return_counts=True)
     flags = np.unpackbits(kinds, axis=1, count=len(names)).astype(bool)
-    found = Counter({tuple(np.array(names, dtype=object)[row]): int(n) for row, n in zip(flags, counts, strict=True)})
-    ordered = sorted(found.items(), key=lambda item: (-item[1], [names.index(name) for name in item[0]]))
-    missing = gone.sum(axis=0)
-    return MissingPattern(names, read.rows, tuple(missing.tolist()), tuple(ordered), _phi(gone, missing))
+    counts_by_names = Counter(
+        {tuple(np.array(names, dtype=object)[row]): int(n) for row, n in zip(flags, counts, strict=True)}
+    )
+    ordered = sorted(counts_by_names.items(), key=lambda item: (-item[1], [names.index(name) for name in item[0]]))
+    missing = missing_flags.sum(axis=0)
+    return MissingPattern(names, read.rows, tuple(missing.tolist()), tuple(ordered), _phi(missing_flags, missing))
 
 
-def _phi(gone: NDArray[np.bool_], missing: NDArray[np.int64]) -> tuple[tuple[float | None, ...], ...]:
+def _phi(missing_flags: NDArray[np.bool_], missing: NDArray[np.int64]) -> tuple[tuple[float | None, ...], ...]:
     """Correlations of 0/1 columns from counts, which are exact: ``(n n11 - n1 n2) / sqrt(n1 (n - n1) n2 (n - n2))``."""
-    n = len(gone)
-    both = gone.astype(np.float64).T @ gone.astype(np.float64)
+    n = len(missing_flags)
+    pairs = missing_flags.astype(np.float64).T @ missing_flags.astype(np.float64)
     spread = missing * (n - missing.astype(np.float64))
     with np.errstate(invalid="ignore", divide="ignore"):
-        phi = (n * both - np.outer(missing, missing)) / np.sqrt(np.outer(spread, spread))
+        phi = (n * pairs - np.outer(missing, missing)) / np.sqrt(np.outer(spread, spread))
     return tuple(tuple(None if np.isnan(v) else float(np.clip(v, -1, 1)) for v in row) for row in phi)
 
 
@@ -129,7 +132,7 @@ class _Group:
     products: Matrix
 
 
-def little_mcar_test(table: Any, *, tolerance: float = 1e-9, most: int = 20_000) -> LittleTest:
+def little_mcar_test(table: Any, *, tolerance: float = 1e-9, max_iterations: int = 20_000) -> LittleTest:
     """Test whether values are missing completely at random (Little 1988, JASA 83, 1198-1202).
 
     ``d2 = sum over patterns j of n_j (ybar_j - mu_j)' S_j^-1 (ybar_j - mu_j)``, where ``ybar_j`` are the means of the
@@ -163,20 +166,17 @@ def little_mcar_test(table: Any, *, tolerance: float = 1e-9, most: int = 20_000)
     values = values[~np.isnan(values).all(axis=1)]
     centre, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
     if not (spread > 0).all():
-        raise InputError(
-            "a column has at least two different values",
-            where=f"Little's test, column {names[int(np.flatnonzero(~(spread > 0))[0])]!r}",
-            remedy="Leave the column out",
-        )
+        raise InputError("a column must have at least two different values",
+                         where=f"Little's test, column {names[int(np.flatnonzero(~(spread > 0))[0])]!r}",
+                         got="one value", remedy="Leave the column out")  # fmt: skip
     groups = _groups((values - centre) / spread)
     try:
-        mean, covariance, steps = _maximum_likelihood(groups, len(names), tolerance, most)
+        mean, covariance, steps = _maximum_likelihood(groups, len(names), tolerance, max_iterations)
         statistic = sum(_distance(group, mean, covariance) for group in groups)
     except np.linalg.LinAlgError as error:
-        raise InputError(
-            "the covariance of the columns has an inverse", where="Little's test", got=f"{len(names)} columns",
-            remedy="Leave out columns that follow from others",
-        ) from error  # fmt: skip
+        raise InputError("the covariance of the columns must have an inverse", where="Little's test",
+                         got=f"{len(names)} columns",
+                         remedy="Leave out columns that follow from others") from error  # fmt: skip
     df = sum(group.seen.size for group in groups) - len(names)
     return LittleTest(float(statistic), df, _upper_tail(statistic, df), len(groups), len(values), steps)
 
@@ -185,19 +185,18 @@ def _numbers(table: Any) -> tuple[Matrix, list[str]]:
     read = read_table(table, where="Little's test")
     for name, kind in read.kinds.items():
         if kind not in (NUMBER, EMPTY):
-            raise InputError(
-                "the test takes columns of numbers", where=f"Little's test, column {name!r}", got=kind,
-                remedy="Leave the column out",
-            )  # fmt: skip
+            raise InputError("the test must have columns of numbers", where=f"Little's test, column {name!r}", got=kind,
+                             remedy="Leave the column out")  # fmt: skip
     values = np.column_stack(list(read.columns.values()))
     if np.isinf(values).any() or np.isnan(values).all(axis=0).any():
-        raise InputError("every column has values, all finite", where="Little's test", got=values.shape)
+        raise InputError("every column must have values, all finite", where="Little's test", got=values.shape,
+                         remedy="Leave out empty columns; replace infinities by null")  # fmt: skip
     return values, list(read.columns)
 
 
 def _groups(values: Matrix) -> list[_Group]:
-    known = ~np.isnan(values)
-    _, codes = np.unique(known, axis=0, return_inverse=True)
+    present = ~np.isnan(values)
+    _, codes = np.unique(present, axis=0, return_inverse=True)
     groups = []
     for code in range(int(codes.max()) + 1):
         rows = values[codes.ravel() == code]
@@ -209,12 +208,12 @@ def _groups(values: Matrix) -> list[_Group]:
 
 
 def _maximum_likelihood(
-    groups: list[_Group], size: int, tolerance: float, most: int
+    groups: list[_Group], size: int, tolerance: float, max_iterations: int
 ) -> tuple[NDArray[np.float64], Matrix, int]:
     """EM over the patterns: given mean and products of its rows, a pattern needs no look at the rows themselves."""
     mean, covariance = np.zeros(size), np.eye(size)
     total = sum(group.rows for group in groups)
-    for step in range(1, most + 1):
+    for step in range(1, max_iterations + 1):
         sums, products = np.zeros(size), np.zeros((size, size))
         for group in groups:
             # Regression of all columns on those observed; for these it is the identity.
@@ -231,10 +230,8 @@ def _maximum_likelihood(
         mean, covariance = new_mean, new_covariance
         if moved <= tolerance:
             return mean, covariance, step
-    raise InputError(
-        "the EM algorithm settles", where="Little's test", got=f"{most} steps",
-        remedy="Leave out columns that are missing nearly always, or raise most=",
-    )  # fmt: skip
+    raise InputError("the EM algorithm must settle", where="Little's test", got=f"{max_iterations} steps",
+                     remedy="Leave out columns that are missing nearly always, or raise max_iterations=")  # fmt: skip
 
 
 def _distance(group: _Group, mean: NDArray[np.float64], covariance: Matrix) -> float:

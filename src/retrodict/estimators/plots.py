@@ -47,21 +47,21 @@ def plot_missing(table: Any) -> Figure:
         raise MissingExtraError("matplotlib", "plots", needed_for="a plot") from error
     pattern = missing_pattern(table)
     columns = read_table(table, where="missing pattern").columns
-    gone = np.column_stack([is_missing(column) for column in columns.values()]).astype(float)
+    missing_flags = np.column_stack([is_missing(column) for column in columns.values()]).astype(float)
     drawn = sum(0 < count < pattern.rows for count in pattern.missing)
     # The second panel is square: the figure grows with it, so that neither panel stands in a void.
     side, wide = max(3.4, min(9.0, 0.3 * drawn)), max(4.0, min(12.0, 0.45 * len(columns)))
     figure = Figure(figsize=(wide + side + 1.2, side + 1.0), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2, width_ratios=(wide, side))
-    _draw_rows(left, gone, pattern)
+    _draw_rows(left, missing_flags, pattern)
     _draw_correlation(right, pattern)
     return figure
 
 
-def _draw_rows(axes: Axes, gone: Any, pattern: MissingPattern) -> None:
+def _draw_rows(axes: Axes, missing_flags: Any, pattern: MissingPattern) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
-    bands = np.array_split(gone, min(_BANDS, pattern.rows))
+    bands = np.array_split(missing_flags, min(_BANDS, pattern.rows))
     shares = np.array([band.mean(axis=0) for band in bands])
     colours = LinearSegmentedColormap.from_list("missing", [_THERE, _GONE])
     axes.imshow(
@@ -70,8 +70,8 @@ def _draw_rows(axes: Axes, gone: Any, pattern: MissingPattern) -> None:
     )  # fmt: skip
     for place in range(1, len(pattern.columns)):
         axes.axvline(place - 0.5, color="white", linewidth=2)
-    told = [f"{_short(name)}\n{share:.1%}" for name, share in pattern.shares.items()]
-    axes.set_xticks(range(len(told)), told, rotation=0 if len(told) <= 6 else 60, fontsize=8, color=_INK)
+    labels = [f"{_short(name)}\n{share:.1%}" for name, share in pattern.shares.items()]
+    axes.set_xticks(range(len(labels)), labels, rotation=0 if len(labels) <= 6 else 60, fontsize=8, color=_INK)
     axes.set_ylabel(f"row (of {pattern.rows:,})", color=_INK)
     _finish(axes, f"Missing values (red); {pattern.complete:,} rows are complete")
 

@@ -79,62 +79,54 @@ class Choice:
         words = [self.strategy] if isinstance(self.strategy, str) else list(self.strategy.values())
         for word in words:
             if word != "auto" and word not in STRATEGIES:
-                raise InputError(
-                    "a strategy is one of the known words",
-                    where="missing data",
-                    got=word,
-                    remedy=near(str(word), ["auto", *STRATEGIES], what="strategy"),
-                )
-        for given in (self.strategy, self.constant):
-            for name in given if isinstance(given, Mapping) else ():
+                raise InputError("a strategy must be one that exists", where="missing data", got=word,
+                                 remedy=near(str(word), ["auto", *STRATEGIES], what="strategy"))  # fmt: skip
+        for option in (self.strategy, self.constant):
+            for name in option if isinstance(option, Mapping) else ():
                 if name not in names:
-                    raise InputError(
-                        f"the column {name!r} is there", where="missing data", remedy=near(name, names, what="column")
-                    )
+                    raise InputError("a strategy must be for a column of the table", where="missing data", got=name,
+                                     remedy=near(name, names, what="column"))  # fmt: skip
         if self.indicators not in (True, False, "auto"):
-            raise InputError("indicators are True, False or 'auto'", where="missing data", got=self.indicators)
+            raise InputError("indicators must be True, False or 'auto'", where="missing data", got=self.indicators,
+                             remedy="Pass indicators='auto'")  # fmt: skip
         if not self.skew_limit >= 0:
-            raise InputError("a limit of skewness is not negative", where="missing data", got=self.skew_limit)
+            raise InputError("a limit of skewness must be zero or more", where="missing data", got=self.skew_limit,
+                             remedy="Leave it out for the default")  # fmt: skip
 
     def filling(self, name: str, column: NDArray[Any], kind: str) -> Filling:
         """How one column is filled, learned from its training values."""
         missing = is_missing(column)
-        known, count = column[~missing], int(missing.sum())
-        asked = self.strategy if isinstance(self.strategy, str) else self.strategy.get(name, "auto")
+        present, count = column[~missing], int(missing.sum())
+        strategy = self.strategy if isinstance(self.strategy, str) else self.strategy.get(name, "auto")
         where = f"missing data, column {name!r}"
-        if kind == NUMBER and np.isinf(known).any():
-            raise InputError(
-                "a number is finite or missing (no infinity)", where=where, got=f"{int(np.isinf(known).sum())} rows"
-            )
-        word, reason = (asked, "asked for") if asked != "auto" else self._automatic(known, kind)
+        if kind == NUMBER and np.isinf(present).any():
+            raise InputError("numbers must be finite or missing", where=where,
+                             got=f"{int(np.isinf(present).sum())} rows",
+                             remedy="Replace infinities by null")  # fmt: skip
+        word, reason = (strategy, "asked for") if strategy != "auto" else self._automatic(present, kind)
         if word not in _FITS[kind]:
-            raise InputError(
-                f"the strategy {word!r} fits the kind of its column",
-                where=where,
-                got=kind,
-                remedy=f"Choose one of {', '.join(sorted(_FITS[kind]))}, or 'auto'",
-            )
+            raise InputError(f"the strategy {word!r} must fit the kind of its column", where=where, got=kind,
+                             remedy=f"Choose one of {', '.join(sorted(_FITS[kind]))}, or 'auto'")  # fmt: skip
         value: float | str | None = None
         if word == "constant":
             value = self._constant(name, kind, where)
         elif word not in ("drop", "keep"):
-            if not known.size:
+            if not present.size:
                 raise InputError(
-                    "a column has a value in the training rows, to learn from",
-                    where=where,
+                    "a column must have a value in the training rows, to learn from", where=where,
                     got=f"{column.size} rows, all missing",
                     remedy="Leave the column out, or give it the strategy 'constant' or 'keep'",
-                )
-            value = _learned(word, known, kind)
+                )  # fmt: skip
+            value = _learned(word, present, kind)
         indicator = count > 0 if self.indicators == "auto" else bool(self.indicators)
         return Filling(name, kind, word, reason, value, count, column.size, indicator and word != "drop")
 
-    def _automatic(self, known: NDArray[Any], kind: str) -> tuple[str, str]:
+    def _automatic(self, present: NDArray[Any], kind: str) -> tuple[str, str]:
         if kind == TIME:
             return "keep", "a time has no typical value"
         if kind == TEXT:
             return "mode", "text: its most frequent value"
-        skew = Moments.of(known).skew()
+        skew = Moments.of(present).skew()
         if skew is None:
             return "median", "all values are equal"
         if abs(skew) > self.skew_limit:
@@ -142,27 +134,26 @@ class Choice:
         return "mean", f"skewness {skew:.3g}, within {self.skew_limit:g}"
 
     def _constant(self, name: str, kind: str, where: str) -> float | str:
-        given = self.constant.get(name) if isinstance(self.constant, Mapping) else self.constant
-        if given is None:
+        constant = self.constant.get(name) if isinstance(self.constant, Mapping) else self.constant
+        if constant is None:
             return 0.0 if kind == NUMBER else "missing"
-        if isinstance(given, str) != (kind == TEXT) or given != given:  # noqa: PLR0124 - NaN fills nothing
-            raise InputError(
-                f"the constant of a column of kind {kind!r} is of that kind", where=where, got=type(given).__name__,
-                remedy="Give constants per column: constant={'age': -1, 'town': 'unknown'}",
-            )  # fmt: skip
-        return given if isinstance(given, str) else float(given)
+        if isinstance(constant, str) != (kind == TEXT) or constant != constant:  # noqa: PLR0124 - NaN fills nothing
+            raise InputError(f"the constant of a column of kind {kind!r} must be of that kind", where=where,
+                             got=type(constant).__name__,
+                             remedy="Give constants per column: constant={'age': -1, 'town': 'unknown'}")  # fmt: skip
+        return constant if isinstance(constant, str) else float(constant)
 
 
-def _learned(word: str, known: NDArray[Any], kind: str) -> float | str | None:
+def _learned(word: str, present: NDArray[Any], kind: str) -> float | str | None:
     if kind == TIME:
         return None
     if kind == TEXT or word == "mode":
-        values, counts = np.unique(known, return_counts=True)  # ascending: of equally frequent values the smallest
-        found = values[counts.argmax()]
-        return str(found) if kind == TEXT else float(found)
+        values, counts = np.unique(present, return_counts=True)  # ascending: of equally frequent values the smallest
+        value = values[counts.argmax()]
+        return str(value) if kind == TEXT else float(value)
     if word in ("median", "forward_fill"):
-        return float(np.median(known))
-    return Moments.of(known).mean
+        return float(np.median(present))
+    return Moments.of(present).mean
 
 
 def report(fillings: list[Filling]) -> str:
@@ -171,8 +162,8 @@ def report(fillings: list[Filling]) -> str:
     lines = [head]
     for filling in fillings:
         value = "" if filling.value is None else f"{filling.value:.6g}" if filling.kind == NUMBER else filling.value
-        told = f"{filling.strategy} + indicator" if filling.indicator else filling.strategy
-        lines.append((filling.column, f"{filling.share:.1%}", told, str(value), filling.reason))
+        strategy = f"{filling.strategy} + indicator" if filling.indicator else filling.strategy
+        lines.append((filling.column, f"{filling.share:.1%}", strategy, str(value), filling.reason))
     widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
                      for line in lines)  # fmt: skip

@@ -39,9 +39,9 @@ class Carrier:
         order = np.lexsort((stamps, codes))
         for name in carrier.columns:
             column = table.columns[name]
-            known = order[~is_missing(column)[order]]
-            held = codes[known]
-            for row in known[np.append(held[1:] != held[:-1], True)] if known.size else known:
+            present = order[~is_missing(column)[order]]
+            group_codes = codes[present]
+            for row in present[np.append(group_codes[1:] != group_codes[:-1], True)] if present.size else present:
                 carrier.last.setdefault(keys[codes[row]], {})[name] = (float(stamps[row]), _plain(column[row]))
         return carrier
 
@@ -54,14 +54,14 @@ class Carrier:
         starts = np.maximum.accumulate(np.where(np.append(True, codes[order][1:] != codes[order][:-1]), places, 0))
         for name in self.columns:
             column = columns[name]
-            known = ~is_missing(column)[order]
-            source = np.maximum.accumulate(np.where(known, places, -1))
-            fits = ~known & (source >= starts)
+            present = ~is_missing(column)[order]
+            source = np.maximum.accumulate(np.where(present, places, -1))
+            fits = ~present & (source >= starts)
             column[order[fits]] = column[order[source[fits]]]
-            for row in order[~known & (source < starts)]:
-                found = self._later(keys[codes[row]], name, stamps[row])
-                if found is not None:
-                    column[row] = found
+            for row in order[~present & (source < starts)]:
+                value = self._later(keys[codes[row]], name, stamps[row])
+                if value is not None:
+                    column[row] = value
 
     def fill_one(self, row: Mapping[str, Any], name: str) -> Any:
         """Value for one row, or None if nothing earlier is known."""
@@ -71,28 +71,28 @@ class Carrier:
         return self._later(key, name, _stamp(row[self.time], self.time))
 
     def _later(self, key: Key, name: str, stamp: float) -> Any:
-        held = self.last.get(key, {}).get(name)
-        return held[1] if held is not None and stamp > held[0] else None
+        last = self.last.get(key, {}).get(name)
+        return last[1] if last is not None and stamp > last[0] else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form."""
-        last = [[list(key), held] for key, held in self.last.items()]
+        last = [[list(key), values] for key, values in self.last.items()]
         return {"columns": list(self.columns), "groups": list(self.groups), "time": self.time, "last": last}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Carrier:
         """Inverse of ``to_dict``."""
-        last = {tuple(key): {name: (t, v) for name, (t, v) in held.items()} for key, held in body["last"]}
+        last = {tuple(key): {name: (t, v) for name, (t, v) in values.items()} for key, values in body["last"]}
         return cls(tuple(body["columns"]), tuple(body["groups"]), body["time"], last)
 
 
 def _keys(table: Table, groups: Sequence[str]) -> tuple[list[Key], NDArray[np.int64]]:
     """Distinct groups, and the place of each row's group among them."""
     columns = [[_plain(value) for value in table.columns[group].tolist()] for group in groups]
-    found: dict[Key, int] = {}
+    places: dict[Key, int] = {}
     rows = zip(*columns, strict=True) if columns else ((),) * table.rows
-    codes = np.fromiter((found.setdefault(key, len(found)) for key in rows), dtype=np.int64, count=table.rows)
-    return list(found), codes
+    codes = np.fromiter((places.setdefault(key, len(places)) for key in rows), dtype=np.int64, count=table.rows)
+    return list(places), codes
 
 
 def _plain(value: Any) -> Any:
@@ -106,9 +106,11 @@ def _plain(value: Any) -> Any:
 def _stamps(table: Table, time: str) -> NDArray[np.float64]:
     column = table.columns[time]
     if is_missing(column).any():
-        raise InputError("every row has a time, to carry values forward", where=f"missing data, column {time!r}")
+        raise InputError("every row must have a time, to carry values forward", where=f"missing data, column {time!r}",
+                         got="rows without one", remedy="Leave such rows out")  # fmt: skip
     if column.dtype == object:
-        raise InputError("times are numbers or times", where=f"missing data, column {time!r}", got="text")
+        raise InputError("times must be numbers or times", where=f"missing data, column {time!r}", got="text",
+                         remedy="Parse the column first")  # fmt: skip
     # Microseconds since 1970 are whole numbers below 2**53 until the year 2255.
     return column.astype(np.int64).astype(np.float64) if column.dtype.kind == "M" else column
 
@@ -122,8 +124,5 @@ def _stamp(value: Any, name: str) -> float:
         if getattr(value, "tzinfo", None) is not None:
             value = value.astimezone(UTC).replace(tzinfo=None)
         return float(np.datetime64(value, "us").astype(np.int64))
-    raise InputError(
-        "every row has a time, to carry values forward",
-        where=f"missing data, column {name!r}",
-        got=type(value).__name__,
-    )
+    raise InputError("every row must have a time, to carry values forward", where=f"missing data, column {name!r}",
+                     got=type(value).__name__, remedy="Send a number or a time")  # fmt: skip

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from retrodict.core.errors import InputError, IntegrityError
-from retrodict.estimators._carrying import Carrier
-from retrodict.estimators._choosing import Choice, Filling, report
+from retrodict.core.errors import InputError, IntegrityError, near
+from retrodict.estimators._carrier import Carrier
 from retrodict.estimators._neighbours import Chain, Neighbours
-from retrodict.estimators._reading import read_input
+from retrodict.estimators._reader import read_input
+from retrodict.estimators._strategies import Choice, Filling, report
 from retrodict.estimators._tables import EMPTY, NUMBER, TEXT, Table, as_kind, is_missing
 
 __all__ = ["Filling", "MissingData"]
@@ -150,7 +150,8 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         used = (*groups, *((self.time,) if self.time is not None else ()))
         for name in used:
             if name not in names:
-                raise InputError(f"the column {name!r} is there", where=f"{_WHERE}, groups and time", got=len(names))
+                raise InputError("groups and time must be columns of the table", where=f"{_WHERE}, groups and time",
+                                 got=name, remedy=near(name, names, what="column"))  # fmt: skip
         return used
 
     def _fit_blocks(self, table: Table) -> None:
@@ -160,7 +161,8 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         knn, iterative, carried = (self._named(word) for word in ("knn", "iterative", "forward_fill"))
         if knn:
             if self.neighbours < 1:
-                raise InputError("knn averages at least one row", where=_WHERE, got=self.neighbours)
+                raise InputError("knn must average at least one row", where=_WHERE, got=self.neighbours,
+                                 remedy="Pass neighbours=5")  # fmt: skip
             self.neighbours_ = Neighbours(knn, _matrix(table.columns, knn), self.neighbours)
         if iterative:
             self.chain_ = Chain.fit(iterative, _matrix(table.columns, iterative), self.iterations)
@@ -217,9 +219,9 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         where = f"{_WHERE}, column {name!r}"
         column = as_kind(table.columns[name], table.kinds[name], self._by_name[name].kind, where)
         if column.dtype.kind == "f" and np.isinf(column).any():
-            raise InputError(
-                "a number is finite or missing (no infinity)", where=where, got=f"{int(np.isinf(column).sum())} rows"
-            )
+            raise InputError("numbers must be finite or missing", where=where,
+                             got=f"{int(np.isinf(column).sum())} rows",
+                             remedy="Replace infinities by null")  # fmt: skip
         return column
 
     def _filled(self, column: NDArray[Any], missing: NDArray[np.bool_], name: str) -> NDArray[Any]:
@@ -267,60 +269,57 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check = getattr(self, "_by_name", None)
         if check is None:
             check_is_fitted(self, "fillings_")
-            raise InputError("the transformer is fitted", where=_WHERE)
+            raise InputError("the transformer must be fitted", where=_WHERE, got="no fitted columns",
+                             remedy="Call fit with the training rows")  # fmt: skip
         filled: dict[str, Any] = {}
-        gone: list[Filling] = []
+        absent_fillings: list[Filling] = []
         for name, filling in check.items():
             try:
                 value = row[name]
                 absent = value is None or bool(value != value)  # noqa: PLR0124 - NaN
             except KeyError:
-                raise InputError(
-                    f"the column {name!r} is there", where=f"{_WHERE}, one row", remedy="Send null if it is not known"
-                ) from None
+                raise InputError("a row must have every column", where=f"{_WHERE}, one row", got=f"no {name}",
+                                 remedy="Send null if it is not known") from None  # fmt: skip
             except (
                 TypeError,
                 ValueError,
             ):  # what has no truth: the null of pandas, or an array, which is refused below
                 absent = repr(value) == "<NA>"
             if absent:
-                gone.append(filling)
+                absent_fillings.append(filling)
                 value = filling.value
             elif type(value) is not float or value - value != 0.0:  # also true of infinities
                 value = _checked(value, filling)
             filled[name] = value
-        if gone:
-            self._fill_gone(row, filled, gone)
+        if absent_fillings:
+            self._fill_absent(row, filled, absent_fillings)
         if self._marked:
-            lacking = {filling.column for filling in gone}
+            lacking = {filling.column for filling in absent_fillings}
             for name, title in self._marked:
                 filled[title] = name in lacking
         return filled
 
-    def _fill_gone(self, row: Mapping[str, Any], filled: dict[str, Any], gone: list[Filling]) -> None:
+    def _fill_absent(self, row: Mapping[str, Any], filled: dict[str, Any], absent_fillings: list[Filling]) -> None:
         blocks: dict[str, Neighbours | Chain | None] = {"knn": self.neighbours_, "iterative": self.chain_}
         done: set[str] = set()
-        for filling in gone:
+        for filling in absent_fillings:
             name, word = filling.column, filling.strategy
             if word == "drop":
-                raise InputError(
-                    "a single row is never dropped",
-                    where=f"{_WHERE}, column {name!r}",
-                    got="a missing value",
-                    remedy="Send the value, or fit with another strategy for this column",
-                )
+                raise InputError("a single row must not be dropped", where=f"{_WHERE}, column {name!r}",
+                                 got="a missing value",
+                                 remedy="Send the value, or fit with another strategy for this column")  # fmt: skip
             if not filling.missing:
                 self.unseen_missing_[name] = self.unseen_missing_.get(name, 0) + 1
             block = blocks.get(word)
             if block is not None and word not in done:
                 done.add(word)
-                absent = {other.column for other in gone}
-                given = [np.nan if other in absent else filled[other] for other in block.columns]
-                values = block.fill(np.array([given], dtype=np.float64))[0]
+                absent = {other.column for other in absent_fillings}
+                values_of_row = [np.nan if other in absent else filled[other] for other in block.columns]
+                values = block.fill(np.array([values_of_row], dtype=np.float64))[0]
                 filled.update(zip(block.columns, values.tolist(), strict=True))
             elif word == "forward_fill" and self.carrier_ is not None:
-                found = self.carrier_.fill_one(row, name)
-                filled[name] = filling.value if found is None else found
+                carried = self.carrier_.fill_one(row, name)
+                filled[name] = filling.value if carried is None else carried
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
         """Names of the columns that come out."""
@@ -356,17 +355,18 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             If the body is not one of ``to_dict``.
         """
         if body.get("kind") != "missing_data":
-            raise IntegrityError("a stored transformer is of kind 'missing_data'", where=_WHERE, got=body.get("kind"))
-        made = cls(**body["parameters"])
-        made.fillings_ = [Filling.from_dict(column) for column in body["columns"]]
-        made.n_features_in_ = len(made.fillings_)
+            raise IntegrityError("a stored transformer must be of kind 'missing_data'", where=_WHERE,
+                                 got=body.get("kind"), remedy="Pass what to_dict returned")  # fmt: skip
+        restored = cls(**body["parameters"])
+        restored.fillings_ = [Filling.from_dict(column) for column in body["columns"]]
+        restored.n_features_in_ = len(restored.fillings_)
         if body["named"]:
-            made.feature_names_in_ = np.array([filling.column for filling in made.fillings_], dtype=object)
-        made.neighbours_ = body["neighbours"] and Neighbours.from_dict(body["neighbours"])
-        made.chain_ = body["chain"] and Chain.from_dict(body["chain"])
-        made.carrier_ = body["carrier"] and Carrier.from_dict(body["carrier"])
-        made._prepare()
-        return made
+            restored.feature_names_in_ = np.array([filling.column for filling in restored.fillings_], dtype=object)
+        restored.neighbours_ = body["neighbours"] and Neighbours.from_dict(body["neighbours"])
+        restored.chain_ = body["chain"] and Chain.from_dict(body["chain"])
+        restored.carrier_ = body["carrier"] and Carrier.from_dict(body["carrier"])
+        restored._prepare()
+        return restored
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -385,10 +385,13 @@ def _checked(value: Any, filling: Filling) -> Any:
     where = f"{_WHERE}, column {filling.column!r}"
     if filling.kind == NUMBER:
         if not isinstance(value, bool | int | float | np.number | np.bool_):
-            raise InputError("the column holds numbers, as when it was fitted", where=where, got=type(value).__name__)
+            raise InputError("the column must hold numbers, as when it was fitted", where=where,
+                             got=type(value).__name__, remedy="Send a number or null")  # fmt: skip
         if abs(number := float(value)) == np.inf:
-            raise InputError("a number is finite or missing (no infinity)", where=where, got=number)
+            raise InputError("numbers must be finite or missing", where=where, got="an infinity",
+                             remedy="Send a number or null")  # fmt: skip
         return number
     if filling.kind == TEXT and not isinstance(value, str):
-        raise InputError("the column holds texts, as when it was fitted", where=where, got=type(value).__name__)
+        raise InputError("the column must hold texts, as when it was fitted", where=where, got=type(value).__name__,
+                         remedy="Send text or null")  # fmt: skip
     return value

@@ -54,7 +54,8 @@ def test_an_error_is_one_json_object(run: Run, folder: Path) -> None:
     assert shown.code == 2
     assert shown.json["error"]["kind"] == "NotFoundError"
     assert shown.json["error"]["remedy"] == "Did you mean the model 'default_risk'"
-    assert shown.json["error"]["message"].startswith("definitions: the project must define this model; got 'default_rsik'.")
+    message = "definitions: the project must define this model; got 'default_rsik'."
+    assert shown.json["error"]["message"].startswith(message)
 
 
 def test_an_error_for_people_is_on_standard_error(run: Run, folder: Path) -> None:

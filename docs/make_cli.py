@@ -12,6 +12,20 @@ import click
 from retrodict.cli._root import SECTIONS, every_command
 
 PAGE = Path(__file__).parent / "cli.md"
+NOTES = {
+    "features offline": """\
+A kept frame is refused if anything else changed: a view, a column, the beginning of the spine, or rows that came into a
+table and could have been seen by rows that are there; `--anew` makes a new version of all of it then. Exit code 2 with
+the line to type where Spark or Java is not installed.""",
+    "features push": """\
+An index in `state/pushed` knows the records of the stream by 16 bytes each. A push reads what was appended since the
+last push, whoever appended it, and never the whole stream again; so a push that was killed is repeated and adds only
+the rest. The index may be deleted; the next push makes it anew from the whole stream.""",
+    "features stream": """\
+Start the server with `--no-consume` where several processes feed the state (see [projects](projects.md)). A process
+that is killed is started again; one that ends with an error ends the command, and Ctrl-C ends all of them.""",
+}
+"""What is worth a paragraph here and too long for ``--help``."""
 COMMON = ("project_dir", "actor", "as_json", "verbose")
 
 
@@ -36,6 +50,8 @@ def _command(path: str, command: click.Command) -> Iterator[str]:
     yield f"### `{' '.join([path, *arguments])}`\n"
     for paragraph in re.split(r"\n\s*\n", (command.help or "").strip()):
         yield textwrap.fill(" ".join(paragraph.split()), 120, break_long_words=False, break_on_hyphens=False) + "\n"
+    if note := NOTES.get(path.partition(" ")[2]):
+        yield note + "\n"
     options = [p for p in command.params if isinstance(p, click.Option) and p.name not in COMMON]
     if options:
         yield "| option | meaning |\n|---|---|"

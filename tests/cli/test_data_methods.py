@@ -303,3 +303,22 @@ def test_a_missing_file_must_exist(project: Project) -> None:
     with pytest.raises(InputError, match=r"the file to ingest must exist; got 'x\.csv'") as caught:
         project.data.ingest("orders", "x.csv")
     assert caught.value.remedy
+
+
+def test_tables_fit_80_columns(stored: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the methods show: columns wrap at words, and the least important are left out by name."""
+    from retrodict.core.errors import RefusedError
+
+    monkeypatch.setenv("COLUMNS", "80")
+    data = stored.data
+    data.ingest("orders", rows(7).append_column("a_note_on_the_delivery", pa.array(["gift"])))
+    data.tag("orders@0", "golden-before-the-delivery-notes", hold=True, reason="an audit that asks for the first rows")
+    with pytest.raises(RefusedError):
+        data.ingest("orders", rows(*range(10, 20)), fill_missing=True)
+    shown = [
+        data.history("orders"), data.show("orders"), data.diff("orders@0", "orders"), data.tags(),
+        data.vacuum("orders", dry_run=True), data.profile("orders"), data.health("orders"),
+        data.health("orders", history=True), data.unpublished("orders"), data.quarantine.list("orders"),
+        data.quarantine.show("orders"), data.validate("orders", rows(*range(20, 30)), all_=True),
+    ]  # fmt: skip
+    assert {line for answer in shown for line in str(answer).splitlines() if len(line) > 80} == set()

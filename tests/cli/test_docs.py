@@ -22,6 +22,15 @@ def sections() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+def test_the_page_is_what_its_script_writes() -> None:
+    """``python docs/make_cli.py`` changes nothing: the page is made of the commands."""
+    import runpy
+
+    script = runpy.run_path(str(PAGE.parent / "make_cli.py"))
+    text = PAGE.read_text(encoding="utf-8")
+    assert script["page"](text) == text, "run: python docs/make_cli.py"
+
+
 def test_the_page_has_every_command_and_no_other() -> None:
     """A new command is documented, a removed one is not."""
     assert sorted(sections()) == sorted(COMMANDS)

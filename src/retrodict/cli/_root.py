@@ -15,7 +15,7 @@ from retrodict.cli._command import Group
 
 __all__ = ["SECTIONS", "cli", "every_command"]
 
-SECTIONS: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
+SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Project": {"init": "project", "plan": "project"},
     "Data and features": {"ingest": "data", "data": "data", "features": "features"},
     "Learning": {"train": "learning", "runs": "learning", "models": "learning"},
@@ -25,7 +25,7 @@ SECTIONS: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
     "Looking back": {"lineage": "ledger", "replay": "ledger", "audit": "ledger"},
     "More": {"demo": "demo", "completion": "completion"},
 }  # fmt: skip
-"""Titles of the help's sections, the commands under each, and the modules of ``retrodict.cli`` each is defined in."""
+"""Titles of the help's sections, the commands under each, and the module of ``retrodict.cli`` each is defined in."""
 
 
 class _Root(Group):
@@ -34,11 +34,9 @@ class _Root(Group):
         return [name for homes in SECTIONS.values() for name in homes]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        for homes in SECTIONS.values():
-            if cmd_name in homes:
-                found = homes[cmd_name]
-                for module in (found,) if isinstance(found, str) else found:
-                    import_module(f"retrodict.cli.{module}")
+        for modules in SECTIONS.values():
+            if cmd_name in modules:
+                import_module(f"retrodict.cli.{modules[cmd_name]}")
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

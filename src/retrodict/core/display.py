@@ -361,7 +361,7 @@ def _grid_lines(grid: Grid, width: int | None) -> Iterator[str]:
             yield (" " * _GAP).join(parts).rstrip()
     hidden = [name for place, name in enumerate(names) if place not in visible]
     if hidden:
-        yield f"(not shown in {width} columns: {', '.join(hidden)})"
+        yield from _fold(f"(not shown in {width} columns: {', '.join(hidden)})", width)
 
 
 def _longest_word(texts: Sequence[str]) -> int:

@@ -124,7 +124,7 @@ OFFLINE = ("features", "offline", "--at", "when", "--features")
     [
         (("spendin", "--output", "out.csv"), "Did you mean the view 'spending'"),
         (("spending.mean_amount_3d", "--output", "out.csv"), "Did you mean the feature 'mean_amount_3"),
-        ((",", "--output", "out.csv"), "at least one feature is wanted"),
+        ((",", "--output", "out.csv"), "at least one feature must be named"),
         (("spending", "--output", "out.txt"), ".csv or .parquet file"),
         (("spending", "--output", "no/out.csv"), "folder that exists"),
         (("shops", "--output", "out.csv"), "got 'shop'"),

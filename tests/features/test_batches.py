@@ -82,5 +82,5 @@ def test_events_are_prepared_once(small, monkeypatch):
 
 def test_an_error_of_a_piece_is_the_callers(small):
     """A spine that does not fit is refused with the same words as by training_frame."""
-    with pytest.raises(InputError, match="every row of a spine has its time"):
+    with pytest.raises(InputError, match="every row of a spine must have its time"):
         list(frame_batches(_spine().append_column("late", pa.nulls(20, worlds.TIME)), "late", FEATURES, {}))

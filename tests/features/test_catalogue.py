@@ -113,7 +113,11 @@ def test_every_column_that_is_missing_is_named(column: str) -> None:
 @pytest.mark.parametrize(
     ("column", "type_", "said"),
     [
-        ("delay", pa.string(), r"feature 'mean_delay_where_distance_gt_100_2h', column 'delay': mean takes numbers"),
+        (
+            "delay",
+            pa.string(),
+            r"feature 'mean_delay_where_distance_gt_100_2h', column 'delay': mean must take numbers",
+        ),
         ("distance", pa.string(), "view 'delays', feature 'mean_delay_where_distance_gt_100_2h'"),
         ("tail", pa.list_(pa.string()), r"feature 'latest_tail', column 'tail'"),
         ("dep", pa.string(), r"source 'landed', event time 'dep'"),
@@ -136,9 +140,9 @@ def one(feature: object) -> ViewPlan:
 def test_times_have_a_largest_and_no_mean() -> None:
     """The largest of times is a time; a histogram of fractions is refused."""
     check_schema(one(agg.max("arr", over="1d")), SCHEMA)
-    with pytest.raises(DefinitionError, match="mean takes numbers"):
+    with pytest.raises(DefinitionError, match="mean must take numbers"):
         check_schema(one(agg.mean("arr", over="1d")), SCHEMA)
-    with pytest.raises(DefinitionError, match="histogram takes text, whole numbers or booleans"):
+    with pytest.raises(DefinitionError, match="histogram must take text, whole numbers or booleans"):
         check_schema(one(agg.histogram("delay", over="1d")), SCHEMA)
 
 

@@ -81,37 +81,37 @@ def test_equal_content_is_equal_versions():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: _view(agg.count(over="2h"), agg.count(over="2h")), "every feature of a view has a name of its own"),
+        (lambda: _view(agg.count(over="2h"), agg.count(over="2h")), "every feature of a view must have a name of"),
         (lambda: agg.count(over=[]), "one or more windows, each of another span"),
         (lambda: agg.count(over=["2h", "120m"]), "one or more windows, each of another span"),
         (lambda: agg.count(over="0s"), "longer than nothing"),
-        (lambda: agg.mean("", over="2h"), "agg.mean takes the name of a column"),
+        (lambda: agg.mean("", over="2h"), "agg.mean must take the name of a column"),
         (lambda: agg.share("x >", over="2h"), "agg.share"),
-        (latest, "latest names one or more columns"),
-        (lambda: _view("count"), "view 'v': a view holds aggregates and latest values; got 'str'"),
-        (lambda: FeatureView("v", "k1", SOURCE, []), "view 'v': a view has one entity"),
-        (lambda: _view(agg.count(over="1h"), source=Source("s", worlds.table)), "source 's': a window or an age needs"),
+        (latest, "latest must name one or more columns"),
+        (lambda: _view("count"), "view 'v': a view must hold aggregates and latest values; got 'str'"),
+        (lambda: FeatureView("v", "k1", SOURCE, []), "view 'v': a view must have one entity"),
+        (lambda: _view(agg.count(over="1h"), source=Source("s", worlds.table)), "'s': a window or an age must have"),
         (lambda: Source("s", worlds.table, event_time="e", known_at="k", delay="1h"), "known_at or delay, not both"),
         (lambda: Source("s", worlds.table, delay="1h"), "a delay must count from an event time"),
         (lambda: Source("s", "flights", event_time="e"), "Pass the Table object, not its name"),
-        (lambda: Entity("e", keys=["a", "a"]), "entity 'e': the keys of an entity are different columns"),
+        (lambda: Entity("e", keys=["a", "a"]), "entity 'e': the keys of an entity must be different columns"),
         (lambda: _view(latest("x")).keyed(kk="dest"), "Did you mean the key 'k1'|Known: 'k1'"),
         (lambda: FeatureSet([_view(latest("x")), _view(latest("x"))]), "a name of its own; got 'v'"),
         (lambda: FeatureSet([_view(latest("x")), _view(latest("x"), source=Source("s", worlds.table), name="w")]),
-         "one source name means one source"),
+         "one source name must mean one source"),
         (lambda: Window("lifetime", hop="1h"), "a lifetime must have no hop: it has no left edge to snap"),
         (lambda: Window("1h", offset="1h", include_current=True), "must not hold the request's own event"),
-        (lambda: agg.rate(over=Window("1h", hop="5m")), "a rate is over an exact window up to the decision"),
-        (lambda: agg.top_k("x", 0, over="1h"), "agg.top_k: k is a whole number from 1 to 1000; got 0"),
-        (lambda: agg.quantile("x", 1.5, over="1h"), "a quantile is between 0 and 1"),
-        (lambda: agg.by("shop", "median", "x", over="1h"), "a map holds count, sum, mean, min or max"),
-        (lambda: agg.by("shop", "count", "x", over="1h"), "count reads no column, the others read one"),
-        (lambda: agg.first("x", over=Window("1h", include_current=True)), "first does not take the request"),
+        (lambda: agg.rate(over=Window("1h", hop="5m")), "a rate must be over an exact window up to the decision"),
+        (lambda: agg.top_k("x", 0, over="1h"), "agg.top_k: k must be a whole number from 1 to 1000; got 0"),
+        (lambda: agg.quantile("x", 1.5, over="1h"), "a quantile must be between 0 and 1"),
+        (lambda: agg.by("shop", "median", "x", over="1h"), "a map must hold count, sum, mean, min or max"),
+        (lambda: agg.by("shop", "count", "x", over="1h"), "count must read no column, the others one"),
+        (lambda: agg.first("x", over=Window("1h", include_current=True)), "first must not take the request"),
         (lambda: Source("s", worlds.table, event_time="e", revised=True),
          "revisions of an event must share its sequence"),
         (lambda: Source("s", worlds.table, event_time="e", deleted="x = 1"),
          "a source that deletes events must have revisions"),
-        (lambda: FeatureSet([SOURCE]), "a feature set holds views and derived functions; got 'Source'"),
+        (lambda: FeatureSet([SOURCE]), "a feature set must hold views and derived functions; got 'Source'"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_where_they_are(make, message):
@@ -199,7 +199,7 @@ def test_the_version_of_a_function_is_its_code_and_its_helpers(tmp_path, monkeyp
 
 def test_derived_mistakes_are_definition_errors():
     """Unclear outputs, defaults, unknown features and unused times are refused with a remedy."""
-    with pytest.raises(DefinitionError, match="returns one dict literal"):
+    with pytest.raises(DefinitionError, match="must return one dict literal"):
         derived(lambda_free_function)
     with pytest.raises(DefinitionError, match="plain names without defaults"):
         derived(with_default)
@@ -208,10 +208,10 @@ def test_derived_mistakes_are_definition_errors():
     spine = pa.table({"k1": ["a"], "q": pa.array([1], worlds.TIME), "when": pa.array([1], worlds.TIME)})
     with pytest.raises(
         DefinitionError,
-        match=r"derived 'opaque', input 'when': this input arrives as a number; got .*Annotate the parameter",
+        match=r"derived 'opaque', input 'when': this input must arrive as a number; got .*Annotate the parameter",
     ):
         training_frame(spine, "q", FeatureSet([opaque]), {})
-    with pytest.raises(InputError, match="the request has the inputs of derived features; got 'when'"):
+    with pytest.raises(InputError, match="the request must have the inputs of derived features; got 'when'"):
         OnlineFeatures(FeatureSet([opaque]), None).read({}, {}, 0)
 
 

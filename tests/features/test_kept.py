@@ -287,10 +287,10 @@ def test_a_frame_is_found_by_name(project):
     assert [frame.name for frame in kept_frames(project)] == ["kept"]
     with pytest.raises(NotFoundError, match="Did you mean the frame 'kept'"):
         find_frame(project, "kep")
-    with pytest.raises(InputError, match="holds nothing else"):
+    with pytest.raises(InputError, match="must hold nothing else"):
         keep_frame(project, "events", spine_of(spine_rows()), local_work(project, "q", FEATURES))
     named = spine_rows().append_column("_batch", pa.array(["b"] * 20))
-    with pytest.raises(InputError, match=r"leaves this column.*'_batch'"):
+    with pytest.raises(InputError, match=r"must leave this column.*'_batch'"):
         keep(project, named)
 
 

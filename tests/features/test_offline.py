@@ -291,7 +291,7 @@ def test_a_list_is_not_a_number():
         return {"y": v__last_2_x_1h}
 
     features = FeatureSet([_view(agg.last_k("x", 2, over="1h")), wrong])
-    with pytest.raises(DefinitionError, match="input 'v__last_2_x_1h': this input arrives as a number; got 'list"):
+    with pytest.raises(DefinitionError, match="input 'v__last_2_x_1h': this input must arrive as a number; got 'list"):
         training_frame(_spine(("a", BASE)), "q", features, {"s": _events(("a", 1, 1.0))})
 
 
@@ -414,14 +414,14 @@ def test_aggregate_of_text_names_view_and_column():
 
 def test_missing_column_gets_near_names():
     """The error names the view, the source and the nearest column."""
-    with pytest.raises(InputError, match="view 'v', source 's': the column exists; got 'y'"):
+    with pytest.raises(InputError, match="view 'v', source 's': the column must exist; got 'y'"):
         _values(_view(latest("y")), _spine(("a", 5)), _events(("a", 1, 1.0)))
 
 
 def test_times_without_a_zone_are_refused():
     """A naive timestamp is never guessed to be UTC."""
     spine = pa.table({"k1": ["a"], "q": pa.array([1], pa.timestamp("us"))})
-    with pytest.raises(InputError, match="spine, column 'q': a time column is a timestamp with a zone"):
+    with pytest.raises(InputError, match="spine, column 'q': a time column must be a timestamp with a zone"):
         _values(_view(latest("x")), spine, _events(("a", 1, 1.0)))
 
 

@@ -62,7 +62,7 @@ def test_feature_and_outcome_share_every_fact_once():
 @pytest.mark.parametrize("over", ["lifetime", ["1h", "2h"], Window("1h", hop="5m"), Window("1h", offset="1h")])
 def test_a_horizon_is_one_plain_window(over):
     """Anything else has no meaning after a decision."""
-    with pytest.raises(DefinitionError, match="outcome 'n': the horizon of an outcome is one plain window"):
+    with pytest.raises(DefinitionError, match="outcome 'n': the horizon of an outcome must be one plain window"):
         Outcome("n", Entity("k1"), SOURCE, agg.count(over=over))
 
 
@@ -82,23 +82,23 @@ def _label(aggregate=None, **more):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: _label(table=LOANS), "outcome 'n': .*says of which table's rows.*got 'no expression'.*count_1h > 0"),
+        (lambda: _label(table=LOANS), "'n': .*both a table and an expression.*'no expression'.*count_1h > 0"),
         (lambda: _label(expression="count_1h > 0"), "got 'no table'"),
-        (lambda: _label(table="loans", expression="count_1h > 0"), "a label is of a table.*got 'str'.*not its name"),
-        (lambda: _label(table=Table("t"), expression="count_1h > 0"), "the table of a label has a key.*Say key="),
+        (lambda: _label(table="loans", expression="count_1h > 0"), "a label must be of a table.*'str'.*not its name"),
+        (lambda: _label(table=Table("t"), expression="count_1h > 0"), "the table of a label must have a key.*Say key="),
         (lambda: _label(table=LOANS, expression="count_2h > 0"), "got 'count_2h'. Did you mean the column 'count_1h'"),
         (lambda: _label(table=LOANS, expression="count_1h + 1"), "a label must be true or false; got 'count_1h . 1'"),
         (lambda: _label(table=LOANS, expression="count_1h = 'x'"), "outcome 'n'.*values of one kind"),
         (
             lambda: _label(agg.last_k("x", 2, over="1h"), table=LOANS, expression="last_2_x_1h is null"),
-            "a label is made of one value, not of a list or a map; got 'last_k'.*agg.count",
+            "a label must be made of one value, not of a list or a map; got 'last_k'.*agg.count",
         ),
         (
             lambda: Outcome("n", Entity("k1"), Source("s", worlds.table), agg.count(over="1h")),
-            "outcome 'n', source 's': .*needs facts with a time; got 'count_1h'. Give the source event_time=",
+            "outcome 'n', source 's': .*must have facts with a time; got 'count_1h'. Give the source event_time=",
         ),
-        (lambda: Outcome("n", Entity("k1"), "s", agg.count(over="1h")), "a view has one source"),
-        (lambda: Outcome("n", Entity("k1"), SOURCE, "count"), "an outcome is one aggregate; got 'str'"),
+        (lambda: Outcome("n", Entity("k1"), "s", agg.count(over="1h")), "a view must have one source"),
+        (lambda: Outcome("n", Entity("k1"), SOURCE, "count"), "an outcome must be one aggregate; got 'str'"),
         (
             lambda: Model("m", label=_label(), decide_at="q", features=[_label().view],
                           recipe=Recipe("logistic", TimeSplit("2024-01-01/2024-02-01"))),

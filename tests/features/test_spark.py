@@ -201,7 +201,7 @@ def test_mistakes_are_named_before_anything_runs(session):
     asked, events = session.createDataFrame(spine), session.createDataFrame(tables["s"])
     view = FeatureView("v", Entity("k1"), Source("s", worlds.table, event_time="e"), [agg.sum("x", over="1h")])
     features = FeatureSet([view])
-    with pytest.raises(InputError, match=r"column exists.*got 'x'"):
+    with pytest.raises(InputError, match=r"column must exist.*got 'x'"):
         training_frame_on_spark(session, asked, "q", features, {"s": events.drop("x")})
     with pytest.raises(InputError, match=r"every source must have a data frame.*got 's'"):
         training_frame_on_spark(session, asked, "q", features, {})

@@ -84,7 +84,7 @@ def test_a_promotion_passes_the_gate_and_a_rollback_needs_none(project: Workspac
     edit(root)
     challenger = learn(root)
     with Workspace(root, actor="ana") as edited:
-        with pytest.raises(RefusedError, match="passed verification"):
+        with pytest.raises(RefusedError, match="must have passed verification"):
             promote(edited, "promise", challenger, reason="newer")
         promote(edited, "promise", challenger, reason="newer", unverified="a drill")
         record_verification(edited, FeatureSet(features(edited).features), WRONG, VERSIONS)

@@ -88,14 +88,14 @@ class Aggregate:
         where = f"agg.{self.op}"
         if self.op == "rate" and (window.lifetime or window.hop or window.offset):
             raise DefinitionError(
-                "a rate is over an exact window up to the decision",
+                "a rate must be over an exact window up to the decision",
                 where=where,
                 got=window.name,
                 remedy="Write over='1h', or divide a count in a @derived function",
             )
         if window.include_current and self.op in BAGS:
             raise DefinitionError(
-                f"{self.op} does not take the request's own event in",
+                f"{self.op} must not take the request's own event in",
                 where=where,
                 got=window.name,
                 remedy="Leave include_current out; the request's own values reach a @derived function",
@@ -186,14 +186,14 @@ class Latest:
         columns: tuple[object, ...] = self.columns
         if not columns or not all(isinstance(column, str) and column for column in columns):
             raise DefinitionError(
-                "latest names one or more columns",
+                "latest must name one or more columns",
                 where="latest",
                 got=self.columns,
                 remedy="Write it like latest('arr_delay', max_age='24h')",
             )
         if self.label is not None and len(self.columns) > 1:
             raise DefinitionError(
-                "a name is for one column",
+                "a name must be for one column",
                 where="latest",
                 got=len(self.columns),
                 remedy="Leave name= out or write one latest() per column",
@@ -337,7 +337,7 @@ class _Aggregates:
         fraction: object = q
         if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
             raise DefinitionError(
-                "a quantile is between 0 and 1", where="agg.quantile", got=q, remedy="Write 0.5 for the median"
+                "a quantile must be between 0 and 1", where="agg.quantile", got=q, remedy="Write 0.5 for the median"
             )
         return replace(_of("quantile", column, over, where, name), options=(("q", float(q)),))
 
@@ -363,11 +363,11 @@ class _Aggregates:
         _check_column("by", group)
         if op not in _BY:
             raise DefinitionError(
-                "a map holds count, sum, mean, min or max", where="agg.by", got=op, remedy=near(op, _BY, what="one")
+                "a map must hold count, sum, mean, min or max", where="agg.by", got=op, remedy=near(op, _BY, what="one")
             )
         if (column is None) != (op == "count"):
             raise DefinitionError(
-                "count reads no column, the others read one",
+                "count must read no column, the others one",
                 where="agg.by",
                 got=op,
                 remedy="Write agg.by('merchant', 'sum', 'amount', over=…) or agg.by('merchant', 'count', over=…)",
@@ -403,7 +403,7 @@ def _of(op: str, column: str | None, over: Over, where: str | None, name: str | 
 def _check_column(op: str, column: object) -> None:
     if not isinstance(column, str) or not column:
         raise DefinitionError(
-            f"agg.{op} takes the name of a column",
+            f"agg.{op} must take the name of a column",
             where=f"agg.{op}",
             got=column,
             remedy=f"Write it like agg.{op}('arr_delay', …, over='2h')",
@@ -414,7 +414,7 @@ def _listed(op: str, column: str, k: int, over: Over, where: str | None, name: s
     count: object = k
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST:
         raise DefinitionError(
-            f"k is a whole number from 1 to {_MOST}", where=f"agg.{op}", got=k, remedy="Ask for fewer values"
+            f"k must be a whole number from 1 to {_MOST}", where=f"agg.{op}", got=k, remedy="Ask for fewer values"
         )
     return replace(_of(op, column, over, where, name), options=(("k", k),))
 

@@ -47,7 +47,7 @@ class Entity(Definition):
         object.__setattr__(self, "keys", keys or (self.name,))
         if len(set(self.keys)) != len(self.keys) or not all(_is_name(key) for key in self.keys):
             raise DefinitionError(
-                "the keys of an entity are different columns",
+                "the keys of an entity must be different columns",
                 where=f"entity {self.name!r}",
                 got=keys,
                 remedy="Name each key column once",
@@ -109,7 +109,7 @@ class FeatureView(Definition):
             check_name(name, what=f"view {self.name!r}, feature")
             if name in names:
                 raise DefinitionError(
-                    "every feature of a view has a name of its own",
+                    "every feature of a view must have a name of its own",
                     where=f"view {self.name!r}",
                     got=name,
                     remedy="Give one of the two a name=",
@@ -122,7 +122,7 @@ class FeatureView(Definition):
         for got, kind, what in parts:
             if not isinstance(got, kind):
                 raise DefinitionError(
-                    f"a view has one {what}",
+                    f"a view must have one {what}",
                     where=where,
                     got=type(got).__name__,
                     remedy="Write FeatureView(name, entity, source, features)",
@@ -130,14 +130,14 @@ class FeatureView(Definition):
         for feature in self.features:
             if not isinstance(feature, Aggregate | Latest):
                 raise DefinitionError(
-                    "a view holds aggregates and latest values",
+                    "a view must hold aggregates and latest values",
                     where=where,
                     got=type(feature).__name__,
                     remedy="Use agg.count, agg.sum, …, latest; put a @derived function in the model",
                 )
             if _timed(feature) and self.source.timeless:
                 raise DefinitionError(
-                    "a window or an age needs facts with a time",
+                    "a window or an age must have facts with a time",
                     where=f"{where}, source {self.source.name!r}",
                     got=feature.names()[0],
                     remedy="Give the source event_time=, or use latest() without max_age or over='lifetime'",
@@ -167,7 +167,7 @@ class FeatureView(Definition):
         for key in columns:
             if key not in self.entity.keys:
                 raise DefinitionError(
-                    "a key map names keys of the entity",
+                    "a key map must name keys of the entity",
                     where=f"view {self.name!r}",
                     got=key,
                     remedy=near(key, self.entity.keys, what="key"),

@@ -134,7 +134,7 @@ def _define(function: Function, outputs: Sequence[str] | None, name: str | None)
     tree = ast.parse(source).body[0]
     if not isinstance(tree, ast.FunctionDef):
         raise DefinitionError(
-            "a derived feature is a function written with def",
+            "a derived feature must be a function written with def",
             where=where,
             got=type(tree).__name__,
             remedy="Write 'def …' with a return of a dict literal",
@@ -143,7 +143,7 @@ def _define(function: Function, outputs: Sequence[str] | None, name: str | None)
     for output in names:
         check_name(output, what=f"{where}, output")
     if not names or len(set(names)) != len(names):
-        raise DefinitionError("a derived feature has different outputs", where=where, got=names)
+        raise DefinitionError("a derived feature must have different outputs", where=where, got=names)
     return Derived(
         name,
         function,
@@ -161,7 +161,7 @@ def _source(function: Function, where: str) -> str:
         return textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError) as error:
         raise DefinitionError(
-            "the source of a derived feature can be read: it is its version",
+            "the source of a derived feature must be readable: it is its version",
             where=where,
             remedy="Define it with def in a file",
         ) from error
@@ -172,7 +172,7 @@ def _inputs(function: Function, where: str) -> tuple[str, ...]:
     for parameter in parameters:
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.default is not parameter.empty:
             raise DefinitionError(
-                "the parameters of a derived feature are plain names without defaults",
+                "the parameters of a derived feature must be plain names without defaults",
                 where=where,
                 got=str(parameter),
                 remedy="Name the columns and features it needs",
@@ -197,7 +197,7 @@ def _returned(tree: ast.FunctionDef, where: str) -> tuple[str, ...]:
             )
     if not outputs or len(set(outputs)) > 1 or "" in outputs[0]:
         raise DefinitionError(
-            "a derived feature returns one dict literal with text keys",
+            "a derived feature must return one dict literal with text keys",
             where=where,
             got=f"{len(outputs)} return statements",
             remedy="Name them: @derived(outputs=['hour', 'weekday'])",

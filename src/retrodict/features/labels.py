@@ -75,18 +75,21 @@ class Label(Definition):
         where = f"label {self.name}"
         if not isinstance(self.table, Table):
             raise DefinitionError(
-                "a label is of a table",
+                "a label must be of a table",
                 where=where,
                 got=type(self.table).__name__,
                 remedy="Pass the Table object, not its name",
             )
         if not self.table.key:
             raise DefinitionError(
-                "the table of a label has a key", where=where, got=self.table.name, remedy="Say key='id' in the table"
+                "the table of a label must have a key",
+                where=where,
+                got=self.table.name,
+                remedy="Say key='id' in the table",
             )
         for text, place, kind in ((self.expression, where, "bool"), (self.known_at, f"{where}, known_at", "time")):
             if parse(text, where=place).kind not in (kind, None):
-                rule = "a label is true or false" if kind == "bool" else "known_at is a time"
+                rule = "a label must be true or false" if kind == "bool" else "known_at must be a time"
                 raise DefinitionError(rule, where=place, got=text, remedy="Write a comparison, or name a time column")
         parse_duration(self.matures, where=f"{where}, matures")
 
@@ -172,7 +175,7 @@ class Outcome(Definition):
         _ = self.view  # its own checks of entity and source
         if self.labels != (self.expression is not None):
             raise DefinitionError(
-                "an outcome that is a label says of which table's rows, and what is a yes",
+                "an outcome that is a label must have both a table and an expression",
                 where=where,
                 got="no expression" if self.labels else "no table",
                 remedy=f"Say table=… and expression='{self.value} > 0', both or neither",
@@ -183,12 +186,12 @@ class Outcome(Definition):
     def _check_aggregate(self, where: str) -> None:
         aggregate: object = self.aggregate
         if not isinstance(aggregate, Aggregate):
-            raise DefinitionError("an outcome is one aggregate", where=where, got=type(aggregate).__name__)
+            raise DefinitionError("an outcome must be one aggregate", where=where, got=type(aggregate).__name__)
         window = aggregate.over[0]
         plain = len(aggregate.over) == 1 and window == Window(window.length) and not window.lifetime
         if not plain or aggregate.op == "rate":
             raise DefinitionError(
-                "the horizon of an outcome is one plain window",
+                "the horizon of an outcome must be one plain window",
                 where=where,
                 got=[span.name for span in aggregate.over],
                 remedy="Write it like agg.count(over='30d')",
@@ -196,7 +199,7 @@ class Outcome(Definition):
         source: object = self.source
         if isinstance(source, Source) and source.timeless:
             raise DefinitionError(
-                "what happens within a time needs facts with a time",
+                "an outcome within a time must have facts with a time",
                 where=f"{where}, source {source.name!r}",
                 got=aggregate.names()[0],
                 remedy="Give the source event_time=",
@@ -206,18 +209,21 @@ class Outcome(Definition):
         table: object = self.table
         if not isinstance(table, Table):
             raise DefinitionError(
-                "a label is of a table",
+                "a label must be of a table",
                 where=where,
                 got=type(table).__name__,
                 remedy="Pass the Table object, not its name",
             )
         if not self.table.key:
             raise DefinitionError(
-                "the table of a label has a key", where=where, got=self.table.name, remedy="Say key='id' in the table"
+                "the table of a label must have a key",
+                where=where,
+                got=self.table.name,
+                remedy="Say key='id' in the table",
             )
         if self.aggregate.op in _LISTS:
             raise DefinitionError(
-                "a label is made of one value, not of a list or a map",
+                "a label must be made of one value, not of a list or a map",
                 where=where,
                 got=self.aggregate.op,
                 remedy="Use agg.count, agg.sum, agg.max or another aggregate that gives one value",
@@ -226,7 +232,7 @@ class Outcome(Definition):
         self.parsed.check_columns({self.value: kind}, where=where)
         if self.parsed.kind not in ("bool", None):
             raise DefinitionError(
-                "a label is true or false",
+                "a label must be true or false",
                 where=where,
                 got=self.expression,
                 remedy=f"Write a comparison like '{self.value} > 0'",

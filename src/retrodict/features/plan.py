@@ -245,7 +245,7 @@ def _aggregate(
     kind = AGGREGATES.get(feature.op)
     if kind is None:
         raise DefinitionError(
-            "an aggregate is in the table of aggregates",
+            "an aggregate must be in the table of aggregates",
             where=f"view {view.name!r}",
             got=feature.op,
             remedy=near(feature.op, [*AGGREGATES, *BAGS], what="aggregate"),
@@ -349,14 +349,14 @@ class FeatureSet:
         for feature in self.features:
             if not isinstance(feature, FeatureView | Derived):
                 raise DefinitionError(
-                    "a feature set holds views and derived functions",
+                    "a feature set must hold views and derived functions",
                     where="features",
                     got=type(feature).__name__,
                     remedy="Pass FeatureView objects or @derived functions",
                 )
             if feature.name in names:
                 raise DefinitionError(
-                    "every view and derived function of a set has a name of its own",
+                    "every view and derived function of a set must have a name of its own",
                     where="features",
                     got=feature.name,
                     remedy="Give one of the two another name (view.keyed(name=…))",
@@ -369,7 +369,7 @@ class FeatureSet:
             source = sources.setdefault(plan.source.name, plan.source)
             if source.version != plan.source.version:
                 raise DefinitionError(
-                    "one source name means one source",
+                    "one source name must mean one source",
                     where=f"features, {plan.where}",
                     got=plan.source.name,
                     remedy="Rename one of the two sources",
@@ -399,7 +399,7 @@ class FeatureSet:
             if plan.name == view:
                 return plan
         raise DefinitionError(
-            "the feature set has this view",
+            "the feature set must have this view",
             where="features",
             got=view,
             remedy=near(view, [plan.name for plan in self.views], what="view"),
@@ -410,7 +410,7 @@ def _check_inputs(function: Derived, columns: list[str]) -> None:
     for name in function.inputs:
         if "__" in name and name not in columns:
             raise DefinitionError(
-                "a derived function uses features that come before it",
+                "a derived function must use features that come before it",
                 got=name,
                 where=f"derived {function.name!r}",
                 remedy=near(name, columns, what="feature"),

@@ -200,5 +200,5 @@ def test_times_without_a_zone_are_refused(view, side):
     else:
         spine = spine.set_column(1, "at", spine["at"].cast(pa.timestamp("us")))
     made = FeatureSet([view("key", agg.count(over="1h"), event_time="e")])
-    with pytest.raises(InputError, match="a time column is a timestamp with a zone"):
+    with pytest.raises(InputError, match="a time column must be a timestamp with a zone"):
         training_frame(spine, "at", made, {"s": events})

@@ -137,7 +137,7 @@ def lineage(view: FeatureView, feature: str | None = None) -> list[ColumnUse]:
     by_name = {facts.name: facts for facts in describe(view)}
     if feature is not None and feature not in by_name:
         raise InputError(
-            "the view has this feature",
+            "the view must have this feature",
             where=f"view {view.name!r}",
             got=feature,
             remedy=near(feature, by_name, what="feature"),
@@ -224,7 +224,7 @@ def select(features: Sequence[FeatureView | Derived], names: Sequence[str]) -> t
         If nothing is wanted, or a name is unknown; the message has near names.
     """
     if not names:
-        raise InputError("at least one feature is wanted", where="features", got=0, remedy="Write view.feature,…")
+        raise InputError("at least one feature must be named", where="features", got=0, remedy="Write view.feature,…")
     by_name = {feature.name: feature for feature in features}
     columns: dict[str, None] = {}
     for text in names:
@@ -239,7 +239,7 @@ def _columns(text: str, by_name: Mapping[str, FeatureView | Derived]) -> list[st
     name, dot, feature = text.partition("." if "." in text else "__")
     if name not in by_name:
         raise InputError(
-            "the view or derived function is defined",
+            "the view or derived function must be defined",
             where="features",
             got=name,
             remedy=near(name, by_name, what="view"),
@@ -248,7 +248,7 @@ def _columns(text: str, by_name: Mapping[str, FeatureView | Derived]) -> list[st
     outputs = list(definition.outputs) if isinstance(definition, Derived) else definition.feature_names
     if dot and feature not in outputs:
         raise InputError(
-            "the view has this feature",
+            "the view must have this feature",
             where=f"view {name!r}",
             got=feature,
             remedy=near(feature, outputs, what="feature"),

@@ -56,7 +56,7 @@ def check_schema(plan: ViewPlan, schema: pa.Schema) -> None:
 def _exists(column: str, columns: Mapping[str, Any], where: str, plan: ViewPlan) -> None:
     if column not in columns:
         raise DefinitionError(
-            f"the table {plan.source.table.name!r} has the columns that a view reads",
+            f"the table {plan.source.table.name!r} must have the columns that a view reads",
             where=where,
             got=column,
             remedy=near(column, columns, what="column"),
@@ -72,7 +72,7 @@ def _fits(kind: str, type_: pa.DataType, role: str, where: str) -> None:
     }.get(role)
     if allowed is not None and kind not in allowed:
         raise DefinitionError(
-            f"a column read as {role} holds {', '.join(allowed[:-1])}",
+            f"a column read as {role} must hold {', '.join(allowed[:-1])}",
             where=where,
             got=str(type_),
             remedy="Name another column, or declare its type in Table(columns={…}) and ingest again",
@@ -88,7 +88,7 @@ def _takes(facts: FeatureFacts, column: str, kind: str, type_: pa.DataType, wher
     if not fits:
         types = "text, whole numbers or booleans" if op == "histogram" else facts.takes
         raise DefinitionError(
-            f"{op} takes {types if numbers or op == 'histogram' else 'numbers, booleans, text, times or dates'}",
+            f"{op} must take {types if numbers or op == 'histogram' else 'numbers, booleans, text, times or dates'}",
             where=f"{where}, column {column!r}",
             got=str(type_),
             remedy="Use latest() or agg.last for text, a condition in agg.share, or declare the column as a number"
@@ -102,7 +102,7 @@ def _check_condition(expression: Expression, kinds: Mapping[str, str], where: st
     other = [column for column in expression.columns if kinds[column] == "other"]
     if other:
         raise DefinitionError(
-            "a condition reads numbers, booleans, text, times or dates",
+            "a condition must read numbers, booleans, text, times or dates",
             where=f"{where}, column {other[0]!r}",
             got=expression.text,
             remedy="Name another column",

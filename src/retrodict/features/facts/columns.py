@@ -52,7 +52,7 @@ def pick(table: pa.Table, name: str, *, where: str) -> pa.Array[Any]:
     """Return a column in one piece, dictionaries decoded; InputError with near names if there is none."""
     if name not in table.column_names:
         raise InputError(
-            "the column exists", where=where, got=name, remedy=near(name, table.column_names, what="column")
+            "the column must exist", where=where, got=name, remedy=near(name, table.column_names, what="column")
         )
     column = table.column(name).combine_chunks()
     if isinstance(column, pa.ChunkedArray):
@@ -74,7 +74,7 @@ def numeric(column: pa.Array[Any], *, where: str) -> Column:
     kind = kind_of(column.type)
     if kind not in {"bool", "int", "float", "time", "null"}:
         raise DefinitionError(
-            "an aggregate reads numbers, booleans or times",
+            "an aggregate must read numbers, booleans or times",
             where=where,
             got=str(column.type),
             remedy="Use latest() for text, or a condition in agg.share",
@@ -89,7 +89,7 @@ def numeric(column: pa.Array[Any], *, where: str) -> Column:
     try:
         filled = pc.fill_null(column.cast(target), 0)
     except pa.ArrowInvalid as error:
-        raise InputError("whole numbers fit in 64 bits", where=where, got=str(column.type)) from error
+        raise InputError("whole numbers must fit in 64 bits", where=where, got=str(column.type)) from error
     return Column(np.asarray(filled.to_numpy(zero_copy_only=False)), valid, kind)
 
 
@@ -104,7 +104,7 @@ def times(column: pa.Array[Any], *, where: str) -> tuple[Ints, Mask]:
     kind = kind_of(column.type)
     if kind not in {"time", "int", "null"} or (kind == "time" and column.type.tz is None):
         raise InputError(
-            "a time column is a timestamp with a zone",
+            "a time column must be a timestamp with a zone",
             where=where,
             got=str(column.type),
             remedy="Cast it to timestamp('us', 'UTC') where it is read",
@@ -151,7 +151,7 @@ def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, wher
             result = connection.sql(f"select {selected} from events").to_arrow_table()
         except duckdb.Error as error:
             raise DefinitionError(
-                "a condition fits the types of its columns",
+                "a condition must fit the types of its columns",
                 where=where,
                 got=", ".join(e.text for e in expressions.values()),
                 remedy="Compare each column with a value of its own type",

@@ -49,7 +49,7 @@ def derive_row(features: FeatureSet, request: Mapping[str, Any], values: dict[st
                 value = request[name]
             else:
                 raise InputError(
-                    "the request has the inputs of derived features",
+                    "the request must have the inputs of derived features",
                     where=where,
                     got=name,
                     remedy=near(name, request, what="input"),
@@ -64,7 +64,7 @@ def _call(function: Derived, read: Callable[[str], Any], rows: int, where: str) 
     result: object = function.function(*[read(name) for name in function.inputs])
     if not isinstance(result, Mapping) or set(result) != set(function.outputs):
         raise DefinitionError(
-            "a derived feature returns what it declares",
+            "a derived feature must return what it declares",
             where=where,
             got=sorted(result) if isinstance(result, Mapping) else type(result).__name__,
             remedy=f"Return a dict with {', '.join(map(repr, function.outputs))}",
@@ -80,9 +80,11 @@ def _normal(value: Any, rows: int, where: str) -> NDArray[Any]:
     elif array.dtype.kind in "UO":
         array = array.astype(object)
     else:
-        raise DefinitionError("a derived feature gives numbers, booleans or text", where=where, got=str(array.dtype))
+        raise DefinitionError(
+            "a derived feature must give numbers, booleans or text", where=where, got=str(array.dtype)
+        )
     if array.shape not in {(), (1,), (rows,)}:
-        raise DefinitionError("a derived feature gives one value per row", where=where, got=array.shape)
+        raise DefinitionError("a derived feature must give one value per row", where=where, got=array.shape)
     return np.broadcast_to(array, (rows,))
 
 
@@ -128,7 +130,7 @@ def _objects(values: list[Any]) -> NDArray[Any]:
 
 def _wrong_form(got: str, form: Form, where: str) -> DefinitionError:
     return DefinitionError(
-        f"this input arrives as a {_SPOKEN.get(form, form)}",
+        f"this input must arrive as a {_SPOKEN.get(form, form)}",
         where=where,
         got=got,
         remedy="Annotate the parameter with what it is: def f(sched_dep: Times, origin: str, tags: list)",
@@ -157,7 +159,7 @@ def _row_times(value: Any, where: str) -> Times:
         value = parse_time(value, where=where)
     if not isinstance(value, int | np.integer):
         raise InputError(
-            "a time is int microseconds, an aware datetime or ISO 8601 text", where=where, got=type(value).__name__
+            "a time must be int microseconds, an aware datetime or ISO 8601 text", where=where, got=type(value).__name__
         )
     return Times(np.array([value], dtype=np.int64))
 

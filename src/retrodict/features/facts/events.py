@@ -127,7 +127,7 @@ def _tabulate(plan: ViewPlan, rows: Sequence[Mapping[str, Any]], where: str) -> 
             columns[name] = pa.array([row.get(name) for row in rows])
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(
-                "the values of a column are of one type",
+                "the values of a column must be of one type",
                 where=f"{where}, column {name!r}",
                 got=sorted({type(row.get(name)).__name__ for row in rows}),
             ) from error
@@ -174,7 +174,7 @@ def _sequence(
     present = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
     if kind not in {"int", "text", "null"} or not present[seen].all():
         raise InputError(
-            "the sequence of an event is a whole number or text, never null",
+            "the sequence of an event must be a whole number or text, never null",
             where=f"{where}, column {source.sequence!r}",
             got=str(column.type) if present[seen].all() else f"{int((~present[seen]).sum())} nulls",
         )

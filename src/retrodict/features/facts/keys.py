@@ -43,7 +43,7 @@ def key_kind(column: pa.Array[Any], *, where: str) -> str:
     kind = _KINDS.get(kind_of(column.type))
     if kind is None:
         raise DefinitionError(
-            "a key is text, a whole number, a boolean or a time",
+            "a key must be text, a whole number, a boolean or a time",
             where=where,
             got=str(column.type),
             remedy="Cast the key column where the table is read",
@@ -236,7 +236,7 @@ def encode_key(values: Sequence[object], *, where: str) -> bytes | None:
             tag, body = b"i", _whole(value).to_bytes(8, "big", signed=True)
         else:
             raise InputError(
-                "a key is text, a whole number, a boolean or a time",
+                "a key must be text, a whole number, a boolean or a time",
                 where=where,
                 got=type(value).__name__,
                 remedy="Convert the entity before asking",

@@ -151,7 +151,7 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise InputError(
-            "a zone is in the IANA time zone database",
+            "a zone must be in the IANA time zone database",
             where="Times.to",
             got=name,
             remedy="Write it like 'America/New_York'",

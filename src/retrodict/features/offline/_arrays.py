@@ -160,7 +160,7 @@ class ArrayFolder:
 
     def _damaged(self, file: str) -> IntegrityError:
         return IntegrityError(
-            "the files of an index of events are as they were written",
+            "the files of an index of events must be as they were written",
             where=f"index {self.folder.parent.name}, file {file}",
             remedy="Run it again: the index is made anew from the table",
         )

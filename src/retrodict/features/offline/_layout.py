@@ -77,7 +77,7 @@ def _write_line(writer: ArrayWriter, line: Timeline) -> dict[str, int | None]:
         elif value is None or isinstance(value, int):
             numbers[name] = value
         else:
-            raise InternalError("a timeline is arrays and whole numbers", where="index of events", got=name)
+            raise InternalError("a timeline must be arrays and whole numbers", where="index of events", got=name)
     return numbers
 
 

@@ -59,7 +59,7 @@ def frame_batches(
         SpineReader(spine).pieces(_PIECE), lambda piece: training_frame(piece, at, features, events), threads
     ):
         if frame.num_rows != piece.num_rows:
-            raise InternalError("a frame holds the rows of its spine", where="frames", got=frame.num_rows)
+            raise InternalError("a frame must hold the rows of its spine", where="frames", got=frame.num_rows)
         schema = schema or frame.schema
         yield frame if frame.schema.equals(schema) else frame.cast(schema)
 

@@ -145,7 +145,7 @@ class EventIndexes:
                 plan, self.tables.read(table, version, columns=plan.source_columns), ignore_known_at=False
             )
         if prepared is None:
-            raise IntegrityError("an index can be read once it was written", where=f"index of table {table}")
+            raise IntegrityError("an index must be readable once it was written", where=f"index of table {table}")
         return prepared
 
     def _made(

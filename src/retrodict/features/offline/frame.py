@@ -65,7 +65,7 @@ def training_frame(
     moments, present = times(pick(spine, at, where="spine"), where=f"spine, column {at!r}")
     if not present.all():
         raise InputError(
-            "every row of a spine has its time",
+            "every row of a spine must have its time",
             where=f"spine, column {at!r}",
             got=f"{int((~present).sum())} nulls",
             remedy="Drop or complete those rows",
@@ -73,7 +73,7 @@ def training_frame(
     taken_names = [name for name in features.columns if name in spine.column_names]
     if taken_names:
         raise InputError(
-            "a spine has no column with a feature's name",
+            "a spine must have no column with a feature's name",
             where="spine",
             got=taken_names[0],
             remedy="Rename the column or the view",
@@ -96,7 +96,7 @@ def training_frame(
     # Appending shares the spine's buffers; a NaN in it would make a comparison by value fail.
     if frame.num_rows != spine.num_rows or frame.column_names[: spine.num_columns] != spine.column_names:
         raise InternalError(
-            "a training frame holds the spine's rows as they were",
+            "a training frame must hold the spine's rows as they were",
             where="training_frame",
             got=(spine.num_rows, frame.num_rows),
         )
@@ -108,7 +108,7 @@ def _rows_of(sources: Tables, plan: ViewPlan) -> Rows:
         return sources(plan.source.name)
     if plan.source.name not in sources:
         raise InputError(
-            "there is a table for every source",
+            "every source must have a table",
             where=plan.where,
             got=plan.source.name,
             remedy=near(plan.source.name, sources, what="source"),

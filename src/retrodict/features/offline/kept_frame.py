@@ -127,7 +127,7 @@ def find_frame(workspace: Workspace, name: str, version: int | None = None) -> K
     frame = None if number is None else _frame(workspace.tables, name, number)
     if frame is None:
         names = [entry.name for entry in kept_frames(workspace)]
-        raise NotFoundError("a frame is kept under this name", where="frames", got=name,
+        raise NotFoundError("a frame must be kept under this name", where="frames", got=name,
                             remedy=near(name, names, what="frame"))  # fmt: skip
     return frame
 
@@ -162,6 +162,8 @@ def newest_origin(tables: TableStore, name: str) -> dict[str, Any] | None:
         return None
     if not any(NOTE in version.metadata for version in history):
         raise InputError(
-            "the table of a kept frame holds nothing else", where=f"frame {name}", remedy="Give the frame another name"
+            "the table of a kept frame must hold nothing else",
+            where=f"frame {name}",
+            remedy="Give the frame another name",
         )
     return _note_of(name, history, history[-1].version) or {}

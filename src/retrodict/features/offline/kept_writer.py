@@ -78,7 +78,7 @@ def keep_frame(
     where, report = f"frame {name}", progress or (lambda _what, _done, _total: None)
     schema = spine.rows().schema
     if PART in schema.names:
-        raise InputError("a spine leaves this column to the table of its frame", where=where, got=PART)
+        raise InputError("a spine must leave this column to the table of its frame", where=where, got=PART)
     with workspace.lock(f"ingest/{name}"):
         complete_ledger(workspace, name)
         description = _made(workspace, spine, schema, work)
@@ -94,7 +94,7 @@ def keep_frame(
                 reader = SpineReader(spine.rows())
             else:
                 raise InputError(
-                    "a kept frame grows while its features, its spine and what they read stay what they were",
+                    "a kept frame must be made of the same features, spine and tables to grow",
                     where=where, got=why,
                     remedy="Make it anew as a new version with --anew, or keep it under another name",
                 )  # fmt: skip
@@ -208,7 +208,7 @@ def _write(workspace: Workspace, name: str, frames: Iterator[pa.Table], note: di
     written = workspace.tables.write(name, rows, mode=mode, metadata=metadata)  # type: ignore[arg-type]  # one of the two
     if written != expected:
         raise BusyError(
-            "one process at a time writes a kept frame",
+            "one process at a time must write a kept frame",
             where=f"frame {name}",
             got=f"version {written} instead of {expected}",
             remedy=f"Something else wrote the table: go back with retrodict data rollback {name} --to {expected - 1}",

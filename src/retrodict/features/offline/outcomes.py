@@ -81,7 +81,7 @@ def outcome_frame(spine: pa.Table, at: str, outcome: Outcome, sources: Tables, *
     """
     for name in (outcome.name, f"{outcome.name}_known_at"):
         if name in spine.column_names:
-            raise InputError("a spine has no column with an outcome's name", where="spine", got=name)
+            raise InputError("a spine must have no column with an outcome's name", where="spine", got=name)
     values, known_at = _values(spine, at, outcome, sources)
     matured = pa.array(np.asarray(known_at <= as_of))
     spine = spine.append_column(outcome.name, pc.if_else(matured, values, None))
@@ -129,7 +129,7 @@ def outcome_labels(spine: pa.Table, at: str, outcome: Outcome, sources: Tables) 
 def _misfit(outcome: Outcome, type_: pa.DataType) -> DefinitionError:
     # DuckDB's own words may hold values of the data: only the type is passed on.
     return DefinitionError(
-        f"the expression {outcome.parsed.text!r} is true or false of what the aggregate gives",
+        f"the expression {outcome.parsed.text!r} must be true or false of what the aggregate gives",
         where=f"outcome {outcome.name!r}",
         got={outcome.value: str(type_)},
         remedy="Compare it with a value of that type",
@@ -140,7 +140,7 @@ def _values(spine: pa.Table, at: str, outcome: Outcome, sources: Tables) -> tupl
     """Aggregate of each row as it is known when it has matured, and that moment."""
     moments, present = times(pick(spine, at, where="spine"), where=f"spine, column {at!r}")
     if not present.all():
-        raise InputError("every row of a spine has its time", where=f"spine, column {at!r}")
+        raise InputError("every row of a spine must have its time", where=f"spine, column {at!r}")
     known_at = moments + outcome.maturity
     keys = {key: pick(spine, key, where=f"outcome {outcome.name!r}, spine") for key in outcome.entity.keys}
     frame = training_frame(pa.table({**keys, _AT: pa.array(known_at, TIME)}), _AT, FeatureSet([outcome.view]), sources)

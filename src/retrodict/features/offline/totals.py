@@ -108,7 +108,7 @@ class Totals:
         )
         if request_values is not None and request_values.dtype != values.dtype:
             raise InputError(
-                "the request's own value has the type of the source's column",
+                "the request's own value must have the type of the source's column",
                 where=self._plan.where,
                 got=str(request_values.dtype),
                 remedy="Cast the spine's column to the type of the source's",

@@ -130,7 +130,7 @@ def erase(
     columns = [pick(keys, key, where=f"keys of entity {entity.name!r}") for key in entity.keys]
     if any(column.null_count for column in columns):
         raise InputError(
-            "a subject has every part of its key",
+            "a subject must have every part of its key",
             where=f"keys of entity {entity.name!r}",
             got=f"{max(column.null_count for column in columns)} nulls",
             remedy="Leave those rows out",

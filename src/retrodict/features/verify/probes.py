@@ -129,7 +129,7 @@ def _check_kinds(column: pa.Array, requested: pa.Array, where: str) -> None:
     kinds = key_kind(column, where=where), key_kind(requested, where=where)
     if kinds[0] != kinds[1] and "null" not in kinds:
         raise DefinitionError(
-            f"the key of request and source are of one kind; the source has {kinds[0]}",
+            f"the key of request and source must be of one kind; the source has {kinds[0]}",
             where=where,
             got=kinds[1],
             remedy="Cast one of the two where its table is read",

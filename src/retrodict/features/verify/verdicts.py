@@ -196,7 +196,7 @@ def check_verified(
     refused = unverified_views(workspace, features)
     if refused and not (unverified or "").strip():
         raise RefusedError(
-            "every view of a deployed model has passed verification as it was when the model was trained",
+            "every view of a deployed model must have passed verification as it was when the model was trained",
             where=f"model:{model}",
             got=[view.name for view in refused],
             remedy=f"Run: retrodict features verify {model.partition('@')[0]}; or say why not: --unverified REASON",

@@ -318,7 +318,7 @@ def test_live_batches_are_those_whose_rows_are_there(project: Workspace, steps: 
             write(project, name, [number], what, batch=str(number))
         elif what == "restore":
             readable = tables.vacuum(name, keep=(), dry_run=True)
-            every = sorted({*readable.versions, *readable.kept})
+            every = sorted({*readable.versions, *readable.retained})
             rollback(project, name, every[at % len(every)], "x")
         elif what == "compact":
             compact(project, name)

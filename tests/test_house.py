@@ -67,7 +67,6 @@ GERUNDS = frozenset({"monitoring", "profiling", "serving", "learning", "testing"
 PENDING = {
     "cli",
     "demo",
-    "features",
 }
 """Rooms that are not yet through; a room that is leaves this set and does not come back."""
 

@@ -143,7 +143,9 @@ def _define(function: Function, outputs: Sequence[str] | None, name: str | None)
     for output in names:
         check_name(output, what=f"{where}, output")
     if not names or len(set(names)) != len(names):
-        raise DefinitionError("a derived feature must have different outputs", where=where, got=names)
+        raise DefinitionError(
+            "a derived feature must have different outputs", where=where, got=names, remedy="Name each output once"
+        )
     return Derived(
         name,
         function,

@@ -186,7 +186,12 @@ class Outcome(Definition):
     def _check_aggregate(self, where: str) -> None:
         aggregate: object = self.aggregate
         if not isinstance(aggregate, Aggregate):
-            raise DefinitionError("an outcome must be one aggregate", where=where, got=type(aggregate).__name__)
+            raise DefinitionError(
+                "an outcome must be one aggregate",
+                where=where,
+                got=type(aggregate).__name__,
+                remedy="Write it like agg.count(over='30d')",
+            )
         window = aggregate.over[0]
         plain = len(aggregate.over) == 1 and window == Window(window.length) and not window.lifetime
         if not plain or aggregate.op == "rate":

@@ -89,7 +89,9 @@ def numeric(column: pa.Array[Any], *, where: str) -> Column:
     try:
         filled = pc.fill_null(column.cast(target), 0)
     except pa.ArrowInvalid as error:
-        raise InputError("whole numbers must fit in 64 bits", where=where, got=str(column.type)) from error
+        raise InputError(
+            "whole numbers must fit in 64 bits", where=where, got=str(column.type), remedy="Cast the column to a float"
+        ) from error
     return Column(np.asarray(filled.to_numpy(zero_copy_only=False)), valid, kind)
 
 

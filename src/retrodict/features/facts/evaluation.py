@@ -81,10 +81,18 @@ def _normal(value: Any, rows: int, where: str) -> NDArray[Any]:
         array = array.astype(object)
     else:
         raise DefinitionError(
-            "a derived feature must give numbers, booleans or text", where=where, got=str(array.dtype)
+            "a derived feature must give numbers, booleans or text",
+            where=where,
+            got=str(array.dtype),
+            remedy="Convert what it returns",
         )
     if array.shape not in {(), (1,), (rows,)}:
-        raise DefinitionError("a derived feature must give one value per row", where=where, got=array.shape)
+        raise DefinitionError(
+            "a derived feature must give one value per row",
+            where=where,
+            got=array.shape,
+            remedy="Return one number or an array as long as its inputs",
+        )
     return np.broadcast_to(array, (rows,))
 
 
@@ -159,7 +167,10 @@ def _row_times(value: Any, where: str) -> Times:
         value = parse_time(value, where=where)
     if not isinstance(value, int | np.integer):
         raise InputError(
-            "a time must be int microseconds, an aware datetime or ISO 8601 text", where=where, got=type(value).__name__
+            "a time must be int microseconds, an aware datetime or ISO 8601 text",
+            where=where,
+            got=type(value).__name__,
+            remedy="Send it like '2024-01-31T12:00Z'",
         )
     return Times(np.array([value], dtype=np.int64))
 

@@ -130,6 +130,7 @@ def _tabulate(plan: ViewPlan, rows: Sequence[Mapping[str, Any]], where: str) -> 
                 "the values of a column must be of one type",
                 where=f"{where}, column {name!r}",
                 got=sorted({type(row.get(name)).__name__ for row in rows}),
+                remedy="Send every event with the types of the table",
             ) from error
     return pa.table(columns)
 
@@ -177,6 +178,7 @@ def _sequence(
             "the sequence of an event must be a whole number or text, never null",
             where=f"{where}, column {source.sequence!r}",
             got=str(column.type) if present[seen].all() else f"{int((~present[seen]).sum())} nulls",
+            remedy="Name another sequence column, or leave it out to take the order of the rows",
         )
     if kind != "text":
         ids = numeric(column, where=where).values.astype(np.int64)

@@ -78,7 +78,12 @@ def keep_frame(
     where, report = f"frame {name}", progress or (lambda _what, _done, _total: None)
     schema = spine.rows().schema
     if PART in schema.names:
-        raise InputError("a spine must leave this column to the table of its frame", where=where, got=PART)
+        raise InputError(
+            "a spine must leave this column to the table of its frame",
+            where=where,
+            got=PART,
+            remedy="Rename the column of the spine",
+        )
     with workspace.lock(f"ingest/{name}"):
         complete_ledger(workspace, name)
         description = _made(workspace, spine, schema, work)

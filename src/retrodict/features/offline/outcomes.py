@@ -81,7 +81,12 @@ def outcome_frame(spine: pa.Table, at: str, outcome: Outcome, sources: Tables, *
     """
     for name in (outcome.name, f"{outcome.name}_known_at"):
         if name in spine.column_names:
-            raise InputError("a spine must have no column with an outcome's name", where="spine", got=name)
+            raise InputError(
+                "a spine must have no column with an outcome's name",
+                where="spine",
+                got=name,
+                remedy="Rename the column or the outcome",
+            )
     values, known_at = _values(spine, at, outcome, sources)
     matured = pa.array(np.asarray(known_at <= as_of))
     spine = spine.append_column(outcome.name, pc.if_else(matured, values, None))
@@ -140,7 +145,12 @@ def _values(spine: pa.Table, at: str, outcome: Outcome, sources: Tables) -> tupl
     """Aggregate of each row as it is known when it has matured, and that moment."""
     moments, present = times(pick(spine, at, where="spine"), where=f"spine, column {at!r}")
     if not present.all():
-        raise InputError("every row of a spine must have its time", where=f"spine, column {at!r}")
+        raise InputError(
+            "every row of a spine must have its time",
+            where=f"spine, column {at!r}",
+            got=f"{int((~present).sum())} nulls",
+            remedy="Drop or complete those rows",
+        )
     known_at = moments + outcome.maturity
     keys = {key: pick(spine, key, where=f"outcome {outcome.name!r}, spine") for key in outcome.entity.keys}
     frame = training_frame(pa.table({**keys, _AT: pa.array(known_at, TIME)}), _AT, FeatureSet([outcome.view]), sources)

@@ -101,6 +101,8 @@ def test_a_file_or_table_comes_back_as_arrow(p: Project, expected: pa.Table, tmp
     """A path and the name of a table are opened as the command opens them."""
     pq.write_table(REQUESTS, tmp_path / "requests.parquet")
     assert p.features.frame(tmp_path / "requests.parquet", FEATURES, at="when").equals(expected)
+    for rows in (REQUESTS.to_reader(), REQUESTS.combine_chunks().to_batches()[0]):
+        assert p.features.frame(rows, FEATURES, at="when").to_pylist() == expected.to_pylist()
     frame = p.features.frame("orders", "shops", at="placed")
     assert frame.column("id").to_pylist() == [row["id"] for row in shop.rows()]
     assert frame.column("shops__share_late_30d").null_count < frame.num_rows

@@ -90,7 +90,12 @@ def _defined(kind: str) -> Callable[[Project], list[str]]:
 
 
 tables, model_names, policies, monitors = _defined("table"), _defined("model"), _defined("policy"), _defined("monitor")
-outcomes = _defined("outcome")
+
+
+def outcomes(project: Project) -> list[str]:
+    """Defined outcomes, also those that stand only in a model."""
+    labels = [getattr(definition, "label", None) for definition in project.definitions]
+    return [d.name for d in [*project.definitions, *labels] if d is not None and d.kind == "outcome"]
 
 
 def model_refs(project: Project) -> list[str]:

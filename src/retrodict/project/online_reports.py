@@ -88,7 +88,7 @@ def status_blocks(views: Sequence[ViewStatus]) -> Sequence[Block | None]:
         for v in views
     ]  # fmt: skip
     columns = ("view", "version?", "read by", "verified", "lag>", "newest fact>", "entities?>", "state?>",
-               "null rate?>", "unseen keys?>")  # fmt: skip
+               "null rate>", "unseen keys>")  # fmt: skip
     return [Grid(columns, rows) if rows else "No model is defined: no view serves."]
 
 

@@ -63,14 +63,14 @@ class UserRows:
         from narwhals.exceptions import NarwhalsError
 
         source = self._source
-        if isinstance(source, pa.RecordBatch | pa.RecordBatchReader):
-            source = self._source = pa.table(source)
         try:
-            frame = nw.from_native(source)
+            frame = nw.from_native(source, pass_through=hasattr(source, "__arrow_c_stream__"))
+            if frame is source:  # rows in Arrow's format that are no frame, such as a reader
+                frame = nw.from_native(pa.table(source))
             names = list(frame.columns)
         except NarwhalsError:
             raise self._error("every column must have a name of its own", "Rename the columns") from None
-        except TypeError:
+        except (TypeError, pa.ArrowException):  # a series gives an Arrow stream, too, but no columns
             raise self._error("rows must be a frame, a path or the name of a table", _REMEDY) from None
         if not all(isinstance(name, str) for name in names):
             raise self._error("the names of a frame's columns must be text", "Rename the columns")

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from retrodict.project import NAMESPACES, namespace
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "own_project"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -89,3 +91,16 @@ def test_the_floors_are_those_that_the_linter_holds() -> None:
     page = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
     drawn = [re.findall(r"(\w+)/", line) for line in re.findall(r"^ *\d+  (\w.*/.*)$", page, flags=re.MULTILINE)]
     assert drawn == [re.findall(r"retrodict\.(\w+)", layer) for layer in layers]
+
+
+def test_the_page_has_every_method_of_the_face() -> None:
+    """docs/python.md lists what exists under each namespace, and nothing else."""
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    listed = {name.removeprefix("project").strip("."): set(re.findall(r"`(\w+)`", methods.partition("; a ")[0]))
+              for name, methods in re.findall(r"^\| `(\w[\w.]*)` \| (.*) \|$", page, flags=re.MULTILINE)}  # fmt: skip
+    namespaces = {"Project": "", **{name: name for name in listed if name != "Project"}}
+    assert set(namespaces) - {"Project"} == set(NAMESPACES)
+    for title, name in namespaces.items():
+        public = {each for each in dir(namespace(name)) if not each.startswith("_")}
+        own = {"workspace"} if name == "" else set()
+        assert listed[title] == (public | own) - set(NAMESPACES), title

@@ -8,7 +8,7 @@ from retrodict.project.project import Project
 
 __all__ = ["Facts", "Grid", "Project", "Shown", "namespace", "parse_time", "text_of", "to_json"]
 
-_NAMESPACES = {
+NAMESPACES = {
     "data": "Data",
     "data.quarantine": "Quarantine",
     "decisions": "Decisions",
@@ -25,5 +25,5 @@ def namespace(name: str) -> type:
     """Class of a namespace of the project, ``""`` for the project itself: for skins that read signatures."""
     if not name:
         return Project
-    namespace_class: type = getattr(import_module(f"{__name__}.{name.partition('.')[0]}"), _NAMESPACES[name])
+    namespace_class: type = getattr(import_module(f"{__name__}.{name.partition('.')[0]}"), NAMESPACES[name])
     return namespace_class

@@ -29,7 +29,7 @@ def commands() -> list[list[str]]:
 @pytest.mark.parametrize(("fence", "name"), [("python", "definitions.py"), ("toml", "retrodict.toml")])
 def test_the_readme_prints_the_file(fence: str, name: str) -> None:
     """To the letter, so that copying either gives the same project."""
-    (printed,) = re.findall(rf"^```{fence}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    printed, *_ = re.findall(rf"^```{fence}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
     assert printed == (EXAMPLE / name).read_text(encoding="utf-8")
 
 
@@ -102,5 +102,5 @@ def test_the_page_has_every_method_of_the_face() -> None:
     assert set(namespaces) - {"Project"} == set(NAMESPACES)
     for title, name in namespaces.items():
         public = {each for each in dir(namespace(name)) if not each.startswith("_")}
-        own = {"workspace"} if name == "" else set()
-        assert listed[title] == (public | own) - set(NAMESPACES), title
+        more = {"workspace"} if name == "" else set()
+        assert listed[title] | set(NAMESPACES) == public | more | set(NAMESPACES), title

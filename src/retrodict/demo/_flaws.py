@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import duckdb
 import pyarrow as pa
+
+from retrodict.stores.sql import connect_duckdb
 
 __all__ = ["count_flaws", "count_labels", "count_labels_by_month"]
 
@@ -128,7 +129,7 @@ def count_flaws(
 ) -> dict[str, int]:
     """Run every query of the table, and count the nulls of every prepared column that has any."""
     counts: dict[str, int] = {}
-    with duckdb.connect() as engine:
+    with connect_duckdb() as engine:
         for prefix, group in (("raw_", files), ("", tables), ("audit_", audit)):
             for name, table in group.items():
                 engine.register(prefix + name, table)
@@ -157,7 +158,7 @@ def count_labels_by_month(flights: pa.Table, late_after: int) -> pa.Table:
 
 def _labels(flights: pa.Table, late_after: int, by: str = "") -> pa.Table:
     query = _LABELS.format(key=by + "," if by else "", group="GROUP BY month ORDER BY month" if by else "")
-    with duckdb.connect() as engine:
+    with connect_duckdb() as engine:
         engine.register("flights", flights)
         counts: pa.Table = engine.sql(query, params={"late": late_after}).to_arrow_table()
     return counts

@@ -6,9 +6,30 @@ connection of its own: no state leaks from one to the next, and threads do not s
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
 import pyarrow as pa
 
-__all__ = ["query", "quote", "quote_text"]
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["connect_duckdb", "query", "quote", "quote_text"]
+
+
+def connect_duckdb(**settings: Any) -> duckdb.DuckDBPyConnection:
+    """Open DuckDB in memory, in UTC, with settings of its own; it shows no progress bar.
+
+    A bar would go to standard output, into an answer. A notebook without ipywidgets has none to switch off, and says so
+    by an error.
+    """
+    import duckdb
+
+    connection = duckdb.connect(config=settings)
+    connection.execute("SET TimeZone = 'UTC'")
+    with suppress(duckdb.InvalidInputException):
+        connection.execute("SET enable_progress_bar = false")
+    return connection
 
 
 def query(sql: str, **tables: pa.Table) -> pa.Table:
@@ -19,11 +40,7 @@ def query(sql: str, **tables: pa.Table) -> pa.Table:
     >>> query("SELECT count(*) AS total FROM t", t=pa.table({"x": [1, 2]})).to_pylist()
     [{'total': 2}]
     """
-    import duckdb
-
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = false")  # it would go to standard output, into an answer
+    with connect_duckdb() as connection:
         for name, table in tables.items():
             connection.register(name, table)
         return connection.sql(sql).to_arrow_table()

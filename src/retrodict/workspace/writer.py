@@ -11,6 +11,7 @@ import ast
 import inspect
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -181,9 +182,7 @@ class _Writer:
 
 
 def _is_noun(name: str) -> bool:
-    import retrodict
-
-    return name in retrodict.__all__
+    return name in sys.modules["retrodict"].__all__  # the package itself: no room imports it
 
 
 def _is_default(field: Any, value: Any) -> bool:

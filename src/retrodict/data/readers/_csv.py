@@ -18,7 +18,7 @@ import pyarrow as pa
 from retrodict.core.errors import InputError
 from retrodict.data.readers._files import AGAIN, InputFile, looks_like, read_blocks
 from retrodict.data.readers._stage import ROWS, Staging
-from retrodict.stores.sql import quote_text
+from retrodict.stores.sql import connect_duckdb, quote_text
 
 __all__ = ["read_csv"]
 
@@ -45,8 +45,7 @@ def _rows(path: Path, file: InputFile, schema: pa.Schema, delimiter: str) -> Ite
     )
     import duckdb
 
-    with duckdb.connect() as connection:
-        connection.execute("SET enable_progress_bar = false")  # it goes to standard output
+    with connect_duckdb() as connection:
         try:
             for rows in connection.sql(sql).to_arrow_reader(ROWS):
                 yield rows.cast(schema)

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 
 from retrodict.core.errors import ConfigurationError, InputError, IntegrityError
-from retrodict.stores.sql import quote_text
+from retrodict.stores.sql import connect_duckdb, quote_text
 from retrodict.workspace import Workspace
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT])B", re.IGNORECASE)
@@ -31,22 +31,13 @@ def open_engine(workspace: Workspace, memory: str) -> Iterator[duckdb.DuckDBPyCo
     folder = parent / f"{os.getpid()}-{workspace.new_id()}"
     folder.mkdir(parents=True)
     try:
-        with _translating(memory), _connect(memory, folder) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
+        settings = {"memory_limit": memory, "temp_directory": str(folder), "preserve_insertion_order": False}
+        with _translating(memory), connect_duckdb(**settings) as connection:
             # The bounds in a Parquet file leave NaN out; both of these believe them, and lose rows that hold one.
             connection.execute("SET disabled_optimizers = 'statistics_propagation,join_filter_pushdown'")
             yield connection
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _connect(memory: str, folder: Path) -> duckdb.DuckDBPyConnection:
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": memory,
-        "temp_directory": str(folder),
-        "preserve_insertion_order": False,
-    }
-    return duckdb.connect(config=settings)
 
 
 def memory_bytes(text: str) -> float:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from retrodict.core.errors import DefinitionError, InputError, near
 from retrodict.core.expressions import Expression
 from retrodict.core.kinds import kind_of
+from retrodict.stores.sql import connect_duckdb
 
 __all__ = ["Column", "Ints", "Mask", "evaluate", "numeric", "pick", "plain", "times"]
 
@@ -135,7 +136,7 @@ def evaluate(
 @lru_cache(maxsize=1)
 def _engine(process: int) -> duckdb.DuckDBPyConnection:  # noqa: ARG001 - an engine does not survive a fork
     """Open one in-memory engine per process: opening one costs more than evaluating a small batch."""
-    return duckdb.connect()
+    return connect_duckdb()
 
 
 def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, where: str) -> dict[str, Column]:

@@ -65,7 +65,6 @@ GERUNDS = frozenset({"monitoring", "profiling", "serving", "learning", "testing"
 """Fields of work that are nouns by now."""
 
 PENDING = {
-    "cli",
     "demo",
 }
 """Rooms that are not yet through; a room that is leaves this set and does not come back."""

@@ -31,7 +31,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 class _Root(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return [name for homes in SECTIONS.values() for name in homes]
+        return [name for names in SECTIONS.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for modules in SECTIONS.values():
@@ -41,14 +41,14 @@ class _Root(Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, self.list_commands(ctx)))
-        for title, homes in SECTIONS.items():
-            found = [(name.ljust(width), self.get_command(ctx, name)) for name in homes]
+        for title, names in SECTIONS.items():
+            commands = [(name.ljust(width), self.get_command(ctx, name)) for name in names]
             with formatter.section(title):
-                formatter.write_dl([(name, made.get_short_help_str(90)) for name, made in found if made is not None])
+                formatter.write_dl([(name, c.get_short_help_str(90)) for name, c in commands if c is not None])
 
 
-def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
-    if wanted and not context.resilient_parsing:
+def _print_version(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
         from retrodict import __version__
 
         click.echo(f"retrodict {__version__}")
@@ -80,8 +80,8 @@ def every_command() -> dict[str, click.Command]:
 def _walk(group: click.Group, prefix: str) -> Iterator[tuple[str, click.Command]]:
     context = click.Context(group)
     for name in group.list_commands(context):
-        made = group.get_command(context, name)
-        if isinstance(made, click.Group):
-            yield from _walk(made, f"{prefix} {name}")
-        elif made is not None:
-            yield f"{prefix} {name}", made
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from _walk(command, f"{prefix} {name}")
+        elif command is not None:
+            yield f"{prefix} {name}", command

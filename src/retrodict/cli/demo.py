@@ -8,7 +8,7 @@ import click
 
 from retrodict.cli._command import Answer, Session, command, group
 from retrodict.cli._root import cli
-from retrodict.cli._text import seconds, table
+from retrodict.project import Grid
 
 demo = group(cli, "demo", "See one whole life of a project on real data.")
 
@@ -45,7 +45,7 @@ def flights(session: Session, folder: Path, report: Path) -> Answer:
     from retrodict.demo.report import summary, summary_table
 
     with session.progress("flights") as progress:
-        found = run(folder, report, progress=progress)
-    timings = [(name, seconds(spent)) for name, spent in found["timings"].items()]
-    parts = [summary_table(found), "", table(("chapter", "took>"), timings), "", f"Report: {report / 'report.html'}"]
-    return Answer(found, parts, passed=all(row.ok is not False for row in summary(found)))
+        life = run(folder, report, progress=progress)
+    timings = [(chapter, f"{seconds:.1f} s") for chapter, seconds in life["timings"].items()]
+    blocks = [summary_table(life), "", Grid(("chapter", "took>"), timings), "", f"Report: {report / 'report.html'}"]
+    return Answer(life, blocks, passed=all(row.ok is not False for row in summary(life)))

@@ -61,8 +61,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _asked_for(arguments: Sequence[str], *flags: str) -> bool:
     # Read from the raw arguments: the parser itself may be what fails.
-    given = list(arguments)
-    return any(flag in given[: given.index("--") if "--" in given else None] for flag in flags)
+    options = list(arguments)
+    return any(flag in options[: options.index("--") if "--" in options else None] for flag in flags)
 
 
 def _usage(error: click.ClickException) -> str:
@@ -84,8 +84,8 @@ def _answered(answer: Any, *, as_json: bool) -> int:
 
 def _failed(kind: str, message: str, code: int, *, as_json: bool, bare: bool = False, **facts: str | None) -> int:
     if as_json:
-        known = {"where": None, "rule": None, "remedy": None, **facts}
-        _print(to_json({"error": {"kind": kind, "message": message, **known}}))
+        parts = {"where": None, "rule": None, "remedy": None, **facts}
+        _print(to_json({"error": {"kind": kind, "message": message, **parts}}))
     else:
         click.echo(message if bare else f"error: {message}", err=True)
     return code

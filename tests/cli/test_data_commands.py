@@ -150,3 +150,10 @@ def test_audit_of_an_altered_ledger_exits_1(run: Run, filled: Path) -> None:
     shown = run("audit", "verify", "--project", filled, "--json")
     assert shown.code == 1
     assert {finding["kind"] for finding in shown.json["findings"]} == {"altered"}
+
+
+def test_a_table_goes_before_a_folder_of_its_name(run: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that happens to be called like a table does not hide the table."""
+    monkeypatch.chdir(filled)
+    (filled / "loans").mkdir()
+    assert run("data", "profile", "loans", "--json").json["rows"] == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from retrodict.core.display import Block, Grid, Listing, count, short_hash, when
+from retrodict.core.errors import ConfigurationError, InputError
 from retrodict.project.arguments import Time, instant
 from retrodict.project.namespace import Namespace
 
@@ -281,7 +282,6 @@ class Data(Namespace):
         reason : str
             Why, for the ledger; needed to remove a tag and to release a hold.
         """
-        from retrodict.core.errors import InputError
         from retrodict.data.versions import remove_tag, resolve, set_tag
 
         if not remove:
@@ -469,14 +469,21 @@ class Data(Namespace):
         return read_checks(Path(file), format=format, table=table)
 
     def _table_or_files(self, rows: Sequence[Any]) -> Any:
-        """A table of the project with its workspace, unless the argument is there as a file or reads like one."""
+        """A table of the project with its workspace; a stored one goes before a file or folder of the same name."""
         from retrodict.data.readers import names_file
 
         if len(rows) > 1:
             return list(rows)
         (source,) = rows
-        is_table = isinstance(source, str) and not names_file(source)
-        return (self._workspace, source) if is_table else source
+        if not isinstance(source, str):
+            return source
+        return source if names_file(source) and not self._is_stored(source) else (self._workspace, source)
+
+    def _is_stored(self, ref: str) -> bool:
+        try:
+            return ref.partition("@")[0] in self._workspace.tables.names()
+        except ConfigurationError:  # files can be looked at outside of every project
+            return False
 
 
 class Quarantine(Namespace):
@@ -560,7 +567,6 @@ class Quarantine(Namespace):
         batch : str, optional
             Without a file: only the rows of this batch.
         """
-        from retrodict.core.errors import InputError
         from retrodict.data.quarantine import resubmit
 
         if rows is not None and batch is not None:
@@ -573,7 +579,6 @@ class Quarantine(Namespace):
 
 def _batch_source(rows: Any, sql: str | None) -> Any:
     """What ``open_batch`` reads: one path by itself, or the rows of a query."""
-    from retrodict.core.errors import InputError
     from retrodict.data.readers import SqlQuery
 
     paths = list(rows) if isinstance(rows, list | tuple) else [rows]

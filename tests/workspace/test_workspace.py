@@ -278,3 +278,22 @@ print(sorted({"numpy", "pyarrow", "duckdb", "deltalake", "lightgbm", "pandas"} &
 """
     code, out, said = python(script, make_project(TABLE).root).end()
     assert (code, out.strip()) == (0, "[]"), said
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ('x = Entity("e", kys=["a"])', "Did you mean the keyword 'keys'"),
+        ('x = agg.mean("x", ovr="1d")', "Did you mean the keyword 'over'"),
+        ('x = agg.maen("x", over="1d")', "Did you mean the attribute 'mean'"),
+        ('x = Entitty("e")', "Did you mean the name 'Entity'"),
+        ("from retrodict import Entyti", "Did you mean the name 'Entity'"),
+    ],
+)
+def test_a_misspelt_name_has_near_ones(line: str, remedy: str, make_project: Callable[..., Workspace]) -> None:
+    """Keywords, attributes, names and imports of a definitions module."""
+    project = make_project(f"from retrodict import *\n{line}\n")
+    with pytest.raises(DefinitionError) as caught:
+        _ = project.definitions
+    assert caught.value.remedy.startswith(remedy)
+    assert caught.value.where == "definitions.py:2"

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import linecache
+import re
 import sys
 import threading
 import traceback
@@ -175,9 +177,29 @@ def _run(path: Path, source: str) -> ModuleType:
             f"the module must run without an error ({type(error).__name__}: {message})",
             where=_line_in(path, error),
             got=type(error).__name__,
-            remedy="Correct the line",
+            remedy=_near_name(error, vars(module)) or "Correct the line",
         ) from error
     return module
+
+
+def _near_name(error: BaseException, names: Mapping[str, object]) -> str | None:
+    """Near names for a keyword, attribute, name or import that does not exist, by what Python's own error holds."""
+    missing = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", str(error))
+    if missing is not None and missing[2] in sys.modules:
+        return near(missing[1], getattr(sys.modules[missing[2]], "__all__", dir(sys.modules[missing[2]])))
+    if isinstance(error, AttributeError) and error.name:
+        return near(error.name, [name for name in dir(error.obj) if not name.startswith("_")], what="attribute")
+    if isinstance(error, NameError) and error.name:
+        return near(error.name, [name for name in names if not name.startswith("_")])
+    match = re.match(r"(\w+)\.(\w+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if not isinstance(error, TypeError) or match is None:
+        return None
+    owner, method, keyword = match.groups()
+    for value in names.values():
+        holder = value if isinstance(value, type) else type(value)
+        if holder.__name__ == owner:
+            return near(keyword, list(inspect.signature(getattr(holder, method)).parameters)[1:], what="keyword")
+    return None
 
 
 @contextmanager

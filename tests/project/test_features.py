@@ -205,12 +205,14 @@ def test_a_kept_frame_grows_with_its_table(p: Project) -> None:
     """Kept, extended, listed and shown; its rows are those of the frame without keeping."""
     report = p.features.frame("orders", FEATURES, at="placed", keep="enriched")
     assert (report.rows, report.growth.to_dict()["new"]) == (600, 600)
+    p.features.frame("orders", "shops", at="placed", keep="other")
     more = shop.write_csv(p.folder / "more.csv", shop.rows(110)[600:])
     shop.call("ingest", "orders", more, "--project", p.folder)
-    (growth,) = p.features.extend()
+    (growth,) = p.features.extend("enriched")
     assert growth.to_dict() == {"dataset": "dataset:enriched@1", "rows": 660, "new": 60, "there": 600}
-    assert "660 rows = 660 there before + 0 new" in str(p.features.extend("enriched"))
-    assert [frame.name for frame in p.features.frames()] == ["enriched"]
+    assert [growth.to_dict()["new"] for growth in p.features.extend()] == [0, 60]
+    assert "660 rows = 660 there before + 0 new" in str(p.features.extend())
+    assert [frame.name for frame in p.features.frames()] == ["enriched", "other"]
     assert p.features.frames("enriched").newest == {"orders": 1}
     kept = p.workspace.tables.read("enriched")
     again = p.features.frame("orders", FEATURES, at="placed")

@@ -127,7 +127,9 @@ def test_a_changed_view_is_refused_until_anew_is_said(run: Run, root: Path) -> N
     (root / "definitions.py").write_text(text.replace('max_age="60d"', 'max_age="59d"'))
     for refused in (keep(run, root), run("features", "extend", "--project", root, "--json")):
         assert refused.code == 2
-        assert refused.json["error"]["message"].startswith("frame enriched: a kept frame grows while its features")
+        assert refused.json["error"]["message"].startswith(
+            "frame enriched: a kept frame must be made of the same features"
+        )
         assert "features: changed spending" in refused.json["error"]["message"]
         assert "--anew" in refused.json["error"]["remedy"]
     assert keep(run, root, "--anew").json["frame"] == {
@@ -192,7 +194,7 @@ WRONG = [
     (("--output", "out.csv", "--outcomes", "loyl"), "Did you mean the outcome 'loyal'"),
     (("--output", "out.csv", "--master", "yarn"), "--engine spark"),
     (("--output", "out.csv", "--spine", "ordrs"), "Did you mean the table 'orders'"),
-    (("--keep", "orders",), "holds nothing else"),
+    (("--keep", "orders",), "must hold nothing else"),
     (("--keep", "En riched",), "lower-case letters"),
 ]  # fmt: skip
 

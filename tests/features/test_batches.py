@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from retrodict.core.errors import InputError
+from retrodict.core.errors import InputError, InternalError
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.offline import batches, training_frame
@@ -84,3 +84,11 @@ def test_an_error_of_a_piece_is_the_callers(small):
     """A spine that does not fit is refused with the same words as by training_frame."""
     with pytest.raises(InputError, match="every row of a spine must have its time"):
         list(frame_batches(_spine().append_column("late", pa.nulls(20, worlds.TIME)), "late", FEATURES, {}))
+
+
+def test_a_frame_that_lost_a_row_is_no_frame(monkeypatch):
+    """Rows in are rows out: an engine that drops one is stopped, not believed."""
+    monkeypatch.setattr(batches, "training_frame", lambda piece, *rest: training_frame(piece, *rest).slice(1))
+    spine = pa.table({"k": ["key 1", "key 2"], "q": pa.array([HOUR, 2 * HOUR], worlds.TIME)})
+    with pytest.raises(InternalError, match="a frame must hold the rows of its spine; got 1"):
+        list(frame_batches(spine, "q", FEATURES, {"happened": _events(5)}))

@@ -408,7 +408,7 @@ def test_dictionary_and_large_text_keys_equal_plain_text():
 def test_aggregate_of_text_names_view_and_column():
     """A sum of text is refused with the place and the remedy."""
     events = pa.table({"k1": ["a"], "e": pa.array([0], worlds.TIME), "x": ["text"]})
-    with pytest.raises(DefinitionError, match="view 'v', source 's', column 'x': an aggregate reads numbers"):
+    with pytest.raises(DefinitionError, match="view 'v', source 's', column 'x': an aggregate must read numbers"):
         _values(_view(agg.sum("x", over="1h")), _spine(("a", 5)), events)
 
 

@@ -19,7 +19,7 @@ from retrodict.core.errors import IntegrityError, NotFoundError
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.facts.keys import KeyIndex
-from retrodict.features.offline import training_frame
+from retrodict.features.offline import event_index, training_frame
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.prepared import MemoryEvents
 from retrodict.features.plan import FeatureSet
@@ -159,6 +159,17 @@ def test_of_an_appended_table_only_the_new_file_is_read(place, monkeypatch):
     monkeypatch.setattr(tables, "read", None)
     grown = EventIndexes(tables, folder).sources(FEATURES)
     assert _values(FEATURES, _spine(), grown) == _values(FEATURES, _spine(), {"s": whole})
+
+
+def test_an_index_of_other_columns_is_not_grown(place, monkeypatch):
+    """Whatever lets a store append rows of other types: an index of the old ones is made anew, not merged with."""
+    tables, folder = place
+    EventIndexes(tables, folder).build(FEATURES)
+    tables.write("events", _events(100, seed=2))
+    monkeypatch.setattr(tables, "schema", lambda *_: pa.schema([("k", pa.large_string())]))
+    monkeypatch.setattr(event_index, "merge_prepared", None)
+    grown = EventIndexes(tables, folder).sources(FEATURES)
+    assert _values(FEATURES, _spine(), grown) == _values(FEATURES, _spine(), {"s": tables.read("events")})
 
 
 def test_appended_rows_are_numbered_among_those_before(tmp_path):

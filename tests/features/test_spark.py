@@ -258,7 +258,9 @@ def test_what_a_worker_says_is_said(session, tmp_path):
         project.tables.write(worlds.table.name, pa.Table.from_pylist(rows, schema=worlds.EVENTS))
         with (
             spark_work(project, "q", features) as work,
-            pytest.raises(InputError, match=r"engine spark: .*sequence of an event is a whole number or text.*1 nulls"),
+            pytest.raises(
+                InputError, match=r"engine spark: .*sequence of an event must be a whole number or text.*1 nulls"
+            ),
         ):
             list(work.batches(_world()[0]))
     assert session.range(3).count() == 3

@@ -1,5 +1,6 @@
 """Rows of tables, files and memory as spines: text gets the types of what it is compared with; files are whole."""
 
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -7,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrodict.core.clock import SimulatedClock
-from retrodict.core.errors import InputError
+from retrodict.core.errors import InputError, RetryableError
 from retrodict.data.sources import Source
 from retrodict.features.catalogue.tables import choose_features, newest_versions, source_schemas
 from retrodict.features.definitions import Entity, FeatureView, agg
@@ -135,3 +136,29 @@ def test_a_file_is_whole_or_not_there(project, tmp_path):
     assert pq.read_table(tmp_path / "frame.parquet") == piece
     with pytest.raises(InputError, match=r"rows must go to a \.csv or \.parquet file"):
         check_output(tmp_path / "frame.xlsx")
+
+
+def test_a_file_that_changes_while_it_is_read_is_no_spine(project, tmp_path):
+    """What was computed from one half of each is not kept: the block ends with an error."""
+    path = tmp_path / "asked.parquet"
+    pq.write_table(pa.table({"customer": [7]}), path)
+    block = ExitStack()
+    spine = block.enter_context(open_spine(project, path, {}))
+    assert spine.rows().read_all().num_rows == 1
+    pq.write_table(pa.table({"customer": [7, 8]}), path)
+    with pytest.raises(RetryableError):
+        block.close()
+
+
+def test_facts_from_the_future_do_not_make_outcomes_known(project):
+    """A fact that is dated after now says nothing of what is known until now."""
+    project.tables.write("orders", orders(30))
+    assert known_until(project, [SPENT]) == 9 * HOUR == project.clock.now()
+
+
+def test_an_outcome_counts_from_the_microsecond_it_matures(project):
+    """At its maturity it is there, one microsecond before it is null."""
+    frame = pa.table({"customer": [7], "q": pa.array([HOUR], worlds.TIME)})
+    for as_of, expected in ((3 * HOUR - 1, [None]), (3 * HOUR, [3.0])):
+        (piece,) = add_outcomes(project, [SPENT], "q", [frame], as_of)
+        assert piece["spent"].to_pylist() == expected

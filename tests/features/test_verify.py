@@ -367,7 +367,7 @@ def test_keys_of_another_kind_are_refused():
     """A spine that holds numbers where the source holds text says so, and what to do."""
     features, table, spine = _world()
     other = spine.set_column(0, "k1", pa.array(range(60)))
-    with pytest.raises(DefinitionError, match="spine, column 'k1': the key of request and source are of one kind"):
+    with pytest.raises(DefinitionError, match="spine, column 'k1': the key of request and source must be of one kind"):
         verify(features, {"s": table}, other, "q")
 
 

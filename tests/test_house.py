@@ -175,6 +175,28 @@ def test_functions_and_files_are_short(room: str) -> None:
     assert long_functions(room) + long_files(room) == []
 
 
+SHARED = {"Ledger", "Outcomes", "Run"}
+"""Nouns of the face that are named like what they give a face to."""
+
+
+def test_one_name_means_one_class() -> None:
+    """No two rooms have a public class of one name; the face may be called like the thing behind it."""
+    homes: dict[str, list[str]] = {}
+    for room in ROOMS:
+        for path, tree in modules(room):
+            for node in tree.body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    homes.setdefault(node.name, []).append(str(path.relative_to(SOURCE)))
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1 and name not in SHARED} == {}
+
+
+def test_the_glossary_has_one_line_per_term() -> None:
+    """In the order of the alphabet, so that a second meaning has no place to hide."""
+    page = (SOURCE.parents[1] / "docs" / "glossary.md").read_text(encoding="utf-8")
+    terms = [line.split("|")[1].strip().lower() for line in page.splitlines() if line.startswith("| ")][1:]
+    assert terms == sorted(set(terms), key=str.casefold)
+
+
 if __name__ == "__main__":
     for chosen_room in sys.argv[1:] or ROOMS:
         lines, count = incomplete_errors(chosen_room)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from retrodict.cli._command import Answer, Session, command
+from retrodict.cli._command import CommandAnswer, Session, command
 from retrodict.cli._root import SECTIONS, cli, every_command
 
 Run = Callable[..., Any]
@@ -124,7 +124,7 @@ def broken() -> Iterator[dict[str, BaseException]]:
     told: dict[str, BaseException] = {}
 
     @command(cli, "broken", project=False, examples=["retrodict broken"])
-    def fail(session: Session) -> Answer:
+    def fail(session: Session) -> CommandAnswer:
         """Fail."""
         raise told["error"]
 

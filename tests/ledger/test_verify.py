@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from retrodict.core.errors import IntegrityError
-from retrodict.ledger import AuditReport, Finding, prove
+from retrodict.ledger import AuditFinding, AuditReport, prove
 from retrodict.workspace import Workspace
 
 from .conftest import recomputed
@@ -273,7 +273,7 @@ def test_any_field_of_an_edge(column: str, project: Workspace, sql: Sql, audit: 
     """Edges are an index over the chain; both the lost and the added one are named."""
     sql(f"UPDATE ledger_edges SET {column} = 9 WHERE sequence = 4 AND position = 0")
     found = audit(project).findings
-    assert Finding("removed", "entry 4", "lineage edge dataset:sales@0 → run:1 (training data) is gone") in found
+    assert AuditFinding("removed", "entry 4", "lineage edge dataset:sales@0 → run:1 (training data) is gone") in found
     assert {finding.kind for finding in found} == {"removed", "altered"}
 
 
@@ -283,8 +283,8 @@ def test_an_edge_that_is_gone_or_added(project: Workspace, sql: Sql, audit: Audi
     sql("INSERT INTO ledger_edges VALUES (2, 0, 'batch:x', 'rows', 'code:1')")
     sql("INSERT INTO ledger_edges VALUES (99, 0, ?, 'rows', 'code:1')", b"\xff")
     found = audit(project).findings
-    assert Finding("removed", "entry 3", "lineage edge batch:1 → dataset:sales@0 (rows) is gone") in found
-    assert Finding("altered", "entry 2", "lineage edge batch:x → code:1 (rows) is not in the chain") in found
+    assert AuditFinding("removed", "entry 3", "lineage edge batch:1 → dataset:sales@0 (rows) is gone") in found
+    assert AuditFinding("altered", "entry 2", "lineage edge batch:x → code:1 (rows) is not in the chain") in found
     assert [finding.where for finding in found] == ["entry 3", "entry 2", "entry 99"]
 
 
@@ -309,7 +309,7 @@ def test_an_object_that_is_gone(project: Workspace, audit: Audit) -> None:
     """Removed, not altered."""
     path = next(p for p in (project.root / "state/objects").rglob("*") if p.is_file())
     path.unlink()
-    assert audit(project).findings == [Finding("removed", "code:1 (entry 2)", f"object {path.name} is gone")]
+    assert audit(project).findings == [AuditFinding("removed", "code:1 (entry 2)", f"object {path.name} is gone")]
 
 
 def test_a_part_of_a_manifest(project: Workspace, wheres: Wheres) -> None:
@@ -328,7 +328,7 @@ def test_a_flipped_bit_in_a_data_file(project: Workspace, audit: Audit) -> None:
     path = next((project.root / "state/tables/sales").glob("*.parquet"))
     flip(path, 30)
     detail = f"data file sales/{path.name} does not have the hash that was written"
-    assert audit(project).findings == [Finding("altered", "dataset:sales@0 (entry 3)", detail)]
+    assert audit(project).findings == [AuditFinding("altered", "dataset:sales@0 (entry 3)", detail)]
     path.unlink()
     assert audit(project).findings[0].kind == "removed"
 

@@ -30,14 +30,14 @@ from retrodict.project.progress import progress_bar
 if TYPE_CHECKING:
     from retrodict.project import Project
 
-__all__ = ["Answer", "Group", "Parameter", "Session", "command", "expose", "group"]
+__all__ = ["CommandAnswer", "Group", "Parameter", "Session", "command", "expose", "group"]
 
 _COMMON = ("project_dir", "actor", "as_json", "verbose")
 
 
 @dataclass(frozen=True)
-class Answer(Shown):
-    """Answer of a command that is not a method: plain data, and what people see."""
+class CommandAnswer(Shown):
+    """CommandAnswer of a command that is not a method: plain data, and what people see."""
 
     data: dict[str, Any]
     text: Any = None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from retrodict.cli._command import Answer, Session, command, group
+from retrodict.cli._command import CommandAnswer, Session, command, group
 from retrodict.cli._root import cli
 from retrodict.project import Grid
 
@@ -36,7 +36,7 @@ demo = group(cli, "demo", "See one whole life of a project on real data.")
     metavar="DIR",
     help="Folder for report.html and report.json.",
 )
-def flights(session: Session, folder: Path, report: Path) -> Answer:
+def flights(session: Session, folder: Path, report: Path) -> CommandAnswer:
     """Live one whole life on the flights of New York in 2013.
 
     Trains, decides, watches, retrains, promotes, rolls back, replays and audits, and writes a report with the numbers.
@@ -48,4 +48,4 @@ def flights(session: Session, folder: Path, report: Path) -> Answer:
         life = run(folder, report, progress=progress)
     timings = [(chapter, f"{seconds:.1f} s") for chapter, seconds in life["timings"].items()]
     blocks = [summary_table(life), "", Grid(("chapter", "took>"), timings), "", f"Report: {report / 'report.html'}"]
-    return Answer(life, blocks, passed=all(row.ok is not False for row in summary(life)))
+    return CommandAnswer(life, blocks, passed=all(row.ok is not False for row in summary(life)))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
-from retrodict.estimators._tables import Table, is_missing
+from retrodict.estimators._tables import ColumnTable, is_missing
 
 Key = tuple[Any, ...]
 
@@ -29,7 +29,7 @@ class Carrier:
     last: dict[Key, dict[str, tuple[float, Any]]]
 
     @classmethod
-    def fit(cls, table: Table, columns: Sequence[str], groups: Sequence[str], time: str | None) -> Carrier:
+    def fit(cls, table: ColumnTable, columns: Sequence[str], groups: Sequence[str], time: str | None) -> Carrier:
         """Learn what is last known; nothing without a column of times, as nobody could say what comes later."""
         carrier = cls(tuple(columns), tuple(groups), time, {})
         if time is None:
@@ -45,7 +45,7 @@ class Carrier:
                 carrier.last.setdefault(keys[codes[row]], {})[name] = (float(stamps[row]), _plain(column[row]))
         return carrier
 
-    def fill(self, table: Table, columns: dict[str, NDArray[Any]]) -> None:
+    def fill(self, table: ColumnTable, columns: dict[str, NDArray[Any]]) -> None:
         """Fill columns in place; what has nothing before it stays missing."""
         keys, codes = _keys(table, self.groups)
         stamps = _stamps(table, self.time) if self.time else np.arange(table.rows, dtype=np.float64)
@@ -86,7 +86,7 @@ class Carrier:
         return cls(tuple(body["columns"]), tuple(body["groups"]), body["time"], last)
 
 
-def _keys(table: Table, groups: Sequence[str]) -> tuple[list[Key], NDArray[np.int64]]:
+def _keys(table: ColumnTable, groups: Sequence[str]) -> tuple[list[Key], NDArray[np.int64]]:
     """Distinct groups, and the place of each row's group among them."""
     columns = [[_plain(value) for value in table.columns[group].tolist()] for group in groups]
     places: dict[Key, int] = {}
@@ -103,7 +103,7 @@ def _plain(value: Any) -> Any:
     return float(value)
 
 
-def _stamps(table: Table, time: str) -> NDArray[np.float64]:
+def _stamps(table: ColumnTable, time: str) -> NDArray[np.float64]:
     column = table.columns[time]
     if is_missing(column).any():
         raise InputError("every row must have a time, to carry values forward", where=f"missing data, column {time!r}",

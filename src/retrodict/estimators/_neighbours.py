@@ -90,7 +90,7 @@ class Neighbours:
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class DonorChain:
     """Linear regressions applied one after the other, round by round (MICE, van Buuren and Groothuis-Oudshoorn 2011).
 
     Step s fills column ``targets[s]`` where it was missing: ``intercepts[s] + sum(weights[s] * other columns)``; the
@@ -105,7 +105,7 @@ class Chain:
     converged: bool
 
     @classmethod
-    def fit(cls, columns: tuple[str, ...], matrix: Matrix, iterations: int) -> Chain:
+    def fit(cls, columns: tuple[str, ...], matrix: Matrix, iterations: int) -> DonorChain:
         """Fit ``sklearn.impute.IterativeImputer`` (Bayesian ridge, no sampling) and keep its numbers."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - scikit-learn asks for it
@@ -146,7 +146,7 @@ class Chain:
         }  # fmt: skip
 
     @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Chain:
+    def from_dict(cls, body: Mapping[str, Any]) -> DonorChain:
         """Inverse of ``to_dict``."""
         means, targets, weights, intercepts = (
             unpack(body[name]) for name in ("means", "targets", "weights", "intercepts")

@@ -9,10 +9,10 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from retrodict.core.errors import InputError
-from retrodict.estimators._tables import Table, read_table
+from retrodict.estimators._tables import ColumnTable, read_table
 
 
-def read_input(estimator: Any, data: Any, where: str, fitted: Sequence[str] | None = None) -> Table:
+def read_input(estimator: Any, data: Any, where: str, fitted: Sequence[str] | None = None) -> ColumnTable:
     """Read a table; without ``fitted`` its columns are learned, otherwise these are asked for, in this order."""
     reset = fitted is None
     if not any(hasattr(data, name) for name in ("columns", "column_names")):

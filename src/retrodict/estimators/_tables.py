@@ -20,7 +20,7 @@ Column = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ColumnTable:
     """Columns by name, in order; ``source`` is what the caller gave."""
 
     columns: dict[str, Column]
@@ -76,7 +76,7 @@ def _for_polars(column: Any) -> Any:
     return column.tolist() if isinstance(column, np.ndarray) and column.dtype == object else column
 
 
-def read_table(table: Any, names: Sequence[str] | None = None, where: str = "table") -> Table:
+def read_table(table: Any, names: Sequence[str] | None = None, where: str = "table") -> ColumnTable:
     """Read a pandas, Arrow or Polars table, or a NumPy array with two dimensions.
 
     Parameters
@@ -117,7 +117,7 @@ def read_table(table: Any, names: Sequence[str] | None = None, where: str = "tab
     columns, kinds = {}, {}
     for name, column in columns_by_name.items():
         columns[name], kinds[name] = _read(column, f"{where}, column {name!r}")
-    return Table(columns, kinds, len(table), container, table)
+    return ColumnTable(columns, kinds, len(table), container, table)
 
 
 def _read(column: Any, where: str) -> tuple[Column, str]:

@@ -17,10 +17,10 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from retrodict.core.errors import InputError, IntegrityError, near
 from retrodict.estimators._carrier import Carrier
-from retrodict.estimators._neighbours import Chain, Neighbours
+from retrodict.estimators._neighbours import DonorChain, Neighbours
 from retrodict.estimators._reader import read_input
 from retrodict.estimators._strategies import Choice, Filling, report
-from retrodict.estimators._tables import EMPTY, NUMBER, TEXT, Table, as_kind, is_missing
+from retrodict.estimators._tables import EMPTY, NUMBER, TEXT, ColumnTable, as_kind, is_missing
 
 __all__ = ["Filling", "MissingData"]
 
@@ -154,9 +154,9 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                                  got=name, remedy=near(name, names, what="column"))  # fmt: skip
         return used
 
-    def _fit_blocks(self, table: Table) -> None:
+    def _fit_blocks(self, table: ColumnTable) -> None:
         self.neighbours_: Neighbours | None = None
-        self.chain_: Chain | None = None
+        self.chain_: DonorChain | None = None
         self.carrier_: Carrier | None = None
         knn, iterative, carried = (self._named(word) for word in ("knn", "iterative", "forward_fill"))
         if knn:
@@ -165,7 +165,7 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                                  remedy="Pass neighbours=5")  # fmt: skip
             self.neighbours_ = Neighbours(knn, _matrix(table.columns, knn), self.neighbours)
         if iterative:
-            self.chain_ = Chain.fit(iterative, _matrix(table.columns, iterative), self.iterations)
+            self.chain_ = DonorChain.fit(iterative, _matrix(table.columns, iterative), self.iterations)
         if carried:
             self.carrier_ = Carrier.fit(table, carried, self._ordering(list(table.columns))[: self._depth()], self.time)
 
@@ -204,7 +204,7 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "fillings_")
         table = read_input(self, X, _WHERE, list(self._by_name))
         columns = {name: self._column(table, name) for name in self._by_name}
-        table = Table(columns, table.kinds, table.rows, table.container, table.source)
+        table = ColumnTable(columns, table.kinds, table.rows, table.container, table.source)
         missing = {name: is_missing(column) for name, column in columns.items()}
         filled = {name: self._filled(columns[name], missing[name], name) for name in columns}
         self._fill_blocks(table, filled, missing)
@@ -215,7 +215,7 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.kept_ = ~np.logical_or.reduce(dropped)
         return table.write(filled, self.kept_)
 
-    def _column(self, table: Table, name: str) -> NDArray[Any]:
+    def _column(self, table: ColumnTable, name: str) -> NDArray[Any]:
         where = f"{_WHERE}, column {name!r}"
         column = as_kind(table.columns[name], table.kinds[name], self._by_name[name].kind, where)
         if column.dtype.kind == "f" and np.isinf(column).any():
@@ -236,7 +236,7 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             column[missing] = filling.value
         return column
 
-    def _fill_blocks(self, table: Table, filled: dict[str, Any], missing: dict[str, NDArray[np.bool_]]) -> None:
+    def _fill_blocks(self, table: ColumnTable, filled: dict[str, Any], missing: dict[str, NDArray[np.bool_]]) -> None:
         for block in (self.neighbours_, self.chain_):
             if block is not None and any(missing[name].any() for name in block.columns):
                 values = block.fill(_matrix(table.columns, block.columns))
@@ -300,7 +300,7 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return filled
 
     def _fill_absent(self, row: Mapping[str, Any], filled: dict[str, Any], absent_fillings: list[Filling]) -> None:
-        blocks: dict[str, Neighbours | Chain | None] = {"knn": self.neighbours_, "iterative": self.chain_}
+        blocks: dict[str, Neighbours | DonorChain | None] = {"knn": self.neighbours_, "iterative": self.chain_}
         done: set[str] = set()
         for filling in absent_fillings:
             name, word = filling.column, filling.strategy
@@ -363,7 +363,7 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if body["named"]:
             restored.feature_names_in_ = np.array([filling.column for filling in restored.fillings_], dtype=object)
         restored.neighbours_ = body["neighbours"] and Neighbours.from_dict(body["neighbours"])
-        restored.chain_ = body["chain"] and Chain.from_dict(body["chain"])
+        restored.chain_ = body["chain"] and DonorChain.from_dict(body["chain"])
         restored.carrier_ = body["carrier"] and Carrier.from_dict(body["carrier"])
         restored._prepare()
         return restored

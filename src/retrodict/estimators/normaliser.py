@@ -20,7 +20,7 @@ from retrodict.core.errors import InputError, IntegrityError, near
 from retrodict.core.statistics.moments import Moments
 from retrodict.core.statistics.quantiles import QuantileSketch
 from retrodict.estimators._reader import read_input
-from retrodict.estimators._tables import EMPTY, NUMBER, Table, as_kind
+from retrodict.estimators._tables import EMPTY, NUMBER, ColumnTable, as_kind
 
 __all__ = ["Normaliser"]
 
@@ -138,7 +138,7 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         if hasattr(other, "feature_names_in_"):
             self.feature_names_in_ = np.array([feature.column for feature in other.scaled_], dtype=object)
 
-    def _statistic(self, table: Table, name: str) -> Statistic:
+    def _statistic(self, table: ColumnTable, name: str) -> Statistic:
         if self.method not in _METHODS:
             raise InputError("a method must be one that exists", where=_WHERE, got=self.method,
                              remedy=near(str(self.method), _METHODS, what="method"))  # fmt: skip
@@ -193,7 +193,7 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
             changed[feature.column] = change(column, feature) if feature.kind == NUMBER else column
         return table.write(changed)
 
-    def _read(self, data: Any) -> Table:
+    def _read(self, data: Any) -> ColumnTable:
         table = read_input(self, data, _WHERE, [feature.column for feature in self.scaled_])
         columns = {
             feature.column: as_kind(
@@ -204,7 +204,7 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
             )
             for feature in self.scaled_
         }
-        return Table(columns, table.kinds, table.rows, table.container, table.source)
+        return ColumnTable(columns, table.kinds, table.rows, table.container, table.source)
 
     def transform_one(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Scale one row, in plain Python: the same bits as ``transform``; None and NaN stay.

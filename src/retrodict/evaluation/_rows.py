@@ -11,7 +11,7 @@ from retrodict.core.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ScoredRows:
     """Labels 0.0 and 1.0 (NaN: not known) beside scores (NaN: null)."""
 
     labels: NDArray[np.float64]
@@ -54,19 +54,19 @@ class Rows:
             return None
         return f"all {self.n} rows are {'positive' if positives else 'negative'}"
 
-    def matured(self) -> tuple[Rows, int]:
+    def matured(self) -> tuple[ScoredRows, int]:
         """Rows whose label is known, and how many are left out."""
         labelled = ~np.isnan(self.labels)
         if labelled.all():
             return self, 0
-        return Rows(self.labels[labelled], self.scores[labelled]), int((~labelled).sum())
+        return ScoredRows(self.labels[labelled], self.scores[labelled]), int((~labelled).sum())
 
-    def refused(self, reason: str) -> Rows:
+    def refused(self, reason: str) -> ScoredRows:
         """Return the same rows, with a reason why nothing of them is evaluable."""
         return replace(self, refusal=reason)
 
 
-def read_rows(labels: ArrayLike, scores: ArrayLike) -> Rows:
+def read_rows(labels: ArrayLike, scores: ArrayLike) -> ScoredRows:
     """Read both columns; None and NaN are null.
 
     Raises
@@ -82,7 +82,7 @@ def read_rows(labels: ArrayLike, scores: ArrayLike) -> Rows:
     if wrong:
         raise InputError("labels must be 0, 1 or null", where="labels", got=f"{wrong} others of {truth.size}",
                          remedy="State the outcome as yes or no")  # fmt: skip
-    return Rows(truth, predicted)
+    return ScoredRows(truth, predicted)
 
 
 def read_column(values: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from retrodict.core.statistics.intervals import bootstrap_interval, delong_pair, mean_interval, wilson_interval
-from retrodict.evaluation._rows import Rows, read_rows
+from retrodict.evaluation._rows import ScoredRows, read_rows
 from retrodict.evaluation.metrics import Metric
 
 __all__ = ["Comparison", "compare_scores"]
@@ -94,7 +94,7 @@ def compare_scores(
     return Comparison(verdict, reason, old.n, pending, auc, brier, agreement, distance)
 
 
-def _agreement(old: Rows, new: Rows, threshold: float | None) -> tuple[Metric, Metric]:
+def _agreement(old: ScoredRows, new: ScoredRows, threshold: float | None) -> tuple[Metric, Metric]:
     n, nulls = old.n, int((np.isnan(old.scores) | np.isnan(new.scores)).sum())
     why_not = "no rows" if not n else f"{nulls} of {n} scores are null" if nulls else None
     if why_not:
@@ -107,7 +107,7 @@ def _agreement(old: Rows, new: Rows, threshold: float | None) -> tuple[Metric, M
     return Metric("agreement", same / n, None, n, interval.low, interval.high), distance
 
 
-def _auc_difference(old: Rows, new: Rows, confidence: float) -> Metric:
+def _auc_difference(old: ScoredRows, new: ScoredRows, confidence: float) -> Metric:
     name = "auc_difference"
     why_not = old.incomplete() or new.incomplete() or old.one_class()
     if why_not:
@@ -118,7 +118,7 @@ def _auc_difference(old: Rows, new: Rows, confidence: float) -> Metric:
     return Metric(name, pair.difference, None, old.n, pair.low, pair.high)
 
 
-def _brier_difference(old: Rows, new: Rows, confidence: float, seed: int | None) -> Metric:
+def _brier_difference(old: ScoredRows, new: ScoredRows, confidence: float, seed: int | None) -> Metric:
     name = "brier_difference"
     why_not = old.improper() or new.improper() or ("one row only" if old.n < 2 else None)
     if why_not:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.intervals import delong_pair
-from retrodict.evaluation._rows import Rows, read_rows
+from retrodict.evaluation._rows import ScoredRows, read_rows
 from retrodict.evaluation.metrics import Metric, roc_auc
 
 __all__ = ["Ladder", "LadderVerdict", "Rung", "beats", "climb"]
@@ -65,7 +65,7 @@ def beats(*, candidate: ArrayLike, rung: ArrayLike, labels: ArrayLike, confidenc
     return LadderVerdict(status, reason, ours.n, pair.difference, pair.low, pair.high, pair.p_value)
 
 
-def _why_not(ours: Rows, theirs: Rows) -> str | None:
+def _why_not(ours: ScoredRows, theirs: ScoredRows) -> str | None:
     if ours.incomplete() or theirs.incomplete():
         return ours.incomplete() or f"rung: {theirs.incomplete()}"
     if ours.one_class():

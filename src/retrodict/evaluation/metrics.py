@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from retrodict.core.errors import InputError, NotFoundError, near
 from retrodict.core.statistics.intervals import Interval, delong_auc, mean_interval, wilson_interval
-from retrodict.evaluation._rows import Rows, read_rows
+from retrodict.evaluation._rows import ScoredRows, read_rows
 
 __all__ = [
     "CalibrationBin",
@@ -64,7 +64,7 @@ class Metric:
 
 
 def _metric(
-    name: str, rows: Rows, compute: Callable[[Rows], tuple[float, Interval | None]], *, why_not: str | None
+    name: str, rows: ScoredRows, compute: Callable[[ScoredRows], tuple[float, Interval | None]], *, why_not: str | None
 ) -> Metric:
     if why_not:
         return Metric(name, None, why_not, rows.n)
@@ -87,8 +87,8 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> Metric:
     return _roc_auc(read_rows(labels, scores))
 
 
-def _roc_auc(rows: Rows) -> Metric:
-    def compute(rows: Rows) -> tuple[float, Interval]:
+def _roc_auc(rows: ScoredRows) -> Metric:
+    def compute(rows: ScoredRows) -> tuple[float, Interval]:
         estimate = delong_auc(rows.labels, rows.scores)
         return estimate.auc, Interval(estimate.low, estimate.high)
 
@@ -103,8 +103,8 @@ def pr_auc(labels: ArrayLike, scores: ArrayLike) -> Metric:
     return _pr_auc(read_rows(labels, scores))
 
 
-def _pr_auc(rows: Rows) -> Metric:
-    def compute(rows: Rows) -> tuple[float, None]:
+def _pr_auc(rows: ScoredRows) -> Metric:
+    def compute(rows: ScoredRows) -> tuple[float, None]:
         order = np.argsort(-rows.scores, kind="stable")
         ordered = rows.scores[order]
         last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), ordered.size - 1)
@@ -121,7 +121,7 @@ def brier(labels: ArrayLike, scores: ArrayLike) -> Metric:
     return _brier(read_rows(labels, scores))
 
 
-def _brier(rows: Rows) -> Metric:
+def _brier(rows: ScoredRows) -> Metric:
     return _metric("brier", rows, lambda r: _mean((r.scores - r.labels) ** 2), why_not=rows.improper())
 
 
@@ -134,8 +134,8 @@ def log_loss(labels: ArrayLike, scores: ArrayLike) -> Metric:
     return _log_loss(read_rows(labels, scores))
 
 
-def _log_loss(rows: Rows) -> Metric:
-    def compute(rows: Rows) -> tuple[float, Interval | None]:
+def _log_loss(rows: ScoredRows) -> Metric:
+    def compute(rows: ScoredRows) -> tuple[float, Interval | None]:
         edge = float(np.finfo(np.float64).eps)
         p = np.clip(rows.scores, edge, 1 - edge)
         return _mean(-np.where(rows.labels == 1, np.log(p), np.log1p(-p)))
@@ -149,8 +149,8 @@ def base_rate(labels: ArrayLike) -> Metric:
     return _base_rate(read_rows(labels, np.zeros(size)))
 
 
-def _base_rate(rows: Rows) -> Metric:
-    def compute(rows: Rows) -> tuple[float, Interval]:
+def _base_rate(rows: ScoredRows) -> Metric:
+    def compute(rows: ScoredRows) -> tuple[float, Interval]:
         return rows.positives / rows.n, wilson_interval(rows.positives, rows.n)
 
     return _metric("base_rate", rows, compute, why_not=rows.unlabelled())
@@ -164,8 +164,8 @@ def calibration_ratio(labels: ArrayLike, scores: ArrayLike) -> Metric:
     return _calibration_ratio(read_rows(labels, scores))
 
 
-def _calibration_ratio(rows: Rows) -> Metric:
-    def compute(rows: Rows) -> tuple[float, Interval]:
+def _calibration_ratio(rows: ScoredRows) -> Metric:
+    def compute(rows: ScoredRows) -> tuple[float, Interval]:
         expected = float(rows.scores.mean())
         observed = wilson_interval(rows.positives, rows.n)
         return rows.positives / rows.n / expected, Interval(observed.low / expected, observed.high / expected)
@@ -204,7 +204,7 @@ def calibration_curve(
     return () if rows.improper() else _curve(rows, bins, by)
 
 
-def _curve(rows: Rows, bins: int, by: Binning) -> tuple[CalibrationBin, ...]:
+def _curve(rows: ScoredRows, bins: int, by: Binning) -> tuple[CalibrationBin, ...]:
     if bins < 1 or by not in {"mass", "width"}:
         raise InputError("a calibration curve must have at least one bin, by 'mass' or 'width'", where="calibration",
                          got=(bins, by), remedy="Pass bins=10, by='mass'")  # fmt: skip
@@ -233,8 +233,8 @@ def calibration_error(labels: ArrayLike, scores: ArrayLike, *, bins: int = 10, b
     return _calibration_error(read_rows(labels, scores), bins, by)
 
 
-def _calibration_error(rows: Rows, bins: int = 10, by: Binning = "mass") -> Metric:
-    def compute(rows: Rows) -> tuple[float, None]:
+def _calibration_error(rows: ScoredRows, bins: int = 10, by: Binning = "mass") -> Metric:
+    def compute(rows: ScoredRows) -> tuple[float, None]:
         gaps = [b.n * abs(b.observed_rate - b.mean_score) for b in _curve(rows, bins, by)]
         return math.fsum(gaps) / rows.n, None
 
@@ -277,7 +277,7 @@ def confusion(labels: ArrayLike, scores: ArrayLike, *, threshold: float) -> Conf
     return None if rows.incomplete() else _confusion(rows, threshold)
 
 
-def _confusion(rows: Rows, threshold: float) -> Confusion:
+def _confusion(rows: ScoredRows, threshold: float) -> Confusion:
     above, positive = rows.scores >= threshold, rows.labels == 1
     hits, alarms = int((above & positive).sum()), int(above.sum())
     return Confusion(

@@ -3,13 +3,13 @@
 from retrodict.ledger.chain import Entry
 from retrodict.ledger.ledger import Edge, Ledger, Transaction
 from retrodict.ledger.segments import Proof, Seal, prove, read_seals, seal_closed
-from retrodict.ledger.verify import AuditReport, Finding, verify
+from retrodict.ledger.verify import AuditFinding, AuditReport, verify
 
 __all__ = [
     "AuditReport",
     "Edge",
     "Entry",
-    "Finding",
+    "AuditFinding",
     "Ledger",
     "Proof",
     "Seal",

@@ -16,7 +16,7 @@ from retrodict.ledger.schema import edges, entries
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AuditFinding:
     """One thing that is not as the ledger says: what kind, where (entry, segment, object, file), in words."""
 
     kind: str
@@ -30,7 +30,7 @@ class Chain:
 
     entries: list[Entry] = field(default_factory=list)
     rows: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[AuditFinding] = field(default_factory=list)
 
 
 def read_chain(connection: Connection) -> Chain:
@@ -42,13 +42,13 @@ def read_chain(connection: Connection) -> Chain:
         if row.sequence > expected:
             last = f" to {row.sequence - 1}" if row.sequence - 1 > expected else ""
             detail = f"the chain goes on with entry {row.sequence}"
-            chain.findings.append(Finding("removed", f"entry {expected}{last}", detail))
+            chain.findings.append(AuditFinding("removed", f"entry {expected}{last}", detail))
         elif not in_place:
             faults.append("a chain has no entry of this number")
         entry = _read(row, faults)
         if in_place and row.previous != previous:
             faults.append("it does not continue the entry before it")
-        chain.findings += [Finding("altered", f"entry {row.sequence}", text) for text in faults]
+        chain.findings += [AuditFinding("altered", f"entry {row.sequence}", text) for text in faults]
         if entry is not None:
             chain.entries.append(entry)
         previous, expected = row.hash, max(expected, row.sequence + 1)
@@ -84,17 +84,19 @@ def _read(row: Any, faults: list[str]) -> Entry | None:
 Link = tuple[int, int, str, str, str]
 
 
-def check_edges(connection: Connection, items: list[Entry]) -> tuple[int, list[Finding]]:
+def check_edges(connection: Connection, items: list[Entry]) -> tuple[int, list[AuditFinding]]:
     """Compare the stored lineage edges with those that the entries name; return how many are stored, and findings."""
     query = select(edges.c.sequence, edges.c.position, edges.c.source, edges.c.role, edges.c.target)
     stored: set[Link] = {tuple(row) for row in connection.execute(query)}
     links = {link for entry in items for link in _links(entry)}
     removed = [
-        Finding("removed", f"entry {link[0]}", f"lineage edge {link[2]} → {link[4]} ({link[3]}) is gone")
+        AuditFinding("removed", f"entry {link[0]}", f"lineage edge {link[2]} → {link[4]} ({link[3]}) is gone")
         for link in sorted(links - stored, key=repr)
     ]
     added = [
-        Finding("altered", f"entry {link[0]}", f"lineage edge {link[2]} → {link[4]} ({link[3]}) is not in the chain")
+        AuditFinding(
+            "altered", f"entry {link[0]}", f"lineage edge {link[2]} → {link[4]} ({link[3]}) is not in the chain"
+        )
         for link in sorted(stored - links, key=repr)
     ]
     return len(stored), removed + added

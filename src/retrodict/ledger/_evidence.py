@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.core.identity import digest
-from retrodict.ledger._chain_rows import Finding
+from retrodict.ledger._chain_rows import AuditFinding
 from retrodict.ledger.chain import Entry
 from retrodict.ledger.ledger import row_digest
 from retrodict.ledger.merkle import merkle_root
@@ -39,7 +39,7 @@ def sealed_by(items: list[Entry]) -> list[Seal]:
     return seals
 
 
-def check_seals(listed: list[Seal], sealed: list[Seal]) -> Iterator[Finding]:
+def check_seals(listed: list[Seal], sealed: list[Seal]) -> Iterator[AuditFinding]:
     """Compare the table of seals, which is an index, with the chain."""
     in_table = {(seal.stream, seal.segment): seal for seal in listed}
     in_chain = {(seal.stream, seal.segment): seal for seal in sealed}
@@ -48,29 +48,29 @@ def check_seals(listed: list[Seal], sealed: list[Seal]) -> Iterator[Finding]:
         if stored != seal:
             what, kind = ("says otherwise", "altered") if stored else ("is gone", "removed")
             detail = f"the table of seals {what}; entry {seal.sequence} holds the seal"
-            yield Finding(kind, f"seal of {stream}/{segment}", detail)
+            yield AuditFinding(kind, f"seal of {stream}/{segment}", detail)
     for stream, segment in in_table.keys() - in_chain.keys():
-        yield Finding("altered", f"seal of {stream}/{segment}", "no entry of the chain made this seal")
+        yield AuditFinding("altered", f"seal of {stream}/{segment}", "no entry of the chain made this seal")
 
 
-def check_segment(streams: StreamStore, seal: Seal) -> Iterator[Finding]:
+def check_segment(streams: StreamStore, seal: Seal) -> Iterator[AuditFinding]:
     """Recompute the file hash and the Merkle root of a sealed segment."""
     where = f"segment {seal.stream}/{seal.segment} (entry {seal.sequence})"
     try:
         if digest(streams.read_segment(seal.stream, seal.segment)) != seal.digest:
-            yield Finding("altered", where, "the file does not have the hash that was sealed")
+            yield AuditFinding("altered", where, "the file does not have the hash that was sealed")
         elif merkle_root(leaves_of(streams, seal.stream, seal)).hex() != seal.root:
-            yield Finding("altered", where, "its records do not have the root that was sealed")
+            yield AuditFinding("altered", where, "its records do not have the root that was sealed")
     except NotFoundError as error:
-        yield Finding("removed", where, str(error))
+        yield AuditFinding("removed", where, str(error))
     except (RetrodictError, OSError, TypeError) as error:
-        yield Finding("altered", where, str(error))
+        yield AuditFinding("altered", where, str(error))
 
 
 # objects and files --------------------------------------------------------------------------------------------
 
 
-def check_objects(items: list[Entry], objects: ObjectStore, seen: set[str]) -> Iterator[Finding]:
+def check_objects(items: list[Entry], objects: ObjectStore, seen: set[str]) -> Iterator[AuditFinding]:
     """Read every object that entries name, and the parts that a manifest among them names."""
     for entry in items:
         where = f"{entry.object_id} (entry {entry.sequence})"
@@ -83,9 +83,9 @@ def check_objects(items: list[Entry], objects: ObjectStore, seen: set[str]) -> I
             try:
                 waiting += _parts(objects.get(sha))
             except NotFoundError:
-                yield Finding("removed", where, f"object {sha} is gone")
+                yield AuditFinding("removed", where, f"object {sha} is gone")
             except (RetrodictError, OSError) as error:
-                yield Finding("altered", where, str(error))
+                yield AuditFinding("altered", where, str(error))
 
 
 def _texts(value: object) -> list[str]:
@@ -104,7 +104,7 @@ def _parts(data: bytes) -> list[str]:
     return [part for part in digests if isinstance(part, str) and _DIGEST.fullmatch(part)]
 
 
-def check_files(items: list[Entry], file_digest: Callable[[str], str]) -> Iterator[tuple[str, Finding | None]]:
+def check_files(items: list[Entry], file_digest: Callable[[str], str]) -> Iterator[tuple[str, AuditFinding | None]]:
     """(path, finding or None) of every data file that entries name; one that a vacuum deleted may be gone."""
     vacuumed = {
         path for entry in items if entry.action == "dataset.vacuum" for path in _texts(entry.payload.get("deleted"))
@@ -116,19 +116,19 @@ def check_files(items: list[Entry], file_digest: Callable[[str], str]) -> Iterat
             try:
                 same = file_digest(path) == sha
             except NotFoundError:
-                finding = Finding("removed", where, f"data file {path} is gone")
+                finding = AuditFinding("removed", where, f"data file {path} is gone")
                 yield path, None if path in vacuumed else finding
             except (RetrodictError, OSError) as error:
-                yield path, Finding("altered", where, f"data file {path}: {error}")
+                yield path, AuditFinding("altered", where, f"data file {path}: {error}")
             else:
                 detail = f"data file {path} does not have the hash that was written"
-                yield path, None if same else Finding("altered", where, detail)
+                yield path, None if same else AuditFinding("altered", where, detail)
 
 
 # rows of other rooms ------------------------------------------------------------------------------------------
 
 
-def check_records(connection: Connection, items: list[Entry]) -> Iterator[Finding]:
+def check_records(connection: Connection, items: list[Entry]) -> Iterator[AuditFinding]:
     """Compare rows that entries vouch for (:meth:`Transaction.insert`) with what their tables hold."""
     vouched: dict[str, int] = {}
     for entry in items:
@@ -147,10 +147,10 @@ def check_records(connection: Connection, items: list[Entry]) -> Iterator[Findin
             continue  # every row of it is reported
         if rows > count:
             detail = f"{rows - count} rows were added that no entry vouches for"
-            yield Finding("altered", f"table {name}", detail)
+            yield AuditFinding("altered", f"table {name}", detail)
 
 
-def _check_record(connection: Connection, record: dict[str, Any], where: str) -> Iterator[Finding]:
+def _check_record(connection: Connection, record: dict[str, Any], where: str) -> Iterator[AuditFinding]:
     key, columns = record["key"], record["columns"]
     title = f"row {', '.join(str(value) for value in key.values())} of {record['table']}"
     query: Any = select(*(column(name) for name in columns)).select_from(named_table(record["table"]))
@@ -159,10 +159,10 @@ def _check_record(connection: Connection, record: dict[str, Any], where: str) ->
     try:
         row = connection.execute(query).mappings().first()
         if row is None:
-            yield Finding("removed", where, f"{title} is gone")
+            yield AuditFinding("removed", where, f"{title} is gone")
         elif row_digest(columns, dict(row)) != record["digest"]:
-            yield Finding("altered", where, f"{title} is not what was written")
+            yield AuditFinding("altered", where, f"{title} is not what was written")
     except DBAPIError:
-        yield Finding("removed", where, f"{title} is gone")
+        yield AuditFinding("removed", where, f"{title} is gone")
     except RetrodictError:
-        yield Finding("altered", where, f"{title} is not what was written")
+        yield AuditFinding("altered", where, f"{title} is not what was written")

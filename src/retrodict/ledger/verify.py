@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.display import Block, Facts, Grid, Shown
 from retrodict.core.errors import RetrodictError
-from retrodict.ledger._chain_rows import Chain, Finding, check_edges, read_chain
+from retrodict.ledger._chain_rows import AuditFinding, Chain, check_edges, read_chain
 from retrodict.ledger._evidence import (
     check_files,
     check_objects,
@@ -28,7 +28,7 @@ from retrodict.ledger.segments import select_seals
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import StreamStore
 
-__all__ = ["AuditReport", "Finding", "verify"]
+__all__ = ["AuditReport", "AuditFinding", "verify"]
 
 
 @dataclass(slots=True, repr=False)
@@ -41,7 +41,7 @@ class AuditReport(Shown):
     segments: int = 0
     objects: int = 0
     files: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[AuditFinding] = field(default_factory=list)
 
     @property
     def verified(self) -> bool:
@@ -115,7 +115,7 @@ def verify(
         for seal in sealed:
             report.findings += check_segment(streams, seal)
     except (RetrodictError, DBAPIError, OSError) as error:
-        report.findings.append(Finding("unreadable", "ledger", str(error).partition("\n")[0]))
+        report.findings.append(AuditFinding("unreadable", "ledger", str(error).partition("\n")[0]))
     seen: set[str] = set()
     report.findings += check_objects(items, objects, seen)
     report.objects = len(seen)
@@ -127,12 +127,12 @@ def verify(
 
 def _check_checkpoints(
     folder: Path, chain: Chain, checkpoints: list[Checkpoint], damaged: list[int]
-) -> Iterable[Finding]:
+) -> Iterable[AuditFinding]:
     for number in damaged:
-        yield Finding("altered", f"checkpoints, line {number}", "it is no signed statement any more")
+        yield AuditFinding("altered", f"checkpoints, line {number}", "it is no signed statement any more")
     if chain.rows and not checkpoints:
         detail = f"no signed checkpoint in {folder.name!r}: a cut-off end could not be seen"
-        yield Finding("removed", "checkpoints", detail)
+        yield AuditFinding("removed", "checkpoints", detail)
     by_sequence = {entry.sequence: entry.hash for entry in chain.entries}
     end = max(by_sequence, default=0)
     keys = [(e.sequence, e.payload.get("public_key")) for e in chain.entries if e.action in KEY_ACTIONS]
@@ -141,10 +141,10 @@ def _check_checkpoints(
         at = bisect.bisect_right(keys, checkpoint.sequence, key=lambda key: key[0])
         trusted = keys[at - 1][1] if at else None  # None: the chain is gone, or does not begin as ours do
         if not checkpoint.is_valid() or (trusted is not None and checkpoint.public_key != trusted):
-            yield Finding("altered", where, "the signature is not by the ledger's key over this statement")
+            yield AuditFinding("altered", where, "the signature is not by the ledger's key over this statement")
         elif checkpoint.sequence > end:
-            yield Finding("cut off", entry, "it was signed, and the chain no longer reaches it")
+            yield AuditFinding("cut off", entry, "it was signed, and the chain no longer reaches it")
         elif by_sequence.get(checkpoint.sequence) != checkpoint.hash:
-            yield Finding("altered", entry, "its hash is not the one that was signed")
+            yield AuditFinding("altered", entry, "its hash is not the one that was signed")
         elif trusted is None:
-            yield Finding("altered", where, "the chain does not say whose signature counts")
+            yield AuditFinding("altered", where, "the chain does not say whose signature counts")

@@ -12,7 +12,7 @@ from retrodict.core.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class NumberColumn:
     """The finite values of a column, in their order, and how many others there were."""
 
     finite: NDArray[np.float64]
@@ -46,12 +46,12 @@ def read_floats(values: Any, where: str) -> NDArray[np.float64]:
     return floats
 
 
-def read_column(values: Any, where: str) -> Column:
+def read_column(values: Any, where: str) -> NumberColumn:
     """Split a column of numbers into its finite values and the counts of all others."""
     floats = read_floats(values, where)
     finite = np.isfinite(floats)
     if finite.all():
-        return Column(floats, 0, 0, 0)
-    return Column(
+        return NumberColumn(floats, 0, 0, 0)
+    return NumberColumn(
         floats[finite], int(np.isnan(floats).sum()), int((floats == -np.inf).sum()), int((floats == np.inf).sum())
     )

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
-from retrodict.core.statistics._columns import Column, read_column, read_floats
+from retrodict.core.statistics._columns import NumberColumn, read_column, read_floats
 from retrodict.core.statistics.exact import scale_for, split_limbs
 
 __all__ = ["Comoments", "Moments"]
@@ -237,7 +237,7 @@ class Comoments:
             )
         finite = np.isfinite(first) & np.isfinite(second)
         first, second = first[finite], second[finite]
-        left, right = (_block(Column(side, 0, 0, 0)) for side in (first, second))
+        left, right = (_block(NumberColumn(side, 0, 0, 0)) for side in (first, second))
         mixed = _ZERO
         if left.count:
             (u, scale_u), (v, scale_v) = _centred(first, left.total), _centred(second, right.total)
@@ -279,7 +279,7 @@ class Comoments:
         return cls(x, y, _read(body["mixed"]), int(body["skipped"]))
 
 
-def _block(column: Column) -> Moments:
+def _block(column: NumberColumn) -> Moments:
     values, others = column.finite, (column.nulls, column.lowest, column.highest)
     if not values.size:
         return Moments(0, *others)

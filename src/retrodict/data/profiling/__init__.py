@@ -9,7 +9,7 @@
 
 from retrodict.data.profiling.code import as_python
 from retrodict.data.profiling.findings import Finding, findings
-from retrodict.data.profiling.health import Health, Score, ScoredCheck, health, health_history, sparkline
+from retrodict.data.profiling.health import DimensionScore, Health, ScoredCheck, health, health_history, sparkline
 from retrodict.data.profiling.pages import health_html, health_png, profile_html
 from retrodict.data.profiling.profile import (
     ColumnProfile,
@@ -34,7 +34,7 @@ __all__ = [
     "Missing",
     "Order",
     "Profile",
-    "Score",
+    "DimensionScore",
     "ScoredCheck",
     "Suggestion",
     "ValueCount",

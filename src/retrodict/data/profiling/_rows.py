@@ -23,7 +23,7 @@ from retrodict.data.readers import Batch, open_batch
 from retrodict.data.validation._typed import TypedBatch, type_batch
 from retrodict.data.versions import resolve
 
-__all__ = ["Rows", "open_rows"]
+__all__ = ["ProfiledRows", "open_rows"]
 
 _DAY = r"[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
 _CLOCK = r"[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?"
@@ -38,7 +38,7 @@ _SYSTEM = ("_batch", "_row")
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ProfiledRows:
     """Rows to profile.
 
     Attributes
@@ -67,7 +67,7 @@ class Rows:
 
 
 @contextmanager
-def open_rows(source: Any, *, name: str | None = None) -> Iterator[Rows]:
+def open_rows(source: Any, *, name: str | None = None) -> Iterator[ProfiledRows]:
     """Open the rows of a profile for the length of a block."""
     with tempfile.TemporaryDirectory(prefix="retrodict-profile-") as folder:
         staging = Path(folder)
@@ -89,7 +89,7 @@ def open_rows(source: Any, *, name: str | None = None) -> Iterator[Rows]:
 
 def _typed_rows(
     batch: Batch, staging: Path, name: str | None, origin: str | None = None, declared: Table | None = None
-) -> Rows:
+) -> ProfiledRows:
     inferred = _infer(batch) if declared is None else {}
     zoneless = tuple(f.name for f in batch.schema if pa.types.is_timestamp(f.type) and f.type.tz is None)
     types = inferred | dict.fromkeys(zoneless, "time(UTC)")
@@ -98,7 +98,7 @@ def _typed_rows(
     types = {column: word for column, word in words.items() if column in types or word in (*_PATTERNS, "string")}
     if declared is not None:
         types |= {column: word for column, word in declared.columns.items() if column in types}
-    return Rows(name or _name_of(batch.origin), origin or batch.origin, batch, typed, staging, types,
+    return ProfiledRows(name or _name_of(batch.origin), origin or batch.origin, batch, typed, staging, types,
                 tuple(inferred), zoneless)  # fmt: skip
 
 

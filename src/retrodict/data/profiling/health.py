@@ -25,8 +25,8 @@ from retrodict.data.validation.results import CheckResult
 from retrodict.stores.tables.base import TableVersion
 from retrodict.workspace import Workspace
 
-__all__ = ["DIMENSIONS", "WEIGHTS", "Health", "Score", "ScoredCheck", "dimension_of", "health", "health_history",
-           "sparkline"]  # fmt: skip
+__all__ = ["DIMENSIONS", "WEIGHTS", "DimensionScore", "Health", "ScoredCheck", "dimension_of", "health",
+           "health_history", "sparkline"]  # fmt: skip
 
 DIMENSIONS = ("completeness", "accuracy", "consistency", "timeliness")
 WEIGHTS = {"critical": 8, "high": 4, "medium": 2, "low": 1}
@@ -71,7 +71,7 @@ class ScoredCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class DimensionScore:
     """One dimension of health: its score, None if not evaluable, and the checks it comes from."""
 
     dimension: str
@@ -91,7 +91,7 @@ class Health(Shown):
         When it was published, microseconds UTC.
     rows, quarantined : int
         Rows of its batch, and those of them that were set aside.
-    scores : tuple of Score
+    scores : tuple of DimensionScore
         In the order of ``DIMENSIONS``.
     overall : float, optional
         None if no dimension is evaluable.
@@ -102,10 +102,10 @@ class Health(Shown):
     time: int
     rows: int
     quarantined: int
-    scores: tuple[Score, ...]
+    scores: tuple[DimensionScore, ...]
     overall: float | None
 
-    def __getitem__(self, dimension: str) -> Score:
+    def __getitem__(self, dimension: str) -> DimensionScore:
         """One dimension."""
         for score in self.scores:
             if score.dimension == dimension:
@@ -255,9 +255,11 @@ def _of_version(table: str, version: TableVersion, weights: Mapping[str, float] 
     )  # fmt: skip
 
 
-def _score(dimension: str, results: Sequence[CheckResult]) -> Score:
+def _score(dimension: str, results: Sequence[CheckResult]) -> DimensionScore:
     checks = tuple(_scored(result) for result in results)
-    return Score(dimension, _mean([(check.weight, check.score) for check in checks if check.score is not None]), checks)
+    return DimensionScore(
+        dimension, _mean([(check.weight, check.score) for check in checks if check.score is not None]), checks
+    )
 
 
 def _scored(result: CheckResult) -> ScoredCheck:
@@ -269,7 +271,7 @@ def _scored(result: CheckResult) -> ScoredCheck:
     return ScoredCheck(result.check, result.severity, weight, score, result.failed, result.rows, result.reason)
 
 
-def _overall(scores: Sequence[Score], weights: Mapping[str, float]) -> float | None:
+def _overall(scores: Sequence[DimensionScore], weights: Mapping[str, float]) -> float | None:
     wrong = {name: weight for name, weight in weights.items() if name not in DIMENSIONS or not weight >= 0}
     if wrong:
         raise InputError(

@@ -12,7 +12,7 @@ from retrodict.core.clock import format_time
 from retrodict.core.display import Facts
 from retrodict.core.errors import InputError, MissingExtraError
 from retrodict.data.profiling.findings import findings
-from retrodict.data.profiling.health import DIMENSIONS, WEIGHTS, Health, Score
+from retrodict.data.profiling.health import DIMENSIONS, WEIGHTS, DimensionScore, Health
 from retrodict.data.profiling.profile import ColumnProfile, Histogram, Profile, ValueCount
 from retrodict.pages import amount, percent, render
 
@@ -218,7 +218,7 @@ def _score(value: float | None) -> str:
     return ">99.9" if text == "100.0" and value < 1 else text.removesuffix(".0")
 
 
-def _score_card(score: Score) -> dict[str, Any]:
+def _score_card(score: DimensionScore) -> dict[str, Any]:
     scored = sorted(((c.score, -c.weight, c) for c in score.checks if c.score is not None), key=lambda part: part[:2])
     total = sum(check.weight for _, _, check in scored) or 1
     bars = []

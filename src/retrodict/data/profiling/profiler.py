@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from retrodict.core.errors import InputError
 from retrodict.core.kinds import column_word
-from retrodict.data.profiling._rows import Rows, open_rows
+from retrodict.data.profiling._rows import ProfiledRows, open_rows
 from retrodict.data.profiling._tally import ColumnTally
 from retrodict.data.profiling._together import MissingTally, OrderTally, RepeatTally, correlate, key_candidates
 from retrodict.data.profiling.profile import Profile
@@ -60,7 +60,7 @@ def profile(source: Any, *, name: str | None = None, top: int = 10, sample: int 
         return profile_rows(rows, top=top, sample=sample, seed=seed)
 
 
-def profile_rows(rows: Rows, *, top: int = 10, sample: int = 50_000, seed: int = 0) -> Profile:
+def profile_rows(rows: ProfiledRows, *, top: int = 10, sample: int = 50_000, seed: int = 0) -> Profile:
     """Profile rows that are open already."""
     schema, size = rows.typed.schema, rows.batch.num_rows
     kinds = {field.name: column_word(field.type) for field in schema}

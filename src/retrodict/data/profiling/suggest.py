@@ -13,7 +13,7 @@ from retrodict.core.clock import SystemClock
 from retrodict.data.context import EmptyContext
 from retrodict.data.definitions import Table
 from retrodict.data.profiling._candidates import TYPES, Suggestion, candidates
-from retrodict.data.profiling._rows import Rows, open_rows
+from retrodict.data.profiling._rows import ProfiledRows, open_rows
 from retrodict.data.profiling.profile import Profile
 from retrodict.data.profiling.profiler import profile_rows
 from retrodict.data.validation import check_batch
@@ -74,7 +74,7 @@ def _candidates(profile: Profile, now: int) -> list[Suggestion]:
     return list({suggestion.check.title: suggestion for suggestion in candidates(profile, now)}.values())
 
 
-def _passing(rows: Rows, suggestions: list[Suggestion], now: int) -> tuple[list[Suggestion], dict[str, str]]:
+def _passing(rows: ProfiledRows, suggestions: list[Suggestion], now: int) -> tuple[list[Suggestion], dict[str, str]]:
     """Suggestions that pass on the rows they came from, and the types that all values have."""
     types = dict(rows.types)
     while True:

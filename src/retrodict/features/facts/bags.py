@@ -26,7 +26,7 @@ from retrodict.core.errors import DefinitionError
 from retrodict.core.kinds import kind_of
 from retrodict.core.statistics.distinct import LIMIT, DistinctSketch
 from retrodict.core.statistics.exact import exact_sum, round_limbs, scale_for, split_limbs
-from retrodict.features.facts.columns import Column, Ints, Mask, numeric, plain
+from retrodict.features.facts.columns import FactColumn, Ints, Mask, numeric, plain
 from retrodict.features.monoids import BAGS
 from retrodict.features.plan import Bag
 
@@ -82,7 +82,7 @@ class Values:
     def numbers(self) -> NDArray[Any]:
         """The values as int64 or float64, 0 where there is none."""
         array = self.array.cast(pa.date32()).cast(pa.int32()) if self.kind == "date" else self.array
-        column: Column = numeric(array, where="bag")
+        column: FactColumn = numeric(array, where="bag")
         return column.values
 
     @cached_property

@@ -24,14 +24,14 @@ from retrodict.core.expressions import Expression
 from retrodict.core.kinds import kind_of
 from retrodict.stores.sql import connect_duckdb
 
-__all__ = ["Column", "Ints", "Mask", "evaluate", "numeric", "pick", "plain", "times"]
+__all__ = ["FactColumn", "Ints", "Mask", "evaluate", "numeric", "pick", "plain", "times"]
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Column:
+class FactColumn:
     """Numbers with a mask.
 
     Attributes
@@ -70,7 +70,7 @@ def plain(column: pa.Array[Any]) -> pa.Array[Any]:
     return column
 
 
-def numeric(column: pa.Array[Any], *, where: str) -> Column:
+def numeric(column: pa.Array[Any], *, where: str) -> FactColumn:
     """Return a column of numbers, booleans or times as int64 or float64 with a mask."""
     kind = kind_of(column.type)
     if kind not in {"bool", "int", "float", "time", "null"}:
@@ -83,7 +83,7 @@ def numeric(column: pa.Array[Any], *, where: str) -> Column:
     column = plain(column)
     valid = _mask(column)
     if kind == "null":
-        return Column(np.zeros(len(column), dtype=np.int64), valid, kind)
+        return FactColumn(np.zeros(len(column), dtype=np.int64), valid, kind)
     target = pa.float64() if kind == "float" else pa.int64()
     if kind == "time":
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
@@ -93,7 +93,7 @@ def numeric(column: pa.Array[Any], *, where: str) -> Column:
         raise InputError(
             "whole numbers must fit in 64 bits", where=where, got=str(column.type), remedy="Cast the column to a float"
         ) from error
-    return Column(np.asarray(filled.to_numpy(zero_copy_only=False)), valid, kind)
+    return FactColumn(np.asarray(filled.to_numpy(zero_copy_only=False)), valid, kind)
 
 
 def times(column: pa.Array[Any], *, where: str) -> tuple[Ints, Mask]:
@@ -124,7 +124,7 @@ def _mask(column: pa.Array[Any]) -> Mask:
 
 def evaluate(
     expressions: Mapping[str, Expression], data: pa.Table | Sequence[Mapping[str, Any]], *, where: str
-) -> dict[str, Column]:
+) -> dict[str, FactColumn]:
     """Values of conditions over a table (as SQL, at once) or over rows (one by one; a missing column is null)."""
     if not expressions:
         return {}
@@ -139,7 +139,7 @@ def _engine(process: int) -> duckdb.DuckDBPyConnection:  # noqa: ARG001 - an eng
     return connect_duckdb()
 
 
-def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, where: str) -> dict[str, Column]:
+def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, where: str) -> dict[str, FactColumn]:
     for expression in expressions.values():
         expression.check_columns(table.column_names, where=where)
     needed = sorted({column for expression in expressions.values() for column in expression.columns})
@@ -162,9 +162,9 @@ def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, wher
     return {text: numeric(pick(result, f"c{i}", where=where), where=where) for i, text in enumerate(expressions)}
 
 
-def _evaluate_rows(expression: Expression, rows: Sequence[Mapping[str, Any]]) -> Column:
+def _evaluate_rows(expression: Expression, rows: Sequence[Mapping[str, Any]]) -> FactColumn:
     compute = expression.to_row()
     columns = expression.columns
     values = [compute({column: row.get(column) for column in columns}) for row in rows]
     valid = np.array([value is not None for value in values], dtype=np.bool_)
-    return Column(np.array([bool(value) for value in values], dtype=np.int64), valid, "bool")
+    return FactColumn(np.array([bool(value) for value in values], dtype=np.int64), valid, "bool")

@@ -21,7 +21,7 @@ from retrodict.core.errors import InputError
 from retrodict.core.expressions import Expression, parse
 from retrodict.core.kinds import kind_of
 from retrodict.data.sources import Source
-from retrodict.features.facts.columns import Column, Ints, Mask, evaluate, numeric, pick, times
+from retrodict.features.facts.columns import FactColumn, Ints, Mask, evaluate, numeric, pick, times
 from retrodict.features.facts.kernels import FOREVER
 from retrodict.features.facts.ranges import identity_of
 from retrodict.features.monoids import Channel, Lift
@@ -49,7 +49,7 @@ class Events:
         Event ids; positions if the source declares none.
     order : int64 array
         Rank of the event ids.
-    inputs : dict of str to Column
+    inputs : dict of str to FactColumn
         Conditions and value columns by their text.
     alive : bool array
         Of a revised source: which rows say something, and do not only take their event away. Else all.
@@ -61,7 +61,7 @@ class Events:
     known_at: Ints
     sequence: NDArray[Any]
     order: Ints
-    inputs: dict[str, Column]
+    inputs: dict[str, FactColumn]
     alive: Mask
 
     def keys(self, plan: ViewPlan) -> list[pa.Array[Any]]:
@@ -93,7 +93,7 @@ def read_events(plan: ViewPlan, data: pa.Table | Sequence[Mapping[str, Any]], *,
     if seen.all():
         return Events(table, np.arange(table.num_rows), event_time, known_at, sequence, order, inputs, alive)
     keep = np.flatnonzero(seen)
-    inputs = {text: Column(c.values[keep], c.valid[keep], c.kind) for text, c in inputs.items()}
+    inputs = {text: FactColumn(c.values[keep], c.valid[keep], c.kind) for text, c in inputs.items()}
     clocks = event_time[keep], known_at[keep]
     return Events(table.take(keep), keep, *clocks, sequence[keep], order[keep], inputs, alive[keep])
 
@@ -142,7 +142,7 @@ def lifted_inputs(
     table: pa.Table,
     *,
     where: str,
-) -> dict[str, Column]:
+) -> dict[str, FactColumn]:
     """Conditions and value columns, by text, ready to be lifted."""
     inputs = evaluate(expressions, rows, where=where)
     for name in values:
@@ -219,7 +219,7 @@ def in_force(codes: Ints, events: Events) -> tuple[Ints, Ints]:
     return events_in_force, until[events_in_force]
 
 
-def lift(channel: Channel, inputs: Mapping[str, Column], rows: int) -> NDArray[Any]:
+def lift(channel: Channel, inputs: Mapping[str, FactColumn], rows: int) -> NDArray[Any]:
     """One number per event: what it gives to a channel, the identity where it gives nothing.
 
     Squares and cubes are sums of doubles without error, as long as they are in the range of doubles. The square of a

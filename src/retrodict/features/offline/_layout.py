@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrodict.core.errors import InternalError
-from retrodict.features.facts.columns import Column, pick
+from retrodict.features.facts.columns import FactColumn, pick
 from retrodict.features.facts.events import Events, read_events
 from retrodict.features.facts.kernels import Timeline
 from retrodict.features.facts.keys import KeyIndex, key_array
@@ -108,8 +108,8 @@ def merge_prepared(plan: ViewPlan, folder: ArrayFolder, rows: pa.Table) -> Prepa
     return prepare_events(plan, Events(table=table, inputs=inputs, **arrays), index, codes)
 
 
-def _joined(old: Column, new: Column) -> Column:
-    return Column(np.concatenate([old.values, new.values]), np.concatenate([old.valid, new.valid]), old.kind)
+def _joined(old: FactColumn, new: FactColumn) -> FactColumn:
+    return FactColumn(np.concatenate([old.values, new.values]), np.concatenate([old.valid, new.valid]), old.kind)
 
 
 class _StoredEvents(Events):
@@ -127,7 +127,7 @@ class _StoredEvents(Events):
             value = pa.table({column: folder.column(f"kept {column}") for column in self.__dict__["_plan"].kept})
         elif name == "inputs":
             value = {
-                text: Column(folder.array(f"values {text}"), folder.array(f"valid {text}"), kind)
+                text: FactColumn(folder.array(f"values {text}"), folder.array(f"valid {text}"), kind)
                 for text, kind in folder.note["kinds"].items()
             }
         else:

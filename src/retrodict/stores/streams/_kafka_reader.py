@@ -10,7 +10,7 @@ from retrodict.stores.streams._kafka_client import END, OUT_OF_RANGE, mapped, si
 _WAIT_S, _AFTER_END_S = 0.1, 1.0
 
 
-class Reader:
+class KafkaReader:
     """Reads a partition from an offset on; jumps over offsets that hold no record."""
 
     def __init__(self, consumer: Any) -> None:

@@ -21,22 +21,22 @@ _SHORT, _SEQUENCE, _SEQUENCE_LONG = 9, 5, 7
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class StreamBounds:
     """Offset of the first record that is there, and the offset after the last."""
 
     first: int
     end: int
 
 
-async def find_bounds(client: Any, name: str) -> Bounds:
+async def find_bounds(client: Any, name: str) -> StreamBounds:
     """Bounds of a stream on the server; empty for one that does not exist."""
     try:
         state = (await ask(client, f"STREAM.INFO.{name}"))["state"]
     except ApiError as error:
         if error.code == NO_STREAM:
-            return Bounds(0, 0)
+            return StreamBounds(0, 0)
         raise
-    return Bounds(max(state["first_seq"] - 1, 0), state["last_seq"])
+    return StreamBounds(max(state["first_seq"] - 1, 0), state["last_seq"])
 
 
 class Puller:

@@ -15,7 +15,7 @@ from retrodict.core.errors import ConfigurationError
 from retrodict.stores._ownership import Closing
 from retrodict.stores.streams._names import check_length, check_prefix, check_range, check_stream
 from retrodict.stores.streams._nats import ApiError, Connection, ask
-from retrodict.stores.streams._nats_reader import NO_STREAM, Bounds, Puller, find_bounds, missing
+from retrodict.stores.streams._nats_reader import NO_STREAM, Puller, StreamBounds, find_bounds, missing
 from retrodict.stores.streams._nats_writer import JetStreamWriter
 
 __all__ = ["JetStreams"]
@@ -112,7 +112,7 @@ class JetStreams(Closing):
         name = f"{self._prefix}={check_stream(stream).replace('/', '=')}"
         return check_length(name, _LONGEST_NAME), f"{self._prefix}.{stream.replace('/', '.')}"
 
-    def _bounds(self, name: str, where: str) -> Bounds:
+    def _bounds(self, name: str, where: str) -> StreamBounds:
         return self._connection.call(lambda client: find_bounds(client, name), where)
 
     def _read(self, name: str, where: str, offset: int, left: int | None) -> Iterator[tuple[int, bytes]]:

@@ -26,7 +26,7 @@ from retrodict.stores.streams._kafka_client import (
     silent,
     translate,
 )
-from retrodict.stores.streams._kafka_reader import Reader
+from retrodict.stores.streams._kafka_reader import KafkaReader
 from retrodict.stores.streams._kafka_writer import KafkaWriter
 from retrodict.stores.streams._names import check_length, check_prefix, check_range, check_stream
 
@@ -83,7 +83,7 @@ class KafkaStreams(Closing):
         self._pid, self._mutex, self._closed = os.getpid(), threading.Lock(), False
         self._asker: Any = None
         self._known: set[str] = set()
-        self._idle: list[Reader] = []
+        self._idle: list[KafkaReader] = []
 
     def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> KafkaWriter:
         """Open a writer of a stream, whose topic is made if it does not exist.
@@ -168,7 +168,7 @@ class KafkaStreams(Closing):
         finally:
             self._give_back(reader)
 
-    def _take(self, topic: str, position: int, where: str) -> Reader:
+    def _take(self, topic: str, position: int, where: str) -> KafkaReader:
         """A reader at a position: the one that an earlier read left there, a new one, or the one that idles longest."""
         with self._mutex:
             reader = next((reader for reader in self._idle if reader.is_at(topic, position)), None)
@@ -177,7 +177,7 @@ class KafkaStreams(Closing):
             if reader is not None:
                 self._idle.remove(reader)
         if reader is None:
-            reader = Reader(make_consumer(self._config))
+            reader = KafkaReader(make_consumer(self._config))
         if not reader.is_at(topic, position):
             try:
                 reader.go(topic, position, self._timeout_s, where)
@@ -186,7 +186,7 @@ class KafkaStreams(Closing):
                 raise
         return reader
 
-    def _give_back(self, reader: Reader) -> None:
+    def _give_back(self, reader: KafkaReader) -> None:
         with self._mutex:
             if not self._closed and len(self._idle) < _IDLE:
                 self._idle.append(reader)

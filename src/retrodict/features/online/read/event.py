@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retrodict.core.errors import InputError, near
-from retrodict.features.facts.columns import Column
+from retrodict.features.facts.columns import FactColumn
 from retrodict.features.facts.events import lift
 from retrodict.features.monoids import Channel
 from retrodict.features.plan import ViewPlan
@@ -94,7 +94,7 @@ class OwnEvent:
             return int(bool(value))
         if channel.lift == "value":
             return value
-        column = Column(np.array([float(value)]), np.array([True]), "float")
+        column = FactColumn(np.array([float(value)]), np.array([True]), "float")
         bare = Channel(channel.monoid, channel.lift, channel.value, None)
         return float(lift(bare, {channel.value: column}, 1)[0])
 

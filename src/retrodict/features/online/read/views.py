@@ -12,7 +12,17 @@ from retrodict.features.online.read.explanation import explained
 from retrodict.features.online.read.programs import OTHER, PARTED, RESTRICT, program_of
 from retrodict.features.online.read.reader import BlockReader, restricted
 from retrodict.features.online.read.rows import FeatureRow
-from retrodict.features.online.state.blocks import FIXED, HOT, Layout, Shape, Summed, base_row, layout_of, pack, unpack
+from retrodict.features.online.state.blocks import (
+    FIXED,
+    HOT,
+    Layout,
+    Shape,
+    SummedBlock,
+    base_row,
+    layout_of,
+    pack,
+    unpack,
+)
 from retrodict.features.online.state.entries import Meta, StateKeys
 from retrodict.features.online.state.segments import Index, agree, edges_of, joined, needed
 from retrodict.features.plan import ViewPlan
@@ -24,7 +34,7 @@ _TRIES = 20  # a hot key is written some times a second, a read takes a fraction
 _REMEMBERED = 10_000  # hot keys
 _WHOLE = 1 << 63
 _NEVER = -(1 << 62)
-_NO_SUM = Summed(1, 0, floats=False)
+_NO_SUM = SummedBlock(1, 0, floats=False)
 
 _Program = Callable[[bytes, int, dict[str, Any], set[str], bool], int]
 _Reading = tuple[_Program, BlockReader | None]

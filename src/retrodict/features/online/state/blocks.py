@@ -45,7 +45,7 @@ __all__ = [
     "Block",
     "Layout",
     "Shape",
-    "Summed",
+    "SummedBlock",
     "base_row",
     "event_ids",
     "flag_of",
@@ -124,7 +124,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Summed:
+class SummedBlock:
     """Limbs of one sum: how many, the exponent of the unit, and whether its values are floats."""
 
     limbs: int
@@ -139,7 +139,7 @@ class Layout:
     ----------
     shape : Shape
         The view's.
-    sums : tuple of Summed
+    sums : tuple of SummedBlock
         Per sum.
     sequence : int
         ``INT`` or ``TEXT``.
@@ -150,7 +150,7 @@ class Layout:
     def __init__(
         self,
         shape: Shape,
-        sums: tuple[Summed, ...],
+        sums: tuple[SummedBlock, ...],
         sequence: int,
         extremes: tuple[int, ...],
         kept_kinds: tuple[int, ...],
@@ -192,7 +192,7 @@ class Layout:
 @lru_cache(maxsize=4096)
 def _layout(shape: Shape, key: bytes) -> Layout:
     sums = tuple(
-        Summed(limbs, low, bool(floats))
+        SummedBlock(limbs, low, bool(floats))
         for low, limbs, floats in struct.iter_unpack("<hBB", key[: 4 * len(shape.sums)])
     )
     kinds = key[4 * len(shape.sums) :]
@@ -205,21 +205,21 @@ def layout_of(shape: Shape, key: bytes) -> Layout:
     return _layout(shape, key)
 
 
-def summed(values: NDArray[Any]) -> Summed:
+def summed(values: NDArray[Any]) -> SummedBlock:
     """Least limbs for values; exponents go in steps, so that neighbouring blocks mostly agree."""
     scale = scale_for(values, rows=max(_ROWS, len(values)))
     floats = values.dtype.kind == "f"
     if not floats:
         largest = max(-int(values.min(initial=0)), int(values.max(initial=0)))
-        return Summed(max(1, -(-largest.bit_length() // WIDTH)), 0, floats=False)
+        return SummedBlock(max(1, -(-largest.bit_length() // WIDTH)), 0, floats=False)
     high = int(np.frexp(np.abs(values).max(initial=0.0))[1])
     return _spanning(scale.low, max(high, scale.low + 1))
 
 
-def _spanning(low: int, high: int) -> Summed:
+def _spanning(low: int, high: int) -> SummedBlock:
     # A new least digit within a step asks for no new layout, and so for no rewriting of blocks.
     low = low // _STEP * _STEP
-    return Summed(max(1, -(-(high - low) // WIDTH)), low, floats=True)
+    return SummedBlock(max(1, -(-(high - low) // WIDTH)), low, floats=True)
 
 
 def widened(first: Layout, second: Layout) -> Layout:
@@ -233,14 +233,14 @@ def widened(first: Layout, second: Layout) -> Layout:
     return Layout(shape, sums, _common(first.sequence, second.sequence), extremes, kept_kinds)
 
 
-def _wider(first: Summed, second: Summed) -> Summed:
+def _wider(first: SummedBlock, second: SummedBlock) -> SummedBlock:
     if first == second:
         return first
     # The unit goes down to the finer one and the limbs up to the wider one: neither loses a digit.
     low = min(first.low, second.low)
     high = max(one.low + WIDTH * one.limbs for one in (first, second))
     limbs = -(-(high - low) // WIDTH)
-    return Summed(limbs, low, first.floats or second.floats)
+    return SummedBlock(limbs, low, first.floats or second.floats)
 
 
 def _common(first: int, second: int) -> int:

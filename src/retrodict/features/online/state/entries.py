@@ -13,7 +13,7 @@ from retrodict.features.online.state.blocks import Shape
 from retrodict.features.online.state.segments import Index
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["NEVER", "Applied", "Health", "Meta", "StateKeys"]
+__all__ = ["NEVER", "Applied", "StateHealth", "Meta", "StateKeys"]
 
 NEVER = -(1 << 62)
 """Before every event."""
@@ -142,7 +142,7 @@ class Meta:
 
 
 @dataclass(frozen=True)
-class Health:
+class StateHealth:
     """How the state of a view is.
 
     Attributes

@@ -18,7 +18,7 @@ from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, near
 from retrodict.features.facts.keys import encode_key
 from retrodict.features.online.state.blocks import Shape, unpack
-from retrodict.features.online.state.entries import NEVER, Applied, Health, Meta, StateKeys
+from retrodict.features.online.state.entries import NEVER, Applied, Meta, StateHealth, StateKeys
 from retrodict.features.online.write.arrivals import Arrivals
 from retrodict.features.online.write.partitions import split
 from retrodict.features.online.write.records import plain_time, tabulate
@@ -26,7 +26,7 @@ from retrodict.features.online.write.transaction import AskForMoreError, Write
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.keys.base import KeyStore
 
-__all__ = ["Applied", "Health", "Meta", "OnlineState", "StateKeys"]
+__all__ = ["Applied", "StateHealth", "Meta", "OnlineState", "StateKeys"]
 
 _EVENTS_PER_UPDATE = 500_000
 _REMOVED_PER_UPDATE = 10_000
@@ -354,7 +354,7 @@ class OnlineState:
         keys = [encode_key(values, where=f"{plan.where}, entity") for values in entities]
         return self._keys.get_many([blocks + key for key in keys if key is not None]).count(None)
 
-    def health(self) -> list[Health]:
+    def health(self) -> list[StateHealth]:
         """Size and freshness of each state, by a scan of all its entries; views that share a state are one."""
         reports = []
         for plan in self._plans:
@@ -364,7 +364,7 @@ class OnlineState:
                 entities, size = entities + name.startswith(names.blocks), size + len(blob)
             watermark, floor = (None if moment == NEVER else moment for moment in (meta.watermark, meta.floor))
             counts = meta.stored, meta.duplicates, meta.too_old
-            reports.append(Health(plan.name, entities, size, watermark, floor, meta.offset, *counts))
+            reports.append(StateHealth(plan.name, entities, size, watermark, floor, meta.offset, *counts))
         return reports
 
 

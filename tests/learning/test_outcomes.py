@@ -193,7 +193,11 @@ def test_nothing_is_known_without_facts(project):
     ("old", "new", "said"),
     [
         ('agg.sum("spent"', 'agg.sum("spend"', "outcome 'returns', feature 'spent': .*'visits'.*'spend'.*'spent'"),
-        ('agg.sum("spent"', 'agg.sum("customer"', "outcome 'returns', feature 'spent'.*sum takes numbers.*'string'"),
+        (
+            'agg.sum("spent"',
+            'agg.sum("customer"',
+            "outcome 'returns', feature 'spent'.*sum must take numbers; got 'string'",
+        ),
         ('known_at="seen"', 'known_at="saw"', "source 'visited', known at: .*got 'saw'"),
         ('"asked_at - 1h"', '"aksed_at - 1h"', r"decide_at \(table 'asked'\): .*'aksed_at'.*'asked_at'"),
         ('"asked_at - 1h"', '"channel"', r"decide_at \(table 'asked'\): decide_at must be a time.*'string'"),

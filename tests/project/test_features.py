@@ -261,8 +261,8 @@ def test_online_state_is_built_pushed_and_counted(p: Project) -> None:
     event = {**shop.rows()[0], "id": "new", "paid": "2024-04-22T11:00Z"}
     events = pd.DataFrame([event, {**event, "id": None}])
     report = p.features.push("placed", events)
-    assert (report.ok, report.pushed.accepted, report.pushed.refused[0].first_row) == (False, 1, 2)
-    assert p.features.push("placed", events.head(1)).pushed.known_before == 1
+    assert (report.ok, report.accepted, report.reasons[0].first_row) == (False, 1, 2)
+    assert p.features.push("placed", events.head(1)).known_before == 1
     assert {view.view: view.entities for view in p.features.status()} == {"spending": 20, "shops": 3}
     assert p.features.stream(once=True).sources == {}
     with pytest.raises(NotFoundError, match="'placed'"):
@@ -280,10 +280,10 @@ def test_a_subject_is_erased_by_a_frame_or_a_key(p: Project) -> None:
     """Without ``yes`` nothing changes; with it the rows are gone."""
     count = sum(row["customer"] == "007" for row in shop.rows())
     keys = pl.DataFrame({"customer": ["007"], "other": [1]})
-    assert p.features.erase("customer", keys).erasure.tables[0].rows == count
+    assert p.features.erase("customer", keys).tables[0].rows == count
     assert p.workspace.tables.read("orders").column("customer").to_pylist().count("007") == count
     report = p.features.erase("customer", key=["007"], vacuum=True, yes=True)
-    assert report.vacuumed["orders"]["deleted"] == [0]
+    assert report.vacuum["orders"]["deleted"] == [0]
     assert "007" not in p.workspace.tables.read("orders").column("customer").to_pylist()
     with pytest.raises(InputError, match="must be named by keys or by key"):
         p.features.erase("customer")

@@ -13,7 +13,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Generic, TypeVar, overload
 
 from retrodict.core.clock import format_time
@@ -115,8 +115,8 @@ class Shown:
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain form, unrounded: what ``--json`` prints."""
-        raise NotImplementedError
+        """Plain form, unrounded: what ``--json`` prints; the fields of a data class, others write their own."""
+        return _field_values(self)
 
     def blocks(self) -> Sequence[Block | None]:
         """What there is to see, in order; None is left out."""
@@ -234,7 +234,8 @@ def excerpt(value: Any, length: int = 48) -> str:
 def plain(value: Any) -> Any:
     """JSON form.
 
-    NaN and infinities become null, times ISO 8601, NumPy scalars numbers, tuples lists, what has ``to_dict`` a dict.
+    NaN and infinities become null, times ISO 8601, NumPy scalars numbers, tuples lists, data classes and what has
+    ``to_dict`` a dict.
     """
     if value is None or isinstance(value, str | bool | int):
         return value
@@ -244,6 +245,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if hasattr(value, "to_dict"):
         return plain(value.to_dict())
+    if is_dataclass(value):
+        return _field_values(value)
     if hasattr(value, "isoformat"):
         return str(value.isoformat()).replace("+00:00", "Z")
     if hasattr(value, "tolist"):  # NumPy, without importing it here
@@ -251,6 +254,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [plain(item) for item in value]
     return str(value)
+
+
+def _field_values(record: Any) -> dict[str, Any]:
+    return {entry.name: plain(getattr(record, entry.name)) for entry in fields(record)}
 
 
 def to_json(value: Any) -> str:

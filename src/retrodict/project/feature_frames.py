@@ -53,23 +53,7 @@ def named_features(workspace: Workspace, features: Any) -> tuple[list[FeatureVie
 
 @dataclass(frozen=True)
 class FrameOptions:
-    """What :meth:`Features.frame` may be asked for beside features: refused where two things do not go together.
-
-    Attributes
-    ----------
-    outcomes : str, Outcome, sequence of these, or None
-    as_of : int or None
-        Outcomes that matured by then count.
-    keep : str or None
-        Table of a kept frame.
-    anew : bool
-        Whether a kept frame that was made from something else is made anew.
-    output : path or None
-        File that is written.
-    engine : {"local", "spark"}
-    master : str or None
-        Where Spark is.
-    """
+    """Options of :meth:`Features.frame`, which documents them: refused where two do not go together."""
 
     outcomes: Any = None
     as_of: int | None = None
@@ -103,30 +87,14 @@ class FrameOptions:
 
 @dataclass(frozen=True)
 class FrameRequest:
-    """What a frame is to hold, checked against definitions and tables.
+    """What a frame is to hold, checked against definitions and tables."""
 
-    Attributes
-    ----------
-    at : str
-        Time column of the spine.
-    features : FeatureSet
-        What is computed.
-    columns : list of str
-        Features that the frame gets.
-    types : mapping of str to pyarrow.DataType
-        As what columns of text are read.
-    outcomes : list of Outcome
-    as_of : int or None
-        Outcomes that matured by then count.
-    options : FrameOptions
-    """
-
-    at: str
+    at: str  # time column of the spine
     features: FeatureSet
-    columns: list[str]
-    types: Mapping[str, pa.DataType]
+    columns: list[str]  # features that the frame gets
+    types: Mapping[str, pa.DataType]  # as what columns of text are read
     outcomes: list[Outcome]
-    as_of: int | None
+    as_of: int | None  # outcomes that matured by then count
     options: FrameOptions
 
     @classmethod

@@ -41,21 +41,8 @@ _LISTED_MISMATCHES, _EXPLAINED_MISMATCHES = 100, 5
 class FeatureSummary:
     """A view or derived function as it is defined.
 
-    Attributes
-    ----------
-    name, kind, version : str
-        Kind is ``view`` or ``derived``.
-    entity : str or None
-    reads : tuple of str
-        Keys of a view, inputs of a derived function.
-    source : str or None
-    features : tuple of str
-        Names of its columns.
-    owner : str or None
-    tags : tuple of str
-    description : str or None
-    models : list of str
-        Models that list it.
+    ``reads`` are the keys of a view or the inputs of a derived function, ``features`` the names of its columns, and
+    ``models`` those that list it.
     """
 
     name: str
@@ -248,8 +235,7 @@ class FeatureChanges(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
-        return {"changes": [change.to_dict() for change in self.changes], "refused": self.refused,
-                "problems": self.problems, "slow": [hot.to_dict() for hot in self.slow]}  # fmt: skip
+        return {**super().to_dict(), "refused": self.refused}
 
     def blocks(self) -> Sequence[Block | None]:
         """Every change, then fields that differ, what is refused, problems."""
@@ -285,6 +271,7 @@ class FeatureChanges(Shown):
 # proofs ---------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, repr=False)
 class Verification(Shown):
     """Proof that training, serving, the stream and a naive oracle see the same values, or where not.
 
@@ -296,19 +283,14 @@ class Verification(Shown):
         By model, by view: whether it may serve.
     decisions : ParityReport or None
         Of the logged decisions of a policy.
+    show_keys : bool
+        Whether the requests that differ are shown with their keys.
     """
 
-    __slots__ = ("_show_keys", "decisions", "reports", "views")
-
-    def __init__(
-        self,
-        reports: Mapping[str, Report],
-        views: Mapping[str, dict[str, bool]],
-        decisions: ParityReport | None,
-        *,
-        show_keys: bool,
-    ) -> None:
-        self.reports, self.views, self.decisions, self._show_keys = reports, views, decisions, show_keys
+    reports: Mapping[str, Report]
+    views: Mapping[str, dict[str, bool]]
+    decisions: ParityReport | None
+    show_keys: bool
 
     @property
     def ok(self) -> bool:
@@ -335,7 +317,7 @@ class Verification(Shown):
             {"event_time": _time(happened), "known_at": _time(known_at), "sequence": sequence, "row": row}
             for happened, known_at, sequence, row in mismatch.events
         ]
-        request = {"request": mismatch.request} if self._show_keys else {}
+        request = {"request": mismatch.request} if self.show_keys else {}
         return {"feature": mismatch.feature, "at": format_time(mismatch.at), "key": mismatch.key,
                 "values": mismatch.values, **request, "events": events}  # fmt: skip
 
@@ -371,7 +353,7 @@ class Verification(Shown):
     def _mismatch_texts(self, mismatches: Sequence[Mismatch]) -> list[str]:
         """Each with the newest events that its right value is made of."""
         first = mismatches[:_EXPLAINED_MISMATCHES]
-        texts = [f"\n{mismatch.describe(show_keys=self._show_keys)}" for mismatch in first]
+        texts = [f"\n{mismatch.describe(show_keys=self.show_keys)}" for mismatch in first]
         if len(mismatches) > len(first):
             rest = count(len(mismatches) - len(first))
             texts.append(f"\n{rest} more; --json has up to {_LISTED_MISMATCHES}.")
@@ -393,6 +375,7 @@ def _time(instant: int) -> str | None:
         return None
 
 
+@dataclass(frozen=True, repr=False)
 class FeatureParity(Shown):
     """Feature values of logged decisions, recomputed from the tables.
 
@@ -402,10 +385,8 @@ class FeatureParity(Shown):
     report : ParityReport
     """
 
-    __slots__ = ("policy", "report")
-
-    def __init__(self, policy: str, report: ParityReport) -> None:
-        self.policy, self.report = policy, report
+    policy: str
+    report: ParityReport
 
     @property
     def verdict(self) -> str:

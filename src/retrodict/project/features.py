@@ -21,14 +21,7 @@ from retrodict.project.feature_reports import (
 )
 from retrodict.project.frame_reports import FrameGrowth, FrameOrigin, frame_state
 from retrodict.project.namespace import Namespace
-from retrodict.project.online_reports import (
-    ErasureReport,
-    OnlineBuild,
-    OnlineValues,
-    PushReport,
-    StreamReport,
-    status_blocks,
-)
+from retrodict.project.online_reports import OnlineBuild, OnlineValues, StreamReport, status_blocks
 from retrodict.project.user_rows import UserRows
 
 if TYPE_CHECKING:
@@ -38,6 +31,8 @@ if TYPE_CHECKING:
     from retrodict.features.derived import Derived
     from retrodict.features.labels import Outcome
     from retrodict.features.offline.kept_frame import KeptFrame
+    from retrodict.features.operations.erasure import Erasure
+    from retrodict.features.operations.pushed_events import PushedEvents
     from retrodict.features.operations.status import ViewStatus
     from retrodict.features.plan import FeatureSet
     from retrodict.features.verify import Report
@@ -453,7 +448,7 @@ class Features(Namespace):
             consume(self._workspace, parent=parent, once=once, partitions=partition or None, processes=processes)
         )
 
-    def push(self, source: str, events: Any) -> PushReport:
+    def push(self, source: str, events: Any) -> PushedEvents:
         """Append the events of a file to the stream of a source's table.
 
         Rows that are no event of the table are refused, one by one, and the others are taken; exit code 1 if one was
@@ -476,8 +471,7 @@ class Features(Namespace):
         rows = UserRows(events, "events")
         table = rows.read_table(every_column=True)
         with self._project.progress(f"push {source}"):
-            pushed = push_events(self._workspace, sources[source], table, where=rows.where)
-        return PushReport(source, pushed, sequenced=sources[source].sequence is not None)
+            return push_events(self._workspace, sources[source], table, where=rows.where)
 
     def erase(
         self,
@@ -488,7 +482,7 @@ class Features(Namespace):
         reason: str = "erasure",
         vacuum: bool = False,
         yes: bool = False,
-    ) -> ErasureReport:
+    ) -> Erasure:
         """Remove subjects from the newest table versions and from online state.
 
         Only says what would be done, unless --yes is given. Older versions of the tables, streams and logs are not
@@ -521,15 +515,15 @@ class Features(Namespace):
                                 remedy=near(entity, entities, what="entity"))  # fmt: skip
         subjects = self._subjects(entities[entity], keys, key or ())
         names = {view.request_keys for view in views if view.entity.keys == entities[entity].keys}
-        vacuumed = {}
         with self._project.progress(f"erase {entity}"):
             erasure = erase(workspace, entities[entity], subjects, self._stateful(), dry_run=not yes, reason=reason)
             decisions = count_decisions(workspace, names, _key_tuples(subjects, entities[entity]))
             if decisions:
                 erasure.remaining["decision log"] = decisions
             for table in erasure.tables if yes and vacuum else ():
-                vacuumed[table.table] = vacuum_table(workspace, table.table, dry_run=False, older_than="0s").to_dict()
-        return ErasureReport(erasure, vacuumed)
+                report = vacuum_table(workspace, table.table, dry_run=False, older_than="0s")
+                erasure.vacuum[table.table] = report.to_dict()
+        return erasure
 
     def _subjects(self, entity: Entity, keys: Any, key: Sequence[str]) -> pa.Table:
         """Keys of the subjects, of the types that the tables have."""

@@ -1,14 +1,14 @@
-"""What ``project.features`` shows of online state: fills, streams, status, values, pushed events, erasures."""
+"""What ``project.features`` shows of online state: fills, streams, status, values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict.core.clock import format_time
-from retrodict.core.display import Block, Facts, Grid, Shown, count, number, short_hash, shorten, when
+from retrodict.core.display import Block, Facts, Grid, Shown, count, number, short_hash, when
 from retrodict.project.feature_reports import slow_blocks
 from retrodict.project.frame_reports import null_shares
 
@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from retrodict.features.online import Applied, HotFeature
-    from retrodict.features.operations.erasure import Erasure
-    from retrodict.features.operations.pushed_events import PushedEvents
     from retrodict.features.operations.status import ViewStatus
 
-__all__ = ["ErasureReport", "OnlineBuild", "OnlineValues", "PushReport", "StreamReport", "status_blocks"]
+__all__ = ["OnlineBuild", "OnlineValues", "StreamReport", "status_blocks"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,11 +33,6 @@ class OnlineBuild(Shown):
 
     sources: dict[str, Applied]
     slow: list[HotFeature]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form."""
-        sources = {name: asdict(applied) for name, applied in self.sources.items()}
-        return {"sources": sources, "slow": [hot.to_dict() for hot in self.slow]}
 
     def blocks(self) -> Sequence[Block | None]:
         """Events by source."""
@@ -69,7 +62,7 @@ class StreamReport(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
-        return {"sources": self.sources, "lag": self.lag}
+        return {**super().to_dict(), "lag": self.lag}
 
     def blocks(self) -> Sequence[Block | None]:
         """Offsets by source."""
@@ -151,99 +144,3 @@ class OnlineValues(Shown):
         output = None if self.output is None else str(self.output)
         return [Facts({"rows": self._rows, "at": when(self.at), "written to": output}),
                 null_shares(self._rows, self.nulls), Grid(("view", "statuses"), statuses)]  # fmt: skip
-
-
-class PushReport(Shown):
-    """What became of events that were pushed.
-
-    Attributes
-    ----------
-    source : str
-    pushed : PushedEvents
-    """
-
-    __slots__ = ("_sequenced", "pushed", "source")
-
-    def __init__(self, source: str, pushed: PushedEvents, *, sequenced: bool) -> None:
-        self.source, self.pushed, self._sequenced = source, pushed, sequenced
-
-    @property
-    def ok(self) -> bool:
-        """Whether every row was an event."""
-        return not self.pushed.refused
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form."""
-        pushed, reasons = self.pushed, [asdict(refusal) for refusal in self.pushed.refused]
-        return {"source": self.source, "stream": pushed.stream, "events": pushed.events, "accepted": pushed.accepted,
-                "known_before": pushed.known_before, "refused": self._refused, "reasons": reasons,
-                "end": pushed.end}  # fmt: skip
-
-    @property
-    def _refused(self) -> int:
-        return sum(refusal.events for refusal in self.pushed.refused)
-
-    def blocks(self) -> Sequence[Block | None]:
-        """The sum of what became of them, and reasons."""
-        pushed = self.pushed
-        parts = f"{count(pushed.accepted)} accepted + {count(pushed.known_before)} known before"
-        reasons = [(refusal.reason, refusal.events, refusal.first_row) for refusal in pushed.refused]
-        return [
-            f"{pushed.stream}: {count(pushed.events)} events = {parts} + {count(self._refused)} refused",
-            Grid(("refused because", "events>", "first row>"), reasons) if reasons else None,
-            None if self._sequenced
-            else f"\n{self.source} declares no sequence: pushed again, these events count again.",
-        ]  # fmt: skip
-
-
-class ErasureReport(Shown):
-    """What was removed of subjects, or would be, and what remains where.
-
-    Attributes
-    ----------
-    erasure : Erasure
-    vacuumed : dict of str to dict
-        By table, what a vacuum deleted.
-    """
-
-    __slots__ = ("erasure", "vacuumed")
-
-    def __init__(self, erasure: Erasure, vacuumed: dict[str, dict[str, Any]]) -> None:
-        self.erasure, self.vacuumed = erasure, vacuumed
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form."""
-        return {**self.erasure.to_dict(), "vacuum": self.vacuumed}
-
-    def blocks(self) -> Sequence[Block | None]:
-        """Tables and states, then everything that still holds them."""
-        report = self.erasure
-        verb = "removed" if report.done else "would be removed"
-        tables = [(t.table, t.rows, t.version, t.older, [shorten(ref) for ref in t.kept_for]) for t in report.tables]
-        states = [(view, entries if report.done else "everything of them") for view, entries in report.states.items()]
-        remaining = [(name, "not comparable" if n is None else n) for name, n in report.remaining.items()]
-        headings = ("table", f"rows {verb}>", "newest version>", "older versions>", "kept for?")
-        return [
-            Facts({"entity": report.entity, "subjects": report.subjects, "done": report.done}),
-            Grid(headings, tables),
-            Grid(("online state of", f"entries {verb}>"), states),
-            Grid(("not rewritten", "rows or records of them>"), remaining) if remaining else None,
-            *self._counted(),
-            *(text for table in report.tables for text in self._older_versions(table.table, table.older)),
-            None if report.done else "\nNothing was changed. Do it with --yes.",
-        ]
-
-    def _counted(self) -> list[str]:
-        report = self.erasure
-        if not report.counted_in or not any(table.rows for table in report.tables):
-            return []
-        names = ", ".join(report.counted_in)
-        return [f"\nViews about others read the same rows, and their online state keeps what it counted: {names}."]
-
-    def _older_versions(self, table: str, older: int) -> list[str]:
-        deleted = len(self.vacuumed[table]["deleted"]) if table in self.vacuumed else 0
-        texts = [f"\n{table}: {count(deleted)} older versions deleted."] if deleted else []
-        if older > deleted:
-            reason = "are kept for what the table above names" if self.vacuumed else "can be deleted with --vacuum"
-            texts.append(f"\n{table}: {count(older - deleted)} older versions still hold the rows; they {reason}.")
-        return texts

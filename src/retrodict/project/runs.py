@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, number, seconds, short_hash, when
@@ -68,23 +69,14 @@ class Run(Shown):
 
     def plot(self, name: str = "calibration") -> Plot:
         """Return a stored picture of the run by name, an unknown one with the names there are."""
-        from retrodict.core.errors import NotFoundError, near
-
-        pictures = {a.name.removesuffix(".svg"): a for a in self.record.artifacts if a.media == "image/svg+xml"}
-        artifact = pictures.get(name.removesuffix(".svg"))
-        if artifact is None:
-            raise NotFoundError(
-                "the run must have a picture of this name", where=self.ref, got=name,
-                remedy=near(name, pictures, what="picture"),
-            )  # fmt: skip
-        return Plot(self._workspace.objects.get(artifact.digest).decode())
+        return Plot(self.record.plot(name.removesuffix(".svg")).decode())
 
     def compare(self, *others: Run | str) -> RunComparison:
         """Compare with other runs: test metrics, and everything in which they differ."""
         from retrodict.learning import compare_runs
 
         refs = [self.ref, *(other if isinstance(other, str) else other.ref for other in others)]
-        return RunComparison(compare_runs(self._workspace, refs))
+        return RunComparison(**compare_runs(self._workspace, refs))
 
     def replay(self) -> RunReplay:
         """Execute the run again from its own code, rows and seed, and compare bit for bit."""
@@ -168,6 +160,7 @@ class Plot:
         return self.svg
 
 
+@dataclass(frozen=True, repr=False)
 class RunComparison(Shown):
     """Runs beside each other: their test metrics, and everything in which they differ.
 
@@ -178,14 +171,9 @@ class RunComparison(Shown):
         Name to the value of each run, in their order.
     """
 
-    __slots__ = ("differs", "metrics", "runs")
-
-    def __init__(self, comparison: Mapping[str, Any]) -> None:
-        self.runs, self.metrics, self.differs = comparison["runs"], comparison["metrics"], comparison["differs"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form."""
-        return {"runs": self.runs, "metrics": self.metrics, "differs": self.differs}
+    runs: list[str]
+    metrics: dict[str, list[float | None]]
+    differs: dict[str, list[Any]]
 
     def blocks(self) -> Sequence[Block | None]:
         """Metrics, then differences."""
@@ -244,4 +232,4 @@ class Runs(Namespace):
         """
         from retrodict.learning.runs import compare_runs
 
-        return RunComparison(compare_runs(self._workspace, refs))
+        return RunComparison(**compare_runs(self._workspace, refs))

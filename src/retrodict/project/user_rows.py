@@ -74,14 +74,12 @@ class UserRows:
             raise self._error("rows must be a frame, a path or the name of a table", _REMEDY) from None
         if not all(isinstance(name, str) for name in names):
             raise self._error("the names of a frame's columns must be text", "Rename the columns")
-        if isinstance(frame, nw.LazyFrame):
-            if not (frame.implementation.is_polars() or frame.implementation.is_duckdb()):
-                raise self._error("rows must be a frame, a path or the name of a table", _REMEDY)
-            self._lazy = True
-            frame = frame.collect("polars" if frame.implementation.is_polars() else "pyarrow")
-        elif not (frame.implementation.is_polars() or frame.implementation.is_pandas_like()
-                  or frame.implementation.is_pyarrow()):  # fmt: skip
+        kind, self._lazy = frame.implementation, isinstance(frame, nw.LazyFrame)
+        eager = kind.is_pandas_like() or kind.is_pyarrow()
+        if not (kind.is_polars() or (kind.is_duckdb() if self._lazy else eager)):
             raise self._error("rows must be a frame, a path or the name of a table", _REMEDY)
+        if isinstance(frame, nw.LazyFrame):
+            frame = frame.collect("polars" if kind.is_polars() else "pyarrow")
         self._frame, self._readable = frame, _with_index(frame)
         self.columns = self._readable.columns
 

@@ -12,12 +12,13 @@ import hmac
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from retrodict.core.display import Block, Facts, Grid, Shown, count, shorten
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data._records import written_files
 from retrodict.data.versions.retention import references
@@ -60,8 +61,8 @@ class TableErasure:
     kept_for: list[str]
 
 
-@dataclass(slots=True)
-class Erasure:
+@dataclass(repr=False)
+class Erasure(Shown):
     """What was removed, or would be, and what remains.
 
     Attributes
@@ -78,6 +79,8 @@ class Erasure:
     remaining : dict of str to int or None
         Where else the subjects are: other tables with the entity's columns by rows, event streams by records. None:
         the columns are of another kind and cannot be compared.
+    vacuum : dict of str to dict
+        By table, what a vacuum deleted.
     """
 
     entity: str
@@ -87,10 +90,38 @@ class Erasure:
     states: dict[str, int] = field(default_factory=dict)
     counted_in: list[str] = field(default_factory=list)
     remaining: dict[str, int | None] = field(default_factory=dict)
+    vacuum: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for ``--json``."""
-        return asdict(self)
+    def blocks(self) -> Sequence[Block | None]:
+        """Tables and states, then everything that still holds them."""
+        verb = "removed" if self.done else "would be removed"
+        tables = [(t.table, t.rows, t.version, t.older, [shorten(ref) for ref in t.kept_for]) for t in self.tables]
+        states = [(view, entries if self.done else "everything of them") for view, entries in self.states.items()]
+        remaining = [(name, "not comparable" if n is None else n) for name, n in self.remaining.items()]
+        headings = ("table", f"rows {verb}>", "newest version>", "older versions>", "kept for?")
+        return [
+            Facts({"entity": self.entity, "subjects": self.subjects, "done": self.done}),
+            Grid(headings, tables),
+            Grid(("online state of", f"entries {verb}>"), states),
+            Grid(("not rewritten", "rows or records of them>"), remaining) if remaining else None,
+            *self._counted(),
+            *(text for table in self.tables for text in self._older_versions(table.table, table.older)),
+            None if self.done else "\nNothing was changed. Do it with --yes.",
+        ]
+
+    def _counted(self) -> list[str]:
+        if not self.counted_in or not any(table.rows for table in self.tables):
+            return []
+        names = ", ".join(self.counted_in)
+        return [f"\nViews about others read the same rows, and their online state keeps what it counted: {names}."]
+
+    def _older_versions(self, table: str, older: int) -> list[str]:
+        deleted = len(self.vacuum[table]["deleted"]) if table in self.vacuum else 0
+        texts = [f"\n{table}: {count(deleted)} older versions deleted."] if deleted else []
+        if older > deleted:
+            reason = "are kept for what the table above names" if self.vacuum else "can be deleted with --vacuum"
+            texts.append(f"\n{table}: {count(older - deleted)} older versions still hold the rows; they {reason}.")
+        return texts
 
 
 def erase(

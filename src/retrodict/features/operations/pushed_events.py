@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from retrodict.core.display import Block, Grid, Shown, count
 from retrodict.core.errors import InputError, near
 from retrodict.core.kinds import kind_of, reader_of
 from retrodict.data.sources import Source
@@ -27,12 +28,13 @@ class Refusal:
     first_row: int
 
 
-@dataclass(frozen=True, slots=True)
-class PushedEvents:
+@dataclass(frozen=True, repr=False)
+class PushedEvents(Shown):
     """What became of the rows that were pushed.
 
     Attributes
     ----------
+    source : Source
     stream : str
     events : int
         Rows.
@@ -40,17 +42,44 @@ class PushedEvents:
         Appended to the stream.
     known_before : int
         Left out, because the stream holds them to the byte; 0 for a source without a sequence.
-    refused : list of Refusal
+    reasons : list of Refusal
+        Of rows that are no events.
     end : int
         End of the stream afterwards.
     """
 
+    source: Source
     stream: str
     events: int
     accepted: int
     known_before: int
-    refused: list[Refusal]
+    reasons: list[Refusal]
     end: int
+
+    @property
+    def refused(self) -> int:
+        """Rows that are no events."""
+        return sum(refusal.events for refusal in self.reasons)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row was an event."""
+        return not self.reasons
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        return {**super().to_dict(), "source": self.source.name, "refused": self.refused}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """The sum of what became of them, and reasons."""
+        parts = f"{count(self.accepted)} accepted + {count(self.known_before)} known before"
+        reasons = [(refusal.reason, refusal.events, refusal.first_row) for refusal in self.reasons]
+        return [
+            f"{self.stream}: {count(self.events)} events = {parts} + {count(self.refused)} refused",
+            Grid(("refused because", "events>", "first row>"), reasons) if reasons else None,
+            None if self.source.sequence is not None
+            else f"\n{self.source.name} declares no sequence: pushed again, these events count again.",
+        ]  # fmt: skip
 
 
 def push_events(workspace: Workspace, source: Source, rows: pa.Table, *, where: str = "events") -> PushedEvents:
@@ -79,7 +108,7 @@ def push_events(workspace: Workspace, source: Source, rows: pa.Table, *, where: 
         with workspace.events.open_writer(stream) as writer:
             writer.append(fresh)
     end = workspace.events.end(stream)
-    return PushedEvents(stream, rows.num_rows, len(fresh), len(records) - len(fresh), refused, end)
+    return PushedEvents(source, stream, rows.num_rows, len(fresh), len(records) - len(fresh), refused, end)
 
 
 def _readers(

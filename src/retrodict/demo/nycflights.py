@@ -24,12 +24,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from retrodict.core.durations import DAY, HOUR, MINUTE
 from retrodict.core.errors import ConfigurationError, MissingExtraError
-from retrodict.demo import _flaws
-from retrodict.demo._localtime import DAY, HOUR, MINUTE, Ints, ZoneTable
+from retrodict.demo.local_time import Flags, Ints, Zones
 
-__all__ = ["DEST_ZONES", "flaws", "label_counts", "labels_by_month", "prepare", "prepare_flights", "prepare_weather",
-           "read_files"]  # fmt: skip
+__all__ = ["DEST_ZONES", "compare_times", "prepare", "prepare_flights", "prepare_weather", "read_files"]
 
 _Column: TypeAlias = "pa.ChunkedArray[Any]"
 
@@ -89,8 +88,7 @@ def prepare(files: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     dict of str to pyarrow.Table
         ``flights`` and ``weather`` prepared; ``planes``, ``airports`` and ``airlines`` as they are.
     """
-    kept = {name: files[name] for name in ("planes", "airports", "airlines")}
-    return {"flights": prepare_flights(files), "weather": prepare_weather(files), **kept}
+    return {**files, "flights": prepare_flights(files), "weather": prepare_weather(files)}
 
 
 def prepare_flights(files: Mapping[str, pa.Table]) -> pa.Table:
@@ -154,60 +152,6 @@ def prepare_weather(files: Mapping[str, pa.Table]) -> pa.Table:
     return pa.table({"origin": raw["origin"], "hour": raw["time_hour"], **{name: raw[name] for name in measured}})
 
 
-def flaws(files: Mapping[str, pa.Table]) -> dict[str, int]:
-    """Count every known flaw, and every check that found none.
-
-    Parameters
-    ----------
-    files : mapping of str to pyarrow.Table
-        What `read_files` returns.
-
-    Returns
-    -------
-    dict of str to int
-        Count by name (``table.flaw``), each computed from the files; ``docs/flights-data.md`` explains them.
-    """
-    return _flaws.count_flaws(files, prepare(files), _audit(files))
-
-
-def label_counts(flights: pa.Table, *, late_after: int = 15) -> dict[str, float]:
-    """How many flights carry a label, how many are late, and what another rule for the others would say.
-
-    Parameters
-    ----------
-    flights : pyarrow.Table
-        What `prepare_flights` returns.
-    late_after : int, default 15
-        Minutes; late means ``arr_delay > late_after``.
-
-    Returns
-    -------
-    dict of str to float
-        ``flights``, ``evaluable``, ``late``, ``cancelled``, ``diverted`` (counts); ``late_rate`` (of the evaluable
-        ones), ``late_rate_if_cancelled_late``, ``late_rate_if_cancelled_or_diverted_late``,
-        ``late_rate_if_neither_late`` (of all flights). A flight without an arrival delay has a null label.
-    """
-    return _flaws.count_labels(flights, late_after)
-
-
-def labels_by_month(flights: pa.Table, *, late_after: int = 15) -> pa.Table:
-    """Count labels per month of the scheduled departure in New York.
-
-    Parameters
-    ----------
-    flights : pyarrow.Table
-        What `prepare_flights` returns.
-    late_after : int, default 15
-        Minutes; late means ``arr_delay > late_after``.
-
-    Returns
-    -------
-    pyarrow.Table
-        ``month`` (1 to 12), ``flights``, ``evaluable``, ``late``, ``cancelled``, ``diverted``, ``late_rate``.
-    """
-    return _flaws.count_labels_by_month(flights, late_after)
-
-
 def _read_distribution(name: str) -> dict[str, pa.Table]:
     try:
         listed = metadata.distribution(name).files or []
@@ -225,7 +169,7 @@ def _open(paths: Mapping[str, Path], table: str) -> bytes:
         with zipfile.ZipFile(paths[zipped]) as archive:
             return archive.read(plain)
     raise ConfigurationError(
-        "the flights data hold five tables", where=f"table {table!r}", got=sorted(paths)[:12],
+        "the flights data must hold five tables", where=f"table {table!r}", got=sorted(paths)[:12],
         remedy="Install it with: pip install --force-reinstall 'retrodict[demo]'",
     )  # fmt: skip
 
@@ -256,37 +200,33 @@ class _Times:
     arr_clock: Ints
     twice: NDArray[np.int64]
     skipped: NDArray[np.int64]
-    table: ZoneTable
+    zones: Zones
 
 
 def _resolve_times(raw: pa.Table, airports: pa.Table) -> _Times:
-    zones, away = _dest_zones(raw["dest"], airports)
-    home = np.full(len(raw), zones.index(_HOME))
-    wall = _days(raw).astype("datetime64[us]").astype(np.int64) + _time_of_day(raw["sched_dep_time"])
-    # Five days to either side hold the longest delay, the flight, and the two days that the table itself needs.
-    table = ZoneTable(zones, int(wall.min()) - 5 * DAY, int(wall.max()) + 5 * DAY)
-
-    planned = table.to_instants(home, wall)
+    names, away = _dest_zones(raw["dest"], airports)
+    zones, home = Zones(names), np.full(len(raw), names.index(_HOME))
+    planned = zones.to_instants(home, _midnights(raw) + _time_of_day(raw["sched_dep_time"]))
     sched_dep = planned.first
     dep = sched_dep + _minutes(raw["dep_delay"])
-    sched_arr = table.first_after(away, sched_dep, _time_of_day(raw["sched_arr_time"]))
-    clock = table.first_after(away, dep, _time_of_day(raw["arr_time"]))
+    sched_arr = zones.first_after(away, sched_dep, _time_of_day(raw["sched_arr_time"]))
+    clock = zones.first_after(away, dep, _time_of_day(raw["arr_time"]))
 
     took_off, landed = _valid(raw["dep_time"]), _valid(raw["arr_time"])
-    left = table.to_instants(home, table.to_local(home, dep))
+    left = zones.to_instants(home, zones.to_local(home, dep))
     twice = planned.twice.astype(np.int64) + sched_arr.twice + (left.twice & took_off) + (clock.twice & landed)
     skipped = planned.skipped.astype(np.int64) + sched_arr.skipped + (clock.skipped & landed)
     arr = sched_arr.first + _minutes(raw["arr_delay"])
-    return _Times(home, away, sched_dep, dep, sched_arr.first, arr, clock.first, twice, skipped, table)
+    return _Times(home, away, sched_dep, dep, sched_arr.first, arr, clock.first, twice, skipped, zones)
 
 
 def _dest_zones(dest: _Column, airports: pa.Table) -> tuple[list[str], Ints]:
-    known = dict(zip(airports["faa"].to_pylist(), airports["tzone"].to_pylist(), strict=True)) | dict(DEST_ZONES)
+    by_airport = dict(zip(airports["faa"].to_pylist(), airports["tzone"].to_pylist(), strict=True)) | dict(DEST_ZONES)
     codes = dest.combine_chunks().dictionary_encode()
-    names = [known.get(code) for code in codes.dictionary.to_pylist()]
+    names = [by_airport.get(code) for code in codes.dictionary.to_pylist()]
     if None in names:
         raise ConfigurationError(
-            "every destination has a time zone", where="airports", got=f"{names.count(None)} without one",
+            "every destination must have a time zone", where="airports", got=f"{names.count(None)} without one",
             remedy="Add them to DEST_ZONES",
         )  # fmt: skip
     zones = sorted({_HOME, *(name for name in names if name is not None)})
@@ -294,24 +234,24 @@ def _dest_zones(dest: _Column, airports: pa.Table) -> tuple[list[str], Ints]:
     return zones, positions[codes.indices.to_numpy(zero_copy_only=False)]
 
 
-def _audit(files: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    """Row by row, whether what was computed agrees with what the file says in another column."""
+def compare_times(files: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """Row by row, whether the computed times agree with what the file says in another column."""
     raw, weather = files["flights"], files["weather"]
     times = _resolve_times(raw, files["airports"])
     took_off, delayed = _valid(raw["dep_time"]), _valid(raw["arr_delay"])
-    left, landed = times.table.to_local(times.home, times.dep), times.table.to_local(times.away, times.arr)
+    left, landed = times.zones.to_local(times.home, times.dep), times.zones.to_local(times.away, times.arr)
     flights = {
         "sched_dep_differs": times.sched_dep != _micros(raw["time_hour"]) + _minutes(raw["minute"]),
         "dep_differs": took_off & (left % DAY != _time_of_day(raw["dep_time"]) % DAY),
         "arr_differs": delayed & _valid(raw["arr_time"]) & (times.arr != times.arr_clock),
-        "left_other_day": took_off & (left // DAY != _days(raw).astype(np.int64)),
-        "landed_other_day": delayed & (landed // DAY != _days(raw).astype(np.int64)),
+        "left_other_day": took_off & (left // DAY != _midnights(raw) // DAY),
+        "landed_other_day": delayed & (landed // DAY != _midnights(raw) // DAY),
         "twice": times.twice,
         "skipped": times.skipped,
     }
     stated = _micros(weather["time_hour"])
-    local = times.table.to_local(np.full(len(weather), times.home[0]), stated)
-    wall = _days(weather).astype("datetime64[us]").astype(np.int64) + _ints(weather["hour"]) * HOUR
+    local = times.zones.to_local(np.full(len(weather), times.home[0]), stated)
+    wall = _midnights(weather) + _ints(weather["hour"]) * HOUR
     return {"flights": pa.table(flights), "weather": pa.table({"hour_differs": local != wall})}
 
 
@@ -319,6 +259,11 @@ def _days(raw: pa.Table) -> NDArray[np.datetime64]:
     months = (_ints(raw["year"]) - 1970) * 12 + _ints(raw["month"]) - 1
     days = months.astype("datetime64[M]").astype("datetime64[D]") + (_ints(raw["day"]) - 1)
     return np.asarray(days, "datetime64[D]")
+
+
+def _midnights(raw: pa.Table) -> Ints:
+    """Microseconds since 1970-01-01, local, at which the day of a row begins."""
+    return _days(raw).astype("datetime64[us]").astype(np.int64)
 
 
 def _time_of_day(column: _Column) -> Ints:
@@ -340,8 +285,8 @@ def _ints(column: _Column) -> Ints:
     return filled
 
 
-def _valid(column: _Column) -> NDArray[np.bool_]:
-    flags: NDArray[np.bool_] = column.is_valid().to_numpy()
+def _valid(column: _Column) -> Flags:
+    flags: Flags = column.is_valid().to_numpy()
     return flags
 
 

@@ -7,24 +7,54 @@ because it can be edited, and a dashboard because it has to be kept running.
 from __future__ import annotations
 
 import json
-import math
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from retrodict.core.display import Block, Grid, Shown, plain, seconds
 from retrodict.demo.report_chapters import CHAPTERS, timings
-from retrodict.demo.report_summary import SummaryRow, summary, summary_table
+from retrodict.demo.report_summary import MARKS, SummaryRow, summary
 from retrodict.pages import render
 
-__all__ = ["SummaryRow", "summary", "summary_table", "write_report"]
+__all__ = ["LifeReport", "SummaryRow", "summary", "write_report"]
 
 _TITLE = "One whole life of a model, on the flights of New York in 2013"
 _LEAD = (
     "From raw files to an audited answer. Every number on this page was computed in this run; every mark below is "
     "computed from the numbers beside it."
 )
+
+
+class LifeReport(Shown):
+    """What the demo measured.
+
+    Attributes
+    ----------
+    chapters : mapping
+        Chapter to its numbers, as ``demo.life`` collects them.
+    folder : Path
+        Where ``report.json`` and ``report.html`` are.
+    """
+
+    def __init__(self, chapters: Mapping[str, Any], folder: Path) -> None:
+        self.chapters, self.folder = chapters, folder
+
+    @property
+    def ok(self) -> bool:
+        """Whether no chapter says no."""
+        return all(row.ok is not False for row in summary(self.chapters))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        return dict(self.chapters)
+
+    def blocks(self) -> Sequence[Block | None]:
+        """The summary, how long each chapter took, and where the page is."""
+        rows = [(row.chapter, row.question, row.result, MARKS[row.ok]) for row in summary(self.chapters)]
+        steps = [(name, seconds(duration)) for name, duration in self.chapters.get("timings", {}).items()]
+        return [Grid(("chapter", "question?", "result", ""), rows), Grid(("chapter", "took>"), steps),
+                f"Report: {self.folder / 'report.html'}"]  # fmt: skip
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
@@ -35,36 +65,22 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     folder : Path
         Made if it does not exist.
     report : mapping
-        Chapter to its numbers, as ``demo.life`` collects them. NaN and infinity become null.
+        Chapter to its numbers. NaN and infinity become null.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plain = _plain(report)
-    # The numbers first: they are what cannot be made again in a second.
-    _write(folder / "report.json", json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    _write(folder / "report.html", _html(plain))
-
-
-def _plain(value: Any) -> Any:
-    """Return the same value with None for every float that JSON cannot say."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    numbers = plain(report)
+    page = _html(numbers)
+    _write(folder / "report.json", json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    _write(folder / "report.html", page)
 
 
 def _write(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    draft = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(name).chmod(0o644)  # a temporary file is its owner's alone; a report is for others
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        draft.write_text(text, encoding="utf-8", newline="\n")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _html(report: Mapping[str, Any]) -> str:

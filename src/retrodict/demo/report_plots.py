@@ -53,51 +53,32 @@ def draw_calibration(curve: Sequence[Numbers], key: str, *, title: str) -> str:
 
 def drift_threshold(features: Mapping[str, Numbers]) -> float | None:
     """Return the threshold that the verdicts name in their reasons; None where none of them was evaluable."""
-    found = (_THRESHOLD.search(each["reason"]) for each in features.values())
-    return next((float(match[1]) for match in found if match), None)
+    matches = (_THRESHOLD.search(feature["reason"]) for feature in features.values())
+    return next((float(match[1]) for match in matches if match), None)
 
 
-def draw_drift(features: Mapping[str, Numbers], key: str, *, threshold: float, limit: int = 20) -> str:
+def draw_drift(features: Mapping[str, Numbers], key: str, *, threshold: float) -> str:
     """The largest indices of a month against threshold and noise floor, from ``FeatureDrift.to_dict``."""
     verdicts = {
-        name: DriftVerdict(**{part: value for part, value in each.items() if part != "bins"})
-        for name, each in features.items()
+        name: DriftVerdict(**{part: value for part, value in feature.items() if part != "bins"})
+        for name, feature in features.items()
     }
-    return themed(plot_drift(verdicts, threshold=threshold, limit=limit), key)
+    return themed(plot_drift(verdicts, threshold=threshold), key)
 
 
 def draw_leakage(leakage: Numbers, key: str) -> str:
-    """Three areas under the curve side by side: honest, promised by the naive join, and what that model then does."""
-    bars = [
-        ("point in time", leakage["auc_point_in_time"], _MAIN),
-        ("naive join,\nas a notebook reports it", leakage["auc_naive"], _SOFT),
-        ("naive join,\nin production", leakage["auc_naive_in_production"], _ALERT),
-    ]
-    with _canvas("What a join with one clock promises, and what it keeps") as canvas:
-        axes = canvas.axes
-        for place, (_, value, colour) in enumerate(bars):
-            if value is None:
-                axes.text(place, 0.505, "not evaluable", ha="center", color=_QUIET)
-                continue
-            axes.bar(place, value - 0.5, bottom=0.5, width=0.56, color=colour)
-            axes.annotate(f"{value:.3f}", (place, max(value, 0.5)), xytext=(0, 4), textcoords="offset points",
-                          ha="center", color=_INK)  # fmt: skip
-        axes.set_xticks(range(len(bars)), [name for name, _, _ in bars])
-        axes.tick_params(axis="x", length=0)
-        axes.axhline(0.5, color=_QUIET, linewidth=0.8)
-        axes.margins(y=0.14)
-        axes.grid(axis="y")
-        axes.set_ylabel("area under the ROC curve\n(0.5 is chance)")
-    return themed(canvas.svg, key)
+    """Three areas under the curve: honest, promised by the naive join, and what that model then does."""
+    areas = {
+        "point in time": leakage["auc_point_in_time"],
+        "naive join, as a notebook reports it": leakage["auc_naive"],
+        "naive join, in production": leakage["auc_naive_in_production"],
+    }
+    title = "What a join with one clock promises, and what it keeps"
+    return draw_bars(title, areas, "area under the ROC curve (0.5 is chance)", key, label="{:.3f}", start=0.5)
 
 
 def draw_months(
-    title: str,
-    months: Sequence[Numbers],
-    metric: str,
-    key: str,
-    *,
-    reference: tuple[str, float | None] = ("", None),
+    title: str, months: Sequence[Numbers], metric: str, key: str, *, reference: tuple[str, float | None]
 ) -> str:
     """One metric per period with its interval; periods without a value stay visible as crosses.
 
@@ -109,22 +90,22 @@ def draw_months(
     metric : str
     key : str
         Prefix of the ids in the drawing.
-    reference : (str, float or None), optional
+    reference : (str, float or None)
         Name and height of a line to compare with.
     """
-    found = [month["metrics"].get(metric, {}) for month in months]
+    measured = [month["metrics"].get(metric, {}) for month in months]
     with _canvas(title, height=2.9) as canvas:
         axes = canvas.axes
-        known = [place for place, each in enumerate(found) if each.get("value") is not None]
-        values = [found[place]["value"] for place in known]
-        axes.plot(known, values, color=_MAIN, marker="o", markersize=5, linewidth=1.4)
-        for place in known:
-            low, high, value = found[place].get("low"), found[place].get("high"), found[place]["value"]
+        points = {place: point for place, point in enumerate(measured) if point.get("value") is not None}
+        values = [point["value"] for point in points.values()]
+        axes.plot(list(points), values, color=_MAIN, marker="o", markersize=5, linewidth=1.4)
+        for place, point in points.items():
+            low, high, value = point.get("low"), point.get("high"), point["value"]
             if low is not None and high is not None:
                 axes.plot([place, place], [low, high], color=_INK, linewidth=1.2)
             axes.annotate(f"{value:.3f}", (place, value), xytext=(7, 3), textcoords="offset points", color=_INK,
                           bbox={"facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.8, "pad": 0.8})  # fmt: skip
-        absent = [place for place in range(len(found)) if place not in known]
+        absent = [place for place in range(len(months)) if place not in points]
         if absent:
             axes.plot(absent, [0.0] * len(absent), linestyle="none", marker="x", color=_QUIET, clip_on=False,
                       transform=axes.get_xaxis_transform(), label="not evaluable")  # fmt: skip
@@ -172,21 +153,36 @@ def draw_latency(percentiles: Sequence[float], marks: Mapping[str, float], key: 
     return themed(canvas.svg, key)
 
 
-def draw_bars(title: str, values: Mapping[str, float | None], unit: str, key: str) -> str:
-    """Horizontal bars in the order given, each with its number; None is said to be not evaluable."""
+def draw_bars(
+    title: str, values: Mapping[str, float | None], unit: str, key: str, *, label: str = "", start: float = 0.0
+) -> str:
+    """Horizontal bars in the order given, each with its number; None is said to be not evaluable.
+
+    Parameters
+    ----------
+    title : str
+    values : mapping of str to float or None
+    unit : str
+        Below the axis.
+    key : str
+    label : str, optional
+        Format of the numbers; by default two decimals and the unit.
+    start : float, default 0.0
+        Where the bars begin.
+    """
     with _canvas(title, height=1.1 + 0.3 * max(len(values), 1)) as canvas:
         axes = canvas.axes
         for place, value in enumerate(values.values()):
             if value is None:
-                axes.text(0, place, " not evaluable", va="center", color=_QUIET)
+                axes.text(start, place, " not evaluable", va="center", color=_QUIET)
                 continue
-            axes.barh(place, value, height=0.6, color=_SOFT)
-            axes.annotate(f"{value:,.2f} {unit}", (value, place), xytext=(5, 0), textcoords="offset points",
-                          va="center", color=_INK)  # fmt: skip
+            axes.barh(place, value - start, left=start, height=0.6, color=_SOFT)
+            axes.annotate((label or f"{{:,.2f}} {unit}").format(value), (max(value, start), place), xytext=(5, 0),
+                          textcoords="offset points", va="center", color=_INK)  # fmt: skip
         axes.set_yticks(range(len(values)), list(values))
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(values) - 0.4, -0.6)
-        axes.set_xlim(left=0)
+        axes.set_xlim(left=min([start, *(value for value in values.values() if value is not None)]))
         axes.margins(x=0.16)
         axes.grid(axis="x")
         axes.set_xlabel(unit)

@@ -8,32 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-__all__ = ["MARKS", "QUESTIONS", "SummaryRow", "decimal", "share", "summary", "summary_table"]
+__all__ = ["MARKS", "SummaryRow", "decimal", "share", "summary"]
 
 Part = Mapping[str, Any]
 
 MARKS: Mapping[bool | None, str] = {True: "✓", False: "✗", None: "-"}
-
-QUESTIONS: Mapping[str, str] = {
-    "ingest": "Is every row that came in accepted or quarantined, none lost?",
-    "features": "Do training frame, shuffled stream and naive oracle give the same values, at every edge?",
-    "leakage": "Is training on what was known better in production than a join with one clock?",
-    "training": "Does the model beat the simple rules and pass its gates?",
-    "serving": "Is every request answered, and every answer in the log exactly once?",
-    "parity": "Did serving use the values, and give the scores, that the tables give again?",
-    "outcomes": "Is every decision known, pending or void, and is every full month measured?",
-    "drift": "Is every full month judged against the noise floor of each feature?",
-    "rollout": "Can the model be changed, and changed back, under load without a failed request?",
-    "lineage": "Does one answer lead back to rows, code, run and approval?",
-    "replay_decision": "Do past answers come out the same when decided again?",
-    "replay_run": "Does the training give the same rows, trees and metrics when run again?",
-    "audit": "Is everything as it was written, and is one altered byte found?",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +22,7 @@ class SummaryRow:
     """One chapter: ``ok`` is None where the report holds nothing that could be judged."""
 
     chapter: str
-    asked: str
+    question: str
     result: str
     ok: bool | None
 
@@ -49,28 +30,11 @@ class SummaryRow:
 def summary(report: Mapping[str, Any]) -> list[SummaryRow]:
     """One row per chapter, in the order in which they happened; one that is absent is said to be absent."""
     rows = []
-    for chapter, asked in QUESTIONS.items():
-        found = report.get(chapter)
-        result, ok = _JUDGES[chapter](found) if found else ("not in this report", None)
-        rows.append(SummaryRow(chapter.replace("_", " "), asked, result, ok))
+    for chapter, (question, judge) in _CHAPTERS.items():
+        part = report.get(chapter)
+        result, ok = judge(part) if part else ("not in this report", None)
+        rows.append(SummaryRow(chapter.replace("_", " "), question, result, ok))
     return rows
-
-
-def summary_table(report: Mapping[str, Any]) -> Table:
-    """The same rows for a terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("chapter", "asked", "result", ""):
-        made.add_column(column, overflow="fold", no_wrap=column == "chapter")
-    styles = {True: "green", False: "bold red", None: "dim"}
-    for row in summary(report):
-        # As Text, since brackets in a result are not markup.
-        made.add_row(
-            Text(row.chapter), Text(row.asked, style="dim"), Text(row.result), Text(MARKS[row.ok], style=styles[row.ok])
-        )
-    return made
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
@@ -84,11 +48,11 @@ def share(value: float | None) -> str:
 
 
 def _ingest(part: Part) -> tuple[str, bool | None]:
-    tables = {name: each for name, each in part.items() if isinstance(each, Mapping) and "rows_in" in each}
-    total = {name: sum(each[name] for each in tables.values()) for name in ("rows_in", "accepted", "quarantined")}
-    whole = all(each["rows_in"] == each["accepted"] + each["quarantined"] for each in tables.values())
+    tables = [table for table in part.values() if isinstance(table, Mapping) and "rows_in" in table]
+    total = {name: sum(table[name] for table in tables) for name in ("rows_in", "accepted", "quarantined")}
+    complete = all(table["rows_in"] == table["accepted"] + table["quarantined"] for table in tables)
     result = f"{total['rows_in']:,} rows in = {total['accepted']:,} accepted + {total['quarantined']:,} quarantined"
-    return f"{result}, {len(tables)} tables", bool(total["rows_in"]) and whole
+    return f"{result}, {len(tables)} tables", bool(total["rows_in"]) and complete
 
 
 def _features(part: Part) -> tuple[str, bool | None]:
@@ -117,12 +81,12 @@ def _training(part: Part) -> tuple[str, bool | None]:
 
 
 def _serving(part: Part) -> tuple[str, bool | None]:
-    lost, twice = part["answered_not_logged"], part["logged_twice"]
+    missing, twice = part["answered_not_logged"], part["logged_twice"]
     result = (
-        f"{part['requests']:,} requests, {part['errors']:,} errors, {lost:,} answers not in the log; "
+        f"{part['requests']:,} requests, {part['errors']:,} errors, {missing:,} answers not in the log; "
         f"p50 {decimal(part['p50_ms'], 2)} ms, p99 {decimal(part['p99_ms'], 2)} ms"
     )
-    return result, None if not part["requests"] else part["errors"] == lost == twice == 0
+    return result, None if not part["requests"] else part["errors"] == missing == twice == 0
 
 
 def _parity(part: Part) -> tuple[str, bool | None]:
@@ -149,8 +113,8 @@ def _drift(part: Part) -> tuple[str, bool | None]:
     months = {name: month for name, month in part["months"].items() if month["psi"] is not None}
     statuses = [trigger["status"] for trigger in part["triggers"]]
     triggers = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)) or "none"
-    shown = [f"{name}: {len(month['drifted'])} of {len(month['features'])} features" for name, month in months.items()]
-    result = f"{'; '.join(shown) or 'no month is evaluable'}; triggers: {triggers}"
+    parts = [f"{name}: {len(month['drifted'])} of {len(month['features'])} features" for name, month in months.items()]
+    result = f"{'; '.join(parts) or 'no month is evaluable'}; triggers: {triggers}"
     # The last period may hold the first hours of the next month, too few to judge; the ones before it may not.
     return result, None if not part["months"] else bool(months) and set(list(part["months"])[:-1]) <= set(months)
 
@@ -178,12 +142,12 @@ def _lineage(part: Part) -> tuple[str, bool | None]:
 
 
 def _replay_decision(part: Part) -> tuple[str, bool | None]:
-    same, asked = part["more_exact"] + bool(part["exact"]), part["more_replayed"] + 1
-    return f"{same:,} of {asked:,} decisions are the same, bit for bit", same == asked
+    exact, replayed = part["more_exact"] + bool(part["exact"]), part["more_replayed"] + 1
+    return f"{exact:,} of {replayed:,} decisions are the same, bit for bit", exact == replayed
 
 
 def _replay_run(part: Part) -> tuple[str, bool | None]:
-    equal = sum(bool(each["equal"]) for each in part["compared"].values())
+    equal = sum(bool(fact["equal"]) for fact in part["compared"].values())
     result = f"{part['verdict']}: {equal} of {len(part['compared'])} facts equal, {decimal(part['seconds'], 1)} s"
     # Bits may differ on another kind of machine, which is neither a success nor a failure.
     return result, True if part["exact"] else (False if part["same_machine_kind"] else None)
@@ -191,23 +155,24 @@ def _replay_run(part: Part) -> tuple[str, bool | None]:
 
 def _audit(part: Part) -> tuple[str, bool | None]:
     checked = ", ".join(f"{name} {count:,}" for name, count in part["checked"].items() if count)
-    found = "found" if part["tamper_detected"] else "not found"
-    result = f"{len(part['findings'])} findings; checked {checked}; the altered byte was {found}"
+    detected = "found" if part["tamper_detected"] else "not found"
+    result = f"{len(part['findings'])} findings; checked {checked}; the altered byte was {detected}"
     return result, not part["findings"] and bool(part["tamper_detected"])
 
 
-_JUDGES: Mapping[str, Callable[[Part], tuple[str, bool | None]]] = {
-    "ingest": _ingest,
-    "features": _features,
-    "leakage": _leakage,
-    "training": _training,
-    "serving": _serving,
-    "parity": _parity,
-    "outcomes": _outcomes,
-    "drift": _drift,
-    "rollout": _rollout,
-    "lineage": _lineage,
-    "replay_decision": _replay_decision,
-    "replay_run": _replay_run,
-    "audit": _audit,
+_CHAPTERS: Mapping[str, tuple[str, Callable[[Part], tuple[str, bool | None]]]] = {
+    "ingest": ("Is every row that came in accepted or quarantined, none lost?", _ingest),
+    "features": ("Do training frame, shuffled stream and naive oracle give the same values, at every edge?", _features),
+    "leakage": ("Is training on what was known better in production than a join with one clock?", _leakage),
+    "training": ("Does the model beat the simple rules and pass its gates?", _training),
+    "serving": ("Is every request answered, and every answer in the log exactly once?", _serving),
+    "parity": ("Did serving use the values, and give the scores, that the tables give again?", _parity),
+    "outcomes": ("Is every decision known, pending or void, and is every full month measured?", _outcomes),
+    "drift": ("Is every full month judged against the noise floor of each feature?", _drift),
+    "rollout": ("Can the model be changed, and changed back, under load without a failed request?", _rollout),
+    "lineage": ("Does one answer lead back to rows, code, run and approval?", _lineage),
+    "replay_decision": ("Do past answers come out the same when decided again?", _replay_decision),
+    "replay_run": ("Does the training give the same rows, trees and metrics when run again?", _replay_run),
+    "audit": ("Is everything as it was written, and is one altered byte found?", _audit),
 }
+"""Chapter to its question, and what says from its numbers what came out and whether that is a yes."""

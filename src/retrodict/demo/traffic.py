@@ -29,6 +29,11 @@ class Answer:
     milliseconds: float
     at: float
 
+    @property
+    def failed(self) -> bool:
+        """Whether no decision came."""
+        return self.status != 200
+
 
 @dataclass(slots=True)
 class Traffic:
@@ -37,19 +42,9 @@ class Traffic:
     answers: list[Answer] = field(default_factory=list)
 
     @property
-    def errors(self) -> int:
-        """Requests without a decision."""
-        return sum(answer.status != 200 for answer in self.answers)
-
-    @property
     def decided(self) -> list[str]:
         """Ids of the decisions that callers got."""
-        return [answer.body["decision_id"] for answer in self.answers if answer.status == 200]
-
-    def first_with_revision(self, revision: int) -> float | None:
-        """Monotonic time of the first answer by a revision."""
-        ending = f"#{revision}"
-        return next((a.at for a in self.answers if a.status == 200 and a.body["policy"].endswith(ending)), None)
+        return [answer.body["decision_id"] for answer in self.answers if not answer.failed]
 
 
 class Client:
@@ -97,14 +92,16 @@ class Client:
         """Parsed body of a GET."""
         status, body = await self.send("GET", path)
         if status != 200:
-            raise RetryableError("the server answers", where=path, got=status)
+            raise RetryableError("the server must answer", where=path, got=status,
+                                 remedy="See server.log in the demo's folder")  # fmt: skip
         return json.loads(body)
 
     async def push(self, table: str, events: Sequence[Mapping[str, Any]]) -> None:
         """Push events of a table, durable once this returns."""
         status, body = await self.send("POST", f"/v1/events/{table}", json.dumps(list(events)).encode())
         if status != 202:
-            raise RetryableError("pushed events are taken", where=f"events of {table}", got=(status, body[:200]))
+            raise RetryableError("the server must take pushed events", where=f"events of {table}",
+                                 got=(status, body[:200]), remedy="See server.log in the demo's folder")  # fmt: skip
 
     async def decide(self, policy: str, request: Mapping[str, Any], at: int) -> Answer:
         """One decision at a simulated moment."""

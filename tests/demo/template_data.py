@@ -6,7 +6,7 @@ an afternoon is there to decide on; the rest of the month is in files of its own
 ``retrodict/project/template/data``, so that a new project needs no extra; this module is how they were made, and a test
 holds them to it::
 
-    python -m retrodict.demo.template_data
+    python -m tests.demo.template_data
 
 A sample of the rows was rejected: the features are windows over all flights of an airport, and a sampled history would
 give other values than the airport saw.
@@ -31,7 +31,7 @@ from retrodict.demo import nycflights
 
 __all__ = ["FOLDER", "make_files", "write_files"]
 
-FOLDER = Path(__file__).parents[1] / "project" / "template" / "data"
+FOLDER = Path(__file__).parents[2] / "src" / "retrodict" / "project" / "template" / "data"
 """Where the files are kept."""
 
 ORIGIN = "LGA"
@@ -41,18 +41,9 @@ MIDNIGHT = parse_time("2013-09-02T04:00Z")
 OCTOBER = parse_time("2013-10-01T04:00Z")
 
 _FLIGHTS = (
-    "flight_id",
-    "carrier",
-    "flight",
-    "tailnum",
-    "origin",
-    "dest",
-    "distance",
-    "sched_dep",
-    "dep_time",
-    "arr_time",
+    "flight_id", "carrier", "flight", "tailnum", "origin", "dest", "distance", "sched_dep", "dep_time", "arr_time",
     "arr_delay",
-)
+)  # fmt: skip
 _WEATHER = ("origin", "hour", "temp", "humid", "wind_speed", "precip", "pressure", "visib")
 _PLANES = ("tailnum", "year", "manufacturer", "model", "seats")
 
@@ -74,14 +65,14 @@ def make_files() -> dict[str, bytes]:
     early = _before(flights["sched_dep"], NOON)
     weather = weather.filter(pc.and_(pc.equal(weather["origin"], ORIGIN), _before(weather["hour"], OCTOBER)))
     weather = weather.select(list(_WEATHER))
-    known = _before(weather["hour"], NOON)
+    early_weather = _before(weather["hour"], NOON)
     planes = planes.filter(pc.is_in(planes["tailnum"], pc.unique(flights["tailnum"])))
     september = flights.filter(pc.invert(early))
     return {
         "flights.csv.gz": _zip(_csv(flights.filter(early))),
-        "weather.csv.gz": _zip(_csv(weather.filter(known))),
+        "weather.csv.gz": _zip(_csv(weather.filter(early_weather))),
         "september_flights.csv.gz": _zip(_csv(september)),
-        "september_weather.csv.gz": _zip(_csv(weather.filter(pc.invert(known)))),
+        "september_weather.csv.gz": _zip(_csv(weather.filter(pc.invert(early_weather)))),
         "planes.csv": _csv(planes.select(list(_PLANES))),
         "outcomes.csv": _csv(_outcomes(september.filter(_before(september["sched_dep"], MIDNIGHT)))),
     }
@@ -95,8 +86,8 @@ def _outcomes(flights: pa.Table) -> pa.Table:
 
 
 def _before(times: pa.ChunkedArray[Any], instant: int) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = times.cast(pa.int64()).to_numpy() < instant
-    return found
+    earlier: NDArray[np.bool_] = times.cast(pa.int64()).to_numpy() < instant
+    return earlier
 
 
 def _csv(rows: pa.Table) -> bytes:

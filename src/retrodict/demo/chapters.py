@@ -17,7 +17,7 @@ import numpy as np
 from retrodict.core.errors import InternalError
 from retrodict.data.ingest import IngestReport
 from retrodict.demo.deliveries import Deliveries
-from retrodict.demo.live import MODEL, POLICY, Change
+from retrodict.demo.live import MODEL, POLICY, ChampionChange
 from retrodict.demo.traffic import Answer, Traffic
 from retrodict.features.plan import FeatureSet
 from retrodict.ledger import AuditReport, verify
@@ -53,8 +53,7 @@ def prove_features(project: Project) -> dict[str, Any]:
 
 def describe_training(project: Project, run: Run) -> dict[str, Any]:
     """The run as the evaluation store has it."""
-    stored = project.runs.get(run.ref)
-    digests = {artifact.name: artifact.digest for artifact in stored.record.artifacts}
+    digests = {artifact.name: artifact.digest for artifact in project.runs.get(run.ref).record.artifacts}
     evaluations = json.loads(project.workspace.objects.get(digests["evaluations.json"]))
     return {
         "run": run.ref,
@@ -62,7 +61,7 @@ def describe_training(project: Project, run: Run) -> dict[str, Any]:
         "rows": run.record.data["rows"],
         "versions": run.record.data["versions"],
         "seconds": round(run.record.seconds or 0.0, 2),
-        "metrics": dict(stored.metrics),
+        "metrics": {metric["name"]: metric["value"] for metric in evaluations["test"]["metrics"]},
         "ladder": run.record.summary["ladder"],
         "curve": evaluations["test"]["curve"],
         "gates": [] if run.version is None else run.version.gates,
@@ -133,7 +132,7 @@ def describe_watching(
     return outcomes, {"months": last["drift"], "triggers": triggers}
 
 
-def describe_rollout(changes: Sequence[Change], answers: Sequence[Answer]) -> dict[str, Any]:
+def describe_rollout(changes: Sequence[ChampionChange], answers: Sequence[Answer]) -> dict[str, Any]:
     """Milliseconds of a promotion and a rollback, and what became of the requests that came meanwhile."""
     times = {}
     for action, change in zip(("promote", "rollback"), changes, strict=True):

@@ -25,7 +25,7 @@ from retrodict.project import Project
 from retrodict.project.progress import Progress
 from retrodict.registry import Revision
 
-__all__ = ["MODEL", "POLICY", "Change", "live_server", "run_month", "server_status"]
+__all__ = ["MODEL", "POLICY", "ChampionChange", "live_server", "run_month", "server_status"]
 
 MODEL, POLICY = "late_arrival", "warn_early"
 STEP = 6 * HOUR
@@ -69,7 +69,7 @@ def server_status(url: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChampionChange:
     """A change of the champion under load: when it began (the host's monotonic clock) and how long it took."""
 
     revision: Revision
@@ -87,7 +87,7 @@ async def run_month(
     share: float,
     progress: Progress,
     rollout: tuple[Project, str] | None = None,
-) -> list[Change]:
+) -> list[ChampionChange]:
     """One month of live traffic in simulated time.
 
     In steps of six hours: push the events that become known in the step (they stay invisible until their own time),
@@ -111,7 +111,7 @@ async def run_month(
 
     Returns
     -------
-    list of Change
+    list of ChampionChange
         The promotion and the rollback; nothing without a rollout.
     """
     client = Client(url)
@@ -144,10 +144,10 @@ async def _push(client: Client, landed: list[dict[str, Any]], observed: list[dic
         await asyncio.sleep(_LAG_POLL_S)
 
 
-def _timed(change: Callable[[Project, str], Revision], project: Project, model: str) -> Change:
+def _timed(change: Callable[[Project, str], Revision], project: Project, model: str) -> ChampionChange:
     began = perf_counter()
     revision = change(project, model)
-    return Change(revision, began, (perf_counter() - began) * 1e3)
+    return ChampionChange(revision, began, (perf_counter() - began) * 1e3)
 
 
 def _promote(project: Project, model: str) -> Revision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from retrodict.core.display import Facts, Grid
+from retrodict.core.display import Facts, Grid, shorten
 from retrodict.core.identity import short
 from retrodict.demo import report_plots as draw
 from retrodict.demo.report_picture import draw_lineage
@@ -230,7 +230,10 @@ def _replay_decision(part: Part, _report: Part) -> Blocks:
 
 
 def _replay_run(part: Part, _report: Part) -> Blocks:
-    rows = [(name, fact["equal"], fact["recorded"], fact["replayed"]) for name, fact in part["compared"].items()]
+    rows = [
+        (name, fact["equal"], *(shorten(v) if isinstance(v, str) else v for v in (fact["recorded"], fact["replayed"])))
+        for name, fact in part["compared"].items()
+    ]
     return [
         _facts(part, ("run", "verdict", "same_machine_kind", "seconds", "reason")),
         Grid(("fact", "equal", "recorded", "replayed"), rows),

@@ -26,7 +26,7 @@ import pyarrow as pa
 from retrodict import Entity, FeatureView, Source, Table, agg, latest
 from retrodict.features import FeatureSet
 from retrodict.features.facts.keys import encode_key
-from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, encode_event, materialise
+from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, encode_event
 from retrodict.features.online.state.entries import StateKeys
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams.segments import SegmentStreams
@@ -125,7 +125,7 @@ def bench_reads(root: Path, count: int, keys: int) -> dict[str, Any]:
         state = OnlineState(features, store, durable=False)
         before = time.process_time()
         for each in features.sources:
-            materialise(state, table, each)
+            state.load(table, each)
         filled = (time.process_time() - before) / len(views)
         online = OnlineFeatures(features, store)
         asked = np.random.default_rng(1).choice(np.unique(table.column("key").to_numpy()), 20_000)
@@ -140,8 +140,8 @@ def bench_reads(root: Path, count: int, keys: int) -> dict[str, Any]:
                 spent.append((time.thread_time_ns() - before_ns) / 1e9)
             found[name]["read_many_100"] = quantiles(spent)
         found[name]["floor"] = floor_of(store, features, asked)
-        size = state.health()[0]
-        found[name]["bytes_per_key"] = round(size.bytes / max(size.entities, 1))
+        size = state.meta(features.views[0])
+        found[name]["bytes_per_key"] = round(size.total_size / max(size.entities, 1))
         store.close()
         print(name, found[name])
     return found
@@ -154,7 +154,7 @@ def bench_hot(root: Path, count: int) -> dict[str, Any]:
     store = LmdbKeys(root / "hot")
     state = OnlineState(features, store, durable=False)
     before = time.process_time()
-    materialise(state, table, "hot")
+    state.load(table, "hot")
     found: dict[str, Any] = {"backfill_events_per_s": round(count / (time.process_time() - before))}
     at = START + 30 * DAY
     online = OnlineFeatures(features, store)
@@ -169,9 +169,9 @@ def bench_hot(root: Path, count: int) -> dict[str, Any]:
         if first == 2_000:  # by then the layout holds the new values' digits, too
             written.bytes = 0
         fed.apply(more.slice(first, 200), "hot")
-    size = state.health()[0]
-    found |= {"events": count, "state_bytes": size.bytes, "bytes_written_per_event": round(written.bytes / 18_000)}
-    found["bytes_per_event_held"] = round(size.bytes / count)
+    size = state.meta(features.views[0])
+    found |= {"events": count, "state_bytes": size.total_size, "bytes_written_per_event": round(written.bytes / 18_000)}
+    found["bytes_per_event_held"] = round(size.total_size / count)
     store.close()
     print("hot", found)
     return found
@@ -242,8 +242,8 @@ def bench_stream(root: Path, count: int, keys: int) -> dict[str, Any]:
         online.read({"key": i}, {}, at + i + 1)
         spent.append(time.perf_counter() - before)
     found["event_to_visible"] = quantiles(spent)
-    size = OnlineState(STREAM, store).health()[0]
-    found |= {"events": count, "bytes_per_key": round(size.bytes / max(size.entities, 1)), "offset": size.offset}
+    size = OnlineState(STREAM, store).meta(STREAM.views[0])
+    found |= {"events": count, "bytes_per_key": round(size.total_size / max(size.entities, 1)), "offset": size.offset}
     store.close()
     warm.close()
     found["recovery_s"] = bench_recovery(root, count)
@@ -264,7 +264,7 @@ def bench_recovery(root: Path, count: int) -> float:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     spent = time.perf_counter() - before
     store = LmdbKeys(root / "again")
-    assert (OnlineState(STREAM, store).health()[0].offset or 0) >= count
+    assert (OnlineState(STREAM, store).meta(STREAM.views[0]).offset or 0) >= count
     store.close()
     return round(spent, 2)
 

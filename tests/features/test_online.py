@@ -11,6 +11,7 @@ from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
 from retrodict.features.online import OnlineFeatures, OnlineState
 from retrodict.features.online.state import segments
+from retrodict.features.online.state.entries import StateKeys
 from retrodict.features.online.write import transaction
 from retrodict.features.plan import FeatureSet
 from retrodict.features.verify.oracle import alike
@@ -437,14 +438,15 @@ def test_a_declared_type_does_not_depend_on_the_batch():
         state.apply([_event(BASE, "four")], "s")
 
 
-def test_health_tells_size_and_freshness():
+def test_meta_tells_size_and_freshness():
     """Entities, bytes, watermark, floor and counts of each state."""
     view, again = _view(agg.count(over="1h"), sequence="id"), [_event(BASE, id=1), _event(BASE + 9, k1="b", id=2)]
     _, state, store = _online(view, [_event(BASE, id=1)], again, horizon="1m")
-    (health,) = state.health()
-    assert (health.view, health.entities, health.stored, health.duplicates) == ("v", 2, 2, 1)
-    assert (health.watermark, health.floor, health.offset) == (BASE + 9, BASE + 9 - MINUTE, None)
-    assert health.bytes == sum(map(len, store.items.values()))
+    plan = state.features.plan("v")
+    meta = state.meta(plan)
+    assert (meta.entities, meta.stored, meta.duplicates) == (2, 2, 1)
+    assert (meta.watermark, meta.floor, meta.offset) == (BASE + 9, BASE + 9 - MINUTE, None)
+    assert meta.total_size == sum(len(blob) for name, blob in store.items.items() if name != StateKeys(plan).meta)
 
 
 def test_one_outlier_widens_no_other_key():

@@ -11,7 +11,7 @@ from tests.stores.redis_server import RedisServer
 from retrodict.data.sources import Source
 from retrodict.features import Entity, FeatureSet, FeatureView, agg, latest
 from retrodict.features.offline import training_frame
-from retrodict.features.online import OnlineFeatures, OnlineState, materialise
+from retrodict.features.online import OnlineFeatures, OnlineState
 from retrodict.stores.keys.redis import RedisKeys
 
 HOUR, START, ROWS, KEYS = 3_600_000_000, 10**15, 12_000, 400
@@ -56,8 +56,8 @@ def test_history_fills_a_second_server_alike(payments):
     """A backfill counts every payment once, also when it is run again."""
     with contextlib.closing(RedisServer()) as server, contextlib.closing(RedisKeys(server.url())) as keys:
         state = OnlineState(FEATURES, keys)
-        assert materialise(state, payments, "paid").stored == 2 * ROWS
-        materialise(state, payments, "paid")
+        assert state.load(payments, "paid").stored == 2 * ROWS
+        state.load(payments, "paid")
         found = OnlineFeatures(FEATURES, keys).read({"key": 0}, {}, START + 31 * 24 * HOUR).values
         assert found["slow__sum_x_lifetime"] == pytest.approx(
             sum(x for key, x in zip(payments["key"].to_pylist(), payments["x"].to_pylist(), strict=True) if key == 0)

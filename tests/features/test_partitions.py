@@ -19,7 +19,7 @@ from retrodict.core.errors import ConfigurationError, InputError
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.facts.keys import encode_key
-from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, decode_event, encode_event, materialise
+from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, decode_event, encode_event
 from retrodict.features.online.state.entries import StateKeys
 from retrodict.features.online.write.partitions import partitions_of
 from retrodict.features.plan import FeatureSet
@@ -133,7 +133,7 @@ def test_history_is_handed_over_to_partitions(stores, tmp_path):
     history = history.append_column("e", pa.array([row["e"] for row in rows], worlds.TIME))
     state = OnlineState(features, keys, partitions=3)
     for count in (150, 400, 400):
-        materialise(state, history.slice(0, count), "s")
+        state.load(history.slice(0, count), "s")
     for number in range(3):
         _feeder(features, keys, streams, partitions=3, assigned=[number]).catch_up()
     assert _values(features, keys, 3) == _by_one(features, streams, tmp_path / "one")
@@ -144,7 +144,7 @@ def test_a_partition_without_an_event_goes_on_with_the_others(stores):
     """One key, text as ids, no declared types: a partition that gets nothing learns no wrong types and moves on."""
     (keys, streams), features = stores, _features(sequence="id")
     table = pa.table({"id": ["a"], "k1": ["k1"], "k2": [1], "e": pa.array([BASE], worlds.TIME), "x": [0.5]})
-    materialise(OnlineState(features, keys, partitions=3), table, "s")
+    OnlineState(features, keys, partitions=3).load(table, "s")
     for name in "bc":
         _append(streams, [{"id": name, "k1": "k1", "k2": 1, "e": BASE + 1, "x": 0.5}])
         assert _feeder(features, keys, streams, partitions=3).catch_up().lag == 0
@@ -157,8 +157,8 @@ def test_a_load_that_ended_between_two_partitions_goes_on(stores):
     (keys, _), features = stores, _features(sequence="id")
     table = pa.table({"id": range(60), "k1": KEYS[:30] * 2, "k2": [1] * 60, "x": [0.5] * 60})
     table = table.append_column("e", pa.array([BASE + i for i in range(60)], worlds.TIME))
-    materialise(OnlineState(features, keys, partitions=3, assigned=[1]), table.slice(0, 40), "s")
-    materialise(OnlineState(features, keys, partitions=3), table, "s")
+    OnlineState(features, keys, partitions=3, assigned=[1]).load(table.slice(0, 40), "s")
+    OnlineState(features, keys, partitions=3).load(table, "s")
     online = OnlineFeatures(features, keys, partitions=3)
     rows = online.read_many([{"k1": key, "k2": 1} for key in KEYS[:30]], BASE + 100)
     assert [row.values["v__count_lifetime"] for row in rows] == [2] * 30
@@ -215,7 +215,7 @@ def test_old_blocks_go_by_the_floor_of_their_partition(stores):
     state.apply([{"id": 99, "k1": first[0], "e": BASE + 3600 * SECOND}], "s")
     assert OnlineState(features, keys, partitions=2, assigned=[1]).expire() == 0
     assert state.expire() == len(first) - 1
-    assert state.health()[0].entities == 1 + len(second)
+    assert state.meta(features.plan("v")).entities == 1 + len(second)
 
 
 _CHILD = """

@@ -14,7 +14,7 @@ from retrodict.core.clock import SimulatedClock
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
-from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, encode_event, materialise
+from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, encode_event
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams.segments import SegmentStreams
@@ -78,7 +78,7 @@ def test_history_and_stream_may_overlap(stores):
     table = pa.table(
         {"id": [0, 1, 2], "k1": ["a"] * 3, "e": pa.array([BASE, BASE + 1, BASE + 2], worlds.TIME), "x": [0.1] * 3}
     )
-    materialise(OnlineState(features, keys), table, "s")
+    OnlineState(features, keys).load(table, "s")
     _append(streams, *[_event(i) for i in range(1, 5)])
     assert _feeder(features, keys, streams).catch_up().applied.duplicates == 2
     assert OnlineFeatures(features, keys).read({"k1": "a"}, {}, BASE + 50).values["v__count_1h"] == 5
@@ -88,9 +88,7 @@ def test_without_ids_history_and_stream_do_not_mix(stores):
     """Positions of a table and offsets of a stream are different ids: refused instead of counted twice."""
     keys, streams = stores
     features = _features()
-    materialise(
-        OnlineState(features, keys), pa.table({"k1": ["a"], "e": pa.array([BASE], worlds.TIME), "x": [0.1]}), "s"
-    )
+    OnlineState(features, keys).load(pa.table({"k1": ["a"], "e": pa.array([BASE], worlds.TIME), "x": [0.1]}), "s")
     _append(streams, _event(1))
     with pytest.raises(DefinitionError, match="Declare sequence="):
         _feeder(features, keys, streams).catch_up()
@@ -227,7 +225,7 @@ def test_history_is_loaded_once_and_goes_on_where_it_grew(stores):
     )
     state, read = OnlineState(features, keys, horizon="1m"), OnlineFeatures(features, keys).read
     for rows in (4, 4, 7, 9, 9):
-        materialise(state, table.slice(0, rows), "s")
+        state.load(table.slice(0, rows), "s")
         assert read({"k1": "a"}, {}, BASE + 1000 * MINUTE).values["v__count_lifetime"] == rows
     with pytest.raises(InputError, match="must only grow at its end"):
-        materialise(state, table.slice(1), "s")
+        state.load(table.slice(1), "s")

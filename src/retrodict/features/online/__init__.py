@@ -16,7 +16,7 @@ from retrodict.features.online.read.features import OnlineFeatures
 from retrodict.features.online.read.heat import HotFeature, hot_features
 from retrodict.features.online.read.rows import FeatureRow
 from retrodict.features.online.state.entries import Applied
-from retrodict.features.online.stream.feeder import Progress, StreamFeeder, decode_event, encode_event, materialise
+from retrodict.features.online.stream.feeder import Progress, StreamFeeder, decode_event, encode_event
 from retrodict.features.online.stream.health import FeatureHealth, ViewFlow
 from retrodict.features.online.stream.upkeep import Upkeep, build_online, online_features, online_state, stream_of
 from retrodict.features.online.write.writer import OnlineState
@@ -36,7 +36,6 @@ __all__ = [
     "decode_event",
     "encode_event",
     "hot_features",
-    "materialise",
     "online_features",
     "online_state",
     "stream_of",

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from retrodict.core.clock import format_time
 from retrodict.features.catalogue.changes import Reader
+from retrodict.features.online.state.entries import NEVER
 from retrodict.features.online.stream.upkeep import Upkeep, online_state
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.features.verify.verdicts import last_verdict
@@ -53,7 +54,7 @@ class ViewStatus:
     answers_from : int or None
         Earliest time that online state answers for, in microseconds.
     entities, bytes, stored, duplicates, too_old : int or None
-        As in :class:`~retrodict.features.online.stream.health.ViewHealth`.
+        As in :class:`~retrodict.features.online.state.entries.Meta`.
     null_rate : float or None
         Share of null values in recent decisions; None without decisions.
     decisions : int
@@ -93,7 +94,7 @@ def feature_status(
 ) -> list[ViewStatus]:
     """Status of every version of a view that a model in force or a defined model reads.
 
-    Every entry of their online state is read.
+    Sizes are those that writers count: no entry of the state is scanned.
 
     Parameters
     ----------
@@ -131,7 +132,8 @@ def _view_status(
 ) -> ViewStatus:
     verdict = last_verdict(workspace, plan.view)
     state = online_state(workspace, FeatureSet([plan.view]))
-    (health,) = state.health()
+    meta = state.meta(plan)
+    watermark, answers_from = (None if time == NEVER else time for time in (meta.watermark, meta.floor))
     keys = {tuple(record.entities.get(key) for key in plan.request_keys) for record in decided}
     keys = {key for key in keys if None not in key}
     null_rate, decisions = nulls.get(plan.name, (None, 0))
@@ -144,14 +146,14 @@ def _view_status(
         offset=flow.get("offset"),
         lag=flow.get("lag"),
         unseen_keys=state.unseen(plan, list(keys)) / len(keys) if keys else None,
-        watermark=health.watermark,
-        staleness_s=None if health.watermark is None else (now - health.watermark) / 1e6,
-        answers_from=health.floor,
-        entities=health.entities,
-        bytes=health.bytes,
-        stored=health.stored,
-        duplicates=health.duplicates,
-        too_old=health.too_old,
+        watermark=watermark,
+        staleness_s=None if watermark is None else (now - watermark) / 1e6,
+        answers_from=answers_from,
+        entities=meta.entities,
+        bytes=meta.total_size,
+        stored=meta.stored,
+        duplicates=meta.duplicates,
+        too_old=meta.too_old,
         null_rate=null_rate,
         decisions=decisions,
     )

@@ -1,6 +1,6 @@
 """Puts real events through the stream once more, as badly as a stream can deliver them, to see what state they leave.
 
-History up to a cut is materialised; the rest comes as records of a real stream, in another order, in small batches,
+History up to a cut is loaded; the rest comes as records of a real stream, in another order, in small batches,
 with redeliveries and with an overlap at the cut. Few events come in any order at all. Of many most come near their
 place and some last of all: a single event that is a year late costs as much as everything after it, so that a hundred
 thousand of them, one here and one there, would rewrite the year a hundred times and prove no more.
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from retrodict.core.clock import SimulatedClock
 from retrodict.data.sources import Source
 from retrodict.features.facts.columns import Ints
-from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, encode_event, materialise
+from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, encode_event
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.stores.streams.segments import SegmentStreams
@@ -86,7 +86,7 @@ def _feed(
         history = np.flatnonzero(known_at <= cut) if cut is not None else np.zeros(0, dtype=np.int64)
         if len(history):
             past = _in_turn(source, rows, random.permutation(history).tolist())
-            materialise(state, table.take(pa.array(past)), source.name, now=clock.now())
+            state.load(table.take(pa.array(past)), source.name, now=clock.now())
         order = _delivered(source, rows, known_at, history, random)
     stream = f"events/{source.name}"
     with streams.open_writer(stream) as writer:

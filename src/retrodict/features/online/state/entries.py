@@ -13,7 +13,7 @@ from retrodict.features.online.state.blocks import Shape
 from retrodict.features.online.state.segments import Index
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["NEVER", "Applied", "StateHealth", "Meta", "StateKeys"]
+__all__ = ["NEVER", "Applied", "Meta", "StateKeys"]
 
 NEVER = -(1 << 62)
 """Before every event."""
@@ -135,41 +135,15 @@ class Meta:
                 count += (blob is not None) - (old_blob is not None or unread)
         return replace(self, entities=entities, size=size, segments=count, segment_bytes=segment_bytes)
 
+    @property
+    def total_size(self) -> int:
+        """Bytes of blocks, indexes and segments."""
+        return self.size + self.segment_bytes
+
     def write(self) -> bytes:
         """Bytes to store; the floor stands first, since every request reads it."""
         rest = {name: value for name, value in vars(self).items() if name != "floor"} | {"layout": self.layout.hex()}
         return (self.floor + _SHIFT).to_bytes(8, "big") + json.dumps(rest).encode()
-
-
-@dataclass(frozen=True)
-class StateHealth:
-    """How the state of a view is.
-
-    Attributes
-    ----------
-    view : str
-        Name of the view.
-    entities : int
-        Keys with an entry.
-    bytes : int
-        Bytes of all entries.
-    watermark, floor : int, optional
-        Latest time at which an applied event became visible; earliest request that is answered. None before any event.
-    offset : int, optional
-        Stream offset to continue from; None if it was never fed by a stream.
-    stored, duplicates, too_old : int
-        As in :class:`Meta`.
-    """
-
-    view: str
-    entities: int
-    bytes: int
-    watermark: int | None
-    floor: int | None
-    offset: int | None
-    stored: int
-    duplicates: int
-    too_old: int
 
 
 class StateKeys:

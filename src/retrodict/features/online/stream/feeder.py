@@ -21,7 +21,7 @@ from retrodict.features.online.write.records import EventDecoder
 from retrodict.features.online.write.writer import Applied, OnlineState
 from retrodict.stores.streams.base import EventStreams
 
-__all__ = ["Progress", "StreamFeeder", "decode_event", "encode_event", "materialise"]
+__all__ = ["Progress", "StreamFeeder", "decode_event", "encode_event"]
 
 _BATCH = 500_000
 _FEW = 200  # records below which going through Arrow costs more than it saves
@@ -202,26 +202,3 @@ class StreamFeeder:
                 got=error.got,
                 remedy="Look at who writes this stream",
             ) from error
-
-
-def materialise(state: OnlineState, table: pa.Table, source: str, *, now: int | None = None) -> Applied:
-    """Fill online state from history.
-
-    Hand-over: events that history and stream both hold are recognised by their sequence and count once, so the stream
-    may begin anywhere at or before the end of the history. A source without a sequence is fed by one of the two only.
-
-    Called again with the same history, grown or not, it takes in what is new: a call that was killed goes on where the
-    state is.
-
-    Parameters
-    ----------
-    state : OnlineState
-        What to fill.
-    table : pyarrow.Table
-        Rows of the source, all of them in the order of the table if the source declares no sequence.
-    source : str
-        Name of the source.
-    now : int, optional
-        Present time.
-    """
-    return state.load(table, source, now=now)

@@ -16,7 +16,7 @@ from retrodict.core.durations import parse_duration
 from retrodict.data.sources import Source
 from retrodict.features.online.read.features import OnlineFeatures
 from retrodict.features.online.state.entries import NEVER
-from retrodict.features.online.stream.feeder import StreamFeeder, materialise
+from retrodict.features.online.stream.feeder import StreamFeeder
 from retrodict.features.online.stream.health import ViewFlow
 from retrodict.features.online.write.writer import Applied, OnlineState
 from retrodict.features.plan import FeatureSet
@@ -67,7 +67,7 @@ def build_online(
         if progress is not None:
             progress(f"build {name}", step, len(sources))
         rows = _within_reach(workspace, features, source, workspace.tables.read(source.table.name))
-        applied[name] = materialise(online_state(workspace, features), rows, name, now=workspace.clock.now())
+        applied[name] = online_state(workspace, features).load(rows, name, now=workspace.clock.now())
     return applied
 
 
@@ -160,6 +160,6 @@ class Upkeep:
                     lags,
                     meta.watermark if timed else None,
                     meta.entities,
-                    meta.size + meta.segment_bytes,
+                    meta.total_size,
                 )
         return list(flows.values())

@@ -18,7 +18,7 @@ from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, near
 from retrodict.features.facts.keys import encode_key
 from retrodict.features.online.state.blocks import Shape, unpack
-from retrodict.features.online.state.entries import NEVER, Applied, Meta, StateHealth, StateKeys
+from retrodict.features.online.state.entries import NEVER, Applied, Meta, StateKeys
 from retrodict.features.online.write.arrivals import Arrivals
 from retrodict.features.online.write.partitions import split
 from retrodict.features.online.write.records import plain_time, tabulate
@@ -26,7 +26,7 @@ from retrodict.features.online.write.transaction import AskForMoreError, Write
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.keys.base import KeyStore
 
-__all__ = ["Applied", "StateHealth", "Meta", "OnlineState", "StateKeys"]
+__all__ = ["Applied", "Meta", "OnlineState", "StateKeys"]
 
 _EVENTS_PER_UPDATE = 500_000
 _REMOVED_PER_UPDATE = 10_000
@@ -189,10 +189,13 @@ class OnlineState:
     def load(self, history: pa.Table, source: str, *, now: int | None = None) -> Applied:
         """Take in the history of a source, piece by piece; what an earlier call took in already is passed over.
 
+        Events that history and stream both hold are recognised by their sequence and count once, so the stream may
+        begin anywhere at or before the end of the history. A source without a sequence is fed by one of the two only.
+
         Parameters
         ----------
         history : pyarrow.Table
-            All rows of the source; it may have grown at its end since the last call.
+            All rows of the source in the order of its table; it may have grown at its end since the last call.
         source : str
             Name of the source.
         now : int, optional
@@ -353,19 +356,6 @@ class OnlineState:
         blocks = self._names[plan.state_id][0].blocks
         keys = [encode_key(values, where=f"{plan.where}, entity") for values in entities]
         return self._keys.get_many([blocks + key for key in keys if key is not None]).count(None)
-
-    def health(self) -> list[StateHealth]:
-        """Size and freshness of each state, by a scan of all its entries; views that share a state are one."""
-        reports = []
-        for plan in self._plans:
-            meta, entities, size = self.meta(plan), 0, 0
-            names = self._names[plan.state_id][0]
-            for name, blob in self._keys.scan(names.prefix):
-                entities, size = entities + name.startswith(names.blocks), size + len(blob)
-            watermark, floor = (None if moment == NEVER else moment for moment in (meta.watermark, meta.floor))
-            counts = meta.stored, meta.duplicates, meta.too_old
-            reports.append(StateHealth(plan.name, entities, size, watermark, floor, meta.offset, *counts))
-        return reports
 
 
 def _digest(table: pa.Table, pieces: Sequence[int]) -> hashlib._Hash:

@@ -140,7 +140,7 @@ class Listing(Shown, Sequence[T], Generic[T]):
     key : str
         Under which they stand in the plain form.
     values : sequence
-        The results; each has ``to_dict``.
+        The results, each of which :func:`plain` knows.
     blocks : callable
         Makes the blocks, when they are asked for.
     more : mapping, optional
@@ -163,8 +163,7 @@ class Listing(Shown, Sequence[T], Generic[T]):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
-        rows = [value.to_dict() if hasattr(value, "to_dict") else value for value in self._values]
-        return {**self._more, self._key: rows}
+        return {**self._more, self._key: plain(self._values)}
 
     @overload
     def __getitem__(self, index: int) -> T: ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,6 @@ class QuarantinedBatch:
     rows: int
     waiting: int
     reasons: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for ``--json``."""
-        return asdict(self)
 
 
 class QuarantinedRows(Shown):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrodict.core.clock import format_time
-from retrodict.core.display import Block, Facts, Grid, Shown, count, short_hash, when
+from retrodict.core.display import Block, Facts, Grid, Shown, count, plain, short_hash, when
 from retrodict.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,10 +56,6 @@ class FeatureSummary:
     tags: tuple[str, ...]
     description: str | None
     models: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form."""
-        return asdict(self)
 
 
 def summarise(workspace: Workspace, feature: FeatureView | Derived) -> FeatureSummary:
@@ -120,7 +116,7 @@ class ViewDetails(Shown):
             }  # fmt: skip
         features = [{"name": f.name, "column": f"{view.name}__{f.name}", **f.fields} for f in self._features]
         return {
-            **self.summary.to_dict(), "features": features, "keys": list(view.entity.keys), "table": source.table.name,
+            **plain(self.summary), "features": features, "keys": list(view.entity.keys), "table": source.table.name,
             "event_time": source.event_time, "known_at": source.known_at, "delay": source.delay,
             "columns": [{"column": f"{source.table.name}.{u.column}", "roles": list(u.roles)} for u in self._columns],
             "verified": verified, "slow": [hot.to_dict() for hot in self.slow],
@@ -197,7 +193,7 @@ class DerivedDetails(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
-        return {**self.summary.to_dict(), "inputs": self.inputs}
+        return {**plain(self.summary), "inputs": self.inputs}
 
     def blocks(self) -> Sequence[Block | None]:
         """The function and its inputs."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from retrodict.core.display import Block, Shown, Verbatim
+from retrodict.core.display import Block, Shown, Verbatim, plain
 from retrodict.core.errors import InputError
 from retrodict.data.interchange.great_expectations import from_great_expectations
 from retrodict.data.interchange.imported import Imported
@@ -48,7 +48,7 @@ class ImportedTable(Shown):
         return {
             "table": self.table, "format": self.format, "checks": [check.title for check in self.imported.checks],
             "columns": dict(self.imported.columns), "key": list(self.imported.key),
-            "unmapped": [entry.to_dict() for entry in self.imported.unmapped], "definition": self.definition,
+            "unmapped": plain(self.imported.unmapped), "definition": self.definition,
         }  # fmt: skip
 
     def blocks(self) -> Sequence[Block | None]:

@@ -34,10 +34,6 @@ class Unmapped:
     reason: str
     partly: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form."""
-        return {"name": self.name, "reason": self.reason, "partly": self.partly}
-
 
 @dataclass(frozen=True, slots=True)
 class Imported:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from retrodict.data.profiling.profile import ColumnProfile, Profile
@@ -38,10 +38,6 @@ class Finding:
     columns: tuple[str, ...]
     text: str
     level: Literal["warning", "note"] = "warning"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form."""
-        return {"kind": self.kind, "columns": list(self.columns), "text": self.text, "level": self.level}
 
 
 def findings(profile: Profile) -> list[Finding]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import msgspec
 
-from retrodict.core.display import Block, Facts, Grid, Shown
+from retrodict.core.display import Block, Facts, Grid, Shown, plain
 from retrodict.data.profiling.findings import findings
 
 __all__ = ["ColumnProfile", "Correlations", "Histogram", "Lengths", "Missing", "Order", "Profile", "ValueCount"]
@@ -261,7 +261,7 @@ class Profile(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form, with the findings."""
         facts = msgspec.json.decode(msgspec.json.encode(self))
-        return {**facts, "findings": [finding.to_dict() for finding in findings(self)]}
+        return {**facts, "findings": plain(findings(self))}
 
     def blocks(self) -> Sequence[Block | None]:
         """Counts, the columns, and what deserves a look."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 from pyarrow import types as is_
@@ -36,10 +36,6 @@ class ColumnChange:
     before: str | None
     after: str | None
     compared: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for ``--json``."""
-        return {name: getattr(self, name) for name in ("column", "change", "before", "after", "compared")}
 
 
 @dataclass(frozen=True, slots=True)

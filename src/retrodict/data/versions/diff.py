@@ -102,7 +102,7 @@ class Diff(Shown):
             "after": str(self.after),
             "same": self.same,
             "rows": {"before": self.rows[0], "after": self.rows[1]},
-            "schema": [change.to_dict() for change in self.schema],
+            "schema": plain(self.schema),
             "key": list(self.key),
             "by": self.by,
             "added": self.added,
@@ -112,7 +112,7 @@ class Diff(Shown):
             "repeated_keys": self.repeated_keys,
             "not_compared": list(self.not_compared),
             "sample": plain(self.sample),
-            "statistics": [one.to_dict() for one in self.statistics],
+            "statistics": plain(self.statistics),
             "files_shared": self.files_shared,
             "output": self.output,
         }

@@ -11,7 +11,7 @@ A number moved if the difference matters *and* exceeds what two samples of that 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import duckdb
@@ -65,10 +65,6 @@ class ColumnStatistics:
     distinct: tuple[int, int]
     psi: float | None
     critical_value: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for ``--json``."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

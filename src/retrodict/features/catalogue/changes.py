@@ -8,8 +8,8 @@ is made. Nothing is applied, so there is nothing to forget to apply.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from retrodict.features.catalogue.description import describe
 from retrodict.features.definitions import FeatureView
@@ -90,10 +90,6 @@ class Change:
     rebuild: bool = False
     table: str | None = None
     rows: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for ``--json``."""
-        return asdict(self)
 
 
 def compare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrodict.core.display import Block, Facts, Shown, number
@@ -91,13 +92,11 @@ class Decision(_Answer):
         return self.record.answer()
 
 
+@dataclass(frozen=True, repr=False)
 class ServerAnswer(_Answer):
     """Answer of a running server."""
 
-    __slots__ = ("answer",)
-
-    def __init__(self, answer: dict[str, Any]) -> None:
-        self.answer = answer
+    answer: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """The answer, as it came."""

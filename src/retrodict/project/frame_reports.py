@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrodict.core.clock import format_time
@@ -21,6 +22,7 @@ def null_shares(rows: int, nulls: Mapping[str, int]) -> Grid:
     return Grid(("feature", "null>"), [(n, f"{missing / rows:.1%}" if rows else "-") for n, missing in nulls.items()])
 
 
+@dataclass(frozen=True, repr=False)
 class FrameGrowth(Shown):
     """Version that a kept frame has now, and how many of its rows are new.
 
@@ -29,10 +31,7 @@ class FrameGrowth(Shown):
     frame : KeptFrame
     """
 
-    __slots__ = ("frame",)
-
-    def __init__(self, frame: KeptFrame) -> None:
-        self.frame = frame
+    frame: KeptFrame
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""

@@ -204,8 +204,8 @@ class TestFork:
             time.sleep(30)
             os._exit(0)
         try:
-            lock.release()
-            FileLock(path, where="it", timeout_s=1).release()
+            lock.close()
+            FileLock(path, where="it", timeout_s=1).close()
         finally:
             os.kill(child, 9)
             os.waitpid(child, 0)

@@ -147,9 +147,9 @@ with Workspace(sys.argv[1]).lock("work/a"):
     assert child.line() == "held"
     with pytest.raises(BusyError, match=rf"work/a.*process {child.process.pid}"):
         project.lock("work/a", timeout_s=0.05)
-    project.lock("work/b", timeout_s=0.05).release()
+    project.lock("work/b", timeout_s=0.05).close()
     child.kill()
-    project.lock("work/a", timeout_s=5).release()
+    project.lock("work/a", timeout_s=5).close()
 
 
 # definitions --------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
-"""Numbers of a batch of rows: one table from the name of a measure to its Polars and its SQL aggregate.
+"""Numbers of a batch of rows: one table from the name of a measure to its Polars aggregate.
 
-Checks of a batch, profiles and comparisons with another batch all speak of the same few numbers, so each is defined
-once and executed in two engines that agree. The built-in standard deviation and correlation of both engines were
-rejected: on values around 10⁹ that differ by 10⁻³ they lose up to half of their digits (measured 8e-7 and 4e-5
-relative); here the mean is taken away first. What cannot be measured is None, never NaN.
+Checks of a batch and comparisons with another batch use the same few numbers, so each is defined once. The built-in
+standard deviation and correlation of Polars were rejected: on values around 10⁹ that differ by 10⁻³ they lose up to
+half of their digits (measured 8e-7 relative); here the mean is subtracted first. What cannot be measured is None,
+never NaN.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import polars as pl
 
 from retrodict.core.errors import DefinitionError, near
-from retrodict.core.expressions import Expression, parse
+from retrodict.core.expressions import Expression
 from retrodict.core.kinds import ExpressionKind
 
-if TYPE_CHECKING:
-    import polars as pl
-
-__all__ = ["MEASURES", "Measure", "polars_measure", "sql_measure"]
+__all__ = ["MEASURES", "Measure", "polars_measure"]
 
 Kinds = Mapping[str, ExpressionKind | None] | None
 
@@ -130,30 +128,19 @@ class Measure:
 
 
 # How many columns each takes: the fewest, the most (None is any number).
+_ONE_COLUMN = ("entropy", "freshness", "max", "mean", "median", "min", "null_rate", "quantile", "std", "sum")
 _TAKES: dict[str, tuple[int, int | None]] = {
+    **dict.fromkeys(_ONE_COLUMN, (1, 1)),
     "auc": (2, 2),
     "correlation": (2, 2),
     "distinct_count": (1, None),
     "distinct_share": (1, None),
-    "entropy": (1, 1),
-    "freshness": (1, 1),
-    "max": (1, 1),
-    "mean": (1, 1),
-    "median": (1, 1),
-    "min": (1, 1),
-    "null_rate": (1, 1),
-    "quantile": (1, 1),
     "row_count": (0, 0),
     "share": (0, None),
-    "std": (1, 1),
-    "sum": (1, 1),
 }
 
 MEASURES = frozenset(_TAKES)
 """Names of the measures."""
-
-
-# -- Polars ------------------------------------------------------------------------------------------------------------
 
 
 def polars_measure(
@@ -201,32 +188,22 @@ class _Frame:
         return expression.to_polars(kinds=self._kinds, floating=self._floating)
 
     def within(self, value: pl.Expr) -> pl.Expr:
-        import polars as pl
-
         return value if self.where is None else pl.when(self.where).then(value)
 
     def rows(self) -> pl.Expr:
-        import polars as pl
-
         return (pl.len() if self.where is None else self.where.sum()).cast(pl.Int64)
 
     def known(self, name: str) -> pl.Expr:
         """Number of known values."""
-        import polars as pl
-
         if name in self._floating:
             return self.within(pl.col(name)).is_not_nan().sum().cast(pl.Int64)  # no copy without NaN
         return self.within(pl.col(name)).count().cast(pl.Int64)
 
     def values(self, name: str) -> pl.Expr:
-        import polars as pl
-
         column = pl.col(name)
         return self.within(column.fill_nan(None) if name in self._floating else column)
 
     def numbers(self, name: str) -> pl.Expr:
-        import polars as pl
-
         return self.values(name) if name in self._floating else self.values(name).cast(pl.Float64)
 
     def shifted(self, name: str, values: pl.Expr) -> pl.Expr:
@@ -235,20 +212,14 @@ class _Frame:
 
     def together(self, measure: Measure) -> pl.Expr:
         """Whether all columns of the measure are known."""
-        import polars as pl
-
         return pl.all_horizontal([self.values(name).is_not_null() for name in measure.columns])
 
 
 def _finite(value: pl.Expr) -> pl.Expr:
-    import polars as pl
-
     return pl.when(value.is_finite()).then(value)
 
 
 def _polars_distinct(measure: Measure, frame: _Frame) -> pl.Expr:
-    import polars as pl
-
     if len(measure.columns) == 1:
         return frame.values(measure.columns[0]).drop_nulls().n_unique().cast(pl.Int64)
     rows = pl.struct([frame.values(name).alias(f"_{place}") for place, name in enumerate(measure.columns)])
@@ -256,22 +227,16 @@ def _polars_distinct(measure: Measure, frame: _Frame) -> pl.Expr:
 
 
 def _polars_distinct_share(measure: Measure, frame: _Frame) -> pl.Expr:
-    import polars as pl
-
     count = frame.known(measure.columns[0]) if len(measure.columns) == 1 else frame.together(measure).sum()
     return pl.when(count > 0).then(_polars_distinct(measure, frame) / count.cast(pl.Float64))
 
 
 def _polars_null_rate(measure: Measure, frame: _Frame) -> pl.Expr:
-    import polars as pl
-
     rows = frame.rows()
     return pl.when(rows > 0).then((rows - frame.known(measure.columns[0])) / rows)
 
 
 def _polars_sum(measure: Measure, frame: _Frame) -> pl.Expr:
-    import polars as pl
-
     valid = frame.known(measure.columns[0]) > 0
     return pl.when(valid).then(frame.numbers(measure.columns[0]).sum().fill_nan(None))
 
@@ -287,8 +252,6 @@ def _polars_quantile(measure: Measure, frame: _Frame) -> pl.Expr:
 
 
 def _polars_entropy(measure: Measure, frame: _Frame) -> pl.Expr:
-    import polars as pl
-
     # unique_counts fails in the streaming engine of Polars 2.1.
     values = frame.values(measure.columns[0]).alias("_value").drop_nulls()
     counts = values.value_counts(sort=False, name="_count").struct.field("_count").cast(pl.Float64)
@@ -296,8 +259,6 @@ def _polars_entropy(measure: Measure, frame: _Frame) -> pl.Expr:
 
 
 def _polars_correlation(measure: Measure, frame: _Frame) -> pl.Expr:
-    import polars as pl
-
     valid = frame.together(measure)
     x, y = (pl.when(valid).then(frame.numbers(name)) for name in measure.columns)
     varies = (x.min() < x.max()) & (y.min() < y.max())
@@ -316,8 +277,6 @@ def _polars_freshness(measure: Measure, frame: _Frame) -> pl.Expr:
 
 
 def _polars_auc(measure: Measure, frame: _Frame) -> pl.Expr:
-    import polars as pl
-
     valid = frame.together(measure)
     score, label = measure.columns
     positive = frame.values(label).filter(valid)
@@ -343,160 +302,4 @@ _POLARS: dict[str, Callable[[Measure, _Frame], pl.Expr]] = {
     "share": _polars_share,
     "std": _polars_std,
     "sum": _polars_sum,
-}
-
-
-# -- SQL ---------------------------------------------------------------------------------------------------------------
-
-
-def sql_measure(measure: Measure, *, kinds: Kinds = None) -> str:
-    """Return the measure as one DuckDB aggregate expression, for a ``SELECT`` with or without ``GROUP BY``.
-
-    Values are those of :func:`polars_measure`. ``std`` and ``correlation`` gather the values of a group in memory
-    (8 bytes each), ``auc`` sorts them there.
-
-    Parameters
-    ----------
-    measure : Measure
-    kinds : mapping of str to kind, optional
-        Kinds of the columns, for the conditions.
-    """
-    return _SQL[measure.name](measure, _Query(measure, kinds))
-
-
-class _Query:
-    """What the SQL of one measure reads; as :class:`_Frame`."""
-
-    def __init__(self, measure: Measure, kinds: Kinds) -> None:
-        self._kinds = kinds
-        self.where = None if measure.where is None else self.condition(measure.where)
-
-    def condition(self, expression: Expression) -> str:
-        kinds = self._kinds or {}
-        return expression.to_sql(kinds={name: kinds.get(name) for name in expression.columns})
-
-    def within(self, value: str) -> str:
-        return value if self.where is None else f"CASE WHEN {self.where} THEN {value} END"
-
-    def rows(self) -> str:
-        return "count(*)" if self.where is None else f"count(*) FILTER (WHERE {self.where})"
-
-    def values(self, name: str) -> str:
-        quoted = '"' + name.replace('"', '""') + '"'
-        return self.within(parse(quoted).to_sql())  # NaN is null in expressions already
-
-    def numbers(self, name: str) -> str:
-        return f"CAST({self.values(name)} AS DOUBLE)"
-
-    def together(self, measure: Measure) -> str:
-        return " AND ".join(f"({self.values(name)}) IS NOT NULL" for name in measure.columns)
-
-
-def _known(value: str) -> str:
-    return f"NULLIF({value}, CAST('NaN' AS DOUBLE))"
-
-
-def _finite_sql(value: str) -> str:
-    return f"CASE WHEN isfinite({value}) THEN {value} END"
-
-
-def _sql_distinct(measure: Measure, query: _Query) -> str:
-    if len(measure.columns) == 1:
-        return f"count(DISTINCT {query.values(measure.columns[0])})"
-    values = ", ".join(query.values(name) for name in measure.columns)
-    return f"count(DISTINCT row({values})) FILTER (WHERE {query.together(measure)})"
-
-
-def _sql_distinct_share(measure: Measure, query: _Query) -> str:
-    count = f"count(*) FILTER (WHERE {query.together(measure)})"
-    return f"({_sql_distinct(measure, query)} / NULLIF(CAST({count} AS DOUBLE), 0e0))"
-
-
-def _sql_null_rate(measure: Measure, query: _Query) -> str:
-    rows, count = query.rows(), f"count({query.values(measure.columns[0])})"
-    return f"(({rows} - {count}) / NULLIF(CAST({rows} AS DOUBLE), 0e0))"
-
-
-def _sql_total(function: str, measure: Measure, query: _Query) -> str:
-    values = query.numbers(measure.columns[0])
-    # The compensated sum turns an infinity into NaN; the plain one does not.
-    exact, plain = f"f{function}({values})", _known(f"{function}({values})")
-    return f"CASE WHEN isfinite({exact}) THEN {exact} ELSE {plain} END"
-
-
-def _deviations(values: str, among: str) -> str:
-    """A list of the values less their mean: an aggregate cannot hold another, a list can."""
-    listed = f"list({values}) FILTER (WHERE {among})"
-    return f"list_transform({listed}, lambda v: v - (avg({values}) FILTER (WHERE {among})))"
-
-
-def _sql_std(measure: Measure, query: _Query) -> str:
-    values = query.numbers(measure.columns[0])
-    return _finite_sql(f"list_aggregate({_deviations(values, f'({values}) IS NOT NULL')}, 'stddev_samp')")
-
-
-def _sql_quantile(measure: Measure, query: _Query) -> str:
-    level = 0.5 if measure.parameter is None else float(measure.parameter)
-    return _finite_sql(f"quantile_cont({query.numbers(measure.columns[0])}, {level!r})")
-
-
-def _sql_entropy(measure: Measure, query: _Query) -> str:
-    values = query.values(measure.columns[0])
-    return f"CASE WHEN count({values}) > 0 THEN entropy({values}) * ln(2e0) END"
-
-
-def _sql_correlation(measure: Measure, query: _Query) -> str:
-    valid = query.together(measure)
-    x, y = (query.numbers(name) for name in measure.columns)
-    dx, dy = _deviations(x, valid), _deviations(y, valid)
-    n = f"count(*) FILTER (WHERE {valid})"
-    xx, yy, xy = (
-        f"(list_inner_product({a}, {b}) - list_aggregate({a}, 'sum') * list_aggregate({b}, 'sum') / {n})"
-        for a, b in ((dx, dx), (dy, dy), (dx, dy))
-    )
-    varies = " AND ".join(
-        f"min({one}) FILTER (WHERE {valid}) < max({one}) FILTER (WHERE {valid}) AND {squares} > 0e0"
-        for one, squares in ((x, xx), (y, yy))
-    )
-    correlation = f"{xy} / (sqrt({xx}) * sqrt({yy}))"
-    return f"CASE WHEN {varies} AND isfinite({correlation}) THEN greatest(-1e0, least(1e0, {correlation})) END"
-
-
-def _sql_share(measure: Measure, query: _Query) -> str:
-    assert measure.expression is not None
-    condition = query.condition(measure.expression)
-    return f"avg({query.within(f'CASE WHEN {condition} THEN 1e0 WHEN NOT {condition} THEN 0e0 END')})"
-
-
-def _sql_auc(measure: Measure, query: _Query) -> str:
-    valid = query.together(measure)
-    score, label = query.numbers(measure.columns[0]), query.values(measure.columns[1])
-
-    def ranks(order: str) -> str:
-        listed = f"list({label} ORDER BY {score}, {label} {order}) FILTER (WHERE {valid})"
-        return f"list_sum(list_transform({listed}, lambda e, i: CASE WHEN e THEN CAST(i AS DOUBLE) ELSE 0e0 END))"
-
-    # Trues last within every tie, then first: the mean of the two sums of ranks is the sum of the mean ranks.
-    total = f"(({ranks('ASC')} + {ranks('DESC')}) / 2e0)"
-    ones, zeros = (f"CAST(count(*) FILTER (WHERE {valid} AND {sign} ({label})) AS DOUBLE)" for sign in ("", "NOT"))
-    return f"(({total} - {ones} * ({ones} + 1e0) / 2e0) / NULLIF({ones} * {zeros}, 0e0))"
-
-
-_SQL: dict[str, Callable[[Measure, _Query], str]] = {
-    "auc": _sql_auc,
-    "correlation": _sql_correlation,
-    "distinct_count": _sql_distinct,
-    "distinct_share": _sql_distinct_share,
-    "entropy": _sql_entropy,
-    "freshness": lambda measure, query: f"epoch_us(max({query.values(measure.columns[0])}))",
-    "max": lambda measure, query: f"max({query.numbers(measure.columns[0])})",
-    "mean": lambda measure, query: _sql_total("avg", measure, query),
-    "median": _sql_quantile,
-    "min": lambda measure, query: f"min({query.numbers(measure.columns[0])})",
-    "null_rate": _sql_null_rate,
-    "quantile": _sql_quantile,
-    "row_count": lambda _, query: query.rows(),
-    "share": _sql_share,
-    "std": _sql_std,
-    "sum": lambda measure, query: _sql_total("sum", measure, query),
 }

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import polars as pl
 import pyarrow as pa
 
 from retrodict.core.display import Block, Shown, count
@@ -146,8 +147,6 @@ def _publish(workspace: Workspace, definition: Table, stored: TableVersion, reas
 
 
 def _refuse_known_keys(workspace: Workspace, definition: Table, version: int) -> None:
-    import polars as pl
-
     tables, key = workspace.tables, list(definition.key)
     if not key:
         return

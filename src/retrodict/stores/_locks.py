@@ -12,18 +12,17 @@ import os
 import time
 import weakref
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.errors import BusyError
 from retrodict.stores._durable import make_folder
+from retrodict.stores._ownership import Closing
 
 _HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
-class FileLock:
-    """An exclusive lock on a file, held from construction to ``release``.
+class FileLock(Closing):
+    """An exclusive lock on a file, held from construction to ``close``.
 
     Threads of one process exclude each other as well: every lock has an open file of its own.
 
@@ -77,7 +76,7 @@ class FileLock:
             else:
                 return
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let go; a second call does nothing."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
@@ -90,14 +89,6 @@ class FileLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 def _forget_all() -> None:

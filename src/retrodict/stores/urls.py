@@ -24,6 +24,7 @@ hold passwords, so no message repeats one: at most its scheme.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -156,12 +157,7 @@ def _servers(url: str, names: set[str]) -> tuple[list[str], dict[str, Any]]:
     """Addresses and options of a URL of streams; refuses one that holds anything that may be a secret."""
     where = "stores.streams"
     if "@" in url:
-        raise ConfigurationError(
-            "the URL of a server of streams must name no user and no password",
-            where=where,
-            remedy="Set them in the environment (see the page on stores), and change what was in the URL",
-            got="a URL with one",
-        )
+        raise _secret("a server of streams", where, "them in the environment (see the page on stores)")
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -175,15 +171,28 @@ def _servers(url: str, names: set[str]) -> tuple[list[str], dict[str, Any]]:
             got="a URL that names less or more",
         )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    strange = sorted(options.keys() - names)
+    _check_options(options, sorted(names), "this server of streams", where)
+    return servers, options
+
+
+def _secret(what: str, where: str, settings: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the URL of {what} must name no user and no password",
+        where=where,
+        got="a URL with one",
+        remedy=f"Set {settings}, and change what was in the URL",
+    )
+
+
+def _check_options(options: Iterable[str], names: Sequence[str], what: str, where: str) -> None:
+    strange = sorted(set(options) - set(names))
     if strange:
         raise ConfigurationError(
-            f"the URL of this server of streams must have the options {sorted(names)} only",
+            f"the URL of {what} must have the options {', '.join(map(repr, names))} only",
             where=where,
             got=f"{len(strange)} other",
             remedy=f"{near(strange[0], names, what='option')}; credentials come from the environment, never from a URL",
         )
-    return servers, options
 
 
 def _path(url: str, root: Path, contract: str, *, extra: str | None = None) -> Path:
@@ -230,12 +239,7 @@ def _bucket(url: str, where: str) -> tuple[str, str, dict[str, str]]:
             "the URL of a bucket must be readable", where=where, remedy=form, got="one that is not"
         ) from error
     if "@" in parts.netloc or "@" in endpoint.netloc:
-        raise ConfigurationError(
-            "the URL of a bucket must name no user and no password",
-            where=where,
-            remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, and change what was in the URL",
-            got="a URL with one",
-        )
+        raise _secret("a bucket", where, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment")
     if not parts.netloc or ports[0] is not None or parts.fragment:
         raise ConfigurationError(
             "the URL of a bucket must name one, and no port",
@@ -243,14 +247,7 @@ def _bucket(url: str, where: str) -> tuple[str, str, dict[str, str]]:
             remedy=form,
             got="a URL that names less or more",
         )
-    strange = sorted(set(options) - {"endpoint", "region"})
-    if strange:
-        raise ConfigurationError(
-            "the URL of a bucket must have the options 'endpoint' and 'region' only",
-            where=where,
-            got=f"{len(strange)} other",
-            remedy=f"{near(strange[0], ('endpoint', 'region'), what='option')}; credentials come from the environment",
-        )
+    _check_options(options, ("endpoint", "region"), "a bucket", where)
     plain = endpoint.netloc and not (endpoint.query or endpoint.fragment or endpoint.path.strip("/"))
     if endpoint.scheme not in ("http", "https") or not plain:
         raise ConfigurationError(

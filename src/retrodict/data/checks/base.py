@@ -56,57 +56,34 @@ class CheckKind:
     scope: Scope
 
 
-RULES: dict[str, CheckKind] = {
-    # layer 1: schema
-    "columns_exist": CheckKind("schema", "columns"),
-    "columns_match": CheckKind("schema", "columns"),
-    "has_type": CheckKind("schema", "columns"),
-    "not_null": CheckKind("schema", "row"),
-    "is_null": CheckKind("schema", "row"),
-    "finite": CheckKind("schema", "row"),
-    "unique": CheckKind("schema", "rows"),
-    "primary_key": CheckKind("schema", "rows"),
-    "between": CheckKind("schema", "row"),
-    "in_set": CheckKind("schema", "row"),
-    "not_in_set": CheckKind("schema", "row"),
-    "matches": CheckKind("schema", "row"),
-    "length": CheckKind("schema", "row"),
-    "time_between": CheckKind("schema", "row"),
-    "not_in_future": CheckKind("schema", "row"),
-    "monotone": CheckKind("schema", "rows"),
-    # layer 2: statistical
-    "row_count": CheckKind("statistical", "measure"),
-    "null_rate": CheckKind("statistical", "measure"),
-    "distinct_count": CheckKind("statistical", "measure"),
-    "distinct_share": CheckKind("statistical", "measure"),
-    "mean": CheckKind("statistical", "measure"),
-    "median": CheckKind("statistical", "measure"),
-    "std": CheckKind("statistical", "measure"),
-    "min": CheckKind("statistical", "measure"),
-    "max": CheckKind("statistical", "measure"),
-    "sum": CheckKind("statistical", "measure"),
-    "quantile": CheckKind("statistical", "measure"),
-    "entropy": CheckKind("statistical", "measure"),
-    "correlation": CheckKind("statistical", "measure"),
-    "freshness": CheckKind("statistical", "measure"),
-    "stable": CheckKind("statistical", "versions"),
-    # layer 3: business
-    "sql": CheckKind("business", "row"),
-    "compare": CheckKind("business", "row"),
-    "required_if": CheckKind("business", "row"),
-    "sum_equals": CheckKind("business", "row"),
-    "share": CheckKind("business", "measure"),
-    "references": CheckKind("business", "rows"),
-    "near_duplicates": CheckKind("business", "rows"),
-    "determines": CheckKind("business", "rows"),
-    # layer 4: learning
-    "drift": CheckKind("learning", "reference"),
-    "label_drift": CheckKind("learning", "reference"),
-    "label_rate": CheckKind("learning", "measure"),
-    "leakage": CheckKind("learning", "measure"),
-    "known_before": CheckKind("learning", "row"),
-    "disjoint": CheckKind("learning", "rows"),
-    "correlation_flip": CheckKind("learning", "reference"),
+_RULES_OF: dict[Layer, dict[Scope, str]] = {
+    "schema": {
+        "columns": "columns_exist columns_match has_type",
+        "row": "not_null is_null finite between in_set not_in_set matches length time_between not_in_future",
+        "rows": "unique primary_key monotone",
+    },
+    "statistical": {
+        "measure": "row_count null_rate distinct_count distinct_share mean median std min max sum quantile entropy "
+        "correlation freshness",
+        "versions": "stable",
+    },
+    "business": {
+        "row": "sql compare required_if sum_equals",
+        "measure": "share",
+        "rows": "references near_duplicates determines",
+    },
+    "learning": {
+        "reference": "drift label_drift correlation_flip",
+        "measure": "label_rate leakage",
+        "row": "known_before",
+        "rows": "disjoint",
+    },
+}
+RULES = {
+    rule: CheckKind(layer, scope)
+    for layer, scopes in _RULES_OF.items()
+    for scope, rules in scopes.items()
+    for rule in rules.split()
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -26,6 +27,13 @@ from retrodict.data.interchange._values import (
 from retrodict.data.interchange.imported import Refused
 
 __all__ = ["EXPECTATIONS", "UNMAPPED"]
+
+Bounds = Callable[..., tuple[Any, Any]]
+# Which rows an ``ignore_row_if`` leaves out: those where all values are missing, those where any is, or none.
+_IGNORED = {
+    "all_values_are_missing": "all", "both_values_are_missing": "all", "any_value_is_missing": "any",
+    "either_value_is_missing": "any", "neither": "none", "never": "none",
+}  # fmt: skip
 
 
 # -- values of one column ----------------------------------------------------------------------------------------------
@@ -115,24 +123,15 @@ def _typed(expectation: Expectation, name: str) -> list[Check]:
 # -- the set of values, and numbers of the batch -----------------------------------------------------------------------
 
 
-def _distinct(expectation: Expectation, *, inside: bool, contained: bool) -> list[Check]:
-    checks = (
-        set_checks(expectation.column, expectation.get("value_set"), expectation.whole, negated=False) if inside else []
-    )
-    return [
-        *checks,
-        *(contains_checks(expectation.column, expectation.get("value_set"), expectation.whole) if contained else ()),
-    ]
+def _distinct(expectation: Expectation, *, inside: bool = False, contained: bool = False) -> list[Check]:
+    column, values, how = expectation.column, expectation.get("value_set"), expectation.whole
+    checks = set_checks(column, values, how, negated=False) if inside else []
+    return [*checks, *(contains_checks(column, values, how) if contained else ())]
 
 
-def _measured(expectation: Expectation, make: Callable[..., Check]) -> list[Check]:
-    low, high = expectation.bounds(measure_bounds)
+def _measured(expectation: Expectation, make: Callable[..., Check], reader: Bounds = measure_bounds) -> list[Check]:
+    low, high = expectation.bounds(reader)
     return [make(expectation.column, low, high, **expectation.whole)]
-
-
-def _distinct_count(expectation: Expectation) -> list[Check]:
-    low, high = expectation.bounds(count_bounds)
-    return [Check.distinct_count(expectation.column, low, high, **expectation.whole)]
 
 
 def _present_share(expectation: Expectation) -> list[Check]:
@@ -171,24 +170,19 @@ def _row_count_equal(expectation: Expectation) -> list[Check]:
 
 def _pair(expectation: Expectation, test: Callable[[str, str], str]) -> list[Check]:
     left, right = expectation.names("column_A")[0], expectation.names("column_B")[0]
-    ignored = expectation.get("ignore_row_if", "both_values_are_missing")
-    names = {"both_values_are_missing": "all", "either_value_is_missing": "any", "neither": "none"}
-    if ignored not in names:
-        raise Refused("its ignore_row_if is not known")
-    return _several(expectation, [left, right], names[ignored], test(column_text(left), column_text(right)))
+    return _several(expectation, [left, right], test(column_text(left), column_text(right)))
 
 
 def _record(expectation: Expectation, test: Callable[[list[str]], str]) -> list[Check]:
     columns = expectation.names("column_list")
-    ignored = expectation.get("ignore_row_if", "all_values_are_missing")
-    names = {"all_values_are_missing": "all", "any_value_is_missing": "any", "never": "none"}
-    if ignored not in names:
-        raise Refused("its ignore_row_if is not known")
-    return _several(expectation, columns, names[ignored], test([column_text(name) for name in columns]))
+    return _several(expectation, columns, test([column_text(name) for name in columns]))
 
 
-def _several(expectation: Expectation, columns: list[str], ignored: str, test: str) -> list[Check]:
+def _several(expectation: Expectation, columns: list[str], test: str) -> list[Check]:
     """A test of several columns: unknown fails, except in the rows that are left out."""
+    ignored = _IGNORED.get(expectation.get("ignore_row_if", "all_values_are_missing"))
+    if ignored is None:
+        raise Refused("its ignore_row_if is not known")
     present = [f"{column_text(name)} is not null" for name in columns]
     if ignored == "none":
         return [Check.sql(f"coalesce({test}, false)", **expectation.how)]
@@ -260,34 +254,26 @@ def _column_set(expectation: Expectation) -> list[Check]:
 
 
 EXPECTATIONS: dict[str, Callable[[Expectation], list[Check]]] = {
-    "expect_column_distinct_values_to_be_in_set": lambda expectation: _distinct(
-        expectation, inside=True, contained=False
-    ),
-    "expect_column_distinct_values_to_contain_set": lambda expectation: _distinct(
-        expectation, inside=False, contained=True
-    ),
-    "expect_column_distinct_values_to_equal_set": lambda expectation: _distinct(
-        expectation, inside=True, contained=True
-    ),
-    "expect_column_max_to_be_between": lambda expectation: _measured(expectation, Check.max),
-    "expect_column_mean_to_be_between": lambda expectation: _measured(expectation, Check.mean),
-    "expect_column_median_to_be_between": lambda expectation: _measured(expectation, Check.median),
-    "expect_column_min_to_be_between": lambda expectation: _measured(expectation, Check.min),
+    "expect_column_distinct_values_to_be_in_set": partial(_distinct, inside=True),
+    "expect_column_distinct_values_to_contain_set": partial(_distinct, contained=True),
+    "expect_column_distinct_values_to_equal_set": partial(_distinct, inside=True, contained=True),
+    "expect_column_max_to_be_between": partial(_measured, make=Check.max),
+    "expect_column_mean_to_be_between": partial(_measured, make=Check.mean),
+    "expect_column_median_to_be_between": partial(_measured, make=Check.median),
+    "expect_column_min_to_be_between": partial(_measured, make=Check.min),
     "expect_column_pair_values_a_to_be_greater_than_b": _greater,
-    "expect_column_pair_values_to_be_equal": lambda expectation: _pair(
-        expectation, lambda left, right: f"{left} = {right}"
-    ),
+    "expect_column_pair_values_to_be_equal": partial(_pair, test="{} = {}".format),
     "expect_column_pair_values_to_be_in_set": _pairs_in_set,
     "expect_column_proportion_of_non_null_values_to_be_between": _present_share,
-    "expect_column_proportion_of_unique_values_to_be_between": lambda expectation: _measured(
-        expectation, Check.distinct_share
-    ),
+    "expect_column_proportion_of_unique_values_to_be_between": partial(_measured, make=Check.distinct_share),
     "expect_column_quantile_values_to_be_between": _quantiles,
-    "expect_column_stdev_to_be_between": lambda expectation: _measured(expectation, Check.std),
-    "expect_column_sum_to_be_between": lambda expectation: _measured(expectation, Check.sum),
+    "expect_column_stdev_to_be_between": partial(_measured, make=Check.std),
+    "expect_column_sum_to_be_between": partial(_measured, make=Check.sum),
     "expect_column_to_exist": _exists,
     "expect_column_type_to_be": lambda expectation: _typed(expectation, "type_"),
-    "expect_column_unique_value_count_to_be_between": _distinct_count,
+    "expect_column_unique_value_count_to_be_between": partial(
+        _measured, make=Check.distinct_count, reader=count_bounds
+    ),
     "expect_column_value_lengths_to_be_between": _lengths,
     "expect_column_value_lengths_to_equal": _length,
     "expect_column_values_to_be_between": _between,
@@ -302,12 +288,12 @@ EXPECTATIONS: dict[str, Callable[[Expectation], list[Check]]] = {
     "expect_column_values_to_match_like_pattern_list": _likes,
     "expect_column_values_to_match_regex": _regex,
     "expect_column_values_to_match_regex_list": _regexes,
-    "expect_column_values_to_not_be_in_set": lambda expectation: _in_set(expectation, negated=True),
+    "expect_column_values_to_not_be_in_set": partial(_in_set, negated=True),
     "expect_column_values_to_not_be_null": lambda expectation: [Check.not_null(expectation.column, **expectation.how)],
-    "expect_column_values_to_not_match_like_pattern": lambda expectation: _like(expectation, negated=True),
-    "expect_column_values_to_not_match_like_pattern_list": lambda expectation: _likes(expectation, negated=True),
-    "expect_column_values_to_not_match_regex": lambda expectation: _regex(expectation, negated=True),
-    "expect_column_values_to_not_match_regex_list": lambda expectation: _regexes(expectation, negated=True),
+    "expect_column_values_to_not_match_like_pattern": partial(_like, negated=True),
+    "expect_column_values_to_not_match_like_pattern_list": partial(_likes, negated=True),
+    "expect_column_values_to_not_match_regex": partial(_regex, negated=True),
+    "expect_column_values_to_not_match_regex_list": partial(_regexes, negated=True),
     "expect_compound_columns_to_be_unique": _compound_unique,
     "expect_multicolumn_sum_to_equal": _sum,
     "expect_multicolumn_values_to_be_equal": lambda expectation: _record(expectation, _equal_test),

@@ -20,7 +20,7 @@ _GROUPED = "a check of groups of rows; say it with by, or with where"
 # What stands in a column of a file beside its checks.
 _FIELDS = frozenset({
     "title", "description", "dtype", "nullable", "checks", "name", "unique", "coerce", "required", "regex", "default",
-    "report_duplicates", "drop_invalid_rows", "alias", "metadata",
+    "report_duplicates", "drop_invalid_rows", "alias", "metadata", "parsers",
 })  # fmt: skip
 _OPTIONS = frozenset({
     "check_name", "ignore_na", "raise_warning", "n_failure_cases", "groupby", "groups", "error", "name",
@@ -76,48 +76,48 @@ def read_schema(schema: Any) -> FrameSpec:
         schema = schema.to_schema()
     if not isinstance(getattr(schema, "columns", None), Mapping) or not hasattr(schema, "strict"):
         raise InputError("a schema must be one of a frame", where=_WHERE, got=type(schema).__name__, remedy=_REMEDY)
-    return _of_object(schema)
+    return _spec(schema, schema.columns, "polars" if "polars" in type(schema).__module__ else "pandas")
 
 
-# -- objects -----------------------------------------------------------------------------------------------------------
-
-
-def _of_object(schema: Any) -> FrameSpec:
-    dtype = getattr(schema, "dtype", None)
-    columns = tuple(_column_of(str(name), column, schema, dtype) for name, column in schema.columns.items())
-    parts = ("index", "add_missing_columns", "parsers")
-    unmapped = list(_unmapped_parts({name: getattr(schema, name, None) for name in parts}))
-    unmapped += [
-        (f"parsers({name})", _PARSER) for name, column in schema.columns.items() if getattr(column, "parsers", None)
-    ]
+def _spec(schema: Any, columns: Mapping[Any, Any], flavour: str) -> FrameSpec:
+    """The plain shape of an object, or of the mapping of a file."""
     return FrameSpec(
-        columns,
-        tuple(_called_of(check) for check in schema.checks or ()),
-        _groups(schema.unique),
-        schema.strict,
-        bool(getattr(schema, "ordered", False)),
-        "polars" if "polars" in type(schema).__module__ else "pandas",
-        tuple(unmapped),
+        tuple(_column(str(name), column, schema) for name, column in columns.items()),
+        _called(_entry(schema, "checks")),
+        _groups(_entry(schema, "unique")),
+        _entry(schema, "strict", False),
+        bool(_entry(schema, "ordered", False)),
+        flavour,
+        tuple(_unmapped_parts(schema, columns)),
     )
 
 
-def _column_of(name: str, column: Any, schema: Any, dtype: Any) -> ColumnSpec:
-    kind = column.dtype if column.dtype is not None else dtype
+def _column(name: str, column: Any, schema: Any) -> ColumnSpec:
+    kind = _entry(column, "dtype") or _entry(schema, "dtype")
     return ColumnSpec(
         name,
         None if kind is None else str(kind),
-        bool(column.nullable),
-        bool(column.unique),
-        bool(column.coerce or getattr(schema, "coerce", False)),
-        bool(column.required),
-        bool(column.regex),
-        not _is_missing(getattr(column, "default", None)),
-        tuple(_called_of(check) for check in column.checks or ()),
+        bool(_entry(column, "nullable", False)),
+        bool(_entry(column, "unique", False)),
+        bool(_entry(column, "coerce", False) or _entry(schema, "coerce", False)),
+        bool(_entry(column, "required", True)),
+        bool(_entry(column, "regex", False)),
+        not _is_missing(_entry(column, "default")),
+        _called(_entry(column, "checks")),
     )
+
+
+def _entry(source: Any, name: str, default: Any = None) -> Any:
+    """An entry of a mapping, or an attribute of an object."""
+    return source.get(name, default) if isinstance(source, Mapping) else getattr(source, name, default)
 
 
 def _is_missing(value: Any) -> bool:
     return value is None or value != value  # NaN is how pandas says that there is no default  # noqa: PLR0124
+
+
+def _called(checks: Iterable[Any] | None) -> tuple[Called, ...]:
+    return tuple(check if isinstance(check, Called) else _called_of(check) for check in checks or ())
 
 
 def _called_of(check: Any) -> Called:
@@ -129,6 +129,26 @@ def _called_of(check: Any) -> Called:
         unmapped = unmapped or _CUSTOM
     return Called(name, arguments, bool(getattr(check, "ignore_na", True)),
                   bool(getattr(check, "raise_warning", False)), unmapped)  # fmt: skip
+
+
+def _groups(unique: Any) -> tuple[tuple[str, ...], ...]:
+    if not unique:
+        return ()
+    if isinstance(unique, str):
+        return ((unique,),)
+    if all(isinstance(name, str) for name in unique):
+        return (tuple(unique),)
+    return tuple(tuple(map(str, group)) for group in unique)
+
+
+def _unmapped_parts(schema: Any, columns: Mapping[Any, Any]) -> Iterable[tuple[str, str]]:
+    if _entry(schema, "index") is not None:
+        yield "index", "tables have columns only; make the index a column"
+    if _entry(schema, "add_missing_columns"):
+        yield "add_missing_columns", "columns are not added; a batch has those of its table"
+    if _entry(schema, "parsers"):
+        yield "parsers", _PARSER
+    yield from ((f"parsers({name})", _PARSER) for name, column in columns.items() if _entry(column, "parsers"))
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -179,31 +199,15 @@ def _of_mapping(body: Mapping[str, Any]) -> FrameSpec:
     columns = columns or {}
     if not isinstance(columns, Mapping) or not all(isinstance(c, Mapping | None) for c in columns.values()):
         raise InputError("columns must be mappings by name", where=_WHERE, got=type(columns).__name__, remedy=_REMEDY)
-    return FrameSpec(
-        tuple(_column_in(str(name), column or {}, body) for name, column in columns.items()),
-        tuple(_called_in(body.get("checks"))),
-        _groups(body.get("unique")),
-        body.get("strict", False),
-        bool(body.get("ordered", False)),
-        "polars" if "polars" in f"{kind} {body.get('api', '')}" else "pandas",
-        tuple(_unmapped_parts(body)),
-    )
+    columns = {name: _with_checks(column or {}) for name, column in columns.items()}
+    flavour = "polars" if "polars" in f"{kind} {body.get('api', '')}" else "pandas"
+    return _spec({**body, "checks": tuple(_called_in(body.get("checks")))}, columns, flavour)
 
 
-def _column_in(name: str, column: Mapping[str, Any], body: Mapping[str, Any]) -> ColumnSpec:
-    flat = [{"options": {"check_name": key}, "value": value} for key, value in column.items() if key not in _FIELDS]
-    kind = column.get("dtype") or body.get("dtype")
-    return ColumnSpec(
-        name,
-        None if kind is None else str(kind),
-        bool(column.get("nullable", False)),
-        bool(column.get("unique", False)),
-        bool(column.get("coerce", False) or body.get("coerce", False)),
-        bool(column.get("required", True)),
-        bool(column.get("regex", False)),
-        column.get("default") is not None,
-        (*_called_in(column.get("checks")), *_called_in(flat)),
-    )
+def _with_checks(column: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A column with all its checks in one place: some versions of Pandera write them among its fields."""
+    flat = {name: value for name, value in column.items() if name not in _FIELDS}
+    return {**column, "checks": (*_called_in(column.get("checks")), *_called_in(flat))}
 
 
 def _called_in(checks: Any) -> Iterable[Called]:
@@ -221,25 +225,3 @@ def _called_in(checks: Any) -> Iterable[Called]:
         unmapped = _GROUPED if options.get("groupby") is not None else None
         yield Called(str(options.get("check_name", "check")), arguments, bool(options.get("ignore_na", True)),
                      bool(options.get("raise_warning", False)), unmapped)  # fmt: skip
-
-
-# -- both --------------------------------------------------------------------------------------------------------------
-
-
-def _groups(unique: Any) -> tuple[tuple[str, ...], ...]:
-    if not unique:
-        return ()
-    if isinstance(unique, str):
-        return ((unique,),)
-    if all(isinstance(name, str) for name in unique):
-        return (tuple(unique),)
-    return tuple(tuple(map(str, group)) for group in unique)
-
-
-def _unmapped_parts(parts: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    if parts.get("index") is not None:
-        yield "index", "tables have columns only; make the index a column"
-    if parts.get("add_missing_columns"):
-        yield "add_missing_columns", "columns are not added; a batch has those of its table"
-    if parts.get("parsers"):
-        yield "parsers", _PARSER

@@ -39,18 +39,11 @@ def covered_share(values: int) -> float:
     """Share of all future values that lie between the smallest and largest of n, with 95 % confidence.
 
     The p that solves ``n p**(n-1) - (n-1) p**n = 0.05`` (Wilks 1941, Ann. Math. Stat. 12, 91-96): a tolerance interval
-    without any distribution.
+    without any distribution, the 5 % quantile of Beta(n - 1, 2).
     """
-    if values < 2:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        p = (low + high) / 2
-        if values * p ** (values - 1) - (values - 1) * p**values > 0.05:
-            high = p
-        else:
-            low = p
-    return low
+    from scipy.special import betaincinv
+
+    return float(betaincinv(values - 1, 2, 0.05)) if values > 1 else 0.0
 
 
 def next_extreme(extreme: float, scale: float) -> float:

@@ -19,9 +19,10 @@ from typing import Any, Self
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Grid, Shown, count, number, when
-from retrodict.core.errors import InputError, NotFoundError, near
+from retrodict.core.errors import InputError, NotFoundError
 from retrodict.data._records import CHECKS
 from retrodict.data.validation.results import CheckResult
+from retrodict.data.versions.refs import table_history
 from retrodict.stores.tables.base import TableVersion
 from retrodict.workspace import Workspace
 
@@ -169,7 +170,9 @@ def health(
     InputError
         If a weight is negative or of no dimension.
     """
-    checked = [v for v in _history(workspace, table) if CHECKS in v.metadata and version in (None, v.version)]
+    checked = [
+        v for v in table_history(workspace.tables, table) if CHECKS in v.metadata and version in (None, v.version)
+    ]
     if not checked:
         raise NotFoundError(
             "the version must have added a batch, so that its checks are recorded", where=f"table {table}",
@@ -189,7 +192,7 @@ def health_history(workspace: Workspace, table: str, *, weights: Mapping[str, fl
     InputError
         If a weight is negative or of no dimension.
     """
-    return [_of_version(table, v, weights) for v in _history(workspace, table) if CHECKS in v.metadata]
+    return [_of_version(table, v, weights) for v in table_history(workspace.tables, table) if CHECKS in v.metadata]
 
 
 def sparkline(values: Sequence[float | None]) -> str:
@@ -234,16 +237,6 @@ def _lowest(checks: Sequence[ScoredCheck]) -> str | None:
         return None
     score, _, check = min(scores, key=lambda entry: entry[:2])
     return f"{check} ({number(score)})"
-
-
-def _history(workspace: Workspace, table: str) -> list[TableVersion]:
-    history = workspace.tables.history(table)
-    if not history:
-        raise NotFoundError(
-            "the table must have a version", where="health", got=table,
-            remedy=near(table, workspace.tables.names(), what="table"),
-        )  # fmt: skip
-    return history
 
 
 def _of_version(table: str, version: TableVersion, weights: Mapping[str, float] | None) -> Health:

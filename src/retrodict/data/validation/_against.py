@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 from retrodict.core.expressions import parse
 from retrodict.core.kinds import ExpressionKind
@@ -23,7 +24,6 @@ from retrodict.data.measures import Measure, polars_measure
 from retrodict.data.validation._others import Unknown
 
 if TYPE_CHECKING:
-    import polars as pl
     import pyarrow.dataset as ds
 
 __all__ = ["CheckVerdict", "against_reference", "against_versions", "measure_key"]
@@ -93,8 +93,6 @@ def against_reference(
     Unknown
         If there is no reference, or it has no value to compare with.
     """
-    import polars as pl
-
     where = f"table {table}, check {check.title}"
     other = pl.scan_pyarrow_dataset(_reference(check, context, table))
     missing = sorted(set(check.reads) - set(other.collect_schema().names()))
@@ -125,8 +123,6 @@ def _reference(check: Check, context: Context, table: str) -> ds.Dataset:
 
 def _narrowed(side: pl.LazyFrame, check: Check, kinds: Mapping[str, ExpressionKind | None], where: str) -> pl.LazyFrame:
     """Only what is compared, as ``_x`` and ``_y``, of the rows that the check is about."""
-    import polars as pl
-
     floating = {name for name, kind in side.collect_schema().items() if kind.is_float()}
     if check.filter is not None:
         side = side.filter(check.filter.to_polars(kinds=kinds, floating=floating))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from retrodict.core.errors import DefinitionError, near
 from retrodict.core.kinds import ExpressionKind
@@ -18,7 +19,6 @@ from retrodict.data.context import Context
 from retrodict.data.validation._scan import Positions
 
 if TYPE_CHECKING:
-    import polars as pl
     import pyarrow.dataset as ds
 
 __all__ = ["Unknown", "rows_among_others", "rows_found_in"]
@@ -52,8 +52,6 @@ def rows_among_others(
     DefinitionError
         If the other table lacks a column, or has it in a type that cannot be compared.
     """
-    import polars as pl
-
     indexed = frame.with_row_index("_row")
     if check.filter is not None:
         indexed = indexed.filter(check.filter.to_polars(kinds=kinds, floating=_floating(frame)))
@@ -104,8 +102,6 @@ def rows_found_in(
 
 
 def _of_dataset(other: ds.Dataset, columns: Sequence[str], where: str) -> pl.LazyFrame:
-    import polars as pl
-
     for name in columns:
         if name not in other.schema.names:
             raise DefinitionError(
@@ -119,8 +115,6 @@ def _of_dataset(other: ds.Dataset, columns: Sequence[str], where: str) -> pl.Laz
 
 def _repeated(indexed: pl.LazyFrame, keys: list[pl.Expr]) -> Positions:
     """Positions of rows whose keys an earlier row has; rows with a null among them repeat nothing."""
-    import polars as pl
-
     keyed = indexed.select("_row", *(key.alias(f"k{i}") for i, key in enumerate(keys))).drop_nulls()
     names = [f"k{i}" for i in range(len(keys))]
     hashed = keyed.select("_row", pl.struct(names).hash().alias("hash")).collect(engine="streaming")
@@ -136,8 +130,6 @@ def _repeated(indexed: pl.LazyFrame, keys: list[pl.Expr]) -> Positions:
 
 
 def _undetermined(indexed: pl.LazyFrame, columns: Sequence[str]) -> Positions:
-    import polars as pl
-
     *by, column = columns
     complete = indexed.select("_row", *columns).drop_nulls()
     first = pl.col(column).sort_by("_row").first().over(by)
@@ -145,8 +137,6 @@ def _undetermined(indexed: pl.LazyFrame, columns: Sequence[str]) -> Positions:
 
 
 def _backwards(indexed: pl.LazyFrame, check: Check) -> Positions:
-    import polars as pl
-
     column, *per = check.columns
     rising, strict = check.option("direction") == "increasing", bool(check.option("strict"))
     value = pl.col(column)
@@ -164,8 +154,6 @@ def _rows(frame: pl.LazyFrame) -> Positions:
 
 def _missing(name: str, frame: pl.LazyFrame) -> pl.Expr:
     """Null, or NaN, which counts as null."""
-    import polars as pl
-
     absent = pl.col(name).is_null()
     return absent | pl.col(name).is_nan().fill_null(value=False) if name in _floating(frame) else absent
 
@@ -176,8 +164,6 @@ def _floating(frame: pl.LazyFrame) -> set[str]:
 
 def _blurred(name: str, frame: pl.LazyFrame) -> pl.Expr:
     """Texts without case, blanks and punctuation; other values as they are."""
-    import polars as pl
-
     column = pl.col(name)
     if frame.collect_schema()[name] != pl.String:
         return column
@@ -185,8 +171,6 @@ def _blurred(name: str, frame: pl.LazyFrame) -> pl.Expr:
 
 
 def _family(kind: pl.DataType) -> str:
-    import polars as pl
-
     if kind.is_integer() or kind.is_float():
         return "number"
     if kind.is_temporal():
@@ -196,8 +180,6 @@ def _family(kind: pl.DataType) -> str:
 
 def _alike(a: str, mine: pl.Schema, b: str, theirs: pl.Schema) -> tuple[pl.Expr, pl.Expr]:
     """Two key columns in one type: a whole number that arrives as a fraction is the same key."""
-    import polars as pl
-
     left, right = _comparable(a, mine), _comparable(b, theirs)
     if mine[a].is_float() != theirs[b].is_float():
         return left.cast(pl.Float64), right.cast(pl.Float64)
@@ -205,8 +187,6 @@ def _alike(a: str, mine: pl.Schema, b: str, theirs: pl.Schema) -> tuple[pl.Expr,
 
 
 def _comparable(name: str, schema: pl.Schema) -> pl.Expr:
-    import polars as pl
-
     column, kind = pl.col(name), schema[name]
     if kind.is_float():
         return column.fill_nan(None).cast(pl.Float64)

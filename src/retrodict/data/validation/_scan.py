@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
 from retrodict.data.measures import polars_measure
 from retrodict.data.validation._typed import TypedBatch
 from retrodict.data.validation.suite import BoundCheck, Suite
-
-if TYPE_CHECKING:
-    import polars as pl
 
 __all__ = ["Positions", "Scanned", "failing_rows", "frame_of", "scan"]
 
@@ -71,8 +69,6 @@ def scan(typed: TypedBatch, suite: Suite) -> Scanned:
     InputError
         If an expression cannot be evaluated on the rows (whole numbers that leave 64 bits).
     """
-    import polars as pl
-
     frame, floating = frame_of(typed, suite), typed.floating
     read = sorted({name for bound in suite.checks for name in bound.check.reads if name in typed.schema.names})
     origins = _origins(frame, suite, typed)
@@ -105,8 +101,6 @@ def scan(typed: TypedBatch, suite: Suite) -> Scanned:
 
 def _origins(frame: pl.LazyFrame, suite: Suite, typed: TypedBatch) -> dict[str, float]:
     """A value from the middle of each column whose spread is asked for, from the first rows."""
-    import polars as pl
-
     measures = [bound.measure for bound in suite.checks if bound.measure is not None]
     names = sorted({name for m in measures if m.name in ("std", "correlation") for name in m.columns})
     if not names:
@@ -120,8 +114,6 @@ def _origins(frame: pl.LazyFrame, suite: Suite, typed: TypedBatch) -> dict[str, 
 def _aggregates(
     place: int, bound: BoundCheck, suite: Suite, floating: frozenset[str], origins: Mapping[str, float]
 ) -> list[pl.Expr]:
-    import polars as pl
-
     if bound.spoiled is not None:
         return [pl.col(bound.spoiled).sum().alias(f"failed {place}")]
     if bound.test is not None:
@@ -150,8 +142,6 @@ def _groups(bound: BoundCheck, rows: pl.DataFrame) -> list[tuple[str, Any]]:
 
 def failing_rows(typed: TypedBatch, suite: Suite, checks: Iterable[BoundCheck]) -> dict[str, Positions]:
     """Ascending positions of the rows that fail each of these tests of rows, by title."""
-    import polars as pl
-
     tests = list(checks)
     if not tests:
         return {}
@@ -185,8 +175,6 @@ def _expression(expression: Any, suite: Suite, floating: frozenset[str]) -> pl.E
 
 
 def _collect(queries: list[pl.LazyFrame], typed: TypedBatch) -> list[pl.DataFrame]:
-    import polars as pl
-
     try:
         return pl.collect_all(queries, engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:

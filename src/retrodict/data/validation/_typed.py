@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,9 +22,6 @@ from retrodict.data.definitions import Table
 from retrodict.data.readers import Batch
 from retrodict.data.validation._casts import Cast, cast_column
 from retrodict.stores.sql import query, quote
-
-if TYPE_CHECKING:
-    import polars as pl
 
 __all__ = ["TypedBatch", "spoiled", "type_batch"]
 
@@ -62,8 +60,6 @@ class TypedBatch:
 
     def frame(self) -> pl.LazyFrame:
         """Rows for the scan: times as microseconds UTC, decimals as floats, and the columns of what was spoiled."""
-        import polars as pl
-
         if isinstance(self._read, Path):
             frame = pl.scan_parquet(self._read)
         elif self._read is not None:
@@ -171,8 +167,6 @@ def _read_by_sql(rows: pa.Table, casts: Mapping[str, Cast], table: Table | None)
 
 
 def _view(field: pa.Field, target: pa.DataType) -> pl.Expr:
-    import polars as pl
-
     column, kind = pl.col(field.name), _plain(field.type)
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         return column.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
@@ -187,6 +181,4 @@ def _view(field: pa.Field, target: pa.DataType) -> pl.Expr:
 
 
 def _spoiled_view(name: str, place: int) -> pl.Expr:
-    import polars as pl
-
     return (pl.col(name).dt.timestamp("ns") % 1000 != 0).fill_null(value=False).alias(spoiled(place))

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import NoReturn
 
 from retrodict.core.clock import format_time, parse_time
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, near
-from retrodict.data.versions._tag_rows import Tag, list_tags, log_digest
+from retrodict.data.versions._tag_rows import list_tags, log_digest
 from retrodict.stores.tables.base import TableStore, TableVersion
 from retrodict.workspace import Workspace
 
-__all__ = ["DatasetRef", "resolve"]
+__all__ = ["DatasetRef", "resolve", "table_history"]
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -72,11 +71,7 @@ def resolve(workspace: Workspace, text: str, *, tables: TableStore | None = None
     """
     name, selector = _split(text)
     store = workspace.tables if tables is None else tables
-    history = store.history(name)
-    if not history:
-        raise NotFoundError(
-            "the table must have a version", where="data", got=name, remedy=near(name, store.names(), what="table")
-        )
+    history = table_history(store, name)
     if selector is None:
         return DatasetRef(name, history[-1].version)
     if selector.isdecimal():
@@ -84,6 +79,16 @@ def resolve(workspace: Workspace, text: str, *, tables: TableStore | None = None
     if _DAY.match(selector):
         return _by_time(name, selector, history)
     return _by_tag(workspace, store, name, selector)
+
+
+def table_history(store: TableStore, name: str) -> list[TableVersion]:
+    """Versions of a table that must have one; NotFoundError names near tables."""
+    history = store.history(name)
+    if not history:
+        raise NotFoundError(
+            "the table must have a version", where="data", got=name, remedy=near(name, store.names(), what="table")
+        )
+    return history
 
 
 def _split(text: str) -> tuple[str, str | None]:
@@ -128,7 +133,9 @@ def _by_time(name: str, text: str, history: list[TableVersion]) -> DatasetRef:
 def _by_tag(workspace: Workspace, store: TableStore, name: str, text: str) -> DatasetRef:
     tags = {tag.tag: tag for tag in list_tags(workspace, name)}
     if text not in tags:
-        _refuse_tag(name, text, tags)
+        raise NotFoundError(
+            "the table must have this tag", where=f"dataset:{name}", got=text, remedy=near(text, tags, what="tag")
+        )
     tag = tags[text]
     if log_digest(store, name, tag.version) != tag.log:
         raise IntegrityError(
@@ -138,9 +145,3 @@ def _by_tag(workspace: Workspace, store: TableStore, name: str, text: str) -> Da
             remedy="The log of the table was altered, or the table was made anew: restore it from a copy",
         )
     return DatasetRef(name, tag.version)
-
-
-def _refuse_tag(name: str, text: str, tags: dict[str, Tag]) -> NoReturn:
-    raise NotFoundError(
-        "the table must have this tag", where=f"dataset:{name}", got=text, remedy=near(text, tags, what="tag")
-    )

@@ -15,8 +15,9 @@ from sqlalchemy import select
 from retrodict.core.clock import SystemClock
 from retrodict.core.display import Block, Grid, Shown, count
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import NotFoundError, RetryableError, near
+from retrodict.core.errors import RetryableError
 from retrodict.data.versions._tag_rows import list_tags
+from retrodict.data.versions.refs import table_history
 from retrodict.data.versions.rollback import MODE, complete_ledger
 from retrodict.data.versions.tags import tag_lock
 from retrodict.ledger.schema import edges
@@ -137,7 +138,7 @@ def compact(workspace: Workspace, table: str) -> CompactReport:
     BusyError
         If another process writes the table for longer than a minute.
     """
-    _known(workspace, table)
+    table_history(workspace.tables, table)
     with workspace.lock(f"ingest/{table}"):
         complete_ledger(workspace, table)
         before = workspace.tables.files(table)
@@ -215,7 +216,7 @@ def vacuum(workspace: Workspace, table: str, *, dry_run: bool, older_than: str |
     """
     age = "7d" if older_than is None else older_than
     youngest = parse_duration(age, where="older_than")
-    _known(workspace, table)
+    table_history(workspace.tables, table)
     with workspace.lock(f"ingest/{table}"), tag_lock(workspace, table):
         complete_ledger(workspace, table)
         history = workspace.tables.history(table)
@@ -288,13 +289,3 @@ def _result(
         len(planned.files),
         sum(file.size for file in planned.files),
     )
-
-
-def _known(workspace: Workspace, table: str) -> None:
-    if not workspace.tables.history(table):
-        raise NotFoundError(
-            "the table must have a version",
-            where="data",
-            got=table,
-            remedy=near(table, workspace.tables.names(), what="table"),
-        )

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrodict.core.display import Block, Shown, count
-from retrodict.core.errors import InputError, IntegrityError, NotFoundError, near
+from retrodict.core.errors import InputError, IntegrityError
 from retrodict.data.versions._tag_rows import log_path
-from retrodict.data.versions.refs import resolve
+from retrodict.data.versions.refs import resolve, table_history
 from retrodict.stores.tables.base import TableStore, TableVersion
 from retrodict.workspace import Workspace
 
@@ -148,13 +148,7 @@ def rollback(workspace: Workspace, table: str, to: str | int, reason: str) -> Ro
     where = f"dataset:{table}"
     if not reason.strip():
         raise InputError("a rollback must have a reason", where=where, got=reason, remedy="Say it with --reason")
-    if not workspace.tables.history(table):
-        raise NotFoundError(
-            "the table must have a version",
-            where="data",
-            got=table,
-            remedy=near(table, workspace.tables.names(), what="table"),
-        )
+    table_history(workspace.tables, table)
     with workspace.lock(f"ingest/{table}"):
         complete_ledger(workspace, table)
         history = workspace.tables.history(table)

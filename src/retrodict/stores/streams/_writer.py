@@ -167,4 +167,4 @@ class SegmentWriter(Closing):
             if descriptor >= 0:
                 os.close(descriptor)
         self._segment = self._head_file = -1
-        self._lock.release()
+        self._lock.close()

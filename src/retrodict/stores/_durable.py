@@ -7,28 +7,33 @@ stores go through these few functions. Libraries that write files for us (Delta'
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # macOS has no fdatasync; a full sync is the safe stand-in.
 sync_data = getattr(os, "fdatasync", os.fsync)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names inside a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+@contextmanager
+def closing(descriptor: int) -> Iterator[int]:
+    """Close a descriptor at the end of the block."""
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names inside a folder durable."""
+    with closing(os.open(folder, os.O_RDONLY | os.O_DIRECTORY)) as descriptor:
+        os.fsync(descriptor)
 
 
 def sync_file(path: Path) -> None:
     """Make the bytes of a file that somebody else wrote durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with closing(os.open(path, os.O_RDONLY)) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_folder(folder: Path) -> None:
@@ -49,16 +54,18 @@ def write_all(descriptor: int, data: bytes | memoryview, position: int) -> None:
         rest = rest[written:]
 
 
+def write_draft(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a new file durably; its name is not."""
+    with closing(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)) as descriptor:
+        write_all(descriptor, data, 0)
+        os.fsync(descriptor)
+
+
 def place_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Put a whole file under its name, durably: a reader sees all of it or no such name."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        try:
-            write_all(descriptor, data, 0)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_draft(draft, data, mode=mode)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)

@@ -7,8 +7,6 @@ from typing import Self
 
 from retrodict.core.errors import InternalError
 
-__all__ = ["Closing", "check_usable"]
-
 
 def check_usable(store: str, *, where: str, owner: int, closed: bool) -> None:
     """Raise if a store was opened by another process than this one, or was closed.

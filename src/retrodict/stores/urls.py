@@ -188,7 +188,7 @@ def _check_options(options: Iterable[str], names: Sequence[str], what: str, wher
     strange = sorted(set(options) - set(names))
     if strange:
         raise ConfigurationError(
-            f"the URL of {what} must have the options {', '.join(map(repr, names))} only",
+            f"the URL of {what} must have the options {' and '.join(map(repr, names))} only",
             where=where,
             got=f"{len(strange)} other",
             remedy=f"{near(strange[0], names, what='option')}; credentials come from the environment, never from a URL",

@@ -13,8 +13,6 @@ from retrodict.data.interchange._row_conditions import condition_of
 from retrodict.data.interchange._values import complement
 from retrodict.data.interchange.imported import Refused
 
-__all__ = ["Expectation"]
-
 
 @dataclass
 class Expectation:

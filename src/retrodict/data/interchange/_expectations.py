@@ -26,8 +26,6 @@ from retrodict.data.interchange._values import (
 )
 from retrodict.data.interchange.imported import Refused
 
-__all__ = ["EXPECTATIONS", "UNMAPPED"]
-
 Bounds = Callable[..., tuple[Any, Any]]
 # Which rows an ``ignore_row_if`` leaves out: those where all values are missing, those where any is, or none.
 _IGNORED = {
@@ -52,13 +50,13 @@ def _in_set(expectation: Expectation, *, negated: bool = False) -> list[Check]:
 
 
 def _lengths(expectation: Expectation) -> list[Check]:
-    low, high = expectation.bounds(count_bounds)
-    return [Check.length(expectation.column, low, high, **expectation.how_of(expectation.column))]
+    return [Check.length(expectation.column, *_counts(expectation), **expectation.how_of(expectation.column))]
 
 
-def _length(expectation: Expectation) -> list[Check]:
+def _counts(expectation: Expectation) -> tuple[Any, Any]:
+    """Bounds on a whole number; the number itself is both."""
     value = plain(expectation.get("value"))
-    return [Check.length(expectation.column, value, value, **expectation.how_of(expectation.column))]
+    return expectation.bounds(count_bounds) if value is None else (value, value)
 
 
 def _regex(expectation: Expectation, *, negated: bool = False) -> list[Check]:
@@ -156,13 +154,7 @@ def _quantiles(expectation: Expectation) -> list[Check]:
 
 
 def _row_count(expectation: Expectation) -> list[Check]:
-    low, high = expectation.bounds(count_bounds)
-    return [Check.row_count(low, high, **expectation.whole)]
-
-
-def _row_count_equal(expectation: Expectation) -> list[Check]:
-    value = plain(expectation.get("value"))
-    return [Check.row_count(value, value, **expectation.whole)]
+    return [Check.row_count(*_counts(expectation), **expectation.whole)]
 
 
 # -- several columns ---------------------------------------------------------------------------------------------------
@@ -275,7 +267,7 @@ EXPECTATIONS: dict[str, Callable[[Expectation], list[Check]]] = {
         _measured, make=Check.distinct_count, reader=count_bounds
     ),
     "expect_column_value_lengths_to_be_between": _lengths,
-    "expect_column_value_lengths_to_equal": _length,
+    "expect_column_value_lengths_to_equal": _lengths,
     "expect_column_values_to_be_between": _between,
     "expect_column_values_to_be_decreasing": lambda expectation: _monotone(expectation, "decreasing"),
     "expect_column_values_to_be_in_set": _in_set,
@@ -302,7 +294,7 @@ EXPECTATIONS: dict[str, Callable[[Expectation], list[Check]]] = {
     "expect_table_columns_to_match_ordered_list": _ordered,
     "expect_table_columns_to_match_set": _column_set,
     "expect_table_row_count_to_be_between": _row_count,
-    "expect_table_row_count_to_equal": _row_count_equal,
+    "expect_table_row_count_to_equal": _row_count,
 }
 
 _OF_MOMENTS = "it is decided by a parser of a library; declare the column as date or time and give the type a check"

@@ -17,8 +17,6 @@ from retrodict.data.checks import Check
 from retrodict.data.definitions import Table
 from retrodict.data.interchange.imported import Exported, Refused, Unmapped
 
-__all__ = ["to_pandera"]
-
 _WIDE = "a schema judges rows; it has no numbers of a batch"
 _SCOPES = {
     "measure": _WIDE,

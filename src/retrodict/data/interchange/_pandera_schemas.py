@@ -10,8 +10,6 @@ from typing import Any
 
 from retrodict.core.errors import InputError, MissingExtraError
 
-__all__ = ["Called", "ColumnSpec", "FrameSpec", "read_schema"]
-
 _WHERE = "Pandera schema"
 _REMEDY = "Give a DataFrameSchema, a DataFrameModel, or what their to_yaml and to_json write"
 _CUSTOM = "a check with a function of its own; say it with sql, or as a derived feature"

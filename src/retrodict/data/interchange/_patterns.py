@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["literal_pattern", "whole_pattern"]
-
 _ANYTHING = r"[\s\S]*"
 
 

@@ -18,8 +18,6 @@ from retrodict.data.checks.base import column_text
 from retrodict.data.interchange._values import plain, time_or_text, value_text
 from retrodict.data.interchange.imported import Refused
 
-__all__ = ["condition_of"]
-
 _SIGNS = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">=", "IN": "in", "NOT_IN": "not in"}
 _TOKEN = re.compile(
     r"""\s*(?:

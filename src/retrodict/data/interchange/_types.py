@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["word_of", "zoned"]
-
 # Kinds, not widths: an int32 is an int. What several kinds answer to (object, category) is not here.
 _WORDS = (
     ("bool", r"bool|boolean|bool_|booleantype"),

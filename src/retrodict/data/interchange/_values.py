@@ -14,11 +14,6 @@ from retrodict.data.checks import Check
 from retrodict.data.checks.base import column_text, literal_text
 from retrodict.data.interchange.imported import Refused
 
-__all__ = [
-    "Moment", "complement", "contains_checks", "count_bounds", "equals", "measure_bounds", "members", "plain",
-    "set_checks", "time_or_text", "value_checks", "value_text",
-]  # fmt: skip
-
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-]\d{2}:?\d{2})?)?")
 
 

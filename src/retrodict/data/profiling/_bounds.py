@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-__all__ = ["covered_share", "mean_bounds", "next_rate", "next_extreme", "round_out", "unseen_below"]
-
 _Z = NormalDist().inv_cdf(0.975)
 
 

@@ -22,8 +22,6 @@ from retrodict.data.profiling._bounds import (
 from retrodict.data.profiling._texts import pattern_of
 from retrodict.data.profiling.profile import ColumnProfile, Profile
 
-__all__ = ["TYPES", "Suggestion", "best_key", "candidates"]
-
 TYPES = ("bool", "date", "float", "int", "string", "time")  # that a table can declare
 _ENOUGH = 30  # rows below which one batch says nothing of the next
 _SET = 30  # values of a set at most

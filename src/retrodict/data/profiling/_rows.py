@@ -23,8 +23,6 @@ from retrodict.data.readers import Batch, open_batch
 from retrodict.data.validation._typed import TypedBatch, type_batch
 from retrodict.data.versions import resolve
 
-__all__ = ["ProfiledRows", "open_rows"]
-
 _DAY = r"[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
 _CLOCK = r"[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?"
 _PATTERNS = {

@@ -23,8 +23,6 @@ from retrodict.core.statistics.quantiles import QuantileSketch
 from retrodict.data.profiling._texts import count_shapes, personal
 from retrodict.data.profiling.profile import ColumnProfile, Histogram, Lengths, ValueCount
 
-__all__ = ["ColumnTally", "numbers_of"]
-
 _SHARES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 _COUNTED = 20_000  # distinct values that are counted one by one
 _EXACT = 1 << 18  # values of exact quantiles

@@ -14,8 +14,6 @@ import polars as pl
 
 from retrodict.data.profiling.profile import ValueCount
 
-__all__ = ["count_shapes", "pattern_of", "personal"]
-
 _EMAIL = r"^[^@\s]+@[^@\s]+\.[A-Za-z]{2,}$"
 _PHONE = r"^\+?[0-9][0-9 ()/.\-]{7,}[0-9]$"
 _PERSONAL_NAME = re.compile(

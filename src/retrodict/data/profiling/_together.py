@@ -16,8 +16,6 @@ from retrodict.core.statistics.intervals import midranks
 from retrodict.data.profiling._tally import numbers_of
 from retrodict.data.profiling.profile import ColumnProfile, Correlations, Missing, Order
 
-__all__ = ["MissingTally", "OrderTally", "RepeatTally", "correlate", "key_candidates"]
-
 _ROWS = 1 << 24  # rows whose hashes are kept: 128 MB
 _PATTERNS = 10_000  # patterns that are counted; the page lists _LISTED
 _LISTED = 20

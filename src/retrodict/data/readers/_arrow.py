@@ -11,8 +11,6 @@ from retrodict.core.errors import InputError
 from retrodict.data.readers._files import AGAIN, InputFile
 from retrodict.data.readers._types import check_names
 
-__all__ = ["frame_table", "open_stream", "read_ipc"]
-
 _WHOLE = "the file must be whole, readable Arrow IPC"
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 

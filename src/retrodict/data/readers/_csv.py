@@ -20,8 +20,6 @@ from retrodict.data.readers._files import AGAIN, InputFile, looks_like, read_blo
 from retrodict.data.readers._stage import ROWS, Staging
 from retrodict.stores.sql import connect_duckdb, quote_text
 
-__all__ = ["read_csv"]
-
 _DELIMITERS = ",;\t|"
 _HEADER = 1 << 20  # bytes
 

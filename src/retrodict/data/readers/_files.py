@@ -19,20 +19,6 @@ import pyarrow as pa
 
 from retrodict.core.errors import InputError, RetryableError
 
-__all__ = [
-    "AGAIN",
-    "FORMATS",
-    "InputFile",
-    "Stamped",
-    "check_unchanged",
-    "find_files",
-    "looks_like",
-    "names_file",
-    "os_errors",
-    "read_blocks",
-    "stamp",
-]
-
 AGAIN = "Correct the file and ingest it again; nothing was written"
 FORMATS = ("arrow", "csv", "jsonl", "parquet")
 _SUFFIXES = {

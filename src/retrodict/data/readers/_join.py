@@ -11,8 +11,6 @@ from retrodict.data.readers._parquet import Part, part_batches
 from retrodict.data.readers._stage import ROWS, Staging
 from retrodict.data.readers._types import one_schema, plain_batch, without_empty
 
-__all__ = ["join"]
-
 
 def join(groups: Sequence[Sequence[Part]], stage: Staging) -> tuple[tuple[Part, ...], pa.Schema]:
     """Parts of all files in order, each with the returned columns; those that differ are written anew.

@@ -18,8 +18,6 @@ from retrodict.core.errors import InputError
 from retrodict.data.readers._files import AGAIN, InputFile, looks_like, read_blocks
 from retrodict.data.readers._kinds import Kinds
 
-__all__ = ["read_json_lines"]
-
 _LINE = 16 << 20  # bytes
 _DEPTH = 32
 _COLUMNS = 10_000

@@ -11,8 +11,6 @@ from pyarrow import types as is_
 from retrodict.core.errors import InputError
 from retrodict.data.readers._types import EMPTY, one_schema
 
-__all__ = ["Kinds"]
-
 
 class Kinds:
     """Kinds of the columns so far; a piece is read with them, and may widen them."""

@@ -18,9 +18,6 @@ from retrodict.core.errors import InputError
 from retrodict.data.readers._files import AGAIN, os_errors
 from retrodict.data.readers._types import check_names, plain_batch, plain_schema
 
-__all__ = ["Part", "open_part", "part_batches", "part_table", "row_groups"]
-
-
 _BYTES = 1 << 28  # read at once, if rows are long
 
 

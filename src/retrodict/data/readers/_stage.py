@@ -23,8 +23,6 @@ from retrodict.data.readers._files import os_errors
 from retrodict.data.readers._parquet import Part
 from retrodict.data.readers._types import check_names, plain_batches, plain_schema
 
-__all__ = ["PREFIX", "ROWS", "Staging", "blocks", "sweep"]
-
 ROWS = 1 << 17  # of a row group
 _BYTES = 1 << 26  # of a row group, if its rows are long
 PREFIX = "batch-"

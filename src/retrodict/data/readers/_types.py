@@ -13,8 +13,6 @@ from pyarrow import types as is_
 
 from retrodict.core.errors import InputError
 
-__all__ = ["EMPTY", "check_names", "one_schema", "plain_batch", "plain_batches", "plain_schema", "without_empty"]
-
 # Parquet has no object without a key; while none was seen, an empty one is written with this one, which is always null.
 EMPTY = "retrodict.empty"
 

@@ -26,8 +26,6 @@ from retrodict.data.validation._others import Unknown
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-__all__ = ["CheckVerdict", "against_reference", "against_versions", "measure_key"]
-
 _FEWEST_VERSIONS = 5
 _FEWEST_ROWS = 100
 _MAD_TO_STD = 1.4826  # of a normal distribution

@@ -8,8 +8,6 @@ import pyarrow.compute as pc
 from retrodict.core.errors import InputError
 from retrodict.stores.sql import query, quote, quote_text
 
-__all__ = ["as_json"]
-
 
 def as_json(rows: pa.Table) -> pa.ChunkedArray:
     """Each row as one JSON object; what JSON has no number for (NaN, infinities) is written as text."""

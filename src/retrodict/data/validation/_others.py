@@ -21,8 +21,6 @@ from retrodict.data.validation._scan import Positions
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-__all__ = ["Unknown", "rows_among_others", "rows_found_in"]
-
 
 class Unknown(Exception):
     """The check cannot be evaluated; the text says why."""

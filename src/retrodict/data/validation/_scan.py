@@ -20,8 +20,6 @@ from retrodict.data.measures import polars_measure
 from retrodict.data.validation._typed import TypedBatch
 from retrodict.data.validation.suite import BoundCheck, Suite
 
-__all__ = ["Positions", "Scanned", "failing_rows", "frame_of", "scan"]
-
 _FIRST = 1_000  # rows
 Positions = NDArray[np.int64]
 

@@ -23,8 +23,6 @@ from retrodict.data.readers import Batch
 from retrodict.data.validation._casts import Cast, cast_column
 from retrodict.stores.sql import query, quote
 
-__all__ = ["TypedBatch", "spoiled", "type_batch"]
-
 _CHUNK = 1 << 18
 _IN_MEMORY = 1 << 19  # rows
 

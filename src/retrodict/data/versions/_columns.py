@@ -10,8 +10,6 @@ from pyarrow import types as is_
 
 from retrodict.stores.sql import quote
 
-__all__ = ["ColumnChange"]
-
 SYSTEM_COLUMNS = ("_batch", "_row")
 _INTS = (("int8", "TINYINT"), ("int16", "SMALLINT"), ("int32", "INTEGER"), ("int64", "BIGINT"))
 

@@ -16,8 +16,6 @@ try:
 except ImportError as error:
     raise MissingExtraError("redis", "redis", needed_for="a key store in Redis") from error
 
-__all__ = ["Address", "read_address"]
-
 _SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}
 _FORM = "Write 'redis://host:port/0?prefix=shop' or 'unix:///path/of/socket?db=0&prefix=shop'"
 

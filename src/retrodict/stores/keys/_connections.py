@@ -26,8 +26,6 @@ from retrodict.core.errors import (
 from retrodict.stores._ownership import check_usable
 from retrodict.stores.keys._address import Address
 
-__all__ = ["WHERE", "Connections", "Durability"]
-
 Durability = Literal["always", "on request", "server"]
 
 WHERE = "key store in Redis"

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrodict.core.errors import ConfigurationError, IntegrityError, NotFoundError, near
+from retrodict.stores._durable import closing
 from retrodict.stores.streams._frames import FRAME_SIZE, HEADER_SIZE, FrameWalk
 from retrodict.stores.streams._head import Head, read_head
 from retrodict.stores.streams._layout import check_base, open_segment, segment_firsts, segment_name
@@ -92,8 +93,7 @@ class SegmentStreams:
                 return
             first, until = self._segment_of(stream, offset, head)
             count = until - offset if left is None else min(until - offset, left)
-            descriptor = open_segment(folder, stream, first, os.O_RDONLY)
-            try:
+            with closing(open_segment(folder, stream, first, os.O_RDONLY)) as descriptor:
                 size = head.position if first == head.first else os.fstat(descriptor).st_size
                 start, position = self._start_at(stream, first, offset)
                 walk = FrameWalk(descriptor, position, size)
@@ -103,8 +103,6 @@ class SegmentStreams:
                 yield from self._give(stream, first, offset, count, walk)
                 if offset + count == until and walk.position != size:
                     raise _damaged(stream, first, until)
-            finally:
-                os.close(descriptor)
             offset += count
             left = None if left is None else left - count
 
@@ -180,13 +178,10 @@ class SegmentStreams:
         base = check_base(folder, stream, segment_firsts(folder), head)
         if base is None:
             return None
-        descriptor = open_segment(folder, stream, base.first, os.O_RDONLY)
-        try:
+        with closing(open_segment(folder, stream, base.first, os.O_RDONLY)) as descriptor:
             size = os.fstat(descriptor).st_size
             walk = FrameWalk(descriptor, base.position, size)
             count = sum(1 for _ in walk.records())
-        finally:
-            os.close(descriptor)
         again = read_head(folder)
         if again is not None and again.current:
             return again  # a writer came meanwhile, and the walk may have met records of an unfinished append

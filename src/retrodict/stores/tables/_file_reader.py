@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from retrodict.core.errors import IntegrityError
 from retrodict.stores.tables._log import DataFile
-from retrodict.stores.tables._places import Place, mapped
+from retrodict.stores.tables._places import Place, mapped, mapping
 from retrodict.stores.tables.base import TableFile
 
 if TYPE_CHECKING:
@@ -37,10 +37,8 @@ def dataset_of(place: Place, name: str, files: Sequence[DataFile], schema: pa.Sc
 
 def check_sizes(place: Place, name: str, files: Sequence[DataFile]) -> None:
     """Compare each file with the log: bytes that were cut off or added are damage."""
-    try:
+    with mapping(f"table {name}"):
         sizes = place.sizes(name, [file.path for file in files])
-    except OSError as error:
-        raise mapped(error, f"table {name}") from error
     for file in files:
         if sizes.get(file.path) != file.size:
             raise damaged(name, file)

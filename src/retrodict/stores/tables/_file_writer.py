@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types as is_
 
-from retrodict.stores.tables._places import Place, mapped
+from retrodict.stores.tables._places import Place, mapped, mapping
 from retrodict.stores.tables._types import cast_rows
 
 FILE_ROWS, FILE_BYTES = 1 << 20, 128 << 20
@@ -53,7 +53,8 @@ def store_rows(
     first, second = next(pieces, None), next(pieces, None)
     if first is None:
         return []
-    _prepare(place, name)
+    with mapping(f"table {name}"):
+        place.prepare(name)
     if second is None:
         return [write_file(place, name, file_name(version, 0), [first], schema)]
     return _store_pieces(place, name, version, chain([first, second], pieces), schema)
@@ -87,13 +88,6 @@ def discard(place: Place, name: str, paths: Iterable[str]) -> None:
     """Remove files after a failure; one that cannot be is left to a vacuum, and the failure itself is told."""
     with contextlib.suppress(OSError):
         place.remove(name, paths)
-
-
-def _prepare(place: Place, name: str) -> None:
-    try:
-        place.prepare(name)
-    except OSError as error:
-        raise mapped(error, f"table {name}") from error
 
 
 def write_file(place: Place, name: str, path: str, pieces: Iterable[pa.Table], schema: pa.Schema) -> Written:

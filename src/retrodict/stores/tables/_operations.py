@@ -12,7 +12,7 @@ from retrodict.core.errors import InputError, RetryableError
 from retrodict.stores.tables import _compaction, _log, _vacuum
 from retrodict.stores.tables._file_writer import Written, discard, store_rows
 from retrodict.stores.tables._log import Action, Log
-from retrodict.stores.tables._places import mapped
+from retrodict.stores.tables._places import mapping
 from retrodict.stores.tables._types import table_schema
 from retrodict.stores.tables._versions import Versions
 from retrodict.stores.tables.base import VacuumReport
@@ -128,18 +128,14 @@ def vacuum(versions: Versions, name: str, keep: Collection[int], *, dry_run: boo
             return report
         if report.versions:
             versions.commit(log, entry)
-        try:
+        with mapping(f"table {name}"):
             versions.place.remove(name, [file.path for file in report.files])
-        except OSError as error:
-            raise mapped(error, f"table {name}") from error
         return report
 
 
 def _plan(versions: Versions, log: Log, keep: Collection[int]) -> VacuumReport:
-    try:
+    with mapping(f"table {log.table}"):
         return _vacuum.plan(versions.place, log, keep)
-    except OSError as error:
-        raise mapped(error, f"table {log.table}") from error
 
 
 def _check_still_there(versions: Versions, name: str, written: list[Written]) -> None:

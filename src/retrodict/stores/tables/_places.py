@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from deltalake.exceptions import DeltaError
 
 from retrodict.core.errors import ConfigurationError, RetrodictError, RetryableError
 from retrodict.core.identity import digest_file
-from retrodict.stores._durable import make_folder, sync_file, sync_folder, write_all
+from retrodict.stores._durable import make_folder, sync_file, sync_folder, write_draft
 from retrodict.stores._locks import FileLock
 
 _logger = logging.getLogger(__name__)
@@ -135,13 +135,8 @@ class Folder:
         folder = self._root / name / "_delta_log"
         make_folder(folder)
         draft = folder / f"_commit_{os.urandom(8).hex()}.json.tmp"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            try:
-                write_all(descriptor, data, 0)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            write_draft(draft, data)
             # A link fails if the name exists, where a rename would replace another program's commit.
             os.link(draft, folder / file)
         except FileExistsError:
@@ -199,6 +194,17 @@ def checkpoint(uri: str, name: str, options: dict[str, str]) -> None:
         DeltaTable(uri, storage_options=options or None).create_checkpoint()
     except (DeltaError, OSError) as error:
         _logger.warning("table %s: no checkpoint for other readers (%s)", name, type(error).__name__)
+
+
+@contextmanager
+def mapping(where: str) -> Iterator[None]:
+    """Raise the core error for what a medium answers in the block."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, RetrodictError):
+            raise
+        raise mapped(error, where) from error
 
 
 def mapped(error: OSError, where: str) -> RetrodictError:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 
 from retrodict.core.errors import BusyError, InputError, NotFoundError, RetryableError, near
 from retrodict.stores.tables._log import Log, damaged_log, parse
-from retrodict.stores.tables._places import Place, mapped
+from retrodict.stores.tables._places import Place, mapped, mapping
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}(\.[a-z0-9_]{1,100}){0,3}")
 _ENTRY = re.compile(r"(\d{20})\.json")
@@ -32,24 +32,18 @@ class Versions:
 
     def names(self) -> list[str]:
         """Tables that have at least one version, sorted."""
-        try:
+        with mapping("tables"):
             return sorted(name for name in self.place.names() if _NAME.fullmatch(name))
-        except OSError as error:
-            raise mapped(error, "tables") from error
 
     def lock(self, name: str) -> AbstractContextManager[object]:
         """Other writers wait while this is held."""
-        try:
+        with mapping(f"table {name}"):
             return self.place.lock(name, where=f"table {name}", timeout_s=self._timeout_s)
-        except OSError as error:
-            if isinstance(error, RetryableError):
-                raise
-            raise mapped(error, f"table {name}") from error
 
     def log(self, name: str) -> Log:
         """Entries of a table as they are now; an empty log if there is no such table."""
         check_name(name)
-        try:
+        with mapping(f"table {name}"):
             files = self.place.log(name)
             versions = {int(match[1]): file for file in files if (match := _ENTRY.fullmatch(file))}
             if not versions:
@@ -66,8 +60,6 @@ class Versions:
                 log = Log(name)
             first = len(log.commits)
             entries = self.place.entries(name, names[first:])
-        except OSError as error:
-            raise mapped(error, f"table {name}") from error
         log = log.extended([parse(name, first + place, data) for place, data in enumerate(entries)])
         self._known[name] = (marks, log)
         return log

@@ -108,10 +108,8 @@ class Bucket:
         return contextlib.nullcontext()
 
     def names(self) -> list[str]:
-        import obstore
-
         with _mapped():
-            folders = obstore.list_with_delimiter(self._objects)["common_prefixes"]
+            folders = self._objects.list_with_delimiter()["common_prefixes"]
             return [name for name in folders if self._holds(f"{name}/_delta_log/{0:020d}.json")]
 
     def log(self, name: str) -> dict[str, object]:
@@ -122,11 +120,9 @@ class Bucket:
         }
 
     def entries(self, name: str, files: Sequence[str]) -> list[bytes]:
-        import obstore
-
         def one(file: str) -> bytes:
             with _mapped():
-                return bytes(obstore.get(self._objects, f"{name}/_delta_log/{file}").bytes())
+                return bytes(self._objects.get(f"{name}/_delta_log/{file}").bytes())
 
         if len(files) <= 1:
             return [one(file) for file in files]
@@ -134,12 +130,11 @@ class Bucket:
             return list(pool.map(one, files))
 
     def commit(self, name: str, file: str, data: bytes) -> bool:
-        import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
             with _mapped():
-                obstore.put(self._objects, f"{name}/_delta_log/{file}", data, mode="create")
+                self._objects.put(f"{name}/_delta_log/{file}", data, mode="create")
         except (AlreadyExistsError, PreconditionError):
             return False
         return True
@@ -168,11 +163,9 @@ class Bucket:
         return {path: size for path, size in listed.items() if path in names}
 
     def remove(self, name: str, paths: Iterable[str]) -> None:
-        import obstore
-
         for path in paths:
             with _mapped(), contextlib.suppress(FileNotFoundError):
-                obstore.delete(self._objects, f"{name}/{path}")
+                self._objects.delete(f"{name}/{path}")
 
     def digest(self, name: str, path: str) -> str:
         hasher = hashlib.sha256()
@@ -188,17 +181,13 @@ class Bucket:
         checkpoint(f"s3://{self.path(name, '')}", name, options)
 
     def _listed(self, prefix: str) -> list[Any]:
-        import obstore
-
         with _mapped():
-            return [item for batch in obstore.list(self._objects, prefix.rstrip("/")) for item in batch]
+            return [item for batch in self._objects.list(prefix.rstrip("/")) for item in batch]
 
     def _holds(self, path: str) -> bool:
-        import obstore
-
         try:
             with _mapped():
-                obstore.head(self._objects, path)
+                self._objects.head(path)
         except FileNotFoundError:
             return False
         return True

@@ -428,9 +428,9 @@ def test_memory_does_not_grow_with_the_stream(start, tmp_path):
 import resource, sys
 from pathlib import Path
 import numpy as np, pyarrow as pa
-from retrodict.stores.tables import _writing
+from retrodict.stores.tables import _file_writer
 from retrodict.stores.tables.delta import DeltaTables
-_writing.FILE_BYTES = 4 << 20
+_file_writer.FILE_BYTES = 4 << 20
 tables, noise = DeltaTables(Path(sys.argv[1])), np.random.default_rng(0)
 schema = pa.schema([(f"x{i}", pa.float64()) for i in range(10)])
 def batches(count):

@@ -81,9 +81,9 @@ STREAM = """
 import sys
 from pathlib import Path
 import pyarrow as pa
-from retrodict.stores.tables import _writing
+from retrodict.stores.tables import _file_writer
 from retrodict.stores.tables.delta import DeltaTables
-_writing.FILE_ROWS = 1000
+_file_writer.FILE_ROWS = 1000
 tables = DeltaTables(Path(sys.argv[1]))
 end = tables.read("t").num_rows if tables.names() else 0
 def batches():

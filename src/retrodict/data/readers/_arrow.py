@@ -42,10 +42,8 @@ def _ipc_rows(file: InputFile, is_file: bool) -> Iterator[Any]:
             for rows in (opened.get_batch(place) for place in count) if count is not None else opened:
                 rows.validate(full=True)  # offsets that point outside would crash whoever reads them
                 yield rows
-    except (pa.ArrowException, EOFError) as error:
-        raise InputError(_WHOLE, where=file.name, got=type(error).__name__, remedy=AGAIN) from error
-    except OSError as error:
-        if error.errno is not None:
+    except (pa.ArrowException, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
             raise
         raise InputError(_WHOLE, where=file.name, got=type(error).__name__, remedy=AGAIN) from error
 

@@ -219,12 +219,10 @@ def read_blocks(file: InputFile, size: int = 1 << 22) -> Iterator[bytes]:
         with _opened(file) as stream:
             while block := stream.read(size):
                 yield bytes(block)
-    except (EOFError, zlib.error, pa.ArrowException, gzip.BadGzipFile) as error:
-        raise _not_whole(file) from error
-    except OSError as error:
-        if error.errno is not None:
+    except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise _not_whole(file) from error
+        raise InputError(f"the file must be whole {file.packed}", where=file.name, remedy=AGAIN) from error
 
 
 def _opened(file: InputFile) -> Any:
@@ -233,10 +231,6 @@ def _opened(file: InputFile) -> Any:
     if file.packed == "zstd":
         return pa.CompressedInputStream(pa.OSFile(str(file.path)), "zstd")
     return file.path.open("rb")
-
-
-def _not_whole(file: InputFile) -> InputError:
-    return InputError(f"the file must be whole {file.packed}", where=file.name, remedy=AGAIN)
 
 
 def looks_like(data: bytes) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from retrodict.core.errors import InternalError
 from retrodict.features.offline.frame import Rows, training_frame
-from retrodict.features.offline.prepared import EventSource, MemoryEvents
+from retrodict.features.offline.prepared import MemoryEvents
 from retrodict.features.offline.spine import SpineReader
 from retrodict.features.plan import FeatureSet
 
@@ -53,7 +53,7 @@ def frame_batches(
         As :func:`~retrodict.features.offline.training_frame`.
     """
     threads = threads or min(os.cpu_count() or 1, 4)
-    events = _prepared_once(sources)
+    events = {name: MemoryEvents(rows) if isinstance(rows, pa.Table) else rows for name, rows in sources.items()}
     schema: pa.Schema | None = None
     for piece, frame in _ahead(
         SpineReader(spine).pieces(_PIECE), lambda piece: training_frame(piece, at, features, events), threads
@@ -62,10 +62,6 @@ def frame_batches(
             raise InternalError("a frame must hold the rows of its spine", where="frames", got=frame.num_rows)
         schema = schema or frame.schema
         yield frame if frame.schema.equals(schema) else frame.cast(schema)
-
-
-def _prepared_once(sources: Mapping[str, Rows]) -> dict[str, EventSource]:
-    return {name: MemoryEvents(rows) if isinstance(rows, pa.Table) else rows for name, rows in sources.items()}
 
 
 def _ahead(

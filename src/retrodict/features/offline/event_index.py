@@ -16,7 +16,6 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -222,12 +221,6 @@ class IndexedEvents:
         self._indexes = indexes
         self._lock = threading.Lock()
         self._known: dict[str, Prepared] = {}
-
-    @cached_property
-    def identity(self) -> str:
-        """What the rows are: ``dataset:table@version``, and the hash of the version's files."""
-        files = self._indexes.tables.files(self.table, self.version)
-        return f"dataset:{self.table}@{self.version} {_files_id(files)}"
 
     def prepared(self, plan: ViewPlan, *, ignore_known_at: bool) -> Prepared:
         """Events of a view of the source; without the second clock they are read and sorted anew."""

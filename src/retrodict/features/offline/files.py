@@ -19,15 +19,13 @@ __all__ = ["check_output", "write_rows"]
 _FORMATS = (".csv", ".parquet")
 
 
-def check_output(path: Path, *, where: str = "output") -> Path:
+def check_output(path: Path) -> Path:
     """Refuse a place where nothing can be written, before the work.
 
     Parameters
     ----------
     path : Path
         The file to write.
-    where : str, default "output"
-        What to name in the error.
 
     Raises
     ------
@@ -37,7 +35,7 @@ def check_output(path: Path, *, where: str = "output") -> Path:
     if path.suffix not in _FORMATS or not path.parent.is_dir():
         raise InputError(
             "rows must go to a .csv or .parquet file in a folder that exists",
-            where=where,
+            where="output",
             got=str(path),
             remedy="Write it like 'values.parquet'",
         )
@@ -62,6 +60,7 @@ def write_rows(rows: pa.Table | Iterable[pa.Table], path: Path) -> tuple[int, di
         Rows, and nulls by column.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
+    open_writer: Any = csv.CSVWriter if path.suffix == ".csv" else pq.ParquetWriter
     count, writer = 0, None
     nulls: dict[str, int] = {}
     try:
@@ -71,7 +70,7 @@ def write_rows(rows: pa.Table | Iterable[pa.Table], path: Path) -> tuple[int, di
                 nulls[name] = nulls.get(name, 0) + column.null_count
             table = _flat(piece) if path.suffix == ".csv" else piece
             if writer is None:
-                writer = _open_writer(draft, path.suffix, table.schema)
+                writer = open_writer(draft, table.schema)
             writer.write_table(table)
         if writer is not None:
             writer.close()
@@ -79,10 +78,6 @@ def write_rows(rows: pa.Table | Iterable[pa.Table], path: Path) -> tuple[int, di
     finally:
         draft.unlink(missing_ok=True)
     return count, nulls
-
-
-def _open_writer(draft: Path, suffix: str, schema: pa.Schema) -> Any:
-    return csv.CSVWriter(draft, schema) if suffix == ".csv" else pq.ParquetWriter(draft, schema)
 
 
 def _flat(table: pa.Table) -> pa.Table:

@@ -300,7 +300,8 @@ def _remaining(
 
 
 def _in_stream(workspace: Workspace, stream: str, entity: Entity, subjects: KeyIndex) -> int | None:
-    rows = [[event.get(key) for key in entity.keys] for event in map(decode_event, _records(workspace, stream))]
+    events = (decode_event(record) for _, record in workspace.events.read(stream))
+    rows = [[event.get(key) for key in entity.keys] for event in events]
     if not rows:
         return 0
     try:
@@ -308,10 +309,6 @@ def _in_stream(workspace: Workspace, stream: str, entity: Entity, subjects: KeyI
         return int((subjects.locate(columns, names=entity.keys) >= 0).sum())
     except (DefinitionError, pa.ArrowInvalid, pa.ArrowTypeError):
         return None
-
-
-def _records(workspace: Workspace, stream: str) -> Iterator[bytes]:
-    yield from (record for _, record in workspace.events.read(stream))
 
 
 # the ledger -----------------------------------------------------------------------------------------------------------

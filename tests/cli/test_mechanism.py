@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from retrodict.cli._command import CommandAnswer, Session, command
@@ -219,3 +220,13 @@ def test_completion_scripts(shell: str, run: Run) -> None:
     shown = run("completion", shell)
     assert shown.code == 0
     assert "_RETRODICT_COMPLETE" in shown.out
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_what_is_required_must_be_given(path: str, run: Run) -> None:
+    """A command without one of its required options is wrong use, not an internal error."""
+    required = [p for p in COMMANDS[path].params if p.required and isinstance(p, click.Option)]
+    arguments = ["x" for p in COMMANDS[path].params if p.required and isinstance(p, click.Argument)]
+    if required:
+        shown = run(*path.split()[1:], *arguments, "--json")
+        assert (shown.code, shown.json["error"]["kind"]) == (2, "UsageError"), shown.out

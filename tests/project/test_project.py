@@ -199,3 +199,38 @@ def test_an_open_project_costs_no_engine(original) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script, str(original)], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_plan_names_what_decides_undefined(p: Project) -> None:
+    """A policy that is in force and no longer defined is no harmony."""
+    module = p.folder / "definitions.py"
+    module.write_text(module.read_text().partition("promise = Policy")[0])
+    with Project(p.folder) as again:
+        assert again.plan().undefined == ("promise",)
+        assert "In force, and not defined any more: promise." in str(again.plan())
+
+
+def test_a_gate_that_failed_is_a_next_step(p: Project) -> None:
+    """A version that may not be approved means another training."""
+    module = p.folder / "definitions.py"
+    module.write_text(module.read_text().replace("auc >= 0.5", "auc >= 0.999"))
+    with Project(p.folder, actor="ana") as again:
+        again.train("late_parcel")
+        assert (
+            again.plan().next()[0].startswith("retrodict train late_parcel    # a gate of late_parcel@2 did not pass")
+        )
+
+
+def test_an_edited_view_asks_for_a_training(p: Project) -> None:
+    """Verifying the view as it is now would not help a model that was trained with another."""
+    run = p.train("late_parcel")
+    Project(p.folder, actor="ben").models.approve(run.version.ref, reason="pilot")
+    module = p.folder / "definitions.py"
+    module.write_text(module.read_text().replace('over=["24h", "7d"]', 'over=["24h", "3d"]'))
+    with Project(p.folder, actor="ana") as again:
+        again.train("late_parcel")
+        Project(p.folder, actor="ben").models.approve("late_parcel@3", reason="pilot")
+        module.write_text(module.read_text().replace('over=["24h", "3d"]', 'over=["24h", "5d"]'))
+    with Project(p.folder, actor="ana") as edited, pytest.raises(RefusedError) as caught:
+        edited.deploy("promise", model="late_parcel@3")
+    assert caught.value.remedy.startswith("Edited since: depot_delays. Run: retrodict train late_parcel")

@@ -35,7 +35,7 @@ __all__ = ["CommandAnswer", "Group", "Parameter", "Session", "command", "expose"
 _COMMON = ("project_dir", "actor", "as_json", "verbose")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CommandAnswer(Shown):
     """CommandAnswer of a command that is not a method: plain data, and what people see."""
 
@@ -325,8 +325,9 @@ def _decorate(parameter: inspect.Parameter, spec: Parameter, text: str) -> Calla
         return click.option(flag, parameter.name, is_flag=True, help=text, **spec.more)
     if more["type"] is None:
         more["type"] = {"int": click.IntRange(0), "float": float}.get(annotation, _choice(annotation))
-    default = None if required else parameter.default
-    settings = {"required": required, "default": default, "show_default": default not in (None, ""), **more}
+    settings: dict[str, Any] = {"required": required, **more}
+    if not required and parameter.default is not None:  # a default of None would stand in for what is required
+        settings |= {"default": parameter.default, "show_default": parameter.default != ""}
     return click.option(flag, parameter.name, metavar=metavar or _METAVARS.get(parameter.name), help=text, **settings)
 
 

@@ -224,7 +224,7 @@ def shorten(text: str) -> str:
     return _HASH.sub(lambda match: short(match.group()), text)
 
 
-def excerpt(value: Any, length: int = 48) -> str:
+def excerpt(value: Any, length: int = 24) -> str:
     """Beginning of a value's text or JSON."""
     text = value if isinstance(value, str) else to_json(value)
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from retrodict.data.definitions import Table
 from retrodict.data.evolution import SchemaChange, merge_schemas
 from retrodict.data.readers import Batch, open_batch
 from retrodict.data.readers._stage import PREFIX, sweep
-from retrodict.data.validation import Findings, check_batch
+from retrodict.data.validation import CheckResult, Findings, check_batch
 from retrodict.data.versions import live_batches
 from retrodict.stores.tables._types import stored_schema
 from retrodict.stores.tables.base import TableStore
@@ -259,8 +259,8 @@ def _refuse_if_nothing_to_publish(
         raise RefusedError(
             "at least one row of a batch must pass its checks",
             where=where,
-            got=f"0 of {batch.num_rows} rows",
-            remedy=f"No version was made; see the reasons in {quarantine}",
+            got=f"0 of {batch.num_rows} rows, {_most_frequent(findings.results)}",
+            remedy=f"No version was made; see why with: retrodict data quarantine show {definition.name}",
         )
     worst = max(findings.halted, key=lambda result: result.failed)
     aside = unpublished_name(definition.name)
@@ -292,6 +292,12 @@ def _write_unpublished(
             return version.version
     rows = _stored_rows(batch, findings, change)
     return workspace.tables.write(name, rows, mode="overwrite", metadata=metadata)
+
+
+def _most_frequent(results: Sequence[CheckResult]) -> str:
+    """The check that most rows failed, in words."""
+    worst = max(results, key=lambda result: result.failed)
+    return f"most by {worst.check}" if worst.failed else "none by a check of its own"
 
 
 def _record_refusal(

@@ -104,7 +104,9 @@ class QuarantinedRows(Shown):
         if self.output is not None:
             command = f"retrodict data quarantine resubmit {self.table} {self.output}"
             return [f"{total} rows are in {self.output}; repair them, then: {command}"]
-        rows = [(row["origin"], row["row"], row["checks"], row["original"]) for row in self._newest()]
+        rows = [
+            (row["origin"], row["row"], row["checks"], row["original"].replace(',"', ', "')) for row in self._newest()
+        ]
         if not rows:
             return [f"No row of {self.table} is waiting in quarantine."]
         return [Grid(("from?", "row>", "checks", "original"), rows, f"last {len(rows)} of {total} rows")]

@@ -144,7 +144,7 @@ def _keys(rows: pa.Table, table: Any) -> list[str]:
     return [" ".join(str(value) for value in row.values()) for row in last]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ObjectLineage(Shown):
     """Edges of the ledger (target, role, source) around one object, nearest first.
 

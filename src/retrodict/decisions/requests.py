@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from retrodict.core.errors import InputError
+from retrodict.core.errors import InputError, near
 from retrodict.core.kinds import KINDS, kind_error, reader_of
 from retrodict.decisions.records import Value
 
@@ -57,8 +58,7 @@ def decode_request(body: bytes) -> DecisionRequest:
         raise InputError(
             f"the body must be {_FIELDS}; values must be text, numbers, true, false or null",
             where=where,
-            got="another form",
-            remedy="See GET /v1/policies/{policy} for the request",
+            **_difference(str(error).partition(" - at `")[0]),
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
@@ -67,6 +67,20 @@ def decode_request(body: bytes) -> DecisionRequest:
             got=type(error).__name__,
             remedy="Send one JSON object",
         ) from error
+
+
+def _difference(message: str) -> dict[str, str]:
+    """What was got and what to do, by the decoder's message; names that the caller made up are not repeated."""
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", message)
+    if unknown is not None:
+        return {"got": "an unknown field", "remedy": near(unknown[1], DecisionRequest.__struct_fields__, what="field")}
+    missing = re.fullmatch(r"Object missing required field `(.*)`", message)
+    if missing is not None:
+        return {"got": f"no field {missing[1]}", "remedy": f"Send {missing[1]}, as an object"}
+    expected = re.fullmatch(r"Expected `(.*)`, got `(.*)`", message)
+    if expected is not None:
+        return {"got": expected[2], "remedy": f"Send {expected[1].replace(' | ', ' or ').replace('str', 'text')}"}
+    return {"got": "another form", "remedy": "See GET /v1/policies/{policy} for the request"}
 
 
 # A date comes as text, as a model's request schema calls it.
@@ -98,7 +112,7 @@ class RequestSchema:
             raise InputError(
                 f"entities must be out of {sorted(self.entities)}",
                 where="body, field 'entities'",
-                got=f"{unknown} others",
+                got=f"{unknown} of other names",
                 remedy="Put other values into context",
             )
         entities = _checked(request.entities, self.entities, "entities")
@@ -127,7 +141,7 @@ def _checked(values: Mapping[str, Value], kinds: Mapping[str, str], field: str) 
             raise InputError(
                 f"the request must have {field} {name!r}",
                 where="body",
-                got=f"{len(values)} values without it",
+                got="no value of this name",
                 remedy=f"Send it as {kind.description}, or as null",
             )
         value = values[name]

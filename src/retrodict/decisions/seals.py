@@ -16,7 +16,7 @@ from retrodict.workspace import Workspace
 __all__ = ["DecisionProof", "SealReport", "prove_decision", "seal_decisions"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SealReport(Shown):
     """What was sealed, and the streams that a running process still writes."""
 
@@ -60,7 +60,7 @@ def seal_decisions(workspace: Workspace) -> SealReport:
     return SealReport(seal_closed(workspace.ledger, workspace.streams, STREAM_PREFIX), busy)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class DecisionProof(Shown):
     """Inclusion proof of one decision.
 

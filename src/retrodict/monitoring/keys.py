@@ -100,7 +100,7 @@ def join_key_sql(table: Table, schema: pa.Schema) -> str:
             raise DefinitionError(
                 "a key column must be in the table",
                 where=where,
-                got=f"{len(schema.names)} columns without it",
+                got="no column of this name",
                 remedy=near(column, schema.names, what="column"),
             )
         parts.append(_sql(quote(column), schema.field(column).type, where=where))

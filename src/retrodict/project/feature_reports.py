@@ -336,7 +336,9 @@ class Verification(Shown):
 
     def _not_compared(self) -> list[str]:
         skipped = [f"{count(r.skipped)} requests of {name}" for name, r in self.reports.items() if r.skipped]
-        unfilled = [name for name, r in self.reports.items() if r.checked and "online" not in r.compared]
+        unfilled = [
+            name for name, r in self.reports.items() if r.checked and not r.skipped and "online" not in r.compared
+        ]
         texts = []
         if skipped:
             reason = "Not compared with online state, which ends before them or cannot look back so far"

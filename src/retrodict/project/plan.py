@@ -83,6 +83,7 @@ class Plan(Shown):
     tables: tuple[TablePlan, ...]
     models: tuple[ModelPlan, ...]
     policies: tuple[PolicyPlan, ...]
+    undefined: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
@@ -112,10 +113,15 @@ class Plan(Shown):
             if policies
             else None,
             "",
-            "\n".join(["Next:", *(f"  {step}" for step in steps)])
-            if steps
-            else "Nothing differs: what is defined is what stands.",
+            "\n".join(["Next:", *(f"  {step}" for step in steps)]) if steps else self._rest(),
         ]
+
+    def _rest(self) -> str:
+        if self.undefined:
+            return (
+                f"In force, and not defined any more: {', '.join(self.undefined)}. They decide as they were deployed."
+            )
+        return "Nothing differs: what is defined is what stands."
 
     def next(self) -> list[str]:
         """Commands to run next, each with why; empty when nothing differs."""
@@ -137,6 +143,10 @@ class Plan(Shown):
 def _model_steps(model: ModelPlan) -> list[str]:
     if model.newest is None or model.status == "changed":
         return [f"retrodict train {model.name}    # {model.status}"]
+    if not model.gates_passed:
+        return [
+            f"retrodict train {model.name}    # a gate of {model.newest} did not pass: another recipe, or more rows"
+        ]
     if model.gates_passed and not model.approved:
         command = f"retrodict models approve {model.newest} --reason '…' --actor NAME"
         return [f"{command}    # by somebody else than {model.author}"]
@@ -174,6 +184,7 @@ def read_plan(workspace: Workspace) -> Plan:
             )
             for policy in definitions.of(Policy)
         ),
+        tuple(sorted(set(deployed) - {policy.name for policy in definitions.of(Policy)})),
     )
 
 

@@ -199,9 +199,20 @@ def check_verified(
             "every view of a deployed model must have passed verification as it was when the model was trained",
             where=f"model:{model}",
             got=[view.name for view in refused],
-            remedy=f"Run: retrodict features verify {model.partition('@')[0]}; or say why not: --unverified REASON",
+            remedy=f"{_way_to_pass(workspace, refused, model.partition('@')[0])}; or say why not: --unverified REASON",
         )
     return refused
+
+
+def _way_to_pass(workspace: Workspace, refused: list[FeatureView], model: str) -> str:
+    """Verify, or train again where a view is no longer what the model was trained with."""
+    listed = [feature for definition in workspace.definitions for feature in getattr(definition, "features", ())]
+    views = [view for view in [*workspace.definitions, *listed] if isinstance(view, FeatureView)]
+    defined = {view.name: view.version for view in views}
+    edited = [view.name for view in refused if defined.get(view.name, view.version) != view.version]
+    if edited:
+        return f"Edited since: {', '.join(edited)}. Run: retrodict train {model}"
+    return f"Run: retrodict features verify {model}"
 
 
 def record_override(workspace: Workspace, views: list[FeatureView], model: str, reason: str) -> None:

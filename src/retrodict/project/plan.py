@@ -147,7 +147,7 @@ def _model_steps(model: ModelPlan) -> list[str]:
         return [
             f"retrodict train {model.name}    # a gate of {model.newest} did not pass: another recipe, or more rows"
         ]
-    if model.gates_passed and not model.approved:
+    if not model.approved:
         command = f"retrodict models approve {model.newest} --reason '…' --actor NAME"
         return [f"{command}    # by somebody else than {model.author}"]
     return []

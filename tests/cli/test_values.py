@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from retrodict.cli._text import plain, to_json
 
 from retrodict.cli._types import _scalar
+from retrodict.core.display import plain, to_json
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 

@@ -106,7 +106,7 @@ def test_values_may_be_scalars_of_numpy_and_pandas(decider, changes, context):
         ({**VALUES, "weight": "heavy"}, "'weight'"),
         ({**VALUES, "weight": float("inf")}, "'weight'"),
         ({**VALUES, "sent": datetime(2024, 2, 20)}, "'sent'"),  # noqa: DTZ001  # without a zone
-        ({**VALUES, "note": ["x"]}, "context"),
+        ({**VALUES, "note": ["x"]}, "list"),
         ({**VALUES, "note": object()}, "object"),
         ({**VALUES, "note": 2**70}, "64 bits"),
         ({**VALUES, "note": "\ud800"}, "text"),

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
+from datetime import timedelta
+from decimal import Decimal
+from threading import Thread
 
 import pandas as pd
 import pytest
@@ -234,3 +238,55 @@ def test_an_edited_view_asks_for_a_training(p: Project) -> None:
     with Project(p.folder, actor="ana") as edited, pytest.raises(RefusedError) as caught:
         edited.deploy("promise", model="late_parcel@3")
     assert caught.value.remedy.startswith("Edited since: depot_delays. Run: retrodict train late_parcel")
+
+
+@pytest.mark.parametrize("at", [True, 1.5, 2**63, -(10**18), [1], "2024-02-20T10:00"])
+def test_a_time_that_is_none_is_refused_before_anything_is_written(p: Project, at: object) -> None:
+    """A record that nobody could read again must not come into the log."""
+    with pytest.raises(InputError):
+        p.decide("promise", **{**PARCEL, "at": at})
+    assert p.decisions.table("promise").num_rows == 0
+
+
+@pytest.mark.parametrize("value", [b"north", Decimal("1.5"), timedelta(hours=1), ["north"]])
+def test_values_that_are_no_scalars_are_refused(p: Project, value: object) -> None:
+    """Nothing is converted silently: bytes would decide about another subject."""
+    with pytest.raises(InputError, match="a value must be text, a number, a bool, a time or None"):
+        decide(p, depot=value)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_infinities_are_refused(p: Project, value: float) -> None:
+    """On both sides."""
+    with pytest.raises(InputError, match="finite"):
+        decide(p, weight=value)
+
+
+def test_closing_while_others_decide_lets_the_model_decide(p: Project) -> None:
+    """A decision comes before or after a close, never from stores that were closed under it."""
+    answers: list[str | None] = []
+
+    def work() -> None:
+        answers.extend(decide(p).record.fallback for _ in range(25))
+
+    threads = [Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        p.close()
+    for thread in threads:
+        thread.join()
+    assert answers == [None] * 50
+    p.close()
+    assert p.decisions.table("promise").num_rows == 50
+    assert len(p.workspace.streams.names("decisions/")) == 1
+
+
+def test_nobody_forges_a_line_of_the_ledger(p: Project) -> None:
+    """Control characters and line ends of names and reasons are written out."""
+    run = p.train("late_parcel")
+    with Project(p.folder, actor="ben\x1b[2J\n99 forged\u202e") as other:
+        other.models.approve(run.version.ref, reason="\x1b]0;title\x07")
+    for text in (str(p.ledger.log()), str(p.models.get(run.version.ref)), p.ledger.log()._repr_html_()):
+        assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert "ben\\x1b[2J\\n99 forged\\u202e" in p.ledger.log()._repr_html_()

@@ -11,6 +11,7 @@ from tests.serving.project import AT, REQUEST
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.log import read_decisions
 from retrodict.decisions.recorder import Recorder
+from retrodict.serving import app as app_module
 from retrodict.serving.app import ROUTES, DecisionApp, Limits
 from retrodict.serving.events import EventInlet
 from retrodict.workspace import Workspace
@@ -222,3 +223,33 @@ def test_nothing_deployed_is_not_ready(workspace):
     assert (broken[0], empty[0]) == (503, 503)
     assert b"not what was stored" in broken[2]
     assert b"retrodict deploy" in empty[2]
+
+
+def test_a_slow_body_holds_no_place_and_not_for_ever(workspace, monkeypatch):
+    """Half-sent bodies neither shut others out nor stay: the others are answered, the slow one gets 408."""
+    monkeypatch.setattr(app_module, "_BODY_S", 0.2)
+
+    async def run():
+        client = Client(workspace, in_flight=1)
+
+        async def slow():
+            messages = []
+
+            async def receive():
+                await asyncio.sleep(60)
+
+            async def send(message):
+                messages.append(message)
+
+            await client.app({"method": "POST", "path": DECIDE, "headers": SIMULATED}, receive, send)
+            return messages[0]["status"]
+
+        try:
+            waiting = [asyncio.create_task(slow()) for _ in range(3)]
+            await asyncio.sleep(0)
+            status, *_ = await client.send("POST", DECIDE, BODY)
+            return status, await asyncio.gather(*waiting)
+        finally:
+            await client.close()
+
+    assert asyncio.run(run()) == (200, [408, 408, 408])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,40 @@ def test_a_value_that_is_no_plain_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match=r"derived odd: a value of a definition must be plain data; got 'object'"):
         write_definitions(tmp_path / "new", [odd])
     assert not (tmp_path / "new").exists()
+
+
+def test_a_closure_is_refused(tmp_path: Path) -> None:
+    """Names of the function around it would be gone in the module."""
+
+    def make(factor):
+        @derived
+        def times(x):
+            return {"y": x * factor}
+
+        return times
+
+    with pytest.raises(DefinitionError, match=r"must not use names of a function around it; got 'factor'"):
+        write_definitions(tmp_path, [make(7)])
+    assert not (tmp_path / "definitions.py").exists()
+
+
+def test_a_definition_that_reads_otherwise_is_refused(tmp_path: Path) -> None:
+    """What was written is compared by content hash before it takes the place of the last one, and no draft stays."""
+    write_definitions(tmp_path, [Entity("customer")])
+    other = Entity("customer", keys=["id"])
+    other.__dict__["version"] = "0" * 64
+    with pytest.raises(DefinitionError, match="must mean the same as a module"):
+        write_definitions(tmp_path, [other])
+    assert "keys=('customer',)" in (tmp_path / "definitions.py").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["definitions.py", "retrodict.toml", "state"]
+
+
+def test_writers_at_once_each_get_their_own(tmp_path: Path) -> None:
+    """Threads that write one folder's definitions wait for each other, and each gets what it wrote."""
+
+    def write(number: int) -> bool:
+        written = write_definitions(tmp_path, [Entity("customer", keys=[f"k{number}"])])
+        return written.get(Entity, "customer").keys == (f"k{number}",)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(write, range(12)))

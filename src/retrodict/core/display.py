@@ -275,7 +275,12 @@ def _cell(value: Any) -> str:
         return number(value)
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value) or "-"
-    return str(value)
+    return _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """Text with control characters, line ends and direction marks written out: nobody's name forges a line."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 # text -----------------------------------------------------------------------------------------------------------------
@@ -351,7 +356,7 @@ def _fold(text: str, width: int | None) -> list[str]:
 
 
 def _grid_lines(grid: Grid, width: int | None) -> Iterator[str]:
-    names = [heading.rstrip(">?") for heading in grid.columns]
+    names = [_printable(heading.rstrip(">?")) for heading in grid.columns]
     right = [">" in heading[-2:] for heading in grid.columns]
     cells = [[_cell(value) for value in row] for row in grid.rows]
     columns = [[name, *(row[place] for row in cells)] for place, name in enumerate(names)]
@@ -403,12 +408,12 @@ def _widths(columns: Sequence[Sequence[str]], width: int | None) -> list[int]:
 
 def _tree_lines(tree: Tree, width: int | None, indent: str = "") -> Iterator[str]:
     if not indent:
-        yield from _fold(tree.label, width)
+        yield from _fold(_printable(tree.label), width)
     for position, branch in enumerate(tree.branches):
         last = position == len(tree.branches) - 1
         below = indent + ("    " if last else "│   ")
         room = None if width is None else max(width - len(below), 20)
-        lines = _fold(branch.label, room) if isinstance(branch, Tree) else list(_grid_lines(branch, room))
+        lines = _fold(_printable(branch.label), room) if isinstance(branch, Tree) else list(_grid_lines(branch, room))
         for number_, line in enumerate(lines):
             yield (indent + ("└── " if last else "├── ") if number_ == 0 else below) + line
         if isinstance(branch, Tree):
@@ -430,7 +435,7 @@ def _html(block: Block) -> str:
         return f"<p style='white-space:pre-wrap'>{html.escape(block.strip())}</p>"
     if isinstance(block, Tree):
         branches = "".join(f"<li>{_html(branch)}</li>" for branch in block.branches)
-        return html.escape(block.label) + (f"<ul>{branches}</ul>" if branches else "")
+        return html.escape(_printable(block.label)) + (f"<ul>{branches}</ul>" if branches else "")
     head = f"<p><b>{html.escape(block.title)}</b></p>" if block.title else ""
     if isinstance(block, Facts):
         rows = [(name, value) for name, value in block.values.items() if value is not None]

@@ -141,6 +141,11 @@ def _request(values: Mapping[str, Any], schema: RequestSchema, key: str | None, 
             raise InputError(
                 "a number must be finite", where=f"value {name!r}", got="an infinity", remedy="Pass a number or None"
             )
+        if not _is_value(value):
+            raise InputError(
+                "a value must be text, a number, a bool, a time or None", where=f"value {name!r}",
+                got=type(value).__name__, remedy="Convert it to one of these",
+            )  # fmt: skip
         body["entities" if name in schema.entities else "context"][name] = value
     try:
         text = msgspec.json.encode(body, enc_hook=_to_json)
@@ -152,6 +157,11 @@ def _request(values: Mapping[str, Any], schema: RequestSchema, key: str | None, 
             remedy="Convert what is of another type",
         ) from error
     return decode_request(text)
+
+
+def _is_value(value: Any) -> bool:
+    missing = type(value).__name__ in ("NaTType", "NAType")
+    return value is None or missing or isinstance(value, str | bool | int | float | datetime | np.generic)
 
 
 def _to_json(value: Any) -> Any:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import TypeVar
+from datetime import UTC, datetime
 
 from retrodict.core.clock import parse_time, to_micros
 from retrodict.core.errors import InputError
@@ -14,7 +13,7 @@ __all__ = ["Time", "instant", "only_one"]
 Time = str | datetime | int
 """ISO 8601 with its zone, a datetime with one, or whole microseconds since 1970-01-01 UTC."""
 
-T = TypeVar("T")
+_FIRST, _LAST = to_micros(datetime(1, 1, 1, tzinfo=UTC)), to_micros(datetime(9999, 12, 31, tzinfo=UTC))
 
 
 def instant(value: Time | None, where: str) -> int | None:
@@ -25,9 +24,24 @@ def instant(value: Time | None, where: str) -> int | None:
     InputError
         If the time has no zone: it is never guessed.
     """
-    if value is None or isinstance(value, int):
-        return value
-    return parse_time(value, where=where) if isinstance(value, str) else to_micros(value, where=where)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return parse_time(value, where=where)
+    if isinstance(value, datetime):
+        return to_micros(value, where=where)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(
+            "a time must be ISO 8601 text with its zone, a datetime with one, or whole microseconds since 1970",
+            where=where,
+            got=type(value).__name__,
+            remedy="Write it like '2013-09-01T18:00:00Z'",
+        )
+    if not _FIRST <= value <= _LAST:
+        raise InputError(
+            "a time must be in the years 1 to 9999", where=where, got=value, remedy="Pass microseconds since 1970 UTC"
+        )
+    return value
 
 
 def only_one(names: Iterable[str], noun: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -86,9 +87,11 @@ class Project:
         if definitions is not None:
             from retrodict.workspace.writer import write_definitions
 
-            write_definitions(Path(folder), definitions)
+            written = write_definitions(Path(folder), definitions)
         self.workspace = Workspace(folder, clock=clock, actor=actor)
-        self._report = progress
+        if definitions is not None:  # whatever another notebook writes meanwhile
+            self.workspace.definitions = written
+        self._report, self._deciding = progress, Lock()
 
     @classmethod
     def create(cls, folder: str | Path, *, force: bool = False, actor: str | None = None) -> Project:
@@ -315,7 +318,9 @@ class Project:
         """
         from retrodict.project.decisions import Decision
 
-        record = self._decider.decide(policy, values, key=key, explain=explain, at=instant(at, "at"))
+        moment = instant(at, "at")
+        with self._deciding:  # close() waits for it: a decision is whole, or comes after the stores are opened again
+            record = self._decider.decide(policy, values, key=key, explain=explain, at=moment)
         return Decision(self, record)
 
     @cached_property
@@ -500,10 +505,11 @@ class Project:
 
     def close(self) -> None:
         """Close the stores that were opened; the next use opens them again."""
-        decider = self.__dict__.pop("_decider", None)
-        if decider is not None:
-            decider.close()
-        self.workspace.close()
+        with self._deciding:
+            decider = self.__dict__.pop("_decider", None)
+            if decider is not None:
+                decider.close()
+            self.workspace.close()
 
     def __enter__(self) -> Self:
         return self

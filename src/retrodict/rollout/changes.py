@@ -48,7 +48,9 @@ def deploy(
     RefusedError
         If the version is not approved, a gate did not pass, or a view has not passed verification.
     """
-    return _put(workspace, policy, model, reason, "deploy", unverified)
+    name = workspace.definitions.get(Policy, policy).name
+    with workspace.lock(f"rollout/{name}"):
+        return _put(workspace, policy, model, reason, "deploy", unverified)
 
 
 def promote(workspace: Workspace, policy: str, model: str, *, reason: str, unverified: str | None = None) -> Revision:
@@ -59,12 +61,14 @@ def promote(workspace: Workspace, policy: str, model: str, *, reason: str, unver
     RefusedError
         If the version is not approved, a gate did not pass, a view has not passed verification, or it decides already.
     """
-    before = _current(workspace, policy)
-    if before.deployment.model == get_version(workspace, model).ref:
-        raise RefusedError(
-            "a promotion must change what decides", where=f"policy:{policy}", got=model, remedy="It decides already"
-        )
-    return _put(workspace, policy, model, reason, "promote", unverified)
+    name = _current(workspace, policy).deployment.policy
+    with workspace.lock(f"rollout/{name}"):  # two at once would both believe that they change what decides
+        before = _current(workspace, policy)
+        if before.deployment.model == get_version(workspace, model).ref:
+            raise RefusedError(
+                "a promotion must change what decides", where=f"policy:{policy}", got=model, remedy="It decides already"
+            )
+        return _put(workspace, policy, model, reason, "promote", unverified)
 
 
 def _put(

@@ -39,6 +39,7 @@ TIME_HEADER = b"retrodict-time"
 _RETRY = ((b"retry-after", b"1"),)
 
 _log = logging.getLogger(__name__)
+_BODY_S = 10.0  # a caller that takes longer to send a body is told so
 _json = msgspec.json.Encoder()
 
 
@@ -76,7 +77,14 @@ class _Request:
     parameter: str
 
     async def read_body(self, limit: int) -> bytes:
-        """Body, never more than ``limit`` bytes of it in memory."""
+        """Body, never more than ``limit`` bytes of it in memory, and never waited for longer than ``_BODY_S``."""
+        try:
+            async with asyncio.timeout(_BODY_S):
+                return await self._read_body(limit)
+        except TimeoutError:
+            raise _Refused(408, f"a body must arrive within {_BODY_S:.0f} s", ((b"connection", b"close"),)) from None
+
+    async def _read_body(self, limit: int) -> bytes:
         length = next((value for key, value in self.scope["headers"] if key == b"content-length"), b"0")
         if length.isdigit() and int(length) > limit:
             raise _too_long(limit)
@@ -198,11 +206,13 @@ class DecisionApp:
 
     @_route("POST", "/v1/decisions/{policy}")
     async def _decide(self, request: _Request) -> _Answer:
+        # A caller who sends slowly holds no place among the requests that are worked on.
+        body = await request.read_body(self._limits.body)
         if self._in_flight >= self._limits.in_flight:
             raise _Refused(429, "the server is at its limit of requests; try again", _RETRY)
         self._in_flight += 1
         try:
-            question = decode_request(await request.read_body(self._limits.body))
+            question = decode_request(body)
             name = request.parameter
             servant = find_servant(self.servants, name, where="address")
             at = self._moment(request.scope)

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FunctionType, ModuleType
 from typing import Any
 
 from retrodict.core.definition import Definition
 from retrodict.core.errors import DefinitionError, RefusedError
-from retrodict.workspace.definitions import load_definitions
+from retrodict.stores._locks import FileLock
+from retrodict.workspace.definitions import Definitions, load_definitions
 
 __all__ = ["MARK", "source_of", "write_definitions"]
 
@@ -29,7 +30,7 @@ MARK = '"""Written from a notebook by Project(definitions=[...]). Remove this li
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def write_definitions(folder: Path, definitions: Sequence[Definition]) -> None:
+def write_definitions(folder: Path, definitions: Sequence[Definition]) -> Definitions:
     """Write ``retrodict.toml`` where there is none, and ``definitions.py`` with these definitions.
 
     Parameters
@@ -38,6 +39,11 @@ def write_definitions(folder: Path, definitions: Sequence[Definition]) -> None:
         Made if it does not exist.
     definitions : sequence of Definition
 
+    Returns
+    -------
+    Definitions
+        As they were loaded from what was written.
+
     Raises
     ------
     RefusedError
@@ -45,23 +51,30 @@ def write_definitions(folder: Path, definitions: Sequence[Definition]) -> None:
     DefinitionError
         If a definition cannot be written as source, such as a function whose source is gone.
     """
-    target = folder / "definitions.py"
-    if target.exists() and not target.read_text(encoding="utf-8").startswith(MARK):
-        raise RefusedError(
-            "definitions.py must be one that a notebook wrote", where=str(target), got="a file written by hand",
-            remedy="Open the project without definitions=, or name another folder",
-        )  # fmt: skip
+    target, settings = folder / "definitions.py", folder / "retrodict.toml"
     text = source_of(definitions)
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "retrodict.toml").exists():
-        (folder / "retrodict.toml").write_text(f'[project]\nname = "{_project_name(folder)}"\n', encoding="utf-8")
-    draft = folder / f".definitions.{os.getpid()}.py"
-    try:
+    with FileLock(folder / "state" / "locks" / "definitions", where="definitions", timeout_s=60.0):
+        if target.exists() and not target.read_text(encoding="utf-8").startswith(MARK):
+            raise RefusedError(
+                "definitions.py must be one that a notebook wrote", where=str(target), got="a file written by hand",
+                remedy="Open the project without definitions=, or name another folder",
+            )  # fmt: skip
+        if not settings.exists():
+            _replace(settings, f'[project]\nname = "{_project_name(folder)}"\n')
+        loaded = _replace(target, text, check=lambda draft: _compare(definitions, draft))
+    assert loaded is not None  # there is a check
+    return loaded
+
+
+def _replace(target: Path, text: str, *, check: Callable[[Path], Definitions] | None = None) -> Definitions | None:
+    """Write a file whole or not at all, under another name first; a check of the draft may refuse it."""
+    with TemporaryDirectory(prefix=".draft", dir=target.parent) as drafts:
+        draft = Path(drafts) / target.name
         draft.write_text(text, encoding="utf-8")
-        _compare(definitions, draft)
+        checked = check(draft) if check is not None else None
         draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    return checked
 
 
 def _project_name(folder: Path) -> str:
@@ -69,7 +82,7 @@ def _project_name(folder: Path) -> str:
     return name if name[:1].isalpha() else f"project_{name}".rstrip("_")
 
 
-def _compare(definitions: Iterable[Definition], path: Path) -> None:
+def _compare(definitions: Iterable[Definition], path: Path) -> Definitions:
     loaded = load_definitions(path)
     for definition in definitions:
         if loaded.get(type(definition), definition.name).version != definition.version:
@@ -79,6 +92,7 @@ def _compare(definitions: Iterable[Definition], path: Path) -> None:
                 got="another content hash",
                 remedy="Write it into definitions.py by hand",
             )
+    return loaded
 
 
 def source_of(definitions: Sequence[Definition]) -> str:
@@ -123,6 +137,13 @@ class _Writer:
 
     def _add_function(self, function: FunctionType, where: str) -> None:
         """Write a function from its source, after the helpers, modules and constants that it names."""
+        if function.__code__.co_freevars:
+            raise DefinitionError(
+                "a function must not use names of a function around it",
+                where=where,
+                got=", ".join(function.__code__.co_freevars),
+                remedy="Make them constants of the notebook, or parameters",
+            )
         try:
             source = textwrap.dedent(inspect.getsource(function))
         except (OSError, TypeError) as error:

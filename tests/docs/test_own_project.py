@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from retrodict.project import NAMESPACES, namespace
+from retrodict.project import NAMESPACES, find_namespace
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "own_project"
@@ -101,6 +101,6 @@ def test_the_page_has_every_method_of_the_face() -> None:
     namespaces = {"Project": "", **{name: name for name in listed if name != "Project"}}
     assert set(namespaces) - {"Project"} == set(NAMESPACES)
     for title, name in namespaces.items():
-        public = {each for each in dir(namespace(name)) if not each.startswith("_")}
+        public = {each for each in dir(find_namespace(name)) if not each.startswith("_")}
         more = {"workspace"} if name == "" else set()
         assert listed[title] | set(NAMESPACES) == public | more | set(NAMESPACES), title

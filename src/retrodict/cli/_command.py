@@ -24,7 +24,7 @@ import click
 
 from retrodict.cli import _types
 from retrodict.core.errors import near
-from retrodict.project import Shown, namespace
+from retrodict.project import Shown, find_namespace
 from retrodict.project.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def expose(
 
     def run(session: Session, **values: Any) -> Shown | None:
         owner, _, last = method.rpartition(".")
-        target: Any = namespace(owner)(session) if lazy else session.project
+        target: Any = find_namespace(owner)(session) if lazy else session.project
         for part in [last] if lazy else method.split("."):
             target = getattr(target, part)
         if variadic is None:
@@ -284,7 +284,7 @@ def expose(
 
 def _find(method: str) -> Callable[..., Any]:
     first, _, last = method.rpartition(".")
-    function: Callable[..., Any] = inspect.getattr_static(namespace(first), last)
+    function: Callable[..., Any] = inspect.getattr_static(find_namespace(first), last)
     return getattr(function, "__func__", function)
 
 

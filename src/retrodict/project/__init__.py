@@ -6,7 +6,7 @@ from retrodict.core.clock import parse_time
 from retrodict.core.display import Facts, Grid, Shown, text_of, to_json
 from retrodict.project.project import Project
 
-__all__ = ["Facts", "Grid", "Project", "Shown", "namespace", "parse_time", "text_of", "to_json"]
+__all__ = ["Facts", "Grid", "Project", "Shown", "find_namespace", "parse_time", "text_of", "to_json"]
 
 NAMESPACES = {
     "data": "Data",
@@ -21,7 +21,7 @@ NAMESPACES = {
 }
 
 
-def namespace(name: str) -> type:
+def find_namespace(name: str) -> type:
     """Class of a namespace of the project, ``""`` for the project itself: for skins that read signatures."""
     if not name:
         return Project

@@ -19,7 +19,7 @@ def lazy_names(
     package : str
         ``__name__`` of the package.
     homes : mapping of str to sequence of str
-        Module, relative to the package, to the names it gives.
+        Module, relative to the package (``.core.clock`` begins one above it), to the names it gives.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def lazy_names(
     def get(name: str) -> object:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{package}.{modules[name]}"), name)
+        value = getattr(import_module("." + modules[name], package), name)
         setattr(sys.modules[package], name, value)  # the next look is a plain one
         return value
 

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from retrodict.project.features import Features
     from retrodict.project.ledger import Ledger
     from retrodict.project.models import Models
+    from retrodict.project.new_project import Created
     from retrodict.project.outcomes import Outcomes
     from retrodict.project.plan import Plan
     from retrodict.project.policies import Policies
     from retrodict.project.runs import Run, Runs
-    from retrodict.project.template import Created
     from retrodict.registry import Revision
     from retrodict.workspace import Definitions
 
@@ -120,7 +120,7 @@ class Project:
         force : bool
             Write into a folder that has files of these names: they are overwritten.
         """
-        from retrodict.project.template import write_template
+        from retrodict.project.new_project import write_template
 
         return write_template(folder, force=force)
 

@@ -290,3 +290,18 @@ def test_nobody_forges_a_line_of_the_ledger(p: Project) -> None:
     for text in (str(p.ledger.log()), str(p.models.get(run.version.ref)), p.ledger.log()._repr_html_()):
         assert not {"\x1b", "\x07", "\u202e"} & set(text)
     assert "ben\\x1b[2J\\n99 forged\\u202e" in p.ledger.log()._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda p: p.train(["late_parcel"]), lambda p: p.deploy(5), lambda p: p.lineage(None), lambda p: p.replay([1]),
+        lambda p: p.decisions.get(5), lambda p: p.models.get(None), lambda p: p.ledger.proof(5), lambda p: p.monitor(5),
+        lambda p: p.models.approve("late_parcel@1", reason=None), lambda p: p.deploy("promise", reason=5),
+        lambda p: Project(None), lambda p: Project(p.folder, actor=5),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_told(p: Project, call) -> None:
+    """A wrong type is an error of ours that names it, not one of Python's."""
+    with pytest.raises(InputError, match=r"must be text; got '(int|list|NoneType)'"):
+        call(p)

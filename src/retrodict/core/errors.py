@@ -36,6 +36,7 @@ __all__ = [
     "RefusedError",
     "RetrodictError",
     "RetryableError",
+    "check_text",
     "near",
 ]
 
@@ -141,6 +142,20 @@ class IntegrityError(RetrodictError):
 
 class InternalError(RetrodictError, RuntimeError):
     """A promise of this package is broken; please report it with the text."""
+
+
+def check_text(value: object, *, where: str) -> str:
+    """Return a value that is text; InputError names the type of any other.
+
+    Examples
+    --------
+    >>> check_text(5, where="reason")
+    Traceback (most recent call last):
+    retrodict.core.errors.InputError: reason: the value must be text; got 'int'. Write it in quotes.
+    """
+    if not isinstance(value, str):
+        raise InputError("the value must be text", where=where, got=type(value).__name__, remedy="Write it in quotes")
+    return value
 
 
 def near(name: str, names: Iterable[str], *, what: str = "name") -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodict.core.clock import Clock
-from retrodict.core.errors import InputError, InternalError
+from retrodict.core.errors import InputError, InternalError, check_text
 
 __all__ = ["Ref", "UlidFactory", "canonical_json", "content_hash", "digest", "digest_file", "encode", "short"]
 
@@ -146,7 +146,7 @@ class Ref:
         InputError
             If the text has another kind than asked for, or an empty part.
         """
-        head, colon, rest = text.partition(":")
+        head, colon, rest = check_text(text, where="reference").partition(":")
         if not colon:
             head, rest = kind or "", text
         name, at, version = rest.partition("@")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from retrodict.core.clock import Clock
 from retrodict.core.definition import Definition
+from retrodict.core.errors import check_text
 from retrodict.project.arguments import Time, instant, only_one
 from retrodict.project.progress import Progress, progress_bar
 from retrodict.workspace import Workspace
@@ -433,7 +434,7 @@ class Project:
         """
         from retrodict.decisions.lineage import DecisionLineage, trace_decision, trace_object
 
-        if ref.startswith("decision:"):
+        if check_text(ref, where="reference").startswith("decision:"):
             return DecisionLineage(trace_decision(self.workspace, ref))
         return trace_object(self.workspace, ref)
 
@@ -445,7 +446,8 @@ class Project:
         ref : str
             ``run:ULID`` or ``decision:ULID``.
         """
-        return self.replay_run(ref) if ref.startswith("run:") else self.replay_decision(ref)
+        kind = check_text(ref, where="reference").partition(":")[0]
+        return self.replay_run(ref) if kind == "run" else self.replay_decision(ref)
 
     def replay_run(self, ref: str) -> RunReplay:
         """Train a past run again and compare.

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.display import Block, Shown
-from retrodict.core.errors import InputError, NotFoundError
+from retrodict.core.errors import InputError, NotFoundError, check_text
 from retrodict.registry.schema import deployments, metadata
 from retrodict.workspace import Workspace
 
@@ -100,7 +100,7 @@ def change(workspace: Workspace, deployment: Deployment, *, action: Action, reas
     InputError
         If there is no reason.
     """
-    if not reason.strip():
+    if not check_text(reason, where="reason").strip():
         raise InputError("a change of what decides must have a reason", where=f"policy:{deployment.policy}", got=reason,
                          remedy="Say it with --reason")  # fmt: skip
     workspace.records.ensure(metadata)

@@ -11,7 +11,7 @@ from sqlalchemy import Row, func, select
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, short_hash, when
-from retrodict.core.errors import InputError, NotFoundError, RefusedError, near
+from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_text, near
 from retrodict.core.identity import Ref
 from retrodict.registry.schema import approvals, metadata, versions
 from retrodict.workspace import Workspace
@@ -259,7 +259,7 @@ def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True
     """
     version = get_version(workspace, ref)
     where = f"model:{version.ref}"
-    if not reason.strip():
+    if not check_text(reason, where="reason").strip():
         raise InputError("an approval must have a reason", where=where, got=reason, remedy="Say it with --reason")
     if granted and version.author == workspace.actor:
         raise RefusedError("a version must be approved by somebody else than its author", where=where,

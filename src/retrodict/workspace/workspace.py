@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from retrodict.core.clock import Clock, SystemClock
 from retrodict.core.config import Config, find_config, read_config
-from retrodict.core.errors import ConfigurationError
+from retrodict.core.errors import ConfigurationError, check_text
 from retrodict.core.identity import UlidFactory
 from retrodict.workspace.definitions import Definitions, load_definitions
 
@@ -65,7 +65,8 @@ class Workspace:
     """
 
     def __init__(self, folder: str | Path = ".", *, clock: Clock | None = None, actor: str | None = None) -> None:
-        self.config: Config = read_config(find_config(Path(folder)))
+        path = folder if isinstance(folder, Path) else Path(check_text(folder, where="folder of the project"))
+        self.config: Config = read_config(find_config(path))
         self.clock: Clock = clock or SystemClock()
         self.actor = _actor(actor)
         self.new_id = UlidFactory(self.clock)
@@ -186,7 +187,7 @@ class Workspace:
 def _actor(name_of_caller: str | None) -> str:
     """Who acts: what the caller says, what the environment says, or the user of the operating system."""
     for name in (name_of_caller, os.environ.get("RETRODICT_ACTOR")):
-        if name is not None and name.strip():
+        if name is not None and check_text(name, where="actor").strip():
             return name.strip()
     try:
         return getpass.getuser()

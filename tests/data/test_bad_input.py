@@ -58,10 +58,10 @@ def flipped(data: bytes, place: float) -> bytes:
 FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "Parquet cut in the middle": ("a.parquet", lambda: parquet()[:20_000], "whole, readable Parquet"),
     "Parquet without its footer": ("a.parquet", lambda: parquet()[:-10], "whole, readable Parquet"),
-    "Parquet with a damaged page": ("a.parquet", lambda: flipped(parquet(), 0.3), "Parquet|evaluated on every row"),
+    "Parquet with a damaged page": ("a.parquet", lambda: flipped(parquet(), 0.3), "Parquet|evaluable on every row"),
     "no Parquet at all": ("a.parquet", lambda: b"id,v\n1,x\n", "whole, readable Parquet"),
-    "ragged rows": ("a.csv", lambda: b"id,v\n1,x\n2,y,z\n", "a.csv, line 3.*as many values"),
-    "a row too short": ("a.csv", lambda: b"id,v\n1,x\n2\n", "as many values"),
+    "ragged rows": ("a.csv", lambda: b"id,v\n1,x\n2,y,z\n", "a.csv, line 3.*a value for each column"),
+    "a row too short": ("a.csv", lambda: b"id,v\n1,x\n2\n", "a value for each column"),
     "Latin-1": ("a.csv", lambda: "id,v\n1,größe\n".encode("latin-1"), "UTF-8"),
     "UTF-16": ("a.csv", lambda: "id,v\n1,x\n".encode("utf-16"), "UTF-8|UTF-16"),
     "a header that repeats": ("a.csv", lambda: b"id,v,v\n1,x,y\n", "a name of its own"),
@@ -115,7 +115,9 @@ def test_a_project_that_cannot_be_written(project: Workspace) -> None:
     if staging.is_dir():
         staging.rmdir()
     staging.write_text("in the way")
-    with pytest.raises(ConfigurationError, match=r"may write into the folder of the project.*got '.+'.*permissions"):
+    with pytest.raises(
+        ConfigurationError, match=r"must be able to write into the folder of the project.*got '.+'.*permissions"
+    ):
         ingest(project, "t", pa.table({"id": [1], "v": ["y"]}))
     assert len(project.tables.history("t")) == 1
 

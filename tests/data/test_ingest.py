@@ -234,7 +234,9 @@ def test_a_refused_batch_passes_by_other_checks(
 
 def test_a_batch_of_which_nothing_passes(project: Workspace, file: Callable[..., Path]) -> None:
     """Refused, with the reasons in quarantine."""
-    with pytest.raises(RefusedError, match=r"at least one row.*got '0 of 1 rows'.*sales__quarantine"):
+    with pytest.raises(
+        RefusedError, match=r"at least one row.*got '0 of 1 rows, most by type.*data quarantine show sales"
+    ):
         ingest(project, "sales", file([("x", 1, AT)]))
     assert state(project) == (0, 0, 1, 1, 2)
 

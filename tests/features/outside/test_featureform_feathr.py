@@ -67,4 +67,4 @@ def test_sum_of_the_window_before_the_observation(answer, view):
     found = answer(made, {"s": pa.Table.from_pylist(rows)}, spine)
     # Exact sums, rounded once: 0.5 + 0.4 + 0.3 is 1.2 here, whatever the order.
     assert found["v__sum_x_3d"] == [0.5, 0.9, 1.2, 0.3, 0.1, 0.2, 0.35, 0.15]
-    assert found["v__max_x_1d12h"] == [0.5, 0.5, 0.4, None, 0.1, 0.1, 0.15, None]
+    assert found["v__max_x_36h"] == [0.5, 0.5, 0.4, None, 0.1, 0.1, 0.15, None]

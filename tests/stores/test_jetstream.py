@@ -370,7 +370,7 @@ def test_a_full_server_says_so(tmp_path, opened):
     """Nothing old is dropped for it, and what was acknowledged stays readable."""
     (tmp_path / "conf").write_text("jetstream { max_file_store: 1MB }")
     with running(tmp_path / "nats", "-c", str(tmp_path / "conf")) as server:
-        streams = opened(server, timeout_s=0.5)
+        streams = opened(server, timeout_s=5.0)
         writer = streams.open_writer("s")
         acknowledged = 0
         with pytest.raises(RetryableError, match=r"stream s: .*resources"):  # noqa: PT012

@@ -109,6 +109,7 @@ def test_values_may_be_scalars_of_numpy_and_pandas(decider, changes, context):
         ({**VALUES, "note": ["x"]}, "list"),
         ({**VALUES, "note": object()}, "object"),
         ({**VALUES, "note": 2**70}, "64 bits"),
+        ({**VALUES, "note": 2**63}, "64 bits"),
         ({**VALUES, "note": "\ud800"}, "text"),
     ],
 )

@@ -154,11 +154,11 @@ def test_logged_features_equal_those_of_the_tables(project, decider):
     records = [
         decider.decide("promise", {**VALUES, "depot": depot}, at=at) for depot in ("north", "east", "nowhere", None)
     ]
-    report = check_parity(project, "promise", start=at)
+    report = check_parity(project, "promise", start=at, end=at + 1)
     assert (report.mismatches, report.decisions) == (0, len(records))
     altered = {**records[0].features, "depot_delays__count_24h": -1.0}
     decider._writer.append([encode_record(msgspec.structs.replace(records[0], time=at + 1, features=altered))])
-    report = check_parity(project, "promise", start=at + 1)
+    report = check_parity(project, "promise", start=at + 1, end=at + 2)
     assert report.by_feature == {"depot_delays__count_24h": 1}
     assert report.examples[0]["logged"] == -1.0
 

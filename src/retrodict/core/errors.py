@@ -21,7 +21,7 @@ secrets never go into ``got``; pass counts, column names and types instead.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import ClassVar
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "RefusedError",
     "RetrodictError",
     "RetryableError",
+    "check_known",
     "check_text",
     "near",
 ]
@@ -156,6 +157,28 @@ def check_text(value: object, *, where: str) -> str:
     if not isinstance(value, str):
         raise InputError("the value must be text", where=where, got=type(value).__name__, remedy="Write it in quotes")
     return value
+
+
+def check_known(
+    name: str,
+    names: Collection[str],
+    rule: str,
+    *,
+    where: str,
+    what: str = "name",
+    error: type[RetrodictError] = NotFoundError,
+) -> str:
+    """Return a name that is among the known ones; any other raises the rule with the near names as its remedy.
+
+    Examples
+    --------
+    >>> check_known("lable", ["label", "model"], "a kind must exist", where="tree", what="kind")
+    Traceback (most recent call last):
+    retrodict.core.errors.NotFoundError: tree: a kind must exist; got 'lable'. Did you mean the kind 'label'.
+    """
+    if name not in names:
+        raise error(rule, where=where, got=name, remedy=near(name, names, what=what))
+    return name
 
 
 def near(name: str, names: Iterable[str], *, what: str = "name") -> str:

@@ -36,7 +36,17 @@ class KeyStore(Protocol):
         ...
 
     def put_many(self, items: Mapping[bytes, bytes | None], *, durable: bool = True) -> None:
-        """Store all items at once; a value of None removes the key."""
+        """Store all items at once; a value of None removes the key.
+
+        Raises
+        ------
+        InputError
+            If a key is empty or longer than 511 bytes; nothing is stored then.
+        ConfigurationError
+            If the store is full; nothing is stored then.
+        RetryableError
+            If a server cannot be reached or does not answer in time; the message says if it may have been stored.
+        """
         ...
 
     def update(
@@ -48,16 +58,30 @@ class KeyStore(Protocol):
     ) -> None:
         """Give the values of ``keys`` to ``change`` and store what it returns (any keys), as one transaction.
 
-        An exception of ``change`` stores nothing and comes through. ``change`` does not use the store itself.
+        An exception of ``change`` stores nothing and comes through. ``change`` does not use the store itself. It runs
+        again whenever a value it was given has changed meanwhile.
+
+        Raises
+        ------
+        RetryableError
+            If others change the values faster than ``change`` decides, for longer than a server's ``timeout_s``.
         """
         ...
 
     def scan(self, prefix: bytes, *, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """All (key, value) pairs under a prefix in key order, from ``start`` on if given, of one state."""
+        """All (key, value) pairs under a prefix in key order, from ``start`` on if given, of one state.
+
+        The state is the one at the first step of the iteration.
+
+        Raises
+        ------
+        IntegrityError
+            If a key on a server has lost its value, because something else wrote under the store's prefix.
+        """
         ...
 
     def close(self) -> None:
-        """Release the store; it cannot be used afterwards."""
+        """Release the store; it cannot be used afterwards. A second call does nothing."""
         ...
 
 

@@ -34,7 +34,7 @@ from retrodict.core.errors import (
 )
 from retrodict.stores._durable import make_folder
 from retrodict.stores._ownership import check_usable
-from retrodict.stores.keys.base import check_keys
+from retrodict.stores.keys.base import KeyStore, SnapshotReads, check_keys
 
 __all__ = ["LmdbKeys"]
 
@@ -116,12 +116,13 @@ def _translated(error: lmdb.Error, path: Path) -> RetrodictError:
     )
 
 
-class LmdbKeys:
+class LmdbKeys(KeyStore, SnapshotReads):
     """Embedded twin of :class:`~retrodict.stores.keys.base.KeyStore`.
 
     Objects of one folder within a process share one environment, so opening it again is cheap. It is not carried
     across ``fork``: a child of a process that has it open cannot use it (start workers with *spawn*, or open it after
-    the fork). A write waits without limit for the writer before it; LMDB lets go of a writer that was killed.
+    the fork). A write waits without limit for the writer before it; LMDB lets go of a writer that was killed. A scan
+    that is left standing keeps the pages of its state from being used again: finish it or close it.
 
     Parameters
     ----------
@@ -161,7 +162,6 @@ class LmdbKeys:
         _STORES.add(self)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Values in the order of the keys, None where there is none; one state for all of them."""
         try:
             with self._begin() as txn:
                 get = txn.get
@@ -177,10 +177,6 @@ class LmdbKeys:
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[bytes], memoryview | None]]:
-        """Give a function from key to value of one state, which copies nothing.
-
-        See :class:`~retrodict.stores.keys.base.SnapshotReads`: no value may be used after the context has ended.
-        """
         try:
             with self._begin(buffers=True) as txn:
                 yield txn.get
@@ -188,20 +184,10 @@ class LmdbKeys:
             raise _translated(error, self._path) from error
 
     def put_many(self, items: Mapping[bytes, bytes | None], *, durable: bool = True) -> None:
-        """Store all items at once; a value of None removes the key.
-
-        Raises
-        ------
-        InputError
-            If a key is empty or longer than 511 bytes; nothing is stored then.
-        ConfigurationError
-            If the store is full; nothing is stored then.
-        """
         with self._writing(durable) as txn:
             _apply(txn, items)
 
     def update(self, keys: Sequence[bytes], change: Change, *, durable: bool = True) -> None:
-        """Give the values of ``keys`` to ``change`` and store what it returns (any keys), as one transaction."""
         check_keys(keys)
         for _ in range(_UNLOCKED):
             values, seen = self._snapshot(keys)
@@ -224,11 +210,6 @@ class LmdbKeys:
             raise _translated(error, self._path) from error
 
     def scan(self, prefix: bytes, *, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """All (key, value) pairs under a prefix in key order, from ``start`` on if given, of one state.
-
-        The state is the one at the first step of the iteration. An iteration that is left standing keeps the pages of
-        its state from being used again: finish it or close it.
-        """
         if self._refusal:
             self._refusal(self._path)
         return self._scan(prefix, prefix if start is None else max(prefix, start))
@@ -246,7 +227,6 @@ class LmdbKeys:
             raise _translated(error, self._path) from error
 
     def close(self) -> None:
-        """Release the store; it cannot be used afterwards. A second call does nothing."""
         if self._refusal:
             return
         self._refuse(_closed)

@@ -21,7 +21,7 @@ class ObjectStore(Protocol):
     """
 
     def put(self, data: bytes) -> str:
-        """Store bytes and return their SHA-256."""
+        """Store bytes and return their SHA-256; a damaged copy under that name is replaced."""
         ...
 
     def get(self, digest: str) -> bytes:
@@ -33,5 +33,5 @@ class ObjectStore(Protocol):
         ...
 
     def digests(self) -> Iterator[str]:
-        """Return the SHA-256 of every object, sorted."""
+        """Return the SHA-256 of every object, sorted; drafts of writers that died are none."""
         ...

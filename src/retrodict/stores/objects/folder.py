@@ -9,13 +9,14 @@ from pathlib import Path
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError
 from retrodict.core.identity import digest as digest_of
 from retrodict.stores._durable import make_folder, place_file
+from retrodict.stores.objects.base import ObjectStore
 
 __all__ = ["FolderObjects"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class FolderObjects:
+class FolderObjects(ObjectStore):
     """Embedded twin of :class:`~retrodict.stores.objects.base.ObjectStore`.
 
     The object ``abcd…`` is the read-only file ``ab/cd/abcd…``; two levels keep folders small for millions of objects.
@@ -38,7 +39,6 @@ class FolderObjects:
         self._root = Path(root)
 
     def put(self, data: bytes) -> str:
-        """Store bytes and return their SHA-256; a damaged copy under that name is replaced."""
         digest = digest_of(data)
         path = self._path(digest)
         if not (path.is_file() and path.read_bytes() == data):
@@ -47,15 +47,6 @@ class FolderObjects:
         return digest
 
     def get(self, digest: str) -> bytes:
-        """Bytes of an object, verified.
-
-        Raises
-        ------
-        NotFoundError
-            If it was never put.
-        IntegrityError
-            If the stored bytes are not those that were put.
-        """
         try:
             data = self._path(digest).read_bytes()
         except FileNotFoundError as error:
@@ -75,11 +66,9 @@ class FolderObjects:
         return data
 
     def exists(self, digest: str) -> bool:
-        """Whether the object is there (not whether it is intact)."""
         return self._path(digest).is_file()
 
     def digests(self) -> Iterator[str]:
-        """Return the SHA-256 of every object, sorted; drafts of writers that died are none."""
         for outer in _folders(self._root):
             for inner in _folders(outer):
                 yield from sorted(path.name for path in inner.iterdir() if _DIGEST.fullmatch(path.name))

@@ -32,11 +32,17 @@ class RecordStore(Protocol):
         ...
 
     def write(self) -> AbstractContextManager[Connection]:
-        """Open a writing transaction: committed at the end of the block, rolled back on an exception."""
+        """Open a writing transaction: committed at the end of the block, rolled back on an exception.
+
+        Raises
+        ------
+        BusyError
+            If another block holds the store for longer than its time limit.
+        """
         ...
 
     def read(self) -> AbstractContextManager[Connection]:
-        """Open a reading transaction on one consistent state."""
+        """Open a reading transaction on the state at its beginning; writing in it is refused."""
         ...
 
     def change_counter(self) -> int:
@@ -47,5 +53,5 @@ class RecordStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Release connections; the store cannot be used afterwards."""
+        """Release connections; the store cannot be used afterwards. A second call does nothing."""
         ...

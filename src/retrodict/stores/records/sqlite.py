@@ -30,6 +30,7 @@ from retrodict.core.errors import (
 )
 from retrodict.stores._durable import make_folder
 from retrodict.stores._ownership import check_usable
+from retrodict.stores.records.base import RecordStore
 
 __all__ = ["SqliteRecords"]
 
@@ -39,7 +40,7 @@ _DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _FIX_STATE = "SELECT 1 FROM sqlite_master LIMIT 1"  # SQLite fixes the state at the first read, not at BEGIN
 
 
-class SqliteRecords:
+class SqliteRecords(RecordStore):
     """Embedded twin of :class:`~retrodict.stores.records.base.RecordStore`.
 
     Parameters
@@ -83,7 +84,6 @@ class SqliteRecords:
     # the contract -------------------------------------------------------------------------------------------
 
     def ensure(self, metadata: MetaData) -> None:
-        """Create the tables of a room that do not exist yet; safe to call from many processes at once."""
         with self.read() as connection:
             tables = set(sa.inspect(connection).get_table_names())
         if not {table.name for table in metadata.tables.values()} <= tables:
@@ -92,36 +92,23 @@ class SqliteRecords:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open a writing transaction: committed at the end of the block, rolled back on an exception.
-
-        Raises
-        ------
-        BusyError
-            If another block holds the store for longer than ``timeout_s``.
-        """
         self._check_usable()
         with self._turn(), self._translating(), self._write_engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a reading transaction on the state at its beginning; writing in it is refused."""
         self._check_usable()
         with self._translating(), self._read_engine.begin() as connection:
             yield connection
 
     def change_counter(self) -> int:
-        """Return a number that differs after any commit, of this process or another.
-
-        It is SQLite's ``data_version`` on a connection that never writes, so commits of this object, of this process
-        and of others all change it. Compare it only with earlier numbers of the same object.
-        """
         self._check_usable()
         with self._watching, self._translating():
+            # On a connection that never writes: commits of this object, of this process and of others all change it.
             return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
-        """Release connections; the store cannot be used afterwards. A second call does nothing."""
         if self._open and os.getpid() == self._pid:
             self._open = False
             self._read_engine.dispose()

@@ -272,9 +272,9 @@ def schema_text(schema: pa.Schema) -> str:
     return str(Schema.from_arrow(cast("Any", schema)).to_json())
 
 
-def pack_metadata(metadata: Mapping[str, str], where: str) -> str:
+def pack_metadata(metadata: Mapping[str, str] | None, where: str) -> str:
     """What a writer said, as text for the log."""
-    plain: dict[object, object] = dict(metadata.items())
+    plain: dict[Any, Any] = dict(metadata or {})
     if not all(isinstance(part, str) for item in plain.items() for part in item):
         raise InputError(
             "the metadata of a version must be text by text",
@@ -282,7 +282,7 @@ def pack_metadata(metadata: Mapping[str, str], where: str) -> str:
             got={str(key): type(value).__name__ for key, value in plain.items()},
             remedy="Use str(value)",
         )
-    return json.dumps(dict(metadata), sort_keys=True)
+    return json.dumps(plain, sort_keys=True)
 
 
 def _unpack_metadata(text: object) -> dict[str, str]:

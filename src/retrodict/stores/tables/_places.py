@@ -19,7 +19,6 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from retrodict.core.errors import ConfigurationError, RetrodictError, RetryableError
-from retrodict.core.identity import digest_file
 from retrodict.stores._durable import make_folder, sync_file, sync_folder, write_draft
 from retrodict.stores._locks import FileLock
 
@@ -88,10 +87,6 @@ class Place(Protocol):
 
     def remove(self, name: str, paths: Iterable[str]) -> None:
         """Delete files; one that is gone is no error."""
-        ...
-
-    def digest(self, name: str, path: str) -> str:
-        """SHA-256 of a data file; FileNotFoundError if it is gone."""
         ...
 
     def checkpoint(self, name: str) -> None:
@@ -180,9 +175,6 @@ class Folder:
             (self._root / name / path).unlink(missing_ok=True)
         if (self._root / name).is_dir():
             sync_folder(self._root / name)
-
-    def digest(self, name: str, path: str) -> str:
-        return digest_file(self._root / name / path)
 
     def checkpoint(self, name: str) -> None:
         checkpoint(str(self._root / name), name, {})

@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from retrodict.core.clock import SystemClock
 from retrodict.stores.tables._log import Log
-from retrodict.stores.tables._places import Place
+from retrodict.stores.tables._places import Place, mapping
 from retrodict.stores.tables.base import TableFile, VacuumReport
 
 _HOUR = 3_600_000_000  # µs
@@ -36,7 +36,9 @@ def plan(place: Place, log: Log, keep: Collection[int]) -> VacuumReport:
     files = {file.path: file for commit in log.commits for file in commit.added}
     late = SystemClock().now() - _HOUR
     deleted = []
-    for stored in place.stored(log.table):
+    with mapping(f"table {log.table}"):
+        candidates = place.stored(log.table)
+    for stored in candidates:
         file = files.get(stored.path)
         if stored.path in needed or (file is None and stored.time >= late):
             continue

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from retrodict.core.errors import BusyError, InputError, NotFoundError, RetryableError, near
+from retrodict.core.errors import BusyError, InputError, RetryableError, check_known
 from retrodict.stores.tables._log import Log, damaged_log, parse
 from retrodict.stores.tables._places import Place, mapped, mapping
 
@@ -37,6 +37,7 @@ class Versions:
 
     def lock(self, name: str) -> AbstractContextManager[object]:
         """Other writers wait while this is held."""
+        check_name(name)
         with mapping(f"table {name}"):
             return self.place.lock(name, where=f"table {name}", timeout_s=self._timeout_s)
 
@@ -68,9 +69,8 @@ class Versions:
         """Entries of a table that exists; NotFoundError names near ones."""
         log = self.log(name)
         if log.newest is None:
-            raise NotFoundError(
-                "the table must exist", where="tables", got=name, remedy=near(name, self.names(), what="table")
-            )
+            others = set(self.names()) - {name}  # it may have come into being since
+            check_known(name, others, "the table must exist", where="tables", what="table")
         return log
 
     def commit(self, log: Log, build: Callable[[Log], bytes], undo: Callable[[], None] = lambda: None) -> int:

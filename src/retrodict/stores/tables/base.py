@@ -96,29 +96,79 @@ class TableStore(Protocol):
         create_only: bool = False,
         evolve: bool = False,
     ) -> int:
-        """Commit rows as one new version and return its number; ``create_only`` refuses an existing table."""
+        """Commit rows as one new version and return its number; ``create_only`` refuses an existing table.
+
+        A reader is consumed as it is written: some millions of rows are held, never all. It is used up also when the
+        write fails, and what it raises itself comes through unchanged.
+
+        Parameters
+        ----------
+        name : str
+            The table.
+        rows : pyarrow.Table or pyarrow.RecordBatchReader
+            Columns in any order.
+        mode : {"append", "overwrite"}, default "append"
+            Whether the rows follow those of the newest version or stand alone.
+        metadata : mapping of str to str, optional
+            What to say of the version.
+        create_only : bool, default False
+            Whether the table must not exist.
+        evolve : bool, default False
+            Whether appended rows may add columns (null in earlier rows) and widen types: to a larger int, float32 and
+            ints up to int32 to float64, decimals to more digits. Older versions keep their columns.
+
+        Raises
+        ------
+        InputError
+            If the rows do not fit the table, hold a type that is not kept, or ``create_only`` meets a table.
+        BusyError
+            If another writer holds the table for longer than ``timeout_s``.
+        RetryableError
+            If the disk is full or the bucket does not answer; nothing was changed.
+        ConfigurationError
+            If this process may not write there; nothing was changed.
+        """
         ...
 
     def read(self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """Rows of a version (None: the newest); NotFoundError names the nearest tables or the known versions."""
+        """Rows of a version (None: the newest), in the order they were written.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such table, version or column (the nearest ones are named), or the version was vacuumed.
+        IntegrityError
+            If a data file is missing, cut off or damaged.
+        """
         ...
 
     def batches(
         self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None
     ) -> pa.RecordBatchReader:
-        """Rows of a version, in order, a bounded number at a time."""
+        """Rows of a version (None: the newest), in order, some ten thousand at a time; errors as for ``read``."""
         ...
 
     def dataset(self, name: str, version: int | None = None, *, paths: Sequence[str] | None = None) -> ds.Dataset:
-        """Return what DuckDB and Polars scan: the files of a version, or those of ``paths`` among them."""
+        """Return what DuckDB and Polars scan: the files of a version, or those of ``paths`` among them.
+
+        It has the columns of the version; files from before a column was added or widened are fitted by the scan.
+        Files lie in the order of their rows, but an engine may return rows in another one.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such table, version or file, or the version was vacuumed.
+        IntegrityError
+            If a data file is missing or of another size. What it holds is not looked at here.
+        """
         ...
 
     def schema(self, name: str, version: int | None = None) -> pa.Schema:
-        """Columns and types of a version (None: the newest)."""
+        """Columns and types of a version (None: the newest), also of one that was vacuumed."""
         ...
 
     def history(self, name: str) -> list[TableVersion]:
-        """All versions, oldest first; empty for a table that does not exist."""
+        """All versions, oldest first, vacuumed ones too; empty for a table that does not exist."""
         ...
 
     def files(self, name: str, version: int | None = None) -> list[TableFile]:
@@ -130,17 +180,39 @@ class TableStore(Protocol):
         ...
 
     def restore(self, name: str, version: int, *, metadata: Mapping[str, str] | None = None) -> int:
-        """Make a new version with the content and columns of an older one; no data file is written."""
+        """Make a new version with the content and columns of an older one; no data file is written.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such table or version, or the version was vacuumed.
+        """
         ...
 
     def compact(self, name: str, *, metadata: Mapping[str, str] | None = None) -> int | None:
-        """Make a new version with the same rows in fewer files; None if there is nothing to gain."""
+        """Make a new version with the same rows in fewer files; None if there is nothing to gain.
+
+        Neighbours are joined up to about a million rows or 128 MiB; older versions keep the files they have.
+
+        Raises
+        ------
+        RetryableError
+            If another writer replaced the files meanwhile (only where no lock keeps it off); nothing was changed.
+        """
         ...
 
     def vacuum(self, name: str, *, keep: Collection[int], dry_run: bool = False) -> VacuumReport:
         """Delete the data files that no version of ``keep`` (nor the newest) needs; other versions become unreadable.
 
-        Reading one of those afterwards is a NotFoundError that says it was vacuumed.
+        First a version with the same content is committed that says which ones ended, then files are deleted. If the
+        process dies between, the next vacuum completes it. Files that no version ever named go too once they are an
+        hour old; the report gives them 0 rows. A version all of whose files stay is readable as before; reading one
+        that ended is a NotFoundError that says it was vacuumed.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such table, or a version of ``keep`` does not exist or was vacuumed before.
         """
         ...
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -30,7 +29,6 @@ from retrodict.stores.tables.delta import DeltaTables
 __all__ = ["BucketTables"]
 
 _REQUESTS = 16
-_READ = 1 << 20
 _REFUSALS = ("NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 _RETRIES, _RETRY_TIME = 3, timedelta(seconds=30)
 
@@ -63,7 +61,6 @@ class BucketTables(DeltaTables):
     ) -> None:
         if find_spec("obstore") is None:
             raise MissingExtraError("obstore", "s3", needed_for="tables in a bucket")
-        self._timeout_s = timeout_s
         self._versions = Versions(Bucket(bucket, prefix, endpoint, region), timeout_s)
 
 
@@ -166,13 +163,6 @@ class Bucket:
         for path in paths:
             with _mapped(), contextlib.suppress(FileNotFoundError):
                 self._objects.delete(f"{name}/{path}")
-
-    def digest(self, name: str, path: str) -> str:
-        hasher = hashlib.sha256()
-        with self.filesystem.open_input_stream(self.path(name, path)) as source:
-            while part := source.read(_READ):
-                hasher.update(part)
-        return hasher.hexdigest()
 
     def checkpoint(self, name: str) -> None:
         options = {"allow_http": "true"} if self._endpoint and self._endpoint.startswith("http://") else {}

@@ -9,6 +9,8 @@ Versions stay readable until ``vacuum`` is told otherwise: the log is never clea
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,21 +18,27 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from retrodict.core.errors import InputError, IntegrityError, NotFoundError, near
-from retrodict.stores.tables import _operations
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RetryableError, check_known
+from retrodict.stores.tables import _compaction, _log, _vacuum
 from retrodict.stores.tables._file_reader import batches_of, check_sizes, dataset_of, described
-from retrodict.stores.tables._log import Snapshot
-from retrodict.stores.tables._places import Folder, mapped
+from retrodict.stores.tables._file_writer import Written, discard, store_rows
+from retrodict.stores.tables._log import Action, Log, Snapshot
+from retrodict.stores.tables._places import Folder, mapping
+from retrodict.stores.tables._types import table_schema
 from retrodict.stores.tables._versions import Versions, check_name
-from retrodict.stores.tables.base import TableFile, TableVersion, VacuumReport
+from retrodict.stores.tables.base import TableFile, TableStore, TableVersion, VacuumReport
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 __all__ = ["DeltaTables"]
 
+Mode = Literal["append", "overwrite"]
+# Half of what makes a file nobody names an orphan: no lock keeps a vacuum off in a bucket.
+_LONG_S = 1_800
 
-class DeltaTables:
+
+class DeltaTables(TableStore):
     """Embedded twin of :class:`~retrodict.stores.tables.base.TableStore`.
 
     Parameters
@@ -53,7 +61,7 @@ class DeltaTables:
     """
 
     def __init__(self, root: Path, *, timeout_s: float = 30.0) -> None:
-        self._root, self._timeout_s = Path(root), timeout_s
+        self._root = Path(root)
         self._versions = Versions(Folder(self._root), timeout_s)
 
     # writing ------------------------------------------------------------------------------------------------
@@ -63,43 +71,11 @@ class DeltaTables:
         name: str,
         rows: pa.Table | pa.RecordBatchReader,
         *,
-        mode: Literal["append", "overwrite"] = "append",
+        mode: Mode = "append",
         metadata: Mapping[str, str] | None = None,
         create_only: bool = False,
         evolve: bool = False,
     ) -> int:
-        """Commit rows as one new version and return its number; ``create_only`` refuses an existing table.
-
-        A reader is consumed as it is written: some millions of rows are held, never all. It is used up also when the
-        write fails, and what it raises itself comes through unchanged.
-
-        Parameters
-        ----------
-        name : str
-            The table.
-        rows : pyarrow.Table or pyarrow.RecordBatchReader
-            Columns in any order.
-        mode : {"append", "overwrite"}, default "append"
-            Whether the rows follow those of the newest version or stand alone.
-        metadata : mapping of str to str, optional
-            What to say of the version.
-        create_only : bool, default False
-            Whether the table must not exist.
-        evolve : bool, default False
-            Whether appended rows may add columns (null in earlier rows) and widen types: to a larger int, float32 and
-            ints up to int32 to float64, decimals to more digits. Older versions keep their columns.
-
-        Raises
-        ------
-        InputError
-            If the rows do not fit the table, hold a type that is not kept, or ``create_only`` meets a table.
-        BusyError
-            If another writer holds the table for longer than ``timeout_s``.
-        RetryableError
-            If the disk is full or the bucket does not answer; nothing was changed.
-        ConfigurationError
-            If this process may not write there; nothing was changed.
-        """
         if mode not in ("append", "overwrite"):
             raise InputError(
                 "the mode must be 'append' or 'overwrite'",
@@ -107,77 +83,113 @@ class DeltaTables:
                 got=mode,
                 remedy="Leave it out for 'append'",
             )
-        check_name(name)
-        note = _operations.pack(metadata, name)
-        return _operations.write(self._versions, name, rows, mode, note, create_only=create_only, evolve=evolve)
+        versions, note = self._versions, _log.pack_metadata(metadata, f"table {name}")
+        with versions.lock(name):
+            log = versions.log(name)
+            _check_new(log, create_only=create_only)
+            schema = _schema_after(log, rows.schema, mode, evolve=evolve)
+            begun = time.monotonic()
+            written = store_rows(versions.place, name, len(log.commits), rows, schema)
+
+            def entry(now: Log) -> bytes:
+                _check_new(now, create_only=create_only)
+                # The same schema again unless somebody came in between: then the rows are judged as the later ones.
+                after = _schema_after(now, schema, mode, evolve=evolve)
+                if time.monotonic() - begun > _LONG_S:
+                    self._check_still_there(name, written)
+                operation = "WRITE" if now.newest else "CREATE TABLE"
+                actions = _write_actions(now, written, after, mode)
+                return _log.entry(now, actions, operation, note, operationParameters={"mode": mode.capitalize()})
+
+            return versions.commit(log, entry, lambda: discard(versions.place, name, [new.path for new in written]))
 
     def restore(self, name: str, version: int, *, metadata: Mapping[str, str] | None = None) -> int:
-        """Make a new version with the content and columns of an older one; no data file is written.
+        note = _log.pack_metadata(metadata, f"table {name}")
 
-        Raises
-        ------
-        NotFoundError
-            If there is no such table or version, or the version was vacuumed.
-        """
-        check_name(name)
-        return _operations.restore(self._versions, name, version, _operations.pack(metadata, name))
+        def entry(now: Log) -> bytes:
+            old, state = now.readable(version), now.snapshot()
+            actions = _log.redefine(state, str(old.definition["schemaString"]))
+            actions += [_log.remove(file) for file in state.ordered() if file.path not in old.files]
+            actions += [_log.add_again(file) for file in old.ordered() if file.path not in state.files]
+            return _log.entry(now, actions, "RESTORE", note, operationParameters={"version": str(version)})
+
+        with self._versions.lock(name):
+            return self._versions.commit(self._versions.found(name), entry)
 
     def compact(self, name: str, *, metadata: Mapping[str, str] | None = None) -> int | None:
-        """Make a new version with the same rows in fewer files; None if there is nothing to gain.
+        versions, note = self._versions, _log.pack_metadata(metadata, f"table {name}")
+        with versions.lock(name):
+            log = versions.found(name)
+            state = log.readable()
+            runs = _compaction.runs(versions.place, name, state)
+            if not runs:
+                return None
+            written: list[Written] = []
 
-        Neighbours are joined up to about a million rows or 128 MiB; older versions keep the files they have.
+            def undo() -> None:
+                discard(versions.place, name, [new.path for new in written])
 
-        Raises
-        ------
-        RetryableError
-            If another writer replaced the files meanwhile (only where no lock keeps it off); nothing was changed.
-        """
-        check_name(name)
-        return _operations.compact(self._versions, name, _operations.pack(metadata, name))
+            def entry(now: Log) -> bytes:
+                files = now.snapshot().files
+                if any(file.path not in files for run in runs for file in run):
+                    raise RetryableError(
+                        "the files that a compaction joins must stay in the table meanwhile",
+                        where=f"table {name}",
+                        remedy="Another writer replaced them. Compact again",
+                        got="other files",
+                    )
+                return _log.entry(now, _compaction.replaced(runs, written), "OPTIMIZE", note, operationParameters={})
+
+            try:
+                for run in runs:
+                    written.append(_compaction.joined(versions.place, name, run, state.schema))  # noqa: PERF401 - undo sees it
+            except BaseException:
+                undo()
+                raise
+            return versions.commit(log, entry, undo)
 
     def vacuum(self, name: str, *, keep: Collection[int], dry_run: bool = False) -> VacuumReport:
-        """Delete the data files that no version of ``keep`` (nor the newest) needs; other versions become unreadable.
+        versions = self._versions
+        with versions.lock(name):
+            log = versions.found(name)
+            report = _vacuum.plan(versions.place, log, keep)
+            if dry_run:
+                return report
 
-        First a version with the same content is committed that says which ones ended, then files are deleted. If the
-        process dies between, the next vacuum completes it. Files that no version ever named go too once they are an
-        hour old; the report gives them 0 rows. A version all of whose files stay is readable as before.
+            def entry(now: Log) -> bytes:
+                nonlocal report
+                report = _vacuum.plan(versions.place, now, keep)
+                notes = {"vacuumed": list(report.versions), "operationParameters": {"kept": str(report.retained)}}
+                return _log.entry(now, [], "VACUUM", "{}", **notes)
 
-        Raises
-        ------
-        NotFoundError
-            If there is no such table, or a version of ``keep`` does not exist or was vacuumed before.
-        """
-        check_name(name)
-        return _operations.vacuum(self._versions, name, keep, dry_run=dry_run)
+            if report.versions:
+                versions.commit(log, entry)
+            with mapping(f"table {name}"):
+                versions.place.remove(name, [file.path for file in report.files])
+            return report
+
+    def _check_still_there(self, name: str, written: list[Written]) -> None:
+        sizes = self._versions.place.sizes(name, [new.path for new in written])
+        if any(sizes.get(new.path) != new.size for new in written):
+            raise RetryableError(
+                "the files of a write must stay until it is committed",
+                where=f"table {name}",
+                remedy="A vacuum took them for orphans. Write again, in parts of less than an hour",
+                got="files that are gone",
+            )
 
     # reading ------------------------------------------------------------------------------------------------
 
     def read(self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """Rows of a version (None: the newest), in the order they were written.
-
-        Raises
-        ------
-        NotFoundError
-            If there is no such table, version or column (the nearest ones are named), or the version was vacuumed.
-        IntegrityError
-            If a data file is missing, cut off or damaged.
-        """
         return self.batches(name, version, columns=columns).read_all()
 
     def batches(
         self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None
     ) -> pa.RecordBatchReader:
-        """Rows of a version (None: the newest), in order, some ten thousand at a time; errors as for ``read``."""
         state = self._versions.found(name).readable(version)
         schema = state.schema
-        unknown = [column for column in columns or () if column not in schema.names]
-        if unknown:
-            raise NotFoundError(
-                "the table must have the column",
-                where=f"table {name}",
-                got=unknown[0],
-                remedy=near(unknown[0], schema.names, what="column"),
-            )
+        for column in columns or ():
+            check_known(column, schema.names, "the table must have the column", where=f"table {name}", what="column")
         selected = schema if columns is None else pa.schema([schema.field(column) for column in columns])
         return pa.RecordBatchReader.from_batches(selected, self._rows(name, state, selected.names))
 
@@ -192,18 +204,6 @@ class DeltaTables:
             raise
 
     def dataset(self, name: str, version: int | None = None, *, paths: Sequence[str] | None = None) -> ds.Dataset:
-        """Return what DuckDB and Polars scan: the files of a version, or those of ``paths`` among them.
-
-        It has the columns of the version; files from before a column was added or widened are fitted by the scan.
-        Files lie in the order of their rows, but an engine may return rows in another one.
-
-        Raises
-        ------
-        NotFoundError
-            If there is no such table, version or file, or the version was vacuumed.
-        IntegrityError
-            If a data file is missing or of another size. What it holds is not looked at here.
-        """
         state = self._versions.found(name).readable(version)
         if paths is not None and (strange := [path for path in paths if path not in state.files]):
             raise NotFoundError(
@@ -216,22 +216,18 @@ class DeltaTables:
         return dataset_of(self._versions.place, name, files, state.schema)
 
     def schema(self, name: str, version: int | None = None) -> pa.Schema:
-        """Columns and types of a version (None: the newest), also of one that was vacuumed."""
         return self._versions.found(name).snapshot(version).schema
 
     def history(self, name: str) -> list[TableVersion]:
-        """All versions, oldest first, vacuumed ones too; empty for a table that does not exist."""
         log = self._versions.log(name)
         return [replace(commit.info, vacuumed=commit.info.version in log.vacuumed) for commit in log.commits]
 
     def files(self, name: str, version: int | None = None) -> list[TableFile]:
-        """Return the data files of a version (None: the newest), sorted by path; of a vacuumed one, those it had."""
         state = self._versions.found(name).snapshot(version)
         files = [described(self._versions.place, name, file) for file in state.files.values()]
         return sorted(files, key=lambda file: file.path)
 
     def file_digest(self, path: str) -> str:
-        """SHA-256 of a data file, by ``table/path`` with the path that ``files`` gives; NotFoundError if it is gone."""
         name, _, inside = path.partition("/")
         check_name(name)
         if not inside or ".." in Path(inside).parts or Path(inside).is_absolute():
@@ -241,15 +237,38 @@ class DeltaTables:
                 got=path,
                 remedy="Ask files for those there are",
             )
-        try:
-            return self._versions.place.digest(name, inside)
-        except FileNotFoundError as error:
-            raise NotFoundError(
-                "the table must have the file", where=f"table {name}", got=inside, remedy="Ask files for those it has"
-            ) from error
-        except OSError as error:
-            raise mapped(error, f"table {name}") from error
+        place, where = self._versions.place, f"table {name}"
+        with mapping(where):
+            try:
+                with place.filesystem.open_input_stream(place.path(name, inside), compression=None) as stream:
+                    return hashlib.file_digest(stream, "sha256").hexdigest()
+            except FileNotFoundError as error:
+                raise NotFoundError(
+                    "the table must have the file", where=where, got=inside, remedy="Ask files for those it has"
+                ) from error
 
     def names(self) -> list[str]:
-        """Tables that have at least one version, sorted."""
         return self._versions.names()
+
+
+def _check_new(log: Log, *, create_only: bool) -> None:
+    if create_only and log.newest is not None:
+        raise InputError(
+            "the table must not exist yet",
+            where=f"table {log.table}",
+            got=f"version {log.newest.version}",
+            remedy="Choose another name, or write without create_only",
+        )
+
+
+def _schema_after(log: Log, rows: pa.Schema, mode: Mode, *, evolve: bool) -> pa.Schema:
+    schema = None if log.newest is None or mode == "overwrite" else log.snapshot().schema
+    return table_schema(rows, schema, evolve=evolve, where=f"table {log.table}")
+
+
+def _write_actions(log: Log, written: list[Written], schema: pa.Schema, mode: Mode) -> list[Action]:
+    added = [_log.add(new.path, new.size, new.rows) for new in written]
+    if log.newest is None:
+        return [*_log.begin(schema), *added]
+    removed = [_log.remove(file) for file in log.newest.ordered()] if mode == "overwrite" else []
+    return [*_log.redefine(log.newest, _log.schema_text(schema)), *removed, *added]

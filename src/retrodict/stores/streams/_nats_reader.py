@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from retrodict.core.errors import IntegrityError
@@ -20,36 +19,22 @@ _SECOND = 1_000_000_000
 _SHORT, _SEQUENCE, _SEQUENCE_LONG = 9, 5, 7
 
 
-@dataclass(frozen=True, slots=True)
-class StreamBounds:
-    """Offset of the first record that is there, and the offset after the last."""
-
-    first: int
-    end: int
-
-
-async def find_bounds(client: Any, name: str) -> StreamBounds:
-    """Bounds of a stream on the server; empty for one that does not exist."""
+async def find_bounds(client: Any, name: str) -> tuple[int, int]:
+    """Offset of the first record that is on the server, and the offset after the last; 0 and 0 for no stream."""
     try:
         state = (await ask(client, f"STREAM.INFO.{name}"))["state"]
     except ApiError as error:
         if error.code == NO_STREAM:
-            return StreamBounds(0, 0)
+            return 0, 0
         raise
-    return StreamBounds(max(state["first_seq"] - 1, 0), state["last_seq"])
+    return max(state["first_seq"] - 1, 0), state["last_seq"]
 
 
 class Puller:
     """Pulls messages of one stream, piece by piece, each checked to be the next one.
 
-    Parameters
-    ----------
-    name : str
-        Name of the stream on the server.
-    where : str
-        What is read, for messages.
-    headers_only : bool, default False
-        Leave the records on the server.
+    ``name`` is that of the stream on the server, ``where`` what messages call it; ``headers_only`` leaves the records
+    on the server.
     """
 
     def __init__(self, name: str, where: str, *, headers_only: bool = False) -> None:
@@ -57,13 +42,9 @@ class Puller:
         self._client: Any = None
         self._subscription: Any = None
         self._consumer = self._inbox = ""
-        self._next = -1
-        self._piece: _Piece | None = None
-
-    @property
-    def used(self) -> bool:
-        """Whether there is anything to close."""
-        return self._client is not None
+        self._next, self._wanted = -1, 0
+        self._messages: list[Any] = []
+        self._done = asyncio.Event()
 
     async def pull(self, client: Any, offset: int, until: int) -> list[Any]:
         """Messages from an offset on: at least one, at most a piece, none at or beyond ``until``.
@@ -77,17 +58,18 @@ class Puller:
         """
         if client is not self._client or offset != self._next:
             await self._begin(client, offset)
-        piece = self._piece = _Piece(offset, min(until - offset, _PIECE))
+        messages = self._messages = []
+        self._wanted, self._done = min(until - offset, _PIECE), asyncio.Event()
         max_bytes = max(_PIECE_BYTES, client.max_payload + _HEADERS)
-        request = {"batch": piece.wanted, "expires": _SECOND, "max_bytes": max_bytes}
+        request = {"batch": self._wanted, "expires": _SECOND, "max_bytes": max_bytes}
         await client.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._name}.{self._consumer}", json.dumps(request).encode(), reply=self._inbox
         )
-        await piece.done.wait()
-        self._next = -1 if piece.cut else offset + len(piece.messages)
-        if not piece.messages:
+        await self._done.wait()
+        self._next = offset + len(messages) if len(messages) == self._wanted else -1
+        if not messages:
             await self._explain(client, offset)
-        return piece.messages
+        return messages
 
     async def close(self, client: Any) -> None:
         """Let the server forget the consumer."""
@@ -119,8 +101,14 @@ class Puller:
         self._client, self._next = client, offset
 
     async def _take(self, message: Any) -> None:
-        if self._piece is not None:
-            self._piece.take(message)
+        """Take a message in, as long as they follow one another."""
+        if self._done.is_set():
+            return
+        follows = sequence_of(message) == self._next + len(self._messages) + 1
+        if follows:
+            self._messages.append(message)
+        if not follows or len(self._messages) == self._wanted:  # also: no record, but the end of the request
+            self._done.set()
 
     async def _explain(self, client: Any, offset: int) -> None:
         try:
@@ -130,27 +118,6 @@ class Puller:
                 raise missing(self._where, offset) from error
             raise
         raise TimeoutError
-
-
-class _Piece:
-    """Messages of one request, as long as they follow one another."""
-
-    def __init__(self, first: int, size: int) -> None:
-        self._first, self.wanted = first, size
-        self.messages: list[Any] = []
-        self.cut = False
-        self.done = asyncio.Event()
-
-    def take(self, message: Any) -> None:
-        if self.done.is_set():
-            return
-        if sequence_of(message) != self._first + len(self.messages) + 1:  # also: no record, but the end of the request
-            self.cut = True
-            self.done.set()
-            return
-        self.messages.append(message)
-        if len(self.messages) == self.wanted:
-            self.done.set()
 
 
 def sequence_of(message: Any) -> int | None:

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import threading
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from retrodict.core.errors import InputError, IntegrityError
-from retrodict.stores._ownership import Closing, check_usable
 from retrodict.stores.streams._nats import ApiError, Connection
 from retrodict.stores.streams._nats_reader import Puller, find_bounds
+from retrodict.stores.streams._server import ServerWriter
 
 _PIECE, _PIECE_BYTES = 1000, 8 << 20
 _HEADERS = 512
@@ -58,53 +55,30 @@ class _Append:
         return records
 
 
-class JetStreamWriter(Closing):
-    """Writer of one stream; made by :meth:`JetStreams.open_writer`. Threads may share it."""
+class JetStreamWriter(ServerWriter):
+    """Writer of one stream; made by :meth:`JetStreams.open_writer`."""
 
     def __init__(self, connection: Connection, name: str, subject: str, *, where: str, end: int) -> None:
-        self._connection, self._name, self._subject, self._where = connection, name, subject, where
-        self._next = end
+        super().__init__(where)
+        self._connection, self._name, self._subject, self._next = connection, name, subject, end
         self._id, self._number = uuid.uuid4().hex, 0
-        self._pid, self._mutex, self._closed = os.getpid(), threading.Lock(), False
-        self._unfinished: _Append | None = None
         self._client: Any = None
         self._inbox, self._attempt = "", 0
         self._answers: dict[str, Any] = {}
         self._wanted, self._answered = 0, asyncio.Event()
 
-    def append(self, records: Sequence[bytes]) -> int:
-        """Append records in order and return the offset of the first once all are acknowledged.
+    def _end(self) -> int:
+        return self._next
 
-        Records of other writers may come between those of one append.
+    def _begin(self, records: list[bytes]) -> _Append:
+        append = _Append(records, self._number)
+        self._number += len(records)
+        return append
 
-        Raises
-        ------
-        RetryableError
-            If the server does not take them in time; a prefix may be kept. The same call takes up where it stopped.
-        InputError
-            If a record is longer than the server allows; nothing was sent then.
-        IntegrityError
-            If records that were acknowledged are no longer there.
-        """
-        with self._mutex:
-            check_usable("a stream writer", where=self._where, owner=self._pid, closed=self._closed)
-            if not records:
-                return self._next
-            batch = list(records)
-            append = self._unfinished
-            if append is None or append.records != batch:
-                append = _Append(batch, self._number)
-                self._number += len(batch)
-            self._unfinished = append
-            while append.landed < len(batch):
-                self._connection.call(lambda client: self._advance(client, append), self._where)
-            self._unfinished = None
-            return append.first
-
-    def close(self) -> None:
-        """Let go of the stream; a second call does nothing."""
-        with self._mutex:
-            self._closed = True
+    def _finish(self, append: _Append) -> int:
+        while append.landed < len(append.records):
+            self._connection.call(lambda client: self._advance(client, append), self._where)
+        return append.first
 
     async def _advance(self, client: Any, append: _Append) -> None:
         """Send until at least one more record has landed."""
@@ -156,24 +130,23 @@ class JetStreamWriter(Closing):
 
     async def _look(self, client: Any, append: _Append) -> None:
         """Find what of the append is in the stream, beyond what is known."""
-        bounds = await find_bounds(client, self._name)
-        if bounds.end < self._next:
+        _, end = await find_bounds(client, self._name)
+        if end < self._next:
             raise IntegrityError(
                 f"the server must hold the records acknowledged up to offset {self._next}, and ends before",
                 where=self._where,
-                got=bounds.end,
+                got=end,
                 remedy="Restore the stream from a copy, or open a new writer to go on without the missing records",
             )
         puller = Puller(self._name, self._where, headers_only=True)
         try:
-            while self._next < bounds.end:
-                for message in await puller.pull(client, self._next, bounds.end):
+            while self._next < end:
+                for message in await puller.pull(client, self._next, end):
                     if (message.headers or {}).get(_ID) == self._name_of(append.number + append.landed):
                         append.land(self._next)
                     self._next += 1
         finally:
-            if puller.used:
-                await puller.close(client)
+            await puller.close(client)
         append.unsure = False
 
     def _check_size(self, client: Any, append: _Append) -> None:

@@ -14,10 +14,10 @@ from retrodict.stores._ownership import Closing, check_usable
 from retrodict.stores.streams._frames import HEADER_SIZE, FrameWalk, pack_frames, pack_header
 from retrodict.stores.streams._head import HEAD_NAME, Head, pack_head, read_head
 from retrodict.stores.streams._layout import check_base, open_segment, segment_firsts, segment_name
-from retrodict.stores.streams.base import TornTail
+from retrodict.stores.streams.base import StreamWriter, TornTail
 
 
-class SegmentWriter(Closing):
+class SegmentWriter(Closing, StreamWriter):
     """Writer of one stream; made by :meth:`SegmentStreams.open_writer`.
 
     Threads may share it: appends follow one another. A forked child cannot use it, the lock stays with the parent.
@@ -72,19 +72,9 @@ class SegmentWriter(Closing):
 
     @property
     def recovered(self) -> list[TornTail]:
-        """What was cut off when this writer opened the stream; empty after a clean end."""
         return list(self._recovered)
 
     def append(self, records: Sequence[bytes]) -> int:
-        """Append records in order, make them durable with one sync, and return the offset of the first.
-
-        Raises
-        ------
-        RetryableError
-            If the disk does not take them; none of them is visible then, and the same call may be tried again.
-        InputError
-            If a record is longer than 1 GiB.
-        """
         data = pack_frames(records)
         with self._mutex:
             self._check_usable()
@@ -107,7 +97,6 @@ class SegmentWriter(Closing):
             return first
 
     def roll(self) -> None:
-        """Close the current segment (if it holds anything) and begin a new one with the next append."""
         with self._mutex:
             self._check_usable()
             if self._offset > self._first:
@@ -156,7 +145,6 @@ class SegmentWriter(Closing):
     # closing ------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of the stream; a second call does nothing."""
         with self._mutex:
             if self._head_file >= 0 and os.getpid() == self._pid:
                 os.fsync(self._head_file)

@@ -57,6 +57,15 @@ class EventWriter(Protocol):
 
         When it raises, a prefix of them may be kept. After a RetryableError the same call on the same writer takes up
         where it was interrupted, and doubles nothing. An append of nothing returns the next offset.
+
+        Raises
+        ------
+        RetryableError
+            If the disk or the server does not take them in time.
+        InputError
+            If a record is longer than the store allows; nothing was sent then.
+        IntegrityError
+            If a server has lost records that were acknowledged, or track of this writer.
         """
         ...
 
@@ -88,6 +97,15 @@ class EventStreams(Protocol):
         """Open a writer of a stream, which is made if it does not exist.
 
         ``timeout_s`` is how long to wait for another writer, in seconds, where a stream has only one.
+
+        Raises
+        ------
+        BusyError
+            If another writer holds the stream for longer than ``timeout_s``.
+        IntegrityError
+            If acknowledged records are missing.
+        ConfigurationError
+            If the stream on the server may drop records, has more than one partition, or may not be made or written.
         """
         ...
 
@@ -95,6 +113,11 @@ class EventStreams(Protocol):
         """(offset, record) pairs from an offset on, up to the end as it is when the iteration gets there.
 
         Nothing for a stream that does not exist or a start beyond the end.
+
+        Raises
+        ------
+        IntegrityError
+            When the iteration meets a damaged, missing or deleted record; its offset is named.
         """
         ...
 
@@ -119,6 +142,13 @@ class StreamWriter(EventWriter, Protocol):
         """Append records in order, make them durable with one sync, and return the offset of the first.
 
         When it returns, the records survive ``kill -9`` and a loss of power. When it raises, none of them is visible.
+
+        Raises
+        ------
+        RetryableError
+            If the disk does not take them; the same call may be tried again.
+        InputError
+            If a record is longer than 1 GiB.
         """
         ...
 
@@ -145,7 +175,7 @@ class StreamStore(EventStreams, Protocol):
     """
 
     def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> StreamWriter:
-        """Become the writer of a stream, which is made if it does not exist."""
+        """Become the writer of a stream, which is made if it does not exist; errors as for other streams."""
         ...
 
     def segments(self, stream: str) -> list[Segment]:
@@ -153,5 +183,11 @@ class StreamStore(EventStreams, Protocol):
         ...
 
     def read_segment(self, stream: str, segment: str) -> bytes:
-        """Raw bytes of a segment, for sealing and verifying; of the open one, what is acknowledged."""
+        """Raw bytes of a segment, for sealing and verifying; of the open one, what is acknowledged.
+
+        Raises
+        ------
+        NotFoundError
+            If the stream has no such segment.
+        """
         ...

@@ -12,21 +12,19 @@ from functools import partial
 from typing import Any
 
 from retrodict.core.errors import ConfigurationError
-from retrodict.stores._ownership import Closing
-from retrodict.stores.streams._names import check_length, check_prefix, check_range, check_stream
 from retrodict.stores.streams._nats import ApiError, Connection, ask
-from retrodict.stores.streams._nats_reader import NO_STREAM, Puller, StreamBounds, find_bounds, missing
+from retrodict.stores.streams._nats_reader import NO_STREAM, Puller, find_bounds, missing
 from retrodict.stores.streams._nats_writer import JetStreamWriter
+from retrodict.stores.streams._server import ServerStreams
 
 __all__ = ["JetStreams"]
 
-_LONGEST_NAME = 255
 _NAME_IN_USE = 10058
 # How long the server knows the ids of records, in nanoseconds: a second line of defence, positions are the first.
 _DUPLICATES = 120_000_000_000
 
 
-class JetStreams(Closing):
+class JetStreams(ServerStreams):
     """Server twin of :class:`~retrodict.stores.streams.base.EventStreams` on NATS JetStream.
 
     Several writers may append to a stream at once; each record is published on the condition that it gets the place
@@ -55,76 +53,39 @@ class JetStreams(Closing):
             list(streams.read("events/landed", start=1))
     """
 
+    divider, longest = "=", 255
+
     def __init__(
         self, servers: Sequence[str], *, prefix: str = "retrodict", replicas: int = 1, timeout_s: float = 10.0
     ) -> None:
-        self._prefix, self._replicas = check_prefix(prefix), replicas
-        self._connection = Connection(servers, timeout_s)
+        super().__init__(prefix)
+        self._replicas, self._connection = replicas, Connection(servers, timeout_s)
 
     def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> JetStreamWriter:
-        """Open a writer of a stream, which is made if it does not exist.
-
-        ``timeout_s`` is not needed: writers do not wait for one another.
-
-        Raises
-        ------
-        ConfigurationError
-            If a stream of that name exists on the server and may drop records.
-        """
-        del timeout_s
-        name, subject = self._names(stream)
-        where = f"stream {stream}"
+        del timeout_s  # writers do not wait for one another
+        name, where = self._place(stream)
+        subject = name.replace(self.divider, ".")
         end = self._connection.call(lambda client: self._ensure(client, name, subject, where), where)
         return JetStreamWriter(self._connection, name, subject, where=where, end=end)
 
-    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """(offset, record) pairs from an offset on, up to the end as it is when the iteration gets there.
-
-        Raises
-        ------
-        IntegrityError
-            When the iteration meets a record that was deleted on the server.
-        """
-        name, _ = self._names(stream)
-        check_range(stream, start, limit)
-        return self._read(name, f"stream {stream}", start, limit)
-
-    def end(self, stream: str) -> int:
-        """Offset the next record will get: 0 for a stream that does not exist."""
-        name, _ = self._names(stream)
-        return self._bounds(name, f"stream {stream}").end
-
-    def names(self, prefix: str = "") -> list[str]:
-        """Streams that exist and whose name begins with a prefix, sorted."""
-        begin = f"{self._prefix}="
-        listed = self._connection.call(self._listed, "streams")
-        names = (name[len(begin) :].replace("=", "/") for name in listed if name.startswith(begin))
-        return sorted(name for name in names if name.startswith(prefix))
-
     def close(self) -> None:
-        """Disconnect; the store is not used again. A second call does nothing."""
         self._connection.close()
 
     # on the server ------------------------------------------------------------------------------------------
 
-    def _names(self, stream: str) -> tuple[str, str]:
-        """Name and subject on the server: '=' and '.' are in no name of ours, so no two share one."""
-        name = f"{self._prefix}={check_stream(stream).replace('/', '=')}"
-        return check_length(name, _LONGEST_NAME), f"{self._prefix}.{stream.replace('/', '.')}"
-
-    def _bounds(self, name: str, where: str) -> StreamBounds:
+    def _bounds(self, name: str, where: str) -> tuple[int, int]:
         return self._connection.call(lambda client: find_bounds(client, name), where)
 
     def _read(self, name: str, where: str, offset: int, left: int | None) -> Iterator[tuple[int, bytes]]:
         puller = Puller(name, where)
         try:
             while left is None or left > 0:
-                bounds = self._bounds(name, where)
-                if offset >= bounds.end:
+                first, end = self._bounds(name, where)
+                if offset >= end:
                     return
-                if offset < bounds.first:
+                if offset < first:
                     raise missing(where, offset)
-                until = bounds.end if left is None else min(bounds.end, offset + left)
+                until = end if left is None else min(end, offset + left)
                 left = None if left is None else left - (until - offset)
                 while offset < until:
                     messages = self._connection.call(partial(puller.pull, offset=offset, until=until), where)
@@ -132,8 +93,7 @@ class JetStreams(Closing):
                         yield offset, message.data
                         offset += 1
         finally:
-            if puller.used:
-                self._connection.forget(puller.close)
+            self._connection.forget(puller.close)
 
     async def _ensure(self, client: Any, name: str, subject: str, where: str) -> int:
         """Make a stream if it is not there; its end."""
@@ -166,13 +126,16 @@ class JetStreams(Closing):
         _check_config(info["config"], subject, where)
         return int(info["state"]["last_seq"])
 
-    async def _listed(self, client: Any) -> list[str]:
-        names: list[str] = []
-        while True:
-            answer = await ask(client, "STREAM.NAMES", {"subject": f"{self._prefix}.>", "offset": len(names)})
-            names += answer["streams"] or []
-            if not answer["streams"] or len(names) >= answer["total"]:
-                return names
+    def _listed(self) -> list[str]:
+        async def pages(client: Any) -> list[str]:
+            names: list[str] = []
+            while True:
+                answer = await ask(client, "STREAM.NAMES", {"subject": f"{self._prefix}.>", "offset": len(names)})
+                names += answer["streams"] or []
+                if not answer["streams"] or len(names) >= answer["total"]:
+                    return names
+
+        return self._connection.call(pages, "streams")
 
 
 def _check_config(config: Mapping[str, Any], subject: str, where: str) -> None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from retrodict.core.errors import ConfigurationError
-from retrodict.stores._ownership import Closing, check_usable
+from retrodict.stores._ownership import check_usable
 from retrodict.stores.streams._kafka_client import (
     UNKNOWN,
     connection_config,
@@ -28,22 +28,22 @@ from retrodict.stores.streams._kafka_client import (
 )
 from retrodict.stores.streams._kafka_reader import KafkaReader
 from retrodict.stores.streams._kafka_writer import KafkaWriter
-from retrodict.stores.streams._names import check_length, check_prefix, check_range, check_stream
+from retrodict.stores.streams._server import ServerStreams
 
 __all__ = ["KafkaStreams"]
 
-_LONGEST_NAME = 249
 _PIECE = 1000
 _WAIT_S = 0.1
 _IDLE = 4
 _TOPIC = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 
 
-class KafkaStreams(Closing):
+class KafkaStreams(ServerStreams):
     """Client of :class:`~retrodict.stores.streams.base.EventStreams` for Kafka.
 
     Offsets are Kafka's: they grow, but retention, compaction and transactions of others leave gaps, over which reading
-    jumps. Several writers may append to a stream at once, and their records mix. Threads may share a store.
+    jumps: what retention has removed is not there. Several writers may append to a stream at once, and their records
+    mix. Threads may share a store.
 
     Parameters
     ----------
@@ -69,6 +69,8 @@ class KafkaStreams(Closing):
             list(streams.read("events/landed", start=1))
     """
 
+    divider, longest = ".", 249
+
     def __init__(
         self,
         servers: Sequence[str],
@@ -78,7 +80,8 @@ class KafkaStreams(Closing):
         mechanism: str = "PLAIN",
         timeout_s: float = 10.0,
     ) -> None:
-        self._prefix, self._timeout_s = check_prefix(prefix), timeout_s
+        super().__init__(prefix)
+        self._timeout_s = timeout_s
         self._config = connection_config(servers, security, mechanism, os.environ)
         self._pid, self._mutex, self._closed = os.getpid(), threading.Lock(), False
         self._asker: Any = None
@@ -86,17 +89,8 @@ class KafkaStreams(Closing):
         self._idle: list[KafkaReader] = []
 
     def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> KafkaWriter:
-        """Open a writer of a stream, whose topic is made if it does not exist.
-
-        ``timeout_s`` is not needed: writers do not wait for one another.
-
-        Raises
-        ------
-        ConfigurationError
-            If the topic has more than one partition, or may not be made or written.
-        """
-        del timeout_s
-        topic, where = self._topic(stream), f"stream {stream}"
+        del timeout_s  # writers do not wait for one another
+        topic, where = self._place(stream)
         self._check_usable(where)
         if not self._exists(topic, where):
             with mapped(where):
@@ -109,31 +103,7 @@ class KafkaStreams(Closing):
         producer = make_producer(self._config)
         return KafkaWriter(producer, topic, where, self._timeout_s, lambda: self._bounds(topic, where)[1])
 
-    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """(offset, record) pairs from an offset on, up to the end as it is when the iteration gets there.
-
-        What retention has removed is not there: reading then begins with the first record that is.
-        """
-        topic, where = self._topic(stream), f"stream {stream}"
-        check_range(stream, start, limit)
-        return self._read(topic, where, start, limit)
-
-    def end(self, stream: str) -> int:
-        """Offset the next record will get: 0 for a stream that does not exist."""
-        topic, where = self._topic(stream), f"stream {stream}"
-        return self._bounds(topic, where)[1]
-
-    def names(self, prefix: str = "") -> list[str]:
-        """Streams that exist and whose name begins with a prefix, sorted."""
-        self._check_usable("streams")
-        begin = f"{self._prefix}."
-        with mapped("streams"):
-            topics = self._ask().list_topics(timeout=self._timeout_s).topics
-        names = (topic[len(begin) :].replace(".", "/") for topic in topics if topic.startswith(begin))
-        return sorted(name for name in names if name.startswith(prefix))
-
     def close(self) -> None:
-        """Disconnect; the store is not used again. A second call does nothing."""
         with self._mutex:
             self._closed = True
             consumers = [reader.consumer for reader in self._idle] + ([self._asker] if self._asker else [])
@@ -195,8 +165,11 @@ class KafkaStreams(Closing):
 
     # asking -------------------------------------------------------------------------------------------------
 
-    def _topic(self, stream: str) -> str:
-        return check_length(f"{self._prefix}.{check_stream(stream).replace('/', '.')}", _LONGEST_NAME)
+    def _listed(self) -> Iterable[str]:
+        self._check_usable("streams")
+        with mapped("streams"):
+            topics: dict[str, object] = self._ask().list_topics(timeout=self._timeout_s).topics
+        return topics
 
     def _ask(self) -> Any:
         with self._mutex:
@@ -225,7 +198,6 @@ class KafkaStreams(Closing):
         return True
 
     def _bounds(self, topic: str, where: str) -> tuple[int, int]:
-        """First offset that is there, and the offset after the last one."""
         self._check_usable(where)
         if not self._exists(topic, where):
             return 0, 0

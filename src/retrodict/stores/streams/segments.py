@@ -13,21 +13,21 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrodict.core.errors import ConfigurationError, IntegrityError, NotFoundError, near
+from retrodict.core.errors import ConfigurationError, IntegrityError, check_known
 from retrodict.stores._durable import closing
 from retrodict.stores.streams._frames import FRAME_SIZE, HEADER_SIZE, FrameWalk
 from retrodict.stores.streams._head import Head, read_head
 from retrodict.stores.streams._layout import check_base, open_segment, segment_firsts, segment_name
 from retrodict.stores.streams._names import check_range, check_stream
 from retrodict.stores.streams._writer import SegmentWriter
-from retrodict.stores.streams.base import Segment
+from retrodict.stores.streams.base import Segment, StreamStore
 
 __all__ = ["SegmentStreams"]
 
 _HINTS = 4096
 
 
-class SegmentStreams:
+class SegmentStreams(StreamStore):
     """Embedded twin of :class:`~retrodict.stores.streams.base.StreamStore`.
 
     Parameters
@@ -62,26 +62,10 @@ class SegmentStreams:
         self._hints: OrderedDict[tuple[str, int], int] = OrderedDict()
 
     def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> SegmentWriter:
-        """Become the writer of a stream, which is made if it does not exist.
-
-        Raises
-        ------
-        BusyError
-            If another writer holds it for longer than ``timeout_s``.
-        IntegrityError
-            If acknowledged records are missing.
-        """
         check_stream(stream)
         return SegmentWriter(self._root / stream, stream, segment_bytes=self._segment_bytes, timeout_s=timeout_s)
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """(offset, record) pairs from an offset on, up to the end as it is when the iteration gets there.
-
-        Raises
-        ------
-        IntegrityError
-            When the iteration meets a damaged or missing record; segment and offset are named.
-        """
         check_range(check_stream(stream), start, limit)
         return self._read(stream, start, limit)
 
@@ -123,12 +107,10 @@ class SegmentStreams:
             self._remember(stream, offset, walk.position - sum(FRAME_SIZE + len(record) for record in left))
 
     def end(self, stream: str) -> int:
-        """Offset the next record will get: 0 for a stream that does not exist."""
         head = self._find_end(check_stream(stream))
         return 0 if head is None else head.offset
 
     def segments(self, stream: str) -> list[Segment]:
-        """Pieces of the stream that hold records, oldest first."""
         head = self._find_end(check_stream(stream))
         if head is None:
             return []
@@ -143,26 +125,12 @@ class SegmentStreams:
         return pieces
 
     def read_segment(self, stream: str, segment: str) -> bytes:
-        """Raw bytes of a segment, for sealing and verifying; of the open one, what is acknowledged.
-
-        Raises
-        ------
-        NotFoundError
-            If the stream has no such segment.
-        """
         pieces = {piece.name: piece for piece in self.segments(stream)}
-        if segment not in pieces:
-            raise NotFoundError(
-                "the stream must have this segment",
-                where=f"stream {stream}",
-                got=segment,
-                remedy=near(segment, pieces, what="segment"),
-            )
+        check_known(segment, pieces, "the stream must have this segment", where=f"stream {stream}", what="segment")
         with (self._root / stream / segment).open("rb") as file:
             return file.read(pieces[segment].size)
 
     def names(self, prefix: str = "") -> list[str]:
-        """Streams that exist and whose name begins with a prefix, sorted."""
         streams = {path.parent.relative_to(self._root).as_posix() for path in self._root.glob("**/*.seg")}
         return sorted(name for name in streams if name.startswith(prefix))
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.statistics.intervals import mean_interval
@@ -144,7 +145,28 @@ def test_brier_differences_are_paired() -> None:
     drawn = [compare_scores(champion=scores, challenger=other, labels=labels, seed=3).brier_difference for _ in "ab"]
     assert (plain.low, plain.high) == (expected.low, expected.high)
     assert drawn[0] == drawn[1]
+    assert compare_scores(champion=scores, challenger=other, labels=labels, seed=4).brier_difference != drawn[0]
     assert drawn[0].low == pytest.approx(expected.low, abs=0.002)
+
+
+def test_intervals_have_the_confidence_that_was_asked_for() -> None:
+    """Of AUC and ladder by the normal distribution, of Brier by Student's: narrower by the quantile."""
+    labels, scores, rng = _sample(500)
+    other = np.clip(scores + rng.normal(0, 0.1, 500), 0, 1)
+    found = {c: compare_scores(champion=scores, challenger=other, labels=labels, confidence=c) for c in (0.5, 0.95)}
+    rungs = {c: climb(candidate=scores, rungs={"other": other}, labels=labels, confidence=c).verdict for c in found}
+    normal, student = (law.ppf(0.75) / law.ppf(0.975) for law in (stats.norm, stats.t(499)))
+    for name, ratio in (("auc_difference", normal), ("brier_difference", student)):
+        narrow, wide = (getattr(found[c], name) for c in (0.5, 0.95))
+        assert (narrow.high - narrow.low) / (wide.high - wide.low) == pytest.approx(ratio)
+    assert (rungs[0.5].high - rungs[0.5].low) / (rungs[0.95].high - rungs[0.95].low) == pytest.approx(normal)
+    assert "50% interval" in rungs[0.5].reason
+
+
+def test_a_score_at_the_threshold_is_above_it_for_both() -> None:
+    """As in the confusion table: two of three decisions agree."""
+    found = compare_scores(champion=[0.5, 0.9, 0.2], challenger=[0.5] * 3, labels=[None] * 3, threshold=0.5)
+    assert found.agreement.value == pytest.approx(2 / 3)
 
 
 def test_agreement_counts_pending_decisions_too() -> None:
@@ -168,6 +190,7 @@ _METRICS = {"auc": 0.72, "calibration_error": Metric("calibration_error", None, 
      ("approved", "fail"), ("recall = 0.5", "pass"), ("auc >= 0.7 and beats_ladder", "pass"),
      ("calibration_error <= 0.03", "not evaluable"), ("pr_auc >= 0", "not evaluable"), ("drops < 1", "not evaluable"),
      ("auc >= 0.7 or pr_auc >= 0.1", "not evaluable"), ("pr_auc is null", "not evaluable"),
+     ("auc >= 0.7 or drops < 1", "not evaluable"), ("drops is null", "not evaluable"),
      ("ouc >= 0.7", "not evaluable"), ("auc", "not evaluable"), ("beats_ladder >= 0.5", "not evaluable")],
 )  # fmt: skip
 def test_gates_pass_only_on_evidence(gate: str, status: str) -> None:

@@ -89,6 +89,14 @@ def test_equal_mass_bins_hold_equal_counts_and_equal_scores_stay_together() -> N
     assert [part.n for part in again] == [part.n for part in ours.calibration_curve(labels, mixed)]
 
 
+def test_a_score_at_an_edge_belongs_to_the_bin_on_its_right() -> None:
+    """By width and by mass; a score of 1 belongs to the last bin."""
+    by_width = ours.calibration_curve([0, 1, 1], [0.2, 0.5, 1.0], bins=2, by="width")
+    assert [(part.n, part.mean_score) for part in by_width] == [(1, 0.2), (2, 0.75)]
+    by_mass = ours.calibration_curve([0, 0, 1, 1, 1], [0.1, 0.2, 0.4, 0.4, 0.8], bins=2)
+    assert [(part.n, part.observed_rate) for part in by_mass] == [(2, 0.0), (3, 1.0)]
+
+
 def test_calibration_ratio_is_observed_over_expected() -> None:
     """Scores cut in half: twice as many positives as promised, and the interval knows it."""
     labels, scores = _sample(20_000)
@@ -148,6 +156,7 @@ def test_too_few_rows_are_not_evaluable() -> None:
     assert set(found.values().values()) == {None}
     assert found["accuracy"].reason == "2 labelled rows are fewer than the 30 needed"
     assert (found.curve, found.confusion) == ((), None)
+    assert None not in evaluate([0, 1], [0.2, 0.8], threshold=0.5, min_rows=2).values().values()
 
 
 @pytest.mark.parametrize("threshold", [None, 0.3])

@@ -6,38 +6,22 @@ have closures of their own, without calls into further ones; the general closure
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from retrodict.core.expressions.nodes import (
-    Between,
-    Column,
-    Compare,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Logic,
-    Matches,
-    Node,
-    Not,
-)
+from retrodict.core.expressions import nodes
 from retrodict.core.expressions.patterns import translate
 from retrodict.core.expressions.values import LEAST, MOST, NUMBERS, RowFunction, aligned, missing, mixed, truth
 
-__all__ = ["between", "compare", "contains", "is_null", "like", "logic", "matches", "negation"]
+__all__ = ["COMPILERS"]
 
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq, "<>": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
 _EXACT = 2**53  # whole numbers up to here are the same as fractions
 
 
-def compare(node: Compare, left: RowFunction, right: RowFunction) -> RowFunction:
+def compare(node: nodes.Compare, left: RowFunction, right: RowFunction) -> RowFunction:
     """``=``, ``<>``, ``<``, ``<=``, ``>`` and ``>=``."""
-    test = _COMPARE[node.operator]
+    test = nodes.OPERATORS[node.operator]
 
     def comparison(row: Mapping[str, Any]) -> Any:
         first, second = left(row), right(row)
@@ -47,16 +31,16 @@ def compare(node: Compare, left: RowFunction, right: RowFunction) -> RowFunction
             first, second = aligned(node, first, second)
         return test(first, second)
 
-    if isinstance(node.right, Literal) and node.right.value is not None:
+    if isinstance(node.right, nodes.Literal) and node.right.value is not None:
         return _compare_literal(node, left, comparison)
-    if isinstance(node.left, Column) and isinstance(node.right, Column):
+    if isinstance(node.left, nodes.Column) and isinstance(node.right, nodes.Column):
         return _compare_columns(node.left.name, node.right.name, test, comparison)
     return comparison
 
 
-def _compare_literal(node: Compare, left: RowFunction, general: RowFunction) -> RowFunction:
-    test = _COMPARE[node.operator]
-    assert isinstance(node.right, Literal)
+def _compare_literal(node: nodes.Compare, left: RowFunction, general: RowFunction) -> RowFunction:
+    test = nodes.OPERATORS[node.operator]
+    assert isinstance(node.right, nodes.Literal)
     constant: Any = node.right.value
     same = type(constant)
     # A whole literal is compared with a fraction as a fraction.
@@ -72,7 +56,7 @@ def _compare_literal(node: Compare, left: RowFunction, general: RowFunction) -> 
             return test(value, fraction)
         return general(row)
 
-    if not isinstance(node.left, Column):
+    if not isinstance(node.left, nodes.Column):
         return compare_value
     name = node.left.name
 
@@ -102,7 +86,7 @@ def _compare_columns(first: str, second: str, test: Callable[[Any, Any], bool], 
     return compare_columns
 
 
-def logic(node: Logic, parts: tuple[RowFunction, ...]) -> RowFunction:
+def logic(node: nodes.Logic, *parts: RowFunction) -> RowFunction:
     """``and`` and ``or``; the first operand that decides ends it."""
     decisive = node.operator == "or"
 
@@ -122,25 +106,25 @@ def logic(node: Logic, parts: tuple[RowFunction, ...]) -> RowFunction:
     return several
 
 
-def negation(node: Not, inner: RowFunction) -> RowFunction:
+def negation(node: nodes.Not, inner: RowFunction) -> RowFunction:
     """``not``."""
 
     def opposite(row: Mapping[str, Any]) -> bool | None:
         value = inner(row)
         return not value if value is True or value is False else truth(node, value)
 
-    if isinstance(node.operand, IsNull) and isinstance(node.operand.operand, Column):
+    if isinstance(node.operand, nodes.IsNull) and isinstance(node.operand.operand, nodes.Column):
         return _known(node.operand.operand.name, opposite, present=True)
     return opposite
 
 
-def is_null(node: IsNull, inner: RowFunction) -> RowFunction:
+def is_null(node: nodes.IsNull, inner: RowFunction) -> RowFunction:
     """``is null``."""
 
     def unknown(row: Mapping[str, Any]) -> bool:
         return inner(row) is None
 
-    return _known(node.operand.name, unknown, present=False) if isinstance(node.operand, Column) else unknown
+    return _known(node.operand.name, unknown, present=False) if isinstance(node.operand, nodes.Column) else unknown
 
 
 def _known(name: str, general: RowFunction, *, present: bool) -> RowFunction:
@@ -159,7 +143,7 @@ def _known(name: str, general: RowFunction, *, present: bool) -> RowFunction:
     return test
 
 
-def contains(node: In, inner: RowFunction) -> RowFunction:
+def contains(node: nodes.In, inner: RowFunction, *_items: RowFunction) -> RowFunction:
     """``in``."""
     values: list[Any] = [item.value for item in node.items if item.value is not None]
     otherwise = False if len(values) == len(node.items) else None
@@ -182,7 +166,7 @@ def contains(node: In, inner: RowFunction) -> RowFunction:
             value = float(value)
         return True if value in items else otherwise
 
-    if kinds not in ({str}, {int}) or not isinstance(node.operand, Column):
+    if kinds not in ({str}, {int}) or not isinstance(node.operand, nodes.Column):
         return membership
     name, same, only = node.operand.name, kinds.pop(), frozenset(values)
 
@@ -198,7 +182,7 @@ def contains(node: In, inner: RowFunction) -> RowFunction:
     return column_membership
 
 
-def between(node: Between, operand: RowFunction, low: RowFunction, high: RowFunction) -> RowFunction:
+def between(node: nodes.Between, operand: RowFunction, low: RowFunction, high: RowFunction) -> RowFunction:
     """``between``."""
     parts = (operand, low, high)
 
@@ -215,12 +199,12 @@ def between(node: Between, operand: RowFunction, low: RowFunction, high: RowFunc
             return False
         return None if lower is None or upper is None else True
 
-    if isinstance(node.low, Literal) and isinstance(node.high, Literal):
+    if isinstance(node.low, nodes.Literal) and isinstance(node.high, nodes.Literal):
         return _between_literals(node, operand, node.low.value, node.high.value) or general
     return general
 
 
-def _between_literals(node: Between, inner: RowFunction, low: Any, high: Any) -> RowFunction | None:
+def _between_literals(node: nodes.Between, inner: RowFunction, low: Any, high: Any) -> RowFunction | None:
     """The form of most checks; None if the bounds are not two texts or two numbers."""
     kinds = {type(low), type(high)}
     if kinds == {str}:
@@ -250,7 +234,7 @@ def _between_literals(node: Between, inner: RowFunction, low: Any, high: Any) ->
             raise mixed(node, value, low)
         return low <= value <= high if exact or -_EXACT <= value <= _EXACT else lower <= float(value) <= upper
 
-    if not isinstance(node.operand, Column):
+    if not isinstance(node.operand, nodes.Column):
         return between_numbers
     name, within = node.operand.name, exact or (abs(low) <= _EXACT and abs(high) <= _EXACT)
 
@@ -265,19 +249,19 @@ def _between_literals(node: Between, inner: RowFunction, low: Any, high: Any) ->
     return between_column
 
 
-def like(node: Like, inner: RowFunction) -> RowFunction:
+def like(node: nodes.Like, inner: RowFunction) -> RowFunction:
     """``like``."""
     wild = {"%": ".*", "_": "."}
     pattern = "".join(wild.get(letter) or re.escape(letter) for letter in node.pattern)
     return _whole(node, inner, re.compile(pattern, re.DOTALL))
 
 
-def matches(node: Matches, inner: RowFunction) -> RowFunction:
+def matches(node: nodes.Matches, inner: RowFunction) -> RowFunction:
     """``matches``."""
     return _whole(node, inner, re.compile(translate(node.pattern)))
 
 
-def _whole(node: Node, inner: RowFunction, pattern: re.Pattern[str]) -> RowFunction:
+def _whole(node: nodes.Node, inner: RowFunction, pattern: re.Pattern[str]) -> RowFunction:
     test = pattern.fullmatch
 
     def whole(row: Mapping[str, Any]) -> bool | None:
@@ -289,3 +273,16 @@ def _whole(node: Node, inner: RowFunction, pattern: re.Pattern[str]) -> RowFunct
         raise mixed(node, value)
 
     return whole
+
+
+COMPILERS: dict[type[nodes.Node], Callable[..., RowFunction]] = {
+    nodes.Compare: compare,
+    nodes.Logic: logic,
+    nodes.Not: negation,
+    nodes.IsNull: is_null,
+    nodes.In: contains,
+    nodes.Between: between,
+    nodes.Like: like,
+    nodes.Matches: matches,
+}
+"""How each kind of condition is compiled: from its node and its operands, which are compiled already."""

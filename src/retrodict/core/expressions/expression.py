@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
-from retrodict.core.errors import DefinitionError, near
-from retrodict.core.expressions.frames import compile_polars
+from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions.inference import KindInference
 from retrodict.core.expressions.nodes import Column, Node, render, walk
 from retrodict.core.expressions.rows import RowFunction, compile_row
@@ -106,6 +105,8 @@ class Expression:
         >>> pl.DataFrame({"arr_delay": [20.0, 3.0, None, float("nan")]}).select(late=late)["late"].to_list()
         [True, False, None, None]
         """
+        from retrodict.core.expressions.frames import compile_polars  # loads Polars, which definitions do without
+
         column_kinds: dict[str, ExpressionKind | None] = dict(kinds or {})
         for name in floating:
             column_kinds[name] = column_kinds.get(name) or "number"
@@ -148,13 +149,8 @@ Did you mean the column 'arr_delay'.
         """
         kinds: dict[str, ExpressionKind | None] = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
         for column in self.columns:
-            if column not in kinds:
-                raise DefinitionError(
-                    "an expression must name columns that exist",
-                    where=where,
-                    got=column,
-                    remedy=near(column, kinds, what="column"),
-                )
+            rule = "an expression must name columns that exist"
+            check_known(column, kinds, rule, where=where, what="column", error=DefinitionError)
         self._kinds(kinds, where)
 
     def _kinds(self, columns: Mapping[str, ExpressionKind | None] | None, where: str) -> KindInference:

@@ -8,52 +8,36 @@ typed, and whole numbers that meet fractions are cast. And both sides of a choic
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import polars as pl
 
 from retrodict.core.clock import from_micros
 from retrodict.core.errors import DefinitionError
+from retrodict.core.expressions import nodes
 from retrodict.core.expressions.inference import KindInference
-from retrodict.core.expressions.nodes import (
-    Arithmetic,
-    Between,
-    Call,
-    Case,
-    Column,
-    Compare,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Logic,
-    Matches,
-    Negate,
-    Node,
-    Not,
-    render,
-    walk,
-)
 from retrodict.core.expressions.patterns import escape, translate
-
-if TYPE_CHECKING:
-    import polars as pl
 
 __all__ = ["compile_polars"]
 
 _EXACT = 2**53  # whole numbers up to here are the same as fractions
 # Up to here single comparisons are faster than a hash table (measured on 10 M rows).
 _FEW, _FEW_TEXTS = 4, 12
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq, "<>": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_COMBINE: dict[str, Callable[[Any, Any], Any]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_TYPES: dict[str | None, Any] = {
+    "bool": pl.Boolean,
+    "number": pl.Int64,
+    "text": pl.String,
+    "time": pl.Datetime("us", "UTC"),
+    "duration": pl.Duration("us"),
+    None: pl.Null,
+}
 
 
-def compile_polars(root: Node, kinds: KindInference, floating: Collection[str]) -> pl.Expr:
+def compile_polars(root: nodes.Node, kinds: KindInference, floating: Collection[str]) -> pl.Expr:
     """Return the tree as a Polars expression; columns in ``floating`` hold fractions, other numbers are whole.
 
     Raises
@@ -90,34 +74,30 @@ class _Value:
 
 
 class _Frames:
-    # Polars is loaded where a table is scanned, not where a definition is written: hence the imports in the methods.
-
     def __init__(self, kinds: KindInference, floating: frozenset[str]) -> None:
         self._kinds, self._floating = kinds, floating
 
     # -- values --------------------------------------------------------------------------------------------------
 
-    def value(self, node: Node) -> _Value:
-        import polars as pl
-
+    def value(self, node: nodes.Node) -> _Value:
         match node:
-            case Literal():
+            case nodes.Literal():
                 return self._literal(node)
-            case Column():
+            case nodes.Column():
                 return self._column(node)
-            case Negate():
+            case nodes.Negate():
                 # Polars has no sign for 128 bits; and of fractions 0 - 0 is not -0.
                 return self._one_number(node, node.operand, lambda x: -x, lambda x: 0 - x)
-            case Arithmetic():
+            case nodes.Arithmetic():
                 return self._arithmetic(node)
-            case Call(function="abs"):
+            case nodes.Call(function="abs"):
                 return self._one_number(node, node.arguments[0], abs, abs)
-            case Call(function="length"):
+            case nodes.Call(function="length"):
                 text = self.value(node.arguments[0]).expr
                 return _Value(text.str.len_chars().cast(pl.Int64))
-            case Call():
+            case nodes.Call():
                 return self._call(node)
-            case Case():
+            case nodes.Case():
                 return self._case(node)
             case _:
                 return _Value(self._condition(node))
@@ -126,21 +106,17 @@ class _Frames:
         """The expression with NaN made null."""
         return value.expr.fill_nan(None) if value.nan else value.expr
 
-    def _column(self, node: Column) -> _Value:
-        import polars as pl
-
+    def _column(self, node: nodes.Column) -> _Value:
         column = pl.col(node.name)
         if self._kinds.given(node.name) == "date":
             return _Value(column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
         fraction = node.name in self._floating
         return _Value(column, fraction, nan=fraction, column=True)
 
-    def _literal(self, node: Literal) -> _Value:
-        import polars as pl
-
+    def _literal(self, node: nodes.Literal) -> _Value:
         match node.value, node.kind:
             case None, _:
-                return _Value(pl.lit(None, dtype=self._null_type(self._kinds.of(node))))
+                return _Value(pl.lit(None, dtype=_TYPES[self._kinds.of(node)]))
             case bool(value), _:
                 return _Value(pl.lit(value, dtype=pl.Boolean))
             case str(value), _:
@@ -155,21 +131,7 @@ class _Frames:
                 assert isinstance(value, float)
                 return _Value(pl.lit(value, dtype=pl.Float64), fraction=True, constant=value)
 
-    def _null_type(self, kind: str | None) -> Any:
-        import polars as pl
-
-        types = {
-            "bool": pl.Boolean,
-            "number": pl.Int64,
-            "text": pl.String,
-            "time": pl.Datetime("us", "UTC"),
-            "duration": pl.Duration("us"),
-        }
-        return types[kind] if kind else pl.Null
-
     def _fraction(self, value: _Value) -> pl.Expr:
-        import polars as pl
-
         return value.expr if value.fraction else value.expr.cast(pl.Float64)
 
     def _aligned(self, values: list[_Value]) -> list[pl.Expr]:
@@ -180,49 +142,36 @@ class _Frames:
         constants = [value.constant for value in values if value.fraction]
         if integers == 1 and all(c is not None and c.is_integer() and abs(c) < _EXACT for c in constants):
             # A whole column against 15.0 is one against 15: no copy as fractions.
-            exact = [self._whole(value) if value.fraction else value for value in values]
-            return [value.expr for value in exact]
+            return [
+                value.expr if value.constant is None else pl.lit(int(value.constant), dtype=pl.Int64)
+                for value in values
+            ]
         return [self._fraction(value) for value in values]
-
-    def _whole(self, value: _Value) -> _Value:
-        import polars as pl
-
-        assert value.constant is not None
-        return _Value(pl.lit(int(value.constant), dtype=pl.Int64))
 
     # -- arithmetic ----------------------------------------------------------------------------------------------
 
-    def _kind(self, node: Node) -> str:
+    def _kind(self, node: nodes.Node) -> str:
         kind = self._kinds.of(node)
         if kind is None:
             raise DefinitionError(
                 "arithmetic over a table must be known to be of numbers or of times",
                 where="kinds",
-                got=render(node),
+                got=nodes.render(node),
                 remedy="Give the kinds of its columns",
             )
         return kind
 
     def _one_number(
-        self, node: Node, operand: Node, apply: Callable[[pl.Expr], pl.Expr], wide: Callable[[pl.Expr], pl.Expr]
+        self, node: nodes.Node, operand: nodes.Node, apply: Callable[[Any], pl.Expr], wide: Callable[[Any], pl.Expr]
     ) -> _Value:
-        import polars as pl
-
         inner = self.value(operand)
         if self._kind(node) == "duration":
             return _Value(apply(inner.expr.cast(pl.Int64)).cast(pl.Duration("us")))
         if inner.fraction:
             return _Value(apply(inner.expr), fraction=True, nan=inner.nan)
-        return _Value(self._in_64_bits(wide(inner.expr.cast(pl.Int128))))
+        return _Value(wide(inner.expr.cast(pl.Int128)).cast(pl.Int64, strict=True))
 
-    def _in_64_bits(self, wide: pl.Expr) -> pl.Expr:
-        import polars as pl
-
-        return wide.cast(pl.Int64, strict=True)
-
-    def _arithmetic(self, node: Arithmetic) -> _Value:
-        import polars as pl
-
+    def _arithmetic(self, node: nodes.Arithmetic) -> _Value:
         left, right = self.value(node.left), self.value(node.right)
         if node.operator == "/":
             first, second = self._fraction(left), self._fraction(right)
@@ -232,40 +181,34 @@ class _Frames:
             elif not right.constant:
                 quotient = first / second.replace(0.0, None)
             return _Value(quotient, fraction=True, nan=True)
-        apply = _COMBINE[node.operator]
+        apply = nodes.OPERATORS[node.operator]
         if self._kind(node) != "number":
             return _Value(apply(left.expr, right.expr))
         if left.fraction or right.fraction:
             return _Value(apply(self._fraction(left), self._fraction(right)), fraction=True, nan=True)
-        return _Value(self._in_64_bits(apply(left.expr.cast(pl.Int128), right.expr.cast(pl.Int128))))
+        return _Value(apply(left.expr.cast(pl.Int128), right.expr.cast(pl.Int128)).cast(pl.Int64, strict=True))
 
     # -- conditions ----------------------------------------------------------------------------------------------
 
-    def _condition(self, node: Compare | Logic | Not | IsNull | In | Between | Like | Matches) -> pl.Expr:
-        import polars as pl
-
+    def _condition(self, node: nodes.Condition) -> pl.Expr:
         match node:
-            case Compare():
+            case nodes.Compare():
                 return self._compare(node)
-            case Logic():
-                parts = [self._condition_of(part) for part in node.operands]
+            case nodes.Logic():
+                parts = [self.value(part).expr for part in node.operands]
                 return pl.any_horizontal(parts) if node.operator == "or" else pl.all_horizontal(parts)
-            case Not():
-                return ~self._condition_of(node.operand)
-            case IsNull():
-                value = self.value(node.operand)
-                return self.known(value).is_null()
-            case In():
+            case nodes.Not():
+                return ~self.value(node.operand).expr
+            case nodes.IsNull():
+                return self.known(self.value(node.operand)).is_null()
+            case nodes.In():
                 return self._in(node)
-            case Between():
+            case nodes.Between():
                 return self._between(node)
-            case Like():
+            case nodes.Like():
                 return self._like(self.value(node.operand).expr, node.pattern)
-            case Matches():
+            case nodes.Matches():
                 return self._matches(self.value(node.operand).expr, translate(node.pattern))
-
-    def _condition_of(self, node: Node) -> pl.Expr:
-        return self.value(node).expr
 
     def _bare(self, value: _Value) -> _Value:
         """The value, without NaN unless it is a bare column, whose comparisons are masked."""
@@ -273,20 +216,18 @@ class _Frames:
 
     def _masked(self, condition: pl.Expr, values: list[_Value]) -> pl.Expr:
         """The condition, null where a value is NaN."""
-        import polars as pl
-
         present = [value.expr.is_not_nan() for value in values if value.nan]
         return pl.when(pl.all_horizontal(present)).then(condition) if present else condition
 
-    def _compare(self, node: Compare) -> pl.Expr:
+    def _compare(self, node: nodes.Compare) -> pl.Expr:
         left, right, sign = node.left, node.right, node.operator
-        if not any(isinstance(part, Column) for part, _ in walk(left)):
+        if not any(isinstance(part, nodes.Column) for part, _ in nodes.walk(left)):
             # With a literal first, Polars 2.1 loses rows where a choice on the right took the same branch for all.
             left, right, sign = right, left, _MIRRORED.get(sign, sign)
         values = [self._bare(self.value(side)) for side in (left, right)]
-        return self._masked(_COMPARE[sign](*self._aligned(values)), values)
+        return self._masked(nodes.OPERATORS[sign](*self._aligned(values)), values)
 
-    def _between(self, node: Between) -> pl.Expr:
+    def _between(self, node: nodes.Between) -> pl.Expr:
         operand, low, high = (self.value(part) for part in (node.operand, node.low, node.high))
         # A bound that is unknown leaves the other to decide; an operand that is unknown leaves nothing.
         bounds = [_Value(self.known(bound), bound.fraction, constant=bound.constant) for bound in (low, high)]
@@ -294,9 +235,7 @@ class _Frames:
         value, lower, upper = self._aligned([operand, *bounds])
         return self._masked(value.is_between(lower, upper), [operand])
 
-    def _in(self, node: In) -> pl.Expr:
-        import polars as pl
-
+    def _in(self, node: nodes.In) -> pl.Expr:
         operand = self._bare(self.value(node.operand))
         items = [self.value(item) for item in node.items if item.value is not None]
         if not items:
@@ -314,8 +253,6 @@ class _Frames:
         return membership if len(items) == len(node.items) else pl.when(membership).then(pl.lit(value=True))
 
     def _like(self, text: pl.Expr, pattern: str) -> pl.Expr:
-        import polars as pl
-
         plain = pattern.strip("%")
         if "%" not in plain and "_" not in plain:
             constant = pl.lit(plain, dtype=pl.String)
@@ -336,26 +273,22 @@ class _Frames:
 
     # -- choices -------------------------------------------------------------------------------------------------
 
-    def _of_one_type(self, nodes: list[Node]) -> tuple[list[pl.Expr], bool]:
-        values = [self.value(node) for node in nodes]
+    def _of_one_type(self, operands: list[nodes.Node]) -> tuple[list[pl.Expr], bool]:
+        values = [self.value(operand) for operand in operands]
         fraction = any(value.fraction for value in values)
         numbers = [_Value(self.known(value), value.fraction) for value in values]
         return [self._fraction(value) if fraction else value.expr for value in numbers], fraction
 
-    def _call(self, node: Call) -> _Value:
-        import polars as pl
-
+    def _call(self, node: nodes.Call) -> _Value:
         parts, fraction = self._of_one_type(list(node.arguments))
         if node.function == "coalesce":
             return _Value(pl.coalesce(parts), fraction)
         return _Value((pl.min_horizontal if node.function == "least" else pl.max_horizontal)(parts), fraction)
 
-    def _case(self, node: Case) -> _Value:
-        import polars as pl
-
+    def _case(self, node: nodes.Case) -> _Value:
         last = [] if node.otherwise is None else [node.otherwise]
         values, fraction = self._of_one_type([*(value for _, value in node.branches), *last])
         choice = values.pop() if last else pl.lit(None)
         for (test, _), value in zip(reversed(node.branches), reversed(values), strict=True):
-            choice = pl.when(self._condition_of(test)).then(value).otherwise(choice)
+            choice = pl.when(self.value(test).expr).then(value).otherwise(choice)
         return _Value(choice, fraction)

@@ -12,26 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from retrodict.core.errors import DefinitionError
-from retrodict.core.expressions.nodes import (
-    Arithmetic,
-    Between,
-    Call,
-    Case,
-    Column,
-    Compare,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Logic,
-    Matches,
-    Negate,
-    Node,
-    Not,
-    children,
-    render,
-    walk,
-)
+from retrodict.core.expressions import nodes
 
 __all__ = ["KindInference"]
 
@@ -67,23 +48,23 @@ class KindInference:
         If a part would have to be of two kinds at once.
     """
 
-    def __init__(self, root: Node, columns: Mapping[str, str | None] | None = None, *, where: str) -> None:
+    def __init__(self, root: nodes.Node, columns: Mapping[str, str | None] | None = None, *, where: str) -> None:
         self._where = where
         self._columns = dict(columns or {})
         self._sets: dict[str | int, frozenset[str]] = {}
-        nodes = [node for node, _ in walk(root)]
-        for node in nodes:
+        order = [node for node, _ in nodes.walk(root)]
+        for node in order:
             self._sets[_key(node)] = _start(node, columns or {})
         # The inner nodes come last in the walk; going backwards settles most trees in one round.
-        nodes.reverse()
+        order.reverse()
         while True:
             before = dict(self._sets)
-            for node in nodes:
+            for node in order:
                 self._apply(node)
             if before == self._sets:
                 return
 
-    def of(self, node: Node) -> str | None:
+    def of(self, node: nodes.Node) -> str | None:
         """Return the kind of a node of this tree, None where it stays open."""
         possible = self._sets[_key(node)]
         return next(iter(possible)) if len(possible) == 1 else None
@@ -92,54 +73,54 @@ class KindInference:
         """Return the kind that was given for a column, None where none was."""
         return self._columns.get(name)
 
-    def _narrow(self, node: Node, allowed: frozenset[str]) -> None:
+    def _narrow(self, node: nodes.Node, allowed: frozenset[str]) -> None:
         key = _key(node)
         left = self._sets[key] & allowed
         if not left:
             raise DefinitionError(
                 f"this must be {_words(allowed)}, and is {_words(self._sets[key])}",
                 where=self._where,
-                got=render(node),
+                got=nodes.render(node),
                 remedy="Compare and combine values of one kind",
             )
         self._sets[key] = left
 
-    def _same(self, nodes: Sequence[Node]) -> None:
-        for first, second in pairwise(nodes):
+    def _same(self, parts: Sequence[nodes.Node]) -> None:
+        for first, second in pairwise(parts):
             self._narrow(second, self._sets[_key(first)])
-        for node in nodes:
-            self._narrow(node, self._sets[_key(nodes[-1])])
+        for part in parts:
+            self._narrow(part, self._sets[_key(parts[-1])])
 
-    def _apply(self, node: Node) -> None:
+    def _apply(self, node: nodes.Node) -> None:
         match node:
-            case Arithmetic():
+            case nodes.Arithmetic():
                 self._arithmetic(node)
-            case Negate():
+            case nodes.Negate():
                 self._same([node, node.operand])
                 self._narrow(node, frozenset({_N, _D}))
-            case Compare() | Between() | In():
-                self._same(children(node))
-            case Logic() | Not():
-                for part in children(node):
+            case nodes.Compare() | nodes.Between() | nodes.In():
+                self._same(nodes.children(node))
+            case nodes.Logic() | nodes.Not():
+                for part in nodes.children(node):
                     self._narrow(part, _BOOL)
-            case Like() | Matches():
+            case nodes.Like() | nodes.Matches():
                 self._narrow(node.operand, _TEXT)
-            case Call(function="length"):
+            case nodes.Call(function="length"):
                 self._narrow(node, _NUMBER)
                 self._narrow(node.arguments[0], _TEXT)
-            case Call():
+            case nodes.Call():
                 if node.function == "abs":
                     self._narrow(node, _NUMBER)
                 self._same([node, *node.arguments])
-            case Case():
+            case nodes.Case():
                 for test, _ in node.branches:
                     self._narrow(test, _BOOL)
                 values = [value for _, value in node.branches]
                 self._same([node, *values, *([] if node.otherwise is None else [node.otherwise])])
-            case Literal() | Column() | IsNull():
+            case nodes.Literal() | nodes.Column() | nodes.IsNull():
                 pass
 
-    def _arithmetic(self, node: Arithmetic) -> None:
+    def _arithmetic(self, node: nodes.Arithmetic) -> None:
         parts = (node.left, node.right, node)
         sets = [self._sets[_key(part)] for part in parts]
         forms = [form for form in _FORMS[node.operator] if all(k in s for k, s in zip(form, sets, strict=True))]
@@ -147,29 +128,27 @@ class KindInference:
             raise DefinitionError(
                 "arithmetic must be of numbers, a time and a duration, two durations, or time minus time",
                 where=self._where,
-                got=render(node),
+                got=nodes.render(node),
                 remedy=f"The left side is {_words(sets[0])}, the right side {_words(sets[1])}",
             )
         for place, part in enumerate(parts):
             self._narrow(part, frozenset(form[place] for form in forms))
 
 
-def _key(node: Node) -> str | int:
+def _key(node: nodes.Node) -> str | int:
     # A column is one thing wherever it stands; two equal nulls are not.
-    return node.name if isinstance(node, Column) else id(node)
+    return node.name if isinstance(node, nodes.Column) else id(node)
 
 
-def _start(node: Node, columns: Mapping[str, str | None]) -> frozenset[str]:
+def _start(node: nodes.Node, columns: Mapping[str, str | None]) -> frozenset[str]:
     match node:
-        case Literal(kind=str(kind)):
+        case nodes.Literal(kind=str(kind)):
             return frozenset({kind})
-        case Column():
+        case nodes.Column():
             column_kind = columns.get(node.name)
             return _COLUMN if column_kind is None else frozenset({"time" if column_kind == "date" else column_kind})
-        case Compare() | Between() | In() | Logic() | Not() | IsNull() | Like() | Matches():
-            return _BOOL
         case _:
-            return _ANY
+            return _BOOL if isinstance(node, nodes.Condition) else _ANY
 
 
 def _words(kinds: frozenset[str]) -> str:

@@ -7,9 +7,11 @@ canonical text is what a definition's hash is taken over: spelling (case of keyw
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from retrodict.core.clock import format_time
 from retrodict.core.durations import format_duration
@@ -21,6 +23,7 @@ __all__ = [
     "Case",
     "Column",
     "Compare",
+    "Condition",
     "In",
     "IsNull",
     "KEYWORDS",
@@ -31,6 +34,7 @@ __all__ = [
     "Negate",
     "Node",
     "Not",
+    "OPERATORS",
     "children",
     "render",
     "walk",
@@ -39,6 +43,11 @@ __all__ = [
 KEYWORDS = frozenset(
     "and between case else end false in is like not null or then true when".split()  # noqa: SIM905  (reads as a list)
 )
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq, "<>": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+    "+": operator.add, "-": operator.sub, "*": operator.mul,
+}  # fmt: skip
+"""What comparisons and arithmetic do to two values; division, which can be of zero, is each compiler's own."""
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -153,22 +162,8 @@ class Case:
     otherwise: Node | None
 
 
-Node = (
-    Literal
-    | Column
-    | Negate
-    | Arithmetic
-    | Compare
-    | Logic
-    | Not
-    | IsNull
-    | In
-    | Between
-    | Like
-    | Matches
-    | Call
-    | Case
-)
+Condition = Compare | Logic | Not | IsNull | In | Between | Like | Matches
+Node = Literal | Column | Negate | Arithmetic | Call | Case | Condition
 
 
 def children(node: Node) -> tuple[Node, ...]:

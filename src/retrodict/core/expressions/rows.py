@@ -11,35 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from retrodict.core.errors import InputError
-from retrodict.core.expressions import conditions
-from retrodict.core.expressions.nodes import (
-    Arithmetic,
-    Between,
-    Call,
-    Case,
-    Column,
-    Compare,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Logic,
-    Matches,
-    Negate,
-    Node,
-    Not,
-    render,
-)
-from retrodict.core.expressions.values import (
-    LEAST,
-    MOST,
-    NUMBERS,
-    RowFunction,
-    aligned,
-    mixed,
-    read_column,
-    truth,
-)
+from retrodict.core.expressions import conditions, nodes
+from retrodict.core.expressions.values import LEAST, MOST, NUMBERS, RowFunction, aligned, mixed, read_column, truth
 
 __all__ = ["RowFunction", "compile_row"]
 
@@ -49,64 +22,39 @@ def _divide(first: float, second: float) -> float | None:
     return float(first) / float(second) if second else None
 
 
-_COMBINE: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": _divide,
-}
+_COMBINE = {**nodes.OPERATORS, "/": _divide}
 
 
-def compile_row(node: Node) -> RowFunction:
+def compile_row(node: nodes.Node) -> RowFunction:
     """Return the function that evaluates the tree on one mapping of column name to value."""
     match node:
-        case Literal():
+        case nodes.Literal():
             value = node.value
             return lambda _row: value
-        case Column():
+        case nodes.Column():
             return read_column(node.name)
-        case Negate():
+        case nodes.Negate():
             return _number_function(node, compile_row(node.operand), operator.neg)
-        case Arithmetic():
+        case nodes.Arithmetic():
             return _arithmetic(node)
-        case Call():
+        case nodes.Call():
             return _call(node)
-        case Case():
+        case nodes.Case():
             return _case(node)
         case _:
-            return _condition(node)
+            return conditions.COMPILERS[type(node)](node, *map(compile_row, nodes.children(node)))
 
 
-def _condition(node: Compare | Logic | Not | IsNull | In | Between | Like | Matches) -> RowFunction:
-    match node:
-        case Compare():
-            return conditions.compare(node, compile_row(node.left), compile_row(node.right))
-        case Logic():
-            return conditions.logic(node, tuple(compile_row(part) for part in node.operands))
-        case Between():
-            return conditions.between(node, compile_row(node.operand), compile_row(node.low), compile_row(node.high))
-        case Not():
-            return conditions.negation(node, compile_row(node.operand))
-        case IsNull():
-            return conditions.is_null(node, compile_row(node.operand))
-        case In():
-            return conditions.contains(node, compile_row(node.operand))
-        case Like():
-            return conditions.like(node, compile_row(node.operand))
-        case Matches():
-            return conditions.matches(node, compile_row(node.operand))
-
-
-def _overflow(node: Node) -> InputError:
+def _overflow(node: nodes.Node) -> InputError:
     return InputError(
         "a whole number must fit in 64 bits",
-        where=render(node),
+        where=nodes.render(node),
         got="a result beyond them",
         remedy="Multiply by 1.0 first to compute in fractions",
     )
 
 
-def _checked(node: Node, value: Any) -> Any:
+def _checked(node: nodes.Node, value: Any) -> Any:
     """Return the result of arithmetic: NaN (of infinities) is null, beyond 64 bits is an error, as in SQL."""
     if type(value) is int:
         if LEAST <= value <= MOST:
@@ -115,7 +63,7 @@ def _checked(node: Node, value: Any) -> Any:
     return value if value == value else None  # noqa: PLR0124  (only NaN differs from itself)
 
 
-def _number_function(node: Node, inner: RowFunction, apply: Callable[[Any], Any]) -> RowFunction:
+def _number_function(node: nodes.Node, inner: RowFunction, apply: Callable[[Any], Any]) -> RowFunction:
     def function(row: Mapping[str, Any]) -> Any:
         value = inner(row)
         if value is None:
@@ -127,7 +75,7 @@ def _number_function(node: Node, inner: RowFunction, apply: Callable[[Any], Any]
     return function
 
 
-def _arithmetic(node: Arithmetic) -> RowFunction:
+def _arithmetic(node: nodes.Arithmetic) -> RowFunction:
     left, right, combine = compile_row(node.left), compile_row(node.right), _COMBINE[node.operator]
 
     def arithmetic(row: Mapping[str, Any]) -> Any:
@@ -141,7 +89,7 @@ def _arithmetic(node: Arithmetic) -> RowFunction:
     return arithmetic
 
 
-def _call(node: Call) -> RowFunction:
+def _call(node: nodes.Call) -> RowFunction:
     parts = tuple(compile_row(argument) for argument in node.arguments)
     if node.function == "abs":
         return _number_function(node, parts[0], abs)
@@ -162,7 +110,7 @@ def _call(node: Call) -> RowFunction:
     return extreme
 
 
-def _length(node: Node, inner: RowFunction) -> RowFunction:
+def _length(node: nodes.Node, inner: RowFunction) -> RowFunction:
     def length(row: Mapping[str, Any]) -> int | None:
         value = inner(row)
         if type(value) is str:
@@ -174,9 +122,9 @@ def _length(node: Node, inner: RowFunction) -> RowFunction:
     return length
 
 
-def _case(node: Case) -> RowFunction:
+def _case(node: nodes.Case) -> RowFunction:
     branches = tuple((compile_row(test), compile_row(value)) for test, value in node.branches)
-    otherwise = compile_row(node.otherwise or Literal(None, None))
+    otherwise = compile_row(node.otherwise or nodes.Literal(None, None))
 
     def case(row: Mapping[str, Any]) -> Any:
         for test, value in branches:

@@ -9,24 +9,8 @@ time zone how long that day is; hence doubles with an exponent, casts, and inter
 from __future__ import annotations
 
 from retrodict.core.clock import from_micros
+from retrodict.core.expressions import nodes
 from retrodict.core.expressions.inference import KindInference
-from retrodict.core.expressions.nodes import (
-    Arithmetic,
-    Between,
-    Call,
-    Case,
-    Column,
-    Compare,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Logic,
-    Matches,
-    Negate,
-    Node,
-    Not,
-)
 from retrodict.core.expressions.patterns import translate
 
 __all__ = ["compile_sql"]
@@ -34,7 +18,7 @@ __all__ = ["compile_sql"]
 _NULLS = {"bool": "BOOLEAN", "number": "BIGINT", "text": "VARCHAR", "time": "TIMESTAMPTZ", "duration": "INTERVAL"}
 
 
-def compile_sql(root: Node, kinds: KindInference) -> str:
+def compile_sql(root: nodes.Node, kinds: KindInference) -> str:
     """Return the tree as SQL text."""
     return _Compiler(kinds).value(root)
 
@@ -45,13 +29,13 @@ class _Compiler:
     def __init__(self, kinds: KindInference) -> None:
         self._kinds = kinds
 
-    def value(self, node: Node) -> str:
+    def value(self, node: nodes.Node) -> str:
         """Return the SQL of a node with NaN made null; only arithmetic reads its results without, as NaN spreads."""
         text = self._node(node)
         match node:
-            case Column() if self._kinds.of(node) in {None, "number"}:
+            case nodes.Column() if self._kinds.of(node) in {None, "number"}:
                 return _nan_to_null(text)
-            case Arithmetic() | Negate() | Call(function="abs"):
+            case nodes.Arithmetic() | nodes.Negate() | nodes.Call(function="abs"):
                 kind = self._kinds.of(node)
                 if kind == "number":
                     return f"NULLIF({text}, CAST('NaN' AS DOUBLE))"
@@ -59,52 +43,52 @@ class _Compiler:
             case _:
                 return text
 
-    def _operand(self, node: Node) -> str:
+    def _operand(self, node: nodes.Node) -> str:
         """Return what arithmetic reads: columns without NaN, or the engine would take it for impossible (see below)."""
-        return self.value(node) if isinstance(node, Column) else self._node(node)
+        return self.value(node) if isinstance(node, nodes.Column) else self._node(node)
 
-    def _node(self, node: Node) -> str:
+    def _node(self, node: nodes.Node) -> str:
         match node:
-            case Literal():
+            case nodes.Literal():
                 return self._literal(node)
-            case Column():
+            case nodes.Column():
                 return self._column(node)
-            case Negate():
+            case nodes.Negate():
                 return f"(-{self._operand(node.operand)})"
-            case Arithmetic():
+            case nodes.Arithmetic():
                 return self._arithmetic(node)
-            case Compare():
-                return f"({self.value(node.left)} {node.operator} {self.value(node.right)})"
-            case Logic():
-                return "(" + f" {node.operator.upper()} ".join(self.value(part) for part in node.operands) + ")"
-            case Not() | IsNull() | In() | Between() | Like() | Matches():
-                return self._predicate(node)
-            case Call(function="abs" | "length"):
+            case nodes.Call(function="abs" | "length"):
                 return f"{node.function}({self._operand(node.arguments[0])})"
-            case Call():
+            case nodes.Call():
                 return f"{node.function}({', '.join(self.value(part) for part in node.arguments)})"
-            case Case():
+            case nodes.Case():
                 arms = "".join(f" WHEN {self.value(test)} THEN {self.value(value)}" for test, value in node.branches)
                 last = "" if node.otherwise is None else f" ELSE {self.value(node.otherwise)}"
                 return f"CASE{arms}{last} END"
+            case _:
+                return self._condition(node)
 
-    def _predicate(self, node: Not | IsNull | In | Between | Like | Matches) -> str:
-        operand = self.value(node.operand)
+    def _condition(self, node: nodes.Condition) -> str:
         match node:
-            case Not():
-                return f"(NOT {operand})"
-            case IsNull():
-                return f"({operand} IS NULL)"
-            case In():
-                return f"({operand} IN ({', '.join(self._literal(item) for item in node.items)}))"
-            case Between():
-                return f"({operand} BETWEEN {self.value(node.low)} AND {self.value(node.high)})"
-            case Like():
-                return f"({operand} LIKE {_text(node.pattern)})"
-            case Matches():
-                return f"regexp_full_match({operand}, {_text(translate(node.pattern))})"
+            case nodes.Compare():
+                return f"({self.value(node.left)} {node.operator} {self.value(node.right)})"
+            case nodes.Logic():
+                return "(" + f" {node.operator.upper()} ".join(self.value(part) for part in node.operands) + ")"
+            case nodes.Not():
+                return f"(NOT {self.value(node.operand)})"
+            case nodes.IsNull():
+                return f"({self.value(node.operand)} IS NULL)"
+            case nodes.In():
+                items = ", ".join(self._literal(item) for item in node.items)
+                return f"({self.value(node.operand)} IN ({items}))"
+            case nodes.Between():
+                return f"({self.value(node.operand)} BETWEEN {self.value(node.low)} AND {self.value(node.high)})"
+            case nodes.Like():
+                return f"({self.value(node.operand)} LIKE {_text(node.pattern)})"
+            case nodes.Matches():
+                return f"regexp_full_match({self.value(node.operand)}, {_text(translate(node.pattern))})"
 
-    def _column(self, node: Column) -> str:
+    def _column(self, node: nodes.Column) -> str:
         name, kind = _name(node.name), self._kinds.given(node.name)
         if kind == "date":
             return _midnight(name)
@@ -113,7 +97,7 @@ class _Compiler:
             return f"CASE WHEN typeof({name}) = 'DATE' THEN {_midnight(name)} ELSE {name} END"
         return name
 
-    def _arithmetic(self, node: Arithmetic) -> str:
+    def _arithmetic(self, node: nodes.Arithmetic) -> str:
         left, right = self._operand(node.left), self._operand(node.right)
         if node.operator == "/":
             # The engine's own answer to a zero divisor is a setting; ours is null.
@@ -123,7 +107,7 @@ class _Compiler:
             return f"to_microseconds(epoch_us({left}) - epoch_us({right}))"
         return f"({left} {node.operator} {right})"
 
-    def _literal(self, node: Literal) -> str:
+    def _literal(self, node: nodes.Literal) -> str:
         match node.value, node.kind:
             case None, _:
                 kind = self._kinds.of(node)

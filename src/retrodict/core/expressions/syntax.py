@@ -33,24 +33,7 @@ from typing import TypeVar
 from retrodict.core.clock import format_time, parse_time
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, InputError, near
-from retrodict.core.expressions.nodes import (
-    Arithmetic,
-    Between,
-    Call,
-    Case,
-    Column,
-    Compare,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Logic,
-    Matches,
-    Negate,
-    Node,
-    Not,
-    walk,
-)
+from retrodict.core.expressions import nodes
 from retrodict.core.expressions.patterns import translate
 from retrodict.core.expressions.tokens import Token, tokenise
 
@@ -66,7 +49,7 @@ _DEEPEST, _NESTED = 64, 24
 _INT64 = 2**63
 
 
-def read(text: str, *, where: str) -> Node:
+def read(text: str, *, where: str) -> nodes.Node:
     """Tree of an expression.
 
     Raises
@@ -76,7 +59,7 @@ def read(text: str, *, where: str) -> Node:
     """
     parser = _Parser(tokenise(text, where=where), where)
     tree = parser.whole()
-    if max(depth for _, depth in walk(tree)) > _DEEPEST:
+    if max(depth for _, depth in nodes.walk(tree)) > _DEEPEST:
         raise DefinitionError(
             f"an expression must nest at most {_DEEPEST} deep",
             where=where,
@@ -129,7 +112,7 @@ class _Parser:
 
     # -- conditions --------------------------------------------------------------------------------------------------
 
-    def whole(self) -> Node:
+    def whole(self) -> nodes.Node:
         tree = self._or()
         if self._now.sort != "end":
             raise self._unexpected()
@@ -145,39 +128,39 @@ class _Parser:
             "an expression must be one condition in the small SQL subset", token, "Remove what starts here"
         )
 
-    def _or(self) -> Node:
+    def _or(self) -> nodes.Node:
         return self._chain("or", self._and)
 
-    def _and(self) -> Node:
+    def _and(self) -> nodes.Node:
         return self._chain("and", self._not)
 
-    def _chain(self, operator: str, part: Callable[[], Node]) -> Node:
+    def _chain(self, operator: str, part: Callable[[], nodes.Node]) -> nodes.Node:
         parts = [part()]
         while self._accept(operator):
             parts.append(part())
         if len(parts) == 1:
             return parts[0]
         # (a or b) or c is a or b or c: equal meaning, equal text, equal hash.
-        flat: list[Node] = []
+        flat: list[nodes.Node] = []
         for one in parts:
-            flat.extend(one.operands if isinstance(one, Logic) and one.operator == operator else [one])
-        return Logic(operator, tuple(flat))
+            flat.extend(one.operands if isinstance(one, nodes.Logic) and one.operator == operator else [one])
+        return nodes.Logic(operator, tuple(flat))
 
-    def _not(self) -> Node:
+    def _not(self) -> nodes.Node:
         if self._accept("not"):
             with self._inside():
-                return Not(self._not())
+                return nodes.Not(self._not())
         return self._predicate()
 
-    def _predicate(self) -> Node:
+    def _predicate(self) -> nodes.Node:
         left = self._sum()
         operator = self._accept(*_COMPARISONS)
         if operator:
-            return Compare(operator, left, self._sum())
+            return nodes.Compare(operator, left, self._sum())
         if self._accept("is"):
             negated = bool(self._accept("not"))
             self._expect("null", "'is'")
-            node: Node = IsNull(left)
+            node: nodes.Node = nodes.IsNull(left)
         else:
             negated = bool(self._accept("not"))
             membership = self._membership(left)
@@ -186,21 +169,21 @@ class _Parser:
                     raise self._error("'not' after a value must go with in, between or like", self._now, "Write one")
                 return left
             node = membership
-        return Not(node) if negated else node
+        return nodes.Not(node) if negated else node
 
-    def _membership(self, left: Node) -> Node | None:
+    def _membership(self, left: nodes.Node) -> nodes.Node | None:
         if self._accept("in"):
             self._expect("(", "'in'")
-            return In(left, self._list(self._constant))
+            return nodes.In(left, self._list(self._constant))
         if self._accept("between"):
             low = self._sum()
             self._expect("and", "the lower bound of 'between'")
-            return Between(left, low, self._sum())
+            return nodes.Between(left, low, self._sum())
         if self._accept("like"):
             token = self._take()
             if token.sort != "string":
                 raise self._error("'like' must have a pattern in single quotes", token, "Write it like 'B%'")
-            return Like(left, self._text(token))
+            return nodes.Like(left, self._text(token))
         return None
 
     def _list(self, item: Callable[[], _Item]) -> tuple[_Item, ...]:
@@ -210,32 +193,32 @@ class _Parser:
         self._expect(")", "a list")
         return tuple(items)
 
-    def _constant(self) -> Literal:
+    def _constant(self) -> nodes.Literal:
         token = self._now
         node = self._sign()
-        if not isinstance(node, Literal):
+        if not isinstance(node, nodes.Literal):
             raise self._error("the list of 'in' must hold literals", token, "Compare with a column by '='")
         return node
 
     # -- values ------------------------------------------------------------------------------------------------------
 
-    def _sum(self) -> Node:
+    def _sum(self) -> nodes.Node:
         left = self._product()
         while operator := self._accept("+", "-"):
             left = self._arithmetic(operator, left, self._product())
         return left
 
-    def _product(self) -> Node:
+    def _product(self) -> nodes.Node:
         left = self._sign()
         while operator := self._accept("*", "/"):
             left = self._arithmetic(operator, left, self._sign())
         return left
 
-    def _arithmetic(self, operator: str, left: Node, right: Node) -> Node:
+    def _arithmetic(self, operator: str, left: nodes.Node, right: nodes.Node) -> nodes.Node:
         for side in (left, right):
             if _always_null(side):
                 raise self._null_operand(operator)
-        return Arithmetic(operator, left, right)
+        return nodes.Arithmetic(operator, left, right)
 
     def _null_operand(self, operator: str) -> DefinitionError:
         return DefinitionError(
@@ -245,35 +228,35 @@ class _Parser:
             remedy="Remove it",
         )
 
-    def _sign(self) -> Node:
+    def _sign(self) -> nodes.Node:
         if not self._accept("-"):
             return self._atom()
         with self._inside():
             operand = self._sign()
         if _always_null(operand):
             raise self._null_operand("-")
-        if isinstance(operand, Literal) and operand.kind == "number" and isinstance(operand.value, int | float):
-            return Literal(-operand.value, "number")
-        return Negate(operand)
+        if isinstance(operand, nodes.Literal) and operand.kind == "number" and isinstance(operand.value, int | float):
+            return nodes.Literal(-operand.value, "number")
+        return nodes.Negate(operand)
 
-    def _atom(self) -> Node:
+    def _atom(self) -> nodes.Node:
         token = self._take()
         match token.sort, token.value:
             case "number", _:
                 return self._number(token)
             case "string", _:
-                return Literal(self._text(token), "text")
+                return nodes.Literal(self._text(token), "text")
             case "duration", _:
                 return self._duration(token)
             case "keyword", ("true" | "false"):
-                return Literal(token.value == "true", "bool")
+                return nodes.Literal(token.value == "true", "bool")
             case "keyword", "null":
-                return Literal(None, None)
+                return nodes.Literal(None, None)
             case "keyword", "case":
                 with self._inside():
                     return self._case()
             case "quoted", _:
-                return Column(self._text(token))
+                return nodes.Column(self._text(token))
             case "name", _:
                 return self._named(token)
             case "sign", "(":
@@ -288,8 +271,8 @@ class _Parser:
             remedy = "Write a column, a literal or an expression in parentheses"
         raise self._error("a value must stand here", token, remedy)
 
-    def _case(self) -> Node:
-        branches: list[tuple[Node, Node]] = []
+    def _case(self) -> nodes.Node:
+        branches: list[tuple[nodes.Node, nodes.Node]] = []
         while not branches or self._now.value == "when":
             self._expect("when", "'case'")
             test = self._or()
@@ -297,13 +280,13 @@ class _Parser:
             branches.append((test, self._or()))
         otherwise = self._or() if self._accept("else") else None
         self._expect("end", "'case'")
-        return Case(tuple(branches), otherwise)
+        return nodes.Case(tuple(branches), otherwise)
 
-    def _named(self, token: Token) -> Node:
+    def _named(self, token: Token) -> nodes.Node:
         if self._now.sort == "string" and token.value.lower() == "timestamp":
             return self._time(self._take())
         if not self._accept("("):
-            return Column(token.value)
+            return nodes.Column(token.value)
         name = token.value.lower()
         if name not in _FUNCTIONS:
             raise self._error(
@@ -315,9 +298,9 @@ class _Parser:
             arguments = self._list(self._or)
         if name in _OF_ONE and len(arguments) > 1:
             raise self._error(f"{name} must have one argument", token, "Remove the others")
-        return Call(name, arguments)
+        return nodes.Call(name, arguments)
 
-    def _matches(self) -> Node:
+    def _matches(self) -> nodes.Node:
         operand = self._or()
         self._expect(",", "the text of 'matches'")
         token = self._take()
@@ -326,27 +309,27 @@ class _Parser:
         pattern = self._text(token)
         translate(pattern, where=f"{self._where}, character {token.start + 1}")
         self._expect(")", "the pattern of 'matches'")
-        return Matches(operand, pattern)
+        return nodes.Matches(operand, pattern)
 
     # -- literals ----------------------------------------------------------------------------------------------------
 
-    def _number(self, token: Token) -> Literal:
+    def _number(self, token: Token) -> nodes.Literal:
         if token.text.isdigit():
             if len(token.text) > 19 or int(token.text) >= _INT64:
                 raise self._error("a whole number must fit in 64 bits", token, "Write it as a fraction, like 1e20")
-            return Literal(int(token.text), "number")
+            return nodes.Literal(int(token.text), "number")
         value = float(token.text)
         if math.isinf(value):
             raise self._error("a fraction fits in a double", token, "Write a smaller one")
-        return Literal(value, "number")
+        return nodes.Literal(value, "number")
 
-    def _duration(self, token: Token) -> Literal:
+    def _duration(self, token: Token) -> nodes.Literal:
         try:
-            return Literal(parse_duration(token.text), "duration")
+            return nodes.Literal(parse_duration(token.text), "duration")
         except InputError as error:
             raise self._error(error.rule, token, error.remedy or "Write a shorter one") from error
 
-    def _time(self, token: Token) -> Literal:
+    def _time(self, token: Token) -> nodes.Literal:
         try:
             instant = parse_time(token.value)
             format_time(instant)  # the canonical text must exist too
@@ -354,7 +337,7 @@ class _Parser:
             raise self._error(
                 "a timestamp is ISO 8601 with a zone", token, "Write it like timestamp '2013-01-01T00:00:00Z'"
             ) from error
-        return Literal(instant, "time")
+        return nodes.Literal(instant, "time")
 
     def _text(self, token: Token) -> str:
         # A NUL ends a text early in some engines, and half a surrogate pair has no UTF-8.
@@ -363,15 +346,15 @@ class _Parser:
         return token.value
 
 
-def _always_null(node: Node) -> bool:
+def _always_null(node: nodes.Node) -> bool:
     """Whether no row can make it anything but null; as an operand it would have no type to add or subtract."""
     match node:
-        case Literal():
+        case nodes.Literal():
             return node.value is None
-        case Call():
+        case nodes.Call():
             return all(_always_null(argument) for argument in node.arguments)
-        case Case():
+        case nodes.Case():
             values = [value for _, value in node.branches]
-            return all(_always_null(value) for value in (*values, node.otherwise or Literal(None, None)))
+            return all(_always_null(value) for value in (*values, node.otherwise or nodes.Literal(None, None)))
         case _:
             return False

@@ -8,28 +8,67 @@ alone gives the same bits as the same row in a batch, which matrix products do n
 
 from __future__ import annotations
 
+import base64
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.estimators._arrays import pack, unpack
+from retrodict.core.errors import IntegrityError
 
 _CELLS = 1 << 21  # distances held at a time
+_TYPES = {"<f8": np.float64, "<i8": np.int64}
 
 Matrix = NDArray[np.float64]
 
 
+class _Stored:
+    """State as JSON: an array is dtype, shape and little-endian bytes in base64, so nothing in it can run."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        state = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        packed = {name: _pack(value) if isinstance(value, np.ndarray) else value for name, value in state.items()}
+        return {"kind": self.kind, **packed, "columns": list(state["columns"])}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Self:
+        """Inverse of ``to_dict``; IntegrityError if the bytes of an array do not fit its dtype and shape."""
+        state = {field.name: body[field.name] for field in fields(cls)}  # type: ignore[arg-type]
+        arrays = {name: _unpack(value) for name, value in state.items() if isinstance(value, Mapping)}
+        return cls(**{**state, **arrays, "columns": tuple(body["columns"])})
+
+
+def _pack(array: NDArray[Any]) -> dict[str, Any]:
+    kind = "<i8" if array.dtype.kind in "iu" else "<f8"
+    data = np.ascontiguousarray(array, dtype=kind).tobytes()
+    return {"dtype": kind, "shape": list(array.shape), "base64": base64.b64encode(data).decode()}
+
+
+def _unpack(body: Mapping[str, Any]) -> NDArray[Any]:
+    try:
+        flat = np.frombuffer(base64.b64decode(body["base64"], validate=True), dtype=body["dtype"])
+        return flat.reshape(body["shape"]).astype(_TYPES[body["dtype"]])
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError("a stored array must have the bytes of its dtype and shape", where="estimator",
+                             got=type(error).__name__, remedy="Restore it from a backup") from error  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
-class Neighbours:
+class Neighbours(_Stored):
     """Mean of the ``k`` nearest training rows that have a value, by Euclidean distance over the columns both have.
 
     Distances follow Dixon (1979), as in ``sklearn.metrics.pairwise.nan_euclidean_distances``: the squares over the
     shared columns, scaled up to all columns. A row that shares no column with any donor gets the mean of the column.
     """
+
+    kind: ClassVar[str] = "knn"
 
     columns: tuple[str, ...]
     rows: Matrix
@@ -79,23 +118,16 @@ class Neighbours:
         means: NDArray[np.float64] = np.where(count > 0, total / np.maximum(count, 1), values.mean())
         return means
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return {"kind": "knn", "columns": list(self.columns), "rows": pack(self.rows), "k": self.k}
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Neighbours:
-        """Inverse of ``to_dict``."""
-        return cls(tuple(body["columns"]), unpack(body["rows"]), int(body["k"]))
-
 
 @dataclass(frozen=True, slots=True)
-class DonorChain:
+class DonorChain(_Stored):
     """Linear regressions applied one after the other, round by round (MICE, van Buuren and Groothuis-Oudshoorn 2011).
 
     Step s fills column ``targets[s]`` where it was missing: ``intercepts[s] + sum(weights[s] * other columns)``; the
     weight of the target itself is zero. Before the first step a missing value is the mean of its column.
     """
+
+    kind: ClassVar[str] = "iterative"
 
     columns: tuple[str, ...]
     means: NDArray[np.float64]
@@ -136,19 +168,3 @@ class DonorChain:
                     value += weights[place] * filled[rows, place]
                 filled[rows, target] = value
         return filled
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return {
-            "kind": "iterative", "columns": list(self.columns), "means": pack(self.means),
-            "targets": pack(self.targets), "weights": pack(self.weights), "intercepts": pack(self.intercepts),
-            "converged": self.converged,
-        }  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> DonorChain:
-        """Inverse of ``to_dict``."""
-        means, targets, weights, intercepts = (
-            unpack(body[name]) for name in ("means", "targets", "weights", "intercepts")
-        )
-        return cls(tuple(body["columns"]), means, targets, weights, intercepts, bool(body["converged"]))

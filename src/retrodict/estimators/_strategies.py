@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError, near
+from retrodict.core.errors import InputError, check_known
 from retrodict.core.statistics.moments import Moments
 from retrodict.estimators._tables import NUMBER, TEXT, TIME, is_missing
 
@@ -78,14 +78,12 @@ class Choice:
         """Refuse unknown words and columns."""
         words = [self.strategy] if isinstance(self.strategy, str) else list(self.strategy.values())
         for word in words:
-            if word != "auto" and word not in STRATEGIES:
-                raise InputError("a strategy must be one that exists", where="missing data", got=word,
-                                 remedy=near(str(word), ["auto", *STRATEGIES], what="strategy"))  # fmt: skip
+            check_known(word, ("auto", *STRATEGIES), "a strategy must be one that exists", where="missing data",
+                        what="strategy", error=InputError)  # fmt: skip
         for option in (self.strategy, self.constant):
             for name in option if isinstance(option, Mapping) else ():
-                if name not in names:
-                    raise InputError("a strategy must be for a column of the table", where="missing data", got=name,
-                                     remedy=near(name, names, what="column"))  # fmt: skip
+                check_known(name, names, "a strategy must be for a column of the table", where="missing data",
+                            what="column", error=InputError)  # fmt: skip
         if self.indicators not in (True, False, "auto"):
             raise InputError("indicators must be True, False or 'auto'", where="missing data", got=self.indicators,
                              remedy="Pass indicators='auto'")  # fmt: skip
@@ -99,10 +97,6 @@ class Choice:
         present, count = column[~missing], int(missing.sum())
         strategy = self.strategy if isinstance(self.strategy, str) else self.strategy.get(name, "auto")
         where = f"missing data, column {name!r}"
-        if kind == NUMBER and np.isinf(present).any():
-            raise InputError("numbers must be finite or missing", where=where,
-                             got=f"{int(np.isinf(present).sum())} rows",
-                             remedy="Replace infinities by null")  # fmt: skip
         word, reason = (strategy, "asked for") if strategy != "auto" else self._automatic(present, kind)
         if word not in _FITS[kind]:
             raise InputError(f"the strategy {word!r} must fit the kind of its column", where=where, got=kind,

@@ -6,14 +6,14 @@ libraries of tables are recognised by what their objects can do, so none is impo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError, InternalError, near
+from retrodict.core.errors import InputError, IntegrityError, InternalError, check_known
 
 NUMBER, TEXT, TIME, EMPTY = "number", "text", "time", "empty"
 Column = NDArray[Any]
@@ -34,13 +34,7 @@ class ColumnTable:
 
         A column that was not changed (the very array that was read) is the caller's own, with its type and time zone.
         """
-        originals = {name: self._original(name) for name, column in columns.items() if column is self.columns.get(name)}
-        if selected is not None:
-            columns = {name: column[selected] for name, column in columns.items()}
-            originals = {
-                name: None if column is None else _select(column, selected) for name, column in originals.items()
-            }
-        columns = {name: column if originals.get(name) is None else originals[name] for name, column in columns.items()}
+        columns = {name: self._written(name, column, selected) for name, column in columns.items()}
         if self.container == "numpy":
             arrays = list(columns.values())
             numeric = all(array.dtype.kind in "fb" for array in arrays)
@@ -55,6 +49,14 @@ class ColumnTable:
             return pa.table({name: _for_arrow(pa, array) for name, array in columns.items()})
         return type(self.source)({name: _for_polars(array) for name, array in columns.items()})
 
+    def _written(self, name: str, column: Column, selected: NDArray[np.bool_] | None) -> Any:
+        original = self._original(name) if column is self.columns.get(name) else None
+        if selected is None:
+            return column if original is None else original
+        if original is None or hasattr(original, "iloc"):
+            return (column if original is None else original)[selected]
+        return original.filter(selected.tolist())
+
     def _original(self, name: str) -> Any:
         """The caller's column, where its kind of table has one by this name."""
         if self.container == "arrow":
@@ -62,10 +64,6 @@ class ColumnTable:
         if self.container == "polars":
             return self.source.get_column(name)
         return self.source[name] if self.container == "pandas" and name in self.source.columns else None
-
-
-def _select(column: Any, selected: NDArray[np.bool_]) -> Any:
-    return column[selected] if hasattr(column, "iloc") else column.filter(selected.tolist())
 
 
 def _for_arrow(arrow: Any, column: Any) -> Any:
@@ -76,16 +74,11 @@ def _for_polars(column: Any) -> Any:
     return column.tolist() if isinstance(column, np.ndarray) and column.dtype == object else column
 
 
-def read_table(table: Any, names: Sequence[str] | None = None, where: str = "table") -> ColumnTable:
+def read_table(table: Any, where: str, fitted: Mapping[str, str] | None = None) -> ColumnTable:
     """Read a pandas, Arrow or Polars table, or a NumPy array with two dimensions.
 
-    Parameters
-    ----------
-    table : pandas, Arrow or Polars table, or ndarray
-    names : sequence of str, optional
-        Columns to read, in this order; None takes all. An array is taken to have exactly these.
-    where : str
-        Who asks, for messages.
+    With ``fitted``, the kinds of columns by name, these are read in this order, as these kinds; an array is taken to
+    have exactly these.
     """
     if hasattr(table, "column_names") and hasattr(table, "to_batches"):
         container, columns_by_name = "arrow", {name: table.column(name) for name in table.column_names}
@@ -103,21 +96,55 @@ def read_table(table: Any, names: Sequence[str] | None = None, where: str = "tab
     elif hasattr(table, "get_columns") and hasattr(table, "lazy"):
         container, columns_by_name = "polars", {name: table.get_column(name).to_arrow() for name in table.columns}
     elif isinstance(table, np.ndarray) and table.ndim == 2:
-        labels = [f"x{place}" for place in range(table.shape[1])] if names is None else list(names)
+        labels = [f"x{place}" for place in range(table.shape[1])] if fitted is None else list(fitted)
         container, columns_by_name = "numpy", {name: table[:, place] for place, name in enumerate(labels)}
     else:
         raise InputError("a table must be of pandas, Arrow or Polars, or a NumPy array of two dimensions", where=where,
                          got=type(table).__name__, remedy="Convert it to one of them")  # fmt: skip
-    if names is not None:
-        for name in names:
-            if name not in columns_by_name:
-                raise InputError("a column of the fitted table must be present", where=where, got=name,
-                                 remedy=near(name, columns_by_name, what="column"))  # fmt: skip
-        columns_by_name = {name: columns_by_name[name] for name in names}
     columns, kinds = {}, {}
-    for name, column in columns_by_name.items():
-        columns[name], kinds[name] = _read(column, f"{where}, column {name!r}")
+    for name in columns_by_name if fitted is None else fitted:
+        check_known(name, columns_by_name, "a column of the fitted table must be present", where=where, what="column",
+                    error=InputError)  # fmt: skip
+        columns[name], kinds[name] = _read(columns_by_name[name], f"{where}, column {name!r}")
+        if fitted is not None:
+            columns[name] = _as_kind(columns[name], kinds[name], fitted[name], f"{where}, column {name!r}")
     return ColumnTable(columns, kinds, len(table), container, table)
+
+
+def read_input(estimator: Any, data: Any, where: str, fitted: Mapping[str, str] | None = None) -> ColumnTable:
+    """Read the table of an estimator, arrays through the checks of scikit-learn; without ``fitted`` it is learned."""
+    reset = fitted is None
+    named = any(hasattr(data, name) for name in ("columns", "column_names"))
+    if not named:
+        from sklearn.utils.validation import validate_data
+
+        try:
+            data = validate_data(estimator, data, reset=reset, dtype=None, ensure_all_finite="allow-nan")
+        except (TypeError, ValueError) as error:
+            raise InputError(str(error).rstrip("."), where=where, got=type(data).__name__,
+                             remedy="Pass the table as it was fitted") from error  # fmt: skip
+    table = read_table(data, where, fitted)
+    if not table.rows or not table.columns:
+        raise InputError("a table must have rows and columns", where=where, got=(table.rows, len(table.columns)),
+                         remedy="Pass the training rows")  # fmt: skip
+    for name, column in table.columns.items():
+        if column.dtype.kind == "f" and np.isinf(column).any():
+            raise InputError("numbers must be finite or missing", where=f"{where}, column {name!r}",
+                             got=f"{int(np.isinf(column).sum())} rows",
+                             remedy="Replace infinities by null")  # fmt: skip
+    if reset and named:
+        labels = data.column_names if hasattr(data, "column_names") else list(data.columns)
+        set_columns(estimator, list(table.columns), named=all(isinstance(label, str) for label in labels))
+    return table
+
+
+def set_columns(estimator: Any, names: list[str], *, named: bool) -> None:
+    """Set what scikit-learn keeps of the fitted columns."""
+    estimator.n_features_in_ = len(names)
+    if named:
+        estimator.feature_names_in_ = np.array(names, dtype=object)
+    elif hasattr(estimator, "feature_names_in_"):
+        del estimator.feature_names_in_
 
 
 def _read(column: Any, where: str) -> tuple[Column, str]:
@@ -167,7 +194,7 @@ def _read_objects(values: list[Any], where: str) -> tuple[Column, str]:
                      got=sorted(kind.__name__ for kind in types), remedy="Convert it to one of them")  # fmt: skip
 
 
-def as_kind(column: Column, kind: str, fitted_kind: str, where: str) -> Column:
+def _as_kind(column: Column, kind: str, fitted_kind: str, where: str) -> Column:
     """A column as the kind it had when fitted; one without any value fits every kind."""
     if kind == fitted_kind:
         return column
@@ -191,3 +218,35 @@ def is_missing(column: Column) -> NDArray[np.bool_]:
         return np.fromiter((value is None for value in column), dtype=bool, count=column.size)
     raise InternalError("a column must come from read_table", where="table", got=str(column.dtype),
                         remedy="Report it with the type of the table")  # fmt: skip
+
+
+def value_of(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """Value of one column of a row."""
+    try:
+        return row[name]
+    except KeyError:
+        raise InputError("a row must have every column", where=f"{where}, one row", got=f"no {name}",
+                         remedy="Send null if it is not known") from None  # fmt: skip
+
+
+def check_value(value: Any, kind: str, where: str) -> Any:
+    """A value that is there, of the kind of its column; a number as a float."""
+    if kind == NUMBER:
+        if not isinstance(value, bool | int | float | np.number | np.bool_):
+            raise InputError("the column must hold numbers, as when it was fitted", where=where,
+                             got=type(value).__name__, remedy="Send a number or null")  # fmt: skip
+        if abs(number := float(value)) == np.inf:
+            raise InputError("numbers must be finite or missing", where=where, got="an infinity",
+                             remedy="Send a number or null")  # fmt: skip
+        return number
+    if kind == TEXT and not isinstance(value, str):
+        raise InputError("the column must hold texts, as when it was fitted", where=where, got=type(value).__name__,
+                         remedy="Send text or null")  # fmt: skip
+    return value
+
+
+def check_kind(body: Mapping[str, Any], kind: str, where: str) -> None:
+    """Refuse a stored estimator of another kind."""
+    if body.get("kind") != kind:
+        raise IntegrityError(f"a stored estimator must be of kind {kind!r}", where=where, got=body.get("kind"),
+                             remedy="Pass what to_dict returned")  # fmt: skip

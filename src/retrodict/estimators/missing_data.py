@@ -15,12 +15,21 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from retrodict.core.errors import InputError, IntegrityError, near
+from retrodict.core.errors import InputError, check_known
 from retrodict.estimators._carrier import Carrier
 from retrodict.estimators._neighbours import DonorChain, Neighbours
-from retrodict.estimators._reader import read_input
 from retrodict.estimators._strategies import Choice, Filling, report
-from retrodict.estimators._tables import EMPTY, NUMBER, TEXT, ColumnTable, as_kind, is_missing
+from retrodict.estimators._tables import (
+    EMPTY,
+    NUMBER,
+    ColumnTable,
+    check_kind,
+    check_value,
+    is_missing,
+    read_input,
+    set_columns,
+    value_of,
+)
 
 __all__ = ["Filling", "MissingData"]
 
@@ -131,7 +140,10 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         choice = Choice(self.strategy, self.indicators, self.constant, self.skew_limit)
         choice.check(list(table.columns))
         kinds = {name: NUMBER if kind == EMPTY else kind for name, kind in table.kinds.items()}
-        ordering = self._ordering(list(table.columns))
+        ordering = self._ordering()
+        for name in ordering:
+            check_known(name, table.columns, "groups and time must be columns of the table",
+                        where=f"{_WHERE}, groups and time", what="column", error=InputError)  # fmt: skip
         fillings = []
         for name, column in table.columns.items():
             if name in ordering:
@@ -145,14 +157,9 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._prepare()
         return self
 
-    def _ordering(self, names: list[str]) -> tuple[str, ...]:
+    def _ordering(self) -> tuple[str, ...]:
         groups = (self.groups,) if isinstance(self.groups, str) else tuple(self.groups or ())
-        used = (*groups, *((self.time,) if self.time is not None else ()))
-        for name in used:
-            if name not in names:
-                raise InputError("groups and time must be columns of the table", where=f"{_WHERE}, groups and time",
-                                 got=name, remedy=near(name, names, what="column"))  # fmt: skip
-        return used
+        return groups if self.time is None else (*groups, self.time)
 
     def _fit_blocks(self, table: ColumnTable) -> None:
         self.neighbours_: Neighbours | None = None
@@ -167,10 +174,9 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if iterative:
             self.chain_ = DonorChain.fit(iterative, _matrix(table.columns, iterative), self.iterations)
         if carried:
-            self.carrier_ = Carrier.fit(table, carried, self._ordering(list(table.columns))[: self._depth()], self.time)
-
-    def _depth(self) -> int:
-        return 0 if self.groups is None else 1 if isinstance(self.groups, str) else len(self.groups)
+            ordering = self._ordering()
+            groups = ordering if self.time is None else ordering[:-1]
+            self.carrier_ = Carrier.fit(table, carried, groups, self.time)
 
     def _named(self, word: str) -> tuple[str, ...]:
         return tuple(filling.column for filling in self.fillings_ if filling.strategy == word)
@@ -202,11 +208,9 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             If a column is absent or of another kind than in training, or a number is infinite.
         """
         check_is_fitted(self, "fillings_")
-        table = read_input(self, X, _WHERE, list(self._by_name))
-        columns = {name: self._column(table, name) for name in self._by_name}
-        table = ColumnTable(columns, table.kinds, table.rows, table.container, table.source)
-        missing = {name: is_missing(column) for name, column in columns.items()}
-        filled = {name: self._filled(columns[name], missing[name], name) for name in columns}
+        table = read_input(self, X, _WHERE, {name: filling.kind for name, filling in self._by_name.items()})
+        missing = {name: is_missing(column) for name, column in table.columns.items()}
+        filled = {name: self._filled(column, missing[name], name) for name, column in table.columns.items()}
         self._fill_blocks(table, filled, missing)
         filled.update({title: missing[name] for name, title in self._marked})
         dropped = [missing[name] for name in self._named("drop")]
@@ -214,15 +218,6 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             return table.write(filled)
         self.kept_ = ~np.logical_or.reduce(dropped)
         return table.write(filled, self.kept_)
-
-    def _column(self, table: ColumnTable, name: str) -> NDArray[Any]:
-        where = f"{_WHERE}, column {name!r}"
-        column = as_kind(table.columns[name], table.kinds[name], self._by_name[name].kind, where)
-        if column.dtype.kind == "f" and np.isinf(column).any():
-            raise InputError("numbers must be finite or missing", where=where,
-                             got=f"{int(np.isinf(column).sum())} rows",
-                             remedy="Replace infinities by null")  # fmt: skip
-        return column
 
     def _filled(self, column: NDArray[Any], missing: NDArray[np.bool_], name: str) -> NDArray[Any]:
         filling = self._by_name[name]
@@ -266,30 +261,21 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         InputError
             If a column is absent, a value is of another kind, or the column has the strategy ``drop``.
         """
-        check = getattr(self, "_by_name", None)
-        if check is None:
+        if not hasattr(self, "_by_name"):  # check_is_fitted alone would take longer than the row
             check_is_fitted(self, "fillings_")
-            raise InputError("the transformer must be fitted", where=_WHERE, got="no fitted columns",
-                             remedy="Call fit with the training rows")  # fmt: skip
         filled: dict[str, Any] = {}
         absent_fillings: list[Filling] = []
-        for name, filling in check.items():
+        for name, filling in self._by_name.items():
+            value = value_of(row, name, _WHERE)
             try:
-                value = row[name]
                 absent = value is None or bool(value != value)  # noqa: PLR0124 - NaN
-            except KeyError:
-                raise InputError("a row must have every column", where=f"{_WHERE}, one row", got=f"no {name}",
-                                 remedy="Send null if it is not known") from None  # fmt: skip
-            except (
-                TypeError,
-                ValueError,
-            ):  # what has no truth: the null of pandas, or an array, which is refused below
+            except (TypeError, ValueError):  # no truth: the null of pandas, or an array, which is refused below
                 absent = repr(value) == "<NA>"
             if absent:
                 absent_fillings.append(filling)
                 value = filling.value
             elif type(value) is not float or value - value != 0.0:  # also true of infinities
-                value = _checked(value, filling)
+                value = check_value(value, filling.kind, f"{_WHERE}, column {name!r}")
             filled[name] = value
         if absent_fillings:
             self._fill_absent(row, filled, absent_fillings)
@@ -354,14 +340,10 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         IntegrityError
             If the body is not one of ``to_dict``.
         """
-        if body.get("kind") != "missing_data":
-            raise IntegrityError("a stored transformer must be of kind 'missing_data'", where=_WHERE,
-                                 got=body.get("kind"), remedy="Pass what to_dict returned")  # fmt: skip
+        check_kind(body, "missing_data", _WHERE)
         restored = cls(**body["parameters"])
         restored.fillings_ = [Filling.from_dict(column) for column in body["columns"]]
-        restored.n_features_in_ = len(restored.fillings_)
-        if body["named"]:
-            restored.feature_names_in_ = np.array([filling.column for filling in restored.fillings_], dtype=object)
+        set_columns(restored, [filling.column for filling in restored.fillings_], named=body["named"])
         restored.neighbours_ = body["neighbours"] and Neighbours.from_dict(body["neighbours"])
         restored.chain_ = body["chain"] and DonorChain.from_dict(body["chain"])
         restored.carrier_ = body["carrier"] and Carrier.from_dict(body["carrier"])
@@ -378,20 +360,3 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 def _matrix(columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> NDArray[np.float64]:
     return np.column_stack([columns[name] for name in names]).astype(np.float64)
-
-
-def _checked(value: Any, filling: Filling) -> Any:
-    """A value that is there, of the kind of its column."""
-    where = f"{_WHERE}, column {filling.column!r}"
-    if filling.kind == NUMBER:
-        if not isinstance(value, bool | int | float | np.number | np.bool_):
-            raise InputError("the column must hold numbers, as when it was fitted", where=where,
-                             got=type(value).__name__, remedy="Send a number or null")  # fmt: skip
-        if abs(number := float(value)) == np.inf:
-            raise InputError("numbers must be finite or missing", where=where, got="an infinity",
-                             remedy="Send a number or null")  # fmt: skip
-        return number
-    if filling.kind == TEXT and not isinstance(value, str):
-        raise InputError("the column must hold texts, as when it was fitted", where=where, got=type(value).__name__,
-                         remedy="Send text or null")  # fmt: skip
-    return value

@@ -16,17 +16,24 @@ import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from retrodict.core.errors import InputError, IntegrityError, near
+from retrodict.core.errors import InputError, IntegrityError, check_known
 from retrodict.core.statistics.moments import Moments
 from retrodict.core.statistics.quantiles import QuantileSketch
-from retrodict.estimators._reader import read_input
-from retrodict.estimators._tables import EMPTY, NUMBER, ColumnTable, as_kind
+from retrodict.estimators._tables import (
+    EMPTY,
+    NUMBER,
+    ColumnTable,
+    check_kind,
+    check_value,
+    read_input,
+    set_columns,
+    value_of,
+)
 
 __all__ = ["Normaliser"]
 
 _METHODS = ("min_max", "robust", "standard")
 _WHERE = "normaliser"
-_INFINITE = (np.inf, -np.inf)
 
 Statistic = Moments | QuantileSketch
 
@@ -93,21 +100,19 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         InputError
             If the method is unknown, or a column has an infinite value.
         """
+        check_known(self.method, _METHODS, "a method must be one that exists", where=_WHERE, what="method",
+                    error=InputError)  # fmt: skip
         table = read_input(self, X, _WHERE)
         kinds = {name: NUMBER if kind == EMPTY else kind for name, kind in table.kinds.items()}
-        self._learn({name: self._statistic(table, name) if kinds[name] == NUMBER else None for name in kinds}, kinds)
+        self._learn(self._statistics(table, kinds), kinds)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Normaliser:  # noqa: N803, ARG002
         """Learn from one more table; the same as one fit over all of them."""
         if not hasattr(self, "scaled_"):
             return self.fit(X)
-        table = self._read(X)
-        kinds = {feature.column: feature.kind for feature in self.scaled_}
-        more = {name: self._statistic(table, name) if kind == NUMBER else None for name, kind in kinds.items()}
-        self._learn(
-            {feature.column: _merged(feature.statistic, more[feature.column]) for feature in self.scaled_}, kinds
-        )
+        kinds = self._kinds
+        self._learn(self._merged(self._statistics(read_input(self, X, _WHERE, kinds), kinds)), kinds)
         return self
 
     def merge(self, other: Normaliser) -> Normaliser:
@@ -120,34 +125,29 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         """
         check_is_fitted(self, "scaled_")
         check_is_fitted(other, "scaled_")
-        kinds, others = ({feature.column: feature.kind for feature in part.scaled_} for part in (self, other))
+        kinds, others = self._kinds, other._kinds
         if (self.method, self.k, kinds) != (other.method, other.k, others):
             raise InputError("normalisers to merge must have one method, one k and the same columns", where=_WHERE,
                              got=f"{self.method}, {len(kinds)} columns and {other.method}, {len(others)} columns",
                              remedy="Fit both alike")  # fmt: skip
         normaliser = Normaliser(self.method, k=self.k)
-        normaliser._take_names(self)
-        theirs = {feature.column: feature.statistic for feature in other.scaled_}
-        normaliser._learn(
-            {feature.column: _merged(feature.statistic, theirs[feature.column]) for feature in self.scaled_}, kinds
-        )
+        set_columns(normaliser, list(kinds), named=hasattr(self, "feature_names_in_"))
+        normaliser._learn(self._merged({feature.column: feature.statistic for feature in other.scaled_}), kinds)
         return normaliser
 
-    def _take_names(self, other: Normaliser) -> None:
-        self.n_features_in_ = len(other.scaled_)
-        if hasattr(other, "feature_names_in_"):
-            self.feature_names_in_ = np.array([feature.column for feature in other.scaled_], dtype=object)
+    @property
+    def _kinds(self) -> dict[str, str]:
+        return {feature.column: feature.kind for feature in self.scaled_}
 
-    def _statistic(self, table: ColumnTable, name: str) -> Statistic:
-        if self.method not in _METHODS:
-            raise InputError("a method must be one that exists", where=_WHERE, got=self.method,
-                             remedy=near(str(self.method), _METHODS, what="method"))  # fmt: skip
-        column = table.columns[name]
-        if np.isinf(column).any():
-            raise InputError("numbers must be finite or missing", where=f"{_WHERE}, column {name!r}",
-                             got=f"{int(np.isinf(column).sum())} rows",
-                             remedy="Replace infinities by null")  # fmt: skip
-        return QuantileSketch.of(column, k=self.k) if self.method == "robust" else Moments.of(column)
+    def _statistics(self, table: ColumnTable, kinds: Mapping[str, str]) -> dict[str, Statistic | None]:
+        def of(column: Any) -> Statistic:
+            return QuantileSketch.of(column, k=self.k) if self.method == "robust" else Moments.of(column)
+
+        return {name: of(table.columns[name]) if kind == NUMBER else None for name, kind in kinds.items()}
+
+    def _merged(self, others: Mapping[str, Any]) -> dict[str, Statistic | None]:
+        # Both of one method, so both of one type.
+        return {f.column: f.statistic and f.statistic.merge(others[f.column]) for f in self.scaled_}
 
     def _learn(self, statistics: Mapping[str, Statistic | None], kinds: Mapping[str, str]) -> None:
         self.scaled_ = [
@@ -183,28 +183,12 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
 
     def _apply(self, data: Any, change: Any) -> Any:
         self._check_learned()
-        table = self._read(data)
+        table = read_input(self, data, _WHERE, self._kinds)
         changed = {}
         for feature in self.scaled_:
             column = table.columns[feature.column]
-            if feature.kind == NUMBER and np.isinf(column).any():
-                raise InputError("numbers must be finite or missing", where=f"{_WHERE}, column {feature.column!r}",
-                                 got="an infinity", remedy="Replace infinities by null")  # fmt: skip
             changed[feature.column] = change(column, feature) if feature.kind == NUMBER else column
         return table.write(changed)
-
-    def _read(self, data: Any) -> ColumnTable:
-        table = read_input(self, data, _WHERE, [feature.column for feature in self.scaled_])
-        columns = {
-            feature.column: as_kind(
-                table.columns[feature.column],
-                table.kinds[feature.column],
-                feature.kind,
-                f"{_WHERE}, column {feature.column!r}",
-            )
-            for feature in self.scaled_
-        }
-        return ColumnTable(columns, table.kinds, table.rows, table.container, table.source)
 
     def transform_one(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Scale one row, in plain Python: the same bits as ``transform``; None and NaN stay.
@@ -217,19 +201,10 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         self._check_learned()
         scaled: dict[str, Any] = {}
         for feature in self.scaled_:
-            try:
-                value = row[feature.column]
-            except KeyError:
-                raise InputError("a row must have every column", where=f"{_WHERE}, one row",
-                                 got=f"no {feature.column}",
-                                 remedy="Send null if it is not known") from None  # fmt: skip
+            value = value_of(row, feature.column, _WHERE)
             if feature.kind == NUMBER and value is not None:
-                numeric = type(value) is float or isinstance(value, bool | int | float | np.number | np.bool_)
-                if not numeric or value in _INFINITE:
-                    raise InputError("the column must hold finite numbers", got=type(value).__name__,
-                                     where=f"{_WHERE}, column {feature.column!r}",
-                                     remedy="Send a number or null")  # fmt: skip
-                value = (float(value) - feature.centre) / feature.scale
+                number = check_value(value, NUMBER, f"{_WHERE}, column {feature.column!r}")
+                value = (number - feature.centre) / feature.scale
             scaled[feature.column] = value
         return scaled
 
@@ -256,15 +231,13 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         IntegrityError
             If the body is not one of ``to_dict``.
         """
-        if body.get("kind") != "normaliser" or body.get("method") not in _METHODS:
-            raise IntegrityError("a stored normaliser must be of kind 'normaliser'", where=_WHERE, got=body.get("kind"),
-                                 remedy="Pass what to_dict returned")  # fmt: skip
+        check_kind(body, "normaliser", _WHERE)
+        check_known(body["method"], _METHODS, "a stored normaliser must have a method that exists", where=_WHERE,
+                    what="method", error=IntegrityError)  # fmt: skip
         normaliser = cls(body["method"], k=body["k"])
         reader: Any = QuantileSketch if normaliser.method == "robust" else Moments
         kinds = {column["column"]: column["kind"] for column in body["columns"]}
-        normaliser.n_features_in_ = len(kinds)
-        if body["named"]:
-            normaliser.feature_names_in_ = np.array(list(kinds), dtype=object)
+        set_columns(normaliser, list(kinds), named=body["named"])
         normaliser._learn(
             {c["column"]: c["statistic"] and reader.from_dict(c["statistic"]) for c in body["columns"]}, kinds
         )
@@ -276,22 +249,12 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         return tags
 
 
-def _merged(left: Statistic | None, right: Statistic | None) -> Statistic | None:
-    if isinstance(left, Moments) and isinstance(right, Moments):
-        return left.merge(right)
-    if isinstance(left, QuantileSketch) and isinstance(right, QuantileSketch):
-        return left.merge(right)
-    return None
-
-
 def _scale(method: str, statistic: Statistic | None) -> tuple[float, float]:
     if statistic is None:
         return 0.0, 1.0
     low, high = statistic.minimum, statistic.maximum
     if low is None or high is None:
-        return float(
-            "nan"
-        ), 1.0  # a partition may lack what another has: refused when it is used, not when it is learned
+        return math.nan, 1.0  # a partition may lack what another has: refused when it is used, not when it is learned
     if isinstance(statistic, QuantileSketch):
         quarter, centre, three = statistic.quantiles([0.25, 0.5, 0.75]).tolist()
         scale = three - quarter

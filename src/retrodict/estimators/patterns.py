@@ -70,7 +70,7 @@ def missing_pattern(table: Any) -> MissingPattern:
     InputError
         If the table has no rows or columns.
     """
-    read = read_table(table, where="missing pattern")
+    read = read_table(table, "missing pattern")
     if not read.rows or not read.columns:
         raise InputError("a table must have rows and columns", where="missing pattern",
                          got=(read.rows, len(read.columns)), remedy="Pass a table that is not empty")  # fmt: skip
@@ -182,7 +182,7 @@ def little_mcar_test(table: Any, *, tolerance: float = 1e-9, max_iterations: int
 
 
 def _numbers(table: Any) -> tuple[Matrix, list[str]]:
-    read = read_table(table, where="Little's test")
+    read = read_table(table, "Little's test")
     for name, kind in read.kinds.items():
         if kind not in (NUMBER, EMPTY):
             raise InputError("the test must have columns of numbers", where=f"Little's test, column {name!r}", got=kind,

@@ -46,7 +46,7 @@ def plot_missing(table: Any) -> Figure:
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plots", needed_for="a plot") from error
     pattern = missing_pattern(table)
-    columns = read_table(table, where="missing pattern").columns
+    columns = read_table(table, "missing pattern").columns
     missing_flags = np.column_stack([is_missing(column) for column in columns.values()]).astype(float)
     drawn = sum(0 < count < pattern.rows for count in pattern.missing)
     # The second panel is square: the figure grows with it, so that neither panel stands in a void.

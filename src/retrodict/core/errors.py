@@ -37,6 +37,7 @@ __all__ = [
     "RetrodictError",
     "RetryableError",
     "check_known",
+    "check_reason",
     "check_text",
     "near",
 ]
@@ -157,6 +158,21 @@ def check_text(value: object, *, where: str) -> str:
     if not isinstance(value, str):
         raise InputError("the value must be text", where=where, got=type(value).__name__, remedy="Write it in quotes")
     return value
+
+
+def check_reason(value: object, rule: str, *, where: str) -> str:
+    """Return a reason without the blanks around it; one that is empty raises the rule.
+
+    Examples
+    --------
+    >>> check_reason(" ", "an approval must have a reason", where="model:late@3")
+    Traceback (most recent call last):
+    retrodict.core.errors.InputError: model:late@3: an approval must have a reason; got ' '. Say it with --reason.
+    """
+    text = check_text(value, where="reason").strip()
+    if not text:
+        raise InputError(rule, where=where, got=value, remedy="Say it with --reason")
+    return text
 
 
 def check_known(

@@ -11,7 +11,7 @@ from retrodict.core.display import Block, Shown, count
 from retrodict.data.context import MEASURES
 from retrodict.data.definitions import quarantine_name, unpublished_name
 from retrodict.data.validation.results import CheckResult, results_grid
-from retrodict.stores.tables.base import TableStore, TableVersion
+from retrodict.stores.tables.base import TableVersion
 
 __all__ = [
     "BATCH",
@@ -22,7 +22,6 @@ __all__ = [
     "quarantine_name",
     "unpublished_name",
     "version_notes",
-    "written_files",
 ]
 
 BATCH, MODE, CHECKS, CONTENT = "retrodict.batch", "retrodict.mode", "retrodict.checks", "retrodict.content"
@@ -119,18 +118,3 @@ def version_notes(
     if report.added or report.widened:
         notes["retrodict.schema"] = json.dumps({"added": report.added, "widened": report.widened})
     return notes
-
-
-def written_files(tables: TableStore, name: str, versions: Sequence[int | None]) -> dict[str, str]:
-    """SHA-256 of what versions added, by path: their data files, and the log entries that say which they are."""
-    digests: dict[str, str] = {}
-    for version in versions:
-        if version is None:
-            continue
-        now = {file.path for file in tables.files(name, version)}
-        before = {file.path for file in tables.files(name, version - 1)} if version > 0 else set()
-        paths = [f"{name}/{path}" for path in sorted(now - before)]
-        # Every twin of the table store is Delta, whose log entries never change once they are written.
-        paths.append(f"{name}/_delta_log/{version:020d}.json")
-        digests |= {path: tables.file_digest(path) for path in paths}
-    return digests

@@ -98,13 +98,14 @@ class WorkspaceContext:
 
     def previous(self) -> ds.Dataset | None:
         """Rows that the newest published batch added."""
+        from retrodict.data.versions.refs import added_files
+
         tables = self._workspace.tables
         for version in reversed(self._published()):
             number = version.version
             if version.vacuumed:
                 return None
-            before = {file.path for file in tables.files(self._table, number - 1)} if number else set()
-            added = sorted({file.path for file in tables.files(self._table, number)} - before)
+            added = added_files(tables, self._table, number)
             if added:
                 return tables.dataset(self._table, number, paths=added)
         return None

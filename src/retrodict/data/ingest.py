@@ -29,7 +29,6 @@ from retrodict.data._records import (
     quarantine_name,
     unpublished_name,
     version_notes,
-    written_files,
 )
 from retrodict.data.context import WorkspaceContext
 from retrodict.data.definitions import Table
@@ -38,6 +37,7 @@ from retrodict.data.readers import Batch, open_batch
 from retrodict.data.readers._stage import PREFIX, sweep
 from retrodict.data.validation import CheckResult, Findings, check_batch
 from retrodict.data.versions import live_batches
+from retrodict.data.versions.refs import added_digests
 from retrodict.stores.tables._types import stored_schema
 from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest
@@ -312,10 +312,10 @@ def _record_refusal(
     entries = workspace.ledger.entries(object_id=object_id, action="dataset.refuse")
     if any({**facts, **entry.payload} == entry.payload for entry in entries):
         return
-    files = written_files(tables, unpublished_name(name), [unpublished])
+    files = added_digests(tables, unpublished_name(name), unpublished)
     if len(findings.aside):
         quarantine = quarantine_name(name)
-        files |= written_files(tables, quarantine, [quarantine_version(tables, quarantine, batch.id)])
+        files |= added_digests(tables, quarantine, quarantine_version(tables, quarantine, batch.id))
     with workspace.ledger.transaction() as tx:
         tx.append("dataset.refuse", object_id, {**facts, "files": files})
 
@@ -335,9 +335,9 @@ def record_version(workspace: Workspace, definition: Table, report: IngestReport
     name = f"dataset:{definition.name}@{report.version}"
     note = tables.history(definition.name)[report.version].metadata
     mode = note[MODE]
-    files = written_files(tables, definition.name, [report.version])
+    files = added_digests(tables, definition.name, report.version)
     if report.quarantined:
-        files |= written_files(tables, quarantine, [quarantine_version(tables, quarantine, report.batch)])
+        files |= added_digests(tables, quarantine, quarantine_version(tables, quarantine, report.batch))
     payload = {
         "batch": report.batch,
         "mode": mode,

@@ -114,8 +114,8 @@ def read_table(table: Any, where: str, fitted: Mapping[str, str] | None = None) 
 def read_input(estimator: Any, data: Any, where: str, fitted: Mapping[str, str] | None = None) -> ColumnTable:
     """Read the table of an estimator, arrays through the checks of scikit-learn; without ``fitted`` it is learned."""
     reset = fitted is None
-    named = any(hasattr(data, name) for name in ("columns", "column_names"))
-    if not named:
+    has_columns = any(hasattr(data, name) for name in ("columns", "column_names"))
+    if not has_columns:
         from sklearn.utils.validation import validate_data
 
         try:
@@ -132,16 +132,16 @@ def read_input(estimator: Any, data: Any, where: str, fitted: Mapping[str, str] 
             raise InputError("numbers must be finite or missing", where=f"{where}, column {name!r}",
                              got=f"{int(np.isinf(column).sum())} rows",
                              remedy="Replace infinities by null")  # fmt: skip
-    if reset and named:
+    if reset and has_columns:
         labels = data.column_names if hasattr(data, "column_names") else list(data.columns)
-        set_columns(estimator, list(table.columns), named=all(isinstance(label, str) for label in labels))
+        set_columns(estimator, list(table.columns), has_names=all(isinstance(label, str) for label in labels))
     return table
 
 
-def set_columns(estimator: Any, names: list[str], *, named: bool) -> None:
+def set_columns(estimator: Any, names: list[str], *, has_names: bool) -> None:
     """Set what scikit-learn keeps of the fitted columns."""
     estimator.n_features_in_ = len(names)
-    if named:
+    if has_names:
         estimator.feature_names_in_ = np.array(names, dtype=object)
     elif hasattr(estimator, "feature_names_in_"):
         del estimator.feature_names_in_

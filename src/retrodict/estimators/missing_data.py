@@ -343,7 +343,7 @@ class MissingData(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_kind(body, "missing_data", _WHERE)
         restored = cls(**body["parameters"])
         restored.fillings_ = [Filling.from_dict(column) for column in body["columns"]]
-        set_columns(restored, [filling.column for filling in restored.fillings_], named=body["named"])
+        set_columns(restored, [filling.column for filling in restored.fillings_], has_names=body["named"])
         restored.neighbours_ = body["neighbours"] and Neighbours.from_dict(body["neighbours"])
         restored.chain_ = body["chain"] and DonorChain.from_dict(body["chain"])
         restored.carrier_ = body["carrier"] and Carrier.from_dict(body["carrier"])

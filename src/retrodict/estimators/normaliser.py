@@ -131,7 +131,7 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
                              got=f"{self.method}, {len(kinds)} columns and {other.method}, {len(others)} columns",
                              remedy="Fit both alike")  # fmt: skip
         normaliser = Normaliser(self.method, k=self.k)
-        set_columns(normaliser, list(kinds), named=hasattr(self, "feature_names_in_"))
+        set_columns(normaliser, list(kinds), has_names=hasattr(self, "feature_names_in_"))
         normaliser._learn(self._merged({feature.column: feature.statistic for feature in other.scaled_}), kinds)
         return normaliser
 
@@ -237,7 +237,7 @@ class Normaliser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type
         normaliser = cls(body["method"], k=body["k"])
         reader: Any = QuantileSketch if normaliser.method == "robust" else Moments
         kinds = {column["column"]: column["kind"] for column in body["columns"]}
-        set_columns(normaliser, list(kinds), named=body["named"])
+        set_columns(normaliser, list(kinds), has_names=body["named"])
         normaliser._learn(
             {c["column"]: c["statistic"] and reader.from_dict(c["statistic"]) for c in body["columns"]}, kinds
         )

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from retrodict.data.quarantine import QuarantinedBatch, QuarantinedRows
     from retrodict.data.unpublished import Unpublished
     from retrodict.data.versions import CompactReport, Diff, RollbackReport, Tag, VacuumResult
-    from retrodict.data.versions.head import TableHead
     from retrodict.data.versions.history import VersionSummary
+    from retrodict.data.versions.reads import TableHead
 
 __all__ = ["Data", "Quarantine"]
 
@@ -207,7 +207,7 @@ class Data(Namespace):
         source : str, optional
             Source whose clock --known-at uses, where a table has several.
         """
-        from retrodict.data.versions.head import read_head
+        from retrodict.data.versions.reads import read_head
 
         return read_head(self._workspace, ref, limit=limit, known_at=instant(known_at, "known_at"), source=source)
 

@@ -6,11 +6,11 @@
 
 from retrodict.data.versions.diff import Diff, diff
 from retrodict.data.versions.reads import read, read_batches
-from retrodict.data.versions.refs import DatasetRef, resolve
+from retrodict.data.versions.refs import DatasetRef, Tag, list_tags, resolve, tag_history
 from retrodict.data.versions.retention import CompactReport, VacuumResult, compact, references, vacuum
 from retrodict.data.versions.rollback import RollbackReport, live_batches, rollback
 from retrodict.data.versions.statistics import ColumnStatistics
-from retrodict.data.versions.tags import Tag, list_tags, remove_tag, set_tag, tag_history
+from retrodict.data.versions.tags import remove_tag, set_tag
 
 __all__ = [
     "ColumnStatistics",

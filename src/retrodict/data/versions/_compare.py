@@ -91,8 +91,8 @@ def compare(sides: Sides) -> Counts:
         return counts
     clashes = sides.overlap and bool(sides.one(f"SELECT count(*) FROM ({_clashing(sides)} LIMIT 1)")[0])
     if not clashes:
-        _view(sides, "x", "SELECT * FROM a")
-        _view(sides, "y", "SELECT * FROM b")
+        make_view(sides.connection, "x", "SELECT * FROM a")
+        make_view(sides.connection, "y", "SELECT * FROM b")
         if _count_keyed(sides, counts, sides.rows):
             return counts
         counts = Counts(by_column=dict.fromkeys(sides.others, 0))
@@ -218,8 +218,8 @@ def _split_repeated(sides: Sides) -> None:
     sides.connection.execute(f"CREATE OR REPLACE TEMP TABLE repeated AS {sql}")
     for plain, single, repeated in (("a", "x", "repeated_a"), ("b", "y", "repeated_b")):
         on = _same("s", "r", sides.key)
-        _view(sides, single, f"SELECT s.* FROM {plain} s ANTI JOIN repeated r ON {on}")
-        _view(sides, repeated, f"SELECT s.* FROM {plain} s SEMI JOIN repeated r ON {on}")
+        make_view(sides.connection, single, f"SELECT s.* FROM {plain} s ANTI JOIN repeated r ON {on}")
+        make_view(sides.connection, repeated, f"SELECT s.* FROM {plain} s SEMI JOIN repeated r ON {on}")
 
 
 def _make_bag(sides: Sides, left: str, right: str) -> None:
@@ -276,8 +276,9 @@ def differences(sides: Sides) -> str | None:
     return f"SELECT * FROM ({' UNION ALL '.join(parts)}) ORDER BY {order}"
 
 
-def _view(sides: Sides, name: str, sql: str) -> None:
-    sides.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
+def make_view(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
+    """Let a name stand for a query."""
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
 
 
 def _fewer_rows(sides: Sides) -> IntegrityError:

@@ -21,7 +21,7 @@ from retrodict.core.display import Block, Facts, Grid, Shown, count, number, pla
 from retrodict.core.errors import InputError, IntegrityError
 from retrodict.data.definitions import Table
 from retrodict.data.versions._columns import ColumnChange, Columns, pair_columns
-from retrodict.data.versions._compare import Counts, Sides, compare, differences
+from retrodict.data.versions._compare import Counts, Sides, compare, differences, make_view
 from retrodict.data.versions._engine import memory_bytes, open_engine, scan
 from retrodict.data.versions.refs import DatasetRef, resolve
 from retrodict.data.versions.statistics import ColumnStatistics, compare_statistics
@@ -97,24 +97,12 @@ class Diff(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        return {
+        return Shown.to_dict(self) | {
             "before": str(self.before),
             "after": str(self.after),
             "same": self.same,
             "rows": {"before": self.rows[0], "after": self.rows[1]},
-            "schema": plain(self.schema),
-            "key": list(self.key),
-            "by": self.by,
-            "added": self.added,
-            "removed": self.removed,
-            "changed": self.changed,
             "changed_by_column": {name: n for name, n in self.changed_by_column.items() if n},
-            "repeated_keys": self.repeated_keys,
-            "not_compared": list(self.not_compared),
-            "sample": plain(self.sample),
-            "statistics": plain(self.statistics),
-            "files_shared": self.files_shared,
-            "output": self.output,
         }
 
     def blocks(self) -> Sequence[Block | None]:
@@ -236,7 +224,7 @@ def diff(
         measured: list[ColumnStatistics] = []
         if statistics and (counts.added or counts.removed or counts.changed):
             for name, ref, schema, listed in zip(("whole_a", "whole_b"), refs, schemas, files, strict=True):
-                _view(connection, name, _rows(workspace, connection, f"{name}_files", ref, schema, columns, listed))
+                make_view(connection, name, _rows(workspace, connection, f"{name}_files", ref, schema, columns, listed))
             measured = compare_statistics(connection, columns.shared, key_columns, totals)
         if target is not None and sides is not None:
             _write(connection, sides, target, rows)
@@ -306,12 +294,12 @@ def _open_sides(
     shared: set[str],
 ) -> Sides:
     for name, ref, schema, files in zip(("a", "b"), refs, schemas, left, strict=True):
-        _view(connection, name, _rows(workspace, connection, f"{name}_files", ref, schema, columns, files))
+        make_view(connection, name, _rows(workspace, connection, f"{name}_files", ref, schema, columns, files))
     overlap = bool(key and shared and any(left))
     if overlap:
         common = [file for file in workspace.tables.files(refs[0].name, refs[0].version) if file.path in shared]
         sql = _rows(workspace, connection, "shared_files", refs[0], schemas[0], columns, common, names=key)
-        _view(connection, "shared", sql)
+        make_view(connection, "shared", sql)
     rows = sum(file.rows for file in left[0]), sum(file.rows for file in left[1])
     exact = not any(
         pa.types.is_floating(columns.shared[name]) or pa.types.is_nested(columns.shared[name]) for name in key
@@ -347,10 +335,6 @@ def _rows(
     return f"SELECT {columns.selection(schema, names)} FROM {scan(connection, name, data)}"
 
 
-def _view(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {sql}")
-
-
 def _check_output(path: Path) -> Path:
     if path.suffix not in _FORMATS or not path.parent.is_dir():
         raise InputError(
@@ -375,8 +359,3 @@ def _write(connection: duckdb.DuckDBPyConnection, sides: Sides, path: Path, rows
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def schema_changes(before: pa.Schema, after: pa.Schema) -> list[ColumnChange]:
-    """Differences between two schemas, without the columns that the store's own writers add."""
-    return pair_columns(before, after).changes

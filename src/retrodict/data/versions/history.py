@@ -9,9 +9,8 @@ from typing import Any
 
 from retrodict.core.clock import format_time
 from retrodict.core.errors import NotFoundError
-from retrodict.data.versions._tag_rows import list_tags
-from retrodict.data.versions.diff import schema_changes
-from retrodict.data.versions.refs import resolve
+from retrodict.data.versions._columns import pair_columns
+from retrodict.data.versions.refs import list_tags, resolve
 from retrodict.stores.tables.base import TableVersion
 from retrodict.workspace import Workspace
 
@@ -67,8 +66,7 @@ class VersionSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        lists = {name: list(getattr(self, name)) for name in ("tags", "checks_failed", "schema")}
-        return {**asdict(self), "time": format_time(self.time), **lists}
+        return {**asdict(self), "time": format_time(self.time)}
 
 
 def version_history(workspace: Workspace, table: str, *, limit: int) -> tuple[list[VersionSummary], int]:
@@ -134,5 +132,5 @@ def _schema_changes(workspace: Workspace, table: str, version: int) -> tuple[str
         signs[change.change] + change.column
         if change.change in signs
         else f"{change.column}: {change.before} > {change.after}"
-        for change in schema_changes(before, workspace.tables.schema(table, version))
+        for change in pair_columns(before, workspace.tables.schema(table, version)).changes
     )

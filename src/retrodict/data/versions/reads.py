@@ -8,27 +8,23 @@ the right edge is strict, as everywhere.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.clock import parse_time, to_micros
-from retrodict.core.errors import InputError, NotFoundError, near
+from retrodict.core.display import Block, Facts, Grid, Shown, plain
+from retrodict.core.errors import InputError, check_known
 from retrodict.data.sources import Source
 from retrodict.data.versions.refs import DatasetRef, resolve
 from retrodict.workspace import Workspace
 
-__all__ = ["read", "read_batches"]
+__all__ = ["TableHead", "read", "read_batches", "read_head"]
 
-
-@dataclass(frozen=True, slots=True)
-class _Clock:
-    """Column that a row's known-at follows from, and the instant it has to lie before."""
-
-    column: str
-    before: int
+# Column that a row's known-at follows from, and the instant it has to lie before.
+_Clock = tuple[str, int]
 
 
 def read(
@@ -79,15 +75,13 @@ def read_batches(
 ) -> pa.RecordBatchReader:
     """Read as :func:`read` does, a bounded number of rows at a time."""
     ref = resolve(workspace, text)
-    if known_at is None:
-        return workspace.tables.batches(ref.name, ref.version, columns=columns)
-    clock = _clock(workspace, ref, _instant(known_at), source)
+    clock = None if known_at is None else _clock(workspace, ref, _instant(known_at), source)
     if clock is None:
         return workspace.tables.batches(ref.name, ref.version, columns=columns)
     schema = workspace.tables.schema(ref.name, ref.version)
-    _check_clock(schema, clock, ref)
+    _check_clock(schema, clock[0], ref)
     names = list(schema.names if columns is None else columns)
-    read_columns = names if clock.column in names else [*names, clock.column]
+    read_columns = names if clock[0] in names else [*names, clock[0]]
     batches = workspace.tables.batches(ref.name, ref.version, columns=read_columns)
     return pa.RecordBatchReader.from_batches(
         pa.schema([schema.field(name) for name in names]), _known(batches, clock, names)
@@ -95,9 +89,10 @@ def read_batches(
 
 
 def _known(batches: pa.RecordBatchReader, clock: _Clock, names: list[str]) -> Iterator[pa.RecordBatch]:
+    name, before = clock
     for batch in batches:
-        column = batch.column(clock.column)
-        visible = batch.filter(pc.less(column, pa.scalar(clock.before, pa.int64()).cast(column.type)))
+        column = batch.column(name)
+        visible = batch.filter(pc.less(column, pa.scalar(before, pa.int64()).cast(column.type)))
         if visible.num_rows:
             yield visible.select(names)
 
@@ -128,13 +123,9 @@ def _sources(workspace: Workspace, table: str, source: Source | str | None) -> l
     else:
         every = [one for one in workspace.definitions.of(Source) if one.table.name == table]
         sources = every if source is None else [one for one in every if one.name == source]
-        if source is not None and not sources:
-            raise NotFoundError(
-                "the table must have this source",
-                where=f"dataset:{table}",
-                got=source,
-                remedy=near(source, [one.name for one in every], what="source"),
-            )
+        if source is not None:
+            names = [one.name for one in every]
+            check_known(source, names, "the table must have this source", where=f"dataset:{table}", what="source")
     if any(one.table.name != table for one in sources):
         raise InputError(
             "the source must read this table",
@@ -147,23 +138,91 @@ def _sources(workspace: Workspace, table: str, source: Source | str | None) -> l
 
 def _clock_of(source: Source, instant: int) -> _Clock | None:
     if source.known_at is not None:
-        return _Clock(source.known_at, instant)
-    return None if source.event_time is None else _Clock(source.event_time, instant - source.delay_us)
+        return source.known_at, instant
+    return None if source.event_time is None else (source.event_time, instant - source.delay_us)
 
 
-def _check_clock(schema: pa.Schema, clock: _Clock, ref: DatasetRef) -> None:
-    if clock.column not in schema.names:
-        raise NotFoundError(
-            "the version must have the column of the clock",
-            where=str(ref),
-            got=clock.column,
-            remedy=near(clock.column, schema.names, what="column"),
-        )
-    kind = schema.field(clock.column).type
+def _check_clock(schema: pa.Schema, column: str, ref: DatasetRef) -> None:
+    check_known(column, schema.names, "the version must have the column of the clock", where=str(ref), what="column")
+    kind = schema.field(column).type
     if not (pa.types.is_timestamp(kind) or pa.types.is_int64(kind)):
         raise InputError(
             "a clock must be a time with its zone, or whole microseconds",
-            where=f"{ref}, column {clock.column!r}",
+            where=f"{ref}, column {column!r}",
             got=str(kind),
             remedy="Declare the column as 'time' in its Table",
         )
+
+
+# the first rows -----------------------------------------------------------------------------------------------
+
+
+class TableHead(Shown):
+    """First rows of a version of a table.
+
+    Attributes
+    ----------
+    table, version : str, int
+    rows : int
+        Rows of the version, or those of them that were known.
+    head : pyarrow.Table
+        The first ones.
+
+    Examples
+    --------
+    >>> project.data.show("flights@golden", limit=5).head.num_rows  # doctest: +SKIP
+    5
+    """
+
+    __slots__ = ("head", "rows", "table", "version")
+
+    def __init__(self, table: str, version: int, rows: int, head: pa.Table) -> None:
+        self.table, self.version, self.rows, self.head = table, version, rows, head
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Column to type."""
+        return {field.name: str(field.type) for field in self.head.schema}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        return {"table": self.table, "version": self.version, "rows": self.rows, "columns": self.columns,
+                "head": plain(self.head.to_pylist())}  # fmt: skip
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Columns, then rows."""
+        rows = [list(row.values()) for row in plain(self.head.to_pylist())]
+        return [
+            Facts({"table": f"{self.table}@{self.version}", "rows": self.rows}),
+            Grid(("column", "type"), list(self.columns.items())),
+            Grid(list(self.columns), rows, f"first {len(rows)} rows"),
+        ]
+
+
+def read_head(
+    workspace: Workspace, text: str, *, limit: int, known_at: int | None = None, source: str | None = None
+) -> TableHead:
+    """Read the first rows of a version; with ``known_at`` all of them, to count those that were known.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    text : str
+        Reference, as :func:`~retrodict.data.versions.resolve` reads it.
+    limit : int
+        Rows to keep.
+    known_at, source
+        As in :func:`~retrodict.data.versions.read`.
+    """
+    ref = resolve(workspace, text)
+    reader = read_batches(workspace, str(ref), known_at=known_at, source=source)
+    rows, first = 0, []
+    for batch in reader:
+        if rows < limit:
+            first.append(batch.slice(0, limit - rows))
+        rows += batch.num_rows
+        if known_at is None and rows >= limit:
+            break
+    if known_at is None:
+        rows = sum(file.rows for file in workspace.tables.files(ref.name, ref.version))
+    return TableHead(ref.name, ref.version, rows, pa.Table.from_batches(first, schema=reader.schema))

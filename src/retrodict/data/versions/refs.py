@@ -1,23 +1,46 @@
 """What ``flights@golden`` means: a name, a version, a tag or a time becomes one version of one table.
 
 The three are told apart by their form alone (digits; a date; anything else is a tag, which starts with a letter), so a
-reference never changes its meaning because somebody made a tag.
+reference never changes its meaning because somebody made a tag. Tags are read here and changed in ``tags``.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Integer, MetaData, Row, String, Table, Text, select
 
 from retrodict.core.clock import format_time, parse_time
-from retrodict.core.errors import InputError, IntegrityError, NotFoundError, near
-from retrodict.data.versions._tag_rows import list_tags, log_digest
+from retrodict.core.display import Block, Shown
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError, check_known, near
 from retrodict.stores.tables.base import TableStore, TableVersion
 from retrodict.workspace import Workspace
 
-__all__ = ["DatasetRef", "resolve", "table_history"]
+__all__ = ["DatasetRef", "Tag", "list_tags", "resolve", "table_history", "tag_history"]
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+metadata = MetaData()
+
+# Every row is one change of one tag and is never updated, so what a tag meant at any time is a query. ``log`` is the
+# SHA-256 of the log entry of that version: a table that was deleted and made anew has the numbers, but not the hashes.
+tags = Table(
+    "dataset_tags",
+    metadata,
+    Column("dataset", String(200), primary_key=True),
+    Column("tag", String(63), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("action", String(20), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("log", String(64), nullable=False),
+    Column("hold", Integer, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +154,8 @@ def _by_time(name: str, text: str, history: list[TableVersion]) -> DatasetRef:
 
 
 def _by_tag(workspace: Workspace, store: TableStore, name: str, text: str) -> DatasetRef:
-    tags = {tag.tag: tag for tag in list_tags(workspace, name)}
-    if text not in tags:
-        raise NotFoundError(
-            "the table must have this tag", where=f"dataset:{name}", got=text, remedy=near(text, tags, what="tag")
-        )
-    tag = tags[text]
+    means = {tag.tag: tag for tag in list_tags(workspace, name)}
+    tag = means[check_known(text, means, "the table must have this tag", where=f"dataset:{name}", what="tag")]
     if log_digest(store, name, tag.version) != tag.log:
         raise IntegrityError(
             "the version of a tag must be the one that was tagged",
@@ -145,3 +164,114 @@ def _by_tag(workspace: Workspace, store: TableStore, name: str, text: str) -> Da
             remedy="The log of the table was altered, or the table was made anew: restore it from a copy",
         )
     return DatasetRef(name, tag.version)
+
+
+# tags ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Tag(Shown):
+    """One change of a tag; the newest one says what it means.
+
+    Attributes
+    ----------
+    dataset, tag : str
+        Table and name.
+    version : int
+        What the tag means from ``time`` on; of a removal, what it meant before.
+    hold : bool
+        Whether it is a legal hold.
+    action : {"set", "move", "hold", "release", "remove"}
+    time : int
+        By the project's clock: microseconds since 1970-01-01 UTC.
+    actor, reason : str
+    log : str
+        SHA-256 of the log entry of the version.
+    """
+
+    dataset: str
+    tag: str
+    version: int
+    hold: bool
+    action: str
+    time: int
+    actor: str
+    reason: str
+    log: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``."""
+        dataset = f"dataset:{self.dataset}@{self.version}"
+        return Shown.to_dict(self) | {"dataset": dataset, "time": format_time(self.time)}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """What the tag means now."""
+        if self.action == "remove":
+            return [f"{self.dataset}@{self.tag} is no tag any more; it meant {self.version}."]
+        verb = "is a legal hold on" if self.hold else "means"
+        return [f"{self.dataset}@{self.tag} {verb} {self.dataset}@{self.version}."]
+
+
+def list_tags(workspace: Workspace, dataset: str | None = None, *, at: int | None = None) -> list[Tag]:
+    """Tags of a table or of all, by name, as they are or as they were.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    dataset : str, optional
+        Name of the table.
+    at : int, optional
+        Microseconds since 1970-01-01 UTC: what the tags meant then.
+    """
+    workspace.records.ensure(metadata)
+    query = every_change(dataset)
+    if at is not None:
+        query = query.where(tags.c.time <= at)
+    with workspace.records.read() as connection:
+        return current(connection.execute(query))
+
+
+def tag_history(workspace: Workspace, dataset: str, tag: str) -> list[Tag]:
+    """Every change of a tag, oldest first; empty for a name that never was one."""
+    workspace.records.ensure(metadata)
+    with workspace.records.read() as connection:
+        return [read_row(row) for row in connection.execute(every_change(dataset).where(tags.c.tag == tag))]
+
+
+def log_path(name: str, version: int) -> str:
+    """Path of the log entry of a version, as ``file_digest`` and the ledger name it."""
+    # Every twin of the table store is Delta, whose log entries never change once they are written.
+    return f"{name}/_delta_log/{version:020d}.json"
+
+
+def log_digest(tables: TableStore, name: str, version: int) -> str:
+    """SHA-256 of the log entry of a version."""
+    return tables.file_digest(log_path(name, version))
+
+
+def added_files(tables: TableStore, name: str, version: int) -> list[str]:
+    """Paths of the data files that a version has and the one before it has not."""
+    before = {file.path for file in tables.files(name, version - 1)} if version > 0 else set()
+    return sorted({file.path for file in tables.files(name, version)} - before)
+
+
+def added_digests(tables: TableStore, name: str, version: int | None) -> dict[str, str]:
+    """SHA-256 of what a version added, by path: its data files, and the log entry that says which they are."""
+    if version is None:
+        return {}
+    paths = [*(f"{name}/{path}" for path in added_files(tables, name, version)), log_path(name, version)]
+    return {path: tables.file_digest(path) for path in paths}
+
+
+def every_change(dataset: str | None) -> Any:
+    query = select(tags).order_by(tags.c.dataset, tags.c.tag, tags.c.position)
+    return query if dataset is None else query.where(tags.c.dataset == dataset)
+
+
+def current(rows: Any) -> list[Tag]:
+    newest = {(row.dataset, row.tag): read_row(row) for row in rows}
+    return [tag for tag in newest.values() if tag.action != "remove"]
+
+
+def read_row(row: Row[Any]) -> Tag:
+    return Tag(row.dataset, row.tag, row.version, bool(row.hold), row.action, row.time, row.actor, row.reason, row.log)

@@ -16,8 +16,7 @@ from retrodict.core.clock import SystemClock
 from retrodict.core.display import Block, Grid, Shown, count
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import RetryableError
-from retrodict.data.versions._tag_rows import list_tags
-from retrodict.data.versions.refs import table_history
+from retrodict.data.versions.refs import list_tags, table_history
 from retrodict.data.versions.rollback import MODE, complete_ledger
 from retrodict.data.versions.tags import tag_lock
 from retrodict.ledger.schema import edges

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrodict.core.display import Block, Shown, count
-from retrodict.core.errors import InputError, IntegrityError
-from retrodict.data.versions._tag_rows import log_path
-from retrodict.data.versions.refs import resolve, table_history
+from retrodict.core.errors import InputError, IntegrityError, check_reason
+from retrodict.data.versions.refs import added_digests, log_digest, log_path, resolve, table_history
 from retrodict.stores.tables.base import TableStore, TableVersion
 from retrodict.workspace import Workspace
 
@@ -145,9 +144,7 @@ def rollback(workspace: Workspace, table: str, to: str | int, reason: str) -> Ro
     BusyError
         If another process writes the table for longer than a minute.
     """
-    where = f"dataset:{table}"
-    if not reason.strip():
-        raise InputError("a rollback must have a reason", where=where, got=reason, remedy="Say it with --reason")
+    text = check_reason(reason, "a rollback must have a reason", where=f"dataset:{table}")
     table_history(workspace.tables, table)
     with workspace.lock(f"ingest/{table}"):
         complete_ledger(workspace, table)
@@ -156,7 +153,7 @@ def rollback(workspace: Workspace, table: str, to: str | int, reason: str) -> Ro
         already = content_version(table, history, newest) == content_version(table, history, target)
         if not already:
             workspace.tables.files(table, target)
-            metadata = {MODE: "restore", RESTORED: str(target), REASON: reason.strip()}
+            metadata = {MODE: "restore", RESTORED: str(target), REASON: text}
             newest = workspace.tables.restore(table, target, metadata=metadata)
             complete_ledger(workspace, table)
         rows = sum(file.rows for file in workspace.tables.files(table, newest))
@@ -194,15 +191,11 @@ def complete_ledger(workspace: Workspace, table: str) -> None:
 
 def _facts(workspace: Workspace, table: str, version: TableVersion) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     tables, number = workspace.tables, version.version
-    files = tables.files(table, number)
-    facts: dict[str, Any] = {"rows": sum(file.rows for file in files)}
+    facts: dict[str, Any] = {"rows": sum(file.rows for file in tables.files(table, number))}
     if version.metadata[MODE] == "restore":
         restored = _restored(table, version)
         facts |= {"to": f"dataset:{table}@{restored}", "reason": version.metadata.get(REASON, "")}
-        inputs, paths = [(f"dataset:{table}@{restored}", "restored version")], []
-    else:
-        before = {file.path for file in tables.files(table, number - 1)}
-        inputs = [(f"dataset:{table}@{number - 1}", "previous version")]
-        paths = [f"{table}/{file.path}" for file in files if file.path not in before]
-    facts["files"] = {path: tables.file_digest(path) for path in [*sorted(paths), log_path(table, number)]}
-    return facts, inputs
+        facts["files"] = {log_path(table, number): log_digest(tables, table, number)}
+        return facts, [(f"dataset:{table}@{restored}", "restored version")]
+    facts["files"] = added_digests(tables, table, number)
+    return facts, [(f"dataset:{table}@{number - 1}", "previous version")]

@@ -11,7 +11,7 @@ A number moved if the difference matters *and* exceeds what two samples of that 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import duckdb
@@ -153,19 +153,14 @@ def _measure(column: pa.ChunkedArray, kind: pa.DataType) -> _Side:
     values = column.to_numpy() if numeric else None
     nulls = column.null_count if values is None else int(np.isnan(values).sum())
     distinct = int(pc.count_distinct(column, mode="only_valid").as_py())
+    side = _Side(rows, nulls, distinct)
     if values is None or not _is_number(kind):
-        return _Side(rows, nulls, distinct)
+        return side
     numbers = values[np.isfinite(values) & (np.abs(values) < _LARGEST)]
     if not numbers.size:
-        return _Side(rows, nulls, distinct)
-    return _Side(
-        rows,
-        nulls,
-        distinct,
-        float(numbers.mean()),
-        float(numbers.std(ddof=1)) if numbers.size > 1 else None,
-        numbers.size,
-    )
+        return side
+    spread = float(numbers.std(ddof=1)) if numbers.size > 1 else None
+    return replace(side, mean=float(numbers.mean()), std=spread, finite=numbers.size)
 
 
 def _expression(name: str, kind: pa.DataType) -> str | None:

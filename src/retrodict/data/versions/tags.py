@@ -7,27 +7,27 @@ row and a ledger entry in one transaction; no row is ever updated.
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 
 from sqlalchemy import select
 
-from retrodict.core.errors import InputError, NotFoundError, RefusedError, near
-from retrodict.data.versions._tag_rows import (
+from retrodict.core.errors import InputError, RefusedError, check_known, check_reason
+from retrodict.data.versions.refs import (
     Tag,
     current,
     every_change,
-    list_tags,
     log_digest,
     log_path,
+    metadata,
     read_row,
-    tag_history,
+    resolve,
+    tags,
 )
-from retrodict.data.versions.refs import resolve
-from retrodict.data.versions.schema import metadata, tags
 from retrodict.ledger.ledger import Transaction
 from retrodict.stores._locks import FileLock
 from retrodict.workspace import Workspace
 
-__all__ = ["Tag", "list_tags", "remove_tag", "set_tag", "tag_history", "tag_lock"]
+__all__ = ["remove_tag", "set_tag", "tag_lock"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 
@@ -122,18 +122,10 @@ def remove_tag(workspace: Workspace, dataset: str, tag: str, *, reason: str, rel
         If the tag is a legal hold, and ``release`` is not given.
     """
     workspace.records.ensure(metadata)
-    where = f"dataset:{dataset}, tag {tag}"
-    if not reason.strip():
-        raise InputError(
-            "the removal of a tag must have a reason", where=where, got=reason, remedy="Say it with --reason"
-        )
+    check_reason(reason, "the removal of a tag must have a reason", where=f"dataset:{dataset}, tag {tag}")
     with tag_lock(workspace, dataset), workspace.ledger.transaction() as tx:
-        now = _newest(tx, dataset, tag)
-        if now is None or now.action == "remove":
-            names = [row.tag for row in current(tx.connection.execute(every_change(dataset)))]
-            raise NotFoundError(
-                "the table must have this tag", where=f"dataset:{dataset}", got=tag, remedy=near(tag, names, what="tag")
-            )
+        means = {row.tag: row for row in current(tx.connection.execute(every_change(dataset)))}
+        now = means[check_known(tag, means, "the table must have this tag", where=f"dataset:{dataset}", what="tag")]
         if now.hold:
             _check_release(now, release=release, reason=reason)
         return _change(tx, Tag(
@@ -150,10 +142,7 @@ def _check_release(now: Tag, *, release: bool, reason: str) -> None:
             got=f"held at version {now.version} by {now.actor}",
             remedy="Give it up with --release --reason",
         )
-    if not reason.strip():
-        raise InputError(
-            "the release of a legal hold must have a reason", where=where, got=reason, remedy="Say it with --reason"
-        )
+    check_reason(reason, "the release of a legal hold must have a reason", where=where)
 
 
 def tag_lock(workspace: Workspace, dataset: str) -> FileLock:
@@ -169,19 +158,7 @@ def _newest(tx: Transaction, dataset: str, tag: str) -> Tag | None:
 def _change(tx: Transaction, change: Tag) -> Tag:
     key = (tags.c.dataset == change.dataset) & (tags.c.tag == change.tag)
     position = len(tx.connection.execute(select(tags.c.position).where(key)).all())
-    row = {
-        "dataset": change.dataset,
-        "tag": change.tag,
-        "position": position,
-        "action": change.action,
-        "version": change.version,
-        "log": change.log,
-        "hold": int(change.hold),
-        "time": change.time,
-        "actor": change.actor,
-        "reason": change.reason,
-    }
-    tx.insert(tags, row)
+    tx.insert(tags, asdict(change) | {"position": position, "hold": int(change.hold)})
     facts = {
         "dataset": f"dataset:{change.dataset}@{change.version}",
         "hold": change.hold,

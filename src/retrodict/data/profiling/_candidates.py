@@ -19,10 +19,10 @@ from retrodict.data.profiling._bounds import (
     round_out,
     unseen_below,
 )
+from retrodict.data.profiling._tally import TYPES
 from retrodict.data.profiling._texts import pattern_of
 from retrodict.data.profiling.profile import ColumnProfile, Profile
 
-TYPES = ("bool", "date", "float", "int", "string", "time")  # that a table can declare
 _ENOUGH = 30  # rows below which one batch says nothing of the next
 _SET = 30  # values of a set at most
 _DAY = 86_400_000_000

@@ -1,24 +1,19 @@
-"""Facts of columns together: missing values, repeated rows, order of times, keys, correlations."""
+"""Facts of columns together: missing values, repeated rows, pairs of times, keys, correlations."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.statistics.intervals import midranks
-from retrodict.data.profiling._tally import numbers_of
-from retrodict.data.profiling.profile import ColumnProfile, Correlations, Missing, Order
+from retrodict.data.profiling._tally import NUMERIC, as_numbers
+from retrodict.data.profiling.profile import ColumnProfile, Correlations, Missing
 
-_ROWS = 1 << 24  # rows whose hashes are kept: 128 MB
-_PATTERNS = 10_000  # patterns that are counted; the page lists _LISTED
-_LISTED = 20
+_LISTED = 20  # patterns of missing values
 _NUMBERS, _CATEGORIES, _LEVELS = 40, 20, 50
 _TIMES = 8
 _WIDEST = 3  # columns of a key that is looked for
@@ -27,118 +22,74 @@ Floats = NDArray[np.float64]
 Square = tuple[tuple[float | None, ...], ...]
 
 
-class MissingTally:
-    """Counts which columns are missing together."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = tuple(names)
-        self._patterns: Counter[bytes] = Counter()
-        self._others = self._rows = 0
-        self._joint = np.zeros((len(names), len(names)))
-
-    def add(self, missing: Sequence[pa.Array]) -> None:
-        """One block: which values are missing, by column."""
-        if not missing:
-            return
-        flags = np.column_stack([np.asarray(column) for column in missing])
-        self._rows += len(flags)
-        if not flags.any():
-            self._patterns[bytes(-(-len(self._names) // 8))] += len(flags)
-            return
-        floats = flags.astype(np.float32)
-        self._joint += floats.T @ floats
-        packed = np.packbits(flags, axis=1)
-        # A frame of bytes: grouping it takes a fortieth of the time of sorting rows of bytes.
-        frame = pl.DataFrame(packed, schema=[str(place) for place in range(packed.shape[1])])
-        for *row, count in frame.group_by(pl.all()).len().iter_rows():
-            key = bytes(row)
-            if key in self._patterns or len(self._patterns) < _PATTERNS:
-                self._patterns[key] += int(count)
-            else:
-                self._others += int(count)
-
-    def finish(self) -> Missing:
-        """Patterns, and the phi coefficient of each pair."""
-        counts = np.diag(self._joint)
-        places = np.flatnonzero(counts)
-        if not places.size:
-            return Missing()
-        listed = sorted(self._patterns.items(), key=lambda pair: (-pair[1], pair[0]))[:_LISTED]
-        others = self._others + sum(self._patterns.values()) - sum(count for _, count in listed)
-        shares = counts[places] / self._rows
-        joint = self._joint[np.ix_(places, places)] / self._rows
-        spread = np.sqrt(shares * (1 - shares))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            phi = (joint - np.outer(shares, shares)) / np.outer(spread, spread)
-        square = tuple(tuple(float(value) if np.isfinite(value) else None for value in row) for row in phi)
-        patterns = tuple((self._columns(pattern), count) for pattern, count in listed)
-        return Missing(tuple(self._names[place] for place in places), patterns, others, square)
-
-    def _columns(self, pattern: bytes) -> tuple[str, ...]:
-        bits = np.unpackbits(np.frombuffer(pattern, np.uint8), count=len(self._names))
-        return tuple(name for name, bit in zip(self._names, bits, strict=True) if bit)
-
-
-class RepeatTally:
-    """Counts rows that repeat an earlier one in some columns, by hashes of 64 bits; gives up beyond 16 million rows.
+def missing_patterns(frame: pl.LazyFrame, missing: Mapping[str, int], rows: int) -> Missing:
+    """Which columns are missing together, and the phi coefficient of each pair.
 
     Parameters
     ----------
-    columns : sequence of str
-    possible : bool, default True
-        False where a column has a type that cannot be hashed.
+    frame : polars.LazyFrame
+    missing : mapping of str to int
+        Nulls and NaN of every column.
+    rows : int
+        Of the frame.
     """
-
-    def __init__(self, columns: Sequence[str], *, possible: bool = True) -> None:
-        self.columns = tuple(columns)
-        self._hashes: list[NDArray[np.uint64]] | None = [] if possible else None
-        self._rows = 0
-
-    def add(self, block: pa.RecordBatch) -> None:
-        """One block of rows."""
-        self._rows += block.num_rows
-        if self._hashes is not None:
-            hashes = pl.DataFrame(block.select(list(self.columns))).hash_rows().to_numpy()
-            self._hashes = None if self._rows > _ROWS else [*self._hashes, hashes]
-
-    def finish(self) -> int | None:
-        """Rows that repeat an earlier one; None where there were too many to say."""
-        if not self._hashes:
-            return None if self._hashes is None else 0
-        hashes = np.sort(np.concatenate(self._hashes))
-        return int((hashes[1:] == hashes[:-1]).sum())
-
-
-class OrderTally:
-    """Counts which of two times comes first, for every pair of the first time columns."""
-
-    def __init__(self, kinds: Mapping[str, str]) -> None:
-        self._kinds = kinds
-        times = [name for name, kind in kinds.items() if kind in ("time", "date")][:_TIMES]
-        self._pairs = [(a, b) for a, b in combinations(times, 2) if kinds[a] == kinds[b]]
-        self._counts = np.zeros((len(self._pairs), 3), dtype=np.int64)
-
-    def add(self, block: pa.RecordBatch) -> None:
-        """One block of rows."""
-        names = {name for pair in self._pairs for name in pair}
-        values = {name: _spread_out(block.column(name), self._kinds[name], np.int64(0)) for name in names}
-        valid = {name: np.asarray(block.column(name).is_valid()) for name in names}
-        for place, (left, right) in enumerate(self._pairs):
-            signs = np.sign(values[left] - values[right])[valid[left] & valid[right]]
-            self._counts[place] += [(signs < 0).sum(), (signs == 0).sum(), (signs > 0).sum()]
-
-    def finish(self) -> tuple[Order, ...]:
-        """Counts of each pair."""
-        return tuple(Order(*pair, *map(int, counts)) for pair, counts in zip(self._pairs, self._counts, strict=True))
+    names = [name for name, count in missing.items() if count]
+    if not names:
+        return Missing()
+    # A pattern is packed into words of 64 bits, the first column the highest: grouping them is fast, and small.
+    starts = range(0, len(names), 64)
+    words = [_word([names[place] for place in range(start, min(start + 64, len(names)))]) for start in starts]
+    counts = frame.group_by(word.alias(str(start)) for start, word in zip(starts, words, strict=True)).len("rows")
+    patterns = counts.collect(engine="streaming").sort(
+        "rows", *map(str, starts), descending=[True, *[False] * len(words)]
+    )
+    joint = np.zeros((len(names), len(names)))
+    listed: list[tuple[tuple[str, ...], int]] = []
+    for part in patterns.iter_slices(1 << 16):
+        flags = _bits(part.drop("rows"), len(names))
+        joint += flags.T @ (flags * part.get_column("rows").to_numpy()[:, None])
+        for row, count in zip(flags[: _LISTED - len(listed)], part.get_column("rows"), strict=False):
+            listed.append((tuple(name for name, flag in zip(names, row, strict=True) if flag), count))
+    joint /= rows
+    shares = np.diag(joint)
+    spread = np.sqrt(shares * (1 - shares))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        phi = (joint - np.outer(shares, shares)) / np.outer(spread, spread)
+    square = tuple(tuple(float(value) if np.isfinite(value) else None for value in row) for row in phi)
+    return Missing(tuple(names), tuple(listed), rows - sum(count for _, count in listed), square)
 
 
-def key_candidates(columns: Sequence[ColumnProfile], sample: pa.Table, rows: int) -> list[tuple[str, ...]]:
+def count_repeats(frame: pl.LazyFrame, columns: Sequence[str]) -> int:
+    """Rows that repeat an earlier one in some columns, but for two equal hashes of 64 bits."""
+    hashes = frame.select(pl.struct(columns).hash()).collect(engine="streaming").to_series().to_numpy()
+    ordered = np.sort(hashes)
+    return int((ordered[1:] == ordered[:-1]).sum())
+
+
+def _word(names: Sequence[str]) -> pl.Expr:
+    """Up to 64 truth values "is missing" in one whole number."""
+    bits = [pl.col(name).is_null().cast(pl.UInt64) * (1 << (63 - place)) for place, name in enumerate(names)]
+    return pl.sum_horizontal(bits)
+
+
+def _bits(words: pl.DataFrame, size: int) -> NDArray[np.bool_]:
+    packed = np.ascontiguousarray(words.to_numpy().astype(">u8")).view(np.uint8)
+    return np.unpackbits(packed, axis=1, count=size).astype(bool)
+
+
+def time_pairs(kinds: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Pairs of the first time columns."""
+    times = [name for name, kind in kinds.items() if kind in ("time", "date")][:_TIMES]
+    return [(a, b) for a, b in combinations(times, 2) if kinds[a] == kinds[b]]
+
+
+def key_candidates(columns: Sequence[ColumnProfile], sample: pl.DataFrame, rows: int) -> list[tuple[str, ...]]:
     """Pairs and triples of columns that never repeat in the sample, narrow ones first, then those on the left."""
     possible = {
         column.name: column.distinct for column in columns
         if column.type in ("int", "string", "date", "time") and not column.missing and 1 < column.distinct < rows
     }  # fmt: skip
-    frame = pl.DataFrame(sample.select(list(possible)[:8])) if len(possible) > 1 else pl.DataFrame()
+    frame = sample.select(list(possible)[:8]) if len(possible) > 1 else pl.DataFrame()
     for width in range(2, _WIDEST + 1):
         keys = [
             names for names in combinations(frame.columns, width)
@@ -150,23 +101,23 @@ def key_candidates(columns: Sequence[ColumnProfile], sample: pa.Table, rows: int
     return []
 
 
-def correlate(columns: Sequence[ColumnProfile], sample: pa.Table, *, seed: int) -> Correlations:
+def correlate(columns: Sequence[ColumnProfile], sample: pl.DataFrame, *, seed: int) -> Correlations:
     """Correlations of a sample of rows.
 
     Parameters
     ----------
     columns : sequence of ColumnProfile
-    sample : pyarrow.Table
+    sample : polars.DataFrame
     seed : int
         It was drawn with; for the record.
     """
-    numbers = [c for c in columns if c.type in ("int", "float", "time", "date") and c.distinct > 1][:_NUMBERS]
+    numbers = [c for c in columns if c.type in NUMERIC and c.distinct > 1][:_NUMBERS]
     categories = [
         c for c in columns if c.type in ("string", "bool", "int") and 1 < c.distinct <= _LEVELS and c.distinct_exact
     ][:_CATEGORIES]
-    values = [_spread_out(sample.column(c.name).combine_chunks(), c.type, np.nan) for c in numbers]
+    values = [as_numbers(sample[c.name], c.type).cast(pl.Float64).fill_null(np.nan).to_numpy() for c in numbers]
     finite = [np.isfinite(column) for column in values]
-    codes = [_codes(sample.column(c.name)) for c in categories]
+    codes = [sample[c.name].cast(pl.String).rank("dense").fill_null(0).to_numpy().astype(int) - 1 for c in categories]
     ranks: dict[int, Floats] = {}
 
     def rank(place: int, mask: NDArray[np.bool_]) -> Floats:
@@ -185,7 +136,7 @@ def correlate(columns: Sequence[ColumnProfile], sample: pa.Table, *, seed: int) 
         return _pearson(rank(i, mask), rank(j, mask))
 
     return Correlations(
-        sample.num_rows, seed, tuple(c.name for c in numbers), _square(len(numbers), pearson),
+        sample.height, seed, tuple(c.name for c in numbers), _square(len(numbers), pearson),
         _square(len(numbers), spearman), tuple(c.name for c in categories),
         _square(len(categories), lambda i, j: _cramer(codes[i], codes[j])),
     )  # fmt: skip
@@ -227,14 +178,3 @@ def _cramer(a: NDArray[np.int64], b: NDArray[np.int64]) -> float | None:
     corrected = max(0.0, phi - (k - 1) * (r - 1) / (n - 1))
     width = min(k - (k - 1) ** 2 / (n - 1), r - (r - 1) ** 2 / (n - 1)) - 1
     return float(np.sqrt(min(1.0, corrected / width))) if width > 0 else None
-
-
-def _spread_out(column: pa.Array, kind: str, null: Any) -> NDArray[Any]:
-    """Numbers of a column in their places, with a value for null."""
-    values = np.full(len(column), null)
-    values[np.asarray(column.is_valid())] = numbers_of(column, kind)
-    return values
-
-
-def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    return np.asarray(column.combine_chunks().dictionary_encode().indices.fill_null(-1)).astype(np.int64)

@@ -1,23 +1,25 @@
-"""``profile``: two passes over the rows in blocks, and a sample of rows for correlations."""
+"""``profile``: one query of the engine, two passes over the rows in blocks, and a sample of rows for correlations."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from retrodict.core.errors import InputError
 from retrodict.core.kinds import column_word
 from retrodict.data.profiling._rows import ProfiledRows, open_rows
-from retrodict.data.profiling._tally import ColumnTally
-from retrodict.data.profiling._together import MissingTally, OrderTally, RepeatTally, correlate, key_candidates
-from retrodict.data.profiling.profile import Profile
+from retrodict.data.profiling._tally import TYPES, ColumnTally, column_profile, facts_of
+from retrodict.data.profiling._together import correlate, count_repeats, key_candidates, missing_patterns, time_pairs
+from retrodict.data.profiling.profile import Order, Profile
 
 __all__ = ["profile", "profile_rows"]
 
-_HASHED = ("bool", "date", "float", "int", "string", "time")
+_HASHED = 1 << 24  # rows up to which a key is looked for: 128 MB of hashes
 
 
 def profile(source: Any, *, name: str | None = None, top: int = 10, sample: int = 50_000, seed: int = 0) -> Profile:
@@ -62,62 +64,72 @@ def profile(source: Any, *, name: str | None = None, top: int = 10, sample: int 
 
 def profile_rows(rows: ProfiledRows, *, top: int = 10, sample: int = 50_000, seed: int = 0) -> Profile:
     """Profile rows that are open already."""
-    schema, size = rows.typed.schema, rows.batch.num_rows
+    size, schema, frame = rows.batch.num_rows, rows.typed.schema, rows.typed.frame()
     kinds = {field.name: column_word(field.type) for field in schema}
-    hashed = [name for name, kind in kinds.items() if kind in _HASHED]
-    tallies = [ColumnTally(name, rows.batch.schema.field(name).type, kind) for name, kind in kinds.items()]
-    missing, orders = MissingTally(schema.names), OrderTally(kinds)
-    repeats = RepeatTally(schema.names, possible=len(hashed) == len(kinds))
-    drawn = _Sample(size, sample, seed)
-    for block in map(_decoded, rows.typed.batches()):
-        missing.add([tally.add(column) for tally, column in zip(tallies, block.columns, strict=True)])
-        orders.add(block)
-        repeats.add(block)
-        drawn.add(block)
-    picked = drawn.table(block.schema if size else schema)
-    facts = [tally.finish(picked.column(tally.name).combine_chunks(), top=top) for tally in tallies]
-    keys = tuple((column.name,) for column in facts if column.unique)
-    candidates = key_candidates(facts, picked, size) if size > 1 and not keys else []
-    pairs = list(map(RepeatTally, candidates))
-    placed = [tally for tally in tallies if tally.frame()]
-    if placed or pairs:
-        for block in map(_decoded, rows.typed.batches()):
-            for tally in placed:
-                tally.place(block.column(tally.name))
-            for pair in pairs:
-                pair.add(block)
-    facts = [replace(column, histogram=tally.histogram) for column, tally in zip(facts, tallies, strict=True)]
+    counted, orders = _count(frame, kinds)
+    tallies = [ColumnTally(name, kind) for name, kind in kinds.items()]
+    drawn = pl.DataFrame(pa.Table.from_batches(_sample(rows.typed.batches(), size, sample, seed, tallies), schema))
+    missing = {name: facts["nulls"] + facts.get("nans", 0) for name, facts in counted.items()}
+    unique = {tally.name: _never_repeats(frame, tally, missing[tally.name], size) for tally in tallies}
+    columns = [
+        column_profile(
+            tally, counted[tally.name], drawn[tally.name], rows=size, arrives=rows.batch.schema.field(tally.name).type,
+            unique=unique[tally.name], top=top,
+        )
+        for tally in tallies
+    ]  # fmt: skip
+    placed = [tally for tally in tallies if tally.frame(*map(counted[tally.name].get, ("minimum", "maximum")))]
+    for block in rows.typed.batches() if placed else ():
+        for tally in placed:
+            tally.place(block.column(tally.name))
+    columns = [replace(column, histogram=tally.histogram) for column, tally in zip(columns, tallies, strict=True)]
+    keys: list[tuple[str, ...]] = [(name,) for name, holds in unique.items() if holds]
+    if not keys and 1 < size <= _HASHED:
+        keys = [names for names in key_candidates(columns, drawn, size) if not count_repeats(frame, names)]
+    hashable = size <= _HASHED and all(kind in TYPES for kind in kinds.values())
+    floats = [name for name, kind in kinds.items() if kind == "float"]
+    patterns = missing_patterns(frame.with_columns(pl.col(floats).fill_nan(None)), missing, size)
     return Profile(
-        rows.name, rows.origin, size, tuple(facts), repeats.finish(),
-        keys or tuple(pair.columns for pair in pairs if pair.finish() == 0), correlate(facts, picked, seed=seed),
-        missing.finish(), orders.finish(), rows.inferred, rows.zoneless,
+        rows.name, rows.origin, size, tuple(columns), count_repeats(frame, schema.names) if hashable else None,
+        tuple(keys), correlate(columns, drawn, seed=seed), patterns, orders, rows.inferred, rows.zoneless,
     )  # fmt: skip
 
 
-def _decoded(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Columns without dictionaries; decimals as floats, as checks see them."""
-    columns = []
-    for column in rows.columns:
-        plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-        columns.append(plain.cast(pa.float64()) if pa.types.is_decimal(plain.type) else plain)
-    return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
+def _count(frame: pl.LazyFrame, kinds: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], tuple[Order, ...]]:
+    """Facts of every column by name, and how often which of two times comes first, by one query."""
+    facts = {name: facts_of(name, kind) for name, kind in kinds.items()}
+    queries = [count.alias(f"{fact} {name}") for name, counts in facts.items() for fact, count in counts.items()]
+    pairs = time_pairs(kinds)
+    for place, (left, right) in enumerate(pairs):
+        a, b = pl.col(left), pl.col(right)
+        queries += [
+            test.sum().alias(f"order {place} {sign}") for sign, test in (("<", a < b), ("=", a == b), (">", a > b))
+        ]
+    row = frame.select(queries).collect(engine="streaming").row(0, named=True) if queries else {}
+    counted = {name: {fact: row[f"{fact} {name}"] for fact in counts} for name, counts in facts.items()}
+    return counted, tuple(
+        Order(*pair, *(row[f"order {place} {sign}"] for sign in "<=>")) for place, pair in enumerate(pairs)
+    )
 
 
-class _Sample:
-    """Rows at places drawn beforehand: uniform without replacement, whatever the blocks."""
+def _never_repeats(frame: pl.LazyFrame, tally: ColumnTally, missing: int, rows: int) -> bool:
+    """Whether no value of a column is missing or repeats; asked of the rows only where a sketch leaves it open."""
+    if missing or not 1 < rows <= _HASHED or tally.kind not in ("int", "time", "date", "string"):
+        return False
+    distinct, exact = tally.distinct
+    return distinct == rows if exact else distinct > 0.9 * rows and not count_repeats(frame, [tally.name])
 
-    def __init__(self, rows: int, size: int, seed: int) -> None:
-        places = np.arange(rows) if rows <= size else np.random.default_rng(seed).choice(rows, size, replace=False)
-        self._places = np.sort(places)
-        self._begin, self._parts = 0, list[pa.RecordBatch]()
 
-    def add(self, block: pa.RecordBatch) -> None:
-        """Take the rows of one block, in order."""
-        first, last = np.searchsorted(self._places, [self._begin, self._begin + block.num_rows])
-        if last > first:
-            self._parts.append(block.take(pa.array(self._places[first:last] - self._begin)))
-        self._begin += block.num_rows
-
-    def table(self, schema: pa.Schema) -> pa.Table:
-        """Sampled rows, in order."""
-        return pa.Table.from_batches(self._parts, schema=schema)
+def _sample(
+    blocks: Iterable[pa.RecordBatch], rows: int, size: int, seed: int, tallies: Sequence[ColumnTally]
+) -> list[pa.RecordBatch]:
+    """Read the rows once: every block is tallied, and rows at places drawn beforehand are kept, whatever the blocks."""
+    places = np.arange(rows) if rows <= size else np.random.default_rng(seed).choice(rows, size, replace=False)
+    places, begin, parts = np.sort(places), 0, []
+    for block in blocks:
+        for tally, column in zip(tallies, block.columns, strict=True):
+            tally.add(column)
+        first, last = np.searchsorted(places, [begin, begin + block.num_rows])
+        parts.append(block.take(pa.array(places[first:last] - begin)))
+        begin += block.num_rows
+    return parts

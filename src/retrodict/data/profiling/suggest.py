@@ -12,8 +12,9 @@ from typing import Any
 from retrodict.core.clock import SystemClock
 from retrodict.data.context import EmptyContext
 from retrodict.data.definitions import Table
-from retrodict.data.profiling._candidates import TYPES, Suggestion, candidates
+from retrodict.data.profiling._candidates import Suggestion, candidates
 from retrodict.data.profiling._rows import ProfiledRows, open_rows
+from retrodict.data.profiling._tally import TYPES
 from retrodict.data.profiling.profile import Profile
 from retrodict.data.profiling.profiler import profile_rows
 from retrodict.data.validation import check_batch

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from retrodict.core.errors import InputError
-from retrodict.core.statistics.moments import Comoments, Moments
+from retrodict.core.statistics.moments import Moments
 
 _NASTY = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False, min_value=-1e300, max_value=1e300),
@@ -110,8 +110,6 @@ def test_json_keeps_every_bit(values: list[float | None]) -> None:
     """Moments written and read are equal, so merging goes on as if nothing had happened."""
     found = Moments.of(values)
     assert Moments.from_dict(json.loads(json.dumps(found.to_dict()))) == found
-    both = Comoments.of(values, values[::-1])
-    assert Comoments.from_dict(json.loads(json.dumps(both.to_dict()))) == both
 
 
 def test_columns_of_arrow_and_numpy_are_read_alike() -> None:
@@ -127,30 +125,3 @@ def test_what_is_not_a_column_of_numbers_is_refused(bad: object) -> None:
     """Text that reads as a number, and times, are not converted in silence."""
     with pytest.raises(InputError, match="moments: a column of numbers must have one dimension"):
         Moments.of(bad)  # type: ignore[arg-type]
-
-
-@settings(max_examples=100)
-@given(pairs=st.lists(st.tuples(_NASTY, _NASTY), min_size=2, max_size=20), data=st.data())
-def test_covariance_is_exact_for_any_partition(pairs: list[tuple[float, float]], data: st.DataObject) -> None:
-    """To 1e-13 of sqrt(M2x M2y), by fractions."""
-    cut = data.draw(st.integers(0, len(pairs)))
-    x, y = ([pair[side] for pair in pairs] for side in (0, 1))
-    found = Comoments.of(x[:cut], y[:cut]).merge(Comoments.of(x[cut:], y[cut:]))
-    mean_x, mean_y = (sum(map(Fraction, side)) / len(pairs) for side in (x, y))
-    expected = sum((Fraction(a) - mean_x) * (Fraction(b) - mean_y) for a, b in pairs)
-    assert (found.mixed - expected) ** 2 <= Fraction(1e-26) * _exact(x, 2) * _exact(y, 2)
-
-
-def test_correlation_is_what_numpy_says_over_complete_rows() -> None:
-    """Rows with a null or an infinity on either side are left out and counted."""
-    rng = np.random.default_rng(4)
-    x = rng.normal(size=500)
-    y = 1e6 + x + rng.normal(size=500)
-    x[3], y[9] = np.nan, np.inf
-    kept = np.isfinite(x) & np.isfinite(y)
-    found = Comoments.of(x[:200], y[:200]).merge(Comoments.of(x[200:], y[200:]))
-    assert (found.count, found.skipped) == (498, 2)
-    assert found.correlation == pytest.approx(np.corrcoef(x[kept], y[kept])[0, 1], rel=1e-9)
-    assert found.covariance() == pytest.approx(np.cov(x[kept], y[kept])[0, 1], rel=1e-9)
-    with pytest.raises(InputError, match="two columns must have one length"):
-        Comoments.of([1.0], [1.0, 2.0])

@@ -25,7 +25,6 @@ from retrodict.core.errors import InputError
 __all__ = [
     "DriftVerdict",
     "benjamini_hochberg",
-    "chi_square",
     "hellinger_distance",
     "js_distance_bits",
     "js_divergence_bits",
@@ -165,22 +164,6 @@ def hellinger_distance(reference: ArrayLike, current: ArrayLike) -> float:
     """``sqrt(sum((sqrt p - sqrt q)²) / 2)``, in [0, 1]."""
     p, q = _shares(reference, current)
     return float(math.sqrt(((np.sqrt(p) - np.sqrt(q)) ** 2).sum() / 2))
-
-
-def chi_square(reference: ArrayLike, current: ArrayLike) -> tuple[float, float]:
-    """Pearson's test of homogeneity without continuity correction: statistic and p value, bins - 1 degrees of freedom.
-
-    Large-sample: read it with care where expected counts fall below 5.
-    """
-    _shares(reference, current)
-    table = np.vstack(_pair(reference, current))
-    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / table.sum()
-    statistic = float(((table - expected) ** 2 / expected).sum())
-    if table.shape[1] == 1:
-        return 0.0, 1.0
-    from scipy.special import chdtrc
-
-    return statistic, float(chdtrc(table.shape[1] - 1, statistic))
 
 
 def benjamini_hochberg(p_values: Sequence[float], *, rate: float = 0.05) -> tuple[list[bool], float]:

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from retrodict.core.errors import InputError, InternalError
 from retrodict.core.statistics._limbs import (
+    _SMALLEST,
     Scale,
     digits_of,
     exponents,
@@ -31,9 +32,7 @@ from retrodict.core.statistics._limbs import (
     whole,
 )
 
-__all__ = ["ExactPrefix", "Scale", "exact_sum", "round_limbs", "scale_for", "split_limbs", "whole_limbs"]
-
-_SMALLEST = -1074  # exponent of the smallest subnormal double
+__all__ = ["Scale", "exact_sum", "round_limbs", "scale_for", "split_limbs", "whole_limbs"]
 
 
 def exact_sum(values: Iterable[float]) -> float:
@@ -190,84 +189,3 @@ def _check_shape(limbs: NDArray[np.int64], scale: Scale) -> None:
             got=limbs.shape,
             remedy="Report it with the command",
         )
-
-
-class ExactPrefix:
-    """Exact prefix sums of a column in one order, for sums over any range of rows.
-
-    Parameters
-    ----------
-    values : array_like of float64 or int64, shape (n,)
-        Finite values in the order whose ranges are asked for; nulls removed by the caller.
-    scale : Scale, optional
-        Layout to share with other prefixes; None fits it to these values.
-
-    Notes
-    -----
-    Read-only after construction, so threads may share it. Memory: ``8 * limbs`` bytes per row.
-
-    Examples
-    --------
-    >>> prefix = ExactPrefix([1e16, 1.0, -1e16, 0.1])
-    >>> prefix.range_sums([0, 1, 2], [3, 4, 2]).tolist()
-    [1.0, -9999999999999998.0, 0.0]
-    """
-
-    def __init__(self, values: ArrayLike, scale: Scale | None = None) -> None:
-        array = read_column(values)
-        self.scale = scale_for(array) if scale is None else scale
-        if array.size > self.scale.rows:
-            raise InputError(
-                "a prefix must hold at most the rows of its scale",
-                where="exact sums",
-                got=array.size,
-                remedy="Pass rows= to scale_for",
-            )
-        self._sums = np.zeros((array.size + 1, self.scale.limbs), dtype=np.int64)
-        for part in parts(array.size):
-            for place, digits in digits_of(array[part], self.scale):
-                sums = self._sums[part.start + 1 : part.stop + 1, place]
-                np.cumsum(digits, out=sums)
-                sums += self._sums[part.start, place]
-
-    def __len__(self) -> int:
-        return len(self._sums) - 1
-
-    def limbs_at(self, positions: ArrayLike) -> NDArray[np.int64]:
-        """Limbs of the sum of the first ``positions`` rows, shape (n, limbs): subtract two, then ``round_limbs``."""
-        return np.take(self._sums, np.asarray(positions, dtype=np.int64), axis=0)
-
-    def range_sums(self, starts: ArrayLike, stops: ArrayLike) -> NDArray[np.float64]:
-        """Correctly rounded sum of ``values[start:stop]`` for each pair; an empty range is 0.0.
-
-        Raises
-        ------
-        InputError
-            If a range is not inside the column or ends before it starts.
-        """
-        return round_limbs(self._between(starts, stops), self.scale)
-
-    def range_wholes(self, starts: ArrayLike, stops: ArrayLike) -> NDArray[np.int64]:
-        """Exact int64 sums of ``values[start:stop]`` of an int64 column.
-
-        Raises
-        ------
-        InputError
-            If a sum leaves the range of int64, or a range is not inside the column.
-        """
-        return whole_limbs(self._between(starts, stops), self.scale)
-
-    def _between(self, starts: ArrayLike, stops: ArrayLike) -> NDArray[np.int64]:
-        first, last = np.asarray(starts, dtype=np.int64), np.asarray(stops, dtype=np.int64)
-        if first.shape != last.shape or (
-            first.size and (first.min() < 0 or last.max() > len(self) or (first > last).any())
-        ):
-            raise InputError(
-                "a range must start at or before its stop, inside the column",
-                where="exact sums",
-                got=f"{first.size} starts, {last.size} stops, {len(self)} rows",
-                remedy="Pass starts and stops of one length, 0 to the number of rows",
-            )
-        limbs = self.limbs_at(last)
-        limbs -= self.limbs_at(first)
-        return limbs

@@ -24,11 +24,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError
-from retrodict.core.statistics._columns import NumberColumn, read_column, read_floats
+from retrodict.core.statistics._columns import NumberColumn, read_column
 from retrodict.core.statistics.exact import scale_for, split_limbs
 
-__all__ = ["Comoments", "Moments"]
+__all__ = ["Moments"]
 
 _BITS = 128  # of the central sums between merges
 _CHUNK = 1 << 16
@@ -184,99 +183,6 @@ class Moments:
         read.update({name: _read(body[name]) for name in ("total", "m2", "m3", "m4")})
         read.update({name: None if body[name] is None else float(body[name]) for name in ("minimum", "maximum")})
         return cls(**read)
-
-
-@dataclass(frozen=True, slots=True)
-class Comoments:
-    """Moments of two columns over the rows where both are finite, and their mixed central sum.
-
-    Parameters
-    ----------
-    x, y : Moments
-        Of the complete rows.
-    mixed : Fraction
-        Sum of ``(x - mean x) * (y - mean y)``.
-    skipped : int
-        Rows left out because a value is null or infinite.
-
-    Examples
-    --------
-    >>> both = Comoments.of([1, 2, 3, None], [2, 4, 6, 8])
-    >>> both.count, both.skipped, both.covariance(), both.correlation
-    (3, 1, 2.0, 1.0)
-    """
-
-    kind: ClassVar[str] = "comoments"
-
-    x: Moments = Moments()
-    y: Moments = Moments()
-    mixed: Fraction = _ZERO
-    skipped: int = 0
-
-    @property
-    def count(self) -> int:
-        """Rows where both columns are finite."""
-        return self.x.count
-
-    @classmethod
-    def of(cls, x: Iterable[object], y: Iterable[object]) -> Comoments:
-        """Moments of two columns of one length.
-
-        Raises
-        ------
-        InputError
-            If a value is not a number or the columns differ in length.
-        """
-        first, second = read_floats(x, "comoments"), read_floats(y, "comoments")
-        if first.size != second.size:
-            raise InputError(
-                "two columns must have one length",
-                where="comoments",
-                got=(first.size, second.size),
-                remedy="Pass columns of the same rows",
-            )
-        finite = np.isfinite(first) & np.isfinite(second)
-        first, second = first[finite], second[finite]
-        left, right = (_block(NumberColumn(side, 0, 0, 0)) for side in (first, second))
-        mixed = _ZERO
-        if left.count:
-            (u, scale_u), (v, scale_v) = _centred(first, left.total), _centred(second, right.total)
-            mixed = Fraction(float(np.sum(u * v))) * _power(scale_u + scale_v)
-        return cls(left, right, mixed, int((~finite).sum()))
-
-    def merge(self, other: Comoments) -> Comoments:
-        """Moments of both blocks together: ``C = C1 + C2 + dx dy n1 n2 / n`` (Pébay 2008, equation 3.1)."""
-        mixed = self.mixed + other.mixed
-        if self.count and other.count:
-            dx = other.x.total / other.count - self.x.total / self.count
-            dy = other.y.total / other.count - self.y.total / self.count
-            mixed += dx * dy * Fraction(self.count * other.count, self.count + other.count)
-        return Comoments(self.x.merge(other.x), self.y.merge(other.y), _rounded(mixed), self.skipped + other.skipped)
-
-    def covariance(self, *, ddof: int = 1) -> float | None:
-        """``mixed / (count - ddof)``; None if that divides by zero or less."""
-        return _to_float(self.mixed / (self.count - ddof)) if self.count > ddof else None
-
-    @property
-    def correlation(self) -> float | None:
-        """Pearson's correlation, cut to [-1, 1]; None if a column is constant or without rows."""
-        if not self.x.m2 or not self.y.m2:
-            return None
-        size = min(1.0, _root(self.mixed**2 / (self.x.m2 * self.y.m2)))
-        return -size if self.mixed < 0 else size
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return {
-            "kind": self.kind, "x": self.x.to_dict(), "y": self.y.to_dict(), "mixed": _write(self.mixed),
-            "skipped": self.skipped,
-        }  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Comoments:
-        """Inverse of ``to_dict``."""
-        x, y = Moments.from_dict(body["x"]), Moments.from_dict(body["y"])
-        return cls(x, y, _read(body["mixed"]), int(body["skipped"]))
 
 
 def _block(column: NumberColumn) -> Moments:

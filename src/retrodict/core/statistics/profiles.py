@@ -9,7 +9,6 @@ current together was rejected for that). Edges follow quantiles: uniform edges l
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -133,18 +132,6 @@ class NumericProfile:
         counts[size + 2 :] = lowest, highest, nulls
         return counts
 
-    def bin_of(self, value: float | None) -> int:
-        """Bin of one value, in plain Python: the same bin that ``count`` uses."""
-        size = max(len(self.edges) - 1, 0)
-        if value is None or value != value:  # noqa: PLR0124 - the test for NaN that takes any number
-            return size + 4
-        number = float(value)
-        if math.isinf(number):
-            return size + (2 if number < 0 else 3)
-        if not size or number > self.edges[-1]:
-            return size + 1
-        return bisect_right(self.edges, number, 0, size)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form."""
         return {"kind": self.kind, "edges": list(self.edges)}
@@ -228,13 +215,6 @@ class CategoryProfile:
         for value, n in _category_counts(values).items():
             counts[places.get(value, size)] += n
         return counts
-
-    def bin_of(self, value: object) -> int:
-        """Bin of one value: the same bin that ``count`` uses."""
-        name = _category(value)
-        if name is None:
-            return len(self.categories) + 1
-        return self.categories.index(name) if name in self.categories else len(self.categories)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form."""

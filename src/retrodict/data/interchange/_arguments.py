@@ -72,11 +72,10 @@ class Expectation:
         """For checks in which a null is a row like any other."""
         return {"severity": self.severity, "where": self.where, "tolerance": self.tolerance}
 
-    def how_of(self, *present: str) -> dict[str, Any]:
+    @property
+    def of_values(self) -> dict[str, Any]:
         """For checks of values: with a ``mostly``, rows without a value are not among those counted."""
-        if not self.tolerance:
-            return self.how
-        return self.only(" and ".join(f"{column_text(name)} is not null" for name in present))
+        return self.only(f"{column_text(self.column)} is not null") if self.tolerance else self.how
 
     def only(self, condition: str) -> dict[str, Any]:
         """For checks that leave rows out."""
@@ -100,12 +99,14 @@ class Expectation:
             raise Refused("with mostly, the two tools count different rows: here a row fails because of earlier ones")
         return self.how
 
+    @property
+    def strict(self) -> dict[str, bool]:
+        """Which of its bounds are left out of the range."""
+        return {"strict_low": bool(self.get("strict_min")), "strict_high": bool(self.get("strict_max"))}
+
     def bounds(self, reader: Callable[..., tuple[Any, Any]]) -> tuple[Any, Any]:
         """Both bounds, strict ones made closed."""
-        low, high = reader(
-            self.get("min_value"), self.get("max_value"),
-            strict_low=bool(self.get("strict_min")), strict_high=bool(self.get("strict_max")),
-        )  # fmt: skip
+        low, high = reader(self.get("min_value"), self.get("max_value"), **self.strict)
         if low is None and high is None:
             raise Refused("it has no bounds")
         return low, high

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from retrodict.core.errors import InputError, MissingExtraError
+from retrodict.data.interchange.imported import text_of
 
 _WHERE = "Pandera schema"
 _REMEDY = "Give a DataFrameSchema, a DataFrameModel, or what their to_yaml and to_json write"
 _CUSTOM = "a check with a function of its own; say it with sql, or as a derived feature"
-_PARSER = "a parser changes values; a batch is judged as it is"
 _GROUPED = "a check of groups of rows; say it with by, or with where"
 # What stands in a column of a file beside its checks.
 _FIELDS = frozenset({
@@ -37,88 +37,59 @@ class Called:
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnSpec:
-    """One column."""
+class Part:
+    """A column or the frame of a schema, whether it is an object or the mapping of a file."""
 
-    name: str
-    type: str | None
-    nullable: bool
-    unique: bool
-    coerce: bool
-    required: bool
-    regex: bool
-    has_default: bool
-    checks: tuple[Called, ...]
+    source: Any
 
+    def entry(self, name: str, default: Any = None) -> Any:
+        """An entry of a mapping, or an attribute of an object."""
+        if isinstance(self.source, Mapping):
+            return self.source.get(name, default)
+        return getattr(self.source, name, default)
 
-@dataclass(frozen=True, slots=True)
-class FrameSpec:
-    """One schema; ``unmapped`` are the parts of it that tables do not have, each with the reason."""
+    @property
+    def present(self) -> bool:
+        """Whether a column of this very name is in every batch."""
+        return bool(self.entry("required", True)) and not self.entry("regex", False)
 
-    columns: tuple[ColumnSpec, ...]
-    checks: tuple[Called, ...]
-    unique: tuple[tuple[str, ...], ...]
-    strict: bool | str
-    ordered: bool
-    flavour: str
-    unmapped: tuple[tuple[str, str], ...]
+    @property
+    def has_default(self) -> bool:
+        """Whether nulls of a column are filled; pandas writes NaN where they are not."""
+        value = self.entry("default")
+        return value is not None and value == value  # noqa: PLR0124
 
+    @property
+    def checks(self) -> list[Called]:
+        """Its checks."""
+        return [check if isinstance(check, Called) else _called(check) for check in self.entry("checks") or ()]
 
-def read_schema(schema: Any) -> FrameSpec:
-    """Read a schema in any of its forms."""
-    if isinstance(schema, str | Path):
-        return _of_mapping(_parsed(schema))
-    if isinstance(schema, Mapping):
-        return _of_mapping(schema)
-    if hasattr(schema, "to_schema"):  # a DataFrameModel
-        schema = schema.to_schema()
-    if not isinstance(getattr(schema, "columns", None), Mapping) or not hasattr(schema, "strict"):
-        raise InputError("a schema must be one of a frame", where=_WHERE, got=type(schema).__name__, remedy=_REMEDY)
-    return _spec(schema, schema.columns, "polars" if "polars" in type(schema).__module__ else "pandas")
+    @property
+    def groups(self) -> list[tuple[str, ...]]:
+        """Columns of a frame that never repeat together."""
+        unique = self.entry("unique") or ()
+        groups = [unique] if isinstance(unique, str) or all(isinstance(name, str) for name in unique) else unique
+        return [(group,) if isinstance(group, str) else tuple(map(str, group)) for group in groups if group]
 
 
-def _spec(schema: Any, columns: Mapping[Any, Any], flavour: str) -> FrameSpec:
-    """The plain shape of an object, or of the mapping of a file."""
-    return FrameSpec(
-        tuple(_column(str(name), column, schema) for name, column in columns.items()),
-        _called(_entry(schema, "checks")),
-        _groups(_entry(schema, "unique")),
-        _entry(schema, "strict", False),
-        bool(_entry(schema, "ordered", False)),
-        flavour,
-        tuple(_unmapped_parts(schema, columns)),
-    )
+def read_schema(schema: Any) -> tuple[Part, dict[str, Part], str]:
+    """Read a schema in any of its forms: the frame, its columns by name, and "pandas" or "polars"."""
+    body = _parsed(schema) if isinstance(schema, str | Path) else schema
+    if isinstance(body, Mapping):
+        body = _normal(body)
+        flavour = f"{body.get('schema_type', '')} {body.get('api', '')}"
+    else:
+        body = body.to_schema() if hasattr(body, "to_schema") else body  # a DataFrameModel
+        flavour = type(body).__module__
+    frame = Part(body)
+    columns = frame.entry("columns")
+    if not isinstance(columns, Mapping) or frame.entry("strict") is None:
+        raise InputError("a schema must be one of a frame", where=_WHERE, got=type(body).__name__, remedy=_REMEDY)
+    parts = {str(name): Part(column) for name, column in columns.items()}
+    return frame, parts, "polars" if "polars" in flavour else "pandas"
 
 
-def _column(name: str, column: Any, schema: Any) -> ColumnSpec:
-    kind = _entry(column, "dtype") or _entry(schema, "dtype")
-    return ColumnSpec(
-        name,
-        None if kind is None else str(kind),
-        bool(_entry(column, "nullable", False)),
-        bool(_entry(column, "unique", False)),
-        bool(_entry(column, "coerce", False) or _entry(schema, "coerce", False)),
-        bool(_entry(column, "required", True)),
-        bool(_entry(column, "regex", False)),
-        not _is_missing(_entry(column, "default")),
-        _called(_entry(column, "checks")),
-    )
-
-
-def _entry(source: Any, name: str, default: Any = None) -> Any:
-    """An entry of a mapping, or an attribute of an object."""
-    return source.get(name, default) if isinstance(source, Mapping) else getattr(source, name, default)
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value != value  # NaN is how pandas says that there is no default  # noqa: PLR0124
-
-
-def _called(checks: Iterable[Any] | None) -> tuple[Called, ...]:
-    return tuple(check if isinstance(check, Called) else _called_of(check) for check in checks or ())
-
-
-def _called_of(check: Any) -> Called:
+def _called(check: Any) -> Called:
     name = str(getattr(check, "name", None) or "check")
     arguments = dict(getattr(check, "statistics", None) or {})
     unmapped = _GROUPED if getattr(check, "groupby", None) is not None else None
@@ -129,49 +100,18 @@ def _called_of(check: Any) -> Called:
                   bool(getattr(check, "raise_warning", False)), unmapped)  # fmt: skip
 
 
-def _groups(unique: Any) -> tuple[tuple[str, ...], ...]:
-    if not unique:
-        return ()
-    if isinstance(unique, str):
-        return ((unique,),)
-    if all(isinstance(name, str) for name in unique):
-        return (tuple(unique),)
-    return tuple(tuple(map(str, group)) for group in unique)
-
-
-def _unmapped_parts(schema: Any, columns: Mapping[Any, Any]) -> Iterable[tuple[str, str]]:
-    if _entry(schema, "index") is not None:
-        yield "index", "tables have columns only; make the index a column"
-    if _entry(schema, "add_missing_columns"):
-        yield "add_missing_columns", "columns are not added; a batch has those of its table"
-    if _entry(schema, "parsers"):
-        yield "parsers", _PARSER
-    yield from ((f"parsers({name})", _PARSER) for name, column in columns.items() if _entry(column, "parsers"))
-
-
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _parsed(source: str | Path) -> Mapping[str, Any]:
-    inline = isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{"))
+def _parsed(source: str | Path) -> Any:
     try:
-        text = str(source) if inline else Path(source).read_text(encoding="utf-8")
+        text = text_of(source)
+        return json.loads(text) if text.lstrip().startswith("{") else _yaml(text)
     except (OSError, ValueError) as error:
         raise InputError(
-            "a schema must be a text file", where=_WHERE, got=type(error).__name__, remedy=_REMEDY
-        ) from error
-    if text.lstrip().startswith("{"):
-        try:
-            body = json.loads(text)
-        except ValueError as error:
-            raise InputError(
-                "a schema must be valid JSON", where=_WHERE, got=type(error).__name__, remedy=_REMEDY
-            ) from error
-    else:
-        body = _yaml(text)
-    if not isinstance(body, Mapping):
-        raise InputError("a schema must be a mapping", where=_WHERE, got=type(body).__name__, remedy=_REMEDY)
-    return body
+            "a schema must be text or a file of valid JSON or YAML", where=_WHERE, got=type(error).__name__,
+            remedy=_REMEDY,
+        ) from error  # fmt: skip
 
 
 def _yaml(text: str) -> Any:
@@ -182,14 +122,12 @@ def _yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(
-            "a schema must be valid YAML", where=_WHERE, got=type(error).__name__, remedy=_REMEDY
-        ) from error
+        raise ValueError from error
 
 
-def _of_mapping(body: Mapping[str, Any]) -> FrameSpec:
-    kind = body.get("schema_type", "dataframe")
-    columns = body.get("columns")
+def _normal(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The mapping of a file with columns by name, each with all its checks in one place."""
+    kind, columns = body.get("schema_type", "dataframe"), body.get("columns")
     if "columns" not in body or "dataframe" not in str(kind):
         raise InputError("a schema must be one of a frame, with columns", where=_WHERE, got=kind, remedy=_REMEDY)
     if isinstance(columns, list):  # names that are no texts
@@ -197,15 +135,14 @@ def _of_mapping(body: Mapping[str, Any]) -> FrameSpec:
     columns = columns or {}
     if not isinstance(columns, Mapping) or not all(isinstance(c, Mapping | None) for c in columns.values()):
         raise InputError("columns must be mappings by name", where=_WHERE, got=type(columns).__name__, remedy=_REMEDY)
-    columns = {name: _with_checks(column or {}) for name, column in columns.items()}
-    flavour = "polars" if "polars" in f"{kind} {body.get('api', '')}" else "pandas"
-    return _spec({**body, "checks": tuple(_called_in(body.get("checks")))}, columns, flavour)
+    columns = {name: {**(column or {}), "checks": _checks_of(column or {})} for name, column in columns.items()}
+    return {"strict": False, **body, "columns": columns, "checks": list(_called_in(body.get("checks")))}
 
 
-def _with_checks(column: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A column with all its checks in one place: some versions of Pandera write them among its fields."""
+def _checks_of(column: Mapping[str, Any]) -> list[Called]:
+    """Some versions of Pandera write the checks of a column among its fields."""
     flat = {name: value for name, value in column.items() if name not in _FIELDS}
-    return {**column, "checks": (*_called_in(column.get("checks")), *_called_in(flat))}
+    return [*_called_in(column.get("checks")), *_called_in(flat)]
 
 
 def _called_in(checks: Any) -> Iterable[Called]:

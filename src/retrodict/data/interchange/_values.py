@@ -30,9 +30,7 @@ def plain(value: Any) -> Any:
     """
     if hasattr(value, "item") and not isinstance(value, datetime):  # a NumPy scalar
         value = value.item()
-    if isinstance(value, datetime):
-        return _moment(value.isoformat())
-    if isinstance(value, date):
+    if isinstance(value, date):  # a datetime is one too
         return _moment(value.isoformat())
     if isinstance(value, Decimal):
         value = float(value)
@@ -52,11 +50,9 @@ def time_or_text(value: Any) -> Any:
 
 
 def _moment(text: str) -> Moment:
-    text = text.replace(" ", "T")
-    if len(text) == len("2013-01-01"):
-        text += "T00:00"
-    zoned = re.search(r"(?:Z|[+-]\d{2}:?\d{2})$", text[len("2013-01-01") :])
-    return Moment(format_time(parse_time(text if zoned else f"{text}Z")))
+    day, _, clock = text.replace(" ", "T").partition("T")
+    zoned = re.search(r"(?:Z|[+-]\d{2}:?\d{2})$", clock)
+    return Moment(format_time(parse_time(f"{day}T{clock or '00:00'}{'' if zoned else 'Z'}")))
 
 
 def value_text(value: Any) -> str:
@@ -73,18 +69,16 @@ def value_checks(
     column: str, low: Any, high: Any, how: Mapping[str, Any], *, strict_low: bool = False, strict_high: bool = False
 ) -> list[Check]:
     """Bounds on each value: ``between`` or ``time_between`` where both sides are closed, else an expression."""
-    low, high = plain(low), plain(high)
-    bounds = [value for value in (low, high) if value is not None]
-    if not bounds:
+    low, high = time_or_text(low), time_or_text(high)
+    kinds = {_kind(value) for value in (low, high) if value is not None}
+    if not kinds:
         raise Refused("it has no bounds")
-    if len({_kind(value) for value in bounds}) > 1:
+    if len(kinds) > 1:
         raise Refused("its bounds are of different kinds")
     strict = (strict_low and low is not None) or (strict_high and high is not None)
-    kind = _kind(bounds[0])
-    if not strict and kind == "number":
-        return [Check.between(column, low, high, **how)]
-    if not strict and kind == "time":
-        return [Check.time_between(column, low, high, **how)]
+    make = None if strict else {"number": Check.between, "time": Check.time_between}.get(kinds.pop())
+    if make is not None:
+        return [make(column, low, high, **how)]
     sides = ((low, ">" if strict_low else ">="), (high, "<" if strict_high else "<="))
     text = " and ".join(
         f"{column_text(column)} {sign} {value_text(value)}" for value, sign in sides if value is not None
@@ -98,16 +92,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
     return "text" if isinstance(value, str) else "number"
-
-
-def equals(column: str, value: Any, how: Mapping[str, Any], *, negated: bool = False) -> list[Check]:
-    """Return the check that a column is, or is not, one value."""
-    value = plain(value)
-    if value is None:
-        raise Refused("nothing equals null; say is_null or not_null")
-    if isinstance(value, Moment):
-        return [Check.sql(f"{column_text(column)} {'<>' if negated else '='} {value_text(value)}", **how)]
-    return [(Check.not_in_set if negated else Check.in_set)(column, [value], **how)]
 
 
 def members(values: Iterable[Any] | None) -> list[Any]:
@@ -133,15 +117,9 @@ def set_checks(column: str, values: Iterable[Any] | None, how: Mapping[str, Any]
 
 def contains_checks(column: str, values: Iterable[Any] | None, how: Mapping[str, Any]) -> list[Check]:
     """Each of the values occurs at least once: one count of rows for each."""
-    where = how.get("where")
-    rest = {name: value for name, value in how.items() if name != "where"}
-    checks = []
-    for value in members(values):
-        condition = f"{column_text(column)} = {value_text(value)}"
-        checks.append(
-            Check.row_count(1, None, where=condition if where is None else f"({where}) and {condition}", **rest)
-        )
-    return checks
+    about = "" if how.get("where") is None else f"({how['where']}) and "
+    conditions = [f"{about}{column_text(column)} = {value_text(value)}" for value in members(values)]
+    return [Check.row_count(1, None, **{**how, "where": condition}) for condition in conditions]
 
 
 def measure_bounds(low: Any, high: Any, *, strict_low: bool = False, strict_high: bool = False) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from retrodict.core.errors import InputError
 from retrodict.data.checks import Check, Severity
 from retrodict.data.interchange._arguments import Expectation
 from retrodict.data.interchange._expectations import EXPECTATIONS, UNMAPPED
-from retrodict.data.interchange.imported import Collected, Imported, Unmapped
+from retrodict.data.interchange.imported import Collected, Imported, Unmapped, text_of
 
 __all__ = ["from_great_expectations"]
 
@@ -76,8 +76,7 @@ def _entries(suite: Mapping[str, Any] | str | Path) -> list[Mapping[str, Any]]:
     body: Any = suite
     if not isinstance(suite, Mapping):
         try:
-            inline = isinstance(suite, str) and suite.lstrip().startswith("{")
-            body = json.loads(str(suite) if inline else Path(suite).read_text(encoding="utf-8"))
+            body = json.loads(text_of(suite))
         except (OSError, ValueError) as error:
             raise InputError(
                 "a suite must be a JSON file", where=_WHERE, got=type(error).__name__, remedy=remedy

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from retrodict.core.errors import RetrodictError
@@ -84,6 +85,12 @@ class Exported(NamedTuple):
 
 class Refused(Exception):
     """Something has no counterpart; the text is the reason."""
+
+
+def text_of(source: str | Path) -> str:
+    """A text that is no name of a file as it is, or what stands in the file."""
+    inline = isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{"))
+    return str(source) if inline else Path(source).read_text(encoding="utf-8")
 
 
 @dataclass(slots=True)

@@ -37,7 +37,7 @@ class Called:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SchemaPart:
     """A column or the frame of a schema, whether it is an object or the mapping of a file."""
 
     source: Any
@@ -72,7 +72,7 @@ class Part:
         return [(group,) if isinstance(group, str) else tuple(map(str, group)) for group in groups if group]
 
 
-def read_schema(schema: Any) -> tuple[Part, dict[str, Part], str]:
+def read_schema(schema: Any) -> tuple[SchemaPart, dict[str, SchemaPart], str]:
     """Read a schema in any of its forms: the frame, its columns by name, and "pandas" or "polars"."""
     body = _parsed(schema) if isinstance(schema, str | Path) else schema
     if isinstance(body, Mapping):
@@ -81,11 +81,11 @@ def read_schema(schema: Any) -> tuple[Part, dict[str, Part], str]:
     else:
         body = body.to_schema() if hasattr(body, "to_schema") else body  # a DataFrameModel
         flavour = type(body).__module__
-    frame = Part(body)
+    frame = SchemaPart(body)
     columns = frame.entry("columns")
     if not isinstance(columns, Mapping) or frame.entry("strict") is None:
         raise InputError("a schema must be one of a frame", where=_WHERE, got=type(body).__name__, remedy=_REMEDY)
-    parts = {str(name): Part(column) for name, column in columns.items()}
+    parts = {str(name): SchemaPart(column) for name, column in columns.items()}
     return frame, parts, "polars" if "polars" in flavour else "pandas"
 
 

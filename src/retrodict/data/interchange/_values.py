@@ -76,9 +76,10 @@ def value_checks(
     if len(kinds) > 1:
         raise Refused("its bounds are of different kinds")
     strict = (strict_low and low is not None) or (strict_high and high is not None)
-    make = None if strict else {"number": Check.between, "time": Check.time_between}.get(kinds.pop())
-    if make is not None:
-        return [make(column, low, high, **how)]
+    if not strict and kinds == {"number"}:
+        return [Check.between(column, low, high, **how)]
+    if not strict and kinds == {"time"}:
+        return [Check.time_between(column, low, high, **how)]
     sides = ((low, ">" if strict_low else ">="), (high, "<" if strict_high else "<="))
     text = " and ".join(
         f"{column_text(column)} {sign} {value_text(value)}" for value, sign in sides if value is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 from retrodict.data.checks import Check, Severity
 from retrodict.data.interchange._pandera_export import to_pandera
-from retrodict.data.interchange._pandera_schemas import Called, Part, read_schema
+from retrodict.data.interchange._pandera_schemas import Called, SchemaPart, read_schema
 from retrodict.data.interchange._patterns import literal_pattern, whole_pattern
 from retrodict.data.interchange._types import word_of, zoned
 from retrodict.data.interchange._values import contains_checks, plain, set_checks, value_checks
@@ -82,7 +82,7 @@ def from_pandera(schema: Any, *, severity: Severity = "medium") -> Imported:
 class _Reader:
     """One schema being read."""
 
-    def __init__(self, frame: Part, columns: Mapping[str, Part], flavour: str, severity: Severity) -> None:
+    def __init__(self, frame: SchemaPart, columns: Mapping[str, SchemaPart], flavour: str, severity: Severity) -> None:
         self._frame, self._columns, self._flavour, self._severity = frame, columns, flavour, severity
         self._present = {name: column for name, column in columns.items() if column.present}
         self.collected = Collected()
@@ -91,7 +91,7 @@ class _Reader:
     def _add(self, make: Callable[..., Check], *arguments: str) -> None:
         self.collected.checks.append(make(*arguments, severity=self._severity))
 
-    def read_column(self, name: str, column: Part) -> None:
+    def read_column(self, name: str, column: SchemaPart) -> None:
         """Add the type of a column and its checks."""
         kind, nullable = column.entry("dtype") or self._frame.entry("dtype"), bool(column.entry("nullable", False))
         if kind is not None:

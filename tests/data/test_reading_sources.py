@@ -89,7 +89,7 @@ def test_a_format_is_said_where_the_name_does_not(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "export.txt", tmp_path, format="csv") == [{"id": "1"}]
     with pytest.raises(InputError, match=r"export\.txt: a file to ingest must be .*got '\.txt'"):
         read_batch(tmp_path / "export.txt")
-    with pytest.raises(InputError, match=r"got 'xlsx'\. Known: arrow, csv, jsonl, parquet"):
+    with pytest.raises(InputError, match=r"got 'xlsx'\. Known: 'arrow', 'csv', 'jsonl', 'parquet'"):
         read_batch(tmp_path / "export.txt", format="xlsx")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from retrodict.core.errors import InputError
-from retrodict.data.readers._files import AGAIN, InputFile
-from retrodict.data.readers._types import check_names
+from retrodict.data.readers._files import AGAIN, InputFile, damage
+from retrodict.data.readers._types import check_names, several_kinds
 
 _WHOLE = "the file must be whole, readable Arrow IPC"
 _END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -34,18 +34,13 @@ def read_ipc(file: InputFile) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
 def _ipc_rows(file: InputFile, is_file: bool) -> Iterator[Any]:
     """The reader's schema as an empty batch, then its rows: one generator, so that one place maps what is damaged."""
-    try:
-        with pa.OSFile(str(file.path)) as source:
-            opened: Any = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
-            yield pa.RecordBatch.from_pylist([], schema=opened.schema)
-            count = range(opened.num_record_batches) if is_file else None
-            for rows in (opened.get_batch(place) for place in count) if count is not None else opened:
-                rows.validate(full=True)  # offsets that point outside would crash whoever reads them
-                yield rows
-    except (pa.ArrowException, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise InputError(_WHOLE, where=file.name, got=type(error).__name__, remedy=AGAIN) from error
+    with damage(_WHOLE, file.name), pa.OSFile(str(file.path)) as source:
+        opened: Any = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+        yield pa.RecordBatch.from_pylist([], schema=opened.schema)
+        count = range(opened.num_record_batches) if is_file else None
+        for rows in (opened.get_batch(place) for place in count) if count is not None else opened:
+            rows.validate(full=True)  # offsets that point outside would crash whoever reads them
+            yield rows
 
 
 def open_stream(source: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -94,11 +89,7 @@ def frame_table(frame: Any) -> pa.Table:
         try:
             columns[label] = pa.array(frame.iloc[:, place], from_pandas=True)
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
-            raise InputError(
-                "the values of a column must be of one kind",
-                where=f"frame, column {label!r}",
-                remedy="Convert the column",
-            ) from None  # its text quotes the value
+            raise several_kinds("frame", label, remedy="Convert the column") from None  # its text quotes the value
     return pa.table(columns)
 
 

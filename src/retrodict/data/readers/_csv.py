@@ -47,12 +47,10 @@ def _rows(path: Path, file: InputFile, schema: pa.Schema, delimiter: str) -> Ite
         try:
             for rows in connection.sql(sql).to_arrow_reader(ROWS):
                 yield rows.cast(schema)
-        except (duckdb.Error, pa.ArrowException) as error:
-            raise _unreadable(path, file.name, str(error)) from None  # its text quotes the line
-        except OSError as error:
-            if error.errno is not None:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise _unreadable(path, file.name, str(error)) from None
+            raise _unreadable(path, file.name, str(error)) from None  # its text quotes the line
     if path != file.path:
         path.unlink()
 

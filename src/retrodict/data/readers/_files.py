@@ -44,25 +44,21 @@ class InputFile:
     packed: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stamped:
-    """A file, and what it was when it was opened: device, inode, size, time of the last change."""
-
-    path: Path
-    name: str
-    stamp: tuple[int, ...]
+# A file, and what it was when it was opened.
+Stamped = tuple[InputFile, tuple[int, ...]]
 
 
 def stamp(file: InputFile) -> Stamped:
-    """Return a file with the marks of its present content."""
-    return Stamped(file.path, file.name, _marks(file.path))
+    """Return a file with its device, inode, size and time of the last change."""
+    status = file.path.stat()
+    return file, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def check_unchanged(files: Iterable[Stamped]) -> None:
     """Raise RetryableError if one of the files is not what it was."""
-    for file in files:
+    for file, marks in files:
         try:
-            same = _marks(file.path) == file.stamp
+            same = stamp(file)[1] == marks
         except OSError:
             same = False
         if not same:
@@ -72,11 +68,6 @@ def check_unchanged(files: Iterable[Stamped]) -> None:
                 got="another size, time or file",
                 remedy="Wait until it is written, then ingest",
             )
-
-
-def _marks(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager
@@ -100,6 +91,17 @@ def os_errors(name: str | None = None) -> Iterator[None]:
             got=str(error.filename or name),
             remedy=f"Check it: {os.strerror(error.errno)}",
         ) from error
+
+
+@contextmanager
+def damage(rule: str, name: str) -> Iterator[None]:
+    """Map what a library says of bytes it cannot read; what the system says of a file or disk goes on as it is."""
+    try:
+        yield
+    except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(rule, where=name, got=type(error).__name__, remedy=AGAIN) from error
 
 
 # finding ------------------------------------------------------------------------------------------------------
@@ -213,16 +215,11 @@ def _described(path: Path, declared: str | None) -> InputFile:
 # reading ------------------------------------------------------------------------------------------------------
 
 
-def read_blocks(file: InputFile, size: int = 1 << 22) -> Iterator[bytes]:
-    """Bytes of a file, unpacked, ``size`` at a time; an InputError if it is not whole."""
-    try:
-        with _opened(file) as stream:
-            while block := stream.read(size):
-                yield bytes(block)
-    except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise InputError(f"the file must be whole {file.packed}", where=file.name, remedy=AGAIN) from error
+def read_blocks(file: InputFile) -> Iterator[bytes]:
+    """Bytes of a file, unpacked, a few megabytes at a time; an InputError if it is not whole."""
+    with damage(f"the file must be whole {file.packed}", file.name), _opened(file) as stream:
+        while block := stream.read(1 << 22):
+            yield bytes(block)
 
 
 def _opened(file: InputFile) -> Any:

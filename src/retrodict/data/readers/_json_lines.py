@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from retrodict.core.errors import InputError
 from retrodict.data.readers._files import AGAIN, InputFile, looks_like, read_blocks
-from retrodict.data.readers._kinds import Kinds
+from retrodict.data.readers._types import Kinds
 
 _LINE = 16 << 20  # bytes
 _DEPTH = 32

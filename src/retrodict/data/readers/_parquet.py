@@ -14,8 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrodict.core.errors import InputError
-from retrodict.data.readers._files import AGAIN, os_errors
+from retrodict.data.readers._files import damage, os_errors
 from retrodict.data.readers._types import check_names, plain_batch, plain_schema
 
 _BYTES = 1 << 28  # read at once, if rows are long
@@ -68,18 +67,10 @@ def _sound(rows: pa.RecordBatch, part: Part) -> pa.RecordBatch:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[pq.ParquetFile]:
-    with os_errors(name):
-        try:
-            # Not read ahead: that would hold every column of a row group, however large, at once.
-            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False, buffer_size=1 << 20) as file:
-                yield file
-        except (pa.ArrowException, EOFError) as error:
-            raise _damaged(name) from error
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise _damaged(name) from error
-
-
-def _damaged(name: str) -> InputError:
-    return InputError("the file must be whole, readable Parquet", where=name, remedy=AGAIN)
+    with (
+        os_errors(name),
+        damage("the file must be whole, readable Parquet", name),
+        # Not read ahead: that would hold every column of a row group, however large, at once.
+        pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False, buffer_size=1 << 20) as file,
+    ):
+        yield file

@@ -8,11 +8,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,8 +20,15 @@ import pyarrow.parquet as pq
 
 from retrodict.core.errors import InputError
 from retrodict.data.readers._files import os_errors
-from retrodict.data.readers._parquet import Part
-from retrodict.data.readers._types import check_names, plain_batches, plain_schema
+from retrodict.data.readers._parquet import Part, part_batches
+from retrodict.data.readers._types import (
+    check_names,
+    one_schema,
+    plain_batch,
+    plain_batches,
+    plain_schema,
+    without_empty,
+)
 
 ROWS = 1 << 17  # of a row group
 _BYTES = 1 << 26  # of a row group, if its rows are long
@@ -74,18 +81,11 @@ class Staging:
         list of Part
             At least one.
         """
-        parts: list[Part] = []
-        rest = iter(batches)
-        head = next(rest, None)
-        if head is None:
-            return [self._write_part(name, plain_schema(schema or pa.schema([])), iter(()))]
-        while head is not None:
-            run = _Run(head, rest)
-            parts.append(self._write_part(name, plain_schema(head.schema), run.batches()))
-            head = run.next
-        return parts
+        runs = groupby(batches, key=lambda rows: rows.schema)
+        parts = [self._write_part(name, plain_schema(columns), run) for columns, run in runs]
+        return parts or [self._write_part(name, plain_schema(schema or pa.schema([])), ())]
 
-    def _write_part(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Part:
+    def _write_part(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Part:
         check_names(schema.names, name)
         path, rows = self.path(".parquet"), 0
         try:
@@ -97,19 +97,6 @@ class Staging:
                 writer.write_table(block, row_group_size=ROWS)
                 rows += block.num_rows
         return Part(path, name, schema, rows)
-
-
-class _Run:
-    """The batches that have the columns of the first; ``next`` is the one that ended them."""
-
-    def __init__(self, head: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> None:
-        self.next: pa.RecordBatch | None = head
-        self._rest, self._schema = rest, head.schema
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        while self.next is not None and self.next.schema.equals(self._schema):
-            yield self.next
-            self.next = next(self._rest, None)
 
 
 def blocks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
@@ -151,4 +138,55 @@ def _unwritable(name: str, schema: pa.Schema) -> InputError:
             types[one.name] = str(one.type)
     return InputError(
         "a column must have a type that Parquet keeps", where=name, got=types, remedy="Cast the column, or leave it out"
+    )
+
+
+# one batch of several files -----------------------------------------------------------------------------------
+
+
+def join(groups: Sequence[Sequence[Part]], stage: Staging) -> tuple[tuple[Part, ...], pa.Schema]:
+    """Parts of all files in order, each with the returned columns; those that differ are written anew.
+
+    Within a file (a group) a column may begin late; files with other columns, or other kinds of a column, are refused.
+    """
+    schemas = [one_schema([part.schema for part in parts]) for parts in groups]
+    for parts, schema in zip(groups, schemas, strict=True):
+        missing = set(schemas[0].names) - set(schema.names)
+        added = set(schema.names) - set(schemas[0].names)
+        if missing or added:
+            raise InputError(
+                "the files of one batch must have the same columns",
+                where=parts[0].name,
+                got=f"{len(missing)} missing and {len(added)} more than in {groups[0][0].name}",
+                remedy="Ingest them by calls of their own",
+            )
+    names = ", ".join(dict.fromkeys(part.name for parts in groups for part in parts))
+    try:
+        schema = one_schema(schemas)
+    except InputError as error:
+        raise _torn(names, error.where) from error
+    schema = without_empty(schema, names)
+    joined: list[Part] = []
+    for part in (part for parts in groups for part in parts):
+        if part.schema.equals(schema):
+            joined.append(part)
+            continue
+        joined += stage.write(part.name, _cast(part, schema, names), schema)
+        stage.discard(part)
+    return tuple(joined), schema
+
+
+def _cast(part: Part, schema: pa.Schema, names: str) -> Iterator[pa.RecordBatch]:
+    for rows in part_batches(part, ROWS):
+        try:
+            yield plain_batch(rows, schema)
+        except pa.ArrowException:
+            raise _torn(names, None) from None  # its text quotes the value
+
+
+def _torn(names: str, column: str | None) -> InputError:
+    return InputError(
+        "a column must have one type in all files of a batch",
+        where=f"{names}, {column}" if column else names,
+        remedy="Ingest them by calls of their own",
     )

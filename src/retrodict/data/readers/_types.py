@@ -6,7 +6,8 @@ become milliseconds, the coarsest unit that Parquet has. Nothing else changes: w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import types as is_
@@ -124,9 +125,13 @@ def _one_type(name: str, first: pa.DataType, second: pa.DataType) -> pa.DataType
 
 
 def _torn(name: str, first: pa.DataType, second: pa.DataType) -> InputError:
-    return InputError(
-        "the values of a column must be of one kind", where=f"column {name!r}", got=[str(first), str(second)]
-    )
+    return several_kinds(None, name, got=[str(first), str(second)])
+
+
+def several_kinds(place: str | None, column: str, **parts: Any) -> InputError:
+    """Error of a column with values of several kinds; it quotes none of them."""
+    where = f"column {column!r}" if place is None else f"{place}, column {column!r}"
+    return InputError("the values of a column must be of one kind", where=where, **parts)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -152,3 +157,51 @@ def _without(kind: pa.DataType, where: str) -> pa.DataType:
             "an object that is a value must have a key in at least one row", where=where, remedy="Leave the column out"
         )
     return pa.struct(fields)
+
+
+# values in Python ---------------------------------------------------------------------------------------------
+
+
+class Kinds:
+    """Kinds of the columns of Python values that come in pieces: a piece is read with them, and may widen them."""
+
+    def __init__(self, name: str, remedy: str) -> None:
+        self._name, self._remedy = name, remedy
+        self._types: dict[str, pa.DataType] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Columns in the order in which they first came."""
+        return tuple(self._types)
+
+    def batch(self, columns: Mapping[str, Sequence[Any]]) -> pa.RecordBatch:
+        """Values of all columns known so far, and perhaps further ones, as Arrow rows; at least one column.
+
+        Raises
+        ------
+        InputError
+            If the values of a column are not of one kind; the message names the column and quotes nothing.
+        """
+        arrays = {name: self._array(name, values) for name, values in columns.items()}
+        self._types |= {name: array.type for name, array in arrays.items()}
+        return pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
+
+    def _array(self, name: str, values: Sequence[Any]) -> pa.Array:
+        try:
+            array = pa.array(values)
+            kind = _with_key(array.type)
+            if name in self._types:
+                pair = [pa.schema([pa.field(name, arrow)]) for arrow in (self._types[name], kind)]
+                kind = one_schema(pair).field(0).type
+            return array if array.type.equals(kind) else pa.array(values, type=kind)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            raise several_kinds(self._name, name, remedy=self._remedy) from None  # its text quotes the value
+
+
+def _with_key(kind: pa.DataType) -> pa.DataType:
+    if is_.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_with_key(kind.value_type)))
+    if not is_.is_struct(kind):
+        return kind
+    parts = [kind.field(place) for place in range(kind.num_fields)]
+    return pa.struct([part.with_type(_with_key(part.type)) for part in parts] or [pa.field(EMPTY, pa.null())])

@@ -8,20 +8,20 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from retrodict.core.errors import InputError
+from retrodict.core.errors import InputError, check_known
 from retrodict.core.identity import digest_file
 from retrodict.data.readers._arrow import frame_table, open_stream, read_ipc
 from retrodict.data.readers._csv import read_csv
 from retrodict.data.readers._files import FORMATS, InputFile, check_unchanged, find_files, os_errors, stamp
-from retrodict.data.readers._join import join
 from retrodict.data.readers._json_lines import read_json_lines
 from retrodict.data.readers._parquet import Part, open_part
-from retrodict.data.readers._stage import Staging
+from retrodict.data.readers._stage import Staging, join
 from retrodict.data.readers._types import check_names, plain_batches, plain_schema
 from retrodict.data.readers.batch import Batch
 from retrodict.data.readers.sql import SqlQuery
@@ -67,13 +67,9 @@ def open_batch(
     RetryableError
         If a file changed while it was read, or the disk is full.
     """
-    if format not in (None, *FORMATS):
-        raise InputError(
-            "a format must be one of those that are read",
-            where="ingest",
-            got=format,
-            remedy=f"Known: {', '.join(FORMATS)}",
-        )
+    if format is not None:
+        rule = "a format must be one of those that are read"
+        check_known(format, FORMATS, rule, where="ingest", what="format", error=InputError)
     with Staging.make(Path(staging)) as stage:
         with os_errors():
             batch = _open(source, stage, format, identify)
@@ -149,8 +145,7 @@ def _in_memory(table: pa.Table, identify: bool) -> Batch:
 def _staged(parts: Sequence[Part], stage: Staging, origin: str, identify: bool) -> Batch:
     joined, schema = join([parts], stage)
     batch = Batch("", origin, schema, sum(part.rows for part in joined), None, joined)
-    name = rows_digest(schema, batch.batches()) if identify else ""
-    return Batch(name, origin, schema, batch.num_rows, None, joined)
+    return replace(batch, id=rows_digest(schema, batch.batches())) if identify else batch
 
 
 def _spooled(stage: Staging, declared: str | None) -> InputFile:
@@ -179,15 +174,7 @@ def _from_files(files: Sequence[InputFile], stage: Staging, identify: bool) -> B
     check_unchanged(stamps)
     origin, rows = ", ".join(file.name for file in files), sum(part.rows for part in parts)
     in_place = {part.path for part in parts}
-    return Batch(
-        name,
-        origin,
-        schema,
-        rows,
-        None,
-        parts,
-        tuple(source for source in stamps if source.path in in_place),
-    )
+    return Batch(name, origin, schema, rows, None, parts, tuple(s for s in stamps if s[0].path in in_place))
 
 
 def _files_digest(files: Sequence[InputFile]) -> str:

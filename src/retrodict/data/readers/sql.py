@@ -18,8 +18,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from retrodict.core.errors import ConfigurationError, InputError
-from retrodict.data.readers._kinds import Kinds
-from retrodict.data.readers._types import check_names
+from retrodict.data.readers._types import Kinds, check_names, several_kinds
 
 __all__ = ["SqlQuery"]
 
@@ -173,12 +172,7 @@ def _typed(names: Sequence[str], pieces: Iterator[Sequence[Any]], place: str) ->
             seen[name] |= here
             # Arrow takes some mixtures for one kind: text and bytes, days and times, times with a zone and without.
             if len(seen[name]) > 1 and seen[name] not in ({"int", "float"}, {"int", "Decimal"}):
-                raise InputError(
-                    "the values of a column must be of one kind",
-                    where=f"{place}, column {name!r}",
-                    got=sorted(seen[name]),
-                    remedy=_CAST,
-                )
+                raise several_kinds(place, name, got=sorted(seen[name]), remedy=_CAST)
         yield kinds.batch(columns)
     if empty:
         yield kinds.batch({name: [] for name in names})

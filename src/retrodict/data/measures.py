@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from retrodict.core.errors import DefinitionError, near
+from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import Expression
 from retrodict.core.kinds import ExpressionKind
 
@@ -85,23 +85,12 @@ class Measure:
 
     def __post_init__(self) -> None:
         """Check the fields against what the measure takes."""
-        if self.name not in MEASURES:
-            raise DefinitionError(
-                "a measure must have a name that exists",
-                where="measure",
-                got=self.name,
-                remedy=near(self.name, MEASURES),
-            )
+        check_known(self.name, MEASURES, "a measure must have a name that exists", where="measure",
+                    error=DefinitionError)  # fmt: skip
         where, size = f"measure {self.name}", len(self.columns)
         lowest, highest = _TAKES[self.name]
         if not lowest <= size <= (size if highest is None else highest):
-            count = (
-                "no columns"
-                if highest == 0
-                else f"{lowest} or more columns"
-                if highest is None
-                else f"{lowest} columns"
-            )
+            count = "no columns" if highest == 0 else f"{lowest}{' or more' if highest is None else ''} columns"
             raise DefinitionError(
                 f"a measure must be of {count}", where=where, got=list(self.columns), remedy="Name the columns"
             )

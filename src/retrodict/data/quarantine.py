@@ -35,6 +35,16 @@ __all__ = [
 ]
 
 _SETTLED = pa.schema([("batch", pa.string()), ("row", pa.int64())])
+_QUARANTINED = pa.schema(
+    [
+        ("batch", pa.string()),
+        ("origin", pa.string()),
+        ("time", pa.timestamp("us", "UTC")),
+        ("row", pa.int64()),
+        ("checks", pa.list_(pa.string())),
+        ("original", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +170,12 @@ def quarantined_rows(
         If no quarantined row is of such a batch, or failed such a check.
     """
     name = quarantine_name(table)
-    quarantined = workspace.tables.read(name) if workspace.tables.history(name) else _empty()
-    done = _settled(workspace, table)
+    quarantined = workspace.tables.read(name) if workspace.tables.history(name) else _QUARANTINED.empty_table()
     rows = query(
         "SELECT t.* EXCLUDE (place), "
         "EXISTS (SELECT 1 FROM done d WHERE d.batch = t.batch AND d.row = t.row) AS settled FROM t ORDER BY place",
         t=quarantined.append_column("place", pa.array(range(quarantined.num_rows), pa.int64())),
-        done=done,
+        done=_settled(workspace, table),
     )
     if batch is not None:
         rows = _narrow(
@@ -189,19 +198,6 @@ def _narrow(rows: pa.Table, mask: Any, what: str, got: str, names: set[str]) -> 
             remedy=near(got, names, what=what),
         )
     return matches
-
-
-def _empty() -> pa.Table:
-    return pa.schema(
-        [
-            ("batch", pa.string()),
-            ("origin", pa.string()),
-            ("time", pa.timestamp("us", "UTC")),
-            ("row", pa.int64()),
-            ("checks", pa.list_(pa.string())),
-            ("original", pa.string()),
-        ]
-    ).empty_table()
 
 
 def _settled(workspace: Workspace, table: str) -> pa.Table:
@@ -242,28 +238,21 @@ def resubmit(workspace: Workspace, table: str, source: Any = None, *, batch: str
         else:
             with open_batch(source, staging=staging) as opened:
                 repaired = opened.rows
-        done = _settled(workspace, table)
         marks = _marks(repaired, where)
-        report = _already(workspace, table, repaired, staging)
-        if report is None:
-            _check_marks(workspace, table, marks, done, where)
         content = repaired.select([name for name in repaired.column_names if not name.startswith("_")])
         note = {"retrodict.resubmits": json.dumps(sorted(set(marks.column("batch").to_pylist())))}
         with open_batch(content, staging=staging) as opened:
+            # The same rows once more: then their marks are settled, and that is right.
+            if not _was_written(workspace, table, opened.id):
+                _check_marks(workspace, table, marks, where)
             renamed = replace(opened, origin=f"resubmitted to {table}")
             report = publish_batch(workspace, _typed(workspace, definition), renamed, staging, notes=note)
         _settle(workspace, table, marks, report.batch)
         return report
 
 
-def _already(workspace: Workspace, table: str, repaired: pa.Table, staging: Path) -> IngestReport | None:
-    """Report of the same rows, if they were resubmitted before: then the marks are settled, and that is right."""
-    content = repaired.select([name for name in repaired.column_names if not name.startswith("_")])
-    with open_batch(content, staging=staging) as opened:
-        for version in reversed(workspace.tables.history(table)):
-            if version.metadata.get(BATCH) == opened.id:
-                return IngestReport.of_version(table, version)
-    return None
+def _was_written(workspace: Workspace, name: str, batch: str) -> bool:
+    return any(version.metadata.get(BATCH) == batch for version in workspace.tables.history(name))
 
 
 def _originals(workspace: Workspace, table: str, batch: str | None, staging: Path, where: str) -> pa.Table:
@@ -302,14 +291,14 @@ def _marks(rows: pa.Table, where: str) -> pa.Table:
         ) from error
 
 
-def _check_marks(workspace: Workspace, table: str, marks: pa.Table, done: pa.Table, where: str) -> None:
+def _check_marks(workspace: Workspace, table: str, marks: pa.Table, where: str) -> None:
     counts = query(
         "SELECT count(*) FILTER (NOT EXISTS "
         "(SELECT 1 FROM kept k WHERE k.batch = m.batch AND k.row = m.row)) AS unknown, "
         "count(*) FILTER (EXISTS (SELECT 1 FROM done d WHERE d.batch = m.batch AND d.row = m.row)) AS settled, "
         "count(*) - count(DISTINCT (batch, row)) AS twice FROM marks m",
         marks=marks,
-        done=done,
+        done=_settled(workspace, table),
         kept=quarantined_rows(workspace, table, settled=True).select(["batch", "row"]),
     ).to_pylist()[0]
     wrong = {word: count for word, count in counts.items() if count}
@@ -334,5 +323,5 @@ def _typed(workspace: Workspace, definition: Table) -> Table:
 
 def _settle(workspace: Workspace, table: str, marks: pa.Table, batch: str) -> None:
     name = resubmitted_name(table)
-    if not any(version.metadata.get(BATCH) == batch for version in workspace.tables.history(name)):
+    if not _was_written(workspace, name, batch):
         workspace.tables.write(name, marks.cast(_SETTLED), metadata={BATCH: batch})

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from retrodict.core.display import Block, Shown, count
-from retrodict.core.errors import InputError, NotFoundError, RefusedError
+from retrodict.core.errors import NotFoundError, RefusedError, check_reason
 from retrodict.data._records import BATCH, MODE, IngestReport, unpublished_name
 from retrodict.data.context import OVERRIDE
 from retrodict.data.definitions import Table
@@ -28,6 +28,8 @@ from retrodict.workspace import Workspace
 __all__ = ["Unpublished", "drop", "release", "unpublished_batches"]
 
 State = Literal["waiting", "released", "dropped"]
+
+_REASON = "a decision about a halted batch must have a reason"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -104,7 +106,7 @@ def release(workspace: Workspace, table: str, version: int, *, reason: str) -> I
     RefusedError
         If the batch was dropped, or the table has got some of its keys meanwhile.
     """
-    definition, text = workspace.definitions.get(Table, table), _reason(reason)
+    definition, text = workspace.definitions.get(Table, table), check_reason(reason, _REASON, where="reason")
     with workspace.lock(f"ingest/{table}"):
         stored = _version(workspace, table, version)
         batch = _described(workspace, table, stored)
@@ -171,7 +173,7 @@ def drop(workspace: Workspace, table: str, version: int, *, reason: str) -> Unpu
         If it was released already.
     """
     workspace.definitions.get(Table, table)
-    text = _reason(reason)
+    text = check_reason(reason, _REASON, where="reason")
     with workspace.lock(f"ingest/{table}"):
         batch = _described(workspace, table, _version(workspace, table, version))
         if batch.state == "released":
@@ -186,14 +188,6 @@ def drop(workspace: Workspace, table: str, version: int, *, reason: str) -> Unpu
                 name = f"dataset:{unpublished_name(table)}@{version}"
                 tx.append("dataset.drop", name, {"batch": batch.batch, "reason": text})
         return replace(batch, state="dropped")
-
-
-def _reason(text: str) -> str:
-    if not text.strip():
-        raise InputError(
-            "a decision about a halted batch must have a reason", where="reason", got=text, remedy="Say why"
-        )
-    return text.strip()
 
 
 def _halted_versions(workspace: Workspace, table: str) -> list[TableVersion]:

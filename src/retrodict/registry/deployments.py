@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.display import Block, Shown
-from retrodict.core.errors import InputError, NotFoundError, check_text
+from retrodict.core.errors import NotFoundError, check_reason
 from retrodict.registry.schema import deployments, metadata
 from retrodict.workspace import Workspace
 
@@ -62,14 +62,9 @@ class Revision(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        return {
-            "revision": self.revision,
-            "time": format_time(self.time),
-            "actor": self.actor,
-            "action": self.action,
-            "reason": self.reason,
-            **asdict(self.deployment),
-        }
+        facts = Shown.to_dict(self) | {"time": format_time(self.time)} | asdict(self.deployment)
+        del facts["deployment"]
+        return facts
 
     def blocks(self) -> Sequence[Block | None]:
         """What decides now, and what decided before."""
@@ -100,9 +95,7 @@ def change(workspace: Workspace, deployment: Deployment, *, action: Action, reas
     InputError
         If there is no reason.
     """
-    if not check_text(reason, where="reason").strip():
-        raise InputError("a change of what decides must have a reason", where=f"policy:{deployment.policy}", got=reason,
-                         remedy="Say it with --reason")  # fmt: skip
+    check_reason(reason, "a change of what decides must have a reason", where=f"policy:{deployment.policy}")
     workspace.records.ensure(metadata)
     with workspace.ledger.transaction() as tx:
         last = tx.connection.execute(select(func.max(deployments.c.revision))).scalar() or 0

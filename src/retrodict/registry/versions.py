@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import RowMapping, func, select
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, short_hash, when
-from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_text, near
+from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known, check_reason
 from retrodict.core.identity import Ref
 from retrodict.registry.schema import approvals, metadata, versions
 from retrodict.workspace import Workspace
@@ -85,10 +85,7 @@ class ModelVersion(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        judgements = [
-            {"time": format_time(a.time), "approver": a.approver, "granted": a.granted, "reason": a.reason}
-            for a in self.approvals
-        ]
+        judgements = [asdict(approval) | {"time": format_time(approval.time)} for approval in self.approvals]
         return {
             "model": self.ref,
             "run": f"run:{self.run}",
@@ -156,12 +153,11 @@ def register(
             raise InputError("a run must make one version", where=f"run:{run}",
                              got=f"model:{existing.name}@{existing.version}",
                              remedy="Register the result of another run")  # fmt: skip
-        number = None if existing is None else existing.version
-        if number is None:
-            last = (
-                tx.connection.execute(select(func.max(versions.c.version)).where(versions.c.name == name)).scalar() or 0
-            )
-            number = last + 1
+        if existing is not None:
+            number = existing.version
+        else:
+            newest = select(func.max(versions.c.version)).where(versions.c.name == name)
+            number = (tx.connection.execute(newest).scalar() or 0) + 1
             row = {
                 "name": name,
                 "version": number,
@@ -195,8 +191,7 @@ def get_version(workspace: Workspace, ref: str) -> ModelVersion:
     versions_of_model = list_versions(workspace, parsed.name)
     if not versions_of_model:
         names = {v.name for v in list_versions(workspace)}
-        raise NotFoundError("a model of this name must be registered", where="registry", got=parsed.name,
-                            remedy=near(parsed.name, names, what="model"))  # fmt: skip
+        check_known(parsed.name, names, "a model of this name must be registered", where="registry", what="model")
     if parsed.version is None:
         return versions_of_model[-1]
     for version in versions_of_model:
@@ -220,22 +215,13 @@ def list_versions(workspace: Workspace, name: str | None = None) -> list[ModelVe
         for row in connection.execute(judgements):
             approval = Approval(row.time, row.approver, bool(row.granted), row.reason)
             by_version.setdefault((row.name, row.version), []).append(approval)
-        return [_read(row, by_version.get((row.name, row.version), [])) for row in connection.execute(query)]
+        rows = connection.execute(query).mappings()
+        return [_read(row, by_version.get((row["name"], row["version"]), [])) for row in rows]
 
 
-def _read(row: Row[Any], judgements: list[Approval]) -> ModelVersion:
-    return ModelVersion(
-        row.name,
-        row.version,
-        row.run,
-        row.artifact,
-        row.code,
-        row.author,
-        row.time,
-        json.loads(row.gates),
-        json.loads(row.metrics),
-        judgements,
-    )
+def _read(row: RowMapping, judgements: list[Approval]) -> ModelVersion:
+    texts = {name: json.loads(row[name]) for name in ("gates", "metrics")}
+    return ModelVersion(**{**row, **texts}, approvals=judgements)
 
 
 def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True) -> ModelVersion:
@@ -259,8 +245,7 @@ def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True
     """
     version = get_version(workspace, ref)
     where = f"model:{version.ref}"
-    if not check_text(reason, where="reason").strip():
-        raise InputError("an approval must have a reason", where=where, got=reason, remedy="Say it with --reason")
+    check_reason(reason, "an approval must have a reason", where=where)
     if granted and version.author == workspace.actor:
         raise RefusedError("a version must be approved by somebody else than its author", where=where,
                            got=workspace.actor,

@@ -18,15 +18,7 @@ _TYPES = {INT: pa.int64(), FLOAT: pa.float64(), BOOL: pa.bool_(), DATE: pa.date3
 
 
 class BagReader:
-    """Computes the bags of a view from a block in which everything is visible.
-
-    Parameters
-    ----------
-    plan : ViewPlan
-        The view.
-    shape : Shape
-        Its rows.
-    """
+    """Computes the bags of a view from a block in which everything is visible."""
 
     def __init__(self, plan: ViewPlan, shape: Shape) -> None:
         self._plan, self._shape = plan, shape

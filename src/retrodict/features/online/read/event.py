@@ -45,13 +45,7 @@ def best(first: Any, second: Any, largest: bool) -> Any:
 
 
 class OwnEvent:
-    """Lifts the request's own event for the windows that let it in.
-
-    Parameters
-    ----------
-    plan : ViewPlan
-        The view.
-    """
+    """Lifts the request's own event for the windows that let it in."""
 
     def __init__(self, plan: ViewPlan) -> None:
         self._plan = plan

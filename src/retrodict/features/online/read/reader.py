@@ -38,6 +38,7 @@ from retrodict.features.online.state.blocks import (
     event_ids,
     flag_of,
     pack,
+    running,
     text_at,
     unpack,
 )
@@ -65,8 +66,7 @@ def restricted(shape: Shape, blob: bytes, at: int) -> bytes:
         # Visibility in the order of the rows: what is visible is a prefix, whose running sums stand.
         rows = rows[: 1 + int(visible.sum())]
         return pack(layout, rows, block.heap, flags=MONOTONE, visible=at - 1, heap_rows=0)
-    rows = np.concatenate([rows[:1], block.single()[visible]])
-    rows[:, layout.first_running :] = np.cumsum(rows[:, layout.first_running :], axis=0)
+    rows = running(layout, rows[:1], block.single()[visible])
     return pack(layout, rows, block.heap, flags=0, visible=at - 1, heap_rows=0)
 
 
@@ -113,17 +113,7 @@ def widest_window(plan: ViewPlan) -> int:
 
 
 class BlockReader:
-    """Reads features of a view from the blocks of one layout.
-
-    Parameters
-    ----------
-    plan : ViewPlan
-        The view.
-    layout : Layout
-        Types and scales of the rows.
-    outputs : sequence of Output, optional
-        Features to read. None: all of the view.
-    """
+    """Reads features of a view (``outputs``; None: all) from the blocks of one layout."""
 
     def __init__(self, plan: ViewPlan, layout: Layout, outputs: Sequence[Output] | None = None) -> None:
         self._plan, self._layout = plan, layout
@@ -133,23 +123,10 @@ class BlockReader:
         self._bags = BagReader(plan, layout.shape) if any(output.bag for output in self._outputs) else None
 
     def read(self, blob: bytes, at: int, values: dict[str, Any], expired: set[str], current: Mapping[int, Any]) -> int:
-        """Fill in the features as of a time.
+        """Fill in ``values`` as of a time, in microseconds, and in ``expired`` the latest values that are too old.
 
-        Parameters
-        ----------
-        blob : bytes
-            The block; not the head of a hot key.
-        at : int
-            Time of the request, in microseconds.
-        values, expired : dict, set
-            Where to put the values, and the columns of latest values that are too old.
-        current : mapping of int to value
-            What the request's own event gives to each channel, for windows that let it in.
-
-        Returns
-        -------
-        int
-            Visible events within reach of the widest window; at least 1 if there is a latest value of any age.
+        The block is not the head of a hot key; ``current`` is what the request's own event gives to each channel.
+        Returns the visible events within reach of the widest window; at least 1 if there is a latest value of any age.
         """
         if self._layout.shape.revised or _HEAD(blob)[2] >= at:
             blob = restricted(self._layout.shape, blob, at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from retrodict.core.errors import InputError, IntegrityError, RetryableError, near
+from retrodict.core.errors import InputError, IntegrityError, RetryableError, check_known
 from retrodict.features.facts.keys import encode_key
 from retrodict.features.online.read.event import OwnEvent
 from retrodict.features.online.read.explanation import explained
@@ -53,27 +53,9 @@ def _no_program(*_: object) -> int:
 class ViewReader:
     """Everything about a view that can be prepared before the first request.
 
-    Parameters
-    ----------
-    plan : ViewPlan
-        The view.
-    partitions : int
-        How many partitions its state has.
-
-    Attributes
-    ----------
-    name : str
-        The view's.
-    request_keys : tuple of str
-        Columns of a request that make the key.
-    metas : tuple of bytes
-        Names of its meta entries, one per partition.
-    meta : bytes, optional
-        The only one of them; None if the key says which.
-    prefix : bytes
-        What the name of every block begins with; the encoded key follows.
-    hot : set of bytes
-        Keys seen to have segments: their index is read at once.
+    ``metas`` are the names of its meta entries, one per partition, and ``meta`` is the only one of them, None if the
+    key says which; ``prefix`` begins the names of blocks, and the encoded key follows. ``hot`` are keys seen to have
+    segments: their index is read at once.
     """
 
     def __init__(self, plan: ViewPlan, partitions: int) -> None:
@@ -95,13 +77,9 @@ class ViewReader:
         try:
             values = [request[key] for key in self.request_keys]
         except KeyError as error:
-            missing = str(error.args[0])
-            raise InputError(
-                "the request must have every entity of its features",
-                where=self._where,
-                got=missing,
-                remedy=near(missing, request, what="entity"),
-            ) from error
+            rule = "the request must have every entity of its features"
+            check_known(str(error.args[0]), request, rule, where=self._where, what="entity", error=InputError)
+            raise
         if len(values) == 1 and type(values[0]) is int and -_WHOLE <= values[0] < _WHOLE:
             return b"i\0\x08" + values[0].to_bytes(8, "big", signed=True)  # what encode_key gives, for a frequent key
         return encode_key(values, where=self._where)

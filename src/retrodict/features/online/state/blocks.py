@@ -49,15 +49,19 @@ __all__ = [
     "base_row",
     "event_ids",
     "flag_of",
+    "folded",
     "layout_of",
     "nothing_of",
     "pack",
     "relayout",
     "relayout_base",
+    "running",
+    "separate",
     "summed",
     "text_at",
     "unpack",
     "widened",
+    "with_own_texts",
 ]
 
 FIXED = 5  # header words before the layout
@@ -79,18 +83,10 @@ _WORDS = ("null", "whole numbers", "floats", "booleans", "text", "dates")
 class Shape:
     """Which words the rows of a view hold, whatever their types.
 
-    Attributes
-    ----------
-    known : bool
-        Whether rows hold a known-at; without, it is the event time plus ``delay``.
-    extremes, counts, sums : tuple of int
-        Channels by how they are kept: one value per row; running counts; running limbs.
-    column_of : dict of int to int
-        Channel to its place among the extremes, the counts (0 is the number of rows) or the sums.
-    kept, conditions : tuple of str
-        Columns kept as they are, and the conditions of bags (None: all events).
-    bits : int
-        Words of flags: whether each kept column has a value, each condition is true, the revision says something.
+    Without ``known`` rows hold no known-at: it is the event time plus ``delay``, in microseconds. ``extremes``,
+    ``counts`` and ``sums`` are channels by how they are kept: one value per row, running counts, running limbs;
+    ``column_of`` gives the place of each among those of its kind (count 0 is the number of rows). ``bits`` are words of
+    flags: whether each kept column has a value, each condition is true, the revision says something.
     """
 
     def __init__(self, plan: ViewPlan) -> None:
@@ -133,19 +129,7 @@ class SummedBlock:
 
 
 class Layout:
-    """Types and scales of the rows of a block; equal for most keys of a view.
-
-    Parameters
-    ----------
-    shape : Shape
-        The view's.
-    sums : tuple of SummedBlock
-        Per sum.
-    sequence : int
-        ``INT`` or ``TEXT``.
-    extremes, kept_kinds : tuple of int
-        Kinds of the columns.
-    """
+    """Types and scales of the rows of a block (``sequence`` is ``INT`` or ``TEXT``); equal for most keys of a view."""
 
     def __init__(
         self,
@@ -190,7 +174,8 @@ class Layout:
 
 
 @lru_cache(maxsize=4096)
-def _layout(shape: Shape, key: bytes) -> Layout:
+def layout_of(shape: Shape, key: bytes) -> Layout:
+    """Layout of the header's bytes."""
     sums = tuple(
         SummedBlock(limbs, low, bool(floats))
         for low, limbs, floats in struct.iter_unpack("<hBB", key[: 4 * len(shape.sums)])
@@ -200,25 +185,15 @@ def _layout(shape: Shape, key: bytes) -> Layout:
     return Layout(shape, sums, kinds[0], tuple(kinds[1:extremes]), tuple(kinds[extremes : extremes + len(shape.kept)]))
 
 
-def layout_of(shape: Shape, key: bytes) -> Layout:
-    """Layout of the header's bytes."""
-    return _layout(shape, key)
-
-
 def summed(values: NDArray[Any]) -> SummedBlock:
     """Least limbs for values; exponents go in steps, so that neighbouring blocks mostly agree."""
-    scale = scale_for(values, rows=max(_ROWS, len(values)))
-    floats = values.dtype.kind == "f"
-    if not floats:
+    if values.dtype.kind != "f":
         largest = max(-int(values.min(initial=0)), int(values.max(initial=0)))
         return SummedBlock(max(1, -(-largest.bit_length() // WIDTH)), 0, floats=False)
-    high = int(np.frexp(np.abs(values).max(initial=0.0))[1])
-    return _spanning(scale.low, max(high, scale.low + 1))
-
-
-def _spanning(low: int, high: int) -> SummedBlock:
+    exact = scale_for(values, rows=max(_ROWS, len(values))).low
+    high = max(int(np.frexp(np.abs(values).max(initial=0.0))[1]), exact + 1)
     # A new least digit within a step asks for no new layout, and so for no rewriting of blocks.
-    low = low // _STEP * _STEP
+    low = exact // _STEP * _STEP
     return SummedBlock(max(1, -(-(high - low) // WIDTH)), low, floats=True)
 
 
@@ -260,18 +235,8 @@ def _common(first: int, second: int) -> int:
 class Block:
     """A block, opened.
 
-    Attributes
-    ----------
-    layout : Layout
-        Its layout.
-    flags, visible : int
-        Flags, and the greatest v.
-    heap : bytes
-        Texts, padded to whole words.
-    heap_rows : int
-        Rows ever written whose texts are in the heap.
-    rows : int64 array, shape (n + 1, words)
-        Base row, then rows, sums running.
+    ``visible`` is the greatest v. The heap has the texts of the ``heap_rows`` rows ever written, padded to whole words.
+    ``rows``, of shape (n + 1, words), are the base row and then rows with running sums.
     """
 
     layout: Layout
@@ -286,9 +251,7 @@ class Block:
 
     def single(self) -> Ints:
         """Rows without the base, each with its own numbers instead of running ones."""
-        rows = self.rows[1:].copy()
-        rows[:, self.layout.first_running :] -= self.rows[:-1, self.layout.first_running :]
-        return rows
+        return separate(self.layout, self.rows)
 
 
 def unpack(shape: Shape, blob: bytes | memoryview) -> Block:
@@ -306,6 +269,43 @@ def pack(layout: Layout, rows: Ints, heap: bytes, *, flags: int, visible: int, h
     """Bytes of a block; ``rows`` begin with the base and hold running sums."""
     head = struct.pack("<5q", len(rows) - 1, flags, visible, len(heap), heap_rows)
     return head + layout.key + heap + rows.astype("<i8", copy=False).tobytes()
+
+
+def separate(layout: Layout, rows: Ints) -> Ints:
+    """Rows without the first of them, each with its own numbers instead of running ones."""
+    single = rows[1:].copy()
+    single[:, layout.first_running :] -= rows[:-1, layout.first_running :]
+    return single
+
+
+def running(layout: Layout, base: Ints, rows: Ints) -> Ints:
+    """A base row, and rows with numbers of their own behind it, with running ones."""
+    summed_up = np.concatenate([base, rows])
+    summed_up[:, layout.first_running :] = np.cumsum(summed_up[:, layout.first_running :], axis=0)
+    return summed_up
+
+
+def folded(layout: Layout, rows: Ints, starts: Ints) -> Ints:
+    """The last row of each run of rows that begins at one of the starts, with the extremes of the whole run."""
+    last: Ints = rows[np.append(starts[1:], len(rows)) - 1]
+    for place, kind in enumerate(layout.extremes, layout.first_extreme):
+        column = np.ascontiguousarray(rows[:, place])
+        values = column.view(np.float64) if kind == FLOAT else column
+        last[:, place] = np.maximum.reduceat(values, starts).view(np.int64)
+    return last
+
+
+def with_own_texts(layout: Layout, rows: Ints, heap: bytes) -> tuple[Ints, bytes]:
+    """Rows, the first of them a base, and a heap that holds no other texts than theirs."""
+    rows, length = rows.copy(), 0
+    letters, parts = np.frombuffer(heap, dtype=np.uint8), []
+    for column in layout.texts:
+        begins, sizes = rows[1:, column] >> 32, rows[1:, column] & 0xFFFFFFFF
+        after = np.cumsum(sizes) - sizes
+        parts.append(letters[np.repeat(begins - after, sizes) + np.arange(sizes.sum())].tobytes())
+        rows[0, column], rows[1:, column] = 0, (length + after) << 32 | sizes
+        length += len(parts[-1])
+    return rows, b"".join(parts) + bytes(-length % 8)
 
 
 def base_row(layout: Layout) -> Ints:

@@ -13,7 +13,7 @@ from retrodict.features.online.state.blocks import Shape
 from retrodict.features.online.state.segments import Index
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["NEVER", "Applied", "Meta", "StateKeys"]
+__all__ = ["COUNTS", "NEVER", "Applied", "Meta", "StateKeys"]
 
 NEVER = -(1 << 62)
 """Before every event."""
@@ -50,6 +50,10 @@ class Applied:
     def plus(self, **more: int) -> Applied:
         """Sum with further counts."""
         return replace(self, **{name: getattr(self, name) + value for name, value in more.items()})
+
+
+COUNTS = ("stored", "duplicates", "too_old", "entities", "size", "segments", "segment_bytes")
+"""What the state of a view is the sum of its partitions in."""
 
 
 @dataclass(frozen=True)
@@ -147,34 +151,12 @@ class Meta:
 
 
 class StateKeys:
-    """Names of a view's entries in the key store.
+    """Names of a view's entries in the key store; all begin with ``prefix``, those of blocks with ``blocks``.
 
     A state may be cut into partitions by a hash of the key. Each has a meta entry of its own, so that as many processes
-    as there are partitions feed one state and never change the same entry. Blocks have the same names whatever the cut.
-
-    Parameters
-    ----------
-    plan : ViewPlan
-        The view.
-    partitions : int, default 1
-        How many partitions the state has.
-    partition : int, default 0
-        The one whose meta entry is meant by ``meta``.
-
-    Attributes
-    ----------
-    meta : bytes
-        Name of the meta entry of the partition.
-    metas : tuple of bytes
-        Names of the meta entries of all partitions.
-    cut : bytes
-        Name of the entry that says into how many partitions the state is cut: of a whole state it is its meta entry.
-    mark : bytes
-        What stands there in a state that is cut.
-    prefix : bytes
-        What the names of all entries begin with.
-    blocks : bytes
-        What the name of every block begins with; the encoded key follows.
+    as there are partitions feed one state and never change the same entry: ``metas`` names all of them, ``meta`` that
+    of one partition. The entry ``cut`` says into how many the state is cut, and holds ``mark`` then; of a whole state
+    it is the meta entry. Blocks have the same names whatever the cut.
     """
 
     def __init__(self, plan: ViewPlan, *, partitions: int = 1, partition: int = 0) -> None:

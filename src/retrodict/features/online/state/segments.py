@@ -10,32 +10,40 @@ its own time on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from retrodict.core.native import kernel
 from retrodict.features.facts.columns import Ints
-from retrodict.features.online.state.blocks import FLOAT, HOT, MONOTONE, Block, Layout, Shape, layout_of, pack, unpack
+from retrodict.features.online.state.blocks import (
+    FLOAT,
+    HOT,
+    MONOTONE,
+    Block,
+    Layout,
+    Shape,
+    folded,
+    layout_of,
+    pack,
+    unpack,
+    with_own_texts,
+)
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["Closed", "Index", "agree", "close", "edges_of", "is_hot", "joined", "needed", "reopened"]
 
 _MOST, _KEPT, _SEGMENT = 1024, 512, 512
 _NOTES = 4  # number of the segment, first event time, greatest v, rows
+_ALL = np.zeros(1, dtype=np.int64)  # where the one run of rows begins
 
 
 @dataclass(frozen=True)
 class Index:
-    """The segments of a key, oldest first.
+    """The segments of a key, oldest first; they and the head have one layout.
 
-    Attributes
-    ----------
-    layout : Layout
-        Layout of all of them and of the head.
-    rows : int64 array, shape (segments + 1, 4 + words)
-        Per segment its number, first event time, greatest v and size, and its last row with the segment's extremes in
-        it; before them the base.
+    ``rows``, of shape (segments + 1, 4 + words), say of each its number, first event time, greatest v and size, and
+    hold its last row with the segment's extremes in it; before them is the base.
     """
 
     layout: Layout
@@ -103,54 +111,41 @@ def close(shape: Shape, blob: bytes, index: Index | None, limit: int, floor: int
             break
         number += 1
         part, visible = rows[begin : end + 1], layout.visible_at(rows[begin + 1 : end + 1])
-        segments[number] = _segment(block, part)
-        last = _with_extremes(layout, part)
+        segments[number] = _packed(block, part, MONOTONE)
+        last = folded(layout, part[1:], _ALL)[0]
         notes.append(np.concatenate([[number, part[1, 0], visible.max(), end - begin], last])[None])
         begin = end
     if not segments:
         return None
-    head = _with_heap(replace(block, flags=block.flags | HOT), rows[begin:])
+    head = _packed(block, rows[begin:], block.flags | HOT)
     notes_of = np.concatenate(notes)
     needed_rows = (notes_of[1:, _NOTES] >= limit) | (notes_of[1:, 2] >= floor)
     needed_rows[-1] = True
     past = int(np.argmax(needed_rows))
     removed = notes_of[1 : past + 1, 0].tolist()
     if past:
-        summaries = notes_of[: past + 1, _NOTES:]
-        base = np.concatenate(
-            [notes_of[past, :_NOTES], _with_extremes(layout, np.concatenate([summaries[:1], summaries]))]
-        )
+        base = np.concatenate([notes_of[past, :_NOTES], folded(layout, notes_of[: past + 1, _NOTES:], _ALL)[0]])
         notes_of = np.concatenate([base[None], notes_of[past + 1 :]])
     return Closed(head, Index(layout, notes_of), {n: s for n, s in segments.items() if n not in removed}, removed)
 
 
-def _segment(block: Block, rows: Ints) -> bytes:
-    return _with_heap(replace(block, flags=MONOTONE), rows)
+def _packed(block: Block, rows: Ints, flags: int) -> bytes:
+    """Bytes of some rows of a block; the first row is the base."""
+    rows, heap = with_own_texts(block.layout, rows, block.heap)
+    return pack(block.layout, rows, heap, flags=flags, visible=block.visible, heap_rows=len(rows) - 1)
 
 
-def _with_heap(block: Block, rows: Ints) -> bytes:
-    """Bytes of some rows of a block, with no other texts than theirs; the first row is the base."""
-    layout, rows, length = block.layout, rows.copy(), 0
-    letters, parts = np.frombuffer(block.heap, dtype=np.uint8), []
-    for column in layout.texts:
-        begins, sizes = rows[1:, column] >> 32, rows[1:, column] & 0xFFFFFFFF
-        after = np.cumsum(sizes) - sizes
-        parts.append(letters[np.repeat(begins - after, sizes) + np.arange(sizes.sum())].tobytes())
-        rows[0, column], rows[1:, column] = 0, (length + after) << 32 | sizes
-        length += len(parts[-1])
-    heap = b"".join(parts) + bytes(-length % 8)
-    return pack(layout, rows, heap, flags=block.flags, visible=block.visible, heap_rows=len(rows) - 1)
-
-
-def _with_extremes(layout: Layout, rows: Ints) -> Ints:
-    """Last row, with the extremes of all rows but the first, the base."""
-    last: Ints = rows[-1].copy()
-    for place, kind in enumerate(layout.extremes):
-        column = np.ascontiguousarray(rows[1:, layout.first_extreme + place])
-        last[layout.first_extreme + place] = (
-            column.view(np.float64).max().view(np.int64) if kind == FLOAT else column.max()
-        )
-    return last
+def _strung(layout: Layout, blocks: Sequence[Block]) -> tuple[list[Ints], bytes]:
+    """Rows of blocks without their bases, and the one heap that holds the texts of all of them."""
+    parts, length = [], 0
+    for block in blocks:
+        rows = block.rows[1:]
+        if length and layout.texts:
+            rows = rows.copy()
+            rows[:, layout.texts] += length << 32
+        parts.append(rows)
+        length += len(block.heap)
+    return parts, b"".join(block.heap for block in blocks)
 
 
 def edges_of(plan: ViewPlan, at: int) -> list[int]:
@@ -196,19 +191,16 @@ def joined(
     Rows between two edges of windows always count together, so those that are visible become one, too; ``edges`` of
     None: all of them are wanted.
     """
-    block, layout = unpack(shape, head), index.layout
-    heaps, length, done = [], 0, 1
-    parts = [index.rows[:1, _NOTES:]]
-    for place in index.places(segments):
-        opened = unpack(shape, segments[int(index.rows[place, 0])])
-        rows = _moved(layout, opened.rows[1:], length)
+    block, layout, places = unpack(shape, head), index.layout, index.places(segments)
+    opened = [unpack(shape, segments[int(index.rows[place, 0])]) for place in places]
+    (*segment_rows, head_rows), heap = _strung(layout, [*opened, block])
+    parts, done = [index.rows[:1, _NOTES:]], 1
+    for place, rows in zip(places, segment_rows, strict=True):
         settled = index.rows[place, 2] < at
         parts += [_together(layout, index.rows[done:place, _NOTES:], edges)]
         parts.append(_together(layout, rows, edges) if settled else rows)
-        heaps.append(opened.heap)
-        length, done = length + len(opened.heap), place + 1
-    parts += [_together(layout, index.rows[done:, _NOTES:], edges), _moved(layout, block.rows[1:], length)]
-    heap = b"".join([*heaps, block.heap])
+        done = place + 1
+    parts += [_together(layout, index.rows[done:, _NOTES:], edges), head_rows]
     return pack(layout, np.concatenate(parts), heap, flags=0, visible=block.visible, heap_rows=0)
 
 
@@ -226,41 +218,17 @@ def _together(layout: Layout, rows: Ints, edges: Sequence[int] | None) -> Ints:
 
 def _together_twin(layout: Layout, rows: Ints, edges: Sequence[int]) -> Ints:
     cuts = np.searchsorted(rows[:, 0], np.array(edges, dtype=np.int64))
-    ends = np.unique(np.append(cuts[(cuts > 0) & (cuts < len(rows))], len(rows)))
-    folded: Ints = rows[ends - 1]
-    for place, kind in enumerate(layout.extremes):
-        column = np.ascontiguousarray(rows[:, layout.first_extreme + place])
-        values = column.view(np.float64) if kind == FLOAT else column
-        best = np.maximum.reduceat(values, np.append(0, ends[:-1]))
-        folded[:, layout.first_extreme + place] = best.view(np.int64)
-    return folded
+    return folded(layout, rows, np.unique(np.append(0, cuts[cuts < len(rows)])))
 
 
-def _moved(layout: Layout, rows: Ints, by: int) -> Ints:
-    """Rows whose texts lie further on in the heap."""
-    if not by or not layout.texts:
-        return rows
-    rows = rows.copy()
-    rows[:, layout.texts] += by << 32
-    return rows
-
-
-def reopened(
-    shape: Shape, head: bytes, index: Index, segments: Sequence[tuple[int, bytes]]
-) -> tuple[bytes, Index | None]:
+def reopened(shape: Shape, head: bytes, index: Index, segments: Sequence[bytes]) -> tuple[bytes, Index | None]:
     """Head with the rows of the newest segments in it again, and the index without them; None if there is no other."""
     block, layout = unpack(shape, head), index.layout
     closed = index.rows[: len(index) + 1 - len(segments)]
-    parts, heaps, length = [unpack(shape, segments[0][1]).rows[:1]], [], 0
-    for _, blob in segments:
-        opened = unpack(shape, blob)
-        parts.append(_moved(layout, opened.rows[1:], length))
-        heaps.append(opened.heap)
-        length += len(opened.heap)
-    parts.append(_moved(layout, block.rows[1:], length))
-    heap = b"".join([*heaps, block.heap])
+    opened = [unpack(shape, blob) for blob in segments]
+    parts, heap = _strung(layout, [*opened, block])
     # Whether visibility is in order across the seams is not known any more.
-    flags, rows = HOT if len(closed) > 1 else 0, np.concatenate(parts)
+    flags, rows = HOT if len(closed) > 1 else 0, np.concatenate([opened[0].rows[:1], *parts])
     blob = pack(layout, rows, heap, flags=flags, visible=block.visible, heap_rows=len(rows) - 1)
     return blob, Index(layout, closed) if len(closed) > 1 else None
 

@@ -158,13 +158,7 @@ class StreamFeeder:
         one = self.state.apply(
             self._decode(records), self._source, offset=following, first_position=records[0][0], now=self._clock.now()
         )
-        return done.plus(
-            events=one.events,
-            stored=one.stored,
-            duplicates=one.duplicates,
-            too_old=one.too_old,
-            never_visible=one.never_visible,
-        )
+        return done.plus(**vars(one))
 
     def run(self, stop: Callable[[float], bool], *, poll_s: float = 0.2, expire_every: int = 500) -> Progress:
         """Catch up again and again until told to stop.

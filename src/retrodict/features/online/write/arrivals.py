@@ -6,6 +6,7 @@ millions of events are the same work.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from retrodict.features.facts.keys import KeyIndex, encode_key, key_kind
 from retrodict.features.online.state.blocks import BOOL, DATE, FLAGS, FLOAT, INT, NULL, TEXT, Layout, Shape, summed
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["Arrivals", "Texts"]
+__all__ = ["Arrivals", "Texts", "encoded_keys"]
 
 _KINDS = {"bool": BOOL, "int": INT, "float": FLOAT, "time": INT, "date": DATE, "text": TEXT, "null": NULL}
 _MOST_LIMBS = 6  # of one sum, in the layout that keys share
@@ -52,23 +53,8 @@ class Texts:
 class Arrivals:
     """Events of a batch, without those that have no key.
 
-    Parameters
-    ----------
-    plan : ViewPlan
-        The view.
-    shape : Shape
-        Its rows.
-    events : Events
-        As read.
-
-    Attributes
-    ----------
-    names : list of bytes
-        Encoded keys, ascending.
-    codes : int64 array
-        Place of each event's key among them.
-    event_time, visible_at : int64 array
-        Microseconds.
+    ``names`` are the encoded keys, ascending, and ``codes`` the place of each event's key among them; ``event_time``
+    and ``visible_at`` are in microseconds.
     """
 
     def __init__(self, plan: ViewPlan, shape: Shape, events: Events) -> None:
@@ -189,21 +175,28 @@ class Arrivals:
 def _encoded(index: KeyIndex, where: str) -> tuple[list[bytes], Ints]:
     """Encoded keys in the order of their bytes, which is how stores lay them out, and the codes that go with it."""
     columns, codes = index.distinct(), np.asarray(index.codes)
-    if len(columns) == 1 and pa.types.is_int64(columns[0].type):
-        # What encode_key gives, all at once: in bytes of two's complement the negative numbers come last.
-        numbers = columns[0].to_numpy()
-        order = np.argsort(numbers.view(np.uint64))
-        packed = numbers[order].astype(">i8").tobytes()
-        names = [b"i\0\x08" + packed[place : place + 8] for place in range(0, len(packed), 8)]
+    names = encoded_keys(columns, where)
+    if _is_one_number(columns):  # in bytes of two's complement the negative numbers come last
+        order = np.argsort(columns[0].to_numpy().view(np.uint64))
     else:
-        values = zip(*[column.to_pylist() for column in columns], strict=True)
-        encoded = [encode_key(value, where=where) or b"" for value in values]
-        order = np.array(sorted(range(len(encoded)), key=encoded.__getitem__), dtype=np.int64)
-        names = [encoded[i] for i in order.tolist()]
+        order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
     place = np.empty(len(names) + 1, dtype=np.int64)
     place[order] = np.arange(len(names))
     place[-1] = -1  # of an event without a key
-    return names, place[codes]
+    return [names[i] for i in order.tolist()], place[codes]
+
+
+def encoded_keys(columns: Sequence[pa.Array[Any]], where: str) -> list[bytes]:
+    """What ``encode_key`` gives for each row of key columns, of one whole number for all rows at once."""
+    if _is_one_number(columns):
+        packed = columns[0].to_numpy().astype(">i8").tobytes()
+        return [b"i\0\x08" + packed[place : place + 8] for place in range(0, len(packed), 8)]
+    values = zip(*[column.to_pylist() for column in columns], strict=True)
+    return [encode_key(value, where=where) or b"" for value in values]
+
+
+def _is_one_number(columns: Sequence[pa.Array[Any]]) -> bool:
+    return len(columns) == 1 and pa.types.is_int64(columns[0].type)
 
 
 def _greatest_wins(values: NDArray[Any], kind: int, *, largest: bool) -> Ints:

@@ -26,11 +26,15 @@ from retrodict.features.online.state.blocks import (
     Shape,
     base_row,
     event_ids,
+    folded,
     pack,
     relayout,
     relayout_base,
+    running,
+    separate,
     text_at,
     unpack,
+    with_own_texts,
 )
 from retrodict.features.online.write.arrivals import Arrivals
 
@@ -47,16 +51,8 @@ _GARBAGE = 4  # heaps are rewritten once they hold texts of this many times the 
 class Bounds:
     """What may be cut off.
 
-    Attributes
-    ----------
-    limit : int
-        Event time below which no window and no age reaches from the floor.
-    floor : int
-        Earliest request that is answered.
-    newest : bool
-        Whether the newest event is wanted whatever its age.
-    lifetime : bool
-        Whether what is cut off still counts.
+    Below the event time ``limit`` no window and no age reaches from ``floor``, the earliest request that is answered.
+    ``newest``: whether the newest event is wanted whatever its age; ``lifetime``: whether what is cut off still counts.
     """
 
     limit: int
@@ -94,9 +90,14 @@ def converted(shape: Shape, blob: bytes, layout: Layout) -> bytes:
     block = unpack(shape, blob)
     rows = relayout(block.single(), block.layout, layout)
     base = relayout_base(block.rows[:1], block.layout, layout)
-    running = np.concatenate([base, rows])
-    running[:, layout.first_running :] = np.cumsum(running[:, layout.first_running :], axis=0)
-    return pack(layout, running, block.heap, flags=block.flags, visible=block.visible, heap_rows=block.heap_rows)
+    return pack(
+        layout,
+        running(layout, base, rows),
+        block.heap,
+        flags=block.flags,
+        visible=block.visible,
+        heap_rows=block.heap_rows,
+    )
 
 
 def gathered(values: Sequence[bytes | None], start: int, words: int) -> Ints:
@@ -114,20 +115,9 @@ gather: Callable[[Sequence[bytes | None], int, int], bytearray] = _gather if ker
 
 
 def merge(arrivals: Arrivals, layout: Layout, places: Ints, blobs: Sequence[bytes | None], bounds: Bounds) -> Merged:
-    """Merge events into the blocks of their keys.
+    """Merge events into the blocks of their keys, old and new of one layout.
 
-    Parameters
-    ----------
-    arrivals : Arrivals
-        The batch.
-    layout : Layout
-        Layout of the blocks, old and new.
-    places : int64 array
-        Events to take, sorted by key.
-    blobs : sequence of bytes or None
-        Block of each key of the batch, by its code.
-    bounds : Bounds
-        What may be cut off.
+    ``places`` are the events of the batch to take, sorted by key; ``blobs`` the block of each of its keys, by code.
     """
     if not len(places):
         return Merged(places, [])
@@ -168,10 +158,8 @@ def _reopen(layout: Layout, blobs: list[bytes | None], earliest: Ints) -> tuple[
         count = int(heads[place, 0]) + 1
         table = np.frombuffer(blob, dtype="<i8", offset=int(begins[place])).reshape(count, words)
         start = 1 if shape.revised else bisect_left(table[:, 0], earliest[place], 1, count)
-        tail = table[start:].copy()
-        tail[:, layout.first_running :] -= table[start - 1 : -1, layout.first_running :]
-        parts.append(tail)
-        keys.append(np.full(len(tail), place))
+        parts.append(separate(layout, table[start - 1 :]))
+        keys.append(np.full(count - start, place))
         retained[place], before[place] = start, table[start - 1]
     old = _Old(blobs, heads, begins, retained, before)
     if not parts:
@@ -330,7 +318,8 @@ class _Assembly:
             rows = _cut(layout, rows, heap, monotone=bool(flags & MONOTONE), bounds=self._bounds)
         count = len(rows) // size - 1
         if heap_rows > _GARBAGE * (count + 16):
-            heap, rows, heap_rows = _compacted(layout, heap, rows, count)
+            table, heap = with_own_texts(layout, np.frombuffer(rows, dtype="<i8").reshape(-1, layout.words), heap)
+            rows, heap_rows = table.tobytes(), count
         return _HEAD(count, flags, visible, len(heap), heap_rows) + layout.key + heap + rows
 
 
@@ -353,18 +342,10 @@ def _cut(layout: Layout, rows: bytes, heap: bytes, *, monotone: bool, bounds: Bo
             early = np.flatnonzero(visible[:removed] >= bounds.floor)
             removed = int(early[0]) if len(early) else removed
     if bounds.lifetime and layout.extremes and removed:
-        return _cut_lifetime(layout, table, removed)
+        # The extremes of what is cut are still wanted: the base keeps the best of them.
+        base = folded(layout, table[: removed + 1], np.zeros(1, dtype=np.int64))
+        return bytes(base.tobytes() + table[removed + 1 :].tobytes())
     return rows[removed * 8 * words :]
-
-
-def _cut_lifetime(layout: Layout, table: Ints, removed: int) -> bytes:
-    """Cut rows whose extremes are still wanted: the base keeps the best of them."""
-    base = table[removed].copy()
-    for place, kind in enumerate(layout.extremes):
-        column = np.ascontiguousarray(table[: removed + 1, layout.first_extreme + place])
-        best = column.view(np.float64).max() if kind == 2 else column.max()
-        base[layout.first_extreme + place] = best.view(np.int64) if kind == 2 else best
-    return bytes(base.tobytes() + table[removed + 1 :].tobytes())
 
 
 def _cut_revised(layout: Layout, table: Ints, heap: bytes, bounds: Bounds) -> bytes:
@@ -375,23 +356,4 @@ def _cut_revised(layout: Layout, table: Ints, heap: bytes, bounds: Bounds) -> by
     reach = np.full(int(event.max(initial=0)) + 1, NOTHING)
     np.maximum.at(reach, event, layout.visible_at(table[1:]))
     reachable = np.flatnonzero(reach[event] >= bounds.limit)
-    single = table[1:].copy()
-    single[:, layout.first_running :] -= table[:-1, layout.first_running :]
-    running = np.concatenate([base_row(layout), single[reachable]])
-    running[:, layout.first_running :] = np.cumsum(running[:, layout.first_running :], axis=0)
-    return running.tobytes()
-
-
-def _compacted(layout: Layout, heap: bytes, rows: bytes, count: int) -> tuple[bytes, bytes, int]:
-    """Heap with only the texts that rows still point to."""
-    table = np.frombuffer(rows, dtype="<i8").reshape(count + 1, layout.words).copy()
-    parts, length = [], 0
-    for column in layout.texts:
-        table[0, column] = 0
-        for place, word in enumerate(table[1:, column].tolist(), 1):
-            begin, size = word >> 32, word & 0xFFFFFFFF
-            parts.append(heap[begin : begin + size])
-            table[place, column] = length << 32 | size
-            length += size
-    joined = b"".join(parts)
-    return joined + bytes(-length % 8), table.tobytes(), count
+    return running(layout, base_row(layout), separate(layout, table)[reachable]).tobytes()

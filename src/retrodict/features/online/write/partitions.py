@@ -17,13 +17,12 @@ import pyarrow as pa
 
 from retrodict.features.facts.columns import Ints, pick
 from retrodict.features.facts.events import Events, read_events
-from retrodict.features.facts.keys import KeyIndex, encode_key
+from retrodict.features.facts.keys import KeyIndex
+from retrodict.features.online.write.arrivals import encoded_keys
 from retrodict.features.online.write.records import plain_time, tabulate
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["partitions_of", "split"]
-
-_WHOLE_NUMBER = crc32(b"i\0\x08")  # how the encoded key of one whole number begins
 
 
 def split(
@@ -33,35 +32,20 @@ def split(
     numbers: Sequence[int],
     first_position: int,
 ) -> Iterator[tuple[int, int, Events]]:
-    """Cut a batch into partitions.
+    """Cut a batch into partitions, of which ``numbers`` are read.
 
-    Parameters
-    ----------
-    plan : ViewPlan
-        The view.
-    events : pyarrow.Table or sequence of mapping
-        The batch.
-    partitions : int
-        How many there are.
-    numbers : sequence of int
-        Which of them to read.
-    first_position : int
-        Position of the first event of the batch, for a source without a sequence.
-
-    Yields
-    ------
-    tuple of (int, int, Events)
-        Partition, number of its events, and the events that can be visible.
+    ``first_position`` is that of the batch, for a source without a sequence. Yields of each partition its number, how
+    many events it got, and those that can be visible.
     """
+    # One table for all: the type of a column must not depend on which of the events a partition got, if any.
+    if not isinstance(events, pa.Table) and (partitions > 1 or getattr(plan.source.table, "columns", None)):
+        columns = {name: [plain_time(row.get(name)) for row in events] for name in plan.source_columns}
+        events = tabulate(plan.source, columns)
     if partitions == 1:
         yield 0, len(events), read_events(plan, events, first_position=first_position)
         return
-    # One table for all: the type of a column must not depend on which of the events a partition got, if any.
-    if isinstance(events, pa.Table):
-        table = events.select([name for name in plan.source_columns if name in events.column_names])
-    else:
-        columns = {name: [plain_time(row.get(name)) for row in events] for name in plan.source_columns}
-        table = tabulate(plan.source, columns)
+    assert isinstance(events, pa.Table)
+    table = events.select([name for name in plan.source_columns if name in events.column_names])
     place = partitions_of(plan, table, partitions)
     for partition in numbers:
         rows = np.flatnonzero(place == partition)
@@ -76,13 +60,7 @@ def partitions_of(plan: ViewPlan, table: pa.Table, partitions: int) -> Ints:
     """Partition of each event of a table; those without a key are in the first."""
     where = f"{plan.where}, source {plan.source.name!r}"
     index = KeyIndex([pick(table, key, where=where) for key in plan.keys], where=where)
-    distinct = index.distinct()
-    if len(distinct) == 1 and pa.types.is_int64(distinct[0].type):
-        packed = distinct[0].to_numpy().astype(">i8").tobytes()
-        hashes = [crc32(packed[start : start + 8], _WHOLE_NUMBER) for start in range(0, len(packed), 8)]
-    else:
-        values = zip(*[column.to_pylist() for column in distinct], strict=True)
-        hashes = [crc32(encode_key(value, where=where) or b"") for value in values]
+    hashes = [crc32(key) for key in encoded_keys(index.distinct(), where)]
     partition_of_code = np.append(np.array(hashes, dtype=np.int64) % partitions, 0)
     place: Ints = partition_of_code[np.asarray(index.codes)]  # a key that is null has the code -1: the last entry
     return place

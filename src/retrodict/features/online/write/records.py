@@ -30,15 +30,7 @@ _PLAIN = {_INT: pa.int64(), _FLOAT: pa.float64(), _BOOL: pa.bool_(), _TEXT: pa.s
 
 
 class EventDecoder:
-    """Decodes records of ``encode_event`` into the columns that are wanted.
-
-    Parameters
-    ----------
-    source : Source
-        Whose events they are.
-    columns : iterable of str
-        Columns to read; one that a record lacks is null.
-    """
+    """Decodes records of ``encode_event`` into the columns that are wanted; one that a record lacks is null."""
 
     def __init__(self, source: Source, columns: Iterable[str]) -> None:
         self._source, self._columns = source, sorted(columns)

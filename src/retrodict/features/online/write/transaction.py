@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.features.facts.columns import Ints
@@ -15,19 +18,28 @@ from retrodict.features.online.write.arrivals import Arrivals
 from retrodict.features.online.write.merge import Bounds, converted, gathered, merge
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["AskForMoreError", "Write"]
+__all__ = ["AskForMoreError", "EventBatch", "Write"]
 
 _MOST_ROWS = 1024
 
 
-class AskForMoreError(Exception):
-    """What is stored of a hot key shows that more of it is needed; nothing was stored.
+@dataclass(frozen=True)
+class EventBatch:
+    """Events as they were given, where they stand in their table or stream, and what to note once they are in.
 
-    Attributes
-    ----------
-    names : list of bytes
-        Entries to read as well.
+    ``offset`` is that of the stream to continue from afterwards, None for a table; ``loaded`` is what to note of a
+    history of which this is a piece: rows after each piece, and their hash.
     """
+
+    events: pa.Table | Sequence[Mapping[str, Any]]
+    position: int
+    now: int | None
+    offset: int | None
+    loaded: tuple[tuple[int, ...], str] | None = None
+
+
+class AskForMoreError(Exception):
+    """What is stored of a hot key shows that more of it is needed: ``names`` of entries; nothing was stored."""
 
     def __init__(self, names: list[bytes]) -> None:
         super().__init__(f"{len(names)} more entries")
@@ -37,22 +49,8 @@ class AskForMoreError(Exception):
 class Write:
     """One transaction: the events of a batch, merged into what is stored.
 
-    Parameters
-    ----------
-    plan : ViewPlan
-        The view.
-    shape : Shape
-        Its rows.
-    arrivals : Arrivals
-        The batch.
-    horizon : int
-        How far behind the newest event a request may be, in microseconds.
-    now : int, optional
-        Present time.
-    offset : int, optional
-        Stream offset to continue from after this batch.
-    keys : StateKeys
-        Names of the entries, the meta entry being the one to change.
+    ``horizon`` is how far behind the newest event a request may be, in microseconds; of ``keys`` the meta entry is the
+    one to change.
 
     Attributes
     ----------
@@ -60,31 +58,19 @@ class Write:
         What the last run of :meth:`change` would store.
     hot : set of bytes
         Keys that have segments.
-    loaded : tuple, optional
-        What to note of a history of which this is a piece: rows after each piece, and their hash.
     """
 
     def __init__(
-        self,
-        plan: ViewPlan,
-        shape: Shape,
-        arrivals: Arrivals,
-        horizon: int,
-        now: int | None,
-        offset: int | None,
-        *,
-        keys: StateKeys,
+        self, plan: ViewPlan, shape: Shape, arrivals: Arrivals, horizon: int, batch: EventBatch, keys: StateKeys
     ) -> None:
-        self._plan, self._shape, self._arrivals, self._offset = plan, shape, arrivals, offset
-        self.keys = keys
+        self._plan, self._shape, self._arrivals, self._batch, self.keys = plan, shape, arrivals, batch, keys
         self._blocks = [self.keys.blocks + name for name in arrivals.names]
         self._more: list[bytes] = []
-        self._positions = ("table" if offset is None else "stream") if plan.source.sequence is None else None
+        self._positions = ("table" if batch.offset is None else "stream") if plan.source.sequence is None else None
         self._watermark = int(arrivals.visible_at.max(initial=NEVER))
-        present = self._watermark if now is None else min(self._watermark, now)
+        present = self._watermark if batch.now is None else min(self._watermark, batch.now)
         self._floor = NEVER if plan.source.timeless or not len(arrivals) else present - horizon
         self.done, self.hot = Applied(0), set[bytes]()
-        self.loaded: tuple[tuple[int, ...], str] | None = None
 
     @property
     def names(self) -> list[bytes]:
@@ -105,7 +91,8 @@ class Write:
         """
         before, arrivals = Meta.read(values[0]), self._arrivals
         self.done, self.hot = Applied(0), set()
-        if self._offset is not None and before.offset is not None and before.offset >= self._offset:
+        offset = self._batch.offset
+        if offset is not None and before.offset is not None and before.offset >= offset:
             return {}
         meta = self._next(before)
         bounds = self._bounds(meta.floor)
@@ -218,15 +205,16 @@ class Write:
                 got=new,
                 remedy=f"The state holds keys of kind {', '.join(kinds)}",
             )
+        loaded, digest = self._batch.loaded or (meta.loaded, meta.digest)
         return replace(
             meta,
             floor=max(meta.floor, self._floor),
             watermark=max(meta.watermark, self._watermark),
-            offset=meta.offset if self._offset is None else self._offset,
+            offset=meta.offset if self._batch.offset is None else self._batch.offset,
             positions=self._positions or meta.positions,
             kinds=kinds,
-            loaded=meta.loaded if self.loaded is None else self.loaded[0],
-            digest=meta.digest if self.loaded is None else self.loaded[1],
+            loaded=loaded,
+            digest=digest,
         )
 
 
@@ -257,7 +245,7 @@ class _HotKeys:
             return None
         self.indexes[code], self._opened[code] = index, numbers
         if numbers:
-            blob, self.indexes[code] = reopened(self._shape, blob, index, list(zip(numbers, segments, strict=True)))
+            blob, self.indexes[code] = reopened(self._shape, blob, index, segments)
         return blob
 
     def _read(self, names: list[bytes]) -> list[bytes] | None:

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import InputError, near
+from retrodict.core.errors import InputError, check_known
 from retrodict.features.facts.keys import encode_key
 from retrodict.features.online.state.blocks import Shape, unpack
-from retrodict.features.online.state.entries import NEVER, Applied, Meta, StateKeys
+from retrodict.features.online.state.entries import COUNTS, NEVER, Applied, Meta, StateKeys
 from retrodict.features.online.write.arrivals import Arrivals
 from retrodict.features.online.write.partitions import split
-from retrodict.features.online.write.records import plain_time, tabulate
-from retrodict.features.online.write.transaction import AskForMoreError, Write
+from retrodict.features.online.write.transaction import AskForMoreError, EventBatch, Write
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.keys.base import KeyStore
 
@@ -30,17 +28,6 @@ __all__ = ["Applied", "Meta", "OnlineState", "StateKeys"]
 
 _EVENTS_PER_UPDATE = 500_000
 _REMOVED_PER_UPDATE = 10_000
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Events as they were given, where they stand in their table or stream, and what to note once they are in."""
-
-    events: pa.Table | Sequence[Mapping[str, Any]]
-    position: int
-    now: int | None
-    offset: int | None
-    loaded: tuple[tuple[int, ...], str] | None = None
 
 
 class OnlineState:
@@ -95,15 +82,9 @@ class OnlineState:
 
     def plans(self, source: str) -> list[ViewPlan]:
         """One plan per state fed by a source."""
-        plans = [plan for plan in self._plans if plan.source.name == source]
-        if not plans:
-            raise InputError(
-                "a view of the set must read this source",
-                where="online state",
-                got=source,
-                remedy=near(source, self.features.sources, what="source"),
-            )
-        return plans
+        sources, rule = self.features.sources, "a view of the set must read this source"
+        check_known(source, sources, rule, where="online state", what="source", error=InputError)
+        return [plan for plan in self._plans if plan.source.name == source]
 
     def metas(self, plan: ViewPlan) -> dict[int, Meta]:
         """Meta entry of each of the own partitions of a view.
@@ -134,13 +115,7 @@ class OnlineState:
             offset=None if None in offsets else min(offset for offset in offsets if offset is not None),
             positions=metas[0].positions,
             kinds=max(meta.kinds for meta in metas),
-            stored=sum(meta.stored for meta in metas),
-            duplicates=sum(meta.duplicates for meta in metas),
-            too_old=sum(meta.too_old for meta in metas),
-            entities=sum(meta.entities for meta in metas),
-            size=sum(meta.size for meta in metas),
-            segments=sum(meta.segments for meta in metas),
-            segment_bytes=sum(meta.segment_bytes for meta in metas),
+            **{name: sum(getattr(meta, name) for meta in metas) for name in COUNTS},
         )
 
     def apply(
@@ -182,7 +157,7 @@ class OnlineState:
             step = _EVENTS_PER_UPDATE if offset is None else max(len(events), 1)
             for first in range(0, max(len(events), 1) if behind else 0, step):
                 part = events.slice(first, step) if isinstance(events, pa.Table) else events[first : first + step]
-                batch = _Batch(part, first_position + first, now, offset)
+                batch = EventBatch(part, first_position + first, now, offset)
                 done = self._apply(plan, batch, behind, done)
         return done
 
@@ -243,31 +218,22 @@ class OnlineState:
             part = columns.slice(first, _EVENTS_PER_UPDATE)
             pieces = (*pieces, first + part.num_rows)
             digest.update(_bytes(part))
-            batch = _Batch(part, first, now, None, (pieces, digest.hexdigest()))
+            batch = EventBatch(part, first, now, None, (pieces, digest.hexdigest()))
             done = self._apply(plan, batch, numbers, done)
         return done
 
-    def _apply(self, plan: ViewPlan, batch: _Batch, numbers: Sequence[int], done: Applied) -> Applied:
+    def _apply(self, plan: ViewPlan, batch: EventBatch, numbers: Sequence[int], done: Applied) -> Applied:
         """Take a batch into some partitions, one transaction each."""
-        events = batch.events
-        if not isinstance(events, pa.Table) and getattr(plan.source.table, "columns", None):
-            events = tabulate(plan.source, {n: [plain_time(row.get(n)) for row in events] for n in plan.source_columns})
-        for partition, count, visible in split(plan, events, self.partitions, numbers, batch.position):
+        for partition, count, visible in split(plan, batch.events, self.partitions, numbers, batch.position):
             arrivals = Arrivals(plan, self._shapes[plan.state_id], visible)
             one = self._write(plan, partition, batch, arrivals)
-            done = done.plus(
-                stored=one.stored,
-                duplicates=one.duplicates,
-                too_old=one.too_old,
-                never_visible=count - len(arrivals),
-            )
+            done = done.plus(**vars(one.plus(never_visible=count - len(arrivals))))
         return done
 
-    def _write(self, plan: ViewPlan, partition: int, batch: _Batch, arrivals: Arrivals) -> Applied:
+    def _write(self, plan: ViewPlan, partition: int, batch: EventBatch, arrivals: Arrivals) -> Applied:
         keys, hot = self._names[plan.state_id][partition], self._hot.setdefault(plan.state_id, set())
         shape = self._shapes[plan.state_id]
-        write = Write(plan, shape, arrivals, self._horizon, batch.now, batch.offset, keys=keys)
-        write.loaded = batch.loaded
+        write = Write(plan, shape, arrivals, self._horizon, batch, keys)
         write.ask([keys.index(name) for name in arrivals.names if name in hot])
 
         def change(values: list[bytes | None]) -> dict[bytes, bytes | None]:

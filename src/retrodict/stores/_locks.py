@@ -24,21 +24,9 @@ _HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()
 class FileLock(Closing):
     """An exclusive lock on a file, held from construction to ``close``.
 
-    Threads of one process exclude each other as well: every lock has an open file of its own.
-
-    Parameters
-    ----------
-    path : Path
-        The lock file; it is made if needed and never removed (removing it would let two hold "the" lock).
-    where : str
-        What is locked, for the message.
-    timeout_s : float
-        How long to wait for another holder, in seconds.
-
-    Raises
-    ------
-    BusyError
-        If the lock is still held by another after ``timeout_s``; the message names its process.
+    Threads of one process exclude each other as well: every lock has an open file of its own. The file is made if
+    needed and never removed (removing it would let two hold "the" lock). If another still holds it after ``timeout_s``
+    seconds, BusyError names its process.
     """
 
     def __init__(self, path: Path, *, where: str, timeout_s: float) -> None:

@@ -9,18 +9,9 @@ from retrodict.core.errors import InternalError
 
 
 def check_usable(store: str, *, where: str, owner: int, closed: bool) -> None:
-    """Raise if a store was opened by another process than this one, or was closed.
+    """Raise if a store (named with its article) was opened by another process than this one, or was closed.
 
-    Parameters
-    ----------
-    store : str
-        What it is, with its article.
-    where : str
-        Which one, for errors.
-    owner : int
-        Id of the process that opened it: locks, sockets and maps of files do not survive a fork.
-    closed : bool
-        Whether it was closed.
+    ``owner`` is the id of the process that opened it: locks, sockets and maps of files do not survive a fork.
     """
     if os.getpid() != owner:
         raise InternalError(

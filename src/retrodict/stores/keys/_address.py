@@ -24,15 +24,9 @@ _FORM = "Write 'redis://host:port/0?prefix=shop' or 'unix:///path/of/socket?db=0
 class Address:
     """One place in one server.
 
-    Attributes
-    ----------
-    settings : mapping
-        What a pool of ``redis`` takes: class of the connections, host and port or path, database, user, password. Not
-        shown.
-    prefix : str
-        Namespace: stores with different prefixes do not see each other.
-    trusting : bool
-        Whether the durability of the server is taken as it is.
+    ``settings`` are what a pool of ``redis`` takes (class of the connections, host and port or path, database, user,
+    password), and are not shown. Stores with different prefixes do not see each other. ``trusting``: whether the
+    durability of the server is taken as it is.
     """
 
     settings: Mapping[str, Any] = field(repr=False)

@@ -34,12 +34,7 @@ WHERE = "key store in Redis"
 class Connections:
     """As many connections as calls run at once; never across fork.
 
-    Parameters
-    ----------
-    address : Address
-        Where the server is.
-    timeout_s : float
-        How long connecting, and each answer, is waited for, in seconds.
+    Connecting, and each answer, is waited for up to ``timeout_s`` seconds.
     """
 
     def __init__(self, address: Address, timeout_s: float) -> None:

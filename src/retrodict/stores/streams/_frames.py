@@ -121,21 +121,10 @@ class FrameWalk:
 
 
 def _cut_frames(data: bytes, at: int, limit: int) -> tuple[list[bytes], int]:
-    """Cut verified records out of a buffer, which may end within a frame.
+    """Cut at most ``limit`` verified records out of a buffer of frames, which may end within one.
 
-    Parameters
-    ----------
-    data : bytes
-        Frames.
-    at : int
-        Where the first one begins.
-    limit : int
-        How many records to give at most.
-
-    Returns
-    -------
-    tuple of (list of bytes, int)
-        Records up to the first that is cut off or fails its checksum, and where the frame after them begins.
+    Returns those from ``at`` up to the first that is cut off or fails its checksum, and where the frame after them
+    begins.
     """
     records: list[bytes] = []
     seeds: dict[int, int] = {}  # checksum of the length alone: records are mostly of few lengths

@@ -66,21 +66,10 @@ class Connection:
         self._closed = False
 
     def call(self, action: Callable[[Any], Coroutine[Any, Any, T]], where: str) -> T:
-        """Result of an action on a live connection; begun again if the connection breaks, within the time limit.
+        """Result of an action on a connected client; begun again if the connection breaks, within the time limit.
 
-        Parameters
-        ----------
-        action : callable
-            Takes a connected client; anything it does may be done twice.
-        where : str
-            What the call is about, for messages.
-
-        Raises
-        ------
-        RetryableError
-            If the time limit passes without an answer.
-        ConfigurationError
-            If the server refuses the credentials or has no JetStream.
+        Anything it does may be done twice. RetryableError if the time limit passes without an answer,
+        ConfigurationError if the server refuses the credentials or has no JetStream.
         """
         # Before the lock too: a fork may have copied it while another thread held it.
         check_usable("a store of streams", where=where, owner=self._pid, closed=self._closed)
@@ -178,13 +167,7 @@ def _credentials(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 async def ask(client: Any, subject: str, question: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Answer of the JetStream API to a request.
-
-    Raises
-    ------
-    ApiError
-        If the answer is an error.
-    """
+    """Answer of the JetStream API to a request; ApiError if the answer is one."""
     data = json.dumps(question).encode() if question else b""
     # The time limit is that of the whole call.
     message = await client.request(f"$JS.API.{subject}", data, timeout=3600)

@@ -19,19 +19,8 @@ _REMEDIES = {
 def stored_schema(schema: pa.Schema, *, where: str, existing: pa.Schema | None = None) -> pa.Schema:
     """Columns in the types a table keeps: timestamps in ``timestamp[us, UTC]``, text as ``string``, no dictionaries.
 
-    Parameters
-    ----------
-    schema : pyarrow.Schema
-        Columns of what a caller wants to store.
-    where : str
-        The table, for errors.
-    existing : pyarrow.Schema, optional
-        Columns of the table there is; a column of nothing but untyped nulls takes its type from there.
-
-    Raises
-    ------
-    InputError
-        If a column has no storable type, or a bad or doubled name.
+    A column of nothing but untyped nulls takes its type from the ``existing`` ones. InputError if a column has no
+    storable type, or a bad or doubled name.
     """
     _check_names(schema.names, where)
     fields = []
@@ -45,13 +34,7 @@ def stored_schema(schema: pa.Schema, *, where: str, existing: pa.Schema | None =
 
 
 def cast_rows(rows: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
-    """Rows in the columns and types of a schema that they fit; refuse what would come back changed.
-
-    Raises
-    ------
-    InputError
-        If times are finer than a microsecond.
-    """
+    """Rows in the columns and types of a schema that they fit; InputError if times are finer than a microsecond."""
     selected = rows.select(schema.names)
     if selected.schema.equals(schema, check_metadata=True):
         return selected
@@ -68,23 +51,10 @@ def cast_rows(rows: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
 
 
 def table_schema(schema: pa.Schema, existing: pa.Schema | None, *, evolve: bool, where: str) -> pa.Schema:
-    """Columns of a table after rows of a schema are appended to those it has.
+    """Columns of a table after rows of a schema, in any order, are appended to the ``existing`` ones (None: no table).
 
-    Parameters
-    ----------
-    schema : pyarrow.Schema
-        Columns of the rows, in any order.
-    existing : pyarrow.Schema or None
-        Columns of the table there is; None if the rows bring their own.
-    evolve : bool
-        Whether added columns and wider types become the table's.
-    where : str
-        The table, for errors.
-
-    Raises
-    ------
-    InputError
-        If a column is missing, narrower or otherwise changed, or added without ``evolve``; each is named.
+    InputError names each column that is missing, narrower or otherwise changed, or added without ``evolve``, which
+    lets added columns and wider types become the table's.
     """
     rows = stored_schema(schema, where=where, existing=existing)
     if existing is None:

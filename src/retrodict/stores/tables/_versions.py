@@ -76,14 +76,7 @@ class Versions:
     def commit(self, log: Log, build: Callable[[Log], bytes], undo: Callable[[], None] = lambda: None) -> int:
         """Put the entry that ``build`` makes from a log after it, or after what is there by then.
 
-        Parameters
-        ----------
-        log : Log
-            Where the writer began.
-        build : callable
-            Bytes of the next entry; refuses by raising when what is there no longer fits.
-        undo : callable
-            Called if it is certain that no version was made.
+        ``build`` raises when what is there no longer fits; ``undo`` is called if no version was made for certain.
         """
         name, data, version = log.table, b"", len(log.commits)
         end, turn = time.monotonic() + self._timeout_s, 0

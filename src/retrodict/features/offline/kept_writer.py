@@ -23,7 +23,8 @@ import pyarrow as pa
 
 from retrodict.core.errors import BusyError, InputError
 from retrodict.core.identity import content_hash
-from retrodict.data._records import BATCH, CHECKS, MODE, written_files
+from retrodict.data._records import BATCH, CHECKS, MODE
+from retrodict.data.versions.refs import added_digests
 from retrodict.features.facts.columns import pick, times
 from retrodict.features.offline.growth import source_versions, visible_growth
 from retrodict.features.offline.kept_frame import NOTE, PART, KeptFrame, find_frame, newest_origin, stored
@@ -233,7 +234,7 @@ def complete_ledger(workspace: Workspace, name: str) -> None:
         facts = {
             "batch": version.metadata[BATCH], "mode": mode, "rows_in": rows, "accepted": rows, "quarantined": 0,
             "frame": {key: note[key] for key in ("at", "features", "columns", "complete")},
-            "objects": [note["code"]["object"]], "files": written_files(workspace.tables, name, [version.version]),
+            "objects": [note["code"]["object"]], "files": added_digests(workspace.tables, name, version.version),
         }  # fmt: skip
         inputs = [(note["spine"]["ref"], "spine"), (f"code:{note['code']['object']}", "code")]
         inputs += [

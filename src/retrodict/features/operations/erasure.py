@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from retrodict.core.display import Block, Facts, Grid, Shown, count, shorten
 from retrodict.core.errors import DefinitionError, InputError
-from retrodict.data._records import written_files
+from retrodict.data.versions.refs import added_digests
 from retrodict.data.versions.retention import references
 from retrodict.features.definitions import Entity
 from retrodict.features.facts.columns import Mask, pick
@@ -238,7 +238,7 @@ def _complete_ledger(workspace: Workspace, name: str) -> None:
         if workspace.ledger.entries(object_id=object_id, action="dataset.erase"):
             continue
         rows = sum(file.rows for file in tables.files(name, version.version))
-        facts = {"rows": rows, "files": written_files(tables, name, [version.version])}
+        facts = {"rows": rows, "files": added_digests(tables, name, version.version)}
         with workspace.ledger.transaction() as tx:
             if not tx.has("dataset.erase", object_id):
                 before = f"dataset:{name}@{version.version - 1}"

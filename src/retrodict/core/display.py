@@ -157,6 +157,32 @@ class Listing(Shown, Sequence[T], Generic[T]):
     ) -> None:
         self._key, self._values, self._blocks, self._more = key, values, blocks, dict(more or {})
 
+    @classmethod
+    def table(
+        cls,
+        key: str,
+        values: Sequence[T],
+        columns: Sequence[str],
+        row: Callable[[T], Sequence[Any]],
+        *,
+        empty: str,
+        more: Mapping[str, Any] | None = None,
+    ) -> Listing[T]:
+        """Make a listing with one row per result.
+
+        Parameters
+        ----------
+        key, values, more
+            As for the class.
+        columns : sequence of str
+            Headings of a :class:`Grid`.
+        row : callable
+            Cells of a result.
+        empty : str
+            What to say where there is no result.
+        """
+        return cls(key, values, lambda: [Grid(columns, map(row, values)) if values else empty], more=more)
+
     def blocks(self) -> Sequence[Block | None]:
         """What there is to see."""
         return self._blocks()

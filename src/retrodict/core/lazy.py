@@ -1,12 +1,13 @@
-"""Names of a package that load on first use: writing down a definition must not load the engines beside it."""
+"""Names and modules that load on first use: writing down a definition must not load the engines beside it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
-__all__ = ["lazy_names"]
+__all__ = ["lazy_modules", "lazy_names"]
 
 
 def lazy_names(
@@ -37,3 +38,32 @@ def lazy_names(
         return value
 
     return get, lambda: sorted(getattr(sys.modules[package], "__all__", modules))
+
+
+class _LazyModule:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self._name), name)
+
+
+def lazy_modules(package: str, *names: str) -> Iterator[Any]:
+    """Stand-ins of a package's modules, each imported when something of it is used.
+
+    Type checkers are shown the modules themselves, under ``TYPE_CHECKING``.
+
+    Parameters
+    ----------
+    package : str
+        Full name.
+    *names : str
+        Modules of it.
+
+    Examples
+    --------
+    >>> (clock,) = lazy_modules("retrodict.core", "clock")
+    >>> clock.parse_time.__name__
+    'parse_time'
+    """
+    return (_LazyModule(f"{package}.{name}") for name in names)

@@ -8,22 +8,30 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from retrodict.core.display import Block, Grid, Listing, count, short_hash, when
 from retrodict.core.errors import ConfigurationError, InputError
+from retrodict.core.lazy import lazy_modules
+from retrodict.data.definitions import Table
 from retrodict.project.arguments import Time, instant
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from retrodict.data import ingest, preview, profiling, quarantine, readers, unpublished, versions
     from retrodict.data.ingest import IngestReport
     from retrodict.data.interchange.file import ImportedTable
     from retrodict.data.preview import IngestPreview
     from retrodict.data.profiling import Health, Profile
     from retrodict.data.profiling.definition import SuggestedTable
-    from retrodict.data.quarantine import QuarantinedBatch, QuarantinedRows
+    from retrodict.data.quarantine import QuarantinedBatch
     from retrodict.data.unpublished import Unpublished
-    from retrodict.data.versions import CompactReport, Diff, RollbackReport, Tag, VacuumResult
+    from retrodict.data.versions import CompactReport, Diff, RollbackReport, Tag, VacuumResult, history, reads
     from retrodict.data.versions.history import VersionSummary
     from retrodict.data.versions.reads import TableHead
+else:
+    ingest, preview, profiling, quarantine, readers, unpublished, versions = lazy_modules(
+        "retrodict.data", "ingest", "preview", "profiling", "quarantine", "readers", "unpublished", "versions"
+    )
+    history, reads = lazy_modules("retrodict.data.versions", "history", "reads")
 
 __all__ = ["Data", "Quarantine"]
 
@@ -71,12 +79,10 @@ class Data(Namespace):
         sql : str, optional
             Ingest the rows of a query.
         """
-        from retrodict.data.ingest import ingest
-
         mode: Literal["overwrite", "append"] = "overwrite" if replace else "append"
         source = _batch_source(rows, sql)
         with self._project.progress(f"ingest {table}"):
-            return ingest(self._workspace, table, source, mode=mode, format=format, fill_missing=fill_missing)
+            return ingest.ingest(self._workspace, table, source, mode=mode, format=format, fill_missing=fill_missing)
 
     def validate(
         self, table: str, rows: Any, *, format: Literal["csv", "jsonl", "parquet", "arrow"] | None = None,  # noqa: A002
@@ -99,10 +105,8 @@ class Data(Namespace):
         all_ : bool
             Show the checks that pass, too.
         """
-        from retrodict.data.preview import preview
-
         with self._project.progress(f"validate {table}"):
-            return preview(self._workspace, table, _batch_source(rows, sql), format=format, show_passed=all_)
+            return preview.preview(self._workspace, table, _batch_source(rows, sql), format=format, show_passed=all_)
 
     def unpublished(self, table: str) -> Listing[Unpublished]:
         """List the batches that a critical or high check halted.
@@ -114,22 +118,16 @@ class Data(Namespace):
         table : str
             Name of a defined table.
         """
-        from retrodict.data.definitions import Table
-        from retrodict.data.unpublished import unpublished_batches
-
         self._workspace.definitions.get(Table, table)
-        batches = unpublished_batches(self._workspace, table)
+        batches = unpublished.unpublished_batches(self._workspace, table)
 
-        def blocks() -> Sequence[Block | None]:
-            rows = [
-                (b.version, b.state, b.rows, short_hash(b.batch), b.origin,
-                 [f"{check}: {reason}" for check, reason in b.failed.items()])
-                for b in batches
-            ]  # fmt: skip
-            columns = ("version>", "state", "rows>", "batch?", "from?", "halted by")
-            return [Grid(columns, rows) if rows else f"No batch of {table} was ever halted."]
+        def row(b: Unpublished) -> tuple[object, ...]:
+            reasons = [f"{check}: {reason}" for check, reason in b.failed.items()]
+            return b.version, b.state, b.rows, short_hash(b.batch), b.origin, reasons
 
-        return Listing("batches", batches, blocks, more={"table": table})
+        columns = ("version>", "state", "rows>", "batch?", "from?", "halted by")
+        empty = f"No batch of {table} was ever halted."
+        return Listing.table("batches", batches, columns, row, empty=empty, more={"table": table})
 
     def release(self, table: str, version: int, *, reason: str) -> IngestReport:
         """Publish a halted batch (V of 'data unpublished') in spite of its checks.
@@ -143,9 +141,7 @@ class Data(Namespace):
         reason : str
             Why it is published in spite of its checks; kept in the ledger.
         """
-        from retrodict.data.unpublished import release
-
-        return release(self._workspace, table, version, reason=reason)
+        return unpublished.release(self._workspace, table, version, reason=reason)
 
     def drop(self, table: str, version: int, *, reason: str) -> Unpublished:
         """Decide that a halted batch (V of 'data unpublished') will not be published.
@@ -159,9 +155,7 @@ class Data(Namespace):
         reason : str
             Why it will not be published; kept in the ledger.
         """
-        from retrodict.data.unpublished import drop
-
-        return drop(self._workspace, table, version, reason=reason)
+        return unpublished.drop(self._workspace, table, version, reason=reason)
 
     # versions ---------------------------------------------------------------------------------------------------------
 
@@ -175,9 +169,7 @@ class Data(Namespace):
         limit : int
             Newest versions to list.
         """
-        from retrodict.data.versions.history import version_history
-
-        versions, total = version_history(self._workspace, table, limit=limit)
+        versions, total = history.version_history(self._workspace, table, limit=limit)
 
         def blocks() -> Sequence[Block | None]:
             rows = [
@@ -207,9 +199,8 @@ class Data(Namespace):
         source : str, optional
             Source whose clock --known-at uses, where a table has several.
         """
-        from retrodict.data.versions.reads import read_head
-
-        return read_head(self._workspace, ref, limit=limit, known_at=instant(known_at, "known_at"), source=source)
+        moment = instant(known_at, "known_at")
+        return reads.read_head(self._workspace, ref, limit=limit, known_at=moment, source=source)
 
     def read(
         self, ref: str, *, columns: Sequence[str] | None = None, known_at: Time | None = None,
@@ -233,10 +224,8 @@ class Data(Namespace):
         pyarrow.Table
             In the order the rows were written.
         """
-        from retrodict.data.versions import read
-
         moment = instant(known_at, "known_at")
-        return read(self._workspace, ref, columns=columns, known_at=moment, source=source)
+        return versions.read(self._workspace, ref, columns=columns, known_at=moment, source=source)
 
     def diff(
         self, before: str, after: str, *, key: Sequence[str] | None = None, output: str | Path | None = None,
@@ -257,10 +246,8 @@ class Data(Namespace):
         memory : str
             Limit of memory; beyond it, files are used.
         """
-        from retrodict.data.versions import diff
-
         with self._project.progress(f"diff {before} {after}"):
-            return diff(self._workspace, before, after, key=key, output=output, rows=rows, memory=memory)
+            return versions.diff(self._workspace, before, after, key=key, output=output, rows=rows, memory=memory)
 
     def tag(
         self, ref: str, tag: str, *, hold: bool = False, remove: bool = False, release: bool = False, reason: str = ""
@@ -282,17 +269,15 @@ class Data(Namespace):
         reason : str
             Why, for the ledger; needed to remove a tag and to release a hold.
         """
-        from retrodict.data.versions import remove_tag, resolve, set_tag
-
         if not remove:
-            return set_tag(self._workspace, ref, tag, hold=hold, release=release, reason=reason)
+            return versions.set_tag(self._workspace, ref, tag, hold=hold, release=release, reason=reason)
         if hold:
             raise InputError(
                 "a tag must either be removed or become a hold", where=f"tag {tag}", got="--remove and --hold",
                 remedy="Leave one of the two out",
             )  # fmt: skip
-        table = resolve(self._workspace, ref).name
-        return remove_tag(self._workspace, table, tag, reason=reason, release=release)
+        table = versions.resolve(self._workspace, ref).name
+        return versions.remove_tag(self._workspace, table, tag, reason=reason, release=release)
 
     def tags(self, table: str | None = None, tag: str | None = None, *, at: Time | None = None) -> Listing[Tag]:
         """List tags and legal holds, as they are or were; with NAME, every change of one.
@@ -306,23 +291,18 @@ class Data(Namespace):
         at : Time, optional
             What the tags meant at this time.
         """
-        from retrodict.data.versions import list_tags, tag_history
-
         moment = instant(at, "at")
         if table is None or tag is None:
-            tags = list_tags(self._workspace, table, at=moment)
+            tags = versions.list_tags(self._workspace, table, at=moment)
         else:
-            changes = tag_history(self._workspace, table, tag)
+            changes = versions.tag_history(self._workspace, table, tag)
             tags = [change for change in changes if moment is None or change.time <= moment]
 
-        def blocks() -> Sequence[Block | None]:
-            rows = [
-                (f"{t.dataset}@{t.tag}", t.version, t.hold, t.action, when(t.time), t.actor, t.reason) for t in tags
-            ]
-            columns = ("tag", "version>", "hold", "change", "since?", "by", "reason")
-            return [Grid(columns, rows) if rows else "There are no tags."]
+        def row(t: Tag) -> tuple[object, ...]:
+            return f"{t.dataset}@{t.tag}", t.version, t.hold, t.action, when(t.time), t.actor, t.reason
 
-        return Listing("tags", tags, blocks)
+        columns = ("tag", "version>", "hold", "change", "since?", "by", "reason")
+        return Listing.table("tags", tags, columns, row, empty="There are no tags.")
 
     def rollback(self, table: str, *, to: str, reason: str) -> RollbackReport:
         """Make a new version with the content of an older one; nothing is deleted.
@@ -336,9 +316,7 @@ class Data(Namespace):
         reason : str
             Why, for the ledger.
         """
-        from retrodict.data.versions import rollback
-
-        return rollback(self._workspace, table, to, reason)
+        return versions.rollback(self._workspace, table, to, reason)
 
     def compact(self, table: str) -> CompactReport:
         """Write the newest rows into fewer files; older versions stay readable.
@@ -348,10 +326,8 @@ class Data(Namespace):
         table : str
             Name of a stored table.
         """
-        from retrodict.data.versions import compact
-
         with self._project.progress(f"compact {table}"):
-            return compact(self._workspace, table)
+            return versions.compact(self._workspace, table)
 
     def vacuum(self, table: str, *, dry_run: bool, older_than: str = "7d") -> VacuumResult:
         """Delete the versions that no tag, hold, run, model or other thing refers to.
@@ -365,9 +341,7 @@ class Data(Namespace):
         older_than : str
             Age below which a version is kept in any case.
         """
-        from retrodict.data.versions import vacuum
-
-        return vacuum(self._workspace, table, dry_run=dry_run, older_than=older_than)
+        return versions.vacuum(self._workspace, table, dry_run=dry_run, older_than=older_than)
 
     # what is in a table -----------------------------------------------------------------------------------------------
 
@@ -388,12 +362,10 @@ class Data(Namespace):
         seed : int
             Of the sample for correlations.
         """
-        from retrodict.data.profiling import profile, profile_html
-
         with self._project.progress("profile"):
-            facts = profile(self._table_or_files(rows), top=top, seed=seed)
+            facts = profiling.profile(self._table_or_files(rows), top=top, seed=seed)
         if html is not None:
-            _write(html, profile_html(facts))
+            _write(html, profiling.profile_html(facts))
         return facts
 
     def suggest(self, *rows: Any, output: str | Path | None = None) -> SuggestedTable:
@@ -434,16 +406,17 @@ class Data(Namespace):
         png : path, optional
             Draw the history into this file (extra: plots).
         """
-        from retrodict.data.profiling import health, health_history, health_html, health_png
         from retrodict.data.profiling.health import history_blocks
 
-        scores = health(self._workspace, table, version)
-        versions = [entry for entry in health_history(self._workspace, table) if entry.version <= scores.version]
+        scores = profiling.health(self._workspace, table, version)
+        versions = [
+            entry for entry in profiling.health_history(self._workspace, table) if entry.version <= scores.version
+        ]
         if html is not None:
-            _write(html, health_html(versions))
+            _write(html, profiling.health_html(versions))
         if png is not None:
             Path(png).parent.mkdir(parents=True, exist_ok=True)
-            health_png(versions, png)
+            profiling.health_png(versions, png)
         if not history:
             return scores
         return Listing("versions", versions, lambda: history_blocks(versions), more={"table": table})
@@ -470,14 +443,12 @@ class Data(Namespace):
 
     def _table_or_files(self, rows: Sequence[Any]) -> Any:
         """A table of the project with its workspace; a stored one goes before a file or folder of the same name."""
-        from retrodict.data.readers import names_file
-
         if len(rows) > 1:
             return list(rows)
         (source,) = rows
         if not isinstance(source, str):
             return source
-        return source if names_file(source) and not self._is_stored(source) else (self._workspace, source)
+        return source if readers.names_file(source) and not self._is_stored(source) else (self._workspace, source)
 
     def _is_stored(self, ref: str) -> bool:
         try:
@@ -503,9 +474,7 @@ class Quarantine(Namespace):
         table : str
             Name of a defined table.
         """
-        from retrodict.data.quarantine import quarantined_batches
-
-        batches = quarantined_batches(self._workspace, table)
+        batches = quarantine.quarantined_batches(self._workspace, table)
         waiting = sum(batch.waiting for batch in batches)
 
         def blocks() -> Sequence[Block | None]:
@@ -525,7 +494,7 @@ class Quarantine(Namespace):
     def show(
         self, table: str, *, batch: str | None = None, check: str | None = None, limit: int = 10,
         output: str | Path | None = None,
-    ) -> QuarantinedRows:  # fmt: skip
+    ) -> quarantine.QuarantinedRows:  # fmt: skip
         """Show rows that are waiting in quarantine, with the values they came with.
 
         With --output they are written as JSON lines: correct the values, keep _batch and _row, and resubmit the file.
@@ -543,12 +512,9 @@ class Quarantine(Namespace):
         output : path, optional
             Write all of them as JSON lines to repair.
         """
-        from retrodict.data.definitions import Table
-        from retrodict.data.quarantine import QuarantinedRows, quarantined_rows
-
         self._workspace.definitions.get(Table, table)
-        rows = quarantined_rows(self._workspace, table, batch=batch, check=check)
-        waiting = QuarantinedRows(table, rows, output, limit)
+        rows = quarantine.quarantined_rows(self._workspace, table, batch=batch, check=check)
+        waiting = quarantine.QuarantinedRows(table, rows, output, limit)
         if output is not None:
             waiting.write(Path(output))
         return waiting
@@ -567,20 +533,16 @@ class Quarantine(Namespace):
         batch : str, optional
             Without a file: only the rows of this batch.
         """
-        from retrodict.data.quarantine import resubmit
-
         if rows is not None and batch is not None:
             raise InputError(
                 "a batch must only be named without repaired rows", where=f"table {table}, resubmit", got=batch,
                 remedy="Leave one of the two out: a file says itself which rows it repairs",
             )  # fmt: skip
-        return resubmit(self._workspace, table, rows, batch=batch)
+        return quarantine.resubmit(self._workspace, table, rows, batch=batch)
 
 
 def _batch_source(rows: Any, sql: str | None) -> Any:
     """What ``open_batch`` reads: one path by itself, or the rows of a query."""
-    from retrodict.data.readers import SqlQuery
-
     paths = list(rows) if isinstance(rows, list | tuple) else [rows]
     if sql is None:
         return paths[0] if len(paths) == 1 else paths
@@ -589,7 +551,7 @@ def _batch_source(rows: Any, sql: str | None) -> Any:
             "a query must go to one database", where="sql", got=f"{len(paths)} sources",
             remedy="Pass the URL of the database as the rows",
         )  # fmt: skip
-    return SqlQuery(paths[0], sql)
+    return readers.SqlQuery(paths[0], sql)
 
 
 def _write(path: str | Path, text: str) -> None:

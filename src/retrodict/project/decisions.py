@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from retrodict import decisions
 from retrodict.core.display import Block, Facts, Shown, number
+from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
 from retrodict.project.namespace import Namespace
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from retrodict.decisions.records import DecisionRecord
     from retrodict.decisions.replay import DecisionReplay
     from retrodict.project.project import Project
+    from retrodict.serving import client
+else:
+    (client,) = lazy_modules("retrodict.serving", "client")
 
 __all__ = ["Decision", "Decisions", "ServerAnswer"]
 
@@ -79,9 +84,9 @@ class Decision(_Answer):
 
     def lineage(self) -> DecisionLineage:
         """Show everything behind the decision: rows, code, run, approval."""
-        from retrodict.decisions.lineage import DecisionLineage, trace_decision
+        from retrodict.decisions.lineage import DecisionLineage
 
-        return DecisionLineage(trace_decision(self._project.workspace, self.ref))
+        return DecisionLineage(decisions.trace_decision(self._project.workspace, self.ref))
 
     def replay(self) -> DecisionReplay:
         """Make the decision again and compare, bit for bit."""
@@ -114,9 +119,7 @@ class Decisions(Namespace):
         ref : str
             ``decision:ULID``, as every answer names it.
         """
-        from retrodict.decisions.log import find_decision
-
-        return Decision(self._project, find_decision(self._workspace, ref).record)
+        return Decision(self._project, decisions.find_decision(self._workspace, ref).record)
 
     def table(self, policy: str, *, start: Time | None = None, end: Time | None = None) -> Any:
         """Return the logged decisions of a policy as an Arrow table, in order of time.
@@ -130,10 +133,8 @@ class Decisions(Namespace):
         end : Time, optional
             Only decisions before this time.
         """
-        from retrodict.decisions.log import decisions_table
-
         first, last = instant(start, "start"), instant(end, "end")
-        return decisions_table(self._workspace, policy, start=first, end=last)
+        return decisions.decisions_table(self._workspace, policy, start=first, end=last)
 
     def ask(
         self,
@@ -165,9 +166,7 @@ class Decisions(Namespace):
         url : str, optional
             Address of the server; by default that of the configuration.
         """
-        from retrodict.serving.client import ask, server_url
-
         body: dict[str, Any] = {"entities": dict(entities), "context": dict(context), "explain": explain}
         if key is not None:
             body["key"] = key
-        return ServerAnswer(ask(url or server_url(self._workspace), policy, body, at=instant(at, "at")))
+        return ServerAnswer(client.ask(url or client.server_url(self._workspace), policy, body, at=instant(at, "at")))

@@ -10,21 +10,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict.core.errors import InputError, near
+from retrodict.core.lazy import lazy_modules
+from retrodict.features.definitions import FeatureView
+from retrodict.features.derived import Derived
+from retrodict.features.labels import Outcome
 from retrodict.project.frame_reports import FrameGrowth, FrameReport
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from retrodict.features.definitions import FeatureView
-    from retrodict.features.derived import Derived
-    from retrodict.features.labels import Outcome
+    from retrodict.features import catalogue
+    from retrodict.features.offline import files, kept_frame, kept_writer, texts
+    from retrodict.features.offline import outcomes as outcome_rows
+    from retrodict.features.offline import spine as spines
+    from retrodict.features.offline import work as local
     from retrodict.features.offline.kept_frame import KeptFrame
     from retrodict.features.offline.spine import Spine
     from retrodict.features.offline.work import FrameWork
     from retrodict.features.plan import FeatureSet
+    from retrodict.features.spark import work as spark
+    from retrodict.models import readers
     from retrodict.project.progress import Progress
     from retrodict.project.project import Project
     from retrodict.workspace import Workspace
+else:
+    (catalogue,) = lazy_modules("retrodict.features", "catalogue")
+    (readers,) = lazy_modules("retrodict.models", "readers")
+    files, kept_frame, kept_writer, outcome_rows, spines, texts, local = lazy_modules(
+        "retrodict.features.offline", "files", "kept_frame", "kept_writer", "outcomes", "spine", "texts", "work"
+    )
+    (spark,) = lazy_modules("retrodict.features.spark", "work")
 
 __all__ = ["FrameOptions", "FrameRequest", "frames_in_order", "named_features"]
 
@@ -37,16 +52,12 @@ def named_features(workspace: Workspace, features: Any) -> tuple[list[FeatureVie
     workspace : Workspace
     features : str, FeatureView, Derived, or a sequence of these
     """
-    from retrodict.features.definitions import FeatureView
-    from retrodict.features.derived import Derived
-    from retrodict.models.readers import defined_features
-
     selection = [features] if isinstance(features, str | FeatureView | Derived) else list(features)
     for feature in selection:
         if not isinstance(feature, str | FeatureView | Derived):
             raise InputError("features must be names, views or derived functions", where="features",
                              got=type(feature).__name__, remedy="Write them like 'view.feature'")  # fmt: skip
-    definitions = {feature.name: feature for feature in defined_features(workspace)}
+    definitions = {feature.name: feature for feature in readers.defined_features(workspace)}
     definitions |= {feature.name: feature for feature in selection if not isinstance(feature, str)}
     return list(definitions.values()), [feature if isinstance(feature, str) else feature.name for feature in selection]
 
@@ -64,8 +75,6 @@ class FrameOptions:
     master: str | None = None
 
     def __post_init__(self) -> None:
-        from retrodict.features.offline.files import check_output
-
         if self.anew and self.keep is None:
             raise InputError("only a kept frame can be made anew, so it must be named", where="anew", got="keep=None",
                              remedy="Name the frame: keep, --keep NAME")  # fmt: skip
@@ -82,7 +91,7 @@ class FrameOptions:
             raise InputError("only the engine spark has a master, so it must be chosen", where="master",
                              got=self.engine, remedy="Choose it: engine, --engine spark")  # fmt: skip
         if self.output is not None:
-            check_output(Path(self.output))
+            files.check_output(Path(self.output))
 
 
 @dataclass(frozen=True)
@@ -102,18 +111,16 @@ class FrameRequest:
         """Read features and outcomes by name or object."""
         import pyarrow as pa
 
-        from retrodict.features.catalogue.tables import choose_features, source_schemas
-        from retrodict.features.offline.outcomes import known_until, outcome_types
-        from retrodict.features.offline.texts import request_types
-
         definitions, names = named_features(workspace, features)
         if options.keep is not None:
             _check_defined(workspace, definitions)
-        feature_set, columns = choose_features(workspace, definitions, names)
+        feature_set, columns = catalogue.choose_features(workspace, definitions, names)
         outcomes = _choose_outcomes(workspace, options.outcomes)
-        types = request_types(feature_set, source_schemas(workspace, feature_set)) | outcome_types(workspace, outcomes)
+        types = texts.request_types(
+            feature_set, catalogue.source_schemas(workspace, feature_set)
+        ) | outcome_rows.outcome_types(workspace, outcomes)
         types[at] = pa.timestamp("us", "UTC")
-        as_of = known_until(workspace, outcomes) if options.as_of is None and outcomes else options.as_of
+        as_of = outcome_rows.known_until(workspace, outcomes) if options.as_of is None and outcomes else options.as_of
         return cls(at, feature_set, columns, types, outcomes, as_of, options)
 
     @property
@@ -131,17 +138,13 @@ class FrameRequest:
     @contextmanager
     def open_work(self, workspace: Workspace, progress: Progress) -> Iterator[FrameWork]:
         """Open what computes the features, on this machine or on Spark; at the end Spark is stopped."""
-        from retrodict.features.offline.work import local_work
-
         if self.options.engine == "local":
-            yield local_work(
+            yield local.local_work(
                 workspace, self.at, self.features, self.columns, tell=lambda sentence: progress(sentence, 0, 1)
             )
             return
-        from retrodict.features.spark.work import spark_work
-
         progress("starting Spark", 0, 1)
-        with spark_work(workspace, self.at, self.features, self.columns, master=self.options.master) as work:
+        with spark.spark_work(workspace, self.at, self.features, self.columns, master=self.options.master) as work:
             yield work
 
     def compute(self, project: Project, rows: Any) -> tuple[pa.Table | None, FrameReport]:
@@ -155,14 +158,10 @@ class FrameRequest:
         """
         import pyarrow as pa
 
-        from retrodict.features.offline.files import write_rows
-        from retrodict.features.offline.outcomes import add_outcomes
-        from retrodict.features.offline.spine import open_spine
-
         workspace, output, table, growth, nulls = project.workspace, self.options.output, None, None, None
         with (
             project.progress("offline features") as progress,
-            open_spine(workspace, rows, self.types) as spine,
+            spines.open_spine(workspace, rows, self.types) as spine,
             self.open_work(workspace, progress) as work,
         ):
             pieces: Iterable[pa.Table]
@@ -172,11 +171,11 @@ class FrameRequest:
                 pieces = work.batches(spine.rows())
             row_count = spine.count
             if output is not None or growth is None:
-                pieces = add_outcomes(
+                pieces = outcome_rows.add_outcomes(
                     workspace, self.outcomes, self.at, _reported(pieces, spine.count, progress), self.as_of
                 )
                 if output is not None:
-                    row_count, nulls = write_rows(pieces, Path(output))
+                    row_count, nulls = files.write_rows(pieces, Path(output))
                 else:
                     table = pa.concat_tables(pieces)
             versions = work.versions
@@ -187,11 +186,8 @@ class FrameRequest:
     ) -> tuple[FrameGrowth, Iterator[pa.Table]]:
         import pyarrow as pa
 
-        from retrodict.features.offline.kept_frame import frame_rows
-        from retrodict.features.offline.kept_writer import keep_frame
-
-        frame = keep_frame(workspace, name, spine, work, anew=self.options.anew, progress=progress)
-        reader = frame_rows(workspace, name, frame.version)
+        frame = kept_writer.keep_frame(workspace, name, spine, work, anew=self.options.anew, progress=progress)
+        reader = kept_frame.frame_rows(workspace, name, frame.version)
         empty = reader.schema.empty_table()
 
         def pieces() -> Iterator[pa.Table]:
@@ -204,9 +200,7 @@ class FrameRequest:
 
 def _check_defined(workspace: Workspace, definitions: Iterable[FeatureView | Derived]) -> None:
     """Refuse to keep features that the definitions do not have: the frame could never grow."""
-    from retrodict.models.readers import defined_features
-
-    defined = {feature.name: feature.version for feature in defined_features(workspace)}
+    defined = {feature.name: feature.version for feature in readers.defined_features(workspace)}
     other = [feature.name for feature in definitions if defined.get(feature.name) != feature.version]
     if other:
         raise InputError("features of a kept frame must be those of the definitions", where="keep", got=other,
@@ -214,10 +208,6 @@ def _check_defined(workspace: Workspace, definitions: Iterable[FeatureView | Der
 
 
 def _choose_outcomes(workspace: Workspace, outcomes: Any) -> list[Outcome]:
-    from retrodict.features.labels import Outcome
-    from retrodict.features.offline.outcomes import choose_outcomes
-    from retrodict.models.readers import defined_outcomes
-
     if outcomes is None:
         return []
     selection = [outcomes] if isinstance(outcomes, str | Outcome) else list(outcomes)
@@ -225,7 +215,7 @@ def _choose_outcomes(workspace: Workspace, outcomes: Any) -> list[Outcome]:
         raise InputError("at least one outcome must be named", where="outcomes", got=0, remedy="Write its name")
     objects = [outcome for outcome in selection if isinstance(outcome, Outcome)]
     names = [outcome.name if isinstance(outcome, Outcome) else str(outcome) for outcome in selection]
-    return choose_outcomes(workspace, [*defined_outcomes(workspace), *objects], names)
+    return outcome_rows.choose_outcomes(workspace, [*readers.defined_outcomes(workspace), *objects], names)
 
 
 def _reported(pieces: Iterable[pa.Table], total: int, progress: Progress) -> Iterator[pa.Table]:
@@ -250,17 +240,15 @@ def frames_in_order(workspace: Workspace, names: Sequence[str]) -> list[KeptFram
     InputError
         If a named frame was made from a file.
     """
-    from retrodict.features.offline.kept_frame import find_frame, kept_frames
-
     for name in names:
-        frame = find_frame(workspace, name)
+        frame = kept_frame.find_frame(workspace, name)
         if frame.spine_table is None:
             raise InputError(
                 "a frame that grows by itself must have a table as its spine", where=f"frame {name}",
                 got=frame.origin["spine"]["origin"],
                 remedy="Run retrodict features offline with the longer file and --keep",
             )  # fmt: skip
-    frames = {frame.name: frame for frame in kept_frames(workspace)}
+    frames = {frame.name: frame for frame in kept_frame.kept_frames(workspace)}
     reads = {
         name: {frame.spine_table, *(source["table"] for source in frame.origin["sources"].values())} & frames.keys()
         for name, frame in frames.items()

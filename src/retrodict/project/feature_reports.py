@@ -9,16 +9,26 @@ from typing import TYPE_CHECKING, Any
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, count, plain, short_hash, when
 from retrodict.core.errors import InputError
+from retrodict.core.lazy import lazy_modules
+from retrodict.features.definitions import FeatureView
+from retrodict.features.derived import Derived
+from retrodict.features.plan import column_name
 
 if TYPE_CHECKING:
     from retrodict.decisions.parity import ParityReport
+    from retrodict.features import catalogue
     from retrodict.features.catalogue.changes import Change
-    from retrodict.features.definitions import FeatureView
-    from retrodict.features.derived import Derived
     from retrodict.features.online import HotFeature
-    from retrodict.features.verify import Mismatch, Report
+    from retrodict.features.online.read import heat
+    from retrodict.features.verify import Mismatch, Report, verdicts
     from retrodict.features.verify.verdicts import ViewVerdict
+    from retrodict.models import readers
     from retrodict.workspace import Workspace
+else:
+    (catalogue,) = lazy_modules("retrodict.features", "catalogue")
+    (readers,) = lazy_modules("retrodict.models", "readers")
+    (heat,) = lazy_modules("retrodict.features.online.read", "heat")
+    (verdicts,) = lazy_modules("retrodict.features.verify", "verdicts")
 
 __all__ = [
     "DerivedDetails",
@@ -60,10 +70,6 @@ class FeatureSummary:
 
 def summarise(workspace: Workspace, feature: FeatureView | Derived) -> FeatureSummary:
     """Summary of a view or derived function of the definitions."""
-    from retrodict.features.derived import Derived
-    from retrodict.features.plan import column_name
-    from retrodict.models.readers import models_reading
-
     derived = isinstance(feature, Derived)
     names = feature.outputs if isinstance(feature, Derived) else feature.feature_names
     return FeatureSummary(
@@ -77,7 +83,7 @@ def summarise(workspace: Workspace, feature: FeatureView | Derived) -> FeatureSu
         owner=getattr(feature, "owner", None) or None,
         tags=tuple(getattr(feature, "tags", ())),
         description=getattr(feature, "description", None) or None if not derived else None,
-        models=models_reading(workspace, feature.name),
+        models=readers.models_reading(workspace, feature.name),
     )
 
 
@@ -96,15 +102,11 @@ class ViewDetails(Shown):
     __slots__ = ("_columns", "_features", "slow", "summary", "verdict", "view")
 
     def __init__(self, workspace: Workspace, view: FeatureView, feature: str | None) -> None:
-        from retrodict.features.catalogue import describe, lineage
-        from retrodict.features.online.read.heat import slow_features
-        from retrodict.features.verify.verdicts import last_verdict
-
         self.view, self.summary = view, summarise(workspace, view)
-        self._columns = lineage(view, feature)
-        self._features = [facts for facts in describe(view) if feature in (None, facts.name)]
-        self.verdict: ViewVerdict | None = last_verdict(workspace, view)
-        self.slow = [hot for hot in slow_features(workspace, [view]) if feature in (None, hot.feature)]
+        self._columns = catalogue.lineage(view, feature)
+        self._features = [facts for facts in catalogue.describe(view) if feature in (None, facts.name)]
+        self.verdict: ViewVerdict | None = verdicts.last_verdict(workspace, view)
+        self.slow = [hot for hot in heat.slow_features(workspace, [view]) if feature in (None, hot.feature)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
@@ -176,19 +178,15 @@ class DerivedDetails(Shown):
     __slots__ = ("function", "inputs", "summary")
 
     def __init__(self, workspace: Workspace, function: Derived) -> None:
-        from retrodict.features.catalogue import lineage
-        from retrodict.features.definitions import FeatureView
-        from retrodict.models.readers import defined_features
-
         self.function, self.summary = function, summarise(workspace, function)
-        defined = {feature.name: feature for feature in defined_features(workspace)}
+        defined = {feature.name: feature for feature in readers.defined_features(workspace)}
         self.inputs: list[dict[str, Any]] = []
         for name in function.inputs:
             view, joined, feature = name.partition("__")
             origin = defined.get(view) if joined else None
             columns = [] if origin is None else list(getattr(origin, "inputs", ()))
             if isinstance(origin, FeatureView):
-                columns = [f"{origin.source.table.name}.{use.column}" for use in lineage(origin, feature)]
+                columns = [f"{origin.source.table.name}.{use.column}" for use in catalogue.lineage(origin, feature)]
             self.inputs.append({"input": name, "from": "request" if origin is None else view, "columns": columns})
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from retrodict.core.clock import to_micros
 from retrodict.core.display import Block, Grid, Listing, short_hash
 from retrodict.core.errors import DefinitionError, InputError, NotFoundError, near
+from retrodict.core.lazy import lazy_modules
+from retrodict.decisions.definitions import Policy
+from retrodict.features.definitions import FeatureView
+from retrodict.features.derived import Derived
+from retrodict.features.plan import FeatureSet
+from retrodict.models.definitions import Model
 from retrodict.project.arguments import Time, instant
 from retrodict.project.feature_frames import FrameOptions, FrameRequest, frames_in_order, named_features
 from retrodict.project.feature_reports import (
@@ -27,15 +34,39 @@ from retrodict.project.user_rows import UserRows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from retrodict.features.definitions import Entity, FeatureView
-    from retrodict.features.derived import Derived
+    from retrodict import serving
+    from retrodict.data import versions
+    from retrodict.decisions import log, parity
+    from retrodict.features import catalogue, online
+    from retrodict.features.catalogue import changes
+    from retrodict.features.definitions import Entity
     from retrodict.features.labels import Outcome
+    from retrodict.features.offline import files, kept_frame, texts
     from retrodict.features.offline.kept_frame import KeptFrame
+    from retrodict.features.online.read import heat
+    from retrodict.features.operations import erasure, online_values, pushed_events, status
     from retrodict.features.operations.erasure import Erasure
     from retrodict.features.operations.pushed_events import PushedEvents
     from retrodict.features.operations.status import ViewStatus
-    from retrodict.features.plan import FeatureSet
-    from retrodict.features.verify import Report
+    from retrodict.features.verify import Report, verdicts
+    from retrodict.learning import frame as training
+    from retrodict.models import readers
+    from retrodict.registry import feature_sets
+else:
+    catalogue, online = lazy_modules("retrodict.features", "catalogue", "online")
+    (changes,) = lazy_modules("retrodict.features.catalogue", "changes")
+    (readers,) = lazy_modules("retrodict.models", "readers")
+    erasure, online_values, pushed_events, status = lazy_modules(
+        "retrodict.features.operations", "erasure", "online_values", "pushed_events", "status"
+    )
+    (feature_sets,) = lazy_modules("retrodict.registry", "feature_sets")
+    files, kept_frame, texts = lazy_modules("retrodict.features.offline", "files", "kept_frame", "texts")
+    (heat,) = lazy_modules("retrodict.features.online.read", "heat")
+    log, parity = lazy_modules("retrodict.decisions", "log", "parity")
+    (serving,) = lazy_modules("retrodict", "serving")
+    (training,) = lazy_modules("retrodict.learning", "frame")
+    (verdicts,) = lazy_modules("retrodict.features.verify", "verdicts")
+    (versions,) = lazy_modules("retrodict.data", "versions")
 
 __all__ = ["Features"]
 
@@ -66,10 +97,7 @@ class Features(Namespace):
         tag : str, optional
             Only views with this tag.
         """
-        from retrodict.features import catalogue
-        from retrodict.models.readers import defined_features
-
-        defined = defined_features(self._workspace)
+        defined = readers.defined_features(self._workspace)
         matching = catalogue.search(defined, search, owner=owner, tag=tag)
         summaries = [summarise(self._workspace, feature) for feature in matching]
 
@@ -93,11 +121,8 @@ class Features(Namespace):
         name : str
             ``view``, ``view.feature``, or the name of a derived function.
         """
-        from retrodict.features.derived import Derived
-        from retrodict.models.readers import defined_features
-
         first, _, feature = name.partition("." if "." in name else "__")
-        defined = {definition.name: definition for definition in defined_features(self._workspace)}
+        defined = {definition.name: definition for definition in readers.defined_features(self._workspace)}
         if first not in defined:
             raise NotFoundError("the view or derived function must be defined", where="definitions", got=first,
                                 remedy=near(first, defined, what="view"))  # fmt: skip
@@ -112,26 +137,18 @@ class Features(Namespace):
         Changes nothing. Exit code 1 if a view that a deciding model reads was changed without a new name, or if a table
         lacks what a view reads. Models in force keep the code they were trained with: old and new serve side by side.
         """
-        from retrodict.features.catalogue.changes import compare
-        from retrodict.features.catalogue.tables import check_sources
-        from retrodict.features.definitions import FeatureView
-        from retrodict.features.online.read.heat import slow_features
-        from retrodict.features.plan import FeatureSet
-        from retrodict.models.readers import defined_features
-        from retrodict.registry.feature_sets import readers_in_force
-
-        tables, defined = self._workspace.tables, defined_features(self._workspace)
+        tables, defined = self._workspace.tables, readers.defined_features(self._workspace)
         problems = []
         for feature in defined:
             if isinstance(feature, FeatureView):
                 try:
-                    check_sources(self._workspace, FeatureSet([feature]))
+                    catalogue.check_sources(self._workspace, FeatureSet([feature]))
                 except DefinitionError as error:
                     problems.append(str(error))
         names = {feature.source.table.name for feature in defined if isinstance(feature, FeatureView)}
         rows = {name: sum(file.rows for file in tables.files(name)) for name in names if tables.history(name)}
-        changes = compare(defined, readers_in_force(self._workspace), rows)
-        return FeatureChanges(changes, problems, slow_features(self._workspace, defined))
+        differences = changes.compare(defined, feature_sets.readers_in_force(self._workspace), rows)
+        return FeatureChanges(differences, problems, heat.slow_features(self._workspace, defined))
 
     # that they are right ----------------------------------------------------------------------------------------------
 
@@ -162,9 +179,6 @@ class Features(Namespace):
         decisions : str, optional
             Also recompute every feature value of this policy's logged decisions.
         """
-        from retrodict.decisions.parity import check_parity
-        from retrodict.models.definitions import Model
-
         definitions = self._workspace.definitions.of(Model)
         names = [definition.name for definition in definitions] if model is None else [model]
         reports, views = {}, {}
@@ -172,24 +186,20 @@ class Features(Namespace):
             for place, name in enumerate(names):
                 progress(f"verify {name}", place, len(names))
                 reports[name], views[name] = self._verify_model(name, samples, seed)
-            log = None if decisions is None else check_parity(self._workspace, decisions)
+            log = None if decisions is None else parity.check_parity(self._workspace, decisions)
         return Verification(reports, views, log, show_keys=show_keys)
 
     def _verify_model(self, name: str, samples: int, seed: int) -> tuple[Report, dict[str, bool]]:
         """Verify the features of a model on the rows it learns from, and record the verdict."""
-        from retrodict.features.catalogue.tables import check_sources, newest_versions
-        from retrodict.features.plan import FeatureSet
-        from retrodict.features.verify.verdicts import verify_features
-        from retrodict.learning.frame import AT, read_spine, tables_of
-        from retrodict.models.definitions import Model
-
         model = self._workspace.definitions.get(Model, name)
         features, tables = FeatureSet(model.features), self._workspace.tables
-        check_sources(self._workspace, features)
-        versions = newest_versions(tables, tables_of(model), where=f"model {name}")
+        catalogue.check_sources(self._workspace, features)
+        versions = catalogue.newest_versions(tables, training.tables_of(model), where=f"model {name}")
         rows = tables.read(model.label.table.name, versions[model.label.table.name])
-        spine = read_spine(rows, model, features)
-        return verify_features(self._workspace, features, spine, AT, versions, samples=samples, seed=seed)
+        spine = training.read_spine(rows, model, features)
+        return verdicts.verify_features(
+            self._workspace, features, spine, training.AT, versions, samples=samples, seed=seed
+        )
 
     def parity(self, policy: str, *, start: Time | None = None, end: Time | None = None) -> FeatureParity:
         """Recompute every feature value of logged decisions from the tables and compare.
@@ -205,13 +215,10 @@ class Features(Namespace):
         end : Time, optional
             Only decisions before this time.
         """
-        from retrodict.decisions.definitions import Policy
-        from retrodict.decisions.parity import check_parity
-
         self._workspace.definitions.get(Policy, policy)  # the error for an unknown name has near ones
         first, after = instant(start, "start"), instant(end, "end")
         with self._project.progress(f"parity of {policy}"):
-            return FeatureParity(policy, check_parity(self._workspace, policy, start=first, end=after))
+            return FeatureParity(policy, parity.check_parity(self._workspace, policy, start=first, end=after))
 
     def status(self) -> Listing[ViewStatus]:
         """Show how each view serves: verified, lag, staleness, state size, nulls, unseen keys.
@@ -219,14 +226,12 @@ class Features(Namespace):
         Of every version that a model in force or a defined model reads. Null rates are those of recent decisions;
         unseen keys are the share of their keys that online state holds no events of.
         """
-        from retrodict.decisions.log import recent_decisions
-        from retrodict.features.operations.status import feature_status
-        from retrodict.models.readers import feature_sets
-        from retrodict.registry.feature_sets import readers_in_force
-
         workspace = self._workspace
-        views = feature_status(
-            workspace, readers_in_force(workspace), feature_sets(workspace), recent_decisions(workspace)
+        views = status.feature_status(
+            workspace,
+            feature_sets.readers_in_force(workspace),
+            readers.feature_sets(workspace),
+            log.recent_decisions(workspace),
         )
         return Listing("views", views, lambda: status_blocks(views))
 
@@ -339,22 +344,17 @@ class Features(Namespace):
         name : str, optional
             Show this one.
         """
-        from retrodict.features.offline.kept_frame import find_frame, kept_frames
-
         if name is not None:
-            return FrameOrigin(self._workspace, find_frame(self._workspace, name))
-        frames = kept_frames(self._workspace)
+            return FrameOrigin(self._workspace, kept_frame.find_frame(self._workspace, name))
+        frames = kept_frame.kept_frames(self._workspace)
 
-        def blocks() -> Sequence[Block | None]:
-            rows = [
-                (f.name, f.version, f.rows, f.origin["spine"]["origin"], f.origin["at"], len(f.origin["columns"]),
-                 frame_state(f))
-                for f in frames
-            ]  # fmt: skip
-            columns = ("name", "version>", "rows>", "spine", "at?", "features>", "state")
-            return [Grid(columns, rows) if rows else "No frame is kept yet: retrodict features offline --keep NAME"]
+        def row(f: KeptFrame) -> tuple[object, ...]:
+            spine, features = f.origin["spine"]["origin"], len(f.origin["columns"])
+            return f.name, f.version, f.rows, spine, f.origin["at"], features, frame_state(f)
 
-        return Listing("frames", frames, blocks)
+        columns = ("name", "version>", "rows>", "spine", "at?", "features>", "state")
+        empty = "No frame is kept yet: retrodict features offline --keep NAME"
+        return Listing.table("frames", frames, columns, row, empty=empty)
 
     def online(
         self,
@@ -380,24 +380,20 @@ class Features(Namespace):
         output : path, optional
             Where the rows go: a .csv or .parquet file.
         """
-        from retrodict.features.catalogue import select
-        from retrodict.features.offline.files import check_output, write_rows
-        from retrodict.features.operations.online_values import add_online_values
-
-        path = None if output is None else check_output(Path(output))
+        path = None if output is None else files.check_output(Path(output))
         moment = instant(at, "at")
         moment = self._workspace.clock.now() if moment is None else moment
-        feature_set, columns = select(*named_features(self._workspace, features))
+        feature_set, columns = catalogue.select(*named_features(self._workspace, features))
         rows = UserRows(keys, "keys")
         inputs = [*feature_set.request_keys, *feature_set.request_columns]
         table = rows.read_table(inputs, columns, every_column=path is not None)
         with self._project.progress("online features") as progress:
-            table, statuses = add_online_values(
+            table, statuses = online_values.add_online_values(
                 self._workspace, feature_set, columns, table, moment, where=rows.where, progress=progress
             )
         added = table.select(columns)
         if path is not None:
-            write_rows(table, path)
+            files.write_rows(table, path)
         frame = table if rows.columns is None else rows.append(added)
         return OnlineValues(frame, added, moment, statuses, path)
 
@@ -408,14 +404,12 @@ class Features(Namespace):
 
         Doing it again changes nothing: every event is recognised.
         """
-        from retrodict.features.online import build_online
-        from retrodict.features.online.read.heat import slow_features
-        from retrodict.models.readers import defined_features, feature_sets
-
         workspace = self._workspace
         with self._project.progress("build") as progress:
-            sources = build_online(workspace, list(feature_sets(workspace).values()), progress=progress)
-        return OnlineBuild(sources, slow_features(workspace, defined_features(workspace)) if sources else [])
+            sources = online.build_online(workspace, list(readers.feature_sets(workspace).values()), progress=progress)
+        return OnlineBuild(
+            sources, heat.slow_features(workspace, readers.defined_features(workspace)) if sources else []
+        )
 
     def stream(
         self,
@@ -442,10 +436,10 @@ class Features(Namespace):
         partition : sequence of int, optional
             Feed only this partition; may be repeated.  [default: all]
         """
-        from retrodict.serving.consumer import consume
-
         return StreamReport(
-            consume(self._workspace, parent=parent, once=once, partitions=partition or None, processes=processes)
+            serving.consume(
+                self._workspace, parent=parent, once=once, partitions=partition or None, processes=processes
+            )
         )
 
     def push(self, source: str, events: Any) -> PushedEvents:
@@ -461,17 +455,14 @@ class Features(Namespace):
         events : path or data frame
             CSV or Parquet, one row per event of the source's table.
         """
-        from retrodict.features.operations.pushed_events import push_events
-        from retrodict.models.readers import defined_views
-
-        sources = {view.source.name: view.source for view in defined_views(self._workspace)}
+        sources = {view.source.name: view.source for view in readers.defined_views(self._workspace)}
         if source not in sources:
             raise NotFoundError("a view must read the source", where="definitions", got=source,
                                 remedy=near(source, sources, what="source"))  # fmt: skip
         rows = UserRows(events, "events")
         table = rows.read_table(every_column=True)
         with self._project.progress(f"push {source}"):
-            return push_events(self._workspace, sources[source], table, where=rows.where)
+            return pushed_events.push_events(self._workspace, sources[source], table, where=rows.where)
 
     def erase(
         self,
@@ -503,12 +494,7 @@ class Features(Namespace):
         yes : bool
             Do it. Without, only say what would be done.
         """
-        from retrodict.data.versions import vacuum as vacuum_table
-        from retrodict.decisions.log import count_decisions
-        from retrodict.features.operations.erasure import erase
-        from retrodict.models.readers import defined_views
-
-        workspace, views = self._workspace, defined_views(self._workspace)
+        workspace, views = self._workspace, readers.defined_views(self._workspace)
         entities = {view.entity.name: view.entity for view in views}
         if entity not in entities:
             raise NotFoundError("a view must be about the entity", where="definitions", got=entity,
@@ -516,21 +502,20 @@ class Features(Namespace):
         subjects = self._subjects(entities[entity], keys, key or ())
         names = {view.request_keys for view in views if view.entity.keys == entities[entity].keys}
         with self._project.progress(f"erase {entity}"):
-            erasure = erase(workspace, entities[entity], subjects, self._stateful(), dry_run=not yes, reason=reason)
-            decisions = count_decisions(workspace, names, _key_tuples(subjects, entities[entity]))
+            report = erasure.erase(
+                workspace, entities[entity], subjects, self._stateful(), dry_run=not yes, reason=reason
+            )
+            decisions = log.count_decisions(workspace, names, _key_tuples(subjects, entities[entity]))
             if decisions:
-                erasure.remaining["decision log"] = decisions
-            for table in erasure.tables if yes and vacuum else ():
-                report = vacuum_table(workspace, table.table, dry_run=False, older_than="0s")
-                erasure.vacuum[table.table] = report.to_dict()
-        return erasure
+                report.remaining["decision log"] = decisions
+            for table in report.tables if yes and vacuum else ():
+                result = versions.vacuum(workspace, table.table, dry_run=False, older_than="0s")
+                report.vacuum[table.table] = result.to_dict()
+        return report
 
     def _subjects(self, entity: Entity, keys: Any, key: Sequence[str]) -> pa.Table:
         """Keys of the subjects, of the types that the tables have."""
         import pyarrow as pa
-
-        from retrodict.features.offline.texts import parse_texts
-        from retrodict.models.readers import defined_views
 
         if (keys is None) == (not key):
             raise InputError("subjects must be named by keys or by key", where=f"entity {entity.name!r}",
@@ -545,27 +530,21 @@ class Features(Namespace):
                              remedy="Pass --key once per key column, in that order")  # fmt: skip
         else:
             rows, where = pa.table({name: [value] for name, value in zip(entity.keys, key, strict=True)}), "key"
-        for view in defined_views(self._workspace):
+        for view in readers.defined_views(self._workspace):
             table = view.source.table.name
             if view.entity.keys == entity.keys and self._workspace.tables.history(table):
                 schema = self._workspace.tables.schema(table)
                 types = {name: schema.field(name).type for name in entity.keys if name in schema.names}
-                return parse_texts(rows, types, where=where)
+                return texts.parse_texts(rows, types, where=where)
         return rows
 
     def _stateful(self) -> Sequence[FeatureSet]:
         """What is defined and what is in force: everything that may have online state."""
-        from retrodict.features.plan import FeatureSet
-        from retrodict.models.readers import defined_views
-        from retrodict.registry.feature_sets import readers_in_force
-
-        defined = [FeatureSet([view]) for view in defined_views(self._workspace)]
-        return [*defined, *(reader.features for reader in readers_in_force(self._workspace))]
+        defined = [FeatureSet([view]) for view in readers.defined_views(self._workspace)]
+        return [*defined, *(reader.features for reader in feature_sets.readers_in_force(self._workspace))]
 
 
 def _key_tuples(subjects: pa.Table, entity: Entity) -> set[tuple[Any, ...]]:
     """Keys as the decision log holds them: times as microseconds."""
-    from retrodict.core.clock import to_micros
-
     rows = zip(*(subjects.column(name).to_pylist() for name in entity.keys), strict=True)
     return {tuple(to_micros(value) if hasattr(value, "tzinfo") else value for value in row) for row in rows}

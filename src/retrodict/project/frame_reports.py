@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, count, short_hash, when
+from retrodict.core.lazy import lazy_modules
 
 if TYPE_CHECKING:
     from retrodict.features.offline.kept_frame import KeptFrame
+    from retrodict.models import readers
     from retrodict.project.feature_frames import FrameRequest
     from retrodict.workspace import Workspace
+else:
+    (readers,) = lazy_modules("retrodict.models", "readers")
 
 __all__ = ["FrameGrowth", "FrameOrigin", "FrameReport", "frame_state", "null_shares"]
 
@@ -122,10 +126,8 @@ class FrameOrigin(Shown):
     __slots__ = ("defined", "frame", "newest")
 
     def __init__(self, workspace: Workspace, frame: KeptFrame) -> None:
-        from retrodict.models.readers import defined_features
-
         self.frame = frame
-        self.defined = {feature.name: feature.version for feature in defined_features(workspace)}
+        self.defined = {feature.name: feature.version for feature in readers.defined_features(workspace)}
         tables = {source["table"] for source in frame.origin["sources"].values()}
         histories = {name: workspace.tables.history(name) for name in sorted(tables)}
         self.newest = {name: history[-1].version for name, history in histories.items() if history}

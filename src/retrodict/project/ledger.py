@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from retrodict.core.display import Block, Grid, Listing, short_hash, when
+from retrodict import decisions
+from retrodict.core.display import Listing, short_hash, shorten, when
+from retrodict.core.lazy import lazy_modules
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
+    from retrodict import ledger
     from retrodict.decisions.seals import DecisionProof, SealReport
     from retrodict.ledger import AuditReport
     from retrodict.ledger.chain import Entry
+else:
+    (ledger,) = lazy_modules("retrodict", "ledger")
 
 __all__ = ["Ledger"]
 
@@ -31,11 +35,9 @@ class Ledger(Namespace):
         Recomputes the chain, its signatures, the lineage, the sealed segments and every content hash. Exit code 1 if
         anything is not as it was written.
         """
-        from retrodict.ledger import verify
-
         workspace = self._workspace
         digest = workspace.tables.file_digest
-        return verify(workspace.ledger, objects=workspace.objects, streams=workspace.streams, file_digest=digest)
+        return ledger.verify(workspace.ledger, objects=workspace.objects, streams=workspace.streams, file_digest=digest)
 
     def log(self, *, object: str | None = None, limit: int = 20) -> Listing[Entry]:  # noqa: A002  # the option's name
         """Read the ledger: who did what, the newest entry last.
@@ -47,29 +49,21 @@ class Ledger(Namespace):
         limit : int
             Newest entries to show.
         """
-        from retrodict.core.display import shorten
-
         entries = self._workspace.ledger.entries(object_id=object)
         newest = entries[-limit:]
 
-        def blocks() -> Sequence[Block | None]:
-            rows = [
-                (f"{e.sequence}", when(e.time), e.actor, e.action, shorten(e.object_id), short_hash(e.hash))
-                for e in newest
-            ]
-            columns = ("entry>", "time", "by", "action", "object", "hash?")
-            return [Grid(columns, rows) if rows else "The ledger has no such entry."]
+        def row(e: Entry) -> tuple[Any, ...]:
+            return f"{e.sequence}", when(e.time), e.actor, e.action, shorten(e.object_id), short_hash(e.hash)
 
-        return Listing("entries", newest, blocks, more={"total": len(entries)})
+        columns, more = ("entry>", "time", "by", "action", "object", "hash?"), {"total": len(entries)}
+        return Listing.table("entries", newest, columns, row, empty="The ledger has no such entry.", more=more)
 
     def seal(self) -> SealReport:
         """Seal the decision log, so that each decision can be proved.
 
         Servers do it by themselves when they stop; this is for after a crash.
         """
-        from retrodict.decisions.seals import seal_decisions
-
-        return seal_decisions(self._workspace)
+        return decisions.seal_decisions(self._workspace)
 
     def proof(self, decision: str) -> DecisionProof:
         """Prove that a decision is in the sealed log.
@@ -79,6 +73,4 @@ class Ledger(Namespace):
         decision : str
             ``decision:ULID``.
         """
-        from retrodict.decisions.seals import prove_decision
-
-        return prove_decision(self._workspace, decision)
+        return decisions.prove_decision(self._workspace, decision)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from retrodict.core.display import Block, Grid, Listing, number, when
+from retrodict.core.display import Listing, number, when
+from retrodict.core.lazy import lazy_modules
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
+    from retrodict import registry
     from retrodict.registry import ModelVersion
+else:
+    (registry,) = lazy_modules("retrodict", "registry")
 
 __all__ = ["Models"]
 
@@ -30,20 +33,14 @@ class Models(Namespace):
         model : str, optional
             Only versions of this model.
         """
-        from retrodict.registry import list_versions
 
-        versions = list_versions(self._workspace, model)
+        def row(v: ModelVersion) -> tuple[object, ...]:
+            judge = v.approvals[-1].approver if v.approvals else ""
+            return v.ref, when(v.time), v.author, number(v.metrics.get("auc")), v.gates_passed, v.approved, judge
 
-        def blocks() -> Sequence[Block | None]:
-            rows = [
-                (v.ref, when(v.time), v.author, number(v.metrics.get("auc")), v.gates_passed, v.approved,
-                 v.approvals[-1].approver if v.approvals else "")
-                for v in versions
-            ]  # fmt: skip
-            columns = ("model", "registered?", "by", "test auc>", "gates passed", "approved", "judged by")
-            return [Grid(columns, rows) if rows else "There is no model version yet."]
-
-        return Listing("models", versions, blocks)
+        versions = registry.list_versions(self._workspace, model)
+        columns = ("model", "registered?", "by", "test auc>", "gates passed", "approved", "judged by")
+        return Listing.table("models", versions, columns, row, empty="There is no model version yet.")
 
     def get(self, ref: str) -> ModelVersion:
         """Show one model version: gates, metrics, judgements.
@@ -53,9 +50,7 @@ class Models(Namespace):
         ref : str
             ``name@version``, or a name for its newest version.
         """
-        from retrodict.registry import get_version
-
-        return get_version(self._workspace, ref)
+        return registry.get_version(self._workspace, ref)
 
     def approve(self, ref: str, *, reason: str) -> ModelVersion:
         """Approve a version, by somebody else than its author; every gate must have passed.
@@ -67,9 +62,7 @@ class Models(Namespace):
         reason : str
             Why, for the ledger.
         """
-        from retrodict.registry import approve
-
-        return approve(self._workspace, ref, reason=reason, granted=True)
+        return registry.approve(self._workspace, ref, reason=reason, granted=True)
 
     def reject(self, ref: str, *, reason: str) -> ModelVersion:
         """Reject a version; this also takes back an earlier approval.
@@ -81,6 +74,4 @@ class Models(Namespace):
         reason : str
             Why, for the ledger.
         """
-        from retrodict.registry import approve
-
-        return approve(self._workspace, ref, reason=reason, granted=False)
+        return registry.approve(self._workspace, ref, reason=reason, granted=False)

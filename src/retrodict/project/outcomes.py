@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from retrodict import monitoring
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, when
+from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
+    from retrodict.monitoring import outcomes as matured
     from retrodict.monitoring.arrivals import OutcomesReport
     from retrodict.monitoring.outcomes import Outcomes as OutcomesAsOf
+else:
+    (matured,) = lazy_modules("retrodict.monitoring", "outcomes")
 
 __all__ = ["OutcomeCounts", "Outcomes"]
 
@@ -44,8 +49,6 @@ class OutcomeCounts(Shown):
         return {status: int((self.outcomes.status == status).sum()) for status in ("known", "pending", "void")}
 
     def _row(self, place: int) -> dict[str, Any]:
-        from retrodict.monitoring.outcomes import UNKNOWN_TIME
-
         outcomes = self.outcomes
         cells = {n: outcomes.decisions.column(n)[place].as_py() for n in ("id", "time", "key", "decision", "score")}
         known_at, label = int(outcomes.known_at[place]), float(outcomes.label[place])
@@ -53,7 +56,7 @@ class OutcomeCounts(Shown):
             "decision": f"decision:{cells['id']}", "time": format_time(cells["time"]), "key": cells["key"],
             "decided": cells["decision"], "score": cells["score"], "status": str(outcomes.status[place]),
             "label": bool(label) if label == label else None,  # noqa: PLR0124  # NaN: no label yet
-            "known_at": None if known_at == UNKNOWN_TIME else format_time(known_at),
+            "known_at": None if known_at == matured.UNKNOWN_TIME else format_time(known_at),
         }  # fmt: skip
 
     def blocks(self) -> Sequence[Block | None]:
@@ -82,9 +85,7 @@ class Outcomes(Namespace):
         rows : path or data frame
             A file, several files, or a frame of pandas, Polars or Arrow.
         """
-        from retrodict.monitoring.arrivals import ingest_outcomes
-
-        return ingest_outcomes(self._workspace, policy, rows)
+        return monitoring.ingest_outcomes(self._workspace, policy, rows)
 
     def show(self, policy: str, *, now: Time | None = None, limit: int = 10) -> OutcomeCounts:
         """Count the decisions whose outcome is known, pending or void.
@@ -98,8 +99,6 @@ class Outcomes(Namespace):
         limit : int
             Newest decisions to show.
         """
-        from retrodict.monitoring.outcomes import outcomes
-
         moment = instant(now, "now")
         moment = self._workspace.clock.now() if moment is None else moment
-        return OutcomeCounts(outcomes(self._workspace, policy, now=moment), limit)
+        return OutcomeCounts(matured.outcomes(self._workspace, policy, now=moment), limit)

@@ -6,13 +6,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from retrodict import learning
 from retrodict.core.display import Block, Grid, Shown, count, short_hash
+from retrodict.core.lazy import lazy_modules
+from retrodict.data.definitions import Table, quarantine_name
+from retrodict.decisions.definitions import Policy
+from retrodict.features.plan import FeatureSet
+from retrodict.models.definitions import Model, TimeSplit
 
 if TYPE_CHECKING:
-    from retrodict.decisions.definitions import Policy
-    from retrodict.models.definitions import Model
+    from retrodict import registry
+    from retrodict.features.verify import verdicts
     from retrodict.registry import ModelVersion, Revision
     from retrodict.workspace import Workspace
+else:
+    (registry,) = lazy_modules("retrodict", "registry")
+    (verdicts,) = lazy_modules("retrodict.features.verify", "verdicts")
 
 __all__ = ["ModelPlan", "Plan", "PolicyPlan", "TablePlan", "read_plan"]
 
@@ -159,19 +168,12 @@ def _number(ref: str) -> int:
 
 def read_plan(workspace: Workspace) -> Plan:
     """Compare the definitions of a project with what stands."""
-    from retrodict.data.definitions import Table
-    from retrodict.decisions.definitions import Policy
-    from retrodict.features.plan import FeatureSet
-    from retrodict.features.verify.verdicts import unverified_views
-    from retrodict.models.definitions import Model
-    from retrodict.registry import current, list_versions
-
     definitions = workspace.definitions
     versions: dict[str, list[ModelVersion]] = {}
-    for version in list_versions(workspace):
+    for version in registry.list_versions(workspace):
         versions.setdefault(version.name, []).append(version)
     models = tuple(_model(workspace, model, versions.get(model.name, [])) for model in definitions.of(Model))
-    deployed = current(workspace)
+    deployed = registry.current(workspace)
     deployable = {model.name: model.approved_newest for model in models}
     return Plan(
         workspace.name,
@@ -180,7 +182,7 @@ def read_plan(workspace: Workspace) -> Plan:
         tuple(
             replace(
                 _policy(policy, deployed.get(policy.name), deployable.get(policy.model.name)),
-                unverified=bool(unverified_views(workspace, FeatureSet(policy.model.features))),
+                unverified=bool(verdicts.unverified_views(workspace, FeatureSet(policy.model.features))),
             )
             for policy in definitions.of(Policy)
         ),
@@ -189,8 +191,6 @@ def read_plan(workspace: Workspace) -> Plan:
 
 
 def _table(workspace: Workspace, name: str) -> TablePlan:
-    from retrodict.data.definitions import quarantine_name
-
     history = workspace.tables.history(name)
     if not history:
         return TablePlan(name, None, None, _rows(workspace, quarantine_name(name)))
@@ -205,9 +205,7 @@ def _model(workspace: Workspace, model: Model, versions: list[ModelVersion]) -> 
     if not versions:
         return ModelPlan(model.name, None, "not trained")
     newest = versions[-1]
-    from retrodict.learning import get_run
-
-    run = get_run(workspace, f"run:{newest.run}")
+    run = learning.get_run(workspace, f"run:{newest.run}")
     approved = [version for version in versions if version.approved and version.gates_passed]
     stale = tuple(
         f"{name}@{history[-1].version}"
@@ -221,8 +219,6 @@ def _model(workspace: Workspace, model: Model, versions: list[ModelVersion]) -> 
 
 
 def _status(model: Model, params: dict[str, Any]) -> str:
-    from retrodict.models.definitions import TimeSplit
-
     if params["definition"] == model.version:
         return "as trained"
     # A retraining on other days is the same definition but for its split.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from retrodict.core.display import Block, Grid, Listing, short_hash, when
+from retrodict.core.display import Listing, short_hash, when
+from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
+    from retrodict import registry
     from retrodict.registry import Revision
+else:
+    (registry,) = lazy_modules("retrodict", "registry")
 
 __all__ = ["Policies"]
 
@@ -33,24 +36,18 @@ class Policies(Namespace):
         at : Time, optional
             Only what was in force at this time (ISO 8601 with a zone).
         """
-        from retrodict.registry import history, in_force
-
         moment = instant(at, "at")
         if moment is None:
-            revisions = history(self._workspace, policy)
+            revisions = registry.history(self._workspace, policy)
         elif policy is not None:
-            revisions = [in_force(self._workspace, policy, moment)]
+            revisions = [registry.in_force(self._workspace, policy, moment)]
         else:
-            newest = {r.deployment.policy: r for r in history(self._workspace) if r.time <= moment}
+            newest = {r.deployment.policy: r for r in registry.history(self._workspace) if r.time <= moment}
             revisions = sorted(newest.values(), key=lambda revision: revision.revision)
 
-        def blocks() -> Sequence[Block | None]:
-            rows = [
-                (f"{r.deployment.policy}#{r.revision}", when(r.time), r.action, r.deployment.model,
-                 short_hash(r.deployment.policy_version), r.actor, r.reason)
-                for r in revisions
-            ]  # fmt: skip
-            columns = ("revision", "since", "change", "model", "policy hash?", "by", "reason")
-            return [Grid(columns, rows) if rows else "Nothing is deployed yet."]
+        def row(r: Revision) -> tuple[object, ...]:
+            ref, version = f"{r.deployment.policy}#{r.revision}", short_hash(r.deployment.policy_version)
+            return ref, when(r.time), r.action, r.deployment.model, version, r.actor, r.reason
 
-        return Listing("deployments", revisions, blocks)
+        columns = ("revision", "since", "change", "model", "policy hash?", "by", "reason")
+        return Listing.table("deployments", revisions, columns, row, empty="Nothing is deployed yet.")

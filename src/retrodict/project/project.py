@@ -10,34 +10,40 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from retrodict import decisions, learning, monitoring, serving
 from retrodict.core.clock import Clock
 from retrodict.core.definition import Definition
 from retrodict.core.errors import check_text
+from retrodict.core.lazy import lazy_modules
+from retrodict.models.definitions import Model, TimeSplit
+from retrodict.monitoring.definitions import Monitor
 from retrodict.project.arguments import Time, instant, only_one
+from retrodict.project.data import Data
+from retrodict.project.decisions import Decision, Decisions
+from retrodict.project.features import Features
+from retrodict.project.ledger import Ledger
+from retrodict.project.models import Models
+from retrodict.project.new_project import Created, write_template
+from retrodict.project.outcomes import Outcomes
+from retrodict.project.plan import Plan, read_plan
+from retrodict.project.policies import Policies
 from retrodict.project.progress import Progress, progress_bar
+from retrodict.project.runs import Run, Runs
 from retrodict.workspace import Workspace
 
 if TYPE_CHECKING:
+    from retrodict import rollout
     from retrodict.decisions.decider import Decider
     from retrodict.decisions.lineage import DecisionLineage, ObjectLineage
     from retrodict.decisions.replay import DecisionReplay
     from retrodict.learning.replay import RunReplay
     from retrodict.ledger import AuditReport
-    from retrodict.models.definitions import TimeSplit
     from retrodict.monitoring.compare import LogComparison
     from retrodict.monitoring.report import MonitorReport
-    from retrodict.project.data import Data
-    from retrodict.project.decisions import Decision, Decisions
-    from retrodict.project.features import Features
-    from retrodict.project.ledger import Ledger
-    from retrodict.project.models import Models
-    from retrodict.project.new_project import Created
-    from retrodict.project.outcomes import Outcomes
-    from retrodict.project.plan import Plan
-    from retrodict.project.policies import Policies
-    from retrodict.project.runs import Run, Runs
     from retrodict.registry import Revision
     from retrodict.workspace import Definitions
+else:
+    (rollout,) = lazy_modules("retrodict", "rollout")
 
 __all__ = ["Project"]
 
@@ -67,6 +73,22 @@ class Project:
     ----------
     workspace : Workspace
         Settings, definitions and stores: what the rooms' own functions take.
+    data : Data
+        Versions of tables: ingest, read, compare, profile, put back.
+    features : Features
+        What the features are, that they are right, their values, and the online state that serves.
+    runs : Runs
+        Trainings: list, get, compare.
+    models : Models
+        Model versions: list, get, approve, reject.
+    policies : Policies
+        What decides, since when.
+    decisions : Decisions
+        Decisions that were made: get, table, ask a server.
+    outcomes : Outcomes
+        What actually happened: ingest, show.
+    ledger : Ledger
+        Who did what: verify, log, seal, proof.
 
     Examples
     --------
@@ -93,6 +115,9 @@ class Project:
         if definitions is not None:  # whatever another notebook writes meanwhile
             self.workspace.definitions = written
         self._report, self._deciding = progress, Lock()
+        self.data, self.features = Data(self), Features(self)
+        self.runs, self.models, self.policies = Runs(self), Models(self), Policies(self)
+        self.decisions, self.outcomes, self.ledger = Decisions(self), Outcomes(self), Ledger(self)
 
     @classmethod
     def create(cls, folder: str | Path, *, force: bool = False, actor: str | None = None) -> Project:
@@ -121,8 +146,6 @@ class Project:
         force : bool
             Write into a folder that has files of these names: they are overwritten.
         """
-        from retrodict.project.new_project import write_template
-
         return write_template(folder, force=force)
 
     # what it is made of -----------------------------------------------------------------------------------------------
@@ -142,68 +165,10 @@ class Project:
         """What the definitions module says now."""
         return self.workspace.definitions
 
-    @cached_property
-    def data(self) -> Data:
-        """Versions of tables: ingest, read, compare, profile, put back."""
-        from retrodict.project.data import Data
-
-        return Data(self)
-
-    @cached_property
-    def features(self) -> Features:
-        """What the features are, that they are right, their values, and the online state that serves."""
-        from retrodict.project.features import Features
-
-        return Features(self)
-
-    @cached_property
-    def runs(self) -> Runs:
-        """Trainings: list, get, compare."""
-        from retrodict.project.runs import Runs
-
-        return Runs(self)
-
-    @cached_property
-    def models(self) -> Models:
-        """Model versions: list, get, approve, reject."""
-        from retrodict.project.models import Models
-
-        return Models(self)
-
-    @cached_property
-    def policies(self) -> Policies:
-        """What decides, since when."""
-        from retrodict.project.policies import Policies
-
-        return Policies(self)
-
-    @cached_property
-    def decisions(self) -> Decisions:
-        """Decisions that were made: get, table, ask a server."""
-        from retrodict.project.decisions import Decisions
-
-        return Decisions(self)
-
-    @cached_property
-    def outcomes(self) -> Outcomes:
-        """What actually happened: ingest, show."""
-        from retrodict.project.outcomes import Outcomes
-
-        return Outcomes(self)
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """Who did what: verify, log, seal, proof."""
-        from retrodict.project.ledger import Ledger
-
-        return Ledger(self)
-
     # what it does -----------------------------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
         """Show what is defined, what stands, and what to do next."""
-        from retrodict.project.plan import read_plan
-
         return read_plan(self.workspace)
 
     def train(
@@ -224,17 +189,12 @@ class Project:
         test : str, optional
             Length of the test rows after that.
         """
-        from retrodict.learning import train as train_model
-        from retrodict.project.runs import Run
-
         split = self._split(model, train, validate, test)
         with self.progress(f"train {model}") as progress:
-            record, version = train_model(self.workspace, model, split=split, progress=progress)
+            record, version = learning.train(self.workspace, model, split=split, progress=progress)
         return Run(self.workspace, record, version)
 
     def _split(self, model: str, train: str | None, validate: str | None, test: str | None) -> TimeSplit | None:
-        from retrodict.models.definitions import Model, TimeSplit
-
         recipe = self.definitions.get(Model, model).recipe
         if train is None and validate is None and test is None:
             return None
@@ -259,9 +219,7 @@ class Project:
         unverified : str, optional
             Let views serve that have not passed, for this reason; recorded.
         """
-        from retrodict.rollout import deploy
-
-        return deploy(self.workspace, policy, model=model, reason=reason, unverified=unverified)
+        return rollout.deploy(self.workspace, policy, model=model, reason=reason, unverified=unverified)
 
     def promote(self, policy: str, model: str, *, reason: str, unverified: str | None = None) -> Revision:
         """Let another approved version of the model decide.
@@ -277,9 +235,7 @@ class Project:
         unverified : str, optional
             Let views serve that have not passed, for this reason; recorded.
         """
-        from retrodict.rollout import promote
-
-        return promote(self.workspace, policy, model, reason=reason, unverified=unverified)
+        return rollout.promote(self.workspace, policy, model, reason=reason, unverified=unverified)
 
     def rollback(self, policy: str, *, reason: str) -> Revision:
         """Go back to what decided before the present revision.
@@ -291,9 +247,7 @@ class Project:
         reason : str
             Why, for the ledger.
         """
-        from retrodict.rollout import rollback
-
-        return rollback(self.workspace, policy, reason=reason)
+        return rollout.rollback(self.workspace, policy, reason=reason)
 
     def decide(
         self, policy: str, *, key: str | None = None, explain: bool = False, at: Time | None = None, **values: Any
@@ -317,8 +271,6 @@ class Project:
         --------
         >>> project.decide("warn_early", origin="JFK", sched_dep="2013-09-01T18:00-04:00")  # doctest: +SKIP
         """
-        from retrodict.project.decisions import Decision
-
         moment = instant(at, "at")
         with self._deciding:  # close() waits for it: a decision is whole, or comes after the stores are opened again
             record = self._decider.decide(policy, values, key=key, explain=explain, at=moment)
@@ -326,9 +278,7 @@ class Project:
 
     @cached_property
     def _decider(self) -> Decider:
-        from retrodict.decisions.decider import Decider
-
-        return Decider(self.workspace)
+        return decisions.Decider(self.workspace)
 
     def serve(
         self,
@@ -356,10 +306,8 @@ class Project:
         ready : callable, optional
             Called once with the URL.
         """
-        from retrodict.serving.server import ServeOptions, serve
-
-        options = ServeOptions(host=host, port=port, replay=replay, consume=not no_consume)
-        serve(self.workspace, options, ready=ready)
+        options = serving.ServeOptions(host=host, port=port, replay=replay, consume=not no_consume)
+        serving.serve(self.workspace, options, ready=ready)
 
     def monitor(
         self, monitor: str | None = None, *, now: Time | None = None, html: str | Path | None = None
@@ -377,15 +325,12 @@ class Project:
         html : path, optional
             Also write the report as a page of HTML to this file.
         """
-        from retrodict.monitoring import Monitor
-        from retrodict.monitoring import monitor as run_monitor
-
         names = [definition.name for definition in self.definitions.of(Monitor)]
         definition = self.definitions.get(Monitor, monitor or only_one(names, "monitor"))
         moment = instant(now, "now")
         with self.progress("monitor"):
             now_ = self.workspace.clock.now() if moment is None else moment
-            report = run_monitor(self.workspace, definition, now=now_)
+            report = monitoring.monitor(self.workspace, definition, now=now_)
         if html is not None:
             from retrodict.monitoring.page import write_report
 
@@ -416,13 +361,11 @@ class Project:
         now : Time, optional
             As of when outcomes are known.  [default: now]
         """
-        from retrodict.monitoring.compare import compare_on_log
-
         moment = instant(now, "now")
         now_ = self.workspace.clock.now() if moment is None else moment
         first, last = instant(start, "start"), instant(end, "end")
         with self.progress(f"compare {challenger}"):
-            return compare_on_log(self.workspace, policy, challenger, now=now_, start=first, end=last)
+            return monitoring.compare_on_log(self.workspace, policy, challenger, now=now_, start=first, end=last)
 
     def lineage(self, ref: str) -> ObjectLineage | DecisionLineage:
         """Show what a thing was made from, and what was made from it.
@@ -432,11 +375,11 @@ class Project:
         ref : str
             ``decision:ULID``, ``model:name@version``, ``dataset:name@version``, …
         """
-        from retrodict.decisions.lineage import DecisionLineage, trace_decision, trace_object
+        from retrodict.decisions.lineage import DecisionLineage
 
         if check_text(ref, where="reference").startswith("decision:"):
-            return DecisionLineage(trace_decision(self.workspace, ref))
-        return trace_object(self.workspace, ref)
+            return DecisionLineage(decisions.trace_decision(self.workspace, ref))
+        return decisions.trace_object(self.workspace, ref)
 
     def replay(self, ref: str) -> RunReplay | DecisionReplay:
         """Execute a training or a decision again and compare, bit for bit.
@@ -459,10 +402,8 @@ class Project:
         ref : str
             ``run:ULID``.
         """
-        from retrodict.learning import replay_run
-
         with self.progress("replay") as progress:
-            return replay_run(self.workspace, ref, progress=progress)
+            return learning.replay_run(self.workspace, ref, progress=progress)
 
     def replay_decision(self, ref: str) -> DecisionReplay:
         """Make a past decision again and compare.
@@ -474,10 +415,8 @@ class Project:
         ref : str
             ``decision:ULID``.
         """
-        from retrodict.decisions.replay import replay_decision
-
         with self.progress("replay"):
-            return replay_decision(self.workspace, ref)
+            return decisions.replay_decision(self.workspace, ref)
 
     def audit(self) -> AuditReport:
         """Verify that nothing was altered, removed or cut off: the same as ``ledger.verify``."""

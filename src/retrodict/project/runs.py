@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from retrodict import learning
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, number, seconds, short_hash, when
 from retrodict.project.namespace import Namespace
 
@@ -73,16 +74,12 @@ class Run(Shown):
 
     def compare(self, *others: Run | str) -> RunComparison:
         """Compare with other runs: test metrics, and everything in which they differ."""
-        from retrodict.learning import compare_runs
-
         refs = [self.ref, *(other if isinstance(other, str) else other.ref for other in others)]
-        return RunComparison(**compare_runs(self._workspace, refs))
+        return RunComparison(**learning.compare_runs(self._workspace, refs))
 
     def replay(self) -> RunReplay:
         """Execute the run again from its own code, rows and seed, and compare bit for bit."""
-        from retrodict.learning import replay_run
-
-        return replay_run(self._workspace, self.ref)
+        return learning.replay_run(self._workspace, self.ref)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
@@ -195,20 +192,14 @@ class Runs(Namespace):
         model : str, optional
             Only runs of this model.
         """
-        from retrodict.learning.runs import list_runs
+        runs = [Run(self._workspace, record) for record in learning.list_runs(self._workspace, model)]
 
-        runs = [Run(self._workspace, record) for record in list_runs(self._workspace, model)]
+        def row(run: Run) -> tuple[object, ...]:
+            record, auc = run.record, number(run.metrics.get("auc"))
+            return run.ref, run.model, run.status, when(record.started), seconds(record.seconds), record.actor, auc
 
-        def blocks() -> Sequence[Block | None]:
-            rows = [
-                (run.ref, run.model, run.status, when(run.record.started), seconds(run.record.seconds),
-                 run.record.actor, number(run.metrics.get("auc")))
-                for run in runs
-            ]  # fmt: skip
-            columns = ("run", "model", "status", "started?", "took?>", "by", "test auc>")
-            return [Grid(columns, rows) if rows else "There is no run yet."]
-
-        return Listing("runs", runs, blocks)
+        columns = ("run", "model", "status", "started?", "took?>", "by", "test auc>")
+        return Listing.table("runs", runs, columns, row, empty="There is no run yet.")
 
     def get(self, ref: str) -> Run:
         """Show one run: data, parameters, metrics, artifacts.
@@ -218,9 +209,7 @@ class Runs(Namespace):
         ref : str
             ``run:ULID``.
         """
-        from retrodict.learning.runs import get_run
-
-        return Run(self._workspace, get_run(self._workspace, ref))
+        return Run(self._workspace, learning.get_run(self._workspace, ref))
 
     def compare(self, *refs: str) -> RunComparison:
         """Compare runs: their test metrics, and everything in which they differ.
@@ -230,6 +219,4 @@ class Runs(Namespace):
         refs : str
             ``run:ULID``, two or more.
         """
-        from retrodict.learning.runs import compare_runs
-
-        return RunComparison(**compare_runs(self._workspace, refs))
+        return RunComparison(**learning.compare_runs(self._workspace, refs))

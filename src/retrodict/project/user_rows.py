@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict.core.errors import InputError, near
+from retrodict.core.lazy import lazy_modules
 
 if TYPE_CHECKING:
     import narwhals as nw
     import pyarrow as pa
+
+    from retrodict.data import readers
+else:
+    (readers,) = lazy_modules("retrodict.data", "readers")
 
 __all__ = ["UserRows"]
 
@@ -129,10 +134,8 @@ class UserRows:
         self, needed: Sequence[str] = (), added: Sequence[str] = (), *, every_column: bool = False
     ) -> pa.Table:
         """Return columns as :meth:`read` does, those of a file too; its columns of CSV are text."""
-        from retrodict.data.readers import read_batch
-
         source = self.read(needed, added, every_column=every_column)
-        return read_batch(source, format="csv" if isinstance(source, str) and source == "-" else None).rows
+        return readers.read_batch(source, format="csv" if isinstance(source, str) and source == "-" else None).rows
 
     def append(self, columns: pa.Table) -> Any:
         """Return the rows with new columns, as a frame of the kind that came; Arrow for a path or name.

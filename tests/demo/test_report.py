@@ -99,9 +99,9 @@ def test_page_fetches_nothing(tmp_path: Path, report: dict[str, Any]) -> None:
 
 
 def test_every_plot_is_there(tmp_path: Path, report: dict[str, Any]) -> None:
-    """Ladder, calibration, leakage, four months' plots, one drift, latency, rollout, timings, and the lineage."""
+    """Ladder, calibration, leakage, four months' plots, one drift, latency, rollout and timings."""
     page = Page(written(tmp_path, report))
-    assert page.seen["svg"] == page.seen["figure"] == 12
+    assert page.seen["svg"] == page.seen["figure"] == 11
     assert "Not evaluable: 7 rows are too few." in page.text
 
 
@@ -117,10 +117,10 @@ def test_text_is_escaped(tmp_path: Path, report: dict[str, Any]) -> None:
 
 
 def test_without_matplotlib(tmp_path: Path, report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each plot is replaced by a sentence with the install line; the lineage is drawn all the same."""
+    """Each plot is replaced by a sentence with the install line."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     page = Page(written(tmp_path, report))
-    assert page.seen["svg"] == 1
+    assert page.seen["svg"] == 0
     assert sum("pip install 'retrodict[plots]'" in text for text in page.text) == 11
 
 
@@ -182,13 +182,14 @@ def test_page_of_an_unfinished_life(tmp_path: Path, report: dict[str, Any]) -> N
 
 
 def test_lineage_of_a_fallback(tmp_path: Path, report: dict[str, Any]) -> None:
-    """An answer without a model has no model in its picture, and its row says what is absent."""
+    """An answer without a model has no model in its lineage, and its row says what is absent."""
+    assert any("model:late@1" in text for text in Page(written(tmp_path, report)).text)
     kept = {name: report["lineage"][name] for name in ("decision", "log", "policy")}
     report["lineage"] = {**kept, "fallback": {"step": "rules", "why": "no model"}}
     report["lineage"]["log"] = {"stream": "decisions", "offset": 1, "sealed": False}
     page = Page(written(tmp_path, report))
-    assert "segment not sealed yet" in page.text
-    assert "training run" not in page.text
+    assert "sealed: no" in page.text
+    assert not any("model:late@1" in text for text in page.text)
     assert next(row for row in summary(report) if row.chapter == "lineage").ok is False
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from jinja2 import UndefinedError
 
-from retrodict.core.display import Facts, Grid
+from retrodict.core.display import Facts, Grid, Tree
 from retrodict.core.errors import MissingExtraError
 from retrodict.pages import Details, Figure, Note, Row, Section, document, plot, render, themed
 
@@ -18,10 +18,11 @@ EVIL = "<script>alert('1 & 2')</script>"
 def test_every_block_escapes_its_text() -> None:
     """Markup in a title, a heading, a name or a cell is shown; only a drawing enters as it is."""
     grid = Grid([EVIL], [[EVIL]], title=EVIL)
-    blocks = [EVIL, Facts({EVIL: EVIL}, title=EVIL), grid, Note(EVIL), Details(EVIL, [EVIL]), Section(EVIL, [EVIL])]
+    blocks = [EVIL, Facts({EVIL: EVIL}, title=EVIL), grid, Note(EVIL), Details(EVIL, [EVIL]), Section(EVIL, [EVIL]),
+              Tree(EVIL, [Tree(EVIL), grid])]  # fmt: skip
     text = document(EVIL, [*blocks, Row([[*blocks], Figure("<svg/>")]), None])
     assert "<script" not in text
-    assert text.count("&lt;script&gt;") == 26
+    assert text.count("&lt;script&gt;") == 36
     assert "<svg/>" in text
 
 

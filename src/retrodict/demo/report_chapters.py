@@ -7,10 +7,10 @@ from typing import Any
 
 from retrodict.core.display import Facts, Grid, shorten
 from retrodict.core.identity import short
+from retrodict.decisions.lineage import DecisionLineage
 from retrodict.demo import report_plots as draw
-from retrodict.demo.report_picture import draw_lineage
 from retrodict.demo.report_summary import decimal, share
-from retrodict.pages import Details, Figure, Row, plot
+from retrodict.pages import Details, Row, plot
 from retrodict.pages.blocks import Block
 
 __all__ = ["CHAPTERS", "timings"]
@@ -204,18 +204,7 @@ def _comparison(part: Part) -> Blocks:
 
 
 def _lineage(part: Part, _report: Part) -> Blocks:
-    rows = [
-        (value["feature"], value["value"], value.get("view") or value.get("derived"), value.get("rows"),
-         value.get("from") or value.get("inputs"), value.get("keys", []))
-        for value in part.get("features", [])
-    ]  # fmt: skip
-    listed = Grid(("feature", "value>", "made by", "rows>", "from", "newest keys"), rows)
-    fallback = part.get("fallback")
-    return [
-        Figure(draw_lineage(part)),
-        *([f"The fallback {fallback['step']} answered: {fallback['why']}."] if fallback else ()),
-        Details("Every feature value and what it was computed from", [listed]),
-    ]
+    return [block for block in DecisionLineage(dict(part)).blocks() if block is not None]
 
 
 def _replay_decision(part: Part, _report: Part) -> Blocks:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from retrodict.core.display import Facts, Grid
+from retrodict.core.display import Facts, Grid, Tree
 from retrodict.core.errors import MissingExtraError
 
 __all__ = ["Block", "Details", "Figure", "Note", "Row", "Section", "plot", "themed"]
@@ -50,7 +50,7 @@ class Section:
     blocks: Sequence[Block]
 
 
-Block: TypeAlias = str | Facts | Grid | Figure | Note | Row | Details | Section
+Block: TypeAlias = str | Facts | Grid | Tree | Figure | Note | Row | Details | Section
 
 # Colours of evaluation.plots, and the variable of the page that each becomes.
 _VARIABLES = {

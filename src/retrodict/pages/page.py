@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from retrodict.core.display import Facts, Grid
+from retrodict.core.display import Facts, Grid, Tree
 from retrodict.pages.blocks import Block, Details, Figure, Note, Row, Section
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters |= {"amount": amount, "percent": percent}
     environment.tests["time"] = lambda value: isinstance(value, str) and _TIME.fullmatch(value) is not None
-    for name, kind in (("facts", Facts), ("grid", Grid), ("figure", Figure), ("note", Note), ("row", Row),
-                       ("details", Details), ("section", Section)):  # fmt: skip
-        environment.tests[name] = lambda value, kind=kind: isinstance(value, kind)
+    for kind in (Facts, Grid, Tree, Figure, Note, Row, Details, Section):
+        environment.tests[kind.__name__.lower()] = lambda value, kind=kind: isinstance(value, kind)
     return environment

@@ -8,7 +8,7 @@ from retrodict.features.online import OnlineFeatures, Upkeep, encode_event, onli
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.registry.deployments import Deployment, change
-from retrodict.registry.feature_sets import served_feature_sets
+from retrodict.registry.feature_sets import readers_in_force, served_feature_sets
 from retrodict.workspace import definitions_of
 from retrodict.workspace.code import capture_code
 
@@ -62,6 +62,8 @@ def test_what_decided_before_is_fed_beside_what_decides(project):
     sums, tops = _code(project, "sums", "sum"), _code(project, "tops", "max")
     _decide(project, tops, previous=sums)
     _append(project, 0, 3)
+    readers = [(reader.model, reader.policy, reader.decides) for reader in readers_in_force(project)]
+    assert readers == [("late_parcel@2", "promise", True), ("late_parcel@1", "promise", False)]
     assert len(served_feature_sets(project)) == 2
     upkeep = Upkeep(project, served_feature_sets)
     assert upkeep.catch_up() == 2 * 3

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from retrodict.core.errors import IntegrityError
-from retrodict.ledger import AuditFinding, AuditReport, prove
+from retrodict.ledger import AuditFinding, AuditReport, prove, verify
 from retrodict.workspace import Workspace
 
 from .conftest import recomputed
@@ -339,6 +339,35 @@ def test_a_flipped_bit_in_a_sealed_segment(at: int, project: Workspace, wheres: 
     path = min((project.root / "state/streams/decisions/0").glob("*.seg"))
     flip(path, at)
     assert wheres(project) == {("altered", f"segment decisions/0/{path.name} (entry 5)")}
+
+
+class Served:
+    """The streams of a project from a server that gives something else than was sealed."""
+
+    def __init__(self, streams: Any, *, bytes_: bool) -> None:
+        self._streams, self._bytes = streams, bytes_
+
+    def read_segment(self, stream: str, segment: str) -> bytes:
+        return bytes(self._streams.read_segment(stream, segment)) + b"!" * self._bytes
+
+    def read(self, stream: str, start: int, limit: int) -> list[tuple[int, bytes]]:
+        records = self._streams.read(stream, start, limit)
+        return list(records) if self._bytes else [(at, record + b"!") for at, record in records]
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "detail"),
+    [
+        (True, "the file does not have the hash that was sealed"),
+        (False, "its records do not have the root that was sealed"),
+    ],
+)
+def test_a_sealed_segment_is_held_to_both_its_hashes(bytes_: bool, detail: str, project: Workspace) -> None:
+    """Other bytes around the same records, and other records beside the same file."""
+    segment = project.streams.segments("decisions/0")[0].name
+    served: Any = Served(project.streams, bytes_=bytes_)
+    report = verify(project.ledger, objects=project.objects, streams=served, file_digest=project.tables.file_digest)
+    assert report.findings == [AuditFinding("altered", f"segment decisions/0/{segment} (entry 5)", detail)]
 
 
 def test_a_sealed_segment_that_is_gone(project: Workspace, audit: Audit) -> None:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,6 +83,7 @@ def test_versions_count_per_model(project: Workspace) -> None:
     assert made == ["late@1", "late@2", "early@1"]
     assert [version.ref for version in list_versions(project)] == ["early@1", "late@1", "late@2"]
     assert (get_version(project, "late").version, get_version(project, "model:late@1").version) == (2, 1)
+    assert (get_version(project, "late@1").metrics, get_version(project, "late@1").gates) == ({"auc": 0.8}, PASSED)
     assert project.ledger.upstream("model:late@2") == [("model:late@2", "trained by", "run:r2")]
 
 
@@ -220,6 +222,29 @@ def test_what_was_in_force_at_a_time(project: Workspace, clock: SimulatedClock) 
         with pytest.raises(NotFoundError, match="deployed at that time"):
             in_force(project, policy, at)
     assert {name: revision.revision for name, revision in current(project).items()} == {"warn": 2, "other": 3}
+
+
+def test_a_revision_keeps_what_decided_before_and_names_what_it_is_made_of(project: Workspace) -> None:
+    """The way back is read as it was written; lineage leads from the policy to the model."""
+    make(project)
+    artifact, code, model_code = (project.objects.put(text) for text in (b"trees", b"policy code", b"model code"))
+    before = {"policy_version": "u" * 64, "code": code, "model": "late@1", "artifact": artifact, "model_code": code}
+    deployed = Deployment("warn", "v" * 64, code, "late@1", artifact, model_code, previous=before)
+    change(project, deployed, action="promote", reason="better")
+    assert current(project)["warn"].deployment == in_force(project, "warn", START).deployment == deployed
+    assert project.ledger.upstream("policy:warn#1")[0] == ("policy:warn#1", "decides", "model:late@1")
+    (entry,) = project.ledger.entries(action="policy.promote")
+    assert set(entry.payload["objects"]) == {artifact, code, model_code}
+
+
+def test_an_object_that_is_gone_is_found_by_what_rests_on_it(project: Workspace) -> None:
+    """The artifact of a version, and the code that a policy was deployed with."""
+    version = make(project)
+    deployed = replace(deployment(project), code=project.objects.put(b"policy code"))
+    change(project, deployed, action="deploy", reason="pilot")
+    for sha in (version.artifact, deployed.code):
+        (project.root / "state" / "objects" / sha[:2] / sha[2:4] / sha).unlink()
+    assert findings(project) == [("removed", "model:late@1 (entry 2)"), ("removed", "policy:warn#1 (entry 3)")]
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

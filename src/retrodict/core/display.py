@@ -24,6 +24,7 @@ __all__ = [
     "Facts",
     "Grid",
     "Listing",
+    "Record",
     "Shown",
     "Tree",
     "Verbatim",
@@ -98,7 +99,17 @@ class Verbatim(str):
 Block = str | Grid | Facts | Tree
 
 
-class Shown:
+class Record:
+    """Base of results that are plain data."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form, unrounded: what ``--json`` prints; the fields of a data class, others write their own."""
+        return _field_values(self)
+
+
+class Shown(Record):
     """Base of results that can be shown: ``print`` gives text, a notebook HTML, ``to_dict`` the whole as plain data.
 
     Attributes
@@ -113,10 +124,6 @@ class Shown:
     def ok(self) -> bool:
         """Whether the verdict is not a no."""
         return True
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form, unrounded: what ``--json`` prints; the fields of a data class, others write their own."""
-        return _field_values(self)
 
     def blocks(self) -> Sequence[Block | None]:
         """What there is to see, in order; None is left out."""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from retrodict.core.statistics.intervals import bootstrap_interval, delong_pair, mean_interval, wilson_interval
+from retrodict.core.display import Record
+from retrodict.core.statistics.intervals import bootstrap_interval, delong_pair, mean_interval
 from retrodict.evaluation._rows import ScoredRows, read_rows
-from retrodict.evaluation.metrics import Metric
+from retrodict.evaluation.metrics import Metric, share
 
 __all__ = ["Comparison", "compare_scores"]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Record):
     """Challenger minus champion on the same decisions.
 
     Attributes
@@ -45,10 +46,6 @@ class Comparison:
     brier_difference: Metric
     agreement: Metric
     score_distance: Metric
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return asdict(self)
 
 
 def compare_scores(
@@ -103,8 +100,7 @@ def _agreement(old: ScoredRows, new: ScoredRows, threshold: float | None) -> tup
     if threshold is None:
         return Metric("agreement", None, "no threshold given", n), distance
     same = int(((old.scores >= threshold) == (new.scores >= threshold)).sum())
-    interval = wilson_interval(same, n)
-    return Metric("agreement", same / n, None, n, interval.low, interval.high), distance
+    return share("agreement", same, n, "no rows"), distance
 
 
 def _auc_difference(old: ScoredRows, new: ScoredRows, confidence: float) -> Metric:

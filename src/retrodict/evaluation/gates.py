@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from retrodict.core.display import Record
 from retrodict.core.errors import InputError, near
 
 __all__ = ["GateResult", "Measured", "check_gates"]
@@ -29,17 +30,13 @@ class Measured(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class GateResult:
+class GateResult(Record):
     """What one gate said; ``value`` is the metric's when the gate names exactly one."""
 
     gate: str
     status: Literal["pass", "fail", "not evaluable"]
     value: float | bool | None
     reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return asdict(self)
 
 
 def check_gates(gates: Iterable[str], metrics: Mapping[str, float | bool | Measured | None]) -> tuple[GateResult, ...]:

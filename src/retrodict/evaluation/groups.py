@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from retrodict.core.display import Record
 from retrodict.core.errors import InputError
 from retrodict.evaluation._rows import read_column
 from retrodict.evaluation.metrics import Evaluation, evaluate
@@ -17,15 +17,11 @@ __all__ = ["GroupEvaluation", "evaluate_groups"]
 
 
 @dataclass(frozen=True, slots=True)
-class GroupEvaluation:
+class GroupEvaluation(Record):
     """One group's metrics; ``group`` is None for rows without a group."""
 
     group: str | None
     evaluation: Evaluation
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return asdict(self)
 
 
 def evaluate_groups(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from numpy.typing import ArrayLike
 
+from retrodict.core.display import Record
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.intervals import delong_pair
 from retrodict.evaluation._rows import ScoredRows, read_rows
@@ -17,7 +18,7 @@ __all__ = ["Ladder", "LadderVerdict", "Rung", "beats", "climb"]
 
 
 @dataclass(frozen=True, slots=True)
-class LadderVerdict:
+class LadderVerdict(Record):
     """Whether a candidate beats a rung: ``difference`` is candidate minus rung AUC, with its interval."""
 
     status: Literal["beats", "does not beat", "not evaluable"]
@@ -32,10 +33,6 @@ class LadderVerdict:
     def value(self) -> bool | None:
         """For the gate ``beats_ladder``: None when not evaluable."""
         return None if self.status == "not evaluable" else self.status == "beats"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return asdict(self)
 
 
 def beats(*, candidate: ArrayLike, rung: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> LadderVerdict:
@@ -83,7 +80,7 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
+class Ladder(Record):
     """Baselines from worst to best, and the candidate's verdict against the best of them.
 
     The best rung is chosen on the rows of the test, which makes the bar higher for the candidate, not lower.
@@ -93,10 +90,6 @@ class Ladder:
     best: str | None
     candidate: Metric
     verdict: LadderVerdict
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return asdict(self)
 
 
 def climb(

@@ -7,14 +7,15 @@ a reason; it is never 0, never NaN, and never passes a gate. Conventions and sou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from retrodict.core.errors import InputError, NotFoundError, near
+from retrodict.core.display import Record
+from retrodict.core.errors import InputError, check_known
 from retrodict.core.statistics.intervals import Interval, delong_auc, mean_interval, wilson_interval
 from retrodict.evaluation._rows import ScoredRows, read_rows
 
@@ -31,8 +32,10 @@ __all__ = [
     "confusion",
     "evaluate",
     "log_loss",
+    "pick_metric",
     "pr_auc",
     "roc_auc",
+    "share",
 ]
 
 Binning = Literal["mass", "width"]
@@ -63,15 +66,18 @@ class Metric:
     high: float | None = None
 
 
-def _metric(
-    name: str, rows: ScoredRows, compute: Callable[[ScoredRows], tuple[float, Interval | None]], *, why_not: str | None
-) -> Metric:
-    if why_not:
-        return Metric(name, None, why_not, rows.n)
-    value, interval = compute(rows)
-    if interval is None or math.isnan(interval.low):
-        return Metric(name, value, None, rows.n)
-    return Metric(name, value, None, rows.n, interval.low, interval.high)
+def pick_metric(metrics: Sequence[Metric], name: str, *, where: str) -> Metric:
+    """Metric of a name; NotFoundError names the nearest ones."""
+    by_name = {metric.name: metric for metric in metrics}
+    return by_name[check_known(name, by_name, "a metric must be one of those measured", where=where, what="metric")]
+
+
+def share(name: str, part: int, n: int, why_not: str) -> Metric:
+    """Share of rows, with Wilson's interval; without rows it is not evaluable, for this reason."""
+    if n == 0:
+        return Metric(name, None, why_not, 0)
+    interval = wilson_interval(part, n)
+    return Metric(name, part / n, None, n, interval.low, interval.high)
 
 
 def roc_auc(labels: ArrayLike, scores: ArrayLike) -> Metric:
@@ -84,15 +90,12 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> Metric:
     scores : array_like of float, shape (n,)
         Higher means more likely 1.
     """
-    return _roc_auc(read_rows(labels, scores))
+    return _measure("auc", read_rows(labels, scores))
 
 
-def _roc_auc(rows: ScoredRows) -> Metric:
-    def compute(rows: ScoredRows) -> tuple[float, Interval]:
-        estimate = delong_auc(rows.labels, rows.scores)
-        return estimate.auc, Interval(estimate.low, estimate.high)
-
-    return _metric("auc", rows, compute, why_not=rows.incomplete() or rows.one_class())
+def _roc_auc(rows: ScoredRows) -> tuple[float, Interval]:
+    estimate = delong_auc(rows.labels, rows.scores)
+    return estimate.auc, Interval(estimate.low, estimate.high)
 
 
 def pr_auc(labels: ArrayLike, scores: ArrayLike) -> Metric:
@@ -100,29 +103,21 @@ def pr_auc(labels: ArrayLike, scores: ArrayLike) -> Metric:
 
     Parameters are those of ``roc_auc``; needs a positive row.
     """
-    return _pr_auc(read_rows(labels, scores))
+    return _measure("pr_auc", read_rows(labels, scores))
 
 
-def _pr_auc(rows: ScoredRows) -> Metric:
-    def compute(rows: ScoredRows) -> tuple[float, None]:
-        order = np.argsort(-rows.scores, kind="stable")
-        ordered = rows.scores[order]
-        last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), ordered.size - 1)
-        hits = np.cumsum(rows.labels[order])[last]
-        gained = np.diff(hits, prepend=0)
-        return float((gained * hits / (last + 1)).sum() / hits[-1]), None
-
-    why_not = rows.incomplete() or (None if rows.positives else "no positive row")
-    return _metric("pr_auc", rows, compute, why_not=why_not)
+def _pr_auc(rows: ScoredRows) -> tuple[float, None]:
+    order = np.argsort(-rows.scores, kind="stable")
+    ordered = rows.scores[order]
+    last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), ordered.size - 1)
+    hits = np.cumsum(rows.labels[order])[last]
+    gained = np.diff(hits, prepend=0)
+    return float((gained * hits / (last + 1)).sum() / hits[-1]), None
 
 
 def brier(labels: ArrayLike, scores: ArrayLike) -> Metric:
     """Mean squared difference of probability and label (Brier 1950), with Student's t interval; 0 is perfect."""
-    return _brier(read_rows(labels, scores))
-
-
-def _brier(rows: ScoredRows) -> Metric:
-    return _metric("brier", rows, lambda r: _mean((r.scores - r.labels) ** 2), why_not=rows.improper())
+    return _measure("brier", read_rows(labels, scores))
 
 
 def _mean(values: NDArray[np.float64]) -> tuple[float, Interval | None]:
@@ -131,29 +126,18 @@ def _mean(values: NDArray[np.float64]) -> tuple[float, Interval | None]:
 
 def log_loss(labels: ArrayLike, scores: ArrayLike) -> Metric:
     """Mean negative log likelihood in nats; probabilities are cut to ``[eps, 1 - eps]``, eps = 2.2e-16."""
-    return _log_loss(read_rows(labels, scores))
+    return _measure("log_loss", read_rows(labels, scores))
 
 
-def _log_loss(rows: ScoredRows) -> Metric:
-    def compute(rows: ScoredRows) -> tuple[float, Interval | None]:
-        edge = float(np.finfo(np.float64).eps)
-        p = np.clip(rows.scores, edge, 1 - edge)
-        return _mean(-np.where(rows.labels == 1, np.log(p), np.log1p(-p)))
-
-    return _metric("log_loss", rows, compute, why_not=rows.improper())
+def _log_loss(rows: ScoredRows) -> tuple[float, Interval | None]:
+    edge = float(np.finfo(np.float64).eps)
+    p = np.clip(rows.scores, edge, 1 - edge)
+    return _mean(-np.where(rows.labels == 1, np.log(p), np.log1p(-p)))
 
 
 def base_rate(labels: ArrayLike) -> Metric:
     """Share of positive rows, with Wilson's interval."""
-    size = np.asarray(labels).size
-    return _base_rate(read_rows(labels, np.zeros(size)))
-
-
-def _base_rate(rows: ScoredRows) -> Metric:
-    def compute(rows: ScoredRows) -> tuple[float, Interval]:
-        return rows.positives / rows.n, wilson_interval(rows.positives, rows.n)
-
-    return _metric("base_rate", rows, compute, why_not=rows.unlabelled())
+    return _measure("base_rate", read_rows(labels, np.zeros(np.asarray(labels).size)))
 
 
 def calibration_ratio(labels: ArrayLike, scores: ArrayLike) -> Metric:
@@ -161,17 +145,13 @@ def calibration_ratio(labels: ArrayLike, scores: ArrayLike) -> Metric:
 
     The interval is Wilson's of the observed rate over the mean score, the scores taken as given.
     """
-    return _calibration_ratio(read_rows(labels, scores))
+    return _measure("calibration_ratio", read_rows(labels, scores))
 
 
-def _calibration_ratio(rows: ScoredRows) -> Metric:
-    def compute(rows: ScoredRows) -> tuple[float, Interval]:
-        expected = float(rows.scores.mean())
-        observed = wilson_interval(rows.positives, rows.n)
-        return rows.positives / rows.n / expected, Interval(observed.low / expected, observed.high / expected)
-
-    why_not = rows.improper() or (None if rows.scores.mean() > 0 else "every score is 0")
-    return _metric("calibration_ratio", rows, compute, why_not=why_not)
+def _calibration_ratio(rows: ScoredRows) -> tuple[float, Interval]:
+    expected = float(rows.scores.mean())
+    observed = wilson_interval(rows.positives, rows.n)
+    return rows.positives / rows.n / expected, Interval(observed.low / expected, observed.high / expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,15 +210,41 @@ def calibration_error(labels: ArrayLike, scores: ArrayLike, *, bins: int = 10, b
     Naeini, Cooper & Hauskrecht 2015 use equal width; equal mass (Nixon et al. 2019) is the default because skewed
     scores leave most equal-width bins nearly empty. It is biased upwards in few rows.
     """
-    return _calibration_error(read_rows(labels, scores), bins, by)
+    return _measure("calibration_error", read_rows(labels, scores), lambda rows: _calibration_error(rows, bins, by))
 
 
-def _calibration_error(rows: ScoredRows, bins: int = 10, by: Binning = "mass") -> Metric:
-    def compute(rows: ScoredRows) -> tuple[float, None]:
-        gaps = [b.n * abs(b.observed_rate - b.mean_score) for b in _curve(rows, bins, by)]
-        return math.fsum(gaps) / rows.n, None
+def _calibration_error(rows: ScoredRows, bins: int = 10, by: Binning = "mass") -> tuple[float, None]:
+    gaps = [b.n * abs(b.observed_rate - b.mean_score) for b in _curve(rows, bins, by)]
+    return math.fsum(gaps) / rows.n, None
 
-    return _metric("calibration_error", rows, compute, why_not=rows.improper())
+
+_Compute = Callable[[ScoredRows], tuple[float, Interval | None]]
+_MEASURES: dict[str, tuple[Callable[[ScoredRows], str | None], _Compute]] = {
+    "base_rate": (
+        ScoredRows.unlabelled,
+        lambda rows: (rows.positives / rows.n, wilson_interval(rows.positives, rows.n)),
+    ),
+    "auc": (lambda rows: rows.incomplete() or rows.one_class(), _roc_auc),
+    "pr_auc": (lambda rows: rows.incomplete() or (None if rows.positives else "no positive row"), _pr_auc),
+    "brier": (ScoredRows.improper, lambda rows: _mean((rows.scores - rows.labels) ** 2)),
+    "log_loss": (ScoredRows.improper, _log_loss),
+    "calibration_error": (ScoredRows.improper, _calibration_error),
+    "calibration_ratio": (
+        lambda rows: rows.improper() or (None if rows.scores.mean() > 0 else "every score is 0"),
+        _calibration_ratio,
+    ),
+}
+"""Each metric of scores: why it has no value, if it has none, and its value with its interval."""
+
+
+def _measure(name: str, rows: ScoredRows, compute: _Compute | None = None) -> Metric:
+    refuse, default = _MEASURES[name]
+    if why_not := refuse(rows):
+        return Metric(name, None, why_not, rows.n)
+    value, interval = (compute or default)(rows)
+    if interval is None or math.isnan(interval.low):
+        return Metric(name, value, None, rows.n)
+    return Metric(name, value, None, rows.n, interval.low, interval.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,19 +262,12 @@ class Confusion:
         tp, fp, tn, fn = self.true_positives, self.false_positives, self.true_negatives, self.false_negatives
         n = tp + fp + tn + fn
         return (
-            _share("accuracy", tp + tn, n, "no rows"),
-            _share("precision", tp, tp + fp, "no row reaches the threshold"),
-            _share("recall", tp, tp + fn, "no positive row"),
-            _share("false_positive_rate", fp, fp + tn, "no negative row"),
-            _share("positive_share", tp + fp, n, "no rows"),
+            share("accuracy", tp + tn, n, "no rows"),
+            share("precision", tp, tp + fp, "no row reaches the threshold"),
+            share("recall", tp, tp + fn, "no positive row"),
+            share("false_positive_rate", fp, fp + tn, "no negative row"),
+            share("positive_share", tp + fp, n, "no rows"),
         )
-
-
-def _share(name: str, part: int, n: int, why_not: str) -> Metric:
-    if n == 0:
-        return Metric(name, None, why_not, 0)
-    interval = wilson_interval(part, n)
-    return Metric(name, part / n, None, n, interval.low, interval.high)
 
 
 def confusion(labels: ArrayLike, scores: ArrayLike, *, threshold: float) -> Confusion | None:
@@ -286,7 +285,7 @@ def _confusion(rows: ScoredRows, threshold: float) -> Confusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Record):
     """Every metric of one set of scores, with what it was computed from.
 
     Attributes
@@ -310,20 +309,11 @@ class Evaluation:
     confusion: Confusion | None = None
 
     def __getitem__(self, name: str) -> Metric:
-        for metric in self.metrics:
-            if metric.name == name:
-                return metric
-        names = [metric.name for metric in self.metrics]
-        raise NotFoundError("a metric must be one of the evaluation", where="evaluation", got=name,
-                            remedy=near(name, names, what="metric"))  # fmt: skip
+        return pick_metric(self.metrics, name, where="evaluation")
 
     def values(self) -> dict[str, float | None]:
         """Metric values by name, as gates read them."""
         return {metric.name: metric.value for metric in self.metrics}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Evaluation:
@@ -364,15 +354,7 @@ def evaluate(labels: ArrayLike, scores: ArrayLike, *, threshold: float | None = 
     rows, pending = every.matured()
     if 0 < rows.n < min_rows:
         rows = rows.refused(f"{rows.n} labelled rows are fewer than the {min_rows} needed")
-    metrics = [
-        _base_rate(rows),
-        _roc_auc(rows),
-        _pr_auc(rows),
-        _brier(rows),
-        _log_loss(rows),
-        _calibration_error(rows),
-        _calibration_ratio(rows),
-    ]
+    metrics = [_measure(name, rows) for name in _MEASURES]
     table = None
     if threshold is not None:
         why_not = rows.incomplete()

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError, NotFoundError, near
+from retrodict.core.errors import InputError, check_known
 from retrodict.core.identity import canonical_json
 from retrodict.models._logistic import logit, logits, sigmoid, sigmoids
 
@@ -49,8 +49,20 @@ class Calibrator(Protocol):
         ...
 
 
+class _Stored:
+    """Stored form of a calibrator that is a dataclass of plain numbers: JSON of its kind and fields."""
+
+    __slots__ = ()
+
+    kind: ClassVar[str]
+
+    def to_json(self) -> bytes:
+        """Canonical JSON that :func:`load_calibrator` reads."""
+        return canonical_json({"kind": self.kind, **asdict(self)})  # type: ignore[call-overload]  # a dataclass
+
+
 @dataclass(frozen=True, slots=True)
-class NoCalibrator:
+class NoCalibrator(_Stored):
     """Leaves scores as they are."""
 
     kind: ClassVar[str] = "none"
@@ -63,13 +75,9 @@ class NoCalibrator:
         """Return the same score."""
         return score
 
-    def to_json(self) -> bytes:
-        """Only the kind."""
-        return canonical_json({"kind": self.kind})
-
 
 @dataclass(frozen=True, slots=True)
-class SigmoidCalibrator:
+class SigmoidCalibrator(_Stored):
     """``1 / (1 + exp(-(slope * logit(score) + intercept)))``.
 
     Monotone up to the rounding of the exponential; scores are held 2**-52 away from 0 and 1.
@@ -101,13 +109,9 @@ class SigmoidCalibrator:
         """Probability of one score."""
         return sigmoid(logit(score) * self.slope + self.intercept)
 
-    def to_json(self) -> bytes:
-        """Slope and intercept."""
-        return canonical_json({"intercept": self.intercept, "kind": self.kind, "slope": self.slope})
-
 
 @dataclass(frozen=True)
-class IsotonicCalibrator:
+class IsotonicCalibrator(_Stored):
     """Straight lines between knots; level outside of them.
 
     Attributes
@@ -159,25 +163,20 @@ class IsotonicCalibrator:
         rate: float = min(self.rates[at] + line, self.rates[at + 1])
         return rate
 
-    def to_json(self) -> bytes:
-        """Knots."""
-        return canonical_json({"kind": self.kind, "rates": list(self.rates), "scores": list(self.scores)})
 
-
-_READERS: dict[str, Callable[[Mapping[str, Any]], Calibrator]] = {
-    NoCalibrator.kind: lambda _: NoCalibrator(),
-    SigmoidCalibrator.kind: lambda fields: SigmoidCalibrator(slope=fields["slope"], intercept=fields["intercept"]),
-    IsotonicCalibrator.kind: lambda fields: IsotonicCalibrator(tuple(fields["scores"]), tuple(fields["rates"])),
+_CALIBRATORS: dict[str, Callable[..., Calibrator]] = {
+    calibrator.kind: calibrator for calibrator in (NoCalibrator, SigmoidCalibrator, IsotonicCalibrator)
 }
 
 
 def load_calibrator(data: bytes) -> Calibrator:
     """Read what ``to_json`` of a calibrator wrote."""
     fields = json.loads(data)
-    if fields["kind"] not in _READERS:
-        raise NotFoundError("a calibration must be of a kind that exists", where="model", got=fields["kind"],
-                            remedy=near(fields["kind"], _READERS, what="calibration"))  # fmt: skip
-    return _READERS[fields["kind"]](fields)
+    rule = "a calibration must be of a kind that exists"
+    kind = check_known(fields.pop("kind"), _CALIBRATORS, rule, where="model", what="calibration")
+    return _CALIBRATORS[kind](
+        **{name: tuple(part) if isinstance(part, list) else part for name, part in fields.items()}
+    )
 
 
 def _check(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> None:

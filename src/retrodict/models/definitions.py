@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from retrodict.core.clock import to_micros
 from retrodict.core.definition import Definition
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.expressions import Expression, parse
 from retrodict.features.labels import Label, Outcome
 from retrodict.models.estimators import Estimator, get_estimator
@@ -153,9 +153,8 @@ class Recipe:
         """Check names, and bind the estimator as it is registered now."""
         object.__setattr__(self, "registered", get_estimator(self.estimator))
         self.registered.check(self.settings)
-        if self.calibrate not in _CALIBRATIONS:
-            raise DefinitionError("calibrate must be one of the methods", where="Recipe", got=self.calibrate,
-                                  remedy=near(str(self.calibrate), _CALIBRATIONS, what="method"))  # fmt: skip
+        rule = "calibrate must be one of the methods"
+        check_known(self.calibrate, _CALIBRATIONS, rule, where="Recipe", what="method", error=DefinitionError)
         split: object = self.split
         if not isinstance(split, TimeSplit):
             raise DefinitionError("a recipe must split by time", where="Recipe", got=type(split).__name__,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from retrodict.core.errors import DefinitionError, InputError, NotFoundError, near
+from retrodict.core.errors import DefinitionError, InputError, check_known, near
 
 if TYPE_CHECKING:
     from retrodict.models.engines.base import Engine
@@ -123,9 +123,9 @@ class Estimator:
             Names the nearest parameters.
         """
         where, names = f"Recipe, params of {self.name}", {*self.defaults, *self.required}
-        if not self.aliases and (unknown := sorted(set(params) - names)):
-            raise DefinitionError("a parameter must be one of the estimator", where=where, got=unknown[0],
-                                  remedy=near(unknown[0], names, what="parameter"))  # fmt: skip
+        for name in sorted(params) if not self.aliases else ():
+            rule = "a parameter must be one of the estimator"
+            check_known(name, names, rule, where=where, what="parameter", error=DefinitionError)
         if absent := [name for name in self.required if params.get(name) is None]:
             raise DefinitionError(f"the parameter {absent[0]!r} must have a value", where=where, got=sorted(params),
                                   remedy=f"Pass params={{{absent[0]!r}: …}}")  # fmt: skip
@@ -180,10 +180,8 @@ def register_estimator(estimator: Estimator) -> Estimator:
 
 def get_estimator(name: str) -> Estimator:
     """Estimator by the name that recipes use; DefinitionError names the nearest ones."""
-    if name not in _ESTIMATORS:
-        raise DefinitionError("an estimator must be registered", where="Recipe", got=name,
-                              remedy=near(str(name), _ESTIMATORS, what="estimator"))  # fmt: skip
-    return _ESTIMATORS[name]
+    rule = "an estimator must be registered"
+    return _ESTIMATORS[check_known(name, _ESTIMATORS, rule, where="Recipe", what="estimator", error=DefinitionError)]
 
 
 def load_engine(kind: str, parts: Mapping[str, bytes]) -> Engine:
@@ -197,10 +195,8 @@ def load_engine(kind: str, parts: Mapping[str, bytes]) -> Engine:
         If there is no such kind in this version of the package.
     """
     references = {estimator.kind: estimator.engine for estimator in _ESTIMATORS.values()}
-    reference = kind if ":" in kind else references.get(kind)
-    if reference is None:
-        raise NotFoundError("an engine must be of a kind that is registered", where="model", got=kind,
-                            remedy=near(kind, references, what="engine"))  # fmt: skip
+    rule = "an engine must be of a kind that is registered"
+    reference = kind if ":" in kind else references[check_known(kind, references, rule, where="model", what="engine")]
     engine: Engine = _resolve(reference).from_parts(parts)
     return engine
 

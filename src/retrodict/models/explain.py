@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Literal
 
-from retrodict.core.errors import DefinitionError, near
+from retrodict.core.errors import DefinitionError, check_known
 from retrodict.models.artifact import ModelArtifact
 
 __all__ = ["DEFAULT_WORDS", "Direction", "Explanation", "Reason", "check_words", "explain_row"]
@@ -143,17 +143,16 @@ def check_words(words: Mapping[str, str], features: Iterable[str], others: Itera
     fields = {*_OWN_FIELDS, *features, *others}
     for feature, template in words.items():
         where = f"words for {feature!r}"
-        if feature not in features:
-            raise DefinitionError("words must belong to a feature of the model", where=where, got=feature,
-                                  remedy=near(feature, features, what="feature"))  # fmt: skip
+        rule = "words must belong to a feature of the model"
+        check_known(feature, features, rule, where=where, what="feature", error=DefinitionError)
         try:
             used = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
         except ValueError as error:
             raise DefinitionError(f"words must be a format string ({error})", where=where, got=template,
                                   remedy="Write it like 'wind of {value:.0f} knots'") from error  # fmt: skip
-        if unknown := sorted(used - fields):
-            raise DefinitionError("a field of the words must be a feature or a value at hand", where=where,
-                                  got=unknown[0], remedy=near(unknown[0], fields, what="field"))  # fmt: skip
+        for name in sorted(used):
+            rule = "a field of the words must be a feature or a value at hand"
+            check_known(name, fields, rule, where=where, what="field", error=DefinitionError)
 
 
 def _reason(name: str, share: float, values: Mapping[str, Any], template: str | None) -> Reason:

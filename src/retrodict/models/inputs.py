@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError, near
+from retrodict.core.errors import InputError, check_known, near
 from retrodict.core.identity import canonical_json
 from retrodict.models._encoder import RowEncoder, Vocabulary, category_column, number_column, plain_values
 
@@ -51,9 +51,8 @@ class Feature:
     def __post_init__(self) -> None:
         """Refuse a vocabulary that codes could not be read back from."""
         where = f"feature {self.name!r}"
-        if self.type not in {"number", "category"}:
-            raise InputError("a feature must be a number or a category", where=where, got=self.type,
-                             remedy=near(str(self.type), ("number", "category"), what="type"))  # fmt: skip
+        rule = "a feature must be a number or a category"
+        check_known(self.type, ("number", "category"), rule, where=where, what="type", error=InputError)
         if self.type == "number" and self.vocabulary:
             raise InputError("a number must not have a vocabulary", where=where, got=f"{len(self.vocabulary)} words",
                              remedy="Leave it out, or make the feature a category")  # fmt: skip
@@ -119,9 +118,9 @@ class InputSpec:
             If a column has a type that is neither, such as a time.
         """
         declared = types or {}
-        if unknown := sorted(set(declared) - set(columns)):
-            raise InputError("a type must be for a column that exists", where=f"feature {unknown[0]!r}", got=unknown[0],
-                             remedy=near(unknown[0], columns, what="column"))  # fmt: skip
+        for name in sorted(declared):
+            rule = "a type must be for a column that exists"
+            check_known(name, columns, rule, where=f"feature {name!r}", what="column", error=InputError)
         features = []
         for name, column in columns.items():
             plain = plain_values(name, column)

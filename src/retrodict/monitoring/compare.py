@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from retrodict.core.display import Block, Facts, Grid, Shown, number
 from retrodict.core.errors import InputError, near
 from retrodict.core.expressions import parse
-from retrodict.core.statistics.intervals import wilson_interval
 from retrodict.decisions.definitions import OTHERWISE, Policy
 from retrodict.decisions.log import decisions_table, read_decisions
 from retrodict.evaluation.compare import Comparison, compare_scores
-from retrodict.evaluation.metrics import Metric
+from retrodict.evaluation.metrics import Metric, share
 from retrodict.models.artifact import ModelArtifact
 from retrodict.monitoring.outcomes import Outcomes, outcomes
 from retrodict.registry import get_version, in_force
@@ -250,9 +249,7 @@ def _changes(
     changed = (before != after) & (logged == before)
     pairs, sizes = np.unique(np.stack([before[changed], after[changed]]), axis=1, return_counts=True)
     changes = {f"{a} -> {b}": int(n) for (a, b), n in zip(pairs.T, sizes, strict=True)}
-    same = int(old.size - changed.sum())
-    interval = wilson_interval(same, old.size)
-    agreement = Metric("agreement", same / old.size, None, old.size, interval.low, interval.high)
+    agreement = share("agreement", int(old.size - changed.sum()), old.size, "no decisions")
     return agreement, dict(sorted(changes.items(), key=lambda item: (-item[1], item[0])))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from retrodict.core.display import Record
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError
 from retrodict.core.identity import short
 from retrodict.core.statistics.drift import DriftVerdict, judge, judge_features
@@ -58,7 +59,7 @@ class RateChange:
 
 
 @dataclass(frozen=True, slots=True)
-class DriftReport:
+class DriftReport(Record):
     """Drift of one period's decisions.
 
     Attributes
@@ -108,18 +109,7 @@ class DriftReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json`` and plots."""
-        return {
-            "model": self.model,
-            "reason": self.reason,
-            "decisions": self.decisions,
-            "left_out": self.left_out,
-            "other_models": dict(self.other_models),
-            "psi": self.psi,
-            "drifted": self.drifted,
-            "features": {name: feature.to_dict() for name, feature in self.features.items()},
-            "score": None if self.score is None else self.score.to_dict(),
-            "label_rate": None if self.label_rate is None else asdict(self.label_rate),
-        }
+        return {**Record.to_dict(self), "psi": self.psi, "drifted": self.drifted}
 
 
 def read_reference(objects: ObjectStore, metadata: Mapping[str, Any]) -> Reference | None:

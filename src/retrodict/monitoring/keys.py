@@ -12,7 +12,7 @@ from datetime import date, datetime
 import pyarrow as pa
 
 from retrodict.core.clock import format_time, parse_time, to_micros
-from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.errors import DefinitionError, InputError, check_known, near
 from retrodict.data.definitions import Table
 from retrodict.stores.sql import quote
 
@@ -51,9 +51,8 @@ def join_key(table: Table, values: Mapping[str, object]) -> str | None:
     """
     parts = []
     for column in table.key:
-        if column not in values:
-            raise InputError("a key must have every key column of its table", where=f"table {table.name}", got=column,
-                             remedy=near(column, values, what="column"))  # fmt: skip
+        rule = "a key must have every key column of its table"
+        check_known(column, values, rule, where=f"table {table.name}", what="column", error=InputError)
         value = values[column]
         if value is None:
             return None

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from retrodict.core.clock import format_time
 from retrodict.core.errors import InputError, near
-from retrodict.core.statistics.intervals import mean_interval, wilson_interval
-from retrodict.evaluation.metrics import Metric, base_rate, evaluate
+from retrodict.core.statistics.intervals import mean_interval
+from retrodict.evaluation.metrics import Metric, evaluate, pick_metric, share
 from retrodict.monitoring.outcomes import Outcomes
 from retrodict.monitoring.periods import Period, periods_between
 
@@ -65,16 +65,7 @@ class Slice:
     curve: tuple[dict[str, Any], ...] = ()
 
     def __getitem__(self, name: str) -> Metric:
-        for metric in self.metrics:
-            if metric.name == name:
-                return metric
-        names = [metric.name for metric in self.metrics]
-        raise InputError(
-            "a slice must have the metric",
-            where=f"slice {self.period.name}",
-            got=name,
-            remedy=near(name, names, what="metric"),
-        )
+        return pick_metric(self.metrics, name, where=f"slice {self.period.name}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json`` and plots."""
@@ -226,7 +217,7 @@ def _slice(period: Period, complete: bool, by: str | None, value: str | None, pa
     evaluable = labelled & scored
     evaluation = evaluate(part.label[evaluable], part.score[evaluable], min_rows=min_labels)
     metrics = (
-        _fallback_share(int(part.fallback.sum()), total),
+        share("fallback_share", int(part.fallback.sum()), total, "no decisions"),
         _mean_score(part.score[scored]),
         _label_rate(part.label[labelled], min_labels),
         *(metric for metric in evaluation.metrics if metric.name != "base_rate"),
@@ -248,13 +239,6 @@ def _slice(period: Period, complete: bool, by: str | None, value: str | None, pa
     )
 
 
-def _fallback_share(count: int, total: int) -> Metric:
-    if not total:
-        return Metric("fallback_share", None, "no decisions", 0)
-    interval = wilson_interval(count, total)
-    return Metric("fallback_share", count / total, None, total, interval.low, interval.high)
-
-
 def _mean_score(scores: NDArray[np.float64]) -> Metric:
     if not scores.size:
         return Metric("mean_score", None, "no decision has a score", 0)
@@ -268,5 +252,4 @@ def _label_rate(labels: NDArray[np.float64], min_labels: int) -> Metric:
     if labels.size < max(min_labels, 1):
         reason = f"{labels.size} known outcomes are fewer than the {max(min_labels, 1)} needed"
         return Metric("label_rate", None, reason, labels.size)
-    rate = base_rate(labels)
-    return Metric("label_rate", rate.value, rate.reason, rate.n, rate.low, rate.high)
+    return share("label_rate", int(labels.sum()), labels.size, "no outcomes")

@@ -8,10 +8,11 @@ again tomorrow, is not new evidence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from retrodict.core.clock import format_time
+from retrodict.core.display import Record
 from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.expressions import parse
 from retrodict.core.identity import content_hash, short
@@ -38,7 +39,7 @@ NUMBERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class TriggerResult:
+class TriggerResult(Record):
     """What one trigger said of one period.
 
     Attributes
@@ -62,10 +63,6 @@ class TriggerResult:
     reason: str
     period: str | None
     numbers: Mapping[str, float | None]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for ``--json``."""
-        return {**asdict(self), "numbers": dict(self.numbers)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from retrodict.core.display import Record
 from retrodict.core.errors import InputError
 
 __all__ = [
@@ -188,7 +189,7 @@ def benjamini_hochberg(p_values: Sequence[float], *, rate: float = 0.05) -> tupl
 
 
 @dataclass(frozen=True, slots=True)
-class DriftVerdict:
+class DriftVerdict(Record):
     """What one feature's counts say.
 
     Attributes
@@ -210,10 +211,6 @@ class DriftVerdict:
     js_distance_bits: float | None
     n_reference: int
     n_current: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
-        return asdict(self)
 
 
 def judge(

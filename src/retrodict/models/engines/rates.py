@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError, near
+from retrodict.core.errors import InputError, check_known
 from retrodict.models._logistic import logit, logits
 from retrodict.models.engines.base import JsonEngine, check_matrix, check_row
 from retrodict.models.problem import Examples, Fitted, Problem
@@ -193,7 +193,6 @@ def solve_constant(problem: Problem) -> Fitted[ConstantEngine]:
 def solve_group_rate(problem: Problem) -> Fitted[GroupRateEngine]:
     """Registered as ``group_rate``; its parameter ``group`` names a category among the features."""
     group, names = problem.params["group"], problem.inputs.names
-    if group not in names:
-        raise InputError("the group must be a feature of the model", where="group rate", got=group,
-                         remedy=near(str(group), names, what="feature"))  # fmt: skip
+    rule = "the group must be a feature of the model"
+    check_known(group, names, rule, where="group rate", what="feature", error=InputError)
     return fit_group_rate(problem.train, names.index(group), prior_count=problem.params["prior_count"])

@@ -26,7 +26,7 @@ from lightgbm.basic import _LIB  # type: ignore[attr-defined]  # the loaded libr
 from lightgbm.callback import CallbackEnv, EarlyStopException
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError, IntegrityError, InternalError, near
+from retrodict.core.errors import InputError, IntegrityError, InternalError, check_known
 from retrodict.core.identity import digest
 from retrodict.models.engines.base import check_matrix, check_row
 from retrodict.models.estimators import LIGHTGBM_DEFAULTS, Task
@@ -335,10 +335,8 @@ def _main_names(params: Mapping[str, Any]) -> dict[str, Any]:
     main = {alias: name for name, aliases in aliases_by_name.items() for alias in aliases}
     settings: dict[str, Any] = {}
     for spelling, value in params.items():
-        name = main.get(spelling)
-        if name is None:
-            raise InputError("a parameter must be one that LightGBM has", where="lightgbm", got=spelling,
-                             remedy=near(spelling, main, what="parameter"))  # fmt: skip
+        rule = "a parameter must be one that LightGBM has"
+        name = main[check_known(spelling, main, rule, where="lightgbm", what="parameter", error=InputError)]
         if name in _FIXED or name.endswith("seed") or name == "force_col_wise":
             raise InputError("a parameter must not be one that reproduction or serving rests on", where="lightgbm",
                              got=spelling, remedy="Leave it out; the seed is an argument of its own")  # fmt: skip

@@ -129,11 +129,11 @@ def by_sql(check: Check, table: pa.Table) -> list[int]:
 def test_not_in_future_counts_from_the_moment_of_the_check() -> None:
     """The clock of the context, plus the allowance; nulls pass."""
     from retrodict.core.clock import SimulatedClock
-    from retrodict.data.context import EmptyContext
+    from retrodict.data.context import Context
 
     now = parse_time("2024-01-02T00:00Z")
     rows = pa.table({"t": pa.array([now, now + 60_000_000, now + 60_000_001, None], pa.timestamp("us", "UTC"))})
     definition = Table("t", checks=[Check.not_in_future("t", "1m")])
-    assert validate(rows, definition, context=EmptyContext(now)).quarantined.column("row").to_pylist() == [2]
+    assert validate(rows, definition, context=Context(now)).quarantined.column("row").to_pylist() == [2]
     one = row_checker(definition, clock=SimulatedClock(now))
     assert [bool(one({"t": t})) for t in (now, now + 60_000_000, now + 60_000_001, None)] == [False, False, True, False]

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from retrodict.core.errors import DefinitionError
 from retrodict.data.checks import RULES, Check
-from retrodict.data.context import EmptyContext
+from retrodict.data.context import Context
 from retrodict.data.definitions import Table
 from retrodict.data.validation import CheckResult, validate
 
 
-class Around(EmptyContext):
+class Around(Context):
     """A batch with a moment, other tables, a previous version and numbers of earlier ones."""
 
     def __init__(
@@ -44,13 +44,13 @@ class Around(EmptyContext):
         return self._measured
 
 
-def judged(rows: pa.Table | dict[str, Any], check: Check, around: EmptyContext | None = None) -> CheckResult:
+def judged(rows: pa.Table | dict[str, Any], check: Check, around: Context | None = None) -> CheckResult:
     table = rows if isinstance(rows, pa.Table) else pa.table(rows)
     (result,) = validate(table, Table("t", checks=[check]), context=around).results
     return result
 
 
-def failing(rows: dict[str, Any], check: Check, around: EmptyContext | None = None) -> list[int]:
+def failing(rows: dict[str, Any], check: Check, around: Context | None = None) -> list[int]:
     found = validate(pa.table(rows), Table("t", checks=[check]), context=around).quarantined
     return [int(row) for row in found.column("row").to_pylist()]
 
@@ -96,8 +96,8 @@ def test_a_number_is_compared_with_its_bounds(check: Check, value: float, status
 
 def test_freshness_is_the_age_of_the_newest_time() -> None:
     rows = {"t": pa.array([0, 3_600_000_000, None], pa.timestamp("us", "UTC"))}
-    assert judged(rows, Check.freshness("t", "1h"), EmptyContext(7_200_000_000)).status == "pass"
-    late = judged(rows, Check.freshness("t", "1h"), EmptyContext(7_200_000_001))
+    assert judged(rows, Check.freshness("t", "1h"), Context(7_200_000_000)).status == "pass"
+    late = judged(rows, Check.freshness("t", "1h"), Context(7_200_000_001))
     assert late.status == "fail"
     assert "old" in late.reason
 

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retrodict.core.errors import DefinitionError, InputError
-from retrodict.data.context import EmptyContext
+from retrodict.data.context import Context
 from retrodict.data.definitions import Check, Table
 from retrodict.data.validation import validate
 
@@ -46,7 +46,7 @@ def fails(check: Check, rows: list[dict[str, Any]], at: int) -> bool:
     return not values[0] < values[1]  # the only expression used below: a < b
 
 
-class Around(EmptyContext):
+class Around(Context):
     """A batch with other tables around it."""
 
     def __init__(self, tables: dict[str, pa.Table]) -> None:

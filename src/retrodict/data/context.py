@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from retrodict.core.clock import SystemClock
 from retrodict.core.errors import NotFoundError
@@ -20,74 +20,47 @@ if TYPE_CHECKING:  # importing it loads pandas where that is installed
     from retrodict.stores.tables.base import TableVersion
     from retrodict.workspace import Workspace
 
-__all__ = ["MEASURES", "OVERRIDE", "Context", "EmptyContext", "WorkspaceContext"]
+__all__ = ["MEASURES", "OVERRIDE", "Context", "WorkspaceContext"]
 
 MEASURES, OVERRIDE = "retrodict.measures", "retrodict.override"
 _DEPTH = 20
 
 
-class Context(Protocol):
-    """Where checks look up what they compare a batch with; methods return None where there is nothing."""
-
-    @property
-    def now(self) -> int:
-        """Moment of the check, microseconds UTC."""
-        ...
-
-    def table(self, ref: str) -> ds.Dataset | None:
-        """Rows of a table, ``name`` or ``name@version-tag-or-time``; None if there is none."""
-        ...
-
-    def previous(self) -> ds.Dataset | None:
-        """Rows that the newest published batch added to this table."""
-        ...
-
-    def measured(self) -> list[Mapping[str, float]]:
-        """Numbers of the batches of up to 20 published versions, oldest first."""
-        ...
-
-
-class EmptyContext:
-    """A batch outside a workspace: there is only the time.
+class Context:
+    """Where checks look up what they compare a batch with; outside a workspace there is only the time.
 
     Parameters
     ----------
     now : int, optional
-        Microseconds UTC; None is the present.
+        Moment of the check, microseconds UTC; None is the present.
     """
 
     def __init__(self, now: int | None = None) -> None:
         self.now = SystemClock().now() if now is None else now
 
-    def table(self, ref: str) -> None:
-        """None."""
-        del ref
+    def table(self, ref: str) -> ds.Dataset | None:  # noqa: ARG002 - there are no tables
+        """Rows of a table, ``name`` or ``name@version-tag-or-time``; None if there is none."""
+        return None
 
-    def previous(self) -> None:
-        """None."""
+    def previous(self) -> ds.Dataset | None:
+        """Rows that the newest published batch added to this table; None if there is none."""
+        return None
 
     def measured(self) -> list[Mapping[str, float]]:
-        """No numbers."""
+        """Numbers of the batches of up to 20 published versions, oldest first."""
         return []
 
 
-class WorkspaceContext:
-    """The context of a batch of one table in a workspace.
-
-    Parameters
-    ----------
-    workspace : Workspace
-    table : str
-        Name of the table.
-    """
+class WorkspaceContext(Context):
+    """The context of a batch of one table in a workspace."""
 
     def __init__(self, workspace: Workspace, table: str) -> None:
+        super().__init__(workspace.clock.now())
         self._workspace, self._table = workspace, table
-        self.now = workspace.clock.now()
         self._history: list[TableVersion] | None = None
 
     def table(self, ref: str) -> ds.Dataset | None:
-        """Rows of a table, ``name`` or ``name@version-tag-or-time``; None if there is none."""
+        """Rows of a table."""
         from retrodict.data.versions import resolve
 
         try:
@@ -97,7 +70,7 @@ class WorkspaceContext:
             return None
 
     def previous(self) -> ds.Dataset | None:
-        """Rows that the newest published batch added."""
+        """Rows of the newest published batch."""
         from retrodict.data.versions.refs import added_files
 
         tables = self._workspace.tables
@@ -111,7 +84,7 @@ class WorkspaceContext:
         return None
 
     def measured(self) -> list[Mapping[str, float]]:
-        """Numbers of the batches of up to 20 published versions, oldest first."""
+        """Numbers of published batches."""
         texts = [version.metadata.get(MEASURES) for version in self._published()]
         return [json.loads(text) for text in texts if text][-_DEPTH:]
 

@@ -1,10 +1,14 @@
-"""Holds the things that entries name against what is stored: segments, objects, data files, rows of other rooms."""
+"""Holds entries and what they name against what is stored: the chain, segments, objects, files, rows of other rooms.
+
+Rows are read as an auditor does: nothing in them is trusted to have the type, form or place it should.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, column, func, select
@@ -12,16 +16,108 @@ from sqlalchemy import table as named_table
 from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.errors import NotFoundError, RetrodictError
-from retrodict.core.identity import digest
-from retrodict.ledger._chain_rows import AuditFinding
-from retrodict.ledger.chain import Entry
+from retrodict.core.identity import canonical_json, digest
+from retrodict.ledger.chain import GENESIS, Entry, entry_hash
 from retrodict.ledger.ledger import row_digest
 from retrodict.ledger.merkle import merkle_root
+from retrodict.ledger.schema import edges, entries
 from retrodict.ledger.segments import Seal, leaves_of
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import StreamStore
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFinding:
+    """One thing that is not as the ledger says: what kind, where (entry, segment, object, file), in words."""
+
+    kind: str
+    where: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Chain:
+    """The entries that could be read, in order, and what is wrong with them and with those that could not."""
+
+    entries: list[Entry] = field(default_factory=list)
+    rows: int = 0
+    findings: list[AuditFinding] = field(default_factory=list)
+
+
+def read_chain(connection: Connection) -> Chain:
+    """Read every entry and recompute its hash and its place."""
+    chain, previous, expected = Chain(), GENESIS, 1
+    for row in connection.execute(select(entries).order_by(entries.c.sequence)):
+        chain.rows += 1
+        faults, in_place = [], row.sequence == expected
+        if row.sequence > expected:
+            last = f" to {row.sequence - 1}" if row.sequence - 1 > expected else ""
+            detail = f"the chain goes on with entry {row.sequence}"
+            chain.findings.append(AuditFinding("removed", f"entry {expected}{last}", detail))
+        elif not in_place:
+            faults.append("a chain has no entry of this number")
+        entry = _read(row, faults)
+        if in_place and row.previous != previous:
+            faults.append("it does not continue the entry before it")
+        chain.findings += [AuditFinding("altered", f"entry {row.sequence}", text) for text in faults]
+        if entry is not None:
+            chain.entries.append(entry)
+        previous, expected = row.hash, max(expected, row.sequence + 1)
+    return chain
+
+
+def _read(row: Any, faults: list[str]) -> Entry | None:
+    """Entry of a row; what is wrong with it is added to ``faults``."""
+    try:
+        payload = json.loads(row.payload)
+        computed = entry_hash(
+            sequence=row.sequence,
+            time=row.time,
+            actor=row.actor,
+            action=row.action,
+            object_id=row.object_id,
+            payload=payload,
+            previous=row.previous,
+        )
+        # Another spelling of the same facts would give the same hash: the text itself is held to the canonical one.
+        as_written = row.payload == canonical_json(payload).decode()
+    except (RetrodictError, ValueError, TypeError, RecursionError):
+        faults.append("it cannot be read as an entry")
+        return None
+    if computed != row.hash or not as_written:
+        faults.append(f"{row.action} of {row.object_id}: its content does not give its hash")
+    if not isinstance(payload, dict):
+        faults.append("its payload is no mapping")
+        return None
+    return Entry(row.sequence, row.time, row.actor, row.action, row.object_id, payload, row.previous, row.hash)
+
+
+Link = tuple[int, int, str, str, str]
+
+
+def check_edges(connection: Connection, items: list[Entry]) -> tuple[int, list[AuditFinding]]:
+    """Compare the stored lineage edges with those that the entries name; return how many are stored, and findings."""
+    query = select(edges.c.sequence, edges.c.position, edges.c.source, edges.c.role, edges.c.target)
+    stored: set[Link] = {tuple(row) for row in connection.execute(query)}
+    links = {link for entry in items for link in _links(entry)}
+    findings = [
+        AuditFinding(kind, f"entry {sequence}", f"lineage edge {source} → {target} ({role}) {detail}")
+        for kind, detail, faulty in (
+            ("removed", "is gone", links - stored),
+            ("altered", "is not in the chain", stored - links),
+        )
+        for sequence, _, source, role, target in sorted(faulty, key=repr)
+    ]
+    return len(stored), findings
+
+
+def _links(entry: Entry) -> Iterator[Link]:
+    inputs = entry.payload.get("inputs", [])
+    for position, edge in enumerate(inputs if isinstance(inputs, list) else []):
+        if isinstance(edge, list) and len(edge) == 2 and all(isinstance(part, str) for part in edge):
+            yield entry.sequence, position, edge[0], edge[1], entry.object_id
 
 
 # segments -----------------------------------------------------------------------------------------------------

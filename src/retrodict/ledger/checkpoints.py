@@ -10,7 +10,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from retrodict.core.errors import ConfigurationError, IntegrityError, RetryableError
 from retrodict.core.identity import canonical_json
-from retrodict.stores._durable import make_folder, sync_folder
+from retrodict.stores._durable import make_folder, sync_folder, write_draft
 
 __all__ = ["Checkpoint", "Signer", "read_checkpoints"]
 
@@ -122,7 +123,7 @@ class Signer:
         """
         signature = self._key.sign(_statement(sequence, time, hash_)).hex()
         checkpoint = Checkpoint(sequence, time, hash_, self.public_key, signature)
-        line = json.dumps({name: getattr(checkpoint, name) for name in Checkpoint.__slots__}) + "\n"
+        line = json.dumps(asdict(checkpoint)) + "\n"
         try:
             with self._file.open("ab+") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX)
@@ -155,17 +156,12 @@ def _make_key(path: Path) -> None:
     """Write a new key durably; two first processes cannot end up with different keys."""
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(Ed25519PrivateKey.generate().private_bytes_raw())
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
+        write_draft(temporary, Ed25519PrivateKey.generate().private_bytes_raw(), mode=0o600)
+        with suppress(FileExistsError):
+            os.link(temporary, path)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -264,8 +260,5 @@ def _read_line(line: bytes) -> Checkpoint | None:
         checkpoint = Checkpoint(**json.loads(line))
     except (ValueError, TypeError):
         return None
-    numbers, texts = (
-        (checkpoint.sequence, checkpoint.time),
-        (checkpoint.hash, checkpoint.public_key, checkpoint.signature),
-    )
-    return checkpoint if all(type(n) is int for n in numbers) and all(type(t) is str for t in texts) else None
+    types = [type(value) for value in asdict(checkpoint).values()]
+    return checkpoint if types == [int, int, str, str, str] else None

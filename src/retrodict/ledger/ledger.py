@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, func, insert, select
+from sqlalchemy import Connection, Table, func, insert, select
 
 from retrodict.core.clock import Clock
 from retrodict.core.errors import InternalError
@@ -201,8 +201,7 @@ class Ledger:
         """
         with self.records.write() as connection:
             # Looked up with the chain held: another process may have renewed the key a moment ago.
-            signer = Signer(self._key_path, self.checkpoint_folder, expected=_key_in_force(connection))
-            signer.prepare()
+            signer = self._signer(_key_in_force(connection))
             transaction = Transaction(connection, self._clock, self._actor, signer.public_key)
             yield transaction
             transaction.finish()
@@ -218,9 +217,12 @@ class Ledger:
             sequence, hash_ = _head(connection)
             expected = _key_in_force(connection)
         if sequence > newest_signed(self.checkpoint_folder):
-            signer = Signer(self._key_path, self.checkpoint_folder, expected=expected)
-            signer.prepare()
-            signer.sign(sequence, self._clock.now(), hash_)
+            self._signer(expected).sign(sequence, self._clock.now(), hash_)
+
+    def _signer(self, expected: str | None) -> Signer:
+        signer = Signer(self._key_path, self.checkpoint_folder, expected=expected)
+        signer.prepare()
+        return signer
 
     def renew_key(self, reason: str) -> Entry:
         """Go on with a new signing key, because the old one was lost or should no longer be used.
@@ -237,9 +239,7 @@ class Ledger:
             public_key = make_next_key(self._key_path)
             transaction = Transaction(connection, self._clock, self._actor, public_key)
             entry = transaction.append(_RENEW, "ledger:chain", {"public_key": public_key, "reason": reason})
-        signer = Signer(self._key_path, self.checkpoint_folder, expected=public_key)
-        signer.prepare()
-        signer.sign(entry.sequence, self._clock.now(), entry.hash)
+        self._signer(public_key).sign(entry.sequence, self._clock.now(), entry.hash)
         return entry
 
     def entries(self, *, object_id: str | None = None, action: str | None = None) -> list[Entry]:
@@ -250,7 +250,8 @@ class Ledger:
         if action is not None:
             query = query.where(entries.c.action == action)
         with self.records.read() as connection:
-            return [read_entry(row) for row in connection.execute(query)]
+            rows = connection.execute(query).mappings()
+            return [Entry(**{**row, "payload": json.loads(row["payload"])}) for row in rows]
 
     def upstream(self, object_id: str) -> list[tuple[str, str, str]]:
         """(target, role, source) of everything an object was made from, walked to the roots, nearest first."""
@@ -299,10 +300,3 @@ def _key_in_force(connection: Connection) -> str | None:
 def row_digest(columns: Sequence[str], row: Mapping[str, Any]) -> str:
     """SHA-256 of the named columns of a row of plain values."""
     return digest(canonical_json({name: row[name] for name in columns}))
-
-
-def read_entry(row: Row[Any]) -> Entry:
-    """Entry of a stored row."""
-    return Entry(
-        row.sequence, row.time, row.actor, row.action, row.object_id, json.loads(row.payload), row.previous, row.hash
-    )

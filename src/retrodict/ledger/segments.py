@@ -6,7 +6,7 @@ records go into one entry; afterwards any single record can be shown to have bee
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
@@ -36,8 +36,7 @@ class Seal:
     @property
     def facts(self) -> dict[str, Any]:
         """What the payload of the entry holds."""
-        return {"stream": self.stream, "segment": self.segment, "first": self.first, "count": self.count,
-                "digest": self.digest, "root": self.root}  # fmt: skip
+        return {name: value for name, value in asdict(self).items() if name != "sequence"}
 
 
 @dataclass(frozen=True, slots=True)

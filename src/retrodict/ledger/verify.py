@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,16 @@ from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.display import Block, Facts, Grid, Shown
 from retrodict.core.errors import RetrodictError
-from retrodict.ledger._chain_rows import AuditFinding, Chain, check_edges, read_chain
 from retrodict.ledger._evidence import (
+    AuditFinding,
+    Chain,
+    check_edges,
     check_files,
     check_objects,
     check_records,
     check_seals,
     check_segment,
+    read_chain,
     sealed_by,
 )
 from retrodict.ledger.chain import Entry
@@ -50,10 +53,8 @@ class AuditReport(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        counts = {
-            name: getattr(self, name) for name in ("entries", "edges", "checkpoints", "segments", "objects", "files")
-        }
-        findings = [{"kind": f.kind, "where": f.where, "detail": f.detail} for f in self.findings]
+        counts = asdict(self)
+        findings = counts.pop("findings")
         return {"verified": self.verified, "checked": counts, "findings": findings}
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Row, func, select
 
 from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.display import Block, Shown
@@ -142,13 +142,10 @@ def history(workspace: Workspace, policy: str | None = None) -> list[Revision]:
 def current(workspace: Workspace) -> dict[str, Revision]:
     """Newest revision of every policy, by policy name: what servers poll."""
     workspace.records.ensure(metadata)
-    with workspace.records.read() as connection:
-        return {revision.deployment.policy: revision for revision in _newest(connection)}
-
-
-def _newest(connection: Connection) -> list[Revision]:
     newest = select(func.max(deployments.c.revision)).group_by(deployments.c.policy)
-    return [_read(row) for row in connection.execute(select(deployments).where(deployments.c.revision.in_(newest)))]
+    query = select(deployments).where(deployments.c.revision.in_(newest))
+    with workspace.records.read() as connection:
+        return {row.policy: _read(row) for row in connection.execute(query)}
 
 
 def in_force(workspace: Workspace, policy: str, at: int) -> Revision:

@@ -5,7 +5,6 @@ Apart from the engines: the process that keeps features current scores nothing, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 
 from retrodict.core.errors import NotFoundError
@@ -25,10 +24,7 @@ def feature_set_of(workspace: Workspace, code: str, model: str) -> FeatureSet:
 
 def readers_in_force(workspace: Workspace) -> list[Reader]:
     """Models that decide, and what decided before them, by policy."""
-    return list(_readers(workspace))
-
-
-def _readers(workspace: Workspace) -> Iterator[Reader]:
+    readers = []
     for policy, revision in sorted(current(workspace).items()):
         deployment = revision.deployment
         pairs = [(deployment.model_code, deployment.model, True)]
@@ -39,9 +35,10 @@ def _readers(workspace: Workspace) -> Iterator[Reader]:
             # A model that was renamed since lives on in its own code object; one that is gone has nothing to feed.
             with suppress(NotFoundError):
                 features = feature_set_of(workspace, code, model.partition("@")[0])
-                yield Reader(model, policy, features, decides)
+                readers.append(Reader(model, policy, features, decides))
+    return readers
 
 
 def served_feature_sets(workspace: Workspace) -> list[FeatureSet]:
     """Feature sets of what decides and of what decided before, once each."""
-    return list({reader.features.version: reader.features for reader in _readers(workspace)}.values())
+    return list({reader.features.version: reader.features for reader in readers_in_force(workspace)}.values())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from retrodict.core.clock import SystemClock
-from retrodict.data.context import EmptyContext
+from retrodict.data.context import Context
 from retrodict.data.definitions import Table
 from retrodict.data.profiling._candidates import Suggestion, candidates
 from retrodict.data.profiling._rows import ProfiledRows, open_rows
@@ -80,7 +80,7 @@ def _passing(rows: ProfiledRows, suggestions: list[Suggestion], now: int) -> tup
     types = dict(rows.types)
     while True:
         table = Table("suggested", columns=types, checks=[suggestion.check for suggestion in suggestions])
-        checked = check_batch(rows.batch, table, context=EmptyContext(now), staging=rows.staging, positions=False)
+        checked = check_batch(rows.batch, table, context=Context(now), staging=rows.staging, positions=False)
         failed = {name for r in checked.results if r.rule == "type" and r.failed for name in r.columns} & types.keys()
         if not failed:
             break

@@ -19,7 +19,7 @@ from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.errors import DefinitionError, InternalError
 from retrodict.core.kinds import kind_of
 from retrodict.data.checks import Check
-from retrodict.data.context import Context, EmptyContext
+from retrodict.data.context import Context
 from retrodict.data.definitions import Table
 from retrodict.data.readers import Batch, open_batch
 from retrodict.data.validation._against import against_reference, against_versions, measure_key
@@ -206,7 +206,7 @@ def check_batch(
     positions : bool, default True
         Whether to find out which rows fail; without, ``failing`` and ``aside`` stay empty.
     """
-    context = EmptyContext() if context is None else context
+    context = Context() if context is None else context
     check_columns(batch.schema.names, table)
     typed = type_batch(batch, table, staging=staging)
     suite = compile_suite(table, batch.schema, typed.casts, now=context.now)

@@ -95,6 +95,14 @@ def errors(room: str) -> Iterator[tuple[str, ast.Call]]:
                 yield place(path, node), node
 
 
+def known_names(room: str) -> Iterator[tuple[str, ast.Call]]:
+    """Calls of ``check_known``, whose error has all four parts."""
+    for path, tree in modules(room):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check_known":
+                yield place(path, node), node
+
+
 def rule_text(node: ast.expr) -> str | None:
     """Constant text of a rule; None where it is made elsewhere."""
     if isinstance(node, ast.Constant):
@@ -109,12 +117,13 @@ def rule_text(node: ast.expr) -> str | None:
 
 def rules_without_must(room: str) -> list[str]:
     texts = [(at, rule_text(call.args[0])) for at, call in errors(room)]
+    texts += [(at, rule_text(call.args[2])) for at, call in known_names(room)]
     return [f"{at} {text}" for at, text in texts if text is not None and "must" not in text.split()]
 
 
 def incomplete_errors(room: str) -> tuple[list[str], int]:
     """Errors without one of the four parts (rule, where, got, remedy), and how many errors there are."""
-    short, total = [], 0
+    short, total = [], len(list(known_names(room)))
     for at, call in errors(room):
         total += 1
         parts = {keyword.arg for keyword in call.keywords}

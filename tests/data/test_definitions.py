@@ -48,14 +48,14 @@ from retrodict.features.labels import Label
         (lambda: Check.stable("maen", "c"), "Did you mean the measure 'mean'"),
         (lambda: Check.stable("mean"), "mean must have 1 columns"),
         (lambda: Check.stable("mean", "c", deviations=3), "must not be set with"),
-        (lambda: Check.drift("c", metric="PSI"), "Write 'psi'"),  # type: ignore[arg-type]
+        (lambda: Check.drift("c", metric="PSI"), "the metric must be one that exists.*psi"),  # type: ignore[arg-type]
         (lambda: Check.time_between("c", "yesterday", None), "ISO 8601"),
         (lambda: Check.matches("c", "(?=a)"), "check matches"),
-        (lambda: Check.compare("a", "==", "b"), "operator must be"),  # type: ignore[arg-type]
+        (lambda: Check.compare("a", "==", "b"), "the operator must be one that exists"),  # type: ignore[arg-type]
         (lambda: Check.references(["a", "b"], "t", "c"), "as many columns"),
         (lambda: Check.unique("a", by="b"), "a check with groups must"),
         (lambda: Check.leakage("a", "b", max_auc=0.3), "from 0.5 to 1"),
-        (lambda: Check.has_type("a", "integer"), "Pick one"),
+        (lambda: Check.has_type("a", "integer"), "Did you mean the type 'int'"),
         (lambda: Check.not_null("a", where="b + 1"), "a condition must be true or false"),
         (lambda: Check.freshness("a", "soon"), "duration"),
         (lambda: Table("t", key=["a", 3]), "a key must name columns"),  # type: ignore[list-item]

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict, TypeVar
 
-from retrodict.core.errors import DefinitionError, near
+from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import Expression, parse
 
 __all__ = ["How", "Layer", "CheckKind", "RULES", "Scope", "Severity", "CheckBase", "column_text", "literal_text"]
@@ -26,6 +26,7 @@ Layer = Literal["schema", "statistical", "business", "learning"]
 # batch; versions: by that number and those of earlier versions; reference: by other data.
 Scope = Literal["row", "rows", "columns", "measure", "versions", "reference"]
 
+Name = TypeVar("Name", bound=str)
 _UNSHOWN = ("values", "pattern", "low", "high")
 _SEVERITIES = ("critical", "high", "medium", "low")
 
@@ -134,25 +135,10 @@ class CheckBase:
 
     def __post_init__(self) -> None:
         """Check the check."""
-        if self.rule not in RULES:
-            raise DefinitionError(
-                "a check must have a rule that exists",
-                where="check",
-                got=self.rule,
-                remedy=near(str(self.rule), RULES, what="rule"),
-            )
+        one_of(self.rule, RULES, "rule", "check")
         where = f"check {self.title}"
-        if self.severity not in _SEVERITIES:
-            raise DefinitionError(
-                "a severity must be critical, high, medium or low",
-                where=where,
-                got=self.severity,
-                remedy=near(str(self.severity), _SEVERITIES, what="severity"),
-            )
-        if not is_number(self.tolerance) or not 0.0 <= self.tolerance <= 1.0:
-            raise DefinitionError(
-                "a tolerance must be a share from 0 to 1", where=where, got=self.tolerance, remedy="Write 5 % as 0.05"
-            )
+        one_of(self.severity, _SEVERITIES, "severity", where)
+        number_from(self.tolerance, 0.0, 1.0, "a tolerance must be a share from 0 to 1", where)
         names: tuple[object, ...] = (*self.columns, *self.by)
         if not all(isinstance(column, str) and column for column in names):
             raise DefinitionError("columns must be named by text", where=where, got=names, remedy="Name the columns")
@@ -180,7 +166,7 @@ class CheckBase:
             tuple(sorted((name, value) for name, value in options.items() if value is not None)),
             how.get("severity", "medium"),
             how.get("tolerance", 0.0),
-            None if where is None else _condition(where, f"check {rule}, where").text,
+            None if where is None else condition(where, f"check {rule}, where").text,
             (by,) if isinstance(by, str) else tuple(by),
         )
 
@@ -227,7 +213,7 @@ class CheckBase:
     @cached_property
     def filter(self) -> Expression | None:
         """``where``, parsed."""
-        return None if self.where is None else _condition(self.where, f"check {self.rule}, where")
+        return None if self.where is None else condition(self.where, f"check {self.rule}, where")
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
@@ -242,15 +228,14 @@ def _shown(name: str, value: object) -> str:
     return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
 
 
-def _condition(text: str, where: str) -> Expression:
+def condition(text: str, where: str) -> Expression:
+    """Parse what is true or false of a row."""
     parsed = parse(text, where=where)
     if parsed.kind not in ("bool", None) or not parsed.columns:
         raise DefinitionError(
-            "a condition must be true or false, and must read a column",
-            where=where,
-            got=text,
-            remedy="Write it like \"carrier = 'B6'\"",
-        )
+            "a condition must be true or false, and must read at least one column", where=where, got=text,
+            remedy="Write a comparison like \"carrier = 'B6'\", or a bool column",
+        )  # fmt: skip
     return parsed
 
 
@@ -258,11 +243,21 @@ def check_keywords(keywords: Iterable[str], names: Iterable[str], *, where: str)
     """Raise DefinitionError for the first keyword that is not among the names."""
     known_names = set(names)
     for keyword in keywords:
-        if keyword not in known_names:
-            raise DefinitionError(
-                "a keyword must be one that it takes", where=where, got=keyword,
-                remedy=near(keyword, known_names, what="keyword"),
-            )  # fmt: skip
+        check_known(keyword, known_names, "a keyword must be one that it takes", where=where, what="keyword",
+                    error=DefinitionError)  # fmt: skip
+
+
+def one_of(name: Name, names: Collection[str], what: str, where: str) -> Name:
+    """Return a name that is among some; what it names stands in the message."""
+    check_known(str(name), names, f"the {what} must be one that exists", where=where, what=what, error=DefinitionError)
+    return name
+
+
+def number_from(value: Any, low: float, high: float, rule: str, where: str) -> float:
+    """Return a number that lies in a range."""
+    if not is_number(value) or not low <= value <= high:
+        raise DefinitionError(rule, where=where, got=value, remedy=f"Write a number like {low + min(high, 1.0) / 20:g}")
+    return float(value)
 
 
 def is_number(value: object) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self, Unpack
 
 from retrodict.core.errors import DefinitionError
 from retrodict.core.expressions import parse
-from retrodict.data.checks.base import CheckBase, How, check_bounds, column_text, is_number
+from retrodict.data.checks.base import CheckBase, How, check_bounds, condition, number_from, one_of
 
 __all__ = ["BusinessChecks"]
 
@@ -24,14 +25,7 @@ class BusinessChecks(CheckBase):
     @classmethod
     def sql(cls, expression: str, **how: Unpack[How]) -> Self:
         """The expression is not false."""
-        parsed = parse(expression, where="check sql")
-        if parsed.kind not in ("bool", None):
-            raise DefinitionError(
-                "the expression of a check must be true or false",
-                where="check sql",
-                got=expression,
-                remedy="Write a comparison like 'arr_time > dep_time'",
-            )
+        parsed = condition(expression, "check sql")
         return cls.make("sql", parsed.columns, how, expression=parsed.text)
 
     @classmethod
@@ -39,10 +33,7 @@ class BusinessChecks(CheckBase):
         cls, left: str, operator: Literal["=", "<>", "<", "<=", ">", ">="], right: str, **how: Unpack[How]
     ) -> Self:
         """One column stands in this order to another, like ``compare("dep_time", "<=", "arr_time")``."""
-        if operator not in ("=", "<>", "<", "<=", ">", ">="):
-            raise DefinitionError(
-                "an operator must be =, <>, <, <=, > or >=", where="check compare", got=operator, remedy="Pick one"
-            )
+        one_of(operator, ("=", "<>", "<", "<=", ">", ">="), "operator", "check compare")
         return cls.make("compare", (left, right), how, operator=operator)
 
     @classmethod
@@ -54,10 +45,7 @@ class BusinessChecks(CheckBase):
     @classmethod
     def sum_equals(cls, parts: Columns, total: str, *, within: float = 0.0, **how: Unpack[How]) -> Self:
         """The columns add up to another one, up to an absolute difference."""
-        if not is_number(within) or within < 0:
-            raise DefinitionError(
-                "within must be a number from 0 on", where="check sum_equals", got=within, remedy="Write a cent as 0.01"
-            )
+        number_from(within, 0.0, math.inf, "within must be a number from 0 on", "check sum_equals")
         return cls.make("sum_equals", (*names_of(parts), total), how, within=within)
 
     @classmethod
@@ -74,7 +62,7 @@ class BusinessChecks(CheckBase):
         A row with a null among them passes, as in SQL's foreign keys.
         """
         names = names_of(columns)
-        return cls.make("references", names, how, table=str(table), to=_pair(names, to, "references"))
+        return cls.make("references", names, how, table=str(table), to=pair(names, to, "references"))
 
     @classmethod
     def near_duplicates(cls, *columns: str, **how: Unpack[How]) -> Self:
@@ -87,7 +75,8 @@ class BusinessChecks(CheckBase):
         return cls.make("determines", (*names_of(columns), column), how)
 
 
-def _pair(names: tuple[str, ...], to: Columns | None, rule: str) -> tuple[str, ...]:
+def pair(names: tuple[str, ...], to: Columns | None, rule: str) -> tuple[str, ...]:
+    """Columns of the other table, one for each of some."""
     other = names if to is None else names_of(to)
     if len(other) != len(names):
         raise DefinitionError(
@@ -97,18 +86,3 @@ def _pair(names: tuple[str, ...], to: Columns | None, rule: str) -> tuple[str, .
             remedy="Name them in the same order",
         )
     return other
-
-
-def expression_of(check: CheckBase) -> str | None:
-    """Return the condition, as text, that rows of a layer-3 row check do not make false."""
-    names = [column_text(name) for name in check.columns]
-    match check.rule:
-        case "sql":
-            return str(check.option("expression"))
-        case "compare":
-            return f"{names[0]} {check.option('operator')} {names[1]}"
-        case "required_if":
-            return f"{column_text(check.option('column'))} is not null or not ({check.option('when')})"
-        case "sum_equals":
-            return f"abs({' + '.join(names[:-1])} - {names[-1]}) <= {check.option('within')!r}"
-    return None

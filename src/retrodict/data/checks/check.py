@@ -9,7 +9,7 @@ from retrodict.core.clock import format_time
 from retrodict.core.durations import parse_duration
 from retrodict.core.expressions import Expression, parse
 from retrodict.data.checks.base import column_text, literal_text
-from retrodict.data.checks.business import BusinessChecks, expression_of
+from retrodict.data.checks.business import BusinessChecks
 from retrodict.data.checks.learning import LearningChecks
 from retrodict.data.checks.schema import SchemaChecks
 from retrodict.data.checks.statistical import StatisticalChecks
@@ -65,10 +65,9 @@ class Check(SchemaChecks, StatisticalChecks, BusinessChecks, LearningChecks):
     def _rule_text(self, now: int) -> str | None:
         names = [column_text(name) for name in self.columns]
         match self.rule:
-            case "not_null":
-                return " and ".join(f"{name} is not null" for name in names)
-            case "is_null":
-                return " and ".join(f"{name} is null" for name in names)
+            case "not_null" | "is_null":
+                word = self.rule.replace("_", " ").removeprefix("is ")
+                return " and ".join(f"{name} is {word}" for name in names)
             case "finite":
                 return " and ".join(f"{name} between -{_LARGEST} and {_LARGEST}" for name in names)
             case "between":
@@ -88,7 +87,15 @@ class Check(SchemaChecks, StatisticalChecks, BusinessChecks, LearningChecks):
                 return f"{names[0]} <= timestamp '{latest}'"
             case "known_before":
                 return f"{column_text(self.option('column'))} < ({self.option('moment')})"
-        return expression_of(self)
+            case "sql":
+                return str(self.option("expression"))
+            case "compare":
+                return f"{names[0]} {self.option('operator')} {names[1]}"
+            case "required_if":
+                return f"{column_text(self.option('column'))} is not null or not ({self.option('when')})"
+            case "sum_equals":
+                return f"abs({' + '.join(names[:-1])} - {names[-1]}) <= {self.option('within')!r}"
+        return None
 
 
 def _within(value: str, low: float | None, high: float | None) -> str:

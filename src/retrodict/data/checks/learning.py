@@ -6,12 +6,12 @@ same table, or another table like ``"train@3"``.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self, Unpack
 
-from retrodict.core.errors import DefinitionError
-from retrodict.core.expressions import Expression, parse
-from retrodict.data.checks.base import CheckBase, How, check_bounds, is_number
-from retrodict.data.checks.business import Columns, _pair, names_of
+from retrodict.core.expressions import parse
+from retrodict.data.checks.base import CheckBase, How, check_bounds, condition, number_from, one_of
+from retrodict.data.checks.business import Columns, names_of, pair
 
 __all__ = ["LearningChecks"]
 
@@ -37,9 +37,8 @@ class LearningChecks(CheckBase):
         It fails only if the metric, over bins frozen on the reference, is above ``at_most`` *and* above the noise
         floor of the two sample sizes (1 % level), as in monitoring.
         """
-        return cls.make(
-            "drift", (column,), how, at_most=_limit(at_most, "drift"), metric=_metric(metric), against=against
-        )
+        limits = {"at_most": _limit(at_most, "drift"), "metric": one_of(metric, _METRICS, "metric", "check drift")}
+        return cls.make("drift", (column,), how, against=against, **limits)
 
     @classmethod
     def label_drift(
@@ -52,34 +51,24 @@ class LearningChecks(CheckBase):
         **how: Unpack[How],
     ) -> Self:
         """The share of a label (an expression) stays near the reference's, judged like ``drift``."""
-        parsed, limit = _label(label, "label_drift"), _limit(at_most, "label_drift")
-        return cls.make(
-            "label_drift",
-            parsed.columns,
-            how,
-            label=parsed.text,
-            at_most=limit,
-            metric=_metric(metric),
-            against=against,
-        )
+        parsed = condition(label, "check label_drift")
+        limits = {"at_most": _limit(at_most, "drift"), "metric": one_of(metric, _METRICS, "metric", "check drift")}
+        return cls.make("label_drift", parsed.columns, how, label=parsed.text, against=against, **limits)
 
     @classmethod
     def label_rate(cls, label: str, low: float | None = None, high: float | None = None, **how: Unpack[How]) -> Self:
         """Share of a label among the rows where it is known lies in [low, high]."""
         check_bounds(low, high, "check label_rate")
-        parsed = _label(label, "label_rate")
+        parsed = condition(label, "check label_rate")
         return cls.make("label_rate", parsed.columns, how, label=parsed.text, low=low, high=high)
 
     @classmethod
     def leakage(cls, column: str, label: str, *, max_auc: float = 0.95, **how: Unpack[How]) -> Self:
         """The column alone does not separate the label too well: max(AUC, 1 - AUC) is at most ``max_auc``."""
-        parsed = _label(label, "leakage")
-        if not is_number(max_auc) or not 0.5 <= max_auc <= 1.0:
-            raise DefinitionError(
-                "an AUC must be from 0.5 to 1", where="check leakage", got=max_auc, remedy="Write 0.95"
-            )
+        parsed = condition(label, "check leakage")
+        limit = number_from(max_auc, 0.5, 1.0, "an AUC must be from 0.5 to 1", "check leakage")
         columns = dict.fromkeys((column, *parsed.columns))
-        return cls.make("leakage", columns, how, column=column, label=parsed.text, max_auc=float(max_auc))
+        return cls.make("leakage", columns, how, column=column, label=parsed.text, max_auc=limit)
 
     @classmethod
     def known_before(cls, column: str, moment: str, **how: Unpack[How]) -> Self:
@@ -92,14 +81,14 @@ class LearningChecks(CheckBase):
     def disjoint(cls, columns: Columns, table: str, to: Columns | None = None, **how: Unpack[How]) -> Self:
         """No row's key is in another table (``"train"``, ``"train@3"``): no contamination of test by training data."""
         names = names_of(columns)
-        return cls.make("disjoint", names, how, table=str(table), to=_pair(names, to, "disjoint"))
+        return cls.make("disjoint", names, how, table=str(table), to=pair(names, to, "disjoint"))
 
     @classmethod
     def correlation_flip(
         cls, column: str, label: str, *, against: str = "previous", at_least: float = 0.1, **how: Unpack[How]
     ) -> Self:
         """The correlation of column and label keeps its sign; both must be at least ``at_least`` in size to flip."""
-        parsed = _label(label, "correlation_flip")
+        parsed = condition(label, "check correlation_flip")
         columns = dict.fromkeys((column, *parsed.columns))
         return cls.make(
             "correlation_flip", columns, how, column=column, label=parsed.text, against=against,
@@ -107,29 +96,5 @@ class LearningChecks(CheckBase):
         )  # fmt: skip
 
 
-def _label(text: str, rule: str) -> Expression:
-    parsed = parse(text, where=f"check {rule}")
-    if parsed.kind not in ("bool", None):
-        raise DefinitionError(
-            "a label must be true or false",
-            where=f"check {rule}",
-            got=text,
-            remedy="Write a comparison or a bool column",
-        )
-    return parsed
-
-
 def _limit(value: float, rule: str) -> float:
-    if not is_number(value) or value < 0:
-        raise DefinitionError(
-            "a limit must be a number from 0 on", where=f"check {rule}", got=value, remedy="Write 0.25"
-        )
-    return float(value)
-
-
-def _metric(name: str) -> str:
-    if name not in _METRICS:
-        raise DefinitionError(
-            f"a drift metric must be {', '.join(_METRICS)}", where="check drift", got=name, remedy="Write 'psi'"
-        )
-    return name
+    return number_from(value, 0.0, math.inf, "a limit must be a number from 0 on", f"check {rule}")

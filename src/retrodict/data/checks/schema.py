@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, Unpack
 from retrodict.core.clock import format_time, parse_time
 from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.errors import DefinitionError
-from retrodict.data.checks.base import CheckBase, How, check_bounds, is_number
+from retrodict.data.checks.base import CheckBase, How, check_bounds, is_number, one_of
 
 __all__ = ["SchemaChecks"]
 
@@ -29,13 +29,7 @@ class SchemaChecks(CheckBase):
     @classmethod
     def has_type(cls, column: str, type: str, **how: Unpack[How]) -> Self:  # noqa: A002  (the word people look for)
         """The column arrives as bool, date, float, int, string or time (an int also as float)."""
-        if type not in ("bool", "date", "float", "int", "string", "time"):
-            raise DefinitionError(
-                "a type must be bool, date, float, int, string or time",
-                where="check has_type",
-                got=type,
-                remedy="Pick one",
-            )
+        one_of(type, ("bool", "date", "float", "int", "string", "time"), "type", "check has_type")
         return cls.make("has_type", (column,), how, type=type)
 
     @classmethod
@@ -123,10 +117,7 @@ class SchemaChecks(CheckBase):
 
         Nulls are skipped; ``strict`` refuses equal neighbours too.
         """
-        if direction not in ("increasing", "decreasing"):
-            raise DefinitionError(
-                "a direction must be increasing or decreasing", where="check monotone", got=direction, remedy="Pick one"
-            )
+        one_of(direction, ("increasing", "decreasing"), "direction", "check monotone")
         groups = (per,) if isinstance(per, str) else tuple(per)
         return cls.make("monotone", (column, *groups), how, direction=direction, strict=strict or None)
 

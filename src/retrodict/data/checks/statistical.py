@@ -6,11 +6,12 @@ A batch that was not published never enters what later batches are compared with
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self, Unpack
 
 from retrodict.core.durations import format_duration, parse_duration
-from retrodict.core.errors import DefinitionError, near
-from retrodict.data.checks.base import CheckBase, How, check_bounds, is_number
+from retrodict.core.errors import DefinitionError
+from retrodict.data.checks.base import CheckBase, How, check_bounds, number_from, one_of
 
 __all__ = ["STABLE_MEASURES", "StatisticalChecks"]
 
@@ -82,11 +83,8 @@ class StatisticalChecks(CheckBase):
     @classmethod
     def quantile(cls, column: str, q: float, low: Bound = None, high: Bound = None, **how: Unpack[How]) -> Self:
         """Value below which a share ``q`` of the values lies, 0 to 1, interpolated linearly."""
-        if not is_number(q) or not 0.0 <= q <= 1.0:
-            raise DefinitionError(
-                "a quantile must be a share from 0 to 1", where="check quantile", got=q, remedy="Write the 99th as 0.99"
-            )
-        return cls._measured("quantile", (column,), low, high, how, q=float(q))
+        level = number_from(q, 0.0, 1.0, "a quantile must be a share from 0 to 1", "check quantile")
+        return cls._measured("quantile", (column,), low, high, how, q=level)
 
     @classmethod
     def entropy(cls, column: str, low: Bound = None, high: Bound = None, **how: Unpack[How]) -> Self:
@@ -131,20 +129,11 @@ class StatisticalChecks(CheckBase):
         **how
         """
         where = "check stable"
-        if measure not in STABLE_MEASURES:
-            raise DefinitionError(
-                "a stable measure must be one that versions keep",
-                where=where,
-                got=measure,
-                remedy=near(measure, STABLE_MEASURES, what="measure"),
-            )
+        one_of(measure, STABLE_MEASURES, "measure", where)
         needed = {"row_count": 0, "correlation": 2}.get(measure, 1)
         if len(columns) != needed:
             raise DefinitionError(f"{measure} must have {needed} columns", where=where, got=columns, remedy="Name them")
-        if against not in ("previous", "history"):
-            raise DefinitionError(
-                "stable must compare with previous or history", where=where, got=against, remedy="Pick one"
-            )
+        one_of(against, ("previous", "history"), "reference", where)
         limits = {"within": within, "deviations": deviations}
         name, other = ("within", "deviations") if against == "previous" else ("deviations", "within")
         if limits[other] is not None:
@@ -154,11 +143,7 @@ class StatisticalChecks(CheckBase):
                 got=limits[other],
                 remedy=f"Use {name}",
             )
-        limit = limits[name]
-        if limit is None:
-            limit = {"within": 0.1, "deviations": 4.0}[name]
-        if not is_number(limit) or limit < 0:
-            raise DefinitionError(
-                f"{name} must be a number from 0 on", where=where, got=limit, remedy="Write 10 % as 0.1"
-            )
-        return cls.make("stable", columns, how, measure=measure, against=against, **{name: float(limit)})
+        default = 0.1 if name == "within" else 4.0
+        limit = default if limits[name] is None else limits[name]
+        limit = number_from(limit, 0.0, math.inf, f"{name} must be a number from 0 on", where)
+        return cls.make("stable", columns, how, measure=measure, against=against, **{name: limit})

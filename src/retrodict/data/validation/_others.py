@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from retrodict.core.errors import DefinitionError, near
+from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.kinds import ExpressionKind
 from retrodict.data.checks import Check
 from retrodict.data.context import Context
@@ -101,13 +101,8 @@ def rows_found_in(
 
 def _of_dataset(other: ds.Dataset, columns: Sequence[str], where: str) -> pl.LazyFrame:
     for name in columns:
-        if name not in other.schema.names:
-            raise DefinitionError(
-                "the other table must have the column",
-                where=where,
-                got=name,
-                remedy=near(name, other.schema.names, what="column"),
-            )
+        check_known(name, other.schema.names, "the other table must have the column", where=where, what="column",
+                    error=DefinitionError)  # fmt: skip
     return pl.scan_pyarrow_dataset(other).select(list(columns))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrodict.core.durations import format_duration, parse_duration
-from retrodict.core.errors import DefinitionError, InternalError
+from retrodict.core.errors import InternalError
 from retrodict.core.kinds import kind_of
 from retrodict.data.checks import Check
 from retrodict.data.context import Context
@@ -248,7 +248,7 @@ class _Run:
         try:
             match bound.check.scope:
                 case "row":
-                    return self._rows(bound, self._counted.failed[bound.title], self._looked(bound))
+                    return self._rows(bound, self._counted.failed[bound.title], self._counted.looked[bound.title])
                 case "rows":
                     return self._among_others(bound)
                 case "columns":
@@ -256,8 +256,10 @@ class _Run:
                 case "measure":
                     return self._number(bound)
                 case "versions":
+                    assert bound.measure is not None
                     value = self._value(bound)
-                    verdict = against_versions(bound.check, _measured(bound), value, self._context)
+                    self.measures[measure_key(bound.measure)] = value
+                    verdict = against_versions(bound.check, bound.measure, value, self._context)
                 case _:
                     verdict = against_reference(
                         bound.check,
@@ -283,9 +285,6 @@ class _Run:
         status = "fail" if repeated.size else "pass"
         return _result(bound, status, failed=len(repeated), rows=self._counted.rows, rule="new_key",
                        reason="the table has the key already" if repeated.size else "")  # fmt: skip
-
-    def _looked(self, bound: BoundCheck) -> int:
-        return self._counted.looked[bound.title]
 
     def _rows(self, bound: BoundCheck, failed: int, looked: int) -> CheckResult:
         """A check of rows: the share that failed, or that of the worst group, against the tolerance."""
@@ -329,8 +328,6 @@ class _Run:
         value = self._counted.values[bound.title]
         if value is None:
             raise Unknown("there is nothing to measure")
-        if bound.check.scope == "versions":
-            self.measures[measure_key(_measured(bound))] = float(value)
         return float(value)
 
     def _number(self, bound: BoundCheck) -> CheckResult:
@@ -371,14 +368,6 @@ _TYPE_WORDS = {
     "bool": ("bool",), "int": ("int", "float"), "float": ("float",), "text": ("string",), "date": ("date",),
     "time": ("time",),
 }  # fmt: skip
-
-
-def _measured(bound: BoundCheck) -> Any:
-    if bound.measure is None:
-        raise DefinitionError(
-            "a stable check must have a measure", where=bound.title, got=None, remedy="Use Check.stable"
-        )
-    return bound.measure
 
 
 def _result(bound: BoundCheck, status: Any, *, rule: str | None = None, **facts: Any) -> CheckResult:

@@ -7,12 +7,12 @@ same two. The rest (keys, other tables, other versions) is left as the check its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.expressions import Expression, parse
 from retrodict.core.kinds import ExpressionKind
 from retrodict.data.checks import Check
@@ -22,8 +22,6 @@ from retrodict.data.validation._casts import Cast
 from retrodict.data.validation._typed import spoiled
 
 __all__ = ["BoundCheck", "Suite", "check_columns", "compile_suite", "label_name"]
-
-_WITH_PARAMETER = {"quantile": "q"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +81,16 @@ def compile_suite(table: Table, schema: pa.Schema, casts: Mapping[str, Cast], *,
     DefinitionError
         If a check reads a column that is missing or of another kind.
     """
-    kinds = {name: cast.kind for name, cast in casts.items()}
-    labels: dict[str, Expression] = {}
-    bound_checks = [
-        BoundCheck("", Check("not_null", (name,)), spoiled=spoiled(place))
+    binder = _Binder(table, schema, casts, now)
+    typed = [
+        BoundCheck(
+            f"type({name}, {table.columns.get(name, 'time')})", Check("not_null", (name,)), spoiled=spoiled(place)
+        )
         for place, (name, cast) in enumerate(casts.items())
         if cast.spoils
     ]
-    bound_checks = [_retitled(bound, _type_title(bound.check.columns[0], table)) for bound in bound_checks]
-    for check in [*_implied(table), *table.checks]:
-        bound_checks.append(_bind(check, table, schema, casts, kinds, labels, now))
-    return Suite(_numbered(bound_checks), labels, kinds)
-
-
-def _type_title(column: str, table: Table) -> str:
-    return f"type({column}, {table.columns.get(column, 'time')})"
+    checks = [*typed, *(binder.bind(check) for check in [*_implied(table), *table.checks])]
+    return Suite(_numbered(checks), binder.labels, binder.kinds)
 
 
 def _implied(table: Table) -> list[Check]:
@@ -112,87 +105,71 @@ def _implied(table: Table) -> list[Check]:
     return [check for check in implied if (check.rule, check.columns) not in declared]
 
 
-def _bind(
-    check: Check,
-    table: Table,
-    schema: pa.Schema,
-    casts: Mapping[str, Cast],
-    kinds: Mapping[str, ExpressionKind | None],
-    labels: dict[str, Expression],
-    now: int,
-) -> BoundCheck:
-    where = f"table {table.name}, check {check.title}"
-    if check.scope == "columns":
-        return BoundCheck(check.title, check)
-    for name in check.reads:
-        if name not in schema.names:
-            raise DefinitionError(
-                "a check must read columns that exist",
-                where=where,
-                got=name,
-                remedy=near(name, schema.names, what="column"),
-            )
-    test = check.condition_at(now)
-    if test is not None:
-        _check_kinds(test, kinds, casts, where)
-    if check.filter is not None:
-        _check_kinds(check.filter, kinds, casts, where)
-    if check.option("label") is not None:
-        label = parse(check.option("label"), where=where)
-        _check_kinds(label, kinds, casts, where)
-        labels.setdefault(label_name(label.text), label)
-    return BoundCheck(check.title, check, test=test, measure=_measure(check, kinds, casts, where))
-
-
 def label_name(text: str) -> str:
     """Name of the column that a label of layer 4 has in the scan."""
     return f"_label {text}"
 
 
-def _measure(
-    check: Check, kinds: Mapping[str, ExpressionKind | None], casts: Mapping[str, Cast], where: str
-) -> Measure | None:
-    rule = check.option("measure", check.rule)
-    if check.scope not in ("measure", "versions"):
-        return None
-    if rule in ("share", "label_rate"):
-        text = check.option("expression") or check.option("label")
-        parsed = parse(text, where=where)
-        _check_kinds(parsed, kinds, casts, where)
-        return Measure("share", (), None, check.filter, parsed)
-    if rule == "leakage":
-        columns = (check.option("column"), label_name(check.option("label")))
-        return Measure("auc", columns, None, check.filter)
-    expected: tuple[ExpressionKind, ...] = ("time", "date") if rule == "freshness" else ("number",)
-    for name in check.columns:
-        if rule not in _ANY_KIND and kinds[name] not in expected:
-            raise DefinitionError(
-                f"{rule} must be taken of a column that is a {expected[0]}",
-                where=where,
-                got=f"a column of kind {kinds[name] or 'other'}",
-                remedy=_declare([name], casts) or "Choose another column, or declare its type",
-            )
-    parameter = check.option(_WITH_PARAMETER[rule]) if rule in _WITH_PARAMETER else None
-    return Measure(rule, check.columns, parameter, check.filter)
-
-
 _ANY_KIND = ("row_count", "null_rate", "distinct_count", "distinct_share", "entropy")
 
 
-def _check_kinds(
-    expression: Expression, kinds: Mapping[str, ExpressionKind | None], casts: Mapping[str, Cast], where: str
-) -> None:
-    try:
-        expression.check_columns({name: kinds.get(name) for name in expression.columns}, where=where)
-    except DefinitionError as error:
-        remedy = _declare(expression.columns, casts) or error.remedy
-        raise DefinitionError(error.rule, where=where, got=error.got, remedy=remedy) from error
+class _Binder:
+    """The columns of a batch, to which checks are bound one by one; labels are gathered."""
 
+    def __init__(self, table: Table, schema: pa.Schema, casts: Mapping[str, Cast], now: int) -> None:
+        self._name, self._schema, self._casts, self._now = table.name, schema, casts, now
+        self.kinds = {name: cast.kind for name, cast in casts.items()}
+        self.labels: dict[str, Expression] = {}
 
-def _declare(names: list[str] | tuple[str, ...], casts: Mapping[str, Cast]) -> str | None:
-    """Remedy for a CSV column that is still text."""
-    open_ = [name for name in names if casts[name].kind == "text" and not casts[name].declared]
-    return f"Declare the type: columns={{{open_[0]!r}: 'float'}} (or int, bool, date, time)" if open_ else None
+    def bind(self, check: Check) -> BoundCheck:
+        """One check with its test and its measure."""
+        where = f"table {self._name}, check {check.title}"
+        if check.scope == "columns":
+            return BoundCheck(check.title, check)
+        for name in check.reads:
+            check_known(name, self._schema.names, "a check must read columns that exist", where=where, what="column",
+                        error=DefinitionError)  # fmt: skip
+        test = check.condition_at(self._now)
+        for condition in (test, check.filter):
+            if condition is not None:
+                self._check_kinds(condition, where)
+        if check.option("label") is not None:
+            label = self._check_kinds(parse(check.option("label"), where=where), where)
+            self.labels.setdefault(label_name(label.text), label)
+        return BoundCheck(check.title, check, test=test, measure=self._measure(check, where))
+
+    def _measure(self, check: Check, where: str) -> Measure | None:
+        rule = check.option("measure", check.rule)
+        if check.scope not in ("measure", "versions"):
+            return None
+        if rule in ("share", "label_rate"):
+            parsed = parse(check.option("expression") or check.option("label"), where=where)
+            return Measure("share", (), None, check.filter, self._check_kinds(parsed, where))
+        if rule == "leakage":
+            columns = (check.option("column"), label_name(check.option("label")))
+            return Measure("auc", columns, None, check.filter)
+        expected: tuple[ExpressionKind, ...] = ("time", "date") if rule == "freshness" else ("number",)
+        for name in check.columns:
+            if rule not in _ANY_KIND and self.kinds[name] not in expected:
+                raise DefinitionError(
+                    f"{rule} must be taken of a column that is a {expected[0]}", where=where,
+                    got=f"a column of kind {self.kinds[name] or 'other'}",
+                    remedy=self._declare([name]) or "Choose another column, or declare its type",
+                )  # fmt: skip
+        return Measure(rule, check.columns, check.option("q"), check.filter)
+
+    def _check_kinds(self, expression: Expression, where: str) -> Expression:
+        try:
+            expression.check_columns({name: self.kinds.get(name) for name in expression.columns}, where=where)
+        except DefinitionError as error:
+            remedy = self._declare(expression.columns) or error.remedy
+            raise DefinitionError(error.rule, where=where, got=error.got, remedy=remedy) from error
+        return expression
+
+    def _declare(self, names: Sequence[str]) -> str | None:
+        """Remedy for a CSV column that is still text."""
+        open_ = [name for name in names if self._casts[name].kind == "text" and not self._casts[name].declared]
+        return f"Declare the type: columns={{{open_[0]!r}: 'float'}} (or int, bool, date, time)" if open_ else None
 
 
 def _numbered(checks: list[BoundCheck]) -> list[BoundCheck]:
@@ -201,12 +178,8 @@ def _numbered(checks: list[BoundCheck]) -> list[BoundCheck]:
     numbered = []
     for bound in checks:
         seen[bound.title] = place = seen.get(bound.title, 0) + 1
-        numbered.append(bound if place == 1 else _retitled(bound, f"{bound.title} #{place}"))
+        numbered.append(bound if place == 1 else replace(bound, title=f"{bound.title} #{place}"))
     return numbered
-
-
-def _retitled(bound: BoundCheck, title: str) -> BoundCheck:
-    return BoundCheck(title, bound.check, bound.test, bound.spoiled, bound.measure)
 
 
 def check_columns(names: list[str], table: Table) -> None:
@@ -226,13 +199,8 @@ def check_columns(names: list[str], table: Table) -> None:
             remedy=f"Check that the file begins with a header that has {expected}",
         )
     for name, what in required.items():
-        if name not in names:
-            raise InputError(
-                f"the {what} column must be in the batch",
-                where=where,
-                got=name,
-                remedy=near(name, names, what="column"),
-            )
+        check_known(name, names, f"the {what} column must be in the batch", where=where, what="column",
+                    error=InputError)  # fmt: skip
     lowered = [name.lower() for name in names]
     twice = sorted({name for name in names if lowered.count(name.lower()) > 1})
     if twice:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import DefinitionError, near
+from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import parse
 from retrodict.core.identity import digest
 from retrodict.features.monoids import AGGREGATES, BAGS
@@ -361,10 +361,8 @@ class _Aggregates:
     ) -> Aggregate:
         """Map from the text of ``group`` to count, sum, mean, min or max of ``column`` among its events."""
         _check_column("by", group)
-        if op not in _BY:
-            raise DefinitionError(
-                "a map must hold count, sum, mean, min or max", where="agg.by", got=op, remedy=near(op, _BY, what="one")
-            )
+        rule = "a map must hold count, sum, mean, min or max"
+        check_known(op, _BY, rule, where="agg.by", what="one", error=DefinitionError)
         if (column is None) != (op == "count"):
             raise DefinitionError(
                 "count must read no column, the others one",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from retrodict.core.definition import Definition, check_name
-from retrodict.core.errors import DefinitionError, near
+from retrodict.core.errors import DefinitionError, check_known
 from retrodict.data.sources import Source
 from retrodict.features.aggregates import Aggregate, Latest, agg, latest
 from retrodict.features.windows import Over, Window
@@ -164,13 +164,8 @@ class FeatureView(Definition):
         **columns : str
             Key column of the entity to column of the request.
         """
+        rule, where = "a key map must name keys of the entity", f"view {self.name!r}"
         for key in columns:
-            if key not in self.entity.keys:
-                raise DefinitionError(
-                    "a key map must name keys of the entity",
-                    where=f"view {self.name!r}",
-                    got=key,
-                    remedy=near(key, self.entity.keys, what="key"),
-                )
+            check_known(key, self.entity.keys, rule, where=where, what="key", error=DefinitionError)
         mapped = tuple(sorted({**dict(self.key_map), **columns}.items()))
         return replace(self, name=name or "_".join([self.name, *columns.values()]), key_map=mapped)

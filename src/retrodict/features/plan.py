@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from retrodict.core.errors import DefinitionError, near
+from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import Expression, parse
 from retrodict.core.identity import content_hash
 from retrodict.data.sources import Source
@@ -242,16 +242,10 @@ def _latest(view: FeatureView, feature: Latest, newest: dict[str, int]) -> list[
 def _aggregate(
     view: FeatureView, feature: Aggregate, channels: dict[Channel, int], windows: dict[Window, int]
 ) -> list[Output]:
-    kind = AGGREGATES.get(feature.op)
-    if kind is None:
-        raise DefinitionError(
-            "an aggregate must be in the table of aggregates",
-            where=f"view {view.name!r}",
-            got=feature.op,
-            remedy=near(feature.op, [*AGGREGATES, *BAGS], what="aggregate"),
-        )
+    rule, where = "an aggregate must be in the table of aggregates", f"view {view.name!r}"
+    check_known(feature.op, [*AGGREGATES, *BAGS], rule, where=where, what="aggregate", error=DefinitionError)
     parts = []
-    for monoid, lift in kind.channels:
+    for monoid, lift in AGGREGATES[feature.op].channels:
         second = lift == "second"
         value = None if lift == "one" else feature.second if second else feature.value
         channel = Channel(monoid, "value" if second else lift, value, feature.seen_where)
@@ -395,23 +389,12 @@ class FeatureSet:
 
     def plan(self, view: str) -> ViewPlan:
         """Plan of a view by name."""
-        for plan in self.views:
-            if plan.name == view:
-                return plan
-        raise DefinitionError(
-            "the feature set must have this view",
-            where="features",
-            got=view,
-            remedy=near(view, [plan.name for plan in self.views], what="view"),
-        )
+        by_name, rule = {plan.name: plan for plan in self.views}, "the feature set must have this view"
+        return by_name[check_known(view, by_name, rule, where="features", what="view", error=DefinitionError)]
 
 
 def _check_inputs(function: Derived, columns: list[str]) -> None:
+    rule, where = "a derived function must use features that come before it", f"derived {function.name!r}"
     for name in function.inputs:
-        if "__" in name and name not in columns:
-            raise DefinitionError(
-                "a derived function must use features that come before it",
-                got=name,
-                where=f"derived {function.name!r}",
-                remedy=near(name, columns, what="feature"),
-            )
+        if "__" in name:
+            check_known(name, columns, rule, where=where, what="feature", error=DefinitionError)

@@ -6,10 +6,10 @@ definitions are applied, was rejected: it is one more thing that can be out of d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from retrodict.core.errors import InputError, near
+from retrodict.core.errors import InputError, check_known
 from retrodict.core.expressions import parse
 from retrodict.features.definitions import Aggregate, FeatureView, Latest
 from retrodict.features.derived import Derived
@@ -135,13 +135,8 @@ def lineage(view: FeatureView, feature: str | None = None) -> list[ColumnUse]:
         If the view has no such feature; the message has near names.
     """
     by_name = {facts.name: facts for facts in describe(view)}
-    if feature is not None and feature not in by_name:
-        raise InputError(
-            "the view must have this feature",
-            where=f"view {view.name!r}",
-            got=feature,
-            remedy=near(feature, by_name, what="feature"),
-        )
+    if feature is not None:
+        _check_feature(view.name, feature, by_name)
     roles: dict[str, dict[str, None]] = {}
     for column, role in view_columns(view):
         roles.setdefault(column, {})[role] = None
@@ -235,24 +230,19 @@ def select(features: Sequence[FeatureView | Derived], names: Sequence[str]) -> t
     return FeatureSet(needed.values()), list(columns)
 
 
+def _check_feature(view: str, feature: str, names: Collection[str]) -> None:
+    rule, where = "the view must have this feature", f"view {view!r}"
+    check_known(feature, names, rule, where=where, what="feature", error=InputError)
+
+
 def _columns(text: str, by_name: Mapping[str, FeatureView | Derived]) -> list[str]:
     name, dot, feature = text.partition("." if "." in text else "__")
-    if name not in by_name:
-        raise InputError(
-            "the view or derived function must be defined",
-            where="features",
-            got=name,
-            remedy=near(name, by_name, what="view"),
-        )
+    rule = "the view or derived function must be defined"
+    check_known(name, by_name, rule, where="features", what="view", error=InputError)
     definition = by_name[name]
     outputs = list(definition.outputs) if isinstance(definition, Derived) else definition.feature_names
-    if dot and feature not in outputs:
-        raise InputError(
-            "the view must have this feature",
-            where=f"view {name!r}",
-            got=feature,
-            remedy=near(feature, outputs, what="feature"),
-        )
+    if dot:
+        _check_feature(name, feature, outputs)
     return [column_name(name, output) for output in ([feature] if dot else outputs)]
 
 

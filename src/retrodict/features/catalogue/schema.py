@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from retrodict.core.errors import DefinitionError, near
+from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import Expression, parse
 from retrodict.core.kinds import expression_kind, kind_of
 from retrodict.features.catalogue.description import FeatureFacts, describe, view_columns
@@ -54,13 +54,8 @@ def check_schema(plan: ViewPlan, schema: pa.Schema) -> None:
 
 
 def _exists(column: str, columns: Mapping[str, Any], where: str, plan: ViewPlan) -> None:
-    if column not in columns:
-        raise DefinitionError(
-            f"the table {plan.source.table.name!r} must have the columns that a view reads",
-            where=where,
-            got=column,
-            remedy=near(column, columns, what="column"),
-        )
+    rule = f"the table {plan.source.table.name!r} must have the columns that a view reads"
+    check_known(column, columns, rule, where=where, what="column", error=DefinitionError)
 
 
 def _fits(kind: str, type_: pa.DataType, role: str, where: str) -> None:

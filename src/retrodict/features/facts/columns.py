@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.expressions import Expression
 from retrodict.core.kinds import kind_of
 from retrodict.stores.sql import connect_duckdb
@@ -51,10 +51,7 @@ class FactColumn:
 
 def pick(table: pa.Table, name: str, *, where: str) -> pa.Array[Any]:
     """Return a column in one piece, dictionaries decoded; InputError with near names if there is none."""
-    if name not in table.column_names:
-        raise InputError(
-            "the column must exist", where=where, got=name, remedy=near(name, table.column_names, what="column")
-        )
+    check_known(name, table.column_names, "the column must exist", where=where, what="column", error=InputError)
     column = table.column(name).combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], table.schema.field(name).type)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.clock import parse_time, to_micros
-from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.kinds import kind_of
 from retrodict.features.derived import Derived
 from retrodict.features.facts.columns import numeric, pick, times
@@ -21,6 +21,7 @@ from retrodict.features.plan import FeatureSet, column_name
 __all__ = ["derive_columns", "derive_row"]
 
 Form = Literal["time", "text", "object", "number"]
+_INPUTS = "the request must have the inputs of derived features"
 _SPOKEN = {"object": "list or dict"}
 
 
@@ -43,17 +44,9 @@ def derive_row(features: FeatureSet, request: Mapping[str, Any], values: dict[st
         where = f"derived {function.name!r}"
 
         def read(name: str, function: Derived = function, where: str = where) -> Any:
-            if name in values:
-                value = values[name]
-            elif name in request:
-                value = request[name]
-            else:
-                raise InputError(
-                    "the request must have the inputs of derived features",
-                    where=where,
-                    got=name,
-                    remedy=near(name, request, what="input"),
-                )
+            if name not in values:
+                check_known(name, request, _INPUTS, where=where, what="input", error=InputError)
+            value = values[name] if name in values else request[name]
             return _row_argument(value, _form(function, name), where=f"{where}, input {name!r}")
 
         for output, array in _call(function, read, 1, where).items():

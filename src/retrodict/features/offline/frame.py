@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrodict.core.errors import InputError, InternalError, near
+from retrodict.core.errors import InputError, InternalError, check_known
 from retrodict.features.facts.columns import Ints, pick, plain, times
 from retrodict.features.facts.evaluation import derive_columns
 from retrodict.features.facts.kernels import Queries
@@ -106,14 +106,8 @@ def training_frame(
 def _rows_of(sources: Tables, plan: ViewPlan) -> Rows:
     if callable(sources):
         return sources(plan.source.name)
-    if plan.source.name not in sources:
-        raise InputError(
-            "every source must have a table",
-            where=plan.where,
-            got=plan.source.name,
-            remedy=near(plan.source.name, sources, what="source"),
-        )
-    return sources[plan.source.name]
+    name, rule = plan.source.name, "every source must have a table"
+    return sources[check_known(name, sources, rule, where=plan.where, what="source", error=InputError)]
 
 
 def _view_columns(plan: ViewPlan, state: Prepared, spine: pa.Table, moments: Ints) -> dict[str, pa.Array[Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.features.catalogue import check_schema
 from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.facts.columns import Ints, pick, times
@@ -179,9 +179,8 @@ def choose_outcomes(workspace: Workspace, defined: Iterable[Outcome], names: Seq
     """
     by_name = {outcome.name: outcome for outcome in defined}
     for name in names:
-        if name not in by_name:
-            raise InputError("the outcome must be defined", where="outcomes", got=name,
-                             remedy=near(name, by_name, what="outcome"))  # fmt: skip
+        rule = "the outcome must be defined"
+        check_known(name, by_name, rule, where="outcomes", what="outcome", error=InputError)
         table = by_name[name].source.table.name
         newest_versions(workspace.tables, [table], where=f"outcome {name!r}")
         check_outcome(by_name[name], workspace.tables.schema(table))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from retrodict.core.errors import InputError, near
+from retrodict.core.errors import InputError, check_known
 from retrodict.features.catalogue.tables import source_schemas
 from retrodict.features.offline import training_frame
 from retrodict.features.offline.texts import parse_texts, request_types
@@ -24,10 +24,9 @@ _AT = "_at"
 
 def check_columns(names: Sequence[str], needed: Sequence[str], *, where: str) -> None:
     """Raise InputError with near names if a key, time or input of features is missing."""
+    rule = "the rows must have every key, time and input of the features"
     for name in needed:
-        if name not in names:
-            raise InputError("the rows must have every key, time and input of the features", where=where, got=name,
-                             remedy=near(name, names, what="column"))  # fmt: skip
+        check_known(name, names, rule, where=where, what="column", error=InputError)
 
 
 def add_online_values(

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from retrodict.core.display import Block, Grid, Shown, count
-from retrodict.core.errors import InputError, near
+from retrodict.core.errors import InputError, check_known
 from retrodict.core.kinds import kind_of, reader_of
 from retrodict.data.sources import Source
 from retrodict.features.online import encode_event, stream_of
@@ -120,14 +120,12 @@ def _readers(
         raise InputError("a table must have rows before it takes events: their types are its types", where=where,
                          got=table, remedy=f"Fill it with: retrodict ingest {table} FILE")  # fmt: skip
     types = {field.name: field.type for field in workspace.tables.schema(table) if not field.name.startswith("_")}
-    for column in columns:
-        if column not in types:
-            raise InputError(f"the columns of events must be those of table {table!r}", where=where, got=column,
-                             remedy=near(column, types, what="column"))  # fmt: skip
-    for column in _needed(source):
-        if column not in columns:
-            raise InputError(f"events must have the columns that source {source.name!r} names", where=where,
-                             got=column, remedy=near(column, columns, what="column"))  # fmt: skip
+    for expected, names, rule in (
+        (columns, types, f"the columns of events must be those of table {table!r}"),
+        (_needed(source), columns, f"events must have the columns that source {source.name!r} names"),
+    ):
+        for column in expected:
+            check_known(column, names, rule, where=where, what="column", error=InputError)
     return {column: reader_of(kind_of(type_), text=True) for column, type_ in types.items()}
 
 

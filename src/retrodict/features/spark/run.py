@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from retrodict.core.errors import InputError, MissingExtraError, near
+from retrodict.core.errors import InputError, MissingExtraError, check_known
 from retrodict.core.kinds import kind_of
 from retrodict.features.definitions import FeatureView
 from retrodict.features.facts.evaluation import derive_columns
@@ -113,14 +113,9 @@ def _arrow(types: Any) -> pa.Schema:
 
 def _frame_schema(spine: DataFrame, at: str, features: FeatureSet, sources: Mapping[str, DataFrame]) -> pa.Schema:
     """Types of the frame: those that the kernel gives of no rows, which also checks every column and kind."""
-    missing = [name for name in features.sources if name not in sources]
-    if missing:
-        raise InputError(
-            "every source must have a data frame",
-            where="training_frame_on_spark",
-            got=missing[0],
-            remedy=near(missing[0], sources, what="source"),
-        )
+    rule, where = "every source must have a data frame", "training_frame_on_spark"
+    for name in features.sources:
+        check_known(name, sources, rule, where=where, what="source", error=InputError)
     empty = {name: _arrow(sources[name].schema).empty_table() for name in features.sources}
     return training_frame(_arrow(spine.schema).empty_table(), at, features, empty).schema
 

@@ -232,7 +232,7 @@ def test_extremes_of_ranges_are_those_of_the_twin_and_of_python(count, floats, l
     left = np.concatenate([random.integers(0, count + 1, 30), random.choice(edges[edges <= count], 10)])
     right = np.concatenate([random.integers(0, count + 1, 30), random.choice(edges[edges <= count], 10)])
     found = ranges.RangeExtremes(values, largest=largest).over(left, right)
-    assert (found == ranges.SparseExtremes(values, largest=largest).over(left, right)).all()
+    assert (found == ranges.sparse_extremes(values, left, right, largest=largest)).all()
     best, nothing = max if largest else min, ranges.identity_of(values.dtype, largest=largest)
     expected = [best(values[a:b].tolist(), default=nothing) for a, b in zip(left, right, strict=True)]
     assert found.tolist() == expected

@@ -118,15 +118,15 @@ class Window:
         before = "" if self.offset is None else f"_before_{self.offset}"
         return self.length + before + hop + ("_with_current" if self.include_current else "")
 
-    def start(self, at: int) -> int:
-        """Left edge, inclusive, of the window of a decision at ``at``; ``EVER`` for a lifetime."""
+    def start(self, at: Any) -> Any:
+        """Left edge, inclusive, of the window of a decision (or an array of them); ``EVER`` for a lifetime."""
         return EVER if self.lifetime else self._snapped(at - self.offset_us - self.length_us)
 
-    def end(self, at: int) -> int:
-        """Right edge, exclusive, of the window of a decision at ``at``."""
+    def end(self, at: Any) -> Any:
+        """Right edge, exclusive, of the window of a decision (or an array of them)."""
         return at if self.offset is None else self._snapped(at - self.offset_us)
 
-    def _snapped(self, edge: int) -> int:
+    def _snapped(self, edge: Any) -> Any:
         return edge if self.hop is None else edge // self.hop_us * self.hop_us
 
 

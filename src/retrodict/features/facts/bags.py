@@ -26,7 +26,7 @@ from retrodict.core.errors import DefinitionError
 from retrodict.core.kinds import kind_of
 from retrodict.core.statistics.distinct import LIMIT, DistinctSketch
 from retrodict.core.statistics.exact import exact_sum, round_limbs, scale_for, split_limbs
-from retrodict.features.facts.columns import FactColumn, Ints, Mask, numeric, plain
+from retrodict.features.facts.columns import FactColumn, Ints, Mask, numeric, plain, present
 from retrodict.features.monoids import BAGS
 from retrodict.features.plan import Bag
 
@@ -74,9 +74,7 @@ class Values:
     @cached_property
     def valid(self) -> Mask:
         """Where there is a value."""
-        if not self.array.null_count:
-            return np.ones(len(self.array), dtype=np.bool_)
-        return np.asarray(self.array.is_valid().to_numpy(zero_copy_only=False))
+        return present(self.array)
 
     @cached_property
     def numbers(self) -> NDArray[Any]:
@@ -99,11 +97,11 @@ class Values:
         return ranks[codes] if len(ranks) else codes, coded.dictionary.take(order)
 
     def _number_ranks(self) -> tuple[Ints, pa.Array[Any]]:
-        present = np.flatnonzero(self.valid)
-        _, first, codes = np.unique(self.numbers[present], return_index=True, return_inverse=True)
+        rows = np.flatnonzero(self.valid)
+        _, first, codes = np.unique(self.numbers[rows], return_index=True, return_inverse=True)
         ranks = np.zeros(len(self.array), dtype=np.int64)
-        ranks[present] = codes
-        return ranks, self.array.take(pa.array(present[first]))
+        ranks[rows] = codes
+        return ranks, self.array.take(pa.array(rows[first]))
 
     @cached_property
     def labels(self) -> tuple[Ints, pa.Array[Any]]:

@@ -24,7 +24,19 @@ from retrodict.core.expressions import Expression
 from retrodict.core.kinds import kind_of
 from retrodict.stores.sql import connect_duckdb
 
-__all__ = ["FactColumn", "Ints", "Mask", "evaluate", "numeric", "pick", "plain", "times"]
+__all__ = [
+    "FactColumn",
+    "Ints",
+    "Mask",
+    "evaluate",
+    "numeric",
+    "pick",
+    "pick_times",
+    "plain",
+    "present",
+    "spine_times",
+    "times",
+]
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -47,6 +59,15 @@ class FactColumn:
     values: NDArray[Any]
     valid: Mask
     kind: str
+
+    @property
+    def true(self) -> Mask:
+        """Where a condition holds; where it is null it does not."""
+        return self.valid & self.values.astype(np.bool_)
+
+    def take(self, rows: Ints | Mask | slice) -> FactColumn:
+        """Return some of the rows."""
+        return FactColumn(self.values[rows], self.valid[rows], self.kind)
 
 
 def pick(table: pa.Table, name: str, *, where: str) -> pa.Array[Any]:
@@ -78,7 +99,7 @@ def numeric(column: pa.Array[Any], *, where: str) -> FactColumn:
             remedy="Use latest() for text, or a condition in agg.share",
         )
     column = plain(column)
-    valid = _mask(column)
+    valid = present(column)
     if kind == "null":
         return FactColumn(np.zeros(len(column), dtype=np.int64), valid, kind)
     target = pa.float64() if kind == "float" else pa.int64()
@@ -113,7 +134,26 @@ def times(column: pa.Array[Any], *, where: str) -> tuple[Ints, Mask]:
     return numbers.values.astype(np.int64, copy=False), numbers.valid
 
 
-def _mask(column: pa.Array[Any]) -> Mask:
+def pick_times(table: pa.Table, name: str, *, where: str) -> tuple[Ints, Mask]:
+    """Return a time column of a table as :func:`times` does; errors name the column."""
+    return times(pick(table, name, where=where), where=f"{where}, column {name!r}")
+
+
+def spine_times(spine: pa.Table, at: str) -> Ints:
+    """Times of the rows of a spine, in microseconds; InputError if one is null."""
+    moments, valid = pick_times(spine, at, where="spine")
+    if not valid.all():
+        raise InputError(
+            "every row of a spine must have its time",
+            where=f"spine, column {at!r}",
+            got=f"{int((~valid).sum())} nulls",
+            remedy="Drop or complete those rows",
+        )
+    return moments
+
+
+def present(column: pa.Array[Any]) -> Mask:
+    """Where a column holds a value."""
     if not column.null_count:
         return np.ones(len(column), dtype=np.bool_)
     return np.asarray(column.is_valid().to_numpy(zero_copy_only=False))

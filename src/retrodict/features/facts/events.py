@@ -21,7 +21,7 @@ from retrodict.core.errors import InputError
 from retrodict.core.expressions import Expression, parse
 from retrodict.core.kinds import kind_of
 from retrodict.data.sources import Source
-from retrodict.features.facts.columns import FactColumn, Ints, Mask, evaluate, numeric, pick, times
+from retrodict.features.facts.columns import FactColumn, Ints, Mask, evaluate, numeric, pick, pick_times, present
 from retrodict.features.facts.kernels import FOREVER
 from retrodict.features.facts.ranges import identity_of
 from retrodict.features.monoids import Channel, Lift
@@ -93,7 +93,7 @@ def read_events(plan: ViewPlan, data: pa.Table | Sequence[Mapping[str, Any]], *,
     if seen.all():
         return Events(table, np.arange(table.num_rows), event_time, known_at, sequence, order, inputs, alive)
     keep = np.flatnonzero(seen)
-    inputs = {text: FactColumn(c.values[keep], c.valid[keep], c.kind) for text, c in inputs.items()}
+    inputs = {text: column.take(keep) for text, column in inputs.items()}
     clocks = event_time[keep], known_at[keep]
     return Events(table.take(keep), keep, *clocks, sequence[keep], order[keep], inputs, alive[keep])
 
@@ -102,11 +102,9 @@ def _alive(source: Source, rows: pa.Table | Sequence[Mapping[str, Any]], seen: M
     """Rows that have a time, are kept by the source's condition, and delete nothing."""
     alive = seen.copy()
     if source.where is not None:
-        included = evaluate({"where": parse(source.where)}, rows, where=where)["where"]
-        alive &= included.valid & included.values.astype(np.bool_)
+        alive &= evaluate({"where": parse(source.where)}, rows, where=where)["where"].true
     if source.deleted is not None:
-        deleted = evaluate({"deleted": parse(source.deleted)}, rows, where=where)["deleted"]
-        alive &= ~(deleted.valid & deleted.values.astype(np.bool_))
+        alive &= ~evaluate({"deleted": parse(source.deleted)}, rows, where=where)["deleted"].true
     return alive
 
 
@@ -155,11 +153,11 @@ def _clocks(source: Source, table: pa.Table, where: str) -> tuple[Ints, Ints, Ma
         constant = np.full(table.num_rows, TIMELESS, dtype=np.int64)
         return constant, constant, np.ones(table.num_rows, dtype=np.bool_)
     first = source.event_time or source.known_at or ""
-    event_time, seen = times(pick(table, first, where=where), where=f"{where}, column {first!r}")
+    event_time, seen = pick_times(table, first, where=where)
     if source.known_at is None:
         return event_time, event_time + source.delay_us, seen.copy()
-    known_at, present = times(pick(table, source.known_at, where=where), where=f"{where}, column {source.known_at!r}")
-    return event_time, known_at, seen & present
+    known_at, valid = pick_times(table, source.known_at, where=where)
+    return event_time, known_at, seen & valid
 
 
 def _sequence(
@@ -172,12 +170,12 @@ def _sequence(
     if pa.types.is_timestamp(column.type):  # one event per key and time: the time itself is the id
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
     kind = kind_of(column.type)
-    present = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
-    if kind not in {"int", "text", "null"} or not present[seen].all():
+    missing = int((~present(column)[seen]).sum())
+    if kind not in {"int", "text", "null"} or missing:
         raise InputError(
             "the sequence of an event must be a whole number or text, never null",
             where=f"{where}, column {source.sequence!r}",
-            got=str(column.type) if present[seen].all() else f"{int((~present[seen]).sum())} nulls",
+            got=f"{missing} nulls" if missing else str(column.type),
             remedy="Name another sequence column, or leave it out to take the order of the rows",
         )
     if kind != "text":
@@ -228,8 +226,7 @@ def lift(channel: Channel, inputs: Mapping[str, FactColumn], rows: int) -> NDArr
     """
     counts = np.ones(rows, dtype=np.bool_)
     if channel.where is not None:
-        condition = inputs[channel.where]
-        counts = condition.valid & condition.values.astype(np.bool_)
+        counts = inputs[channel.where].true
     if channel.lift == "one" or channel.value is None:
         return counts.astype(np.int64)
     column = inputs[channel.value]
@@ -237,7 +234,7 @@ def lift(channel: Channel, inputs: Mapping[str, FactColumn], rows: int) -> NDArr
     if channel.lift == "present":
         return counts.astype(np.int64)
     if channel.lift == "true":
-        return (counts & column.values.astype(np.bool_)).astype(np.int64)
+        return (counts & column.true).astype(np.int64)
     nothing = 0 if channel.monoid == "sum" else identity_of(column.values.dtype, largest=channel.monoid == "max")
     values = np.where(counts, column.values, np.array(nothing, dtype=column.values.dtype))
     return values if channel.lift == "value" else _power(values.astype(np.float64), channel.lift)

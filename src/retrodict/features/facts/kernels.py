@@ -240,19 +240,14 @@ class Queries:
     def starts(self, window: Window) -> Ints:
         """Position, in event order, of the first event at or after the window's start."""
         if window not in self._starts:
-            back = window.offset_us + window.length_us
-            edge = np.full_like(self.moments, EVER) if window.lifetime else self._edge(window, back)
+            edge = np.full_like(self.moments, EVER) if window.lifetime else window.start(self.moments)
             self._starts[window] = self.timeline.before_event(self.codes, edge)
         return self._starts[window]
 
     def ends(self, window: Window, lateness: int = 0) -> Ints:
         """Position, in event order, after the last event before the window's end that can be so late and visible."""
-        edge = self.moments if window.offset is None else self._edge(window, window.offset_us)
-        return self.timeline.before_event(self.codes, np.minimum(edge, self.moments - lateness))
-
-    def _edge(self, window: Window, back: int) -> Ints:
-        edge, hop = self.moments - back, window.hop_us
-        return edge // hop * hop if hop else edge
+        edge = np.minimum(window.end(self.moments), self.moments - lateness)
+        return self.timeline.before_event(self.codes, edge)
 
     def extremes(
         self, values: NDArray[Any], window: Window, *, largest: bool, ranges: dict[int, RangeExtremes]

@@ -7,6 +7,7 @@ datetime accessors were rejected: another library's rules on one side of a promi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,18 @@ __all__ = ["Times"]
 _QUARTER = 15 * MINUTE
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CACHED_QUARTERS = 1 << 16
+
+
+def _part(meaning: str, compute: Callable[[Any], Any]) -> property:
+    """Part of instants, computed from microseconds on the clock of their zone."""
+
+    def part(self: Times) -> Any:
+        value = compute(self.micros + self._offset)
+        if not isinstance(value, np.ndarray):
+            return value
+        return value.astype(np.float64) if self._null is None else np.where(self._null, np.nan, value)
+
+    return property(part, doc=meaning)
 
 
 class Times:
@@ -59,52 +72,15 @@ class Times:
             return Times(self.micros, self._null, _offset=_offsets(self.micros, zone))
         return Times(self.micros, _offset=_offset_at(int(self.micros), zone))
 
-    @property
-    def microsecond_of_day(self) -> Any:
-        """Microseconds since midnight."""
-        return self._part((self.micros + self._offset) % DAY)
-
-    @property
-    def hour(self) -> Any:
-        """Hour, 0 to 23."""
-        return self._part((self.micros + self._offset) % DAY // HOUR)
-
-    @property
-    def minute(self) -> Any:
-        """Minute, 0 to 59."""
-        return self._part((self.micros + self._offset) % HOUR // MINUTE)
-
-    @property
-    def second(self) -> Any:
-        """Second, 0 to 59."""
-        return self._part((self.micros + self._offset) % MINUTE // SECOND)
-
-    @property
-    def weekday(self) -> Any:
-        """Day of the week, Monday is 0."""
-        return self._part((self._days() + 3) % 7)
-
-    @property
-    def year(self) -> Any:
-        """Year."""
-        return self._part(_civil(self._days())[0])
-
-    @property
-    def month(self) -> Any:
-        """Month, 1 to 12."""
-        return self._part(_civil(self._days())[1])
-
-    @property
-    def day(self) -> Any:
-        """Day of the month, from 1."""
-        return self._part(_civil(self._days())[2])
-
-    @property
-    def dayofyear(self) -> Any:
-        """Day of the year, from 1."""
-        days = self._days()
-        year = _civil(days)[0]
-        return self._part(days - _new_year(year) + 1)
+    microsecond_of_day = _part("Microseconds since midnight.", lambda local: local % DAY)
+    hour = _part("Hour, 0 to 23.", lambda local: local % DAY // HOUR)
+    minute = _part("Minute, 0 to 59.", lambda local: local % HOUR // MINUTE)
+    second = _part("Second, 0 to 59.", lambda local: local % MINUTE // SECOND)
+    weekday = _part("Day of the week, Monday is 0.", lambda local: (local // DAY + 3) % 7)
+    year = _part("Year.", lambda local: _civil(local // DAY)[0])
+    month = _part("Month, 1 to 12.", lambda local: _civil(local // DAY)[1])
+    day = _part("Day of the month, from 1.", lambda local: _civil(local // DAY)[2])
+    dayofyear = _part("Day of the year, from 1.", lambda local: _day_of_year(local // DAY))
 
     def seconds_since(self, other: Times) -> Any:
         """Seconds from the other instants to these, NaN where either is null."""
@@ -113,17 +89,6 @@ class Times:
         if null is None or not isinstance(difference, np.ndarray):
             return difference
         return np.where(null, np.nan, difference)
-
-    def _days(self) -> Any:
-        return (self.micros + self._offset) // DAY
-
-    def _part(self, value: Any) -> Any:
-        if not isinstance(value, np.ndarray):
-            return value
-        part = value.astype(np.float64)
-        if self._null is not None:
-            part[self._null] = np.nan
-        return part
 
 
 def _civil(days: Any) -> tuple[Any, Any, Any]:
@@ -139,10 +104,10 @@ def _civil(days: Any) -> tuple[Any, Any, Any]:
     return year_of_era + era * 400 + (month <= 2), month, day
 
 
-def _new_year(year: Any) -> Any:
-    """Days since 1970-01-01 of the first of January."""
-    before = year - 1
-    return before * 365 + before // 4 - before // 100 + before // 400 - 719162
+def _day_of_year(days: Any) -> Any:
+    before = _civil(days)[0] - 1
+    new_year = before * 365 + before // 4 - before // 100 + before // 400 - 719162
+    return days - new_year + 1
 
 
 @lru_cache(maxsize=64)

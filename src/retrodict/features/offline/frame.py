@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.errors import InputError, InternalError, check_known
-from retrodict.features.facts.columns import Ints, pick, plain, times
+from retrodict.features.facts.columns import Ints, pick, plain, spine_times
 from retrodict.features.facts.evaluation import derive_columns
 from retrodict.features.facts.kernels import Queries
 from retrodict.features.facts.keys import NULL
@@ -62,14 +62,7 @@ def training_frame(
     DefinitionError
         If key columns are of different kinds, or an aggregate reads text.
     """
-    moments, present = times(pick(spine, at, where="spine"), where=f"spine, column {at!r}")
-    if not present.all():
-        raise InputError(
-            "every row of a spine must have its time",
-            where=f"spine, column {at!r}",
-            got=f"{int((~present).sum())} nulls",
-            remedy="Drop or complete those rows",
-        )
+    moments = spine_times(spine, at)
     taken_names = [name for name in features.columns if name in spine.column_names]
     if taken_names:
         raise InputError(

@@ -25,7 +25,7 @@ from retrodict.core.errors import BusyError, InputError
 from retrodict.core.identity import content_hash
 from retrodict.data._records import BATCH, CHECKS, MODE
 from retrodict.data.versions.refs import added_digests
-from retrodict.features.facts.columns import pick, times
+from retrodict.features.facts.columns import pick_times
 from retrodict.features.offline.growth import source_versions, visible_growth
 from retrodict.features.offline.kept_frame import NOTE, PART, KeptFrame, find_frame, newest_origin, stored
 from retrodict.features.offline.spine import Spine, SpineReader
@@ -136,7 +136,7 @@ def _beside(workspace: Workspace, code: str) -> str:
 
 
 def _latest(part: pa.Table, at: str, until: int | None) -> int | None:
-    moments, present = times(pick(part, at, where="spine"), where=f"spine, column {at!r}")
+    moments, present = pick_times(part, at, where="spine")
     newest = [int(np.max(moments[present]))] if present.any() else []
     return max([*newest, *([] if until is None else [until])], default=None)
 

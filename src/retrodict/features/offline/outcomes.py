@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.features.catalogue import check_schema
 from retrodict.features.catalogue.tables import newest_versions
-from retrodict.features.facts.columns import Ints, pick, times
+from retrodict.features.facts.columns import Ints, pick, spine_times, times
 from retrodict.features.labels import Outcome
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.frame import Rows, Tables, training_frame
@@ -143,15 +143,7 @@ def _misfit(outcome: Outcome, type_: pa.DataType) -> DefinitionError:
 
 def _values(spine: pa.Table, at: str, outcome: Outcome, sources: Tables) -> tuple[pa.Array, Ints]:
     """Aggregate of each row as it is known when it has matured, and that moment."""
-    moments, present = times(pick(spine, at, where="spine"), where=f"spine, column {at!r}")
-    if not present.all():
-        raise InputError(
-            "every row of a spine must have its time",
-            where=f"spine, column {at!r}",
-            got=f"{int((~present).sum())} nulls",
-            remedy="Drop or complete those rows",
-        )
-    known_at = moments + outcome.maturity
+    known_at = spine_times(spine, at) + outcome.maturity
     keys = {key: pick(spine, key, where=f"outcome {outcome.name!r}, spine") for key in outcome.entity.keys}
     frame = training_frame(pa.table({**keys, _AT: pa.array(known_at, TIME)}), _AT, FeatureSet([outcome.view]), sources)
     return pick(frame, column_name(outcome.name, outcome.value), where="outcome"), known_at

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.exact import Scale, round_limbs, scale_for, split_limbs, whole_limbs
-from retrodict.features.facts.columns import FactColumn, Ints, Mask, pick
+from retrodict.features.facts.columns import Ints, Mask, pick
 from retrodict.features.facts.events import lift, lifted_inputs
 from retrodict.features.facts.kernels import PrefixSums, Queries, Timeline
 from retrodict.features.facts.ranges import RangeExtremes, identity_of
@@ -160,7 +160,7 @@ class Summed:
         self.plan, self.current = plan, request_values
         self.ends: Timeline | None = None
         selected = slice(None) if state.selected is None else state.selected
-        inputs = {t: FactColumn(c.values[selected], c.valid[selected], c.kind) for t, c in state.events.inputs.items()}
+        inputs = {text: column.take(selected) for text, column in state.events.inputs.items()}
         self.kinds = {text: column.kind for text, column in inputs.items()}
         self.lifted = [lift(channel, inputs, len(state.line.codes)) for channel in plan.channels]
         self.scales: dict[int, Scale] = {}

@@ -73,8 +73,7 @@ class WindowBags:
         """Events that give something, None for all."""
         masks = [column.valid for column in (value, second) if column is not None]
         if bag.where is not None:
-            condition, selected = self._state.events.inputs[bag.where], self._state.selected
-            mask = condition.valid & condition.values.astype(np.bool_)
+            mask, selected = self._state.events.inputs[bag.where].true, self._state.selected
             masks.append(mask if selected is None else mask[selected])
         eligible: Mask | None = np.logical_and.reduce(masks) if masks else None
         return eligible

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.durations import DAY, HOUR, MINUTE
 from retrodict.core.errors import DefinitionError
-from retrodict.features.facts.columns import Ints, pick, times
+from retrodict.features.facts.columns import Ints, pick, pick_times, times
 from retrodict.features.facts.events import FOREVER, in_force, read_events
 from retrodict.features.facts.keys import KeyIndex, key_array, key_kind
 from retrodict.features.plan import FeatureSet, ViewPlan
@@ -90,7 +90,7 @@ def draw_probes(
     cheap = np.logical_and.reduce([view_events.cheap for view_events in events.values()], axis=0)
     first = np.flatnonzero(cheap[:samples])
     parts, sorts = [drawn.take(pa.array(first))], [""] * len(first)
-    visits = [_visits(events, first, times(pick(parts[0], at, where="spine"), where="spine")[0])]
+    visits = [_visits(events, first, pick_times(parts[0], at, where="spine")[0])]
     for plan in features.views:
         rows, moments, labels = events[plan.name].edges(random, np.flatnonzero(cheap), samples)
         parts.append(_at(pool.take(pa.array(rows)), at, moments))
@@ -208,7 +208,7 @@ class Nearby:
         reach = max([window.reach_us for window in plan.windows] + ages, default=0)
         self._span = reach + reach // 8 + MINUTE
         if self._bounded:
-            self._time, self._present = times(pick(self.events, clock or "", where=where), where=where)
+            self._time, self._present = pick_times(self.events, clock or "", where=where)
 
     def rows(self, request: int, moment: int) -> Ints:
         """Events that a request needs at a time, in the order of the source."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from retrodict.core.clock import format_time
 from retrodict.core.identity import digest
-from retrodict.features.facts.columns import Ints, pick, times
+from retrodict.features.facts.columns import Ints, spine_times
 from retrodict.features.offline.frame import Tables, training_frame
 from retrodict.features.online import OnlineFeatures
 from retrodict.features.plan import FeatureSet, ViewPlan
@@ -187,7 +187,7 @@ def verify(
     probes = draw_probes(features, tables, spine, at, samples=samples, seed=seed, present=present)
     if not probes.requests.num_rows:
         return Report(0, 0, 0, [], left_out=probes.left_out)
-    moments: Ints = times(pick(probes.requests, at, where="spine"), where="spine")[0]
+    moments = spine_times(probes.requests, at)
     judge = _Judge(features, probes, moments, tables)
     with ExitStack() as stack:
         engines = {} if online is None else {"online": online}

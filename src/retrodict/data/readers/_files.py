@@ -108,13 +108,7 @@ def damage(rule: str, name: str) -> Iterator[None]:
 
 
 def find_files(sources: Iterable[str | Path], format: str | None) -> list[InputFile]:  # noqa: A002
-    """Files of paths, globs and folders, in the order given; those of one glob or folder by name.
-
-    Raises
-    ------
-    InputError
-        If nothing is found, a format is unknown or they have several, or something is not a regular file.
-    """
+    """Files of paths, globs and folders, in the order given; those of one glob or folder by name."""
     files: list[Path] = []
     for item in sources:
         is_glob = glob.has_magic(str(item)) and not Path(item).exists()  # 'a[1].csv' may be a name

@@ -26,14 +26,7 @@ _OBJECT = "every line must be one JSON object"
 
 
 def read_json_lines(file: InputFile) -> Iterator[pa.RecordBatch]:
-    """Rows of a file in order, a few megabytes at a time; a key that a line lacks is null.
-
-    Raises
-    ------
-    InputError
-        If a line is no JSON object, is longer than 16 MB, nests deeper than 32 levels or names a key twice; if there
-        are more than 10,000 keys, or the values of one are of several kinds.
-    """
+    """Rows of a file in order, a few megabytes at a time; a key that a line lacks is null."""
     kinds, nameless = Kinds(file.name, AGAIN), 0
     for line, text in _chunks(file):
         rows = _decode(file.name, line, text)

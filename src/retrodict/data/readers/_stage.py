@@ -68,18 +68,7 @@ class Staging:
     def write(self, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema | None = None) -> list[Part]:
         """Write rows to Parquet as they come; wherever their columns change, a new file begins.
 
-        Parameters
-        ----------
-        name : str
-            What messages call the rows.
-        batches : iterable of pyarrow.RecordBatch
-        schema : pyarrow.Schema, optional
-            Columns, if it may be that no batch comes.
-
-        Returns
-        -------
-        list of Part
-            At least one.
+        ``name`` is what messages call the rows; ``schema`` the columns of the one part there is if no batch comes.
         """
         runs = groupby(batches, key=lambda rows: rows.schema)
         parts = [self._write_part(name, plain_schema(columns), run) for columns, run in runs]

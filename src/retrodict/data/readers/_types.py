@@ -96,13 +96,8 @@ def plain_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, name: st
 def one_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
     """Return columns that hold the values of all, in the order in which they first appear.
 
-    Kinds widen as far as no value changes (null to anything, ints to floats, units of time, objects by their keys).
-    Instants of several zones are the same instants in UTC.
-
-    Raises
-    ------
-    InputError
-        If a column has kinds that are not one; ``where`` names the column, and the caller adds the place.
+    Kinds widen as far as no value changes (null to anything, ints to floats, units of time, objects by their keys);
+    instants of several zones are those in UTC. The InputError of kinds that are not one lacks the place.
     """
     types: dict[str, pa.DataType] = {}
     for schema in schemas:
@@ -175,13 +170,7 @@ class Kinds:
         return tuple(self._types)
 
     def batch(self, columns: Mapping[str, Sequence[Any]]) -> pa.RecordBatch:
-        """Values of all columns known so far, and perhaps further ones, as Arrow rows; at least one column.
-
-        Raises
-        ------
-        InputError
-            If the values of a column are not of one kind; the message names the column and quotes nothing.
-        """
+        """Values of all columns known so far, and perhaps further ones, as Arrow rows; at least one column."""
         arrays = {name: self._array(name, values) for name, values in columns.items()}
         self._types |= {name: array.type for name, array in arrays.items()}
         return pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))

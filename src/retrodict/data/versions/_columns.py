@@ -38,14 +38,7 @@ class ColumnChange:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What two schemas have in common.
-
-    Attributes
-    ----------
-    changes : list of ColumnChange
-    shared : dict of str to pyarrow.DataType
-        Columns that are compared, in the order of the older schema, each with the type it is compared in.
-    """
+    """What two schemas have in common: ``shared`` are the columns compared, each with the type it is compared in."""
 
     changes: list[ColumnChange]
     shared: dict[str, pa.DataType]

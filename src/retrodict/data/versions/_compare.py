@@ -34,37 +34,22 @@ class Counts:
     added: int = 0
     removed: int = 0
     changed: int = 0
-    by_column: dict[str, int] = field(default_factory=dict)
+    changed_by_column: dict[str, int] = field(default_factory=dict)
     repeated_keys: int = 0
     sample: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Sides:
-    """Views ``a`` and ``b`` (and ``shared``, the keys of the common files) of an open engine.
-
-    Attributes
-    ----------
-    connection : duckdb.DuckDBPyConnection
-    columns, key : list of str
-        What is compared, and which of it identifies a row (none: bags).
-    rows : (int, int)
-        Rows that the files of ``a`` and ``b`` hold, by the log of their tables.
-    overlap : bool
-        Whether there is a view ``shared``.
-    parts : int
-        Passes of the join, each over the keys of one hash: reading twice is cheaper than spilling once.
-    exact_keys : bool
-        Whether no key column is a float.
-    """
+    """Views ``a`` and ``b`` (and ``shared``, the keys of the common files) of an open engine."""
 
     connection: duckdb.DuckDBPyConnection
     columns: list[str]
-    key: list[str]
-    rows: tuple[int, int]
-    overlap: bool
-    parts: int = 1
-    exact_keys: bool = False
+    key: list[str]  # none: bags
+    rows: tuple[int, int]  # of the files of ``a`` and ``b``, by the log of their tables
+    overlap: bool  # whether there is a view ``shared``
+    parts: int = 1  # passes of the join, each over the keys of one hash: reading twice is cheaper than spilling once
+    exact_keys: bool = False  # whether no key column is a float
     keyed: bool = False
     bags: bool = False
     plain_keys: bool = False
@@ -82,7 +67,7 @@ class Sides:
 
 def compare(sides: Sides) -> Counts:
     """Count the differences; leaves behind what :func:`differences` selects from."""
-    counts = Counts(by_column=dict.fromkeys(sides.others, 0) if sides.key else {})
+    counts = Counts(changed_by_column=dict.fromkeys(sides.others, 0) if sides.key else {})
     if not any(sides.rows):
         return counts
     if not sides.key:
@@ -95,7 +80,7 @@ def compare(sides: Sides) -> Counts:
         make_view(sides.connection, "y", "SELECT * FROM b")
         if _count_keyed(sides, counts, sides.rows):
             return counts
-        counts = Counts(by_column=dict.fromkeys(sides.others, 0))
+        counts = Counts(changed_by_column=dict.fromkeys(sides.others, 0))
     _split_repeated(sides)
     keyed_rows = sides.one("SELECT (SELECT count(*) FROM x), (SELECT count(*) FROM y)")
     if not _count_keyed(sides, counts, (int(keyed_rows[0]), int(keyed_rows[1]))):
@@ -118,7 +103,7 @@ def _count_keyed(sides: Sides, counts: Counts, rows: tuple[int, int]) -> bool:
         _add_sample(sides, counts, *row[4:7])
     total, counts.removed, counts.added, counts.changed = totals[:4]
     matches = total - counts.removed - counts.added
-    counts.by_column = dict(zip(sides.others, totals[4:], strict=True))
+    counts.changed_by_column = dict(zip(sides.others, totals[4:], strict=True))
     kinds = ("changed", "removed", "added")
     counts.sample = [one for kind in kinds for one in counts.sample if one["change"] == kind]
     # A key that matches twice only ever adds to the left of these, so the sums over all parts tell as well.

@@ -41,13 +41,7 @@ def open_engine(workspace: Workspace, memory: str) -> Iterator[duckdb.DuckDBPyCo
 
 
 def memory_bytes(text: str) -> float:
-    """Bytes of ``"1.5GB"``.
-
-    Raises
-    ------
-    InputError
-        If it is anything else than a number with a unit.
-    """
+    """Bytes of ``"1.5GB"``; InputError if it is anything else than a number with a unit."""
     match = _MEMORY.fullmatch(text)
     if match is None:
         raise InputError(

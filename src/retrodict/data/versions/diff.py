@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from retrodict.data.versions._engine import memory_bytes, open_engine, scan
 from retrodict.data.versions.refs import DatasetRef, resolve
 from retrodict.data.versions.statistics import ColumnStatistics, compare_statistics
 from retrodict.stores.sql import quote, quote_text
-from retrodict.stores.tables.base import TableFile
 from retrodict.workspace import Workspace
 
 __all__ = ["Diff", "diff"]
@@ -201,17 +200,17 @@ def diff(
     """
     refs = resolve(workspace, a), resolve(workspace, b)
     target = None if output is None else _check_output(Path(output))
-    schemas = [workspace.tables.schema(ref.name, ref.version) for ref in refs]
-    columns = pair_columns(schemas[0], schemas[1])
+    versions = [_Version.of(workspace, ref) for ref in refs]
+    columns = pair_columns(versions[0].schema, versions[1].schema)
     key_columns, by = _choose_key(workspace, refs, columns, key)
-    files = [workspace.tables.files(ref.name, ref.version) for ref in refs]
-    shared = _shared(refs, files)
-    totals = sum(file.rows for file in files[0]), sum(file.rows for file in files[1])
-    left = [[file for file in listed if file.path not in shared] for listed in files]
+    # A data file never changes, so those that both versions hold need no comparison.
+    shared = set(versions[0].files) & set(versions[1].files) if refs[0].name == refs[1].name else set()
+    totals = versions[0].count(set()), versions[1].count(set())
     with open_engine(workspace, memory) as connection:
         counts, sides = Counts(), None
+        reader = _Reader(workspace, connection, columns)
         if columns.shared:
-            sides = _open_sides(workspace, connection, refs, schemas, columns, key_columns, left, shared)
+            sides = _open_sides(reader, versions, key_columns, shared)
             sides.parts = _parts(columns, max(sides.rows), memory)
             counts = compare(sides)
         if totals[0] + counts.added - counts.removed != totals[1] and columns.shared:
@@ -223,8 +222,8 @@ def diff(
             )
         measured: list[ColumnStatistics] = []
         if statistics and (counts.added or counts.removed or counts.changed):
-            for name, ref, schema, listed in zip(("whole_a", "whole_b"), refs, schemas, files, strict=True):
-                make_view(connection, name, _rows(workspace, connection, f"{name}_files", ref, schema, columns, listed))
+            for name, version in zip(("whole_a", "whole_b"), versions, strict=True):
+                reader.view(name, version, set(version.files))
             measured = compare_statistics(connection, columns.shared, key_columns, totals)
         if target is not None and sides is not None:
             _write(connection, sides, target, rows)
@@ -235,17 +234,48 @@ def diff(
         schema=tuple(columns.changes),
         key=tuple(key_columns),
         by=by,
-        added=counts.added,
-        removed=counts.removed,
-        changed=counts.changed,
-        changed_by_column=counts.by_column,
-        repeated_keys=counts.repeated_keys,
+        **asdict(counts) | {"sample": tuple(counts.sample)},
         not_compared=tuple(c.column for c in columns.changes if c.before and c.after and not c.compared),
-        sample=tuple(counts.sample),
         statistics=tuple(measured),
         files_shared=len(shared),
         output=None if target is None else str(target),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """A version, its columns, and the rows of its files by path."""
+
+    ref: DatasetRef
+    schema: pa.Schema
+    files: dict[str, int]
+
+    @classmethod
+    def of(cls, workspace: Workspace, ref: DatasetRef) -> _Version:
+        files = workspace.tables.files(ref.name, ref.version)
+        return cls(ref, workspace.tables.schema(ref.name, ref.version), {file.path: file.rows for file in files})
+
+    def count(self, without: set[str]) -> int:
+        """Rows of all files but some."""
+        return sum(rows for path, rows in self.files.items() if path not in without)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Makes views over files of versions, of the columns that are compared."""
+
+    workspace: Workspace
+    connection: duckdb.DuckDBPyConnection
+    columns: Columns
+
+    def view(self, name: str, version: _Version, paths: set[str], names: list[str] | None = None) -> None:
+        """Let a name stand for some files of a version."""
+        data: ds.Dataset | pa.Table = version.schema.empty_table()
+        if paths:
+            listed = [path for path in version.files if path in paths]
+            data = self.workspace.tables.dataset(version.ref.name, version.ref.version, paths=listed)
+        rows = scan(self.connection, f"{name}_files", data)
+        make_view(self.connection, name, f"SELECT {self.columns.selection(version.schema, names)} FROM {rows}")
 
 
 def _choose_key(
@@ -276,35 +306,17 @@ def _choose_key(
     return key, f"by key {', '.join(key)}"
 
 
-def _shared(refs: tuple[DatasetRef, DatasetRef], files: list[list[TableFile]]) -> set[str]:
-    """Paths of the files that both versions hold: a data file never changes."""
-    if refs[0].name != refs[1].name:
-        return set()
-    return {file.path for file in files[0]} & {file.path for file in files[1]}
-
-
-def _open_sides(
-    workspace: Workspace,
-    connection: duckdb.DuckDBPyConnection,
-    refs: tuple[DatasetRef, DatasetRef],
-    schemas: list[pa.Schema],
-    columns: Columns,
-    key: list[str],
-    left: list[list[TableFile]],
-    shared: set[str],
-) -> Sides:
-    for name, ref, schema, files in zip(("a", "b"), refs, schemas, left, strict=True):
-        make_view(connection, name, _rows(workspace, connection, f"{name}_files", ref, schema, columns, files))
+def _open_sides(reader: _Reader, versions: list[_Version], key: list[str], shared: set[str]) -> Sides:
+    left = [set(version.files) - shared for version in versions]
+    for name, version, paths in zip(("a", "b"), versions, left, strict=True):
+        reader.view(name, version, paths)
     overlap = bool(key and shared and any(left))
     if overlap:
-        common = [file for file in workspace.tables.files(refs[0].name, refs[0].version) if file.path in shared]
-        sql = _rows(workspace, connection, "shared_files", refs[0], schemas[0], columns, common, names=key)
-        make_view(connection, "shared", sql)
-    rows = sum(file.rows for file in left[0]), sum(file.rows for file in left[1])
-    exact = not any(
-        pa.types.is_floating(columns.shared[name]) or pa.types.is_nested(columns.shared[name]) for name in key
-    )
-    return Sides(connection, list(columns.shared), key, rows, overlap, exact_keys=exact)
+        reader.view("shared", versions[0], shared, names=key)
+    kinds = reader.columns.shared
+    exact = not any(pa.types.is_floating(kinds[name]) or pa.types.is_nested(kinds[name]) for name in key)
+    rows = versions[0].count(shared), versions[1].count(shared)
+    return Sides(reader.connection, list(kinds), key, rows, overlap, exact_keys=exact)
 
 
 def _parts(columns: Columns, rows: int, memory: str) -> int:
@@ -315,24 +327,6 @@ def _parts(columns: Columns, rows: int, memory: str) -> int:
         fixed = pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
         width += kind.bit_width / 8 if fixed else 16
     return min(_MOST_PARTS, max(1, math.ceil(rows * width / (0.6 * memory_bytes(memory)))))
-
-
-def _rows(
-    workspace: Workspace,
-    connection: duckdb.DuckDBPyConnection,
-    name: str,
-    ref: DatasetRef,
-    schema: pa.Schema,
-    columns: Columns,
-    files: list[TableFile],
-    *,
-    names: list[str] | None = None,
-) -> str:
-    """SQL that selects the compared columns of some files of a version."""
-    data: ds.Dataset | pa.Table = schema.empty_table()
-    if files:
-        data = workspace.tables.dataset(ref.name, ref.version, paths=[file.path for file in files])
-    return f"SELECT {columns.selection(schema, names)} FROM {scan(connection, name, data)}"
 
 
 def _check_output(path: Path) -> Path:

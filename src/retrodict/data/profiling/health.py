@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from retrodict.core.clock import format_time
@@ -106,6 +106,11 @@ class Health(Shown):
     scores: tuple[DimensionScore, ...]
     overall: float | None
 
+    @property
+    def published(self) -> str:
+        """When it was published, to the minute."""
+        return format_time(self.time)[:16].replace("T", " ")
+
     def __getitem__(self, dimension: str) -> DimensionScore:
         """One dimension."""
         for score in self.scores:
@@ -115,9 +120,7 @@ class Health(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form."""
-        body = asdict(self) | {"time": format_time(self.time)}
-        body["scores"] = [score | {"checks": list(score["checks"])} for score in body["scores"]]
-        return body
+        return Shown.to_dict(self) | {"time": format_time(self.time)}
 
     def blocks(self) -> Sequence[Block | None]:
         """Each dimension with its score and its lowest check."""
@@ -209,17 +212,20 @@ def sparkline(values: Sequence[float | None]) -> str:
     return "".join("·" if place is None else signs[min(place, len(signs) - 1)] for place in places)
 
 
+def score_series(history: Sequence[Health]) -> dict[str, list[float | None]]:
+    """Scores of every version by what they are of, the overall one first."""
+    overall: dict[str, list[float | None]] = {"overall": [version.overall for version in history]}
+    return overall | {name: [version[name].value for version in history] for name in DIMENSIONS}
+
+
 def history_blocks(history: Sequence[Health]) -> Sequence[Block | None]:
     """Scores of versions: a line of each dimension, and the versions in a table."""
-    dimensions = [score.dimension for score in history[0].scores]
-    series = {"overall": [version.overall for version in history]}
-    series |= {name: [version[name].value for version in history] for name in dimensions}
-    lines = [(name, sparkline(values), evaluable(values[-1])) for name, values in series.items()]
+    lines = [(name, sparkline(values), evaluable(values[-1])) for name, values in score_series(history).items()]
     rows = [
         (v.version, when(v.time), v.rows, v.quarantined, v.overall, *(score.value for score in v.scores))
         for v in history
     ]
-    headings = ("version>", "published?", "rows>", "set aside>", "overall>", *(f"{name}>" for name in dimensions))
+    headings = ("version>", "published?", "rows>", "set aside>", "overall>", *(f"{name}>" for name in DIMENSIONS))
     return [
         Grid(("score", f"versions {history[0].version} to {history[-1].version}", "now"), lines),
         Grid(headings, rows),

@@ -94,12 +94,10 @@ class IngestReport(Shown):
     @classmethod
     def of_version(cls, table: str, version: TableVersion) -> IngestReport:
         """Report of a batch from what its version says."""
-        counts = {name: int(version.metadata[f"retrodict.{name}"]) for name in _COUNTS}
+        counts: dict[str, Any] = {name: int(version.metadata[f"retrodict.{name}"]) for name in _COUNTS}
         checks = [CheckResult.from_dict(body) for body in json.loads(version.metadata[CHECKS])]
         changed = json.loads(version.metadata.get("retrodict.schema", "{}"))
-        added, widened = changed.get("added", {}), changed.get("widened", {})
-        batch, in_, accepted, aside = version.metadata[BATCH], *(counts[name] for name in _COUNTS)
-        return cls(table, version.version, batch, in_, accepted, aside, checks, added, widened, already=True)
+        return cls(table, version.version, version.metadata[BATCH], **counts, checks=checks, **changed, already=True)
 
 
 def version_notes(

@@ -137,8 +137,11 @@ def publish_batch(
                                  definition=definition.version) | dict(notes or {})  # fmt: skip
             batch.check_unchanged()
             _quarantine(workspace, definition, batch, findings)
-            _refuse_if_nothing_to_publish(workspace, definition, batch, findings, change, metadata)
             rows = _stored_rows(batch, findings, change)
+            if findings.halted or not findings.accepted_rows:
+                aside = _keep_unpublished(workspace, definition, rows, metadata) if findings.accepted_rows else None
+                _record_refusal(workspace, definition, batch, findings, aside)
+                raise _refused(definition, batch, findings, aside)
             version = workspace.tables.write(definition.name, rows, mode=mode, metadata=metadata, evolve=exists)
             report = replace(report, version=version)
         _record(workspace, definition, report)
@@ -240,23 +243,10 @@ def quarantine_version(tables: TableStore, name: str, batch: str, content: str |
     return None
 
 
-def _refuse_if_nothing_to_publish(
-    workspace: Workspace,
-    definition: Table,
-    batch: Batch,
-    findings: Findings,
-    change: SchemaChange,
-    metadata: dict[str, str],
-) -> None:
-    if findings.accepted_rows and not findings.halted:
-        return
+def _refused(definition: Table, batch: Batch, findings: Findings, version: int | None) -> RefusedError:
     where, quarantine = f"table {definition.name}, batch {short(batch.id)}", quarantine_name(definition.name)
-    version = (
-        _write_unpublished(workspace, definition, batch, findings, change, metadata) if findings.accepted_rows else None
-    )
-    _record_refusal(workspace, definition, batch, findings, version)
     if not findings.halted:
-        raise RefusedError(
+        return RefusedError(
             "at least one row of a batch must pass its checks",
             where=where,
             got=f"0 of {batch.num_rows} rows, {_most_frequent(findings.results)}",
@@ -264,7 +254,7 @@ def _refuse_if_nothing_to_publish(
         )
     worst = max(findings.halted, key=lambda result: result.failed)
     aside = unpublished_name(definition.name)
-    raise RefusedError(
+    return RefusedError(
         f"check {worst.check} ({worst.severity}) "
         + ("must fail on no more rows than its tolerance" if worst.failed else "must hold"),
         where=where,
@@ -276,13 +266,8 @@ def _refuse_if_nothing_to_publish(
     )
 
 
-def _write_unpublished(
-    workspace: Workspace,
-    definition: Table,
-    batch: Batch,
-    findings: Findings,
-    change: SchemaChange,
-    metadata: dict[str, str],
+def _keep_unpublished(
+    workspace: Workspace, definition: Table, rows: pa.RecordBatchReader, metadata: dict[str, str]
 ) -> int:
     """Keep the rows of a halted batch where nobody reads them by accident."""
     name = unpublished_name(definition.name)
@@ -290,7 +275,6 @@ def _write_unpublished(
         same = (BATCH, MODE, "retrodict.definition")
         if all(version.metadata.get(key) == metadata[key] for key in same):
             return version.version
-    rows = _stored_rows(batch, findings, change)
     return workspace.tables.write(name, rows, mode="overwrite", metadata=metadata)
 
 

@@ -7,17 +7,33 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import BigInteger, Column, Integer, MetaData, Row, String, Table, Text, func, select
 
 from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.display import Block, Shown
 from retrodict.core.errors import NotFoundError, check_reason
-from retrodict.registry.schema import deployments, metadata
 from retrodict.workspace import Workspace
 
 __all__ = ["Deployment", "Revision", "change", "current", "history", "in_force"]
 
 Action = Literal["deploy", "promote", "rollback"]
+
+metadata = MetaData()
+
+# One revisioned record: every row is the whole state of one policy from then on. Rows are never updated, so what was
+# in force at any time is a query. ``time`` is by the project's clock, ``recorded`` by the host's.
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("revision", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("policy", String(63), nullable=False, index=True),
+    Column("time", BigInteger, nullable=False),
+    Column("recorded", BigInteger, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("action", String(20), nullable=False),
+    Column("content", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)

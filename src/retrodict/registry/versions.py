@@ -7,16 +7,43 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import BigInteger, Column, Integer, MetaData, RowMapping, String, Table, Text, func, select
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, short_hash, when
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known, check_reason
 from retrodict.core.identity import Ref
-from retrodict.registry.schema import approvals, metadata, versions
 from retrodict.workspace import Workspace
 
 __all__ = ["Approval", "ModelVersion", "approve", "get_version", "list_versions", "register"]
+
+metadata = MetaData()
+
+versions = Table(
+    "model_versions",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("run", String(60), nullable=False, unique=True),
+    Column("artifact", String(64), nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("author", String(200), nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("gates", Text, nullable=False),
+    Column("metrics", Text, nullable=False),
+)
+
+approvals = Table(
+    "model_approvals",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("approver", String(200), nullable=False),
+    Column("granted", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 
 from retrodict.core.errors import InputError
 from retrodict.data.readers._files import os_errors
-from retrodict.data.readers._parquet import Part, part_batches
 from retrodict.data.readers._types import (
     check_names,
     one_schema,
@@ -29,6 +28,7 @@ from retrodict.data.readers._types import (
     plain_schema,
     without_empty,
 )
+from retrodict.data.readers.batch import Part, part_batches
 
 ROWS = 1 << 17  # of a row group
 _BYTES = 1 << 26  # of a row group, if its rows are long

@@ -20,10 +20,9 @@ from retrodict.data.readers._arrow import frame_table, open_stream, read_ipc
 from retrodict.data.readers._csv import read_csv
 from retrodict.data.readers._files import FORMATS, InputFile, check_unchanged, find_files, os_errors, stamp
 from retrodict.data.readers._json_lines import read_json_lines
-from retrodict.data.readers._parquet import Part, open_part
 from retrodict.data.readers._stage import Staging, join
 from retrodict.data.readers._types import check_names, plain_batches, plain_schema
-from retrodict.data.readers.batch import Batch
+from retrodict.data.readers.batch import Batch, Part, open_part
 from retrodict.data.readers.sql import SqlQuery
 from retrodict.stores.tables.content import rows_digest, table_digest
 

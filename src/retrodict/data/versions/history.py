@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,9 +94,7 @@ def _summary(workspace: Workspace, table: str, version: TableVersion, tags: list
         mode=notes.get("mode") or _MODES.get(version.operation, "write"),
         vacuumed=version.vacuumed,
         rows=sum(file.rows for file in workspace.tables.files(table, version.version)),
-        rows_in=_count(notes, "rows_in"),
-        accepted=_count(notes, "accepted"),
-        quarantined=_count(notes, "quarantined"),
+        **{name: int(notes[name]) if name in notes else None for name in ("rows_in", "accepted", "quarantined")},
         tags=tuple(tags),
         checks_failed=_failed_checks(notes.get("checks", "[]")),
         schema=_schema_changes(workspace, table, version.version),
@@ -106,10 +103,6 @@ def _summary(workspace: Workspace, table: str, version: TableVersion, tags: list
         restored=int(restored) if restored.isdecimal() else None,
         reason=notes.get("reason"),
     )
-
-
-def _count(notes: Mapping[str, str], name: str) -> int | None:
-    return int(notes[name]) if name in notes else None
 
 
 def _failed_checks(text: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,7 +38,7 @@ _COMMON = ("project_dir", "actor", "as_json", "verbose")
 
 @dataclass(frozen=True, repr=False)
 class CommandAnswer(Shown):
-    """CommandAnswer of a command that is not a method: plain data, and what people see."""
+    """Answer of a command that is not a method: plain data, and what people see."""
 
     data: dict[str, Any]
     text: Any = None
@@ -198,6 +199,8 @@ class Parameter:
         Names that the Tab key offers, of a project.
     option : bool, optional
         True makes an option of a positional parameter, False an argument of a keyword.
+    flag : str, optional
+        Of an option; by default the parameter's name.
     type : click type, optional
     callback : callable, optional
         As click has it.
@@ -208,6 +211,7 @@ class Parameter:
     metavar: str | None = None
     complete: Callable[[Any], Any] | None = None
     option: bool | None = None
+    flag: str | None = None
     type: Any = None
     callback: Callable[..., Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -232,11 +236,12 @@ def expose(
     *,
     examples: Sequence[str],
     hidden: Sequence[str] = (),
+    supply: Callable[[Session], dict[str, Any]] = lambda _: {},
     log_level: int = logging.WARNING,
     lazy: bool = False,
     **parameters: Parameter,
 ) -> None:
-    """Make a command of a method of the project.
+    """Make a command of a method of the project; a static one needs no project.
 
     Positional parameters become arguments, ``*names`` takes any number of them, keywords become options. The help is
     the docstring's first part; the help of an option is its entry under Parameters.
@@ -251,6 +256,8 @@ def expose(
         For the end of its help; whole lines.
     hidden : sequence of str
         Parameters of the method that the command does not have.
+    supply : callable
+        Values for some of these, of the session.
     log_level : int
         What is logged to standard error without ``--verbose``.
     lazy : bool
@@ -258,19 +265,24 @@ def expose(
     **parameters : Parameter
         By name, where the signature does not say it all.
     """
-    function = _find(method)
+    owner, _, last = method.rpartition(".")
+    namespace = find_namespace(owner)
+    static = inspect.getattr_static(namespace, last)
+    function: Callable[..., Any] = getattr(static, "__func__", static)
+    needs_project = not isinstance(static, staticmethod)
     text, helps = _read_docstring(inspect.getdoc(function) or "")
     signature = [p for p in inspect.signature(function).parameters.values() if p.name not in ("self", *hidden)]
     variadic = next((p.name for p in signature if p.kind is p.VAR_POSITIONAL), None)
     positional = [p.name for p in signature if p.kind is p.POSITIONAL_OR_KEYWORD]
 
     def run(session: Session, **values: Any) -> Shown | None:
-        owner, _, last = method.rpartition(".")
-        target: Any = find_namespace(owner)(session) if lazy else session.project
-        for part in [last] if lazy else method.split("."):
-            target = getattr(target, part)
+        target: Any = function
+        if lazy:
+            target = getattr(namespace(session), last)
+        elif needs_project:
+            target = attrgetter(method)(session.project)
         if variadic is None:
-            return target(**values)  # type: ignore[no-any-return]  # a method of the project
+            return target(**values, **supply(session))  # type: ignore[no-any-return]  # a method of the project
         arguments = [values.pop(argument) for argument in positional]
         return target(*arguments, *values.pop(variadic), **values)  # type: ignore[no-any-return]
 
@@ -279,13 +291,7 @@ def expose(
     for parameter in reversed(signature):
         spec = parameters.get(parameter.name) or _PARAMETERS.get(parameter.name) or Parameter()
         decorated = _decorate(parameter, spec, helps.get(parameter.name, ""))(decorated)
-    command(parent, name, examples=examples, log_level=log_level)(decorated)
-
-
-def _find(method: str) -> Callable[..., Any]:
-    first, _, last = method.rpartition(".")
-    function: Callable[..., Any] = inspect.getattr_static(find_namespace(first), last)
-    return getattr(function, "__func__", function)
+    command(parent, name, examples=examples, project=needs_project, log_level=log_level)(decorated)
 
 
 def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
@@ -320,7 +326,7 @@ def _decorate(parameter: inspect.Parameter, spec: Parameter, text: str) -> Calla
             more |= {"nargs": -1, "required": True, **spec.more}
         return click.argument(parameter.name, metavar=metavar or parameter.name.upper(),
                               **{"required": required, **more})  # fmt: skip
-    flag = "--" + parameter.name.strip("_").replace("_", "-")
+    flag = spec.flag or "--" + parameter.name.strip("_").replace("_", "-")
     if annotation == "bool":
         return click.option(flag, parameter.name, is_flag=True, help=text, **spec.more)
     if more["type"] is None:

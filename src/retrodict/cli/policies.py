@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from retrodict.cli._command import Parameter, Session, command, expose
+from retrodict.cli._command import Parameter, Session, expose
 from retrodict.cli._root import cli
-from retrodict.cli._types import complete, instant, model_refs, name_values, policies
-from retrodict.project import Shown, to_json
+from retrodict.cli._types import model_refs, name_values
+from retrodict.project import to_json
 
 _VERSION = Parameter("REF", model_refs)
 
@@ -25,66 +25,24 @@ expose(cli, "deployments", "policies.deployments", examples=[
 ])  # fmt: skip
 
 
-@command(cli, "serve", examples=["retrodict serve", "retrodict serve --port 0 --json"], log_level=logging.INFO)
-@click.option("--host", help="Address to listen on.  [default: serving.host of retrodict.toml]")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port, 0 for any free one.  [default: serving.port]")
-@click.option(
-    "--replay", is_flag=True, help="Accept a simulated time from callers: for replays, never for real callers."
-)
-@click.option("--no-consume", is_flag=True, help="Do not start the feature consumer beside the server.")
-def serve_policies(session: Session, host: str | None, port: int | None, replay: bool, no_consume: bool) -> None:
-    """Answer decisions over HTTP, until Ctrl-C.
-
-    Prints the address when the first answer can be given. Follows every change of a deployment within a second.
-    """
+def _announce(session: Session) -> dict[str, Any]:
+    """Say the address when the first answer can be given."""
+    replay = click.get_current_context().params["replay"]
 
     def ready(url: str) -> None:
         click.echo(to_json({"url": url, "replay": replay}) if session.as_json else f"Serving {url} (Ctrl-C stops)")
 
-    session.project.serve(host=host, port=port, replay=replay, no_consume=no_consume, ready=ready)
+    return {"ready": ready}
 
 
-@command(
-    cli,
-    "decide",
-    examples=[
-        "retrodict decide warn_early --entity origin=JFK --context sched_dep=2013-09-01T22:00Z --explain",
-    ],
-)
-@click.argument("policy", shell_complete=complete(policies))
-@click.option(
-    "--entity",
-    "entities",
-    metavar="NAME=VALUE",
-    callback=name_values,
-    multiple=True,
-    help="Key of an entity; may be repeated.",
-)
-@click.option(
-    "--context",
-    "context",
-    metavar="NAME=VALUE",
-    callback=name_values,
-    multiple=True,
-    help="Value the caller knows; may be repeated.",
-)
-@click.option("--key", help="Key of the decided thing in the label's table, for the outcome to join on.")
-@click.option("--explain", is_flag=True, help="Ask for reasons.")
-@click.option("--at", callback=instant, metavar="TIME", help="Simulated time, for a server started with --replay.")
-@click.option("--url", help="Address of the server.  [default: serving.host and serving.port of retrodict.toml]")
-def decide(
-    session: Session,
-    policy: str,
-    *,
-    entities: dict[str, Any],
-    context: dict[str, Any],
-    key: str | None,
-    explain: bool,
-    at: int | None,
-    url: str | None,
-) -> Shown:
-    """Ask a running server for one decision.
-
-    Values are read as JSON where they are a number, true, false, null or a text in quotes, and as text otherwise.
-    """
-    return session.project.decisions.ask(policy, entities, context, key=key, explain=explain, at=at, url=url)
+expose(
+    cli, "serve", "serve", hidden=["ready"], supply=_announce, log_level=logging.INFO,
+    port=Parameter(type=click.IntRange(0, 65535)), examples=["retrodict serve", "retrodict serve --port 0 --json"],
+)  # fmt: skip
+_PAIRS = {"multiple": True, "required": False}
+expose(
+    cli, "decide", "decisions.ask", at=Parameter(option=True),
+    entities=Parameter("NAME=VALUE", option=True, flag="--entity", callback=name_values, more=_PAIRS),
+    context=Parameter("NAME=VALUE", option=True, callback=name_values, more=_PAIRS),
+    examples=["retrodict decide warn_early --entity origin=JFK --context sched_dep=2013-09-01T22:00Z --explain"],
+)  # fmt: skip

@@ -147,24 +147,31 @@ class Decisions(Namespace):
         at: Time | None = None,
         url: str | None = None,
     ) -> ServerAnswer:
-        """Ask a running server for one decision; :meth:`Project.decide` decides in this process.
+        """Ask a running server for one decision.
+
+        On the command line a value is read as JSON where it is a number, true, false, null or a text in quotes, and as
+        text otherwise.
 
         Parameters
         ----------
         policy : str
             Name of a deployed policy.
         entities : mapping
-            Entity keys by name.
+            Key of an entity; may be repeated.
         context : mapping
-            What the caller knows about this case.
+            Value the caller knows; may be repeated.
         key : str, optional
             Key of the decided thing in the label's table, for the outcome to join on.
         explain : bool
             Ask for reasons.
         at : Time, optional
-            Simulated time, for a server that was started for replays.
+            Simulated time, for a server started with --replay.
         url : str, optional
-            Address of the server; by default that of the configuration.
+            Address of the server.  [default: serving.host and serving.port of retrodict.toml]
+
+        Notes
+        -----
+        :meth:`Project.decide` decides in this process.
         """
         body: dict[str, Any] = {"entities": dict(entities), "context": dict(context), "explain": explain}
         if key is not None:

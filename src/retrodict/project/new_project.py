@@ -40,7 +40,14 @@ class Created(Shown):
 
 
 def write_template(folder: Path, *, force: bool = False) -> Created:
-    """Write the template into a folder.
+    """Make a small project on real flights that works as it is.
+
+    Parameters
+    ----------
+    folder : path
+        Where it is made.
+    force : bool
+        Write into a folder that has files of these names: they are overwritten.
 
     Raises
     ------

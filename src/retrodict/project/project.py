@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from retrodict import decisions, learning, monitoring, serving
@@ -23,7 +22,7 @@ from retrodict.project.decisions import Decision, Decisions
 from retrodict.project.features import Features
 from retrodict.project.ledger import Ledger
 from retrodict.project.models import Models
-from retrodict.project.new_project import Created, write_template
+from retrodict.project.new_project import write_template
 from retrodict.project.outcomes import Outcomes
 from retrodict.project.plan import Plan, read_plan
 from retrodict.project.policies import Policies
@@ -135,18 +134,7 @@ class Project:
         cls.write_template(Path(folder), force=force)
         return cls(folder, actor=actor)
 
-    @staticmethod
-    def write_template(folder: Path, *, force: bool = False) -> Created:
-        """Make a small project on real flights that works as it is.
-
-        Parameters
-        ----------
-        folder : path
-            Where it is made.
-        force : bool
-            Write into a folder that has files of these names: they are overwritten.
-        """
-        return write_template(folder, force=force)
+    write_template = staticmethod(write_template)
 
     # what it is made of -----------------------------------------------------------------------------------------------
 
@@ -298,11 +286,11 @@ class Project:
         host : str, optional
             Address to listen on.  [default: serving.host of retrodict.toml]
         port : int, optional
-            Port; 0 takes a free one.  [default: serving.port of retrodict.toml]
+            Port, 0 for any free one.  [default: serving.port]
         replay : bool
-            Accept simulated time from callers.
+            Accept a simulated time from callers: for replays, never for real callers.
         no_consume : bool
-            Start no feature consumer.
+            Do not start the feature consumer beside the server.
         ready : callable, optional
             Called once with the URL.
         """
@@ -455,9 +443,7 @@ class Project:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -11,14 +11,14 @@ import pyarrow as pa
 from retrodict.demo.nycflights import compare_times, prepare
 from retrodict.stores.sql import connect_duckdb
 
-__all__ = ["count_flaws", "count_labels", "count_labels_by_month"]
+__all__ = ["count_flaws", "count_labels"]
 
 _MINUTES = "CREATE MACRO minutes(first, last) AS (epoch_us(last) - epoch_us(first)) / 60000000"
 _LABELS = """
-    SELECT {key} count(*) AS flights, count(arr_delay) AS evaluable, count(*) FILTER (arr_delay > $late) AS late,
+    SELECT count(*) AS flights, count(arr_delay) AS evaluable, count(*) FILTER (arr_delay > $late) AS late,
            count(*) FILTER (cancelled) AS cancelled, count(*) FILTER (diverted) AS diverted,
            late / evaluable AS late_rate
-    FROM flights {group}
+    FROM flights
 """
 
 
@@ -68,23 +68,12 @@ def count_labels(flights: pa.Table, *, late_after: int = 15) -> dict[str, float]
         ones), ``late_rate_if_cancelled_late``, ``late_rate_if_cancelled_or_diverted_late``,
         ``late_rate_if_neither_late`` (of all flights). A flight without an arrival delay has a null label.
     """
-    counts: dict[str, float] = _labels(flights, late_after).to_pylist()[0]
+    with connect_duckdb() as engine:
+        engine.register("flights", flights)
+        counts: dict[str, float] = engine.sql(_LABELS, params={"late": late_after}).to_arrow_table().to_pylist()[0]
     late, total, cancelled = counts["late"], counts["flights"], counts["cancelled"]
     return counts | {
         "late_rate_if_cancelled_late": (late + cancelled) / (counts["evaluable"] + cancelled),
         "late_rate_if_cancelled_or_diverted_late": (late + cancelled + counts["diverted"]) / total,
         "late_rate_if_neither_late": late / total,
     }
-
-
-def count_labels_by_month(flights: pa.Table, *, late_after: int = 15) -> pa.Table:
-    """Count the same labels per ``month`` of the scheduled departure in New York, which the flight id begins with."""
-    return _labels(flights, late_after, by="CAST(flight_id[6:7] AS INTEGER) AS month")
-
-
-def _labels(flights: pa.Table, late_after: int, by: str = "") -> pa.Table:
-    query = _LABELS.format(key=by + "," if by else "", group="GROUP BY month ORDER BY month" if by else "")
-    with connect_duckdb() as engine:
-        engine.register("flights", flights)
-        counts: pa.Table = engine.sql(query, params={"late": late_after}).to_arrow_table()
-    return counts

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
@@ -118,7 +118,7 @@ async def run_month(
     flights, weather = deliveries.pushes("flights", month, STEP), deliveries.pushes("weather", month, STEP)
     cases = deliveries.requests(month, share)
     steps = (month.end - month.start) // STEP
-    due = {} if rollout is None else {steps // 3: _promote, 2 * steps // 3: _rollback}
+    due = {} if rollout is None else {steps // 3: rollout[1], 2 * steps // 3: None}
     changes, first = [], 0
     for step, ((end, landed), (_, observed)) in enumerate(zip(flights, weather, strict=True)):
         progress(f"live {month.name}", step, steps)
@@ -126,7 +126,7 @@ async def run_month(
         last = bisect_left(cases, end, key=itemgetter(0))
         batch = client.decide_all(POLICY, cases[first:last], traffic, clock)
         if rollout is not None and step in due:
-            _, change = await asyncio.gather(batch, asyncio.to_thread(_timed, due[step], *rollout))
+            _, change = await asyncio.gather(batch, asyncio.to_thread(_change, rollout[0], due[step]))
             changes.append(change)
         else:
             await batch
@@ -144,16 +144,12 @@ async def _push(client: Client, landed: list[dict[str, Any]], observed: list[dic
         await asyncio.sleep(_LAG_POLL_S)
 
 
-def _timed(change: Callable[[Project, str], Revision], project: Project, model: str) -> ChampionChange:
+def _change(project: Project, model: str | None) -> ChampionChange:
+    """Promote a model, or roll back without one."""
     began = perf_counter()
-    revision = change(project, model)
+    if model is None:
+        revision = project.rollback(POLICY, reason="drill: the way back is tried while it is not needed")
+    else:
+        reason = "trained on a month more; compared on the same decisions and approved"
+        revision = project.promote(POLICY, model, reason=reason)
     return ChampionChange(revision, began, (perf_counter() - began) * 1e3)
-
-
-def _promote(project: Project, model: str) -> Revision:
-    reason = "trained on a month more; compared on the same decisions and approved"
-    return project.promote(POLICY, model, reason=reason)
-
-
-def _rollback(project: Project, _model: str) -> Revision:
-    return project.rollback(POLICY, reason="drill: the way back is tried while it is not needed")

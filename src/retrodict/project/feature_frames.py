@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrodict.core.errors import InputError, near
+from retrodict.core.errors import InputError, check_known
 from retrodict.core.lazy import lazy_modules
 from retrodict.features.definitions import FeatureView
 from retrodict.features.derived import Derived
@@ -84,9 +84,8 @@ class FrameOptions:
         if self.as_of is not None and self.outcomes is None:
             raise InputError("the time as of which outcomes count must come with outcomes", where="as_of",
                              got="outcomes=None", remedy="Name them: outcomes, --outcomes NAMES")  # fmt: skip
-        if self.engine not in ("local", "spark"):
-            raise InputError("the engine must be local or spark", where="engine", got=self.engine,
-                             remedy=near(self.engine, ["local", "spark"], what="engine"))  # fmt: skip
+        rule = "the engine must be local or spark"
+        check_known(self.engine, ("local", "spark"), rule, where="engine", what="engine", error=InputError)
         if self.master is not None and self.engine != "spark":
             raise InputError("only the engine spark has a master, so it must be chosen", where="master",
                              got=self.engine, remedy="Choose it: engine, --engine spark")  # fmt: skip
@@ -179,7 +178,9 @@ class FrameRequest:
                 else:
                     table = pa.concat_tables(pieces)
             versions = work.versions
-        return table, FrameReport(self, row_count, versions, growth, nulls)
+        outcomes = [outcome.name for outcome in self.outcomes]
+        null_counts = None if nulls is None else {name: nulls[name] for name in [*self.columns, *outcomes]}
+        return table, FrameReport(self.columns, row_count, versions, growth, output, null_counts, outcomes, self.as_of)
 
     def _keep(
         self, workspace: Workspace, name: str, spine: Spine, work: FrameWork, progress: Progress

@@ -70,20 +70,24 @@ class FeatureSummary:
 
 def summarise(workspace: Workspace, feature: FeatureView | Derived) -> FeatureSummary:
     """Summary of a view or derived function of the definitions."""
-    derived = isinstance(feature, Derived)
-    names = feature.outputs if isinstance(feature, Derived) else feature.feature_names
+    models = readers.models_reading(workspace, feature.name)
+    if isinstance(feature, Derived):
+        names, inputs = [column_name(feature.name, name) for name in feature.outputs], tuple(feature.inputs)
+        return FeatureSummary(
+            feature.name, "derived", feature.version, None, inputs, None, tuple(names), None, (), None, models
+        )
     return FeatureSummary(
         name=feature.name,
-        kind="derived" if derived else "view",
+        kind="view",
         version=feature.version,
-        entity=None if isinstance(feature, Derived) else feature.entity.name,
-        reads=tuple(feature.inputs if isinstance(feature, Derived) else feature.request_keys),
-        source=None if isinstance(feature, Derived) else feature.source.name,
-        features=tuple(column_name(feature.name, name) for name in names),
-        owner=getattr(feature, "owner", None) or None,
-        tags=tuple(getattr(feature, "tags", ())),
-        description=getattr(feature, "description", None) or None if not derived else None,
-        models=readers.models_reading(workspace, feature.name),
+        entity=feature.entity.name,
+        reads=tuple(feature.request_keys),
+        source=feature.source.name,
+        features=tuple(column_name(feature.name, name) for name in feature.feature_names),
+        owner=feature.owner or None,
+        tags=tuple(feature.tags),
+        description=feature.description or None,
+        models=models,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from retrodict.core.clock import to_micros
 from retrodict.core.display import Block, Grid, Listing, short_hash
-from retrodict.core.errors import DefinitionError, InputError, NotFoundError, near
+from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.lazy import lazy_modules
 from retrodict.decisions.definitions import Policy
 from retrodict.features.definitions import FeatureView
@@ -28,7 +28,7 @@ from retrodict.project.feature_reports import (
 )
 from retrodict.project.frame_reports import FrameGrowth, FrameOrigin, frame_state
 from retrodict.project.namespace import Namespace
-from retrodict.project.online_reports import OnlineBuild, OnlineValues, StreamReport, status_blocks
+from retrodict.project.online_reports import STATUS, OnlineBuild, OnlineValues, StreamReport, status_row
 from retrodict.project.user_rows import UserRows
 
 if TYPE_CHECKING:
@@ -123,9 +123,7 @@ class Features(Namespace):
         """
         first, _, feature = name.partition("." if "." in name else "__")
         defined = {definition.name: definition for definition in readers.defined_features(self._workspace)}
-        if first not in defined:
-            raise NotFoundError("the view or derived function must be defined", where="definitions", got=first,
-                                remedy=near(first, defined, what="view"))  # fmt: skip
+        check_known(first, defined, "the view or derived function must be defined", where="definitions", what="view")
         definition = defined[first]
         if isinstance(definition, Derived):
             return DerivedDetails(self._workspace, definition)
@@ -233,7 +231,7 @@ class Features(Namespace):
             readers.feature_sets(workspace),
             log.recent_decisions(workspace),
         )
-        return Listing("views", views, lambda: status_blocks(views))
+        return Listing.table("views", views, STATUS, status_row, empty="No model is defined: no view serves.")
 
     # their values -----------------------------------------------------------------------------------------------------
 
@@ -456,9 +454,7 @@ class Features(Namespace):
             CSV or Parquet, one row per event of the source's table.
         """
         sources = {view.source.name: view.source for view in readers.defined_views(self._workspace)}
-        if source not in sources:
-            raise NotFoundError("a view must read the source", where="definitions", got=source,
-                                remedy=near(source, sources, what="source"))  # fmt: skip
+        check_known(source, sources, "a view must read the source", where="definitions", what="source")
         rows = UserRows(events, "events")
         table = rows.read_table(every_column=True)
         with self._project.progress(f"push {source}"):
@@ -496,9 +492,7 @@ class Features(Namespace):
         """
         workspace, views = self._workspace, readers.defined_views(self._workspace)
         entities = {view.entity.name: view.entity for view in views}
-        if entity not in entities:
-            raise NotFoundError("a view must be about the entity", where="definitions", got=entity,
-                                remedy=near(entity, entities, what="entity"))  # fmt: skip
+        check_known(entity, entities, "a view must be about the entity", where="definitions", what="entity")
         subjects = self._subjects(entities[entity], keys, key or ())
         names = {view.request_keys for view in views if view.entity.keys == entities[entity].keys}
         with self._project.progress(f"erase {entity}"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict.core.clock import format_time
@@ -13,7 +14,6 @@ from retrodict.core.lazy import lazy_modules
 if TYPE_CHECKING:
     from retrodict.features.offline.kept_frame import KeptFrame
     from retrodict.models import readers
-    from retrodict.project.feature_frames import FrameRequest
     from retrodict.workspace import Workspace
 else:
     (readers,) = lazy_modules("retrodict.models", "readers")
@@ -51,6 +51,7 @@ class FrameGrowth(Shown):
         return [f"{frame.name}@{frame.version}: {split}"]
 
 
+@dataclass(frozen=True, repr=False)
 class FrameReport(Shown):
     """Where the rows of a frame went, and what they were made from.
 
@@ -67,22 +68,19 @@ class FrameReport(Shown):
         File that was written.
     nulls : dict of str to int or None
         Of the rows of the file: nulls by feature and outcome.
+    outcomes : list of str
+    as_of : int or None
+        Outcomes that matured by then count.
     """
 
-    __slots__ = ("_request", "features", "growth", "nulls", "output", "rows", "tables")
-
-    def __init__(
-        self,
-        request: FrameRequest,
-        rows: int,
-        tables: dict[str, int],
-        growth: FrameGrowth | None,
-        nulls: Mapping[str, int] | None,
-    ) -> None:
-        self._request, self.features, self.rows, self.tables = request, request.columns, rows, tables
-        self.growth, self.output = growth, request.options.output
-        names = [*request.columns, *(outcome.name for outcome in request.outcomes)]
-        self.nulls = None if nulls is None else {name: nulls[name] for name in names}
+    features: list[str]
+    rows: int
+    tables: dict[str, int]
+    growth: FrameGrowth | None
+    output: str | Path | None
+    nulls: dict[str, int] | None
+    outcomes: list[str]
+    as_of: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
@@ -92,23 +90,19 @@ class FrameReport(Shown):
         if self.nulls is not None:
             data |= {"nulls": self.nulls, "output": str(self.output)}
         data["tables"] = self.tables
-        if self._request.outcomes:
-            as_of = self._request.as_of
-            names = [outcome.name for outcome in self._request.outcomes]
-            data |= {"outcomes": names, "as_of": None if as_of is None else format_time(as_of)}
+        if self.outcomes:
+            data |= {"outcomes": self.outcomes, "as_of": None if self.as_of is None else format_time(self.as_of)}
         return data
 
     def blocks(self) -> Sequence[Block | None]:
         """Growth of the kept frame, what the file holds, which outcomes count."""
-        request = self._request
-        until = "no time at all" if request.as_of is None else format_time(request.as_of)
-        facts = {"rows": self.rows, "written to": str(self.output)}
-        return [
-            *([] if self.growth is None else self.growth.blocks()),
-            None if self.nulls is None else Facts(facts),
-            None if self.nulls is None else null_shares(self.rows, self.nulls),
-            f"\nOutcomes that matured by {until}; the others are null." if request.outcomes else None,
-        ]
+        until = "no time at all" if self.as_of is None else format_time(self.as_of)
+        growth = [] if self.growth is None else self.growth.blocks()
+        outcomes = f"\nOutcomes that matured by {until}; the others are null." if self.outcomes else None
+        if self.nulls is None:
+            return [*growth, outcomes]
+        facts = Facts({"rows": self.rows, "written to": str(self.output)})
+        return [*growth, facts, null_shares(self.rows, self.nulls), outcomes]
 
 
 class FrameOrigin(Shown):

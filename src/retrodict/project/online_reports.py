@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retrodict.features.online import Applied, HotFeature
     from retrodict.features.operations.status import ViewStatus
 
-__all__ = ["OnlineBuild", "OnlineValues", "StreamReport", "status_blocks"]
+__all__ = ["STATUS", "OnlineBuild", "OnlineValues", "StreamReport", "status_row"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,16 +73,16 @@ class StreamReport(Shown):
         return [Grid(("source", "applied>", "behind>"), rows), behind]
 
 
-def status_blocks(views: Sequence[ViewStatus]) -> Sequence[Block | None]:
-    """Table of how views serve."""
-    rows = [
-        (v.view, short_hash(v.version), v.read_by, v.verified, v.lag, _age(v.staleness_s), v.entities, _size(v.bytes),
-         number(v.null_rate), number(v.unseen_keys))
-        for v in views
-    ]  # fmt: skip
-    columns = ("view", "version?", "read by", "verified", "lag>", "newest fact>", "entities?>", "state?>",
-               "null rate>", "unseen keys>")  # fmt: skip
-    return [Grid(columns, rows) if rows else "No model is defined: no view serves."]
+STATUS = ("view", "version?", "read by", "verified", "lag>", "newest fact>", "entities?>", "state?>", "null rate>",
+          "unseen keys>")  # fmt: skip
+"""Headings of how views serve."""
+
+
+def status_row(v: ViewStatus) -> tuple[object, ...]:
+    """How a view serves."""
+    age, size = _age(v.staleness_s), None if v.bytes is None else f"{v.bytes / 1e6:,.2f} MB"
+    nulls, unseen = number(v.null_rate), number(v.unseen_keys)
+    return v.view, short_hash(v.version), v.read_by, v.verified, v.lag, age, v.entities, size, nulls, unseen
 
 
 def _age(seconds: float | None) -> str | None:
@@ -91,10 +91,6 @@ def _age(seconds: float | None) -> str | None:
     if seconds < 0:
         return f"in {-seconds:,.0f} s"
     return f"{seconds:,.0f} s ago" if seconds < 172_800 else f"{seconds / 86_400:,.0f} days ago"
-
-
-def _size(size: int | None) -> str | None:
-    return None if size is None else f"{size / 1e6:,.2f} MB"
 
 
 class OnlineValues(Shown):

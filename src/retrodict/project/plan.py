@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrodict import learning
@@ -113,17 +113,13 @@ class Plan(Shown):
             for p in self.policies
         ]  # fmt: skip
         steps = self.next()
-        return [
-            Grid(("table", "version", "rows>", "quarantined>"), tables) if tables else None,
-            Grid(("model", "newest", "definition", "gates passed", "approved", "data since?"), models)
-            if models
-            else None,
-            Grid(("policy", "revision", "decides with", "definition", "deployed hash?"), policies)
-            if policies
-            else None,
-            "",
-            "\n".join(["Next:", *(f"  {step}" for step in steps)]) if steps else self._rest(),
+        grids = [
+            Grid(("table", "version", "rows>", "quarantined>"), tables),
+            Grid(("model", "newest", "definition", "gates passed", "approved", "data since?"), models),
+            Grid(("policy", "revision", "decides with", "definition", "deployed hash?"), policies),
         ]
+        next_steps = "\n".join(["Next:", *(f"  {step}" for step in steps)]) if steps else self._rest()
+        return [*(grid for grid in grids if grid.rows), "", next_steps]
 
     def _rest(self) -> str:
         if self.undefined:
@@ -180,10 +176,7 @@ def read_plan(workspace: Workspace) -> Plan:
         tuple(_table(workspace, table.name) for table in definitions.of(Table)),
         models,
         tuple(
-            replace(
-                _policy(policy, deployed.get(policy.name), deployable.get(policy.model.name)),
-                unverified=bool(verdicts.unverified_views(workspace, FeatureSet(policy.model.features))),
-            )
+            _policy(workspace, policy, deployed.get(policy.name), deployable.get(policy.model.name))
             for policy in definitions.of(Policy)
         ),
         tuple(sorted(set(deployed) - {policy.name for policy in definitions.of(Policy)})),
@@ -192,9 +185,8 @@ def read_plan(workspace: Workspace) -> Plan:
 
 def _table(workspace: Workspace, name: str) -> TablePlan:
     history = workspace.tables.history(name)
-    if not history:
-        return TablePlan(name, None, None, _rows(workspace, quarantine_name(name)))
-    return TablePlan(name, history[-1].version, _rows(workspace, name), _rows(workspace, quarantine_name(name)))
+    version, rows = (history[-1].version, _rows(workspace, name)) if history else (None, None)
+    return TablePlan(name, version, rows, _rows(workspace, quarantine_name(name)))
 
 
 def _rows(workspace: Workspace, name: str) -> int:
@@ -226,11 +218,10 @@ def _status(model: Model, params: dict[str, Any]) -> str:
     return "as trained, other split" if params["definition"] == moved.version else "changed"
 
 
-def _policy(policy: Policy, revision: Revision | None, deployable: str | None) -> PolicyPlan:
+def _policy(workspace: Workspace, policy: Policy, revision: Revision | None, deployable: str | None) -> PolicyPlan:
+    unverified = bool(verdicts.unverified_views(workspace, FeatureSet(policy.model.features)))
     if revision is None:
-        return PolicyPlan(policy.name, policy.version, "not deployed", deployable=deployable)
-    deployed = revision.deployment
-    status = "as deployed" if deployed.policy_version == policy.version else "changed"
-    return PolicyPlan(
-        policy.name, policy.version, status, revision.revision, deployed.model, deployed.policy_version, deployable
-    )
+        return PolicyPlan(policy.name, policy.version, "not deployed", deployable=deployable, unverified=unverified)
+    model, version = revision.deployment.model, revision.deployment.policy_version
+    status = "as deployed" if version == policy.version else "changed"
+    return PolicyPlan(policy.name, policy.version, status, revision.revision, model, version, deployable, unverified)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrodict.core.errors import InputError, near
+from retrodict.core.errors import InputError, check_known
 from retrodict.core.lazy import lazy_modules
 
 if TYPE_CHECKING:
@@ -112,10 +112,9 @@ class UserRows:
 
         if self.columns is None or self._readable is None:
             return self._source
+        rule = "the rows must have every key, time and input of the features"
         for name in needed:
-            if name not in self.columns:
-                raise InputError("the rows must have every key, time and input of the features", where=self.where,
-                                 got=name, remedy=near(name, self.columns, what="column"))  # fmt: skip
+            check_known(name, self.columns, rule, where=self.where, what="column", error=InputError)
         for name in added:
             if name in self.columns:
                 raise InputError("the rows must have no column with the name of a feature or outcome",

@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from retrodict.core.definition import Definition
-from retrodict.core.errors import ConfigurationError, DefinitionError, NotFoundError, RetrodictError, check_text, near
+from retrodict.core.errors import ConfigurationError, DefinitionError, RetrodictError, check_known, check_text, near
 from retrodict.core.identity import digest, short
 
 __all__ = ["Definitions", "load_definitions"]
@@ -78,14 +78,9 @@ class Definitions:
     def get(self, kind: type[D], name: str) -> D:
         """Definition of a class by name; NotFoundError names the nearest ones."""
         by_name = {d.name: d for d in self.of(kind)}
-        if check_text(name, where=f"name of a {kind.kind}") not in by_name:
-            raise NotFoundError(
-                f"the project must define this {kind.kind}",
-                where="definitions",
-                got=name,
-                remedy=near(name, by_name, what=kind.kind),
-            )
-        return by_name[name]
+        rule = f"the project must define this {kind.kind}"
+        check_text(name, where=f"name of a {kind.kind}")
+        return by_name[check_known(name, by_name, rule, where="definitions", what=kind.kind)]
 
     def __iter__(self) -> Iterator[Definition]:
         return iter(self._by_key.values())

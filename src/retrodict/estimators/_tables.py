@@ -34,20 +34,22 @@ class ColumnTable:
 
         A column that was not changed (the very array that was read) is the caller's own, with its type and time zone.
         """
-        columns = {name: self._written(name, column, selected) for name, column in columns.items()}
+        written: dict[str, Any] = {name: self._written(name, column, selected) for name, column in columns.items()}
         if self.container == "numpy":
-            arrays = list(columns.values())
+            arrays = list(written.values())
             numeric = all(array.dtype.kind in "fb" for array in arrays)
             kind = self.source.dtype if numeric and self.source.dtype.kind == "f" else np.float64 if numeric else object
             return np.column_stack([a.astype(kind) for a in arrays]) if arrays else np.empty((self.rows, 0))
         if self.container == "pandas":
             index = self.source.index if selected is None else self.source.index[selected]
-            return type(self.source)(dict(columns), index=index)
+            return type(self.source)(written, index=index)
         if self.container == "arrow":
             import pyarrow as pa
 
-            return pa.table({name: _for_arrow(pa, array) for name, array in columns.items()})
-        return type(self.source)({name: _for_polars(array) for name, array in columns.items()})
+            new = {n: pa.array(c, from_pandas=True) for n, c in written.items() if isinstance(c, np.ndarray)}
+            return pa.table({**written, **new})
+        lists = {n: c.tolist() for n, c in written.items() if isinstance(c, np.ndarray) and c.dtype == object}
+        return type(self.source)({**written, **lists})
 
     def _written(self, name: str, column: Column, selected: NDArray[np.bool_] | None) -> Any:
         original = self._original(name) if column is self.columns.get(name) else None
@@ -64,14 +66,6 @@ class ColumnTable:
         if self.container == "polars":
             return self.source.get_column(name)
         return self.source[name] if self.container == "pandas" and name in self.source.columns else None
-
-
-def _for_arrow(arrow: Any, column: Any) -> Any:
-    return arrow.array(column, from_pandas=True) if isinstance(column, np.ndarray) else column
-
-
-def _for_polars(column: Any) -> Any:
-    return column.tolist() if isinstance(column, np.ndarray) and column.dtype == object else column
 
 
 def read_table(table: Any, where: str, fitted: Mapping[str, str] | None = None) -> ColumnTable:

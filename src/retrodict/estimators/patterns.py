@@ -162,6 +162,8 @@ def little_mcar_test(table: Any, *, tolerance: float = 1e-9, max_iterations: int
         If a column is not of numbers, has fewer than two different values or an infinity, or the columns depend on one
         another so that their covariance has no inverse, or EM does not settle.
     """
+    from scipy.special import chdtrc
+
     values, names = _numbers(table)
     values = values[~np.isnan(values).all(axis=1)]
     centre, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
@@ -178,7 +180,8 @@ def little_mcar_test(table: Any, *, tolerance: float = 1e-9, max_iterations: int
                          got=f"{len(names)} columns",
                          remedy="Leave out columns that follow from others") from error  # fmt: skip
     df = sum(group.seen.size for group in groups) - len(names)
-    return LittleTest(float(statistic), df, _upper_tail(statistic, df), len(groups), len(values), steps)
+    p_value = float(chdtrc(df, statistic)) if df > 0 else None
+    return LittleTest(float(statistic), df, p_value, len(groups), len(values), steps)
 
 
 def _numbers(table: Any) -> tuple[Matrix, list[str]]:
@@ -238,11 +241,3 @@ def _distance(group: _Group, mean: NDArray[np.float64], covariance: Matrix) -> f
     difference = group.mean - mean[group.seen]
     solved = np.linalg.solve(covariance[np.ix_(group.seen, group.seen)], difference)
     return group.rows * float(difference @ solved)
-
-
-def _upper_tail(statistic: float, df: int) -> float | None:
-    if df < 1:
-        return None
-    from scipy.special import chdtrc
-
-    return float(chdtrc(df, statistic))

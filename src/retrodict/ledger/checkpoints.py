@@ -21,7 +21,7 @@ from retrodict.core.errors import ConfigurationError, IntegrityError, RetryableE
 from retrodict.core.identity import canonical_json
 from retrodict.stores._durable import make_folder, sync_folder, write_draft
 
-__all__ = ["Checkpoint", "Signer", "read_checkpoints"]
+__all__ = ["Checkpoint", "Signer"]
 
 _FILE = "checkpoints.jsonl"
 
@@ -207,25 +207,6 @@ def _adopt(path: Path, expected: str) -> None:
 
 
 # reading ------------------------------------------------------------------------------------------------------
-
-
-def read_checkpoints(folder: Path) -> list[Checkpoint]:
-    """All checkpoints of a folder in the order they were signed; a torn last line is left out.
-
-    Raises
-    ------
-    IntegrityError
-        If any other line is no checkpoint.
-    """
-    checkpoints, damaged = scan_checkpoints(folder)
-    if damaged:
-        raise IntegrityError(
-            "a checkpoint must be one JSON object per line",
-            where=f"{folder / _FILE}:{damaged[0]}",
-            remedy="Compare the file with its copy elsewhere",
-            got="a line that is not",
-        )
-    return checkpoints
 
 
 def scan_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[int]]:

@@ -57,19 +57,8 @@ def part_batches(part: Part, size: int, groups: Sequence[int] | None = None) -> 
         total = sum(file.metadata.row_group(place).total_byte_size for place in range(file.metadata.num_row_groups))
         fit = max(1, _BYTES * part.rows // max(1, total))
         for rows in file.iter_batches(batch_size=min(size, fit), row_groups=groups):
-            yield _sound(rows, part)
-
-
-def part_table(part: Part) -> pa.Table:
-    """All rows of a file."""
-    with _opened(part.path, part.name) as file:
-        rows = [_sound(batch, part) for batch in file.read().to_batches()]
-        return pa.Table.from_batches(rows, schema=part.schema)
-
-
-def _sound(rows: pa.RecordBatch, part: Part) -> pa.RecordBatch:
-    rows.validate(full=True)
-    return plain_batch(rows, part.schema)
+            rows.validate(full=True)
+            yield plain_batch(rows, part.schema)
 
 
 @contextmanager
@@ -126,7 +115,7 @@ class Batch:
         """All rows, in memory: for small batches."""
         if self.table is not None:
             return self.table
-        return pa.concat_tables([part_table(part) for part in self._parts])
+        return pa.Table.from_batches(self.batches(), schema=self.schema)
 
     def batches(self, size: int = 1 << 17) -> Iterator[pa.RecordBatch]:
         """Rows in order, at most ``size`` at a time; a few row groups' worth of memory at most.

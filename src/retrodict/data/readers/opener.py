@@ -168,18 +168,16 @@ def _spooled(stage: Staging, declared: str | None) -> InputFile:
 
 def _from_files(files: Sequence[InputFile], stage: Staging, identify: bool) -> Batch:
     stamps = [stamp(file) for file in files]
-    name = _files_digest(files) if identify else ""
+    name = ""
+    if identify:
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            hashes = list(pool.map(digest_file, [file.path for file in files]))
+        name = hashlib.sha256(b"".join(map(bytes.fromhex, hashes))).hexdigest()
     parts, schema = join([_parts(file, stage) for file in files], stage)
     check_unchanged(stamps)
     origin, rows = ", ".join(file.name for file in files), sum(part.rows for part in parts)
     in_place = {part.path for part in parts}
     return Batch(name, origin, schema, rows, None, parts, tuple(s for s in stamps if s[0].path in in_place))
-
-
-def _files_digest(files: Sequence[InputFile]) -> str:
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        hashes = list(pool.map(digest_file, [file.path for file in files]))
-    return hashlib.sha256(b"".join(map(bytes.fromhex, hashes))).hexdigest()
 
 
 def _parts(file: InputFile, stage: Staging) -> list[Part]:

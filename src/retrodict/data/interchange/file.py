@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ __all__ = ["ImportedTable", "read_checks"]
 Format = Literal["great-expectations", "pandera"]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class ImportedTable(Shown):
     """A table as another tool defines it.
 
@@ -38,10 +40,10 @@ class ImportedTable(Shown):
     ()
     """
 
-    __slots__ = ("definition", "format", "imported", "table")
-
-    def __init__(self, table: str, format: str, imported: Imported, definition: str) -> None:  # noqa: A002
-        self.table, self.format, self.imported, self.definition = table, format, imported, definition
+    table: str
+    format: str
+    imported: Imported
+    definition: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""

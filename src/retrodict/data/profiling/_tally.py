@@ -73,9 +73,8 @@ class ColumnTally:
         self.counts: pl.DataFrame | None = None
         self._sketch: DistinctSketch | None = None
         self._values, self._quantiles = list[Numbers](), QuantileSketch(k=4096)
-        self._bins: NDArray[np.int64] | None = None
-        self._range = (0.0, 0.0)
-        self._below = self._above = 0
+        self._edges: Numbers | None = None
+        self._bins = np.zeros(0, dtype=np.int64)  # below the first edge, between two, above the last
 
     def add(self, column: pa.Array) -> None:
         """Count a block in the first pass."""
@@ -149,28 +148,27 @@ class ColumnTally:
             bins = -(-size // width)
             low = float(np.floor(low)) - 0.5
             high = low + width * bins
-        if not np.isfinite(high - low) or not (np.diff(np.linspace(low, high, bins + 1)) > 0).all():
+        edges = np.linspace(low, high, bins + 1) if np.isfinite(high - low) else np.zeros(2)
+        if not (np.diff(edges) > 0).all():
             return False  # neighbours so close that a double has nothing between them
-        self._range, self._bins = (low, high), np.zeros(bins, dtype=np.int64)
+        self._edges, self._bins = edges, np.zeros(bins + 2, dtype=np.int64)
         return True
 
     def place(self, column: pa.Array) -> None:
         """Second pass: count values into the bins."""
-        if self._bins is None:
+        if self._edges is None:
             return
-        values = self._known(column).to_numpy()
-        low, high = self._range
-        self._below += int((values < low).sum())
-        self._above += int((values > high).sum())
-        inside = values[(values >= low) & (values <= high)] if self._below or self._above else values
-        self._bins += np.histogram(inside, len(self._bins), (low, high))[0]
+        values, low, high = self._known(column).to_numpy(), self._edges[0], self._edges[-1]
+        inside = np.histogram(values, len(self._edges) - 1, (low, high))[0]
+        self._bins += np.concatenate([[(values < low).sum()], inside, [(values > high).sum()]])
 
     @property
     def histogram(self) -> Histogram | None:
         """Counts of the second pass; None where there was nothing to place."""
-        if self._bins is None:
+        if self._edges is None:
             return None
-        return Histogram(*self._range, tuple(self._bins.tolist()), self._below, self._above)
+        below, *counts, above = self._bins.tolist()
+        return Histogram(float(self._edges[0]), float(self._edges[-1]), tuple(counts), below, above)
 
 
 def _raw(values: pl.Series) -> Any:

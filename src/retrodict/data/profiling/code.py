@@ -93,31 +93,32 @@ def _check_lines(suggestion: Suggestion) -> Iterator[str]:
     reason, check = " ".join(suggestion.reason.split()), suggestion.check
     yield from (f"# {line}" for line in textwrap.wrap(reason, _WIDTH - 10))
     arguments = [*_arguments(check)]
-    line = f"Check.{check.rule}({', '.join(arguments)}),"
+    line = f"Check.{check.rule}({', '.join(name + _literal(value) for name, value in arguments)}),"
     if len(line) + 8 <= _WIDTH:
         yield line
         return
     yield f"Check.{check.rule}("
-    for argument in arguments:
-        yield from textwrap.indent(_unfolded(argument) + ",", "    ").splitlines()
+    for name, value in arguments:
+        several = isinstance(value, list | tuple)
+        text = _bracketed(f"{name}[", list(map(_literal, value)), "]") if several else name + _literal(value)
+        yield from textwrap.indent(f"{text},", "    ").splitlines()
     yield "),"
 
 
-def _arguments(check: Check) -> Iterator[str]:
+def _arguments(check: Check) -> Iterator[tuple[str, Any]]:
+    """Arguments of the class method: what stands before the value, and the value."""
     options, columns = dict(check.options), list(check.columns)
     for name, parameter in inspect.signature(getattr(Check, check.rule)).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             continue
         if parameter.kind is parameter.VAR_POSITIONAL:
-            yield from map(_literal, columns)
+            yield from (("", column) for column in columns)
             continue
         value = _value_of(check, name, options, columns)
         if value is not parameter.empty and (value != parameter.default or name in ("low", "high")):
-            yield f"{name}={_literal(value)}" if parameter.kind is parameter.KEYWORD_ONLY else _literal(value)
+            yield f"{name}=" if parameter.kind is parameter.KEYWORD_ONLY else "", value
     plain = Check("row_count")
-    for name in _COMMON:
-        if (value := getattr(check, name)) != getattr(plain, name):
-            yield f"{name}={_literal(value)}"
+    yield from ((f"{name}=", getattr(check, name)) for name in _COMMON if getattr(check, name) != getattr(plain, name))
 
 
 def _value_of(check: Check, name: str, options: dict[str, Any], columns: list[str]) -> Any:
@@ -146,13 +147,3 @@ def _literal(value: Any) -> str:
 def _bracketed(begin: str, entries: Sequence[str], end: str) -> str:
     line = f"{begin}{', '.join(entries)}{end}"
     return line if len(line) + 12 < _WIDTH else "\n".join([begin, *(f"    {entry}," for entry in entries), end])
-
-
-def _unfolded(argument: str) -> str:
-    """Entries of a long list one below the other."""
-    if not argument.endswith("]") or "[" not in argument:
-        return argument
-    import ast
-
-    begin = argument.index("[")
-    return _bracketed(argument[: begin + 1], [_literal(entry) for entry in ast.literal_eval(argument[begin:])], "]")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrodict.core.display import Block, Shown, Verbatim, count
+from retrodict.core.display import Block, Shown, Verbatim, count, plain
 from retrodict.data.definitions import Table
 from retrodict.data.profiling.code import as_python
 from retrodict.data.profiling.suggest import Suggestion, suggest_table
@@ -14,6 +15,7 @@ from retrodict.data.profiling.suggest import Suggestion, suggest_table
 __all__ = ["SuggestedTable", "suggest_definition"]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class SuggestedTable(Shown):
     """A table's definition with suggested checks.
 
@@ -33,20 +35,17 @@ class SuggestedTable(Shown):
     >>> print(project.data.suggest("flights.csv.gz").definition)  # doctest: +SKIP
     """
 
-    __slots__ = ("columns", "definition", "output", "rows", "suggestions", "table")
-
-    def __init__(
-        self, table: str, rows: int, suggestions: Sequence[Suggestion], columns: Mapping[str, str], definition: str,
-        output: str | Path | None,
-    ) -> None:  # fmt: skip
-        self.table, self.rows, self.suggestions, self.columns = table, rows, suggestions, columns
-        self.definition, self.output = definition, output
+    table: str
+    rows: int
+    suggestions: Sequence[Suggestion]
+    columns: Mapping[str, str]
+    definition: str
+    output: str | Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
-        suggestions = [suggestion.to_dict() for suggestion in self.suggestions]
-        return {"table": self.table, "rows": self.rows, "columns": dict(self.columns), "suggestions": suggestions,
-                "python": self.definition}  # fmt: skip
+        return {"table": self.table, "rows": self.rows, "columns": dict(self.columns),
+                "suggestions": plain(self.suggestions), "python": self.definition}  # fmt: skip
 
     def blocks(self) -> Sequence[Block | None]:
         """The module, or where it was written."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from retrodict.data.profiling.profile import ColumnProfile, Profile
@@ -78,47 +78,32 @@ def _of_table(profile: Profile) -> Iterator[Finding]:
 
 
 def _of_column(column: ColumnProfile) -> Iterator[Finding]:
-    name, rows = (column.name,), column.rows
-    if not rows:
-        return
+    name, rows, lengths = column.name, column.rows, column.lengths
+    if rows and not column.known:
+        yield Finding("all_missing", (name,), f"{name} has no value at all")
     if not column.known:
-        yield Finding("all_missing", name, f"{column.name} has no value at all")
         return
-    if column.constant and rows > 1:
-        where = " where it has one" if column.missing else ""
-        yield Finding("constant", name, f"{column.name} has one value only{where}")
-    if column.missing / rows > 0.5:
-        yield Finding("mostly_missing", name, f"{column.name} is missing in {_share(column.missing, rows)} of the rows")
-    if column.infinities:
-        yield Finding("infinite", name, f"{column.name} holds {column.infinities:,} infinite values")
-    if column.nans and column.nulls:
-        yield Finding("two_nulls", name, f"{column.name} holds NaN and null; both count as missing", "note")
-    yield from _of_values(column)
-    if column.skew is not None and abs(column.skew) > _SKEWED:
-        yield Finding("skewed", name, f"{column.name} is skewed: {column.skew:+.1f}", "note")
-    if column.type == "string" and not column.unique and column.distinct > 1000:
-        yield Finding("high_cardinality", name, f"{column.name} has {column.distinct:,} distinct texts", "note")
-    if column.hidden is not None and column.hidden != "nearly all distinct":
-        yield Finding("personal", name, f"{column.name}: values not shown, {column.hidden}", "note")
-
-
-def _of_values(column: ColumnProfile) -> Iterator[Finding]:
-    name = (column.name,)
-    if (text := _sentinel(column)) is not None:
-        yield Finding("sentinel", name, f"{column.name}: {text}")
-    if column.case_variants:
-        yield Finding(
-            "case_variants",
-            name,
-            f"{column.name}: case and blanks aside, {column.case_variants:,} of its texts equal another one",
-        )
-    if column.lengths is not None:
-        if column.lengths.padded:
-            yield Finding("padded", name, f"{column.name} has blanks around {column.lengths.padded:,} texts")
-        if column.lengths.empty:
-            yield Finding(
-                "empty_text", name, f"{column.name} has {column.lengths.empty:,} empty texts beside its nulls", "note"
-            )
+    where = " where it has one" if column.missing else ""
+    missing = f"{name} is missing in {_share(column.missing, rows)} of the rows"
+    sentinel, variants = _sentinel(column), column.case_variants
+    padded, empty = (0, 0) if lengths is None else (lengths.padded, lengths.empty)
+    skew, many = column.skew or 0.0, column.type == "string" and not column.unique and column.distinct > 1000
+    hidden = column.hidden not in (None, "nearly all distinct")
+    listed: tuple[tuple[str, Any, str, Literal["warning", "note"]], ...] = (
+        ("constant", column.constant and rows > 1, f"{name} has one value only{where}", "warning"),
+        ("mostly_missing", column.missing / rows > 0.5, missing, "warning"),
+        ("infinite", column.infinities, f"{name} holds {column.infinities:,} infinite values", "warning"),
+        ("two_nulls", column.nans and column.nulls, f"{name} holds NaN and null; both count as missing", "note"),
+        ("sentinel", sentinel, f"{name}: {sentinel}", "warning"),
+        ("case_variants", variants, f"{name}: case and blanks aside, {variants:,} of its texts equal another one",
+         "warning"),
+        ("padded", padded, f"{name} has blanks around {padded:,} texts", "warning"),
+        ("empty_text", empty, f"{name} has {empty:,} empty texts beside its nulls", "note"),
+        ("skewed", abs(skew) > _SKEWED, f"{name} is skewed: {skew:+.1f}", "note"),
+        ("high_cardinality", many, f"{name} has {column.distinct:,} distinct texts", "note"),
+        ("personal", hidden, f"{name}: values not shown, {column.hidden}", "note"),
+    )  # fmt: skip
+    yield from (Finding(kind, (name,), text, level) for kind, holds, text, level in listed if holds)
 
 
 def _sentinel(column: ColumnProfile) -> str | None:

@@ -9,7 +9,7 @@
 ``stream``
     Feeding a state from streams and tables, how far behind it is, and the health of what it serves.
 
-Each folder imports only from those above it; rooms outside import from here.
+Each folder imports only from those above it. Rooms outside import from here: this is the list of public names.
 """
 
 from retrodict.features.online.read.features import OnlineFeatures

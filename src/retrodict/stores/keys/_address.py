@@ -37,10 +37,7 @@ class Address:
 def read_address(url: str) -> Address:
     """Read the URL of a key store in Redis; ``${NAME}`` in it is taken from the environment.
 
-    Raises
-    ------
-    ConfigurationError
-        If it cannot be read, names an option that does not exist, or a variable of the environment is not set.
+    ConfigurationError if it cannot be read, names an option that does not exist, or a variable is not set.
     """
     url = re.sub(r"\$\{(\w+)\}", _from_environment, url)
     try:

@@ -150,7 +150,8 @@ def _translated(error: Exception, *, writes: bool) -> RetrodictError:
     """Our error for one of the library or the system."""
     if isinstance(error, redis.AuthenticationError | redis.BusyLoadingError | redis.ResponseError):
         # The library takes the code off the text of the errors it has a class for.
-        code = _CODES.get(type(error)) or str(error).partition(" ")[0]
+        code = "AUTH" if isinstance(error, _UNAUTHENTICATED) else str(error.status_code)
+        code = code if code in _REFUSALS else str(error).partition(" ")[0]
         if code in _REFUSALS:
             kind, rule, remedy = _REFUSALS[code]
             return kind(rule, where=WHERE, got=code, remedy=remedy)
@@ -178,6 +179,7 @@ _REFUSALS: dict[str, tuple[type[RetrodictError], str, str]] = {
     "BUSY": (RetryableError, "the server must not be busy with a script", "Try again"),
     "MASTERDOWN": (RetryableError, "the replica must have its primary", "Try again"),
     "CLUSTERDOWN": (RetryableError, "the cluster must be up", "Try again"),
+    "ASK": (RetryableError, "the cluster must not be moving the keys", "Try again"),
     "TRYAGAIN": (RetryableError, "the cluster must not be moving the keys", "Try again"),
     "AUTH": (ConfigurationError, "the server must accept the user and the password", "Check both in the URL"),
     "OOM": (
@@ -208,16 +210,4 @@ _REFUSALS: dict[str, tuple[type[RetrodictError], str, str]] = {
     ),
 }
 
-_CODES: dict[type, str] = {
-    redis.AuthenticationError: "AUTH",
-    redis.exceptions.AuthenticationWrongNumberOfArgsError: "AUTH",
-    redis.BusyLoadingError: "LOADING",
-    redis.OutOfMemoryError: "OOM",
-    redis.ReadOnlyError: "READONLY",
-    redis.exceptions.NoPermissionError: "NOPERM",
-    redis.exceptions.MovedError: "MOVED",
-    redis.exceptions.AskError: "TRYAGAIN",
-    redis.exceptions.TryAgainError: "TRYAGAIN",
-    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
-    redis.exceptions.MasterDownError: "MASTERDOWN",
-}
+_UNAUTHENTICATED = (redis.AuthenticationError, redis.exceptions.AuthenticationWrongNumberOfArgsError)

@@ -33,7 +33,6 @@ class KeyStore(Protocol):
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values in the order of the keys, None where there is none; one round trip whatever the number of keys."""
-        ...
 
     def put_many(self, items: Mapping[bytes, bytes | None], *, durable: bool = True) -> None:
         """Store all items at once; a value of None removes the key.
@@ -47,7 +46,6 @@ class KeyStore(Protocol):
         RetryableError
             If a server cannot be reached or does not answer in time; the message says if it may have been stored.
         """
-        ...
 
     def update(
         self,
@@ -66,7 +64,6 @@ class KeyStore(Protocol):
         RetryableError
             If others change the values faster than ``change`` decides, for longer than a server's ``timeout_s``.
         """
-        ...
 
     def scan(self, prefix: bytes, *, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """All (key, value) pairs under a prefix in key order, from ``start`` on if given, of one state.
@@ -78,11 +75,9 @@ class KeyStore(Protocol):
         IntegrityError
             If a key on a server has lost its value, because something else wrote under the store's prefix.
         """
-        ...
 
     def close(self) -> None:
         """Release the store; it cannot be used afterwards. A second call does nothing."""
-        ...
 
 
 @runtime_checkable
@@ -94,7 +89,6 @@ class SnapshotReads(Protocol):
 
         Values are read-only and lie in the store itself: none may be used after the context has ended.
         """
-        ...
 
 
 def check_keys(keys: Collection[bytes]) -> None:

@@ -22,16 +22,12 @@ class ObjectStore(Protocol):
 
     def put(self, data: bytes) -> str:
         """Store bytes and return their SHA-256; a damaged copy under that name is replaced."""
-        ...
 
     def get(self, digest: str) -> bytes:
         """Bytes of an object, verified; NotFoundError if it was never put, IntegrityError if it was altered."""
-        ...
 
     def exists(self, digest: str) -> bool:
         """Whether the object is there (not whether it is intact)."""
-        ...
 
     def digests(self) -> Iterator[str]:
         """Return the SHA-256 of every object, sorted; drafts of writers that died are none."""
-        ...

@@ -29,7 +29,6 @@ class RecordStore(Protocol):
 
     def ensure(self, metadata: MetaData) -> None:
         """Create the tables of a room that do not exist yet; safe to call from many processes at once."""
-        ...
 
     def write(self) -> AbstractContextManager[Connection]:
         """Open a writing transaction: committed at the end of the block, rolled back on an exception.
@@ -39,19 +38,15 @@ class RecordStore(Protocol):
         BusyError
             If another block holds the store for longer than its time limit.
         """
-        ...
 
     def read(self) -> AbstractContextManager[Connection]:
         """Open a reading transaction on the state at its beginning; writing in it is refused."""
-        ...
 
     def change_counter(self) -> int:
         """Return a number that differs after any commit, of this process or another; cheap enough to poll every 50 ms.
 
         It is no count and no version: compare it only with earlier numbers of the same object.
         """
-        ...
 
     def close(self) -> None:
         """Release connections; the store cannot be used afterwards. A second call does nothing."""
-        ...

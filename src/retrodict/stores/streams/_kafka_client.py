@@ -93,13 +93,6 @@ def make_producer(config: Mapping[str, Any]) -> Any:
         return Producer({**config, **settings})
 
 
-def make_admin(config: Mapping[str, Any]) -> Any:
-    """Client that makes topics."""
-    from confluent_kafka.admin import AdminClient
-
-    return AdminClient(dict(config))
-
-
 @contextlib.contextmanager
 def mapped(where: str) -> Iterator[None]:
     """Errors of the library as ours; its own texts name addresses."""

@@ -16,7 +16,6 @@ class KafkaReader:
     def __init__(self, consumer: Any) -> None:
         self.consumer = consumer
         self.next = -1
-        self.ended = False
         self._topic = ""
 
     def is_at(self, topic: str, position: int) -> bool:
@@ -31,18 +30,11 @@ class KafkaReader:
             # Left to itself, the library looks for the leader of a new topic only after a second.
             self.consumer.list_topics(topic, timeout=timeout_s)
             self.consumer.assign([TopicPartition(topic, 0, position)])
-        self._topic, self.next, self.ended = topic, position, False
+        self._topic, self.next = topic, position
 
     def fetch(self, limit: int, until: int, timeout_s: float, where: str) -> list[tuple[int, bytes]]:
-        """At least one record if there is one before ``until``, at most as many as wanted.
-
-        Raises
-        ------
-        RetryableError
-            If nothing comes within the time limit.
-        """
-        self.ended = False
-        deadline = time.monotonic() + timeout_s
+        """At least one record if there is one before ``until``, at most ``limit``; RetryableError if late."""
+        ended, deadline = False, time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             with mapped(where):
                 messages = self.consumer.consume(limit, _WAIT_S)
@@ -53,7 +45,7 @@ class KafkaReader:
                     records.append((message.offset(), message.value() or b""))
                     self.next = message.offset() + 1
                 elif error.code() == END:
-                    self.next, self.ended = max(self.next, message.offset()), True
+                    self.next, ended = max(self.next, message.offset()), True
                     # The notice may be of an end before this one: more may follow at once.
                     deadline = min(deadline, time.monotonic() + _AFTER_END_S)
                 elif error.code() in OUT_OF_RANGE:
@@ -62,6 +54,6 @@ class KafkaReader:
                     raise translate(error, where)
             if records or self.next >= until:
                 return records
-        if self.ended:
+        if ended:
             return []  # what lies before the end belongs to a transaction of others that is still open
         raise silent(where, timeout_s)

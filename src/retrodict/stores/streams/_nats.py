@@ -36,6 +36,8 @@ _OPTIONS: dict[str, Any] = {
     "reconnect_time_wait": _PAUSE_S,
     "connect_timeout": 2,
 }
+# As the tools of NATS name them in the environment.
+_CREDENTIALS = {"user": "NATS_USER", "password": "NATS_PASSWORD", "token": "NATS_TOKEN"}
 # JetStream is off for the server or the account: waiting does not help.
 _NOT_ENABLED = {10039, 10076}
 _UNAVAILABLE = 503
@@ -160,12 +162,6 @@ def _refused(error: ApiError, where: str) -> RetrodictError:
     )
 
 
-def _credentials(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Credentials as the tools of NATS name them in the environment."""
-    names = {"user": "NATS_USER", "password": "NATS_PASSWORD", "token": "NATS_TOKEN"}
-    return {key: environment[name] for key, name in names.items() if environment.get(name)}
-
-
 async def ask(client: Any, subject: str, question: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Answer of the JetStream API to a request; ApiError if the answer is one."""
     data = json.dumps(question).encode() if question else b""
@@ -237,9 +233,8 @@ class _LoopThread:
             # Kept before it is connected: an attempt that fails or is given up is closed like any other.
             self._client, self._broken = client, broken
             try:
-                await client.connect(
-                    servers=servers, error_cb=_ignore, closed_cb=closed, **_OPTIONS, **_credentials(os.environ)
-                )
+                secrets = {key: os.environ[name] for key, name in _CREDENTIALS.items() if os.environ.get(name)}
+                await client.connect(servers=servers, error_cb=_ignore, closed_cb=closed, **(_OPTIONS | secrets))
             except BaseException:
                 broken.set()
                 raise

@@ -49,12 +49,8 @@ class Puller:
     async def pull(self, client: Any, offset: int, until: int) -> list[Any]:
         """Messages from an offset on: at least one, at most a piece, none at or beyond ``until``.
 
-        Raises
-        ------
-        IntegrityError
-            If the record of the offset was deleted.
-        TimeoutError
-            If the server has the record and does not give it out: a new consumer may help.
+        IntegrityError if the record of the offset was deleted; TimeoutError if the server has it and does not give it
+        out: a new consumer may help.
         """
         if client is not self._client or offset != self._next:
             await self._begin(client, offset)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
+from retrodict.core.errors import ConfigurationError, InputError
 from retrodict.stores._ownership import Closing, check_usable
-from retrodict.stores.streams._names import check_length, check_prefix, check_range, check_stream
+from retrodict.stores.streams._names import check_range, check_stream
 from retrodict.stores.streams.base import EventStreams, EventWriter
+
+_PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class ServerStreams(Closing, EventStreams):
@@ -19,7 +23,14 @@ class ServerStreams(Closing, EventStreams):
     longest: ClassVar[int]
 
     def __init__(self, prefix: str) -> None:
-        self._prefix = check_prefix(prefix)
+        if not _PREFIX.fullmatch(prefix):
+            raise ConfigurationError(
+                "the prefix of streams must be up to 64 letters, digits, '_' and '-'",
+                where="streams",
+                got=prefix,
+                remedy="Write it like 'shop'",
+            )
+        self._prefix = prefix
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
         name, where = self._place(stream)
@@ -37,7 +48,14 @@ class ServerStreams(Closing, EventStreams):
     def _place(self, stream: str) -> tuple[str, str]:
         """Name of a stream on the server, and what errors call it."""
         name = f"{self._prefix}/{check_stream(stream)}".replace("/", self.divider)
-        return check_length(name, self.longest), f"stream {stream}"
+        if len(name) > self.longest:
+            raise InputError(
+                f"the name of a stream with its prefix must have at most {self.longest} characters on this store",
+                where="stream",
+                got=len(name),
+                remedy="Shorten the name or the prefix",
+            )
+        return name, f"stream {stream}"
 
     def _read(self, name: str, where: str, start: int, limit: int | None) -> Iterator[tuple[int, bytes]]:
         raise NotImplementedError

@@ -12,8 +12,16 @@ from retrodict.stores._durable import make_folder, place_file, sync_data, write_
 from retrodict.stores._locks import FileLock
 from retrodict.stores._ownership import Closing, check_usable
 from retrodict.stores.streams._frames import HEADER_SIZE, FrameWalk, pack_frames, pack_header
-from retrodict.stores.streams._head import HEAD_NAME, Head, pack_head, read_head
-from retrodict.stores.streams._layout import check_base, open_segment, segment_firsts, segment_name
+from retrodict.stores.streams._layout import (
+    HEAD_NAME,
+    Head,
+    check_base,
+    open_segment,
+    pack_head,
+    read_head,
+    segment_firsts,
+    segment_name,
+)
 from retrodict.stores.streams.base import StreamWriter, TornTail
 
 

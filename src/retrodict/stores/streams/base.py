@@ -67,11 +67,9 @@ class EventWriter(Protocol):
         IntegrityError
             If a server has lost records that were acknowledged, or track of this writer.
         """
-        ...
 
     def close(self) -> None:
         """Let go of the stream; a second call does nothing."""
-        ...
 
     def __enter__(self) -> Self: ...
 
@@ -107,7 +105,6 @@ class EventStreams(Protocol):
         ConfigurationError
             If the stream on the server may drop records, has more than one partition, or may not be made or written.
         """
-        ...
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
         """(offset, record) pairs from an offset on, up to the end as it is when the iteration gets there.
@@ -119,15 +116,12 @@ class EventStreams(Protocol):
         IntegrityError
             When the iteration meets a damaged, missing or deleted record; its offset is named.
         """
-        ...
 
     def end(self, stream: str) -> int:
         """Offset the next record will get: 0 for a stream that does not exist."""
-        ...
 
     def names(self, prefix: str = "") -> list[str]:
         """Streams that exist and whose name begins with a prefix, sorted."""
-        ...
 
 
 class StreamWriter(EventWriter, Protocol):
@@ -136,7 +130,6 @@ class StreamWriter(EventWriter, Protocol):
     @property
     def recovered(self) -> list[TornTail]:
         """What was cut off when this writer opened the stream; empty after a clean end."""
-        ...
 
     def append(self, records: Sequence[bytes]) -> int:
         """Append records in order, make them durable with one sync, and return the offset of the first.
@@ -150,11 +143,9 @@ class StreamWriter(EventWriter, Protocol):
         InputError
             If a record is longer than 1 GiB.
         """
-        ...
 
     def roll(self) -> None:
         """Close the current segment (if it holds anything) and begin a new one with the next append."""
-        ...
 
 
 class StreamStore(EventStreams, Protocol):
@@ -176,11 +167,9 @@ class StreamStore(EventStreams, Protocol):
 
     def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> StreamWriter:
         """Become the writer of a stream, which is made if it does not exist; errors as for other streams."""
-        ...
 
     def segments(self, stream: str) -> list[Segment]:
         """Pieces of the stream that hold records, oldest first."""
-        ...
 
     def read_segment(self, stream: str, segment: str) -> bytes:
         """Raw bytes of a segment, for sealing and verifying; of the open one, what is acknowledged.
@@ -190,4 +179,3 @@ class StreamStore(EventStreams, Protocol):
         NotFoundError
             If the stream has no such segment.
         """
-        ...

@@ -19,7 +19,6 @@ from retrodict.stores._ownership import check_usable
 from retrodict.stores.streams._kafka_client import (
     UNKNOWN,
     connection_config,
-    make_admin,
     make_consumer,
     make_producer,
     mapped,
@@ -220,12 +219,13 @@ class KafkaStreams(ServerStreams):
 
     def _create(self, topic: str) -> None:
         from confluent_kafka import KafkaError, KafkaException
+        from confluent_kafka.admin import AdminClient
         from confluent_kafka.cimpl import NewTopic
 
         new_topic = NewTopic(topic, num_partitions=1, replication_factor=-1, config=_TOPIC)
         try:
-            futures = make_admin(self._config).create_topics([new_topic], request_timeout=self._timeout_s)
-            futures[topic].result()
+            admin = AdminClient(dict(self._config))
+            admin.create_topics([new_topic], request_timeout=self._timeout_s)[topic].result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise

@@ -16,8 +16,15 @@ from pathlib import Path
 from retrodict.core.errors import ConfigurationError, IntegrityError, check_known
 from retrodict.stores._durable import closing
 from retrodict.stores.streams._frames import FRAME_SIZE, HEADER_SIZE, FrameWalk
-from retrodict.stores.streams._head import Head, read_head
-from retrodict.stores.streams._layout import check_base, open_segment, segment_firsts, segment_name
+from retrodict.stores.streams._layout import (
+    Head,
+    check_base,
+    missing_segment,
+    open_segment,
+    read_head,
+    segment_firsts,
+    segment_name,
+)
 from retrodict.stores.streams._names import check_range, check_stream
 from retrodict.stores.streams._writer import SegmentWriter
 from retrodict.stores.streams.base import Segment, StreamStore
@@ -79,7 +86,9 @@ class SegmentStreams(StreamStore):
             count = until - offset if left is None else min(until - offset, left)
             with closing(open_segment(folder, stream, first, os.O_RDONLY)) as descriptor:
                 size = head.position if first == head.first else os.fstat(descriptor).st_size
-                start, position = self._start_at(stream, first, offset)
+                # The nearest place at which a walk to the offset can begin.
+                position = self._hints.get((stream, offset)) if offset > first else None
+                start, position = (first, HEADER_SIZE) if position is None else (offset, position)
                 walk = FrameWalk(descriptor, position, size)
                 skipped = walk.skip(offset - start)
                 if skipped < offset - start:
@@ -104,7 +113,9 @@ class SegmentStreams(StreamStore):
                     yield offset - 1, record
         finally:
             left = records[len(records) - (following - offset) :]  # of an iteration that was left early
-            self._remember(stream, offset, walk.position - sum(FRAME_SIZE + len(record) for record in left))
+            self._hints[stream, offset] = walk.position - sum(FRAME_SIZE + len(record) for record in left)
+            if len(self._hints) > _HINTS:
+                self._hints.popitem(last=False)
 
     def end(self, stream: str) -> int:
         head = self._find_end(check_stream(stream))
@@ -162,23 +173,8 @@ class SegmentStreams(StreamStore):
         firsts = segment_firsts(self._root / stream)
         place = bisect.bisect_right(firsts, offset) - 1
         if place < 0 or place + 1 >= len(firsts):
-            raise IntegrityError(
-                "a segment that the stream needs must be there",
-                where=f"stream {stream}, offset {offset}",
-                remedy="Restore it from a copy",
-                got="no such file",
-            )
+            raise missing_segment(f"stream {stream}, offset {offset}")
         return firsts[place], firsts[place + 1]
-
-    def _start_at(self, stream: str, first: int, offset: int) -> tuple[int, int]:
-        """Nearest known (offset, position) at which a walk to an offset can begin."""
-        position = self._hints.get((stream, offset)) if offset > first else None
-        return (first, HEADER_SIZE) if position is None else (offset, position)
-
-    def _remember(self, stream: str, offset: int, position: int) -> None:
-        self._hints[stream, offset] = position
-        if len(self._hints) > _HINTS:
-            self._hints.popitem(last=False)
 
 
 def _damaged(stream: str, first: int, offset: int) -> IntegrityError:

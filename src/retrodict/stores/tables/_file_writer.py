@@ -49,7 +49,8 @@ def store_rows(
 
     Holds at most as many pieces of ``FILE_ROWS`` rows or ``FILE_BYTES`` as there are threads, and one more.
     """
-    pieces = _pieces(rows)
+    batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
+    pieces = _gathered(batches, FILE_ROWS, FILE_BYTES)
     first, second = next(pieces, None), next(pieces, None)
     if first is None:
         return []
@@ -121,11 +122,6 @@ def write_file(place: Place, name: str, path: str, pieces: Iterable[pa.Table], s
 def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Small batches gathered to tables of about a row group."""
     yield from _gathered(batches, ROW_GROUP, _GROUP_BYTES)
-
-
-def _pieces(rows: pa.Table | pa.RecordBatchReader) -> Iterator[pa.Table]:
-    batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
-    yield from _gathered(batches, FILE_ROWS, FILE_BYTES)
 
 
 def _gathered(batches: Iterable[pa.RecordBatch], rows: int, size: int) -> Iterator[pa.Table]:

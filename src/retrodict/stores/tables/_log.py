@@ -248,11 +248,6 @@ def add(path: str, size: int, rows: int, *, tags: Mapping[str, str] | None = Non
     return {"add": {**action, "tags": dict(tags)} if tags else action}
 
 
-def add_again(file: DataFile) -> Action:
-    """Action that brings a removed file back."""
-    return {"add": {**file.action, "dataChange": True}}
-
-
 def remove(file: DataFile, *, change: bool = True) -> Action:
     """Action that takes a file out of the table; its bytes stay for older versions."""
     return {

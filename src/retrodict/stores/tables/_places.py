@@ -43,55 +43,42 @@ class Place(Protocol):
     @property
     def filesystem(self) -> pafs.FileSystem:
         """File system of the data files."""
-        ...
 
     def path(self, name: str, path: str) -> str:
         """Path of a data file in the file system."""
-        ...
 
     def lock(self, name: str, *, where: str, timeout_s: float) -> AbstractContextManager[object]:
         """Hold other writers off, where the medium can."""
-        ...
 
     def names(self) -> list[str]:
         """Folders that hold the entry 0 of a log."""
-        ...
 
     def log(self, name: str) -> dict[str, object]:
         """File names of the log, each with something that changes when the file does."""
-        ...
 
     def entries(self, name: str, files: Sequence[str]) -> list[bytes]:
         """Bytes of files of the log; FileNotFoundError if one is missing."""
-        ...
 
     def commit(self, name: str, file: str, data: bytes) -> bool:
         """Put a whole entry under its name, durably, unless the name is taken (False)."""
-        ...
 
     def prepare(self, name: str) -> None:
         """Make room for a table."""
-        ...
 
     def settle(self, name: str, paths: Sequence[str]) -> None:
         """Make written data files durable."""
-        ...
 
     def stored(self, name: str) -> list[Stored]:
         """All Parquet files of a table outside its log, and drafts of entries."""
-        ...
 
     def sizes(self, name: str, paths: Sequence[str]) -> dict[str, int]:
         """Bytes of data files, as far as they exist."""
-        ...
 
     def remove(self, name: str, paths: Iterable[str]) -> None:
         """Delete files; one that is gone is no error."""
-        ...
 
     def checkpoint(self, name: str) -> None:
         """Sum the log up for other readers; failing is no harm."""
-        ...
 
 
 class Folder:
@@ -162,13 +149,8 @@ class Folder:
         return files
 
     def sizes(self, name: str, paths: Sequence[str]) -> dict[str, int]:
-        sizes = {}
-        for path in paths:
-            try:
-                sizes[path] = (self._root / name / path).stat().st_size
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-        return sizes
+        infos = self.filesystem.get_file_info([self.path(name, path) for path in paths])
+        return {path: info.size for path, info in zip(paths, infos, strict=True) if info.is_file}
 
     def remove(self, name: str, paths: Iterable[str]) -> None:
         for path in paths:

@@ -9,11 +9,7 @@ from retrodict.core.errors import InputError
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 _INTS = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
-_REMEDIES = {
-    "uint": "Cast the column to the next larger signed type",
-    "naive": "Say which zone it is in (pyarrow.compute.assume_timezone), UTC if it was written so",
-    "null": "Cast the column to the type its values will have",
-}
+_ZONE = "Say which zone it is in (pyarrow.compute.assume_timezone), UTC if it was written so"
 
 
 def stored_schema(schema: pa.Schema, *, where: str, existing: pa.Schema | None = None) -> pa.Schema:
@@ -98,7 +94,7 @@ def stored_type_of(kind: pa.DataType, where: str) -> pa.DataType:
         return stored_type_of(kind.value_type, where)
     if is_.is_timestamp(kind):
         if kind.tz is None:
-            raise _refused("a timestamp must carry its zone", where, kind, "naive")
+            raise InputError("a timestamp must carry its zone", where=where, got=str(kind), remedy=_ZONE)
         return _MOMENT
     if is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind):
         return pa.string()
@@ -113,8 +109,12 @@ def stored_type_of(kind: pa.DataType, where: str) -> pa.DataType:
     if is_.is_struct(kind):
         parts = [kind.field(i) for i in range(kind.num_fields)]
         return pa.struct([pa.field(part.name, stored_type_of(part.type, f"{where}.{part.name}")) for part in parts])
-    why = "uint" if is_.is_unsigned_integer(kind) else "null" if is_.is_null(kind) else ""
-    raise _refused("a column must have a type that tables keep unchanged", where, kind, why)
+    remedy = "Cast the column before writing it"
+    if is_.is_unsigned_integer(kind):
+        remedy = "Cast the column to the next larger signed type"
+    elif is_.is_null(kind):
+        remedy = "Cast the column to the type its values will have"
+    raise InputError("a column must have a type that tables keep unchanged", where=where, got=str(kind), remedy=remedy)
 
 
 def _check_names(names: list[str], where: str) -> None:
@@ -131,7 +131,3 @@ def _check_names(names: list[str], where: str) -> None:
         raise InputError(
             "a column name must not be empty and have no control characters", where=where, got=bad, remedy="Rename them"
         )
-
-
-def _refused(rule: str, where: str, kind: pa.DataType, why: str) -> InputError:
-    return InputError(rule, where=where, got=str(kind), remedy=_REMEDIES.get(why, "Cast the column before writing it"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from itertools import accumulate
 
 from retrodict.core.clock import SystemClock
 from retrodict.stores.tables._log import Log
@@ -19,12 +20,9 @@ _HOUR = 3_600_000_000  # µs
 
 
 def plan(place: Place, log: Log, keep: Collection[int]) -> VacuumReport:
-    """Files that go when only some versions (and the newest) must stay readable.
+    """Files that go when only the versions of ``keep`` (and the newest) must stay readable.
 
-    Raises
-    ------
-    NotFoundError
-        If a version of ``keep`` does not exist or was vacuumed before.
+    NotFoundError if one of them does not exist or was vacuumed before.
     """
     assert log.newest is not None
     retained = sorted({*keep, log.newest.version})
@@ -62,15 +60,8 @@ def _lives(log: Log) -> list[tuple[str, int, int]]:
 
 def _parted(log: Log, lives: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Versions that stay readable and versions that end, when files of these lives go."""
-    steps = Counter[int]()
-    for first, end in lives:
-        steps[first] += 1
-        steps[end] -= 1
-    stay: list[int] = []
-    ended: list[int] = []
-    missing = 0
-    for version in range(len(log.commits)):
-        missing += steps[version]
-        if version not in log.vacuumed:
-            (ended if missing else stay).append(version)
-    return tuple(stay), tuple(ended)
+    steps = Counter(first for first, _ in lives)
+    steps.subtract(end for _, end in lives)
+    missing = list(accumulate(steps[version] for version in range(len(log.commits))))
+    readable = [version for version in range(len(log.commits)) if version not in log.vacuumed]
+    return tuple(v for v in readable if not missing[v]), tuple(v for v in readable if missing[v])

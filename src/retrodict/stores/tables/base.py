@@ -128,7 +128,6 @@ class TableStore(Protocol):
         ConfigurationError
             If this process may not write there; nothing was changed.
         """
-        ...
 
     def read(self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of a version (None: the newest), in the order they were written.
@@ -140,13 +139,11 @@ class TableStore(Protocol):
         IntegrityError
             If a data file is missing, cut off or damaged.
         """
-        ...
 
     def batches(
         self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None
     ) -> pa.RecordBatchReader:
         """Rows of a version (None: the newest), in order, some ten thousand at a time; errors as for ``read``."""
-        ...
 
     def dataset(self, name: str, version: int | None = None, *, paths: Sequence[str] | None = None) -> ds.Dataset:
         """Return what DuckDB and Polars scan: the files of a version, or those of ``paths`` among them.
@@ -161,23 +158,18 @@ class TableStore(Protocol):
         IntegrityError
             If a data file is missing or of another size. What it holds is not looked at here.
         """
-        ...
 
     def schema(self, name: str, version: int | None = None) -> pa.Schema:
         """Columns and types of a version (None: the newest), also of one that was vacuumed."""
-        ...
 
     def history(self, name: str) -> list[TableVersion]:
         """All versions, oldest first, vacuumed ones too; empty for a table that does not exist."""
-        ...
 
     def files(self, name: str, version: int | None = None) -> list[TableFile]:
         """Return the data files of a version (None: the newest), sorted by path; of a vacuumed one, those it had."""
-        ...
 
     def file_digest(self, path: str) -> str:
         """SHA-256 of a data file, by ``table/path`` with the path that ``files`` gives; NotFoundError if it is gone."""
-        ...
 
     def restore(self, name: str, version: int, *, metadata: Mapping[str, str] | None = None) -> int:
         """Make a new version with the content and columns of an older one; no data file is written.
@@ -187,7 +179,6 @@ class TableStore(Protocol):
         NotFoundError
             If there is no such table or version, or the version was vacuumed.
         """
-        ...
 
     def compact(self, name: str, *, metadata: Mapping[str, str] | None = None) -> int | None:
         """Make a new version with the same rows in fewer files; None if there is nothing to gain.
@@ -199,7 +190,6 @@ class TableStore(Protocol):
         RetryableError
             If another writer replaced the files meanwhile (only where no lock keeps it off); nothing was changed.
         """
-        ...
 
     def vacuum(self, name: str, *, keep: Collection[int], dry_run: bool = False) -> VacuumReport:
         """Delete the data files that no version of ``keep`` (nor the newest) needs; other versions become unreadable.
@@ -214,8 +204,6 @@ class TableStore(Protocol):
         NotFoundError
             If there is no such table, or a version of ``keep`` does not exist or was vacuumed before.
         """
-        ...
 
     def names(self) -> list[str]:
         """Tables that have at least one version, sorted."""
-        ...

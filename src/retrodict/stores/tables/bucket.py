@@ -153,7 +153,7 @@ class Bucket:
     def sizes(self, name: str, paths: Sequence[str]) -> dict[str, int]:
         if len(paths) == 1:
             info = self.filesystem.get_file_info(self.path(name, paths[0]))
-            return {paths[0]: info.size} if info.type == pafs.FileType.File else {}
+            return {paths[0]: info.size} if info.is_file else {}
         names = set(paths)
         prefix = f"{name}/"
         listed = {item["path"][len(prefix) :]: item["size"] for item in self._listed(prefix)} if names else {}

@@ -75,7 +75,7 @@ class _Content:
         elif is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind):
             self._hash(f"{place} lengths", pc.list_value_length(column))
             self.add(f"{place}.items", column.flatten())
-        elif _is_long(kind):
+        elif is_.is_string(kind) or is_.is_large_string(kind) or is_.is_binary(kind) or is_.is_large_binary(kind):
             self._hash(f"{place} lengths", pc.binary_length(column))
             self._texts(f"{place} values", column)
         elif not is_.is_null(kind):
@@ -103,8 +103,3 @@ class _Content:
         edges = np.frombuffer(places, dtype=np.int64 if wide else np.int32)
         first, last = edges[column.offset], edges[column.offset + len(column)]
         self.streams[name].update(memoryview(data)[first:last])
-
-
-def _is_long(kind: pa.DataType) -> bool:
-    texts = is_.is_string(kind) or is_.is_large_string(kind)
-    return bool(texts or is_.is_binary(kind) or is_.is_large_binary(kind))

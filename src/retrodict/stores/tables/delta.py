@@ -110,7 +110,8 @@ class DeltaTables(TableStore):
             old, state = now.readable(version), now.snapshot()
             actions = _log.redefine(state, str(old.definition["schemaString"]))
             actions += [_log.remove(file) for file in state.ordered() if file.path not in old.files]
-            actions += [_log.add_again(file) for file in old.ordered() if file.path not in state.files]
+            again = [file.action for file in old.ordered() if file.path not in state.files]
+            actions += [{"add": {**action, "dataChange": True}} for action in again]
             return _log.entry(now, actions, "RESTORE", note, operationParameters={"version": str(version)})
 
         with self._versions.lock(name):

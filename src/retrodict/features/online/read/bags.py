@@ -12,8 +12,6 @@ from retrodict.features.facts.bags import Ragged, Values, compute
 from retrodict.features.online.state.blocks import BOOL, DATE, FLOAT, INT, TEXT, Block, Shape, flag_of, text_at, unpack
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["BagReader"]
-
 _TYPES = {INT: pa.int64(), FLOAT: pa.float64(), BOOL: pa.bool_(), DATE: pa.date32(), TEXT: pa.string()}
 
 

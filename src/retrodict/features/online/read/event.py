@@ -18,8 +18,6 @@ from retrodict.features.facts.events import lift
 from retrodict.features.monoids import Channel
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["OwnEvent", "best", "divided", "plus"]
-
 
 def divided(top: int, bottom: int, floats: bool) -> int | float:
     """Nearest double of a fraction, beyond the range of doubles an infinity; ``top`` itself if no float went in."""
@@ -54,13 +52,7 @@ class OwnEvent:
         self._wanted = sorted({part for output in inside for part in output.parts})
 
     def lift(self, request: Mapping[str, Any]) -> dict[int, Any]:
-        """What the event gives to each channel; None where an extreme gets nothing.
-
-        Raises
-        ------
-        InputError
-            If the request has not all columns of its own event.
-        """
+        """What the event gives to each channel, None where an extreme gets nothing; InputError if it lacks a column."""
         row = {}
         for name in self._plan.current_columns:
             if name not in request:

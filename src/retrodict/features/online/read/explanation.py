@@ -10,8 +10,6 @@ from retrodict.features.facts.columns import Mask
 from retrodict.features.online.state.blocks import Block, Shape, event_ids, flag_of
 from retrodict.features.plan import Output, ViewPlan
 
-__all__ = ["explained"]
-
 
 def explained(plan: ViewPlan, shape: Shape, block: Block, at: int) -> dict[str, list[Any]]:
     """Sequence ids behind each feature of a view, in the order of the events."""

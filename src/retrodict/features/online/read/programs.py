@@ -15,8 +15,6 @@ from retrodict.features.online.read.reader import EPOCH, Edges, widest_window
 from retrodict.features.online.state.blocks import BOOL, DATE, FLOAT, INT, NULL, TEXT, WIDTH, Layout, Shape
 from retrodict.features.plan import Output, ViewPlan
 
-__all__ = ["BEYOND", "OTHER", "PARTED", "RESTRICT", "program_of"]
-
 RESTRICT, BEYOND, OTHER, PARTED = -1, -2, -3, -4
 """What a program answers instead of a number of events: the block holds what the request may not see; a number in it
 does not fit the kernel; its layout is another one; it is the head of a hot key, whose segments are wanted, too."""

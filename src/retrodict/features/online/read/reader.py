@@ -45,8 +45,6 @@ from retrodict.features.online.state.blocks import (
 from retrodict.features.plan import Output, ViewPlan
 from retrodict.features.windows import Window
 
-__all__ = ["EPOCH", "BlockReader", "Edges", "restricted", "widest_window"]
-
 EPOCH = date(1970, 1, 1).toordinal()
 """Days are stored from here on."""
 

@@ -28,8 +28,6 @@ from retrodict.features.online.state.segments import Index, agree, edges_of, joi
 from retrodict.features.plan import ViewPlan
 from retrodict.stores.keys.base import KeyStore, SnapshotReads
 
-__all__ = ["ViewReader", "floor_at"]
-
 _TRIES = 20  # a hot key is written some times a second, a read takes a fraction of a millisecond
 _REMEMBERED = 10_000  # hot keys
 _WHOLE = 1 << 63
@@ -66,8 +64,7 @@ class ViewReader:
         self.meta = names.meta if partitions == 1 else None
         self.name, self._where = plan.name, f"{plan.where}, request"
         self._program: _Reading = _no_program, None  # those of the layout met last: most blocks have the same
-        self._programs: dict[bytes, _Reading] = {}
-        self._readers: dict[bytes, BlockReader] = {}
+        self._programs: dict[bytes, tuple[_Reading, BlockReader]] = {}
         self._own = OwnEvent(plan) if plan.needs_current else None
         self._nulls = dict.fromkeys(output.column for output in plan.outputs)
         self._nothing: dict[str, Any] = {}
@@ -174,34 +171,28 @@ class ViewReader:
         if blob[8] & HOT:
             return PARTED
         layout = blob[8 * FIXED : self._shape.head_bytes]
-        self._program = program, rest = self._programs.get(layout) or self._prepare(layout)
+        self._program, reader = self._programs.get(layout) or self._prepare(layout)
+        program, rest = self._program
         events = program(blob, at, row.values, row.expired, False)
         if events == RESTRICT:
             blob = restricted(self._shape, blob, at)
             events = program(blob, at, row.values, row.expired, True)
         if events < 0:
-            return self._reader(layout).read(blob, at, row.values, row.expired, self._lifted(request))
+            return reader.read(blob, at, row.values, row.expired, self._lifted(request))
         if rest is not None:
             rest.read(blob, at, row.values, row.expired, self._lifted(request))
         return events
 
-    def _prepare(self, key: bytes) -> _Reading:
+    def _prepare(self, key: bytes) -> tuple[_Reading, BlockReader]:
+        """What reads the blocks of a layout: its program, and the reader of all features."""
         layout, plan = layout_of(self._shape, key), self._plan
-        program = program_of(plan, layout)
-        reading: _Reading = _no_program, None
-        if program is not None:
-            run, skipped = program
-            reading = run, BlockReader(plan, layout, skipped) if skipped else None
-        self._programs[key] = reading
-        return reading
+        program, skipped = program_of(plan, layout) or (_no_program, [])
+        rest = BlockReader(plan, layout, skipped) if skipped else None
+        self._programs[key] = (program, rest), BlockReader(plan, layout)
+        return self._programs[key]
 
     def _lifted(self, request: Mapping[str, Any]) -> dict[int, Any]:
         return {} if self._own is None else self._own.lift(request)
-
-    def _reader(self, key: bytes) -> BlockReader:
-        if key not in self._readers:
-            self._readers[key] = BlockReader(self._plan, layout_of(self._shape, key))
-        return self._readers[key]
 
     def reach(self, keys: KeyStore) -> tuple[int, int] | None:
         """Earliest and latest request that the state answers for certain, of all partitions; None without a clock."""
@@ -215,10 +206,7 @@ class ViewReader:
     ) -> None:
         """Fill in the features where there is no state, none for so old a request, or none of the key.
 
-        Raises
-        ------
-        ConfigurationError
-            If the state has another number of partitions.
+        ConfigurationError if the state has another number of partitions.
         """
         if meta is not None and meta[:8] <= floor:
             self.absent("unseen", request, at, row)
@@ -244,7 +232,8 @@ class ViewReader:
         sums = tuple(_NO_SUM for _ in shape.sums)
         layout = Layout(shape, sums, 1, (1,) * len(shape.extremes), (0,) * len(self._plan.kept))
         empty = pack(layout, base_row(layout), b"", flags=0, visible=_NEVER, heap_rows=0)
-        self._reader(layout.key).read(empty, at, values, set(), current)
+        _, reader = self._programs.get(layout.key) or self._prepare(layout.key)
+        reader.read(empty, at, values, set(), current)
 
     def explain(self, at: int, blob: bytes | None) -> dict[str, list[Any]]:
         """Sequence ids behind each feature of the view."""

@@ -29,41 +29,6 @@ from retrodict.core.statistics.exact import Scale, round_limbs, scale_for, split
 from retrodict.features.facts.columns import Ints
 from retrodict.features.plan import ViewPlan
 
-__all__ = [
-    "BOOL",
-    "DATE",
-    "FIXED",
-    "FLAGS",
-    "FLOAT",
-    "HOT",
-    "INT",
-    "MONOTONE",
-    "NOTHING",
-    "NULL",
-    "TEXT",
-    "WIDTH",
-    "Block",
-    "Layout",
-    "Shape",
-    "SummedBlock",
-    "base_row",
-    "event_ids",
-    "flag_of",
-    "folded",
-    "layout_of",
-    "nothing_of",
-    "pack",
-    "relayout",
-    "relayout_base",
-    "running",
-    "separate",
-    "summed",
-    "text_at",
-    "unpack",
-    "widened",
-    "with_own_texts",
-]
-
 FIXED = 5  # header words before the layout
 MONOTONE, HOT = 1, 2
 NULL, INT, FLOAT, BOOL, TEXT, DATE = range(6)

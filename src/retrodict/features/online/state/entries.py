@@ -13,8 +13,6 @@ from retrodict.features.online.state.blocks import Shape
 from retrodict.features.online.state.segments import Index
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["COUNTS", "NEVER", "Applied", "Meta", "StateKeys"]
-
 NEVER = -(1 << 62)
 """Before every event."""
 
@@ -60,31 +58,14 @@ COUNTS = ("stored", "duplicates", "too_old", "entities", "size", "segments", "se
 class Meta:
     """What the state of a view knows about itself.
 
-    Attributes
-    ----------
-    floor : int
-        Requests before this time cannot be answered exactly any more.
-    watermark : int
-        Latest time at which an applied event became visible.
-    offset : int, optional
-        Stream offset to continue from.
-    positions : str, optional
-        Where positions came from if the source declares no sequence: ``table`` or ``stream``.
-    kinds : tuple of str
-        Kinds of the key columns.
-    layout : bytes
-        Layout that new blocks have; empty before the first event.
-    loaded : tuple of int
-        Rows of the history that are in, after each piece of it.
-    digest : str
-        Hash of those rows, piece by piece.
-    stored, duplicates, too_old : int
-        Events taken in since the state was begun, redeliveries, and events that came too late for any request.
-    entities, size : int
-        Keys with a block, and bytes of blocks and indexes. Counted as they are written, for nobody can count millions
-        of entries each minute.
-    segments, segment_bytes : int
-        Segments of hot keys and their bytes; one that is let go of unread counts as one of average size.
+    Requests before ``floor`` cannot be answered exactly any more; ``watermark`` is the latest time at which an applied
+    event became visible. ``offset`` is the one of the stream to continue from; ``positions`` says where positions came
+    from if the source declares no sequence: ``table`` or ``stream``. ``kinds`` are those of the key columns, ``layout``
+    is that of new blocks, empty before the first event. ``loaded`` are the rows of the history that are in, after each
+    piece of it, and ``digest`` their hash. ``stored``, ``duplicates`` and ``too_old`` count events since the state was
+    begun. ``entities`` are keys with a block, ``size`` the bytes of blocks and indexes, ``segments`` and
+    ``segment_bytes`` those of hot keys; all are counted as they are written, for nobody can count millions of entries
+    each minute, and a segment that is let go of unread counts as one of average size.
     """
 
     floor: int = NEVER
@@ -178,13 +159,7 @@ class StateKeys:
         return crc32(key) % len(self.metas)
 
     def check(self, cut: bytes | None) -> None:
-        """Refuse a state that is cut into another number of partitions, as its ``cut`` entry says.
-
-        Raises
-        ------
-        ConfigurationError
-            If it is; the message has both numbers.
-        """
+        """Refuse a state that is cut into another number of partitions, as its ``cut`` entry says, by both numbers."""
         partitions = len(self.metas)
         stored = partitions if cut is None else _partitions_in(cut)
         if stored != partitions:

@@ -31,8 +31,6 @@ from retrodict.features.online.state.blocks import (
 )
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["Closed", "Index", "agree", "close", "edges_of", "is_hot", "joined", "needed", "reopened"]
-
 _MOST, _KEPT, _SEGMENT = 1024, 512, 512
 _NOTES = 4  # number of the segment, first event time, greatest v, rows
 _ALL = np.zeros(1, dtype=np.int64)  # where the one run of rows begins

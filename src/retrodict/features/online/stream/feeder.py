@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from retrodict.core.clock import Clock, SystemClock, to_micros
 from retrodict.core.errors import InputError
+from retrodict.features.online.state.entries import Applied
 from retrodict.features.online.write.records import EventDecoder
-from retrodict.features.online.write.writer import Applied, OnlineState
+from retrodict.features.online.write.writer import OnlineState
 from retrodict.stores.streams.base import EventStreams
 
 __all__ = ["Progress", "StreamFeeder", "decode_event", "encode_event"]
@@ -150,15 +151,11 @@ class StreamFeeder:
             else:
                 following = records[-1][0] + 1
             if records:
-                done = self._apply(records, following, done)
+                events, first, now = self._decode(records), records[0][0], self._clock.now()
+                one = self.state.apply(events, self._source, offset=following, first_position=first, now=now)
+                done = done.plus(**vars(one))
             offset = following
         return Progress(offset, self._streams.end(self._stream) - offset, done)
-
-    def _apply(self, records: list[tuple[int, bytes]], following: int, done: Applied) -> Applied:
-        one = self.state.apply(
-            self._decode(records), self._source, offset=following, first_position=records[0][0], now=self._clock.now()
-        )
-        return done.plus(**vars(one))
 
     def run(self, stop: Callable[[float], bool], *, poll_s: float = 0.2, expire_every: int = 500) -> Progress:
         """Catch up again and again until told to stop.

@@ -94,7 +94,8 @@ class FeatureHealth:
         """Count one read of all views of a feature set."""
         statuses = row.statuses
         if row.expired:
-            self._count_expired(row)
+            for view, status in statuses.items():  # no event within reach is another matter than no event at all
+                self._reads[view, "expired" if status == "unseen" and view in row.expired else status] += 1
         else:  # views and statuses as one pattern: a handful of patterns make nearly all reads
             self._patterns[*statuses, *statuses.values()] += 1
             if len(self._patterns) > _PATTERNS:
@@ -108,11 +109,6 @@ class FeatureHealth:
         for column in [name for name, value in row.values.items() if value is None]:
             name = column if column in self._nulls or len(self._nulls) < _MOST else _OTHER
             self._nulls[name] = self._nulls.get(name, 0) + 1
-
-    def _count_expired(self, row: FeatureRow) -> None:
-        """Count a read in which something is too old: no event within reach is another matter than no event at all."""
-        for view, status in row.statuses.items():
-            self._reads[view, "expired" if status == "unseen" and view in row.expired else status] += 1
 
     def _settle(self) -> None:
         for pattern, count in self._patterns.items():

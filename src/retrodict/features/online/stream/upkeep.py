@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from retrodict.core.durations import parse_duration
 from retrodict.data.sources import Source
 from retrodict.features.online.read.features import OnlineFeatures
-from retrodict.features.online.state.entries import NEVER
+from retrodict.features.online.state.entries import NEVER, Applied
 from retrodict.features.online.stream.feeder import StreamFeeder
 from retrodict.features.online.stream.health import ViewFlow
-from retrodict.features.online.write.writer import Applied, OnlineState
+from retrodict.features.online.write.writer import OnlineState
 from retrodict.features.plan import FeatureSet
 from retrodict.workspace import Workspace
 

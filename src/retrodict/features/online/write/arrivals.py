@@ -25,8 +25,6 @@ from retrodict.features.facts.keys import KeyIndex, encode_key, key_kind
 from retrodict.features.online.state.blocks import BOOL, DATE, FLAGS, FLOAT, INT, NULL, TEXT, Layout, Shape, summed
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["Arrivals", "Texts", "encoded_keys"]
-
 _KINDS = {"bool": BOOL, "int": INT, "float": FLOAT, "time": INT, "date": DATE, "text": TEXT, "null": NULL}
 _MOST_LIMBS = 6  # of one sum, in the layout that keys share
 _REACH = 66  # binary orders of magnitude around the median that fit into that many

@@ -38,8 +38,6 @@ from retrodict.features.online.state.blocks import (
 )
 from retrodict.features.online.write.arrivals import Arrivals
 
-__all__ = ["Bounds", "Merged", "converted", "gathered", "merge"]
-
 _WORD = struct.Struct("<q").unpack_from
 _HEAD = struct.Struct("<5q").pack
 _RULES = struct.Struct("=8q").pack
@@ -223,15 +221,12 @@ class _Heaps:
 
     def __init__(self, arrivals: Arrivals, layout: Layout, places: Ints, key: Ints, keys: int) -> None:
         self._columns = layout.texts
-        self._texts = [arrivals.texts(layout, column, places) for column in self._columns]
+        self._texts = [arrivals.texts(layout, column, places) for column in layout.texts]
         edges = np.searchsorted(key, np.arange(keys + 1))
         self._edges = [texts.offsets[edges] for texts in self._texts]
+        # Of each column its texts, and where those of each key begin.
+        self.parts = tuple(zip((texts.data for texts in self._texts), self._edges, strict=True))
         self.rows = np.diff(edges)
-
-    @property
-    def parts(self) -> tuple[tuple[memoryview, Ints], ...]:
-        """Of each column its texts, and where those of each key begin."""
-        return tuple(zip((texts.data for texts in self._texts), self._edges, strict=True))
 
     def point(self, rows: Ints, fresh: Mask, key: Ints, heap_bytes: Ints) -> None:
         """Write where each text will be: after what the heap holds, column by column."""
@@ -245,10 +240,7 @@ class _Heaps:
 
     def of(self, place: int) -> bytes:
         """Bytes to add to the heap of a key."""
-        parts = [
-            texts.data[edges[place] : edges[place + 1]] for texts, edges in zip(self._texts, self._edges, strict=True)
-        ]
-        joined = b"".join(parts)
+        joined = b"".join([data[edges[place] : edges[place + 1]] for data, edges in self.parts])
         return joined + bytes(-len(joined) % 8)
 
 
@@ -333,14 +325,13 @@ def _cut(layout: Layout, rows: bytes, heap: bytes, *, monotone: bool, bounds: Bo
     if layout.shape.revised:
         return _cut_revised(layout, table, heap, bounds)
     removed = int(np.searchsorted(table[1:, 0], bounds.limit))
-    if bounds.newest or bounds.lifetime:
-        visible = layout.visible_at(table[1 : removed + 1 if monotone else None])
-        settled = np.flatnonzero(visible < bounds.floor)
-        if bounds.newest:
-            removed = min(removed, int(settled[-1]) if len(settled) else 0)
-        if bounds.lifetime:
-            early = np.flatnonzero(visible[:removed] >= bounds.floor)
-            removed = int(early[0]) if len(early) else removed
+    visible = layout.visible_at(table[1 : removed + 1 if monotone else None])
+    settled = np.flatnonzero(visible < bounds.floor)
+    if bounds.newest:
+        removed = min(removed, int(settled[-1]) if len(settled) else 0)
+    if bounds.lifetime:
+        early = np.flatnonzero(visible[:removed] >= bounds.floor)
+        removed = int(early[0]) if len(early) else removed
     if bounds.lifetime and layout.extremes and removed:
         # The extremes of what is cut are still wanted: the base keeps the best of them.
         base = folded(layout, table[: removed + 1], np.zeros(1, dtype=np.int64))

@@ -22,8 +22,6 @@ from retrodict.features.online.write.arrivals import encoded_keys
 from retrodict.features.online.write.records import plain_time, tabulate
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["partitions_of", "split"]
-
 
 def split(
     plan: ViewPlan,

@@ -22,8 +22,6 @@ from retrodict.core.native import kernel
 from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 
-__all__ = ["EventDecoder", "plain_time", "tabulate"]
-
 _ANY, _INT, _FLOAT, _BOOL, _TEXT = range(5)  # kinds of columns in the kernel
 _KINDS = {None: _ANY, "bool": _BOOL, "date": _TEXT, "float": _FLOAT, "int": _INT, "text": _TEXT, "time": _INT}
 _PLAIN = {_INT: pa.int64(), _FLOAT: pa.float64(), _BOOL: pa.bool_(), _TEXT: pa.string()}

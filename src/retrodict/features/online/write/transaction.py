@@ -18,8 +18,6 @@ from retrodict.features.online.write.arrivals import Arrivals
 from retrodict.features.online.write.merge import Bounds, converted, gathered, merge
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["AskForMoreError", "EventBatch", "Write"]
-
 _MOST_ROWS = 1024
 
 
@@ -50,14 +48,7 @@ class Write:
     """One transaction: the events of a batch, merged into what is stored.
 
     ``horizon`` is how far behind the newest event a request may be, in microseconds; of ``keys`` the meta entry is the
-    one to change.
-
-    Attributes
-    ----------
-    done : Applied
-        What the last run of :meth:`change` would store.
-    hot : set of bytes
-        Keys that have segments.
+    one to change. ``done`` is what the last run of :meth:`change` would store, ``hot`` are keys that have segments.
     """
 
     def __init__(
@@ -82,13 +73,7 @@ class Write:
         self._more += names
 
     def change(self, values: list[bytes | None]) -> dict[bytes, bytes | None]:
-        """What to store, given what is stored.
-
-        Raises
-        ------
-        AskForMoreError
-            If segments are needed that were not read.
-        """
+        """What to store, given what is stored; AskForMoreError if segments are needed that were not read."""
         before, arrivals = Meta.read(values[0]), self._arrivals
         self.done, self.hot = Applied(0), set()
         offset = self._batch.offset

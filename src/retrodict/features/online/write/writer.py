@@ -24,8 +24,6 @@ from retrodict.features.online.write.transaction import AskForMoreError, EventBa
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.keys.base import KeyStore
 
-__all__ = ["Applied", "Meta", "OnlineState", "StateKeys"]
-
 _EVENTS_PER_UPDATE = 500_000
 _REMOVED_PER_UPDATE = 10_000
 
@@ -189,23 +187,23 @@ class OnlineState:
             alike: dict[tuple[tuple[int, ...], str], list[int]] = {}
             for partition, meta in self.metas(plan).items():
                 alike.setdefault((meta.loaded, meta.digest), []).append(partition)
-            for (loaded, digest), numbers in alike.items():
-                done = self._load(plan, columns, loaded, digest, numbers, now, done)
+            for loaded, numbers in alike.items():
+                done = self._load(plan, columns, loaded, numbers, now, done)
         return done
 
     def _load(
         self,
         plan: ViewPlan,
         columns: pa.Table,
-        loaded: tuple[int, ...],
-        stored_digest: str,
+        loaded: tuple[tuple[int, ...], str],
         numbers: Sequence[int],
         now: int | None,
         done: Applied,
     ) -> Applied:
         """Take the history into partitions that all have the same pieces of it."""
-        pieces, digest = loaded, _digest(columns, loaded)
-        if digest.hexdigest() != stored_digest and loaded:
+        pieces, stored_digest = loaded
+        digest = _digest(columns, pieces)
+        if digest.hexdigest() != stored_digest and pieces:
             if plan.lifetime:
                 raise InputError(
                     "the history behind a lifetime must only grow at its end",

@@ -7,7 +7,7 @@ means is in ``features.monoids``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from retrodict.core.durations import parse_duration
@@ -245,9 +245,7 @@ class _Aggregates:
 
     def rate(self, *, over: Over, per: str = "1h", where: str | None = None, name: str | None = None) -> Aggregate:
         """Events per ``per``: the count over the window's length in units of ``per``; 0 where there are none."""
-        return replace(
-            _of("rate", None, over, where, name), options=(("per", positive_duration(per, "agg.rate, per")),)
-        )
+        return _of("rate", None, over, where, name, per=positive_duration(per, "agg.rate, per"))
 
     def sum(self, column: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
         """Exact sum of the values, rounded once."""
@@ -262,7 +260,7 @@ class _Aggregates:
     ) -> Aggregate:
         """Sum of one column over the sum of another, of events that hold both; null where the second sum is 0."""
         _check_column("ratio", to)
-        return replace(_of("ratio", column, over, where, name), second=to)
+        return _of("ratio", column, over, where, name, to)
 
     def min(self, column: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
         """Smallest value."""
@@ -339,7 +337,7 @@ class _Aggregates:
             raise DefinitionError(
                 "a quantile must be between 0 and 1", where="agg.quantile", got=q, remedy="Write 0.5 for the median"
             )
-        return replace(_of("quantile", column, over, where, name), options=(("q", float(q)),))
+        return _of("quantile", column, over, where, name, q=float(q))
 
     def median(self, column: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
         """Quantile of one half."""
@@ -372,7 +370,7 @@ class _Aggregates:
             )
         if column is not None:
             _check_column("by", column)
-        return replace(_of("by", None, over, where, name), value=column, second=group, options=(("op", op),))
+        return _of("by", column, over, where, name, group, op=op)
 
     def time_since_last(self, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
         """Seconds from the newest event to the decision."""
@@ -382,20 +380,31 @@ class _Aggregates:
         self, *, half_life: str, over: Over, where: str | None = None, name: str | None = None
     ) -> Aggregate:
         """Events weighted by ``2**(-age / half_life)``."""
-        return _decayed("decayed_count", None, half_life, over, where, name)
+        span = positive_duration(half_life, "agg.decayed_count, half_life")
+        return _of("decayed_count", None, over, where, name, half_life=span)
 
     def decayed_sum(
         self, column: str, *, half_life: str, over: Over, where: str | None = None, name: str | None = None
     ) -> Aggregate:
         """Sum of the values weighted by ``2**(-age / half_life)``."""
-        return _decayed("decayed_sum", column, half_life, over, where, name)
+        span = positive_duration(half_life, "agg.decayed_sum, half_life")
+        return _of("decayed_sum", column, over, where, name, half_life=span)
 
 
-def _of(op: str, column: str | None, over: Over, where: str | None, name: str | None) -> Aggregate:
+def _of(
+    op: str,
+    column: str | None,
+    over: Over,
+    where: str | None,
+    name: str | None,
+    second: str | None = None,
+    /,
+    **options: object,
+) -> Aggregate:
     kind = AGGREGATES.get(op) or BAGS[op]
     if kind.takes not in {"nothing", "condition"} and op != "by":
         _check_column(op, column)
-    return Aggregate(op, column, windows_of(over, f"agg.{op}"), where, name)
+    return Aggregate(op, column, windows_of(over, f"agg.{op}"), where, name, second, tuple(options.items()))
 
 
 def _check_column(op: str, column: object) -> None:
@@ -414,12 +423,7 @@ def _listed(op: str, column: str, k: int, over: Over, where: str | None, name: s
         raise DefinitionError(
             f"k must be a whole number from 1 to {_MOST}", where=f"agg.{op}", got=k, remedy="Ask for fewer values"
         )
-    return replace(_of(op, column, over, where, name), options=(("k", k),))
-
-
-def _decayed(op: str, column: str | None, half_life: str, over: Over, where: str | None, name: str | None) -> Aggregate:
-    spoken = positive_duration(half_life, f"agg.{op}, half_life")
-    return replace(_of(op, column, over, where, name), options=(("half_life", spoken),))
+    return _of(op, column, over, where, name, k=k)
 
 
 def microseconds(aggregate: Aggregate, option: str) -> int:

@@ -35,6 +35,24 @@ _OPEN = ("first", "last", "max", "min")  # of these the value is of the column's
 _LISTS = tuple(sorted(op for op, bag in BAGS.items() if bag.gives in ("map", "values")))
 
 
+def _check_table(table: object, where: str) -> None:
+    """Refuse what cannot say which rows a label is of."""
+    if not isinstance(table, Table):
+        raise DefinitionError(
+            "a label must be of a table",
+            where=where,
+            got=type(table).__name__,
+            remedy="Pass the Table object, not its name",
+        )
+    if not table.key:
+        raise DefinitionError(
+            "the table of a label must have a key",
+            where=where,
+            got=table.name,
+            remedy="Say key='id' in the table",
+        )
+
+
 @dataclass(frozen=True)
 class Label(Definition):
     """A yes-or-no outcome of a table's row.
@@ -73,20 +91,7 @@ class Label(Definition):
         """Parse what is written, so that a mistake is found here and not at night."""
         super().__post_init__()
         where = f"label {self.name}"
-        if not isinstance(self.table, Table):
-            raise DefinitionError(
-                "a label must be of a table",
-                where=where,
-                got=type(self.table).__name__,
-                remedy="Pass the Table object, not its name",
-            )
-        if not self.table.key:
-            raise DefinitionError(
-                "the table of a label must have a key",
-                where=where,
-                got=self.table.name,
-                remedy="Say key='id' in the table",
-            )
+        _check_table(self.table, where)
         for text, place, kind in ((self.expression, where, "bool"), (self.known_at, f"{where}, known_at", "time")):
             if parse(text, where=place).kind not in (kind, None):
                 rule = "a label must be true or false" if kind == "bool" else "known_at must be a time"
@@ -211,21 +216,7 @@ class Outcome(Definition):
             )
 
     def _check_label(self, where: str) -> None:
-        table: object = self.table
-        if not isinstance(table, Table):
-            raise DefinitionError(
-                "a label must be of a table",
-                where=where,
-                got=type(table).__name__,
-                remedy="Pass the Table object, not its name",
-            )
-        if not self.table.key:
-            raise DefinitionError(
-                "the table of a label must have a key",
-                where=where,
-                got=self.table.name,
-                remedy="Say key='id' in the table",
-            )
+        _check_table(self.table, where)
         if self.aggregate.op in _LISTS:
             raise DefinitionError(
                 "a label must be made of one value, not of a list or a map",

@@ -136,10 +136,11 @@ class ViewPlan:
         for feature in view.features:
             if isinstance(feature, Latest):
                 outputs += _latest(view, feature, newest)
-            elif feature.bag:
-                outputs += _bag(view, feature, bags, windows)
-            else:
-                outputs += _aggregate(view, feature, channels, windows)
+                continue
+            parts = (bags.setdefault(_bag(feature), len(bags)),) if feature.bag else _parts(view, feature, channels)
+            for window, name in zip(feature.over, feature.names(), strict=True):
+                place, factor = windows.setdefault(window, len(windows)), _factor(feature, window)
+                outputs.append(Output(column_name(view.name, name), feature.op, place, parts, factor=factor))
         self.channels, self.windows, self.latest = tuple(channels), tuple(windows), tuple(newest)
         self.bags, self.outputs = tuple(bags), tuple(outputs)
         self.kept = tuple(dict.fromkeys([*self.latest, *(column for bag in self.bags for column in bag.columns)]))
@@ -239,9 +240,8 @@ def _latest(view: FeatureView, feature: Latest, newest: dict[str, int]) -> list[
     ]
 
 
-def _aggregate(
-    view: FeatureView, feature: Aggregate, channels: dict[Channel, int], windows: dict[Window, int]
-) -> list[Output]:
+def _parts(view: FeatureView, feature: Aggregate, channels: dict[Channel, int]) -> tuple[int, ...]:
+    """Numbers of the channels of an aggregate; those that are not there yet are added."""
     rule, where = "an aggregate must be in the table of aggregates", f"view {view.name!r}"
     check_known(feature.op, [*AGGREGATES, *BAGS], rule, where=where, what="aggregate", error=DefinitionError)
     parts = []
@@ -250,16 +250,7 @@ def _aggregate(
         value = None if lift == "one" else feature.second if second else feature.value
         channel = Channel(monoid, "value" if second else lift, value, feature.seen_where)
         parts.append(channels.setdefault(channel, len(channels)))
-    return [
-        Output(
-            column_name(view.name, name),
-            feature.op,
-            windows.setdefault(window, len(windows)),
-            tuple(parts),
-            factor=_factor(feature, window),
-        )
-        for window, name in zip(feature.over, feature.names(), strict=True)
-    ]
+    return tuple(parts)
 
 
 def _factor(feature: Aggregate, window: Window) -> tuple[int, int] | None:
@@ -271,9 +262,9 @@ def _factor(feature: Aggregate, window: Window) -> tuple[int, int] | None:
     return per // shared, length // shared
 
 
-def _bag(view: FeatureView, feature: Aggregate, bags: dict[Bag, int], windows: dict[Window, int]) -> list[Output]:
+def _bag(feature: Aggregate) -> Bag:
     option: dict[str, Any] = feature.option
-    bag = Bag(
+    return Bag(
         feature.op,
         feature.value,
         feature.second,
@@ -283,11 +274,6 @@ def _bag(view: FeatureView, feature: Aggregate, bags: dict[Bag, int], windows: d
         half_life_us=microseconds(feature, "half_life") if "half_life" in option else 0,
         group_op=option.get("op", ""),
     )
-    place = bags.setdefault(bag, len(bags))
-    return [
-        Output(column_name(view.name, name), feature.op, windows.setdefault(window, len(windows)), (place,))
-        for window, name in zip(feature.over, feature.names(), strict=True)
-    ]
 
 
 class FeatureSet:

@@ -6,8 +6,9 @@ happen, so nothing that matures later counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -20,7 +21,7 @@ from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.facts.columns import Ints, pick, spine_times, times
 from retrodict.features.labels import Outcome
 from retrodict.features.offline.event_index import EventIndexes
-from retrodict.features.offline.frame import Rows, Tables, training_frame
+from retrodict.features.offline.frame import Tables, training_frame
 from retrodict.features.plan import FeatureSet, ViewPlan, column_name
 from retrodict.stores.sql import query
 from retrodict.workspace import Workspace
@@ -58,7 +59,9 @@ def check_outcome(outcome: Outcome, schema: pa.Schema) -> None:
     check_schema(_OutcomePlan(outcome.view), schema)
 
 
-def outcome_frame(spine: pa.Table, at: str, outcome: Outcome, sources: Tables, *, as_of: int) -> pa.Table:
+def outcome_frame(
+    spine: pa.Table, at: str, outcome: Outcome, sources: Tables, *, as_of: int, as_label: bool = False
+) -> pa.Table:
     """Add an outcome to the rows of a spine, and when it became known.
 
     Parameters
@@ -73,11 +76,13 @@ def outcome_frame(spine: pa.Table, at: str, outcome: Outcome, sources: Tables, *
         Rows of the outcome's source, by the source's name.
     as_of : int
         Present time in microseconds: what matures later is null, and so is its ``known_at``.
+    as_label : bool, default False
+        Whether the expression of the outcome is wanted and not its aggregate.
 
     Returns
     -------
     pyarrow.Table
-        The spine, row for row, with the columns ``<name>`` (the aggregate) and ``<name>_known_at``.
+        The spine, row for row, with the columns ``<name>`` (what is wanted) and ``<name>_known_at``.
     """
     for name in (outcome.name, f"{outcome.name}_known_at"):
         if name in spine.column_names:
@@ -88,6 +93,7 @@ def outcome_frame(spine: pa.Table, at: str, outcome: Outcome, sources: Tables, *
                 remedy="Rename the column or the outcome",
             )
     values, known_at = _values(spine, at, outcome, sources)
+    values = _judgements(outcome, values) if as_label else values
     matured = pa.array(np.asarray(known_at <= as_of))
     spine = spine.append_column(outcome.name, pc.if_else(matured, values, None))
     return spine.append_column(f"{outcome.name}_known_at", pc.if_else(matured, pa.array(known_at, TIME), None))
@@ -119,16 +125,19 @@ def outcome_labels(spine: pa.Table, at: str, outcome: Outcome, sources: Tables) 
         If the expression does not fit the type of the aggregate.
     """
     values, known_at = _values(spine, at, outcome, sources)
+    return pa.table({"label": _judgements(outcome, values), "known_at": pa.array(known_at, TIME)})
+
+
+def _judgements(outcome: Outcome, values: pa.Array[Any]) -> pa.ChunkedArray[Any]:
+    """What the expression of an outcome says of values of its aggregate."""
+    rows = pa.table({outcome.value: values})
     try:
-        judgement = query(
-            f"SELECT {outcome.parsed.to_sql()} AS label FROM told", told=pa.table({outcome.value: values})
-        )
+        label = query(f"SELECT {outcome.parsed.to_sql()} AS label FROM told", told=rows).column("label")
     except duckdb.Error as error:
         raise _misfit(outcome, values.type) from error
-    label = judgement.column("label")
     if not (pa.types.is_boolean(label.type) or pa.types.is_null(label.type)):
         raise _misfit(outcome, values.type)
-    return pa.table({"label": label.cast(pa.bool_()), "known_at": pa.array(known_at, TIME)})
+    return label.cast(pa.bool_())
 
 
 def _misfit(outcome: Outcome, type_: pa.DataType) -> DefinitionError:
@@ -201,13 +210,11 @@ def known_until(workspace: Workspace, outcomes: Iterable[Outcome]) -> int | None
 def _newest_fact(workspace: Workspace, outcome: Outcome) -> int | None:
     source = outcome.source
     clock = source.known_at or source.event_time
-    newest = None
+    newest = []
     for batch in workspace.tables.batches(source.table.name, columns=[str(clock)]):
         moments, present = times(batch.column(0), where=f"source {source.name!r}, column {clock!r}")
-        if present.any():
-            latest = int(moments[present].max()) + (0 if source.known_at else source.delay_us)
-            newest = latest if newest is None else max(newest, latest)
-    return newest
+        newest += [int(moments[present].max())] if present.any() else []
+    return max(newest) + (0 if source.known_at else source.delay_us) if newest else None
 
 
 def add_outcomes(
@@ -233,15 +240,6 @@ def add_outcomes(
     for piece in pieces:
         frame = piece
         for outcome, features, pinned in zip(outcomes, sets, versions, strict=True):
-            frame = indexes.gather(partial(_add_outcome, frame, at, outcome, until), features, pinned)
+            make = partial(outcome_frame, frame, at, outcome, as_of=until, as_label=outcome.labels)
+            frame = indexes.gather(make, features, pinned)
         yield frame
-
-
-def _add_outcome(frame: pa.Table, at: str, outcome: Outcome, as_of: int, sources: Mapping[str, Rows]) -> pa.Table:
-    frame_with_value = outcome_frame(frame, at, outcome, sources, as_of=as_of)
-    if not outcome.labels:
-        return frame_with_value
-    label = outcome_labels(frame, at, outcome, sources).column("label")
-    matured = frame_with_value.column(f"{outcome.name}_known_at").is_valid()
-    place = frame_with_value.column_names.index(outcome.name)
-    return frame_with_value.set_column(place, outcome.name, pc.if_else(matured, label, pa.scalar(None, pa.bool_())))

@@ -21,7 +21,7 @@ from retrodict.core.identity import digest
 from retrodict.core.kinds import kind_of
 from retrodict.features.facts.columns import Ints, Mask
 
-__all__ = ["KeyIndex", "encode_key", "key_array", "key_kind"]
+__all__ = ["KeyIndex", "check_kinds", "encode_key", "key_array", "key_kind"]
 
 _KINDS = {
     "text": "text",
@@ -47,6 +47,19 @@ def key_kind(column: pa.Array[Any], *, where: str) -> str:
             where=where,
             got=str(column.type),
             remedy="Cast the key column where the table is read",
+        )
+    return kind
+
+
+def check_kinds(source_kind: str, requested: pa.Array[Any], *, where: str) -> str:
+    """Return the kind of a request's key column; DefinitionError if the source's key is of another one."""
+    kind = key_kind(requested, where=where)
+    if source_kind != kind and "null" not in {source_kind, kind}:
+        raise DefinitionError(
+            f"the key of request and source must be of one kind; the source has {source_kind}",
+            where=where,
+            got=kind,
+            remedy="Cast one of the two where its table is read",
         )
     return kind
 
@@ -165,15 +178,8 @@ class KeyIndex:
         return total
 
     def _canonical(self, column: pa.Array[Any], name: str, place: int) -> pa.Array[Any]:
-        where, source_kind = f"{self._where}, request column {name!r}", self._kinds[place]
-        kind = key_kind(column, where=where)
-        if source_kind != kind and "null" not in {source_kind, kind}:
-            raise DefinitionError(
-                f"the key of request and source must be of one kind; the source has {source_kind}",
-                where=where,
-                got=kind,
-                remedy="Cast one of the two where its table is read",
-            )
+        where = f"{self._where}, request column {name!r}"
+        kind = check_kinds(self._kinds[place], column, where=where)
         # A column of nothing but nulls matches no key; give it the events' type so that it can be looked up.
         return pa.nulls(len(column), self._parts[place].type) if kind == "null" else key_array(column, where=where)
 

@@ -13,7 +13,7 @@ from typing import Any
 from retrodict.features.definitions import FeatureView, Latest, Window
 from retrodict.features.verify.oracle_values import aggregate, finite, micros, plain, true
 
-__all__ = ["Oracle", "alike", "plain"]
+__all__ = ["Oracle", "plain"]
 
 Fact = tuple[int, int, Any, dict[str, Any], int]  # event time, known at, sequence, row, position
 
@@ -90,17 +90,6 @@ class Oracle:
     def explain(self, request: Mapping[str, Any], at: int) -> list[tuple[int, int, Any, int]]:
         """Event time, known-at, sequence and row position of every fact of the request's key that is visible."""
         return [(fact[0], fact[1], fact[2], fact[4]) for fact in self._visible(self._key_of(request), at)]
-
-
-def alike(op: str, first: Any, second: Any) -> bool:
-    """Whether two engines agree on a value: equal, null only with null; decayed sums, whose terms may cancel, nearly.
-
-    The weights of the engines are a function of their own, right to the last bit or the one before; the oracle's are
-    those of the platform's ``pow``.
-    """
-    if op.startswith("decayed") and first is not None and second is not None:
-        return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-5)
-    return (first is None) == (second is None) and bool(first == second)
 
 
 def _kept(view: FeatureView, row: dict[str, Any]) -> bool:

@@ -17,10 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodict.core.durations import DAY, HOUR, MINUTE
-from retrodict.core.errors import DefinitionError
-from retrodict.features.facts.columns import Ints, pick, pick_times, times
+from retrodict.features.facts.columns import Ints, pick, pick_times, spine_times, times
 from retrodict.features.facts.events import FOREVER, in_force, read_events
-from retrodict.features.facts.keys import KeyIndex, key_array, key_kind
+from retrodict.features.facts.keys import KeyIndex, check_kinds, key_array, key_kind
 from retrodict.features.plan import FeatureSet, ViewPlan
 
 __all__ = ["Nearby", "Probes", "draw_probes"]
@@ -66,22 +65,8 @@ def draw_probes(
 ) -> Probes:
     """Draw ``samples`` rows of a spine, as many requests on edges per view, and as many in the present of online state.
 
-    Parameters
-    ----------
-    features : FeatureSet
-        What will be asked.
-    tables : mapping of str to pyarrow.Table
-        Rows of each source.
-    spine : pyarrow.Table
-        Requests to draw from, at least one; those on edges take its other columns.
-    at : str
-        Its time column.
-    samples : int
-        Random requests, and requests on edges per view.
-    seed : int
-        Which are drawn.
-    present : tuple of int, optional
-        First and last time at which online state answers; None asks nothing there for its sake.
+    ``present`` is the first and the last time at which online state answers, in microseconds; None asks nothing there
+    for its sake. Requests on edges take the other columns of the spine, which has at least one row.
     """
     random = np.random.default_rng(seed)
     drawn = _plain(spine.take(pa.array(random.integers(0, spine.num_rows, samples))), at, features.request_keys)
@@ -89,26 +74,19 @@ def draw_probes(
     events = {plan.name: _Known(plan, tables[plan.source.name], pool) for plan in features.views}
     cheap = np.logical_and.reduce([view_events.cheap for view_events in events.values()], axis=0)
     first = np.flatnonzero(cheap[:samples])
-    parts, sorts = [drawn.take(pa.array(first))], [""] * len(first)
-    visits = [_visits(events, first, pick_times(parts[0], at, where="spine")[0])]
-    for plan in features.views:
-        rows, moments, labels = events[plan.name].edges(random, np.flatnonzero(cheap), samples)
-        parts.append(_at(pool.take(pa.array(rows)), at, moments))
-        sorts += labels
-        visits.append(_visits(events, rows, moments))
+    draws = [(first, spine_times(drawn, at)[first], [""] * len(first))]
+    draws += [view_events.edges(random, np.flatnonzero(cheap), samples) for view_events in events.values()]
     if present is not None:
         rows = random.choice(np.flatnonzero(cheap), samples if cheap.any() else 0)
-        moments = random.integers(present[0], present[1], len(rows), endpoint=True)
-        parts.append(_at(pool.take(pa.array(rows)), at, moments))
-        sorts += [_PRESENT] * len(rows)
-        visits.append(_visits(events, rows, moments))
+        draws.append((rows, random.integers(present[0], present[1], len(rows), endpoint=True), [_PRESENT] * len(rows)))
+    rows, moments = (np.concatenate([draw[place] for draw in draws]) for place in (0, 1))
+    sorts = [sort for draw in draws for sort in draw[2]]
     order = random.permutation(len(sorts))
-    affordable = order[np.cumsum(np.concatenate(visits)[order]) <= _MOST_VISITS]
-    affordable.sort()
+    affordable = np.sort(order[np.cumsum(_visits(events, rows, moments)[order]) <= _MOST_VISITS])
     hit = [sorts[i] for i in affordable.tolist()]
     left_out = samples - len(first) + len(sorts) - len(affordable)
     boundaries = {sort: hit.count(sort) for sort in dict.fromkeys(sorts) if sort}
-    return Probes(pa.concat_tables(parts).take(pa.array(affordable)), boundaries, left_out)
+    return Probes(_at(pool.take(pa.array(rows[affordable])), at, moments[affordable]), boundaries, left_out)
 
 
 def _events_of(plan: ViewPlan, table: pa.Table, requests: pa.Table) -> Ints:
@@ -118,22 +96,11 @@ def _events_of(plan: ViewPlan, table: pa.Table, requests: pa.Table) -> Ints:
     for key, request_key in zip(plan.keys, plan.request_keys, strict=True):
         requested = pick(requests, request_key, where="spine")
         column = pick(table, key, where=where)
-        _check_kinds(column, requested, f"spine, column {request_key!r}")
+        check_kinds(key_kind(column, where=where), requested, where=f"spine, column {request_key!r}")
         keys = pc.drop_null(pc.unique(key_array(requested, where="spine")))
         is_in = pc.is_in(key_array(column, where=where), value_set=keys) if len(keys) else None
         matches &= False if is_in is None else np.asarray(is_in.to_numpy(zero_copy_only=False))
     return np.flatnonzero(matches)
-
-
-def _check_kinds(column: pa.Array, requested: pa.Array, where: str) -> None:
-    kinds = key_kind(column, where=where), key_kind(requested, where=where)
-    if kinds[0] != kinds[1] and "null" not in kinds:
-        raise DefinitionError(
-            f"the key of request and source must be of one kind; the source has {kinds[0]}",
-            where=where,
-            got=kinds[1],
-            remedy="Cast one of the two where its table is read",
-        )
 
 
 def _plain(rows: pa.Table, at: str, keys: Sequence[str]) -> pa.Table:
@@ -163,7 +130,8 @@ def _busy(plan: ViewPlan, table: pa.Table, drawn: pa.Table, random: np.random.Ge
     for key, request_key in zip(plan.keys, plan.request_keys, strict=True):
         column = pick(table.select([key]).take(positions), key, where=plan.where)
         field = rows.schema.field(request_key)
-        _check_kinds(column, pick(rows, request_key, where="spine"), f"spine, column {request_key!r}")
+        requested = pick(rows, request_key, where="spine")
+        check_kinds(key_kind(column, where=plan.where), requested, where=f"spine, column {request_key!r}")
         if not pa.types.is_null(field.type):
             values = key_array(column, where=plan.where).cast(field.type)
             rows = rows.set_column(rows.column_names.index(request_key), field, values)
@@ -174,7 +142,7 @@ def _visits(views: Mapping[str, _Known], rows: Ints, moments: Ints) -> Ints:
     """How often the oracle looks at an event, for each request: once for every feature of a view."""
     visits = np.zeros(len(rows), dtype=np.int64)
     for i, (row, moment) in enumerate(zip(rows.tolist(), moments.tolist(), strict=True)):
-        visits[i] = sum((_LOADING + view.outputs) * len(view.nearby.rows(row, moment)) for view in views.values())
+        visits[i] = sum((_LOADING + view.outputs) * len(view.rows(row, moment)) for view in views.values())
     return visits
 
 
@@ -220,38 +188,27 @@ class Nearby:
         return np.flatnonzero(needed)
 
 
-class _Known:
-    """Events of the keys of a pool of requests, for one view.
-
-    Attributes
-    ----------
-    nearby : Nearby
-        The events.
-    cheap : bool array
-        Which requests have keys that can be loaded.
-    outputs : int
-        Number of features.
-    """
+class _Known(Nearby):
+    """Events of the keys of a pool of requests, and which requests have keys that can be loaded (``cheap``)."""
 
     def __init__(self, plan: ViewPlan, table: pa.Table, pool: pa.Table) -> None:
+        super().__init__(plan, table, pool)
         self._plan, self.outputs = plan, len(plan.outputs)
         self._seam = _newest(plan, table)
-        self.nearby = nearby = Nearby(plan, table, pool)
-        self._codes = nearby.asked
-        counts = np.bincount(nearby.codes[nearby.codes >= 0], minlength=1)
+        counts = np.bincount(self.codes[self.codes >= 0], minlength=1)
         # In the order they were drawn, as many keys as fit.
-        first = np.unique(self._codes, return_index=True)[1]
-        drawn = self._codes[np.sort(first[self._codes[first] >= 0])]
+        first = np.unique(self.asked, return_index=True)[1]
+        drawn = self.asked[np.sort(first[self.asked[first] >= 0])]
         afforded = drawn[_afforded(counts[drawn])] if len(drawn) else drawn
-        self.cheap = (self._codes < 0) | np.isin(self._codes, afforded)
-        loaded = np.isin(nearby.codes, afforded)
-        self._events = read_events(plan, nearby.events.filter(pa.array(loaded)))
-        self._event_codes = nearby.codes[loaded][self._events.row]
+        self.cheap = (self.asked < 0) | np.isin(self.asked, afforded)
+        loaded = np.isin(self.codes, afforded)
+        self._events = read_events(plan, self.events.filter(pa.array(loaded)))
+        self._event_codes = self.codes[loaded][self._events.row]
 
     def edges(self, random: np.random.Generator, rows: Ints, samples: int) -> tuple[Ints, Ints, list[str]]:
         """Rows of the pool, moments at which an event of their key enters or leaves, and the sort of each edge."""
         edges = [edge for edge in self._all() if len(edge[1])]
-        row_of = dict(zip(self._codes[rows].tolist(), rows.tolist(), strict=True))
+        row_of = dict(zip(self.asked[rows].tolist(), rows.tolist(), strict=True))
         if not edges or not row_of:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), []
         request_rows: list[int] = []

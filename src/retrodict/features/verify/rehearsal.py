@@ -46,19 +46,9 @@ def rehearsed(
 ) -> Iterator[OnlineFeatures]:
     """Online features over a temporary key store that a stream of these events has filled.
 
-    The state is ahead of every request: all events are in, those after it as well. It keeps a century of them, so that
-    redeliveries of any age are recognised.
-
-    Parameters
-    ----------
-    features : FeatureSet
-        What is read.
-    tables : mapping of str to pyarrow.Table
-        Events of each source, in the order of the source, times as int microseconds.
-    earliest : int
-        Time of the first request, which the state can still answer.
-    random : numpy.random.Generator
-        Order and redeliveries.
+    The events of each source come in its order, their times as int microseconds; the state can still answer at
+    ``earliest``. It is ahead of every request: all events are in, those after it as well. It keeps a century of them,
+    so that redeliveries of any age are recognised.
     """
     with tempfile.TemporaryDirectory() as folder:
         keys, streams = LmdbKeys(Path(folder) / "keys"), SegmentStreams(Path(folder) / "streams")

@@ -131,12 +131,11 @@ class Report:
             f"compared with the training frame: {compared}",
             f"requests on edges: {edges}",
         ]
-        if self.skipped:
-            lines.append(
-                f"not compared with online state, before its horizon or after its newest fact: {self.skipped} requests"
-            )
-        if self.left_out:
-            lines.append(f"not asked, their keys have too many events for the oracle: {self.left_out} requests")
+        for why, requests in (
+            ("not compared with online state, before its horizon or after its newest fact", self.skipped),
+            ("not asked, their keys have too many events for the oracle", self.left_out),
+        ):
+            lines += [f"{why}: {requests} requests"] if requests else []
         lines += [mismatch.describe(show_keys=show_keys) for mismatch in self.mismatches[:_DESCRIBED]]
         if len(self.mismatches) > _DESCRIBED:
             lines.append(f"and {len(self.mismatches) - _DESCRIBED} more")

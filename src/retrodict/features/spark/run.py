@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -77,7 +78,12 @@ def training_frame_on_spark(
     check_installed()
     features = FeatureSet(_portable(feature) for feature in features.features)
     job = _Job(session, at, features, dict(sources), _frame_schema(spine, at, features, sources))
-    return job.frame(spine)
+    frame = spine
+    for plan in features.views:
+        frame = job.with_view(frame, plan)
+    if features.derived:
+        frame = job.with_derived(frame)
+    return frame.select(*(quote(name) for name in [*spine.columns, *features.columns]))
 
 
 def check_installed() -> None:
@@ -92,17 +98,11 @@ def quote(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-@dataclass(frozen=True)
-class _Named:
-    """All that a worker knows of a source's table."""
-
-    name: str
-
-
 def _portable(feature: Any) -> Any:
+    """A feature without what no worker needs: of a source's table it knows the name."""
     if not isinstance(feature, FeatureView):
         return feature
-    return replace(feature, source=replace(feature.source, table=_Named(feature.source.table.name)))
+    return replace(feature, source=replace(feature.source, table=SimpleNamespace(name=feature.source.table.name)))
 
 
 def _arrow(types: Any) -> pa.Schema:
@@ -128,14 +128,6 @@ class _Job:
     sources: dict[str, DataFrame]
     schema: pa.Schema
 
-    def frame(self, spine: DataFrame) -> DataFrame:
-        frame = spine
-        for plan in self.features.views:
-            frame = self._with_view(frame, plan)
-        if self.features.derived:
-            frame = self._with_derived(frame)
-        return frame.select(*(quote(name) for name in [*spine.columns, *self.features.columns]))
-
     def _types(self, frame: DataFrame, columns: tuple[str, ...]) -> Any:
         """Spark's types of the columns of a frame and of some features."""
         from pyspark.sql.pandas.types import from_arrow_schema
@@ -144,7 +136,8 @@ class _Job:
         added = from_arrow_schema(pa.schema([self.schema.field(name) for name in columns]))
         return StructType([*frame.schema.fields, *added.fields])
 
-    def _with_view(self, frame: DataFrame, plan: ViewPlan) -> DataFrame:
+    def with_view(self, frame: DataFrame, plan: ViewPlan) -> DataFrame:
+        """Features of a view, group of keys by group of keys."""
         source = self._positioned(plan).select(*(quote(name) for name in [*plan.source_columns, POSITION]))
         types = self._types(frame, tuple(output.column for output in plan.outputs))
         left, right = self._shared(frame, plan.request_keys), self._shared(source, plan.keys)
@@ -168,7 +161,7 @@ class _Job:
             return source
         return source.withColumn(POSITION, functions.monotonically_increasing_id())
 
-    def _with_derived(self, frame: DataFrame) -> DataFrame:
+    def with_derived(self, frame: DataFrame) -> DataFrame:
         """Derived features, batch by batch."""
         features = self.features
         types = self._types(frame, tuple(name for name in features.columns if name not in frame.columns))

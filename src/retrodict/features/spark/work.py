@@ -15,13 +15,14 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyarrow.fs import LocalFileSystem
 
 from retrodict.core.errors import ConfigurationError, InputError, InternalError, RetryableError
 from retrodict.features.catalogue.tables import newest_versions
+from retrodict.features.facts.columns import spine_times
 from retrodict.features.offline.frame import training_frame
 from retrodict.features.offline.spine import SpineReader
 from retrodict.features.offline.work import FrameWork
@@ -83,43 +84,41 @@ def spark_work(
             read = {c for plan in features.views if plan.source.name == name for c in plan.source_columns}
             frames[name] = _rows(session, workspace.tables, table, versions[table], sorted(read))
             empty[name] = workspace.tables.schema(table, versions[table]).empty_table()
-        job = _Job(session, at, features, frames, empty)
-        yield FrameWork(at, features, tuple(features.columns if columns is None else columns), versions, job.frames)
+
+        def compute(rows: pa.Table | pa.RecordBatchReader) -> Iterator[pa.Table]:
+            for piece in SpineReader(rows).pieces(_TOGETHER):
+                # Of no rows: every mistake in columns and types is found here, with the words of the local engine.
+                schema = training_frame(piece.slice(0, 0), at, features, empty).schema
+                spine_times(piece, at)
+                yield _frame(session, piece, at, features, frames, schema) if piece.num_rows else schema.empty_table()
+
+        yield FrameWork(at, features, tuple(features.columns if columns is None else columns), versions, compute)
 
 
-class _Job:
-    def __init__(
-        self, session: SparkSession, at: str, features: FeatureSet, sources: dict[str, DataFrame], empty: dict[str, Any]
-    ) -> None:
-        self._session, self._at, self._features, self._sources = session, at, features, sources
-        self._empty = empty
-
-    def frames(self, rows: pa.Table | pa.RecordBatchReader) -> Iterator[pa.Table]:
-        """Frame of a spine, piece by piece."""
-        for piece in SpineReader(rows).pieces(_TOGETHER):
-            # Of no rows: every mistake in columns and types is found here, with the words of the local engine.
-            schema = training_frame(piece.slice(0, 0), self._at, self._features, self._empty).schema
-            training_frame(piece.select([self._at]), self._at, FeatureSet([]), {})
-            yield self._frame(piece, schema) if piece.num_rows else schema.empty_table()
-
-    def _frame(self, piece: pa.Table, schema: pa.Schema) -> pa.Table:
-        needed = dict.fromkeys([self._at, *self._features.request_keys, *self._features.request_columns])
-        request = piece.select(list(needed)).append_column(_ASKED, pa.array(range(piece.num_rows), pa.int64()))
-        columns = [_ASKED, *self._features.columns]
-        with _spark_errors():
-            spine = self._session.createDataFrame(request)
-            frame = training_frame_on_spark(self._session, spine, self._at, self._features, self._sources)
-            answer = frame.select(*(quote(name) for name in columns)).toArrow().sort_by(_ASKED)
-        if not answer.column(_ASKED).equals(request.column(_ASKED)):
-            raise InternalError(
-                "a frame must hold the rows of its spine",
-                where="engine spark",
-                got=f"{answer.num_rows} of {request.num_rows} rows, or others",
-                remedy="Report it, and compute without --engine spark",
-            )
-        for name in self._features.columns:
-            piece = piece.append_column(schema.field(name), answer.column(name).cast(schema.field(name).type))
-        return piece
+def _frame(
+    session: SparkSession,
+    piece: pa.Table,
+    at: str,
+    features: FeatureSet,
+    sources: dict[str, DataFrame],
+    schema: pa.Schema,
+) -> pa.Table:
+    needed = dict.fromkeys([at, *features.request_keys, *features.request_columns])
+    request = piece.select(list(needed)).append_column(_ASKED, pa.array(range(piece.num_rows), pa.int64()))
+    columns = [_ASKED, *features.columns]
+    with _spark_errors():
+        frame = training_frame_on_spark(session, session.createDataFrame(request), at, features, sources)
+        answer = frame.select(*(quote(name) for name in columns)).toArrow().sort_by(_ASKED)
+    if not answer.column(_ASKED).equals(request.column(_ASKED)):
+        raise InternalError(
+            "a frame must hold the rows of its spine",
+            where="engine spark",
+            got=f"{answer.num_rows} of {request.num_rows} rows, or others",
+            remedy="Report it, and compute without --engine spark",
+        )
+    for name in features.columns:
+        piece = piece.append_column(schema.field(name), answer.column(name).cast(schema.field(name).type))
+    return piece
 
 
 def _rows(session: SparkSession, tables: TableStore, name: str, version: int, columns: list[str]) -> DataFrame:

@@ -167,18 +167,11 @@ def _differences(old: FeatureView | Derived, new: FeatureView | Derived) -> list
 def _fields(feature: FeatureView | Derived) -> dict[str, str]:
     if isinstance(feature, Derived):
         fields = {"inputs": ", ".join(feature.inputs), "outputs": ", ".join(feature.outputs), "code": feature.code[:12]}
-        return (
-            fields
-            | {f"input {name}": "time" for name in feature.times}
-            | {f"input {name}": "text" for name in feature.texts}
-        )
+        forms = [*((name, "time") for name in feature.times), *((name, "text") for name in feature.texts)]
+        return fields | {f"input {name}": form for name, form in forms}
     identity = feature.source.__identity__()
-    source = {f"source.{name}": _text(identity[name]) for name in identity if name not in ("kind", "delay")}
+    source = {f"source.{name}": str(identity[name]) for name in identity if name not in ("kind", "delay")}
     source["source.delay"] = str(feature.source.delay)
     entity = {"entity": feature.entity.name, "keys": ", ".join(feature.entity.keys)}
     mapped = {"key_map": ", ".join(f"{key}={column}" for key, column in feature.key_map)}
     return entity | mapped | source | {f"feature {facts.name}": str(facts) for facts in describe(feature)}
-
-
-def _text(value: object) -> str:
-    return "None" if value is None else str(value)

@@ -183,13 +183,9 @@ def search(
         feature
         for feature in features
         if all(word in _words(feature) for word in words)
-        and (owner is None or _said(feature, "owner").lower() == owner.lower())
+        and (owner is None or str(getattr(feature, "owner", "")).lower() == owner.lower())
         and (tag is None or tag.lower() in [label.lower() for label in getattr(feature, "tags", ())])
     ]
-
-
-def _said(feature: FeatureView | Derived, name: str) -> str:
-    return str(getattr(feature, name, ""))
 
 
 def _words(feature: FeatureView | Derived) -> str:

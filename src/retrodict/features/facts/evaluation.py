@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -21,48 +21,50 @@ from retrodict.features.plan import FeatureSet, column_name
 __all__ = ["derive_columns", "derive_row"]
 
 Form = Literal["time", "text", "object", "number"]
-_INPUTS = "the request must have the inputs of derived features"
 _SPOKEN = {"object": "list or dict"}
 
 
 def derive_columns(features: FeatureSet, spine: pa.Table, columns: dict[str, pa.Array[Any]]) -> None:
-    """Add the outputs of every derived function to ``found``, which holds the features so far."""
-    for function in features.derived:
-        where = f"derived {function.name!r}"
+    """Add the outputs of every derived function to ``columns``, which holds the features so far."""
 
-        def read(name: str, function: Derived = function, where: str = where) -> Any:
-            column = columns[name] if name in columns else pick(spine, name, where=f"{where}, spine")
-            return _column_argument(column, _form(function, name), where=f"{where}, input {name!r}")
+    def read(name: str, form: Form, where: str) -> Any:
+        column = columns[name] if name in columns else pick(spine, name, where=f"{where}, spine")
+        return _column_argument(column, form, where=f"{where}, input {name!r}")
 
-        for output, values in _call(function, read, spine.num_rows, where).items():
-            columns[column_name(function.name, output)] = _to_arrow(values)
+    for column, values in _outputs(features, read, spine.num_rows):
+        columns[column] = _to_arrow(values)
 
 
 def derive_row(features: FeatureSet, request: Mapping[str, Any], values: dict[str, Any]) -> None:
     """Add the outputs of every derived function to ``values``, which holds the features of one request so far."""
+    rule = "the request must have the inputs of derived features"
+
+    def read(name: str, form: Form, where: str) -> Any:
+        if name not in values:
+            check_known(name, request, rule, where=where, what="input", error=InputError)
+        value = values[name] if name in values else request[name]
+        return _row_argument(value, form, where=f"{where}, input {name!r}")
+
+    for column, array in _outputs(features, read, 1):
+        values[column] = _to_python(array)
+
+
+def _outputs(
+    features: FeatureSet, read: Callable[[str, Form, str], Any], rows: int
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Columns of every derived function, one after the other: a later one reads those before it."""
     for function in features.derived:
         where = f"derived {function.name!r}"
-
-        def read(name: str, function: Derived = function, where: str = where) -> Any:
-            if name not in values:
-                check_known(name, request, _INPUTS, where=where, what="input", error=InputError)
-            value = values[name] if name in values else request[name]
-            return _row_argument(value, _form(function, name), where=f"{where}, input {name!r}")
-
-        for output, array in _call(function, read, 1, where).items():
-            values[column_name(function.name, output)] = _to_python(array)
-
-
-def _call(function: Derived, read: Callable[[str], Any], rows: int, where: str) -> dict[str, NDArray[Any]]:
-    result: object = function.function(*[read(name) for name in function.inputs])
-    if not isinstance(result, Mapping) or set(result) != set(function.outputs):
-        raise DefinitionError(
-            "a derived feature must return what it declares",
-            where=where,
-            got=sorted(result) if isinstance(result, Mapping) else type(result).__name__,
-            remedy=f"Return a dict with {', '.join(map(repr, function.outputs))}",
-        )
-    return {name: _normal(result[name], rows, f"{where}, output {name!r}") for name in function.outputs}
+        result: object = function.function(*[read(name, _form(function, name), where) for name in function.inputs])
+        if not isinstance(result, Mapping) or set(result) != set(function.outputs):
+            raise DefinitionError(
+                "a derived feature must return what it declares",
+                where=where,
+                got=sorted(result) if isinstance(result, Mapping) else type(result).__name__,
+                remedy=f"Return a dict with {', '.join(map(repr, function.outputs))}",
+            )
+        for name in function.outputs:
+            yield column_name(function.name, name), _normal(result[name], rows, f"{where}, output {name!r}")
 
 
 def _normal(value: Any, rows: int, where: str) -> NDArray[Any]:

@@ -268,16 +268,11 @@ def _states(
     *,
     dry_run: bool,
 ) -> dict[str, int]:
-    erased: dict[str, int] = {}
-    seen: set[str] = set()
-    for features, plan in plans:
-        erased.setdefault(plan.name, 0)
-        if dry_run or plan.state_id in seen:
-            continue
-        seen.add(plan.state_id)
+    erased = dict.fromkeys([plan.name for _, plan in plans], 0)
+    first = {plan.state_id: (features, plan) for features, plan in reversed(plans)}  # views may share one state
+    for features, plan in () if dry_run else first.values():
         state = OnlineState(features, workspace.keys, partitions=workspace.config["features.partitions"])
-        for values in entries[plan.state_id]:
-            erased[plan.name] += state.forget(plan.name, values)
+        erased[plan.name] += sum(state.forget(plan.name, values) for values in entries[plan.state_id])
     return erased
 
 

@@ -68,6 +68,13 @@ class Events:
         """Key columns."""
         return [pick(self.table, key, where=f"{plan.where}, source {plan.source.name!r}") for key in plan.keys]
 
+    def take(self, rows: Ints) -> Events:
+        """Return some of the events."""
+        inputs = {text: column.take(rows) for text, column in self.inputs.items()}
+        clocks = self.event_time[rows], self.known_at[rows]
+        table = self.table.take(rows)
+        return Events(table, self.row[rows], *clocks, self.sequence[rows], self.order[rows], inputs, self.alive[rows])
+
 
 def read_events(plan: ViewPlan, data: pa.Table | Sequence[Mapping[str, Any]], *, first_position: int = 0) -> Events:
     """Read what a view needs of a table, or of rows in which times are int microseconds or aware datetimes.
@@ -90,12 +97,8 @@ def read_events(plan: ViewPlan, data: pa.Table | Sequence[Mapping[str, Any]], *,
         seen, alive = alive, np.ones_like(alive)
     sequence, order = _sequence(plan.source, table, seen, where, first_position)
     inputs = lifted_inputs(plan.expressions, plan.values, rows, table, where=where)
-    if seen.all():
-        return Events(table, np.arange(table.num_rows), event_time, known_at, sequence, order, inputs, alive)
-    keep = np.flatnonzero(seen)
-    inputs = {text: column.take(keep) for text, column in inputs.items()}
-    clocks = event_time[keep], known_at[keep]
-    return Events(table.take(keep), keep, *clocks, sequence[keep], order[keep], inputs, alive[keep])
+    events = Events(table, np.arange(table.num_rows), event_time, known_at, sequence, order, inputs, alive)
+    return events if seen.all() else events.take(np.flatnonzero(seen))
 
 
 def _alive(source: Source, rows: pa.Table | Sequence[Mapping[str, Any]], seen: Mask, where: str) -> Mask:

@@ -39,21 +39,20 @@ def write_prepared(folder: Path, plan: ViewPlan, state: Prepared, note: Mapping[
     extends = not plan.source.revised and state.events.sequence.dtype != object
     kinds = {text: column.kind for text, column in state.events.inputs.items()}
     writer, index, place = ArrayWriter(folder), state.index, state.line.by_event
-    rows = place if state.selected is None else state.selected[place]
     for number, key in enumerate(index.distinct()):
         writer.add_column(f"key {number}", key)
     for name in plan.kept:
-        writer.add_column(f"kept {name}", pick(state.events.table, name, where=plan.where).take(pa.array(rows)))
+        writer.add_column(f"kept {name}", pick(state.events.table, name, where=plan.where).take(pa.array(place)))
     for text, column in state.events.inputs.items():
-        writer.add(f"values {text}", column.values[rows])
-        writer.add(f"valid {text}", column.valid[rows])
+        writer.add(f"values {text}", column.values[place])
+        writer.add(f"valid {text}", column.valid[place])
     for name in ("row", "alive"):
-        writer.add(f"events {name}", getattr(state.events, name)[rows])
+        writer.add(f"events {name}", getattr(state.events, name)[place])
     if state.until is not None:
         writer.add("until", state.until[place])
-    event_time, known_at, order = (getattr(state.events, name)[rows] for name in ("event_time", "known_at", "order"))
+    event_time, known_at, order = (getattr(state.events, name)[place] for name in ("event_time", "known_at", "order"))
     codes = state.line.codes[place]
-    del state, place, rows
+    del state, place
     line = Timeline(codes, event_time, known_at, order, index.size)
     for name, array in (("event_time", event_time), ("known_at", known_at), ("sequence", order), ("order", order)):
         writer.add(f"events {name}", array, again=True)
@@ -86,7 +85,7 @@ def read_prepared(plan: ViewPlan, folder: ArrayFolder) -> Prepared:
     keys = [folder.column(f"key {place}") for place in range(len(plan.keys))]
     index = KeyIndex.numbered(keys, where=f"{plan.where}, source {plan.source.name!r}")
     until = folder.array("until") if "until" in folder else None
-    state = Prepared(_StoredEvents(plan, folder), None, index, _StoredLine(folder), until)
+    state = Prepared(_StoredEvents(plan, folder), index, _StoredLine(folder), until)
     if (folder.folder / _SUMS).is_dir():
         state.line.memory["sums"] = Summed.read(plan, state, ArrayFolder(folder.folder / _SUMS))
     return state

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +25,8 @@ from retrodict.core.identity import content_hash, short
 from retrodict.features.offline._arrays import ArrayFolder
 from retrodict.features.offline._layout import merge_prepared, read_prepared, write_prepared
 from retrodict.features.offline.frame import Rows
-from retrodict.features.offline.prepared import Prepared, prepare, reading_id
+from retrodict.features.offline.growth import files_id
+from retrodict.features.offline.prepared import EventSource, Prepared, prepare, reading_id
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores._durable import make_folder, sync_folder
 from retrodict.stores._locks import FileLock
@@ -130,7 +130,7 @@ class EventIndexes:
         self.tables.dataset(table, version)  # a vacuumed version is not served from a copy of it
         files = self.tables.files(table, version)
         family = self._folder / short(content_hash({"format": _FORMAT, "table": table, "reading": reading_id(plan)}))
-        folder = family / short(_files_id(files))
+        folder = family / short(files_id(files))
         prepared = _opened(plan, folder)
         if prepared is not None:
             return prepared
@@ -203,39 +203,19 @@ class EventIndexes:
         return prepare(plan, rows, ignore_known_at=False)
 
 
-class IndexedEvents:
-    """Rows of one table version, read through their index.
-
-    Parameters
-    ----------
-    indexes : EventIndexes
-        Where indexes are.
-    table : str
-        Name of the table.
-    version : int
-        Its version.
-    """
+class IndexedEvents(EventSource):
+    """Rows of one table version, read through their index; without the second clock they are sorted anew."""
 
     def __init__(self, indexes: EventIndexes, table: str, version: int) -> None:
+        super().__init__()
         self.table, self.version = table, version
         self._indexes = indexes
-        self._lock = threading.Lock()
-        self._known: dict[str, Prepared] = {}
 
-    def prepared(self, plan: ViewPlan, *, ignore_known_at: bool) -> Prepared:
-        """Events of a view of the source; without the second clock they are read and sorted anew."""
-        if ignore_known_at:
-            rows = self._indexes.tables.read(self.table, self.version, columns=plan.source_columns)
-            return prepare(plan, rows, ignore_known_at=True)
-        reading = reading_id(plan)
-        with self._lock:
-            if reading not in self._known:
-                self._known[reading] = self._indexes.open(plan, self.table, self.version)
-            return self._known[reading]
-
-
-def _files_id(files: Sequence[TableFile]) -> str:
-    return content_hash([[file.path, file.size, file.rows] for file in files])
+    def _prepare(self, plan: ViewPlan, *, ignore_known_at: bool) -> Prepared:
+        if not ignore_known_at:
+            return self._indexes.open(plan, self.table, self.version)
+        rows = self._indexes.tables.read(self.table, self.version, columns=plan.source_columns)
+        return prepare(plan, rows, ignore_known_at=True)
 
 
 def _opened(plan: ViewPlan, folder: Path) -> Prepared | None:

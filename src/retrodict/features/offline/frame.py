@@ -125,13 +125,10 @@ def _latest_columns(plan: ViewPlan, state: Prepared, queries: Queries, moments: 
     event[queries.rows] = queries.newest()
     aged = any(output.max_age is not None for output in plan.outputs) and len(state.line.event_time)
     age = moments - state.line.event_time[event] if aged else np.zeros_like(moments)
-    rows = (
-        event if state.selected is None or not len(state.selected) else np.where(event < 0, -1, state.selected[event])
-    )
     columns = {}
     for output in plan.outputs:
         if output.op == "latest":
             values = pick(state.events.table, plan.latest[output.parts[0]], where=plan.where)
-            absent = rows < 0 if output.max_age is None else (rows < 0) | (age > output.max_age)
-            columns[output.column] = plain(pc.take(values, pa.array(np.where(absent, 0, rows), mask=absent)))
+            absent = event < 0 if output.max_age is None else (event < 0) | (age > output.max_age)
+            columns[output.column] = plain(pc.take(values, pa.array(np.where(absent, 0, event), mask=absent)))
     return columns

@@ -7,7 +7,7 @@ now. Comparing version numbers alone was rejected: tables grow every day, and ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,14 @@ from retrodict.core.identity import content_hash
 from retrodict.data.sources import Source
 from retrodict.features.facts.columns import times
 from retrodict.features.plan import FeatureSet
-from retrodict.stores.tables.base import TableStore
+from retrodict.stores.tables.base import TableFile, TableStore
 
-__all__ = ["source_versions", "visible_growth"]
+__all__ = ["files_id", "source_versions", "visible_growth"]
+
+
+def files_id(files: Sequence[TableFile]) -> str:
+    """Hash of the data files of a table version: what reads the same rows has the same."""
+    return content_hash([[file.path, file.size, file.rows] for file in files])
 
 
 def source_versions(tables: TableStore, features: FeatureSet, versions: Mapping[str, int]) -> dict[str, dict[str, Any]]:
@@ -27,9 +32,8 @@ def source_versions(tables: TableStore, features: FeatureSet, versions: Mapping[
     states = {}
     for name, source in features.sources.items():
         table = source.table.name
-        files = tables.files(table, versions[table])
-        listed = content_hash([[file.path, file.size, file.rows] for file in files])
-        states[name] = {"table": table, "version": versions[table], "files": listed}
+        files = files_id(tables.files(table, versions[table]))
+        states[name] = {"table": table, "version": versions[table], "files": files}
     return states
 
 

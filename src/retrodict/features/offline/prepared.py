@@ -8,8 +8,7 @@ table but something that keeps the result: :class:`MemoryEvents`, or the indexes
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -31,43 +30,25 @@ class Prepared:
     Attributes
     ----------
     events : Events
-        As read.
-    selected : int64 array or None
-        Which of them count (each once, with a key, in force at some time); None: all.
+        Those that count: each once, with a key, in force at some time; of their table what is kept as it is.
     index : KeyIndex
         Numbers of the keys.
     line : Timeline
-        The kept events in their orders.
+        The events in their orders.
     until : int64 array or None
-        Of a revised source: until when each kept event is in force (inclusive); None: for ever.
+        Of a revised source: until when each event is in force (inclusive); None: for ever.
     """
 
     events: Events
-    selected: Ints | None
     index: KeyIndex
     line: Timeline
     until: Ints | None
 
 
-class EventSource(Protocol):
-    """Rows of one source that are prepared once and asked often; threads may share it."""
+class EventSource:
+    """Rows of one source, prepared once for every view that reads them alike and asked often; threads may share it."""
 
-    def prepared(self, plan: ViewPlan, *, ignore_known_at: bool) -> Prepared:
-        """Events of a view of the source."""
-        ...
-
-
-class MemoryEvents:
-    """Rows of a source in memory, sorted once for every view that reads them alike.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        The rows.
-    """
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, bool], Prepared] = {}
 
@@ -76,8 +57,22 @@ class MemoryEvents:
         reading = reading_id(plan), ignore_known_at
         with self._lock:
             if reading not in self._known:
-                self._known[reading] = prepare(plan, self._table, ignore_known_at=ignore_known_at)
+                self._known[reading] = self._prepare(plan, ignore_known_at=ignore_known_at)
             return self._known[reading]
+
+    def _prepare(self, plan: ViewPlan, *, ignore_known_at: bool) -> Prepared:
+        raise NotImplementedError
+
+
+class MemoryEvents(EventSource):
+    """Rows of a source in memory."""
+
+    def __init__(self, table: pa.Table) -> None:
+        super().__init__()
+        self._table = table
+
+    def _prepare(self, plan: ViewPlan, *, ignore_known_at: bool) -> Prepared:
+        return prepare(plan, self._table, ignore_known_at=ignore_known_at)
 
 
 def reading_id(plan: ViewPlan) -> str:
@@ -118,8 +113,7 @@ def prepare_events(
         selected = np.flatnonzero(keyed) if selected is None else selected
         until = None if until is None else until[keyed[selected]]
         selected = selected[keyed[selected]]
-    events_kept = slice(None) if selected is None else selected
-    line = Timeline(
-        codes[events_kept], events.event_time[events_kept], known_at[events_kept], events.order[events_kept], index.size
-    )
-    return Prepared(events, selected, index, line, until)
+    events = replace(events, table=events.table.select(plan.kept))
+    if selected is not None:
+        events, codes, known_at = events.take(selected), codes[selected], known_at[selected]
+    return Prepared(events, index, Timeline(codes, events.event_time, known_at, events.order, index.size), until)

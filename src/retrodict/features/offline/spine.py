@@ -19,7 +19,6 @@ from retrodict.data.ingest import staging_folder
 from retrodict.data.readers import open_batch
 from retrodict.data.versions import resolve
 from retrodict.features.offline.texts import parse_texts
-from retrodict.stores.tables.content import table_digest
 from retrodict.workspace import Workspace
 
 __all__ = ["Spine", "SpineReader", "is_table", "open_spine", "table_spine"]
@@ -107,10 +106,6 @@ class SpineReader:
             piece = self.take(size)
             if piece.num_rows:
                 yield piece
-
-    def begins_with(self, parts: Iterable[tuple[int, str]]) -> bool:
-        """Whether the next rows are these, by number and digest of each part; they are taken."""
-        return all(table_digest(self.take(rows)) == digest for rows, digest in parts)
 
 
 def is_table(source: Any) -> bool:

@@ -159,8 +159,7 @@ class Summed:
     def __init__(self, plan: ViewPlan, state: Prepared, request_values: dict[int, NDArray[Any]]) -> None:
         self.plan, self.current = plan, request_values
         self.ends: Timeline | None = None
-        selected = slice(None) if state.selected is None else state.selected
-        inputs = {text: column.take(selected) for text, column in state.events.inputs.items()}
+        inputs = state.events.inputs
         self.kinds = {text: column.kind for text, column in inputs.items()}
         self.lifted = [lift(channel, inputs, len(state.line.codes)) for channel in plan.channels]
         self.scales: dict[int, Scale] = {}

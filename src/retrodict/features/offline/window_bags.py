@@ -64,16 +64,13 @@ class WindowBags:
 
     def _values(self, name: str) -> Values:
         if name not in self._columns:
-            column = pick(self._state.events.table, name, where=self._plan.where)
-            selected = self._state.selected
-            self._columns[name] = Values(column if selected is None else column.take(pa.array(selected)))
+            self._columns[name] = Values(pick(self._state.events.table, name, where=self._plan.where))
         return self._columns[name]
 
     def _eligible(self, bag: Bag, value: Values | None, second: Values | None) -> Mask | None:
         """Events that give something, None for all."""
         masks = [column.valid for column in (value, second) if column is not None]
         if bag.where is not None:
-            mask, selected = self._state.events.inputs[bag.where].true, self._state.selected
-            masks.append(mask if selected is None else mask[selected])
+            masks.append(self._state.events.inputs[bag.where].true)
         eligible: Mask | None = np.logical_and.reduce(masks) if masks else None
         return eligible

@@ -28,13 +28,7 @@ _PIECE = 1 << 24
 
 
 class ArrayWriter:
-    """Writes arrays into a folder that nobody knows yet.
-
-    Parameters
-    ----------
-    folder : Path
-        An empty folder.
-    """
+    """Writes arrays into an empty folder that nobody knows yet."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -79,24 +73,9 @@ class ArrayWriter:
 
 
 class ArrayFolder:
-    """Arrays that :class:`ArrayWriter` wrote, mapped when first asked for.
+    """Arrays that :class:`ArrayWriter` wrote, mapped when first asked for; ``note`` is what the writer said.
 
-    Parameters
-    ----------
-    folder : Path
-        The folder.
-
-    Attributes
-    ----------
-    folder : Path
-        Where they lie.
-    note : dict
-        What the writer said.
-
-    Raises
-    ------
-    IntegrityError
-        If the manifest is damaged or a file is missing or of another size.
+    IntegrityError if the manifest is damaged or a file is missing or of another size.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -95,15 +95,8 @@ class EventIndexes:
     ) -> T:
         """What ``make`` makes of the sources; of the tables themselves where an index turns out to be damaged.
 
-        Damage shows when an array is first looked at, in the middle of a frame. The index is gone then, and the next
-        frame makes it anew.
-
-        Parameters
-        ----------
-        make : callable
-            Takes what :meth:`sources` gives, and may be called twice.
-        features, versions
-            As for :meth:`sources`.
+        Damage shows when an array is first looked at, in the middle of a frame, so ``make`` may be called twice. The
+        index is gone then, and the next frame makes it anew.
         """
         sources = self.sources(features, versions)
         try:
@@ -135,7 +128,12 @@ class EventIndexes:
         if prepared is not None:
             return prepared
         try:
-            prepared = self._made(plan, table, version, files, folder)
+            with FileLock(family.with_suffix(".lock"), where=f"index of table {table}", timeout_s=_WAIT_S):
+                prepared = _opened(plan, folder)  # another process may have made it meanwhile
+                if prepared is None:
+                    self._tell(f"making the index of table {table} for {plan.where}; later frames find it")
+                    self._make(plan, table, version, files, folder)
+                    prepared = _opened(plan, folder)
         except OSError as error:
             self._tell(
                 f"the index of table {table} cannot be written ({type(error).__name__}): sorting for this call only"
@@ -145,18 +143,6 @@ class EventIndexes:
             )
         if prepared is None:
             raise IntegrityError("an index must be readable once it was written", where=f"index of table {table}")
-        return prepared
-
-    def _made(
-        self, plan: ViewPlan, table: str, version: int, files: Sequence[TableFile], folder: Path
-    ) -> Prepared | None:
-        """Events of an index that this process, or another meanwhile, has made."""
-        with FileLock(folder.parent.with_suffix(".lock"), where=f"index of table {table}", timeout_s=_WAIT_S):
-            prepared = _opened(plan, folder)
-            if prepared is None:
-                self._tell(f"making the index of table {table} for {plan.where}; later frames find it")
-                self._make(plan, table, version, files, folder)
-                prepared = _opened(plan, folder)
         return prepared
 
     def _make(self, plan: ViewPlan, table: str, version: int, files: Sequence[TableFile], folder: Path) -> None:

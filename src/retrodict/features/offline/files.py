@@ -22,11 +22,6 @@ _FORMATS = (".csv", ".parquet")
 def check_output(path: Path) -> Path:
     """Refuse a place where nothing can be written, before the work.
 
-    Parameters
-    ----------
-    path : Path
-        The file to write.
-
     Raises
     ------
     InputError

@@ -42,19 +42,8 @@ def visible_growth(
 ) -> str | None:
     """Why rows that were computed from older versions would come out otherwise today; None if they would not.
 
-    Parameters
-    ----------
-    tables : TableStore
-    features : FeatureSet
-    before, now : mapping of str to dict
-        What :func:`source_versions` gave then and gives now.
-    until : int or None
-        The latest time of the rows that were computed, in microseconds. None: there were none.
-
-    Returns
-    -------
-    str or None
-        A sentence with counts and names, no values.
+    ``before`` and ``now`` are what :func:`source_versions` gave then and gives now, ``until`` is the latest time of the
+    rows that were computed, in microseconds (None: there were none). The sentence has counts and names, no values.
     """
     if until is None:
         return None

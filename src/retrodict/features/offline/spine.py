@@ -53,17 +53,7 @@ class Spine:
 
 
 class SpineReader:
-    """Rows of a spine, taken so many at a time, whatever batches they come in.
-
-    Parameters
-    ----------
-    rows : pyarrow.Table or pyarrow.RecordBatchReader
-        The spine; a reader is used up.
-
-    Attributes
-    ----------
-    schema : pyarrow.Schema
-        Its columns.
+    """Rows of a spine, taken so many at a time, whatever batches they come in; a reader is used up.
 
     Examples
     --------

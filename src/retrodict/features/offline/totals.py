@@ -39,16 +39,7 @@ _MAKING = threading.Lock()
 class Totals:
     """Merged channels of a view for every row of a spine, window by window.
 
-    Parameters
-    ----------
-    plan : ViewPlan
-        The view.
-    state : Prepared
-        Its events.
-    queries : Queries
-        The rows of the spine, asked of those events.
-    spine : pyarrow.Table
-        The rows themselves: windows that include the current event read it from them.
+    ``queries`` asks for the rows of the spine; windows that include the current event read it from the rows themselves.
     """
 
     def __init__(self, plan: ViewPlan, state: Prepared, queries: Queries, spine: pa.Table) -> None:

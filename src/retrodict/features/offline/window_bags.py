@@ -24,17 +24,7 @@ _OLDEST = frozenset({"first", "first_k"})
 
 
 class WindowBags:
-    """Functions of the events of windows, for every row of a spine.
-
-    Parameters
-    ----------
-    plan : ViewPlan
-        The view.
-    state : Prepared
-        Its events.
-    queries : Queries
-        The rows of the spine, asked of those events.
-    """
+    """Functions of the events of windows, for every row of a spine that ``queries`` asks for."""
 
     def __init__(self, plan: ViewPlan, state: Prepared, queries: Queries) -> None:
         self._plan, self._state, self._queries = plan, state, queries

@@ -120,22 +120,10 @@ def _filled_online(workspace: Workspace, features: FeatureSet) -> OnlineFeatures
 def record_verification(
     workspace: Workspace, features: FeatureSet, report: Report, tables: Mapping[str, int]
 ) -> dict[str, bool]:
-    """Record what a verification said of every view it asked, in one transaction.
+    """Record what a verification said of every view it asked, in one transaction; by view, whether it passed.
 
-    Parameters
-    ----------
-    workspace : Workspace
-    features : FeatureSet
-        What was verified.
-    report : Report
-        What came of it. One that compared nothing says nothing: no view passes, and none fails.
-    tables : mapping of str to int
-        Table versions that were read.
-
-    Returns
-    -------
-    dict of str to bool
-        By view: whether it passed.
+    ``tables`` has the version of every table that was read. A report that compared nothing says nothing: no view
+    passes, and none fails.
     """
     wrong = [mismatch.feature.partition("__")[0] for mismatch in report.mismatches]
     passed = {plan.name: bool(report.checked) and plan.name not in wrong for plan in features.views}

@@ -1,8 +1,13 @@
 """What the features of a project are: described, searched, compared with what is deployed, checked against tables."""
 
 from retrodict.features.catalogue.description import ColumnUse, FeatureFacts, describe, lineage, search, select
-from retrodict.features.catalogue.schema import check_schema
-from retrodict.features.catalogue.tables import check_sources, choose_features, newest_versions, source_schemas
+from retrodict.features.catalogue.tables import (
+    check_schema,
+    check_sources,
+    choose_features,
+    newest_versions,
+    source_schemas,
+)
 
 __all__ = [
     "ColumnUse",

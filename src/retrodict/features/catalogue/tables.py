@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from retrodict.core.errors import InputError
-from retrodict.features.catalogue.description import select
-from retrodict.features.catalogue.schema import check_schema
+import pyarrow as pa
+
+from retrodict.core.errors import DefinitionError, InputError, check_known
+from retrodict.core.expressions import Expression, parse
+from retrodict.core.kinds import expression_kind, kind_of
+from retrodict.features.catalogue.description import FeatureFacts, describe, select, view_columns
 from retrodict.features.definitions import FeatureView
 from retrodict.features.derived import Derived
-from retrodict.features.plan import FeatureSet
+from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.tables.base import TableStore
 from retrodict.workspace import Workspace
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+__all__ = ["check_schema", "check_sources", "choose_features", "newest_versions", "source_schemas"]
 
-__all__ = ["check_sources", "choose_features", "newest_versions", "source_schemas"]
+_NUMBERS = ("bool", "int", "float", "null")
 
 
 def newest_versions(tables: TableStore, names: Iterable[str], *, where: str) -> dict[str, int]:
@@ -91,3 +93,89 @@ def choose_features(
     newest_versions(workspace.tables, features.tables, where="features")
     check_sources(workspace, features)
     return features, columns
+
+
+def check_schema(plan: ViewPlan, schema: pa.Schema) -> None:
+    """Check that a table has what a view reads, in types that its aggregates take.
+
+    Parameters
+    ----------
+    plan : ViewPlan
+        The view.
+    schema : pyarrow.Schema
+        Columns of its source's table.
+
+    Raises
+    ------
+    DefinitionError
+        That names view, feature and column, with the nearest names of an unknown one.
+    """
+    columns = {field.name: field.type for field in schema}
+    kinds = {name: kind_of(type_) for name, type_ in columns.items()}
+    source = f"{plan.where}, source {plan.source.name!r}"
+    for column, role in view_columns(plan.view):
+        _exists(column, columns, f"{source}, {role}", plan)
+        _fits(kinds[column], columns[column], role, f"{source}, {role} {column!r}")
+    for text in (plan.source.where, plan.source.deleted):
+        if text is not None:
+            _check_condition(parse(text), kinds, source)
+    for facts in describe(plan.view):
+        where = f"{plan.where}, feature {facts.name!r}"
+        for column, role in facts.columns:
+            _exists(column, columns, where, plan)
+            if role == "value":
+                _takes(facts, column, kinds[column], columns[column], where)
+        for text in (facts.fields.get("where"), facts.fields["column"] if facts.takes == "condition" else None):
+            if text is not None:
+                _check_condition(parse(text), kinds, where)
+
+
+def _exists(column: str, columns: Mapping[str, Any], where: str, plan: ViewPlan) -> None:
+    rule = f"the table {plan.source.table.name!r} must have the columns that a view reads"
+    check_known(column, columns, rule, where=where, what="column", error=DefinitionError)
+
+
+def _fits(kind: str, type_: pa.DataType, role: str, where: str) -> None:
+    allowed = {
+        "key": ("text", "int", "bool", "time", "date", "null"),
+        "event time": ("time", "int", "null"),
+        "known at": ("time", "int", "null"),
+        "sequence": ("int", "text", "time", "null"),
+    }.get(role)
+    if allowed is not None and kind not in allowed:
+        raise DefinitionError(
+            f"a column read as {role} must hold {', '.join(allowed[:-1])}",
+            where=where,
+            got=str(type_),
+            remedy="Name another column, or declare its type in Table(columns={…}) and ingest again",
+        )
+
+
+def _takes(facts: FeatureFacts, column: str, kind: str, type_: pa.DataType, where: str) -> None:
+    op = facts.fields["aggregate"]
+    numbers = facts.takes.startswith("numbers")
+    fits = kind in _NUMBERS or (kind == "time" and facts.takes.endswith("times")) if numbers else kind != "other"
+    if op == "histogram" and kind == "float":
+        fits = False
+    if not fits:
+        types = "text, whole numbers or booleans" if op == "histogram" else facts.takes
+        raise DefinitionError(
+            f"{op} must take {types if numbers or op == 'histogram' else 'numbers, booleans, text, times or dates'}",
+            where=f"{where}, column {column!r}",
+            got=str(type_),
+            remedy="Use latest() or agg.last for text, a condition in agg.share, or declare the column as a number"
+            if numbers
+            else "Name a column of another type",
+        )
+
+
+def _check_condition(expression: Expression, kinds: Mapping[str, str], where: str) -> None:
+    expression.check_columns({name: expression_kind(kind) for name, kind in kinds.items()}, where=where)
+    other = [column for column in expression.columns if kinds[column] == "other"]
+    if other:
+        raise DefinitionError(
+            "a condition must read numbers, booleans, text, times or dates",
+            where=f"{where}, column {other[0]!r}",
+            got=expression.text,
+            remedy="Name another column",
+        )

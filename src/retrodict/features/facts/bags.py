@@ -168,22 +168,7 @@ class Ragged:
 
 
 def check_types(bag: Bag, value: Values | None, second: Values | None, *, where: str) -> None:
-    """Refuse columns that a bag cannot read.
-
-    Parameters
-    ----------
-    bag : Bag
-        The function.
-    value, second : Values, optional
-        Its columns.
-    where : str
-        View and feature, for the error.
-
-    Raises
-    ------
-    DefinitionError
-        If a column is of a type that the function does not take.
-    """
+    """Refuse columns of a type that a bag does not take: DefinitionError."""
     takes = BAGS[bag.op].takes
     if value is not None and bag.op == "histogram" and value.kind not in _LABELS:
         raise _refused("a histogram is of text, whole numbers or booleans", bag.value, value, where, _cast(bag.value))
@@ -308,16 +293,12 @@ def _offsets(sizes: Ints) -> pa.Array[Any]:
     return pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
 
 
-def _one(ragged: Ragged, value: Values | None, places: Ints) -> pa.Array[Any]:
+def _first(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
     assert value is not None
-    empty = ragged.sizes == 0
+    places, empty = ragged.begins if bag.op == "first" else ragged.ends - 1, ragged.sizes == 0
     rows = np.zeros(len(places), dtype=np.int64)
     rows[~empty] = ragged.rows[places[~empty]]
     return pc.take(value.array, pa.array(rows, mask=empty))
-
-
-def _first(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
-    return _one(ragged, value, ragged.begins if bag.op == "first" else ragged.ends - 1)
 
 
 def _first_k(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:

@@ -148,9 +148,9 @@ def _frame(tables: TableStore, name: str, version: int) -> KeptFrame | None:
 
 def _note_of(name: str, history: Sequence[TableVersion], version: int) -> dict[str, Any] | None:
     """What a version says it was made from; one that was compacted or restored has the rows of an older one."""
-    if version not in {entry.version for entry in history}:
-        return None
     by_number = {entry.version: entry for entry in history}
+    if version not in by_number:
+        return None
     text = by_number[content_version(name, list(history), version)].metadata.get(NOTE)
     return None if text is None else dict(json.loads(text))
 

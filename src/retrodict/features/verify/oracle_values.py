@@ -85,14 +85,9 @@ def _by(feature: Aggregate, op: str, facts: Facts) -> dict[str, Any] | None:
         value = 1 if feature.value is None else finite(row.get(feature.value))
         if group is not None and value is not None:
             groups.setdefault(_text(group), []).append(value)
-    of: dict[str, Callable[[list[Any]], Any]] = {
-        "count": len,
-        "sum": lambda values: float(_sum(values)),
-        "mean": lambda values: float(_sum(values)) / len(values),
-        "min": lambda values: float(min(values)),
-        "max": lambda values: float(max(values)),
-    }
-    return {group: of[op](groups[group]) for group in sorted(groups)} or None
+    if op == "count":
+        return {group: len(groups[group]) for group in sorted(groups)} or None
+    return {group: float(_MEANINGS[op](groups[group], {})) for group in sorted(groups)} or None
 
 
 def _decayed(weighted: list[tuple[int, float]], half_life: str, at: int) -> float | None:

@@ -71,10 +71,10 @@ def _feed(
 ) -> None:
     rows, order = table.to_pylist(), list(range(table.num_rows))
     if source.sequence is not None:
-        cut = _cut(source, rows)
         known_at = np.array([_known(source, row) for row in rows])
-        history = np.flatnonzero(known_at <= cut) if cut is not None else np.zeros(0, dtype=np.int64)
-        if len(history):
+        history = np.zeros(0, dtype=np.int64)
+        if rows and not source.timeless:
+            history = np.flatnonzero(known_at <= np.sort(known_at)[len(rows) // 2])
             past = _in_turn(source, rows, random.permutation(history).tolist())
             state.load(table.take(pa.array(past)), source.name, now=clock.now())
         order = _delivered(source, rows, known_at, history, random)
@@ -91,11 +91,6 @@ def _known(source: Source, row: Mapping[str, Any]) -> float:
     name = source.known_at or source.event_time
     known_at = None if name is None else row[name]
     return float("inf") if known_at is None else known_at
-
-
-def _cut(source: Source, rows: Sequence[Mapping[str, Any]]) -> float | None:
-    moments = sorted(_known(source, row) for row in rows)
-    return None if source.timeless or not moments else moments[len(moments) // 2]
 
 
 def _same_moment(source: Source, row: Mapping[str, Any]) -> tuple[Any, float]:

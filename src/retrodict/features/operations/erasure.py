@@ -9,7 +9,6 @@ erasure secret one can prove later that this subject was erased, and without it 
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.kept_frame import NOTE
 from retrodict.features.online import OnlineState, decode_event
 from retrodict.features.plan import FeatureSet, ViewPlan
+from retrodict.stores._durable import place_file
 from retrodict.workspace import Workspace
 
 __all__ = ["Erasure", "TableErasure", "erase", "subject_digest"]
@@ -320,12 +320,7 @@ def _secret(workspace: Workspace) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     with workspace.lock("erasure"):
         if not path.exists():
-            draft = path.with_suffix(".new")
-            with os.fdopen(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as stream:
-                stream.write(secrets.token_bytes(32))
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(path)
+            place_file(path, secrets.token_bytes(32), mode=0o600)
         return path.read_bytes()
 
 

@@ -34,6 +34,12 @@ POSITION = "__position"
 """Column of a source without a sequence that says which of two events at one time came first."""
 
 _SHARE = "__share"
+_KEYS = {
+    "date": "CAST(unix_date({}) AS BIGINT)",
+    "time": "unix_micros({})",
+    "int": "CAST({} AS BIGINT)",
+    "null": "CAST(NULL AS BIGINT)",
+}
 
 
 def training_frame_on_spark(
@@ -198,18 +204,7 @@ def _by_value(features: FeatureSet) -> Iterator[None]:
 
 def _canonical_key(schema: pa.Schema, name: str) -> str:
     """SQL of a key column in the form of its kind: equal keys of a spine and a source must hash alike."""
-    quoted = quote(name)
-    match kind_of(schema.field(name).type):
-        case "date":
-            return f"CAST(unix_date({quoted}) AS BIGINT)"
-        case "time":
-            return f"unix_micros({quoted})"
-        case "int":
-            return f"CAST({quoted} AS BIGINT)"
-        case "null":
-            return "CAST(NULL AS BIGINT)"
-        case _:
-            return quoted
+    return _KEYS.get(kind_of(schema.field(name).type), "{}").format(quote(name))
 
 
 def _kernel(features: FeatureSet, at: str, types: Any) -> Callable[[pa.Table, pa.Table], pa.Table]:

@@ -52,6 +52,19 @@ def test_a_delay_says_when_a_row_was_known():
     assert rows == {"sent__count_24h": ["before"], "sent__last": []}
 
 
+def test_behind_a_latest_value_is_the_row_that_the_value_was_taken_from():
+    """Up to its age and not a microsecond more; of rows at one time the one known last, then of the greatest id."""
+    source = Source("arrived", PARCELS, event_time="sent", known_at="arrived", sequence="id")
+    view = FeatureView("delays", Entity("depot"), source, [latest("id", name="last", max_age="2h")])
+    for events, last in (
+        ([("edge", "n", 2, 1)], ["edge"]),
+        ([("beyond", "n", 2 + 1e-9, 1)], []),
+        ([("known last", "n", 2, 0.5), ("known first", "n", 2, 1)], ["known last"]),
+        ([("b", "n", 1, 0.5), ("c", "n", 1, 0.5), ("a", "n", 1, 0.5)], ["c"]),
+    ):
+        assert rows_of(view, events) == {"delays__last": last}
+
+
 def test_lineage_of_an_object_walks_both_ways(project):
     """Without a version the newest one, or what is in force; an unknown object has near names."""
     lineage = trace_object(project, "model:late_parcel")

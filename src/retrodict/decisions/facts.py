@@ -109,12 +109,15 @@ def view_rows(view: ViewPlan, table: pa.Table, entities: Mapping[str, Value], at
     else:
         known_at = event + parse_duration(source.delay or "0s")
     visible = (event < at) & (known_at < at)  # NaN (a null clock) compares false: never visible
+    # Of rows of one event time and one known-at the greatest id is the newest; without ids the last in the table.
+    ids = None if source.sequence is None else rows.column(source.sequence).combine_chunks()
+    rank = np.arange(len(event)) if ids is None else pc.rank(ids, tiebreaker="first").to_numpy()
     inputs = {}
     for output in view.outputs:
         if output.window < 0:
             oldest = -np.inf if output.max_age is None else at - output.max_age
             places = np.flatnonzero(visible & (event >= oldest))
-            places = places[np.lexsort((known_at[places], event[places]))][-1:]
+            places = places[np.lexsort((rank[places], known_at[places], event[places]))][-1:]
         else:
             places = np.flatnonzero(visible & (event >= view.windows[output.window].start(at)))
         inputs[output.column] = rows.take(pa.array(places))

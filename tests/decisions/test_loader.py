@@ -1,0 +1,85 @@
+"""From a revision to a servant: what does not fit is refused, what was loaded is kept, what failed is tried again."""
+
+from dataclasses import replace
+
+import pytest
+
+from retrodict.core.errors import DefinitionError, RetrodictError
+from retrodict.decisions.loader import Loader
+from retrodict.models.artifact import ModelArtifact
+from retrodict.models.inputs import InputSpec
+from retrodict.registry import Revision, change, current
+
+
+@pytest.fixture
+def good(project):
+    """What is in force."""
+    return current(project)["promise"].deployment
+
+
+def revision(deployment, number=99):
+    return Revision(number, 0, "ana", "deploy", "test", deployment)
+
+
+def altered(project, deployment, *, metadata=None, gone=False):
+    """Digest of the deployed model with other metadata, or with an input that no feature gives."""
+    model = ModelArtifact.load(project.objects, deployment.artifact)
+    inputs = list(model.inputs.features)
+    if gone:
+        inputs[0] = replace(inputs[0], name="gone")
+    parts = {"inputs": InputSpec(tuple(inputs)), "metadata": {**model.metadata, **(metadata or {})}}
+    return replace(model, **parts).save(project.objects)
+
+
+def test_code_that_defines_another_policy_is_refused(project, good):
+    """The revision names the content of the policy that was approved of."""
+    with pytest.raises(DefinitionError, match=r"policy:promise: the code of a revision must define the policy"):
+        Loader(project).load(revision(replace(good, policy_version="0" * 64)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"), [({"metadata": {"features": "0" * 64}}, r"\[\]"), ({"gone": True}, r"\['gone'\]")]
+)
+def test_a_model_is_served_with_the_features_it_was_trained_on(project, good, changes, missing):
+    """Neither another version of them nor one that lacks an input."""
+    artifact = altered(project, good, **changes)
+    with pytest.raises(DefinitionError, match=f"features it was trained on; got {{'missing': {missing}"):
+        Loader(project).load(revision(replace(good, artifact=artifact)))
+
+
+@pytest.mark.parametrize(("gone", "warm"), [(False, True), (True, False)])
+def test_what_decided_before_is_kept_warm_if_it_asks_for_nothing_else(project, good, gone, warm):
+    """A fallback has the values at hand and no others."""
+    earlier = altered(project, good, metadata={"note": "earlier"}, gone=gone)
+    before = {"policy_version": "v", "code": good.code, "model": "late_parcel@0", "artifact": earlier,
+              "model_code": good.model_code}  # fmt: skip
+    servant = Loader(project).load(revision(replace(good, previous=before)))
+    assert (servant._previous is not None) is warm
+    assert not warm or servant._previous.metadata["note"] == "earlier"
+
+
+def test_the_last_few_models_are_kept(project, good, monkeypatch):
+    """Going back to a recent one reads nothing, and of many the oldest goes first."""
+    loads, load = [], ModelArtifact.load
+    monkeypatch.setattr(ModelArtifact, "load", lambda objects, digest: loads.append(digest) or load(objects, digest))
+    loader = Loader(project)
+    artifacts = [altered(project, good, metadata={"number": number}) for number in range(10)]
+    loads.clear()
+    for artifact in [*artifacts, artifacts[-1], artifacts[-2], artifacts[0]]:
+        loader.load(revision(replace(good, artifact=artifact, previous=None)))
+    assert loads == [*artifacts, artifacts[0]]
+
+
+def test_a_load_that_failed_is_tried_again(project, good):
+    """What is in force but cannot be loaded is no servant, and never passes for loaded."""
+    loader = Loader(project)
+    before = loader.load_current()
+    change(project, replace(good, artifact="0" * 64), action="deploy", reason="broken")
+    try:
+        for _ in range(2):
+            with pytest.raises(RetrodictError, match=r"0{12}"):
+                loader.load_current()
+            assert loader.servants is before
+    finally:
+        change(project, good, action="deploy", reason="whole again")
+    assert loader.load_current()["promise"].revision == current(project)["promise"]

@@ -21,6 +21,7 @@ from retrodict.decisions import (
     read_decisions,
     replay_decision,
     seal_decisions,
+    seals,
 )
 from retrodict.decisions.facts import same_value
 from retrodict.decisions.loader import Loader
@@ -54,6 +55,17 @@ def test_the_record_is_the_one_that_a_server_would_write(project, decider):
     assert comparable(record) == comparable(served)
     assert record.score is not None
     assert record.reasons
+    assert record.key == "p1"
+
+
+def test_the_reason_of_a_rule_stands_before_those_of_the_model(decider):
+    """The rule decided; what moved the score comes after it, and only when asked for."""
+    heavy = {**VALUES, "weight": 95.0}
+    assert decider.decide("promise", heavy, at=AT).reasons == ["Over 90 kg"]
+    explained = decider.decide("promise", heavy, explain=True, at=AT).reasons
+    assert explained[0] == "Over 90 kg"
+    assert len(explained) > 1
+    assert "Over 90 kg" not in explained[1:]
 
 
 def test_a_decision_is_in_the_log_when_it_returns(project, decider):
@@ -67,6 +79,19 @@ def test_a_decision_is_in_the_log_when_it_returns(project, decider):
     assert seal_decisions(project).busy == []
     assert prove_decision(project, f"decision:{record.id}").holds
     assert replay_decision(project, record.id).exact
+
+
+@pytest.mark.parametrize("path", [[], ["00" * 32]])
+def test_a_proof_that_does_not_lead_to_the_root_does_not_hold(project, decider, monkeypatch, path):
+    """Too short a way, and one over another hash; the true one holds."""
+    record, _ = (decider.decide("promise", VALUES, at=AT) for _ in range(2))
+    decider.close()
+    seal_decisions(project)
+    assert prove_decision(project, record.id).ok
+    own = seals.prove
+    monkeypatch.setattr(seals, "prove", lambda *given: replace(own(*given), path=path))
+    forged = prove_decision(project, record.id)
+    assert (forged.holds, forged.ok) == (False, False)
 
 
 def test_a_decision_survives_kill_9(deployed, project):
@@ -165,11 +190,15 @@ def test_logged_features_equal_those_of_the_tables(project, decider):
 
 @pytest.mark.parametrize(
     ("change_to", "reason"),
-    [({"score": 0.123}, "differs in answer"), ({"features": {"size__weight": 1.0}}, "differs in features")],
+    [
+        ({"score": 0.123}, "differs in answer"),
+        ({"reasons": ["It is late"]}, "differs in answer"),
+        ({"features": {"size__weight": 1.0}}, "differs in features"),
+    ],
 )
 def test_a_replay_sees_what_was_altered(project, decider, change_to, reason):
-    """The answer and every feature value are computed again, each compared."""
-    record = decider.decide("promise", VALUES, at=AT)
+    """The answer with its reasons and every feature value are computed again, each compared."""
+    record = decider.decide("promise", VALUES, explain=True, at=AT)
     assert replay_decision(project, record.id).exact
     if "features" in change_to:
         change_to = {"features": {**record.features, **change_to["features"]}}
@@ -209,7 +238,7 @@ def test_a_revision_that_cannot_be_loaded_leaves_the_earlier_one_in_charge(proje
     try:
         assert [decider.decide("promise", VALUES, at=AT).revision for _ in range(2)] == [before.revision] * 2
         assert caplog.text.count("a new revision cannot be loaded") == 1
-        with pytest.raises(RetrodictError):
+        with pytest.raises(RetrodictError, match=r"0{12}"):  # and not that nothing is deployed
             Decider(project).decide("promise", VALUES, at=AT)
     finally:
         change(project, good, action="deploy", reason="whole again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrodict.decisions.log import count_decisions, recent_decisions
+from retrodict.decisions.log import count_decisions, read_decisions, recent_decisions
 from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.workspace import Workspace
 
@@ -40,3 +40,11 @@ def test_decisions_about_a_subject_are_counted_once(tmp_path: Path) -> None:
         assert count_decisions(workspace, [("customer",), ("shop",)], {("3",), ("N",)}) == 10
         assert count_decisions(workspace, [("customer", "shop")], {("3", "N"), ("4", "S")}) == 2
         assert count_decisions(workspace, [("shop", "customer")], {("3", "N")}) == 0
+
+
+def test_a_span_of_decisions_has_its_start_and_not_its_end(tmp_path: Path) -> None:
+    """So that two spans side by side hold every decision once; of one policy or of all."""
+    with write_log(tmp_path) as workspace:
+        times = [item.record.time for item in read_decisions(workspace, policy="ask", start=1, end=3)]
+        assert times == [1, 2, 1, 2]
+        assert list(read_decisions(workspace, policy="other")) == []

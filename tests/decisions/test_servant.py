@@ -11,6 +11,9 @@ from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.definitions import Policy, Rule
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.decisions.servant import Servant
+from retrodict.models.artifact import ModelArtifact
+from retrodict.models.engines.linear import LinearEngine, NumberTerm
+from retrodict.models.inputs import InputSpec
 from retrodict.registry import Deployment, Revision
 
 NAME = "origin__count_2h"
@@ -67,6 +70,7 @@ def test_the_score_decides_where_no_rule_fires():
     record = decide(scores(0.5))
     assert answer(record) == ("look", None, None, None, 0.5, "m@2", "a2")
     assert (record.raw, record.revision, record.time, record.features) == (0.25, 7, 5, {NAME: 1})
+    assert (record.policy, record.policy_version, record.code, record.model_code) == ("p", "v", "c", "mc")
 
 
 def test_a_rule_decides_whatever_the_score():
@@ -146,6 +150,22 @@ def test_reasons_that_fail_leave_the_decision():
     record = decide(scores(0.5), explain=True)
     assert (record.decision, record.fallback, record.explained) == ("look", None, True)
     assert record.reasons == ["The reasons could not be computed"]
+
+
+def test_the_model_that_scored_gives_the_reasons():
+    """After a fallback that is the previous version, in the words of the policy."""
+    engine = LinearEngine(0.0, (NumberTerm(mean=0.0, scale=1.0, weight=2.0),))
+    before = ModelArtifact("m", InputSpec.learn({NAME: [0.0, 1.0]}), engine)
+    definition = Policy("p", MODEL, decide={"ok": "otherwise"}, fallback=["previous_version"], deadline="10s",
+                        reasons={NAME: "{value} departures, which {direction} the score"})  # fmt: skip
+    servant = Servant(
+        REVISION, CompiledPolicy(definition, [NAME], ["origin"]), SimpleNamespace(read=values(1)),
+        SimpleNamespace(score_row=BROKEN), RequestSchema({"origin": "text"}, {}), previous=before,
+    )  # fmt: skip
+    request = DecisionRequest({"origin": "JFK"}, explain=True)
+    record = servant.decide(request, decision_id="0" * 26, at=5, arrived_ns=time.perf_counter_ns())
+    assert (record.fallback, record.model) == ("previous_version", "m@1")
+    assert record.reasons == ["1 departures, which raises the score"]
 
 
 def test_a_decision_without_a_score_has_that_as_its_reason():

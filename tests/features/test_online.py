@@ -12,6 +12,7 @@ from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
 from retrodict.features.online import OnlineFeatures, OnlineState
+from retrodict.features.online.read import programs
 from retrodict.features.online.state import segments
 from retrodict.features.online.state.entries import StateKeys
 from retrodict.features.online.write import transaction
@@ -221,6 +222,14 @@ def test_statuses_say_why_a_value_is_null():
     assert (empty.statuses, empty.values) == ({"v": "no_state"}, {"v__count_1h": 0})
 
 
+def test_a_request_at_the_floor_is_the_earliest_that_is_answered():
+    """A horizon before the newest event, to the microsecond; one by one and many at a time."""
+    online, _, _ = _online(_view(agg.count(over="1h")), [_event(BASE - 3 * MINUTE), _event(BASE)], horizon="2m")
+    for at, status, value in ((BASE - 2 * MINUTE, "ok", 1), (BASE - 2 * MINUTE - 1, "beyond_horizon", None)):
+        for row in (online.read({"k1": "a"}, {}, at), *online.read_many([{"k1": "a"}], at)):
+            assert (row.statuses, row.values) == ({"v": status}, {"v__count_1h": value})
+
+
 def test_an_event_from_the_far_future_does_not_age_the_present():
     """With the present time known, a wrong clock in one event leaves the horizon where it was."""
     online, state, _ = _online(
@@ -309,8 +318,10 @@ def test_state_lives_in_lmdb(tmp_path):
     store.close()
 
 
-def test_latest_is_null_once_it_is_too_old():
+@pytest.mark.parametrize("compiled", [programs.kernel, None], ids=["as it is", "in Python"])
+def test_latest_is_null_once_it_is_too_old(monkeypatch, compiled):
     """At exactly max_age the value still counts, a microsecond later not."""
+    monkeypatch.setattr(programs, "kernel", compiled)
     online, _, _ = _online(_view(latest("x", max_age="1h")), [_event(BASE, 3.0)])
     assert online.read({"k1": "a"}, {}, BASE + 60 * MINUTE).values == {"v__latest_x": 3.0}
     assert online.read({"k1": "a"}, {}, BASE + 60 * MINUTE + 1).values == {"v__latest_x": None}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
-from retrodict.features.online import OnlineFeatures, Upkeep, encode_event, online_features
+from retrodict.features.definitions import FeatureView
+from retrodict.features.online import OnlineFeatures, Upkeep, build_online, encode_event, online_features
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.registry.deployments import Deployment, change
@@ -111,3 +113,30 @@ def test_the_lag_of_a_source_is_that_of_the_set_furthest_behind(project):
     assert [flow.lags for flow in sorted(upkeep.flows(), key=lambda flow: flow.view)] == [{0: 3}, {0: 5}]
     upkeep.catch_up()
     assert upkeep.lags() == {"sent": {"offset": 5, "lag": 0}}
+
+
+VIEWS = """
+from retrodict import *
+
+parcels = Table("parcels", key="id")
+sent = Source("sent", parcels, event_time="sent", sequence="id")
+short = FeatureView("short", Entity("depot"), sent, [agg.count(over="1h")])
+long = FeatureView("long", Entity("depot"), sent, [agg.count(over="48h")])
+"""
+
+
+@pytest.mark.parametrize("wrong", [[], [1_000 * 24 * HOUR]], ids=["in order", "a wrong clock"])
+def test_what_is_built_is_all_that_a_request_can_see(make_project, wrong):
+    """The longest window of the source, from the oldest request that is answered; a wrong event ages nothing."""
+    project = make_project(VIEWS, settings="[features]\nhorizon = '1h'\n")
+    now, minute = project.clock.now(), HOUR // 60
+    times = [now - minute - before for before in (60 * HOUR, 48 * HOUR + 50 * minute, 47 * HOUR, 30 * minute, 0)]
+    times += [now + later for later in wrong]
+    table = {"id": range(len(times)), "depot": ["x"] * len(times), "sent": pa.array(times, pa.timestamp("us", "UTC"))}
+    project.tables.write("parcels", pa.table(table))
+    features = FeatureSet(project.definitions.of(FeatureView))
+    build_online(project, [features])
+    for at in (now - 55 * minute, now):
+        values = online_features(project, features).read({"depot": "x"}, {}, at).values
+        for name, reach in (("short__count_1h", HOUR), ("long__count_48h", 48 * HOUR)):
+            assert values[name] == sum(at - reach <= time < at for time in times), (name, at)

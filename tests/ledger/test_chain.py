@@ -126,6 +126,29 @@ def test_rows_that_nothing_vouches_for_are_not_committed(project: Workspace) -> 
         tx.insert(table, {"id": 1})
 
 
+def test_rows_are_vouched_for_by_the_entry_that_follows_them(make_project: Callable[..., Workspace]) -> None:
+    """Also where that transaction begins the chain: its first entry names the key and nothing else."""
+    project = make_project()
+    things = sa.Table("things", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+    project.records.ensure(things.metadata)
+    with project.ledger.transaction() as tx:
+        tx.insert(things, {"id": 7})
+        tx.append("thing.make", "thing:7")
+    begin, made = project.ledger.entries()
+    assert list(begin.payload) == ["public_key"]
+    assert [(record["table"], record["key"]) for record in made.payload["records"]] == [("things", {"id": 7})]
+
+
+def test_an_entry_may_be_by_somebody_else_and_is_found_by_action_and_object(project: Workspace) -> None:
+    """A service acts for a person: the entry says who; another action on the same object is another entry."""
+    with project.ledger.transaction() as tx:
+        assert tx.append("note.write", "note:1", actor="eve").actor == "eve"
+        assert tx.append("note.write", "note:2").actor == "ann"
+        sought = [("note.write", "note:1"), ("note.erase", "note:1"), ("note.write", "note:3")]
+        assert [tx.has(action, note) for action, note in sought] == [True, False, False]
+    assert [entry.actor for entry in project.ledger.entries(action="note.write")] == ["eve", "ann"]
+
+
 def test_lineage_is_walked_both_ways_nearest_first(project: Workspace) -> None:
     """From a model to the batch, and back."""
     assert project.ledger.upstream("model:m@1") == [

@@ -123,6 +123,18 @@ def test_a_chain_rewritten_under_another_key(project: Workspace, sql: Sql, where
     assert ("altered", "checkpoint of entry 6") in wheres(project)
 
 
+def test_a_chain_that_names_no_key_is_not_vouched_for_by_any(project: Workspace, sql: Sql, wheres: Wheres) -> None:
+    """Rewritten whole, every end signed anew: without a first entry that names the key no signature counts."""
+    rewrite(sql, lambda row: row.update(action="note.write") if row["sequence"] == 1 else None)
+    mine, lines = Ed25519PrivateKey.generate(), []
+    for row in sql("SELECT sequence, time, hash FROM ledger_entries ORDER BY sequence"):
+        statement = json.dumps({"retrodict": "checkpoint", **row}, sort_keys=True, separators=(",", ":"))
+        keys = {"public_key": mine.public_key().public_bytes_raw().hex(), "signature": mine.sign(statement.encode())}
+        lines.append(json.dumps({**row, **keys, "signature": keys["signature"].hex()}))
+    (project.root / "checkpoints" / "checkpoints.jsonl").write_text("\n".join(lines) + "\n")
+    assert wheres(project) == {("altered", f"checkpoint of entry {n}") for n in range(1, 7)}
+
+
 def rewrite(sql: Sql, change: Callable[[dict[str, Any]], None]) -> None:
     """Alter every entry and recompute all hashes, as one does who can write the database."""
     previous = "0" * 64
@@ -265,6 +277,18 @@ def test_a_death_between_the_new_keys_entry_and_its_place(project: Workspace, au
     assert audit(project).verified
 
 
+def test_a_next_key_that_the_chain_does_not_name_stays_where_it_is(project: Workspace, audit: Audit) -> None:
+    """A renewal died before its entry was there: the old key goes on."""
+    key = project.config.path("ledger.key")
+    old, waiting = key.read_bytes(), key.with_name("ledger.key.next")
+    waiting.write_bytes(Ed25519PrivateKey.generate().private_bytes_raw())
+    with project.ledger.transaction() as tx:
+        tx.append("note.write", "note:1")
+    assert key.read_bytes() == old
+    assert waiting.exists()
+    assert audit(project).verified
+
+
 # lineage ------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +355,19 @@ def test_a_flipped_bit_in_a_data_file(project: Workspace, audit: Audit) -> None:
     assert audit(project).findings == [AuditFinding("altered", "dataset:sales@0 (entry 3)", detail)]
     path.unlink()
     assert audit(project).findings[0].kind == "removed"
+
+
+def test_a_data_file_that_a_vacuum_deleted_may_be_gone(project: Workspace, audit: Audit) -> None:
+    """That one and no other, and only once the chain says so."""
+    path = next((project.root / "state/tables/sales").glob("*.parquet"))
+    path.unlink()
+    with project.ledger.transaction() as tx:
+        tx.append("dataset.vacuum", "dataset:sales", {"deleted": ["sales/other.parquet"]})
+    assert [finding.kind for finding in audit(project).findings] == ["removed"]
+    with project.ledger.transaction() as tx:
+        tx.append("dataset.vacuum", "dataset:sales", {"deleted": [f"sales/{path.name}"]})
+    report = audit(project)
+    assert (report.findings, report.files) == ([], 1)
 
 
 @pytest.mark.parametrize("at", [0, 8, 40, 60, -1])

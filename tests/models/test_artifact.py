@@ -6,13 +6,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RetrodictError
 from retrodict.core.identity import digest
-from retrodict.models import ConstantEngine, ModelArtifact, fit_isotonic, fit_lightgbm
+from retrodict.models import ConstantEngine, InputSpec, ModelArtifact, fit_isotonic, fit_lightgbm
+from retrodict.models.calibration import NoCalibrator
 from retrodict.stores.objects.folder import FolderObjects
 
 from .conftest import SMALL, make_rows
@@ -177,6 +179,15 @@ def test_threads_of_training_do_not_change_the_artifact(spec, train, valid):
         fingerprints |= {model.fingerprint(), noted.fingerprint()}
         assert noted.save(MemoryObjects()) not in digests
     assert (len(digests), len(fingerprints)) == (1, 1)
+
+
+def test_the_fingerprint_is_of_all_that_was_learned(served, rows):
+    """Another calibration or vocabulary answers otherwise, so it is another model; trees alone do not tell."""
+    before = served.fingerprint()
+    assert replace(served, calibrator=NoCalibrator()).fingerprint() != before
+    fewer = InputSpec.learn(rows[0], {"month": "category"}, max_categories=2)
+    assert replace(served, inputs=fewer).fingerprint() != before
+    assert replace(served, name="early_arrival").fingerprint() == before
 
 
 def test_parts_that_do_not_fit_together_are_refused(spec):

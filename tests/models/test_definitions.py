@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 from retrodict.core.clock import from_micros, to_micros
 from retrodict.core.errors import DefinitionError
 from retrodict.data.definitions import Table
+from retrodict.data.sources import Source
+from retrodict.features.definitions import Entity, FeatureView, agg
 from retrodict.features.labels import Label
 from retrodict.models.definitions import Model, Recipe, TimeSplit
 
 SPLIT = TimeSplit("2013-01-01/2013-07-01")
 LABEL = Label("late", Table("flights", key="id"), "arr_delay > 15", known_at="arr_time")
+FLIGHTS = Source("flown", Table("flights", key="id"), event_time="dep", known_at="arr_time", sequence="id")
+VIEW = FeatureView("delays", Entity("origin"), FLIGHTS, [agg.count(over="2h")])
 CONSTANT = Recipe("constant", SPLIT)
 LENGTHS = st.sampled_from(["1 month", "2 months", "14d", "36h"])
 
@@ -39,6 +43,49 @@ def test_a_split_moved_to_an_instant_ends_at_or_shortly_before_it(now: datetime,
     assert 0 <= (now - end).total_seconds() <= slack * 86_400
     assert (moved.validate, moved.test, moved.train[:11]) == (validate, test, "2013-01-01/")
     assert split.moved_to_end(to_micros(now.replace(hour=23, minute=59))) == moved
+
+
+def _model(**changes: Any) -> Model:
+    recipe = {name: changes.pop(name) for name in list(changes) if name in Recipe.__dataclass_fields__}
+    made = Recipe(**{"estimator": "lightgbm", "split": SPLIT, "params": {"num_leaves": 7}, "seed": 3, **recipe})
+    given_ = {"label": LABEL, "decide_at": "dep", "features": [VIEW], "gates": ["auc > 0.7"], "owner": "ann", **changes}
+    return Model("late", recipe=made, **given_)
+
+
+def test_a_model_with_another_split_differs_in_nothing_else() -> None:
+    """A retraining: same estimator, parameters, seed, gates; the original stays as it is."""
+    other = TimeSplit("2013-02-01/2013-08-01", "14d", "14d")
+    model = _model()
+    moved = model.with_split(other)
+    assert moved == _model(split=other)
+    assert (moved.recipe.split, model.recipe.split) == (other, SPLIT)
+    assert moved.version == _model(split=other).version != model.version
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"owner": "ben", "description": "x"}, True),
+        ({"seed": 4}, False),
+        ({"params": {"num_leaves": 8}}, False),
+        ({"calibrate": "sigmoid"}, False),
+        ({"baseline_group": "origin"}, False),
+        ({"estimator": "logistic", "params": {}}, False),
+        ({"gates": ["auc > 0.8"]}, False),
+        ({"decide_at": "dep - 1h"}, False),
+    ],
+)
+def test_the_version_of_a_model_is_of_what_it_does(changes: dict[str, Any], same: bool) -> None:
+    """Owner and description are for people; everything else makes another model."""
+    assert (_model(**changes).version == _model().version) is same
+
+
+def test_the_group_of_the_ladder_is_that_of_an_estimator_which_takes_one() -> None:
+    """So that it is written once; one of its own wins."""
+    settings = {"estimator": "group_rate", "split": SPLIT, "baseline_group": "origin"}
+    assert Recipe(**settings).settings == {"group": "origin"}
+    assert Recipe(**settings, params={"group": "carrier"}).settings == {"group": "carrier"}
+    assert Recipe("logistic", SPLIT, baseline_group="origin").settings == {}
 
 
 @pytest.mark.parametrize(

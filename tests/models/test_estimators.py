@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from retrodict.core.errors import DefinitionError, InputError, NotFoundError
+from retrodict.data.definitions import Table
+from retrodict.features.derived import derived
+from retrodict.features.labels import Label
 from retrodict.models import (
     ConstantEngine,
     Estimator,
@@ -40,6 +43,11 @@ class Engine(ConstantEngine):
 def fit(problem):
     return Fitted(Engine(problem.params["rate"], len(problem.inputs)), dict(problem.params))
 """
+
+
+@derived
+def hour(sent_at):
+    return {"hour": sent_at.hour}
 
 
 @pytest.fixture
@@ -96,11 +104,14 @@ assert model.score_row({{"wind": 1.0, "origin": None}}).score == 0.25
 def test_a_recipe_keeps_the_estimator_of_its_time(own):
     """Another version of a project registers its own defaults; recipes of the first are not moved by it."""
     recipe = Recipe("own", SPLIT)
+    label = Label("late", Table("sent", key="id"), "delay > 15", known_at="arrived")
+    model = Model("late", label=label, decide_at="sent_at", features=[hour], recipe=recipe)
     other = register_estimator(
         Estimator(name="own", fit=own.fit, engine=own.engine, defaults={"rate": 0.75}, contributions="none")
     )
     assert recipe.registered.defaults["rate"] == 0.5
     assert Recipe("own", SPLIT).registered == other
+    assert model.with_split(TimeSplit("2013-02-01/2013-07-01")).recipe.registered == own, "for a replay, too"
 
 
 @pytest.mark.parametrize(
@@ -164,10 +175,8 @@ def test_an_engine_that_cannot_be_imported_is_named(own, kind):
 
 def test_hashes_of_definitions_and_artifacts_stay(tmp_path):
     """Versions of recipes and digests of stored models as they were before there was a registry."""
-    from retrodict.data.definitions import Table
     from retrodict.data.sources import Source
     from retrodict.features.definitions import Entity, FeatureView, agg
-    from retrodict.features.labels import Label
     from retrodict.models import SigmoidCalibrator
 
     table = Table("sent", key="id")

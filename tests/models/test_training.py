@@ -8,7 +8,16 @@ from sklearn.metrics import log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from retrodict.core.errors import InputError
-from retrodict.models import Examples, InputSpec, fit_constant, fit_group_rate, fit_lightgbm, fit_logistic
+from retrodict.models import (
+    Examples,
+    InputSpec,
+    Problem,
+    fit_constant,
+    fit_group_rate,
+    fit_lightgbm,
+    fit_logistic,
+    get_estimator,
+)
 
 from .conftest import SMALL
 
@@ -31,6 +40,31 @@ def test_order_of_rows_and_seed_change_the_trees(spec, train, valid):
     assert fit_lightgbm(spec, turned, valid, seed=7, params=SMALL).engine.fingerprint() != first
     assert fit_lightgbm(spec, train, valid, seed=8, params=SMALL).engine.fingerprint() != first
     assert fit_lightgbm(spec, train, valid, seed=7, params=SMALL).engine.fingerprint() == first
+
+
+def test_an_estimator_gets_everything_of_its_problem(spec, train, valid):
+    """Seed, validation rows, parameters and progress: as if the function were called with them."""
+    told = []
+    problem = Problem(spec, train, valid, SMALL, seed=7, progress=lambda *news: told.append(news))
+    solved, fitted = get_estimator("lightgbm").solve(problem), fit_lightgbm(spec, train, valid, seed=7, params=SMALL)
+    assert solved.engine.fingerprint() == fitted.engine.fingerprint()
+    assert (solved.params, solved.history) == (fitted.params, fitted.history)
+    assert solved.params["seed"] == 7
+    assert len(told) == len(solved.history["log_loss"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "free"),
+    [("logistic", {"penalty": 1e9}, {"penalty": 0.1}), ("group_rate", {"prior_count": 1e9}, {"prior_count": 0})],
+)
+def test_a_parameter_of_a_problem_is_in_force(spec, train, name, params, free):
+    """Held down to next to nothing, or let go; and recorded."""
+    group = {"group": "origin"} if name == "group_rate" else {}
+    solved = [get_estimator(name).solve(Problem(spec, train, params={**group, **given})) for given in (params, free)]
+    spread = [np.ptp(fitted.engine.scores(train.matrix)) for fitted in solved]
+    assert spread[0] < 0.001 < 0.05 < spread[1]
+    for fitted, given in zip(solved, (params, free), strict=True):
+        assert given.items() <= fitted.params.items()
 
 
 def test_the_engine_stops_at_the_best_validation_loss(spec, train, valid):

@@ -144,7 +144,7 @@ def publish_batch(
                 raise _refused(definition, batch, findings, aside)
             version = workspace.tables.write(definition.name, rows, mode=mode, metadata=metadata, evolve=exists)
             report = replace(report, version=version)
-        _record(workspace, definition, report)
+        record_version(workspace, definition, report)
         return report
 
 
@@ -304,19 +304,13 @@ def _record_refusal(
         tx.append("dataset.refuse", object_id, {**facts, "files": files})
 
 
-def _record(workspace: Workspace, definition: Table, report: IngestReport) -> None:
-    """Append the ledger entry of a version, once."""
+def record_version(workspace: Workspace, definition: Table, report: IngestReport, **more: Any) -> None:
+    """Append the ledger entry of a version that a batch made, once; ``more`` joins its payload."""
+    tables, quarantine = workspace.tables, quarantine_name(definition.name)
     name = f"dataset:{definition.name}@{report.version}"
     if workspace.ledger.entries(object_id=name, action="dataset.version"):
         workspace.ledger.sign_end()
         return
-    record_version(workspace, definition, report, {})
-
-
-def record_version(workspace: Workspace, definition: Table, report: IngestReport, more: dict[str, Any]) -> None:
-    """Append the ledger entry of a version that a batch made; ``more`` joins its payload."""
-    tables, quarantine = workspace.tables, quarantine_name(definition.name)
-    name = f"dataset:{definition.name}@{report.version}"
     note = tables.history(definition.name)[report.version].metadata
     mode = note[MODE]
     files = added_digests(tables, definition.name, report.version)

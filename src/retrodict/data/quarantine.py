@@ -7,7 +7,7 @@ batch; ``<table>__resubmitted`` remembers which rows are settled, so that none i
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,10 +94,7 @@ class QuarantinedRows(Shown):
 
     def write(self, path: Path) -> None:
         """Write them as JSON lines to repair: the original columns, and ``_batch`` and ``_row`` to find them by."""
-        with path.open("w", encoding="utf-8") as stream:
-            for row in self.rows.to_pylist():
-                marks = {"_batch": row["batch"], "_row": row["row"], "_checks": row["checks"]}
-                stream.write(json.dumps({**marks, **json.loads(row["original"])}, ensure_ascii=False) + "\n")
+        _write_originals(path, self.rows.to_pylist(), ("batch", "row", "checks"))
 
     def _newest(self) -> list[dict[str, Any]]:
         newest: list[dict[str, Any]] = plain(self.rows.slice(max(0, len(self.rows) - self._limit)).to_pylist())
@@ -120,6 +117,13 @@ class QuarantinedRows(Shown):
         if not rows:
             return [f"No row of {self.table} is waiting in quarantine."]
         return [Grid(("from?", "row>", "checks", "original"), rows, f"last {len(rows)} of {total} rows")]
+
+
+def _write_originals(path: Path, rows: Iterable[dict[str, Any]], marks: Sequence[str]) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            body = {**{f"_{name}": row[name] for name in marks}, **json.loads(row["original"])}
+            stream.write(json.dumps(body, ensure_ascii=False) + "\n")
 
 
 def resubmitted_name(table: str) -> str:
@@ -262,11 +266,9 @@ def _originals(workspace: Workspace, table: str, batch: str | None, staging: Pat
             "a row must be waiting in quarantine", where=where, got=0, remedy="There is nothing to resubmit"
         )
     path = staging / "originals.jsonl"
-    with path.open("w", encoding="utf-8") as stream:
-        # A batch that was judged twice, by other checks, may have set a row aside twice.
-        once = {(row["batch"], row["row"]): row for row in rows.select(["batch", "row", "original"]).to_pylist()}
-        for row in once.values():
-            stream.write(json.dumps({"_batch": row["batch"], "_row": row["row"], **json.loads(row["original"])}) + "\n")
+    # A batch that was judged twice, by other checks, may have set a row aside twice.
+    once = {(row["batch"], row["row"]): row for row in rows.select(["batch", "row", "original"]).to_pylist()}
+    _write_originals(path, once.values(), ("batch", "row"))
     with open_batch(path, staging=staging) as opened:
         return opened.rows
 

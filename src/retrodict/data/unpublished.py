@@ -122,9 +122,7 @@ def release(workspace: Workspace, table: str, version: int, *, reason: str) -> I
             text = done.metadata.get(OVERRIDE, text)
         else:
             report = _publish(workspace, definition, stored, text)
-        name = f"dataset:{table}@{report.version}"
-        if not workspace.ledger.entries(object_id=name, action="dataset.version"):
-            record_version(workspace, definition, report, {"override": text, "released": f"dataset:{where}"})
+        record_version(workspace, definition, report, override=text, released=f"dataset:{where}")
         return report
 
 

@@ -104,17 +104,8 @@ class VacuumResult(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        return {
-            "table": self.table,
-            "dry_run": self.dry_run,
-            "older_than": self.older_than,
-            "deleted": list(self.deleted),
-            "files": self.files,
-            "bytes": self.bytes,
-            "versions": [
-                {"version": use.version, "kept": use.retained, "holders": list(use.holders)} for use in self.versions
-            ],
-        }
+        uses = [{"version": use.version, "kept": use.retained, "holders": list(use.holders)} for use in self.versions]
+        return Shown.to_dict(self) | {"versions": uses}
 
     def blocks(self) -> Sequence[Block | None]:
         """What is deleted, and what keeps the rest."""

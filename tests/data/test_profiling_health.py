@@ -101,14 +101,6 @@ def test_what_was_not_evaluated_has_no_part() -> None:
     assert Health.of_results([], table="t").overall is None
 
 
-def test_weights_of_dimensions_change_the_overall_score() -> None:
-    """Weights are of dimensions that exist and not negative."""
-    results = [result("mean", "fail"), result("not_null", "pass")]
-    assert Health.of_results(results, table="t", weights={"accuracy": 3}).overall == 0.25
-    with pytest.raises(InputError, match="weights of health must be numbers from 0 on"):
-        Health.of_results(results, table="t", weights={"beauty": 1})
-
-
 def test_every_rule_speaks_for_one_dimension() -> None:
     """Keys are consistency, nulls completeness, freshness timeliness, values accuracy; sql by its columns."""
     assert {dimension_of(result(rule, "pass")) for rule in RULES} == set(DIMENSIONS)

@@ -55,7 +55,7 @@ def from_great_expectations(suite: Mapping[str, Any] | str | Path, *, severity: 
     """
     collected = Collected()
     for entry in _entries(suite):
-        kind, kwargs = _kind_of(entry), entry.get("kwargs") or {}
+        kind, kwargs = str(_kind_of(entry)), entry.get("kwargs") or {}
         name = _name(kind, kwargs)
         if kind not in EXPECTATIONS:
             collected.refused(name, UNMAPPED.get(kind, "it is no expectation that the library brings along"))
@@ -82,23 +82,18 @@ def _entries(suite: Mapping[str, Any] | str | Path) -> list[Mapping[str, Any]]:
                 "a suite must be a JSON file", where=_WHERE, got=type(error).__name__, remedy=remedy
             ) from error
     entries = body.get("expectations") if isinstance(body, Mapping) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) and _kind_of(entry) for entry in entries):
         raise InputError(
-            "a suite must have a list of expectations", where=_WHERE, got=type(body).__name__, remedy=remedy
-        )
+            "a suite must have a list of expectations, each with a type and kwargs", where=_WHERE,
+            got=type(body).__name__, remedy=remedy,
+        )  # fmt: skip
     return entries
 
 
-def _kind_of(entry: Mapping[str, Any]) -> str:
+def _kind_of(entry: Mapping[str, Any]) -> str | None:
+    """Type of an expectation; None if it is none."""
     kind = entry.get("type") or entry.get("expectation_type")
-    if not isinstance(kind, str) or not isinstance(entry.get("kwargs") or {}, Mapping):
-        raise InputError(
-            "an expectation must have a type and kwargs",
-            where=_WHERE,
-            got=sorted(map(str, entry)),
-            remedy="Save the suite anew with the library",
-        )
-    return kind
+    return kind if isinstance(kind, str) and isinstance(entry.get("kwargs") or {}, Mapping) else None
 
 
 def _name(kind: str, kwargs: Mapping[str, Any]) -> str:

@@ -179,24 +179,7 @@ def column_profile(
     tally: ColumnTally, counted: Mapping[str, Any], sample: pl.Series, *, rows: int, arrives: pa.DataType, unique: bool,
     top: int,
 ) -> ColumnProfile:  # fmt: skip
-    """Profile of a column.
-
-    Parameters
-    ----------
-    tally : ColumnTally
-        After the first pass.
-    counted : mapping of str to value
-        Results of ``facts_of``.
-    sample : polars.Series
-        Its values in the sampled rows.
-    rows : int
-        Of the table.
-    arrives : pyarrow.DataType
-    unique : bool
-        Whether it is known that no value is missing or repeats.
-    top : int
-        Top values and shapes at most.
-    """
+    """Profile of a column, from its tally after the first pass, results of ``facts_of``, and its sampled values."""
     facts = {name: counted[name] for name in ("nulls", "nans", "infinities", "zeros", "negatives") if name in counted}
     size = rows - counted["nulls"] - counted.get("nans", 0)
     distinct, exact = (size, True) if unique else tally.distinct

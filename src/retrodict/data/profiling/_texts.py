@@ -32,15 +32,7 @@ Span = tuple[int, int | None]
 def personal(name: str, values: pl.Series, *, distinct_share: float, distinct: int) -> str | None:
     """Why the values of a column of texts are not shown; None if they may be.
 
-    Parameters
-    ----------
-    name : str
-        Of the column.
-    values : polars.Series of String
-        A sample, without nulls.
-    distinct_share : float
-        Distinct values by values, of the whole column.
-    distinct : int
+    ``values`` is a sample without nulls; distinct values, and their share of all values, are those of the whole column.
     """
     if _PERSONAL_NAME.search(name):
         return "named like personal data"
@@ -59,17 +51,9 @@ def personal(name: str, values: pl.Series, *, distinct_share: float, distinct: i
 
 
 def count_shapes(values: pl.Series) -> list[tuple[str, int]]:
-    """Shapes and how often they occur, the most frequent first.
+    """Shapes of texts and how often they occur, the most frequent first.
 
-    Parameters
-    ----------
-    values : polars.Series of String
-        Without nulls.
-
-    Returns
-    -------
-    list of (str, int)
-        ``A`` upper case, ``a`` lower case, ``x`` another letter, ``9`` a digit, blanks and signs as they are.
+    ``A`` upper case, ``a`` lower case, ``x`` another letter, ``9`` a digit, blanks and signs as they are.
     """
     shape = (
         values.str.slice(0, 200)

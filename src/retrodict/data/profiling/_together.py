@@ -23,16 +23,7 @@ Square = tuple[tuple[float | None, ...], ...]
 
 
 def missing_patterns(frame: pl.LazyFrame, missing: Mapping[str, int], rows: int) -> Missing:
-    """Which columns are missing together, and the phi coefficient of each pair.
-
-    Parameters
-    ----------
-    frame : polars.LazyFrame
-    missing : mapping of str to int
-        Nulls and NaN of every column.
-    rows : int
-        Of the frame.
-    """
+    """Which columns are missing together, and the phi coefficient of each pair."""
     names = [name for name, count in missing.items() if count]
     if not names:
         return Missing()
@@ -102,15 +93,7 @@ def key_candidates(columns: Sequence[ColumnProfile], sample: pl.DataFrame, rows:
 
 
 def correlate(columns: Sequence[ColumnProfile], sample: pl.DataFrame, *, seed: int) -> Correlations:
-    """Correlations of a sample of rows.
-
-    Parameters
-    ----------
-    columns : sequence of ColumnProfile
-    sample : polars.DataFrame
-    seed : int
-        It was drawn with; for the record.
-    """
+    """Correlations of a sample of rows that was drawn with a seed."""
     numbers = [c for c in columns if c.type in NUMERIC and c.distinct > 1][:_NUMBERS]
     categories = [
         c for c in columns if c.type in ("string", "bool", "int") and 1 < c.distinct <= _LEVELS and c.distinct_exact

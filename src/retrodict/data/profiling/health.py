@@ -2,8 +2,8 @@
 
 For a check of rows the score is the share of the rows that passed, ``(rows - failed) / rows``; for a check of the
 whole batch it is 1 if it passed and 0 if not. A dimension's score is the mean of the scores of its checks, weighted by
-severity (critical 8, high 4, medium 2, low 1); the overall score is the mean of the dimensions that have one, with
-equal weights unless others are given. The rows are those of the batch that the version added, as they arrived: rows
+severity (critical 8, high 4, medium 2, low 1); the overall score is the mean of the dimensions that have one. The rows
+are those of the batch that the version added, as they arrived: rows
 that were set aside count as failed, since health is what a source delivers, not what was saved of it.
 
 A check that could not be evaluated has no part in a score, and a dimension without any that could is "not evaluable":
@@ -13,13 +13,13 @@ calling the absence of evidence perfect is how a table without checks gets the b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Grid, Shown, count, number, when
-from retrodict.core.errors import InputError, NotFoundError
+from retrodict.core.errors import NotFoundError
 from retrodict.data._records import CHECKS
 from retrodict.data.validation.results import CheckResult
 from retrodict.data.versions.refs import table_history
@@ -138,11 +138,12 @@ class Health(Shown):
     @classmethod
     def of_results(
         cls, results: Sequence[CheckResult], *, table: str, version: int = 0, time: int = 0, rows: int = 0,
-        quarantined: int = 0, weights: Mapping[str, float] | None = None,
+        quarantined: int = 0,
     ) -> Self:  # fmt: skip
         """Score results, for instance those of ``check_source``."""
         scores = tuple(_score(name, [r for r in results if dimension_of(r) == name]) for name in DIMENSIONS)
-        return cls(table, version, time, rows, quarantined, scores, _overall(scores, weights or {}))
+        return cls(table, version, time, rows, quarantined, scores,
+                   _mean([(1, score.value) for score in scores if score.value is not None]))  # fmt: skip
 
 
 def dimension_of(result: CheckResult) -> str:
@@ -152,9 +153,7 @@ def dimension_of(result: CheckResult) -> str:
     return _RULES.get(result.rule, "accuracy")
 
 
-def health(
-    workspace: Workspace, table: str, version: int | None = None, *, weights: Mapping[str, float] | None = None
-) -> Health:
+def health(workspace: Workspace, table: str, version: int | None = None) -> Health:
     """Health of a version of a table.
 
     Parameters
@@ -163,15 +162,11 @@ def health(
     table : str
     version : int, optional
         None: the newest one that added a batch; those that restore or compact have no checks of their own.
-    weights : mapping of str to float, optional
-        Of dimensions in the overall score; 1 for those left out.
 
     Raises
     ------
     NotFoundError
         If the table or version does not exist, or the version recorded no checks.
-    InputError
-        If a weight is negative or of no dimension.
     """
     checked = [
         v for v in table_history(workspace.tables, table) if CHECKS in v.metadata and version in (None, v.version)
@@ -182,20 +177,18 @@ def health(
             got="no such version" if version is None else version,
             remedy=f"See the versions with: retrodict data history {table}",
         )  # fmt: skip
-    return _of_version(table, checked[-1], weights)
+    return _of_version(table, checked[-1])
 
 
-def health_history(workspace: Workspace, table: str, *, weights: Mapping[str, float] | None = None) -> list[Health]:
+def health_history(workspace: Workspace, table: str) -> list[Health]:
     """Health of every version that recorded checks, oldest first.
 
     Raises
     ------
     NotFoundError
         If the table does not exist.
-    InputError
-        If a weight is negative or of no dimension.
     """
-    return [_of_version(table, v, weights) for v in table_history(workspace.tables, table) if CHECKS in v.metadata]
+    return [_of_version(table, v) for v in table_history(workspace.tables, table) if CHECKS in v.metadata]
 
 
 def sparkline(values: Sequence[float | None]) -> str:
@@ -245,12 +238,12 @@ def _lowest(checks: Sequence[ScoredCheck]) -> str | None:
     return f"{check} ({number(score)})"
 
 
-def _of_version(table: str, version: TableVersion, weights: Mapping[str, float] | None) -> Health:
+def _of_version(table: str, version: TableVersion) -> Health:
     facts = version.metadata
     return Health.of_results(
         [CheckResult.from_dict(body) for body in json.loads(facts[CHECKS])], table=table, version=version.version,
         time=version.time, rows=int(facts.get("retrodict.rows_in", 0)),
-        quarantined=int(facts.get("retrodict.quarantined", 0)), weights=weights,
+        quarantined=int(facts.get("retrodict.quarantined", 0)),
     )  # fmt: skip
 
 
@@ -268,16 +261,6 @@ def _scored(result: CheckResult) -> ScoredCheck:
         score = (result.rows - result.failed) / result.rows if result.rows else passed
     weight = WEIGHTS[result.severity]
     return ScoredCheck(result.check, result.severity, weight, score, result.failed, result.rows, result.reason)
-
-
-def _overall(scores: Sequence[DimensionScore], weights: Mapping[str, float]) -> float | None:
-    wrong = {name: weight for name, weight in weights.items() if name not in DIMENSIONS or not weight >= 0}
-    if wrong:
-        raise InputError(
-            "weights of health must be numbers from 0 on, by dimension", where="health", got=wrong,
-            remedy=f"The dimensions are {', '.join(DIMENSIONS)}",
-        )  # fmt: skip
-    return _mean([(weights.get(score.dimension, 1.0), score.value) for score in scores if score.value is not None])
 
 
 def _mean(values: Sequence[tuple[float, float]]) -> float | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,13 +32,7 @@ _FLOOR = 0.01
 _LEVEL = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class CheckVerdict:
-    """A judged number: whether it passes, the number, and why not."""
-
-    passes: bool
-    value: float
-    reason: str = ""
+Judged = tuple[float, str]  # the number, and why it does not pass; empty if it does
 
 
 def measure_key(measure: Measure) -> str:
@@ -48,7 +41,7 @@ def measure_key(measure: Measure) -> str:
     return f"{measure.name}({columns})" + (f" where {measure.where}" if measure.where is not None else "")
 
 
-def against_versions(check: Check, measure: Measure, value: float, context: Context) -> CheckVerdict:
+def against_versions(check: Check, measure: Measure, value: float, context: Context) -> Judged:
     """Judge a number by the same number of earlier published versions.
 
     Raises
@@ -63,17 +56,15 @@ def against_versions(check: Check, measure: Measure, value: float, context: Cont
             raise Unknown("no earlier version has this number")
         before, within = earlier[-1], check.option("within")
         change = abs(value - before) / abs(before) if before else math.inf if value != before else 0.0
-        passes = change <= within
-        return CheckVerdict(passes, value, "" if passes else f"{value:g} after {before:g}, a change of {change:.3g}")
+        return value, "" if change <= within else f"{value:g} after {before:g}, a change of {change:.3g}"
     if len(earlier) < _FEWEST_VERSIONS:
         raise Unknown(f"{len(earlier)} earlier versions have this number, {_FEWEST_VERSIONS} are needed")
     centre = float(np.median(earlier))
     spread = _MAD_TO_STD * float(np.median(np.abs(np.array(earlier) - centre)))
-    scale = max(spread, _FLOOR * abs(centre))
-    limit = check.option("deviations") * scale
-    passes = abs(value - centre) <= limit
-    reason = "" if passes else f"{value:g}, more than {limit:.3g} from the median {centre:g} of {len(earlier)} versions"
-    return CheckVerdict(passes, value, reason)
+    limit = check.option("deviations") * max(spread, _FLOOR * abs(centre))
+    if abs(value - centre) <= limit:
+        return value, ""
+    return value, f"{value:g}, more than {limit:.3g} from the median {centre:g} of {len(earlier)} versions"
 
 
 def against_reference(
@@ -83,7 +74,7 @@ def against_reference(
     *,
     kinds: Mapping[str, ExpressionKind | None],
     table: str,
-) -> CheckVerdict:
+) -> Judged:
     """Judge drift of a column or a label, or the sign of a correlation, by reference rows.
 
     Raises
@@ -100,8 +91,8 @@ def against_reference(
     if check.rule == "correlation_flip":
         before, now = (_number(side, Measure("correlation", ("_x", "_y"))) for side in sides)
         least = check.option("at_least")
-        passes = before * now >= 0 or min(abs(before), abs(now)) < least
-        return CheckVerdict(passes, now, "" if passes else f"correlation {now:.3g} after {before:.3g}")
+        turned = before * now < 0 and min(abs(before), abs(now)) >= least
+        return now, f"correlation {now:.3g} after {before:.3g}" if turned else ""
     reference, current = (side.select("_x").collect(engine="streaming").get_column("_x") for side in sides)
     return _drifted(check, reference, current)
 
@@ -124,16 +115,12 @@ def _narrowed(side: pl.LazyFrame, check: Check, kinds: Mapping[str, ExpressionKi
     floating = {name for name, kind in side.collect_schema().items() if kind.is_float()}
     if check.filter is not None:
         side = side.filter(check.filter.to_polars(kinds=kinds, floating=floating))
-    parts = []
-    if check.rule == "label_drift":
+    compared = {"_x": pl.col(check.option("column", check.columns[0]))}
+    if check.rule != "drift":
         label = parse(check.option("label"), where=where).to_polars(kinds=kinds, floating=floating)
-        parts.append(label.cast(pl.String).alias("_x"))
-    else:
-        parts.append(pl.col(check.option("column", check.columns[0])).alias("_x"))
-    if check.rule == "correlation_flip":
-        label = parse(check.option("label"), where=where).to_polars(kinds=kinds, floating=floating)
-        parts = [parts[0].cast(pl.Float64), label.cast(pl.Float64).alias("_y")]
-    return side.select(parts)
+        compared["_y" if check.rule == "correlation_flip" else "_x"] = label
+    kind = {"correlation_flip": pl.Float64, "label_drift": pl.String}.get(check.rule)
+    return side.select(**{name: part if kind is None else part.cast(kind) for name, part in compared.items()})
 
 
 def _number(side: pl.LazyFrame, measure: Measure) -> float:
@@ -143,7 +130,7 @@ def _number(side: pl.LazyFrame, measure: Measure) -> float:
     return float(value)
 
 
-def _drifted(check: Check, reference: pl.Series, current: pl.Series) -> CheckVerdict:
+def _drifted(check: Check, reference: pl.Series, current: pl.Series) -> Judged:
     fewest = min(len(reference), len(current))
     if fewest < _FEWEST_ROWS:
         raise Unknown(f"{fewest} rows on one side, {_FEWEST_ROWS} are needed")
@@ -162,11 +149,9 @@ def _drifted(check: Check, reference: pl.Series, current: pl.Series) -> CheckVer
     n, m, bins = len(reference), len(current), len(profile.labels)
     noise = drift.psi_critical(n, m, bins, alpha=_LEVEL)
     shift = float(drift.psi(*counts))
-    passes = value <= check.option("at_most") or shift <= noise
-    reason = (
-        "" if passes else f"{check.option('metric')} {value:.3g}, psi {shift:.3g} above its noise floor {noise:.3g}"
-    )
-    return CheckVerdict(passes, value, reason)
+    if value <= check.option("at_most") or shift <= noise:
+        return value, ""
+    return value, f"{check.option('metric')} {value:.3g}, psi {shift:.3g} above its noise floor {noise:.3g}"
 
 
 _METRICS: Mapping[str, Any] = {

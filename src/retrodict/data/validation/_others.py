@@ -31,18 +31,6 @@ def rows_among_others(
 ) -> Positions:
     """Ascending positions of the rows that fail a check which needs other rows.
 
-    Parameters
-    ----------
-    check : Check
-        Of scope ``rows``.
-    frame : polars.LazyFrame
-        The typed batch.
-    context : Context
-    kinds : mapping of str to kind
-        Kinds of the batch's columns.
-    where : str
-        For errors.
-
     Raises
     ------
     Unknown

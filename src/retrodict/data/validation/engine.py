@@ -259,16 +259,13 @@ class _Run:
                     assert bound.measure is not None
                     value = self._value(bound)
                     self.measures[measure_key(bound.measure)] = value
-                    verdict = against_versions(bound.check, bound.measure, value, self._context)
+                    value, reason = against_versions(bound.check, bound.measure, value, self._context)
                 case _:
-                    verdict = against_reference(
-                        bound.check,
-                        frame_of(self._typed, self._suite),
-                        self._context,
-                        kinds=self._suite.kinds,
-                        table=self._table.name,
+                    frame, kinds = frame_of(self._typed, self._suite), self._suite.kinds
+                    value, reason = against_reference(
+                        bound.check, frame, self._context, kinds=kinds, table=self._table.name
                     )
-            return self._whole(bound, passes=verdict.passes, value=verdict.value, reason=verdict.reason)
+            return self._whole(bound, reason, value)
         except Unknown as why:
             return _result(bound, "not_evaluable", reason=str(why), rows=self._counted.looked.get(bound.title, 0))
 
@@ -316,13 +313,13 @@ class _Run:
         missing = [name for name in check.columns if name not in arrived.names]
         if check.rule == "has_type" and not missing:
             kind = arrived.field(check.columns[0]).type
-            passes = check.option("type") in _TYPE_WORDS.get(kind_of(kind), ())
-            return self._whole(bound, passes=passes, reason="" if passes else f"it arrives as {kind}")
+            fits = check.option("type") in _TYPE_WORDS.get(kind_of(kind), ())
+            return self._whole(bound, "" if fits else f"it arrives as {kind}")
         added = [name for name in arrived.names if name not in check.columns] if check.rule == "columns_match" else []
         reason = "; ".join(
             f"{word}: {', '.join(names)}" for word, names in (("missing", missing), ("added", added)) if names
         )
-        return self._whole(bound, passes=not reason, reason=reason)
+        return self._whole(bound, reason)
 
     def _value(self, bound: BoundCheck) -> float:
         value = self._counted.values[bound.title]
@@ -334,8 +331,7 @@ class _Run:
         check = bound.check
         if not check.by:
             value = self._value(bound)
-            reason = self._beyond(check, value)
-            return self._whole(bound, passes=not reason, value=value, reason=reason)
+            return self._whole(bound, self._beyond(check, value), value)
         groups = [(name, float(value)) for name, value in self._counted.groups[bound.title] if value is not None]
         if not groups:
             raise Unknown("no group has anything to measure")
@@ -343,7 +339,7 @@ class _Run:
         # The tolerance is a share of rows; of groups, all have to hold.
         name, value = bad[0] if bad else groups[0]
         reason = f"{self._beyond(check, value)} in the group {name}, and {len(bad) - 1} more groups" if bad else ""
-        return self._whole(bound, passes=not bad, value=value, reason=reason)
+        return self._whole(bound, reason, value)
 
     def _beyond(self, check: Check, value: float) -> str:
         """Why a number is out of its bounds; empty if it is within."""
@@ -358,9 +354,10 @@ class _Run:
             return f"{value:g} is below {low:g}"
         return f"{value:g} is above {high:g}" if high is not None and value > high else ""
 
-    def _whole(self, bound: BoundCheck, *, passes: bool, value: float | None = None, reason: str = "") -> CheckResult:
-        return _result(bound, "pass" if passes else "fail", halted=not passes and bound.check.halts, value=value,
-                       reason=reason)  # fmt: skip
+    def _whole(self, bound: BoundCheck, reason: str, value: float | None = None) -> CheckResult:
+        """A check of the whole batch, which passes where there is no reason why not."""
+        halted = bool(reason) and bound.check.halts
+        return _result(bound, "fail" if reason else "pass", halted=halted, value=value, reason=reason)
 
 
 _OF_VALUES = ("between", "in_set", "not_in_set", "matches", "length", "time_between", "not_in_future", "finite")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, Self
+
+import msgspec
 
 from retrodict.core.display import Grid, number
 from retrodict.data.checks.base import Layer, Severity
@@ -54,15 +56,13 @@ class CheckResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form: what ``--json`` prints and a version keeps."""
-        return asdict(self) | {"columns": list(self.columns)}
+        body: dict[str, Any] = msgspec.to_builtins(self)
+        return body
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
-        """Read the plain form."""
-        names = {field.name for field in fields(cls)}
-        return cls(
-            **{name: value for name, value in body.items() if name in names} | {"columns": tuple(body["columns"])}
-        )
+        """Read the plain form; keys of a later version are left out."""
+        return msgspec.convert(body, cls)
 
 
 def results_grid(results: Sequence[CheckResult]) -> Grid | None:

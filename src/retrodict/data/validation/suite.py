@@ -203,18 +203,10 @@ def check_columns(names: list[str], table: Table) -> None:
                     error=InputError)  # fmt: skip
     lowered = [name.lower() for name in names]
     twice = sorted({name for name in names if lowered.count(name.lower()) > 1})
-    if twice:
-        raise InputError(
-            "column names must differ in more than upper and lower case",
-            where=where,
-            got=twice,
-            remedy="Rename one of them",
-        )
     reserved = sorted(name for name in names if name.startswith("_"))
-    if reserved:
-        raise InputError(
-            "column names must not begin with an underscore; those are the platform's",
-            where=where,
-            got=reserved,
-            remedy="Rename them",
-        )
+    for wrong, rule in (
+        (twice, "column names must differ in more than upper and lower case"),
+        (reserved, "column names must not begin with an underscore; those are the platform's"),
+    ):
+        if wrong:
+            raise InputError(rule, where=where, got=wrong, remedy="Rename them")

@@ -13,7 +13,6 @@ from scipy import stats
 
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.intervals import (
-    bootstrap_interval,
     delong_auc,
     delong_pair,
     mean_interval,
@@ -125,25 +124,3 @@ def test_delong_refuses_what_has_no_area(labels: list, scores: list, rule: str) 
     """One class, foreign labels, lengths that differ, null scores."""
     with pytest.raises(InputError, match=rule):
         delong_auc(labels, scores)
-
-
-def test_bootstrap_repeats_with_its_seed_and_nears_the_t_interval() -> None:
-    """Same seed, same bits; another seed, another interval; close to theory for a mean."""
-    values = np.random.default_rng(0).normal(size=400)
-    first, again, other = (bootstrap_interval(np.mean, values, seed=s) for s in (1, 1, 2))
-    theory = mean_interval(values)
-    assert first == again != other
-    assert (first.low, first.high) == (pytest.approx(theory.low, abs=0.02), pytest.approx(theory.high, abs=0.02))
-
-
-def test_bootstrap_draws_rows_of_all_columns_together() -> None:
-    """A statistic of equal columns stays 0 in every resample."""
-    values = np.random.default_rng(0).normal(size=50)
-    interval = bootstrap_interval(lambda a, b: float(np.abs(a - b).max()), values, values, seed=0, resamples=50)
-    assert (interval.low, interval.high) == (0.0, 0.0)
-
-
-def test_a_statistic_that_rarely_exists_has_no_interval() -> None:
-    """More than a tenth of the resamples without a value is an error, not a narrow interval."""
-    with pytest.raises(InputError, match="nine of ten"):
-        bootstrap_interval(lambda v: math.nan if v.min() > 0 else 1.0, [0, 1, 1], seed=0)

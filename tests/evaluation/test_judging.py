@@ -137,16 +137,12 @@ def test_ranking_against_calibration_is_inconclusive() -> None:
 
 
 def test_brier_differences_are_paired() -> None:
-    """The interval is that of the paired t test; with a seed a bootstrap near it, repeatable."""
+    """The interval is that of the paired t test."""
     labels, scores, rng = _sample(500)
     other = np.clip(scores + rng.normal(0, 0.1, 500), 0, 1)
     expected = mean_interval((other - labels) ** 2 - (scores - labels) ** 2)
     plain = compare_scores(champion=scores, challenger=other, labels=labels).brier_difference
-    drawn = [compare_scores(champion=scores, challenger=other, labels=labels, seed=3).brier_difference for _ in "ab"]
     assert (plain.low, plain.high) == (expected.low, expected.high)
-    assert drawn[0] == drawn[1]
-    assert compare_scores(champion=scores, challenger=other, labels=labels, seed=4).brier_difference != drawn[0]
-    assert drawn[0].low == pytest.approx(expected.low, abs=0.002)
 
 
 def test_intervals_have_the_confidence_that_was_asked_for() -> None:

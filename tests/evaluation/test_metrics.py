@@ -64,18 +64,17 @@ def test_confusion_equals_scikit_learn(rows: list[tuple[int, float]], threshold:
     assert found["accuracy"].value == pytest.approx(sk.accuracy_score(labels, chosen))
 
 
-@pytest.mark.parametrize(("by", "strategy"), [("mass", "quantile"), ("width", "uniform")])
-def test_calibration_curve_equals_scikit_learn(by: str, strategy: str) -> None:
+def test_calibration_curve_equals_scikit_learn() -> None:
     """Same bins, rates and mean scores; the error is their weighted gap."""
     labels, scores = _sample()
-    curve = ours.calibration_curve(labels, scores, bins=12, by=by)
-    rates, means = calibration.calibration_curve(labels, scores, n_bins=12, strategy=strategy)
+    curve = ours.calibration_curve(labels, scores, bins=12)
+    rates, means = calibration.calibration_curve(labels, scores, n_bins=12, strategy="quantile")
     assert [part.observed_rate for part in curve] == pytest.approx(rates.tolist())
     assert [part.mean_score for part in curve] == pytest.approx(means.tolist())
     sizes = np.array([part.n for part in curve])
     assert sizes.sum() == labels.size
     expected = float((sizes * np.abs(rates - means)).sum() / labels.size)
-    assert ours.calibration_error(labels, scores, bins=12, by=by).value == pytest.approx(expected)
+    assert ours.calibration_error(labels, scores, bins=12).value == pytest.approx(expected)
 
 
 def test_equal_mass_bins_hold_equal_counts_and_equal_scores_stay_together() -> None:
@@ -90,9 +89,7 @@ def test_equal_mass_bins_hold_equal_counts_and_equal_scores_stay_together() -> N
 
 
 def test_a_score_at_an_edge_belongs_to_the_bin_on_its_right() -> None:
-    """By width and by mass; a score of 1 belongs to the last bin."""
-    by_width = ours.calibration_curve([0, 1, 1], [0.2, 0.5, 1.0], bins=2, by="width")
-    assert [(part.n, part.mean_score) for part in by_width] == [(1, 0.2), (2, 0.75)]
+    """The median of five scores opens the upper bin."""
     by_mass = ours.calibration_curve([0, 0, 1, 1, 1], [0.1, 0.2, 0.4, 0.4, 0.8], bins=2)
     assert [(part.n, part.observed_rate) for part in by_mass] == [(2, 0.0), (3, 1.0)]
 

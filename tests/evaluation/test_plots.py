@@ -13,7 +13,7 @@ import pytest
 
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.drift import judge
-from retrodict.evaluation import climb, evaluate, evaluate_groups, plots
+from retrodict.evaluation import climb, evaluate, plots
 
 
 def _labels() -> tuple[np.ndarray, np.ndarray]:
@@ -28,12 +28,6 @@ def _ladder() -> str:
     return plots.plot_ladder(climb(candidate=scores, rungs=rungs, labels=labels), name="late_arrival@1")
 
 
-def _groups() -> str:
-    labels, scores = _labels()
-    labels[:50] = np.nan
-    return plots.plot_groups(evaluate_groups(labels, scores, [f"2013-{1 + i // 50:02d}" for i in range(600)]))
-
-
 def _drift() -> str:
     verdicts = {"moved": judge([500, 500], [900, 100]), "thin": judge([500, 500], [3, 1])}
     return plots.plot_drift(verdicts, threshold=0.1)
@@ -42,10 +36,7 @@ def _drift() -> str:
 _PLOTS: dict[str, tuple[Callable[[], str], list[str]]] = {
     "ladder": (_ladder, ["late_arrival@1 beats", "constant", "<carrier> & $rate$"]),
     "calibration": (lambda: plots.plot_calibration(evaluate(*_labels()).curve), ["600 rows", "observed rate"]),
-    "groups": (_groups, ["auc by month", "2013-07", "not evaluable"]),
     "drift": (_drift, ["moved", "not evaluable", "threshold 0.1", "noise floor"]),
-    "latency": (lambda: plots.plot_latency([1.0, 2.0, 4.0, 30.0], deadline_ms=50), ["median 3 ms", "deadline 50 ms"]),
-    "one latency": (lambda: plots.plot_latency([2.0]), ["1 requests"]),
 }
 
 
@@ -80,11 +71,7 @@ def test_settings_of_the_caller_are_left_alone() -> None:
     assert dict(mpl.rcParams) == before
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [lambda: plots.plot_calibration([]), lambda: plots.plot_groups([]), lambda: plots.plot_drift({}, threshold=0.1),
-     lambda: plots.plot_latency([]), lambda: plots.plot_latency([0.0])],
-)  # fmt: skip
+@pytest.mark.parametrize("draw", [lambda: plots.plot_calibration([]), lambda: plots.plot_drift({}, threshold=0.1)])
 def test_nothing_to_draw_is_an_error(draw: Callable[[], str]) -> None:
     """An empty plot is refused, with what it needs."""
     with pytest.raises(InputError, match="a plot"):
@@ -101,7 +88,7 @@ def test_without_matplotlib_the_install_line_is_given() -> None:
         "import sys; sys.modules['matplotlib'] = None\n"
         "from retrodict.evaluation import plots\n"
         "from retrodict.core.errors import MissingExtraError\n"
-        "try: plots.plot_latency([1.0])\n"
+        "try: plots.plot_drift({'wind': 1}, threshold=0.1)\n"
         "except MissingExtraError as error: print(error)"
     )
     assert "pip install 'retrodict[plots]'" in out

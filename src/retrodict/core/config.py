@@ -6,6 +6,7 @@ rejected: it costs more than the whole import budget for a dozen keys.
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 
 from retrodict.core.definition import check_name
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import ConfigurationError, InputError, RetrodictError, near
+from retrodict.core.errors import ConfigurationError, InputError, RetrodictError, check_known
 
 __all__ = ["CONFIG_NAME", "SETTINGS", "Config", "Setting", "find_config", "read_config"]
 
@@ -33,10 +34,6 @@ def _is_inner_module(value: object) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def _is_port(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535
-
-
 def _is_duration(value: object) -> bool:
     try:
         return parse_duration(str(value)) > 0
@@ -44,12 +41,8 @@ def _is_duration(value: object) -> bool:
         return False
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_partitions(value: object) -> bool:
-    return _is_count(value) and isinstance(value, int) and value <= 64
+def _whole(least: int, largest: float = math.inf) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +88,17 @@ SETTINGS: Mapping[str, Setting] = {
         "How far behind the newest event a request may still ask for exact features",
     ),
     "features.partitions": Setting(
-        1, "a whole number from 1 to 64", _is_partitions, "Into how many partitions online state is cut"
+        1, "a whole number from 1 to 64", _whole(1, 64), "Into how many partitions online state is cut"
     ),
     "serving.host": Setting("127.0.0.1", "a host name or an address", _is_text, "Address to listen on"),
-    "serving.port": Setting(8400, "a whole number from 0 (any free port) to 65535", _is_port, "Port to listen on"),
+    "serving.port": Setting(
+        8400, "a whole number from 0 (any free port) to 65535", _whole(0, 65535), "Port to listen on"
+    ),
     "serving.max_body_bytes": Setting(
-        65536, "a whole number of bytes, 1 or more", _is_count, "Longest request body that is read"
+        65536, "a whole number of bytes, 1 or more", _whole(1), "Longest request body that is read"
     ),
     "serving.max_in_flight": Setting(
-        256, "a whole number, 1 or more", _is_count, "Requests worked on at once; more are answered 429"
+        256, "a whole number, 1 or more", _whole(1), "Requests worked on at once; more are answered 429"
     ),
 }
 
@@ -244,10 +239,8 @@ def read_config(path: Path) -> Config:
     entries = _flatten(_parse(path, text))
     for key, value in entries.items():
         where = f"{path}:{_line_of(text, key)}, key {key!r}"
-        if key not in SETTINGS:
-            raise ConfigurationError(
-                "the key must be one of those that exist", where=where, got=key, remedy=near(key, SETTINGS, what="key")
-            )
+        rule = "the key must be one of those that exist"
+        check_known(key, SETTINGS, rule, where=where, what="key", error=ConfigurationError)
         if not SETTINGS[key].holds(value):
             # The URL of a store can hold a password, in whatever type it was written.
             value_text = type(value).__name__ if key.startswith("stores.") else value

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from retrodict.core.errors import InputError
+from retrodict.core.statistics._columns import read_floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def read_rows(labels: ArrayLike, scores: ArrayLike) -> ScoredRows:
     InputError
         If lengths differ, a label is neither 0, 1 nor null, or a column is not numeric.
     """
-    truth, predicted = read_column(labels, "labels"), read_column(scores, "scores")
+    truth, predicted = read_floats(labels, "labels"), read_floats(scores, "scores")
     if truth.shape != predicted.shape:
         raise InputError("there must be one score per label", where="evaluation", got=(truth.size, predicted.size),
                          remedy="Pass columns of the same rows")  # fmt: skip
@@ -83,19 +84,3 @@ def read_rows(labels: ArrayLike, scores: ArrayLike) -> ScoredRows:
         raise InputError("labels must be 0, 1 or null", where="labels", got=f"{wrong} others of {truth.size}",
                          remedy="State the outcome as yes or no")  # fmt: skip
     return ScoredRows(truth, predicted)
-
-
-def read_column(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """One numeric column as float64 with NaN for null."""
-    if hasattr(values, "to_pylist") and hasattr(values, "to_numpy"):  # Arrow refuses to copy unless told
-        values = values.to_numpy(zero_copy_only=False)
-    array = np.asarray(values)
-    numeric = array.size == 0 or array.dtype.kind in "biufO"
-    try:
-        column = array.astype(np.float64) if numeric and array.ndim == 1 else None
-    except (TypeError, ValueError):
-        column = None
-    if column is None:
-        raise InputError("a column must be one-dimensional and numeric", where=name, got=f"{array.dtype} {array.shape}",
-                         remedy="Pass a list, array or column of numbers")  # fmt: skip
-    return column

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from retrodict.core.display import Record
-from retrodict.core.statistics.intervals import bootstrap_interval, delong_pair, mean_interval
+from retrodict.core.statistics.intervals import delong_pair, mean_interval
 from retrodict.evaluation._rows import ScoredRows, read_rows
 from retrodict.evaluation.metrics import Metric, share
 
@@ -31,7 +31,7 @@ class Comparison(Record):
     auc_difference : Metric
         Above 0 favours the challenger; paired DeLong interval.
     brier_difference : Metric
-        Below 0 favours the challenger; paired t interval, or percentile bootstrap when a seed is given.
+        Below 0 favours the challenger; paired t interval.
     agreement : Metric
         Share of all decisions, pending ones too, on the same side of the threshold; not evaluable without one.
     score_distance : Metric
@@ -56,7 +56,6 @@ def compare_scores(
     threshold: float | None = None,
     min_rows: int = 100,
     confidence: float = 0.95,
-    seed: int | None = None,
 ) -> Comparison:
     """Compare two scores of the same decisions.
 
@@ -76,8 +75,6 @@ def compare_scores(
     min_rows : int, default 100
         With fewer labelled decisions the verdict is inconclusive.
     confidence : float, default 0.95
-    seed : int, optional
-        Bootstrap the Brier difference (1,000 resamples) instead of Student's t.
     """
     old, new = read_rows(labels, champion), read_rows(labels, challenger)
     agreement, distance = _agreement(old, new, threshold)
@@ -86,7 +83,7 @@ def compare_scores(
     if old.n < min_rows:
         reason = f"{old.n} labelled rows are fewer than the {min_rows} needed"
         old, new = old.refused(reason), new.refused(reason)
-    auc, brier = _auc_difference(old, new, confidence), _brier_difference(old, new, confidence, seed)
+    auc, brier = _auc_difference(old, new, confidence), _brier_difference(old, new, confidence)
     verdict, reason = _judge(auc, brier)
     return Comparison(verdict, reason, old.n, pending, auc, brier, agreement, distance)
 
@@ -114,21 +111,14 @@ def _auc_difference(old: ScoredRows, new: ScoredRows, confidence: float) -> Metr
     return Metric(name, pair.difference, None, old.n, pair.low, pair.high)
 
 
-def _brier_difference(old: ScoredRows, new: ScoredRows, confidence: float, seed: int | None) -> Metric:
+def _brier_difference(old: ScoredRows, new: ScoredRows, confidence: float) -> Metric:
     name = "brier_difference"
     why_not = old.improper() or new.improper() or ("one row only" if old.n < 2 else None)
     if why_not:
         return Metric(name, None, why_not, old.n)
     differences = (new.scores - new.labels) ** 2 - (old.scores - old.labels) ** 2
-    if seed is None:
-        interval = mean_interval(differences, confidence=confidence)
-    else:
-        interval = bootstrap_interval(_mean, differences, seed=seed, confidence=confidence)
+    interval = mean_interval(differences, confidence=confidence)
     return Metric(name, float(differences.mean()), None, old.n, interval.low, interval.high)
-
-
-def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    return float(values.mean())
 
 
 def _judge(auc: Metric, brier: Metric) -> tuple[Literal["better", "worse", "inconclusive"], str]:

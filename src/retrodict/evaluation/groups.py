@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from retrodict.core.display import Record
 from retrodict.core.errors import InputError
-from retrodict.evaluation._rows import read_column
+from retrodict.core.statistics._columns import read_floats
 from retrodict.evaluation.metrics import Evaluation, evaluate
 
 __all__ = ["GroupEvaluation", "evaluate_groups"]
@@ -54,7 +54,7 @@ def evaluate_groups(
     InputError
         If the lengths differ.
     """
-    truth, predicted = read_column(labels, "labels"), read_column(scores, "scores")
+    truth, predicted = read_floats(labels, "labels"), read_floats(scores, "scores")
     names = [_name(value) for value in (groups.tolist() if isinstance(groups, np.ndarray) else groups)]
     if not truth.size == predicted.size == len(names):
         raise InputError("there must be one label, score and group per row", where="groups",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,8 +37,6 @@ __all__ = [
     "roc_auc",
     "share",
 ]
-
-Binning = Literal["mass", "width"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +163,7 @@ class CalibrationBin:
     high: float
 
 
-def calibration_curve(
-    labels: ArrayLike, scores: ArrayLike, *, bins: int = 10, by: Binning = "mass"
-) -> tuple[CalibrationBin, ...]:
+def calibration_curve(labels: ArrayLike, scores: ArrayLike, *, bins: int = 10) -> tuple[CalibrationBin, ...]:
     """Observed rate against mean score per bin; empty when not evaluable.
 
     Parameters
@@ -175,21 +171,18 @@ def calibration_curve(
     labels, scores
         As in ``roc_auc``; scores are probabilities.
     bins : int, default 10
-        Most bins; empty ones are left out.
-    by : {"mass", "width"}, default "mass"
-        Equal row counts (edges are quantiles of the scores; equal scores share a bin) or equal score ranges of
-        [0, 1]. A score equal to an edge belongs to the bin on its right; 1 to the last.
+        Most bins, of equal row counts: edges are quantiles of the scores, so equal scores share a bin, and a score
+        equal to an edge belongs to the bin on its right. Empty ones are left out.
     """
     rows = read_rows(labels, scores)
-    return () if rows.improper() else _curve(rows, bins, by)
+    return () if rows.improper() else _curve(rows, bins)
 
 
-def _curve(rows: ScoredRows, bins: int, by: Binning) -> tuple[CalibrationBin, ...]:
-    if bins < 1 or by not in {"mass", "width"}:
-        raise InputError("a calibration curve must have at least one bin, by 'mass' or 'width'", where="calibration",
-                         got=(bins, by), remedy="Pass bins=10, by='mass'")  # fmt: skip
-    steps = np.linspace(0.0, 1.0, bins + 1)[1:-1]
-    edges = np.unique(np.quantile(rows.scores, steps)) if by == "mass" else steps
+def _curve(rows: ScoredRows, bins: int) -> tuple[CalibrationBin, ...]:
+    if bins < 1:
+        raise InputError("a calibration curve must have at least one bin", where="calibration", got=bins,
+                         remedy="Pass bins=10")  # fmt: skip
+    edges = np.unique(np.quantile(rows.scores, np.linspace(0.0, 1.0, bins + 1)[1:-1]))
     places = np.searchsorted(edges, rows.scores, side="right")
     sizes = np.bincount(places, minlength=edges.size + 1)
     expected = np.bincount(places, rows.scores, minlength=edges.size + 1)
@@ -202,7 +195,7 @@ def _curve(rows: ScoredRows, bins: int, by: Binning) -> tuple[CalibrationBin, ..
     return tuple(curve)
 
 
-def calibration_error(labels: ArrayLike, scores: ArrayLike, *, bins: int = 10, by: Binning = "mass") -> Metric:
+def calibration_error(labels: ArrayLike, scores: ArrayLike, *, bins: int = 10) -> Metric:
     """Compute the expected calibration error over the bins of ``calibration_curve``.
 
     ``sum(n_b / n |observed_b - mean score_b|)``.
@@ -210,11 +203,11 @@ def calibration_error(labels: ArrayLike, scores: ArrayLike, *, bins: int = 10, b
     Naeini, Cooper & Hauskrecht 2015 use equal width; equal mass (Nixon et al. 2019) is the default because skewed
     scores leave most equal-width bins nearly empty. It is biased upwards in few rows.
     """
-    return _measure("calibration_error", read_rows(labels, scores), lambda rows: _calibration_error(rows, bins, by))
+    return _measure("calibration_error", read_rows(labels, scores), lambda rows: _calibration_error(rows, bins))
 
 
-def _calibration_error(rows: ScoredRows, bins: int = 10, by: Binning = "mass") -> tuple[float, None]:
-    gaps = [b.n * abs(b.observed_rate - b.mean_score) for b in _curve(rows, bins, by)]
+def _calibration_error(rows: ScoredRows, bins: int = 10) -> tuple[float, None]:
+    gaps = [b.n * abs(b.observed_rate - b.mean_score) for b in _curve(rows, bins)]
     return math.fsum(gaps) / rows.n, None
 
 
@@ -361,5 +354,5 @@ def evaluate(labels: ArrayLike, scores: ArrayLike, *, threshold: float | None = 
         table = None if why_not else _confusion(rows, threshold)
         shares = Confusion(threshold, 0, 0, 0, 0).metrics() if table is None else table.metrics()
         metrics += [Metric(m.name, None, why_not, rows.n) if why_not else m for m in shares]
-    curve = () if rows.improper() else _curve(rows, 10, "mass")
+    curve = () if rows.improper() else _curve(rows, 10)
     return Evaluation(rows.n, rows.positives, pending, tuple(metrics), curve, table)

@@ -13,19 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from retrodict.core.errors import InputError, MissingExtraError
 from retrodict.core.statistics.drift import DriftVerdict
-from retrodict.evaluation.groups import GroupEvaluation
 from retrodict.evaluation.ladder import Ladder
-from retrodict.evaluation.metrics import CalibrationBin, Metric
+from retrodict.evaluation.metrics import CalibrationBin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_calibration", "plot_drift", "plot_groups", "plot_ladder", "plot_latency"]
+__all__ = ["plot_calibration", "plot_drift", "plot_ladder"]
 
 _INK, _QUIET, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _MAIN, _ALERT, _SOFT = "#2f6690", "#c8553d", "#c3d5e2"
@@ -168,45 +164,6 @@ def plot_calibration(curve: Sequence[CalibrationBin], *, title: str = "Calibrati
     return canvas.svg
 
 
-def plot_groups(groups: Sequence[GroupEvaluation], *, metric: str = "auc", by: str = "month") -> str:
-    """One metric over groups in their order (months), with intervals; groups that are not evaluable stay as gaps.
-
-    Raises
-    ------
-    InputError
-        If there is no group.
-    NotFoundError
-        If the evaluations have no such metric.
-    """
-    _require(groups, "at least one group")
-    metrics: list[Metric] = [group.evaluation[metric] for group in groups]
-    places = np.arange(len(metrics))
-    values = _column([m.value for m in metrics])
-    with _canvas(f"{metric} by {by}") as canvas:
-        axes = canvas.axes
-        axes.fill_between(places, _column([m.low for m in metrics]), _column([m.high for m in metrics]), color=_SOFT,
-                          alpha=0.7, linewidth=0)  # fmt: skip
-        axes.plot(places, values, color=_MAIN, marker="o", markersize=4, linewidth=1.4)
-        absent = places[np.isnan(values)]
-        if absent.size:
-            # On the lower edge of the frame, whatever the scale of the metric.
-            axes.plot(absent, np.zeros(absent.size), linestyle="none", marker="x", color=_QUIET, clip_on=False,
-                      transform=axes.get_xaxis_transform(), label="not evaluable")  # fmt: skip
-            axes.legend(loc="best")
-        names = ["none" if group.group is None else group.group for group in groups]
-        step = -(-len(names) // 16)
-        axes.set_xticks(places[::step], names[::step], rotation=40 if max(map(len, names)) > 4 else 0,
-                        ha="right" if max(map(len, names)) > 4 else "center")  # fmt: skip
-        axes.set_xlim(-0.4, len(names) - 0.6)
-        axes.grid(axis="y")
-        axes.set_ylabel(metric)
-    return canvas.svg
-
-
-def _column(values: Sequence[float | None]) -> Any:
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
 def plot_drift(verdicts: Mapping[str, DriftVerdict], *, threshold: float, limit: int = 20) -> str:
     """Draw the population stability index of each feature against threshold and noise floor, largest on top.
 
@@ -243,47 +200,3 @@ def plot_drift(verdicts: Mapping[str, DriftVerdict], *, threshold: float, limit:
         axes.set_xlabel("population stability index")
         axes.legend(loc="lower right")
     return canvas.svg
-
-
-def plot_latency(milliseconds: ArrayLike, *, deadline_ms: float | None = None, title: str = "Latency") -> str:
-    """Histogram of latencies on a logarithmic scale, with the median and the 99th percentile.
-
-    Parameters
-    ----------
-    milliseconds : array_like of float, shape (n,)
-        Positive durations.
-    deadline_ms : float, optional
-        Drawn as a line.
-    title : str, default "Latency"
-
-    Raises
-    ------
-    InputError
-        If there is no duration, or one that is not above 0.
-    """
-    values = np.asarray(milliseconds, dtype=np.float64)
-    if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values > 0)).all():
-        raise InputError("durations of a plot must be above 0", where="plot", got=int(values.size),
-                         remedy="Pass milliseconds")  # fmt: skip
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        low, high = low / 1.1, high * 1.1
-    with _canvas(title) as canvas:
-        axes = canvas.axes
-        axes.hist(values, bins=np.geomspace(low, high, 41).tolist(), color=_SOFT, edgecolor="white", linewidth=0.4)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.margins(y=0.22)
-        for level, name in ((50, "median"), (99, "p99")):
-            _mark(axes, float(np.percentile(values, level)), name, _MAIN, 0.97 if level == 50 else 0.88)
-        if deadline_ms is not None:
-            _mark(axes, deadline_ms, "deadline", _ALERT, 0.97)
-        axes.grid(axis="y")
-        axes.set(xlabel=f"milliseconds (logarithmic), {values.size:,} requests", ylabel="requests")
-    return canvas.svg
-
-
-def _mark(axes: Axes, value: float, name: str, colour: str, height: float) -> None:
-    axes.axvline(value, color=colour, linewidth=1.2)
-    axes.annotate(f"{name} {value:.3g} ms", (value, height), xycoords=("data", "axes fraction"), xytext=(4, 0),
-                  textcoords="offset points", va="top", color=colour)  # fmt: skip

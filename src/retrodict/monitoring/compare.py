@@ -267,9 +267,7 @@ def _decide(policy: Policy, scores: NDArray[np.float64]) -> NDArray[np.str_]:
     return np.asarray(decisions.column("decision").to_numpy(), dtype=np.str_)
 
 
-def reproduce_champion(
-    workspace: Workspace, policy: str, *, start: int | None = None, end: int | None = None
-) -> Reproduction:
+def reproduce_champion(workspace: Workspace, policy: str) -> Reproduction:
     """Compute logged scores again from the logged feature values, with the version that each record names.
 
     Parameters
@@ -277,15 +275,13 @@ def reproduce_champion(
     workspace : Workspace
     policy : str
         Name of the policy.
-    start, end : int, optional
-        Decisions with ``start <= time < end``, in microseconds since 1970-01-01 UTC; all by default.
 
     Returns
     -------
     Reproduction
         No mismatch means equality bit for bit, before and after calibration.
     """
-    decisions = decisions_table(workspace, policy, start=start, end=end)
+    decisions = decisions_table(workspace, policy)
     scored = decisions.filter(pa.array(~np.isnan(decisions.column("score").to_numpy().astype(np.float64))))
     refs = scored.column("model").to_numpy().astype(str)
     models = {}

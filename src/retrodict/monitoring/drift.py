@@ -143,10 +143,10 @@ def drift(
     label_rate: Metric | None = None,
     reference_rate: float | None = None,
     threshold: float = 0.25,
-    rate: float = 0.01,
-    min_rows: int = 100,
 ) -> DriftReport:
     """Judge the decisions of one period against the training rows of a model version.
+
+    The false-discovery rate over the features is held at 0.01; fewer than 100 decisions are not evaluable.
 
     Parameters
     ----------
@@ -162,10 +162,6 @@ def drift(
         Label rate of the model's test rows.
     threshold : float, default 0.25
         Smallest index that counts as drift.
-    rate : float, default 0.01
-        False-discovery rate over the features (Benjamini-Hochberg).
-    min_rows : int, default 100
-        Fewer decisions are not evaluable.
     """
     looked_at = decisions.filter(
         pc.or_kleene(pc.is_valid(decisions.column(SCORE)), pc.is_null(decisions.column("fallback")))
@@ -176,8 +172,7 @@ def drift(
         why = "no model version is in force" if model is None else "the model version carries no training profiles"
         return DriftReport(model, why, looked_at.num_rows, left_out, label_rate=change)
     counts, unread = _count(looked_at, {name: profile for name, profile in reference.features.items() if name != SCORE})
-    verdicts = judge_features({n: (ref.counts, now) for n, (ref, now) in counts.items()},
-                              threshold=threshold, rate=rate, min_rows=min_rows)  # fmt: skip
+    verdicts = judge_features({n: (ref.counts, now) for n, (ref, now) in counts.items()}, threshold=threshold)
     features = {name: _feature(verdicts[name], *counts[name]) for name in counts}
     features.update({name: FeatureDrift(_not_evaluable(reason)) for name, reason in unread.items()})
     versions, times = np.unique(looked_at.column("model").to_numpy().astype(str), return_counts=True)
@@ -188,7 +183,7 @@ def drift(
         left_out=left_out,
         other_models={str(v): int(n) for v, n in zip(versions, times, strict=True) if v != model},
         features=dict(sorted(features.items())),
-        score=_score_drift(looked_at, reference.features.get(SCORE), threshold, rate, min_rows),
+        score=_score_drift(looked_at, reference.features.get(SCORE), threshold),
         label_rate=change,
     )
 
@@ -223,14 +218,11 @@ def _not_evaluable(reason: str) -> DriftVerdict:
     return DriftVerdict("not evaluable", reason, None, None, None, None, 0, 0)
 
 
-def _score_drift(
-    decisions: pa.Table, reference: FeatureReference | None, threshold: float, rate: float, min_rows: int
-) -> FeatureDrift | None:
+def _score_drift(decisions: pa.Table, reference: FeatureReference | None, threshold: float) -> FeatureDrift | None:
     if reference is None:
         return None
     current = reference.profile.count(decisions.column(SCORE).drop_null().combine_chunks())
-    verdict = judge(reference.counts, current, threshold=threshold, alpha=rate, min_rows=min_rows)
-    return _feature(verdict, reference, current)
+    return _feature(judge(reference.counts, current, threshold=threshold), reference, current)
 
 
 def _rate_change(current: Metric, reference: float | None) -> RateChange:

@@ -29,8 +29,10 @@ def read_floats(values: Any, where: str) -> NDArray[np.float64]:
         values = values.to_numpy(dtype=np.float64, na_value=np.nan)
     array = np.asarray(values if hasattr(values, "__array__") else list(values))
     # Text that happens to read as a number, and times, would be converted in silence.
-    numeric = array.dtype.kind in "biuf" or (
-        array.dtype.kind == "O" and not any(isinstance(value, str | bytes) for value in array.flat)
+    numeric = (
+        array.dtype.kind in "biuf"
+        or not array.size
+        or (array.dtype.kind == "O" and not any(isinstance(value, str | bytes) for value in array.flat))
     )
     try:
         floats = array.astype(np.float64, copy=False) if numeric else None

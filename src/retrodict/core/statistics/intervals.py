@@ -1,9 +1,8 @@
-"""Intervals that say how much a number may be trusted: shares, means, areas under the curve, anything by bootstrap."""
+"""Intervals that say how much a number may be trusted: shares, means, areas under the curve."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -16,7 +15,6 @@ __all__ = [
     "AucEstimate",
     "AucPair",
     "Interval",
-    "bootstrap_interval",
     "delong_auc",
     "delong_pair",
     "mean_interval",
@@ -97,58 +95,6 @@ def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
 
     half = float(stdtrit(array.size - 1, 0.5 + confidence / 2) * array.std(ddof=1) / math.sqrt(array.size))
     return Interval(float(array.mean()) - half, float(array.mean()) + half)
-
-
-def bootstrap_interval(
-    statistic: Callable[..., float],
-    *arrays: ArrayLike,
-    seed: int,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-) -> Interval:
-    """Percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13): rows are drawn together from all arrays.
-
-    Parameters
-    ----------
-    statistic : callable
-        Takes as many arrays as are passed, returns a number; resamples where it is NaN (one class drawn) are left out.
-    *arrays : array_like, shape (n, ...)
-        Columns of the same rows.
-    seed : int
-        Same seed, same interval.
-    resamples : int, default 1000
-    confidence : float, default 0.95
-
-    Raises
-    ------
-    InputError
-        If there are no rows, arrays differ in length, or the statistic is NaN in over a tenth of the resamples.
-    """
-    columns = [np.asarray(array) for array in arrays]
-    n = len(columns[0]) if columns else 0
-    if n == 0 or any(len(column) != n for column in columns):
-        raise InputError(
-            "a bootstrap must draw rows from arrays of one length above 0",
-            where="bootstrap",
-            got=n,
-            remedy="Pass arrays of the same rows",
-        )
-    _quantile(confidence)
-    random = np.random.default_rng(seed)
-    drawn = np.empty(resamples)
-    for turn in range(resamples):
-        rows = random.integers(0, n, size=n)
-        drawn[turn] = statistic(*(column[rows] for column in columns))
-    finite = drawn[~np.isnan(drawn)]
-    if finite.size < 0.9 * resamples:
-        raise InputError(
-            "the statistic must exist in nine of ten resamples",
-            where="bootstrap",
-            got=f"{finite.size} of {resamples}",
-            remedy="Collect more rows",
-        )
-    low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high))
 
 
 def midranks(values: Floats) -> Floats:

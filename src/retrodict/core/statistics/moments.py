@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -122,59 +122,21 @@ class Moments:
         """Square root of the variance, free of overflow on the way."""
         return _root(self.m2 / (self.count - ddof)) if self.count > ddof else None
 
-    def skew(self, *, bias: bool = True) -> float | None:
-        """Fisher's skewness ``g1 = m3 / m2**1.5``, as ``scipy.stats.skew``.
-
-        Parameters
-        ----------
-        bias : bool, default True
-            False applies the correction ``g1 * sqrt(n (n - 1)) / (n - 2)`` (Joanes and Gill 1998, G1).
-
-        Returns
-        -------
-        float or None
-            None if all values are equal, or for fewer than 3 values with ``bias=False``.
-        """
-        n = self.count
-        if not self.m2 or (not bias and n < 3):
+    def skew(self) -> float | None:
+        """Fisher's skewness ``g1 = m3 / m2**1.5``, as ``scipy.stats.skew``; None if all values are equal."""
+        if not self.m2:
             return None
-        g1 = _root(n * self.m3**2 / self.m2**3) * (-1 if self.m3 < 0 else 1)
-        return g1 if bias else g1 * math.sqrt(n * (n - 1)) / (n - 2)
+        return _root(self.count * self.m3**2 / self.m2**3) * (-1 if self.m3 < 0 else 1)
 
-    def kurtosis(self, *, bias: bool = True) -> float | None:
-        """Excess kurtosis ``g2 = m4 / m2**2 - 3``, as ``scipy.stats.kurtosis``.
-
-        Parameters
-        ----------
-        bias : bool, default True
-            False gives ``((n + 1) g2 + 6) (n - 1) / ((n - 2) (n - 3))`` (Joanes and Gill 1998, G2).
-
-        Returns
-        -------
-        float or None
-            None if all values are equal, or for fewer than 4 values with ``bias=False``.
-        """
-        n = self.count
-        if not self.m2 or (not bias and n < 4):
-            return None
-        g2 = float(n * self.m4 / self.m2**2 - 3)
-        return g2 if bias else ((n + 1) * g2 + 6) * (n - 1) / ((n - 2) * (n - 3))
+    def kurtosis(self) -> float | None:
+        """Excess kurtosis ``g2 = m4 / m2**2 - 3``, as ``scipy.stats.kurtosis``; None if all values are equal."""
+        return float(self.count * self.m4 / self.m2**2 - 3) if self.m2 else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form; the rationals are written in full, as ``hexadecimal p exponent of two``."""
-        return {
-            "kind": self.kind,
-            "count": self.count,
-            "nulls": self.nulls,
-            "negative_infinities": self.negative_infinities,
-            "positive_infinities": self.positive_infinities,
-            "total": _write(self.total),
-            "m2": _write(self.m2),
-            "m3": _write(self.m3),
-            "m4": _write(self.m4),
-            "minimum": self.minimum,
-            "maximum": self.maximum,
-        }
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        rationals = {name: _write(value) for name, value in values.items() if isinstance(value, Fraction)}
+        return {"kind": self.kind, **values, **rationals}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Moments:

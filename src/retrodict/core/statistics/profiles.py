@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
+from retrodict.core.statistics._columns import read_floats
 
 __all__ = ["CategoryProfile", "NumericProfile", "profile_from_dict"]
 
@@ -89,7 +90,7 @@ class NumericProfile:
         """
         if bins < 1:
             raise InputError("a profile must have at least one bin", where="profile", got=bins, remedy="Pass bins=10")
-        numbers = _numbers(values)
+        numbers = read_floats(values, "profile")
         finite = np.sort(numbers[np.isfinite(numbers)])
         if not finite.size:
             return cls(())
@@ -113,7 +114,7 @@ class NumericProfile:
 
     def count(self, values: Iterable[object]) -> Counts:
         """Count the values per bin, shape (len(labels),); counts of parts add up to the counts of the whole."""
-        numbers = _numbers(values)
+        numbers = read_floats(values, "profile")
         size = max(len(self.edges) - 1, 0)
         counts = np.zeros(size + 5, dtype=np.int64)
         # NaN sorts after everything, as searchsorted has it; it is counted apart and taken out of "above".
@@ -140,27 +141,6 @@ class NumericProfile:
     def from_dict(cls, body: Mapping[str, Any]) -> NumericProfile:
         """Inverse of ``to_dict``."""
         return cls(tuple(float(edge) for edge in body["edges"]))
-
-
-def _numbers(values: Iterable[object]) -> NDArray[np.float64]:
-    """Floats with NaN for null, from NumPy, Arrow or any sequence."""
-    if hasattr(values, "to_numpy") and hasattr(values, "to_pylist"):
-        values = values.to_numpy(zero_copy_only=False)
-    array = np.asarray(values if hasattr(values, "__array__") else list(values))
-    # Text that happens to read as a number, and times, would be converted in silence.
-    numeric = array.dtype.kind in "biuf" or (array.dtype.kind == "O" and not any(isinstance(v, str) for v in array))
-    try:
-        numbers = np.atleast_1d(array.astype(np.float64)) if numeric else None
-    except (TypeError, ValueError):
-        numbers = None
-    if numbers is None:
-        raise InputError(
-            "a numeric profile must be made of numbers and nulls",
-            where="profile",
-            got=str(array.dtype),
-            remedy="Use CategoryProfile for text",
-        )
-    return numbers
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -249,17 +249,8 @@ class QuantileSketch:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form."""
-        return {
-            "kind": self.kind,
-            "k": self.k,
-            "levels": [level.tolist() for level in self.levels],
-            "over": self.over,
-            "under": self.under,
-            "nulls": self.nulls,
-            "infinities": self.infinities,
-            "minimum": self.minimum,
-            "maximum": self.maximum,
-        }
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {"kind": self.kind, **values, "levels": [level.tolist() for level in self.levels]}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> QuantileSketch:

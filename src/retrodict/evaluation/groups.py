@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -69,16 +69,10 @@ def evaluate_groups(
     evaluations = []
     for name, rows in zip(ordered, np.split(order, stops), strict=False):
         result = evaluate(truth[rows], predicted[rows], threshold=threshold, min_rows=min_rows)
-        evaluations.append(GroupEvaluation(name, _with_pending(result, waiting.get(name, 0))))
+        evaluations.append(GroupEvaluation(name, replace(result, pending=result.pending + waiting.get(name, 0))))
     return tuple(evaluations)
 
 
 def _name(value: object) -> str | None:
     # NaN and NaT differ from themselves.
     return None if value is None or value != value else str(value)  # noqa: PLR0124 - the test for any null
-
-
-def _with_pending(result: Evaluation, more: int) -> Evaluation:
-    if not more:
-        return result
-    return Evaluation(result.n, result.positives, result.pending + more, result.metrics, result.curve, result.confusion)

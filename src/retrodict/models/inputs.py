@@ -160,7 +160,11 @@ class InputSpec:
                 raise InputError("the columns must hold every feature of the model", where=f"feature {feature.name!r}",
                                  got=f"{len(columns)} columns",
                                  remedy=near(feature.name, columns, what="column"))  # fmt: skip
-            codes = _encode(feature, columns[feature.name])
+            name, column = feature.name, columns[feature.name]
+            if feature.type == "category":
+                codes = category_column(name, column, feature.vocabulary)
+            else:
+                codes = number_column(name, column)
             if matrix is None:
                 matrix = np.empty((len(codes), len(self)), dtype=np.float64)
             elif len(codes) != len(matrix):
@@ -196,12 +200,6 @@ class InputSpec:
     def from_json(cls, data: bytes) -> InputSpec:
         """Read what :meth:`to_json` wrote."""
         return cls(tuple(Feature(f["name"], f["type"], tuple(f.get("vocabulary", ()))) for f in json.loads(data)))
-
-
-def _encode(feature: Feature, column: Any) -> NDArray[np.float64]:
-    if feature.type == "category":
-        return category_column(feature.name, column, feature.vocabulary)
-    return number_column(feature.name, column)
 
 
 def _usual_type(plain: Any) -> FeatureType:

@@ -28,7 +28,7 @@ from retrodict.monitoring.keys import join_key_sql
 from retrodict.stores.sql import query, quote
 from retrodict.workspace import Workspace
 
-__all__ = ["OutcomesReport", "ingest_outcomes", "outcomes_name"]
+__all__ = ["ARRIVED", "OutcomesReport", "ingest_outcomes", "outcomes_name"]
 
 _BATCH = "retrodict.batch"
 _COUNTS = ("rows_in", "accepted", "repeated", "quarantined", "revised", "unmatched")
@@ -38,7 +38,8 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("label", pa.bool_()),
     pa.field("known_at", pa.timestamp("us", "UTC")),
 ]
-_STORED = pa.schema(_FIELDS)
+ARRIVED = pa.schema(_FIELDS)
+"""Columns of the table of ingested outcomes."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -204,9 +205,9 @@ def _publish(workspace: Workspace, policy: str, table: Table, batch: Batch, chec
             remedy=f"See {quarantine_name(name)} for the reasons",
         )
     try:
-        stored = workspace.tables.read(name, columns=_STORED.names)
+        stored = workspace.tables.read(name, columns=ARRIVED.names)
     except NotFoundError:
-        stored = _STORED.empty_table()
+        stored = ARRIVED.empty_table()
     new = _new_rows(checked.accepted, table, stored)
     counts = {
         "rows_in": total,
@@ -231,15 +232,15 @@ def _new_rows(accepted: pa.Table, table: Table, stored: pa.Table) -> pa.Table:
     key = "key"
     if set(table.key) <= set(accepted.column_names):
         key = f"COALESCE(key, {join_key_sql(table, accepted.schema)})"
-    columns = ", ".join(_STORED.names)
-    same = " AND ".join(f"s.{column} IS NOT DISTINCT FROM t.{column}" for column in _STORED.names)
+    columns = ", ".join(ARRIVED.names)
+    same = " AND ".join(f"s.{column} IS NOT DISTINCT FROM t.{column}" for column in ARRIVED.names)
     sql = (
         f"WITH t AS (SELECT outcome_row, decision_id, CASE WHEN decision_id IS NULL THEN {key} END AS key, "
         "label = 1 AS label, known_at FROM accepted), "
         f"u AS (SELECT min(outcome_row) AS turn, {columns} FROM t GROUP BY ALL) "
         f"SELECT {columns} FROM u t WHERE NOT EXISTS (SELECT 1 FROM stored s WHERE {same}) ORDER BY turn"
     )
-    return query(sql, accepted=accepted, stored=stored).cast(_STORED)
+    return query(sql, accepted=accepted, stored=stored).cast(ARRIVED)
 
 
 def _revised(new: pa.Table, stored: pa.Table) -> int:

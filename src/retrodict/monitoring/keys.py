@@ -12,7 +12,7 @@ from datetime import date, datetime
 import pyarrow as pa
 
 from retrodict.core.clock import format_time, parse_time, to_micros
-from retrodict.core.errors import DefinitionError, InputError, check_known, near
+from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.data.definitions import Table
 from retrodict.stores.sql import quote
 
@@ -95,13 +95,8 @@ def join_key_sql(table: Table, schema: pa.Schema) -> str:
     parts = []
     for column in table.key:
         where = f"table {table.name}, key column {column!r}"
-        if column not in schema.names:
-            raise DefinitionError(
-                "a key column must be in the table",
-                where=where,
-                got="no column of this name",
-                remedy=near(column, schema.names, what="column"),
-            )
+        rule = "a key column must be in the table"
+        check_known(column, schema.names, rule, where=where, what="column", error=DefinitionError)
         parts.append(_sql(quote(column), schema.field(column).type, where=where))
     return parts[0] if len(parts) == 1 else " || ".join(f"length({part}) || ':' || {part}" for part in parts)
 

@@ -21,7 +21,7 @@ from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.outcomes import check_outcome, outcome_labels
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
-from retrodict.monitoring.arrivals import outcomes_name
+from retrodict.monitoring.arrivals import ARRIVED, outcomes_name
 from retrodict.monitoring.keys import join_key_sql
 from retrodict.stores.sql import query, quote
 from retrodict.workspace import Workspace
@@ -31,13 +31,7 @@ __all__ = ["UNKNOWN_TIME", "Outcomes", "outcomes"]
 # Viewed as datetime64[us] it is NaT.
 UNKNOWN_TIME = -(2**63)
 
-_FIELDS: list[pa.Field[Any]] = [
-    pa.field("key", pa.string()),
-    pa.field("label", pa.bool_()),
-    pa.field("known_at", pa.timestamp("us", "UTC")),
-]
-_FACTS = pa.schema(_FIELDS)
-_ARRIVED = pa.schema([pa.field("decision_id", pa.string()), *_FIELDS])
+_FACTS = pa.schema(list(ARRIVED)[1:])  # of the label's table: without the id of a decision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,11 +216,11 @@ def _arrived_facts(workspace: Workspace, policy: str) -> tuple[pa.Table, list[tu
     name = outcomes_name(policy)
     version = _newest(workspace, name)
     if version is None:
-        return _ARRIVED.empty_table(), []
+        return ARRIVED.empty_table(), []
     try:
-        rows = workspace.tables.read(name, version, columns=_ARRIVED.names)
+        rows = workspace.tables.read(name, version, columns=ARRIVED.names)
     except NotFoundError:  # pragma: no cover  # removed by hand between the two calls
-        return _ARRIVED.empty_table(), []
+        return ARRIVED.empty_table(), []
     return rows, [(f"dataset:{name}@{version}", "outcomes")]
 
 

@@ -154,14 +154,9 @@ Did you mean the column 'arr_delay'.
         self._kinds(kinds, where)
 
     def _kinds(self, columns: Mapping[str, ExpressionKind | None] | None, where: str) -> KindInference:
-        wrong = {kind for kind in (columns or {}).values() if kind is not None} - set(get_args(ExpressionKind))
-        if wrong:
-            raise DefinitionError(
-                f"the kind of a column must be one of {', '.join(get_args(ExpressionKind))}",
-                where=where,
-                got=min(map(str, wrong)),
-                remedy="Pass None for a column of another type",
-            )
+        for kind in filter(None, (columns or {}).values()):
+            rule = "the kind of a column must be one that exists, or None for a column of another type"
+            check_known(kind, get_args(ExpressionKind), rule, where=where, what="kind", error=DefinitionError)
         return KindInference(self.tree, columns, where=where)
 
     def __identity__(self) -> str:

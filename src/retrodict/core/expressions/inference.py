@@ -31,21 +31,9 @@ _FORMS: dict[str, list[tuple[str, str, str]]] = {  # left, right, result
 
 
 class KindInference:
-    """Possible kinds of every node of one tree.
+    """Possible kinds of every node of one tree, which must outlive this object.
 
-    Parameters
-    ----------
-    root : Node
-        The tree; it must outlive this object.
-    columns : mapping of str to str, optional
-        KindInference that are known; a column that is missing or None may have any.
-    where : str
-        What to name in the error.
-
-    Raises
-    ------
-    DefinitionError
-        If a part would have to be of two kinds at once.
+    A column whose kind is missing or None may have any. A part that would have to be of two kinds is a DefinitionError.
     """
 
     def __init__(self, root: nodes.Node, columns: Mapping[str, str | None] | None = None, *, where: str) -> None:

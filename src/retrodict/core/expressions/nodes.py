@@ -36,6 +36,8 @@ __all__ = [
     "Not",
     "OPERATORS",
     "children",
+    "quote_name",
+    "quote_text",
     "render",
     "walk",
 ]
@@ -218,7 +220,8 @@ def _unparenthesised(node: Node) -> tuple[int, str]:
             signed = node.kind == "number" and str(node.value).startswith("-")
             return (_SIGN if signed else _ATOM), _literal(node)
         case Column():
-            return _ATOM, _name(node.name)
+            plain = _PLAIN.fullmatch(node.name) and node.name.lower() not in KEYWORDS
+            return _ATOM, node.name if plain else quote_name(node.name)
         case Negate():
             # Two signs in a row would read as a comment.
             return _SIGN, "-" + _text(node.operand, _ATOM)
@@ -231,7 +234,7 @@ def _unparenthesised(node: Node) -> tuple[int, str]:
             strength = _STRENGTH[node.operator]
             return strength, f" {node.operator} ".join(_text(part, strength + 1) for part in node.operands)
         case Matches():
-            return _ATOM, f"matches({render(node.operand)}, {_quote(node.pattern)})"
+            return _ATOM, f"matches({render(node.operand)}, {quote_text(node.pattern)})"
         case Call():
             return _ATOM, f"{node.function}({', '.join(render(part) for part in node.arguments)})"
         case Case():
@@ -256,7 +259,7 @@ def _predicate(node: IsNull | In | Between | Like, negation: str) -> str:
         case Between():
             return f"{operand} {negation}between {_text(node.low, _SUM)} and {_text(node.high, _SUM)}"
         case Like():
-            return f"{operand} {negation}like {_quote(node.pattern)}"
+            return f"{operand} {negation}like {quote_text(node.pattern)}"
 
 
 def _literal(node: Literal) -> str:
@@ -266,7 +269,7 @@ def _literal(node: Literal) -> str:
         case bool(value), _:
             return "true" if value else "false"
         case str(value), _:
-            return _quote(value)
+            return quote_text(value)
         case int(value), "time":
             return f"timestamp '{format_time(value)}'"
         case int(value), "duration":
@@ -275,11 +278,11 @@ def _literal(node: Literal) -> str:
             return repr(value)
 
 
-def _name(name: str) -> str:
-    if _PLAIN.fullmatch(name) and name.lower() not in KEYWORDS:
-        return name
+def quote_name(name: str) -> str:
+    """Name of a column in double quotes."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def _quote(text: str) -> str:
+def quote_text(text: str) -> str:
+    """Text in single quotes."""
     return "'" + text.replace("'", "''") + "'"

@@ -104,11 +104,14 @@ class _Reader:
                 raise self._error(
                     "a parenthesis must be opened before it is closed", r"Write \) for the character itself"
                 )
-            raise self._error(
-                "'^' must stand first only and '$' last only: the whole text is matched",
-                "Take it away, or write a backslash before it for the character itself",
-            )
+            raise self._anchor()
         return text, size
+
+    def _anchor(self) -> DefinitionError:
+        return self._error(
+            "'^' must stand first only and '$' last only: the whole text is matched",
+            "Take it away, or write a backslash before it for the character itself",
+        )
 
     def _branches(self) -> tuple[str, int]:
         parts = [self._sequence()]
@@ -161,10 +164,7 @@ class _Reader:
         self._depth -= 1
         if not self._next(")"):
             if self._place < len(self._text):
-                raise self._error(
-                    "'^' must stand first only and '$' last only: the whole text is matched",
-                    "Take it away, or write a backslash before it for the character itself",
-                )
+                raise self._anchor()
             raise self._error("a group must be closed", "Add ')'", start)
         return f"(?:{text})", size
 

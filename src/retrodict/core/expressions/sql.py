@@ -84,12 +84,12 @@ class _Compiler:
             case nodes.Between():
                 return f"({self.value(node.operand)} BETWEEN {self.value(node.low)} AND {self.value(node.high)})"
             case nodes.Like():
-                return f"({self.value(node.operand)} LIKE {_text(node.pattern)})"
+                return f"({self.value(node.operand)} LIKE {nodes.quote_text(node.pattern)})"
             case nodes.Matches():
-                return f"regexp_full_match({self.value(node.operand)}, {_text(translate(node.pattern))})"
+                return f"regexp_full_match({self.value(node.operand)}, {nodes.quote_text(translate(node.pattern))})"
 
     def _column(self, node: nodes.Column) -> str:
-        name, kind = _name(node.name), self._kinds.given(node.name)
+        name, kind = nodes.quote_name(node.name), self._kinds.given(node.name)
         if kind == "date":
             return _midnight(name)
         if kind is None and self._kinds.of(node) == "time":
@@ -115,7 +115,7 @@ class _Compiler:
             case bool(value), _:
                 return "TRUE" if value else "FALSE"
             case str(value), _:
-                return _text(value)
+                return nodes.quote_text(value)
             case int(value), "time":
                 return f"CAST('{from_micros(value).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
             case int(value), "duration":
@@ -138,11 +138,3 @@ def _nan_to_null(text: str) -> str:
 
 def _midnight(name: str) -> str:
     return f"make_timestamptz(epoch_us({name}))"
-
-
-def _name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -180,11 +180,14 @@ class _Parser:
             self._expect("and", "the lower bound of 'between'")
             return nodes.Between(left, low, self._sum())
         if self._accept("like"):
-            token = self._take()
-            if token.sort != "string":
-                raise self._error("'like' must have a pattern in single quotes", token, "Write it like 'B%'")
-            return nodes.Like(left, self._text(token))
+            return nodes.Like(left, self._text(self._pattern("like", "B%")))
         return None
+
+    def _pattern(self, after: str, example: str) -> Token:
+        token = self._take()
+        if token.sort != "string":
+            raise self._error(f"{after!r} must have a pattern in single quotes", token, f"Write it like '{example}'")
+        return token
 
     def _list(self, item: Callable[[], _Item]) -> tuple[_Item, ...]:
         items = [item()]
@@ -303,9 +306,7 @@ class _Parser:
     def _matches(self) -> nodes.Node:
         operand = self._or()
         self._expect(",", "the text of 'matches'")
-        token = self._take()
-        if token.sort != "string":
-            raise self._error("'matches' must have a pattern in single quotes", token, "Write it like '[A-Z]{3}'")
+        token = self._pattern("matches", "[A-Z]{3}")
         pattern = self._text(token)
         translate(pattern, where=f"{self._where}, character {token.start + 1}")
         self._expect(")", "the pattern of 'matches'")

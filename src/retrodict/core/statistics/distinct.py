@@ -26,6 +26,8 @@ from retrodict.core.errors import InputError
 
 __all__ = ["LIMIT", "DistinctSketch", "hash_values"]
 
+_PRECISION = 14  # logarithm of the number of registers
+_WIDTH = 64 - _PRECISION  # bits of a hash that are left
 LIMIT = 4096  # distinct values up to which the count is exact (but for two hashes of 64 bits being equal)
 
 Hashes = NDArray[np.uint64]
@@ -38,16 +40,14 @@ _ODD = np.uint64(0x9FB21C651E98DF25)
 class DistinctSketch:
     """Number of distinct values of a column, nulls left out; mergeable, and merging twice changes nothing.
 
-    Above ``LIMIT`` distinct values the relative standard error is ``1.04 / sqrt(2**precision)``: 0.8 % by default.
+    Above ``LIMIT`` distinct values the relative standard error is ``1.04 / sqrt(2**14)``, 0.8 %.
 
     Parameters
     ----------
-    precision : int
-        Logarithm of the number of registers, 4 to 18.
     hashes : uint64 array or None
         Sorted hashes of all distinct values, while they are few.
     registers : uint8 array or None
-        Registers of HyperLogLog, afterwards.
+        The 16,384 registers of HyperLogLog, afterwards.
 
     Examples
     --------
@@ -58,18 +58,10 @@ class DistinctSketch:
 
     kind: ClassVar[str] = "distinct"
 
-    precision: int = 14
     hashes: Hashes | None = None
     registers: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
-        if not 4 <= self.precision <= 18:
-            raise InputError(
-                "a precision must be 4 to 18",
-                where="distinct sketch",
-                got=self.precision,
-                remedy="Leave it out for the default",
-            )
         if self.hashes is None and self.registers is None:
             object.__setattr__(self, "hashes", np.empty(0, dtype=np.uint64))
         for array in (self.hashes, self.registers):
@@ -77,7 +69,7 @@ class DistinctSketch:
                 array.flags.writeable = False
 
     @classmethod
-    def of(cls, values: Iterable[object], *, precision: int = 14) -> DistinctSketch:
+    def of(cls, values: Iterable[object]) -> DistinctSketch:
         """Sketch of one block.
 
         Parameters
@@ -85,37 +77,22 @@ class DistinctSketch:
         values : array_like, shape (n,)
             Numbers, text, bytes, times or booleans, with None and NaN for null: NumPy, Arrow, pandas or a sequence.
             Numbers that are equal are one value, whatever their type (1, 1.0 and true).
-        precision : int, default 14
-            Logarithm of the number of registers; memory is ``2**precision`` bytes once there are many values.
 
         Raises
         ------
         InputError
-            If a value is of a type without a stable hash, or the precision is out of range.
+            If a value is of a type without a stable hash.
         """
-        return _with(cls(precision), hash_values(values))
+        return _with(cls(), hash_values(values))
 
     def merge(self, other: DistinctSketch) -> DistinctSketch:
-        """Sketch of both blocks together.
-
-        Raises
-        ------
-        InputError
-            If the sketches differ in precision.
-        """
-        if self.precision != other.precision:
-            raise InputError(
-                "sketches that are merged must have one precision",
-                where="distinct sketch",
-                got=(self.precision, other.precision),
-                remedy="Build both with the same precision",
-            )
+        """Sketch of both blocks together."""
         if other.hashes is not None:
             return _with(self, other.hashes)
         if self.hashes is not None:
             return other.merge(self)
         assert self.registers is not None and other.registers is not None  # noqa: PT018 - one of the two forms
-        return DistinctSketch(self.precision, None, np.maximum(self.registers, other.registers))
+        return DistinctSketch(None, np.maximum(self.registers, other.registers))
 
     @property
     def exact(self) -> bool:
@@ -128,34 +105,27 @@ class DistinctSketch:
         if self.hashes is not None:
             return self.hashes.size
         assert self.registers is not None
-        return round(_estimate(self.registers, 64 - self.precision))
-
-    @property
-    def relative_error(self) -> float:
-        """Relative standard error of ``count``."""
-        return 0.0 if self.exact else 1.04 / math.sqrt(1 << self.precision)
+        return round(_estimate(self.registers))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DistinctSketch) and self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
-        return hash((self.precision, self.exact, self.count))
+        return hash((self.exact, self.count))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form; hashes (little-endian) and registers as base64."""
         payload = self.registers if self.hashes is None else self.hashes.astype("<u8")
         assert payload is not None
         name = "hashes" if self.exact else "registers"
-        return {"kind": self.kind, "precision": self.precision, name: base64.b64encode(payload.tobytes()).decode()}
+        return {"kind": self.kind, "precision": _PRECISION, name: base64.b64encode(payload.tobytes()).decode()}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> DistinctSketch:
         """Inverse of ``to_dict``."""
-        precision = int(body["precision"])
         if "hashes" in body:
-            hashes = np.frombuffer(base64.b64decode(body["hashes"]), dtype="<u8")
-            return cls(precision, hashes.astype(np.uint64))
-        return cls(precision, None, np.frombuffer(base64.b64decode(body["registers"]), dtype=np.uint8).copy())
+            return cls(np.frombuffer(base64.b64decode(body["hashes"]), dtype="<u8").astype(np.uint64))
+        return cls(None, np.frombuffer(base64.b64decode(body["registers"]), dtype=np.uint8).copy())
 
 
 def _with(sketch: DistinctSketch, hashes: Hashes) -> DistinctSketch:
@@ -166,31 +136,30 @@ def _with(sketch: DistinctSketch, hashes: Hashes) -> DistinctSketch:
             if distinct.size > LIMIT:  # many are known after few rows: the others need not be sorted
                 break
         else:
-            return DistinctSketch(sketch.precision, distinct)
+            return DistinctSketch(distinct)
         hashes = np.concatenate((sketch.hashes, hashes))
-        registers = np.zeros(1 << sketch.precision, dtype=np.uint8)
+        registers = np.zeros(1 << _PRECISION, dtype=np.uint8)
     else:
         assert sketch.registers is not None
         registers = sketch.registers.copy()
-    width = 64 - sketch.precision
-    places = (hashes >> np.uint64(width)).astype(np.int64)
-    np.maximum.at(registers, places, _leading(hashes & np.uint64((1 << width) - 1), width))
-    return DistinctSketch(sketch.precision, None, registers)
+    places = (hashes >> np.uint64(_WIDTH)).astype(np.int64)
+    np.maximum.at(registers, places, _leading(hashes & np.uint64((1 << _WIDTH) - 1)))
+    return DistinctSketch(None, registers)
 
 
-def _leading(rest: Hashes, width: int) -> NDArray[np.uint8]:
-    """One more than the number of leading zeros of numbers of this many bits."""
+def _leading(rest: Hashes) -> NDArray[np.uint8]:
+    """One more than the number of leading zeros of what is left of a hash."""
     # A double holds only 53 bits: the two halves are looked at apart.
     high, low = (rest >> np.uint64(32)).astype(np.float64), (rest & np.uint64(0xFFFFFFFF)).astype(np.float64)
     length = np.where(high > 0, np.frexp(high)[1] + 32, np.frexp(low)[1])
-    return (width - length + 1).astype(np.uint8)
+    return (_WIDTH - length + 1).astype(np.uint8)
 
 
-def _estimate(registers: NDArray[np.uint8], width: int) -> float:
+def _estimate(registers: NDArray[np.uint8]) -> float:
     m = registers.size
-    counts = np.bincount(registers, minlength=width + 2).astype(float)
-    z = m * _tau(1 - counts[width + 1] / m)
-    for rank in range(width, 0, -1):
+    counts = np.bincount(registers, minlength=_WIDTH + 2).astype(float)
+    z = m * _tau(1 - counts[_WIDTH + 1] / m)
+    for rank in range(_WIDTH, 0, -1):
         z = 0.5 * (z + counts[rank])
     z += m * _sigma(counts[0] / m)
     return float(m * m / (2 * math.log(2) * z))

@@ -106,19 +106,25 @@ def psi(reference: ArrayLike, current: ArrayLike, *, pseudo: float = 0.5) -> flo
     return float(((q - p) * np.log(q / p)).sum())
 
 
+def _check_sizes(n: int, m: int, bins: int) -> None:
+    if n <= 0 or m <= 0 or bins < 1:
+        raise InputError(
+            "an index must have rows on both sides and a bin",
+            where="psi",
+            got=(n, m, bins),
+            remedy="Collect rows first",
+        )
+
+
 def psi_critical(n: int, m: int, bins: int, *, alpha: float = 0.01) -> float:
     """Value that the index of two samples of one distribution exceeds with probability ``alpha``.
 
     ``(1/n + 1/m) chi2.ppf(1 - alpha, bins - 1)`` (Yurdakul & Naranjo 2020, Journal of Risk Model Validation 14(4)); the
     bins are those used by either sample. This is the noise floor that drift has to exceed.
     """
-    if n <= 0 or m <= 0 or bins < 1 or not 0 < alpha < 1:
-        raise InputError(
-            "a critical value must have rows on both sides, a bin and 0 < alpha < 1",
-            where="psi",
-            got=(n, m, bins, alpha),
-            remedy="Pass alpha=0.05, and counts of rows above 0",
-        )
+    _check_sizes(n, m, bins)
+    if not 0 < alpha < 1:
+        raise InputError("a level must lie between 0 and 1", where="psi", got=alpha, remedy="Pass alpha=0.05")
     if bins == 1:
         return 0.0
     from scipy.special import chdtri
@@ -128,13 +134,7 @@ def psi_critical(n: int, m: int, bins: int, *, alpha: float = 0.01) -> float:
 
 def psi_p_value(value: float, n: int, m: int, bins: int) -> float:
     """Probability that two samples of one distribution reach this index: the inverse of ``psi_critical``."""
-    if n <= 0 or m <= 0 or bins < 1:
-        raise InputError(
-            "a p value must have rows on both sides and a bin",
-            where="psi",
-            got=(n, m, bins),
-            remedy="Collect rows first",
-        )
+    _check_sizes(n, m, bins)
     if bins == 1:
         return 1.0
     from scipy.special import chdtrc

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from retrodict.core.errors import InputError, InternalError
 from retrodict.core.statistics._limbs import (
-    _SMALLEST,
     Scale,
     digits_of,
     exponents,
@@ -32,7 +32,7 @@ from retrodict.core.statistics._limbs import (
     whole,
 )
 
-__all__ = ["Scale", "exact_sum", "round_limbs", "scale_for", "split_limbs", "whole_limbs"]
+__all__ = ["Scale", "exact_sum", "round_limbs", "scale_for", "split_limbs", "to_float", "whole_limbs"]
 
 
 def exact_sum(values: Iterable[float]) -> float:
@@ -51,21 +51,16 @@ def exact_sum(values: Iterable[float]) -> float:
     try:
         return math.fsum(arrays)
     except OverflowError:
-        # Integers in units of the smallest subnormal; only sums near the end of the range come here.
-        total = sum(_in_smallest(value) for value in arrays)
-        return _divide(total, -_SMALLEST)
+        # Only sums near the end of the range come here.
+        return to_float(sum(map(Fraction, arrays), Fraction(0)))
 
 
-def _in_smallest(value: float) -> int:
-    top, bottom = value.as_integer_ratio()
-    return (top << -_SMALLEST) // bottom
-
-
-def _divide(total: int, exponent: int) -> float:
+def to_float(value: Fraction) -> float:
+    """Nearest double of a rational; beyond the range of a double an infinity."""
     try:
-        return total / (1 << exponent)
+        return float(value)
     except OverflowError:
-        return math.inf if total > 0 else -math.inf
+        return math.inf if value > 0 else -math.inf
 
 
 def scale_for(values: ArrayLike, *, rows: int | None = None) -> Scale:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.statistics._columns import NumberColumn, read_column
-from retrodict.core.statistics.exact import scale_for, split_limbs
+from retrodict.core.statistics.exact import scale_for, split_limbs, to_float
 
 __all__ = ["Moments"]
 
@@ -112,11 +112,11 @@ class Moments:
     @property
     def mean(self) -> float | None:
         """Mean of the finite values, correctly rounded; None without any."""
-        return _to_float(self.total / self.count) if self.count else None
+        return to_float(self.total / self.count) if self.count else None
 
     def variance(self, *, ddof: int = 1) -> float | None:
         """``M2 / (count - ddof)``; None if that divides by zero or less."""
-        return _to_float(self.m2 / (self.count - ddof)) if self.count > ddof else None
+        return to_float(self.m2 / (self.count - ddof)) if self.count > ddof else None
 
     def std(self, *, ddof: int = 1) -> float | None:
         """Square root of the variance, free of overflow on the way."""
@@ -219,13 +219,6 @@ def _rounded(value: Fraction) -> Fraction:
     """Nearest number of 128 significant bits, so that rationals do not grow from merge to merge."""
     shift = _BITS - (abs(value.numerator).bit_length() - value.denominator.bit_length())
     return round(value * _power(shift)) * _power(-shift) if value else _ZERO
-
-
-def _to_float(value: Fraction) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
 
 
 def _root(value: Fraction) -> float:

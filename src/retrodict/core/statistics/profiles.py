@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError
+from retrodict.core.errors import InputError, check_known
 from retrodict.core.statistics._columns import read_floats
 
 __all__ = ["CategoryProfile", "NumericProfile", "profile_from_dict"]
@@ -233,13 +233,7 @@ def profile_from_dict(body: Mapping[str, Any]) -> NumericProfile | CategoryProfi
     InputError
         If the kind is neither ``numeric`` nor ``category``.
     """
-    if body.get("kind") == NumericProfile.kind:
-        return NumericProfile.from_dict(body)
-    if body.get("kind") == CategoryProfile.kind:
-        return CategoryProfile.from_dict(body)
-    raise InputError(
-        "a profile must be of kind 'numeric' or 'category'",
-        where="profile",
-        got=body.get("kind"),
-        remedy="Read what to_dict of a profile wrote",
-    )
+    profiles = {profile.kind: profile for profile in (NumericProfile, CategoryProfile)}
+    rule = "a profile must be of kind 'numeric' or 'category'"
+    kind = check_known(str(body.get("kind")), profiles, rule, where="profile", what="kind", error=InputError)
+    return profiles[kind].from_dict(body)

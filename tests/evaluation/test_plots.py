@@ -88,7 +88,8 @@ def test_without_matplotlib_the_install_line_is_given() -> None:
         "import sys; sys.modules['matplotlib'] = None\n"
         "from retrodict.evaluation import plots\n"
         "from retrodict.core.errors import MissingExtraError\n"
-        "try: plots.plot_drift({'wind': 1}, threshold=0.1)\n"
+        "from retrodict.evaluation import CalibrationBin\n"
+        "try: plots.plot_calibration([CalibrationBin(0.5, 0.5, 9, 0.2, 0.8)])\n"
         "except MissingExtraError as error: print(error)"
     )
     assert "pip install 'retrodict[plots]'" in out

@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 
 from retrodict.core.errors import InputError, NotFoundError
 from retrodict.evaluation import metrics as ours
-from retrodict.evaluation.metrics import Evaluation, evaluate
+from retrodict.evaluation.metrics import CalibrationBin, Confusion, Metric, evaluate
 
 _ROWS = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1) | st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=2,
                  max_size=40)  # fmt: skip
@@ -158,9 +158,12 @@ def test_too_few_rows_are_not_evaluable() -> None:
 
 @pytest.mark.parametrize("threshold", [None, 0.3])
 def test_evaluations_survive_json(threshold: float | None) -> None:
-    """The JSON form reads back equal."""
+    """The JSON form holds every metric, the curve and the table."""
     found = evaluate(*_sample(300), threshold=threshold)
-    assert Evaluation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+    body = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert tuple(Metric(**metric) for metric in body["metrics"]) == found.metrics
+    assert tuple(CalibrationBin(**part) for part in body["curve"]) == found.curve
+    assert (body["confusion"] and Confusion(**body["confusion"])) == found.confusion
 
 
 def test_arrow_columns_are_read() -> None:

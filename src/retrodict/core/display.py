@@ -75,6 +75,10 @@ class Facts:
     values: Mapping[str, Any]
     title: str | None = None
 
+    def cells(self) -> list[tuple[str, str]]:
+        """Names and values as text."""
+        return [(name, _cell(value)) for name, value in self.values.items() if value is not None]
+
 
 @dataclass
 class Tree:
@@ -372,7 +376,7 @@ def _lines(block: Grid | Facts | Tree, width: int | None) -> Iterator[str]:
     if isinstance(block, Grid):
         yield from _grid_lines(block, width)
         return
-    rows = [(name, _cell(value)) for name, value in block.values.items() if value is not None]
+    rows = block.cells()
     left = max((len(name) for name, _ in rows), default=0) + _GAP
     for name, text in rows:
         parts = _fold(text, None if width is None else max(width - left, 20))
@@ -471,9 +475,8 @@ def _html(block: Block) -> str:
         return html.escape(_printable(block.label)) + (f"<ul>{branches}</ul>" if branches else "")
     head = f"<p><b>{html.escape(block.title)}</b></p>" if block.title else ""
     if isinstance(block, Facts):
-        rows = [(name, value) for name, value in block.values.items() if value is not None]
-        lines = "".join(f"<tr><th style='text-align:left'>{html.escape(n)}</th><td style='text-align:left'>"
-                        f"{html.escape(_cell(v))}</td></tr>" for n, v in rows)  # fmt: skip
+        lines = "".join(f"<tr><th style='text-align:left'>{html.escape(name)}</th><td style='text-align:left'>"
+                        f"{html.escape(text)}</td></tr>" for name, text in block.cells())  # fmt: skip
         return f"{head}<table>{lines}</table>"
     sides = ["right" if ">" in heading[-2:] else "left" for heading in block.columns]
     titles = "".join(f"<th style='text-align:{side}'>{html.escape(heading.rstrip('>?'))}</th>"

@@ -117,8 +117,7 @@ def _brier_difference(old: ScoredRows, new: ScoredRows, confidence: float) -> Me
     if why_not:
         return Metric(name, None, why_not, old.n)
     differences = (new.scores - new.labels) ** 2 - (old.scores - old.labels) ** 2
-    interval = mean_interval(differences, confidence=confidence)
-    return Metric(name, float(differences.mean()), None, old.n, interval.low, interval.high)
+    return Metric.of(name, old.n, float(differences.mean()), mean_interval(differences, confidence=confidence))
 
 
 def _judge(auc: Metric, brier: Metric) -> tuple[Literal["better", "worse", "inconclusive"], str]:

@@ -7,9 +7,8 @@ a reason; it is never 0, never NaN, and never passes a gate. Conventions and sou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +31,7 @@ __all__ = [
     "confusion",
     "evaluate",
     "log_loss",
+    "mean",
     "pick_metric",
     "pr_auc",
     "roc_auc",
@@ -63,6 +63,13 @@ class Metric:
     low: float | None = None
     high: float | None = None
 
+    @classmethod
+    def of(cls, name: str, n: int, value: float, interval: Interval | None) -> Metric:
+        """Metric with a value, and with an interval where there is one."""
+        if interval is None or math.isnan(interval.low):
+            return cls(name, value, None, n)
+        return cls(name, value, None, n, interval.low, interval.high)
+
 
 def pick_metric(metrics: Sequence[Metric], name: str, *, where: str) -> Metric:
     """Metric of a name; NotFoundError names the nearest ones."""
@@ -74,8 +81,7 @@ def share(name: str, part: int, n: int, why_not: str) -> Metric:
     """Share of rows, with Wilson's interval; without rows it is not evaluable, for this reason."""
     if n == 0:
         return Metric(name, None, why_not, 0)
-    interval = wilson_interval(part, n)
-    return Metric(name, part / n, None, n, interval.low, interval.high)
+    return Metric.of(name, n, part / n, wilson_interval(part, n))
 
 
 def roc_auc(labels: ArrayLike, scores: ArrayLike) -> Metric:
@@ -118,7 +124,8 @@ def brier(labels: ArrayLike, scores: ArrayLike) -> Metric:
     return _measure("brier", read_rows(labels, scores))
 
 
-def _mean(values: NDArray[np.float64]) -> tuple[float, Interval | None]:
+def mean(values: NDArray[np.float64]) -> tuple[float, Interval | None]:
+    """Mean with Student's t interval, which one value has not."""
     return float(values.mean()), mean_interval(values) if values.size > 1 else None
 
 
@@ -130,7 +137,7 @@ def log_loss(labels: ArrayLike, scores: ArrayLike) -> Metric:
 def _log_loss(rows: ScoredRows) -> tuple[float, Interval | None]:
     edge = float(np.finfo(np.float64).eps)
     p = np.clip(rows.scores, edge, 1 - edge)
-    return _mean(-np.where(rows.labels == 1, np.log(p), np.log1p(-p)))
+    return mean(-np.where(rows.labels == 1, np.log(p), np.log1p(-p)))
 
 
 def base_rate(labels: ArrayLike) -> Metric:
@@ -219,7 +226,7 @@ _MEASURES: dict[str, tuple[Callable[[ScoredRows], str | None], _Compute]] = {
     ),
     "auc": (lambda rows: rows.incomplete() or rows.one_class(), _roc_auc),
     "pr_auc": (lambda rows: rows.incomplete() or (None if rows.positives else "no positive row"), _pr_auc),
-    "brier": (ScoredRows.improper, lambda rows: _mean((rows.scores - rows.labels) ** 2)),
+    "brier": (ScoredRows.improper, lambda rows: mean((rows.scores - rows.labels) ** 2)),
     "log_loss": (ScoredRows.improper, _log_loss),
     "calibration_error": (ScoredRows.improper, _calibration_error),
     "calibration_ratio": (
@@ -234,10 +241,7 @@ def _measure(name: str, rows: ScoredRows, compute: _Compute | None = None) -> Me
     refuse, default = _MEASURES[name]
     if why_not := refuse(rows):
         return Metric(name, None, why_not, rows.n)
-    value, interval = (compute or default)(rows)
-    if interval is None or math.isnan(interval.low):
-        return Metric(name, value, None, rows.n)
-    return Metric(name, value, None, rows.n, interval.low, interval.high)
+    return Metric.of(name, rows.n, *(compute or default)(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,19 +311,6 @@ class Evaluation(Record):
     def values(self) -> dict[str, float | None]:
         """Metric values by name, as gates read them."""
         return {metric.name: metric.value for metric in self.metrics}
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Evaluation:
-        """Inverse of ``to_dict``, from JSON as well."""
-        table = body.get("confusion")
-        return cls(
-            n=body["n"],
-            positives=body["positives"],
-            pending=body["pending"],
-            metrics=tuple(Metric(**metric) for metric in body["metrics"]),
-            curve=tuple(CalibrationBin(**part) for part in body["curve"]),
-            confusion=None if table is None else Confusion(**table),
-        )
 
 
 def evaluate(labels: ArrayLike, scores: ArrayLike, *, threshold: float | None = None, min_rows: int = 1) -> Evaluation:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError, check_known, near
+from retrodict.core.errors import InputError, check_known
 from retrodict.core.identity import canonical_json
 from retrodict.models._encoder import RowEncoder, Vocabulary, category_column, number_column, plain_values
 
@@ -156,11 +156,9 @@ class InputSpec:
         """
         matrix: NDArray[np.float64] | None = None
         for at, feature in enumerate(self.features):
-            if feature.name not in columns:
-                raise InputError("the columns must hold every feature of the model", where=f"feature {feature.name!r}",
-                                 got=f"{len(columns)} columns",
-                                 remedy=near(feature.name, columns, what="column"))  # fmt: skip
-            name, column = feature.name, columns[feature.name]
+            name, rule = feature.name, "the columns must hold every feature of the model"
+            check_known(name, columns, rule, where=f"feature {name!r}", what="column", error=InputError)
+            column = columns[name]
             if feature.type == "category":
                 codes = category_column(name, column, feature.vocabulary)
             else:

@@ -32,13 +32,9 @@ __all__ = ["ARRIVED", "OutcomesReport", "ingest_outcomes", "outcomes_name"]
 
 _BATCH = "retrodict.batch"
 _COUNTS = ("rows_in", "accepted", "repeated", "quarantined", "revised", "unmatched")
-_FIELDS: list[pa.Field[Any]] = [
-    pa.field("decision_id", pa.string()),
-    pa.field("key", pa.string()),
-    pa.field("label", pa.bool_()),
-    pa.field("known_at", pa.timestamp("us", "UTC")),
-]
-ARRIVED = pa.schema(_FIELDS)
+ARRIVED = pa.schema(
+    {"decision_id": pa.string(), "key": pa.string(), "label": pa.bool_(), "known_at": pa.timestamp("us", "UTC")}
+)
 """Columns of the table of ingested outcomes."""
 
 

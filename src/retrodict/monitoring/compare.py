@@ -138,9 +138,10 @@ def compare_on_log(
     now: int,
     start: int | None = None,
     end: int | None = None,
-    min_rows: int = 100,
 ) -> LogComparison:
     """Score logged decisions with a challenger and compare it with the champion on the known outcomes.
+
+    With fewer than 100 known outcomes the verdict is inconclusive.
 
     Parameters
     ----------
@@ -153,8 +154,6 @@ def compare_on_log(
         As of when outcomes are known. Instants are microseconds since 1970-01-01 UTC.
     start, end : int, optional
         Decisions with ``start <= time < end``; everything up to ``now`` by default.
-    min_rows : int, default 100
-        With fewer known outcomes the verdict is inconclusive.
 
     Raises
     ------
@@ -174,7 +173,7 @@ def compare_on_log(
         artifact.score_rows(_columns(scored.decisions, artifact)).score,
     )
     agreement, changes = _changes(definition, scored.decisions, old, new)
-    compared = compare_scores(champion=old, challenger=new, labels=scored.label, min_rows=min_rows)
+    compared = compare_scores(champion=old, challenger=new, labels=scored.label)
     statuses = ("known", "pending", "void")
     labelled, pending, void = (int((scored.status == status).sum()) for status in statuses)
     return LogComparison(

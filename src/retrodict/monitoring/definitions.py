@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from retrodict.core.definition import Definition
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import DefinitionError
+from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import parse
 from retrodict.decisions.definitions import Policy
 
@@ -46,13 +46,8 @@ class Trigger:
 
     def __post_init__(self) -> None:
         """Parse the condition."""
-        if self.action != "retrain":
-            raise DefinitionError(
-                "a trigger's action must be 'retrain'",
-                where="Trigger",
-                got=self.action,
-                remedy="Use Trigger.retrain(on=...)",
-            )
+        rule = "a trigger's action must be 'retrain'"
+        check_known(self.action, ("retrain",), rule, where="Trigger", what="action", error=DefinitionError)
         parse(self.on, where="Trigger, on")
         parse_duration(self.cooldown, where="Trigger, cooldown")
 

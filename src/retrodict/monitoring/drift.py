@@ -174,7 +174,7 @@ def drift(
     counts, unread = _count(looked_at, {name: profile for name, profile in reference.features.items() if name != SCORE})
     verdicts = judge_features({n: (ref.counts, now) for n, (ref, now) in counts.items()}, threshold=threshold)
     features = {name: _feature(verdicts[name], *counts[name]) for name in counts}
-    features.update({name: FeatureDrift(_not_evaluable(reason)) for name, reason in unread.items()})
+    features.update({name: FeatureDrift(DriftVerdict("not evaluable", reason)) for name, reason in unread.items()})
     versions, times = np.unique(looked_at.column("model").to_numpy().astype(str), return_counts=True)
     return DriftReport(
         model=model,
@@ -212,10 +212,6 @@ def _feature(verdict: DriftVerdict, reference: FeatureReference, current: NDArra
     return FeatureDrift(
         verdict, tuple(reference.profile.labels), tuple(reference.counts.tolist()), tuple(current.tolist())
     )
-
-
-def _not_evaluable(reason: str) -> DriftVerdict:
-    return DriftVerdict("not evaluable", reason, None, None, None, None, 0, 0)
 
 
 def _score_drift(decisions: pa.Table, reference: FeatureReference | None, threshold: float) -> FeatureDrift | None:

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.clock import format_time
 from retrodict.core.errors import InputError, near
-from retrodict.core.statistics.intervals import mean_interval
-from retrodict.evaluation.metrics import Metric, evaluate, pick_metric, share
+from retrodict.evaluation.metrics import Metric, evaluate, mean, pick_metric, share
 from retrodict.monitoring.outcomes import Outcomes
 from retrodict.monitoring.periods import Period, periods_between
 
@@ -242,10 +241,7 @@ def _slice(period: Period, complete: bool, by: str | None, value: str | None, pa
 def _mean_score(scores: NDArray[np.float64]) -> Metric:
     if not scores.size:
         return Metric("mean_score", None, "no decision has a score", 0)
-    if scores.size == 1:
-        return Metric("mean_score", float(scores[0]), None, 1)
-    interval = mean_interval(scores)
-    return Metric("mean_score", float(scores.mean()), None, scores.size, interval.low, interval.high)
+    return Metric.of("mean_score", scores.size, *mean(scores))
 
 
 def _label_rate(labels: NDArray[np.float64], min_labels: int) -> Metric:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
 from retrodict.core.errors import DefinitionError, check_known
-from retrodict.core.expressions.inference import KindInference
-from retrodict.core.expressions.nodes import Column, Node, render, walk
-from retrodict.core.expressions.rows import RowFunction, compile_row
-from retrodict.core.expressions.sql import compile_sql
-from retrodict.core.expressions.syntax import read
+from retrodict.core.expressions._inference import KindInference
+from retrodict.core.expressions._nodes import Column, Node, render, walk
+from retrodict.core.expressions._rows import compile_row
+from retrodict.core.expressions._sql import compile_sql
+from retrodict.core.expressions._syntax import read
+from retrodict.core.expressions._values import RowFunction
 from retrodict.core.kinds import ExpressionKind
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Expression:
         >>> pl.DataFrame({"arr_delay": [20.0, 3.0, None, float("nan")]}).select(late=late)["late"].to_list()
         [True, False, None, None]
         """
-        from retrodict.core.expressions.frames import compile_polars  # loads Polars, which definitions do without
+        from retrodict.core.expressions._frames import compile_polars  # loads Polars, which definitions do without
 
         column_kinds: dict[str, ExpressionKind | None] = dict(kinds or {})
         for name in floating:

@@ -23,7 +23,7 @@ import re
 
 from retrodict.core.errors import DefinitionError
 
-__all__ = ["escape", "translate"]
+__all__ = ["escape", "like", "translate"]
 
 _Ranges = list[tuple[int, int]]
 
@@ -267,6 +267,12 @@ def escape(letter: str) -> str:
     if letter in _META:
         return "\\" + letter
     return letter if letter >= " " and letter != "\x7f" else f"\\x{ord(letter):02x}"
+
+
+def like(pattern: str) -> str:
+    """Return a pattern of ``like`` as a regular expression for the whole text."""
+    wild = {"%": ".*", "_": "."}
+    return "(?s:" + "".join(wild.get(letter) or escape(letter) for letter in pattern) + ")"
 
 
 def _index(letter: str) -> int:

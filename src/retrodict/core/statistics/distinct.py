@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar
@@ -119,13 +119,6 @@ class DistinctSketch:
         assert payload is not None
         name = "hashes" if self.exact else "registers"
         return {"kind": self.kind, "precision": _PRECISION, name: base64.b64encode(payload.tobytes()).decode()}
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> DistinctSketch:
-        """Inverse of ``to_dict``."""
-        if "hashes" in body:
-            return cls(np.frombuffer(base64.b64decode(body["hashes"]), dtype="<u8").astype(np.uint64))
-        return cls(None, np.frombuffer(base64.b64decode(body["registers"]), dtype=np.uint8).copy())
 
 
 def _with(sketch: DistinctSketch, hashes: Hashes) -> DistinctSketch:

@@ -205,12 +205,12 @@ class DriftVerdict(Record):
 
     status: Status
     reason: str
-    psi: float | None
-    critical_value: float | None
-    p_value: float | None
-    js_distance_bits: float | None
-    n_reference: int
-    n_current: int
+    psi: float | None = None
+    critical_value: float | None = None
+    p_value: float | None = None
+    js_distance_bits: float | None = None
+    n_reference: int = 0
+    n_current: int = 0
 
 
 def judge(
@@ -239,7 +239,7 @@ def judge(
     if min(n, m) < max(min_rows, 1):
         side = "reference" if n < m else "current"
         reason = f"{min(n, m)} {side} rows are fewer than the {max(min_rows, 1)} needed"
-        return DriftVerdict("not evaluable", reason, None, None, None, None, n, m)
+        return DriftVerdict("not evaluable", reason, n_reference=n, n_current=m)
     value, floor = psi(first, second), psi_critical(n, m, bins, alpha=alpha)
     status: Status = "no drift"
     if value < threshold:

@@ -32,9 +32,6 @@ class Interval:
     low: float
     high: float
 
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
 
 def _quantile(confidence: float) -> float:
     if not 0.0 < confidence < 1.0:
@@ -119,8 +116,6 @@ class AucEstimate:
     variance: float
     low: float
     high: float
-    positives: int
-    negatives: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +147,7 @@ def delong_auc(labels: ArrayLike, scores: ArrayLike, *, confidence: float = 0.95
     half = _quantile(confidence) * math.sqrt(variance)
     # max and min would drop NaN or keep it depending on the order of their arguments: NaN first keeps it.
     low, high = max(auc - half, 0.0), min(auc + half, 1.0)
-    return AucEstimate(auc, variance, low, high, by_positive.size, by_negative.size)
+    return AucEstimate(auc, variance, low, high)
 
 
 def delong_pair(labels: ArrayLike, first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95) -> AucPair:

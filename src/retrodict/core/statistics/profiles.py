@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, check_known
-from retrodict.core.statistics._columns import read_floats
+from retrodict.core.statistics._columns import read_column
 
 __all__ = ["CategoryProfile", "NumericProfile", "profile_from_dict"]
 
@@ -54,19 +54,12 @@ class NumericProfile:
     edges: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        inner = self.edges[:-1]
-        if not all(map(math.isfinite, self.edges)) or any(a >= b for a, b in pairwise(inner)):
+        ascending = all(map(math.isfinite, self.edges)) and all(a < b for a, b in pairwise(self.edges[:-1]))
+        if not ascending or len(self.edges) == 1 or (self.edges and self.edges[-1] < self.edges[-2]):
             raise InputError(
-                "edges must be finite and ascending",
+                "edges must be finite and ascending, with a last one that closes the last bin",
                 where="profile",
-                remedy="Build it with NumericProfile.of",
                 got=f"{len(self.edges)} edges",
-            )
-        if len(self.edges) == 1 or (self.edges and self.edges[-1] < self.edges[-2]):
-            raise InputError(
-                "edges must have a last one that closes the last bin",
-                where="profile",
-                got=len(self.edges),
                 remedy="Build it with NumericProfile.of",
             )
 
@@ -90,8 +83,7 @@ class NumericProfile:
         """
         if bins < 1:
             raise InputError("a profile must have at least one bin", where="profile", got=bins, remedy="Pass bins=10")
-        numbers = read_floats(values, "profile")
-        finite = np.sort(numbers[np.isfinite(numbers)])
+        finite = np.sort(read_column(values, "profile").finite)
         if not finite.size:
             return cls(())
         changes = np.flatnonzero(finite[1:] != finite[:-1]) + 1
@@ -114,24 +106,11 @@ class NumericProfile:
 
     def count(self, values: Iterable[object]) -> Counts:
         """Count the values per bin, shape (len(labels),); counts of parts add up to the counts of the whole."""
-        numbers = read_floats(values, "profile")
-        size = max(len(self.edges) - 1, 0)
-        counts = np.zeros(size + 5, dtype=np.int64)
-        # NaN sorts after everything, as searchsorted has it; it is counted apart and taken out of "above".
-        nulls, lowest, highest = np.isnan(numbers).sum(), (numbers == -np.inf).sum(), (numbers == np.inf).sum()
-        if size:
-            places = np.searchsorted(np.array(self.edges[:-1]), numbers, side="right")
-            counts[: size + 1] = np.bincount(places, minlength=size + 1)
-            above = (numbers > self.edges[-1]).sum() + nulls
-            counts[size] -= above
-            counts[size + 1] = above
-        else:
-            counts[0] = lowest
-            counts[1] = numbers.size - lowest
-        counts[0] -= lowest
-        counts[size + 1] -= highest + nulls
-        counts[size + 2 :] = lowest, highest, nulls
-        return counts
+        column, size = read_column(values, "profile"), max(len(self.edges) - 1, 0)
+        places = np.searchsorted(np.array(self.edges[:-1]), column.finite, side="right")
+        places[column.finite > (self.edges[-1] if size else -np.inf)] = size + 1
+        counts = np.bincount(places, minlength=size + 2)
+        return np.append(counts, (column.lowest, column.highest, column.nulls))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
 from retrodict.core.identity import canonical_json, digest
+from retrodict.models._logistic import logit, logits
 from retrodict.models.estimators import Task
 
 __all__ = ["Engine", "JsonEngine", "check_matrix", "check_row"]
@@ -43,6 +44,8 @@ class Engine(Protocol):
     width : int
         Number of features.
     """
+
+    __slots__ = ()
 
     kind: ClassVar[str]
     task: ClassVar[Task]
@@ -81,12 +84,20 @@ class Engine(Protocol):
         ...
 
 
-class JsonEngine:
-    """Stored form of an engine that is a dataclass of plain numbers: one JSON file of its fields."""
+class JsonEngine(Engine):
+    """Engine that is a dataclass of plain numbers, stored as one JSON file of its fields; scores are rates."""
 
     __slots__ = ()
 
     task: ClassVar[Task] = "binary"
+
+    def margins(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log-odds of each row's rate."""
+        return logits(self.scores(matrix))
+
+    def margin(self, row: NDArray[np.float64]) -> float:
+        """Log-odds of the row's rate."""
+        return logit(self.score_row(row))
 
     def parts(self) -> Mapping[str, bytes]:
         """One JSON file."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, check_known
-from retrodict.models._logistic import logit, logits
+from retrodict.models._logistic import logit
 from retrodict.models.engines.base import JsonEngine, check_matrix, check_row
 from retrodict.models.problem import Examples, Fitted, Problem
 
@@ -64,14 +64,6 @@ class ConstantEngine(JsonEngine):
         """Return the rate."""
         check_row(row, self.features)
         return self.rate
-
-    def margins(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Log-odds of the rate, n times."""
-        return logits(self.scores(matrix))
-
-    def margin(self, row: NDArray[np.float64]) -> float:
-        """Log-odds of the rate."""
-        return logit(self.score_row(row))
 
     def contributions(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         """Zero for every feature, then the log-odds of the rate."""
@@ -129,14 +121,6 @@ class GroupRateEngine(JsonEngine):
         code = float(check_row(row, self.features)[self.column])
         valid = not math.isnan(code) and 0 <= code < len(self.rates)
         return self.rates[int(code)] if valid else self.overall
-
-    def margins(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Log-odds of each row's rate."""
-        return logits(self.scores(matrix))
-
-    def margin(self, row: NDArray[np.float64]) -> float:
-        """Log-odds of the row's rate."""
-        return logit(self.score_row(row))
 
     def contributions(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far the category moves the log-odds from those of all rows; zero for every other feature."""

@@ -57,11 +57,6 @@ _FIXED: Mapping[str, Any] = {
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 
 
-def _text_until(text: str, mark: str) -> str:
-    head, separator, _ = text.partition(mark)
-    return head + mark[:1] if separator else text
-
-
 def tree_hash(text: str) -> str:
     """SHA-256 of the trees of a LightGBM model: everything up to ``end of trees``, so nothing of its parameters.
 
@@ -148,7 +143,8 @@ class TreesEngine:
     task: ClassVar[Task] = "binary"
 
     def __init__(self, text: str) -> None:
-        self._text = _text_until(text, _PARAMETERS)
+        head, parameters, _ = text.partition(_PARAMETERS)
+        self._text = head + "\n" if parameters else text
         self._trees = tree_hash(self._text)
         try:
             self._booster = lightgbm.Booster(model_str=self._text)
@@ -161,11 +157,6 @@ class TreesEngine:
                              remedy="Train with retrodict.models.fit_lightgbm")  # fmt: skip
         self._width = int(self._booster.num_feature())
         self._local = threading.local()
-
-    @property
-    def text(self) -> str:
-        """Model text without parameters."""
-        return self._text
 
     @property
     def width(self) -> int:

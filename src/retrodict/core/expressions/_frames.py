@@ -17,11 +17,9 @@ import polars as pl
 
 from retrodict.core.clock import from_micros
 from retrodict.core.errors import DefinitionError
-from retrodict.core.expressions import nodes
-from retrodict.core.expressions.inference import KindInference
-from retrodict.core.expressions.patterns import escape, translate
-
-__all__ = ["compile_polars"]
+from retrodict.core.expressions import _nodes as nodes
+from retrodict.core.expressions._inference import KindInference
+from retrodict.core.expressions.patterns import like, translate
 
 _EXACT = 2**53  # whole numbers up to here are the same as fractions
 # Up to here single comparisons are faster than a hash table (measured on 10 M rows).
@@ -51,25 +49,13 @@ def compile_polars(root: nodes.Node, kinds: KindInference, floating: Collection[
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """An expression and what is known of it.
-
-    Attributes
-    ----------
-    expr : polars.Expr
-    fraction : bool
-        Whether its numbers are Float64; else they are whole.
-    nan : bool
-        Whether it may hold NaN.
-    constant : int, float or None
-        Its value, if it is a number literal.
-    column : bool
-        Whether it is a bare column. Only those are used more than once, or nested operands would double at every level.
-    """
+    """An expression and what is known of it."""
 
     expr: pl.Expr
-    fraction: bool = False
-    nan: bool = False
-    constant: float | None = None
+    fraction: bool = False  # whether its numbers are Float64; else they are whole
+    nan: bool = False  # whether it may hold NaN
+    constant: float | None = None  # its value, if it is a number literal
+    # Whether it is a bare column: only those are used more than once, or nested operands would double at every level.
     column: bool = False
 
 
@@ -265,11 +251,10 @@ class _Frames:
                     return text.str.ends_with(constant)
                 case _:
                     return text.str.contains(constant, literal=True)
-        wild = {"%": ".*", "_": "."}
-        return self._matches(text, "".join(wild.get(letter) or escape(letter) for letter in pattern), flags="(?s)")
+        return self._matches(text, like(pattern))
 
-    def _matches(self, text: pl.Expr, pattern: str, flags: str = "") -> pl.Expr:
-        return text.str.contains(rf"{flags}\A(?:{pattern})\z", literal=False)
+    def _matches(self, text: pl.Expr, pattern: str) -> pl.Expr:
+        return text.str.contains(rf"\A(?:{pattern})\z", literal=False)
 
     # -- choices -------------------------------------------------------------------------------------------------
 

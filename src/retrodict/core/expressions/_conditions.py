@@ -10,11 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from retrodict.core.expressions import nodes
-from retrodict.core.expressions.patterns import translate
-from retrodict.core.expressions.values import LEAST, MOST, NUMBERS, RowFunction, aligned, missing, mixed, truth
-
-__all__ = ["COMPILERS"]
+from retrodict.core.expressions import _nodes as nodes
+from retrodict.core.expressions import patterns
+from retrodict.core.expressions._values import LEAST, MOST, NUMBERS, RowFunction, aligned, missing, mixed, truth
 
 _EXACT = 2**53  # whole numbers up to here are the same as fractions
 
@@ -251,14 +249,12 @@ def _between_literals(node: nodes.Between, inner: RowFunction, low: Any, high: A
 
 def like(node: nodes.Like, inner: RowFunction) -> RowFunction:
     """``like``."""
-    wild = {"%": ".*", "_": "."}
-    pattern = "".join(wild.get(letter) or re.escape(letter) for letter in node.pattern)
-    return _whole(node, inner, re.compile(pattern, re.DOTALL))
+    return _whole(node, inner, re.compile(patterns.like(node.pattern)))
 
 
 def matches(node: nodes.Matches, inner: RowFunction) -> RowFunction:
     """``matches``."""
-    return _whole(node, inner, re.compile(translate(node.pattern)))
+    return _whole(node, inner, re.compile(patterns.translate(node.pattern)))
 
 
 def _whole(node: nodes.Node, inner: RowFunction, pattern: re.Pattern[str]) -> RowFunction:

@@ -16,32 +16,6 @@ from typing import Any
 from retrodict.core.clock import format_time
 from retrodict.core.durations import format_duration
 
-__all__ = [
-    "Arithmetic",
-    "Between",
-    "Call",
-    "Case",
-    "Column",
-    "Compare",
-    "Condition",
-    "In",
-    "IsNull",
-    "KEYWORDS",
-    "Like",
-    "Literal",
-    "Logic",
-    "Matches",
-    "Negate",
-    "Node",
-    "Not",
-    "OPERATORS",
-    "children",
-    "quote_name",
-    "quote_text",
-    "render",
-    "walk",
-]
-
 KEYWORDS = frozenset(
     "and between case else end false in is like not null or then true when".split()  # noqa: SIM905  (reads as a list)
 )

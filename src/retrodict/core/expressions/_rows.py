@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from retrodict.core.errors import InputError
-from retrodict.core.expressions import conditions, nodes
-from retrodict.core.expressions.values import LEAST, MOST, NUMBERS, RowFunction, aligned, mixed, read_column, truth
-
-__all__ = ["RowFunction", "compile_row"]
+from retrodict.core.expressions import _conditions as conditions
+from retrodict.core.expressions import _nodes as nodes
+from retrodict.core.expressions._values import LEAST, MOST, NUMBERS, RowFunction, aligned, mixed, read_column, truth
 
 
 def _divide(first: float, second: float) -> float | None:

@@ -8,9 +8,7 @@ from typing import Any
 
 from retrodict.core.clock import to_micros
 from retrodict.core.errors import InputError
-from retrodict.core.expressions.nodes import Node, render
-
-__all__ = ["LEAST", "MOST", "NUMBERS", "RowFunction", "aligned", "missing", "mixed", "read_column", "truth"]
+from retrodict.core.expressions._nodes import Node, render
 
 RowFunction = Callable[[Mapping[str, Any]], Any]
 

@@ -9,11 +9,9 @@ time zone how long that day is; hence doubles with an exponent, casts, and inter
 from __future__ import annotations
 
 from retrodict.core.clock import from_micros
-from retrodict.core.expressions import nodes
-from retrodict.core.expressions.inference import KindInference
+from retrodict.core.expressions import _nodes as nodes
+from retrodict.core.expressions._inference import KindInference
 from retrodict.core.expressions.patterns import translate
-
-__all__ = ["compile_sql"]
 
 _NULLS = {"bool": "BOOLEAN", "number": "BIGINT", "text": "VARCHAR", "time": "TIMESTAMPTZ", "duration": "INTERVAL"}
 

@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from retrodict.core.errors import DefinitionError
-from retrodict.core.expressions import nodes
-
-__all__ = ["KindInference"]
+from retrodict.core.expressions import _nodes as nodes
 
 _ANY = frozenset({"bool", "number", "text", "time", "duration"})
 # A duration is not a column: only the difference of two times, or a literal.

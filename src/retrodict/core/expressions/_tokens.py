@@ -9,9 +9,7 @@ import re
 from dataclasses import dataclass
 
 from retrodict.core.errors import DefinitionError
-from retrodict.core.expressions.nodes import KEYWORDS
-
-__all__ = ["Token", "tokenise"]
+from retrodict.core.expressions._nodes import KEYWORDS
 
 _UNIT = r"[0-9]+(?:us|ms|s|m|h|d|w)"
 _END = r"(?![A-Za-z0-9_.])"

@@ -33,11 +33,9 @@ from typing import TypeVar
 from retrodict.core.clock import format_time, parse_time
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, InputError, near
-from retrodict.core.expressions import nodes
+from retrodict.core.expressions import _nodes as nodes
+from retrodict.core.expressions._tokens import Token, tokenise
 from retrodict.core.expressions.patterns import translate
-from retrodict.core.expressions.tokens import Token, tokenise
-
-__all__ = ["read"]
 
 _Item = TypeVar("_Item")
 
@@ -206,22 +204,19 @@ class _Parser:
     # -- values ------------------------------------------------------------------------------------------------------
 
     def _sum(self) -> nodes.Node:
-        left = self._product()
-        while operator := self._accept("+", "-"):
-            left = self._arithmetic(operator, left, self._product())
-        return left
+        return self._series(self._product, "+", "-")
 
     def _product(self) -> nodes.Node:
-        left = self._sign()
-        while operator := self._accept("*", "/"):
-            left = self._arithmetic(operator, left, self._sign())
-        return left
+        return self._series(self._sign, "*", "/")
 
-    def _arithmetic(self, operator: str, left: nodes.Node, right: nodes.Node) -> nodes.Node:
-        for side in (left, right):
-            if _always_null(side):
+    def _series(self, part: Callable[[], nodes.Node], *signs: str) -> nodes.Node:
+        left = part()
+        while operator := self._accept(*signs):
+            right = part()
+            if _always_null(left) or _always_null(right):
                 raise self._null_operand(operator)
-        return nodes.Arithmetic(operator, left, right)
+            left = nodes.Arithmetic(operator, left, right)
+        return left
 
     def _null_operand(self, operator: str) -> DefinitionError:
         return DefinitionError(

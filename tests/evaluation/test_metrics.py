@@ -45,7 +45,7 @@ def test_confusion_equals_scikit_learn(rows: list[tuple[int, float]], threshold:
     """The table and its shares at any threshold; a share of nothing is not evaluable."""
     labels, scores = map(list, zip(*rows, strict=True))
     chosen = [score >= threshold for score in scores]
-    table = ours.confusion(labels, scores, threshold=threshold)
+    table = evaluate(labels, scores, threshold=threshold).confusion
     assert table is not None
     tn, fp, fn, tp = sk.confusion_matrix(labels, chosen, labels=[0, 1]).ravel().tolist()
     assert (table.true_negatives, table.false_positives, table.false_negatives, table.true_positives) == (
@@ -67,31 +67,32 @@ def test_confusion_equals_scikit_learn(rows: list[tuple[int, float]], threshold:
 def test_calibration_curve_equals_scikit_learn() -> None:
     """Same bins, rates and mean scores; the error is their weighted gap."""
     labels, scores = _sample()
-    curve = ours.calibration_curve(labels, scores, bins=12)
-    rates, means = calibration.calibration_curve(labels, scores, n_bins=12, strategy="quantile")
+    curve = evaluate(labels, scores).curve
+    rates, means = calibration.calibration_curve(labels, scores, n_bins=10, strategy="quantile")
     assert [part.observed_rate for part in curve] == pytest.approx(rates.tolist())
     assert [part.mean_score for part in curve] == pytest.approx(means.tolist())
     sizes = np.array([part.n for part in curve])
     assert sizes.sum() == labels.size
     expected = float((sizes * np.abs(rates - means)).sum() / labels.size)
-    assert ours.calibration_error(labels, scores, bins=12).value == pytest.approx(expected)
+    assert ours.calibration_error(labels, scores).value == pytest.approx(expected)
 
 
 def test_equal_mass_bins_hold_equal_counts_and_equal_scores_stay_together() -> None:
     """Distinct scores share evenly; one score for all is one bin, whatever the order of the rows."""
     labels, scores = _sample(1000)
-    assert {part.n for part in ours.calibration_curve(labels, scores)} == {100}
-    [single] = ours.calibration_curve(labels, np.full(1000, 0.3))
+    assert {part.n for part in evaluate(labels, scores).curve} == {100}
+    [single] = evaluate(labels, np.full(1000, 0.3)).curve
     assert single.n == 1000
     mixed, order = np.round(scores, 1), np.random.default_rng(1).permutation(1000)
-    again = ours.calibration_curve(labels[order], mixed[order])
-    assert [part.n for part in again] == [part.n for part in ours.calibration_curve(labels, mixed)]
+    again = evaluate(labels[order], mixed[order]).curve
+    assert [part.n for part in again] == [part.n for part in evaluate(labels, mixed).curve]
 
 
 def test_a_score_at_an_edge_belongs_to_the_bin_on_its_right() -> None:
-    """The median of five scores opens the upper bin."""
-    by_mass = ours.calibration_curve([0, 0, 1, 1, 1], [0.1, 0.2, 0.4, 0.4, 0.8], bins=2)
-    assert [(part.n, part.observed_rate) for part in by_mass] == [(2, 0.0), (3, 1.0)]
+    """Nine scores that are deciles, three times each, with one score between any two: each opens its bin."""
+    inner = [score for k in range(1, 10) for score in (k / 10, k / 10, k / 10, k / 10 + 0.05)]
+    curve = evaluate([0, 1] * 20 + [1], [0.0, 0.0, 0.05, *inner, 1.0, 1.0]).curve
+    assert [part.n for part in curve] == [3, *[4] * 8, 6]
 
 
 def test_calibration_ratio_is_observed_over_expected() -> None:
@@ -174,7 +175,11 @@ def test_arrow_columns_are_read() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "scores", "rule"),
-    [([0, 2], [0.1, 0.2], "0, 1 or null"), ([0, 1], [0.1], "one score per label"), (["a", "b"], [0, 1], "numeric")],
+    [
+        ([0, 2], [0.1, 0.2], "0, 1 or null"),
+        ([0, 1], [0.1], "one score per label"),
+        (["a", "b"], [0, 1], "numbers and nulls"),
+    ],
 )
 def test_wrong_columns_are_errors(labels: list, scores: list, rule: str) -> None:
     """A wrong call is an error, not a metric without value."""

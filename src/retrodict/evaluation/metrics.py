@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from retrodict.core.display import Record
-from retrodict.core.errors import InputError, check_known
+from retrodict.core.errors import check_known
 from retrodict.core.statistics.intervals import Interval, delong_auc, mean_interval, wilson_interval
 from retrodict.evaluation._rows import ScoredRows, read_rows
 
@@ -25,10 +25,8 @@ __all__ = [
     "Metric",
     "base_rate",
     "brier",
-    "calibration_curve",
     "calibration_error",
     "calibration_ratio",
-    "confusion",
     "evaluate",
     "log_loss",
     "mean",
@@ -170,26 +168,9 @@ class CalibrationBin:
     high: float
 
 
-def calibration_curve(labels: ArrayLike, scores: ArrayLike, *, bins: int = 10) -> tuple[CalibrationBin, ...]:
-    """Observed rate against mean score per bin; empty when not evaluable.
-
-    Parameters
-    ----------
-    labels, scores
-        As in ``roc_auc``; scores are probabilities.
-    bins : int, default 10
-        Most bins, of equal row counts: edges are quantiles of the scores, so equal scores share a bin, and a score
-        equal to an edge belongs to the bin on its right. Empty ones are left out.
-    """
-    rows = read_rows(labels, scores)
-    return () if rows.improper() else _curve(rows, bins)
-
-
-def _curve(rows: ScoredRows, bins: int) -> tuple[CalibrationBin, ...]:
-    if bins < 1:
-        raise InputError("a calibration curve must have at least one bin", where="calibration", got=bins,
-                         remedy="Pass bins=10")  # fmt: skip
-    edges = np.unique(np.quantile(rows.scores, np.linspace(0.0, 1.0, bins + 1)[1:-1]))
+def _curve(rows: ScoredRows) -> tuple[CalibrationBin, ...]:
+    """Observed rate against mean score in ten bins of equal row counts; their edges are quantiles, none is empty."""
+    edges = np.unique(np.quantile(rows.scores, np.linspace(0.0, 1.0, 11)[1:-1]))
     places = np.searchsorted(edges, rows.scores, side="right")
     sizes = np.bincount(places, minlength=edges.size + 1)
     expected = np.bincount(places, rows.scores, minlength=edges.size + 1)
@@ -202,24 +183,25 @@ def _curve(rows: ScoredRows, bins: int) -> tuple[CalibrationBin, ...]:
     return tuple(curve)
 
 
-def calibration_error(labels: ArrayLike, scores: ArrayLike, *, bins: int = 10) -> Metric:
-    """Compute the expected calibration error over the bins of ``calibration_curve``.
+def calibration_error(labels: ArrayLike, scores: ArrayLike) -> Metric:
+    """Compute the expected calibration error over ten bins of equal mass.
 
     ``sum(n_b / n |observed_b - mean score_b|)``.
 
     Naeini, Cooper & Hauskrecht 2015 use equal width; equal mass (Nixon et al. 2019) is the default because skewed
     scores leave most equal-width bins nearly empty. It is biased upwards in few rows.
     """
-    return _measure("calibration_error", read_rows(labels, scores), lambda rows: _calibration_error(rows, bins))
+    return _measure("calibration_error", read_rows(labels, scores))
 
 
-def _calibration_error(rows: ScoredRows, bins: int = 10) -> tuple[float, None]:
-    gaps = [b.n * abs(b.observed_rate - b.mean_score) for b in _curve(rows, bins)]
+def _calibration_error(rows: ScoredRows) -> tuple[float, None]:
+    gaps = [b.n * abs(b.observed_rate - b.mean_score) for b in _curve(rows)]
     return math.fsum(gaps) / rows.n, None
 
 
-_Compute = Callable[[ScoredRows], tuple[float, Interval | None]]
-_MEASURES: dict[str, tuple[Callable[[ScoredRows], str | None], _Compute]] = {
+_MEASURES: dict[
+    str, tuple[Callable[[ScoredRows], str | None], Callable[[ScoredRows], tuple[float, Interval | None]]]
+] = {
     "base_rate": (
         ScoredRows.unlabelled,
         lambda rows: (rows.positives / rows.n, wilson_interval(rows.positives, rows.n)),
@@ -237,11 +219,11 @@ _MEASURES: dict[str, tuple[Callable[[ScoredRows], str | None], _Compute]] = {
 """Each metric of scores: why it has no value, if it has none, and its value with its interval."""
 
 
-def _measure(name: str, rows: ScoredRows, compute: _Compute | None = None) -> Metric:
-    refuse, default = _MEASURES[name]
+def _measure(name: str, rows: ScoredRows) -> Metric:
+    refuse, compute = _MEASURES[name]
     if why_not := refuse(rows):
         return Metric(name, None, why_not, rows.n)
-    return Metric.of(name, rows.n, *(compute or default)(rows))
+    return Metric.of(name, rows.n, *compute(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,12 +247,6 @@ class Confusion:
             share("false_positive_rate", fp, fp + tn, "no negative row"),
             share("positive_share", tp + fp, n, "no rows"),
         )
-
-
-def confusion(labels: ArrayLike, scores: ArrayLike, *, threshold: float) -> Confusion | None:
-    """Count right and wrong decisions at ``score >= threshold``; None when a label or score is null."""
-    rows = read_rows(labels, scores)
-    return None if rows.incomplete() else _confusion(rows, threshold)
 
 
 def _confusion(rows: ScoredRows, threshold: float) -> Confusion:
@@ -345,5 +321,5 @@ def evaluate(labels: ArrayLike, scores: ArrayLike, *, threshold: float | None = 
         table = None if why_not else _confusion(rows, threshold)
         shares = Confusion(threshold, 0, 0, 0, 0).metrics() if table is None else table.metrics()
         metrics += [Metric(m.name, None, why_not, rows.n) if why_not else m for m in shares]
-    curve = () if rows.improper() else _curve(rows, 10)
+    curve = () if rows.improper() else _curve(rows)
     return Evaluation(rows.n, rows.positives, pending, tuple(metrics), curve, table)

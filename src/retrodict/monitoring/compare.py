@@ -174,8 +174,7 @@ def compare_on_log(
     )
     agreement, changes = _changes(definition, scored.decisions, old, new)
     compared = compare_scores(champion=old, challenger=new, labels=scored.label)
-    statuses = ("known", "pending", "void")
-    labelled, pending, void = (int((scored.status == status).sum()) for status in statuses)
+    labelled, pending, void = (int((scored.status == status).sum()) for status in ("known", "pending", "void"))
     return LogComparison(
         policy=policy,
         champion=champion,

@@ -221,7 +221,6 @@ def _slice(period: Period, complete: bool, by: str | None, value: str | None, pa
         _label_rate(part.label[labelled], min_labels),
         *(metric for metric in evaluation.metrics if metric.name != "base_rate"),
     )
-    pending = int((part.status == "pending").sum())
     return Slice(
         period=period,
         complete=complete,
@@ -229,7 +228,7 @@ def _slice(period: Period, complete: bool, by: str | None, value: str | None, pa
         value=value,
         decisions=total,
         labelled=int(labelled.sum()),
-        pending=pending,
+        pending=int((part.status == "pending").sum()),
         void=int((part.status == "void").sum()),
         unscored=int((~scored).sum()),
         unscored_known=int((labelled & ~scored).sum()),

@@ -155,7 +155,9 @@ def _prepare(rows: pa.Table, table: Table, *, where: str) -> tuple[pa.Table, Tab
     if missing:
         raise InputError("outcomes must have label, known_at, and decision_id, key or the label table's key columns",
                          where=where, got={"missing": missing}, remedy="Add the columns, or rename yours")  # fmt: skip
-    texts = {name: _as_text(name) if name in names else "CAST(NULL AS VARCHAR)" for name in ("decision_id", "key")}
+    texts = {
+        name: f"NULLIF(CAST({name if name in names else 'NULL'} AS VARCHAR), '')" for name in ("decision_id", "key")
+    }
     texts["decision_id"] = f"regexp_replace({texts['decision_id']}, '^decision:', '')"
     composite = " || ".join(f"CAST({quote(column)} AS VARCHAR)" for column in keys) or "NULL"
     label = "CAST(label AS TINYINT)" if pa.types.is_boolean(rows.schema.field("label").type) else "label"
@@ -172,19 +174,14 @@ def _prepare(rows: pa.Table, table: Table, *, where: str) -> tuple[pa.Table, Tab
     return prepared, Table("outcomes", key="outcome_row", columns=columns, checks=checks)
 
 
-def _as_text(column: str) -> str:
-    return f"NULLIF(CAST({column} AS VARCHAR), '')"
-
-
 def _quarantine(workspace: Workspace, policy: str, batch: Batch, checked: Validation) -> None:
     name, rows = quarantine_name(outcomes_name(policy)), checked.quarantined
     if rows.num_rows == 0 or any(v.metadata.get(_BATCH) == batch.id for v in workspace.tables.history(name)):
         return
-    stamp = pa.array([from_micros(workspace.clock.now())] * rows.num_rows, pa.timestamp("us", "UTC"))
     about = {
         "batch": pa.array([batch.id] * rows.num_rows),
         "origin": pa.array([batch.origin] * rows.num_rows),
-        "time": stamp,
+        "time": pa.array([from_micros(workspace.clock.now())] * rows.num_rows, pa.timestamp("us", "UTC")),
     }
     workspace.tables.write(
         name, pa.table({**about, **{c: rows.column(c) for c in rows.column_names}}), metadata={_BATCH: batch.id}

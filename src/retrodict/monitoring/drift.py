@@ -209,9 +209,8 @@ def _count(decisions: pa.Table, references: Mapping[str, FeatureReference]) -> t
 
 
 def _feature(verdict: DriftVerdict, reference: FeatureReference, current: NDArray[np.int64]) -> FeatureDrift:
-    return FeatureDrift(
-        verdict, tuple(reference.profile.labels), tuple(reference.counts.tolist()), tuple(current.tolist())
-    )
+    counts = tuple(reference.counts.tolist()), tuple(current.tolist())
+    return FeatureDrift(verdict, reference.profile.labels, *counts)
 
 
 def _score_drift(decisions: pa.Table, reference: FeatureReference | None, threshold: float) -> FeatureDrift | None:

@@ -159,6 +159,11 @@ class TreesEngine:
         self._local = threading.local()
 
     @property
+    def text(self) -> str:
+        """Model text without parameters."""
+        return self._text
+
+    @property
     def width(self) -> int:
         """Number of features."""
         return self._width

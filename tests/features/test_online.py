@@ -230,6 +230,14 @@ def test_a_request_at_the_floor_is_the_earliest_that_is_answered():
             assert (row.statuses, row.values) == ({"v": status}, {"v__count_1h": value})
 
 
+def test_a_late_event_is_taken_in_while_a_request_can_see_it():
+    """At the left edge of the earliest window that is answered; a microsecond before it is too old."""
+    online, state, _ = _online(_view(agg.count(over="1h")), [_event(BASE)], horizon="2m")
+    edge = BASE - 62 * MINUTE
+    assert [state.apply([_event(at)], "s").too_old for at in (edge - 1, edge)] == [1, 0]
+    assert online.read({"k1": "a"}, {}, BASE - 2 * MINUTE).values == {"v__count_1h": 1}
+
+
 def test_an_event_from_the_far_future_does_not_age_the_present():
     """With the present time known, a wrong clock in one event leaves the horizon where it was."""
     online, state, _ = _online(

@@ -31,6 +31,7 @@ def test_threads_do_not_change_the_trees(spec, train, valid):
     assert one.engine.parts() == two.engine.parts()
     assert one.history == two.history
     assert (one.params["num_threads"], two.params["num_threads"]) == (1, 2)
+    assert (one.params["deterministic"], one.params["force_row_wise"]) == (True, True)
 
 
 def test_order_of_rows_and_seed_change_the_trees(spec, train, valid):
@@ -75,6 +76,15 @@ def test_the_engine_stops_at_the_best_validation_loss(spec, train, valid):
     best = fitted.params["best_iteration"]
     assert best == int(np.argmin(losses)) + 1 == fitted.engine.trees
     assert len(losses) == best + SMALL["early_stopping_round"] < 200
+
+
+def test_of_equal_losses_the_first_is_the_best(spec, train, valid):
+    """Where no split is allowed every iteration is as good: one tree, and the patience beyond it."""
+    stuck = {**SMALL, "min_data_in_leaf": 10 * len(train.labels)}
+    fitted = fit_lightgbm(spec, train, valid, seed=7, params=stuck)
+    assert len(set(fitted.history["log_loss"])) == 1
+    assert fitted.params["best_iteration"] == 1
+    assert len(fitted.history["log_loss"]) == 1 + SMALL["early_stopping_round"]
 
 
 def test_the_history_is_the_metrics_of_the_engine(spec, train, valid):

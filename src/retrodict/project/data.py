@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from retrodict.data.interchange.file import ImportedTable
     from retrodict.data.preview import IngestPreview
     from retrodict.data.profiling import Health, Profile
-    from retrodict.data.profiling.definition import SuggestedTable
+    from retrodict.data.profiling.suggest import SuggestedTable
     from retrodict.data.quarantine import QuarantinedBatch
     from retrodict.data.unpublished import Unpublished
     from retrodict.data.versions import CompactReport, Diff, RollbackReport, Tag, VacuumResult, history, reads
@@ -380,7 +380,7 @@ class Data(Namespace):
         output : path, optional
             Write the definition to this file.
         """
-        from retrodict.data.profiling.definition import suggest_definition
+        from retrodict.data.profiling.suggest import suggest_definition
 
         with self._project.progress("suggest"):
             return suggest_definition(self._table_or_files(rows), output=output)

@@ -243,8 +243,14 @@ def check_keywords(keywords: Iterable[str], names: Iterable[str], *, where: str)
     """Raise DefinitionError for the first keyword that is not among the names."""
     known_names = set(names)
     for keyword in keywords:
-        check_known(keyword, known_names, "a keyword must be one that it takes", where=where, what="keyword",
-                    error=DefinitionError)  # fmt: skip
+        check_known(
+            keyword,
+            known_names,
+            "a keyword must be one that it takes",
+            where=where,
+            what="keyword",
+            error=DefinitionError,
+        )
 
 
 def one_of(name: Name, names: Collection[str], what: str, where: str) -> Name:

@@ -12,10 +12,11 @@ from typing import Any
 
 from retrodict.core.errors import DefinitionError, MissingExtraError
 from retrodict.core.expressions.patterns import translate
-from retrodict.core.kinds import KINDS, expression_kind
+from retrodict.core.kinds import KINDS, arrow_type, expression_kind
 from retrodict.data.checks import Check
 from retrodict.data.definitions import Table
 from retrodict.data.interchange.imported import Exported, Refused, Unmapped
+from retrodict.data.validation._typed import polars_type
 
 _WIDE = "a schema judges rows; it has no numbers of a batch"
 _SCOPES = {
@@ -158,11 +159,14 @@ class _Schema:
         """Return the schema."""
         single = {group[0] for group in self._unique if len(group) == 1}
         several = [list(group) for group in self._unique if len(group) > 1]
+        types = {
+            name: None if kind is None else polars_type(arrow_type(kind.kind)) for name, kind in self._types.items()
+        }
         columns = {
             name: self._pa.Column(
-                _polars_type(kind), self._checks.get(name), nullable=name not in self._present, unique=name in single
+                kind, self._checks.get(name), nullable=name not in self._present, unique=name in single
             )
-            for name, kind in self._types.items()
+            for name, kind in types.items()
         }
         return self._pa.DataFrameSchema(
             columns, checks=self._whole, strict=self._strict, unique=several[0] if several else None,
@@ -172,13 +176,3 @@ class _Schema:
 
 def _value(value: Any, *, time: bool) -> Any:
     return datetime.fromisoformat(value) if time and value is not None else value
-
-
-def _polars_type(kind: Any) -> Any:
-    import polars as pl
-
-    if kind is None:
-        return None
-    if kind.kind == "time":
-        return pl.Datetime("us", "UTC")
-    return {"bool": pl.Boolean, "date": pl.Date, "float": pl.Float64, "int": pl.Int64, "text": pl.String}[kind.kind]

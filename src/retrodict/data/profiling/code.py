@@ -15,7 +15,7 @@ from typing import Any
 from retrodict.core.errors import InternalError
 from retrodict.data.checks import Check
 from retrodict.data.definitions import Table
-from retrodict.data.profiling.suggest import Suggestion
+from retrodict.data.profiling._candidates import Suggestion
 
 __all__ = ["as_python"]
 

@@ -89,8 +89,14 @@ def rows_found_in(
 
 def _of_dataset(other: ds.Dataset, columns: Sequence[str], where: str) -> pl.LazyFrame:
     for name in columns:
-        check_known(name, other.schema.names, "the other table must have the column", where=where, what="column",
-                    error=DefinitionError)  # fmt: skip
+        check_known(
+            name,
+            other.schema.names,
+            "the other table must have the column",
+            where=where,
+            what="column",
+            error=DefinitionError,
+        )
     return pl.scan_pyarrow_dataset(other).select(list(columns))
 
 

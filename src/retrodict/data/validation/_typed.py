@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -172,10 +171,12 @@ def _view(field: pa.Field, target: pa.DataType) -> pl.Expr:
         return column.cast(pl.Float64)
     if field.type == target and not pa.types.is_dictionary(field.type):
         return column
-    words: dict[pa.DataType, Any] = {
-             pa.int64(): pl.Int64, pa.float64(): pl.Float64, pa.string(): pl.String, pa.bool_(): pl.Boolean,
-             pa.date32(): pl.Date, pa.timestamp("us", "UTC"): pl.Datetime("us", "UTC")}  # fmt: skip
-    return column.cast(words[target]) if target in words else column
+    return column.cast(polars_type(target))
+
+
+def polars_type(kind: pa.DataType) -> pl.DataType:
+    """Type of Polars that a type of Arrow is read as."""
+    return pl.Series(pa.array([], kind)).dtype
 
 
 def _spoiled_view(name: str, place: int) -> pl.Expr:

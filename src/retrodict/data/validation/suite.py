@@ -127,8 +127,14 @@ class _Binder:
         if check.scope == "columns":
             return BoundCheck(check.title, check)
         for name in check.reads:
-            check_known(name, self._schema.names, "a check must read columns that exist", where=where, what="column",
-                        error=DefinitionError)  # fmt: skip
+            check_known(
+                name,
+                self._schema.names,
+                "a check must read columns that exist",
+                where=where,
+                what="column",
+                error=DefinitionError,
+            )
         test = check.condition_at(self._now)
         for condition in (test, check.filter):
             if condition is not None:
@@ -199,8 +205,9 @@ def check_columns(names: list[str], table: Table) -> None:
             remedy=f"Check that the file begins with a header that has {expected}",
         )
     for name, what in required.items():
-        check_known(name, names, f"the {what} column must be in the batch", where=where, what="column",
-                    error=InputError)  # fmt: skip
+        check_known(
+            name, names, f"the {what} column must be in the batch", where=where, what="column", error=InputError
+        )
     lowered = [name.lower() for name in names]
     twice = sorted({name for name in names if lowered.count(name.lower()) > 1})
     reserved = sorted(name for name in names if name.startswith("_"))

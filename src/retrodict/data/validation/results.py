@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 import msgspec
@@ -56,8 +56,7 @@ class CheckResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form: what ``--json`` prints and a version keeps."""
-        body: dict[str, Any] = msgspec.to_builtins(self)
-        return body
+        return asdict(self) | {"columns": list(self.columns)}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:

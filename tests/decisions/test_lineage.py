@@ -59,7 +59,7 @@ def test_behind_a_latest_value_is_the_row_that_the_value_was_taken_from():
     for events, last in (
         ([("edge", "n", 2, 1)], ["edge"]),
         ([("beyond", "n", 2 + 1e-9, 1)], []),
-        ([("known last", "n", 2, 0.5), ("known first", "n", 2, 1)], ["known last"]),
+        ([("a, known last", "n", 2, 0.5), ("b, known first", "n", 2, 1)], ["a, known last"]),
         ([("b", "n", 1, 0.5), ("c", "n", 1, 0.5), ("a", "n", 1, 0.5)], ["c"]),
     ):
         assert rows_of(view, events) == {"delays__last": last}

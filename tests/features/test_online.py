@@ -238,6 +238,23 @@ def test_a_late_event_is_taken_in_while_a_request_can_see_it():
     assert online.read({"k1": "a"}, {}, BASE - 2 * MINUTE).values == {"v__count_1h": 1}
 
 
+def test_expiry_leaves_what_the_earliest_request_sees():
+    """An event at the left edge of its window stays, a key whose last one is a microsecond older goes."""
+    edge = BASE - 62 * MINUTE
+    batches = [_event(edge), _event(edge - 1, k1="c")], [_event(BASE, k1="b")]
+    online, state, _ = _online(_view(agg.count(over="1h")), *batches, horizon="2m")
+    assert state.expire() == 1
+    assert online.read({"k1": "a"}, {}, BASE - 2 * MINUTE).values == {"v__count_1h": 1}
+
+
+@pytest.mark.parametrize("feature", [agg.count(over="lifetime"), latest("x")], ids=["lifetime", "latest"])
+def test_expiry_leaves_what_counts_at_any_age(feature):
+    """A lifetime, and a latest value without an age: the key has been silent for long."""
+    online, state, _ = _online(_view(feature), [_event(BASE)], [_event(BASE + 9_000 * MINUTE, k1="b")], horizon="2m")
+    assert state.expire() == 0
+    assert list(online.read({"k1": "a"}, {}, BASE + 9_000 * MINUTE).values.values()) == [1]
+
+
 def test_an_event_from_the_far_future_does_not_age_the_present():
     """With the present time known, a wrong clock in one event leaves the horizon where it was."""
     online, state, _ = _online(

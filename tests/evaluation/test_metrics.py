@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import calibration
 from sklearn import metrics as sk
 
@@ -110,6 +111,17 @@ def test_intervals_surround_their_values() -> None:
         assert metric.reason is None
         if metric.low is not None:
             assert metric.low <= metric.value <= metric.high
+
+
+def test_means_have_the_interval_of_student() -> None:
+    """Brier and log loss, against SciPy; an area under precision and recall and a calibration error have none."""
+    labels, scores = _sample(300)
+    found = evaluate(labels, scores)
+    losses = {"brier": (scores - labels) ** 2, "log_loss": -np.log(np.where(labels == 1, scores, 1 - scores))}
+    for name, values in losses.items():
+        expected = stats.t.interval(0.95, 299, loc=values.mean(), scale=stats.sem(values))
+        assert (found[name].low, found[name].high) == pytest.approx(expected), name
+    assert [metric.name for metric in found.metrics if metric.low is None] == ["pr_auc", "calibration_error"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from retrodict.workspace.writer import MARK, write_definitions
 ROOT = Path(__file__).parents[2]
 MODULES = [
     "src/retrodict/project/template/definitions.py",
-    "src/retrodict/demo/flights/definitions.py",
     "examples/own_project/definitions.py",
 ]
 LIMIT = 3

@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +114,8 @@ def _make_project(folder: Path) -> None:
                 got="a folder with other files", remedy="Name another folder with --project",
             )  # fmt: skip
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    Project.write_template(folder)
     (folder / ".retrodict-demo").touch()
-    template = resources.files("retrodict.demo") / "flights"
-    for name in ("retrodict.toml", "definitions.py"):
-        (folder / name).write_text((template / name).read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def _history(life: Life) -> Deliveries:

@@ -1,1 +1,0 @@
-"""The project of the demo, copied into the folder where it is lived."""

@@ -125,7 +125,7 @@ def bench_reads(root: Path, count: int, keys: int) -> dict[str, Any]:
         state = OnlineState(features, store, durable=False)
         before = time.process_time()
         for each in features.sources:
-            state.load(table, each)
+            state.apply(table, each)
         filled = (time.process_time() - before) / len(views)
         online = OnlineFeatures(features, store)
         asked = np.random.default_rng(1).choice(np.unique(table.column("key").to_numpy()), 20_000)
@@ -154,7 +154,7 @@ def bench_hot(root: Path, count: int) -> dict[str, Any]:
     store = LmdbKeys(root / "hot")
     state = OnlineState(features, store, durable=False)
     before = time.process_time()
-    state.load(table, "hot")
+    state.apply(table, "hot")
     found: dict[str, Any] = {"backfill_events_per_s": round(count / (time.process_time() - before))}
     at = START + 30 * DAY
     online = OnlineFeatures(features, store)

@@ -248,8 +248,8 @@ def test_deploy_refuses_views_that_never_passed(run: Run, filled: Path) -> None:
     refused = run("deploy", "ask", "--project", filled, "--json")
     assert (refused.code, refused.json["error"]["kind"]) == (1, "RefusedError")
     assert "retrodict features verify late_order" in refused.json["error"]["remedy"]
-    assert run("deploy", "ask", "--unverified", " ", "--project", filled).code == 1
-    assert run("deploy", "ask", "--unverified", "a drill", "--project", filled).code == 0
+    assert run("deploy", "ask", "--force", " ", "--project", filled).code == 1
+    assert run("deploy", "ask", "--force", "a drill", "--project", filled).code == 0
     entries = run("audit", "log", "--project", filled, "--json").json["entries"]
     overridden = [each for each in entries if each["action"] == "features.unverified"]
     assert [each["payload"]["reason"] for each in overridden] == ["a drill", "a drill"]

@@ -41,7 +41,11 @@ def scores(score, **more):
 
 
 def values(count):
-    return Stage(SimpleNamespace(values={NAME: count}))
+    return Stage(SimpleNamespace(values={NAME: count}, statuses={"origin": "ok"}))
+
+
+def reader(read, views=()):
+    return SimpleNamespace(read=read, features=SimpleNamespace(views=views))
 
 
 def decide(model, *, features=None, previous=None, fallback=(), rules=(BUSY,), age_ns=0, explain=False, **policy):
@@ -49,7 +53,7 @@ def decide(model, *, features=None, previous=None, fallback=(), rules=(BUSY,), a
     definition = Policy("p", MODEL, decide={"warn": "score >= 0.6", "look": "score >= 0.3", "ok": "otherwise"},
                         rules=rules, fallback=fallback, **{"deadline": "10s", **policy})  # fmt: skip
     servant = Servant(
-        REVISION, CompiledPolicy(definition, [NAME], ["origin"]), SimpleNamespace(read=features or values(1)),
+        REVISION, CompiledPolicy(definition, [NAME], ["origin"]), reader(features or values(1)),
         SimpleNamespace(score_row=model), RequestSchema({"origin": "text"}, {}),
         previous=None if previous is None else SimpleNamespace(score_row=previous),
     )  # fmt: skip
@@ -159,7 +163,7 @@ def test_the_model_that_scored_gives_the_reasons():
     definition = Policy("p", MODEL, decide={"ok": "otherwise"}, fallback=["previous_version"], deadline="10s",
                         reasons={NAME: "{value} departures, which {direction} the score"})  # fmt: skip
     servant = Servant(
-        REVISION, CompiledPolicy(definition, [NAME], ["origin"]), SimpleNamespace(read=values(1)),
+        REVISION, CompiledPolicy(definition, [NAME], ["origin"]), reader(values(1)),
         SimpleNamespace(score_row=BROKEN), RequestSchema({"origin": "text"}, {}), previous=before,
     )  # fmt: skip
     request = DecisionRequest({"origin": "JFK"}, explain=True)

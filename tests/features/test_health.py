@@ -9,7 +9,7 @@ from tests.serving.project import AT, REQUEST, make_project, parcels
 from tests.serving.test_server import Server
 
 from retrodict.core.clock import from_micros, parse_time
-from retrodict.features.online import FeatureHealth, FeatureRow, ViewFlow, encode_event
+from retrodict.features.online import FeatureHealth, FeatureRow, TableLag, ViewFlow, encode_event
 from retrodict.features.online.stream import health as health_module
 from retrodict.workspace import Workspace
 
@@ -106,15 +106,17 @@ def test_every_series_has_help_and_type_and_names_are_those_of_prometheus():
     """Counters end in _total, gauges in their unit; one HELP and TYPE before the samples of a name."""
     health = FeatureHealth()
     health.count(_row("ok", x=None))
-    health.flows, health.refreshed = [ViewFlow("v", "ab" * 32, {0: 4, 1: 9}, 5_000_000, 7, 800)], 1
+    flow = ViewFlow("v", "ab" * 32, {0: 4, 1: 9}, 5_000_000, 7, 800, TableLag("t", 1, 2, 30))
+    health.flows, health.refreshed = [flow], 1
     lines = health.exposition(parse_time("1970-01-01T00:00:08Z")).splitlines()
     names = [line.split()[2] for line in lines if line.startswith("# TYPE")]
     assert names == [line.split()[2] for line in lines if line.startswith("# HELP")]
-    assert len(names) == len(set(names)) == 9
+    assert len(names) == len(set(names)) == 10
     for line in lines:
         assert line.startswith("# ") or re.match(r'^[a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [0-9.-]+$', line)
     samples = _samples("\n".join(lines))
     assert _value(samples, "feature_lag_records", view="v") == 9
+    assert _value(samples, "feature_table_lag_rows", view="v") == 30
     assert _value(samples, "feature_partition_lag_records", partition="0") == 4
     assert _value(samples, "feature_staleness_seconds") == 3
 

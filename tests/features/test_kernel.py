@@ -36,7 +36,7 @@ EVENT = {"k1": "a", "k2": 1, "e": BASE, "late": 0, "seq": 1, "x": 1.5, "n": 1, "
 def _state(view, events, batch=5):
     features, table, store = FeatureSet([view]), worlds.events_table(events), MemoryKeys()
     state = OnlineState(features, store, horizon=EVER)
-    for first in range(0, table.num_rows, batch):
+    for first in range(0, max(table.num_rows, 1), batch):
         state.apply(table.slice(first, batch), "s", first_position=first)
     return features, store
 

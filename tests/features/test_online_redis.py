@@ -56,8 +56,8 @@ def test_history_fills_a_second_server_alike(payments):
     """A backfill counts every payment once, also when it is run again."""
     with contextlib.closing(RedisServer()) as server, contextlib.closing(RedisKeys(server.url())) as keys:
         state = OnlineState(FEATURES, keys)
-        assert state.load(payments, "paid").stored == 2 * ROWS
-        state.load(payments, "paid")
+        assert state.apply(payments, "paid").stored == 2 * ROWS
+        state.apply(payments, "paid")
         found = OnlineFeatures(FEATURES, keys).read({"key": 0}, {}, START + 31 * 24 * HOUR).values
         assert found["slow__sum_x_lifetime"] == pytest.approx(
             sum(x for key, x in zip(payments["key"].to_pylist(), payments["x"].to_pylist(), strict=True) if key == 0)

@@ -133,7 +133,7 @@ def test_history_is_handed_over_to_partitions(stores, tmp_path):
     history = history.append_column("e", pa.array([row["e"] for row in rows], worlds.TIME))
     state = OnlineState(features, keys, partitions=3)
     for count in (150, 400, 400):
-        state.load(history.slice(0, count), "s")
+        state.apply(history.slice(0, count), "s")
     for number in range(3):
         _feeder(features, keys, streams, partitions=3, assigned=[number]).catch_up()
     assert _values(features, keys, 3) == _by_one(features, streams, tmp_path / "one")
@@ -144,7 +144,7 @@ def test_a_partition_without_an_event_goes_on_with_the_others(stores):
     """One key, text as ids, no declared types: a partition that gets nothing learns no wrong types and moves on."""
     (keys, streams), features = stores, _features(sequence="id")
     table = pa.table({"id": ["a"], "k1": ["k1"], "k2": [1], "e": pa.array([BASE], worlds.TIME), "x": [0.5]})
-    OnlineState(features, keys, partitions=3).load(table, "s")
+    OnlineState(features, keys, partitions=3).apply(table, "s")
     for name in "bc":
         _append(streams, [{"id": name, "k1": "k1", "k2": 1, "e": BASE + 1, "x": 0.5}])
         assert _feeder(features, keys, streams, partitions=3).catch_up().lag == 0
@@ -157,8 +157,8 @@ def test_a_load_that_ended_between_two_partitions_goes_on(stores):
     (keys, _), features = stores, _features(sequence="id")
     table = pa.table({"id": range(60), "k1": KEYS[:30] * 2, "k2": [1] * 60, "x": [0.5] * 60})
     table = table.append_column("e", pa.array([BASE + i for i in range(60)], worlds.TIME))
-    OnlineState(features, keys, partitions=3, assigned=[1]).load(table.slice(0, 40), "s")
-    OnlineState(features, keys, partitions=3).load(table, "s")
+    OnlineState(features, keys, partitions=3, assigned=[1]).apply(table.slice(0, 40), "s")
+    OnlineState(features, keys, partitions=3).apply(table, "s")
     online = OnlineFeatures(features, keys, partitions=3)
     rows = online.read_many([{"k1": key, "k2": 1} for key in KEYS[:30]], BASE + 100)
     assert [row.values["v__count_lifetime"] for row in rows] == [2] * 30

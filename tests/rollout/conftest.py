@@ -9,6 +9,7 @@ import pytest
 from tests.serving import project as parcels
 
 from retrodict.data.ingest import ingest
+from retrodict.features.online import build_online
 from retrodict.features.plan import FeatureSet
 from retrodict.learning import train
 from retrodict.models.definitions import Model
@@ -31,10 +32,11 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learn(root: Path) -> str:
-    """Train and approve one more version, by the definitions as they are now."""
+    """Train, approve and build one more version, by the definitions as they are now."""
     with Workspace(root, actor="ana") as project, Workspace(root, actor="ben") as other:
         _, version = train(project, "late_parcel")
         approve(other, version.ref, reason="test")
+        build_online(project, [features(project)])
         return version.ref
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from retrodict.core.errors import DefinitionError, InputError, IntegrityError, NotFoundError, RefusedError
+from retrodict.core.errors import BusyError, DefinitionError, InputError, IntegrityError, NotFoundError, RefusedError
 from retrodict.decisions.loader import Loader
 from retrodict.learning import train
 from retrodict.registry import approve, current, get_version, history
@@ -38,16 +38,62 @@ def test_a_promotion_names_what_decided_before(pair):
     assert current(pair)["promise"] == revision
 
 
-def test_a_rollback_goes_back_and_can_be_rolled_back(pair):
-    """The earlier state as it was; what it replaced is named, so that the way back is open."""
+def models(pair):
+    return [revision.deployment.model[-1] for revision in history(pair, "promise")]
+
+
+def test_a_rollback_walks_back_and_never_forward(pair):
+    """The earlier state as it was; a second rollback goes on from there, to what decided before that."""
     first = current(pair)["promise"].deployment
-    promoted = promote(pair, "promise", "late_parcel@2", reason="better").deployment
-    back = rollback(pair, "promise", reason="worse after all")
-    assert replace(back.deployment, previous=None) == replace(first, previous=None)
-    assert back.deployment.previous["model"] == "late_parcel@2"
-    again = rollback(pair, "promise", reason="no, better").deployment
-    assert replace(again, previous=None) == replace(promoted, previous=None)
-    assert [revision.action for revision in history(pair, "promise")] == ["deploy", "promote", "rollback", "rollback"]
+    promote(pair, "promise", "late_parcel@2", reason="better")
+    deploy(pair, "promise", model="late_parcel@1", reason="again")
+    for model in "21":
+        back = rollback(pair, "promise", reason="worse")
+        assert back.deployment.model == f"late_parcel@{model}"
+    assert replace(back.deployment, restores=None) == first
+    with pytest.raises(RefusedError, match="must have decided before"):
+        rollback(pair, "promise", reason="worse")
+    assert models(pair) == list("12121")
+
+
+def test_a_rollback_goes_where_it_is_told(pair):
+    """By revision or by version, forward too; what decides already and what never decided are refused."""
+    promote(pair, "promise", "late_parcel@2", reason="better")
+    assert rollback(pair, "promise", reason="x", to="late_parcel@1").deployment.restores == 1
+    assert rollback(pair, "promise", reason="x", to="promise#2").deployment.model == "late_parcel@2"
+    assert rollback(pair, "promise", reason="x", to=1).deployment.model == "late_parcel@1"
+    with pytest.raises(RefusedError, match="It decides already"):
+        rollback(pair, "promise", reason="x", to=3)
+    with pytest.raises(NotFoundError, match="must go to what decided before; got 'late_parcel@9'"):
+        rollback(pair, "promise", reason="x", to="late_parcel@9")
+    assert models(pair) == list("12121")
+
+
+def test_what_was_rolled_back_from_is_not_taken_again_silently(pair):
+    """A deployment passes it over, by name it is taken, and then it is as any other."""
+    promote(pair, "promise", "late_parcel@2", reason="better")
+    rollback(pair, "promise", reason="worse")
+    assert deploy(pair, "promise").deployment.model == "late_parcel@1"
+    assert deploy(pair, "promise", model="late_parcel@2").deployment.model == "late_parcel@2"
+    assert deploy(pair, "promise").deployment.model == "late_parcel@2"
+
+
+def test_a_rollback_is_worked_out_from_what_decides(pair, monkeypatch):
+    """Another change in between is not undone unseen."""
+    promote(pair, "promise", "late_parcel@2", reason="better")
+    load = changes.ModelArtifact.load
+
+    def deploying(*args):
+        monkeypatch.setattr(changes.ModelArtifact, "load", load)
+        deploy(pair, "promise", model="late_parcel@2", reason="meanwhile")
+        return load(*args)
+
+    monkeypatch.setattr(changes.ModelArtifact, "load", deploying)
+    with pytest.raises(
+        BusyError, match="what a change was worked out from must still decide; got 'revision 3 after 2'"
+    ):
+        rollback(pair, "promise", reason="worse")
+    assert models(pair) == list("122")
 
 
 def test_a_rollback_checks_the_bytes_of_the_artifact(pair):
@@ -158,7 +204,7 @@ def test_the_previous_model_is_loaded_with_the_one_that_decides(pair):
     assert servant._previous is not servant._model
     rollback(pair, "promise", reason="back")
     back = loader.load_current()["promise"]
-    assert (back._model, back._previous) == (servant._previous, servant._model)
+    assert (back._model, back._previous) == (servant._previous, None)  # what was rolled back from answers no more
 
 
 def test_an_unchanged_revision_keeps_its_servant_and_a_broken_one_is_tried_again(pair):

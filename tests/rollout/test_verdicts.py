@@ -34,7 +34,7 @@ def test_what_never_passed_is_refused_and_nothing_changes(project: Workspace) ->
         deploy(project, "promise")
     assert current(project) == {}
     with pytest.raises(RefusedError):
-        deploy(project, "promise", unverified="  ")
+        deploy(project, "promise", force="  ")
 
 
 def test_a_pass_lets_the_view_serve(project: Workspace) -> None:
@@ -86,19 +86,19 @@ def test_a_promotion_passes_the_gate_and_a_rollback_needs_none(project: Workspac
     with Workspace(root, actor="ana") as edited:
         with pytest.raises(RefusedError, match="must have passed verification"):
             promote(edited, "promise", challenger, reason="newer")
-        promote(edited, "promise", challenger, reason="newer", unverified="a drill")
+        promote(edited, "promise", challenger, reason="newer", force="a drill")
         record_verification(edited, FeatureSet(features(edited).features), WRONG, VERSIONS)
         assert rollback(edited, "promise", reason="back").deployment.model == "late_parcel@1"
 
 
 def test_an_override_is_on_record_with_its_reason(project: Workspace) -> None:
     """Per view, with the model; a pass needs none, and leaves none."""
-    deploy(project, "promise", unverified=" nobody is served yet ")
+    deploy(project, "promise", force=" nobody is served yet ")
     (entry,) = project.ledger.entries(action="features.unverified")
     (plan,) = features(project).views
     assert entry.object_id == f"view:depot_delays@{plan.view.version}"
     assert entry.payload["reason"] == "nobody is served yet"
     assert entry.payload["model"] == "late_parcel@1"
     record_verification(project, features(project), PASSED, VERSIONS)
-    deploy(project, "promise", unverified="not needed")
+    deploy(project, "promise", force="not needed")
     assert len(project.ledger.entries(action="features.unverified")) == 1

@@ -337,7 +337,7 @@ def _decorate(parameter: inspect.Parameter, spec: Parameter, text: str) -> Calla
     return click.option(flag, parameter.name, metavar=metavar or _METAVARS.get(parameter.name), help=text, **settings)
 
 
-_METAVARS = {"reason": "TEXT", "unverified": "REASON", "train": "FIRST/AFTER", "validate": "LENGTH", "test": "LENGTH"}
+_METAVARS = {"reason": "TEXT", "force": "REASON", "train": "FIRST/AFTER", "validate": "LENGTH", "test": "LENGTH"}
 
 
 def _choice(annotation: str) -> Any:

@@ -19,7 +19,10 @@ expose(cli, "deploy", "deploy", model=_VERSION, examples=[
 ])  # fmt: skip
 expose(cli, "promote", "promote", model=_VERSION,
        examples=["retrodict promote warn_early late_arrival@2 --reason 'better on August'"])  # fmt: skip
-expose(cli, "rollback", "rollback", examples=["retrodict rollback warn_early --reason 'warns too often'"])
+expose(cli, "rollback", "rollback", to=Parameter("REF", model_refs), examples=[
+    "retrodict rollback warn_early --reason 'warns too often'",
+    "retrodict rollback warn_early --to late_arrival@1 --reason 'as in the pilot'",
+])  # fmt: skip
 expose(cli, "deployments", "policies.deployments", examples=[
     "retrodict deployments", "retrodict deployments warn_early --at 2013-09-01T00:00Z",
 ])  # fmt: skip

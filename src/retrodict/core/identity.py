@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import threading
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,8 @@ def encode(value: object) -> Any:
     """Plain JSON form of a definition: dataclasses become ``{"kind": ClassName, field: ...}``.
 
     Fields whose metadata holds ``"identity": False`` (descriptions, owners) are left out: changing a comment must not
-    change a version. Sets are sorted. An object may bring its own form with an ``__identity__`` method.
+    change a version. One with ``"identity": "if set"`` enters only with a value: a field that is added later changes no
+    version that stands. Sets are sorted. An object may bring its own form with an ``__identity__`` method.
     """
     if value is None or isinstance(value, str | bool | int | float):
         return value
@@ -84,7 +85,7 @@ def encode(value: object) -> Any:
     if to_identity is not None and not isinstance(value, type):
         return encode(to_identity())
     if is_dataclass(value) and not isinstance(value, type):
-        body = {f.name: encode(getattr(value, f.name)) for f in fields(value) if f.metadata.get("identity", True)}
+        body = {f.name: encode(getattr(value, f.name)) for f in fields(value) if _identifies(f, value)}
         return {"kind": type(value).__name__, **body}
     if isinstance(value, dict):
         keyed = {str(k): encode(v) for k, v in value.items()}
@@ -106,6 +107,11 @@ def encode(value: object) -> Any:
         got=type(value).__name__,
         remedy="Report it with the definition",
     )
+
+
+def _identifies(field: Field[Any], value: object) -> bool:
+    rule = field.metadata.get("identity", True)
+    return bool(getattr(value, field.name)) if rule == "if set" else bool(rule)
 
 
 def content_hash(value: object) -> str:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from threading import Lock
-from time import perf_counter_ns
+from time import monotonic, perf_counter_ns
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,9 +24,14 @@ from retrodict.decisions.recorder import LogWriter
 from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.decisions.requests import DecisionRequest, RequestSchema, decode_request
 from retrodict.decisions.servant import Servant
+from retrodict.features.online import FeatureHealth, Upkeep
+from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.workspace import Workspace
 
 __all__ = ["Decider"]
+
+_FEED_S = 0.02
+_PATIENCE_S = 60.0  # for another process that reads a table into the state
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +41,8 @@ class Decider:
 
     Promises: a decision that was returned is in the log and survives ``kill -9`` and a loss of power. A change of a
     deployment counts from the next decision on; where a new revision cannot be loaded the earlier one goes on deciding,
-    and the error is logged. The decision stream is opened by the first decision and held until
-    :meth:`close`; other writers of the project take other streams.
+    and the error is logged. Online state is brought up to its tables and streams before a decision. The decision stream
+    is opened by the first one and held until :meth:`close`; other writers of the project take other streams.
 
     Parameters
     ----------
@@ -53,7 +58,9 @@ class Decider:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._loader = Loader(workspace)
+        self._health = FeatureHealth()
+        self._loader = Loader(workspace, health=self._health)
+        self._upkeep, self._fed = Upkeep(workspace, served_feature_sets), -_FEED_S
         self._writer: LogWriter | None = None
         self._problem = ""
         self._lock = Lock()
@@ -95,6 +102,7 @@ class Decider:
         """
         with self._lock:
             servant = find_servant(self._servants(), policy, where="decide")
+            self._feed()
         arrived = perf_counter_ns()
         request = _request(values, servant.schema, key, explain)
         moment = self._workspace.clock.now() if at is None else at
@@ -116,6 +124,18 @@ class Decider:
                 _log.error("a new revision cannot be loaded: %s", error)
             return self._loader.servants
         return servants
+
+    def _feed(self) -> None:
+        """Bring online state up to its tables and streams; where that fails, decisions say what is behind."""
+        if monotonic() - self._fed < _FEED_S:
+            return
+        try:
+            self._upkeep.catch_up(wait_s=_PATIENCE_S)
+            self._health.flows = ()
+        except RetrodictError as error:
+            _log.error("online features cannot be brought up to date: %s", error)
+            self._health.flows = self._upkeep.flows()
+        self._fed = monotonic()
 
     def close(self) -> None:
         """Close the log's segment, so that it can be sealed; the next decision opens the log again."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 from retrodict.core.definition import Definition, check_name
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import DefinitionError, near
+from retrodict.core.errors import DefinitionError, check_known, near
 from retrodict.core.expressions import parse
+from retrodict.features.definitions import FeatureView
 from retrodict.models.definitions import Model
 
 __all__ = ["Policy", "Rule"]
@@ -62,6 +64,10 @@ class Policy(Definition):
         before), ``"rules"`` (the rules without a score), or a decision's name. If none answers, the last decision does.
     deadline : duration, default "100ms"
         Counts from the arrival of a request; looked at before features are read and before the model scores.
+    require : mapping of str to str, optional
+        View to how current its online state must be: ``{"habits": "fresh 1h"}`` lets a score decide only while the
+        newest event in the state of ``habits`` became visible within the hour before the decision, and the state
+        has all of its table. Otherwise the fallback answers. Not for views of facts without a time.
     reasons : mapping of str to str, optional
         Feature name to words for an explanation, for instance ``"{value:.0f} min late over the last 2 h"``.
 
@@ -79,6 +85,7 @@ class Policy(Definition):
     fallback: tuple[str, ...] | list[str] = ()
     deadline: str = "100ms"
     reasons: Mapping[str, str] = field(default_factory=dict)
+    require: Mapping[str, str] = field(default_factory=dict, metadata={"identity": "if set"})
     description: str = field(default="", metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -132,3 +139,25 @@ class Policy(Definition):
                     remedy=near(step, steps, what="fallback"),
                 )
         parse_duration(self.deadline, where=f"{where}, deadline")
+        self._check_required()
+
+    def _check_required(self) -> None:
+        where = f"policy {self.name}, require"
+        views = {view.name: view for view in self.model.features if isinstance(view, FeatureView)}
+        for name, rule in self.require.items():
+            check_known(name, views, "a policy must require views that its model reads", where=where, what="view",
+                        error=DefinitionError)  # fmt: skip
+            word, _, limit = str(rule).partition(" ")
+            if word != "fresh" or views[name].source.timeless:
+                raise DefinitionError(
+                    "a view with a clock must be required to be fresh",
+                    where=where,
+                    got={name: rule},
+                    remedy=f"Write require={{{name!r}: 'fresh 1h'}}, and nothing for facts without a time",
+                )
+            parse_duration(limit, where=f"{where}, {name!r}")
+
+    @cached_property
+    def max_ages(self) -> dict[str, int]:
+        """By required view, how old its newest event may be, in microseconds."""
+        return {name: parse_duration(rule.partition(" ")[2]) for name, rule in self.require.items()}

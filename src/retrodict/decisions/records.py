@@ -46,6 +46,10 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         The rule that decided; the fallback step that answered and why it had to.
     explained : bool
         Whether reasons were asked for.
+    views : dict
+        Views whose features were not simply read: ``status`` (``no_state``, ``behind`` its table, ``stale`` for what
+        the policy requires, ``beyond_horizon``, ``null_key``, or ``unseen`` for a key without events), and
+        ``age_s``, the seconds since the newest event in the state became visible, None where there is none.
     stages : dict
         Microseconds per stage, by the host's monotonic clock.
     schema : int
@@ -72,6 +76,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     fallback: str | None = None
     error: str | None = None
     explained: bool = False
+    views: dict[str, dict[str, Any]] = {}
     stages: dict[str, int] = {}
     schema: int = SCHEMA
 
@@ -85,6 +90,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             body["reasons"] = self.reasons
         if self.fallback is not None:
             body["fallback"] = self.fallback
+        if self.views:
+            body["views"] = self.views
         return body
 
 

@@ -23,6 +23,8 @@ from retrodict.workspace import Workspace
 
 __all__ = ["DecisionReplay", "replay_decision"]
 
+_NOT_ALL_READ = frozenset({"no_state", "behind", "stale", "beyond_horizon"})
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DecisionReplay(Shown):
@@ -126,10 +128,13 @@ def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionR
     logged = record.answer()
     equal = msgspec.json.encode(logged) == msgspec.json.encode(replayed)
     unequal = ["answer"] * (not equal) + ["features"] * bool(mismatches)
+    reason = f"differs in {' and '.join(unequal)}" if unequal else ""
+    doubts = [f"{view} ({doubt['status']})" for view, doubt in record.views.items() if doubt["status"] in _NOT_ALL_READ]
+    if unequal and doubts:
+        reason += f"; the answer said so: not all was read of {', '.join(doubts)}"
     return DecisionReplay(
-        name, "different" if unequal else "exact", len(values), mismatches, logged, replayed, versions,
-        f"differs in {' and '.join(unequal)}" if unequal else "",
-    )  # fmt: skip
+        name, "different" if unequal else "exact", len(values), mismatches, logged, replayed, versions, reason
+    )
 
 
 def _decide(

@@ -12,11 +12,11 @@ from time import perf_counter_ns
 from typing import Any
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import InputError, RetrodictError
+from retrodict.core.errors import InputError, RetrodictError, RetryableError
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
-from retrodict.features.online import FeatureHealth, OnlineFeatures
+from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import explain_row
 from retrodict.registry import Revision
@@ -24,6 +24,10 @@ from retrodict.registry import Revision
 __all__ = ["Servant"]
 
 _log = logging.getLogger(__name__)
+
+
+class StaleStateError(RetryableError):
+    """The state of a view is not as current as the policy requires."""
 
 
 @dataclass(slots=True)
@@ -34,6 +38,7 @@ class _Case:
     context: dict[str, Value]
     stages: dict[str, int] = field(default_factory=dict)
     features: dict[str, Value] = field(default_factory=dict)
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
     raw: float | None = None
     score: float | None = None
     model: str = ""
@@ -62,7 +67,7 @@ class Servant:
     previous : ModelArtifact, optional
         What decided before, with the same features: for the fallback ``previous_version``.
     health : FeatureHealth, optional
-        Counts what reads of features give.
+        Counts what reads of features give, and knows which views are behind their tables.
 
     Promises: :meth:`decide` either returns a record with a decision or raises InputError for a request that is wrong;
     whatever else fails inside ends in the policy's fallback, and the record says so.
@@ -81,6 +86,7 @@ class Servant:
     ) -> None:
         self.revision, self.policy, self.schema = revision, policy, schema
         self._features, self._model, self._previous, self._health = features, model, previous, health
+        self._versions = {plan.name: plan.view.version for plan in features.features.views}
         self._deadline_ns = parse_duration(policy.policy.deadline) * 1_000
 
     def decide(self, request: DecisionRequest, *, decision_id: str, at: int, arrived_ns: int) -> DecisionRecord:
@@ -119,6 +125,7 @@ class Servant:
             context=context,
             key=request.key,
             features=case.features,
+            views=case.views,
             raw=case.raw,
             score=case.score,
             decision=decision.decision,
@@ -139,6 +146,8 @@ class Servant:
             case.features = row.values
             if self._health is not None:
                 self._health.count(row)
+            case.views = self._doubts(row, at)
+            self._check_required(case)
             self._within(arrived_ns, "score")
             with _Stage(case, "score"):
                 scored = self._model.score_row(case.features)
@@ -158,6 +167,35 @@ class Servant:
                 "policy %s falls back: %s", deployed.policy, error if isinstance(error, RetrodictError) else case.error
             )
             return self._fall_back(case)
+
+    def _doubts(self, row: FeatureRow, at: int) -> dict[str, dict[str, Any]]:
+        """Status and age of every view that was not simply read, or that is not what the policy requires."""
+        behind = self._health.behind if self._health is not None else {}
+        statuses = {view: status for view, status in row.statuses.items() if status != "ok"}
+        for view in self._versions if behind else ():
+            if self._versions[view] in behind and statuses.get(view, "unseen") == "unseen":
+                statuses[view] = "behind"
+        limits = self.policy.policy.max_ages
+        if not statuses and not limits:
+            return {}
+        newest = self._features.watermarks({*statuses, *limits})
+        for view, limit in limits.items():
+            moment = newest[view]
+            if statuses.get(view, "unseen") == "unseen" and (moment is None or at - moment > limit):
+                statuses[view] = "stale"
+        ages = {view: None if moment is None else (at - moment) / 1e6 for view, moment in newest.items()}
+        return {view: {"status": status, "age_s": ages[view]} for view, status in statuses.items()}
+
+    def _check_required(self, case: _Case) -> None:
+        missing = {view: case.views[view]["status"] for view in self.policy.policy.require if view in case.views}
+        stale = {view: status for view, status in missing.items() if status not in {"unseen", "null_key"}}
+        if stale:
+            raise StaleStateError(
+                "the state of a required view must be current",
+                where=f"policy:{self.policy.policy.name}",
+                got=stale,
+                remedy="See 'retrodict features status'",
+            )
 
     def _within(self, arrived_ns: int, stage: str) -> None:
         if perf_counter_ns() - arrived_ns > self._deadline_ns:

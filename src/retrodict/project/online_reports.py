@@ -15,7 +15,7 @@ from retrodict.project.frame_reports import null_shares
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from retrodict.features.online import Applied, HotFeature
+    from retrodict.features.online import Applied, HotFeature, TableLag
     from retrodict.features.operations.status import ViewStatus
 
 __all__ = ["STATUS", "OnlineBuild", "OnlineValues", "StreamReport", "status_row"]
@@ -73,16 +73,24 @@ class StreamReport(Shown):
         return [Grid(("source", "applied>", "behind>"), rows), behind]
 
 
-STATUS = ("view", "version?", "read by", "verified", "lag>", "newest fact>", "entities?>", "state?>", "null rate>",
-          "unseen keys>")  # fmt: skip
+STATUS = ("view", "version?", "read by", "verified", "lag>", "table", "newest fact>", "entities?>", "state?>",
+          "null rate>", "unseen keys>")  # fmt: skip
 """Headings of how views serve."""
 
 
 def status_row(v: ViewStatus) -> tuple[object, ...]:
     """How a view serves."""
     age, size = _age(v.staleness_s), None if v.bytes is None else f"{v.bytes / 1e6:,.2f} MB"
-    nulls, unseen = number(v.null_rate), number(v.unseen_keys)
-    return v.view, short_hash(v.version), v.read_by, v.verified, v.lag, age, v.entities, size, nulls, unseen
+    nulls, unseen, table = number(v.null_rate), number(v.unseen_keys), _contained(v.table)
+    return v.view, short_hash(v.version), v.read_by, v.verified, v.lag, table, age, v.entities, size, nulls, unseen
+
+
+def _contained(lag: TableLag) -> str | None:
+    """What of a table is in the state, in words."""
+    contained = "nothing" if lag.version is None else f"@{lag.version}"
+    if lag.behind:
+        return f"{contained} of @{lag.newest}: {count(lag.rows)} rows behind"
+    return None if lag.version is None else contained
 
 
 def _age(seconds: float | None) -> str | None:

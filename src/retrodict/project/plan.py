@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,13 @@ from retrodict.models.definitions import Model, TimeSplit
 
 if TYPE_CHECKING:
     from retrodict import registry
+    from retrodict.features import online
     from retrodict.features.verify import verdicts
     from retrodict.registry import ModelVersion, Revision
     from retrodict.workspace import Workspace
 else:
     (registry,) = lazy_modules("retrodict", "registry")
+    (online,) = lazy_modules("retrodict.features", "online")
     (verdicts,) = lazy_modules("retrodict.features.verify", "verdicts")
 
 __all__ = ["ModelPlan", "Plan", "PolicyPlan", "TablePlan", "read_plan"]
@@ -76,12 +78,18 @@ class PolicyPlan:
     deployed_version: str | None = None
     deployable: str | None = None
     unverified: bool = False
+    behind: tuple[str, ...] = ()
+
+    @property
+    def building(self) -> list[str]:
+        """Command that brings online state up to the tables."""
+        return [f"retrodict features build    # {'; '.join(self.behind)}"] if self.behind else []
 
     @property
     def deploying(self) -> list[str]:
         """Commands that deploy the policy as it is."""
         proof = [f"retrodict features verify {(self.deployable or '').partition('@')[0]}    # before it may serve"]
-        return [*(proof if self.unverified else []), f"retrodict deploy {self.name}    # {self.status}"]
+        return [*self.building, *(proof if self.unverified else []), f"retrodict deploy {self.name}    # {self.status}"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -138,7 +146,9 @@ class Plan(Shown):
         for policy in self.policies:
             if policy.status != "as deployed" and policy.deployable:
                 steps += policy.deploying
-            elif policy.deployable and policy.model and _number(policy.deployable) > _number(policy.model):
+                continue
+            steps += policy.building if policy.model else []
+            if policy.deployable and policy.model and _number(policy.deployable) > _number(policy.model):
                 steps.append(
                     f"retrodict promote {policy.name} {policy.deployable} --reason '…'    # {policy.model} decides"
                 )
@@ -170,17 +180,31 @@ def read_plan(workspace: Workspace) -> Plan:
         versions.setdefault(version.name, []).append(version)
     models = tuple(_model(workspace, model, versions.get(model.name, [])) for model in definitions.of(Model))
     deployed = registry.current(workspace)
-    deployable = {model.name: model.approved_newest for model in models}
     return Plan(
         workspace.name,
         tuple(_table(workspace, table.name) for table in definitions.of(Table)),
         models,
         tuple(
-            _policy(workspace, policy, deployed.get(policy.name), deployable.get(policy.model.name))
+            _policy(
+                workspace,
+                policy,
+                deployed.get(policy.name),
+                _deployable(workspace, policy, versions.get(policy.model.name, [])),
+            )
             for policy in definitions.of(Policy)
         ),
         tuple(sorted(set(deployed) - {policy.name for policy in definitions.of(Policy)})),
     )
+
+
+def _lags(workspace: Workspace, features: FeatureSet) -> Iterator[str]:
+    """What the online state of each source lacks of its table, in words."""
+    if not any(workspace.tables.history(source.table.name) for source in features.sources.values()):
+        return  # without a row there is no state to look at, and nothing to load for it
+    for source, lag in online.table_lags(workspace, features).items():
+        if lag.behind and lag.rows:
+            state = "no state" if lag.version is None else f"{count(lag.rows)} rows behind"
+            yield f"{source}: {state}, {lag.table}@{lag.newest}"
 
 
 def _table(workspace: Workspace, name: str) -> TablePlan:
@@ -218,10 +242,22 @@ def _status(model: Model, params: dict[str, Any]) -> str:
     return "as trained, other split" if params["definition"] == moved.version else "changed"
 
 
+def _deployable(workspace: Workspace, policy: Policy, versions: list[ModelVersion]) -> str | None:
+    """Newest version that a deployment would take: approved, gates passed, not rolled back from."""
+    marks = registry.rolled_back(registry.history(workspace, policy.name))
+    names = [version.ref for version in versions if version.approved and version.gates_passed]
+    return next((name for name in reversed(names) if name not in marks), None)
+
+
 def _policy(workspace: Workspace, policy: Policy, revision: Revision | None, deployable: str | None) -> PolicyPlan:
-    unverified = bool(verdicts.unverified_views(workspace, FeatureSet(policy.model.features)))
+    features = FeatureSet(policy.model.features)
+    unverified, behind = bool(verdicts.unverified_views(workspace, features)), tuple(_lags(workspace, features))
     if revision is None:
-        return PolicyPlan(policy.name, policy.version, "not deployed", deployable=deployable, unverified=unverified)
+        return PolicyPlan(
+            policy.name, policy.version, "not deployed", deployable=deployable, unverified=unverified, behind=behind
+        )
     model, version = revision.deployment.model, revision.deployment.policy_version
     status = "as deployed" if version == policy.version else "changed"
-    return PolicyPlan(policy.name, policy.version, status, revision.revision, model, version, deployable, unverified)
+    return PolicyPlan(
+        policy.name, policy.version, status, revision.revision, model, version, deployable, unverified, behind
+    )

@@ -190,7 +190,7 @@ class Project:
         return TimeSplit(train or default.train, validate or default.validate, test or default.test)
 
     def deploy(
-        self, policy: str, *, model: str | None = None, reason: str = "deploy", unverified: str | None = None
+        self, policy: str, *, model: str | None = None, reason: str = "deploy", force: str | None = None
     ) -> Revision:
         """Put a policy in force with an approved version of its model.
 
@@ -204,12 +204,12 @@ class Project:
             Version to decide with, as name@version.  [default: newest approved]
         reason : str
             Why, for the ledger.
-        unverified : str, optional
-            Let views serve that have not passed, for this reason; recorded.
+        force : str, optional
+            Serve views that have not passed or were never built, for this reason; recorded.
         """
-        return rollout.deploy(self.workspace, policy, model=model, reason=reason, unverified=unverified)
+        return rollout.deploy(self.workspace, policy, model=model, reason=reason, force=force)
 
-    def promote(self, policy: str, model: str, *, reason: str, unverified: str | None = None) -> Revision:
+    def promote(self, policy: str, model: str, *, reason: str, force: str | None = None) -> Revision:
         """Let another approved version of the model decide.
 
         Parameters
@@ -220,13 +220,15 @@ class Project:
             Version to decide with, as name@version.
         reason : str
             Why, for the ledger.
-        unverified : str, optional
-            Let views serve that have not passed, for this reason; recorded.
+        force : str, optional
+            Serve views that have not passed or were never built, for this reason; recorded.
         """
-        return rollout.promote(self.workspace, policy, model, reason=reason, unverified=unverified)
+        return rollout.promote(self.workspace, policy, model, reason=reason, force=force)
 
-    def rollback(self, policy: str, *, reason: str) -> Revision:
-        """Go back to what decided before the present revision.
+    def rollback(self, policy: str, *, reason: str, to: str | int | None = None) -> Revision:
+        """Go back to what decided before the present revision; again, and it goes further back.
+
+        What is left is marked: `deploy` takes that version again only by name.
 
         Parameters
         ----------
@@ -234,8 +236,10 @@ class Project:
             Name of a deployed policy.
         reason : str
             Why, for the ledger.
+        to : str or int, optional
+            Revision (7 or POLICY#7) or model version (name@version) that decided before.
         """
-        return rollout.rollback(self.workspace, policy, reason=reason)
+        return rollout.rollback(self.workspace, policy, reason=reason, to=to)
 
     def decide(
         self, policy: str, *, key: str | None = None, explain: bool = False, at: Time | None = None, **values: Any

@@ -1,6 +1,15 @@
 """Model versions, approvals, and what is in force since when."""
 
-from retrodict.registry.deployments import Deployment, Revision, change, current, history, in_force
+from retrodict.registry.deployments import (
+    Deployment,
+    Revision,
+    change,
+    current,
+    history,
+    in_force,
+    rolled_back,
+    standing,
+)
 from retrodict.registry.versions import Approval, ModelVersion, approve, get_version, list_versions, register
 
 __all__ = [
@@ -16,4 +25,6 @@ __all__ = [
     "in_force",
     "list_versions",
     "register",
+    "rolled_back",
+    "standing",
 ]

@@ -11,10 +11,10 @@ from sqlalchemy import BigInteger, Column, Integer, MetaData, Row, String, Table
 
 from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.display import Block, Shown
-from retrodict.core.errors import NotFoundError, check_reason
+from retrodict.core.errors import BusyError, NotFoundError, check_reason
 from retrodict.workspace import Workspace
 
-__all__ = ["Deployment", "Revision", "change", "current", "history", "in_force"]
+__all__ = ["Deployment", "Revision", "change", "current", "history", "in_force", "rolled_back", "standing"]
 
 Action = Literal["deploy", "promote", "rollback"]
 
@@ -53,7 +53,9 @@ class Deployment:
     model_code : str
         SHA-256 of the definitions the model was trained with.
     previous : dict, optional
-        The fields above, except ``policy``, of what decided before: kept warm, and where a rollback goes.
+        The fields above, except ``policy``, of what decided before: kept warm.
+    restores : int, optional
+        Of a rollback, the revision that it went back to.
     """
 
     policy: str
@@ -63,6 +65,7 @@ class Deployment:
     artifact: str
     model_code: str
     previous: dict[str, str] | None = None
+    restores: int | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -90,7 +93,9 @@ class Revision(Shown):
         return [f"{decides} Running servers follow within a second."]
 
 
-def change(workspace: Workspace, deployment: Deployment, *, action: Action, reason: str) -> Revision:
+def change(
+    workspace: Workspace, deployment: Deployment, *, action: Action, reason: str, after: int | None = None
+) -> Revision:
     """Put a deployment in force from now on, as one atomic revision.
 
     Parameters
@@ -101,6 +106,8 @@ def change(workspace: Workspace, deployment: Deployment, *, action: Action, reas
     action : {"deploy", "promote", "rollback"}
     reason : str
         For the ledger.
+    after : int, optional
+        Revision that must be the policy's newest: what the change was worked out from. None: any.
 
     Returns
     -------
@@ -110,11 +117,21 @@ def change(workspace: Workspace, deployment: Deployment, *, action: Action, reas
     ------
     InputError
         If there is no reason.
+    BusyError
+        If another revision came meanwhile.
     """
     check_reason(reason, "a change of what decides must have a reason", where=f"policy:{deployment.policy}")
     workspace.records.ensure(metadata)
     with workspace.ledger.transaction() as tx:
         last = tx.connection.execute(select(func.max(deployments.c.revision))).scalar() or 0
+        newest_of_policy = select(func.max(deployments.c.revision)).where(deployments.c.policy == deployment.policy)
+        if after is not None and (newest := tx.connection.execute(newest_of_policy).scalar()) != after:
+            raise BusyError(
+                "what a change was worked out from must still decide",
+                where=f"policy:{deployment.policy}",
+                got=f"revision {newest} after {after}",
+                remedy="See what decides now, and try again",
+            )
         now = workspace.clock.now()
         row = {
             "revision": last + 1,
@@ -162,6 +179,39 @@ def current(workspace: Workspace) -> dict[str, Revision]:
     query = select(deployments).where(deployments.c.revision.in_(newest))
     with workspace.records.read() as connection:
         return {row.policy: _read(row) for row in connection.execute(query)}
+
+
+def standing(revisions: Sequence[Revision]) -> list[Revision]:
+    """Revisions of a policy that no rollback has taken back, oldest first: the last one decides.
+
+    A further rollback goes to the one before it, never forward to what was rolled back from.
+    """
+    stack: list[Revision] = []
+    numbered = {revision.revision: revision for revision in revisions}
+    for revision in revisions:
+        restores = revision.deployment.restores
+        if revision.action != "rollback":
+            stack.append(revision)
+        elif restores is None:  # from before revisions named what they go back to
+            stack = stack[:-1] or stack
+        elif restores in [earlier.revision for earlier in stack]:
+            stack = [earlier for earlier in stack if earlier.revision <= restores]
+        else:
+            stack.append(numbered[restores])
+    return stack
+
+
+def rolled_back(revisions: Sequence[Revision]) -> dict[str, int]:
+    """Model versions that a policy was rolled back from and nobody has named since, with that rollback's number."""
+    marks: dict[str, int] = {}
+    before: Revision | None = None
+    for revision in revisions:
+        model = revision.deployment.model
+        if revision.action == "rollback" and before is not None and before.deployment.model != model:
+            marks[before.deployment.model] = revision.revision
+        marks.pop(model, None)
+        before = revision
+    return marks
 
 
 def in_force(workspace: Workspace, policy: str, at: int) -> Revision:

@@ -6,15 +6,30 @@ decided before is named in the revision, so that servers keep its model warm and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from retrodict.core.errors import InputError, NotFoundError, RefusedError
+from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.loader import Loader
+from retrodict.features.definitions import FeatureView
+from retrodict.features.online import unbuilt_views
+from retrodict.features.plan import FeatureSet
 from retrodict.features.verify.verdicts import check_verified, record_override
 from retrodict.models.artifact import ModelArtifact
-from retrodict.registry import Deployment, ModelVersion, Revision, change, current, get_version
+from retrodict.registry import (
+    Deployment,
+    ModelVersion,
+    Revision,
+    change,
+    current,
+    get_version,
+    history,
+    list_versions,
+    rolled_back,
+    standing,
+)
 from retrodict.registry.feature_sets import feature_set_of
 from retrodict.workspace import Workspace, capture_code
 
@@ -27,7 +42,7 @@ def deploy(
     *,
     model: str | None = None,
     reason: str = "deploy",
-    unverified: str | None = None,
+    force: str | None = None,
 ) -> Revision:
     """Put a policy in force, as its definition is now, with a version of its model.
 
@@ -40,20 +55,21 @@ def deploy(
         ``name@version``; by default the newest approved version of the policy's model.
     reason : str
         For the ledger.
-    unverified : str, optional
-        Why views that have not passed verification may serve all the same, for the ledger. None: they may not.
+    force : str, optional
+        Why views that have not passed verification, or whose state was never built, may serve all the same, for the
+        ledger. None: they may not.
 
     Raises
     ------
     RefusedError
-        If the version is not approved, a gate did not pass, or a view has not passed verification.
+        If the version is not approved, a gate did not pass, or a view has not passed verification or was never built.
     """
     name = workspace.definitions.get(Policy, policy).name
     with workspace.lock(f"rollout/{name}"):
-        return _put(workspace, policy, model, reason, "deploy", unverified)
+        return _put(workspace, policy, model, reason, "deploy", force)
 
 
-def promote(workspace: Workspace, policy: str, model: str, *, reason: str, unverified: str | None = None) -> Revision:
+def promote(workspace: Workspace, policy: str, model: str, *, reason: str, force: str | None = None) -> Revision:
     """Let a challenger decide; the champion becomes what a rollback goes back to.
 
     Raises
@@ -68,7 +84,7 @@ def promote(workspace: Workspace, policy: str, model: str, *, reason: str, unver
             raise RefusedError(
                 "a promotion must change what decides", where=f"policy:{policy}", got=model, remedy="It decides already"
             )
-        return _put(workspace, policy, model, reason, "promote", unverified)
+        return _put(workspace, policy, model, reason, "promote", force)
 
 
 def _put(
@@ -77,13 +93,14 @@ def _put(
     model: str | None,
     reason: str,
     action: Literal["deploy", "promote"],
-    unverified: str | None,
+    force: str | None,
 ) -> Revision:
     definition = workspace.definitions.get(Policy, policy)
     version = _version(workspace, definition, model)
     _check_approved(version)
     features = feature_set_of(workspace, version.code, version.name)
-    overridden = check_verified(workspace, features, version.ref, unverified=unverified)
+    overridden = check_verified(workspace, features, version.ref, force=force)
+    unbuilt = _check_built(workspace, features, version.ref, force)
     deployment = Deployment(
         policy=policy, policy_version=definition.version, code=capture_code(workspace), model=version.ref,
         artifact=version.artifact, model_code=version.code,
@@ -93,14 +110,26 @@ def _put(
         deployment = replace(deployment, previous=_as_previous(before.deployment))
     # A servant is built once here: what cannot be loaded is refused now, not revision out by a server.
     Loader(workspace).load(Revision(0, 0, workspace.actor, action, reason, deployment))
-    if overridden and unverified is not None:
-        record_override(workspace, overridden, version.ref, unverified)
+    if force is not None:
+        record_override(workspace, overridden, version.ref, force)
+        record_override(workspace, unbuilt, version.ref, force, action="features.unbuilt")
     return change(workspace, deployment, action=action, reason=reason)
 
 
-def _version(workspace: Workspace, policy: Policy, model: str | None) -> ModelVersion:
-    from retrodict.registry import list_versions
+def _check_built(workspace: Workspace, features: FeatureSet, model: str, force: str | None) -> list[FeatureView]:
+    """Views whose online state was never built; refused unless there is a reason to let them serve all the same."""
+    unbuilt = unbuilt_views(workspace, features)
+    if unbuilt and not (force or "").strip():
+        raise RefusedError(
+            "the online state of every view of a deployed model must have been built",
+            where=f"model:{model}",
+            got=[view.name for view in unbuilt],
+            remedy="Run: retrodict features build; or say why not: --force REASON",
+        )
+    return unbuilt
 
+
+def _version(workspace: Workspace, policy: Policy, model: str | None) -> ModelVersion:
     if model is not None:
         version = get_version(workspace, model)
         if version.name != policy.model.name:
@@ -113,6 +142,15 @@ def _version(workspace: Workspace, policy: Policy, model: str | None) -> ModelVe
         return version
     versions = list_versions(workspace, policy.model.name)
     approved = [version for version in versions if version.approved and version.gates_passed]
+    marks = rolled_back(history(workspace, policy.name))
+    if approved and all(version.ref in marks for version in approved):
+        raise RefusedError(
+            "a version that was rolled back from must be named to decide again",
+            where=f"policy:{policy.name}",
+            got={version.ref: f"rolled back from by revision {marks[version.ref]}" for version in approved},
+            remedy=f"Name it with --model {approved[-1].ref}, or train another one",
+        )
+    approved = [version for version in approved if version.ref not in marks]
     if versions and not approved:
         raise RefusedError(
             "a version of the model must be approved",
@@ -153,34 +191,70 @@ def _as_previous(deployment: Deployment) -> dict[str, str]:
     return {name: getattr(deployment, name) for name in names}
 
 
-def rollback(workspace: Workspace, policy: str, *, reason: str) -> Revision:
+def rollback(workspace: Workspace, policy: str, *, reason: str, to: str | int | None = None) -> Revision:
     """Go back to what decided before the present revision, whatever that was approved for then.
+
+    A second rollback goes further back, never forward to what was rolled back from. The model version that is left is
+    marked: a deployment takes it again only by name.
 
     No gate, no verification and no trial load of policy and features is in the way: the earlier state decided already,
     and speed is the point. Only the artifact is loaded, to check that its bytes are the ones that were approved.
 
+    Parameters
+    ----------
+    workspace : Workspace
+    policy : str
+        Name of a deployed policy.
+    reason : str
+        For the ledger.
+    to : str or int, optional
+        A revision (``7``, ``"promise#7"``) or a model version (``"late_parcel@1"``: the newest revision with it) that
+        decided before.
+
     Raises
     ------
     RefusedError
-        If nothing decided before.
+        If nothing decided before, or ``to`` decides now.
+    NotFoundError
+        If ``to`` never decided for this policy.
+    BusyError
+        If another change came meanwhile.
     IntegrityError
         If the artifact is not what was stored.
     """
     before = _current(workspace, policy)
-    earlier = before.deployment.previous
-    if earlier is None:
-        raise RefusedError(
-            "something must have decided before the present revision",
-            where=f"policy:{policy}",
-            got=f"revision {before.revision}",
-            remedy="Deploy another version instead",
-        )
-    names = ("policy_version", "code", "model", "artifact", "model_code")
-    deployment = Deployment(
-        policy=policy, **{name: earlier[name] for name in names}, previous=_as_previous(before.deployment)
-    )
+    target = _earlier(history(workspace, policy), to)
+    # Of another rollback it is what that one restored, so that the next goes on from there.
+    deployment = replace(target.deployment, restores=target.deployment.restores or target.revision)
     ModelArtifact.load(workspace.objects, deployment.artifact)
-    return change(workspace, deployment, action="rollback", reason=reason)
+    return change(workspace, deployment, action="rollback", reason=reason, after=before.revision)
+
+
+def _earlier(revisions: Sequence[Revision], to: str | int | None) -> Revision:
+    """Revision that a rollback goes back to."""
+    present = revisions[-1]
+    policy = present.deployment.policy
+    if to is None:
+        earlier = standing(revisions)[:-1]
+        if not earlier:
+            raise RefusedError(
+                "something must have decided before the present revision",
+                where=f"policy:{policy}",
+                got=f"revision {present.revision}",
+                remedy="Deploy another version instead, or name one that was rolled back from with --to",
+            )
+        return earlier[-1]
+    name = str(to).removeprefix(f"{policy}#")
+    revisions_by_name = {text: one for one in revisions for text in (str(one.revision), one.deployment.model)}
+    check_known(
+        name, revisions_by_name, "a rollback must go to what decided before", where=f"policy:{policy}", what="revision"
+    )
+    target = revisions_by_name[name]
+    if _as_previous(target.deployment) == _as_previous(present.deployment):
+        raise RefusedError(
+            "a rollback must change what decides", where=f"policy:{policy}", got=to, remedy="It decides already"
+        )
+    return target
 
 
 def _current(workspace: Workspace, policy: str) -> Revision:

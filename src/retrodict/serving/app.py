@@ -273,9 +273,14 @@ class DecisionApp:
 
     @_route("GET", "/readyz")
     async def _ready(self, _: _Request) -> _Answer:
-        if self.servants and self.problem is None:
-            return _Answer(b'{"status":"ready"}')
-        raise _Refused(503, self.problem or "no policy is deployed. Deploy one with: retrodict deploy POLICY.")
+        lags = {flow.view: flow.table for flow in self.health.flows if flow.table.behind}
+        unbuilt = sorted(view for view, lag in lags.items() if lag.version is None)
+        if not self.servants or self.problem is not None:
+            raise _Refused(503, self.problem or "no policy is deployed. Deploy one with: retrodict deploy POLICY.")
+        if unbuilt:
+            raise _Refused(503, f"the online state of {', '.join(unbuilt)} is not built. Run: retrodict features build")
+        behind = {view: {"table": f"{lag.table}@{lag.newest}", "rows": lag.rows} for view, lag in lags.items()}
+        return _Answer(_json.encode({"status": "ready", **({"behind": behind} if behind else {})}))
 
     def _moment(self, scope: Scope) -> int:
         value = next((value for key, value in scope["headers"] if key == TIME_HEADER), None)

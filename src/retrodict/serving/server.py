@@ -33,6 +33,7 @@ __all__ = ["ServeOptions", "serve"]
 
 _POLL_S = 0.05
 _HEALTH_S = 2.0
+_BUILD_S = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
     host = options.host or workspace.config["serving.host"]
     port = workspace.config["serving.port"] if options.port is None else options.port
     listener = _listen(host, port)
+    if options.consume:
+        _bring_up_to_date(workspace)
     consumer = start_consumer(workspace) if options.consume else None
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -85,6 +88,14 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
             consumer.terminate()
             consumer.wait(timeout=10)
     seal_closed(workspace.ledger, workspace.streams, STREAM_PREFIX)
+
+
+def _bring_up_to_date(workspace: Workspace) -> None:
+    """Read tables and streams into online state, so that the first answer is not from an older one."""
+    try:
+        Upkeep(workspace, served_feature_sets).catch_up(wait_s=_BUILD_S)
+    except RetrodictError as error:  # what is behind is said by each answer, by /readyz and by the metrics
+        _log.error("online features cannot be brought up to date: %s", error)
 
 
 def _listen(host: str, port: int) -> socket.socket:

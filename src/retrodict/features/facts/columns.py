@@ -11,9 +11,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +22,9 @@ from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.expressions import Expression
 from retrodict.core.kinds import kind_of
 from retrodict.stores.sql import connect_duckdb
+
+if TYPE_CHECKING:  # a state is looked at without an engine
+    import duckdb
 
 __all__ = [
     "FactColumn",
@@ -179,6 +181,8 @@ def _engine(process: int) -> duckdb.DuckDBPyConnection:  # noqa: ARG001 - an eng
 def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, where: str) -> dict[str, FactColumn]:
     for expression in expressions.values():
         expression.check_columns(table.column_names, where=where)
+    import duckdb
+
     needed = sorted({column for expression in expressions.values() for column in expression.columns})
     if not needed or not table.num_rows:
         rows = table.select(needed).to_pylist() if needed else [{}] * table.num_rows

@@ -18,7 +18,16 @@ from retrodict.features.online.read.rows import FeatureRow
 from retrodict.features.online.state.entries import Applied
 from retrodict.features.online.stream.feeder import Progress, StreamFeeder, decode_event, encode_event
 from retrodict.features.online.stream.health import FeatureHealth, ViewFlow
-from retrodict.features.online.stream.upkeep import Upkeep, build_online, online_features, online_state, stream_of
+from retrodict.features.online.stream.table_feeder import TableLag
+from retrodict.features.online.stream.upkeep import (
+    Upkeep,
+    build_online,
+    online_features,
+    online_state,
+    stream_of,
+    table_lags,
+    unbuilt_views,
+)
 from retrodict.features.online.write.writer import OnlineState
 
 __all__ = [
@@ -30,6 +39,7 @@ __all__ = [
     "OnlineState",
     "Progress",
     "StreamFeeder",
+    "TableLag",
     "Upkeep",
     "ViewFlow",
     "build_online",
@@ -39,4 +49,6 @@ __all__ = [
     "online_features",
     "online_state",
     "stream_of",
+    "table_lags",
+    "unbuilt_views",
 ]

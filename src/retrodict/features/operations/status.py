@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from retrodict.core.clock import format_time
 from retrodict.features.catalogue.changes import Reader
 from retrodict.features.online.state.entries import NEVER
+from retrodict.features.online.stream.table_feeder import TableFeeder, TableLag
 from retrodict.features.online.stream.upkeep import Upkeep, online_state
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.features.verify.verdicts import last_verdict
@@ -45,6 +46,8 @@ class ViewStatus:
         Newest verdict on this version; None: never verified.
     offset, lag : int or None
         How far its stream is applied, and events after that; None where no deployed model feeds it.
+    table : TableLag
+        How far its online state is behind its table.
     unseen_keys : float or None
         Share of the keys of recent decisions that online state holds no event of; None without decisions.
     watermark : int or None
@@ -68,6 +71,7 @@ class ViewStatus:
     verified: bool | None
     offset: int | None
     lag: int | None
+    table: TableLag
     unseen_keys: float | None
     watermark: int | None
     staleness_s: float | None
@@ -145,6 +149,7 @@ def _view_status(
         verified=None if verdict is None else verdict.passed,
         offset=flow.get("offset"),
         lag=flow.get("lag"),
+        table=TableFeeder(workspace, state, plan.source).lag(),
         unseen_keys=state.unseen(plan, list(keys)) / len(keys) if keys else None,
         watermark=watermark,
         staleness_s=None if watermark is None else (now - watermark) / 1e6,

@@ -70,13 +70,14 @@ def _feed(
     random: np.random.Generator,
 ) -> None:
     rows, order = table.to_pylist(), list(range(table.num_rows))
+    state.apply(table.slice(0, 0), source.name)  # so that nothing is told from no state
     if source.sequence is not None:
         known_at = np.array([_known(source, row) for row in rows])
         history = np.zeros(0, dtype=np.int64)
         if rows and not source.timeless:
             history = np.flatnonzero(known_at <= np.sort(known_at)[len(rows) // 2])
             past = _in_turn(source, rows, random.permutation(history).tolist())
-            state.load(table.take(pa.array(past)), source.name, now=clock.now())
+            state.apply(table.take(pa.array(past)), source.name, now=clock.now())
         order = _delivered(source, rows, known_at, history, random)
     stream = f"events/{source.name}"
     with streams.open_writer(stream) as writer:

@@ -156,9 +156,7 @@ def unverified_views(workspace: Workspace, features: FeatureSet) -> list[Feature
     return [view for view, verdict in verdicts if verdict is None or not verdict.passed]
 
 
-def check_verified(
-    workspace: Workspace, features: FeatureSet, model: str, *, unverified: str | None
-) -> list[FeatureView]:
+def check_verified(workspace: Workspace, features: FeatureSet, model: str, *, force: str | None) -> list[FeatureView]:
     """Refuse a model whose views have not passed, unless there is a reason to let them serve all the same.
 
     Parameters
@@ -168,7 +166,7 @@ def check_verified(
         What the model reads, as it was trained.
     model : str
         ``name@version``.
-    unverified : str, optional
+    force : str, optional
         Why its views may serve all the same; None or blank: they may not.
 
     Returns
@@ -182,12 +180,12 @@ def check_verified(
         If a view has not passed and there is no reason.
     """
     refused = unverified_views(workspace, features)
-    if refused and not (unverified or "").strip():
+    if refused and not (force or "").strip():
         raise RefusedError(
             "every view of a deployed model must have passed verification as it was when the model was trained",
             where=f"model:{model}",
             got=[view.name for view in refused],
-            remedy=f"{_way_to_pass(workspace, refused, model.partition('@')[0])}; or say why not: --unverified REASON",
+            remedy=f"{_way_to_pass(workspace, refused, model.partition('@')[0])}; or say why not: --force REASON",
         )
     return refused
 
@@ -203,9 +201,11 @@ def _way_to_pass(workspace: Workspace, refused: list[FeatureView], model: str) -
     return f"Run: retrodict features verify {model}"
 
 
-def record_override(workspace: Workspace, views: list[FeatureView], model: str, reason: str) -> None:
-    """Record that views serve without having passed, and why."""
+def record_override(
+    workspace: Workspace, views: list[FeatureView], model: str, reason: str, *, action: str = _OVERRIDDEN
+) -> None:
+    """Record that views serve without having passed, or without a state, and why."""
     with workspace.ledger.transaction() as tx:
         for view in views:
             facts = {"view": view.name, "version": view.version, "model": model, "reason": reason.strip()}
-            tx.append(_OVERRIDDEN, view_ref(view), facts)
+            tx.append(action, view_ref(view), facts)

@@ -141,9 +141,12 @@ class TableStore(Protocol):
         """
 
     def batches(
-        self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None
+        self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None, start: int = 0
     ) -> pa.RecordBatchReader:
-        """Rows of a version (None: the newest), in order, some ten thousand at a time; errors as for ``read``."""
+        """Rows of a version (None: the newest) from one on, in order, some ten thousand at a time.
+
+        Files of earlier rows are not opened. Errors as for ``read``.
+        """
 
     def dataset(self, name: str, version: int | None = None, *, paths: Sequence[str] | None = None) -> ds.Dataset:
         """Return what DuckDB and Polars scan: the files of a version, or those of ``paths`` among them.

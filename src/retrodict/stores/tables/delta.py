@@ -185,20 +185,26 @@ class DeltaTables(TableStore):
         return self.batches(name, version, columns=columns).read_all()
 
     def batches(
-        self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None
+        self, name: str, version: int | None = None, *, columns: Sequence[str] | None = None, start: int = 0
     ) -> pa.RecordBatchReader:
         state = self._versions.found(name).readable(version)
         schema = state.schema
         for column in columns or ():
             check_known(column, schema.names, "the table must have the column", where=f"table {name}", what="column")
         selected = schema if columns is None else pa.schema([schema.field(column) for column in columns])
-        return pa.RecordBatchReader.from_batches(selected, self._rows(name, state, selected.names))
+        return pa.RecordBatchReader.from_batches(selected, self._rows(name, state, selected.names, start))
 
-    def _rows(self, name: str, state: Snapshot, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _rows(self, name: str, state: Snapshot, columns: Sequence[str], start: int) -> Iterator[pa.RecordBatch]:
         try:
-            files = state.ordered()
+            files = list(state.ordered())
+            while files and start >= (count := described(self._versions.place, name, files[0]).rows):
+                files, start = files[1:], start - count
             check_sizes(self._versions.place, name, files)
-            yield from batches_of(self._versions.place, name, files, state.schema, columns)
+            for batch in batches_of(self._versions.place, name, files, state.schema, columns):
+                rows = batch.slice(min(start, batch.num_rows))
+                start -= batch.num_rows - rows.num_rows
+                if rows.num_rows:
+                    yield rows
         except IntegrityError:
             # Files that go while they are read were vacuumed, not damaged.
             self._versions.found(name).readable(state.version)

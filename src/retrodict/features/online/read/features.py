@@ -6,7 +6,7 @@ exactly what a training frame at that time holds, or it is null and the status s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from retrodict.features.facts.evaluation import derive_row
@@ -141,6 +141,12 @@ class OnlineFeatures:
         if self._hidden:
             row.values = {name: row.values[name] for name in self.features.columns}
         return row
+
+    def watermarks(self, views: Collection[str]) -> dict[str, int | None]:
+        """When the newest event in the state of each of these views became visible; None before any."""
+        readers = [view for view, _ in self._views if view.name in views]
+        blobs = iter(self._keys.get_many([name for view in readers for name in view.metas]))
+        return {view.name: view.watermark([next(blobs) for _ in view.metas]) for view in readers}
 
     def reach(self) -> dict[str, tuple[int, int]]:
         """Earliest and latest request that the state of each view answers as its source would; views with a clock only.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 __all__ = ["FeatureRow", "Status"]
 
-Status = Literal["present", "null", "expired", "not_found", "late"]
+Status = Literal["present", "null", "expired", "not_found", "late", "no_state"]
 
 
 @dataclass(slots=True)
@@ -19,7 +19,8 @@ class FeatureRow:
     values : dict of str to value or None
         By full name, in the order of the feature set; times as microseconds, maps as dict, several values as list.
     statuses : dict of str to str
-        Per view: ``ok``; ``null_key``; ``no_state`` (nothing was ever written for the view); ``unseen`` (no visible
+        Per view: ``ok``; ``null_key``; ``no_state`` (nothing was written for the view, or its table is
+        still being read for the first time: values are null); ``unseen`` (no visible
         event of this key within reach); ``beyond_horizon`` (the request is too old for the state: values are null).
     events : dict of str to int
         Per view: visible events within reach of its widest window, or 1 for a latest value.
@@ -45,13 +46,16 @@ class FeatureRow:
         str
             ``present``; ``null`` (the newest event says so, or nothing in the window gives a value, or a part of the
             key is null); ``expired`` (events of the key are known, all out of reach); ``not_found`` (the key has
-            none); ``late`` (the request is older than what the state answers exactly).
+            none); ``late`` (the request is older than what the state answers exactly); ``no_state`` (the state of the
+            view was not built).
         """
         view = name.partition("__")[0]
         status = self.statuses.get(view, "ok")
         if status == "beyond_horizon":
             return "late"
-        if status in {"unseen", "no_state"}:
+        if status == "no_state":
+            return "no_state"
+        if status == "unseen":
             return "expired" if view in self.expired else "not_found"
         if self.values[name] is not None:
             return "present"

@@ -23,7 +23,7 @@ from retrodict.features.online.state.blocks import (
     pack,
     unpack,
 )
-from retrodict.features.online.state.entries import Meta, StateKeys
+from retrodict.features.online.state.entries import NEVER, Meta, StateKeys
 from retrodict.features.online.state.segments import Index, agree, edges_of, joined, needed
 from retrodict.features.plan import ViewPlan
 from retrodict.stores.keys.base import KeyStore, SnapshotReads
@@ -68,6 +68,7 @@ class ViewReader:
         self._own = OwnEvent(plan) if plan.needs_current else None
         self._nulls = dict.fromkeys(output.column for output in plan.outputs)
         self._nothing: dict[str, Any] = {}
+        self._watermark: tuple[list[bytes | None], int | None] = [], None
 
     def key(self, request: Mapping[str, Any]) -> bytes | None:
         """Encoded key of the view in a request, None if a part of it is null."""
@@ -201,6 +202,13 @@ class ViewReader:
         metas = [Meta.read(blob) for blob in keys.get_many(self.metas)]
         return max(meta.floor for meta in metas), max(meta.watermark for meta in metas) + 1
 
+    def watermark(self, metas: list[bytes | None]) -> int | None:
+        """When the newest event in the state became visible, by the meta entries of its partitions."""
+        if metas != self._watermark[0]:  # a busy state changes some times a second, requests come more often
+            newest = max(Meta.read(blob).watermark for blob in metas)
+            self._watermark = metas, newest if newest != NEVER else None
+        return self._watermark[1]
+
     def unanswered(
         self, keys: KeyStore, meta: bytes | None, floor: bytes, request: Mapping[str, Any], at: int, row: FeatureRow
     ) -> None:
@@ -212,13 +220,15 @@ class ViewReader:
             self.absent("unseen", request, at, row)
             return
         self._names.check(meta if self.meta else keys.get_many([self._names.cut])[0])
-        self.absent("no_state" if meta is None else "beyond_horizon", request, at, row)
+        state = None if meta is None else Meta.read(meta)
+        empty = state is None or state.place.unfinished
+        self.absent("no_state" if empty else "beyond_horizon", request, at, row)
 
     def absent(self, status: str, request: Mapping[str, Any], at: int, row: FeatureRow) -> None:
         """Fill in what the features are without events, or null where that cannot be said."""
         row.events[self.name] = 0
         row.statuses[self.name] = status
-        if status in {"null_key", "beyond_horizon"}:
+        if status in {"null_key", "beyond_horizon", "no_state"}:
             row.values.update(self._nulls)
         elif self._own is not None:
             self._without_events(at, row.values, self._lifted(request))

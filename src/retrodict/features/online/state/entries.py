@@ -19,6 +19,10 @@ NEVER = -(1 << 62)
 _SHIFT = 1 << 62
 _BLOCK, _INDEX, _SEGMENT = b"BIS"  # kinds of entries: what follows the prefix in their names
 _CUT = b"\xff" * 8  # where a meta entry has its floor: later than any request
+_UNFINISHED = b"\xff" * 7 + b"\xfe"  # likewise, of a state that its table is being read into
+
+UNKNOWN = -1
+"""Version of the table in a state that was loaded before versions were noted."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +59,36 @@ COUNTS = ("stored", "duplicates", "too_old", "entities", "size", "segments", "se
 
 
 @dataclass(frozen=True)
+class TablePlace:
+    """How much of a source's table a state contains.
+
+    Attributes
+    ----------
+    version : int, optional
+        Version that was read last. None: nothing of a table was read into the state.
+    rows : int
+        Rows of that version that are in, in the order of the table.
+    unfinished : bool
+        Whether the table is still being read for the first time: until then no request is answered.
+    """
+
+    version: int | None = None
+    rows: int = 0
+    unfinished: bool = False
+
+
+@dataclass(frozen=True)
 class Meta:
     """What the state of a view knows about itself.
 
     Requests before ``floor`` cannot be answered exactly any more; ``watermark`` is the latest time at which an applied
     event became visible. ``offset`` is the one of the stream to continue from; ``positions`` says where positions came
     from if the source declares no sequence: ``table`` or ``stream``. ``kinds`` are those of the key columns, ``layout``
-    is that of new blocks, empty before the first event. ``loaded`` are the rows of the history that are in, after each
-    piece of it, and ``digest`` their hash. ``stored``, ``duplicates`` and ``too_old`` count events since the state was
-    begun. ``entities`` are keys with a block, ``size`` the bytes of blocks and indexes, ``segments`` and
-    ``segment_bytes`` those of hot keys; all are counted as they are written, for nobody can count millions of entries
-    each minute, and a segment that is let go of unread counts as one of average size.
+    is that of new blocks, empty before the first event. ``place`` is how much of the table is in. ``stored``,
+    ``duplicates`` and ``too_old`` count events since the state was begun. ``entities`` are keys with a block, ``size``
+    the bytes of blocks and indexes, ``segments`` and ``segment_bytes`` those of hot keys; all are counted as they are
+    written, for nobody can count millions of entries each minute, and a segment that is let go of unread counts as one
+    of average size.
     """
 
     floor: int = NEVER
@@ -77,8 +100,7 @@ class Meta:
     stored: int = 0
     duplicates: int = 0
     too_old: int = 0
-    loaded: tuple[int, ...] = ()
-    digest: str = ""
+    place: TablePlace = TablePlace()
     entities: int = 0
     size: int = 0
     segments: int = 0
@@ -91,14 +113,12 @@ class Meta:
             return cls()
         if blob.startswith(_CUT):
             raise _cut_otherwise(_partitions_in(blob), 1)
-        floor = int.from_bytes(blob[:8], "big") - _SHIFT
         rest = json.loads(blob[8:])
-        rest |= {
-            "kinds": tuple(rest["kinds"]),
-            "loaded": tuple(rest["loaded"]),
-            "layout": bytes.fromhex(rest["layout"]),
-        }
-        return cls(floor, **rest)
+        # A state that was loaded before versions were noted has a digest in place of a version.
+        place = {"version": UNKNOWN if rest.pop("digest", "") else None} | rest.pop("place", {})
+        rest |= {"kinds": tuple(rest["kinds"]), "layout": bytes.fromhex(rest["layout"]), "place": TablePlace(**place)}
+        rest.pop("loaded", None)
+        return cls(**{"floor": int.from_bytes(blob[:8], "big") - _SHIFT} | rest)
 
     def resized(
         self, keys: StateKeys, before: Mapping[bytes, bytes | None], after: Mapping[bytes, bytes | None]
@@ -127,7 +147,10 @@ class Meta:
 
     def write(self) -> bytes:
         """Bytes to store; the floor stands first, since every request reads it."""
-        rest = {name: value for name, value in vars(self).items() if name != "floor"} | {"layout": self.layout.hex()}
+        rest = vars(self) | {"layout": self.layout.hex(), "place": vars(self.place)}
+        if self.place.unfinished:
+            return _UNFINISHED + json.dumps(rest).encode()
+        del rest["floor"]
         return (self.floor + _SHIFT).to_bytes(8, "big") + json.dumps(rest).encode()
 
 

@@ -14,6 +14,7 @@ from random import Random
 
 from retrodict.core.identity import short
 from retrodict.features.online.read.rows import FeatureRow
+from retrodict.features.online.stream.table_feeder import TableLag
 
 __all__ = ["FeatureHealth", "ViewFlow"]
 
@@ -30,6 +31,7 @@ _HELP = {
     "feature_sampled_reads_total": ("counter", "Reads of a view that were looked at for nulls, about one in eight."),
     "feature_nulls_total": ("counter", "Reads in which a feature was null, of the sampled reads of its view."),
     "feature_lag_records": ("gauge", "Records of the stream that are not in the state yet."),
+    "feature_table_lag_rows": ("gauge", "Rows of the table's newest version that are not in the state yet."),
     "feature_partition_lag_records": ("gauge", "The same of each partition of the state."),
     "feature_staleness_seconds": ("gauge", "Time since the newest event in the state became visible."),
     "feature_state_entities": ("gauge", "Keys that the state holds events of."),
@@ -52,6 +54,8 @@ class ViewFlow:
         When the newest event became visible; None before any, and for facts without a time.
     entities, size : int
         Keys, and bytes.
+    table : TableLag
+        How far it is behind its table.
     """
 
     view: str
@@ -60,6 +64,7 @@ class ViewFlow:
     watermark: int | None
     entities: int
     size: int
+    table: TableLag
 
 
 class FeatureHealth:
@@ -67,8 +72,8 @@ class FeatureHealth:
 
     Attributes
     ----------
-    flows : sequence of ViewFlow
-        What was last asked of the stores; replaced as a whole.
+    behind : dict of str to int
+        By version of a view that is behind its table, the rows that its state lacks; replaced as a whole.
     refreshed : int, optional
         When that was.
 
@@ -82,13 +87,23 @@ class FeatureHealth:
     """
 
     def __init__(self) -> None:
-        self.flows: Sequence[ViewFlow] = ()
+        self.behind: dict[str, int] = {}
+        self._flows: Sequence[ViewFlow] = ()
         self.refreshed: int | None = None
         self._patterns: dict[tuple[str, ...], int] = defaultdict(int)
         self._reads: dict[tuple[str, str], int] = defaultdict(int)
         self._sampled: dict[str, int] = defaultdict(int)
         self._nulls: dict[str, int] = {}
         self._pause, self._bits = 0, Random().getrandbits  # noqa: S311  # which reads are looked at is no secret
+
+    @property
+    def flows(self) -> Sequence[ViewFlow]:
+        """State of each view as it was last asked for."""
+        return self._flows
+
+    @flows.setter
+    def flows(self, flows: Sequence[ViewFlow]) -> None:
+        self._flows, self.behind = flows, {flow.version: flow.table.rows for flow in flows if flow.table.behind}
 
     def count(self, row: FeatureRow) -> None:
         """Count one read of all views of a feature set."""
@@ -138,6 +153,7 @@ class FeatureHealth:
         listed = [(view, feature, n) for view, feature, n in nulls if view in self._sampled or view == "_other"]
         yield "feature_nulls_total", [(f'view="{view}",feature="{feature}"', str(n)) for view, feature, n in listed]
         flows = [(f'view="{flow.view}",version="{short(flow.version)}"', flow) for flow in self.flows]
+        yield "feature_table_lag_rows", [(label, str(flow.table.rows)) for label, flow in flows]
         yield "feature_lag_records", [(label, str(max(flow.lags.values()))) for label, flow in flows]
         yield (
             "feature_partition_lag_records",

@@ -1,28 +1,31 @@
 """Keeps the online state of feature sets current: from which tables and streams, how far behind.
 
-Which sets are served is for the caller to say: this room knows no model and no deployment. Streams are followed by a
-process of its own beside the server (``retrodict features stream``).
+Which sets are served is for the caller to say: this room knows no model and no deployment. Tables and streams are
+followed by a process of its own beside the server (``retrodict features stream``), and before a decision in process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from retrodict.core.durations import parse_duration
-from retrodict.data.sources import Source
+from retrodict.core.errors import BusyError
+from retrodict.features.definitions import FeatureView
 from retrodict.features.online.read.features import OnlineFeatures
 from retrodict.features.online.state.entries import NEVER, Applied
 from retrodict.features.online.stream.feeder import StreamFeeder
 from retrodict.features.online.stream.health import ViewFlow
+from retrodict.features.online.stream.table_feeder import Report, TableFeeder, TableLag, no_report
 from retrodict.features.online.write.writer import OnlineState
 from retrodict.features.plan import FeatureSet
 from retrodict.workspace import Workspace
 
-__all__ = ["Upkeep", "build_online", "online_features", "online_state", "stream_of"]
+__all__ = ["Upkeep", "build_online", "online_features", "online_state", "stream_of", "table_lags", "unbuilt_views"]
+
+_LOOK_S = 2.0
 
 
 def stream_of(table: str) -> str:
@@ -52,7 +55,7 @@ def online_features(workspace: Workspace, features: FeatureSet) -> OnlineFeature
 
 
 def build_online(
-    workspace: Workspace, sets: Sequence[FeatureSet], *, progress: Callable[[str, int, int], None] | None = None
+    workspace: Workspace, sets: Sequence[FeatureSet], *, progress: Report = no_report
 ) -> dict[str, Applied]:
     """Fill the online state of feature sets from the newest versions of their tables; idempotent.
 
@@ -62,32 +65,38 @@ def build_online(
         By source.
     """
     applied: dict[str, Applied] = {}
-    sources = [(features, name, source) for features in sets for name, source in features.sources.items()]
-    for step, (features, name, source) in enumerate(sources):
-        if progress is not None:
-            progress(f"build {name}", step, len(sources))
-        rows = _within_reach(workspace, features, source, workspace.tables.read(source.table.name))
-        applied[name] = online_state(workspace, features).load(rows, name, now=workspace.clock.now())
+    for features in sets:
+        state = online_state(workspace, features)
+        with hold_state(workspace, state):
+            for name, source in features.sources.items():
+                applied[name] = TableFeeder(workspace, state, source).catch_up(progress)
     return applied
 
 
-def _within_reach(workspace: Workspace, features: FeatureSet, source: Source, rows: pa.Table) -> pa.Table:
-    """Rows that a request at the end of the history or later can still see: the rest would be sorted for nothing."""
-    plans = [plan for plan in features.views if plan.source.name == source.name]
-    if source.event_time is None or any(p.unbounded or p.lifetime or p.source.revised for p in plans):
-        return rows
-    reach = max(plan.lookback_us for plan in plans) + parse_duration(workspace.config["features.horizon"])
-    times = rows.column(source.event_time)
-    newest = pc.max(times.cast(pa.int64())).as_py()
-    if newest is None:
-        return rows
-    # History may end long ago (a replayed year): what counts is the newest event, unless that lies in the future.
-    oldest = pa.scalar(min(newest, workspace.clock.now()) - reach, pa.int64()).cast(times.type)
-    return rows.filter(pc.greater_equal(times, oldest))
+@contextmanager
+def hold_state(workspace: Workspace, state: OnlineState, *, timeout_s: float = 3600.0) -> Iterator[None]:
+    """Read tables into the partitions of a state alone; BusyError if another process does for longer."""
+    with ExitStack() as stack:
+        for partition in state.assigned:
+            stack.enter_context(workspace.lock(f"features/tables-{partition}", timeout_s=timeout_s))
+        yield
+
+
+def table_lags(workspace: Workspace, features: FeatureSet) -> dict[str, TableLag]:
+    """How far the online state of each source of a set is behind its table."""
+    state = online_state(workspace, features)
+    return {name: TableFeeder(workspace, state, source).lag() for name, source in features.sources.items()}
+
+
+def unbuilt_views(workspace: Workspace, features: FeatureSet) -> list[FeatureView]:
+    """Views of a set whose table has rows that were never read into their online state."""
+    state = online_state(workspace, features)
+    feeders = {name: TableFeeder(workspace, state, source) for name, source in features.sources.items()}
+    return [plan.view for plan in features.views if feeders[plan.source.name].unbuilt(plan)]
 
 
 class Upkeep:
-    """Feeds every served feature set from the streams of its tables.
+    """Feeds every served feature set from its tables and from their streams.
 
     For one thread; any number of processes may look at :meth:`lags`.
 
@@ -109,7 +118,9 @@ class Upkeep:
     ) -> None:
         self._workspace, self._served, self._assigned = workspace, served, assigned
         self._seen: int | None = None
-        self._feeders: dict[tuple[str, str], StreamFeeder] = {}
+        self._feeders: dict[tuple[str, str], _Feeders] = {}
+        self._looked = -_LOOK_S
+        self._followed = False
 
     def refresh(self) -> None:
         """Follow the deployments; cheap when nothing changed."""
@@ -121,26 +132,62 @@ class Upkeep:
             for name, source in features.sources.items():
                 key = (features.version, name)
                 if key not in self._feeders:
-                    self._feeders[key] = StreamFeeder(state, self._workspace.events, stream_of(source.table.name), name)
-        self._seen = counter
+                    stream = StreamFeeder(state, self._workspace.events, stream_of(source.table.name), name)
+                    self._feeders[key] = _Feeders(state, stream, TableFeeder(self._workspace, state, source))
+        self._seen, self._followed = counter, False
 
-    def catch_up(self) -> int:
-        """Apply what is in the streams; returns how many events were taken in."""
+    def catch_up(self, *, wait_s: float = 0.0) -> int:
+        """Apply what is in the tables, then what is in the streams; returns how many events were taken in.
+
+        Parameters
+        ----------
+        wait_s : float, default 0
+            Seconds to wait for another process that reads the tables. While one does, nothing is applied here.
+
+        Raises
+        ------
+        BusyError
+            If ``wait_s`` is not 0 and the other process took longer.
+        """
         self.refresh()
-        return sum(feeder.catch_up().applied.events for feeder in self._feeders.values() if feeder.lag())
+        try:
+            applied = self._follow_tables(wait_s)
+        except BusyError:
+            if wait_s:
+                raise
+            return 0
+        streams = [feeders.stream for feeders in self._feeders.values()]
+        return applied + sum(feeder.catch_up().applied.events for feeder in streams if feeder.lag())
+
+    def _follow_tables(self, wait_s: float) -> int:
+        """Take in new versions; looked for when the records changed, and every two seconds for what has no entry."""
+        if self._followed and time.monotonic() - self._looked < _LOOK_S:
+            return 0
+        applied = 0
+        for feeders in self._feeders.values():
+            if feeders.table.needed():
+                with hold_state(self._workspace, feeders.state, timeout_s=wait_s):
+                    applied += feeders.table.catch_up().events
+        self._followed, self._looked = True, time.monotonic()
+        return applied
 
     def lags(self) -> dict[str, dict[str, Any]]:
-        """Per source: offset that the state has reached, and events after it.
+        """Per source: offset that the state has reached, events after it, and how far it is behind its table.
 
         If the state is cut into partitions, these are of the one furthest behind; ``partitions`` has the lag of each.
         """
         self.refresh()
         sources: dict[str, dict[str, Any]] = {}
-        for (_, name), feeder in self._feeders.items():
-            lags, earlier = feeder.lags(), sources.get(name, {}).get("partitions", {})
-            worst = {partition: max(lag, earlier.get(partition, 0)) for partition, lag in lags.items()}
-            lag = max(sources.get(name, {}).get("lag", 0), *worst.values())
-            sources[name] = {"offset": feeder.offset, "lag": lag}
+        for (_, name), feeders in self._feeders.items():
+            lags, earlier = feeders.stream.lags(), sources.get(name, {})
+            worst = {
+                partition: max(lag, earlier.get("partitions", {}).get(partition, 0)) for partition, lag in lags.items()
+            }
+            table = asdict(feeders.table.lag())
+            if earlier and earlier["table"]["rows"] > table["rows"]:
+                table = earlier["table"]
+            lag = max(earlier.get("lag", 0), *worst.values())
+            sources[name] = {"offset": feeders.stream.offset, "lag": lag, "table": table}
             if self._workspace.config["features.partitions"] > 1:
                 sources[name]["partitions"] = worst
         return sources
@@ -149,10 +196,10 @@ class Upkeep:
         """State of every view that is fed: one read of its meta entries each, and of no block."""
         self.refresh()
         flows: dict[str, ViewFlow] = {}
-        for (_, name), feeder in self._feeders.items():
-            lags = feeder.lags()
-            for plan in feeder.state.plans(name):
-                meta = feeder.state.meta(plan)
+        for (_, name), feeders in self._feeders.items():
+            lags, table = feeders.stream.lags(), feeders.table.lag()
+            for plan in feeders.state.plans(name):
+                meta = feeders.state.meta(plan)
                 timed = meta.watermark != NEVER and not plan.source.timeless
                 flows[plan.view.version] = ViewFlow(
                     plan.name,
@@ -161,5 +208,14 @@ class Upkeep:
                     meta.watermark if timed else None,
                     meta.entities,
                     meta.total_size,
+                    table,
                 )
         return list(flows.values())
+
+
+class _Feeders(NamedTuple):
+    """What feeds one source of one feature set."""
+
+    state: OnlineState
+    stream: StreamFeeder
+    table: TableFeeder

@@ -12,7 +12,7 @@ import pyarrow as pa
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.features.facts.columns import Ints
 from retrodict.features.online.state.blocks import FIXED, HOT, Layout, Shape, layout_of, widened
-from retrodict.features.online.state.entries import NEVER, Applied, Meta, StateKeys
+from retrodict.features.online.state.entries import NEVER, Applied, Meta, StateKeys, TablePlace
 from retrodict.features.online.state.segments import Index, close, is_hot, reopened
 from retrodict.features.online.write.arrivals import Arrivals
 from retrodict.features.online.write.merge import Bounds, converted, gathered, merge
@@ -25,15 +25,15 @@ _MOST_ROWS = 1024
 class EventBatch:
     """Events as they were given, where they stand in their table or stream, and what to note once they are in.
 
-    ``offset`` is that of the stream to continue from afterwards, None for a table; ``loaded`` is what to note of a
-    history of which this is a piece: rows after each piece, and their hash.
+    ``offset`` is that of the stream to continue from afterwards, None for a table; ``place`` is how far the table is in
+    once these rows of it are.
     """
 
     events: pa.Table | Sequence[Mapping[str, Any]]
     position: int
     now: int | None
     offset: int | None
-    loaded: tuple[tuple[int, ...], str] | None = None
+    place: TablePlace | None = None
 
 
 class AskForMoreError(Exception):
@@ -57,7 +57,8 @@ class Write:
         self._plan, self._shape, self._arrivals, self._batch, self.keys = plan, shape, arrivals, batch, keys
         self._blocks = [self.keys.blocks + name for name in arrivals.names]
         self._more: list[bytes] = []
-        self._positions = ("table" if batch.offset is None else "stream") if plan.source.sequence is None else None
+        counted = plan.source.sequence is None and len(arrivals) > 0
+        self._positions = ("table" if batch.offset is None else "stream") if counted else None
         self._watermark = int(arrivals.visible_at.max(initial=NEVER))
         present = self._watermark if batch.now is None else min(self._watermark, batch.now)
         self._floor = NEVER if plan.source.timeless or not len(arrivals) else present - horizon
@@ -76,9 +77,9 @@ class Write:
         """What to store, given what is stored; AskForMoreError if segments are needed that were not read."""
         before, arrivals = Meta.read(values[0]), self._arrivals
         self.done, self.hot = Applied(0), set()
-        offset = self._batch.offset
-        if offset is not None and before.offset is not None and before.offset >= offset:
-            return {}
+        offset, applied = self._batch.offset, NEVER if before.offset is None else before.offset
+        if offset is not None and (before.place.unfinished or applied >= offset):
+            return {}  # these events of a stream wait for the table, or are in
         meta = self._next(before)
         bounds = self._bounds(meta.floor)
         places = np.argsort(arrivals.codes, kind="stable")
@@ -190,7 +191,6 @@ class Write:
                 got=new,
                 remedy=f"The state holds keys of kind {', '.join(kinds)}",
             )
-        loaded, digest = self._batch.loaded or (meta.loaded, meta.digest)
         return replace(
             meta,
             floor=max(meta.floor, self._floor),
@@ -198,8 +198,7 @@ class Write:
             offset=meta.offset if self._batch.offset is None else self._batch.offset,
             positions=self._positions or meta.positions,
             kinds=kinds,
-            loaded=loaded,
-            digest=digest,
+            place=self._batch.place or meta.place,
         )
 
 

@@ -7,7 +7,6 @@ transaction, so a process that is killed continues where its state is, not where
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, check_known
 from retrodict.features.facts.keys import encode_key
 from retrodict.features.online.state.blocks import Shape, unpack
-from retrodict.features.online.state.entries import COUNTS, NEVER, Applied, Meta, StateKeys
+from retrodict.features.online.state.entries import COUNTS, NEVER, Applied, Meta, StateKeys, TablePlace
 from retrodict.features.online.write.arrivals import Arrivals
 from retrodict.features.online.write.partitions import split
 from retrodict.features.online.write.transaction import AskForMoreError, EventBatch, Write
@@ -159,66 +158,49 @@ class OnlineState:
                 done = self._apply(plan, batch, behind, done)
         return done
 
-    def load(self, history: pa.Table, source: str, *, now: int | None = None) -> Applied:
-        """Take in the history of a source, piece by piece; what an earlier call took in already is passed over.
-
-        Events that history and stream both hold are recognised by their sequence and count once, so the stream may
-        begin anywhere at or before the end of the history. A source without a sequence is fed by one of the two only.
+    def take(
+        self,
+        rows: pa.Table,
+        plan: ViewPlan,
+        partitions: Sequence[int],
+        place: TablePlace,
+        *,
+        first_position: int = 0,
+        now: int | None = None,
+    ) -> Applied:
+        """Take rows of a source's table into partitions of a view, noting how much of the table is in then.
 
         Parameters
         ----------
-        history : pyarrow.Table
-            All rows of the source in the order of its table; it may have grown at its end since the last call.
-        source : str
-            Name of the source.
+        rows : pyarrow.Table
+        plan : ViewPlan
+            One of the set's.
+        partitions : sequence of int
+            Which of the own partitions take them.
+        place : TablePlace
+            Where the state is once these rows are in.
+        first_position : int, default 0
+            Position of the first row in its table, for a source without a sequence.
         now : int, optional
             Present time.
-
-        Raises
-        ------
-        InputError
-            If the rows loaded before are others now and a view has a lifetime: of what a total holds no event can be
-            told from its redelivery.
         """
-        done = Applied(history.num_rows)
-        for plan in self.plans(source):
-            columns = history.select([name for name in plan.source_columns if name in history.column_names])
-            # A call that was killed may have left some partitions a piece behind the others.
-            alike: dict[tuple[tuple[int, ...], str], list[int]] = {}
-            for partition, meta in self.metas(plan).items():
-                alike.setdefault((meta.loaded, meta.digest), []).append(partition)
-            for loaded, numbers in alike.items():
-                done = self._load(plan, columns, loaded, numbers, now, done)
-        return done
+        columns = rows.select([name for name in plan.source_columns if name in rows.column_names])
+        return self._apply(
+            plan, EventBatch(columns, first_position, now, None, place), partitions, Applied(rows.num_rows)
+        )
 
-    def _load(
-        self,
-        plan: ViewPlan,
-        columns: pa.Table,
-        loaded: tuple[tuple[int, ...], str],
-        numbers: Sequence[int],
-        now: int | None,
-        done: Applied,
-    ) -> Applied:
-        """Take the history into partitions that all have the same pieces of it."""
-        pieces, stored_digest = loaded
-        digest = _digest(columns, pieces)
-        if digest.hexdigest() != stored_digest and pieces:
-            if plan.lifetime:
-                raise InputError(
-                    "the history behind a lifetime must only grow at its end",
-                    where=f"{plan.where}, source {plan.source.name!r}",
-                    got=f"{columns.num_rows} rows, of which the first {pieces[-1]} are not those loaded before",
-                    remedy="Apply only the new rows, or begin with an empty key store",
-                )
-            pieces, digest = (), hashlib.sha256()
-        for first in range(pieces[-1] if pieces else 0, columns.num_rows, _EVENTS_PER_UPDATE):
-            part = columns.slice(first, _EVENTS_PER_UPDATE)
-            pieces = (*pieces, first + part.num_rows)
-            digest.update(_bytes(part))
-            batch = EventBatch(part, first, now, None, (pieces, digest.hexdigest()))
-            done = self._apply(plan, batch, numbers, done)
-        return done
+    def clear(self, plan: ViewPlan, partitions: Sequence[int]) -> None:
+        """Begin partitions of a view anew: what they held is removed, and nothing is answered until a table is in."""
+        begun = Meta(place=TablePlace(unfinished=True)).write()
+        for partition in partitions:
+            names = self._names[plan.state_id][partition]
+            self._keys.put_many({names.meta: begun}, durable=self._durable)
+        self._hot.pop(plan.state_id, None)
+        names = self._names[plan.state_id][0]
+        keys = [name[len(names.blocks) :] for name, _ in self._keys.scan(names.blocks)]
+        keys = [key for key in keys if names.partition_of(key) in set(partitions)]
+        for first in range(0, len(keys), _REMOVED_PER_UPDATE):
+            self._remove(plan, keys[first : first + _REMOVED_PER_UPDATE], durable=self._durable)
 
     def _apply(self, plan: ViewPlan, batch: EventBatch, numbers: Sequence[int], done: Applied) -> Applied:
         """Take a batch into some partitions, one transaction each."""
@@ -320,22 +302,6 @@ class OnlineState:
         blocks = self._names[plan.state_id][0].blocks
         keys = [encode_key(values, where=f"{plan.where}, entity") for values in entities]
         return self._keys.get_many([blocks + key for key in keys if key is not None]).count(None)
-
-
-def _digest(table: pa.Table, pieces: Sequence[int]) -> hashlib._Hash:
-    """Hash of the first rows of a table, piece by piece as they were loaded."""
-    digest, first = hashlib.sha256(), 0
-    for end in pieces:
-        digest.update(_bytes(table.slice(first, end - first)))
-        first = end
-    return digest
-
-
-def _bytes(piece: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, piece.schema) as writer:
-        writer.write_table(piece.combine_chunks())
-    return sink.getvalue()
 
 
 def _newest(shape: Shape, blob: bytes) -> int:

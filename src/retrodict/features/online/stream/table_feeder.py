@@ -1,0 +1,242 @@
+"""Keeps online state up with the versions of a table: the twin of the feeder of streams.
+
+How much of which version is in stands with the state, written in the same transaction as the rows. Rows that a later
+version appended are taken in alone; a table whose rows were replaced is read anew, and until it is in, nothing is
+answered rather than something from half a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from retrodict.core.durations import parse_duration
+from retrodict.data.sources import Source
+from retrodict.features.facts.columns import times
+from retrodict.features.online.state.entries import NEVER, UNKNOWN, Applied, Meta, TablePlace
+from retrodict.features.online.write.writer import OnlineState
+from retrodict.features.plan import ViewPlan
+from retrodict.stores.tables.base import TableStore
+from retrodict.workspace import Workspace
+
+__all__ = ["Report", "TableFeeder", "TableLag", "no_report"]
+
+_PIECE = 500_000  # rows in memory at once
+
+Report = Callable[[str, int, int], None]
+
+
+def no_report(what: str, done: int, total: int) -> None:
+    """Report of progress to nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableLag:
+    """How far the state of a source is behind its table.
+
+    Attributes
+    ----------
+    table : str
+    version : int or None
+        Version that the state contains; None: nothing of the table.
+    newest : int or None
+        Newest version; None: the table has none.
+    rows : int
+        Rows of the newest version that are not in the state, in the view and partition that is furthest behind.
+    """
+
+    table: str
+    version: int | None
+    newest: int | None
+    rows: int
+
+    @property
+    def behind(self) -> bool:
+        """Whether the state does not contain the newest version."""
+        return self.newest is not None and self.version != self.newest
+
+
+class TableFeeder:
+    """Applies the rows of one table to the online state of one source.
+
+    A view that counts a lifetime and is fed from a stream takes nothing more from the table after the first time: of
+    what a total holds, no event can be told from its redelivery. Nor does a view without a sequence that is fed from a
+    stream. Either stays behind, and :meth:`lag` says so.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    state : OnlineState
+        What to feed.
+    source : Source
+        Whose table.
+    """
+
+    def __init__(self, workspace: Workspace, state: OnlineState, source: Source) -> None:
+        self._workspace, self._state, self._source = workspace, state, source
+        self._tables: TableStore = workspace.tables
+        self._table = source.table.name
+        self._plans = state.plans(source.name)
+
+    def lag(self) -> TableLag:
+        """How far the state is behind; a read of the table's log and of the entries of each view."""
+        newest = self._newest()
+        if newest is None:
+            return TableLag(self._table, None, None, 0)
+        places = [meta.place for plan in self._plans for meta in self._state.metas(plan).values()]
+        total = self._rows(newest)
+        rows = max(total - (self._start(place, newest) or 0) for place in places)
+        versions = [None if place.unfinished or place.version == UNKNOWN else place.version for place in places]
+        oldest = None if None in versions else min(version for version in versions if version is not None)
+        return TableLag(self._table, oldest, newest, 0 if oldest == newest else rows)
+
+    def catch_up(self, progress: Report = no_report) -> Applied:
+        """Take in what the newest version has and the state has not; a killed call is continued by the next.
+
+        Only one may run at a time for the same partitions.
+        """
+        newest, done = self._newest(), Applied(0)
+        if newest is None:
+            return done
+        # A call that was killed may have left views and partitions at different places.
+        groups: dict[TablePlace, list[tuple[ViewPlan, list[int]]]] = {}
+        for plan in self._plans:
+            alike: dict[TablePlace, list[int]] = {}
+            for partition, meta in self._behind(plan, newest):
+                alike.setdefault(self._begin(plan, partition, meta, newest), []).append(partition)
+            for place, partitions in alike.items():
+                groups.setdefault(place, []).append((plan, partitions))
+        for place, views in groups.items():
+            done = self._take(place, views, newest, done, progress)
+        return done
+
+    def unbuilt(self, plan: ViewPlan) -> bool:
+        """Whether nothing of the table, which has rows, was ever read into the state of a view."""
+        newest = self._newest()
+        metas = self._state.metas(plan).values()
+        fed = [
+            _follows_stream(plan, m) or not (m.place.version in {None, UNKNOWN} or m.place.unfinished) for m in metas
+        ]
+        return newest is not None and self._rows(newest) > 0 and not all(fed)
+
+    def needed(self) -> bool:
+        """Whether :meth:`catch_up` has anything to do."""
+        newest = self._newest()
+        return newest is not None and any(True for plan in self._plans for _ in self._behind(plan, newest))
+
+    def _behind(self, plan: ViewPlan, newest: int) -> Iterator[tuple[int, Meta]]:
+        """Partitions of a view that have not all of the newest version and follow the table."""
+        for partition, meta in self._state.metas(plan).items():
+            contained = meta.place.version == newest and meta.place.rows >= self._rows(newest)
+            if not contained and not _follows_stream(plan, meta):
+                yield partition, meta
+
+    def _begin(self, plan: ViewPlan, partition: int, meta: Meta, newest: int) -> TablePlace:
+        """Place from which a partition of a view goes on; one that cannot is cleared first."""
+        if self._start(meta.place, newest) is not None:
+            return meta.place
+        # What a stream brought stays: the rows of the table are told from it by their sequence.
+        if meta.place != TablePlace() or meta.offset is None or plan.lifetime:
+            self._state.clear(plan, [partition])
+        return TablePlace(unfinished=True)
+
+    def _take(
+        self,
+        place: TablePlace,
+        views: list[tuple[ViewPlan, list[int]]],
+        newest: int,
+        done: Applied,
+        progress: Report,
+    ) -> Applied:
+        total, start = self._rows(newest), self._start(place, newest) or 0
+        oldest = self._oldest_in_reach(newest) if start == 0 else None
+        now = self._workspace.clock.now()
+        position = start
+        for piece in self._pieces(newest, start):
+            progress(f"build {self._source.name}", position, total)
+            following = position + piece.num_rows
+            after = TablePlace(newest, following, unfinished=place.unfinished and following < total)
+            first, rows = _within(piece, self._source, oldest)
+            done = done.plus(events=piece.num_rows)
+            for plan, partitions in views:
+                one = self._state.take(rows, plan, partitions, after, first_position=position + first, now=now)
+                done = done.plus(
+                    stored=one.stored,
+                    duplicates=one.duplicates,
+                    too_old=one.too_old,
+                    never_visible=one.never_visible,
+                )
+            position = following
+        return done
+
+    def _newest(self) -> int | None:
+        history = self._tables.history(self._table)
+        return history[-1].version if history else None
+
+    def _rows(self, version: int) -> int:
+        return sum(file.rows for file in self._tables.files(self._table, version))
+
+    def _start(self, place: TablePlace, newest: int) -> int | None:
+        """Row of the newest version to go on from; None if it does not begin with the rows that are in."""
+        version = place.version
+        if version is None or version == UNKNOWN or version > newest:
+            return None
+        paths = {file.path for file in self._tables.files(self._table, version)}
+        for step in self._tables.history(self._table)[version + 1 : newest + 1]:
+            after = {file.path for file in self._tables.files(self._table, step.version)}
+            if not paths <= after and step.operation != "OPTIMIZE":  # which keeps the rows and their order
+                return None
+            paths = after
+        return place.rows
+
+    def _pieces(self, newest: int, start: int) -> Iterator[pa.Table]:
+        """Rows from one on, a bounded number at a time; one empty piece if there are none."""
+        columns = {column for plan in self._plans for column in plan.source_columns}
+        names = [name for name in self._tables.schema(self._table, newest).names if name in columns]
+        reader = self._tables.batches(self._table, newest, columns=names, start=start)
+        batches: list[pa.RecordBatch] = []
+        count = pieces = 0
+        for batch in reader:
+            batches.append(batch)
+            count += batch.num_rows
+            if count >= _PIECE:
+                yield pa.Table.from_batches(batches)
+                batches, count, pieces = [], 0, pieces + 1
+        if batches or not pieces:
+            yield pa.Table.from_batches(batches, schema=reader.schema)
+
+    def _oldest_in_reach(self, newest: int) -> int | None:
+        """Event time below which no request at the end of the history or later looks; None: there is no such time."""
+        column = self._source.event_time
+        if column is None or any(p.unbounded or p.lifetime or p.source.revised for p in self._plans):
+            return None
+        latest = NEVER
+        for batch in self._tables.batches(self._table, newest, columns=[column]):
+            moments, valid = times(batch.column(column), where=f"source {self._source.name!r}, column {column!r}")
+            latest = max(latest, int(moments[valid].max(initial=NEVER)))
+        # History may end long ago (a replayed year): what counts is the newest event, unless that lies in the future.
+        reach = max(plan.lookback_us for plan in self._plans)
+        present = min(latest, self._workspace.clock.now())
+        return present - reach - parse_duration(self._workspace.config["features.horizon"])
+
+
+def _follows_stream(plan: ViewPlan, meta: Meta) -> bool:
+    """Whether a state takes nothing more from its table, as events of both could not be told apart."""
+    if meta.offset is None or meta.place.unfinished:
+        return False
+    return meta.positions == "stream" or (plan.lifetime and meta.place.version is not None)
+
+
+def _within(piece: pa.Table, source: Source, oldest: int | None) -> tuple[int, pa.Table]:
+    """Rows of a piece without those at its beginning and end that lie too long ago, and the place of the first."""
+    if oldest is None or source.event_time is None:
+        return 0, piece
+    moments, valid = times(piece.column(source.event_time).combine_chunks(), where=f"source {source.name!r}")
+    rows = np.flatnonzero(valid & (moments >= oldest))
+    if not len(rows):
+        return 0, piece.slice(0, 0)
+    first = int(rows[0])
+    return first, piece.slice(first, int(rows[-1]) + 1 - first)

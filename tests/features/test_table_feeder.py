@@ -1,0 +1,237 @@
+"""Online state follows the versions of its table: what is read from it is what a state built anew would give."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrodict import Entity, FeatureView, Source, Table, agg, latest
+from retrodict.core.errors import BusyError
+from retrodict.features.online import (
+    OnlineFeatures,
+    OnlineState,
+    Upkeep,
+    build_online,
+    encode_event,
+    online_state,
+    unbuilt_views,
+)
+from retrodict.features.online.state.entries import TablePlace
+from retrodict.features.online.stream import table_feeder
+from retrodict.features.online.stream.table_feeder import TableFeeder, TableLag
+from retrodict.features.plan import FeatureSet
+from retrodict.stores.keys.lmdb import LmdbKeys
+
+BASE = 1_704_067_200_000_000
+MINUTE = 60_000_000
+TIME = pa.timestamp("us", "UTC")
+SCHEMA = pa.schema([("id", pa.int64()), ("k", pa.string()), ("e", TIME), ("x", pa.float64())])
+LATER = BASE + 10_000 * MINUTE
+
+
+def feature_set(*, sequence="id", over=("7d", "lifetime")):
+    table = Table("events", key="id", columns={"id": "int", "k": "string", "e": "time", "x": "float"})
+    source = Source("s", table, event_time="e", sequence=sequence)
+    view = FeatureView("v", Entity("k"), source, [agg.count(over=list(over)), agg.sum("x", over=over[0]), latest("x")])
+    return FeatureSet([view])
+
+
+def rows(first, count):
+    numbers = range(first, first + count)
+    return pa.table(
+        {"id": list(numbers), "k": ["ab"[n % 2] for n in numbers], "e": [BASE + n * MINUTE for n in numbers],
+         "x": [n / 4 for n in numbers]}, pa.schema([*list(SCHEMA)[:2], ("e", pa.int64()), SCHEMA.field("x")]),
+    ).cast(SCHEMA)  # fmt: skip
+
+
+def values(workspace, features, keys=None):
+    online = OnlineFeatures(features, keys or workspace.keys, partitions=workspace.config["features.partitions"])
+    return [row.values for row in online.read_many([{"k": "a"}, {"k": "b"}, {"k": "c"}], LATER)]
+
+
+def built_anew(workspace, features, tmp_path):
+    keys = LmdbKeys(tmp_path / f"anew-{workspace.new_id()}")
+    table = workspace.tables.read("events")
+    OnlineState(features, keys, horizon="1h").apply(table, "s")
+    result = values(workspace, features, keys) if workspace.config["features.partitions"] == 1 else None
+    keys.close()
+    return result
+
+
+def feeder(workspace, features):
+    return TableFeeder(workspace, online_state(workspace, features), features.sources["s"])
+
+
+@pytest.mark.parametrize("sequence", ["id", None])
+def test_appended_rows_are_taken_in_alone(make_project, tmp_path, sequence):
+    """Once, whatever is read again; a lifetime counts nothing twice, and a source without ids neither."""
+    workspace, features = make_project(), feature_set(sequence=sequence)
+    workspace.tables.write("events", rows(0, 10))
+    assert feeder(workspace, features).lag() == TableLag("events", None, 0, 10)
+    assert build_online(workspace, [features])["s"].events == 10
+    workspace.tables.write("events", rows(10, 3))
+    assert feeder(workspace, features).lag() == TableLag("events", 0, 1, 3)
+    assert build_online(workspace, [features])["s"].events == 3
+    assert not feeder(workspace, features).lag().behind
+    assert build_online(workspace, [features])["s"].events == 0
+    assert values(workspace, features) == built_anew(workspace, features, tmp_path)
+    assert values(workspace, features)[0]["v__count_lifetime"] == 7
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from(["append", "late", "compact", "restore", "overwrite", "follow"]), max_size=8),
+    st.integers(3, 9),
+)
+def test_whatever_happens_to_the_table(tmp_path_factory, steps, piece):
+    """After appends, compaction, rollbacks and overwrites in any order the state is as if it were built anew."""
+    from retrodict.workspace import Workspace
+
+    root = tmp_path_factory.mktemp("project")
+    (root / "retrodict.toml").write_text('[project]\nname = "p"\n')
+    before, table_feeder._PIECE = table_feeder._PIECE, piece
+    try:
+        with Workspace(root) as workspace:
+            features, count = feature_set(over=("30d", "lifetime")), 5
+            workspace.tables.write("events", rows(0, 5))
+            build_online(workspace, [features])
+            for step in [*steps, "follow"]:
+                if step in {"append", "late"}:
+                    workspace.tables.write("events", rows(count if step == "append" else 1000 - count, 4))
+                    count += 4
+                elif step == "compact":
+                    workspace.tables.compact("events")
+                elif step == "restore":
+                    workspace.tables.restore("events", 0)
+                elif step == "overwrite":
+                    workspace.tables.write("events", rows(2, 6), mode="overwrite")
+                else:
+                    build_online(workspace, [features])
+            assert values(workspace, features) == built_anew(workspace, features, root)
+            assert not feeder(workspace, features).lag().behind
+    finally:
+        table_feeder._PIECE = before
+
+
+def test_a_build_that_was_killed_answers_nothing_until_it_is_done(make_project, monkeypatch, tmp_path):
+    """Half a table is no state: values are null, counts too; the next build goes on and counts nothing twice."""
+    workspace, features = make_project(), feature_set()
+    workspace.tables.write("events", rows(0, 20))
+    monkeypatch.setattr(table_feeder, "_PIECE", 1)
+    state, taken = online_state(workspace, features), []
+    source = TableFeeder(workspace, state, features.sources["s"])
+    pieces = [piece.slice(first, 5) for piece in source._pieces(0, 0) for first in range(0, 20, 5)]
+    monkeypatch.setattr(TableFeeder, "_pieces", lambda self, newest, start: iter(pieces[start // 5 :]))
+    original = state.take
+
+    def killed(*args, **kwargs):
+        if len(taken) == 2:
+            raise KeyboardInterrupt
+        taken.append(original(*args, **kwargs))
+        return taken[-1]
+
+    monkeypatch.setattr(state, "take", killed)
+    with pytest.raises(KeyboardInterrupt):
+        source.catch_up()
+    row = OnlineFeatures(features, workspace.keys).read({"k": "a"}, {}, LATER)
+    assert (row.statuses, set(row.values.values())) == ({"v": "no_state"}, {None})
+    assert [view.name for view in unbuilt_views(workspace, features)] == ["v"]
+    assert state.meta(features.plan("v")).place == TablePlace(0, 10, unfinished=True)
+    assert build_online(workspace, [features])["s"].events == 10
+    assert values(workspace, features) == built_anew(workspace, features, tmp_path)
+    assert unbuilt_views(workspace, features) == []
+
+
+def test_a_rewritten_table_keeps_what_the_stream_brought(make_project):
+    """The state is read anew from the table and then from the beginning of the stream."""
+    workspace, features = make_project(), feature_set(over=("7d", "30d"))
+    workspace.tables.write("events", rows(0, 10))
+    with workspace.events.open_writer("events/events") as writer:
+        writer.append([encode_event(row) for row in rows(8, 4).to_pylist()])
+    upkeep = Upkeep(workspace, lambda _: [features])
+    assert upkeep.catch_up() == 14
+    assert values(workspace, features)[0]["v__count_7d"] == 6
+    workspace.tables.write("events", rows(0, 4), mode="overwrite")
+    assert Upkeep(workspace, lambda _: [features]).catch_up() == 8
+    assert values(workspace, features)[0]["v__count_7d"] == 4  # 0, 2 of the table; 8, 10 of the stream
+
+
+def test_a_lifetime_that_a_stream_feeds_takes_no_rows_that_it_may_hold(make_project):
+    """What cannot be told from a redelivery stays out, and the lag says that it does."""
+    workspace, features = make_project(), feature_set()
+    workspace.tables.write("events", rows(0, 10))
+    upkeep = Upkeep(workspace, lambda _: [features])
+    upkeep.catch_up()
+    with workspace.events.open_writer("events/events") as writer:
+        writer.append([encode_event(row) for row in rows(10, 4).to_pylist()])
+    workspace.tables.write("events", rows(10, 4))
+    upkeep = Upkeep(workspace, lambda _: [features])
+    upkeep.catch_up()
+    upkeep.catch_up()
+    assert values(workspace, features)[0]["v__count_lifetime"] == 7
+    upkeep = Upkeep(workspace, lambda _: [features])
+    workspace.tables.write("events", rows(14, 2))
+    upkeep.catch_up()
+    lags = upkeep.lags()["s"]
+    assert (lags["lag"], lags["table"]) == (0, {"table": "events", "version": 1, "newest": 2, "rows": 2})
+
+
+def test_a_state_from_before_versions_were_noted_is_built_anew(make_project, tmp_path):
+    """What its table was nobody knows: kept, a source without ids would count its rows twice."""
+    workspace, features = make_project(), feature_set(sequence=None)
+    workspace.tables.write("events", rows(0, 10))
+    state = online_state(workspace, features)
+    state.apply(rows(0, 10), "s")
+    (name,) = state._names[features.plan("v").state_id][0].metas
+    blob = workspace.keys.get_many([name])[0]
+    old = json.loads(blob[8:]) | {"loaded": [10], "digest": "ab"}
+    del old["place"]
+    workspace.keys.put_many({name: blob[:8] + json.dumps(old).encode()})
+    assert [view.name for view in unbuilt_views(workspace, features)] == ["v"]
+    build_online(workspace, [features])
+    assert values(workspace, features) == built_anew(workspace, features, tmp_path)
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_partitions_follow_the_table_each_for_itself(make_project, tmp_path, partitions):
+    """One process per partition, one after the other: together they hold what one state holds."""
+    workspace = make_project(settings=f"[features]\npartitions = {partitions}\n")
+    features = feature_set()
+    for step in range(3):
+        workspace.tables.write("events", rows(step * 7, 7))
+        for number in range(partitions):
+            Upkeep(workspace, lambda _: [features], assigned=[number]).catch_up()
+            if number + 1 < partitions:
+                assert feeder(workspace, features).lag().behind
+    keys = LmdbKeys(tmp_path / "one")
+    single = OnlineState(features, keys)
+    single.apply(workspace.tables.read("events"), "s")
+    assert values(workspace, features) == [
+        row.values for row in OnlineFeatures(features, keys).read_many([{"k": "a"}, {"k": "b"}, {"k": "c"}], LATER)
+    ]
+    keys.close()
+
+
+def test_one_process_at_a_time_reads_a_table(make_project):
+    """Another does nothing meanwhile, or waits and then says who reads."""
+    workspace, features = make_project(), feature_set()
+    workspace.tables.write("events", rows(0, 10))
+    with workspace.lock("features/tables-0"):
+        upkeep = Upkeep(workspace, lambda _: [features])
+        assert upkeep.catch_up() == 0
+        with pytest.raises(BusyError, match="one writer at a time"):
+            upkeep.catch_up(wait_s=0.01)
+    assert upkeep.catch_up() == 10
+
+
+def test_an_empty_table_is_a_state_of_nothing(make_project):
+    """A count of nothing is 0 once the table was looked at, and null before."""
+    workspace, features = make_project(), feature_set()
+    assert values(workspace, features)[0]["v__count_7d"] is None
+    workspace.tables.write("events", rows(0, 0))
+    build_online(workspace, [features])
+    assert values(workspace, features)[0]["v__count_7d"] == 0

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 from datetime import timedelta
+from time import monotonic
 
 import pyarrow as pa
 import pytest
 from tests.serving.project import DEFINITIONS, make_project, parcels
+from tests.serving.test_server import Server
 
 from retrodict.core.clock import parse_time
 from retrodict.core.errors import RefusedError, RetrodictError
 from retrodict.data.ingest import ingest
-from retrodict.decisions import Decider, replay_decision
+from retrodict.decisions import Decider, find_decision, replay_decision
 from retrodict.decisions.definitions import Policy
 from retrodict.rollout import deploy
 from retrodict.workspace import Workspace
@@ -119,3 +121,21 @@ def test_a_requirement_is_checked_where_it_is_written(root, require, message):
             Policy("promise", policy.model, decide=policy.decide).version
             != Policy("promise", policy.model, decide=policy.decide, require={"depot_delays": "fresh 1h"}).version
         )
+
+
+def test_a_server_follows_the_table_while_it_runs(root):
+    """Rows that are ingested beside it count without a restart; until then its answers say that it is behind."""
+    server = Server(root, "--replay")
+    try:
+        with Workspace(root) as workspace:
+            status, before = server.decide()
+            assert (status, "views" in before) == (200, False)
+            ingest(workspace, "parcels", later(5))
+            until, count = monotonic() + 30, 0
+            while monotonic() < until and not count:
+                record = find_decision(workspace, server.decide()[1]["decision_id"]).record
+                count = record.features["depot_delays__count_24h"]
+            assert count == 5
+            assert server.send("GET", "/readyz")[1]["status"] == "ready"
+    finally:
+        server.stop()

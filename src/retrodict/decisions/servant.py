@@ -183,7 +183,8 @@ class Servant:
             moment = newest[view]
             if statuses.get(view, "unseen") == "unseen" and (moment is None or at - moment > limit):
                 statuses[view] = "stale"
-        ages = {view: None if moment is None else (at - moment) / 1e6 for view, moment in newest.items()}
+        # Of a request before the newest event nobody knows what was the newest then.
+        ages = {view: None if moment is None or moment > at else (at - moment) / 1e6 for view, moment in newest.items()}
         return {view: {"status": status, "age_s": ages[view]} for view, status in statuses.items()}
 
     def _check_required(self, case: _Case) -> None:

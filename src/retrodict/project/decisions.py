@@ -34,7 +34,12 @@ class _Answer(Shown):
             "decision": answer["decision"], "score": number(answer.get("score")), "model": answer["model"] or None,
             "policy": answer["policy"], "fallback": answer.get("fallback"), "id": f"decision:{answer['decision_id']}",
         }  # fmt: skip
-        return [Facts(facts), *(f"  because  {reason}" for reason in answer.get("reasons", []))]
+        doubts = [f"  {view} was not simply read: {_doubt(**doubt)}" for view, doubt in answer.get("views", {}).items()]
+        return [Facts(facts), *(f"  because  {reason}" for reason in answer.get("reasons", [])), *doubts]
+
+
+def _doubt(status: str, age_s: float | None) -> str:
+    return status if age_s is None else f"{status}, newest event {age_s:,.0f} s before"
 
 
 class Decision(_Answer):
@@ -76,6 +81,11 @@ class Decision(_Answer):
     def reasons(self) -> Sequence[str]:
         """Reasons in words: of the rule that decided, and of the score where they were asked for."""
         return self.record.reasons
+
+    @property
+    def views(self) -> Mapping[str, Mapping[str, Any]]:
+        """Views that were not simply read, each with ``status`` and ``age_s``; empty where nothing was in doubt."""
+        return self.record.views
 
     @property
     def features(self) -> Mapping[str, Any]:

@@ -53,10 +53,6 @@ def facts_of(name: str, kind: str) -> dict[str, pl.Expr]:
         facts |= {"minimum": finite.min(), "maximum": finite.max()}
         if kind in ("int", "float"):
             facts |= {"zeros": (finite == 0).sum(), "negatives": (finite < 0).sum()}
-        values = numbers.drop_nulls()
-        before = values.shift(1)
-        facts |= {"strictly increasing": (values > before).all(), "increasing": (values >= before).all(),
-                  "strictly decreasing": (values < before).all(), "decreasing": (values <= before).all()}  # fmt: skip
     if kind == "string":
         sizes = column.str.len_chars()
         facts |= {"shortest": sizes.min(), "mean": sizes.mean(), "longest": sizes.max(), "empty": (sizes == 0).sum(),
@@ -73,6 +69,8 @@ class ColumnTally:
         self.counts: pl.DataFrame | None = None
         self._sketch: DistinctSketch | None = None
         self._values, self._quantiles = list[Numbers](), QuantileSketch(k=4096)
+        self._orders = ["strictly increasing", "increasing", "strictly decreasing", "decreasing"]
+        self._last = np.empty(0)
         self._edges: Numbers | None = None
         self._bins = np.zeros(0, dtype=np.int64)  # below the first edge, between two, above the last
 
@@ -86,12 +84,27 @@ class ColumnTally:
         self._add_values(values)
         if self.kind in NUMERIC:
             numbers = values.to_numpy()
+            self._add_order(numbers)
             finite = numbers[np.isfinite(numbers)]
             self.moments = self.moments.merge(Moments.of(finite))
             self._values.append(finite)
             if self._quantiles.count or sum(map(len, self._values)) > _EXACT:
                 self._quantiles = self._quantiles.merge(QuantileSketch.of(np.concatenate(self._values), k=4096))
                 self._values = []
+
+    def _add_order(self, values: Numbers) -> None:
+        """Strike the orders that neighbours break; as blocks, since a query would hold whole columns."""
+        if self._orders:
+            neighbours = np.concatenate([self._last.astype(values.dtype), values])
+            before, after, self._last = neighbours[:-1], neighbours[1:], values[-1:]
+            tests = {"strictly increasing": after > before, "increasing": after >= before,
+                     "strictly decreasing": after < before, "decreasing": after <= before}  # fmt: skip
+            self._orders = [name for name in self._orders if tests[name].all()]
+
+    @property
+    def order(self) -> str | None:
+        """The strictest order that all neighbours keep."""
+        return self._orders[0] if self._orders else None
 
     def _known(self, column: pa.Array) -> pl.Series:
         return as_numbers(pl.Series("value", column), self.kind).drop_nulls()
@@ -205,7 +218,7 @@ def _number_facts(tally: ColumnTally, counted: Mapping[str, Any], size: int) -> 
         "quantile_error": tally.quantile_error,
     }  # fmt: skip
     if size >= 3 and low != high:
-        facts["order"] = next((name for name, holds in counted.items() if name.endswith("creasing") and holds), None)
+        facts["order"] = tally.order
     if tally.kind in ("int", "float"):
         of = tally.moments
         values = {"mean": of.mean, "std": of.std(), "skew": of.skew(), "kurtosis": of.kurtosis()}

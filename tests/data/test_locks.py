@@ -75,7 +75,7 @@ def test_a_writer_waits_for_whoever_holds_the_lock(
 def test_a_release_that_was_killed_gets_its_entry(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the version and the ledger: the same call appends the entry, with the reason that the version has."""
 
-    def dies(*_: object) -> None:
+    def dies(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

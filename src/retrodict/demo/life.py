@@ -143,8 +143,8 @@ def _learn(life: Life) -> ModelVersion:
     assert trained.version is not None  # a training that did not fail registers one
     with life.chapter("deploy"):
         life.approve(trained.version, "beats the ladder on August; pilot from September on")
-        project.deploy(POLICY, model=trained.version.ref, reason="pilot")
         sources = project.features.build().sources
+        project.deploy(POLICY, model=trained.version.ref, reason="pilot")
         life.report["features"]["materialised"] = {name: applied.stored for name, applied in sources.items()}
     life.report["training"] = chapters.describe_training(project, trained)
     return trained.version

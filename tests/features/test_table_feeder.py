@@ -14,6 +14,7 @@ from retrodict.core.errors import BusyError
 from retrodict.features.online import (
     OnlineFeatures,
     OnlineState,
+    StreamFeeder,
     Upkeep,
     build_online,
     encode_event,
@@ -82,6 +83,16 @@ def test_appended_rows_are_taken_in_alone(make_project, tmp_path, sequence):
     assert values(workspace, features)[0]["v__count_lifetime"] == 7
 
 
+def test_rows_without_ids_are_told_apart_by_their_place(make_project):
+    """Events of one key at one moment, in two versions: every row of the table is an event of its own."""
+    workspace, features = make_project(), feature_set(sequence=None)
+    same = pa.table({"id": [0] * 3, "k": ["a"] * 3, "e": [BASE] * 3, "x": [0.5] * 3}).cast(SCHEMA)
+    for _ in range(2):
+        workspace.tables.write("events", same)
+        build_online(workspace, [features])
+    assert values(workspace, features)[0]["v__count_lifetime"] == 6
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from(["append", "late", "compact", "restore", "overwrite", "follow"]), max_size=8),
@@ -141,9 +152,14 @@ def test_a_build_that_was_killed_answers_nothing_until_it_is_done(make_project, 
     assert (row.statuses, set(row.values.values())) == ({"v": "no_state"}, {None})
     assert [view.name for view in unbuilt_views(workspace, features)] == ["v"]
     assert state.meta(features.plan("v")).place == TablePlace(0, 10, unfinished=True)
+    with workspace.events.open_writer("events/events") as writer:
+        writer.append([encode_event(row) for row in rows(20, 2).to_pylist()])
+    stream = StreamFeeder(state, workspace.events, "events/events", "s")
+    assert stream.catch_up().applied.stored == 0  # the stream waits for the table
     assert build_online(workspace, [features])["s"].events == 10
     assert values(workspace, features) == built_anew(workspace, features, tmp_path)
     assert unbuilt_views(workspace, features) == []
+    assert stream.catch_up().applied.stored == 2
 
 
 def test_a_rewritten_table_keeps_what_the_stream_brought(make_project):

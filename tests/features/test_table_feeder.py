@@ -24,6 +24,7 @@ from retrodict.features.online import (
 from retrodict.features.online.state.entries import TablePlace
 from retrodict.features.online.stream import table_feeder
 from retrodict.features.online.stream.table_feeder import TableFeeder, TableLag
+from retrodict.features.operations.erasure import erase
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.keys.lmdb import LmdbKeys
 
@@ -251,3 +252,21 @@ def test_an_empty_table_is_a_state_of_nothing(make_project):
     workspace.tables.write("events", rows(0, 0))
     build_online(workspace, [features])
     assert values(workspace, features)[0]["v__count_7d"] == 0
+
+
+def test_an_erased_subject_does_not_come_back_from_the_stream(make_project):
+    """An erasure rewrites the table, and the state is not read anew for it: the stream still holds the subject."""
+    workspace, features = make_project(), feature_set(over=("7d", "30d"))
+    workspace.tables.write("events", rows(0, 8))
+    with workspace.events.open_writer("events/events") as writer:
+        writer.append([encode_event(row) for row in rows(6, 6).to_pylist()])
+    Upkeep(workspace, lambda _: [features]).catch_up()
+    workspace.tables.write("events", rows(8, 2))  # not in the state yet
+    report = erase(workspace, Entity("k"), pa.table({"k": ["a"]}), [features], dry_run=False)
+    assert (report.tables[0].rows, report.states) == (5, {"v": 1})
+    assert Upkeep(workspace, lambda _: [features]).catch_up() == 0
+    assert not feeder(workspace, features).lag().behind
+    assert [row["v__count_7d"] for row in values(workspace, features)] == [0, 6, 0]
+    workspace.tables.write("events", rows(12, 2))
+    assert Upkeep(workspace, lambda _: [features]).catch_up() == 2
+    assert [row["v__count_7d"] for row in values(workspace, features)] == [1, 7, 0]

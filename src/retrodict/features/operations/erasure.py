@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from retrodict.features.facts.columns import Mask, pick
 from retrodict.features.facts.keys import KeyIndex, encode_key
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.kept_frame import NOTE
-from retrodict.features.online import OnlineState, decode_event
+from retrodict.features.online import OnlineState, decode_event, online_state
+from retrodict.features.online.state.entries import TablePlace
+from retrodict.features.online.stream.upkeep import follow_tables, hold_state
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores._durable import place_file
 from retrodict.workspace import Workspace
@@ -175,9 +178,16 @@ def erase(
     others = {plan.name for _, plan in every if plan.source.table.name in tables} - {plan.name for _, plan in plans}
     report.counted_in = sorted(others)
     entries = {plan.state_id: _entries(workspace, plan, entity, subjects, columns) for _, plan in plans}
-    for name in tables:
-        report.tables.append(_table(workspace, name, entity, subjects, dry_run=dry_run))
-    report.states = _states(workspace, plans, entries, dry_run=dry_run)
+    with ExitStack() as stack:
+        if not dry_run and sets:  # a state that reads a table anew would take the subjects from the stream again
+            stack.enter_context(hold_state(workspace, online_state(workspace, sets[0])))
+            for features in sets:
+                follow_tables(workspace, features, tables)
+        for name in tables:
+            report.tables.append(_table(workspace, name, entity, subjects, dry_run=dry_run))
+        report.states = _states(workspace, plans, entries, dry_run=dry_run)
+        if not dry_run:
+            _advance(workspace, every, {erased.table: erased for erased in report.tables if erased.rows})
     report.remaining = _remaining(workspace, tables, entity, subjects)
     if not dry_run:
         _record(workspace, entity, columns, report, reason)
@@ -274,6 +284,18 @@ def _states(
         state = OnlineState(features, workspace.keys, partitions=workspace.config["features.partitions"])
         erased[plan.name] += sum(state.forget(plan.name, values) for values in entries[plan.state_id])
     return erased
+
+
+def _advance(
+    workspace: Workspace, plans: Sequence[tuple[FeatureSet, ViewPlan]], tables: Mapping[str, TableErasure]
+) -> None:
+    """Note in each state that held all of a table before that it holds all of it without the erased rows."""
+    for features, plan in plans:
+        erased = tables.get(plan.source.table.name)
+        if erased is not None:
+            rows = sum(file.rows for file in workspace.tables.files(erased.table, erased.version))
+            state = OnlineState(features, workspace.keys, partitions=workspace.config["features.partitions"])
+            state.advance(plan, erased.version - 1, TablePlace(erased.version, rows))
 
 
 # what remains ---------------------------------------------------------------------------------------------------------

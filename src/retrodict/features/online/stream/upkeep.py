@@ -7,7 +7,7 @@ followed by a process of its own beside the server (``retrodict features stream`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -80,6 +80,15 @@ def hold_state(workspace: Workspace, state: OnlineState, *, timeout_s: float = 3
         for partition in state.assigned:
             stack.enter_context(workspace.lock(f"features/tables-{partition}", timeout_s=timeout_s))
         yield
+
+
+def follow_tables(workspace: Workspace, features: FeatureSet, tables: Collection[str]) -> None:
+    """Bring the state of a set up to some tables, where it was built before; the caller holds the state."""
+    state = online_state(workspace, features)
+    for source in features.sources.values():
+        feeder = TableFeeder(workspace, state, source)
+        if source.table.name in tables and feeder.lag().version is not None:
+            feeder.catch_up()
 
 
 def table_lags(workspace: Workspace, features: FeatureSet) -> dict[str, TableLag]:

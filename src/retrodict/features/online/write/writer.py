@@ -8,6 +8,7 @@ transaction, so a process that is killed continues where its state is, not where
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -188,6 +189,17 @@ class OnlineState:
         return self._apply(
             plan, EventBatch(columns, first_position, now, None, place), partitions, Applied(rows.num_rows)
         )
+
+    def advance(self, plan: ViewPlan, version: int, place: TablePlace) -> None:
+        """Note of partitions that contain all of a version of the table that they contain another, too."""
+        for partition, meta in self.metas(plan).items():
+            if meta.place.version == version and not meta.place.unfinished:
+                name = self._names[plan.state_id][partition].meta
+
+                def change(values: list[bytes | None], name: bytes = name) -> dict[bytes, bytes | None]:
+                    return {name: replace(Meta.read(values[0]), place=place).write()}
+
+                self._keys.update([name], change, durable=self._durable)
 
     def clear(self, plan: ViewPlan, partitions: Sequence[int]) -> None:
         """Begin partitions of a view anew: what they held is removed, and nothing is answered until a table is in."""

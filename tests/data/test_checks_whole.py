@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrodict.core.errors import DefinitionError
+from retrodict.core.identity import content_hash
 from retrodict.data.checks import RULES, Check
 from retrodict.data.context import Context
 from retrodict.data.definitions import Table
+from retrodict.data.profiling.health import Health
 from retrodict.data.validation import CheckResult, validate
+
+# As it was before checks could say what comes of the unknown.
+_MEAN_BEFORE = "d44087b8d82d9e4ff928ab3825c40bbebea120d19079be2a764c23f8a8712d37"
 
 
 class Around(Context):
@@ -114,9 +120,9 @@ def test_a_group_that_is_out_of_bounds_is_named() -> None:
 @pytest.mark.parametrize(
     ("rows", "check", "why"),
     [
-        ({"x": pa.array([None], pa.float64())}, Check.mean("x", 0, 1), "nothing to measure"),
-        ({"x": [1.0]}, Check.std("x", 0, 1), "nothing to measure"),
-        ({"x": [1, 1], "y": [1, 2]}, Check.correlation("x", "y", 0, 1), "nothing to measure"),
+        ({"x": pa.array([None], pa.float64())}, Check.mean("x", 0, 1), "x: no value in any of 1 rows"),
+        ({"x": [1.0]}, Check.std("x", 0, 1), "x: 1 value, and there must be two"),
+        ({"x": [1, 1], "y": [1, 2]}, Check.correlation("x", "y", 0, 1), "no constant column"),
         ({"x": [1, 2]}, Check.between("x", 0, 1, where="x > 5"), "no row is one it is about"),
         ({"x": pa.array([None, None], pa.int64())}, Check.between("x", 0, 1), "no row has a value"),
         ({"x": [1]}, Check.stable("mean", "x"), "no earlier version"),
@@ -124,15 +130,76 @@ def test_a_group_that_is_out_of_bounds_is_named() -> None:
         ({"x": [1]}, Check.drift("x"), "no version to compare"),
         ({"x": [1]}, Check.references("x", "other"), "no table other"),
         ({"x": [1]}, Check.disjoint("x", "train@3"), "no table train@3"),
-        ({"x": [1, 2], "y": [True, True]}, Check.leakage("x", "y"), "nothing to measure"),
+        ({"x": pa.array([None], pa.float64())}, Check.share("x > 1", 0, 1), "the condition: no value in any of 1"),
+        ({"x": [1, 2], "y": [True, True]}, Check.leakage("x", "y"), "both classes must occur"),
     ],
 )
 def test_what_cannot_be_judged_says_why(rows: dict[str, Any], check: Check, why: str) -> None:
-    """Neither success nor failure, and nothing is halted."""
-    severe = Check(check.rule, check.columns, check.options, "critical", 0.0, check.where, check.by)
-    result = judged(rows, severe)
-    assert (result.status, result.halted) == ("not_evaluable", False)
+    """Neither success nor failure: a severe check halts, unless only publishing can give it a history."""
+    result = judged(rows, replace(check, severity="critical"))
+    assert (result.status, result.halted) == ("not_evaluable", "version" not in why)
     assert why in result.reason
+
+
+@pytest.mark.parametrize("severity", ["critical", "high", "medium", "low"])
+@pytest.mark.parametrize("on_unknown", ["halt", "warn", "pass", None])
+def test_a_severe_check_that_is_unknown_halts_unless_it_says_otherwise(severity: Any, on_unknown: Any) -> None:
+    """By default critical and high ones halt; health counts what halts or warns, and leaves out what passes."""
+    check = Check.mean("x", 0, 1, severity=severity, on_unknown=on_unknown)
+    result = judged({"x": pa.array([None, None], pa.float64())}, check)
+    action = on_unknown or ("halt" if severity in ("critical", "high") else "pass")
+    assert (result.status, result.halted, result.on_unknown) == ("not_evaluable", action == "halt", action)
+    score = Health.of_results([result], table="t")["accuracy"].value
+    assert score == (None if action == "pass" else 0.0)
+
+
+def test_what_is_done_about_the_unknown_is_part_of_a_check_only_where_it_is_said() -> None:
+    """Versions of tables that stand stay; an unknown word is refused with the near one."""
+    assert content_hash(Check.mean("x", 0, 1)) == _MEAN_BEFORE
+    assert content_hash(Check.mean("x", 0, 1, on_unknown="warn")) != _MEAN_BEFORE
+    with pytest.raises(DefinitionError, match=r"on_unknown must be one that exists; got 'halts'.*'halt'"):
+        Check.mean("x", 0, 1, on_unknown="halts")  # type: ignore[arg-type]
+
+
+INFINITE = {"x": [1.0, 2.0, 3.0, 4.0, math.inf], "y": [1.0, 2.0, 3.0, 4.0, 5.0], "g": ["a", "a", "b", "b", "b"]}
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        Check.mean("x", 0, None),
+        Check.sum("x", 0, None),
+        Check.std("x", 0, 9),
+        Check.quantile("x", 0.9, 0, 9),
+        Check.correlation("x", "y", 0, 1),
+        Check.stable("mean", "x"),
+        Check.stable("std", "x"),
+        Check.stable("max", "x"),
+        Check.std("x", 0, 9, by="g"),
+    ],
+)
+def test_an_infinity_is_named_as_what_it_is(check: Check) -> None:
+    """There are values: it is one of them that has no mean, and no later version is held to it."""
+    around = Around(measured=[{"mean(x)": 2.0, "std(x)": 1.0, "max(x)": 4.0}])
+    result = judged(INFINITE, check, around)
+    assert result.status == "not_evaluable"
+    assert result.reason.startswith("1 of 5 values of x")
+    assert "infinite" in result.reason
+
+
+def test_an_infinity_beyond_a_bound_fails_and_is_named() -> None:
+    result = judged(INFINITE, Check.mean("x", 0, 9))
+    assert (result.status, result.reason) == ("fail", "inf is above 9: 1 of 5 values of x is infinite")
+    assert judged(INFINITE, Check.max("x", 0, 9)).reason == "inf is above 9"
+
+
+def test_a_group_that_cannot_be_measured_does_not_pass() -> None:
+    """It must hold in every group: what is unknown in one is unknown; what fails in another fails."""
+    rows = {"g": ["a", "a", "b"], "x": [1.0, 3.0, 5.0]}
+    unknown = judged(rows, Check.std("x", 0, 2, by="g"))
+    assert unknown.status == "not_evaluable"
+    assert "g=b" in unknown.reason
+    assert judged(rows, Check.std("x", 0, 1, by="g")).status == "fail"
 
 
 def test_a_number_is_taken_of_a_number() -> None:

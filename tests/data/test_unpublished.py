@@ -113,7 +113,28 @@ def test_keys_that_came_meanwhile_refuse_a_release(project: Workspace) -> None:
     assert project.tables.read("t").num_rows == 2
 
 
-def test_not_evaluable_does_not_halt(project: Workspace) -> None:
+def test_what_only_history_can_judge_does_not_halt(project: Workspace) -> None:
     """The first batch has no previous version to be near to."""
     report = ingest(project, "t", rows(0, 5.0))
     assert [r.status for r in report.checks if r.rule == "stable"] == ["not_evaluable"]
+
+
+def test_a_batch_on_which_a_severe_check_cannot_be_evaluated_is_not_published(make_project: Any) -> None:
+    """A reference into a table without rows, for one: the way out is named, and once it can be judged it passes."""
+    project = make_project("""
+from retrodict import Check, Table
+c = Table("customers", key="id")
+t = Table("t", key="id", checks=[Check.references("x", "customers", to="id", severity="critical")])
+""")
+    message = halt(project, rows(0, 5.0))
+    assert "(critical) must be evaluable; got 'there is no table customers to look into'" in message
+    assert "on_unknown='warn'" in message
+    assert project.tables.history("t") == []
+    (entry,) = project.ledger.entries(action="dataset.refuse")
+    assert entry.payload["failed"] == {"references(x, table=customers, to=id)": 0}
+    (waiting,) = unpublished_batches(project, "t")
+    assert waiting.failed == {"references(x, table=customers, to=id)": "there is no table customers to look into"}
+    ingest(project, "customers", pa.table({"id": [5]}))
+    ingest(project, "t", rows(0, 5.0))
+    assert project.tables.read("t").num_rows == 1
+    assert audit(project) == []

@@ -82,8 +82,9 @@ def ingest(
     InputError
         If the batch cannot be read or does not fit the table's columns. Nothing is written.
     RefusedError
-        If a critical or high check fails beyond its tolerance, or no row passes: no version is made, failing rows are
-        in quarantine, the others in ``<table>__unpublished``, and the ledger says so.
+        If a critical or high check fails beyond its tolerance or cannot be evaluated (``on_unknown``), or no row
+        passes: no version is made, failing rows are in quarantine, the others in ``<table>__unpublished``, and the
+        ledger says so.
     BusyError
         If another process ingests into the table for longer than a minute.
     """
@@ -254,15 +255,18 @@ def _refused(definition: Table, batch: Batch, findings: Findings, version: int |
         )
     worst = max(findings.halted, key=lambda result: result.failed)
     aside = unpublished_name(definition.name)
+    unknown = worst.status == "not_evaluable"
+    rule = "must be evaluable" if unknown else "must hold"
     return RefusedError(
         f"check {worst.check} ({worst.severity}) "
-        + ("must fail on no more rows than its tolerance" if worst.failed else "must hold"),
+        + ("must fail on no more rows than its tolerance" if worst.failed else rule),
         where=where,
         got=f"{worst.failed} of {worst.rows} rows" if worst.failed else worst.reason,
         remedy="No version was made. "
         + (f"See the failing rows in {quarantine}. " if len(findings.aside) else "")
         + (f"Release or drop the others, {aside}@{version}, or correct" if version is not None else "Correct")
-        + " the batch and ingest it again",
+        + " the batch and ingest it again"
+        + ("; Check(..., on_unknown='warn') publishes what it cannot judge" if unknown else ""),
     )
 
 
@@ -288,7 +292,9 @@ def _record_refusal(
     workspace: Workspace, definition: Table, batch: Batch, findings: Findings, unpublished: int | None
 ) -> None:
     tables, name = workspace.tables, definition.name
-    failed = {r.check: r.failed for r in (findings.halted or findings.results) if r.status == "fail" or r.failed}
+    failed = {
+        r.check: r.failed for r in (findings.halted or findings.results) if r.halted or r.status == "fail" or r.failed
+    }
     object_id = f"dataset:{name}"
     facts: dict[str, Any] = {"batch": batch.id, "failed": failed, "definition": definition.version}
     if unpublished is not None:

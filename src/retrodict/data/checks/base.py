@@ -11,16 +11,18 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, Self, TypedDict, TypeVar
 
 from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import Expression, parse
 
-__all__ = ["How", "Layer", "CheckKind", "RULES", "Scope", "Severity", "CheckBase", "column_text", "literal_text"]
+__all__ = ["How", "Layer", "CheckKind", "OnUnknown", "RULES", "Scope", "Severity", "CheckBase", "column_text",
+           "literal_text"]  # fmt: skip
 
 Severity = Literal["critical", "high", "medium", "low"]
+OnUnknown = Literal["halt", "warn", "pass"]
 Layer = Literal["schema", "statistical", "business", "learning"]
 # row: decided by one row alone; rows: by a row among others; columns: by names and types; measure: by a number of the
 # batch; versions: by that number and those of earlier versions; reference: by other data.
@@ -29,6 +31,7 @@ Scope = Literal["row", "rows", "columns", "measure", "versions", "reference"]
 Name = TypeVar("Name", bound=str)
 _UNSHOWN = ("values", "pattern", "low", "high")
 _SEVERITIES = ("critical", "high", "medium", "low")
+_ON_UNKNOWN = ("halt", "pass", "warn")
 
 
 class How(TypedDict, total=False):
@@ -41,12 +44,15 @@ class How(TypedDict, total=False):
         Condition on the rows it is about; the others pass.
     by : str or list of str
         Columns to group by: it must hold in every group.
+    on_unknown : {"halt", "warn", "pass"}
+        What comes of a batch on which it cannot be evaluated; "halt" if critical or high, else "pass".
     """
 
     severity: Severity
     tolerance: float
     where: str | None
     by: str | list[str] | tuple[str, ...]
+    on_unknown: OnUnknown | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,9 @@ class CheckBase:
         Condition on the rows it is about, in canonical text.
     by : tuple of str
         Columns to group by.
+    on_unknown : {"halt", "warn", "pass"}, optional
+        What comes of a batch on which it cannot be evaluated: it is not published; it is, and health counts the check
+        as failed; it is, and health leaves the check out. None is "halt" for a critical or high check, else "pass".
     """
 
     rule: str
@@ -127,6 +136,7 @@ class CheckBase:
     tolerance: float = 0.0
     where: str | None = None
     by: tuple[str, ...] = ()
+    on_unknown: OnUnknown | None = field(default=None, metadata={"identity": "if set"})
 
     def __new__(cls, *_: Any, **keywords: Any) -> Self:
         """Refuse a keyword that no field has, with the nearest one."""
@@ -138,6 +148,8 @@ class CheckBase:
         one_of(self.rule, RULES, "rule", "check")
         where = f"check {self.title}"
         one_of(self.severity, _SEVERITIES, "severity", where)
+        if self.on_unknown is not None:
+            one_of(self.on_unknown, _ON_UNKNOWN, "on_unknown", where)
         number_from(self.tolerance, 0.0, 1.0, "a tolerance must be a share from 0 to 1", where)
         names: tuple[object, ...] = (*self.columns, *self.by)
         if not all(isinstance(column, str) and column for column in names):
@@ -168,6 +180,7 @@ class CheckBase:
             how.get("tolerance", 0.0),
             None if where is None else condition(where, f"check {rule}, where").text,
             (by,) if isinstance(by, str) else tuple(by),
+            how.get("on_unknown"),
         )
 
     def option(self, name: str, default: Any = None) -> Any:
@@ -188,6 +201,11 @@ class CheckBase:
     def halts(self) -> bool:
         """Whether failing beyond the tolerance stops the batch."""
         return self.severity in ("critical", "high")
+
+    @property
+    def when_unknown(self) -> OnUnknown:
+        """What comes of a batch on which it cannot be evaluated."""
+        return self.on_unknown or ("halt" if self.halts else "pass")
 
     @property
     def sets_aside(self) -> bool:

@@ -6,7 +6,8 @@ severity (critical 8, high 4, medium 2, low 1); the overall score is the mean of
 are those of the batch that the version added, as they arrived: rows
 that were set aside count as failed, since health is what a source delivers, not what was saved of it.
 
-A check that could not be evaluated has no part in a score, and a dimension without any that could is "not evaluable":
+A check that could not be evaluated scores 0 where its ``on_unknown`` is ``halt`` or ``warn``; else it has no part in a
+score, and a dimension without any that has one is "not evaluable":
 calling the absence of evidence perfect is how a table without checks gets the best mark.
 """
 
@@ -256,7 +257,9 @@ def _score(dimension: str, results: Sequence[CheckResult]) -> DimensionScore:
 
 def _scored(result: CheckResult) -> ScoredCheck:
     score: float | None = None
-    if result.status != "not_evaluable":
+    if result.status == "not_evaluable":
+        score = None if result.on_unknown == "pass" else 0.0
+    else:
         passed = float(result.status == "pass")
         score = (result.rows - result.failed) / result.rows if result.rows else passed
     weight = WEIGHTS[result.severity]

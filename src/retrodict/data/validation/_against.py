@@ -20,7 +20,7 @@ from retrodict.core.statistics.profiles import CategoryProfile, NumericProfile
 from retrodict.data.checks import Check
 from retrodict.data.context import Context
 from retrodict.data.measures import Measure, polars_measure
-from retrodict.data.validation._others import Unknown
+from retrodict.data.validation._others import NothingEarlierError, Unknown
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -30,6 +30,7 @@ _FEWEST_ROWS = 100
 _MAD_TO_STD = 1.4826  # of a normal distribution
 _FLOOR = 0.01
 _LEVEL = 0.01
+_CORRELATION = Measure("correlation", ("_x", "_y"))
 
 
 Judged = tuple[float, str]  # the number, and why it does not pass; empty if it does
@@ -53,12 +54,12 @@ def against_versions(check: Check, measure: Measure, value: float, context: Cont
     earlier = [numbers[key] for numbers in context.measured() if key in numbers]
     if check.option("against") == "previous":
         if not earlier:
-            raise Unknown("no earlier version has this number")
+            raise NothingEarlierError("no earlier version has this number")
         before, within = earlier[-1], check.option("within")
         change = abs(value - before) / abs(before) if before else math.inf if value != before else 0.0
         return value, "" if change <= within else f"{value:g} after {before:g}, a change of {change:.3g}"
     if len(earlier) < _FEWEST_VERSIONS:
-        raise Unknown(f"{len(earlier)} earlier versions have this number, {_FEWEST_VERSIONS} are needed")
+        raise NothingEarlierError(f"{len(earlier)} earlier versions have this number, {_FEWEST_VERSIONS} are needed")
     centre = float(np.median(earlier))
     spread = _MAD_TO_STD * float(np.median(np.abs(np.array(earlier) - centre)))
     limit = check.option("deviations") * max(spread, _FLOOR * abs(centre))
@@ -86,10 +87,15 @@ def against_reference(
     other = pl.scan_pyarrow_dataset(_reference(check, context, table))
     missing = sorted(set(check.reads) - set(other.collect_schema().names()))
     if missing:
-        raise Unknown(f"the reference has no column {missing[0]!r}")
+        raise _lacking(check, f"the reference has no column {missing[0]!r}")
     sides = [_narrowed(side, check, kinds, where) for side in (other, frame)]
     if check.rule == "correlation_flip":
-        before, now = (_number(side, Measure("correlation", ("_x", "_y"))) for side in sides)
+        before, now = (side.select(polars_measure(_CORRELATION, {"_x", "_y"})).collect().item() for side in sides)
+        needed = "a correlation has at least two rows and no constant column"
+        if now is None:
+            raise Unknown(needed)
+        if before is None:
+            raise _lacking(check, f"{needed}, and the reference has none")
         least = check.option("at_least")
         turned = before * now < 0 and min(abs(before), abs(now)) >= least
         return now, f"correlation {now:.3g} after {before:.3g}" if turned else ""
@@ -106,8 +112,15 @@ def _reference(check: Check, context: Context, table: str) -> ds.Dataset:
     else:
         dataset = context.table(f"{table}@{ref}")
     if dataset is None:
-        raise Unknown("there is no version to compare with" if ref == "previous" else f"there is no reference {ref}")
+        raise _lacking(
+            check, "there is no version to compare with" if ref == "previous" else f"there is no reference {ref}"
+        )
     return dataset
+
+
+def _lacking(check: Check, why: str) -> Unknown:
+    """What is lacking on the side of the reference; of an earlier version, no later batch can mend it."""
+    return NothingEarlierError(why) if check.option("against") == "previous" else Unknown(why)
 
 
 def _narrowed(side: pl.LazyFrame, check: Check, kinds: Mapping[str, ExpressionKind | None], where: str) -> pl.LazyFrame:
@@ -123,17 +136,11 @@ def _narrowed(side: pl.LazyFrame, check: Check, kinds: Mapping[str, ExpressionKi
     return side.select(**{name: part if kind is None else part.cast(kind) for name, part in compared.items()})
 
 
-def _number(side: pl.LazyFrame, measure: Measure) -> float:
-    value = side.select(polars_measure(measure, {"_x", "_y"})).collect(engine="streaming").item()
-    if value is None:
-        raise Unknown("a correlation has at least two rows and no constant column")
-    return float(value)
-
-
 def _drifted(check: Check, reference: pl.Series, current: pl.Series) -> Judged:
-    fewest = min(len(reference), len(current))
-    if fewest < _FEWEST_ROWS:
-        raise Unknown(f"{fewest} rows on one side, {_FEWEST_ROWS} are needed")
+    if len(current) < _FEWEST_ROWS:
+        raise Unknown(f"the batch has {len(current)} rows, {_FEWEST_ROWS} are needed")
+    if len(reference) < _FEWEST_ROWS:
+        raise _lacking(check, f"the reference has {len(reference)} rows, {_FEWEST_ROWS} are needed")
     profile: NumericProfile | CategoryProfile
     if reference.dtype.is_numeric() or reference.dtype.is_temporal():
         if reference.dtype.is_temporal():

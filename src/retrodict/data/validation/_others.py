@@ -26,6 +26,10 @@ class Unknown(Exception):
     """The check cannot be evaluated; the text says why."""
 
 
+class NothingEarlierError(Unknown):
+    """There is too little history to compare with yet, which only publishing can change: never a reason to halt."""
+
+
 def rows_among_others(
     check: Check, frame: pl.LazyFrame, context: Context, *, kinds: Mapping[str, ExpressionKind | None], where: str
 ) -> Positions:

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
-from retrodict.data.measures import polars_measure
+from retrodict.data.measures import Measure, polars_measure
 from retrodict.data.validation._typed import TypedBatch
 from retrodict.data.validation.suite import BoundCheck, Suite
 
@@ -136,6 +136,39 @@ def _groups(bound: BoundCheck, rows: pl.DataFrame) -> list[tuple[str, Any]]:
         else:
             groups.append((name, (int(row["failed 0"] or 0), int(row["looked 0"] or 0))))
     return sorted(groups, key=lambda pair: pair[0])
+
+
+def why_unmeasured(typed: TypedBatch, suite: Suite, measure: Measure) -> str:
+    """Why a number of the batch has no finite value: no rows, nulls, infinities, or too few values."""
+    floating = typed.floating
+    frame = frame_of(typed, suite)
+    if measure.where is not None:
+        frame = frame.filter(_expression(measure.where, suite, floating))
+    floats = [name for name in measure.columns if name in floating]
+    parts = [pl.col(name).fill_nan(None) if name in floats else pl.col(name) for name in measure.columns]
+    if measure.expression is not None:
+        parts = [_expression(measure.expression, suite, floating)]
+    valid = pl.all_horizontal([part.is_not_null() for part in parts])
+    infinite = pl.any_horizontal([pl.lit(value=False), *(pl.col(name).is_infinite() for name in floats)])
+    (counts,) = _collect([frame.select(pl.len(), valid=valid.sum(), infinite=(valid & infinite).sum())], typed)
+    rows, values, infinities = counts.row(0)
+    names = [name.removeprefix("_label ") for name in measure.columns]
+    what = "the condition" if measure.expression is not None else " and ".join(names)
+    if not rows:
+        return "no row is one it is about" if measure.where is not None else "the batch has no row"
+    if not values:
+        return f"{what}: no value in any of {rows} rows"
+    if infinities:
+        return f"{infinities} of {values} values of {what} {'is' if infinities == 1 else 'are'} infinite"
+    need = _NEEDS.get(measure.name, "the result must be a finite number")
+    return f"{what}: {values} {'value' if values == 1 else 'values'}, and {need}"
+
+
+_NEEDS = {
+    "auc": "both classes must occur",
+    "correlation": "there must be two rows and no constant column",
+    "std": "there must be two values whose spread is a number",
+}
 
 
 def failing_rows(typed: TypedBatch, suite: Suite, checks: Iterable[BoundCheck]) -> dict[str, Positions]:

@@ -6,6 +6,7 @@ that failed are ever held.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from retrodict.data.definitions import Table
 from retrodict.data.readers import Batch, open_batch
 from retrodict.data.validation._against import against_reference, against_versions, measure_key
 from retrodict.data.validation._originals import as_json
-from retrodict.data.validation._others import Unknown, rows_among_others, rows_found_in
-from retrodict.data.validation._scan import Positions, Scanned, failing_rows, frame_of, scan
+from retrodict.data.validation._others import NothingEarlierError, Unknown, rows_among_others, rows_found_in
+from retrodict.data.validation._scan import Positions, Scanned, failing_rows, frame_of, scan, why_unmeasured
 from retrodict.data.validation._typed import TypedBatch, type_batch
 from retrodict.data.validation.results import CheckResult
 from retrodict.data.validation.suite import BoundCheck, Suite, check_columns, compile_suite
@@ -257,7 +258,7 @@ class _Run:
                     return self._number(bound)
                 case "versions":
                     assert bound.measure is not None
-                    value = self._value(bound)
+                    value = self._value(bound, finite=True)  # later versions would be held to an infinity
                     self.measures[measure_key(bound.measure)] = value
                     value, reason = against_versions(bound.check, bound.measure, value, self._context)
                 case _:
@@ -267,7 +268,9 @@ class _Run:
                     )
             return self._whole(bound, reason, value)
         except Unknown as why:
-            return _result(bound, "not_evaluable", reason=str(why), rows=self._counted.looked.get(bound.title, 0))
+            action = "pass" if isinstance(why, NothingEarlierError) else bound.check.when_unknown
+            return _result(bound, "not_evaluable", halted=action == "halt", reason=str(why), on_unknown=action,
+                           rows=self._counted.looked.get(bound.title, 0))  # fmt: skip
 
     def judge_new_keys(self, name: str) -> CheckResult:
         """Rows whose key is in the table already."""
@@ -321,21 +324,33 @@ class _Run:
         )
         return self._whole(bound, reason)
 
-    def _value(self, bound: BoundCheck) -> float:
+    def _value(self, bound: BoundCheck, *, finite: bool = False) -> float:
         value = self._counted.values[bound.title]
-        if value is None:
-            raise Unknown("there is nothing to measure")
+        if value is None or (finite and not math.isfinite(value)):
+            raise Unknown(self._why(bound))
         return float(value)
+
+    def _why(self, bound: BoundCheck) -> str:
+        assert bound.measure is not None
+        return why_unmeasured(self._typed, self._suite, bound.measure)
 
     def _number(self, bound: BoundCheck) -> CheckResult:
         check = bound.check
         if not check.by:
             value = self._value(bound)
-            return self._whole(bound, self._beyond(check, value), value)
-        groups = [(name, float(value)) for name, value in self._counted.groups[bound.title] if value is not None]
-        if not groups:
-            raise Unknown("no group has anything to measure")
+            reason = self._beyond(check, value)
+            if math.isinf(value) and check.rule in _OF_ALL_VALUES:
+                if not reason:  # one infinity decides it, whatever the others are
+                    raise Unknown(self._why(bound))
+                reason += f": {self._why(bound)}"
+            return self._whole(bound, reason, value)
+        measured = self._counted.groups[bound.title]
+        groups = [(name, float(value)) for name, value in measured if value is not None]
         bad = [(name, value) for name, value in groups if self._beyond(check, value)]
+        if not bad and len(groups) < len(measured):
+            name = next(name for name, value in measured if value is None)
+            more = len(measured) - len(groups) - 1
+            raise Unknown(f"{self._why(bound)}; not in the group {name}, and {more} more groups")
         # The tolerance is a share of rows; of groups, all have to hold.
         name, value = bad[0] if bad else groups[0]
         reason = f"{self._beyond(check, value)} in the group {name}, and {len(bad) - 1} more groups" if bad else ""
@@ -360,6 +375,7 @@ class _Run:
         return _result(bound, "fail" if reason else "pass", halted=halted, value=value, reason=reason)
 
 
+_OF_ALL_VALUES = ("mean", "sum")
 _OF_VALUES = ("between", "in_set", "not_in_set", "matches", "length", "time_between", "not_in_future", "finite")
 _TYPE_WORDS = {
     "bool": ("bool",), "int": ("int", "float"), "float": ("float",), "text": ("string",), "date": ("date",),

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from retrodict.core.display import Grid, number
-from retrodict.data.checks.base import Layer, Severity
+from retrodict.data.checks.base import Layer, OnUnknown, Severity
 
 __all__ = ["CheckResult", "Status", "results_grid"]
 
@@ -40,6 +40,8 @@ class CheckResult:
         Why it failed or could not be evaluated; empty if it passed.
     columns : tuple of str
         What it read.
+    on_unknown : {"halt", "warn", "pass"}
+        What came of the batch where it could not be evaluated: kept back; published with a part in health; published.
     """
 
     check: str
@@ -53,6 +55,7 @@ class CheckResult:
     value: float | None = None
     reason: str = ""
     columns: tuple[str, ...] = ()
+    on_unknown: OnUnknown = "pass"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form: what ``--json`` prints and a version keeps."""

@@ -311,3 +311,15 @@ def test_the_tab_key_offers_features() -> None:
 
     option = next(p for p in every_command()["retrodict features show"].params if p.name == "name")
     assert option._custom_shell_complete is not None
+
+
+def test_a_model_without_views_is_verified_and_has_no_state(run: Run, filled: Path) -> None:
+    """Its derived functions are compared; no command says that there is no model."""
+    edit(filled, "[spending, shops, basket]", "[size]")
+    edit(filled, "late = Label", '@derived\ndef size(items: int):\n    return {"large": items > 5}\n\n\nlate = Label')
+    model = run("features", "verify", "--project", filled, "--json").json["models"]["late_order"]
+    assert (model["verdict"], model["views"]) == ("equal", {})
+    for command in ("build", "status"):
+        answer = run("features", command, "--project", filled)
+        assert answer.code == 0
+        assert answer.out.startswith("No model reads a view")

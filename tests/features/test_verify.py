@@ -384,3 +384,21 @@ def test_a_mismatch_without_times():
     """Facts that were always there are said to be so."""
     lost = Mismatch("v__x", BASE, {"k1": "a"}, {"offline": 1, "oracle": 2}, [(-(1 << 62), -(1 << 62), 3, 3)])
     assert "event of always, known always, id 3, row 3" in lost.describe()
+
+
+@derived
+def doubled(x: float):
+    return {"twice": x * 2}
+
+
+@derived
+def centred(x: float):
+    return {"x": x - x.mean()}
+
+
+def test_features_without_a_view_are_verified_as_well():
+    """A column and single requests give the same, or, where a function looks at its neighbours, they do not."""
+    spine = pa.table({"at": pa.array(range(50), pa.timestamp("us", "UTC")), "x": [float(i) for i in range(50)]})
+    report = verify(FeatureSet([doubled]), {}, spine, "at", stream=True, samples=40)
+    assert (report.verdict, report.probes, report.compared) == ("equal", 40, {"stream": 40})
+    assert verify(FeatureSet([centred]), {}, spine, "at", stream=True, samples=40).verdict == "different"

@@ -231,7 +231,7 @@ class Features(Namespace):
             readers.feature_sets(workspace),
             log.recent_decisions(workspace),
         )
-        return Listing.table("views", views, STATUS, status_row, empty="No model is defined: no view serves.")
+        return Listing.table("views", views, STATUS, status_row, empty="No model reads a view: none serves.")
 
     # their values -----------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class OnlineBuild(Shown):
         columns = ("source", "events>", "stored>", "known before>", "too old>", "never visible>")
         rows = [(n, a.events, a.stored, a.duplicates, a.too_old, a.never_visible) for n, a in self.sources.items()]
         if not rows:
-            return ["No model is defined: there is nothing to build."]
+            return ["No model reads a view: there is no state to build."]
         return [Grid(columns, rows), *slow_blocks(self.slow)]
 
 

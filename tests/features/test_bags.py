@@ -202,7 +202,7 @@ def test_approximate_counts_are_exact_up_to_the_limit_and_a_sketch_beyond():
         (pa.int16(), [3, -1]),
         (pa.float32(), [0.5, 2.5]),
         (pa.date32(), [date(2020, 1, 2), date(1969, 1, 1)]),
-        (pa.timestamp("ms", "UTC"), [datetime(2020, 1, 2, tzinfo=UTC), datetime(1960, 1, 1, tzinfo=UTC)]),
+        (pa.timestamp("us", "UTC"), [datetime(2020, 1, 2, tzinfo=UTC), datetime(1960, 1, 1, tzinfo=UTC)]),
         (pa.string(), ["b", "a"]),
         (pa.large_string(), ["b", "a"]),
     ],

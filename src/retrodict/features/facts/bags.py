@@ -26,7 +26,7 @@ from retrodict.core.errors import DefinitionError
 from retrodict.core.kinds import kind_of
 from retrodict.core.statistics.distinct import LIMIT, DistinctSketch
 from retrodict.core.statistics.exact import exact_sum, round_limbs, scale_for, split_limbs
-from retrodict.features.facts.columns import FactColumn, Ints, Mask, numeric, plain, present
+from retrodict.features.facts.columns import FactColumn, Ints, Mask, known_type, numeric, plain, present
 from retrodict.features.monoids import BAGS
 from retrodict.features.plan import Bag
 
@@ -67,8 +67,7 @@ class Values:
     """
 
     def __init__(self, column: pa.Array[Any]) -> None:
-        # Few kernels of Arrow know views of text.
-        self.array = column.cast(pa.string()) if pa.types.is_string_view(column.type) else plain(column)
+        self.array = plain(known_type(column, where="bag"))
         self.kind = kind_of(column.type)
 
     @cached_property
@@ -79,7 +78,7 @@ class Values:
     @cached_property
     def numbers(self) -> NDArray[Any]:
         """The values as int64 or float64, 0 where there is none."""
-        array = self.array.cast(pa.date32()).cast(pa.int32()) if self.kind == "date" else self.array
+        array = self.array.cast(pa.int32()) if self.kind == "date" else self.array
         column: FactColumn = numeric(array, where="bag")
         return column.values
 

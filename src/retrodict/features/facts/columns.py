@@ -3,6 +3,9 @@
 One rule for numbers that are no number: as the value of a feature NaN and the infinities are null, before anything is
 computed (inside a condition the expression language decides). And ``-0.0`` is read as ``0.0``, so that equal values
 have equal bits.
+
+One rule for types: each kind is held in the one Arrow type the engines know (:func:`known_type`), whatever frame it
+comes from. Decimals are the nearest doubles, finer times are cut to microseconds.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ __all__ = [
     "FactColumn",
     "Ints",
     "Mask",
+    "as_table",
     "evaluate",
+    "known_type",
     "numeric",
     "pick",
     "pick_times",
@@ -42,6 +47,8 @@ __all__ = [
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+_MOST_TEXT = 1 << 31  # bytes of a column of text with small offsets
 
 
 @dataclass(frozen=True)
@@ -72,19 +79,91 @@ class FactColumn:
         return FactColumn(self.values[rows], self.valid[rows], self.kind)
 
 
+def as_table(rows: Any, *, where: str) -> pa.Table:
+    """Return rows as an Arrow table, copied only where they must be.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table, pandas.DataFrame, polars.DataFrame or other frame
+        Whatever speaks the Arrow C stream interface and has columns.
+    where : str
+        What to call the rows in the error.
+
+    Raises
+    ------
+    InputError
+        If they are no frame, or a column holds values that Arrow has no type for.
+    """
+    if isinstance(rows, pa.Table):
+        return rows
+    try:
+        table = pa.table(rows) if hasattr(rows, "__arrow_c_stream__") else None
+    except (pa.ArrowException, TypeError) as error:  # a series is a stream, too, but has no columns
+        raise _no_frame(rows, where) from error
+    if table is None:
+        raise _no_frame(rows, where)
+    return table.drop_columns([name for name in table.column_names if name.startswith("__index_level_")])
+
+
+def _no_frame(rows: Any, where: str) -> InputError:
+    return InputError(
+        "rows must be an Arrow table, or a frame of pandas or Polars whose columns have one type each",
+        where=where,
+        got=type(rows).__name__,
+        remedy="Collect a lazy frame, give each column one type, or pass pyarrow.Table.from_pylist(rows)",
+    )
+
+
+def known_type(column: pa.Array[Any], *, where: str) -> pa.Array[Any]:
+    """Return a column in the type that the engines know for its kind; one of another kind as it is.
+
+    Dictionaries and runs are decoded, views of text are text, unsigned numbers are int64, times are microseconds (what
+    is finer is cut off), days are date32, decimals are the nearest doubles.
+
+    Raises
+    ------
+    InputError
+        If a whole number has more than 64 bits with its sign.
+    """
+    type_ = column.type
+    if pa.types.is_run_end_encoded(type_):
+        return known_type(pc.run_end_decode(column), where=where)
+    if pa.types.is_dictionary(type_):
+        return known_type(column.dictionary_decode(), where=where)
+    if pa.types.is_string_view(type_):
+        return column.cast(pa.string() if column.nbytes < _MOST_TEXT else pa.large_string())
+    if pa.types.is_decimal(type_):
+        # Arrow's own cast is off by a bit for one value in eight; from text it is the nearest double.
+        return column.cast(pa.string()).cast(pa.float64())
+    if pa.types.is_float16(type_):
+        return column.cast(pa.float32())
+    if pa.types.is_timestamp(type_) and type_.unit != "us":
+        # A cast cuts towards 1970, so that the microsecond before it would be twice as long.
+        column = pc.floor_temporal(column, unit="microsecond") if type_.unit == "ns" else column
+        return column.cast(pa.timestamp("us", type_.tz), safe=False)
+    if pa.types.is_date64(type_):
+        return column.cast(pa.date32())
+    if pa.types.is_uint64(type_):
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                "whole numbers must fit in 64 bits", where=where, got="uint64", remedy="Cast the column to a float"
+            ) from error
+    return column
+
+
 def pick(table: pa.Table, name: str, *, where: str) -> pa.Array[Any]:
-    """Return a column in one piece, dictionaries decoded; InputError with near names if there is none."""
+    """Return a column in one piece and of a known type; InputError with near names if there is none."""
     check_known(name, table.column_names, "the column must exist", where=where, what="column", error=InputError)
     column = table.column(name).combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], table.schema.field(name).type)
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    return known_type(column, where=f"{where}, column {name!r}")
 
 
 def plain(column: pa.Array[Any]) -> pa.Array[Any]:
-    """Return the column with decimals as floats and numbers that are no number as null."""
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
+    """Return the column with numbers that are no number as null."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_finite(column), pc.add(column, pa.scalar(0.0, column.type)), None)
     return column
@@ -92,6 +171,7 @@ def plain(column: pa.Array[Any]) -> pa.Array[Any]:
 
 def numeric(column: pa.Array[Any], *, where: str) -> FactColumn:
     """Return a column of numbers, booleans or times as int64 or float64 with a mask."""
+    column = known_type(column, where=where)
     kind = kind_of(column.type)
     if kind not in {"bool", "int", "float", "time", "null"}:
         raise DefinitionError(
@@ -104,15 +184,7 @@ def numeric(column: pa.Array[Any], *, where: str) -> FactColumn:
     valid = present(column)
     if kind == "null":
         return FactColumn(np.zeros(len(column), dtype=np.int64), valid, kind)
-    target = pa.float64() if kind == "float" else pa.int64()
-    if kind == "time":
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    try:
-        filled = pc.fill_null(column.cast(target), 0)
-    except pa.ArrowInvalid as error:
-        raise InputError(
-            "whole numbers must fit in 64 bits", where=where, got=str(column.type), remedy="Cast the column to a float"
-        ) from error
+    filled = pc.fill_null(column.cast(pa.float64() if kind == "float" else pa.int64()), 0)
     return FactColumn(np.asarray(filled.to_numpy(zero_copy_only=False)), valid, kind)
 
 
@@ -190,7 +262,7 @@ def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, wher
     selected = ", ".join(f"({expression.to_sql()}) as c{i}" for i, expression in enumerate(expressions.values()))
     with _engine(os.getpid()).cursor() as connection:
         connection.execute("set TimeZone = 'UTC'")
-        connection.register("events", table.select(needed))
+        connection.register("events", pa.table({name: pick(table, name, where=where) for name in needed}))
         try:
             result = connection.sql(f"select {selected} from events").to_arrow_table()
         except duckdb.Error as error:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodict.core.clock import to_micros
-from retrodict.core.errors import InputError
+from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.expressions import Expression, parse
 from retrodict.core.kinds import kind_of
 from retrodict.data.sources import Source
@@ -89,8 +89,9 @@ def read_events(plan: ViewPlan, data: pa.Table | Sequence[Mapping[str, Any]], *,
         Position of the first one, for sources without a sequence.
     """
     where = f"{plan.where}, source {plan.source.name!r}"
-    rows = data if isinstance(data, pa.Table) else _plain_rows(data)
-    table = rows.select(_present(plan, rows, where)) if isinstance(rows, pa.Table) else _tabulate(plan, rows, where)
+    rows = _known_columns(plan, data, where) if isinstance(data, pa.Table) else _plain_rows(data)
+    table = rows if isinstance(rows, pa.Table) else _tabulate(plan, rows, where)
+    _check_latest(plan, table)
     event_time, known_at, seen = _clocks(plan.source, table, where)
     alive = _alive(plan.source, rows, seen, where)
     if not plan.source.revised:
@@ -111,10 +112,22 @@ def _alive(source: Source, rows: pa.Table | Sequence[Mapping[str, Any]], seen: M
     return alive
 
 
-def _present(plan: ViewPlan, table: pa.Table, where: str) -> list[str]:
-    for name in plan.source_columns:
-        pick(table.slice(0, 0), name, where=where)
-    return list(plan.source_columns)
+def _known_columns(plan: ViewPlan, table: pa.Table, where: str) -> pa.Table:
+    """What the view reads of a table, in the types that the engines know."""
+    return pa.table({name: pick(table, name, where=where) for name in plan.source_columns})
+
+
+def _check_latest(plan: ViewPlan, table: pa.Table) -> None:
+    """Refuse a latest value that online state could not hold, wherever it is asked for."""
+    for name in plan.latest:
+        type_ = table.schema.field(name).type
+        if kind_of(type_) == "other":
+            raise DefinitionError(
+                "a latest value must be a number, a boolean, text, a time or a date",
+                where=f"{plan.where}, column {name!r}",
+                got=str(type_),
+                remedy="Take another column, or convert this one where the table is written",
+            )
 
 
 def _plain_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -126,7 +139,7 @@ def _tabulate(plan: ViewPlan, rows: Sequence[Mapping[str, Any]], where: str) -> 
     for name in plan.source_columns:
         try:
             columns[name] = pa.array([row.get(name) for row in rows])
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise InputError(
                 "the values of a column must be of one type",
                 where=f"{where}, column {name!r}",
@@ -171,7 +184,7 @@ def _sequence(
         return positions, positions
     column = pick(table, source.sequence, where=where)
     if pa.types.is_timestamp(column.type):  # one event per key and time: the time itself is the id
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
+        column = column.cast(pa.int64())
     kind = kind_of(column.type)
     missing = int((~present(column)[seen]).sum())
     if kind not in {"int", "text", "null"} or missing:

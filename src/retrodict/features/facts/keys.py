@@ -19,7 +19,7 @@ from retrodict.core.clock import to_micros
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.identity import digest
 from retrodict.core.kinds import kind_of
-from retrodict.features.facts.columns import Ints, Mask
+from retrodict.features.facts.columns import Ints, Mask, known_type
 
 __all__ = ["KeyIndex", "check_kinds", "encode_key", "key_array", "key_kind"]
 
@@ -69,10 +69,9 @@ def key_array(column: pa.Array[Any], *, where: str) -> pa.Array[Any]:
     kind = key_kind(column, where=where)
     if kind == "null":
         return column
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    elif pa.types.is_date(column.type):
-        column = column.cast(pa.date32()).cast(pa.int32())
+    column = known_type(column, where=where)
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.int32())
     return column.cast({"text": pa.large_string(), "whole number": pa.int64(), "boolean": pa.bool_()}[kind])
 
 
@@ -239,7 +238,7 @@ def encode_key(values: Sequence[object], *, where: str) -> bytes | None:
         elif isinstance(value, bool | np.bool_):
             tag, body = b"b", b"\1" if value else b"\0"
         elif isinstance(value, int | np.integer | datetime | date):
-            tag, body = b"i", _whole(value).to_bytes(8, "big", signed=True)
+            tag, body = b"i", _eight_bytes(_whole(value), where)
         else:
             raise InputError(
                 "a key must be text, a whole number, a boolean or a time",
@@ -250,6 +249,18 @@ def encode_key(values: Sequence[object], *, where: str) -> bytes | None:
         parts.append(tag + len(body).to_bytes(2, "big") + body if len(body) < 1 << 16 else b"h" + digest(body).encode())
     joined = b"".join(parts)
     return joined if len(joined) <= _LONGEST else b"H" + digest(joined).encode()
+
+
+def _eight_bytes(value: int, where: str) -> bytes:
+    try:
+        return value.to_bytes(8, "big", signed=True)
+    except OverflowError as error:
+        raise InputError(
+            "a key that is a whole number must fit in 64 bits",
+            where=where,
+            got=f"{value.bit_length()} bits",
+            remedy="Use text for longer ids",
+        ) from error
 
 
 def _whole(value: int | np.integer | datetime | date) -> int:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.errors import InputError, InternalError, check_known
-from retrodict.features.facts.columns import Ints, pick, plain, spine_times
+from retrodict.features.facts.columns import Ints, as_table, pick, plain, spine_times
 from retrodict.features.facts.evaluation import derive_columns
 from retrodict.features.facts.kernels import Queries
 from retrodict.features.facts.keys import NULL
@@ -27,7 +27,7 @@ from retrodict.features.plan import FeatureSet, ViewPlan
 __all__ = ["Rows", "Tables", "training_frame"]
 
 Rows: TypeAlias = "pa.Table | EventSource"
-"""What is read of a source: its rows, or events that were prepared before."""
+"""What is read of a source: its rows (those of another kind of frame as well), or events that were prepared before."""
 
 Tables: TypeAlias = "Callable[[str], Rows] | Mapping[str, Rows]"
 
@@ -39,8 +39,9 @@ def training_frame(
 
     Parameters
     ----------
-    spine : pyarrow.Table
-        One row per decision: the time of the decision, the entity keys, whatever derived functions need.
+    spine : pyarrow.Table or frame
+        One row per decision: the time of the decision, the entity keys, whatever derived functions need. A frame of
+        pandas or Polars is read as an Arrow table, here and in ``sources``.
     at : str
         Its time column: timestamps with a zone, never null.
     features : FeatureSet
@@ -62,6 +63,7 @@ def training_frame(
     DefinitionError
         If key columns are of different kinds, or an aggregate reads text.
     """
+    spine = as_table(spine, where="spine")
     moments = spine_times(spine, at)
     taken_names = [name for name in features.columns if name in spine.column_names]
     if taken_names:
@@ -97,10 +99,12 @@ def training_frame(
 
 
 def _rows_of(sources: Tables, plan: ViewPlan) -> Rows:
-    if callable(sources):
-        return sources(plan.source.name)
-    name, rule = plan.source.name, "every source must have a table"
-    return sources[check_known(name, sources, rule, where=plan.where, what="source", error=InputError)]
+    name = plan.source.name
+    if not callable(sources):
+        rule = "every source must have a table"
+        check_known(name, sources, rule, where=plan.where, what="source", error=InputError)
+    rows = sources(name) if callable(sources) else sources[name]
+    return rows if isinstance(rows, EventSource) else as_table(rows, where=f"source {name!r}")
 
 
 def _view_columns(plan: ViewPlan, state: Prepared, spine: pa.Table, moments: Ints) -> dict[str, pa.Array[Any]]:

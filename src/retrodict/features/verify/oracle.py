@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any
 
 from retrodict.features.definitions import FeatureView, Latest, Window
 from retrodict.features.verify.oracle_values import aggregate, finite, micros, plain, true
 
 __all__ = ["Oracle", "plain"]
+
+_EPOCH = date(1970, 1, 1)
 
 Fact = tuple[int, int, Any, dict[str, Any], int]  # event time, known at, sequence, row, position
 
@@ -127,4 +130,6 @@ def _first_deliveries(facts: list[Fact]) -> list[Fact]:
 
 
 def _key(values: list[Any]) -> Any:
-    return None if None in values else tuple((type(value).__name__, value) for value in values)
+    """Key to compare by: text, booleans and whole numbers never meet; a day is its number, as a time is."""
+    days = [(value - _EPOCH).days if isinstance(value, date) else value for value in values]
+    return None if None in values else tuple((type(value).__name__, value) for value in days)

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -160,7 +161,9 @@ def micros(text: str) -> int:
 
 
 def plain(value: Any) -> Any:
-    """Times as microseconds, maps as dicts, inside lists as well; anything else as it is."""
+    """Times as microseconds, decimals as floats, maps as dicts, inside lists as well; anything else as it is."""
+    if isinstance(value, Decimal):
+        return float(value)
     if isinstance(value, datetime):
         return (value - _EPOCH) // timedelta(microseconds=1)
     if isinstance(value, list):

@@ -84,7 +84,8 @@ def _feed(
         if order:
             writer.append([encode_event(rows[place]) for place in order])
     batch = min(max(len(order) // _BATCHES, 1), _LARGEST)
-    StreamFeeder(state, streams, stream, source.name, clock=clock, batch=batch).catch_up()
+    feeder = StreamFeeder(state, streams, stream, source.name, clock=clock, batch=batch, schema=table.schema)
+    feeder.catch_up()
 
 
 def _known(source: Source, row: Mapping[str, Any]) -> float:

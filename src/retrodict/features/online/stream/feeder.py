@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ _FEW = 200  # records below which going through Arrow costs more than it saves
 
 
 def encode_event(row: Mapping[str, Any]) -> bytes:
-    """Record of one event: MessagePack of its columns, times as int microseconds.
+    """Record of one event: MessagePack of its columns, times as int microseconds, decimals as the nearest floats.
 
     Examples
     --------
@@ -37,11 +38,12 @@ def encode_event(row: Mapping[str, Any]) -> bytes:
     {'origin': 'JFK', 'arr_delay': 4.0}
     """
     return msgspec.msgpack.encode(
-        {
-            name: to_micros(value, where=f"event, column {name!r}") if isinstance(value, datetime) else value
-            for name, value in row.items()
-        }
+        {name: _written(value, name) if isinstance(value, datetime | Decimal) else value for name, value in row.items()}
     )
+
+
+def _written(value: datetime | Decimal, column: str) -> int | float:
+    return float(value) if isinstance(value, Decimal) else to_micros(value, where=f"event, column {column!r}")
 
 
 def decode_event(record: bytes) -> dict[str, Any]:
@@ -97,6 +99,9 @@ class StreamFeeder:
     batch : int, default 500000
         Most records per transaction. What has come since the last one is one transaction: few when little happens,
         many after a pause, so that a backlog is worked off faster than it grew.
+    schema : pyarrow.Schema, optional
+        That of the source's table as it is stored: columns that the table does not declare have its types. None: they
+        have the type of what is in them.
     """
 
     def __init__(
@@ -108,12 +113,13 @@ class StreamFeeder:
         *,
         clock: Clock | None = None,
         batch: int = _BATCH,
+        schema: pa.Schema | None = None,
     ) -> None:
         self.state, self._streams, self._stream, self._source = state, streams, stream, source
         self._clock, self._batch = clock or SystemClock(), batch
         self._plans = state.plans(source)
-        columns = {column for plan in self._plans for column in plan.source_columns}
-        self._decoder = EventDecoder(self._plans[0].source, columns)
+        self._columns = {column for plan in self._plans for column in plan.source_columns}
+        self._decoder = EventDecoder(self._plans[0].source, self._columns, schema)
 
     @property
     def offset(self) -> int:
@@ -177,11 +183,12 @@ class StreamFeeder:
                 self.state.expire()
         return progress
 
-    def _decode(self, records: list[tuple[int, bytes]]) -> pa.Table | list[dict[str, Any]]:
+    def _decode(self, records: list[tuple[int, bytes]]) -> pa.Table:
         if len(records) >= _FEW:
             with suppress(msgspec.MsgspecError):  # found by its offset below
                 return self._decoder.decode([record for _, record in records])
-        return [self._decode_one(at, record) for at, record in records]
+        rows = [self._decode_one(at, record) for at, record in records]
+        return self._decoder.tabulate({name: [row.get(name) for row in rows] for name in self._columns})
 
     def _decode_one(self, offset: int, record: bytes) -> dict[str, Any]:
         try:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from retrodict.core.errors import BusyError
+from retrodict.data.sources import Source
 from retrodict.features.definitions import FeatureView
 from retrodict.features.online.read.features import OnlineFeatures
 from retrodict.features.online.state.entries import NEVER, Applied
@@ -91,6 +92,13 @@ def follow_tables(workspace: Workspace, features: FeatureSet, tables: Collection
             feeder.catch_up()
 
 
+def _stream_feeder(workspace: Workspace, state: OnlineState, source: Source) -> StreamFeeder:
+    """Feeder of the live events of a source, in the types of its table."""
+    table, tables = source.table.name, workspace.tables
+    schema = tables.schema(table) if tables.history(table) else None
+    return StreamFeeder(state, workspace.events, stream_of(table), source.name, schema=schema)
+
+
 def table_lags(workspace: Workspace, features: FeatureSet) -> dict[str, TableLag]:
     """How far the online state of each source of a set is behind its table."""
     state = online_state(workspace, features)
@@ -141,7 +149,7 @@ class Upkeep:
             for name, source in features.sources.items():
                 key = (features.version, name)
                 if key not in self._feeders:
-                    stream = StreamFeeder(state, self._workspace.events, stream_of(source.table.name), name)
+                    stream = _stream_feeder(self._workspace, state, source)
                     self._feeders[key] = _Feeders(state, stream, TableFeeder(self._workspace, state, source))
         self._seen, self._followed = counter, False
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from retrodict.core.errors import IntegrityError
 from retrodict.core.kinds import kind_of
 from retrodict.core.statistics.exact import split_limbs
 from retrodict.features.facts.bags import Values, check_types
@@ -84,13 +83,6 @@ class Arrivals:
 
     def _kept(self, events: Events, name: str) -> pa.Array[Any]:
         column = plain(pick(events.table, name, where=self._plan.where))
-        if kind_of(column.type) == "other":
-            raise IntegrityError(
-                "a latest value must be a number, a boolean, text, a time or a date",
-                where=f"{self._plan.where}, column {name!r}",
-                got=str(column.type),
-                remedy="Take another column, or convert this one where the table is written",
-            )
         return column if self._rows is None else column.take(pa.array(self._rows))
 
     def _check_bags(self) -> None:
@@ -209,9 +201,7 @@ def _greatest_wins(values: NDArray[Any], kind: int, *, largest: bool) -> Ints:
 
 
 def _words(column: pa.Array[Any], kind: int) -> Ints:
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    elif pa.types.is_date(column.type):
-        column = column.cast(pa.date32()).cast(pa.int32())
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.int32())
     numbers = pc.fill_null(column.cast(pa.float64() if kind == FLOAT else pa.int64()), 0)
     return np.asarray(numbers.to_numpy(zero_copy_only=False)).view(np.int64)

@@ -1,7 +1,8 @@
 """Records of a stream as a table: decoded all at once, each column in the type its table declares.
 
 A column's type must not depend on which events a batch happens to hold: a batch in which every price is whole, or null,
-is still one of floats. Only columns that no table declares are typed by what is in them.
+is still one of floats. A column that the table does not declare has the type that the table is stored in; only one
+of no stored table is typed by what is in it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from retrodict.core.clock import to_micros
 from retrodict.core.errors import InputError
-from retrodict.core.kinds import arrow_type
+from retrodict.core.kinds import KINDS, arrow_type, kind_of
 from retrodict.core.native import kernel
 from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
@@ -28,15 +29,18 @@ _PLAIN = {_INT: pa.int64(), _FLOAT: pa.float64(), _BOOL: pa.bool_(), _TEXT: pa.s
 
 
 class EventDecoder:
-    """Decodes records of ``encode_event`` into the columns that are wanted; one that a record lacks is null."""
+    """Decodes records of ``encode_event`` into the columns that are wanted; one that a record lacks is null.
 
-    def __init__(self, source: Source, columns: Iterable[str]) -> None:
+    ``schema`` is that of the source's table as it is stored, None if it is not.
+    """
+
+    def __init__(self, source: Source, columns: Iterable[str], schema: pa.Schema | None = None) -> None:
         self._source, self._columns = source, sorted(columns)
         fields = [(f"c{i}", Any, None) for i in range(len(self._columns))]
         names = {f"c{i}": name for i, name in enumerate(self._columns)}
         event = msgspec.defstruct("Event", fields, rename=names, gc=False)
         self._decoder = msgspec.msgpack.Decoder(list[event])  # type: ignore[valid-type]  # made at run time
-        self._declared = [_declared(source, name) for name in self._columns]
+        self._declared = [_declared(source, name, schema) for name in self._columns]
         self._names = tuple(name.encode() for name in self._columns)
         self._kinds = bytes(_KINDS[word] for word in self._declared)
 
@@ -50,8 +54,11 @@ class EventDecoder:
             rows = self._decoder.decode(b"".join([b"\xdd", len(records).to_bytes(4, "big"), *records]))
         except UnicodeDecodeError:  # it holds the text
             raise msgspec.DecodeError("a text is not UTF-8") from None
-        columns = {name: list(map(attrgetter(f"c{i}"), rows)) for i, name in enumerate(self._columns)}
-        return tabulate(self._source, columns)
+        return self.tabulate({name: list(map(attrgetter(f"c{i}"), rows)) for i, name in enumerate(self._columns)})
+
+    def tabulate(self, columns: Mapping[str, list[Any]]) -> pa.Table:
+        """Table of Python values of the wanted columns; times are int microseconds."""
+        return tabulate(self._source, columns, dict(zip(self._columns, self._declared, strict=True)))
 
     def _usual(self, records: Sequence[bytes]) -> pa.Table | None:
         """What ``decode`` gives, by the kernel: None where there is none, or for records that are not of the usual."""
@@ -76,17 +83,22 @@ class EventDecoder:
         return None
 
 
-def _declared(source: Source, name: str) -> str | None:
-    """Kind that the source's table declares for a column."""
+def _declared(source: Source, name: str, schema: pa.Schema | None) -> str | None:
+    """Kind that the source's table declares for a column, or that it is stored in."""
     declared = source.table.type_of(name) if isinstance(source.table, Table) else None
-    return None if declared is None else declared.kind
+    if declared is not None:
+        return declared.kind
+    stored = "" if schema is None or name not in schema.names else kind_of(schema.field(name).type)
+    return stored if stored in KINDS else None
 
 
-def tabulate(source: Source, columns: Mapping[str, list[Any]]) -> pa.Table:
-    """Table of Python values, in the types that the source's table declares; times are int microseconds."""
+def tabulate(
+    source: Source, columns: Mapping[str, list[Any]], kinds: Mapping[str, str | None] | None = None
+) -> pa.Table:
+    """Table of Python values in these kinds (None: what the source's table declares); times are int microseconds."""
     arrays = {}
     for name, values in columns.items():
-        declared = _declared(source, name)
+        declared = _declared(source, name, None) if kinds is None else kinds[name]
         type_ = None if declared is None else arrow_type(declared)
         try:
             if type_ is not None and pa.types.is_timestamp(type_):

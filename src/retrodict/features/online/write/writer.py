@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, check_known
+from retrodict.features.facts.columns import as_table
 from retrodict.features.facts.keys import encode_key
 from retrodict.features.online.state.blocks import Shape, unpack
 from retrodict.features.online.state.entries import COUNTS, NEVER, Applied, Meta, StateKeys, TablePlace
@@ -129,7 +130,7 @@ class OnlineState:
 
         Parameters
         ----------
-        events : pyarrow.Table or sequence of mapping
+        events : pyarrow.Table or frame, or sequence of mapping
             In any order, redeliveries allowed.
         source : str
             Name of the source.
@@ -145,6 +146,8 @@ class OnlineState:
         -------
         Applied
         """
+        if not isinstance(events, Sequence):
+            events = as_table(events, where=f"source {source!r}")
         plans, done = self.plans(source), Applied(len(events))
         for plan in plans:
             behind: Sequence[int] = self.assigned

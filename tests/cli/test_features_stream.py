@@ -42,7 +42,8 @@ def _append(project, rows):
 
 def _wait(project, offset):
     upkeep, until = Upkeep(project, served_feature_sets), time.monotonic() + 60
-    while upkeep.lags()["arrived"] != {"offset": offset, "lag": 0, "partitions": {0: 0, 1: 0, 2: 0}}:
+    expected = {"offset": offset, "lag": 0, "partitions": {0: 0, 1: 0, 2: 0}}
+    while {name: upkeep.lags()["arrived"][name] for name in expected} != expected:
         assert time.monotonic() < until, upkeep.lags()
         time.sleep(0.05)
 

@@ -30,7 +30,7 @@ expose(features, "list", "features.list", search=Parameter("TEXT"), examples=[
     "retrodict features list", "retrodict features list --search 'delay 24h'",
     "retrodict features list --owner ops --tag weather",
 ])  # fmt: skip
-expose(features, "show", "features.show", name=Parameter("VIEW[.FEATURE]", _types.feature_names), examples=[
+expose(features, "show", "features.show", name=Parameter("NAME[.FEATURE]", _types.feature_names), examples=[
     "retrodict features show origin_delays", "retrodict features show origin_delays.count_6h",
 ])  # fmt: skip
 expose(features, "build", "features.build", examples=["retrodict features build"])

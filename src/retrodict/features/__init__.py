@@ -1,6 +1,6 @@
 """Features: defined once, computed alike for training, for a stream and for one request."""
 
-from retrodict.features.definitions import Aggregate, Entity, FeatureView, Latest, Window, agg, latest
+from retrodict.features.definitions import Aggregate, Entity, FeatureService, FeatureView, Latest, Window, agg, latest
 from retrodict.features.derived import Derived, derived
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.plan import FeatureSet
@@ -9,6 +9,7 @@ __all__ = [
     "Aggregate",
     "Derived",
     "Entity",
+    "FeatureService",
     "FeatureSet",
     "FeatureView",
     "Label",

@@ -1,4 +1,4 @@
-"""What a definitions module says about features: entities and views.
+"""What a definitions module says about features: entities, views, and the services that serve them.
 
 Everything here is immutable data that runs nothing and loads nothing heavy; ``plan`` resolves it, the engines execute
 it.
@@ -14,9 +14,21 @@ from retrodict.core.definition import Definition, check_name
 from retrodict.core.errors import DefinitionError, check_known
 from retrodict.data.sources import Source
 from retrodict.features.aggregates import Aggregate, Latest, agg, latest
+from retrodict.features.derived import Derived
 from retrodict.features.windows import Over, Window
 
-__all__ = ["Aggregate", "Entity", "FeatureView", "Latest", "Over", "Window", "agg", "latest"]
+__all__ = [
+    "Aggregate",
+    "Entity",
+    "FeatureService",
+    "FeatureView",
+    "Latest",
+    "Over",
+    "ViewFeature",
+    "Window",
+    "agg",
+    "latest",
+]
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,19 @@ class FeatureView(Definition):
                 )
             names.add(name)
 
+    def __getattr__(self, name: str) -> ViewFeature:
+        """Feature of this name, or the newest value of a column of this name, for a :class:`FeatureService`."""
+        # Called only for what is no attribute; a view that is being copied has no features yet.
+        if not name.startswith("_") and "features" in self.__dict__:
+            feature = self.find_feature(name)
+            if feature is not None:
+                return ViewFeature(self, feature)
+        raise AttributeError(f"view {self.__dict__.get('name')!r} has no feature {name!r}", name=name, obj=self)
+
+    def __dir__(self) -> Iterable[str]:
+        """Attributes and features."""
+        return [*super().__dir__(), *self.feature_names]
+
     def _check_parts(self) -> None:
         where = f"view {self.name!r}"
         parts: Iterable[tuple[object, type, str]] = ((self.entity, Entity, "entity"), (self.source, Source, "source"))
@@ -148,6 +173,10 @@ class FeatureView(Definition):
         """Names of the features, in order, without the view's."""
         return [name for feature in self.features for name in feature.names()]
 
+    def find_feature(self, name: str) -> str | None:
+        """Name of the feature that is meant: ``wind`` is ``latest_wind``, unless there is a ``wind``; else None."""
+        return next((feature for feature in (name, f"latest_{name}") if feature in self.feature_names), None)
+
     @property
     def request_keys(self) -> tuple[str, ...]:
         """Columns of the request that hold the entity's keys, in the order of the keys."""
@@ -169,3 +198,91 @@ class FeatureView(Definition):
             check_known(key, self.entity.keys, rule, where=where, what="key", error=DefinitionError)
         mapped = tuple(sorted({**dict(self.key_map), **columns}.items()))
         return replace(self, name=name or "_".join([self.name, *columns.values()]), key_map=mapped)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewFeature:
+    """One feature of a view; made by naming it: ``sky.wind_speed``.
+
+    Parameters
+    ----------
+    view : FeatureView
+    feature : str
+        Its name, without the view's.
+    """
+
+    view: FeatureView
+    feature: str
+
+
+@dataclass(frozen=True)
+class FeatureService(Definition):
+    """Features that are served together under one name, to whoever asks: no model and no policy has to read them.
+
+    Their online state is filled and kept current from the day they are defined. It is that of the views, so what a
+    model reads of the same view is shared.
+
+    Parameters
+    ----------
+    name : str
+        Name of the service; that of no view, derived function or model.
+    features : sequence of FeatureView, ViewFeature or derived function
+        A view stands for all of its features, ``view.feature`` for one. A derived function comes after the views it
+        reads.
+    description, owner : str, default ""
+        For people; not part of the version.
+    tags : sequence of str, default ()
+        For search; not part of the version.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> landed = Source("landed", SimpleNamespace(name="flights"), event_time="arr_time")
+    >>> view = FeatureView("delays", Entity("origin"), landed, [agg.count(over="2h"), agg.mean("delay", over="2h")])
+    >>> FeatureService("scoring_inputs", [view.count_2h]).feature_names
+    ['delays.count_2h']
+    """
+
+    kind: ClassVar[str] = "service"
+
+    features: Sequence[FeatureView | ViewFeature | Derived]
+    description: str = field(default="", metadata={"identity": False})
+    owner: str = field(default="", metadata={"identity": False})
+    tags: Sequence[str] = field(default=(), metadata={"identity": False})
+
+    def __post_init__(self) -> None:
+        """Check that it serves views, features and derived functions, and that one name is one of them."""
+        super().__post_init__()
+        where, single = f"service {self.name!r}", isinstance(self.features, FeatureView | ViewFeature | Derived)
+        object.__setattr__(self, "features", (self.features,) if single else tuple(self.features))
+        object.__setattr__(self, "tags", (self.tags,) if isinstance(self.tags, str) else tuple(self.tags))
+        if not self.features:
+            raise DefinitionError("a service must serve a feature", where=where, got=0, remedy="Name a view of it")
+        definitions: dict[str, FeatureView | Derived] = {}
+        for feature in self.features:
+            if not isinstance(feature, FeatureView | ViewFeature | Derived):
+                raise DefinitionError(
+                    "a service must hold views, features of views and derived functions",
+                    where=where,
+                    got=type(feature).__name__,
+                    remedy="Write FeatureService(name, [view, other.feature, function])",
+                )
+            definition = feature.view if isinstance(feature, ViewFeature) else feature
+            if definitions.setdefault(definition.name, definition) != definition:
+                raise DefinitionError(
+                    "one name in a service must be one definition",
+                    where=where,
+                    got=definition.name,
+                    remedy="Rename one of the two (view.keyed(name=…))",
+                )
+
+    @property
+    def definitions(self) -> list[FeatureView | Derived]:
+        """Views and derived functions that it reads, each once."""
+        parts = [feature.view if isinstance(feature, ViewFeature) else feature for feature in self.features]
+        return list({part.name: part for part in parts}.values())
+
+    @property
+    def feature_names(self) -> list[str]:
+        """What it serves, in order: ``view`` or ``function`` for all of its features, ``view.feature`` for one."""
+        return [f"{f.view.name}.{f.feature}" if isinstance(f, ViewFeature) else f.name for f in self.features]

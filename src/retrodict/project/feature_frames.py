@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrodict.core.errors import InputError, check_known
 from retrodict.core.lazy import lazy_modules
-from retrodict.features.definitions import FeatureView
+from retrodict.features.definitions import FeatureService, FeatureView
 from retrodict.features.derived import Derived
 from retrodict.features.labels import Outcome
 from retrodict.project.frame_reports import FrameGrowth, FrameReport
@@ -41,25 +41,33 @@ else:
     )
     (spark,) = lazy_modules("retrodict.features.spark", "work")
 
-__all__ = ["FrameOptions", "FrameRequest", "frames_in_order", "named_features"]
+__all__ = ["FeatureNames", "FrameOptions", "FrameRequest", "frames_in_order", "named_features"]
+
+_Named: TypeAlias = "str | FeatureView | Derived | FeatureService"
+FeatureNames: TypeAlias = "_Named | Sequence[_Named]"
+"""How features are named: ``view.feature``, a view, derived function or service by name or object, or several."""
 
 
-def named_features(workspace: Workspace, features: Any) -> tuple[list[FeatureView | Derived], list[str]]:
-    """Definitions to choose from, and the names to choose; a definition that is passed stands for all its features.
-
-    Parameters
-    ----------
-    workspace : Workspace
-    features : str, FeatureView, Derived, or a sequence of these
-    """
-    selection = [features] if isinstance(features, str | FeatureView | Derived) else list(features)
-    for feature in selection:
-        if not isinstance(feature, str | FeatureView | Derived):
-            raise InputError("features must be names, views or derived functions", where="features",
-                             got=type(feature).__name__, remedy="Write them like 'view.feature'")  # fmt: skip
+def named_features(workspace: Workspace, features: FeatureNames) -> tuple[list[FeatureView | Derived], list[str]]:
+    """Definitions to choose from, and the names to choose; what is passed as an object stands for all its features."""
+    selection = [features] if isinstance(features, str | FeatureView | Derived | FeatureService) else list(features)
     definitions = {feature.name: feature for feature in readers.defined_features(workspace)}
-    definitions |= {feature.name: feature for feature in selection if not isinstance(feature, str)}
-    return list(definitions.values()), [feature if isinstance(feature, str) else feature.name for feature in selection]
+    services = {service.name: service for service in readers.defined_services(workspace)}
+    names: list[str] = []
+    for feature in selection:
+        if not isinstance(feature, str | FeatureView | Derived | FeatureService):
+            raise InputError("features must be names, views, derived functions or services", where="features",
+                             got=type(feature).__name__, remedy="Write them like 'view.feature'")  # fmt: skip
+        service = services.get(feature) if isinstance(feature, str) else feature
+        if isinstance(service, FeatureService):
+            names += service.feature_names
+            definitions |= {definition.name: definition for definition in service.definitions}
+        elif isinstance(feature, FeatureView | Derived):
+            names.append(feature.name)
+            definitions[feature.name] = feature
+        else:
+            names.append(str(feature))
+    return list(definitions.values()), names
 
 
 @dataclass(frozen=True)

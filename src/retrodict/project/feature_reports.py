@@ -10,7 +10,7 @@ from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, count, plain, short_hash, when
 from retrodict.core.errors import InputError
 from retrodict.core.lazy import lazy_modules
-from retrodict.features.definitions import FeatureView
+from retrodict.features.definitions import FeatureService, FeatureView
 from retrodict.features.derived import Derived
 from retrodict.features.plan import column_name
 
@@ -35,6 +35,7 @@ __all__ = [
     "FeatureChanges",
     "FeatureParity",
     "FeatureSummary",
+    "ServiceDetails",
     "Verification",
     "ViewDetails",
     "slow_blocks",
@@ -49,10 +50,10 @@ _LISTED_MISMATCHES, _EXPLAINED_MISMATCHES = 100, 5
 
 @dataclass(frozen=True, slots=True)
 class FeatureSummary:
-    """A view or derived function as it is defined.
+    """A view, derived function or service as it is defined.
 
     ``reads`` are the keys of a view or the inputs of a derived function, ``features`` the names of its columns, and
-    ``models`` those that list it.
+    ``models`` those that list it. A service reads what a request must bring.
     """
 
     name: str
@@ -68,8 +69,14 @@ class FeatureSummary:
     models: list[str]
 
 
-def summarise(workspace: Workspace, feature: FeatureView | Derived) -> FeatureSummary:
-    """Summary of a view or derived function of the definitions."""
+def summarise(workspace: Workspace, feature: FeatureView | Derived | FeatureService) -> FeatureSummary:
+    """Summary of a view, derived function or service of the definitions."""
+    if isinstance(feature, FeatureService):
+        features, columns = catalogue.service_features(feature)
+        return FeatureSummary(
+            feature.name, "service", feature.version, None, (*features.request_keys, *features.request_columns), None,
+            tuple(columns), feature.owner or None, tuple(feature.tags), feature.description or None, [],
+        )  # fmt: skip
     models = readers.models_reading(workspace, feature.name)
     if isinstance(feature, Derived):
         names, inputs = [column_name(feature.name, name) for name in feature.outputs], tuple(feature.inputs)
@@ -142,6 +149,43 @@ class ViewDetails(Shown):
             Grid(("feature", "is"), [(facts.name, str(facts)) for facts in self._features]),
             Grid(("reads column", "as"), [(f"{table}.{use.column}", use.roles) for use in self._columns]),
             *slow_blocks(self.slow),
+        ]
+
+
+class ServiceDetails(Shown):
+    """A service: what it serves, and what a request to it must bring.
+
+    Attributes
+    ----------
+    service : FeatureService
+    summary : FeatureSummary
+    verified : dict of str to bool or None
+        By view: newest verdict on it as it is; None: never verified.
+    """
+
+    __slots__ = ("service", "summary", "verified")
+
+    def __init__(self, workspace: Workspace, service: FeatureService) -> None:
+        self.service, self.summary = service, summarise(workspace, service)
+        views = [feature for feature in service.definitions if isinstance(feature, FeatureView)]
+        latest = {view.name: verdicts.last_verdict(workspace, view) for view in views}
+        self.verified = {name: None if verdict is None else verdict.passed for name, verdict in latest.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        return {**plain(self.summary), "verified": self.verified}
+
+    def blocks(self) -> Sequence[Block | None]:
+        """The service, its views, its features."""
+        summary = self.summary
+        about = {
+            "service": summary.name, "version": short_hash(summary.version), "owner": summary.owner,
+            "tags": summary.tags or None, "about": summary.description, "asked by": list(summary.reads),
+        }  # fmt: skip
+        return [
+            Facts(about),
+            Grid(("view", "verified"), list(self.verified.items())),
+            Grid(("feature",), [(name,) for name in summary.features]),
         ]
 
 
@@ -276,9 +320,9 @@ class Verification(Shown):
     Attributes
     ----------
     reports : dict of str to Report
-        By model.
+        By model or service.
     views : dict of str to dict
-        By model, by view: whether it may serve.
+        By model or service, by view: whether it may serve.
     decisions : ParityReport or None
         Of the logged decisions of a policy.
     show_keys : bool
@@ -329,7 +373,7 @@ class Verification(Shown):
         ]
         views = {view: passed for by_view in self.views.values() for view, passed in by_view.items()}
         return [
-            Grid(columns, rows) if rows else "No model is defined: there is nothing to verify.",
+            Grid(columns, rows) if rows else "No model and no feature service is defined: there is nothing to verify.",
             *self._not_compared(),
             Grid(("view", "may serve"), list(views.items())) if views else None,
             *(text for report in self.reports.values() for text in self._mismatch_texts(report.mismatches)),

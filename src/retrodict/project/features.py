@@ -11,17 +11,24 @@ from retrodict.core.display import Block, Grid, Listing, short_hash
 from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.lazy import lazy_modules
 from retrodict.decisions.definitions import Policy
-from retrodict.features.definitions import FeatureView
+from retrodict.features.definitions import FeatureService, FeatureView
 from retrodict.features.derived import Derived
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
 from retrodict.project.arguments import Time, instant
-from retrodict.project.feature_frames import FrameOptions, FrameRequest, frames_in_order, named_features
+from retrodict.project.feature_frames import (
+    FeatureNames,
+    FrameOptions,
+    FrameRequest,
+    frames_in_order,
+    named_features,
+)
 from retrodict.project.feature_reports import (
     DerivedDetails,
     FeatureChanges,
     FeatureParity,
     FeatureSummary,
+    ServiceDetails,
     Verification,
     ViewDetails,
     summarise,
@@ -86,18 +93,18 @@ class Features(Namespace):
     def list(
         self, *, search: str | None = None, owner: str | None = None, tag: str | None = None
     ) -> Listing[FeatureSummary]:
-        """List the defined views and derived functions with what they read.
+        """List the defined views, derived functions and services with what they read.
 
         Parameters
         ----------
         search : str, optional
             Words that all occur: names, description, tags, source, columns.
         owner : str, optional
-            Only views of this owner.
+            Only views and services of this owner.
         tag : str, optional
-            Only views with this tag.
+            Only views and services with this tag.
         """
-        defined = readers.defined_features(self._workspace)
+        defined = [*readers.defined_features(self._workspace), *readers.defined_services(self._workspace)]
         matching = catalogue.search(defined, search, owner=owner, tag=tag)
         summaries = [summarise(self._workspace, feature) for feature in matching]
 
@@ -113,18 +120,22 @@ class Features(Namespace):
 
         return Listing("features", summaries, blocks)
 
-    def show(self, name: str) -> ViewDetails | DerivedDetails:
-        """Show a view or one of its features: definition, version, columns read, models, verdict.
+    def show(self, name: str) -> ViewDetails | DerivedDetails | ServiceDetails:
+        """Show a service, a view or a feature of it: definition, columns read, models, verdict.
 
         Parameters
         ----------
         name : str
-            ``view``, ``view.feature``, or the name of a derived function.
+            ``view``, ``view.feature``, or the name of a derived function or of a service.
         """
         first, _, feature = name.partition("." if "." in name else "__")
-        defined = {definition.name: definition for definition in readers.defined_features(self._workspace)}
-        check_known(first, defined, "the view or derived function must be defined", where="definitions", what="view")
+        definitions = [*readers.defined_features(self._workspace), *readers.defined_services(self._workspace)]
+        defined = {definition.name: definition for definition in definitions}
+        rule = "the view, derived function or service must be defined"
+        check_known(first, defined, rule, where="definitions", what="view")
         definition = defined[first]
+        if isinstance(definition, FeatureService):
+            return ServiceDetails(self._workspace, definition)
         if isinstance(definition, Derived):
             return DerivedDetails(self._workspace, definition)
         return ViewDetails(self._workspace, definition, feature or None)
@@ -167,7 +178,7 @@ class Features(Namespace):
         Parameters
         ----------
         model : str, optional
-            Only the features of this model.
+            Only the features of this model or service.
         samples : int
             Random requests, and as many on the edges of each view.
         seed : int
@@ -177,13 +188,20 @@ class Features(Namespace):
         decisions : str, optional
             Also recompute every feature value of this policy's logged decisions.
         """
-        definitions = self._workspace.definitions.of(Model)
-        names = [definition.name for definition in definitions] if model is None else [model]
+        services = {service.name: service for service in readers.defined_services(self._workspace)}
+        defined = [*(definition.name for definition in self._workspace.definitions.of(Model)), *services]
+        rule = "the project must define this model or service"
+        names = defined if model is None else [check_known(model, defined, rule, where="definitions", what="model")]
         reports, views = {}, {}
         with self._project.progress("verify") as progress:
             for place, name in enumerate(names):
                 progress(f"verify {name}", place, len(names))
-                reports[name], views[name] = self._verify_model(name, samples, seed)
+                if name in services:
+                    features = catalogue.service_features(services[name])[0]
+                    verified = verdicts.verify_service(self._workspace, name, features, samples=samples, seed=seed)
+                else:
+                    verified = self._verify_model(name, samples, seed)
+                reports[name], views[name] = verified
             log = None if decisions is None else parity.check_parity(self._workspace, decisions)
         return Verification(reports, views, log, show_keys=show_keys)
 
@@ -221,24 +239,26 @@ class Features(Namespace):
     def status(self) -> Listing[ViewStatus]:
         """Show how each view serves: verified, lag, staleness, state size, nulls, unseen keys.
 
-        Of every version that a model in force or a defined model reads. Null rates are those of recent decisions;
-        unseen keys are the share of their keys that online state holds no events of.
+        Of every version that a model in force, a defined model or a service reads. Null rates are those of recent
+        decisions; unseen keys are the share of their keys that online state holds no events of.
         """
         workspace = self._workspace
         views = status.feature_status(
             workspace,
             feature_sets.readers_in_force(workspace),
             readers.feature_sets(workspace),
+            readers.service_sets(workspace),
             log.recent_decisions(workspace),
         )
-        return Listing.table("views", views, STATUS, status_row, empty="No model reads a view: none serves.")
+        empty = "No model reads a view, nor does a service: none serves."
+        return Listing.table("views", views, STATUS, status_row, empty=empty)
 
     # their values -----------------------------------------------------------------------------------------------------
 
     def frame(  # noqa: PLR0913  # one parameter per option of the command
         self,
         spine: Any,
-        features: str | FeatureView | Derived | Sequence[str | FeatureView | Derived],
+        features: FeatureNames,
         *,
         at: str,
         outcomes: str | Outcome | Sequence[str | Outcome] | None = None,
@@ -259,8 +279,8 @@ class Features(Namespace):
         ----------
         spine : path, str or data frame
             Keys, time, whatever derived features need: CSV, Parquet, or a table, as TABLE[@REF].
-        features : str, FeatureView, Derived, or a sequence of these
-            view.feature, or a view for all of its features; commas between them.
+        features : str, FeatureView, Derived, FeatureService, or a sequence of these
+            view.feature, or a view or service for all of its features; commas between them.
         at : str
             Column with the time of each row.
         outcomes : str, Outcome, or a sequence of these, optional
@@ -357,7 +377,7 @@ class Features(Namespace):
     def online(
         self,
         keys: Any,
-        features: str | FeatureView | Derived | Sequence[str | FeatureView | Derived],
+        features: FeatureNames,
         at: Time | None = None,
         *,
         output: str | Path | None = None,
@@ -371,8 +391,8 @@ class Features(Namespace):
         ----------
         keys : path or data frame
             CSV or Parquet: entity keys, request values.
-        features : str, FeatureView, Derived, or a sequence of these
-            view.feature, or a view for all of its features; commas between them.
+        features : str, FeatureView, Derived, FeatureService, or a sequence of these
+            view.feature, or a view or service for all of its features; commas between them.
         at : Time, optional
             Time of the requests.  [default: now]
         output : path, optional
@@ -398,13 +418,14 @@ class Features(Namespace):
     # the online state that serves them --------------------------------------------------------------------------------
 
     def build(self) -> OnlineBuild:
-        """Fill the online state of all models from the newest table versions.
+        """Fill the online state of all models and services from the newest table versions.
 
         Doing it again changes nothing: every event is recognised.
         """
         workspace = self._workspace
         with self._project.progress("build") as progress:
-            sources = online.build_online(workspace, list(readers.feature_sets(workspace).values()), progress=progress)
+            sets = [*readers.feature_sets(workspace).values(), *readers.service_sets(workspace).values()]
+            sources = online.build_online(workspace, sets, progress=progress)
         return OnlineBuild(
             sources, heat.slow_features(workspace, readers.defined_features(workspace)) if sources else []
         )
@@ -417,7 +438,7 @@ class Features(Namespace):
         processes: int | None = None,
         partition: Sequence[int] | None = None,
     ) -> StreamReport:
-        """Keep the online state of what is deployed current, until Ctrl-C.
+        """Keep the online state of services and of what is deployed current, until Ctrl-C.
 
         Applies the events of the streams as they arrive, and follows every change of a deployment. `serve` starts one.
         State that is cut into partitions (features.partitions) can be fed by several processes, here or on many
@@ -453,12 +474,13 @@ class Features(Namespace):
         events : path or data frame
             CSV or Parquet, one row per event of the source's table.
         """
-        sources = {view.source.name: view.source for view in readers.defined_views(self._workspace)}
+        views = readers.defined_views(self._workspace)
+        sources = {view.source.name: view.source for view in views}
         check_known(source, sources, "a view must read the source", where="definitions", what="source")
         rows = UserRows(events, "events")
         table = rows.read_table(every_column=True)
         with self._project.progress(f"push {source}"):
-            return pushed_events.push_events(self._workspace, sources[source], table, where=rows.where)
+            return pushed_events.push_events(self._workspace, sources[source], views, table, where=rows.where)
 
     def erase(
         self,

@@ -39,7 +39,7 @@ class OnlineBuild(Shown):
         columns = ("source", "events>", "stored>", "known before>", "too old>", "never visible>")
         rows = [(n, a.events, a.stored, a.duplicates, a.too_old, a.never_visible) for n, a in self.sources.items()]
         if not rows:
-            return ["No model reads a view: there is no state to build."]
+            return ["No model reads a view, nor does a service: there is no state to build."]
         return [Grid(columns, rows), *slow_blocks(self.slow)]
 
 
@@ -68,7 +68,7 @@ class StreamReport(Shown):
         """Offsets by source."""
         rows = [(source, flow["offset"], flow["lag"]) for source, flow in self.sources.items()]
         if not rows:
-            return ["Nothing is deployed: no state to keep current."]
+            return ["Nothing is deployed and no feature service is defined: no state to keep current."]
         behind = f"\n{count(self.lag)} events behind." if self.lag else None
         return [Grid(("source", "applied>", "behind>"), rows), behind]
 

@@ -11,6 +11,7 @@ from retrodict.core.display import Block, Grid, Shown, count, short_hash
 from retrodict.core.lazy import lazy_modules
 from retrodict.data.definitions import Table, quarantine_name
 from retrodict.decisions.definitions import Policy
+from retrodict.features.definitions import FeatureService
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model, TimeSplit
 
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
     from retrodict import registry
     from retrodict.features import online
     from retrodict.features.verify import verdicts
+    from retrodict.models import readers
     from retrodict.registry import ModelVersion, Revision
     from retrodict.workspace import Workspace
 else:
     (registry,) = lazy_modules("retrodict", "registry")
     (online,) = lazy_modules("retrodict.features", "online")
     (verdicts,) = lazy_modules("retrodict.features.verify", "verdicts")
+    (readers,) = lazy_modules("retrodict.models", "readers")
 
-__all__ = ["ModelPlan", "Plan", "PolicyPlan", "TablePlan", "read_plan"]
+__all__ = ["ModelPlan", "Plan", "PolicyPlan", "ServicePlan", "TablePlan", "read_plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,16 @@ class PolicyPlan:
         return [*self.building, *(proof if self.unverified else []), f"retrodict deploy {self.name}    # {self.status}"]
 
 
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """A defined feature service: whether its views passed verification as they are, and what its state lacks."""
+
+    name: str
+    version: str
+    verified: bool
+    behind: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan(Shown):
     """What is defined, what stands, and what to do next."""
@@ -100,6 +113,7 @@ class Plan(Shown):
     tables: tuple[TablePlan, ...]
     models: tuple[ModelPlan, ...]
     policies: tuple[PolicyPlan, ...]
+    services: tuple[ServicePlan, ...] = ()
     undefined: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,9 +134,11 @@ class Plan(Shown):
              short_hash(p.deployed_version))
             for p in self.policies
         ]  # fmt: skip
+        services = [(s.name, short_hash(s.version), s.verified, list(s.behind) or None) for s in self.services]
         steps = self.next()
         grids = [
             Grid(("table", "version", "rows>", "quarantined>"), tables),
+            Grid(("service", "version", "verified", "lacks"), services),
             Grid(("model", "newest", "definition", "gates passed", "approved", "data since?"), models),
             Grid(("policy", "revision", "decides with", "definition", "deployed hash?"), policies),
         ]
@@ -152,6 +168,9 @@ class Plan(Shown):
                 steps.append(
                     f"retrodict promote {policy.name} {policy.deployable} --reason '…'    # {policy.model} decides"
                 )
+        for service in self.services:
+            steps += [f"retrodict features build    # {'; '.join(service.behind)}"] if service.behind else []
+            steps += [] if service.verified else [f"retrodict features verify {service.name}"]
         return steps
 
 
@@ -193,8 +212,15 @@ def read_plan(workspace: Workspace) -> Plan:
             )
             for policy in definitions.of(Policy)
         ),
+        tuple(_service(workspace, name, features) for name, features in readers.service_sets(workspace).items()),
         tuple(sorted(set(deployed) - {policy.name for policy in definitions.of(Policy)})),
     )
+
+
+def _service(workspace: Workspace, name: str, features: FeatureSet) -> ServicePlan:
+    version = workspace.definitions.get(FeatureService, name).version
+    verified = not verdicts.unverified_views(workspace, features)
+    return ServicePlan(name, version, verified, tuple(_lags(workspace, features)))
 
 
 def _lags(workspace: Workspace, features: FeatureSet) -> Iterator[str]:

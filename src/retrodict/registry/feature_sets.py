@@ -1,20 +1,24 @@
-"""Feature sets of models as their own code objects define them, and those of everything that decides.
+"""Feature sets of models as their own code objects define them, and of everything that is served: models and services.
 
 Apart from the engines: the process that keeps features current scores nothing, and need not load what does.
 """
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 
-from retrodict.core.errors import NotFoundError
+from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.features.catalogue.changes import Reader
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
+from retrodict.models.readers import service_sets
 from retrodict.registry.deployments import current
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["feature_set_of", "readers_in_force", "served_feature_sets"]
+
+_log = logging.getLogger(__name__)
 
 
 def feature_set_of(workspace: Workspace, code: str, model: str) -> FeatureSet:
@@ -40,5 +44,21 @@ def readers_in_force(workspace: Workspace) -> list[Reader]:
 
 
 def served_feature_sets(workspace: Workspace) -> list[FeatureSet]:
-    """Feature sets of what decides and of what decided before, once each."""
-    return list({reader.features.version: reader.features for reader in readers_in_force(workspace)}.values())
+    """Feature sets of what decides, of what decided before, and of the services, once each.
+
+    Services are those of the definitions module as this process first read it. Models in force have code of their own:
+    a module that cannot be read takes nothing from them, and the log says why no service is kept current.
+
+    Raises
+    ------
+    RetrodictError
+        If the module cannot be read and no model is in force.
+    """
+    sets = [reader.features for reader in readers_in_force(workspace)]
+    try:
+        sets += service_sets(workspace).values()
+    except RetrodictError as error:
+        if not sets:
+            raise
+        _log.error("feature services are not kept current: %s", error)
+    return list({features.version: features for features in sets}.values())

@@ -13,9 +13,11 @@ from typing import Any
 import msgspec
 
 from retrodict.core.errors import InputError, NotFoundError, near
-from retrodict.core.kinds import kind_error, kind_of, reader_of
+from retrodict.core.kinds import kind_error, reader_of
 from retrodict.data.definitions import Table
 from retrodict.features.online import Upkeep, encode_event, stream_of
+from retrodict.features.operations.pushed_events import event_kinds
+from retrodict.models.readers import defined_views
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.stores.streams.base import EventWriter
 from retrodict.workspace import Workspace
@@ -88,16 +90,8 @@ class EventInlet:
                 raise NotFoundError(
                     "the table must be defined", where="address", got=table, remedy=near(table, defined, what="table")
                 )
-            try:
-                schema = self._workspace.tables.schema(table)
-            except NotFoundError as error:
-                raise InputError(
-                    "a table must have rows before it takes events: their types are its types",
-                    where=f"table {table}",
-                    got="no version",
-                    remedy=f"Fill it with: retrodict ingest {table} FILE",
-                ) from error
-            self._kinds[table] = {field.name: kind_of(field.type) for field in schema if not field.name.startswith("_")}
+            views = defined_views(self._workspace)
+            self._kinds[table] = event_kinds(self._workspace, defined[table], views, where=f"table {table}")
         return self._kinds[table]
 
 

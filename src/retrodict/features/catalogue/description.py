@@ -11,12 +11,23 @@ from dataclasses import dataclass
 
 from retrodict.core.errors import InputError, check_known
 from retrodict.core.expressions import parse
-from retrodict.features.definitions import Aggregate, FeatureView, Latest
+from retrodict.features.definitions import Aggregate, FeatureService, FeatureView, Latest
 from retrodict.features.derived import Derived
 from retrodict.features.monoids import AGGREGATES, BAGS
 from retrodict.features.plan import FeatureSet, column_name
 
-__all__ = ["ColumnUse", "FeatureFacts", "describe", "lineage", "search", "select", "view_columns"]
+__all__ = [
+    "ColumnUse",
+    "FeatureFacts",
+    "describe",
+    "lineage",
+    "search",
+    "select",
+    "service_features",
+    "view_columns",
+]
+
+Defined = FeatureView | Derived | FeatureService
 
 # Of these the smallest or largest of times is a time; no other total of times means anything.
 _ORDERED = ("min", "max")
@@ -161,22 +172,22 @@ def view_columns(view: FeatureView) -> Iterator[tuple[str, str]]:
 
 
 def search(
-    features: Iterable[FeatureView | Derived],
+    features: Iterable[Defined],
     text: str | None = None,
     *,
     owner: str | None = None,
     tag: str | None = None,
-) -> list[FeatureView | Derived]:
-    """Views and derived functions that fit, in order; upper and lower case are the same.
+) -> list[Defined]:
+    """Views, derived functions and services that fit, in order; upper and lower case are the same.
 
     Parameters
     ----------
-    features : iterable of FeatureView or Derived
+    features : iterable of FeatureView, Derived or FeatureService
     text : str, optional
         Words that must all occur, anywhere in names, what the features are, description, owner, tags, source, table
         or columns.
     owner, tag : str, optional
-        Owner and tag, whole; only views have them.
+        Owner and tag, whole; derived functions have none.
     """
     words = (text or "").lower().split()
     return [
@@ -188,8 +199,10 @@ def search(
     ]
 
 
-def _words(feature: FeatureView | Derived) -> str:
-    if isinstance(feature, Derived):
+def _words(feature: Defined) -> str:
+    if isinstance(feature, FeatureService):
+        parts = [feature.name, *feature.feature_names, feature.description, feature.owner, *feature.tags]
+    elif isinstance(feature, Derived):
         parts = [feature.name, *(column_name(feature.name, output) for output in feature.outputs), *feature.inputs]
     else:
         parts = [feature.name, *(column_name(feature.name, name) for name in feature.feature_names)]
@@ -226,6 +239,11 @@ def select(features: Sequence[FeatureView | Derived], names: Sequence[str]) -> t
     return FeatureSet(needed.values()), list(columns)
 
 
+def service_features(service: FeatureService) -> tuple[FeatureSet, list[str]]:
+    """Feature set that computes what a service serves, and the columns it serves, in order."""
+    return select(service.definitions, service.feature_names)
+
+
 def _check_feature(view: str, feature: str, names: Collection[str]) -> None:
     rule, where = "the view must have this feature", f"view {view!r}"
     check_known(feature, names, rule, where=where, what="feature", error=InputError)
@@ -238,6 +256,8 @@ def _columns(text: str, by_name: Mapping[str, FeatureView | Derived]) -> list[st
     definition = by_name[name]
     outputs = list(definition.outputs) if isinstance(definition, Derived) else definition.feature_names
     if dot:
+        if isinstance(definition, FeatureView):
+            feature = definition.find_feature(feature) or feature
         _check_feature(name, feature, outputs)
     return [column_name(name, output) for output in ([feature] if dot else outputs)]
 

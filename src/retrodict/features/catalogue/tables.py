@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.expressions import Expression, parse
-from retrodict.core.kinds import expression_kind, kind_of
+from retrodict.core.kinds import arrow_type, expression_kind, kind_of
+from retrodict.data.definitions import Table
+from retrodict.data.sources import HasName
 from retrodict.features.catalogue.description import FeatureFacts, describe, select, view_columns
 from retrodict.features.definitions import FeatureView
 from retrodict.features.derived import Derived
@@ -17,7 +19,15 @@ from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.tables.base import TableStore
 from retrodict.workspace import Workspace
 
-__all__ = ["check_schema", "check_sources", "choose_features", "newest_versions", "source_schemas"]
+__all__ = [
+    "check_schema",
+    "check_sources",
+    "choose_features",
+    "declared_kinds",
+    "declared_schemas",
+    "newest_versions",
+    "source_schemas",
+]
 
 _NUMBERS = ("bool", "int", "float", "null")
 
@@ -53,6 +63,24 @@ def source_schemas(workspace: Workspace, features: FeatureSet) -> dict[str, pa.S
     """Schema of every table of a feature set that holds rows, by table."""
     tables = workspace.tables
     return {name: tables.schema(name) for name in features.tables if tables.history(name)}
+
+
+def declared_kinds(table: HasName) -> dict[str, str]:
+    """Kinds of the columns that a table declares, by column; none of what is no :class:`Table`."""
+    if not isinstance(table, Table):
+        return {}
+    types = {name: table.type_of(name) for name in table.columns}
+    return {name: type_.kind for name, type_ in types.items() if type_ is not None}
+
+
+def declared_schemas(workspace: Workspace, features: FeatureSet) -> dict[str, pa.Schema]:
+    """Schema of every table of a feature set by table: of its rows, or the columns it declares if it has none yet."""
+    schemas = source_schemas(workspace, features)
+    for source in features.sources.values():
+        if source.table.name not in schemas:
+            kinds = declared_kinds(source.table)
+            schemas[source.table.name] = pa.schema({name: arrow_type(kind) for name, kind in kinds.items()})
+    return schemas
 
 
 def check_sources(workspace: Workspace, features: FeatureSet) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from retrodict.core.errors import InputError, check_known
-from retrodict.features.catalogue.tables import source_schemas
+from retrodict.features.catalogue.tables import declared_schemas, source_schemas
 from retrodict.features.offline import training_frame
 from retrodict.features.offline.texts import parse_texts, request_types
 from retrodict.features.online import online_features
@@ -68,8 +68,7 @@ def add_online_values(
         If a key or an input is missing, or text is not of its type.
     """
     check_columns(rows.column_names, [*features.request_keys, *features.request_columns], where=where)
-    schemas = source_schemas(workspace, features)
-    rows = parse_texts(rows, request_types(features, schemas), where=where)
+    rows = parse_texts(rows, request_types(features, declared_schemas(workspace, features)), where=where)
     reader = online_features(workspace, features)
     statuses: dict[str, Counter[str]] = {plan.name: Counter() for plan in features.views}
     values: list[Mapping[str, Any]] = []
@@ -80,7 +79,7 @@ def add_online_values(
             values.append(row.values)
             for view, status in row.statuses.items():
                 statuses[view][status] += 1
-    types = _value_types(features, schemas, rows)
+    types = _value_types(features, source_schemas(workspace, features), rows)
     for name in columns:
         rows = rows.append_column(name, _column([row[name] for row in values], types.get(name)))
     return rows, {view: dict(counts) for view, counts in statuses.items()}

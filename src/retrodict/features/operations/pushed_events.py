@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,15 @@ import pyarrow as pa
 from retrodict.core.display import Block, Grid, Shown, count
 from retrodict.core.errors import InputError, check_known
 from retrodict.core.kinds import kind_of, reader_of
-from retrodict.data.sources import Source
+from retrodict.data.sources import HasName, Source
+from retrodict.features.catalogue.tables import declared_kinds
+from retrodict.features.definitions import FeatureView
 from retrodict.features.online import encode_event, stream_of
 from retrodict.features.online.stream.record_index import RecordIndex
+from retrodict.features.plan import ViewPlan
 from retrodict.workspace import Workspace
 
-__all__ = ["PushedEvents", "Refusal", "push_events"]
+__all__ = ["PushedEvents", "Refusal", "event_kinds", "push_events"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,42 @@ class PushedEvents(Shown):
         ]  # fmt: skip
 
 
-def push_events(workspace: Workspace, source: Source, rows: pa.Table, *, where: str = "events") -> PushedEvents:
+def event_kinds(workspace: Workspace, table: HasName, views: Iterable[FeatureView], *, where: str) -> dict[str, str]:
+    """Kind of every column that an event of a table may have: as its rows have them, else as the table declares them.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    table : Table
+    views : iterable of FeatureView
+        Those defined: what they read of a table without rows, it has to declare.
+    where : str
+        What takes the events, for the error.
+
+    Raises
+    ------
+    InputError
+        If the table holds no rows and does not declare its key and what the views read: it has no types yet.
+    """
+    if workspace.tables.history(table.name):
+        schema = workspace.tables.schema(table.name)
+        return {field.name: kind_of(field.type) for field in schema if not field.name.startswith("_")}
+    kinds = declared_kinds(table)
+    plans = [ViewPlan(view) for view in views if view.source.table.name == table.name]
+    needed = {*getattr(table, "key", ()), *(column for plan in plans for column in plan.source_columns)}
+    if not kinds or needed - kinds.keys():
+        raise InputError(
+            "a table without rows must declare what events have: its key, and the columns that views read",
+            where=where,
+            got=f"table {table.name} without {', '.join(sorted(needed - kinds.keys())) or 'columns'}",
+            remedy=f"Write Table({table.name!r}, columns={{…}}), or fill it with: retrodict ingest {table.name} FILE",
+        )
+    return kinds
+
+
+def push_events(
+    workspace: Workspace, source: Source, views: Iterable[FeatureView], rows: pa.Table, *, where: str = "events"
+) -> PushedEvents:
     """Append the rows that are events of a source's table to its stream; the others are counted by reason.
 
     The same events again change nothing if the source declares a sequence.
@@ -91,6 +129,8 @@ def push_events(workspace: Workspace, source: Source, rows: pa.Table, *, where: 
     ----------
     workspace : Workspace
     source : Source
+    views : iterable of FeatureView
+        Those defined.
     rows : pyarrow.Table
         One row per event; columns of text are read as the types of the table.
     where : str
@@ -99,10 +139,11 @@ def push_events(workspace: Workspace, source: Source, rows: pa.Table, *, where: 
     Raises
     ------
     InputError
-        If the table holds no rows yet, so that its types are unknown, or if the columns do not fit.
+        If the table holds no rows and does not declare its columns, or if the columns do not fit.
     """
     stream = stream_of(source.table.name)
-    records, refused = _records(rows, source, _readers(workspace, source, rows.column_names, where))
+    kinds = event_kinds(workspace, source.table, views, where=where)
+    records, refused = _records(rows, source, _readers(source, kinds, rows.column_names, where))
     fresh = records if source.sequence is None else _missing_records(workspace, stream, records)
     if fresh:
         with workspace.events.open_writer(stream) as writer:
@@ -112,21 +153,16 @@ def push_events(workspace: Workspace, source: Source, rows: pa.Table, *, where: 
 
 
 def _readers(
-    workspace: Workspace, source: Source, columns: Sequence[str], where: str
+    source: Source, kinds: Mapping[str, str], columns: Sequence[str], where: str
 ) -> dict[str, Callable[[Any], Any]]:
     """Functions that read a value of each column of the source's table, once the columns are checked."""
-    table = source.table.name
-    if not workspace.tables.history(table):
-        raise InputError("a table must have rows before it takes events: their types are its types", where=where,
-                         got=table, remedy=f"Fill it with: retrodict ingest {table} FILE")  # fmt: skip
-    types = {field.name: field.type for field in workspace.tables.schema(table) if not field.name.startswith("_")}
     for expected, names, rule in (
-        (columns, types, f"the columns of events must be those of table {table!r}"),
+        (columns, kinds, f"the columns of events must be those of table {source.table.name!r}"),
         (_needed(source), columns, f"events must have the columns that source {source.name!r} names"),
     ):
         for column in expected:
             check_known(column, names, rule, where=where, what="column", error=InputError)
-    return {column: reader_of(kind_of(type_), text=True) for column, type_ in types.items()}
+    return {column: reader_of(kind, text=True) for column, kind in kinds.items()}
 
 
 def _needed(source: Source) -> list[str]:

@@ -34,18 +34,18 @@ class Decided(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ViewStatus:
-    """One version of a view that some model reads.
+    """One version of a view that some model or service reads.
 
     Attributes
     ----------
     view, version : str
     read_by : list of str
-        Models, those in force as ``name@version``.
+        Models, those in force as ``name@version``, and services as ``service:name``.
     source : str
     verified : bool or None
         Newest verdict on this version; None: never verified.
     offset, lag : int or None
-        How far its stream is applied, and events after that; None where no deployed model feeds it.
+        How far its stream is applied, and events after that; None where no deployed model and no service has it fed.
     table : TableLag
         How far its online state is behind its table.
     unseen_keys : float or None
@@ -94,9 +94,10 @@ def feature_status(
     workspace: Workspace,
     readers: Sequence[Reader],
     defined: Mapping[str, FeatureSet],
+    services: Mapping[str, FeatureSet],
     decided: Sequence[Decided],
 ) -> list[ViewStatus]:
-    """Status of every version of a view that a model in force or a defined model reads.
+    """Status of every version of a view that a model in force, a defined model or a service reads.
 
     Sizes are those that writers count: no entry of the state is scanned.
 
@@ -105,17 +106,20 @@ def feature_status(
     workspace : Workspace
     readers : sequence of Reader
         Models in force: what the streams feed.
-    defined : mapping of str to FeatureSet
-        Feature sets of the defined models, by model.
+    defined, services : mapping of str to FeatureSet
+        Feature sets of the defined models, by model, and of the services, which the streams feed, too.
     decided : sequence of Decided
         Recent decisions, from which null rates and unseen keys are taken.
     """
-    served = list({reader.features.version: reader.features for reader in readers}.values())
+    fed = [*(reader.features for reader in readers), *services.values()]
+    served = list({features.version: features for features in fed}.values())
     lags = Upkeep(workspace, lambda _: served).lags()
     nulls, now = _null_counts(decided), workspace.clock.now()
     plans: dict[str, ViewPlan] = {}
     models: dict[str, dict[str, None]] = {}
-    for name, features in [*((reader.model, reader.features) for reader in readers), *defined.items()]:
+    in_force = [(reader.model, reader.features) for reader in readers]
+    serving = [(f"service:{name}", features) for name, features in services.items()]
+    for name, features in [*in_force, *defined.items(), *serving]:
         for plan in features.views:
             plans.setdefault(plan.view.version, plan)
             models.setdefault(plan.view.version, {})[name] = None

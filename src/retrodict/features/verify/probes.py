@@ -72,8 +72,8 @@ def draw_probes(
     drawn = _plain(spine.take(pa.array(random.integers(0, spine.num_rows, samples))), at, features.request_keys)
     pool = pa.concat_tables([drawn, *(_busy(p, tables[p.source.name], drawn, random) for p in features.views)])
     events = {plan.name: _Known(plan, tables[plan.source.name], pool) for plan in features.views}
-    asked = [np.ones(pool.num_rows, np.bool_), *(view_events.cheap for view_events in events.values())]
-    cheap = np.logical_and.reduce(asked, axis=0)
+    masks = [np.ones(pool.num_rows, np.bool_), *(view_events.cheap for view_events in events.values())]
+    cheap = np.logical_and.reduce(masks, axis=0)
     first = np.flatnonzero(cheap[:samples])
     draws = [(first, spine_times(drawn, at)[first], [""] * len(first))]
     draws += [view_events.edges(random, np.flatnonzero(cheap), samples) for view_events in events.values()]

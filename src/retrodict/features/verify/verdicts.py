@@ -30,6 +30,7 @@ __all__ = [
     "record_verification",
     "unverified_views",
     "verify_features",
+    "verify_service",
     "view_ref",
 ]
 
@@ -105,6 +106,28 @@ def verify_features(
     online = _filled_online(workspace, features)
     report = verify(features, sources, spine, at, online=online, stream=True, samples=samples, seed=seed)
     return report, record_verification(workspace, features, report, versions)
+
+
+def verify_service(
+    workspace: Workspace, name: str, features: FeatureSet, *, samples: int = 50, seed: int = 0
+) -> tuple[Report, dict[str, bool]]:
+    """Verify features that no model asks for, on requests drawn from their sources, as :func:`verify_features` does.
+
+    Raises
+    ------
+    InputError
+        If a table holds no rows yet.
+    DefinitionError
+        If a table lacks what a view reads.
+    """
+    from retrodict.features.catalogue.tables import check_sources, newest_versions
+    from retrodict.features.verify.requests import AT, draw_requests
+
+    check_sources(workspace, features)
+    versions = newest_versions(workspace.tables, features.tables, where=f"service {name}")
+    tables = {table: workspace.tables.read(table, version) for table, version in versions.items()}
+    spine = draw_requests(features, tables, now=workspace.clock.now(), seed=seed)
+    return verify_features(workspace, features, spine, AT, versions, samples=samples, seed=seed)
 
 
 def _filled_online(workspace: Workspace, features: FeatureSet) -> OnlineFeatures | None:

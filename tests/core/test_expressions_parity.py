@@ -87,6 +87,8 @@ def numbers(depth: int) -> st.SearchStrategy[str]:
         st.builds("(- {})".format, inner),
         st.builds("abs({})".format, inner),
         st.builds("length({})".format, expressions("text", depth - 1)),
+        st.builds("{}({})".format, st.sampled_from(["hour", "weekday"]), expressions("time", depth - 1)),
+        st.builds("seconds({})".format, expressions("duration", depth - 1)),
     )
 
 

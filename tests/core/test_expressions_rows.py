@@ -55,6 +55,10 @@ def test_not_keeps_null(p: bool | None, expected: bool | None) -> None:
         ("case when x > 1 then 'a' when x > 0 then 'b' end", 1, "b"),
         ("case when x > 1 then 'a' else 'c' end", N, "c"), ("case when x > 1 then 'a' end", 0, N),
         ("length(x)", "e\u0301🙂", 3), ("length(x) <= 2", N, N),
+        ("hour(x)", 1_362_873_600_000_000, 0), ("hour(x - 5h)", date(2013, 3, 10), 19), ("hour(x)", -1, 23),
+        ("weekday(x)", date(2013, 3, 10), 6), ("weekday(x)", date(1970, 1, 1), 3), ("weekday(x)", -1, 2),
+        ("weekday(x + 24h)", date(2013, 3, 10), 0), ("hour(x)", N, N),
+        ("seconds(x - timestamp '1970-01-01T00:00:01Z')", 2_500_000, 1.5), ("seconds(90s)", N, 90.0),
         ("matches(x, '[A-Z]{3}')", "JFK", T), ("matches(x, '[A-Z]{3}')", "JFK ", F), ("matches(x, '.*')", N, N),
         ("x like 'B%'", "B6", T), ("x like '_6'", "B6", T), ("x like '_6'", "XB6", F), ("x like 'b%'", "B6", F),
         ("x like 'a.c'", "abc", F), ("x like '%'", "a\nb", T), ("x like '%'", N, N), ("x not like '%a'", "b", T),
@@ -76,8 +80,8 @@ def test_one_value_by_hand(text: str, x: object, expected: object) -> None:
         ("x > 15", "16"), ("x > 15", True), ("x > 0.5", "1"), ("x = 'a'", 1), ("x = true", 1), ("x in (1, 2)", "1"),
         ("x in (1, 2)", True), ("x in ('a')", 1.5), ("x in (true)", 1), ("x between 1 and 2", "1"), ("x + 1", "1"),
         ("x + 1", True), ("x / 2", "1"), ("-x", "1"), ("abs(x)", True), ("x and true", 1), ("x or false", "a"),
-        ("not x", 0), ("x like 'a'", 1), ("length(x)", 1), ("matches(x, 'a')", 1),
-        ("least(x, 1)", "a"), ("case when x then 1 end", 1),
+        ("not x", 0), ("x like 'a'", 1), ("length(x)", 1), ("matches(x, 'a')", 1), ("hour(x)", 1.5),
+        ("weekday(x)", "a"), ("least(x, 1)", "a"), ("case when x then 1 end", 1),
     ],
 )  # fmt: skip
 def test_a_value_of_another_kind_is_refused(text: str, x: object) -> None:

@@ -81,6 +81,12 @@ class _Frames:
             case nodes.Call(function="length"):
                 text = self.value(node.arguments[0]).expr
                 return _Value(text.str.len_chars().cast(pl.Int64))
+            case nodes.Call(function="hour"):
+                return _Value(self.value(node.arguments[0]).expr.dt.hour().cast(pl.Int64))
+            case nodes.Call(function="weekday"):
+                return _Value(self.value(node.arguments[0]).expr.dt.weekday().cast(pl.Int64) - 1)
+            case nodes.Call(function="seconds"):
+                return _Value(self.value(node.arguments[0]).expr.cast(pl.Int64).cast(pl.Float64) / 1e6, fraction=True)
             case nodes.Call():
                 return self._call(node)
             case nodes.Case():

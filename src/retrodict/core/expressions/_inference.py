@@ -91,9 +91,9 @@ class KindInference:
                     self._narrow(part, _BOOL)
             case nodes.Like() | nodes.Matches():
                 self._narrow(node.operand, _TEXT)
-            case nodes.Call(function="length"):
+            case nodes.Call() if node.function in nodes.CONVERSIONS:
                 self._narrow(node, _NUMBER)
-                self._narrow(node.arguments[0], _TEXT)
+                self._narrow(node.arguments[0], frozenset({nodes.CONVERSIONS[node.function]}))
             case nodes.Call():
                 if node.function == "abs":
                     self._narrow(node, _NUMBER)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrodict.core.clock import format_time
-from retrodict.core.durations import format_duration
+from retrodict.core.durations import DAY, HOUR, format_duration
 
 KEYWORDS = frozenset(
     "and between case else end false in is like not null or then true when".split()  # noqa: SIM905  (reads as a list)
@@ -24,6 +24,10 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul,
 }  # fmt: skip
 """What comparisons and arithmetic do to two values; division, which can be of zero, is each compiler's own."""
+CONVERSIONS = {"hour": "time", "length": "text", "seconds": "duration", "weekday": "time"}
+"""Functions that make a number of one value of another kind, and that kind."""
+CYCLES = {"hour": (0, DAY, HOUR), "weekday": (3 * DAY, 7 * DAY, DAY)}
+"""Parts of a time in UTC: what is added to its microseconds (1970 began on a Thursday), the cycle, and the unit."""
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -124,7 +128,7 @@ class Matches:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """``abs``, ``coalesce``, ``greatest``, ``least`` or ``length``."""
+    """``abs``, ``coalesce``, ``greatest``, ``least``, or one of :data:`CONVERSIONS`."""
 
     function: str
     arguments: tuple[Node, ...]

@@ -92,8 +92,8 @@ def _call(node: nodes.Call) -> RowFunction:
     parts = tuple(compile_row(argument) for argument in node.arguments)
     if node.function == "abs":
         return _number_function(node, parts[0], abs)
-    if node.function == "length":
-        return _length(node, parts[0])
+    if node.function in nodes.CONVERSIONS:
+        return _conversion(node, parts[0])
 
     def coalesce(row: Mapping[str, Any]) -> Any:
         return next((value for part in parts if (value := part(row)) is not None), None)
@@ -109,16 +109,32 @@ def _call(node: nodes.Call) -> RowFunction:
     return extreme
 
 
-def _length(node: nodes.Node, inner: RowFunction) -> RowFunction:
-    def length(row: Mapping[str, Any]) -> int | None:
+def _conversion(node: nodes.Call, inner: RowFunction) -> RowFunction:
+    takes: type = str if node.function == "length" else int
+    convert = _CONVERT[node.function]
+
+    def conversion(row: Mapping[str, Any]) -> Any:
         value = inner(row)
-        if type(value) is str:
-            return len(value)
+        if type(value) is takes:
+            return convert(value)
         if value is None:
             return None
         raise mixed(node, value)
 
-    return length
+    return conversion
+
+
+def _cycle(name: str) -> Callable[[Any], int]:
+    shift, cycle, unit = nodes.CYCLES[name]
+    return lambda micros: (micros + shift) % cycle // unit
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "hour": _cycle("hour"),
+    "length": len,
+    "seconds": lambda micros: micros / 1e6,
+    "weekday": _cycle("weekday"),
+}
 
 
 def _case(node: nodes.Case) -> RowFunction:

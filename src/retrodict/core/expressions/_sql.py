@@ -57,6 +57,13 @@ class _Compiler:
                 return self._arithmetic(node)
             case nodes.Call(function="abs" | "length"):
                 return f"{node.function}({self._operand(node.arguments[0])})"
+            case nodes.Call(function="seconds"):
+                return f"(CAST(epoch_us({self._operand(node.arguments[0])}) AS DOUBLE) / 1e6)"
+            case nodes.Call(function="hour" | "weekday"):
+                # The engine's own parts of a time are those of the session's zone.
+                shift, cycle, unit = nodes.CYCLES[node.function]
+                micros = f"(epoch_us({self._operand(node.arguments[0])}) + {shift})"
+                return f"((({micros} % {cycle}) + {cycle}) % {cycle} // {unit})"
             case nodes.Call():
                 return f"{node.function}({', '.join(self.value(part) for part in node.arguments)})"
             case nodes.Case():

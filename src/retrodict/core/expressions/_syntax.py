@@ -40,8 +40,8 @@ from retrodict.core.expressions.patterns import translate
 _Item = TypeVar("_Item")
 
 _COMPARISONS = frozenset({"=", "<>", "<", "<=", ">", ">="})
-_FUNCTIONS = frozenset({"abs", "coalesce", "greatest", "least", "length", "matches"})
-_OF_ONE = frozenset({"abs", "length"})
+_FUNCTIONS = frozenset({"abs", "coalesce", "greatest", "least", "matches", *nodes.CONVERSIONS})
+_OF_ONE = frozenset({"abs", *nodes.CONVERSIONS})
 # All compilers recurse over the tree; these limits keep them far from Python's own.
 _DEEPEST, _NESTED = 64, 24
 _INT64 = 2**63

@@ -158,6 +158,7 @@ def test_the_ledger_is_verified_sealed_and_proves(p: Project) -> None:
     assert p.ledger.proof(d.ref).ok
     assert p.audit().ok
     assert p.ledger.log(object="model:late_parcel@1")[0].actor == "ana"
+    assert len(p.ledger.log(limit=0)) == len(p.data.history("parcels", limit=0)) == 0
     objects = sorted((p.folder / "state" / "objects").rglob("*"))
     victim = next(path for path in reversed(objects) if path.is_file())
     victim.chmod(0o644)

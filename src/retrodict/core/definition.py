@@ -45,5 +45,5 @@ class Definition:
 
     @cached_property
     def version(self) -> str:
-        """Content hash: 64 hex digits, equal exactly when the definitions are equal."""
+        """Content hash: 64 hex digits, equal exactly when the content is; owner and description are no content."""
         return content_hash(self)

@@ -10,7 +10,7 @@
     │   └── MissingExtraError (ImportError)  install the extra that the message names        exit 2
     ├── RefusedError                       a check, gate or approval said no                 exit 1
     ├── RetryableError                     nothing is wrong with the call: try again later   exit 1
-    │   └── BusyError (BlockingIOError)    another process holds it; the message says who    exit 1
+    │   └── BusyError (BlockingIOError)    another holds it; the message says who, if known   exit 1
     ├── IntegrityError                     stored bytes are not what was written             exit 1
     └── InternalError (RuntimeError)       a promise of ours is broken: please report        exit 1
 
@@ -127,7 +127,7 @@ class MissingExtraError(ConfigurationError, ImportError):
 
 
 class RefusedError(RetrodictError):
-    """A check, a gate or an approval said no; nothing was changed."""
+    """A check, a gate or an approval said no; what was asked for was not done."""
 
 
 class RetryableError(RetrodictError):
@@ -135,7 +135,7 @@ class RetryableError(RetrodictError):
 
 
 class BusyError(RetryableError, BlockingIOError):
-    """Another process holds what this call needs."""
+    """Another process or writer holds what this call needs; the message names it where the store can tell."""
 
 
 class IntegrityError(RetrodictError):

@@ -1,7 +1,7 @@
 """A source: the rows of a table read as facts with two clocks.
 
-It says when a row happened (``event_time``) and when it could have been known (``known_at``). A table without an event
-time (planes, customers) is a list of timeless facts: always visible, the newest row per key counts.
+It says when a row happened (``event_time``) and when it could have been known (``known_at``). A table with neither
+(planes, customers) is a list of timeless facts: always visible, the last row per key counts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Source(Definition):
     table : Table
         Where the rows are; only its name enters the version (a new check on a table is no new feature).
     event_time : str, optional
-        Column that says when a row happened. None: the facts are timeless.
+        Column that says when a row happened. None: ``known_at``; with neither the facts are timeless.
     known_at : str, optional
         Column that says when a row could have been known. None: the event time plus ``delay``.
     delay : str, optional

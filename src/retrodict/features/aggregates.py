@@ -344,7 +344,7 @@ class _Aggregates:
         return self.quantile(column, 0.5, over=over, where=where, name=name)
 
     def histogram(self, column: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
-        """Map from value to number of events, of text, whole numbers or booleans."""
+        """Map from the text of a value to its number of events; of text, whole numbers or booleans."""
         return _of("histogram", column, over, where, name)
 
     def by(

@@ -50,7 +50,7 @@ class Ledger(Namespace):
             Newest entries to show.
         """
         entries = self._workspace.ledger.entries(object_id=object)
-        newest = entries[-limit:]
+        newest = entries[max(len(entries) - limit, 0) :]
 
         def row(e: Entry) -> tuple[Any, ...]:
             return f"{e.sequence}", when(e.time), e.actor, e.action, shorten(e.object_id), short_hash(e.hash)

@@ -66,7 +66,8 @@ class Project:
         Who acts, as the ledger will say: by default the environment variable ``RETRODICT_ACTOR``, or the name of the
         operating-system user.
     progress : callable, optional
-        Called with (what, done, total) during long work; by default a bar, where standard error is a terminal.
+        Called with (what, done, total) at each step of long work, not at all by work of one step; by default a bar,
+        where standard error is a terminal.
 
     Attributes
     ----------

@@ -81,8 +81,8 @@ def version_history(workspace: Workspace, table: str, *, limit: int) -> tuple[li
     tags: dict[int, list[str]] = {}
     for tag in list_tags(workspace, table):
         tags.setdefault(tag.version, []).append(f"{tag.tag} (hold)" if tag.hold else tag.tag)
-    newest = [_summary(workspace, table, version, tags.get(version.version, [])) for version in versions[-limit:]]
-    return newest, len(versions)
+    newest = versions[max(len(versions) - limit, 0) :]
+    return [_summary(workspace, table, version, tags.get(version.version, [])) for version in newest], len(versions)
 
 
 def _summary(workspace: Workspace, table: str, version: TableVersion, tags: list[str]) -> VersionSummary:

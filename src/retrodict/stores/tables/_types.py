@@ -41,9 +41,22 @@ def cast_rows(rows: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
         raise InputError(
             "every time must be a whole microsecond, and every value fit the type that the table keeps",
             where=where,
-            got=[str(field.type) for field in rows.schema],
+            got=[
+                f"{name} is {rows.field(name).type}"
+                for name in schema.names
+                if not _casts(selected, schema.field(name))
+            ],
             remedy="Round the times to microseconds",
         ) from error
+
+
+def _casts(rows: pa.Table, field: pa.Field) -> bool:
+    """Whether every value of a column fits the type of a field."""
+    try:
+        rows.column(field.name).cast(field.type)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def table_schema(schema: pa.Schema, existing: pa.Schema | None, *, evolve: bool, where: str) -> pa.Schema:

@@ -51,7 +51,7 @@ class Metric:
     n : int
         Rows it was computed from, or would have been.
     low, high : float or None
-        95 % interval where a sound one exists.
+        95 % interval where a sound one exists; ``calibration_error`` has that of the error without bias.
     """
 
     name: str
@@ -189,14 +189,35 @@ def calibration_error(labels: ArrayLike, scores: ArrayLike) -> Metric:
     ``sum(n_b / n |observed_b - mean score_b|)``.
 
     Naeini, Cooper & Hauskrecht 2015 use equal width; equal mass (Nixon et al. 2019) is the default because skewed
-    scores leave most equal-width bins nearly empty. It is biased upwards in few rows.
+    scores leave most equal-width bins nearly empty. It is biased upwards in few rows: a perfect model of 500 rows has
+    an error of about 0.05. The interval is of the error without that bias, and holds the value all the same.
     """
     return _measure("calibration_error", read_rows(labels, scores))
 
 
-def _calibration_error(rows: ScoredRows) -> tuple[float, None]:
-    gaps = [b.n * abs(b.observed_rate - b.mean_score) for b in _curve(rows)]
-    return math.fsum(gaps) / rows.n, None
+def _calibration_error(rows: ScoredRows) -> tuple[float, Interval]:
+    """Value, and the interval that takes from each bin what noise adds to its gap.
+
+    An observed gap is ``|gap + noise|``, a folded normal (Leone, Nelson & Nottingham 1961, Technometrics 3, 543-550):
+    its mean less the gap is the bias, with the gap estimated by ``sqrt(observed² - sd²)``, and its variance adds up
+    over the bins.
+    """
+    curve = _curve(rows)
+    weights, scores, observed = (np.array(part) for part in zip(
+        *((b.n, b.mean_score, b.observed_rate) for b in curve), strict=True))  # fmt: skip
+    gaps = np.abs(observed - scores)
+    error = math.fsum(weights * gaps) / rows.n
+    # Two rows more that keep the promise: a bin without a positive row is not free of noise.
+    rates = (weights * observed + 2 * scores) / (weights + 2)
+    deviations = np.maximum(np.sqrt(rates * (1 - rates) / weights), 1e-12)
+    gap = np.sqrt(np.maximum(gaps**2 - deviations**2, 0.0))
+    ratio = gap / deviations
+    centre = np.array([math.erf(value / math.sqrt(2)) for value in ratio])
+    mean_gap = deviations * math.sqrt(2 / math.pi) * np.exp(-(ratio**2) / 2) + gap * centre
+    variance = np.maximum(gap**2 + deviations**2 - mean_gap**2, 0.0)
+    true = error - float((weights * (mean_gap - gap)).sum()) / rows.n
+    half = 1.959964 * math.sqrt(float((weights**2 * variance).sum())) / rows.n
+    return error, Interval(max(true - half, 0.0), min(max(true + half, error), 1.0))
 
 
 _MEASURES: dict[

@@ -215,8 +215,10 @@ def _request(frame: Frame, model: Model) -> dict[str, dict[str, str]]:
 
 
 def _reference(result: Execution) -> Reference:
-    columns: dict[str, Any] = dict(result.frame.columns(result.parts["train"]))
-    return Reference.of({**columns, "score": pa.array(result.trained.test_scores)})
+    train, test, at = result.parts["train"], result.parts["test"], result.frame.at
+    columns: dict[str, Any] = dict(result.frame.columns(train))
+    times = {**dict.fromkeys(columns, at[train]), "score": at[test]}
+    return Reference.of({**columns, "score": pa.array(result.trained.test_scores)}, times)
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from retrodict.core.display import Record
 from retrodict.core.errors import InputError
+from retrodict.core.statistics.noise import block_noise, row_noise
 
 __all__ = [
     "DriftVerdict",
@@ -41,10 +42,10 @@ Floats = NDArray[np.float64]
 Status = Literal["drift", "no drift", "not evaluable"]
 
 
-def _pair(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
-    """Return counts as floats without the bins that are empty in both."""
-    first, second = np.asarray(reference, dtype=np.float64), np.asarray(current, dtype=np.float64)
-    if first.ndim != 1 or first.shape != second.shape:
+def _blocks(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
+    """Return counts as floats of shape (blocks, bins), without the bins that are empty everywhere."""
+    first, second = (np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (reference, current))
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise InputError(
             "two count vectors of one profile must have one length",
             where="drift",
@@ -55,8 +56,14 @@ def _pair(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
         raise InputError(
             "counts must not be negative", where="drift", got="a count below 0", remedy="Count with a profile"
         )
-    used = (first > 0) | (second > 0)
-    return first[used], second[used]
+    used = (first > 0).any(0) | (second > 0).any(0)
+    return first[:, used], second[:, used]
+
+
+def _pair(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the counts of all blocks together."""
+    first, second = _blocks(reference, current)
+    return first.sum(0), second.sum(0)
 
 
 def _shares(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
@@ -125,21 +132,13 @@ def psi_critical(n: int, m: int, bins: int, *, alpha: float = 0.01) -> float:
     _check_sizes(n, m, bins)
     if not 0 < alpha < 1:
         raise InputError("a level must lie between 0 and 1", where="psi", got=alpha, remedy="Pass alpha=0.05")
-    if bins == 1:
-        return 0.0
-    from scipy.special import chdtri
-
-    return float((1 / n + 1 / m) * chdtri(bins - 1, alpha))
+    return row_noise(n, m, bins).critical(alpha)
 
 
 def psi_p_value(value: float, n: int, m: int, bins: int) -> float:
     """Probability that two samples of one distribution reach this index: the inverse of ``psi_critical``."""
     _check_sizes(n, m, bins)
-    if bins == 1:
-        return 1.0
-    from scipy.special import chdtrc
-
-    return float(chdtrc(bins - 1, value / (1 / n + 1 / m)))
+    return row_noise(n, m, bins).p_value(value)
 
 
 def js_divergence_bits(reference: ArrayLike, current: ArrayLike) -> float:
@@ -221,12 +220,14 @@ def judge(
     alpha: float = 0.01,
     min_rows: int = 100,
 ) -> DriftVerdict:
-    """Judge one feature: drift only if ``psi >= threshold`` and ``psi > psi_critical(...)``.
+    """Judge one feature: drift only if the index reaches the threshold and exceeds its noise floor.
 
     Parameters
     ----------
-    reference, current : array_like of int, shape (bins,)
-        Counts of one profile.
+    reference, current : array_like of int, shape (bins,) or (blocks, bins)
+        Counts of one profile. By block of time, all of one length, the noise floor is that of rows that depend on each
+        other within a block (:func:`~retrodict.core.statistics.noise.block_noise`); without blocks rows are taken as
+        independent (``psi_critical``). One side may have blocks and the other not.
     threshold : float, default 0.1
         Smallest index that matters (the usual rule of thumb: 0.1 moderate, 0.25 large).
     alpha : float, default 0.01
@@ -234,23 +235,36 @@ def judge(
     min_rows : int, default 100
         Fewer rows on either side are not evaluable.
     """
-    first, second = _pair(reference, current)
-    n, m, bins = int(first.sum()), int(second.sum()), len(first)
+    blocks = _blocks(reference, current)
+    first, second = (side.sum(0) for side in blocks)
+    n, m = int(first.sum()), int(second.sum())
     if min(n, m) < max(min_rows, 1):
         side = "reference" if n < m else "current"
         reason = f"{min(n, m)} {side} rows are fewer than the {max(min_rows, 1)} needed"
         return DriftVerdict("not evaluable", reason, n_reference=n, n_current=m)
-    value, floor = psi(first, second), psi_critical(n, m, bins, alpha=alpha)
+    value, noise = psi(first, second), block_noise(*blocks)
+    rows = row_noise(n, m, len(first))
+    # Far from equal the index grows faster than the chi-square that its noise follows: the floor grows with it.
+    growth = 1.0 if noise == rows else value / max(_triangular(first, second), 1e-300)
+    floor, p_value = growth * noise.critical(alpha), noise.p_value(value / growth)
+    worth = f"{n} and {m} rows"
+    if noise != rows:
+        worth += f" in {' and '.join(str(len(side)) for side in blocks if len(side) > 1)} blocks of time"
     status: Status = "no drift"
     if value < threshold:
         reason = f"psi {value:.4g} is below the threshold {threshold:g}"
     elif not value > floor:
-        reason = f"psi {value:.4g} is within the noise floor {floor:.4g} of {n} and {m} rows"
+        reason = f"psi {value:.4g} is within the noise floor {floor:.4g} of {worth}"
     else:
         status = "drift"
         reason = f"psi {value:.4g} reaches the threshold {threshold:g} and exceeds the noise floor {floor:.4g}"
-    p_value, distance = psi_p_value(value, n, m, bins), js_distance_bits(first, second)
-    return DriftVerdict(status, reason, value, floor, p_value, distance, n, m)
+    return DriftVerdict(status, reason, value, floor, p_value, js_distance_bits(first, second), n, m)
+
+
+def _triangular(reference: Floats, current: Floats) -> float:
+    """``sum((q - p)² / ((p + q) / 2))``, which the index tends to as the shares come near each other."""
+    p, q = reference / reference.sum(), current / current.sum()
+    return float((2 * (q - p) ** 2 / (p + q)).sum())
 
 
 def judge_features(
@@ -265,6 +279,7 @@ def judge_features(
     Parameters
     ----------
     counts : mapping of name to (reference counts, current counts)
+        As in ``judge``.
     threshold, min_rows
         As in ``judge``.
     rate : float, default 0.01

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.signal import lfilter
 from scipy.stats import chi2
 
+from retrodict.core.durations import HOUR
 from retrodict.core.errors import IntegrityError
 from retrodict.evaluation.metrics import base_rate
 from retrodict.evaluation.reference import Reference
-from retrodict.monitoring.drift import drift, read_reference
+from retrodict.monitoring.drift import LabelRates, drift, read_reference
 
 
 def _decisions(n: int, *, shift: float = 0.0, seed: int = 1, **more) -> pa.Table:
@@ -124,13 +126,69 @@ def test_without_profiles_or_deployment_nothing_is_evaluable():
     assert drift(rows, None, model="m@1").psi is None
 
 
-@pytest.mark.parametrize(("rate", "status"), [(0.2, "unchanged"), (0.6, "changed")])
-def test_the_label_rate_changes_beyond_its_interval(rate, status):
-    """1,000 outcomes at 20 %."""
-    current = base_rate(np.repeat([1.0, 0.0], [200, 800]))
-    assert (
-        drift(_decisions(500), None, model="m@1", label_rate=current, reference_rate=rate).label_rate.status == status
-    )
+def _rates(current: np.ndarray, reference: float, rows: int, times: np.ndarray | None = None) -> LabelRates:
+    times = np.arange(current.size) if times is None else times
+    return LabelRates(base_rate(current), times, current, reference, rows)
+
+
+@pytest.mark.parametrize(("rate", "rows", "status"),
+                         [(0.2, 1000, "unchanged"), (0.6, 1000, "changed"), (0.23, 400, "unchanged"),
+                          (0.23, 1_000_000, "changed")])  # fmt: skip
+def test_the_label_rate_changes_beyond_the_interval_of_both_samples(rate, rows, status):
+    """1,000 outcomes at 20 %: three points more are a change against a million test rows and none against 400."""
+    rates = _rates(np.repeat([1.0, 0.0], [200, 800]), rate, rows)
+    found = drift(_decisions(500), None, model="m@1", label_rate=rates).label_rate
+    assert found.status == status
+    assert (found.low <= 0.2 - rate <= found.high, found.current) == (True, 0.2)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.9])
+def test_equal_label_rates_are_called_changed_in_five_of_a_hundred_runs(phi):
+    """Test rows as many as outcomes, the chance of a positive one constant or wandering from hour to hour."""
+    rng = np.random.default_rng(5)
+    hours, changed, rows = np.arange(720) * HOUR, 0, _decisions(500)
+    for _ in range(400):
+        chance = 1 / (1 + np.exp(1.4 - phi * lfilter([1], [1, -phi], rng.normal(0, np.sqrt(1 - phi**2), 1440))))
+        labels = (rng.random(1440) < chance).astype(float)
+        rates = _rates(labels[720:], labels[:720].mean(), 720, hours)
+        found = drift(rows, None, model="m@1", span=(0, 720 * HOUR), label_rate=rates).label_rate
+        changed += found.status == "changed"
+    assert 0.01 <= changed / 400 <= 0.09
+
+
+def _hourly(start: int, days: int, wind: np.ndarray) -> pa.Table:
+    times = (start + np.arange(days * 24)) * HOUR
+    return _decisions(days * 24, time=times, wind=wind, score=np.full(days * 24, 0.5))
+
+
+def _of_hours(wind: np.ndarray) -> Reference:
+    return Reference.of({"wind": pa.array(wind)}, {"wind": np.arange(wind.size, dtype=np.int64) * HOUR})
+
+
+def test_hourly_weather_that_only_wanders_drifts_in_few_months_and_shifted_in_most():
+    """A month after seven of training rows, each hour like the one before: by the whole way, blocks and all."""
+    rng, found = np.random.default_rng(9), {0.0: 0, 1.0: 0}
+    for shift in found:
+        for _ in range(60):
+            wind = lfilter([1], [1, -0.9], rng.normal(0, np.sqrt(0.19), 240 * 24))
+            month = _hourly(210 * 24, 30, wind[210 * 24 :] + shift)
+            span = (210 * 24 * HOUR, 240 * 24 * HOUR)
+            found[shift] += bool(drift(month, _of_hours(wind[: 210 * 24]), model="m@1", span=span).drifted)
+    assert found[0.0] <= 2
+    assert found[1.0] >= 50
+
+
+def test_a_period_is_compared_with_its_season_where_the_training_rows_hold_it():
+    """Two years of seasons: the third summer looks like summers, and a summer like a winter is drift."""
+    rng, hours = np.random.default_rng(1), np.arange(3 * 8766)
+    wind = np.cos(2 * np.pi * hours / 8766) * 3 + rng.normal(0, 1, hours.size)
+    reference, month = _of_hours(wind[: 2 * 8766]), hours[int(2.5 * 8766) : int(2.5 * 8766) + 30 * 24]
+    span = (int(month[0]) * HOUR, int(month[-1] + 1) * HOUR)
+    alike = drift(_hourly(int(month[0]), 30, wind[month]), reference, model="m@1", span=span)
+    winter = drift(_hourly(int(month[0]), 30, wind[: month.size]), reference, model="m@1", span=span)
+    assert (alike.seasonal, alike.drifted, winter.drifted) == (True, [], ["wind"])
+    assert alike.features["wind"].verdict.psi < 0.1
+    assert alike.to_dict()["seasonal"] is True
 
 
 def test_missing_profiles_are_damage(project):

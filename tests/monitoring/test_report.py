@@ -31,7 +31,10 @@ def test_the_report_holds_outcomes_performance_and_drift(world, kit):
         "void": 0,
         "revised": 0,
         "without_key": 0,
+        "unmatched": 0,
+        "stale_fallbacks": 0,
     }
+    assert report.warnings == []
     assert {name: each.drifted for name, each in report.drifts.items()} == {"2013-03": [], "2013-04": ["weather__wind"]}
     assert report.drifts["2013-04"].score.verdict.status == "drift"
     assert report.drifts["2013-04"].label_rate.status == "changed"
@@ -80,15 +83,23 @@ def test_a_trigger_cools_down_and_then_fires_on_a_new_period_only(world, kit):
     assert len(project.ledger.entries(action="trigger.fire")) == 2
 
 
-def test_a_report_over_the_past_does_not_fire_again(world):
-    """What fired later is known to the ledger, also where the earlier report looks at another week."""
+def test_a_report_over_the_past_knows_nothing_of_what_fired_later_and_does_not_fire_it_again(world):
+    """It says what was known then: the condition held. The ledger has the one firing."""
     project, _, _ = world
     later, earlier = (
         monitor(project, "watch", now=parse_time(now), period="7d")
         for now in ("2013-04-25T01:00Z", "2013-04-24T23:00Z")
     )
     assert later.triggers[0].period != earlier.triggers[0].period
-    assert [report.triggers[0].status for report in (later, earlier)] == ["fires", "cooling down"]
+    assert [report.triggers[0].status for report in (later, earlier)] == ["fires", "fires"]
+    assert "2013-04-25" not in str(earlier.to_dict()["triggers"])
+    assert [entry.payload["at"] for entry in project.ledger.entries(action="trigger.fire")] == [later.now]
+
+
+def test_the_same_report_twice_fires_once(world, kit):
+    """A firing of the same instant is known to the second, whoever made it."""
+    project, _, _ = world
+    assert [_statuses(monitor(project, "watch", now=kit.NOW))[0] for _ in range(2)] == ["fires", "cooling down"]
 
 
 def test_a_later_firing_cools_down_only_what_is_near_it(world):
@@ -118,6 +129,53 @@ def test_a_number_that_is_not_evaluable_does_not_fire_and_says_why(world, kit):
     report = monitor(project, Monitor(policy, triggers=triggers), now=kit.NOW, min_labels=5000)
     assert _statuses(report) == ["not evaluable", "fires"]
     assert report.triggers[0].reason == "auc: 600 labelled rows are fewer than the 5000 needed"
+
+
+def test_the_bound_of_the_interval_decides(world, kit):
+    """A value beyond the threshold whose interval is not: quiet, and the reason names the interval."""
+    project, _, _ = world
+    policy = project.definitions.get(Monitor, "watch").policy
+    low, high = 0.0, 1.0
+    for _ in range(2):  # first to learn the numbers, then to set thresholds between them
+        conditions = [f"auc < {high}", f"auc > {low}", f"not (auc > {low})", f"auc < {high} and label_rate > 0.99"]
+        triggers = [Trigger.retrain(on=on, min_labels=0) for on in conditions]
+        report = monitor(project, Monitor(policy, triggers=triggers), now=kit.NOW)
+        value, (least, most) = report.triggers[0].numbers["auc"], report.triggers[0].bounds["auc"]
+        low, high = (least + value) / 2, (value + most) / 2
+    assert _statuses(report) == ["quiet"] * 4
+    assert f"auc is {value:.6g} ({least:.4g} to {most:.4g}): it need not hold" in report.triggers[0].reason
+    sure = [Trigger.retrain(on=f"auc < {most + 0.001} and auc > {least - 0.001}", min_labels=0)]
+    assert _statuses(monitor(project, Monitor(policy, triggers=sure), now=kit.NOW)) == ["fires"]
+
+
+def test_views_that_were_not_simply_read_are_counted_by_period_and_status(project, kit):
+    """And the decisions that a fallback made since a required state was not current."""
+    stale = {"weather": {"status": "stale", "age_s": 9000.0}}
+    unseen = {"weather": {"status": "unseen", "age_s": None}, "habits": {"status": "no_state", "age_s": None}}
+    fallen = {"fallback": "ok", "score": None, "raw": None}
+    facts = [{"views": stale, "error": "StaleStateError", **fallen}] * 3 + [{"views": unseen}] * 2
+    facts += [{"error": "TimeoutError", **fallen}] + [{}] * 4
+    kit.log(project, [kit.record(at, entities={"carrier": "B6"}, **fact) for at, fact in enumerate(facts)])
+    report = monitor(project, "watch", now=kit.NOW)
+    counts = report.views["2013-03"]
+    assert counts.statuses == {"habits": {"no_state": 2}, "weather": {"stale": 3, "unseen": 2}}
+    assert (counts.decisions, counts.stale_fallbacks, report.counts["stale_fallbacks"]) == (10, 3, 3)
+    assert report.to_dict()["views"]["2013-03"]["statuses"]["weather"] == {"stale": 3, "unseen": 2}
+    assert ("2013-03", "weather", "stale", 3, "30.0%") in counts.rows("2013-03")
+
+
+def test_it_says_when_outcomes_can_never_join(project, kit):
+    """Four decisions without a key, three whose key no flight has, one that an outcome reaches."""
+    keys = [None] * 4 + ["1.0", "2.0", "3.0", "f7"]
+    kit.log(project, [kit.record(at, key=key, entities={"carrier": "B6"}) for at, key in enumerate(keys)])
+    project.tables.write("flights", kit.flights(["f7"], [60.0], [kit.START + 9 * HOUR]))
+    report = monitor(project, "watch", now=kit.NOW)
+    without, unmatched = report.warnings
+    assert without.startswith("4 of 8 decisions carry no key: no row of 'flights' will ever give them an outcome.")
+    assert unmatched.startswith("3 of 4 matured decisions carry a key that no outcome has")
+    assert (report.counts["without_key"], report.counts["unmatched"]) == (4, 3)
+    young = monitor(project, "watch", now=kit.START + 10 * HOUR)
+    assert [warning[:6] for warning in young.warnings] == ["4 of 8"]  # what has not matured may still join
 
 
 def test_a_condition_on_a_number_that_does_not_exist_is_refused(world, kit):

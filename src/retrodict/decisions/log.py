@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 STREAM_PREFIX = "decisions/"
+_VIEWS = pa.list_(pa.struct({"view": pa.string(), "status": pa.string()}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,10 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
     Returns
     -------
     pyarrow.Table
-        ``id, time, key, revision, model, decision, raw, score, fallback``, then one column per entity
-        (``entity__name``), per context value (``context__name``) and per feature (its full name). A feature that is
-        text in any decision is text in all.
+        ``id, time, key, revision, model, decision, raw, score, fallback``, ``record__error`` (why the fallback had to
+        answer) and ``record__views`` (view and status of each view that was not simply read), then one column per
+        entity (``entity__name``), per context value (``context__name``) and per feature (its full name). A feature that
+        is text in any decision is text in all.
     """
     records = sorted(
         (logged.record for logged in read_decisions(workspace, policy=policy, start=start, end=end)),
@@ -122,6 +124,10 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
         "raw": pa.array([r.raw for r in records], pa.float64()),
         "score": pa.array([r.score for r in records], pa.float64()),
         "fallback": pa.array([r.fallback for r in records], pa.string()),
+        "record__error": pa.array([r.error for r in records], pa.string()),
+        "record__views": pa.array(
+            [[{"view": view, "status": doubt["status"]} for view, doubt in r.views.items()] for r in records], _VIEWS
+        ),
     }
     for prefix, dicts in (("entity__", [r.entities for r in records]), ("context__", [r.context for r in records]),
                           ("", [r.features for r in records])):  # fmt: skip

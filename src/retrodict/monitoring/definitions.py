@@ -26,8 +26,9 @@ class Trigger:
     on : str
         Expression over the measured numbers of one period: ``psi`` (largest over features that drifted beyond their
         noise floor), ``auc``, ``auc_drop`` (against the test rows of the run), ``calibration_error``,
-        ``calibration_ratio``, ``label_rate``, ``labels`` (known outcomes), ``decisions``. A number that is
-        not evaluable is null, and a condition on it is unknown: the trigger then does not fire, and says so.
+        ``calibration_ratio``, ``label_rate``, ``labels`` (known outcomes), ``decisions``. It must hold at both ends
+        of the 95 % interval of every estimate. A number that is not evaluable is null, and a condition on it is
+        unknown: the trigger then does not fire, and says so.
     cooldown : duration, default "24h"
         Shortest time between two firings.
     min_labels : int, default 1000

@@ -2,14 +2,18 @@
 
 Counts of the period go against the counts of the training rows, which the model version carries; an index counts as
 drift only above the threshold and above its own noise floor, with the false-discovery rate held over all features.
+Rows near in time are alike, so that floor is what spans as long as the period differ by among the training rows; where
+those hold the season of the period in earlier years, the period is compared with that.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from statistics import NormalDist
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +24,18 @@ from retrodict.core.display import Record
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError
 from retrodict.core.identity import short
 from retrodict.core.statistics.drift import DriftVerdict, judge, judge_features
+from retrodict.core.statistics.intervals import difference_interval, wilson_interval
+from retrodict.core.statistics.noise import block_noise, row_noise
 from retrodict.evaluation.metrics import Metric
-from retrodict.evaluation.reference import FeatureReference, Reference
+from retrodict.evaluation.reference import FeatureReference, Reference, count_spans
 from retrodict.stores.objects.base import ObjectStore
 
-__all__ = ["SCORE", "DriftReport", "FeatureDrift", "RateChange", "drift", "read_reference"]
+__all__ = ["SCORE", "DriftReport", "FeatureDrift", "LabelRates", "RateChange", "drift", "read_reference"]
 
 SCORE = "score"
+_PIECES = (1, 2, 4, 8)
+_LEAST_FREEDOM = 6
+Span: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +54,43 @@ class FeatureDrift:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelRates:
+    """What a change of the label rate is judged from.
+
+    Attributes
+    ----------
+    current : Metric
+        Label rate of the decisions.
+    times, labels : ndarray of int64 and of float, shape (known,)
+        Moments of the decisions with a known outcome, ascending, and the outcomes.
+    reference : float or None
+        Label rate of the model's test rows.
+    rows : int or None
+        Number of test rows; None: that of the reference's scores.
+    """
+
+    current: Metric
+    times: NDArray[np.int64]
+    labels: NDArray[np.float64]
+    reference: float | None
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RateChange:
     """Label rate of the decisions against the rate of the model's test rows.
 
-    Changed means that the reference lies outside the 95 % interval of the current rate; ``reference`` is None where
-    the model version does not say it.
+    Changed means that the 95 % interval of ``current - reference`` does not hold 0: both rates are estimates, and
+    outcomes near in time are alike. ``reference`` is None where the model version does not say it, ``low`` and
+    ``high`` where the change is not evaluable.
     """
 
     status: Literal["changed", "unchanged", "not evaluable"]
     reason: str
     reference: float | None
     current: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +113,8 @@ class DriftReport(Record):
     score : FeatureDrift or None
         The same for the model's output; None where the reference has no profile of it.
     label_rate : RateChange or None
+    seasonal : bool
+        Whether features were compared with the training rows of the same season of earlier years, and not with all.
     """
 
     model: str | None
@@ -88,6 +125,7 @@ class DriftReport(Record):
     features: Mapping[str, FeatureDrift] = field(default_factory=dict)
     score: FeatureDrift | None = None
     label_rate: RateChange | None = None
+    seasonal: bool = False
 
     @property
     def drifted(self) -> list[str]:
@@ -140,8 +178,8 @@ def drift(
     reference: Reference | None,
     *,
     model: str | None,
-    label_rate: Metric | None = None,
-    reference_rate: float | None = None,
+    span: Span | None = None,
+    label_rate: LabelRates | None = None,
     threshold: float = 0.25,
 ) -> DriftReport:
     """Judge the decisions of one period against the training rows of a model version.
@@ -151,15 +189,15 @@ def drift(
     Parameters
     ----------
     decisions : pyarrow.Table
-        Rows of :func:`~retrodict.decisions.log.decisions_table`.
+        Rows of :func:`~retrodict.decisions.log.decisions_table`, in order of time.
     reference : Reference or None
         None: nothing is evaluable, and the report says so.
     model : str or None
         Whose reference it is.
-    label_rate : Metric, optional
-        Label rate of the decisions.
-    reference_rate : float, optional
-        Label rate of the model's test rows.
+    span : (int, int), optional
+        The period, ``start <= time < end``, in microseconds since 1970-01-01 UTC. Without it decisions are taken as
+        independent of each other.
+    label_rate : LabelRates, optional
     threshold : float, default 0.25
         Smallest index that counts as drift.
     """
@@ -167,13 +205,15 @@ def drift(
         pc.or_kleene(pc.is_valid(decisions.column(SCORE)), pc.is_null(decisions.column("fallback")))
     )
     left_out = decisions.num_rows - looked_at.num_rows
-    change = None if label_rate is None else _rate_change(label_rate, reference_rate)
+    change = None if label_rate is None else _rate_change(label_rate, reference, span)
     if model is None or reference is None:
         why = "no model version is in force" if model is None else "the model version carries no training profiles"
         return DriftReport(model, why, looked_at.num_rows, left_out, label_rate=change)
-    counts, unread = _count(looked_at, {name: profile for name, profile in reference.features.items() if name != SCORE})
-    verdicts = judge_features({n: (ref.counts, now) for n, (ref, now) in counts.items()}, threshold=threshold)
-    features = {name: _feature(verdicts[name], *counts[name]) for name in counts}
+    references = {name: profile for name, profile in reference.features.items() if name != SCORE}
+    seasons = {} if span is None else {n: part for n, r in references.items() if (part := r.season(sum(span) // 2))}
+    counts, unread = _count(looked_at, references | seasons, span)
+    verdicts = judge_features({name: (c.reference, c.current) for name, c in counts.items()}, threshold=threshold)
+    features = {name: counts[name].drift(verdicts[name]) for name in counts}
     features.update({name: FeatureDrift(DriftVerdict("not evaluable", reason)) for name, reason in unread.items()})
     versions, times = np.unique(looked_at.column("model").to_numpy().astype(str), return_counts=True)
     return DriftReport(
@@ -183,24 +223,65 @@ def drift(
         left_out=left_out,
         other_models={str(v): int(n) for v, n in zip(versions, times, strict=True) if v != model},
         features=dict(sorted(features.items())),
-        score=_score_drift(looked_at, reference.features.get(SCORE), threshold),
+        score=_score_drift(looked_at, reference.features.get(SCORE), span, threshold),
         label_rate=change,
+        seasonal=bool(seasons),
     )
 
 
-_Counted = dict[str, tuple[FeatureReference, NDArray[np.int64]]]
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Counts of both sides, shape (blocks, bins); one block where rows are taken as independent."""
+
+    labels: tuple[str, ...]
+    reference: NDArray[np.int64]
+    current: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, reference: FeatureReference, column: pa.Array, times: NDArray[np.int64], span: Span | None) -> _Counted:
+        profile = reference.profile
+        if span is None:
+            return cls(profile.labels, reference.counts[None], profile.count(column)[None])
+        before, pieces = _blocks(reference, span)
+        return cls(profile.labels, before, count_spans(profile, column, times, _edges(span, pieces)))
+
+    def drift(self, verdict: DriftVerdict) -> FeatureDrift:
+        """Verdict with the counts of all blocks together."""
+        return FeatureDrift(verdict, self.labels, *(tuple(c.sum(0).tolist()) for c in (self.reference, self.current)))
 
 
-def _count(decisions: pa.Table, references: Mapping[str, FeatureReference]) -> tuple[_Counted, dict[str, str]]:
+def _blocks(reference: FeatureReference, span: Span) -> tuple[NDArray[np.int64], int]:
+    """Reference counts by block, and the number of blocks of the same length that the period is cut into.
+
+    The longest that leave the noise six degrees of freedom: blocks as long as the period hold all dependence there is
+    within it, shorter ones take the rows of neighbouring blocks as independent.
+    """
+    for pieces in _PIECES:
+        before = reference.counts[None]
+        if reference.blocks is not None:
+            before = reference.blocks.pooled((span[1] - span[0]) / pieces)
+        if len(before) + pieces - 2 >= _LEAST_FREEDOM:
+            break
+    return before, pieces
+
+
+def _edges(span: Span, pieces: int) -> list[int]:
+    return [span[0] + (span[1] - span[0]) * piece // pieces for piece in range(pieces + 1)]
+
+
+def _count(
+    decisions: pa.Table, references: Mapping[str, FeatureReference], span: Span | None
+) -> tuple[dict[str, _Counted], dict[str, str]]:
     """Count every feature that can be counted, and say why the others cannot."""
-    counts: _Counted = {}
+    counts = {}
     unread = {}
     for name, reference in references.items():
         if name not in decisions.column_names:
             unread[name] = "the decision log holds no such value"
             continue
         try:
-            counts[name] = (reference, reference.profile.count(decisions.column(name).combine_chunks()))
+            column = decisions.column(name).combine_chunks()
+            counts[name] = _Counted.of(reference, column, _times(decisions, span), span)
         except InputError:
             unread[name] = (
                 f"the log holds {decisions.schema.field(name).type}, the reference is {reference.profile.kind}"
@@ -208,26 +289,57 @@ def _count(decisions: pa.Table, references: Mapping[str, FeatureReference]) -> t
     return counts, unread
 
 
-def _feature(verdict: DriftVerdict, reference: FeatureReference, current: NDArray[np.int64]) -> FeatureDrift:
-    counts = tuple(reference.counts.tolist()), tuple(current.tolist())
-    return FeatureDrift(verdict, reference.profile.labels, *counts)
+def _times(decisions: pa.Table, span: Span | None) -> NDArray[np.int64]:
+    """Moments of the decisions; none where no block of time is asked for."""
+    return np.empty(0, np.int64) if span is None else decisions.column("time").to_numpy()
 
 
-def _score_drift(decisions: pa.Table, reference: FeatureReference | None, threshold: float) -> FeatureDrift | None:
+def _score_drift(
+    decisions: pa.Table, reference: FeatureReference | None, span: Span | None, threshold: float
+) -> FeatureDrift | None:
     if reference is None:
         return None
-    current = reference.profile.count(decisions.column(SCORE).drop_null().combine_chunks())
-    return _feature(judge(reference.counts, current, threshold=threshold), reference, current)
+    scored = decisions.filter(pc.is_valid(decisions.column(SCORE)))
+    counted = _Counted.of(reference, scored.column(SCORE).combine_chunks(), _times(scored, span), span)
+    return counted.drift(judge(counted.reference, counted.current, threshold=threshold))
 
 
-def _rate_change(current: Metric, reference: float | None) -> RateChange:
-    if current.value is None or current.low is None or current.high is None:
-        return RateChange("not evaluable", current.reason or "no interval", reference, current.value)
-    if reference is None:
-        return RateChange("not evaluable", "the model version does not say its rate", None, current.value)
-    changed = not current.low <= reference <= current.high
-    side = "outside" if changed else "inside"
-    reason = (
-        f"{reference:.4g} of the test rows lies {side} {current.low:.4g} to {current.high:.4g} of {current.n} outcomes"
+def _rate_change(rates: LabelRates, reference: Reference | None, span: Span | None) -> RateChange:
+    current, before, rows = rates.current, rates.reference, rates.rows
+    if rows is None and reference is not None and SCORE in reference.features:
+        rows = int(reference.features[SCORE].counts.sum())
+    if current.value is None:
+        return RateChange("not evaluable", current.reason or "no value", before, current.value)
+    if before is None or not rows:
+        what = "its rate" if before is None else "how many test rows it has"
+        return RateChange("not evaluable", f"the model version does not say {what}", before, current.value)
+    weight = _rows_per_independent(rates, before * rows, rows, span)
+    intervals = (
+        wilson_interval(share * n / weight, n / weight) for share, n in ((current.value, current.n), (before, rows))
     )
-    return RateChange("changed" if changed else "unchanged", reason, reference, current.value)
+    now, then = intervals
+    difference = difference_interval(current.value, now, before, then)
+    changed = not difference.low <= 0 <= difference.high
+    reason = (
+        f"{current.value:.4g} of {current.n} outcomes less {before:.4g} of {rows} test rows lies between "
+        f"{difference.low:.4g} and {difference.high:.4g}"
+    )
+    status: Literal["changed", "unchanged"] = "changed" if changed else "unchanged"
+    return RateChange(status, reason, before, current.value, difference.low, difference.high)
+
+
+def _rows_per_independent(rates: LabelRates, positives: float, rows: int, span: Span | None) -> float:
+    """Outcomes that are worth one independent one, with what Student's t adds for the few blocks this is known from."""
+    if span is None:
+        return 1.0
+    places = np.searchsorted(rates.times, _edges(span, _PIECES[-1]))
+    hits = np.diff(np.append(0.0, np.cumsum(rates.labels))[places])
+    current = np.stack([np.diff(places) - hits, hits], axis=1)
+    noise = block_noise(np.array([[rows - positives, positives]]), current)
+    independent = row_noise(rows, len(rates.labels), 2)
+    if math.isinf(noise.blocks):
+        return 1.0
+    from scipy.special import stdtrit
+
+    few = float(stdtrit(noise.blocks, 0.975)) / NormalDist().inv_cdf(0.975)
+    return noise.scale / independent.scale * few**2

@@ -56,6 +56,8 @@ class Outcomes:
         Decisions with outcomes that disagree; the last known one counts.
     without_key : int
         Decisions that carry no key: only an outcome ingested by decision id reaches them.
+    matured_with_key, unmatched : int
+        Decisions with a key that have matured, and those of them whose key no outcome known by then has.
     inputs : tuple of (str, str)
         Lineage: the table versions that were read, and as what.
     """
@@ -68,10 +70,17 @@ class Outcomes:
     known_at: NDArray[np.int64]
     revised: int
     without_key: int
+    matured_with_key: int
+    unmatched: int
     inputs: tuple[tuple[str, str], ...]
 
     def __len__(self) -> int:
         return int(self.decisions.num_rows)
+
+    @property
+    def unreachable(self) -> int:
+        """Decisions without a key that no outcome has reached by id either."""
+        return int((self.decisions.column("key").is_null().to_numpy() & (self.status != "known")).sum())
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of the decisions as NumPy; null numbers are NaN."""
@@ -136,8 +145,10 @@ def outcomes(
     # An outcome is known at the moment it matures, hence seen one microsecond later, and pending until then.
     matures = model.label.maturity + isinstance(model.label, Outcome)
     matured = decisions.column("time").to_numpy() + matures <= now
-    status = np.where(matured | (known_at != UNKNOWN_TIME), "void", "pending")
+    came = known_at != UNKNOWN_TIME
+    status = np.where(matured | came, "void", "pending")
     status[~np.isnan(label_values)] = "known"
+    keyed = decisions.column("key").is_valid().to_numpy() & matured
     return Outcomes(
         policy=policy,
         now=now,
@@ -147,6 +158,8 @@ def outcomes(
         known_at=known_at,
         revised=int(visible.column("revised").to_numpy().sum()),
         without_key=decisions.column("key").null_count,
+        matured_with_key=int(keyed.sum()),
+        unmatched=int((keyed & ~came).sum()),
         inputs=(*edges, *more),
     )
 

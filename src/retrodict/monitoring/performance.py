@@ -158,10 +158,11 @@ def group_column(decisions: pa.Table, name: str) -> str:
     for column in (f"entity__{name}", f"context__{name}", name):
         if column in decisions.column_names and column not in _BUILT_IN:
             return column
-    matches = [column for column in decisions.column_names if column.endswith(f"__{name}")]
+    columns = [column for column in decisions.column_names if not column.startswith("record__")]
+    matches = [column for column in columns if column.endswith(f"__{name}")]
     if len(matches) == 1:
         return str(matches[0])
-    names = [c.removeprefix("entity__").removeprefix("context__") for c in decisions.column_names if c not in _BUILT_IN]
+    names = [c.removeprefix("entity__").removeprefix("context__") for c in columns if c not in _BUILT_IN]
     remedy = f"Write one of {matches}" if matches else near(name, names, what="group")
     raise InputError(
         "a group must be an entity, a context value or a feature", where="monitor, by", got=name, remedy=remedy

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, count, when
 from retrodict.core.errors import NotFoundError
 from retrodict.core.identity import canonical_json
-from retrodict.ledger import Edge, Transaction
+from retrodict.core.statistics.intervals import hanley_interval
+from retrodict.evaluation.metrics import Metric
+from retrodict.evaluation.reference import Reference
+from retrodict.ledger import Edge, Entry, Transaction
 from retrodict.models.artifact import ModelArtifact
 from retrodict.monitoring.definitions import Monitor
-from retrodict.monitoring.drift import DriftReport, drift, read_reference
+from retrodict.monitoring.drift import SCORE, DriftReport, LabelRates, drift, read_reference
 from retrodict.monitoring.outcomes import Outcomes, outcomes
 from retrodict.monitoring.performance import Slice, performance
-from retrodict.monitoring.triggers import FIRE, PeriodNumbers, TriggerResult, judge_trigger, measure, trigger_ref
+from retrodict.monitoring.triggers import (
+    FIRE,
+    PeriodNumbers,
+    TriggerResult,
+    fired_near,
+    judge_trigger,
+    measure,
+    trigger_ref,
+)
+from retrodict.monitoring.views import ViewCounts, count_views
 from retrodict.registry import Revision, in_force
 from retrodict.workspace import Workspace
 
@@ -28,6 +38,8 @@ REPORT = "monitor.report"
 
 SHOWN_METRICS = ("label_rate", "mean_score", "auc", "brier", "calibration_error")
 """Metrics of the report's tables; the plain form has all."""
+
+VIEW_COLUMNS = ("period", "view not simply read", "status", "decisions>", "share>")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,7 +56,8 @@ class MonitorReport(Shown):
         Revision of the policy in force at ``now`` and its model; drift is judged against that model's training rows,
         whichever version decisions.
     counts : dict of str to int
-        Decisions by status, those with outcomes that disagree, those without a key.
+        Decisions by status, those with outcomes that disagree, those without a key, matured ones whose key no outcome
+        has, and those that a fallback made because a required state was not current.
     slices : sequence of Slice
     drifts : dict of period name to DriftReport
         Of every period that has decisions.
@@ -52,6 +65,10 @@ class MonitorReport(Shown):
         Judged on the last complete period.
     digest : str
         SHA-256 of the stored report.
+    views : dict of period name to ViewCounts
+        Of every period that has decisions.
+    warnings : sequence of str
+        What keeps outcomes from ever joining.
     """
 
     monitor: str
@@ -65,10 +82,12 @@ class MonitorReport(Shown):
     drifts: Mapping[str, DriftReport]
     triggers: Sequence[TriggerResult] = ()
     digest: str = ""
+    views: Mapping[str, ViewCounts] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     @property
     def fired(self) -> list[TriggerResult]:
-        """Triggers that fired with this report."""
+        """Triggers that fire by what was known at ``now``; of a report over the past they may have fired since."""
         return [result for result in self.triggers if result.status == "fires"]
 
     def content(self) -> dict[str, Any]:
@@ -84,6 +103,8 @@ class MonitorReport(Shown):
             "performance": [part.to_dict() for part in self.slices],
             "drift": {name: drift.to_dict() for name, drift in self.drifts.items()},
             "triggers": [result.to_dict() for result in self.triggers],
+            "views": {name: views.to_dict() for name, views in self.views.items()},
+            "warnings": list(self.warnings),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,11 +130,14 @@ class MonitorReport(Shown):
             for feature in report.drifted[:5]
         ]
         triggers = [(result.on, result.status, result.period, result.reason) for result in self.triggers]
+        views = [row for name, counts in self.views.items() for row in counts.rows(name)]
         empty = len(periods) - len(rows)
         return [
             Facts(about),
             Grid(columns, rows) if rows else "There is no decision yet.",
             f"{count(empty)} periods without decisions are not shown." if rows and empty else None,
+            *self.warnings,
+            Grid(VIEW_COLUMNS, views) if views else None,
             Grid(("period", "drifted feature", "why"), drifted) if drifted else None,
             Grid(("trigger", "status", "period", "reason"), triggers) if triggers else None,
             f"A trigger fired. Next: retrodict train {self.model.partition('@')[0]}"
@@ -165,36 +189,61 @@ def monitor(
     decisions = outcomes(workspace, policy, now=now, start=start, end=end)
     slices = performance(decisions, period=period, by=definition.by, start=start, end=end, min_labels=min_labels)
     revision = _revision(workspace, policy, now)
-    metadata = _metadata(workspace, revision)
-    drifts = _drifts(workspace, definition, decisions, slices, revision, metadata)
+    version = _Version.of(workspace, revision)
+    parts = _parts(decisions, slices, start=start, end=end)
+    drifts = {part.slice.period.name: part.drift(version, definition.psi_threshold) for part in parts}
     report = MonitorReport(
         monitor=definition.name,
         policy=policy,
         now=now,
         period=period,
         revision=None if revision is None else f"policy:{policy}#{revision.revision}",
-        model=None if revision is None else revision.deployment.model,
+        model=version.name,
         counts=_counts(decisions),
         slices=slices,
         drifts=drifts,
+        views={part.slice.period.name: count_views(part.outcomes.decisions) for part in parts},
+        warnings=_warnings(decisions, definition),
     )
-    numbers = _last_complete(slices, drifts, metadata)
+    numbers = _last_complete(slices, drifts, version)
     # One transaction from reading the earlier firings to recording the new ones: two processes cannot both fire.
     with workspace.ledger.transaction() as tx:
-        results = [
-            judge_trigger(definition, trigger, numbers, now=now,
-                          firings=workspace.ledger.entries(object_id=trigger_ref(definition, trigger), action=FIRE))
+        firings = [
+            workspace.ledger.entries(object_id=trigger_ref(definition, trigger), action=FIRE)
             for trigger in definition.triggers
-        ]  # fmt: skip
+        ]
+        results = [
+            judge_trigger(definition, trigger, numbers, now=now, firings=earlier)
+            for trigger, earlier in zip(definition.triggers, firings, strict=True)
+        ]
         report = replace(report, triggers=results)
         report = replace(report, digest=workspace.objects.put(canonical_json(report.content())))
-        _record(tx, definition, report, decisions)
+        _record(tx, definition, report, decisions, firings)
     return report
 
 
 def _counts(decisions: Outcomes) -> dict[str, int]:
     statuses = {name: int((decisions.status == name).sum()) for name in ("known", "pending", "void")}
-    return {"decisions": len(decisions), **statuses, "revised": decisions.revised, "without_key": decisions.without_key}
+    stale = count_views(decisions.decisions).stale_fallbacks
+    return {"decisions": len(decisions), **statuses, "revised": decisions.revised, "without_key": decisions.without_key,
+            "unmatched": decisions.unmatched, "stale_fallbacks": stale}  # fmt: skip
+
+
+def _warnings(decisions: Outcomes, definition: Monitor) -> list[str]:
+    table = definition.policy.model.label.table
+    warnings = []
+    if decisions.unreachable:
+        warnings.append(
+            f"{count(decisions.unreachable)} of {count(len(decisions))} decisions carry no key: no row of "
+            f"{table.name!r} will ever give them an outcome. Send 'key' with each request "
+            f"({', '.join(table.key)} of {table.name!r}), or ingest outcomes by decision id."
+        )
+    if decisions.unmatched:
+        warnings.append(
+            f"{count(decisions.unmatched)} of {count(decisions.matured_with_key)} matured decisions carry a key that "
+            f"no outcome has: compare 'key' of the decisions with {', '.join(table.key)} of {table.name!r}."
+        )
+    return warnings
 
 
 def _revision(workspace: Workspace, policy: str, now: int) -> Revision | None:
@@ -204,53 +253,90 @@ def _revision(workspace: Workspace, policy: str, now: int) -> Revision | None:
         return None
 
 
-def _metadata(workspace: Workspace, revision: Revision | None) -> Mapping[str, Any]:
-    return {} if revision is None else ModelArtifact.load(workspace.objects, revision.deployment.artifact).metadata
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """The version in force, and what it says of its training and test rows."""
+
+    name: str | None
+    reference: Reference | None
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, workspace: Workspace, revision: Revision | None) -> _Version:
+        if revision is None:
+            return cls(None, None, {})
+        metadata = ModelArtifact.load(workspace.objects, revision.deployment.artifact).metadata
+        return cls(revision.deployment.model, read_reference(workspace.objects, metadata), metadata)
+
+    def test_metric(self, name: str) -> float | None:
+        """Metric of the test rows; None if it is not said."""
+        value = self.metadata.get("test_metrics", {}).get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+    def test_auc(self) -> Metric:
+        """Area of the test rows with its interval, from their number and label rate."""
+        auc, rate = self.test_metric("auc"), self.test_metric("base_rate")
+        if auc is None:
+            return Metric("auc", None, "the model version does not say the AUC of its test rows", 0)
+        scores = None if self.reference is None else self.reference.features.get(SCORE)
+        rows = 0 if scores is None else int(scores.counts.sum())
+        positives = round(rows * (rate or 0.0))
+        if not 0 < positives < rows:
+            return Metric("auc", None, "the model version does not say how many test rows of each class it has", rows)
+        return Metric.of("auc", rows, auc, hanley_interval(auc, positives, rows - positives))
 
 
-def _test_metric(metadata: Mapping[str, Any], name: str) -> float | None:
-    value = metadata.get("test_metrics", {}).get(name)
-    return float(value) if isinstance(value, int | float) else None
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Decisions of one period with their outcomes, and what of the period the report sees."""
 
+    slice: Slice
+    outcomes: Outcomes
+    span: tuple[int, int]
 
-def _drifts(
-    workspace: Workspace,
-    definition: Monitor,
-    decisions: Outcomes,
-    slices: Sequence[Slice],
-    revision: Revision | None,
-    metadata: Mapping[str, Any],
-) -> dict[str, DriftReport]:
-    reference = read_reference(workspace.objects, metadata)
-    times = decisions.column("time")
-    reports = {}
-    for part in slices:
-        if part.by is not None or not part.decisions:
-            continue
-        low, high = np.searchsorted(times, [part.period.start, part.period.end])
-        reports[part.period.name] = drift(
-            decisions.decisions.slice(int(low), int(high - low)),
-            reference,
-            model=None if revision is None else revision.deployment.model,
-            label_rate=part["label_rate"],
-            reference_rate=_test_metric(metadata, "base_rate"),
-            threshold=definition.psi_threshold,
+    def drift(self, version: _Version, threshold: float) -> DriftReport:
+        """Judge them against the version in force."""
+        labelled = self.outcomes.select(self.outcomes.status == "known")
+        before = version.test_metric("base_rate")
+        rates = LabelRates(self.slice["label_rate"], labelled.column("time"), labelled.label, before)
+        return drift(
+            self.outcomes.decisions,
+            version.reference,
+            model=version.name,
+            span=self.span,
+            label_rate=rates,
+            threshold=threshold,
         )
-    return reports
+
+
+def _parts(decisions: Outcomes, slices: Sequence[Slice], *, start: int | None, end: int | None) -> list[_Part]:
+    """Periods that have decisions."""
+    times = decisions.column("time")
+    until = decisions.now if end is None else min(end, decisions.now)
+    parts = []
+    for part in slices:
+        if part.by is None and part.decisions:
+            low, high = part.period.start, min(part.period.end, until)
+            inside = (times >= low) & (times < high)
+            span = (low if start is None else max(low, start)), high
+            parts.append(_Part(part, decisions.select(inside), span))
+    return parts
 
 
 def _last_complete(
-    slices: Sequence[Slice], drifts: Mapping[str, DriftReport], metadata: Mapping[str, Any]
+    slices: Sequence[Slice], drifts: Mapping[str, DriftReport], version: _Version
 ) -> PeriodNumbers | None:
     complete = [part for part in slices if part.by is None and part.complete]
     if not complete:
         return None
     last = complete[-1]
     nothing = DriftReport(None, "no decisions", 0, 0)
-    return measure(last, drifts.get(last.period.name, nothing), _test_metric(metadata, "auc"))
+    return measure(last, drifts.get(last.period.name, nothing), version.test_auc())
 
 
-def _record(tx: Transaction, definition: Monitor, report: MonitorReport, decisions: Outcomes) -> None:
+def _record(
+    tx: Transaction, definition: Monitor, report: MonitorReport, decisions: Outcomes, firings: Sequence[Sequence[Entry]]
+) -> None:
     name = f"report:{report.digest}"
     inputs: list[Edge] = list(decisions.inputs)
     if report.revision is not None:
@@ -266,6 +352,8 @@ def _record(tx: Transaction, definition: Monitor, report: MonitorReport, decisio
         "objects": [report.digest],
     }
     tx.append(REPORT, name, facts, inputs=inputs)
-    for result in report.fired:
-        fired = {"at": report.now, "monitor": definition.name, "policy": report.policy, **asdict(result)}
-        tx.append(FIRE, result.trigger, fired, inputs=[(name, "evidence")])
+    for trigger, result, earlier in zip(definition.triggers, report.triggers, firings, strict=True):
+        # A report over the past does not know what fired later, and does not fire it again either.
+        if result.status == "fires" and fired_near(trigger, earlier, result.period, now=report.now) is None:
+            fired = {"at": report.now, "monitor": definition.name, "policy": report.policy, **asdict(result)}
+            tx.append(FIRE, result.trigger, fired, inputs=[(name, "evidence")])

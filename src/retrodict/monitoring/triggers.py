@@ -3,19 +3,24 @@
 A firing is a fact in the ledger, so the cooldown survives restarts and two processes cannot fire one trigger twice;
 what to do about it is the business of whoever asked. A trigger fires once per period: the same evidence, looked at
 again tomorrow, is not new evidence.
+
+A number is an estimate: a condition holds only if it holds at both ends of the 95 % interval of every number in it, and
+of a number that should have an interval and has none nothing is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Literal, TypeAlias
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Record
 from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.expressions import parse
 from retrodict.core.identity import content_hash, short
+from retrodict.core.statistics.intervals import Interval, difference_interval
 from retrodict.evaluation.metrics import Metric
 from retrodict.ledger.chain import Entry
 from retrodict.monitoring.definitions import Monitor, Trigger
@@ -23,7 +28,9 @@ from retrodict.monitoring.drift import DriftReport
 from retrodict.monitoring.performance import Slice
 from retrodict.monitoring.periods import Period
 
-__all__ = ["FIRE", "NUMBERS", "PeriodNumbers", "TriggerResult", "judge_trigger", "measure", "trigger_ref"]
+__all__ = ["FIRE", "NUMBERS", "PeriodNumbers", "TriggerResult", "fired_near", "judge_trigger", "measure", "trigger_ref"]
+
+Status: TypeAlias = Literal["fires", "quiet", "not evaluable", "cooling down"]
 
 FIRE = "trigger.fire"
 NUMBERS = (
@@ -54,24 +61,28 @@ class TriggerResult(Record):
         Period whose numbers were judged.
     numbers : dict
         Every number there is, None where it is not evaluable.
+    bounds : dict
+        Ends of the 95 % intervals of those that are estimates.
     """
 
     trigger: str
     action: str
     on: str
-    status: Literal["fires", "quiet", "not evaluable", "cooling down"]
+    status: Status
     reason: str
     period: str | None
     numbers: Mapping[str, float | None]
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodNumbers:
-    """Numbers of one period, by name, and why those that are None have no value."""
+    """Numbers of one period, by name, the bounds of the estimates, and why those that are None have no value."""
 
     period: Period
     values: Mapping[str, float | None]
     reasons: Mapping[str, str]
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def trigger_ref(monitor: Monitor, trigger: Trigger) -> str:
@@ -79,7 +90,7 @@ def trigger_ref(monitor: Monitor, trigger: Trigger) -> str:
     return f"trigger:{monitor.name}@{short(content_hash([trigger.action, trigger.on]))}"
 
 
-def measure(part: Slice, drift: DriftReport, test_auc: float | None) -> PeriodNumbers:
+def measure(part: Slice, drift: DriftReport, test_auc: Metric) -> PeriodNumbers:
     """Numbers that triggers read, of one period.
 
     Parameters
@@ -88,22 +99,31 @@ def measure(part: Slice, drift: DriftReport, test_auc: float | None) -> PeriodNu
         All decisions of the period.
     drift : DriftReport
         Of the same decisions.
-    test_auc : float or None
-        AUC of the test rows of the version in force.
+    test_auc : Metric
+        Of the test rows of the version in force.
     """
     names = ("auc", "calibration_error", "calibration_ratio", "label_rate")
     metrics: dict[str, Metric] = {name: part[name] for name in names}
-    values: dict[str, float | None] = {name: metric.value for name, metric in metrics.items()}
-    reasons = {name: metric.reason or "no value" for name, metric in metrics.items() if metric.value is None}
-    auc = values["auc"]
-    values["auc_drop"] = None if auc is None or test_auc is None else test_auc - auc
-    if values["auc_drop"] is None:
-        reasons["auc_drop"] = reasons.get("auc", "the model version does not say the AUC of its test rows")
-    values["psi"] = drift.psi
-    if drift.psi is None:
-        reasons["psi"] = drift.reason or "no feature is evaluable"
-    values.update(labels=part.labelled, decisions=part.decisions)
-    return PeriodNumbers(part.period, dict(sorted(values.items())), reasons)
+    metrics["auc_drop"] = _drop(metrics["auc"], test_auc)
+    values: dict[str, float | None] = {"psi": drift.psi, "labels": part.labelled, "decisions": part.decisions}
+    reasons = {} if drift.psi is not None else {"psi": drift.reason or "no feature is evaluable"}
+    bounds = {}
+    for name, metric in metrics.items():
+        if metric.value is None or metric.low is None or metric.high is None:
+            values[name], reasons[name] = None, metric.reason or "it has no interval"
+        else:
+            values[name], bounds[name] = metric.value, (metric.low, metric.high)
+    return PeriodNumbers(part.period, dict(sorted(values.items())), reasons, bounds)
+
+
+def _drop(auc: Metric, test: Metric) -> Metric:
+    without = next((metric for metric in (auc, test) if metric.value is None), None)
+    if without is not None or auc.value is None or test.value is None:
+        return Metric("auc_drop", None, "no value" if without is None else without.reason, auc.n)
+    if auc.low is None or auc.high is None or test.low is None or test.high is None:
+        return Metric("auc_drop", None, "one of the two areas has no interval", auc.n)
+    interval = difference_interval(test.value, Interval(test.low, test.high), auc.value, Interval(auc.low, auc.high))
+    return Metric.of("auc_drop", auc.n, test.value - auc.value, interval)
 
 
 def judge_trigger(
@@ -117,7 +137,7 @@ def judge_trigger(
     numbers : PeriodNumbers or None
         Of the last complete period; None if there is none yet.
     firings : sequence of ledger Entry
-        Earlier firings of this trigger.
+        Firings of this trigger; those after ``now`` are not known yet.
     now : int
         Microseconds since 1970-01-01 UTC.
 
@@ -129,32 +149,54 @@ def judge_trigger(
     expression = parse(trigger.on, where=f"monitor {monitor.name}, trigger")
     expression.check_columns(NUMBERS, where=f"monitor {monitor.name}, trigger {trigger.on!r}")
 
-    def result(status: Literal["fires", "quiet", "not evaluable", "cooling down"], reason: str) -> TriggerResult:
-        period = None if numbers is None else numbers.period.name
-        values = {} if numbers is None else numbers.values
-        return TriggerResult(trigger_ref(monitor, trigger), trigger.action, trigger.on, status, reason, period, values)
+    def result(status: Status, reason: str) -> TriggerResult:
+        about = (trigger_ref(monitor, trigger), trigger.action, trigger.on, status, reason)
+        if numbers is None:
+            return TriggerResult(*about, None, {})
+        return TriggerResult(*about, numbers.period.name, numbers.values, numbers.bounds)
 
     if numbers is None:
         return result("not evaluable", "no period is complete yet")
     labels = numbers.values["labels"] or 0
     if labels < trigger.min_labels:
         return result("not evaluable", f"{labels} known outcomes are fewer than the {trigger.min_labels} needed")
-    holds = expression.to_row()(dict(numbers.values))
-    text = ", ".join(f"{name} is {_number(numbers.values[name])}" for name in expression.columns)
+    run = expression.to_row()
+    holds = run(dict(numbers.values))
+    text = ", ".join(_text(name, numbers) for name in expression.columns)
     if holds is None:
         why = [f"{name}: {numbers.reasons[name]}" for name in expression.columns if numbers.values[name] is None]
         return result("not evaluable", "; ".join(why) or f"the condition has no truth value: {text}")
     if not holds:
         return result("quiet", text)
-    for entry in firings:
-        # Either way: a report over the past must not fire again what fired later.
-        if abs(now - entry.payload["at"]) < parse_duration(trigger.cooldown):
-            rest = format_duration(parse_duration(trigger.cooldown))
-            return result("cooling down", f"it fired at {format_time(entry.payload['at'])}, cooldown {rest}; {text}")
-        if entry.payload["period"] == numbers.period.name:
-            return result("cooling down", f"it fired for this period at {format_time(entry.payload['at'])}; {text}")
-    return result("fires", text)
+    if not _holds_for_sure(run, numbers, expression.columns):
+        return result("quiet", f"{text}: it need not hold within the intervals")
+    near = fired_near(trigger, [entry for entry in firings if entry.payload["at"] <= now], numbers.period.name, now=now)
+    if near is None:
+        return result("fires", text)
+    at, cooldown = near.payload["at"], parse_duration(trigger.cooldown)
+    if now - at < cooldown:
+        return result("cooling down", f"it fired at {format_time(at)}, cooldown {format_duration(cooldown)}; {text}")
+    return result("cooling down", f"it fired for this period at {format_time(at)}; {text}")
 
 
-def _number(value: float | None) -> str:
-    return "not evaluable" if value is None else f"{value:.6g}"
+def fired_near(trigger: Trigger, firings: Sequence[Entry], period: str | None, *, now: int) -> Entry | None:
+    """First firing for a period, or within the cooldown of an instant on either side; None if there is none."""
+    cooldown = parse_duration(trigger.cooldown)
+    return next((e for e in firings if e.payload["period"] == period or abs(now - e.payload["at"]) < cooldown), None)
+
+
+def _holds_for_sure(run: Callable[[dict[str, Any]], Any], numbers: PeriodNumbers, names: Sequence[str]) -> bool:
+    """Whether a condition holds wherever in their intervals the estimates lie: at the ends, and at the values."""
+    estimates = [name for name in names if name in numbers.bounds]
+    points = product(*((*numbers.bounds[name], numbers.values[name]) for name in estimates))
+    return all(run({**numbers.values, **dict(zip(estimates, point, strict=True))}) for point in points)
+
+
+def _text(name: str, numbers: PeriodNumbers) -> str:
+    value = numbers.values[name]
+    if value is None:
+        return f"{name} is not evaluable"
+    if name not in numbers.bounds:
+        return f"{name} is {value:.6g}"
+    low, high = numbers.bounds[name]
+    return f"{name} is {value:.6g} ({low:.4g} to {high:.4g})"

@@ -179,6 +179,8 @@ def report() -> dict[str, Any]:
             "gates": [GateResult("auc >= 0.65", "pass", 0.7, "auc is 0.7").to_dict()],
             "trees": "ee",
             "best_iteration": 40,
+            "calibration": "sigmoid",
+            "warnings": ["The log loss is above the majority's."],
         },
         "serving": {
             "requests": 300,

@@ -80,9 +80,12 @@ def test_a_column_equals_its_values_one_by_one(fit, sample, probes):
 @PATIENT
 @given(sample=SAMPLES, probes=st.lists(UNIT, min_size=1))
 def test_isotonic_is_scikit_learns(sample, probes):
-    """Against predict of the regression itself."""
+    """Against the knots of the regression itself, held where Platt puts the targets of as many rows."""
     scores, labels = columns(sample)
-    expected = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, labels).predict(probes)
+    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, labels)
+    positives, negatives = labels.sum(), (1 - labels).sum()
+    rates = np.clip(fitted.y_thresholds_, 1 / (negatives + 2), (positives + 1) / (positives + 2))
+    expected = np.interp(probes, fitted.X_thresholds_, rates)
     np.testing.assert_allclose(fit_isotonic(scores, labels).apply(np.array(probes)), expected, atol=1e-9)
 
 

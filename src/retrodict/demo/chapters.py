@@ -67,6 +67,8 @@ def describe_training(project: Project, run: Run) -> dict[str, Any]:
         "gates": [] if run.version is None else run.version.gates,
         "trees": run.record.summary["trees"],
         "best_iteration": run.params.get("best_iteration"),
+        "calibration": run.record.summary["calibration"]["method"],
+        "warnings": list(run.warnings),
     }
 
 

@@ -71,7 +71,8 @@ def _training(part: Part, _report: Part) -> Blocks:
     gates = [(gate["gate"], gate["status"], gate["reason"]) for gate in part["gates"]]
     metrics = [(name, decimal(value, 4)) for name, value in part["metrics"].items()]
     return [
-        _facts(part, ("model", "run", "rows", "versions", "best_iteration", "seconds")),
+        _facts(part, ("model", "run", "rows", "versions", "best_iteration", "calibration", "seconds")),
+        *(f"Warning: {sentence}" for sentence in part["warnings"]),
         Row(figures),
         Grid(("gate", "status", "reason"), gates),
         Details("Metrics", [Grid(("metric", "value>"), metrics)]),

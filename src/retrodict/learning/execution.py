@@ -183,6 +183,8 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
         "fingerprint": artifact.fingerprint(),
         "trees": facts["trees"],
         "ladder": trained.ladder.to_dict() if trained.ladder else None,
+        "calibration": trained.calibration.to_dict(),
+        "warnings": list(trained.warnings),
         "gates": [gate.to_dict() for gate in gates],
     }
     run.points = _points(trained)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, near
 from retrodict.evaluation import Evaluation, Ladder, climb, evaluate
+from retrodict.learning.calibration import Calibration, calibrate, share_validation
 from retrodict.learning.frame import Frame
 from retrodict.models.artifact import ModelArtifact
-from retrodict.models.calibration import Calibrator, NoCalibrator, fit_isotonic, fit_sigmoid
+from retrodict.models.calibration import Calibrator
 from retrodict.models.definitions import Recipe
 from retrodict.models.engines.base import Engine
 from retrodict.models.estimators import get_estimator
@@ -28,8 +29,6 @@ __all__ = ["Progress", "Trained", "run_recipe"]
 
 # (what is being done, steps done, steps at most)
 Progress = Callable[[str, int, int], None]
-
-_CALIBRATORS: Mapping[str, Callable[..., Calibrator]] = {"isotonic": fit_isotonic, "sigmoid": fit_sigmoid}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +49,10 @@ class Trained:
         On the test rows; None if it was not asked for.
     test_scores : ndarray, shape (test rows,)
         Calibrated.
+    calibration : Calibration
+        Which method is in force, and why.
+    warnings : tuple of str
+        What somebody should look at before this model decides anything, each a sentence.
     """
 
     engine: Engine
@@ -60,6 +63,8 @@ class Trained:
     evaluations: Mapping[str, Evaluation]
     ladder: Ladder | None
     test_scores: NDArray[np.float64]
+    calibration: Calibration
+    warnings: tuple[str, ...] = ()
 
     def artifact(self, name: str, metadata: Mapping[str, Any]) -> ModelArtifact:
         """Model artifact with what is to be said of it."""
@@ -94,25 +99,31 @@ def run_recipe(
     """
     report = progress or (lambda _step, _done, _total: None)
     report("encode", 0, 1)
-    columns = {name: frame.columns(rows) for name, rows in parts.items()}
     for name, rows in parts.items():
         if not len(rows):
             raise InputError(f"there must be at least one labelled row to {name} on", where="recipe", got=0,
                              remedy="Move the TimeSplit to where the data is")  # fmt: skip
-    inputs = InputSpec.learn(columns["train"])
-    examples = {
-        name: Examples(inputs.encode_columns(columns[name]), frame.labels[rows]) for name, rows in parts.items()
-    }
+    inputs = InputSpec.learn(frame.columns(parts["train"]))
+    examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
+    stopping = aside = parts["validate"]
+    if recipe.registered.validates and recipe.calibrate != "none":
+        stopping, aside = share_validation(parts["validate"], frame.at)
+        if not len(stopping):
+            raise InputError("there must be two labelled rows or more to validate on: to stop by, and to calibrate on",
+                             where="recipe", got=len(aside),
+                             remedy="Give the TimeSplit a longer part to validate on")  # fmt: skip
     problem = Problem(
-        inputs, examples["train"], examples["validate"], recipe.settings, recipe.seed,
+        inputs, examples["train"], _examples(inputs, frame, stopping), recipe.settings, recipe.seed,
         lambda done, total, _metrics: report(recipe.estimator, done, total),
     )  # fmt: skip
     rungs = _fit_ladder(recipe, problem, report) if ladder else {}
     fitted = recipe.registered.solve(problem)
     report("evaluate", 0, 1)
     raw = {name: fitted.engine.scores(rows.matrix) for name, rows in examples.items()}
-    fit = _CALIBRATORS.get(recipe.calibrate)
-    calibrator: Calibrator = fit(raw["validate"], examples["validate"].labels) if fit else NoCalibrator()
+    held_out = _examples(inputs, frame, aside)
+    calibrator, calibration = calibrate(
+        recipe.calibrate, fitted.engine.scores(held_out.matrix), held_out.labels, frame.at[aside], frame.known_at[aside]
+    )
     scores = {name: calibrator.apply(values) for name, values in raw.items()}
     evaluations = {name: evaluate(examples[name].labels, scores[name]) for name in parts}
     climbed = {name: rung.engine.scores(examples["test"].matrix) for name, rung in rungs.items()}
@@ -121,7 +132,25 @@ def run_recipe(
     verdicts = climb(candidate=scores["test"], rungs=climbed, labels=labels) if climbed else None
     params = {"estimator": recipe.estimator, "calibrate": recipe.calibrate, **fitted.params}
     report("evaluate", 1, 1)
-    return Trained(fitted.engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"])
+    return Trained(
+        fitted.engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
+        _warnings(evaluations),
+    )  # fmt: skip
+
+
+def _examples(inputs: InputSpec, frame: Frame, rows: NDArray[np.int64]) -> Examples:
+    return Examples(inputs.encode_columns(frame.columns(rows)), frame.labels[rows])
+
+
+def _warnings(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
+    """What the numbers of the test rows say against the model."""
+    if "test/majority" not in evaluations:
+        return ()
+    loss, majority = (evaluations[name]["log_loss"].value for name in ("test", "test/majority"))
+    if loss is None or majority is None or loss <= majority:
+        return ()
+    compared = f"The log loss of {loss:.4f} on the test rows is above the majority's {majority:.4f}"
+    return (f"{compared}: the same rate for every row would tell more than these probabilities.",)
 
 
 def _fit_ladder(recipe: Recipe, problem: Problem, report: Progress) -> dict[str, Fitted[Any]]:

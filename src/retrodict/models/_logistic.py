@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["logit", "logits", "sigmoid", "sigmoids"]
+__all__ = ["TINY", "logit", "logits", "sigmoid", "sigmoids"]
 
 # Log-odds of exactly 0 or 1 are infinite; they are held at the last rate below 1 that a float can tell from 1.
-_TINY = 2.0**-52
+TINY = 2.0**-52
 
 
 def sigmoid(margin: float) -> float:
@@ -32,7 +32,7 @@ def sigmoids(margins: NDArray[Any]) -> NDArray[np.float64]:
 
 def logit(rate: float) -> float:
     """Log-odds of a probability, held within about ±36."""
-    inside = min(max(rate, _TINY), 1.0 - _TINY)
+    inside = min(max(rate, TINY), 1.0 - TINY)
     return math.log(inside / (1.0 - inside))
 
 

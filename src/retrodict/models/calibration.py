@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, check_known
 from retrodict.core.identity import canonical_json
-from retrodict.models._logistic import logit, logits, sigmoid, sigmoids
+from retrodict.models._logistic import TINY, logit, logits, sigmoid, sigmoids
 
 __all__ = [
     "Calibrator",
@@ -63,24 +63,24 @@ class _Stored:
 
 @dataclass(frozen=True, slots=True)
 class NoCalibrator(_Stored):
-    """Leaves scores as they are."""
+    """Leaves scores as they are, held 2**-52 away from 0 and 1: no model is certain."""
 
     kind: ClassVar[str] = "none"
 
     def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the same scores."""
-        return scores
+        return np.clip(scores, TINY, 1.0 - TINY)
 
     def apply_one(self, score: float) -> float:
         """Return the same score."""
-        return score
+        return min(max(score, TINY), 1.0 - TINY)
 
 
 @dataclass(frozen=True, slots=True)
 class SigmoidCalibrator(_Stored):
     """``1 / (1 + exp(-(slope * logit(score) + intercept)))``.
 
-    Monotone up to the rounding of the exponential; scores are held 2**-52 away from 0 and 1.
+    Monotone up to the rounding of the exponential; scores and probabilities are held 2**-52 away from 0 and 1.
 
     Attributes
     ----------
@@ -103,11 +103,11 @@ class SigmoidCalibrator(_Stored):
 
     def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities of scores, shape (n,)."""
-        return sigmoids(logits(scores) * self.slope + self.intercept)
+        return np.clip(sigmoids(logits(scores) * self.slope + self.intercept), TINY, 1.0 - TINY)
 
     def apply_one(self, score: float) -> float:
         """Probability of one score."""
-        return sigmoid(logit(score) * self.slope + self.intercept)
+        return min(max(sigmoid(logit(score) * self.slope + self.intercept), TINY), 1.0 - TINY)
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,17 @@ def _check(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> None:
                          remedy="Leave out rows whose outcome is not known yet")  # fmt: skip
 
 
+def _targets(labels: NDArray[np.float64]) -> tuple[float, float]:
+    """Platt's smoothed targets of a 0 and of a 1."""
+    positives = float(labels.sum())
+    return 1 / (len(labels) - positives + 2), (positives + 1) / (positives + 2)
+
+
 def fit_isotonic(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> IsotonicCalibrator:
     """Isotonic regression of labels on scores (pool adjacent violators, by scikit-learn).
+
+    The outermost steps often hold one outcome only. Rates are held where Platt puts the targets of his sigmoid,
+    ``1 / (negatives + 2)`` and ``(positives + 1) / (positives + 2)``: so many rows allow no more certainty.
 
     Parameters
     ----------
@@ -203,7 +212,7 @@ def fit_isotonic(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> Is
     _check(scores, labels)
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, labels.astype(np.float64))
     # Cumulated rounding may leave a rate a last bit below its left neighbour.
-    rates = np.maximum.accumulate(np.clip(fitted.y_thresholds_, 0.0, 1.0))
+    rates = np.maximum.accumulate(np.clip(fitted.y_thresholds_, *_targets(labels)))
     return IsotonicCalibrator(tuple(fitted.X_thresholds_.tolist()), tuple(rates.tolist()))
 
 
@@ -217,8 +226,8 @@ def fit_sigmoid(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> Sig
     from threadpoolctl import threadpool_limits
 
     _check(scores, labels)
-    positives = float(labels.sum())
-    target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
+    least, greatest = _targets(labels)
+    target = np.where(labels == 1, greatest, least)
     # A soft target is the row counted twice, once with each label.
     margins = np.tile(logits(scores), 2)[:, None]
     sides, weights = np.repeat([1, 0], len(labels)), np.concatenate([target, 1 - target])

@@ -20,7 +20,7 @@ from retrodict.models.estimators import Estimator, get_estimator
 
 __all__ = ["Model", "Recipe", "Split", "TimeSplit"]
 
-_CALIBRATIONS = ("isotonic", "none", "sigmoid")
+_CALIBRATIONS = ("auto", "isotonic", "none", "sigmoid")
 _MONTHS = re.compile(r"(\d+) months?")
 
 
@@ -131,8 +131,10 @@ class Recipe:
         :func:`~retrodict.models.estimators.register_estimator`. The baseline ladder (constant, group rate, logistic
         regression) is trained beside any of them.
     split : TimeSplit
-    calibrate : {"isotonic", "sigmoid", "none"}, default "isotonic"
-        How scores become probabilities; fitted on the validation rows.
+    calibrate : {"auto", "none", "sigmoid", "isotonic"}, default "auto"
+        How scores become probabilities; fitted on validation rows, of which an estimator that stops early leaves the
+        later half to it. ``"auto"`` takes the method of the least cross-validated log loss, isotonic regression only
+        from 1,000 rows of the rarer class on.
     params : mapping, optional
         Parameters of the estimator, over its defaults.
     baseline_group : str, optional
@@ -143,7 +145,7 @@ class Recipe:
 
     estimator: str
     split: TimeSplit
-    calibrate: str = "isotonic"
+    calibrate: str = "auto"
     params: Mapping[str, Any] = field(default_factory=dict)
     baseline_group: str | None = None
     seed: int = 0

@@ -82,6 +82,8 @@ class Estimator:
     tasks : tuple of Task, default ("binary",)
     inputs : tuple of str, default ("number", "category")
         Types of features that it takes.
+    validates : bool, default True
+        Whether ``fit`` looks at the validation rows: it then gets their earlier half, and calibration the later one.
     contributions : str
         What ``engine.contributions`` gives for a row, in words.
 
@@ -101,6 +103,7 @@ class Estimator:
     aliases: bool = False
     tasks: tuple[Task, ...] = ("binary",)
     inputs: tuple[str, ...] = ("number", "category")
+    validates: bool = True
     contributions: str
 
     def __post_init__(self) -> None:
@@ -219,6 +222,7 @@ for _estimator in (
         fit=f"{_ENGINES}.rates:solve_constant",
         engine=f"{_ENGINES}.rates:ConstantEngine",
         kind="constant",
+        validates=False,
         contributions="none: the rate is the same for every row",
     ),
     Estimator(
@@ -226,6 +230,7 @@ for _estimator in (
         fit=f"{_ENGINES}.rates:solve_group_rate",
         engine=f"{_ENGINES}.rates:GroupRateEngine",
         kind="group_rate",
+        validates=False,
         defaults={"prior_count": 20.0},
         required=("group",),
         minimum={"prior_count": 0},
@@ -245,6 +250,7 @@ for _estimator in (
         fit=f"{_ENGINES}.linear:solve_logistic",
         engine=f"{_ENGINES}.linear:LinearEngine",
         kind="linear",
+        validates=False,
         defaults={"penalty": 1.0, "max_iterations": 1_000},
         minimum={"penalty": 0, "max_iterations": 1},
         contributions="weight times distance from the training mean",

@@ -57,6 +57,8 @@ class ModelPlan:
     stale : list of str
         Tables that have a newer version than the run read.
     author : str or None
+    warnings : tuple of str
+        Of the newest version's run, each a sentence.
     """
 
     name: str
@@ -67,6 +69,7 @@ class ModelPlan:
     approved_newest: str | None = None
     stale: tuple[str, ...] = ()
     author: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,8 @@ class Plan(Shown):
             Grid(("policy", "revision", "decides with", "definition", "deployed hash?"), policies),
         ]
         next_steps = "\n".join(["Next:", *(f"  {step}" for step in steps)]) if steps else self._rest()
-        return [*(grid for grid in grids if grid.rows), "", next_steps]
+        warnings = [f"Warning: {m.newest}: {sentence}" for m in self.models for sentence in m.warnings]
+        return [*(grid for grid in grids if grid.rows), *warnings, "", next_steps]
 
     def _rest(self) -> str:
         if self.undefined:
@@ -256,7 +260,7 @@ def _model(workspace: Workspace, model: Model, versions: list[ModelVersion]) -> 
     )
     return ModelPlan(
         model.name, newest.ref, _status(model, run.params), newest.gates_passed, newest.approved,
-        approved[-1].ref if approved else None, stale, newest.author,
+        approved[-1].ref if approved else None, stale, newest.author, tuple(run.summary.get("warnings", ())),
     )  # fmt: skip
 
 

@@ -64,6 +64,11 @@ class Run(Shown):
         return self.record.params
 
     @property
+    def warnings(self) -> Sequence[str]:
+        """What somebody should look at before the model decides anything, each a sentence."""
+        return tuple(self.record.summary.get("warnings", ()))
+
+    @property
     def metrics(self) -> Mapping[str, float | None]:
         """Metrics of the test rows by name; None where one could not be evaluated."""
         return self.record.values("test")
@@ -93,13 +98,13 @@ class Run(Shown):
 
     def _trained(self, version: ModelVersion) -> Sequence[Block | None]:
         about = {"model": version.ref, "run": self.ref, "rows": self._rows(), "left out": self._left_out(),
-                 "took": seconds(self.record.seconds)}  # fmt: skip
+                 "calibration": self._calibration(), "took": seconds(self.record.seconds)}  # fmt: skip
         if version.gates_passed:
             command = f"retrodict models approve {version.ref} --reason '…' --actor NAME"
             following = f"Next, by somebody else than {version.author}: {command}"
         else:
             following = "A gate did not pass: this version cannot be approved or deployed."
-        return [Facts(about), self._ladder(), _gates(version.gates), "", following]
+        return [Facts(about), *self._warnings(), self._ladder(), _gates(version.gates), "", following]
 
     def _stored(self) -> Sequence[Block | None]:
         run = self.record
@@ -107,12 +112,14 @@ class Run(Shown):
             "run": run.ref, "model": run.model, "status": run.status, "by": run.actor, "started": when(run.started),
             "took": seconds(run.seconds), "rows": self._rows() or None, "left out": self._left_out(),
             "data": [f"{name}@{version}" for name, version in sorted(run.data["versions"].items())],
-            "seed": run.seed, "code": short_hash(run.code), "environment": short_hash(run.environment),
+            "calibration": self._calibration(), "seed": run.seed, "code": short_hash(run.code),
+            "environment": short_hash(run.environment),
         }  # fmt: skip
         params = {name: value for name, value in run.params.items() if name not in ("definition", "features")}
         artifacts = [(a.name, short_hash(a.digest), a.media) for a in run.artifacts]
         return [
             Facts(about),
+            *self._warnings(),
             Facts(params, title="parameters"),
             self._ladder() if self.metrics else None,
             _gates(run.summary.get("gates", [])),
@@ -126,6 +133,18 @@ class Run(Shown):
         """Rows without a label, and why."""
         reasons = self.record.data.get("left_out") or {}
         return ", ".join(f"{reason} {rows:,}" for reason, rows in reasons.items() if rows) or None
+
+    def _calibration(self) -> str | None:
+        """Method in force, its rows, and the log losses it was chosen by."""
+        calibration = self.record.summary.get("calibration")
+        if calibration is None:
+            return None
+        losses = ", ".join(f"{name} {number(loss)}" for name, loss in calibration["log_loss"].items())
+        chosen_by = f" (log loss: {losses})" if losses else ""
+        return f"{calibration['method']}, {calibration['rows']:,} rows{chosen_by}"
+
+    def _warnings(self) -> Sequence[Block]:
+        return [f"Warning: {sentence}" for sentence in self.warnings]
 
     def _ladder(self) -> Grid:
         """Metrics of the test rows: the model, then the rungs below it."""

@@ -82,7 +82,6 @@ late_arrival = Model(
     features=[origin_delays, carrier_delays, last_leg, weather_now, airframe, calendar],
     recipe=Recipe(
         "lightgbm",
-        calibrate="isotonic",
         split=TimeSplit(train="2013-01-01/2013-07-01", validate="1 month", test="1 month"),
         params={"min_child_samples": 200, "num_leaves": 15, "num_threads": 1},
     ),

@@ -78,8 +78,8 @@ def test_a_row_at_an_edge_belongs_to_the_part_that_begins_there():
 def test_an_outcome_is_used_once_it_was_known_before_now():
     """One that becomes known at the very moment is not."""
     split = TimeSplit("2024-01-01/2024-02-01", validate="10d", test="10d").resolve()
-    frame = frame_of([parse_time("2024-01-05T00:00Z")] * 3, known_at=[NOW - 1, NOW, NOW + 1])
-    assert split_rows(frame, split, now=NOW)["train"].tolist() == [0]
+    frame = frame_of([parse_time("2024-02-15T00:00Z")] * 3, known_at=[NOW - 1, NOW, NOW + 1])
+    assert split_rows(frame, split, now=NOW)["test"].tolist() == [0]
 
 
 def test_a_split_of_a_retraining_is_recorded_and_replayed(project):
@@ -87,7 +87,11 @@ def test_a_split_of_a_retraining_is_recorded_and_replayed(project):
     split = TimeSplit("2024-01-03/2024-01-25", validate="8d", test="9d")
     run, _ = train(project, "late_parcel", split=split)
     assert run.params["split"] == {"train": "2024-01-03/2024-01-25", "validate": "8d", "test": "9d"}
-    assert run.data["rows"] == {"train": 22 * 40, "validate": 8 * 40, "test": 9 * 40}
+    rows, purged = run.data["rows"], run.data["left_out"]
+    assert rows["train"] + purged["purged_train"] == 22 * 40
+    assert rows["validate"] + purged["purged_validate"] == 8 * 40
+    assert rows["test"] == 9 * 40
+    assert 40 < purged["purged_train"] < 80, "parcels of the last thirty hours and more"
     assert replay_run(project, run.ref).exact
 
 
@@ -96,4 +100,6 @@ def test_a_row_without_an_outcome_is_pending_until_it_matures(project):
     model = project.definitions.get(Model, "late_parcel")
     at = [NOW - 10 * DAY - 1, NOW - 10 * DAY, NOW - 10 * DAY + 1, parse_time("2023-12-31T00:00Z")]
     frame = frame_of(at, label=np.nan, known_at=np.iinfo(np.int64).max)
-    assert count_left_out(frame, model, now=NOW) == {"pending": 1, "void": 2}
+    assert count_left_out(frame, model, now=NOW) == {
+        "pending": 1, "void": 2, "purged_train": 0, "purged_validate": 0
+    }  # fmt: skip

@@ -221,13 +221,24 @@ def _moments_checked(spine: pa.Table, model: Model) -> pa.Table:
     return spine
 
 
-def split_rows(frame: Frame, split: Split, *, now: int) -> dict[str, NDArray[np.int64]]:
-    """Positions of the rows of each part; only outcomes that are known now take part."""
-    edges = (split.train_start, split.train_end, split.validate_end, split.test_end)
-    names = ("train", "validate", "test")
+def _spans(split: Split, now: int) -> dict[str, tuple[int, int, int]]:
+    """First instant, end, and the instant before which outcomes must be known, of each part."""
     return {
-        name: frame.rows(start, end, known_before=now)
-        for name, start, end in zip(names, edges[:-1], edges[1:], strict=True)
+        "train": (split.train_start, split.train_end, min(split.train_end, now)),
+        "validate": (split.train_end, split.validate_end, min(split.validate_end, now)),
+        "test": (split.validate_end, split.test_end, now),
+    }
+
+
+def split_rows(frame: Frame, split: Split, *, now: int) -> dict[str, NDArray[np.int64]]:
+    """Positions of the rows of each part, purged by known-at.
+
+    A part uses only outcomes that were known before the next part begins, the test part those known before now. With
+    an outcome that takes 60 days, the last training rows tell what happened in the days of the validation and test
+    rows: a model that saw them looks better than any that could have been trained at the time.
+    """
+    return {
+        name: frame.rows(start, end, known_before=bound) for name, (start, end, bound) in _spans(split, now).items()
     }
 
 
@@ -238,12 +249,18 @@ def count_left_out(frame: Frame, model: Model, *, now: int) -> dict[str, int]:
     -------
     dict of str to int
         ``pending``: the outcome is not known yet. ``void``: it is known that there is none, or it has matured and
-        nothing is known.
+        nothing is known. ``purged_train``, ``purged_validate``: it became known only after the next part had begun.
     """
     split = model.recipe.split.resolve()
     inside = (frame.at >= split.train_start) & (frame.at < split.test_end)
     # An outcome is known at the moment it matures, hence seen one microsecond later, and pending until then.
     matures = model.label.maturity + isinstance(model.label, Outcome)
     pending = inside & (frame.known_at >= now) & (frame.at + matures > now)
-    used = inside & (frame.known_at < now) & ~np.isnan(frame.labels)
-    return {"pending": int(pending.sum()), "void": int((inside & ~pending & ~used).sum())}
+    labelled = inside & (frame.known_at < now) & ~np.isnan(frame.labels)
+    purged = {
+        f"purged_{name}": len(frame.rows(start, end, known_before=now))
+        - len(frame.rows(start, end, known_before=bound))
+        for name, (start, end, bound) in _spans(split, now).items()
+        if name != "test"
+    }
+    return {"pending": int(pending.sum()), "void": int((inside & ~pending & ~labelled).sum()), **purged}

@@ -101,8 +101,11 @@ def run_recipe(
     report("encode", 0, 1)
     for name, rows in parts.items():
         if not len(rows):
-            raise InputError(f"there must be at least one labelled row to {name} on", where="recipe", got=0,
-                             remedy="Move the TimeSplit to where the data is")  # fmt: skip
+            raise InputError(
+                f"there must be at least one labelled row to {name} on, its outcome known before the next part begins",
+                where="recipe", got=0,
+                remedy="Move the TimeSplit to where the data is, and let each part be longer than outcomes take",
+            )  # fmt: skip
     inputs = InputSpec.learn(frame.columns(parts["train"]))
     examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
     stopping = aside = parts["validate"]

@@ -130,9 +130,9 @@ class Run(Shown):
         return ", ".join(f"{part} {rows:,}" for part, rows in (self.record.data.get("rows") or {}).items())
 
     def _left_out(self) -> str | None:
-        """Rows without a label, and why."""
+        """Rows that take no part, and why; purged are those whose outcome was known only after the next part began."""
         reasons = self.record.data.get("left_out") or {}
-        return ", ".join(f"{reason} {rows:,}" for reason, rows in reasons.items() if rows) or None
+        return ", ".join(f"{reason.replace('_', ' ')} {rows:,}" for reason, rows in reasons.items() if rows) or None
 
     def _calibration(self) -> str | None:
         """Method in force, its rows, and the log losses it was chosen by."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.optimize import brentq
 
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.intervals import (
@@ -97,6 +98,56 @@ def test_delong_covers_the_true_area() -> None:
         estimate = delong_auc(labels, rng.normal(size=200) + labels)
         hits += estimate.low <= truth <= estimate.high
     assert 0.92 < hits / 600 < 0.98
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(5, 100), (20, 500), (40, 40), (100, 1000), (500, 500)])
+@pytest.mark.parametrize("truth", [0.7, 0.9, 0.97, 0.99])
+def test_delong_covers_near_one_and_with_few_positives(truth: float, positives: int, negatives: int) -> None:
+    """Binormal scores, 300 samples: auc ± z·sd held the true area in as few as 0.54 of them."""
+    rng = np.random.default_rng(7)
+    shift = math.sqrt(2) * stats.norm.ppf(truth)
+    labels = np.repeat([1, 0], [positives, negatives])
+    hits = 0
+    for _ in range(300):
+        estimate = delong_auc(labels, rng.normal(size=labels.size) + shift * labels)
+        assert 0 <= estimate.low <= estimate.auc <= estimate.high <= 1
+        hits += estimate.low <= truth <= estimate.high
+    assert hits / 300 > 0.91
+
+
+def test_with_many_rows_the_interval_is_that_of_the_logit() -> None:
+    """Pepe's formula, written out; the draw towards the model is then below a hundredth of the width."""
+    rng = np.random.default_rng(2)
+    labels = np.repeat([0, 1], 20_000)
+    estimate = delong_auc(labels, rng.normal(size=40_000) + 2 * labels)
+    odds, spread = math.log(estimate.auc / (1 - estimate.auc)), math.sqrt(estimate.variance)
+    half = 1.959964 * spread / (estimate.auc * (1 - estimate.auc))
+    width = estimate.high - estimate.low
+    assert estimate.low == pytest.approx(1 / (1 + math.exp(half - odds)), abs=width / 100)
+    assert estimate.high == pytest.approx(1 / (1 + math.exp(-half - odds)), abs=width / 100)
+
+
+@pytest.mark.parametrize("n", [2, 10, 1000])
+def test_perfect_separation_is_no_certainty(n: int) -> None:
+    """The lower end is Newcombe's: the area that solves his quadratic, by SciPy; the other way round it is mirrored."""
+    scores = np.arange(2 * n, dtype=float)
+    labels = np.repeat([0, 1], n)
+    best, worst = delong_auc(labels, scores), delong_auc(1 - labels, scores)
+    z = stats.norm.ppf(0.975)
+
+    def gap(area: float) -> float:
+        spread = 1 + (n - 1) * ((1 - area) / (2 - area) + area / (1 + area))
+        return (1 - area) - z * z * area * spread / n**2
+
+    assert best.low == pytest.approx(brentq(gap, 0, 1), abs=1e-9)
+    assert (best.auc, best.high, worst.auc, worst.low) == (1.0, 1.0, 0.0, 0.0)
+    assert worst.high == pytest.approx(1 - best.low)
+
+
+def test_equal_scores_have_an_area_of_one_half_without_doubt() -> None:
+    """A constant ranks nothing, whatever the sample."""
+    estimate = delong_auc([0, 0, 1, 1], [0.5] * 4)
+    assert (estimate.auc, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
 
 
 def test_equal_orders_cannot_be_told_apart() -> None:

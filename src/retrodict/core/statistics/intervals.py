@@ -26,6 +26,9 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
+# Rows of the rarer class by which DeLong's variance is drawn towards a model's: chosen by simulated coverage.
+_PRIOR_ROWS = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -147,10 +150,7 @@ def midranks(values: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class AucEstimate:
-    """Area under the ROC curve with DeLong's variance; the interval is auc ± z·sd, cut to [0, 1].
-
-    With perfect separation the variance is 0 and the interval a point: true of the formula, too good for few rows.
-    """
+    """Area under the ROC curve with DeLong's variance, and an interval on the logit scale: it stays inside [0, 1]."""
 
     auc: float
     variance: float
@@ -177,6 +177,11 @@ def delong_auc(labels: ArrayLike, scores: ArrayLike, *, confidence: float = 0.95
     DeLong, DeLong & Clarke-Pearson 1988 (Biometrics 44, 837-845), by midranks in O(n log n) as in Sun & Xu 2014 (IEEE
     Signal Processing Letters 21, 1389-1393). With one row in a class the variance is NaN, and so is the interval.
 
+    The interval is ``logit(auc) ± z sd / (auc (1 - auc))`` (Pepe 2003, section 5.2). Near 1, and with few rows of a
+    class, DeLong's variance is too small more often than not: it is drawn towards that of exponential scores as by ten
+    further rows, ``((m - 1) delong + 10 model) / (m + 9)`` with m rows of the rarer class. Perfect separation has
+    Newcombe's interval, of that model alone; equal scores of all rows have a point.
+
     Raises
     ------
     InputError
@@ -184,10 +189,48 @@ def delong_auc(labels: ArrayLike, scores: ArrayLike, *, confidence: float = 0.95
     """
     auc, by_positive, by_negative = _components(_classes(labels), scores)
     variance = _variance(by_positive, by_negative)
-    half = _quantile(confidence) * math.sqrt(variance)
-    # max and min would drop NaN or keep it depending on the order of their arguments: NaN first keeps it.
-    low, high = max(auc - half, 0.0), min(auc + half, 1.0)
-    return AucEstimate(auc, variance, low, high)
+    interval = _auc_interval(auc, variance, by_positive.size, by_negative.size, _quantile(confidence))
+    return AucEstimate(auc, variance, interval.low, interval.high)
+
+
+def _auc_interval(auc: float, variance: float, positives: int, negatives: int, z: float) -> Interval:
+    if math.isnan(variance):
+        return Interval(math.nan, math.nan)
+    if auc in (0.0, 1.0):
+        edge = _separation_edge(positives, negatives, z)
+        return Interval(edge, 1.0) if auc == 1.0 else Interval(0.0, 1.0 - edge)
+    if variance == 0.0:  # every score is the same
+        return Interval(auc, auc)
+    rarer = min(positives, negatives)
+    model = _exponential_variance(auc, positives, negatives)
+    drawn = ((rarer - 1) * variance + _PRIOR_ROWS * model) / (rarer - 1 + _PRIOR_ROWS)
+    centre, half = math.log(auc / (1 - auc)), z * math.sqrt(drawn) / (auc * (1 - auc))
+    # The exponential of a margin this large would overflow, and the end is 0 or 1 to the last bit.
+    low, high = (1 / (1 + math.exp(min(-margin, 700.0))) for margin in (centre - half, centre + half))
+    return Interval(low, high)
+
+
+def _exponential_variance(auc: float, positives: int, negatives: int) -> float:
+    """Variance of an area under the curve where scores of both classes are exponential.
+
+    Hanley & McNeil 1982 (Radiology 143, 29-36), with both class sizes replaced by their mean, as in method 5 of
+    Newcombe 2006 (Statistics in Medicine 25, 559-573).
+    """
+    others = (positives + negatives) / 2 - 1
+    spread = 1 + others * ((1 - auc) / (2 - auc) + auc / (1 + auc))
+    return auc * (1 - auc) * spread / (positives * negatives)
+
+
+def _separation_edge(positives: int, negatives: int, z: float) -> float:
+    """Least area for which perfect separation is within z standard deviations (Newcombe 2006, method 5)."""
+    low, high = 0.0, 1.0
+    for _ in range(60):  # halves the interval down to the last bit
+        middle = (low + high) / 2
+        if (1 - middle) ** 2 > z * z * _exponential_variance(middle, positives, negatives):
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def delong_pair(labels: ArrayLike, first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95) -> AucPair:

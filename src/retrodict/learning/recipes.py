@@ -106,7 +106,7 @@ def run_recipe(
                 where="recipe", got=0,
                 remedy="Move the TimeSplit to where the data is, and let each part be longer than outcomes take",
             )  # fmt: skip
-    inputs = InputSpec.learn(frame.columns(parts["train"]))
+    inputs = InputSpec.learn(frame.columns(parts["train"]), recipe.types)
     examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
     stopping = aside = parts["validate"]
     if recipe.registered.validates and recipe.calibrate != "none":

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from retrodict.core.clock import to_micros
 from retrodict.core.definition import Definition
@@ -16,7 +16,7 @@ from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.expressions import Expression, parse
 from retrodict.features.labels import Label, Outcome
-from retrodict.models.estimators import Estimator, get_estimator
+from retrodict.models.estimators import Estimator, FeatureType, get_estimator
 
 __all__ = ["Model", "Recipe", "Split", "TimeSplit"]
 
@@ -140,7 +140,9 @@ class Recipe:
     baseline_group : str, optional
         Feature whose groups give the ladder's "rate per group" rung, and those of the estimator ``group_rate``.
     seed : int, default 0
-        The only source of randomness.
+        The only source of randomness; 0 to 2**31 - 1, as LightGBM takes.
+    types : mapping of str to {"number", "category"}, optional
+        What to take a feature for; by default text is a category, everything else a number.
     """
 
     estimator: str
@@ -149,6 +151,7 @@ class Recipe:
     params: Mapping[str, Any] = field(default_factory=dict)
     baseline_group: str | None = None
     seed: int = 0
+    types: Mapping[str, FeatureType] = field(default_factory=dict, metadata={"identity": "if set"})
     registered: Estimator = field(init=False, repr=False, compare=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -157,6 +160,14 @@ class Recipe:
         self.registered.check(self.settings)
         rule = "calibrate must be one of the methods"
         check_known(self.calibrate, _CALIBRATIONS, rule, where="Recipe", what="method", error=DefinitionError)
+        for name, kind in self.types.items():
+            rule = "a feature must be taken for a type that there is"
+            check_known(kind, get_args(FeatureType), rule, where=f"Recipe, types of {name!r}", what="type",
+                        error=DefinitionError)  # fmt: skip
+        seed: object = self.seed
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+            raise DefinitionError("a seed must be a whole number from 0 to 2**31 - 1", where="Recipe", got=seed,
+                                  remedy="Choose a smaller one")  # fmt: skip
         split: object = self.split
         if not isinstance(split, TimeSplit):
             raise DefinitionError("a recipe must split by time", where="Recipe", got=type(split).__name__,

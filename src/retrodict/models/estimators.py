@@ -7,20 +7,33 @@ estimator. Entry points were rejected: an import in the definitions module is pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from retrodict.core.errors import DefinitionError, InputError, check_known, near
+from retrodict.models._lightgbm import main_names
 
 if TYPE_CHECKING:
     from retrodict.models.engines.base import Engine
     from retrodict.models.problem import Fitted, Problem
 
-__all__ = ["LIGHTGBM_DEFAULTS", "Estimator", "Task", "check_task", "get_estimator", "load_engine", "register_estimator"]
+__all__ = [
+    "LIGHTGBM_DEFAULTS",
+    "Estimator",
+    "FeatureType",
+    "Task",
+    "check_task",
+    "get_estimator",
+    "load_engine",
+    "register_estimator",
+]
 
 Task = Literal["binary", "regression", "multiclass"]
+FeatureType = Literal["number", "category"]
 _SUPPORTED: tuple[Task, ...] = ("binary",)
 
 # Written out so that a run records all of it and an upgrade of LightGBM cannot move it.
@@ -44,6 +57,29 @@ LIGHTGBM_DEFAULTS: Mapping[str, Any] = {
     "cat_l2": 10.0,
     "cat_smooth": 10.0,
     "num_threads": 0,
+}
+
+# As in the parameters of LightGBM's manual; one that must be above 0 is told by a number that is nearly 0.
+_LIGHTGBM_MINIMUM: Mapping[str, float] = {
+    "num_iterations": 1,
+    "early_stopping_round": -1,
+    "learning_rate": 1e-12,
+    "num_leaves": 2,
+    "max_depth": -1,
+    "min_data_in_leaf": 0,
+    "min_sum_hessian_in_leaf": 0,
+    "min_gain_to_split": 0,
+    "lambda_l1": 0,
+    "lambda_l2": 0,
+    "feature_fraction": 1e-12,
+    "bagging_fraction": 1e-12,
+    "bagging_freq": 0,
+    "max_bin": 2,
+    "min_data_per_group": 1,
+    "max_cat_threshold": 1,
+    "cat_l2": 0,
+    "cat_smooth": 0,
+    "num_threads": -1,
 }
 
 
@@ -74,8 +110,8 @@ class Estimator:
         Every parameter with its default.
     required : tuple of str, default ()
         Parameters without a default.
-    minimum : mapping of str to float, optional
-        Smallest value of parameters that are numbers.
+    minimum, maximum : mapping of str to float, optional
+        Smallest and greatest value of parameters that are numbers; one whose default and minimum are whole is whole.
     aliases : bool, default False
         True: it knows further names of parameters. ``fit`` then gets the recipe's as they are and checks them; else
         they are checked where the recipe is defined, and ``fit`` gets the defaults with them.
@@ -100,6 +136,7 @@ class Estimator:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     minimum: Mapping[str, float] = field(default_factory=dict)
+    maximum: Mapping[str, float] = field(default_factory=dict)
     aliases: bool = False
     tasks: tuple[Task, ...] = ("binary",)
     inputs: tuple[str, ...] = ("number", "category")
@@ -118,7 +155,7 @@ class Estimator:
         object.__setattr__(self, "kind", self.kind or self.engine)
 
     def check(self, params: Mapping[str, Any]) -> None:
-        """Refuse parameters that the estimator does not have, or values below their minimum.
+        """Refuse parameters that the estimator does not have, or values outside their bounds.
 
         Raises
         ------
@@ -132,11 +169,25 @@ class Estimator:
         if absent := [name for name in self.required if params.get(name) is None]:
             raise DefinitionError(f"the parameter {absent[0]!r} must have a value", where=where, got=sorted(params),
                                   remedy=f"Pass params={{{absent[0]!r}: …}}")  # fmt: skip
-        for name, least in self.minimum.items():
-            value = params.get(name, self.defaults[name])
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
-                raise DefinitionError(f"{name} must be a number of at least {least:g}", where=where, got=value,
-                                      remedy="Correct it, or leave it out for the default")  # fmt: skip
+        if self.name == "lightgbm":
+            params = main_names(params, self.defaults, where=where, error=DefinitionError)
+        for name, value in params.items():
+            if name in {*self.minimum, *self.maximum}:
+                self._check_number(name, value, where)
+
+    def _check_number(self, name: str, value: object, where: str) -> None:
+        least, greatest = self.minimum.get(name, -math.inf), self.maximum.get(name, math.inf)
+        whole_only = isinstance(self.defaults.get(name), int) and isinstance(least, int)
+        kind: Any = Integral if whole_only else Real
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, kind)
+            or not least <= value <= greatest
+            or value == math.inf
+        ):
+            bounds = f"of at least {least:g}" + (f" and at most {greatest:g}" if greatest < math.inf else "")
+            raise DefinitionError(f"{name} must be a {'whole ' if whole_only else ''}number {bounds}", where=where,
+                                  got=value, remedy="Correct it, or leave it out for the default")  # fmt: skip
 
     def solve(self, problem: Problem) -> Fitted[Any]:
         """Fit the estimator; parameters that the problem does not give have their defaults.
@@ -242,6 +293,8 @@ for _estimator in (
         engine=f"{_ENGINES}.trees:TreesEngine",
         kind="lightgbm",
         defaults=LIGHTGBM_DEFAULTS,
+        minimum=_LIGHTGBM_MINIMUM,
+        maximum={"num_leaves": 131_072, "feature_fraction": 1, "bagging_fraction": 1},
         aliases=True,
         contributions="exact Shapley values along the trees",
     ),

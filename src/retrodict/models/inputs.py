@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError, check_known
 from retrodict.core.identity import canonical_json
 from retrodict.models._encoder import RowEncoder, Vocabulary, category_column, number_column, plain_values
+from retrodict.models.estimators import FeatureType
 
 __all__ = ["Feature", "FeatureType", "InputSpec"]
 
-FeatureType = Literal["number", "category"]
 # Whole numbers from here on share their float64 with a neighbour, so they cannot be told apart as categories.
 _EXACT = 2.0**53
 

@@ -26,8 +26,9 @@ from lightgbm.basic import _LIB  # type: ignore[attr-defined]  # the loaded libr
 from lightgbm.callback import CallbackEnv, EarlyStopException
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError, IntegrityError, InternalError, check_known
+from retrodict.core.errors import InputError, IntegrityError, InternalError
 from retrodict.core.identity import digest
+from retrodict.models._lightgbm import FIXED, main_names
 from retrodict.models.engines.base import check_matrix, check_row
 from retrodict.models.estimators import LIGHTGBM_DEFAULTS, Task
 from retrodict.models.inputs import InputSpec
@@ -46,14 +47,6 @@ _PREDICT: dict[str, int] = {"score": 0, "margin": 1, "contributions": 3}
 # takes a switch interval (milliseconds). Contributions take long enough to be worth it and use the ordinary handle.
 _HOLDING_THE_LOCK = ctypes.PyDLL(_LIB._name)  # noqa: SLF001  # path of the library LightGBM itself loaded
 
-# Parameters on which reproduction and serving rest. num_threads is not here: it does not change them.
-_FIXED: Mapping[str, Any] = {
-    "objective": "binary",
-    "metric": "auc",
-    "deterministic": True,
-    "force_row_wise": True,
-    "verbosity": -1,
-}
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 
 
@@ -268,24 +261,32 @@ def fit_lightgbm(
         if rows is not None and rows.width != len(inputs):
             raise InputError(f"the rows must have the {len(inputs)} features of the spec", where="training rows",
                              got=rows.width, remedy="Encode them with the same InputSpec")  # fmt: skip
-    settings = {**LIGHTGBM_DEFAULTS, **_main_names(params or {})}
+    changes = main_names(params or {}, LIGHTGBM_DEFAULTS, where="lightgbm", error=InputError)
+    settings = {**LIGHTGBM_DEFAULTS, **changes}
     total, patience = int(settings["num_iterations"]), int(settings["early_stopping_round"])
     native = {k: v for k, v in settings.items() if k not in {"num_iterations", "early_stopping_round"}}
     watch = _Watch(total, patience, progress)
     names, categorical = _native_names(inputs), list(inputs.categorical)
     data = lightgbm.Dataset(train.matrix, train.labels, feature_name=names, categorical_feature=categorical)
-    booster = lightgbm.train(
-        {**native, **_FIXED, "seed": seed},
-        data,
-        num_boost_round=total,
-        valid_sets=[] if valid is None else [data.create_valid(valid.matrix, valid.labels)],
-        valid_names=[] if valid is None else ["valid"],
-        feval=_log_loss,
-        callbacks=[watch],
-    )
-    best = watch.best_iteration if valid is not None else total
+    try:
+        booster = lightgbm.train(
+            {**native, **FIXED, "seed": seed},
+            data,
+            num_boost_round=total,
+            valid_sets=[] if valid is None else [data.create_valid(valid.matrix, valid.labels)],
+            valid_names=[] if valid is None else ["valid"],
+            feval=_log_loss,
+            callbacks=[watch],
+        )
+    except lightgbm.basic.LightGBMError as error:
+        words = " ".join(str(error).split())
+        raise InputError(f"LightGBM must be able to train with its parameters ({words})", where="lightgbm",
+                         got=changes, remedy="Correct the params of the recipe") from error  # fmt: skip
+    # A later tree of dart changes the weights of those before it: no iteration but the last is a model.
+    uncut = valid is None or settings.get("boosting") == "dart"
+    best = total if uncut else watch.best_iteration
     engine = TreesEngine(booster.model_to_string(num_iteration=best))
-    return Fitted(engine, {**settings, **_FIXED, "seed": seed, "best_iteration": best}, watch.history)
+    return Fitted(engine, {**settings, **FIXED, "seed": seed, "best_iteration": best}, watch.history)
 
 
 def solve_lightgbm(problem: Problem) -> Fitted[TreesEngine]:
@@ -323,23 +324,6 @@ class _Watch:
             self._best_loss, self._best, self.best_iteration = metrics["log_loss"], results, env.iteration + 1
         elif 0 < self._patience <= env.iteration + 1 - self.best_iteration:
             raise EarlyStopException(self.best_iteration - 1, self._best)
-
-
-def _main_names(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters under LightGBM's main names, so that an alias cannot stand beside what it means."""
-    aliases_by_name = lightgbm.basic._ConfigAliases._get_all_param_aliases()  # noqa: SLF001  # LightGBM's only list of them
-    main = {alias: name for name, aliases in aliases_by_name.items() for alias in aliases}
-    settings: dict[str, Any] = {}
-    for spelling, value in params.items():
-        rule = "a parameter must be one that LightGBM has"
-        name = main[check_known(spelling, main, rule, where="lightgbm", what="parameter", error=InputError)]
-        if name in _FIXED or name.endswith("seed") or name == "force_col_wise":
-            raise InputError("a parameter must not be one that reproduction or serving rests on", where="lightgbm",
-                             got=spelling, remedy="Leave it out; the seed is an argument of its own")  # fmt: skip
-        if name in settings:
-            raise InputError("a parameter must be given once", where="lightgbm", got=spelling, remedy=f"Keep {name!r}")
-        settings[name] = value
-    return settings
 
 
 def _native_names(inputs: InputSpec) -> list[str]:

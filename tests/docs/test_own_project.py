@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import runpy
 import shlex
 import shutil
+import sys
 import tomllib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,39 @@ def test_the_commands_of_the_readme_work(
     in_force = capsys.readouterr().out
     assert "late_payer@1" in in_force
     assert answers["audit"]["verified"] is True
+
+
+def test_the_features_of_the_readme_work_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the example's files, as a program: two customers get what the table says of them by hand."""
+    for name in ("definitions.py", "invoices.csv"):
+        shutil.copy(EXAMPLE / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "definitions", raising=False)
+    section = README.partition("## Only features")[2]
+    code = re.findall(r"^```python\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    monkeypatch.delitem(sys.modules, "definitions")
+    with (EXAMPLE / "invoices.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["customer"] == "adler" and row["paid"]]
+    at = datetime(2025, 2, 2, tzinfo=UTC)
+    seen = [
+        (issued, float(row["days_late"]))
+        for row in rows
+        if (issued := _day(row["issued"])) < at and _day(row["paid"]) < at
+    ]
+    count = sum(issued >= at - timedelta(days=180) for issued, _ in seen)
+    newest, late = max(seen)
+    frame = names["p"].features.online(names["asked"], "payer_inputs", at=at).frame
+    assert frame["habits__count_180d"].to_pylist() == [count, 0]
+    assert frame["habits__latest_days_late"].to_pylist() == [late if at - newest <= timedelta(days=90) else None, None]
+    assert count > 3
+
+
+def _day(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

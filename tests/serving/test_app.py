@@ -76,7 +76,7 @@ def call(workspace, *requests, **options):
 def test_every_route_answers_only_its_methods(workspace):
     """What answers GET answers HEAD without a body; any other method is a 405 that allows the right ones."""
     for method, pattern in ROUTES:
-        path = pattern.replace("{policy}", "promise").replace("{table}", "parcels")
+        path = pattern.replace("{policy}", "promise").replace("{table}", "parcels").replace("{service}", "x")
         others = {verb for verb, other in ROUTES if other == pattern} - {method}
         assert not others
         allowed = {"GET": "GET, HEAD", "POST": "POST"}[method]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,7 +13,7 @@ from retrodict.core.errors import InputError, near
 from retrodict.core.kinds import KINDS, kind_error, reader_of
 from retrodict.decisions.records import Value
 
-__all__ = ["DecisionRequest", "RequestSchema", "decode_request"]
+__all__ = ["DecisionRequest", "RequestSchema", "decode_body", "decode_request"]
 
 
 class DecisionRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,12 +37,29 @@ class DecisionRequest(msgspec.Struct, forbid_unknown_fields=True):
     explain: bool = False
 
 
-_decoder = msgspec.json.Decoder(DecisionRequest)
-_FIELDS = "an object with entities, context, key and explain, and no other field"
+Form = TypeVar("Form", bound=msgspec.Struct)
 
 
 def decode_request(body: bytes) -> DecisionRequest:
-    """Request of a JSON body.
+    """Request of a JSON body; see :func:`decode_body`."""
+    return decode_body(body, DecisionRequest, see="GET /v1/policies/{policy}")
+
+
+@lru_cache
+def _decoder(form: type[Form]) -> msgspec.json.Decoder[Form]:
+    return msgspec.json.Decoder(form)
+
+
+def decode_body(body: bytes, form: type[Form], *, see: str) -> Form:
+    """Request of a form, of a JSON body.
+
+    Parameters
+    ----------
+    body : bytes
+    form : subclass of msgspec.Struct
+        Its fields are those of the body.
+    see : str
+        Address that says what a request has to bring.
 
     Raises
     ------
@@ -49,16 +67,19 @@ def decode_request(body: bytes) -> DecisionRequest:
         If it is not JSON or not of this form. Field paths of ours are named; the caller's data is not repeated.
     """
     try:
-        return _decoder.decode(body)
+        decoder: msgspec.json.Decoder[Form] = _decoder(form)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         path = str(error).rpartition(" - at `")[2].rstrip("`") if " - at `" in str(error) else ""
         # The path may hold keys that the caller made up: only its first step is ours.
         head = path.removeprefix("$").lstrip(".").split(".")[0].split("[")[0]
-        where = f"body, field {head!r}" if head in DecisionRequest.__struct_fields__ else "body"
+        fields = form.__struct_fields__
+        *others, last = fields
         raise InputError(
-            f"the body must be {_FIELDS}; values must be text, numbers, true, false or null",
-            where=where,
-            **_difference(str(error).partition(" - at `")[0]),
+            f"the body must be an object with {', '.join(others)} and {last}, and no other field; values must be text, "
+            "numbers, true, false or null",
+            where=f"body, field {head!r}" if head in fields else "body",
+            **_difference(str(error).partition(" - at `")[0], fields, see),
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
@@ -69,18 +90,18 @@ def decode_request(body: bytes) -> DecisionRequest:
         ) from error
 
 
-def _difference(message: str) -> dict[str, str]:
+def _difference(message: str, fields: Sequence[str], see: str) -> dict[str, str]:
     """What was got and what to do, by the decoder's message; names that the caller made up are not repeated."""
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", message)
     if unknown is not None:
-        return {"got": "an unknown field", "remedy": near(unknown[1], DecisionRequest.__struct_fields__, what="field")}
+        return {"got": "an unknown field", "remedy": near(unknown[1], fields, what="field")}
     missing = re.fullmatch(r"Object missing required field `(.*)`", message)
     if missing is not None:
-        return {"got": f"no field {missing[1]}", "remedy": f"Send {missing[1]}, as an object"}
+        return {"got": f"no field {missing[1]}", "remedy": f"Send {missing[1]}; {see} says what it has to hold"}
     expected = re.fullmatch(r"Expected `(.*)`, got `(.*)`", message)
     if expected is not None:
         return {"got": expected[2], "remedy": f"Send {expected[1].replace(' | ', ' or ').replace('str', 'text')}"}
-    return {"got": "another form", "remedy": "See GET /v1/policies/{policy} for the request"}
+    return {"got": "another form", "remedy": f"See {see} for the request"}
 
 
 # A date comes as text, as a model's request schema calls it.

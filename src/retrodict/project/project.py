@@ -282,7 +282,7 @@ class Project:
         no_consume: bool = False,
         ready: Callable[[str], None] | None = None,
     ) -> None:
-        """Answer decisions over HTTP, until Ctrl-C.
+        """Answer decisions and features over HTTP, until Ctrl-C.
 
         Prints the address when the first answer can be given. Follows every change of a deployment within a second.
 

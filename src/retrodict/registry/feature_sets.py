@@ -48,17 +48,10 @@ def served_feature_sets(workspace: Workspace) -> list[FeatureSet]:
 
     Services are those of the definitions module as this process first read it. Models in force have code of their own:
     a module that cannot be read takes nothing from them, and the log says why no service is kept current.
-
-    Raises
-    ------
-    RetrodictError
-        If the module cannot be read and no model is in force.
     """
     sets = [reader.features for reader in readers_in_force(workspace)]
     try:
         sets += service_sets(workspace).values()
     except RetrodictError as error:
-        if not sets:
-            raise
         _log.error("feature services are not kept current: %s", error)
     return list({features.version: features for features in sets}.values())

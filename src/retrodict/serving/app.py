@@ -1,7 +1,7 @@
-"""The HTTP face of deciding, as a bare ASGI application.
+"""The HTTP face of deciding and of feature services, as a bare ASGI application.
 
 A web framework was rejected for this one path: its routing alone would cost more than rules and record together, where
-eight addresses are a look-up in a dictionary. Nothing on the way to an answer waits for the control plane: the watcher
+ten addresses are a look-up in a dictionary. Nothing on the way to an answer waits for the control plane: the watcher
 swaps servants beside it.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from retrodict.core.clock import Clock, parse_time
-from retrodict.core.errors import InputError, NotFoundError, RetryableError, near
+from retrodict.core.errors import InputError, NotFoundError, RetryableError, check_known, near
 from retrodict.core.identity import UlidFactory
 from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
@@ -26,6 +27,7 @@ from retrodict.decisions.requests import decode_request
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
 from retrodict.serving.events import EventInlet
+from retrodict.serving.services import ServedFeatures
 from retrodict.serving.telemetry import Telemetry
 
 __all__ = ["ROUTES", "DecisionApp", "Limits"]
@@ -148,7 +150,7 @@ def _find_route(method: str, path: str) -> tuple[_Handler, str]:
 
 
 class DecisionApp:
-    """ASGI application over the servants of one process.
+    """ASGI application over the servants and feature services of one process.
 
     Parameters
     ----------
@@ -165,15 +167,21 @@ class DecisionApp:
     ----------
     servants : dict
         Policy name to servant; replaced as a whole by the watcher, never changed in place.
+    services : dict
+        Name to feature service, as the process started with them.
+    services_problem : str, optional
+        Why there are none, if the definitions module cannot be read.
     telemetry : Telemetry
     health : FeatureHealth
-        Of the features that decide; its gauges are refreshed from outside.
+        Of the features that are served; its gauges are refreshed from outside.
     """
 
     def __init__(
         self, clock: Clock, recorder: Recorder, inlet: EventInlet, limits: Limits, *, simulated_time: bool = False
     ) -> None:
         self.servants: dict[str, Servant] = {}
+        self.services: dict[str, ServedFeatures] = {}
+        self.services_problem: str | None = None
         self.telemetry, self.health = Telemetry(), FeatureHealth()
         self.problem: str | None = None
         self._clock, self._recorder, self._inlet, self._limits = clock, recorder, inlet, limits
@@ -208,10 +216,7 @@ class DecisionApp:
     async def _decide(self, request: _Request) -> _Answer:
         # A caller who sends slowly holds no place among the requests that are worked on.
         body = await request.read_body(self._limits.body)
-        if self._in_flight >= self._limits.in_flight:
-            raise _Refused(429, "the server is at its limit of requests; try again", _RETRY)
-        self._in_flight += 1
-        try:
+        with self._place():
             question = decode_request(body)
             name = request.parameter
             servant = find_servant(self.servants, name, where="address")
@@ -220,8 +225,6 @@ class DecisionApp:
             before = perf_counter_ns()
             await self._recorder.write(encode_record(record))
             ended = perf_counter_ns()
-        finally:
-            self._in_flight -= 1
         self.telemetry.count(
             "decisions_total", f'policy="{name}",decision="{record.decision}",fallback="{record.fallback or ""}"'
         )
@@ -230,6 +233,33 @@ class DecisionApp:
         self.telemetry.observe("record", (ended - before) // 1_000)
         self.telemetry.observe("total", (ended - request.arrived) // 1_000)
         return _Answer(_json.encode(record.answer()))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Hold a place among the requests that are worked on; 429 if all are taken."""
+        if self._in_flight >= self._limits.in_flight:
+            raise _Refused(429, "the server is at its limit of requests; try again", _RETRY)
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+    @_route("POST", "/v1/features/{service}")
+    async def _features(self, request: _Request) -> _Answer:
+        body = await request.read_body(self._limits.body)
+        name, rule = request.parameter, "the feature service must be defined"
+        if name not in self.services and self.services_problem is not None:
+            raise _Refused(503, self.services_problem)
+        check_known(name, self.services, rule, where="address", what="service")
+        with self._place():
+            answer = await self.services[name].answer(body, self._moment(request.scope))
+        self.telemetry.observe("service", (perf_counter_ns() - request.arrived) // 1_000)
+        return _Answer(_json.encode(answer))
+
+    @_route("GET", "/v1/features")
+    async def _services(self, _: _Request) -> _Answer:
+        return _Answer(_json.encode({name: service.describe() for name, service in self.services.items()}))
 
     @_route("POST", "/v1/events/{table}")
     async def _push_events(self, request: _Request) -> _Answer:
@@ -250,7 +280,8 @@ class DecisionApp:
         status = {
             "policies": {name: servant.describe()["policy"] for name, servant in self.servants.items()},
             "revisions": {name: servant.revision.revision for name, servant in self.servants.items()},
-            "problem": self.problem,
+            "services": sorted(self.services),
+            "problem": self.problem or self.services_problem,
             "counters": {
                 f"{name}{{{label}}}" if label else name: value
                 for (name, label), value in self.telemetry.counters.items()
@@ -275,8 +306,13 @@ class DecisionApp:
     async def _ready(self, _: _Request) -> _Answer:
         lags = {flow.view: flow.table for flow in self.health.flows if flow.table.behind}
         unbuilt = sorted(view for view, lag in lags.items() if lag.version is None)
-        if not self.servants or self.problem is not None:
-            raise _Refused(503, self.problem or "no policy is deployed. Deploy one with: retrodict deploy POLICY.")
+        if self.problem is not None:
+            raise _Refused(503, self.problem)
+        if not self.servants and not self.services:
+            nothing = (
+                "no policy is deployed and no feature service is defined. Deploy one with: retrodict deploy POLICY."
+            )
+            raise _Refused(503, self.services_problem or nothing)
         if unbuilt:
             raise _Refused(503, f"the online state of {', '.join(unbuilt)} is not built. Run: retrodict features build")
         behind = {view: {"table": f"{lag.table}@{lag.newest}", "rows": lag.rows} for view, lag in lags.items()}

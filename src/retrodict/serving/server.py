@@ -27,6 +27,7 @@ from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.consumer import start_consumer
 from retrodict.serving.events import EventInlet
+from retrodict.serving.services import load_services
 from retrodict.workspace import Workspace
 
 __all__ = ["ServeOptions", "serve"]
@@ -137,6 +138,7 @@ async def _run(
     limits = Limits(workspace.config["serving.max_body_bytes"], workspace.config["serving.max_in_flight"])
     inlet = EventInlet(workspace)
     app = DecisionApp(workspace.clock, recorder, inlet, limits, simulated_time=options.replay)
+    app.services, app.services_problem = load_services(workspace, app.health)
     loading = ThreadPoolExecutor(1, thread_name_prefix="retrodict-load")
     watcher = _Watcher(workspace, app, loading)
     await watcher.look()

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from retrodict.core.clock import format_time
-from retrodict.core.errors import RetrodictError
 from retrodict.core.identity import canonical_json
 from retrodict.core.kinds import request_word
 from retrodict.evaluation import check_gates
@@ -22,9 +21,10 @@ from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.learning.environment import environment_bytes
 from retrodict.learning.frame import Frame, build_frame, count_left_out, split_rows, tables_of
+from retrodict.learning.heartbeat import beat
 from retrodict.learning.plots import run_plots
 from retrodict.learning.recipes import Progress, Trained, run_recipe
-from retrodict.learning.runs import Artifact, MetricPoint, Run, finish_run, start_run
+from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, start_run
 from retrodict.models.definitions import Model, TimeSplit
 from retrodict.registry import ModelVersion, register
 from retrodict.workspace import Workspace, capture_code
@@ -134,28 +134,42 @@ def train(
         objects=workspace.objects,
     )
     start_run(workspace, run)
+    with beat(workspace, run.id):
+        try:
+            return run, _train(workspace, definition, run, progress)
+        except BaseException as error:  # whatever ends a training ends its run
+            _close(workspace, run, error)
+            raise
+
+
+def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | None) -> ModelVersion:
+    """Execute an open run, store what it made, and close it together with its version."""
     began = time.perf_counter()
-    try:
-        result = execute(workspace, definition, run.data["versions"], now=run.data["now"], progress=progress)
-    except (RetrodictError, ValueError, MemoryError, KeyboardInterrupt) as error:
-        run.status, run.finished, run.summary = "failed", workspace.clock.now(), {"error": type(error).__name__}
-        finish_run(workspace, run)
-        raise
-    _record(workspace, definition, run, result, seconds=time.perf_counter() - began)
-    version = register(
+    result = execute(workspace, model, run.data["versions"], now=run.data["now"], progress=progress)
+    _record(workspace, model, run, result, seconds=time.perf_counter() - began)
+    return register(
         workspace,
-        definition.name,
+        model.name,
         run=run.id,
         artifact=run.summary["artifact"],
         code=run.code,
         gates=run.summary["gates"],
         metrics=run.metrics,
+        alongside=lambda tx: finish_run(tx, run),
     )
-    return run, version
+
+
+def _close(workspace: Workspace, run: Run, error: BaseException) -> None:
+    """Close a run that an error ended; if the store takes nothing, whoever looks next does."""
+    run.points, run.artifacts = [], []
+    try:
+        fail_run(workspace, run, type(error).__name__)
+    except Exception as failure:  # noqa: BLE001  # the error that ended the run is the one to be seen
+        error.add_note(f"{run.ref} is still open: {failure} It is closed as failed once this process has ended.")
 
 
 def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, seconds: float) -> None:
-    """Store what the run made and close it."""
+    """Store what the run made, and describe its end."""
     trained, facts = result.trained, result.facts()
     reference = _reference(result)
     profiles = workspace.objects.put(reference.to_json())
@@ -199,7 +213,6 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
         ),
         *(_put(workspace, name, svg.encode(), "image/svg+xml") for name, svg in run_plots(trained).items()),
     ]
-    finish_run(workspace, run)
 
 
 def _put(workspace: Workspace, name: str, data: bytes, media: str) -> Artifact:

@@ -1,26 +1,40 @@
 """The evaluation store: every run with its parameters, metrics by step and artifacts; searched and compared by SQL.
 
-A run is written in two transactions, at its beginning and at its end: metrics are kept in memory in between. A run that
-dies leaves a row with status ``running`` and no end, never half its metrics.
+A run is written in two transactions, at its beginning and at its end: metrics are kept in memory in between, and its
+model version is registered in the second. A run whose process is gone is closed as failed by whoever looks next; it
+never has half its metrics, nor an end without its version.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select, true, update
+from sqlalchemy import ColumnElement, delete, insert, select, true, update
 
 from retrodict.core.clock import format_time
-from retrodict.core.errors import NotFoundError, near
+from retrodict.core.errors import NotFoundError, RefusedError, near
 from retrodict.core.identity import Ref
-from retrodict.learning.schema import artifacts, metadata, metrics, runs
+from retrodict.learning.heartbeat import has_process, sign_of_life
+from retrodict.learning.schema import artifacts, heartbeats, metadata, metrics, runs
+from retrodict.ledger import Transaction
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.workspace import Workspace
 
-__all__ = ["Artifact", "MetricPoint", "Run", "compare_runs", "finish_run", "get_run", "list_runs", "start_run"]
+__all__ = [
+    "Artifact",
+    "MetricPoint",
+    "Run",
+    "compare_runs",
+    "fail_run",
+    "finish_run",
+    "get_run",
+    "list_runs",
+    "start_run",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +81,7 @@ class Run:
     params : dict
         Everything the recipe was run with, defaults included.
     summary : dict
-        Results: artifact, tree hash, fingerprint, ladder, gates.
+        Results: artifact, tree hash, fingerprint, ladder, gates, calibration, warnings; of a failed run its error.
     points : list of MetricPoint
         Every metric of every split and step; :attr:`metrics` holds those of the test rows by name.
     artifacts : list of Artifact
@@ -172,6 +186,7 @@ def start_run(workspace: Workspace, run: Run) -> None:
             "summary": "{}",
         }
         tx.connection.execute(insert(runs).values(**row))
+        tx.connection.execute(insert(heartbeats).values(run=run.id, **sign_of_life()))
         sources = [
             (f"dataset:{name}@{version}", "training data") for name, version in sorted(run.data["versions"].items())
         ]
@@ -180,50 +195,79 @@ def start_run(workspace: Workspace, run: Run) -> None:
         tx.append("run.start", run.ref, facts, inputs=made_of)
 
 
-def finish_run(workspace: Workspace, run: Run) -> None:
-    """Record how a run ended, with its metrics and artifacts, in one transaction."""
-    with workspace.ledger.transaction() as tx:
+def finish_run(tx: Transaction, run: Run) -> None:
+    """Record how a run ended, with its metrics and artifacts, in the transaction of its model version.
+
+    Raises
+    ------
+    RefusedError
+        If it is closed already: its heartbeat had stopped, and somebody looked.
+    """
+    values = {
+        "status": run.status,
+        "finished": run.finished,
+        "seconds": run.seconds,
+        "data": json.dumps(run.data),
+        "params": json.dumps(run.params),
+        "summary": json.dumps(run.summary),
+    }
+    open_run = (runs.c.id == run.id) & (runs.c.status == "running")
+    if not tx.connection.execute(update(runs).where(open_run).values(**values)).rowcount:
+        raise RefusedError("a run must be open to be finished", where=run.ref, got="a run closed as failed",
+                           remedy="Train anew: it gave no sign of life for minutes")  # fmt: skip
+    tx.connection.execute(delete(heartbeats).where(heartbeats.c.run == run.id))
+    if run.points:
+        names = ("split", "name", "step", "value", "low", "high")
         tx.connection.execute(
-            update(runs)
-            .where(runs.c.id == run.id)
-            .values(
-                status=run.status,
-                finished=run.finished,
-                seconds=run.seconds,
-                data=json.dumps(run.data),
-                params=json.dumps(run.params),
-                summary=json.dumps(run.summary),
-            )
+            insert(metrics), [{"run": run.id, **{n: getattr(p, n) for n in names}} for p in run.points]
         )
-        if run.points:
-            names = ("split", "name", "step", "value", "low", "high")
-            tx.connection.execute(
-                insert(metrics), [{"run": run.id, **{n: getattr(p, n) for n in names}} for p in run.points]
-            )
-        if run.artifacts:
-            tx.connection.execute(
-                insert(artifacts),
-                [{"run": run.id, "name": a.name, "digest": a.digest, "media": a.media} for a in run.artifacts],
-            )
-        facts = {
-            "status": run.status,
-            "rows": run.data.get("rows"),
-            "frame": run.data.get("frame"),
-            "fingerprint": run.summary.get("fingerprint"),
-            "test": run.metrics,
-            "objects": sorted({a.digest for a in run.artifacts}),
-        }
-        tx.append("run.finish", run.ref, facts)
+    if run.artifacts:
+        tx.connection.execute(
+            insert(artifacts),
+            [{"run": run.id, "name": a.name, "digest": a.digest, "media": a.media} for a in run.artifacts],
+        )
+    facts = {
+        "status": run.status,
+        "rows": run.data.get("rows"),
+        "frame": run.data.get("frame"),
+        "fingerprint": run.summary.get("fingerprint"),
+        "test": run.metrics,
+        "objects": sorted({a.digest for a in run.artifacts}),
+    }
+    tx.append("run.finish", run.ref, facts)
+
+
+def fail_run(workspace: Workspace, run: Run, error: str) -> None:
+    """Close an open run as failed, with the kind of its error; one that is closed stays as it is."""
+    closed = replace(run, status="failed", finished=workspace.clock.now(), summary={"error": error})
+    with contextlib.suppress(RefusedError), workspace.ledger.transaction() as tx:
+        finish_run(tx, closed)
+
+
+def _close_lost(workspace: Workspace) -> None:
+    """Close the open runs that have no process any more."""
+    query = select(runs.c.id, heartbeats).join(heartbeats, heartbeats.c.run == runs.c.id, isouter=True)
+    with workspace.records.read() as connection:
+        rows = connection.execute(query.where(runs.c.status == "running")).all()
+    closable = [row.id for row in rows if row.machine is None or not has_process(row)]
+    for run in _select(workspace, runs.c.id.in_(closable), steps=False) if closable else ():
+        fail_run(workspace, run, "ProcessLost")
 
 
 def _read(workspace: Workspace, condition: ColumnElement[bool], *, steps: bool) -> list[Run]:
+    """Runs that a condition selects, after those without a process were closed."""
+    workspace.records.ensure(metadata)
+    _close_lost(workspace)
+    return _select(workspace, condition, steps=steps)
+
+
+def _select(workspace: Workspace, condition: ColumnElement[bool], *, steps: bool) -> list[Run]:
     """Runs that a condition selects, newest first, with their artifacts and metrics."""
     plain = ("id", "model", "status", "actor", "started", "seed", "code", "environment", "finished", "seconds")
     points = select(metrics).join(runs, runs.c.id == metrics.c.run).where(condition)
     if not steps:
         points = points.where(metrics.c.step == 0)
     files = select(artifacts).join(runs, runs.c.id == artifacts.c.run).where(condition)
-    workspace.records.ensure(metadata)
     with workspace.records.read() as connection:
         by_id = {
             row.id: Run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-__all__ = ["artifacts", "metadata", "metrics", "runs"]
+__all__ = ["artifacts", "heartbeats", "metadata", "metrics", "runs"]
 
 metadata = MetaData()
 
@@ -24,6 +24,16 @@ runs = Table(
     Column("data", Text, nullable=False),
     Column("params", Text, nullable=False),
     Column("summary", Text, nullable=False),
+)
+
+heartbeats = Table(
+    "run_heartbeats",
+    metadata,
+    Column("run", String(26), primary_key=True),
+    Column("machine", String(120), nullable=False),
+    Column("process", BigInteger, nullable=False),
+    Column("began", BigInteger, nullable=False),
+    Column("time", BigInteger, nullable=False),
 )
 
 metrics = Table(

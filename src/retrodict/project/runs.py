@@ -109,7 +109,8 @@ class Run(Shown):
     def _stored(self) -> Sequence[Block | None]:
         run = self.record
         about = {
-            "run": run.ref, "model": run.model, "status": run.status, "by": run.actor, "started": when(run.started),
+            "run": run.ref, "model": run.model, "status": run.status, "error": run.summary.get("error"),
+            "by": run.actor, "started": when(run.started),
             "took": seconds(run.seconds), "rows": self._rows() or None, "left out": self._left_out(),
             "data": [f"{name}@{version}" for name, version in sorted(run.data["versions"].items())],
             "calibration": self._calibration(), "seed": run.seed, "code": short_hash(run.code),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, short_hash, when
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known, check_reason
 from retrodict.core.identity import Ref
+from retrodict.ledger import Transaction
 from retrodict.workspace import Workspace
 
 __all__ = ["Approval", "ModelVersion", "approve", "get_version", "list_versions", "register"]
@@ -150,6 +151,7 @@ def register(
     code: str,
     gates: list[dict[str, Any]],
     metrics: dict[str, Any],
+    alongside: Callable[[Transaction], None] | None = None,
 ) -> ModelVersion:
     """Give a run's model the next version number; the same run twice gives the same version.
 
@@ -167,6 +169,8 @@ def register(
         Each with ``gate`` (its text) and ``status`` (pass, fail, not evaluable).
     metrics : dict
         Metrics of the test rows.
+    alongside : callable, optional
+        Called with the transaction first: what is recorded together with the version or not at all.
 
     Raises
     ------
@@ -175,6 +179,8 @@ def register(
     """
     workspace.records.ensure(metadata)
     with workspace.ledger.transaction() as tx:
+        if alongside is not None:
+            alongside(tx)
         existing = tx.connection.execute(select(versions).where(versions.c.run == run)).first()
         if existing is not None and (existing.name, existing.artifact) != (name, artifact):
             raise InputError("a run must make one version", where=f"run:{run}",

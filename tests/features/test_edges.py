@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
+from fractions import Fraction
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrodict import Entity, FeatureView, Source, Table, agg, latest
+from retrodict import Entity, FeatureView, Source, Table, Window, agg, latest
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.features import FeatureSet
 from retrodict.features.facts.columns import known_type
 from retrodict.features.offline import training_frame
 from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, Upkeep, build_online, encode_event
+from retrodict.features.online.read import programs
 from retrodict.features.operations.pushed_events import push_events
 from retrodict.features.verify import verify
 from retrodict.features.verify.oracle import Oracle, plain
@@ -147,7 +149,7 @@ def test_a_stored_type_is_that_of_the_stream(make_project):
     table = events(d=days, p=prices)
     project.tables.write("events", table.slice(0, 2))
     build_online(project, [features])
-    pushed = push_events(project, features.sources["s"], table.slice(2))
+    pushed = push_events(project, features.sources["s"], [features.views[0].view], table.slice(2))
     assert (pushed.accepted, pushed.refused) == (2, 0)
     assert Upkeep(project, lambda _: [features]).catch_up() == 2
     spine = requests(d=days)
@@ -249,3 +251,108 @@ def test_what_is_no_frame_is_refused_in_our_words(rows):
     """A list of rows, a path, a series."""
     with pytest.raises(InputError, match=r"spine: rows must be an Arrow table, or a frame of pandas or Polars"):
         training_frame(rows, "q", features_of(agg.count(over="1h")), {"s": events(k=["a"])})
+
+
+def precise_root(value):
+    """Nearest double of a root, by Decimal of a thousand digits; beyond doubles an infinity."""
+    with localcontext() as context:
+        context.prec, context.Emax, context.Emin = 1000, MAX_EMAX, MIN_EMIN
+        return float((Decimal(value.numerator) / Decimal(value.denominator)).sqrt())
+
+
+def nearest(value):
+    """Nearest double of a fraction, None if there is none."""
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+MOMENTS = [agg.variance("x", over="1h"), agg.std("x", over="1h"), agg.skew("x", over="1h")]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, 2.0, 3.0, 1e200],
+        [1e160, -1e160, 0.0],
+        [1e110, 2e110, 5e110],
+        [1.7e308, -1.7e308, 1.7e308],
+        [1e-200, 2e-200, 4e-200],
+        [5e-324, 0.0, 5e-324],
+        [1e-300, 1e300, 7.0],
+        [0.1, 0.2, 0.4],
+    ],
+)
+def test_moments_have_the_value_that_is_a_double(tmp_path, values):
+    """Variance, deviation and skewness of values whose powers no double holds, against fractions and Decimal."""
+    keys, x = ["a"] * len(values) + ["b", "b"], [*values, 1.0, 3.0]
+    rows = agreed(features_of(*MOMENTS), events(k=keys, x=x), requests(k=["a", "b"]), tmp_path)
+    exact = [Fraction(value) for value in values]
+    mean = sum(exact) / len(exact)
+    second, third = (sum((value - mean) ** power for value in exact) / len(exact) for power in (2, 3))
+    variance = second * len(exact) / (len(exact) - 1)
+    got = rows[0]
+    assert got["v__variance_x_1h"] == nearest(variance)
+    deviation = precise_root(variance)
+    if math.isinf(deviation):
+        assert got["v__std_x_1h"] is None
+    else:
+        assert math.isclose(got["v__std_x_1h"], deviation, rel_tol=3e-16, abs_tol=5e-324)
+    skew_squared = third * third / second**3
+    assert math.isclose(got["v__skew_x_1h"] ** 2, float(skew_squared), rel_tol=2e-15)
+    assert (got["v__skew_x_1h"] < 0) == (third < 0)
+    assert list(rows[1].values()) == [2.0, math.sqrt(2.0), 0.0]
+
+
+extremes = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([0.0, 1.0, -1.0, 1e200, -1e200, 1e-200, 1.7e308, -1.7e308, 5e-324, 1e110, 3e153]),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ab"), extremes), min_size=1, max_size=12), st.integers(1, 4))
+def test_extremes_are_the_oracles(rows, batch):
+    """Every aggregate of numbers, of any doubles, fed in batches whose blocks have other scales each."""
+    over = ["5s", "1h", Window("1h", include_current=True)]
+    totals = [agg.sum("x", over=over), agg.mean("x", over=over), agg.variance("x", over=over), agg.std("x", over=over)]
+    totals += [agg.skew("x", over=over), agg.ratio("x", "x", over="1h"), agg.sum("x", over="lifetime")]
+    bags = [agg.quantile("x", 0.3, over="1h"), agg.by("k", "sum", "x", over="1h"), agg.by("k", "mean", "x", over="1h")]
+    features = features_of(*totals, agg.std("x", over="lifetime"), *bags)
+    table, spine = events(k=[k for k, _ in rows], x=[x for _, x in rows]), requests(k=["a", "b"], x=[1.0, 1e250])
+    expected = by_oracle(features, table, spine)
+    assert repr(offline(features, table, spine)) == repr(expected)
+    keys = MemoryKeys()
+    state = OnlineState(features, keys, horizon="9000d")
+    for first in range(0, table.num_rows, batch):
+        state.apply(table.slice(first, batch), "s")
+    assert repr(read(features, keys, spine)) == repr(expected)
+
+
+def test_sums_that_are_no_double_are_null_and_their_means_are_not(tmp_path):
+    """Of values near the end of the range: the sum is null, the mean is what it is, in maps as well."""
+    kinds = [agg.sum("x", over="1h"), agg.mean("x", over="1h"), agg.decayed_sum("x", half_life="9000d", over="1h")]
+    kinds += [
+        agg.by("k", "sum", "x", over="1h"),
+        agg.by("k", "mean", "x", over="1h"),
+        agg.quantile("y", 0.5, over="1h"),
+    ]
+    table = events(k=["a"] * 3, x=[1e308] * 3, y=[1.5e308, -1.5e308, None])
+    rows = agreed(features_of(*kinds), table, requests(k=["a"]), tmp_path)
+    assert list(rows[0].values()) == [None, 1e308, None, {"a": None}, {"a": 1e308}, 0.0]
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_a_sum_of_whole_numbers_beyond_64_bits_is_refused_by_name(tmp_path, kernel, monkeypatch):
+    """In every execution, naming view and column; up to the last number of 64 bits it is exact."""
+    if not kernel:
+        monkeypatch.setattr(programs, "kernel", None)
+    features, spine = features_of(agg.sum("n", over="1h")), requests(k=["a"])
+    fits = events(k=["a"] * 3, n=[2**62, 2**62 - 1, -1])
+    assert agreed(features, fits, spine, tmp_path / "fits") == [{"v__sum_n_1h": 2**63 - 2}]
+    rule = "view 'v', sum of column 'n': a sum of whole numbers must fit in 64 bits"
+    too_many = events(k=["a"] * 2, n=[2**62, 2**62])
+    refused(features, too_many, spine, tmp_path, error=DefinitionError, match=rule)
+    least = events(k=["a"] * 2, n=[-(2**62), -(2**62)])
+    assert agreed(features, least, spine, tmp_path / "least") == [{"v__sum_n_1h": -(2**63)}]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["AGGREGATES", "BAGS", "AggregateKind", "BagKind", "Channel", "Lift", "Monoid", "Takes"]
+__all__ = ["AGGREGATES", "BAGS", "AggregateKind", "BagKind", "Channel", "Lift", "Monoid", "Takes", "divided"]
 
 Monoid = Literal["sum", "min", "max"]
 Lift = Literal[
@@ -35,9 +35,9 @@ class Channel:
         How numbers merge. Identity: 0 for ``sum``, nothing for the others.
     lift : str
         ``one``: every event gives 1. ``present``: 1 if the value is not null. ``true``: 1 if it is true. ``value``: the
-        value itself, the identity if it is null. ``square`` and ``square_rest``: the two doubles whose sum is the
-        square of the value (as a double), without error; ``cube``, ``cube_1`` to ``cube_3``: the four doubles whose
-        sum is its cube.
+        value itself, the identity if it is null. ``square`` and ``square_rest``: the two numbers whose sum is the
+        square of the value (as a double), without error; ``cube``, ``cube_1`` to ``cube_3``: the four whose sum is its
+        cube.
     value : str, optional
         Column or condition it reads.
     where : str, optional
@@ -123,40 +123,60 @@ def _sum(parts: tuple[Exact, ...]) -> Exact:
     return top, bottom
 
 
-def _divided(top: int, bottom: int) -> float:
+def divided(top: int, bottom: int) -> float | None:
+    """Nearest double of a fraction; None if it lies beyond their range."""
     try:
         return top / bottom
     except OverflowError:
-        return math.inf if top > 0 else -math.inf
+        return None
+
+
+def _scaled(top: int, bottom: int, exponent: int) -> float:
+    """Nearest double of ``top / bottom / 2**exponent``, which is in their range."""
+    return top / (bottom << exponent) if exponent > 0 else (top << -exponent) / bottom
+
+
+def _half_exponent(top: int, bottom: int) -> int:
+    """Exponent ``j`` for which ``top / bottom / 4**j`` is about 1."""
+    return (top.bit_length() - bottom.bit_length()) // 2
 
 
 def _variance(total: Exact, square: Exact, rest: Exact, count: int) -> float | None:
     if count < 2:
         return None
     top, bottom = _second_moment(count, total, _sum((square, rest)))
-    # Squares beyond the range of doubles were lost, so the difference may fall below nothing.
-    return _divided(max(top, 0), bottom * count * (count - 1))
+    return divided(top, bottom * count * (count - 1))
 
 
 def _std(total: Exact, square: Exact, rest: Exact, count: int) -> float | None:
-    variance = _variance(total, square, rest, count)
-    return None if variance is None else math.sqrt(variance)
+    """Root of the variance rounded to 53 bits, which may itself lie beyond the range of doubles."""
+    if count < 2:
+        return None
+    top, bottom = _second_moment(count, total, _sum((square, rest)))
+    bottom *= count * (count - 1)
+    half = _half_exponent(top, bottom)
+    try:
+        return math.ldexp(math.sqrt(_scaled(top, bottom, 2 * half)), half)
+    except OverflowError:
+        return None
 
 
 def _skew(*parts: Any) -> float | None:
-    """Fisher's ``g1 = m3 / m2**1.5``, as ``scipy.stats.skew``; ``m2`` and ``m3`` are exact, rounded once each."""
+    """Fisher's ``g1 = m3 / m2**1.5``, as ``scipy.stats.skew``; ``m2`` and ``m3`` are exact, rounded to 53 bits each.
+
+    Both are scaled by a power of two, which the quotient does not notice, so neither leaves the range of doubles.
+    """
     total, square, rest, cube, cube_1, cube_2, cube_3, count = parts
     squares, cubes = _sum((square, rest)), _sum((cube, cube_1, cube_2, cube_3))
     top, bottom = _second_moment(count, total, squares)
     if top <= 0:
         return None
-    m2 = _divided(top, bottom * count * count)
+    half = _half_exponent(top, bottom * count * count)
+    m2 = _scaled(top, bottom * count * count, 2 * half)
     # n**2 * M3 = n**2 S3 - 3 n S1 S2 + 2 S1**3, over one denominator.
     (s1, u1), (s2, u2), (s3, u3) = total, squares, cubes
     third = count * count * s3 * u1**3 * u2 - 3 * count * s1 * s2 * u1**2 * u3 + 2 * s1**3 * u2 * u3
-    m3 = _divided(third, count**3 * u1**3 * u2 * u3)
-    root = m2 * math.sqrt(m2)
-    return m3 / root if root else None
+    return _scaled(third, count**3 * u1**3 * u2 * u3, 3 * half) / (m2 * math.sqrt(m2))
 
 
 def _quotient(total: Exact, second: Exact, count: int) -> float | None:  # noqa: ARG001 - the count says only whether
@@ -164,7 +184,7 @@ def _quotient(total: Exact, second: Exact, count: int) -> float | None:  # noqa:
     if other == 0:
         return None
     sign = -1 if other < 0 else 1
-    return _divided(sign * top * other_unit, sign * other * unit)
+    return divided(sign * top * other_unit, sign * other * unit)
 
 
 _SQUARES: tuple[tuple[Monoid, Lift], ...] = (("sum", "value"), ("sum", "square"), ("sum", "square_rest"))

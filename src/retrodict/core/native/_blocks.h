@@ -118,19 +118,6 @@ static int total(const Place *place, const Output *output, wide *found)
     return 1;
 }
 
-/* CPython has no public constructor from 128 bits: two halves, the lower one without a sign. */
-static PyObject *whole(wide value)
-{
-    if (value >= INT64_MIN && value <= INT64_MAX)
-        return PyLong_FromLongLong((int64_t)value);
-    PyObject *high = PyLong_FromLongLong((int64_t)(value >> 64)), *by = PyLong_FromLong(64);
-    PyObject *low = PyLong_FromUnsignedLongLong((uint64_t)value);
-    PyObject *shifted = high && by ? PyNumber_Lshift(high, by) : NULL;
-    PyObject *found = shifted && low ? PyNumber_Add(shifted, low) : NULL;
-    Py_XDECREF(high), Py_XDECREF(by), Py_XDECREF(low), Py_XDECREF(shifted);
-    return found;
-}
-
 static double as_double(int64_t word)
 {
     double value;
@@ -218,8 +205,10 @@ static PyObject *aggregate(const Output *output, const char *base, int64_t words
         *beyond = 1;
         return NULL;
     }
-    if (output->op == SUM && !output->floats)
-        return whole(sum);
+    if (output->op == SUM && !output->floats) {
+        *beyond = sum < INT64_MIN || sum > INT64_MAX; /* Python refuses it, by name */
+        return *beyond ? NULL : PyLong_FromLongLong((int64_t)sum);
+    }
     /* Rounded once, by the cast; a power of two changes no digit, as exponents near the limits have no program. */
     number = output->floats ? ldexp((double)sum, (int)output->low) : (double)sum;
     return PyFloat_FromDouble(output->op == MEAN ? number / (double)held : number);

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,7 +45,53 @@ class Scale:
     rows: int
 
 
-def read_column(values: ArrayLike) -> NDArray[np.float64] | NDArray[np.int64]:
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """Numbers beyond the range of doubles, each ``values * 2**shift``: squares and cubes of very large or small ones.
+
+    Parameters
+    ----------
+    values : float64 array, shape (n,)
+        Finite; 0 or in ``[2**-300, 1]``.
+    shift : int64 array, shape (n,)
+        Exponents.
+    """
+
+    values: NDArray[np.float64]
+    shift: NDArray[np.int64]
+
+    @property
+    def dtype(self) -> np.dtype[np.float64]:
+        """Type of the values."""
+        return self.values.dtype
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.values.size
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Any) -> Shifted:
+        return Shifted(self.values[rows], self.shift[rows])
+
+    def any(self) -> bool:
+        """Whether one is not 0."""
+        return bool(self.values.any())
+
+    def fractions(self) -> list[Fraction]:
+        """The numbers, exactly."""
+        pairs = zip(self.values.tolist(), self.shift.tolist(), strict=True)
+        return [Fraction(value) * Fraction(2) ** shift for value, shift in pairs]
+
+
+Column: TypeAlias = "NDArray[np.float64] | NDArray[np.int64] | Shifted"
+
+
+def read_column(values: ArrayLike | Shifted) -> Column:
+    if isinstance(values, Shifted):
+        return values
     array = np.asarray(values)
     if array.ndim != 1:
         raise InputError(
@@ -73,8 +121,14 @@ def parts(size: int) -> Iterator[slice]:
     return (slice(start, min(start + _CHUNK, size)) for start in range(0, size, _CHUNK))
 
 
-def exponents(values: NDArray[np.float64] | NDArray[np.int64], width: int) -> tuple[int, int]:
+def exponents(values: Column, width: int) -> tuple[int, int]:
     """Exponent of the lowest set bit (a lower bound when one limb suffices anyway) and of the bound of all values."""
+    if isinstance(values, Shifted):
+        rows = values.values != 0.0
+        if not rows.any():
+            return 0, 1
+        lowest = _lowest_bits(values.values[rows]) + values.shift[rows]
+        return int(lowest.min()), int(magnitudes(values)[rows].max())
     largest, smallest = 0.0, math.inf
     for part in parts(values.size):
         size = np.abs(values[part])
@@ -86,22 +140,33 @@ def exponents(values: NDArray[np.float64] | NDArray[np.int64], width: int) -> tu
     high = math.frexp(largest)[1]
     low = max(math.frexp(smallest)[1] - 53, _SMALLEST)
     if high - low > width:
-        low = min(_lowest_bit(values[part].astype(np.float64, copy=False)) for part in parts(values.size))
+        pieces = (values[part].astype(np.float64, copy=False) for part in parts(values.size))
+        low = min(int(_lowest_bits(piece[piece != 0.0]).min(initial=1024)) for piece in pieces)
     return low, high
 
 
-def _lowest_bit(values: NDArray[np.float64]) -> int:
-    bits = values[values != 0.0].view(np.int64)
-    if not bits.size:
-        return 1024
+def magnitudes(values: Column) -> NDArray[np.int64]:
+    """Exponent of the power of two above each value; 0 for 0."""
+    if isinstance(values, Shifted):
+        return np.where(values.values == 0.0, 0, magnitudes(values.values) + values.shift)
+    return np.frexp(np.abs(values.astype(np.float64)))[1].astype(np.int64)
+
+
+def _lowest_bits(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Exponent of the lowest set bit of each value that is not 0."""
+    bits = values.view(np.int64)
     biased = (bits >> 52) & 0x7FF
     mantissa = (bits & 0xFFFFFFFFFFFFF) | ((biased > 0).astype(np.int64) << 52)
     zeros = np.bitwise_count((mantissa & -mantissa) - 1)
-    return int((np.maximum(biased, 1) + zeros).min()) - 1075
+    lowest: NDArray[np.int64] = np.maximum(biased, 1) + zeros - 1075
+    return lowest
 
 
-def digits_of(values: NDArray[np.float64] | NDArray[np.int64], scale: Scale) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def digits_of(values: Column, scale: Scale) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield (place, digit of every value), highest place first; digits carry the sign of their value or are floored."""
+    shift: NDArray[np.int64] | int = 0
+    if isinstance(values, Shifted):
+        shift, values = values.shift, values.values
     if values.dtype == np.int64 and scale.low == 0:
         integers = values.astype(np.int64, copy=False)
         top = scale.limbs - 1
@@ -117,7 +182,7 @@ def digits_of(values: NDArray[np.float64] | NDArray[np.int64], scale: Scale) -> 
         _check_fits(bool((np.abs(rest) <= 2.0**53).all()))
     with np.errstate(under="ignore"):
         for place in range(scale.limbs - 1, -1, -1):
-            exponent = scale.low + scale.width * place
+            exponent = scale.low + scale.width * place - shift
             # Exact: the digit is a run of leading bits of the value, the rest the bits after it.
             digit = np.trunc(times_power(rest, -exponent))
             if place == scale.limbs - 1:
@@ -137,9 +202,9 @@ def _check_fits(fits: bool) -> None:
         )
 
 
-def times_power(values: NDArray[np.float64], exponent: int) -> NDArray[np.float64]:
+def times_power(values: NDArray[np.float64], exponent: NDArray[np.int64] | int) -> NDArray[np.float64]:
     """Multiply by a power of two; ldexp only where the factor is not a normal double, as it is slower."""
-    if -1022 <= exponent <= 1023:
+    if isinstance(exponent, int) and -1022 <= exponent <= 1023:
         return values * 2.0**exponent
     scaled: NDArray[np.float64] = np.ldexp(values, exponent)
     return scaled

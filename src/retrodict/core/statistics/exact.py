@@ -23,8 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 from retrodict.core.errors import InputError, InternalError
 from retrodict.core.statistics._limbs import (
     Scale,
+    Shifted,
     digits_of,
     exponents,
+    magnitudes,
     parts,
     read_column,
     round_wide,
@@ -32,7 +34,17 @@ from retrodict.core.statistics._limbs import (
     whole,
 )
 
-__all__ = ["Scale", "exact_sum", "round_limbs", "scale_for", "split_limbs", "to_float", "whole_limbs"]
+__all__ = [
+    "Scale",
+    "Shifted",
+    "exact_sum",
+    "magnitudes",
+    "round_limbs",
+    "scale_for",
+    "split_limbs",
+    "to_float",
+    "whole_limbs",
+]
 
 
 def exact_sum(values: Iterable[float]) -> float:
@@ -63,12 +75,12 @@ def to_float(value: Fraction) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def scale_for(values: ArrayLike, *, rows: int | None = None) -> Scale:
+def scale_for(values: ArrayLike | Shifted, *, rows: int | None = None) -> Scale:
     """Smallest layout that holds these values and sums of them.
 
     Parameters
     ----------
-    values : array_like of float64 or int64, shape (n,)
+    values : array_like of float64 or int64, or Shifted, shape (n,)
         Finite values; nulls removed by the caller.
     rows : int, optional
         Rows that will be added up; None means n.
@@ -90,7 +102,7 @@ def scale_for(values: ArrayLike, *, rows: int | None = None) -> Scale:
         raise InputError(
             "exact sums must be of at most 2**53 rows", where="exact sums", got=rows, remedy="Sum the rows in parts"
         )
-    if array.dtype == np.int64:
+    if not isinstance(array, Shifted) and array.dtype == np.int64:
         extreme = max(-int(array.min(initial=0)), int(array.max(initial=0)))
         low, high = 0, max(extreme.bit_length(), 1)
     else:
@@ -98,7 +110,7 @@ def scale_for(values: ArrayLike, *, rows: int | None = None) -> Scale:
     return Scale(low=low, width=width, limbs=max(1, -(-(high - low) // width)), rows=rows)
 
 
-def split_limbs(values: ArrayLike, scale: Scale) -> NDArray[np.int64]:
+def split_limbs(values: ArrayLike | Shifted, scale: Scale) -> NDArray[np.int64]:
     """Limbs of each value, shape (n, scale.limbs); adding rows of the result adds the values exactly.
 
     Raises

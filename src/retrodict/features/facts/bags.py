@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from retrodict.core.errors import DefinitionError
 from retrodict.core.kinds import kind_of
 from retrodict.core.statistics.distinct import LIMIT, DistinctSketch
-from retrodict.core.statistics.exact import exact_sum, round_limbs, scale_for, split_limbs
+from retrodict.core.statistics.exact import exact_sum, round_limbs, scale_for, split_limbs, to_float
 from retrodict.features.facts.columns import FactColumn, Ints, Mask, known_type, numeric, plain, present
 from retrodict.features.monoids import BAGS
 from retrodict.features.plan import Bag
@@ -346,7 +347,11 @@ def _quantile(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) 
     below = np.floor(place).astype(np.int64)
     low, high = (numbers[ordered[begins + at]] for at in (below, np.minimum(below + 1, last)))
     quantiles = np.zeros(len(ragged.sizes))
-    quantiles[filled] = low + (high - low) * (place - below)
+    with np.errstate(over="ignore", invalid="ignore"):
+        between = low + (high - low) * (place - below)
+    # Two neighbours may be further apart than doubles reach.
+    weighted = low * (1 - (place - below)) + high * (place - below)
+    quantiles[filled] = np.where(np.isfinite(between), between, weighted)
     return pa.array(quantiles, mask=ragged.sizes == 0)
 
 
@@ -368,7 +373,8 @@ def _by(bag: Bag, ragged: Ragged, value: Values | None, second: Values | None) -
     rows = ragged.rows[order]
     starts = np.flatnonzero(_fresh(ragged, ranks[rows]))
     totals = _grouped(bag.group_op, value.numbers[rows], starts)
-    return _maps(ragged, starts, texts.take(pa.array(ranks[rows[starts]])), pa.array(totals))
+    items = pa.array(totals, mask=~np.isfinite(totals))
+    return _maps(ragged, starts, texts.take(pa.array(ranks[rows[starts]])), items)
 
 
 def _grouped(op: str, values: NDArray[Any], starts: Ints) -> Floats:
@@ -378,7 +384,14 @@ def _grouped(op: str, values: NDArray[Any], starts: Ints) -> Floats:
         merge = np.minimum if op == "min" else np.maximum
         return merge.reduceat(values, starts).astype(np.float64)
     sums = _exact_sums(values, starts)
-    return sums / np.diff(np.append(starts, len(values))) if op == "mean" else sums
+    if op != "mean":
+        return sums
+    ends = np.append(starts[1:], len(values))
+    means = sums / (ends - starts)
+    for run in np.flatnonzero(np.isinf(sums)).tolist():  # the mean is no farther out than the values
+        numbers = values[starts[run] : ends[run]].tolist()
+        means[run] = to_float(sum(map(Fraction, numbers), Fraction(0)) / len(numbers))
+    return means
 
 
 def _exact_sums(values: NDArray[Any], starts: Ints) -> Floats:
@@ -414,7 +427,7 @@ def _decayed(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -
     sums = np.zeros(len(ragged.sizes))
     if len(filled):
         sums[filled] = _exact_sums(weights, ragged.begins[filled])
-    return pa.array(sums, mask=ragged.sizes == 0)
+    return pa.array(sums, mask=(ragged.sizes == 0) | np.isinf(sums))
 
 
 _Function = Callable[[Bag, Ragged, Values | None, Values | None], "pa.Array[Any]"]

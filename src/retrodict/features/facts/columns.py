@@ -43,6 +43,7 @@ __all__ = [
     "present",
     "spine_times",
     "times",
+    "too_large",
 ]
 
 Ints = NDArray[np.int64]
@@ -186,6 +187,16 @@ def numeric(column: pa.Array[Any], *, where: str) -> FactColumn:
         return FactColumn(np.zeros(len(column), dtype=np.int64), valid, kind)
     filled = pc.fill_null(column.cast(pa.float64() if kind == "float" else pa.int64()), 0)
     return FactColumn(np.asarray(filled.to_numpy(zero_copy_only=False)), valid, kind)
+
+
+def too_large(where: str, column: str | None) -> DefinitionError:
+    """Error of a sum of whole numbers that leaves 64 bits: the definition must say that floats will do."""
+    return DefinitionError(
+        "a sum of whole numbers must fit in 64 bits",
+        where=f"{where}, sum of column {column!r}",
+        got="a sum beyond them",
+        remedy="Declare the column as float in its table, or take agg.mean with agg.count",
+    )
 
 
 def times(column: pa.Array[Any], *, where: str) -> tuple[Ints, Mask]:

@@ -20,6 +20,7 @@ from retrodict.core.clock import to_micros
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.expressions import Expression, parse
 from retrodict.core.kinds import kind_of
+from retrodict.core.statistics.exact import Shifted
 from retrodict.data.sources import Source
 from retrodict.features.facts.columns import FactColumn, Ints, Mask, evaluate, numeric, pick, pick_times, present
 from retrodict.features.facts.kernels import FOREVER
@@ -31,6 +32,10 @@ __all__ = ["FOREVER", "TIMELESS", "Events", "first_of_each", "in_force", "lift",
 
 TIMELESS = -(1 << 62)
 """Both clocks of a fact without a time: before every request."""
+
+
+# Exponents between which the last bit of a square, or of a cube, is a double, and so is what splits its first part.
+_PLAIN_POWERS = {2: (-484, 496), 3: (-305, 330)}
 
 
 @dataclass(frozen=True)
@@ -233,12 +238,11 @@ def in_force(codes: Ints, events: Events) -> tuple[Ints, Ints]:
     return events_in_force, until[events_in_force]
 
 
-def lift(channel: Channel, inputs: Mapping[str, FactColumn], rows: int) -> NDArray[Any]:
+def lift(channel: Channel, inputs: Mapping[str, FactColumn], rows: int) -> Any:
     """One number per event: what it gives to a channel, the identity where it gives nothing.
 
-    Squares and cubes are sums of doubles without error, as long as they are in the range of doubles. The square of a
-    value beyond 1.3e154 and the cube of one beyond 5.6e102 count as the largest double; below 1e-146 (squares) or
-    1e-91 (cubes) their last parts are rounded.
+    Squares and cubes are sums of numbers without error: of doubles, and of :class:`Shifted` ones where a value of the
+    column is so large or so small that a double could not hold some part of its power.
     """
     counts = np.ones(rows, dtype=np.bool_)
     if channel.where is not None:
@@ -256,8 +260,18 @@ def lift(channel: Channel, inputs: Mapping[str, FactColumn], rows: int) -> NDArr
     return values if channel.lift == "value" else _power(values.astype(np.float64), channel.lift)
 
 
-def _power(values: NDArray[np.float64], part: Lift) -> NDArray[np.float64]:
-    """One of the two doubles whose sum is the square, or of the four whose sum is the cube."""
+def _power(values: NDArray[np.float64], part: Lift) -> NDArray[np.float64] | Shifted:
+    """One of the two numbers whose sum is the square, or of the four whose sum is the cube."""
+    power = 2 if part in {"square", "square_rest"} else 3
+    mantissas, exponents = np.frexp(values)
+    filled = exponents[values != 0.0]
+    low, high = _PLAIN_POWERS[power]
+    if len(filled) and not (low <= filled.min() and filled.max() <= high):
+        return Shifted(_part(mantissas, part), power * exponents.astype(np.int64))
+    return _part(values, part)
+
+
+def _part(values: NDArray[np.float64], part: Lift) -> NDArray[np.float64]:
     square, rest = _product(values, values)
     if part in {"square", "square_rest"}:
         return square if part == "square" else rest
@@ -267,13 +281,10 @@ def _power(values: NDArray[np.float64], part: Lift) -> NDArray[np.float64]:
 
 def _product(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     """TwoProduct (Dekker 1971, with the splitting of Veltkamp): the rounded product, and its error."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        product = first * second
-        (top, low), (other, rest) = _split(first), _split(second)
-        error = low * rest - (((product - top * other) - low * other) - top * rest)
-    limit = np.finfo(np.float64).max
-    finite = np.isfinite(product)
-    return np.clip(product, -limit, limit) + 0.0, np.where(finite & np.isfinite(error), error, 0.0) + 0.0
+    product = first * second
+    (top, low), (other, rest) = _split(first), _split(second)
+    error = low * rest - (((product - top * other) - low * other) - top * rest)
+    return product + 0.0, error + 0.0
 
 
 def _split(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

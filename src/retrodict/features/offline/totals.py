@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
-from retrodict.core.statistics.exact import Scale, round_limbs, scale_for, split_limbs, whole_limbs
-from retrodict.features.facts.columns import Ints, Mask, pick
+from retrodict.core.statistics.exact import Scale, Shifted, round_limbs, scale_for, split_limbs, whole_limbs
+from retrodict.features.facts.columns import Ints, Mask, pick, too_large
 from retrodict.features.facts.events import lift, lifted_inputs
 from retrodict.features.facts.kernels import PrefixSums, Queries, Timeline
 from retrodict.features.facts.ranges import RangeExtremes, identity_of
@@ -86,7 +86,10 @@ class Totals:
             if scale is None:
                 return limbs[:, 0]
             if not rounded and self._summed.lifted[index].dtype == np.int64:
-                return whole_limbs(limbs, scale)
+                try:
+                    return whole_limbs(limbs, scale)
+                except InputError as error:
+                    raise too_large(self._plan.where, channel.value) from error
             if (index, window) not in self._rounded:
                 self._rounded[index, window] = round_limbs(limbs, scale)
             return self._rounded[index, window]
@@ -124,12 +127,26 @@ class Totals:
             values = kind.finish(*totals)
         if output.factor is not None:
             values = _scaled(values, *output.factor)
+        if values.dtype.kind == "f":
+            values, empty = self._representable(output, values, empty)
         values = np.where(empty, np.zeros(1, dtype=values.dtype), values)
         array = pa.array(values, mask=empty)
         first = self._plan.channels[output.parts[0]]
         if first.monoid != "sum" and self._summed.kinds[first.value or ""] == "time":
             return array.cast(pa.timestamp("us", "UTC"))
         return array
+
+    def _representable(
+        self, output: Output, values: NDArray[np.float64], empty: Mask
+    ) -> tuple[NDArray[np.float64], Mask]:
+        """Values, and where there is none: a mean has one even where its sum lies beyond the range of doubles."""
+        beyond = np.flatnonzero(~empty & ~np.isfinite(values))
+        if output.op == "mean" and len(beyond):
+            sums = self._window_sums(output.window)[beyond]
+            counts = sums[:, self._summed.place[output.parts[-1]]][:, 0].tolist()
+            tops = _wholes(sums[:, self._summed.place[output.parts[0]]], self._summed.scales[output.parts[0]])
+            values[beyond] = [top / (unit * count) for (top, unit), count in zip(tops, counts, strict=True)]
+        return values, empty | ~np.isfinite(values)
 
     def _finish_exact(self, output: Output, null_key: Mask) -> pa.Array[Any]:
         kind, sums = AGGREGATES[output.op], self._window_sums(output.window)
@@ -152,7 +169,7 @@ class Summed:
         self.ends: Timeline | None = None
         inputs = state.events.inputs
         self.kinds = {text: column.kind for text, column in inputs.items()}
-        self.lifted = [lift(channel, inputs, len(state.line.codes)) for channel in plan.channels]
+        self.lifted: list[Any] = [lift(channel, inputs, len(state.line.codes)) for channel in plan.channels]
         self.scales: dict[int, Scale] = {}
         self.ranges: dict[int, dict[int, RangeExtremes]] = {}
         self.place: dict[int, slice] = {}
@@ -217,7 +234,7 @@ class Summed:
         request_values = self.current.get(i, np.zeros(0, dtype=self.lifted[i].dtype))
         if request_values.dtype != self.lifted[i].dtype:
             self.lifted[i], request_values = self.lifted[i].astype(np.float64), request_values.astype(np.float64)
-        everything = np.concatenate([self.lifted[i], request_values])
+        everything = _joined(self.lifted[i], request_values)
         scale = scale_for(everything, rows=self._rows)
         # Squares of whole numbers have no rest: nothing to carry along.
         if self.plan.channels[i].lift in _RESTS and not everything.any():
@@ -230,6 +247,14 @@ class Summed:
         if not len(request_values):
             del self.current[i]
         return lifted
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """Two columns of lifted values as one."""
+    if not isinstance(first, Shifted) and not isinstance(second, Shifted):
+        return np.concatenate([first, second])
+    pair = [part if isinstance(part, Shifted) else Shifted(*np.frexp(part)) for part in (first, second)]
+    return Shifted(np.concatenate([p.values for p in pair]), np.concatenate([p.shift for p in pair]))
 
 
 def _known(plan: ViewPlan, state: Prepared) -> Summed:

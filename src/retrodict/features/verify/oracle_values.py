@@ -64,7 +64,25 @@ def _histogram(values: list[Any]) -> dict[str, int]:
 
 
 def _sum(values: list[Any]) -> Any:
-    return math.fsum(values) if any(isinstance(value, float) for value in values) else sum(values)
+    """Exact sum, of floats rounded once; None if it is no double."""
+    return _rounded(_total(values)) if any(isinstance(value, float) for value in values) else sum(values)
+
+
+def _total(values: list[Any]) -> Fraction:
+    return sum(map(Fraction, values), Fraction(0))
+
+
+def _rounded(value: Fraction) -> float | None:
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _mean(values: list[Any]) -> float:
+    """Rounded sum over the number of values; where no double is the sum, the mean itself is rounded."""
+    total = _rounded(_total(values))
+    return float(_total(values) / len(values)) if total is None else total / len(values)
 
 
 def _ratio(feature: Aggregate, facts: Facts) -> float | None:
@@ -76,7 +94,7 @@ def _ratio(feature: Aggregate, facts: Facts) -> float | None:
     tops, bottoms = (
         sum((Fraction(v) for v in side if v is not None), Fraction(0)) for side in zip(*complete, strict=True)
     )
-    return float(tops / bottoms) if bottoms else None
+    return _rounded(tops / bottoms) if bottoms else None
 
 
 def _by(feature: Aggregate, op: str, facts: Facts) -> dict[str, Any] | None:
@@ -88,20 +106,24 @@ def _by(feature: Aggregate, op: str, facts: Facts) -> dict[str, Any] | None:
             groups.setdefault(_text(group), []).append(value)
     if op == "count":
         return {group: len(groups[group]) for group in sorted(groups)} or None
-    return {group: float(_MEANINGS[op](groups[group], {})) for group in sorted(groups)} or None
+    totals = {group: _MEANINGS[op](groups[group], {}) for group in sorted(groups)}
+    return {group: None if value is None else float(value) for group, value in totals.items()} or None
 
 
 def _decayed(weighted: list[tuple[int, float]], half_life: str, at: int) -> float | None:
     if not weighted:
         return None
-    return math.fsum(value * 2.0 ** (-(at - e) / micros(half_life)) for e, value in weighted)
+    return _rounded(_total([value * 2.0 ** (-(at - e) / micros(half_life)) for e, value in weighted]))
 
 
 def _quantile(values: list[float], q: float) -> float:
     place = (len(values) - 1) * q
     below = math.floor(place)
     above = min(below + 1, len(values) - 1)
-    return values[below] + (values[above] - values[below]) * (place - below)
+    between = values[below] + (values[above] - values[below]) * (place - below)
+    if math.isfinite(between):
+        return between
+    return values[below] * (1 - (place - below)) + values[above] * (place - below)
 
 
 def _central(values: list[Any], power: int) -> Fraction:
@@ -111,13 +133,31 @@ def _central(values: list[Any], power: int) -> Fraction:
 
 
 def _variance(values: list[Any]) -> float | None:
-    return float(_central(values, 2) / (len(values) - 1)) if len(values) > 1 else None
+    return _rounded(_central(values, 2) / (len(values) - 1)) if len(values) > 1 else None
+
+
+def _near_one(value: Fraction) -> int:
+    """Exponent j for which value / 4**j is about 1."""
+    return (value.numerator.bit_length() - value.denominator.bit_length()) // 2
+
+
+def _std(values: list[Any]) -> float | None:
+    """Root of the variance rounded to 53 bits, whatever its exponent."""
+    if len(values) < 2:
+        return None
+    variance = _central(values, 2) / (len(values) - 1)
+    j = _near_one(variance)
+    return _rounded(Fraction(math.sqrt(variance / Fraction(4) ** j)) * Fraction(2) ** j)
 
 
 def _skew(values: list[Any]) -> float | None:
-    m2 = float(_central(values, 2) / len(values))
-    root = m2 * math.sqrt(m2)
-    return float(_central(values, 3) / len(values)) / root if root else None
+    """Quotient of the moments, each rounded to 53 bits, whatever their exponents."""
+    second, third = (_central(values, power) / len(values) for power in (2, 3))
+    if not second:
+        return None
+    j = _near_one(second)
+    m2 = float(second / Fraction(4) ** j)
+    return float(third / Fraction(8) ** j) / (m2 * math.sqrt(m2))
 
 
 def _text(value: Any) -> str:
@@ -128,7 +168,7 @@ _MEANINGS: dict[str, Callable[[list[Any], Mapping[str, Any]], Any]] = {
     "min": lambda values, _: min(values),
     "max": lambda values, _: max(values),
     "sum": lambda values, _: _sum(values),
-    "mean": lambda values, _: float(_sum(values)) / len(values),
+    "mean": lambda values, _: _mean(values),
     "first": lambda values, _: values[0],
     "last": lambda values, _: values[-1],
     "first_k": lambda values, option: values[: option["k"]],
@@ -138,7 +178,7 @@ _MEANINGS: dict[str, Callable[[list[Any], Mapping[str, Any]], Any]] = {
     "histogram": lambda values, _: _histogram(values),
     "quantile": lambda values, option: _quantile(sorted(float(value) for value in values), option["q"]),
     "variance": lambda values, _: _variance(values),
-    "std": lambda values, _: None if (variance := _variance(values)) is None else math.sqrt(variance),
+    "std": lambda values, _: _std(values),
     "skew": lambda values, _: _skew(values),
 }
 

@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from retrodict.core.errors import InputError, near
+from retrodict.core.statistics.exact import Shifted
 from retrodict.features.facts.columns import FactColumn
 from retrodict.features.facts.events import lift
 from retrodict.features.monoids import Channel
 from retrodict.features.plan import ViewPlan
 
 
-def divided(top: int, bottom: int, floats: bool) -> int | float:
-    """Nearest double of a fraction, beyond the range of doubles an infinity; ``top`` itself if no float went in."""
-    if not floats:
-        return top
-    try:
-        return top / bottom
-    except OverflowError:
-        return math.inf if top > 0 else -math.inf
-
-
-def plus(top: int, bottom: int, number: float) -> tuple[int, int]:
+def plus(top: int, bottom: int, number: float | Fraction) -> tuple[int, int]:
     """Sum of a fraction and a number; the bottoms are powers of two."""
     more, unit = number.as_integer_ratio()
     return (top * (unit // bottom) + more, unit) if unit > bottom else (top + more * (bottom // unit), bottom)
@@ -82,7 +74,8 @@ class OwnEvent:
             return value
         column = FactColumn(np.array([float(value)]), np.array([True]), "float")
         bare = Channel(channel.monoid, channel.lift, channel.value, None)
-        return float(lift(bare, {channel.value: column}, 1)[0])
+        lifted = lift(bare, {channel.value: column}, 1)
+        return lifted.fractions()[0] if isinstance(lifted, Shifted) else float(lifted[0])
 
     def _condition(self, text: str, row: Mapping[str, Any]) -> Any:
         columns = self._plan.expressions[text].columns

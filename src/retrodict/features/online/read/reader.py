@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retrodict.features.facts.columns import Ints, Mask
-from retrodict.features.monoids import AGGREGATES
+from retrodict.features.facts.columns import Ints, Mask, too_large
+from retrodict.features.monoids import AGGREGATES, divided
 from retrodict.features.online.read.bags import BagReader
-from retrodict.features.online.read.event import best, divided, plus
+from retrodict.features.online.read.event import best, plus
 from retrodict.features.online.state.blocks import (
     BOOL,
     DATE,
@@ -210,9 +210,15 @@ class _Rows:
             return kind.finish(*(self._total(numbers, part, current) for part in output.parts[:-1]), count)
         top, bottom = self._total(numbers, first, current)
         if output.op == "sum":
-            floats = self._layout.sums[self._shape.column_of[first]].floats
-            return divided(top, bottom, floats or (current is not None and type(current[first]) is float))
-        return divided(top, bottom, True) / count
+            if self._layout.sums[self._shape.column_of[first]].floats or (
+                current is not None and type(current[first]) is float
+            ):
+                return divided(top, bottom)
+            if not -_HALF <= top < _HALF:
+                raise too_large(self._plan.where, self._plan.channels[first].value)
+            return top
+        total = divided(top, bottom)
+        return top / (bottom * count) if total is None else total / count
 
     def _extreme(self, channel: int, first: int, stop: int) -> Any:
         """Value that the greatest word of a column stands for."""

@@ -25,7 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
-from retrodict.core.statistics.exact import Scale, round_limbs, scale_for, split_limbs, whole_limbs
+from retrodict.core.statistics.exact import (
+    Scale,
+    Shifted,
+    magnitudes,
+    round_limbs,
+    scale_for,
+    split_limbs,
+    whole_limbs,
+)
 from retrodict.features.facts.columns import Ints
 from retrodict.features.plan import ViewPlan
 
@@ -42,6 +50,7 @@ WIDTH = 36
 """Bits per limb: running sums then take 2**27 rows of one key, ever."""
 
 _ROWS, _STEP = 1 << 20, 8
+_LEAST, _GREATEST = -1074, 1024  # exponents of doubles
 _WORDS = ("null", "whole numbers", "floats", "booleans", "text", "dates")
 
 
@@ -91,6 +100,11 @@ class SummedBlock:
     limbs: int
     low: int
     floats: bool
+
+    @property
+    def beyond(self) -> bool:
+        """Whether it may hold values that no double holds."""
+        return self.low < _LEAST or self.low + WIDTH * self.limbs > _GREATEST
 
 
 class Layout:
@@ -150,13 +164,14 @@ def layout_of(shape: Shape, key: bytes) -> Layout:
     return Layout(shape, sums, kinds[0], tuple(kinds[1:extremes]), tuple(kinds[extremes : extremes + len(shape.kept)]))
 
 
-def summed(values: NDArray[Any]) -> SummedBlock:
+def summed(values: NDArray[Any] | Shifted) -> SummedBlock:
     """Least limbs for values; exponents go in steps, so that neighbouring blocks mostly agree."""
-    if values.dtype.kind != "f":
+    if not isinstance(values, Shifted) and values.dtype.kind != "f":
         largest = max(-int(values.min(initial=0)), int(values.max(initial=0)))
         return SummedBlock(max(1, -(-largest.bit_length() // WIDTH)), 0, floats=False)
     exact = scale_for(values, rows=max(_ROWS, len(values))).low
-    high = max(int(np.frexp(np.abs(values).max(initial=0.0))[1]), exact + 1)
+    sizes = magnitudes(values)
+    high = max(int(sizes.max()) if len(sizes) else 0, exact + 1)
     # A new least digit within a step asks for no new layout, and so for no rewriting of blocks.
     low = exact // _STEP * _STEP
     return SummedBlock(max(1, -(-(high - low) // WIDTH)), low, floats=True)
@@ -307,7 +322,9 @@ def relayout(rows: Ints, old: Layout, new: Layout) -> Ints:
     wider[:, new.first_running : new.first_limb] = rows[:, old.first_running : old.first_limb]
     for place in range(len(old.sums)):
         limbs = rows[:, old.limb_of[place]]
-        if old.sums[place] != new.sums[place]:
+        if old.sums[place] != new.sums[place] and old.sums[place].beyond:
+            limbs = _recut(limbs, old.scale(place), new.scale(place))
+        elif old.sums[place] != new.sums[place]:
             limbs = np.ascontiguousarray(limbs)
             values = (round_limbs if old.sums[place].floats else whole_limbs)(limbs, old.scale(place))
             if new.sums[place].floats:
@@ -318,7 +335,7 @@ def relayout(rows: Ints, old: Layout, new: Layout) -> Ints:
 
 
 def relayout_base(base: Ints, old: Layout, new: Layout) -> Ints:
-    """Base row in a wider layout: its sums are no doubles, so they go through Python's whole numbers."""
+    """Base row in a wider layout."""
     if old.key == new.key:
         return base
     if not new.shape.lifetime:  # only differences count, and its sums may have wrapped around
@@ -328,15 +345,20 @@ def relayout_base(base: Ints, old: Layout, new: Layout) -> Ints:
     bare = base.copy()
     bare[:, old.first_limb :] = 0
     wider = relayout(bare, old, new)
-    width = WIDTH
-    for place, one in enumerate(old.sums):
+    for place in range(len(old.sums)):
+        wider[:, new.limb_of[place]] = _recut(base[:, old.limb_of[place]], old.scale(place), new.scale(place))
+    return wider
+
+
+def _recut(limbs: Ints, old: Scale, new: Scale) -> Ints:
+    """Limbs of a wider scale of sums that are no doubles: they go through Python's whole numbers."""
+    wider = np.zeros((len(limbs), new.limbs), dtype=np.int64)
+    for row, parts in enumerate(limbs.tolist()):
         # Borrows between limbs are settled here: the digits below the top one come out positive.
-        total = sum(int(limb) << (width * j) for j, limb in enumerate(base[0, old.limb_of[place]]))
-        total <<= one.low - new.sums[place].low
-        limbs = new.sums[place].limbs
-        for j in range(limbs):
-            digit = total >> (width * j)
-            wider[0, new.limb_of[place].start + j] = digit if j == limbs - 1 else digit & ((1 << width) - 1)
+        total = sum(limb << (WIDTH * j) for j, limb in enumerate(parts)) << (old.low - new.low)
+        for j in range(new.limbs):
+            digit = total >> (WIDTH * j)
+            wider[row, j] = digit if j == new.limbs - 1 else digit & ((1 << WIDTH) - 1)
     return wider
 
 

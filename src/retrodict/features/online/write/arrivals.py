@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodict.core.kinds import kind_of
-from retrodict.core.statistics.exact import split_limbs
+from retrodict.core.statistics.exact import Shifted, magnitudes, split_limbs
 from retrodict.features.facts.bags import Values, check_types
 from retrodict.features.facts.columns import Ints, Mask, pick, plain
 from retrodict.features.facts.events import Events, lift
@@ -78,7 +78,7 @@ class Arrivals:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def _some(self, values: NDArray[Any]) -> NDArray[Any]:
+    def _some(self, values: Any) -> Any:
         return values if self._rows is None else values[self._rows]
 
     def _kept(self, events: Events, name: str) -> pa.Array[Any]:
@@ -109,8 +109,8 @@ class Arrivals:
         odd = np.zeros(len(self), dtype=np.bool_)
         for i in self._shape.sums:
             values = self._channels[i]
-            size = np.frexp(np.abs(values.astype(np.float64)))[1]
-            nonzero = values != 0
+            size = magnitudes(values)
+            nonzero = size != 0
             if nonzero.any():
                 odd |= nonzero & (np.abs(size - int(np.median(size[nonzero]))) > _REACH)
         return np.unique(self.codes[odd])
@@ -139,7 +139,7 @@ class Arrivals:
             rows[:, layout.first_running + 1 + place] = self._channels[i][places]
         for place, i in enumerate(shape.sums):
             values = self._channels[i][places]
-            if layout.sums[place].floats:
+            if layout.sums[place].floats and not isinstance(values, Shifted):
                 values = values.astype(np.float64, copy=False)
             rows[:, layout.limb_of[place]] = split_limbs(values, layout.scale(place))
         return rows

@@ -199,9 +199,9 @@ def test_nothing_is_known_without_facts(project):
             "outcome 'returns', feature 'spent'.*sum must take numbers; got 'string'",
         ),
         ('known_at="seen"', 'known_at="saw"', "source 'visited', known at: .*got 'saw'"),
-        ('"asked_at - 1h"', '"aksed_at - 1h"', r"decide_at \(table 'asked'\): .*'aksed_at'.*'asked_at'"),
+        ('"asked_at - 1h"', '"aksed_at - 1h"', "decide_at: .*'asked' has; got 'aksed_at'.*'asked_at'"),
         ('"asked_at - 1h"', '"channel"', r"decide_at \(table 'asked'\): decide_at must be a time.*'string'"),
-        ('customer = Entity("customer")', 'customer = Entity("visit")', r"label 'returns', table 'asked'.*\['visit'\]"),
+        ('customer = Entity("customer")', 'customer = Entity("visit")', "outcome 'returns': .*'asked'; got 'visit'"),
     ],
     ids=["unknown column", "text", "unknown clock", "unknown decide_at", "decide_at of text", "no key in the spine"],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 from retrodict.core.errors import DefinitionError
 from retrodict.core.identity import content_hash
+from retrodict.core.names import NameUse
 
 __all__ = ["Definition", "check_name"]
 
@@ -42,6 +44,17 @@ class Definition:
     def __post_init__(self) -> None:
         """Check the name; subclasses call this first."""
         check_name(self.name, what=self.kind)
+
+    def uses(self) -> Iterable[NameUse]:
+        """Names that it uses and something else must have; those of its parts are their own."""
+        return ()
+
+    def check(self) -> None:
+        """Refuse what no data could ever make right, though each field is well formed.
+
+        Asked when a project's definitions are loaded, and not when they are made: code that was deployed before a
+        rule was known decides as it did.
+        """
 
     @cached_property
     def version(self) -> str:

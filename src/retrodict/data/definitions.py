@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from retrodict.core.definition import Definition
 from retrodict.core.errors import DefinitionError, near
 from retrodict.core.kinds import KINDS
+from retrodict.core.names import NameUse
 from retrodict.data.checks import Check
 from retrodict.data.checks.base import check_keywords
 
@@ -132,6 +133,11 @@ class Table(Definition):
                 )
         for column, text in self.columns.items():
             ColumnType.parse(text, where=f"{where}, column {column!r}")
+
+    def uses(self) -> Iterator[NameUse]:
+        """Columns that its checks read, and the other tables that they look into."""
+        for check in self.checks:
+            yield from check.uses(self.name)
 
     def type_of(self, column: str) -> ColumnType | None:
         """Declared type of a column, None if it is not declared."""

@@ -6,6 +6,7 @@ It says when a row happened (``event_time``) and when it could have been known (
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -13,6 +14,7 @@ from retrodict.core.definition import Definition
 from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.errors import DefinitionError
 from retrodict.core.expressions import parse
+from retrodict.core.names import NameUse
 
 __all__ = ["HasName", "Source"]
 
@@ -129,6 +131,17 @@ class Source(Definition):
                 got=self.deleted,
                 remedy="Add revised=True",
             )
+
+    def uses(self) -> Iterator[NameUse]:
+        """Its table, and the columns of its clocks and conditions."""
+        where, table = f"source {self.name!r}", self.table.name
+        yield NameUse("table", table, "a source must read a table that is defined", where)
+        clocks = {"event time": self.event_time, "known at": self.known_at, "sequence": self.sequence}
+        columns = [(name, role) for role, name in clocks.items() if name is not None]
+        for text, role in ((self.where, "where"), (self.deleted, "deleted")):
+            columns += [] if text is None else [(name, role) for name in parse(text).columns]
+        rule = f"a source must read columns that the table {table!r} has"
+        yield from (NameUse("column", name, rule, f"{where}, {role}", table) for name, role in columns)
 
     @property
     def timeless(self) -> bool:

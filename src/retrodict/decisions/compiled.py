@@ -8,7 +8,7 @@ from typing import Any
 
 from retrodict.core.errors import DefinitionError, near
 from retrodict.core.expressions import parse
-from retrodict.decisions.definitions import OTHERWISE, Policy
+from retrodict.decisions.definitions import Policy
 
 __all__ = ["CompiledPolicy", "PolicyDecision"]
 
@@ -47,10 +47,7 @@ class CompiledPolicy:
         for rule in policy.rules:
             expression = parse(rule.when, where=f"rule {rule.name}")
             self._rules.append((rule, expression.to_row(), _sources(expression.columns, names, rule.name)))
-        self._steps = [
-            (decision, None if condition == OTHERWISE else parse(condition, where=f"decide {decision}").to_row())
-            for decision, condition in policy.decide.items()
-        ]
+        self._steps = [(decision, condition.to_row()) for decision, condition in policy.thresholds.items()]
 
     def by_rules(self, values: Mapping[str, Any], score: float | None) -> PolicyDecision | None:
         """First rule that fires, None if none does; a rule on an unknown value does not fire."""
@@ -69,9 +66,9 @@ class CompiledPolicy:
         """Decision of the thresholds alone."""
         row = {"score": score}
         for decision, holds in self._steps:
-            if holds is None or holds(row) is True:
+            if holds(row) is True:
                 return decision
-        return self._steps[-1][0]  # unreachable: the last step is 'otherwise'
+        return list(self.policy.decide)[-1]
 
 
 def _resolve(features: list[str], others: list[str]) -> dict[str, list[str]]:

@@ -10,13 +10,16 @@ from typing import ClassVar
 from retrodict.core.definition import Definition, check_name
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, check_known, near
-from retrodict.core.expressions import parse
+from retrodict.core.expressions import Expression, can_hold, parse
 from retrodict.features.definitions import FeatureView
+from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
+from retrodict.models.words import check_words
 
 __all__ = ["Policy", "Rule"]
 
-OTHERWISE = "otherwise"
+OTHERWISE, NEVER = "otherwise", "never"
+_SCORES = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Policy(Definition):
         The model that scores.
     decide : mapping of str to str
         Decision to condition over ``score``, in order; the first true one decides, the last one is ``"otherwise"``.
+        ``"never"`` stands for a decision that only rules and fallbacks make.
     rules : list of Rule, optional
         Looked at first, in order; the first that fires decides.
     fallback : list of str, optional
@@ -110,7 +114,7 @@ class Policy(Definition):
                 remedy="Write decide={'warn': 'score >= 0.6', 'ok': 'otherwise'}",
             )
         for decision, condition in self.decide.items():
-            if condition == OTHERWISE:
+            if condition in (OTHERWISE, NEVER):
                 continue
             columns = parse(condition, where=f"{where}, decide {decision!r}").columns
             if tuple(columns) != ("score",):
@@ -156,6 +160,39 @@ class Policy(Definition):
                     remedy=f"Write require={{{name!r}: 'fresh 1h'}}, and nothing for facts without a time",
                 )
             parse_duration(limit, where=f"{where}, {name!r}")
+
+    def check(self) -> None:
+        """Refuse decisions that no score reaches, rules that cannot fire, names and words that nothing fills."""
+        from retrodict.decisions.compiled import CompiledPolicy
+
+        where, earlier = f"policy {self.name}", list[Expression]()
+        for decision, condition in self.thresholds.items():
+            if not can_hold(condition, "score", _SCORES, unless=earlier):
+                raise DefinitionError(
+                    "a decision must be one that some score reaches", where=f"{where}, decide {decision!r}",
+                    got=condition.text,
+                    remedy="Scores lie between 0 and 1, and earlier decisions go first; write 'never' for a decision "
+                    "that only rules and fallbacks make",
+                )  # fmt: skip
+            earlier.append(condition)
+        for rule in self.rules:
+            if not can_hold(parse(rule.when), "score", _SCORES):
+                raise DefinitionError("a rule must be one that can fire", where=f"{where}, rule {rule.name}",
+                                      got=rule.when, remedy="A score lies between 0 and 1")  # fmt: skip
+        features = FeatureSet(self.model.features)
+        others = [*features.request_keys, *features.request_columns]
+        CompiledPolicy(self, features.columns, others)
+        check_words(self.reasons, features.columns, others, where=f"{where}, reasons")
+
+    @cached_property
+    def thresholds(self) -> dict[str, Expression]:
+        """Conditions over the score by decision, in order."""
+        words = (OTHERWISE, NEVER)
+        return {
+            decision: parse(text, where=f"policy {self.name}, decide {decision!r}")
+            for decision, text in self.decide.items()
+            if text not in words
+        }
 
     @cached_property
     def max_ages(self) -> dict[str, int]:

@@ -13,7 +13,19 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from retrodict.core.display import Record
 from retrodict.core.errors import InputError, near
 
-__all__ = ["GateResult", "Measured", "check_gates"]
+__all__ = ["GATE_METRICS", "GateResult", "Measured", "check_gates"]
+
+GATE_METRICS: dict[str, tuple[float, float]] = {
+    "auc": (0.0, 1.0),
+    "base_rate": (0.0, 1.0),
+    "beats_ladder": (0.0, 1.0),
+    "brier": (0.0, 1.0),
+    "calibration_error": (0.0, 1.0),
+    "calibration_ratio": (0.0, math.inf),
+    "log_loss": (0.0, math.inf),
+    "pr_auc": (0.0, 1.0),
+}
+"""What a gate can read: every metric of the test rows and the ladder's verdict, with the range of its values."""
 
 
 @runtime_checkable

@@ -102,6 +102,15 @@ class Aggregate:
             )
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of its source's table that it reads."""
+        plain = [None if self.op == "share" else self.value, self.second]
+        texts = [self.value if self.op == "share" else None, self.where]
+        names = [name for name in plain if name is not None]
+        names += [name for text in texts if text is not None for name in parse(text).columns]
+        return tuple(dict.fromkeys(names))
+
+    @property
     def bag(self) -> bool:
         """Whether the aggregate needs the events of the window themselves."""
         return self.op in BAGS

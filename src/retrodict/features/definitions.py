@@ -6,12 +6,13 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from retrodict.core.definition import Definition, check_name
 from retrodict.core.errors import DefinitionError, check_known
+from retrodict.core.names import NameUse
 from retrodict.data.sources import Source
 from retrodict.features.aggregates import Aggregate, Latest, agg, latest
 from retrodict.features.derived import Derived
@@ -167,6 +168,15 @@ class FeatureView(Definition):
                     got=feature.names()[0],
                     remedy="Give the source event_time=, or use latest() without max_age or over='lifetime'",
                 )
+
+    def uses(self) -> Iterator[NameUse]:
+        """Columns that its entity and its features read."""
+        where, table = f"view {self.name!r}", self.source.table.name
+        rule = f"a view must read columns that the table {table!r} has"
+        yield from (NameUse("column", key, rule, f"{where}, key", table) for key in self.entity.keys)
+        for feature in self.features:
+            place = f"{where}, feature {feature.names()[0]!r}"
+            yield from (NameUse("column", name, rule, place, table) for name in feature.columns)
 
     @property
     def feature_names(self) -> list[str]:

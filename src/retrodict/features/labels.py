@@ -13,6 +13,7 @@ known at the decision stays apart from what came after it).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -21,7 +22,8 @@ from retrodict.core.definition import Definition
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError
 from retrodict.core.expressions import Expression, parse
-from retrodict.core.kinds import ExpressionKind
+from retrodict.core.kinds import ExpressionKind, expression_kind
+from retrodict.core.names import NameUse
 from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 from retrodict.features.aggregates import Aggregate
@@ -97,6 +99,27 @@ class Label(Definition):
                 rule = "a label must be true or false" if kind == "bool" else "known_at must be a time"
                 raise DefinitionError(rule, where=place, got=text, remedy="Write a comparison, or name a time column")
         parse_duration(self.matures, where=f"{where}, matures")
+
+    def check(self) -> None:
+        """Refuse an expression of columns that are declared as text, times or days: such a label is no yes or no."""
+        kinds = {name: self.table.type_of(name) for name in self.parsed.columns}
+        declared = {name: expression_kind(kind.kind) for name, kind in kinds.items() if kind is not None}
+        where = f"label {self.name}"
+        self.parsed.check_columns({name: declared.get(name) for name in kinds}, where=where)
+        if self.parsed.text in kinds and declared.get(self.parsed.text) not in ("bool", "number", None):
+            raise DefinitionError(
+                "a label must be true or false",
+                where=where,
+                got={self.parsed.text: self.table.columns[self.parsed.text]},
+                remedy=f"Write a comparison, like \"{self.parsed.text} = 'paid'\"",
+            )
+
+    def uses(self) -> Iterator[NameUse]:
+        """Columns of its table that say what and when."""
+        rule = f"a label must read columns that the table {self.table.name!r} has"
+        for part, expression in (("expression", self.parsed), ("known_at", self.parsed_known_at)):
+            where = f"label {self.name}, {part}"
+            yield from (NameUse("column", name, rule, where, self.table.name) for name in expression.columns)
 
     def __identity__(self) -> dict[str, Any]:
         """Everything that decides which rows are a yes and when; another check on the table is no other label."""
@@ -233,6 +256,15 @@ class Outcome(Definition):
                 got=self.expression,
                 remedy=f"Write a comparison like '{self.value} > 0'",
             )
+
+    def uses(self) -> Iterator[NameUse]:
+        """What its view reads, and the keys of its entity in the table whose rows are decided on."""
+        for use in self.view.uses():
+            yield replace(use, where=use.where.replace("view", "outcome", 1))
+        if self.labels:
+            rule = f"an outcome must find the keys of its entity in the table {self.table.name!r}"
+            where = f"outcome {self.name!r}"
+            yield from (NameUse("column", key, rule, where, self.table.name) for key in self.entity.keys)
 
     def __identity__(self) -> dict[str, Any]:
         """Everything that decides what it is of each row; another check on the table is no other outcome."""

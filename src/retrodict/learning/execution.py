@@ -14,6 +14,7 @@ import pyarrow as pa
 from retrodict.core.clock import format_time
 from retrodict.core.identity import canonical_json
 from retrodict.core.kinds import request_word
+from retrodict.data.columns import check_names
 from retrodict.evaluation import check_gates
 from retrodict.evaluation.reference import Reference
 from retrodict.features.catalogue.tables import newest_versions
@@ -112,6 +113,7 @@ def train(
     definition = workspace.definitions.get(Model, model) if isinstance(model, str) else model
     if split is not None:
         definition = definition.with_split(split)
+    check_names(workspace, definition)
     used = definition.recipe.split
     run = Run(
         id=workspace.new_id(),

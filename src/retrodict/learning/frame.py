@@ -202,6 +202,13 @@ def build_frame(
     labels = table.column(_LABEL).to_numpy()
     # An outcome without a time at which it became known is no outcome yet.
     labels = np.where(known_at == never, np.nan, np.asarray(labels, dtype=np.float64))
+    others = ~np.isnan(labels) & (labels != 0) & (labels != 1)
+    if others.any():
+        raise DefinitionError(
+            "a label must be true or false", where=f"model {model.name}, label {label.name!r}",
+            got=f"{len(np.unique(labels[others]))} numbers other than 0 and 1",
+            remedy=f"Write a comparison, like '{label.parsed.text} > 0'",
+        )  # fmt: skip
     return Frame(table, features.columns, table.column(AT).cast(pa.int64()).to_numpy(), labels, known_at)
 
 

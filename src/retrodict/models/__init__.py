@@ -28,9 +28,10 @@ if TYPE_CHECKING:
         load_engine,
         register_estimator,
     )
-    from retrodict.models.explain import Explanation, Reason, check_words, explain_row
+    from retrodict.models.explain import Explanation, Reason, explain_row
     from retrodict.models.inputs import Feature, InputSpec
     from retrodict.models.problem import Examples, Fitted, Problem
+    from retrodict.models.words import check_words
 
 __all__ = [
     "LIGHTGBM_DEFAULTS",
@@ -77,7 +78,8 @@ __getattr__, __dir__ = lazy_names(__name__, {
     "engines.rates": ("ConstantEngine", "GroupRateEngine", "fit_constant", "fit_group_rate"),
     "engines.trees": ("TreesEngine", "fit_lightgbm", "tree_hash"),
     "estimators": ("LIGHTGBM_DEFAULTS", "Estimator", "get_estimator", "load_engine", "register_estimator"),
-    "explain": ("Explanation", "Reason", "check_words", "explain_row"),
+    "explain": ("Explanation", "Reason", "explain_row"),
     "inputs": ("Feature", "InputSpec"),
     "problem": ("Examples", "Fitted", "Problem"),
+    "words": ("check_words",),
 })  # fmt: skip

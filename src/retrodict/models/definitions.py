@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -14,8 +14,11 @@ from retrodict.core.clock import to_micros
 from retrodict.core.definition import Definition
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, InputError, check_known
-from retrodict.core.expressions import Expression, parse
+from retrodict.core.expressions import Expression, check_reach, parse
+from retrodict.core.names import NameUse
+from retrodict.evaluation.gates import GATE_METRICS
 from retrodict.features.labels import Label, Outcome
+from retrodict.features.plan import FeatureSet
 from retrodict.models.estimators import Estimator, FeatureType, get_estimator
 
 __all__ = ["Model", "Recipe", "Split", "TimeSplit"]
@@ -232,6 +235,34 @@ class Model(Definition):
             if parse(gate, where=f"{where}, gate {gate!r}").kind not in ("bool", None):
                 raise DefinitionError("a gate must be true or false", where=where, got=gate,
                                       remedy="Write a comparison like 'auc >= 0.7'")  # fmt: skip
+
+    def check(self) -> None:
+        """Refuse features that do not go together, and gates that no value of a metric passes."""
+        FeatureSet(self.features)
+        for gate in self.gates:
+            rule = "a gate must be one that a model can pass"
+            check_reach(gate, GATE_METRICS, rule, where=f"model {self.name}, gate")
+
+    def uses(self) -> Iterator[NameUse]:
+        """Metrics of its gates, the group of its ladder, and what it reads of a row of the label's table."""
+        where, table, features = f"model {self.name}", self.label.table.name, FeatureSet(self.features)
+        rule = "a gate must read metrics that are measured"
+        for gate in self.gates:
+            for name in parse(gate, where=where).columns:
+                yield NameUse("metric", name, rule, f"{where}, gate {gate!r}", names=GATE_METRICS)
+        group = self.recipe.baseline_group
+        if group is not None:
+            rule = "the baseline's group must be a feature of the model"
+            yield NameUse("feature", group, rule, f"{where}, baseline_group", names=features.columns)
+        rule = "a type must be said of a feature of the model"
+        for name in self.recipe.types:
+            yield NameUse("feature", name, rule, f"{where}, recipe, types", names=features.columns)
+        rule = f"decide_at must read columns that the table {table!r} has"
+        for name in self.parsed_decide_at.columns:
+            yield NameUse("column", name, rule, f"{where}, decide_at", table)
+        rule = f"a feature must find its keys and inputs in the table {table!r} of the label"
+        for name in (*features.request_keys, *features.request_columns):
+            yield NameUse("column", name, rule, f"{where}, features", table)
 
     def _check_label(self, where: str) -> None:
         if not isinstance(self.label, Label | Outcome):

@@ -7,21 +7,19 @@ model's hash.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Literal
 
-from retrodict.core.errors import DefinitionError, check_known
 from retrodict.models.artifact import ModelArtifact
 
-__all__ = ["DEFAULT_WORDS", "Direction", "Explanation", "Reason", "check_words", "explain_row"]
+__all__ = ["DEFAULT_WORDS", "Direction", "Explanation", "Reason", "explain_row"]
 
 Direction = Literal["raises", "lowers"]
 
 DEFAULT_WORDS = "{feature} = {value} {direction} the score"
 _MISSING_WORDS = "{feature} is not known, which {direction} the score"
-_OWN_FIELDS = ("direction", "feature", "value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +92,9 @@ def explain_row(
     toward : {"raises", "lowers"}, optional
         Only reasons of this direction, as for an adverse decision; None takes both.
     words : mapping of str to str, optional
-        Template by feature, such as ``"{origin} arrivals {value:.0f} min late"``; see :func:`check_words`. Where there
-        is none, or it cannot be filled (a missing value), the reason is said in default words: a decision does not
-        fail for its wording.
+        Template by feature, such as ``"{origin} arrivals {value:.0f} min late"``; see ``check_words``. Where there is
+        none, or it cannot be filled (a missing value), the reason is said in default words: a decision does not fail
+        for its wording.
 
     Examples
     --------
@@ -120,39 +118,6 @@ def explain_row(
         reasons=reasons,
         rest=sum(shares) - sum(share for share, _ in strongest),
     )
-
-
-def check_words(words: Mapping[str, str], features: Iterable[str], others: Iterable[str] = ()) -> None:
-    """Refuse wording that could never be filled: called when a definition is made, not when a decision is.
-
-    Parameters
-    ----------
-    words : mapping of str to str
-        Template by feature. Fields: ``value``, ``feature``, ``direction``, or the name of a feature or known value.
-    features : iterable of str
-        Features of the model.
-    known : iterable of str, default ()
-        Other values at hand, such as entity keys.
-
-    Raises
-    ------
-    DefinitionError
-        If a feature or field is unknown, or a field reaches into attributes or items.
-    """
-    features = set(features)
-    fields = {*_OWN_FIELDS, *features, *others}
-    for feature, template in words.items():
-        where = f"words for {feature!r}"
-        rule = "words must belong to a feature of the model"
-        check_known(feature, features, rule, where=where, what="feature", error=DefinitionError)
-        try:
-            used = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-        except ValueError as error:
-            raise DefinitionError(f"words must be a format string ({error})", where=where, got=template,
-                                  remedy="Write it like 'wind of {value:.0f} knots'") from error  # fmt: skip
-        for name in sorted(used):
-            rule = "a field of the words must be a feature or a value at hand"
-            check_known(name, fields, rule, where=where, what="field", error=DefinitionError)
 
 
 def _reason(name: str, share: float, values: Mapping[str, Any], template: str | None) -> Reason:

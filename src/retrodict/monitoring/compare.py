@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.display import Block, Facts, Grid, Shown, number
 from retrodict.core.errors import InputError, near
-from retrodict.core.expressions import parse
-from retrodict.decisions.definitions import OTHERWISE, Policy
+from retrodict.decisions.definitions import Policy
 from retrodict.decisions.log import decisions_table, read_decisions
 from retrodict.evaluation.compare import Comparison, compare_scores
 from retrodict.evaluation.metrics import Metric, share
@@ -254,9 +253,7 @@ def _changes(
 def _decide(policy: Policy, scores: NDArray[np.float64]) -> NDArray[np.str_]:
     """Decision of each score by the policy's thresholds alone, by the same expressions that serve."""
     arms = [
-        f"WHEN {parse(condition, where=f'policy {policy.name}').to_sql()} THEN {quote_text(decision)}"
-        for decision, condition in policy.decide.items()
-        if condition != OTHERWISE
+        f"WHEN {condition.to_sql()} THEN {quote_text(decision)}" for decision, condition in policy.thresholds.items()
     ]
     last = quote_text(list(policy.decide)[-1])
     value = f"CASE {' '.join(arms)} ELSE {last} END" if arms else last

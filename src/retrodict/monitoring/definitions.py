@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from retrodict.core.definition import Definition
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, check_known
-from retrodict.core.expressions import parse
+from retrodict.core.expressions import check_reach, parse
+from retrodict.core.names import NameUse
 from retrodict.decisions.definitions import Policy
+from retrodict.features.plan import FeatureSet
 
-__all__ = ["Monitor", "Trigger"]
+__all__ = ["NUMBERS", "Monitor", "Trigger"]
+
+NUMBERS: dict[str, tuple[float, float]] = {
+    "auc": (0.0, 1.0),
+    "auc_drop": (-1.0, 1.0),
+    "calibration_error": (0.0, 1.0),
+    "calibration_ratio": (0.0, math.inf),
+    "decisions": (0.0, math.inf),
+    "label_rate": (0.0, 1.0),
+    "labels": (0.0, math.inf),
+    "psi": (0.0, math.inf),
+}
+"""What a trigger can read, with the range of its values."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +122,24 @@ class Monitor(Definition):
         for field_name, value in values.items():
             object.__setattr__(self, field_name, value)
         self.__post_init__()
+
+    def check(self) -> None:
+        """Refuse triggers that no number can fire."""
+        for trigger in self.triggers:
+            check_reach(
+                trigger.on, NUMBERS, "a trigger must be one that can fire", where=f"monitor {self.name}, trigger"
+            )
+
+    def uses(self) -> Iterator[NameUse]:
+        """Numbers that its triggers read, and features it groups by; a context value may have any other name."""
+        for trigger in self.triggers:
+            where, rule = (
+                f"monitor {self.name}, trigger {trigger.on!r}",
+                "a trigger must read numbers that are measured",
+            )
+            for name in parse(trigger.on, where=where).columns:
+                yield NameUse("number", name, rule, where, names=NUMBERS)
+        columns, rule = FeatureSet(self.policy.model.features).columns, "a group must be a feature of the model"
+        for name in self.by:
+            if "__" in name:
+                yield NameUse("feature", name, rule, f"monitor {self.name}, by", names=columns)

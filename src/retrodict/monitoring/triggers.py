@@ -23,7 +23,7 @@ from retrodict.core.identity import content_hash, short
 from retrodict.core.statistics.intervals import Interval, difference_interval
 from retrodict.evaluation.metrics import Metric
 from retrodict.ledger.chain import Entry
-from retrodict.monitoring.definitions import Monitor, Trigger
+from retrodict.monitoring.definitions import NUMBERS, Monitor, Trigger
 from retrodict.monitoring.drift import DriftReport
 from retrodict.monitoring.performance import Slice
 from retrodict.monitoring.periods import Period
@@ -33,16 +33,6 @@ __all__ = ["FIRE", "NUMBERS", "PeriodNumbers", "TriggerResult", "fired_near", "j
 Status: TypeAlias = Literal["fires", "quiet", "not evaluable", "cooling down"]
 
 FIRE = "trigger.fire"
-NUMBERS = (
-    "auc",
-    "auc_drop",
-    "calibration_error",
-    "calibration_ratio",
-    "decisions",
-    "label_rate",
-    "labels",
-    "psi",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +137,7 @@ def judge_trigger(
         If the condition names a number that does not exist.
     """
     expression = parse(trigger.on, where=f"monitor {monitor.name}, trigger")
-    expression.check_columns(NUMBERS, where=f"monitor {monitor.name}, trigger {trigger.on!r}")
+    expression.check_columns([*NUMBERS], where=f"monitor {monitor.name}, trigger {trigger.on!r}")
 
     def result(status: Status, reason: str) -> TriggerResult:
         about = (trigger_ref(monitor, trigger), trigger.action, trigger.on, status, reason)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from retrodict import learning
 from retrodict.core.display import Block, Grid, Shown, count, short_hash
 from retrodict.core.lazy import lazy_modules
+from retrodict.core.names import find_faults
+from retrodict.data.columns import table_columns
 from retrodict.data.definitions import Table, quarantine_name
 from retrodict.decisions.definitions import Policy
 from retrodict.features.definitions import FeatureService
@@ -110,7 +112,10 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan(Shown):
-    """What is defined, what stands, and what to do next."""
+    """What is defined, what stands, what cannot hold, and what to do next.
+
+    ``findings`` are names in definitions that no table with rows has: with one, ``ok`` is False.
+    """
 
     project: str
     tables: tuple[TablePlan, ...]
@@ -118,13 +123,19 @@ class Plan(Shown):
     policies: tuple[PolicyPlan, ...]
     services: tuple[ServicePlan, ...] = ()
     undefined: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every name that a definition uses exists."""
+        return not self.findings
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
         return {**asdict(self), "next": self.next()}
 
     def blocks(self) -> Sequence[Block | None]:
-        """Tables, models, policies, and the commands to run next."""
+        """Tables, models, policies, what cannot hold, and the commands to run next."""
         tables = [
             (t.name, "empty" if t.version is None else f"@{t.version}", count(t.rows), t.quarantined or None)
             for t in self.tables
@@ -147,9 +158,13 @@ class Plan(Shown):
         ]
         next_steps = "\n".join(["Next:", *(f"  {step}" for step in steps)]) if steps else self._rest()
         warnings = [f"Warning: {m.newest}: {sentence}" for m in self.models for sentence in m.warnings]
-        return [*(grid for grid in grids if grid.rows), *warnings, "", next_steps]
+        findings = "\n".join(["\nDefinitions that cannot hold:", *(f"  {finding}" for finding in self.findings)])
+        notes = [*warnings, findings if self.findings else None]
+        return [*(grid for grid in grids if grid.rows), *notes, "", next_steps]
 
     def _rest(self) -> str:
+        if self.findings:
+            return "Nothing else differs."
         if self.undefined:
             return (
                 f"In force, and not defined any more: {', '.join(self.undefined)}. They decide as they were deployed."
@@ -218,6 +233,7 @@ def read_plan(workspace: Workspace) -> Plan:
         ),
         tuple(_service(workspace, name, features) for name, features in readers.service_sets(workspace).items()),
         tuple(sorted(set(deployed) - {policy.name for policy in definitions.of(Policy)})),
+        tuple(str(fault) for fault in find_faults(definitions, table_columns(workspace))),
     )
 
 

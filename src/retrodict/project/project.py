@@ -157,7 +157,10 @@ class Project:
     # what it does -----------------------------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        """Show what is defined, what stands, and what to do next."""
+        """Show what is defined, what stands, and what to do next.
+
+        Exit code 1 if a definition reads a column that its table, with rows, does not have.
+        """
         return read_plan(self.workspace)
 
     def train(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Literal
 
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, check_known
+from retrodict.data.columns import check_names
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.loader import Loader
 from retrodict.features.definitions import FeatureView
@@ -63,6 +64,8 @@ def deploy(
     ------
     RefusedError
         If the version is not approved, a gate did not pass, or a view has not passed verification or was never built.
+    DefinitionError
+        If the policy or its model reads a name that does not exist.
     """
     name = workspace.definitions.get(Policy, policy).name
     with workspace.lock(f"rollout/{name}"):
@@ -96,6 +99,7 @@ def _put(
     force: str | None,
 ) -> Revision:
     definition = workspace.definitions.get(Policy, policy)
+    check_names(workspace, definition)
     version = _version(workspace, definition, model)
     _check_approved(version)
     features = feature_set_of(workspace, version.code, version.name)

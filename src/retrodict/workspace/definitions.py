@@ -25,6 +25,7 @@ from typing import TypeVar
 from retrodict.core.definition import Definition
 from retrodict.core.errors import ConfigurationError, DefinitionError, RetrodictError, check_known, check_text, near
 from retrodict.core.identity import digest, short
+from retrodict.core.names import find_faults
 
 __all__ = ["Definitions", "load_definitions"]
 
@@ -59,11 +60,12 @@ class Definitions:
     ) -> None:
         self.source = source
         self._by_key: dict[tuple[str, str], Definition] = {}
+        self._places = places or {}
         for definition in definitions:
             earlier = self._by_key.setdefault((definition.kind, definition.name), definition)
             if earlier != definition:
                 name = f"{definition.kind}:{definition.name}"
-                lines = [place for one in (earlier, definition) if (place := (places or {}).get(id(one)))]
+                lines = [place for one in (earlier, definition) if (place := self._places.get(id(one)))]
                 raise DefinitionError(
                     "one kind and name must be one definition",
                     where=f"{' and '.join(lines)}, {name}" if lines else name,
@@ -81,6 +83,24 @@ class Definitions:
         rule = f"the project must define this {kind.kind}"
         check_text(name, where=f"name of a {kind.kind}")
         return by_name[check_known(name, by_name, rule, where="definitions", what=kind.kind)]
+
+    def check(self) -> None:
+        """Refuse names that nothing has, and conditions that nothing meets, as far as no data is needed to tell.
+
+        Raises
+        ------
+        DefinitionError
+            The first one, with its line and the near names, and how many more there are.
+        """
+        tables: dict[str, None] = dict.fromkeys(d.name for d in self if d.kind == "table")
+        faults = [(d, fault) for d in self for fault in find_faults([d], tables)]
+        if not faults:
+            return
+        (definition, fault), others = faults[0], {str(fault) for _, fault in faults[1:]} - {str(faults[0][1])}
+        place = self._places.get(id(definition))
+        more = f" ({len(others)} more like this)" if others else ""
+        fault.args = (f"{place}: {fault}{more}" if place else f"{fault}{more}",)
+        raise fault
 
     def __iter__(self) -> Iterator[Definition]:
         return iter(self._by_key.values())

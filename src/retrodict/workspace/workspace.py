@@ -83,7 +83,9 @@ class Workspace:
     @cached_property
     def definitions(self) -> Definitions:
         """What the definitions module says now."""
-        return load_definitions(self.config.path("project.definitions"))
+        definitions = load_definitions(self.config.path("project.definitions"))
+        definitions.check()
+        return definitions
 
     @cached_property
     def tables(self) -> TableStore:

@@ -84,6 +84,7 @@ def _project_name(folder: Path) -> str:
 
 def _compare(definitions: Iterable[Definition], path: Path) -> Definitions:
     loaded = load_definitions(path)
+    loaded.check()
     for definition in definitions:
         if loaded.get(type(definition), definition.name).version != definition.version:
             raise DefinitionError(

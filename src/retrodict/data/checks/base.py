@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, Self, TypedDict, TypeVar
 
 from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import Expression, parse
+from retrodict.core.names import NameUse
 
 __all__ = ["How", "Layer", "CheckKind", "OnUnknown", "RULES", "Scope", "Severity", "CheckBase", "column_text",
            "literal_text"]  # fmt: skip
@@ -238,6 +239,21 @@ class CheckBase:
         """Every column it needs, those of its condition on rows and of its groups too."""
         filtered = () if self.filter is None else self.filter.columns
         return tuple(dict.fromkeys((*self.columns, *filtered, *self.by)))
+
+    def uses(self, table: str) -> Iterator[NameUse]:
+        """Columns it reads in the table it is a check of, and the other table it looks into, with its columns."""
+        where = f"table {table}, check {self.title}"
+        if self.scope != "columns":  # whether there are such columns is what those ask
+            rule = "a check must read columns that exist"
+            yield from (NameUse("column", name, rule, where, table) for name in self.reads)
+        # NAME@VERSION, or the table that keeps another one's rows: NAME__quarantine.
+        against = str(self.option("against", ""))
+        other = self.option("table", against if "@" in against else "").partition("@")[0]
+        if other:
+            rule = "a check must look into a table that is defined"
+            yield NameUse("table", other.partition("__")[0], rule, where)
+        rule = "the other table must have the column"
+        yield from (NameUse("column", name, rule, where, other) for name in self.option("to", ()))
 
 
 def _shown(name: str, value: object) -> str:

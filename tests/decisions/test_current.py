@@ -51,7 +51,6 @@ def test_rows_that_were_ingested_count_in_the_next_decision(root):
     with Workspace(root) as workspace, Decider(workspace) as decider:
         before = decider.decide("promise", VALUES, at=AT)
         ingest(workspace, "parcels", later(5))
-        decider._fed = -1.0
         after = decider.decide("promise", VALUES, at=AT)
         name = next(name for name in after.features if "count" in name)
         assert (before.views, after.views) == ({}, {})
@@ -67,7 +66,6 @@ def test_a_decision_from_a_state_that_is_behind_says_so(root, monkeypatch):
         file = max(root.rglob("parcels/*.parquet"), key=lambda path: path.stat().st_mtime_ns)
         content = file.read_bytes()
         file.write_bytes(content[:-1])
-        decider._fed = -1.0
         record = decider.decide("promise", VALUES, at=AT)
         file.write_bytes(content)
         assert record.views["depot_delays"]["status"] == "behind"

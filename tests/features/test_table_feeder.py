@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrodict import Entity, FeatureView, Source, Table, agg, latest
-from retrodict.core.errors import BusyError
+from retrodict.core.errors import BusyError, IntegrityError
 from retrodict.features.online import (
     OnlineFeatures,
     OnlineState,
@@ -152,7 +154,7 @@ def test_a_build_that_was_killed_answers_nothing_until_it_is_done(make_project, 
     row = OnlineFeatures(features, workspace.keys).read({"k": "a"}, {}, LATER)
     assert (row.statuses, set(row.values.values())) == ({"v": "no_state"}, {None})
     assert [view.name for view in unbuilt_views(workspace, features)] == ["v"]
-    assert state.meta(features.plan("v")).place == TablePlace(0, 10, unfinished=True)
+    assert replace(state.meta(features.plan("v")).place, files="") == TablePlace(0, 10, unfinished=True)
     with workspace.events.open_writer("events/events") as writer:
         writer.append([encode_event(row) for row in rows(20, 2).to_pylist()])
     stream = StreamFeeder(state, workspace.events, "events/events", "s")
@@ -270,3 +272,67 @@ def test_an_erased_subject_does_not_come_back_from_the_stream(make_project):
     workspace.tables.write("events", rows(12, 2))
     assert Upkeep(workspace, lambda _: [features]).catch_up() == 2
     assert [row["v__count_7d"] for row in values(workspace, features)] == [1, 7, 0]
+
+
+def test_another_table_of_the_same_version_is_told_apart(make_project, tmp_path):
+    """A table that was restored from a copy and went on otherwise: the number is the same, the rows are not."""
+    workspace, features = make_project(), feature_set()
+    workspace.tables.write("events", rows(0, 5))
+    shutil.copytree(workspace.root / "state" / "tables", tmp_path / "copy")
+    workspace.tables.write("events", rows(5, 5))
+    build_online(workspace, [features])
+    workspace.close()
+    shutil.rmtree(workspace.root / "state" / "tables")
+    shutil.copytree(tmp_path / "copy", workspace.root / "state" / "tables")
+    workspace = make_project()
+    workspace.tables.write("events", rows(20, 5))
+    assert feeder(workspace, features).lag() == TableLag("events", None, 1, 10)
+    build_online(workspace, [features])
+    assert values(workspace, features) == built_anew(workspace, features, tmp_path)
+
+
+@pytest.mark.parametrize("column", ["known", "k"])
+def test_a_request_that_misses_rows_is_not_answered(make_project, column):
+    """The newest row can never be seen: what was left out on its account is not told as nothing."""
+    workspace = make_project()
+    source = Source("s", Table("events", key="id"), event_time="e", known_at="known", sequence="id")
+    features = FeatureSet([FeatureView("v", Entity("k"), source, [agg.count(over="10m")])])
+    history = rows(0, 200).append_column("known", rows(0, 200).column("e"))
+    last = rows(5000, 1).append_column("known", rows(5000, 1).column("e"))
+    last = last.set_column(last.schema.get_field_index(column), column, pa.nulls(1, last.schema.field(column).type))
+    workspace.tables.write("events", pa.concat_tables([history, last]))
+    build_online(workspace, [features])
+    row = OnlineFeatures(features, workspace.keys).read({"k": "a"}, {}, BASE + 200 * MINUTE)
+    assert (row.statuses["v"], row.values["v__count_10m"]) in {("ok", 5), ("beyond_horizon", None)}
+
+
+def test_a_source_that_stands_still_stops_no_other(make_project):
+    """Its error is raised once the others are up to date."""
+    workspace, features = make_project(), feature_set(over=("7d", "30d"))
+    broken = Source("b", Table("broken", key="id"), event_time="e", sequence="id")
+    both = FeatureSet(
+        [FeatureView("w", Entity("k"), broken, [agg.count(over="1d")]), *[p.view for p in features.views]]
+    )
+    workspace.tables.write("broken", rows(0, 3))
+    workspace.tables.write("events", rows(0, 10))
+    (file,) = (workspace.root / "state" / "tables" / "broken").glob("*.parquet")
+    file.write_bytes(b"")
+    with pytest.raises(IntegrityError, match="broken"):
+        Upkeep(workspace, lambda _: [both]).catch_up()
+    assert values(workspace, features)[0]["v__count_7d"] == 5
+
+
+def test_what_takes_nothing_more_from_its_table_is_said_to_be_behind(make_project):
+    """After a round without an error, too."""
+    workspace, features = make_project(), feature_set()
+    workspace.tables.write("events", rows(0, 10))
+    Upkeep(workspace, lambda _: [features]).catch_up()
+    with workspace.events.open_writer("events/events") as writer:
+        writer.append([encode_event(row) for row in rows(10, 4).to_pylist()])
+    upkeep = Upkeep(workspace, lambda _: [features])
+    upkeep.catch_up()
+    assert upkeep.behind == {}
+    workspace.tables.write("events", rows(14, 2))
+    upkeep = Upkeep(workspace, lambda _: [features])
+    upkeep.catch_up()
+    assert upkeep.behind == {features.plan("v").view.version: 2}

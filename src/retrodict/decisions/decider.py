@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from threading import Lock
-from time import monotonic, perf_counter_ns
+from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,7 +30,6 @@ from retrodict.workspace import Workspace
 
 __all__ = ["Decider"]
 
-_FEED_S = 0.02
 _PATIENCE_S = 60.0  # for another process that reads a table into the state
 
 _log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class Decider:
         self._workspace = workspace
         self._health = FeatureHealth()
         self._loader = Loader(workspace, health=self._health)
-        self._upkeep, self._fed = Upkeep(workspace, served_feature_sets), -_FEED_S
+        self._upkeep = Upkeep(workspace, served_feature_sets)
         self._writer: LogWriter | None = None
         self._problem = ""
         self._lock = Lock()
@@ -127,15 +126,14 @@ class Decider:
 
     def _feed(self) -> None:
         """Bring online state up to its tables and streams; where that fails, decisions say what is behind."""
-        if monotonic() - self._fed < _FEED_S:
-            return
         try:
             self._upkeep.catch_up(wait_s=_PATIENCE_S)
-            self._health.flows = ()
+            self._health.behind = self._upkeep.behind
         except RetrodictError as error:
             _log.error("online features cannot be brought up to date: %s", error)
-            self._health.flows = self._upkeep.flows()
-        self._fed = monotonic()
+            flows = self._upkeep.flows()
+            lags = {flow.version: flow.table.rows + max(flow.lags.values()) for flow in flows}
+            self._health.behind = {version: lag for version, lag in lags.items() if lag}
 
     def close(self) -> None:
         """Close the log's segment, so that it can be sealed; the next decision opens the log again."""

@@ -29,6 +29,7 @@ from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.kept_frame import NOTE
 from retrodict.features.online import OnlineState, decode_event, online_state
 from retrodict.features.online.state.entries import TablePlace
+from retrodict.features.online.stream.table_feeder import files_digest
 from retrodict.features.online.stream.upkeep import follow_tables, hold_state
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores._durable import place_file
@@ -295,7 +296,8 @@ def _advance(
         if erased is not None:
             rows = sum(file.rows for file in workspace.tables.files(erased.table, erased.version))
             state = OnlineState(features, workspace.keys, partitions=workspace.config["features.partitions"])
-            state.advance(plan, erased.version - 1, TablePlace(erased.version, rows))
+            files = files_digest(workspace.tables, erased.table, erased.version)
+            state.advance(plan, erased.version - 1, TablePlace(erased.version, rows, files))
 
 
 # what remains ---------------------------------------------------------------------------------------------------------

@@ -68,12 +68,15 @@ class TablePlace:
         Version that was read last. None: nothing of a table was read into the state.
     rows : int
         Rows of that version that are in, in the order of the table.
+    files : str
+        Hash of the data files of that version.
     unfinished : bool
         Whether the table is still being read for the first time: until then no request is answered.
     """
 
     version: int | None = None
     rows: int = 0
+    files: str = ""
     unfinished: bool = False
 
 

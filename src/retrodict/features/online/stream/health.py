@@ -73,7 +73,8 @@ class FeatureHealth:
     Attributes
     ----------
     behind : dict of str to int
-        By version of a view that is behind its table, the rows that its state lacks; replaced as a whole.
+        By version of a view that is behind its table, or whose stream stands still, what its state lacks; replaced as
+        a whole.
     refreshed : int, optional
         When that was.
 
@@ -103,7 +104,13 @@ class FeatureHealth:
 
     @flows.setter
     def flows(self, flows: Sequence[ViewFlow]) -> None:
-        self._flows, self.behind = flows, {flow.version: flow.table.rows for flow in flows if flow.table.behind}
+        before = {flow.version: max(flow.lags.values()) for flow in self._flows}
+        behind = {flow.version: flow.table.rows for flow in flows if flow.table.behind}
+        for flow in flows:  # a stream is always a moment behind; one that does not move stands still
+            lag = max(flow.lags.values())
+            if lag >= before.get(flow.version, lag + 1) > 0:
+                behind[flow.version] = behind.get(flow.version, 0) + lag
+        self._flows, self.behind = flows, behind
 
     def count(self, row: FeatureRow) -> None:
         """Count one read of all views of a feature set."""

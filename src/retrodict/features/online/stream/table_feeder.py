@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrodict.core.durations import parse_duration
+from retrodict.core.identity import content_hash, short
 from retrodict.data.sources import Source
 from retrodict.features.facts.columns import times
 from retrodict.features.online.state.entries import NEVER, UNKNOWN, Applied, Meta, TablePlace
@@ -22,7 +23,7 @@ from retrodict.features.plan import ViewPlan
 from retrodict.stores.tables.base import TableStore
 from retrodict.workspace import Workspace
 
-__all__ = ["Report", "TableFeeder", "TableLag", "no_report"]
+__all__ = ["Report", "TableFeeder", "TableLag", "files_digest", "no_report"]
 
 _PIECE = 500_000  # rows in memory at once
 
@@ -59,6 +60,11 @@ class TableLag:
         return self.newest is not None and self.version != self.newest
 
 
+def files_digest(tables: TableStore, name: str, version: int) -> str:
+    """Hash of the data files of a version: of two versions of one number it differs."""
+    return short(content_hash([[file.path, file.size, file.rows] for file in tables.files(name, version)]))
+
+
 class TableFeeder:
     """Applies the rows of one table to the online state of one source.
 
@@ -89,7 +95,7 @@ class TableFeeder:
         places = [meta.place for plan in self._plans for meta in self._state.metas(plan).values()]
         total = self._rows(newest)
         rows = max(total - (self._start(place, newest) or 0) for place in places)
-        versions = [None if place.unfinished or place.version == UNKNOWN else place.version for place in places]
+        versions = [None if p.unfinished or not self._contains(p, newest) else p.version for p in places]
         oldest = None if None in versions else min(version for version in versions if version is not None)
         return TableLag(self._table, oldest, newest, 0 if oldest == newest else rows)
 
@@ -116,11 +122,12 @@ class TableFeeder:
     def unbuilt(self, plan: ViewPlan) -> bool:
         """Whether nothing of the table, which has rows, was ever read into the state of a view."""
         newest = self._newest()
+        if newest is None or not self._rows(newest):
+            return False
         metas = self._state.metas(plan).values()
-        fed = [
-            _follows_stream(plan, m) or not (m.place.version in {None, UNKNOWN} or m.place.unfinished) for m in metas
-        ]
-        return newest is not None and self._rows(newest) > 0 and not all(fed)
+        return any(
+            m.place.version in {None, UNKNOWN} or m.place.unfinished for m in metas if not _follows_stream(plan, m)
+        )
 
     def needed(self) -> bool:
         """Whether :meth:`catch_up` has anything to do."""
@@ -130,7 +137,8 @@ class TableFeeder:
     def _behind(self, plan: ViewPlan, newest: int) -> Iterator[tuple[int, Meta]]:
         """Partitions of a view that have not all of the newest version and follow the table."""
         for partition, meta in self._state.metas(plan).items():
-            contained = meta.place.version == newest and meta.place.rows >= self._rows(newest)
+            place = meta.place
+            contained = place.version == newest and self._contains(place, newest) and place.rows >= self._rows(newest)
             if not contained and not _follows_stream(plan, meta):
                 yield partition, meta
 
@@ -152,17 +160,20 @@ class TableFeeder:
         progress: Report,
     ) -> Applied:
         total, start = self._rows(newest), self._start(place, newest) or 0
-        oldest = self._oldest_in_reach(newest) if start == 0 else None
-        now = self._workspace.clock.now()
+        files, now = files_digest(self._tables, self._table, newest), self._workspace.clock.now()
+        floor = self._earliest_request(newest) if start == 0 else None
+        oldest = None if floor is None else floor - max(plan.lookback_us for plan in self._plans)
         position = start
         for piece in self._pieces(newest, start):
             progress(f"build {self._source.name}", position, total)
             following = position + piece.num_rows
-            after = TablePlace(newest, following, unfinished=place.unfinished and following < total)
+            after = TablePlace(newest, following, files, unfinished=place.unfinished and following < total)
             first, rows = _within(piece, self._source, oldest)
             done = done.plus(events=piece.num_rows)
             for plan, partitions in views:
-                one = self._state.take(rows, plan, partitions, after, first_position=position + first, now=now)
+                one = self._state.take(
+                    rows, plan, partitions, after, first_position=position + first, now=now, floor=floor
+                )
                 done = done.plus(
                     stored=one.stored,
                     duplicates=one.duplicates,
@@ -179,10 +190,19 @@ class TableFeeder:
     def _rows(self, version: int) -> int:
         return sum(file.rows for file in self._tables.files(self._table, version))
 
+    def _contains(self, place: TablePlace, newest: int) -> bool:
+        """Whether a state was read from a version that the table still has, as it was."""
+        version = place.version
+        return (
+            version is not None
+            and 0 <= version <= newest
+            and place.files == files_digest(self._tables, self._table, version)
+        )
+
     def _start(self, place: TablePlace, newest: int) -> int | None:
         """Row of the newest version to go on from; None if it does not begin with the rows that are in."""
         version = place.version
-        if version is None or version == UNKNOWN or version > newest:
+        if version is None or not self._contains(place, newest):
             return None
         paths = {file.path for file in self._tables.files(self._table, version)}
         for step in self._tables.history(self._table)[version + 1 : newest + 1]:
@@ -208,19 +228,24 @@ class TableFeeder:
         if batches or not pieces:
             yield pa.Table.from_batches(batches, schema=reader.schema)
 
-    def _oldest_in_reach(self, newest: int) -> int | None:
-        """Event time below which no request at the end of the history or later looks; None: there is no such time."""
-        column = self._source.event_time
-        if column is None or any(p.unbounded or p.lifetime or p.source.revised for p in self._plans):
+    def _earliest_request(self, newest: int) -> int | None:
+        """Time of the earliest request that the state will answer; None if it answers any.
+
+        Rows that only earlier requests can see are not read. History may end long ago (a replayed year): what counts is
+        the newest event that becomes visible, unless that lies in the future.
+        """
+        source = self._source
+        if source.event_time is None or any(p.unbounded or p.lifetime or p.source.revised for p in self._plans):
             return None
-        latest = NEVER
-        for batch in self._tables.batches(self._table, newest, columns=[column]):
-            moments, valid = times(batch.column(column), where=f"source {self._source.name!r}, column {column!r}")
-            latest = max(latest, int(moments[valid].max(initial=NEVER)))
-        # History may end long ago (a replayed year): what counts is the newest event, unless that lies in the future.
-        reach = max(plan.lookback_us for plan in self._plans)
-        present = min(latest, self._workspace.clock.now())
-        return present - reach - parse_duration(self._workspace.config["features.horizon"])
+        latest, where = NEVER, f"source {source.name!r}"
+        clocks = list(dict.fromkeys([source.event_time, source.known_at or source.event_time]))
+        for batch in self._tables.batches(self._table, newest, columns=clocks):
+            moments = [times(batch.column(clock), where=f"{where}, column {clock!r}") for clock in clocks]
+            visible = moments[0][1] & moments[-1][1]
+            latest = max(latest, int(moments[0][0][visible].max(initial=NEVER)))
+        if latest == NEVER:
+            return None
+        return min(latest, self._workspace.clock.now()) - parse_duration(self._workspace.config["features.horizon"])
 
 
 def _follows_stream(plan: ViewPlan, meta: Meta) -> bool:

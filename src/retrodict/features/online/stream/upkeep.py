@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from retrodict.core.errors import BusyError
+from retrodict.core.errors import BusyError, RetrodictError
 from retrodict.data.sources import Source
 from retrodict.features.definitions import FeatureView
 from retrodict.features.online.read.features import OnlineFeatures
@@ -124,6 +124,11 @@ class Upkeep:
         Gives the feature sets to keep current; asked again when the records changed.
     assigned : sequence of int, optional
         Partitions to feed and to look at; other processes have the others. None: all.
+
+    Attributes
+    ----------
+    behind : dict of str to int
+        By version of a view that took not all of its table when it was last looked at, the rows that it lacks.
     """
 
     def __init__(
@@ -138,6 +143,7 @@ class Upkeep:
         self._feeders: dict[tuple[str, str], _Feeders] = {}
         self._looked = -_LOOK_S
         self._followed = False
+        self.behind: dict[str, int] = {}
 
     def refresh(self) -> None:
         """Follow the deployments; cheap when nothing changed."""
@@ -150,7 +156,7 @@ class Upkeep:
                 key = (features.version, name)
                 if key not in self._feeders:
                     stream = _stream_feeder(self._workspace, state, source)
-                    self._feeders[key] = _Feeders(state, stream, TableFeeder(self._workspace, state, source))
+                    self._feeders[key] = _Feeders(name, state, stream, TableFeeder(self._workspace, state, source))
         self._seen, self._followed = counter, False
 
     def catch_up(self, *, wait_s: float = 0.0) -> int:
@@ -165,27 +171,49 @@ class Upkeep:
         ------
         BusyError
             If ``wait_s`` is not 0 and the other process took longer.
+        RetrodictError
+            The first error of a source, once all others have been brought up to date.
         """
         self.refresh()
+        errors: list[RetrodictError] = []
         try:
-            applied = self._follow_tables(wait_s)
+            applied = self._follow_tables(wait_s, errors)
         except BusyError:
             if wait_s:
                 raise
             return 0
-        streams = [feeders.stream for feeders in self._feeders.values()]
-        return applied + sum(feeder.catch_up().applied.events for feeder in streams if feeder.lag())
+        for feeders in self._feeders.values():
+            try:
+                if feeders.stream.lag():
+                    applied += feeders.stream.catch_up().applied.events
+            except RetrodictError as error:  # one source that stands still must not stop the others
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return applied
 
-    def _follow_tables(self, wait_s: float) -> int:
+    def _follow_tables(self, wait_s: float, errors: list[RetrodictError]) -> int:
         """Take in new versions; looked for when the records changed, and every two seconds for what has no entry."""
         if self._followed and time.monotonic() - self._looked < _LOOK_S:
             return 0
         applied = 0
         for feeders in self._feeders.values():
-            if feeders.table.needed():
-                with hold_state(self._workspace, feeders.state, timeout_s=wait_s):
-                    applied += feeders.table.catch_up().events
-        self._followed, self._looked = True, time.monotonic()
+            try:
+                if feeders.table.needed():
+                    with hold_state(self._workspace, feeders.state, timeout_s=wait_s):
+                        applied += feeders.table.catch_up().events
+            except BusyError:
+                raise
+            except RetrodictError as error:
+                errors.append(error)
+        lags = [(feeders, feeders.table.lag()) for feeders in self._feeders.values()]
+        self.behind = {
+            plan.view.version: lag.rows
+            for feeders, lag in lags
+            if lag.behind
+            for plan in feeders.state.plans(feeders.source)
+        }
+        self._followed, self._looked = not errors, time.monotonic()
         return applied
 
     def lags(self) -> dict[str, dict[str, Any]]:
@@ -233,6 +261,7 @@ class Upkeep:
 class _Feeders(NamedTuple):
     """What feeds one source of one feature set."""
 
+    source: str
     state: OnlineState
     stream: StreamFeeder
     table: TableFeeder

@@ -26,7 +26,7 @@ class EventBatch:
     """Events as they were given, where they stand in their table or stream, and what to note once they are in.
 
     ``offset`` is that of the stream to continue from afterwards, None for a table; ``place`` is how far the table is in
-    once these rows of it are.
+    once these rows of it are, and ``floor`` the time before which no request may be answered.
     """
 
     events: pa.Table | Sequence[Mapping[str, Any]]
@@ -34,6 +34,7 @@ class EventBatch:
     now: int | None
     offset: int | None
     place: TablePlace | None = None
+    floor: int | None = None
 
 
 class AskForMoreError(Exception):
@@ -62,6 +63,7 @@ class Write:
         self._watermark = int(arrivals.visible_at.max(initial=NEVER))
         present = self._watermark if batch.now is None else min(self._watermark, batch.now)
         self._floor = NEVER if plan.source.timeless or not len(arrivals) else present - horizon
+        self._floor = max(self._floor, NEVER if batch.floor is None else batch.floor)
         self.done, self.hot = Applied(0), set[bytes]()
 
     @property

@@ -171,6 +171,7 @@ class OnlineState:
         *,
         first_position: int = 0,
         now: int | None = None,
+        floor: int | None = None,
     ) -> Applied:
         """Take rows of a source's table into partitions of a view, noting how much of the table is in then.
 
@@ -187,10 +188,12 @@ class OnlineState:
             Position of the first row in its table, for a source without a sequence.
         now : int, optional
             Present time.
+        floor : int, optional
+            Time before which no request may be answered, because rows that it would see were left out.
         """
         columns = rows.select([name for name in plan.source_columns if name in rows.column_names])
         return self._apply(
-            plan, EventBatch(columns, first_position, now, None, place), partitions, Applied(rows.num_rows)
+            plan, EventBatch(columns, first_position, now, None, place, floor), partitions, Applied(rows.num_rows)
         )
 
     def advance(self, plan: ViewPlan, version: int, place: TablePlace) -> None:

@@ -86,6 +86,14 @@ def test_appended_rows_are_taken_in_alone(make_project, tmp_path, sequence):
     assert values(workspace, features)[0]["v__count_lifetime"] == 7
 
 
+def test_a_build_counts_what_the_first_of_two_sets_did(make_project):
+    """Sets that share a view fill one state: the second finds it done, and the counts are those of both."""
+    workspace = make_project()
+    workspace.tables.write("events", rows(0, 10))
+    applied = build_online(workspace, [feature_set(), feature_set()])["s"]
+    assert (applied.events, applied.stored) == (10, 10)
+
+
 def test_rows_without_ids_are_told_apart_by_their_place(make_project):
     """Events of one key at one moment, in two versions: every row of the table is an event of its own."""
     workspace, features = make_project(), feature_set(sequence=None)

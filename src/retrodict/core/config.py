@@ -85,7 +85,7 @@ SETTINGS: Mapping[str, Setting] = {
         "24h",
         "a duration such as '24h'",
         _is_duration,
-        "How far behind the newest event a request may still ask for exact features",
+        "How long before the newest event became visible a request may still ask for exact features",
     ),
     "features.partitions": Setting(
         1, "a whole number from 1 to 64", _whole(1, 64), "Into how many partitions online state is cut"

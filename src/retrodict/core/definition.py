@@ -58,5 +58,5 @@ class Definition:
 
     @cached_property
     def version(self) -> str:
-        """Content hash: 64 hex digits, equal exactly when the content is; owner and description are no content."""
+        """Content hash: 64 hex digits, equal exactly when the content is (no owner, description or tag)."""
         return content_hash(self)

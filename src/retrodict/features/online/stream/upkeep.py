@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from retrodict.core.errors import BusyError, RetrodictError
@@ -63,14 +63,17 @@ def build_online(
     Returns
     -------
     dict of str to Applied
-        By source.
+        By source, summed over the sets: what a set finds done by another one is not lost from the counts.
     """
     applied: dict[str, Applied] = {}
     for features in sets:
         state = online_state(workspace, features)
         with hold_state(workspace, state):
             for name, source in features.sources.items():
-                applied[name] = TableFeeder(workspace, state, source).catch_up(progress)
+                more = asdict(TableFeeder(workspace, state, source).catch_up(progress))
+                earlier = applied.get(name, Applied(0))
+                events = max(earlier.events, more.pop("events"))  # the rows are the same for each set
+                applied[name] = replace(earlier.plus(**more), events=events)
     return applied
 
 

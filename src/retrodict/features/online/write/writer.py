@@ -39,7 +39,8 @@ class OnlineState:
     keys : KeyStore
         Where.
     horizon : str, default "1h"
-        How far behind the newest event a request may still ask and get the exact answer.
+        How long before the moment at which the newest event became visible a request may still ask and get the exact
+        answer.
     durable : bool, default True
         Whether a write survives a loss of power (the stream can be read again, so it need not).
     partitions : int, default 1

@@ -44,7 +44,9 @@ def test_what_is_written_is_read_back(micros: int) -> None:
 @pytest.mark.parametrize("text", ["", "2", "h", "2x", "-2h", "1.5h", "2 h 3", "1 month", "2H", "٣h", None, 7, ["2h"]])
 def test_anything_else_is_refused(text: object) -> None:
     """With what was given, where, and how to write it."""
-    with pytest.raises(InputError, match=r"window: a duration must be whole numbers with units .* Write it like '2h'"):
+    with pytest.raises(
+        InputError, match=r"window: a duration must be whole numbers with units .* Write it (like|as) '2h'"
+    ):
         parse_duration(text, where="window")  # type: ignore[arg-type]
 
 
@@ -59,3 +61,12 @@ def test_a_negative_length_is_refused() -> None:
     """There is no text for it."""
     with pytest.raises(InputError, match="not be negative"):
         format_duration(-1)
+
+
+def test_units_in_words_get_their_short_form():
+    """An error on a duration in words says how to write it; on what is none it gives examples."""
+    for text, short in (("5 days", "5d"), ("2 hours 30 min", "2h 30m"), ("1 WEEK", "1w"), ("10seconds", "10s")):
+        with pytest.raises(InputError, match=f"Write it as '{short}'"):
+            parse_duration(text)
+    with pytest.raises(InputError, match="Write it like '2h'"):
+        parse_duration("5 moons")

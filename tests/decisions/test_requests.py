@@ -78,3 +78,21 @@ def test_no_bytes_lead_to_anything_but_an_input_error(body):
     """Fuzz: a body is decoded or refused."""
     with contextlib.suppress(InputError):
         decode_request(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            b'{"context": {}}',
+            "an object with entities; it may have context, .*got 'no field entities'. Send entities; GET",
+        ),
+        (b'{"customer": 7}', "got 'an unknown field'. .*Keys and values go into entities, by name"),
+        (b'{"entities": {"customer": NaN}}', "got 'NaN at byte 26'. JSON has no such number: send null"),
+        (b'{"entities": {"customer": 1e999}}', "field 'entities'.*got 'a number beyond the range of doubles'"),
+    ],
+)
+def test_a_body_of_another_form_says_what_is_missing(body, message):
+    """What must be there, what may be, and where the keys of features go."""
+    with pytest.raises(InputError, match=message):
+        decode_request(body)

@@ -110,3 +110,9 @@ def test_a_mistake_is_an_error_of_the_definition(make: Any, said: str) -> None:
     """With what was given and how to write it."""
     with pytest.raises(DefinitionError, match=said):
         make()
+
+
+def test_a_length_of_a_split_in_words_gets_its_short_form():
+    """Days are a duration, months are not."""
+    with pytest.raises(DefinitionError, match=r"TimeSplit, validate: .*got '5 days'. Write it as '5d'"):
+        TimeSplit(train="2013-01-01/2013-07-01", validate="5 days")

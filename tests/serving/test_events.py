@@ -67,3 +67,20 @@ def test_lags_count_what_is_not_in_the_state(inlet):
     before = inlet.lags()["arrived"]["lag"]
     push(inlet, [EVENT])
     assert inlet.lags()["arrived"]["lag"] == before + 1
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'[{"weight": NaN}]', r"got 'NaN at byte 12'. JSON has no such number: send null"),
+        (b'[{"weight": -Infinity}]', r"got 'Infinity at byte 13'. JSON has no such number: send null"),
+        (b'[{"weight": 1}, {"weight": 1e999}]', "event 1 of the body: .*got 'a number beyond the range of doubles'"),
+        (b'[{"weight": 1}, {"weight": [1]}]', "event 1 of the body: .*got 'array'. Send bool or int or float or text"),
+        (b'[{"weight": 1}', r"got 'Input data was truncated'. Send \[\{...\}, \{...\}\]"),
+        (b'{"weight": 1}', "body: the body must be a JSON list of flat objects.*got 'object'. Send array"),
+    ],
+)
+def test_a_body_that_is_no_list_of_events_says_why(inlet, body, message):
+    """A number that JSON does not have is named, with its place; so is the event that is not flat."""
+    with pytest.raises(InputError, match=message):
+        asyncio.run(inlet.push("parcels", body))

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from retrodict.core.errors import InputError
 
-__all__ = ["DAY", "HOUR", "MILLISECOND", "MINUTE", "SECOND", "format_duration", "parse_duration"]
+__all__ = ["DAY", "HOUR", "MILLISECOND", "MINUTE", "SECOND", "abbreviated", "format_duration", "parse_duration"]
 
 MILLISECOND = 1_000
 SECOND = 1_000_000
@@ -21,6 +21,7 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 _UNITS = {"us": 1, "ms": MILLISECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
+_WORDS = {"day": "d", "hour": "h", "hr": "h", "min": "m", "minute": "m", "sec": "s", "second": "s", "week": "w"}
 _PART = re.compile(r"([0-9]+)\s*(us|ms|s|m|h|d|w)")
 _WHOLE = re.compile(r"\s*(?:[0-9]+\s*(?:us|ms|s|m|h|d|w)\s*)+")
 # A century: longer is a slip of the unit, and every instant plus a duration stays within 64 bits.
@@ -55,11 +56,12 @@ def parse_duration(text: str, *, where: str = "duration") -> int:
     value: object = text  # a definitions module is not type-checked
     length = _micros(value) if isinstance(value, str) else None
     if length is None:
+        near = abbreviated(value)
         raise InputError(
             "a duration must be whole numbers with units out of us, ms, s, m, h, d, w",
             where=where,
             got=text,
-            remedy="Write it like '2h' or '1h 30m'",
+            remedy="Write it like '2h' or '1h 30m'" if near is None else f"Write it as {near!r}",
         )
     if length > _LONGEST:
         raise InputError(
@@ -69,6 +71,20 @@ def parse_duration(text: str, *, where: str = "duration") -> int:
             remedy="Check the number and its unit",
         )
     return length
+
+
+def abbreviated(text: object) -> str | None:
+    """Duration of a text with units in words, as it is to be written; None if it is none either.
+
+    Examples
+    --------
+    >>> abbreviated("5 days"), abbreviated("2 hours 30 min"), abbreviated("a while")
+    ('5d', '2h 30m', None)
+    """
+    if not isinstance(text, str):
+        return None
+    short = re.sub(r"\s*([a-z]+)", lambda word: _WORDS.get(word[1].removesuffix("s"), word[1]), text.strip().lower())
+    return short if _micros(short) is not None else None
 
 
 @lru_cache(maxsize=1024)  # windows are asked for theirs with every request

@@ -13,7 +13,7 @@ from retrodict.core.errors import InputError, near
 from retrodict.core.kinds import KINDS, kind_error, reader_of
 from retrodict.decisions.records import Value
 
-__all__ = ["DecisionRequest", "RequestSchema", "decode_body", "decode_request"]
+__all__ = ["DecisionRequest", "RequestSchema", "decode_body", "decode_request", "form_fault", "json_fault"]
 
 
 class DecisionRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -74,30 +74,45 @@ def decode_body(body: bytes, form: type[Form], *, see: str) -> Form:
         # The path may hold keys that the caller made up: only its first step is ours.
         head = path.removeprefix("$").lstrip(".").split(".")[0].split("[")[0]
         fields = form.__struct_fields__
-        *others, last = fields
+        needed = [field.name for field in msgspec.structs.fields(form) if field.required]
+        others = [name for name in fields if name not in needed]
         raise InputError(
-            f"the body must be an object with {', '.join(others)} and {last}, and no other field; values must be text, "
-            "numbers, true, false or null",
+            f"the body must be an object with {' and '.join(needed)}; it may have {', '.join(others)}, and no other "
+            "field; values must be text, numbers, true, false or null",
             where=f"body, field {head!r}" if head in fields else "body",
-            **_difference(str(error).partition(" - at `")[0], fields, see),
+            **form_fault(str(error).partition(" - at `")[0], fields, see),
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             "the body must be JSON in UTF-8",
             where="body",
-            got=type(error).__name__,
-            remedy="Send one JSON object",
+            **json_fault(error, body, expected="one JSON object"),
         ) from error
 
 
-def _difference(message: str, fields: Sequence[str], see: str) -> dict[str, str]:
+def json_fault(error: Exception, body: bytes, *, expected: str) -> dict[str, str]:
+    """What was got and what to do where a body is no JSON; nothing of the body but a word for no number is repeated."""
+    if not isinstance(error, msgspec.DecodeError):
+        got = "nested without end" if isinstance(error, RecursionError) else "bytes that are not UTF-8"
+        return {"got": got, "remedy": f"Send {expected}"}
+    place = re.search(r"byte (\d+)", str(error))
+    word = re.match(rb"NaN|Infinity|nan|inf", body[int(place[1]) :]) if place else None
+    if place and word:
+        return {"got": f"{word[0].decode()} at byte {place[1]}", "remedy": "JSON has no such number: send null"}
+    return {"got": str(error), "remedy": f"Send {expected}"}
+
+
+def form_fault(message: str, fields: Sequence[str], see: str) -> dict[str, str]:
     """What was got and what to do, by the decoder's message; names that the caller made up are not repeated."""
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", message)
     if unknown is not None:
-        return {"got": "an unknown field", "remedy": near(unknown[1], fields, what="field")}
+        remedy = f"{near(unknown[1], fields, what='field').rstrip('.')}. Keys and values go into {fields[0]}, by name"
+        return {"got": "an unknown field", "remedy": remedy}
     missing = re.fullmatch(r"Object missing required field `(.*)`", message)
     if missing is not None:
         return {"got": f"no field {missing[1]}", "remedy": f"Send {missing[1]}; {see} says what it has to hold"}
+    if message == "Number out of range":
+        return {"got": "a number beyond the range of doubles", "remedy": "Send null or a smaller number"}
     expected = re.fullmatch(r"Expected `(.*)`, got `(.*)`", message)
     if expected is not None:
         return {"got": expected[2], "remedy": f"Send {expected[1].replace(' | ', ' or ').replace('str', 'text')}"}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, get_args
 
 from retrodict.core.clock import to_micros
 from retrodict.core.definition import Definition
-from retrodict.core.durations import parse_duration
+from retrodict.core.durations import abbreviated, parse_duration
 from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.expressions import Expression, check_reach, parse
 from retrodict.core.names import NameUse
@@ -109,8 +109,13 @@ def _after(moment: datetime, length: str, *, where: str) -> datetime:
         else:
             end = moment + timedelta(microseconds=parse_duration(length))
     except (InputError, ValueError, OverflowError, TypeError) as error:
-        raise DefinitionError("a length must be 'N months' or a duration", where=where, got=length,
-                              remedy="Write it like '1 month' or '14d'") from error  # fmt: skip
+        near = abbreviated(length)
+        raise DefinitionError(
+            "a length must be 'N months' or a duration in units out of w, d, h",
+            where=where,
+            got=length,
+            remedy=f"Write it as {near!r}" if near else "Write it like '1 month' or '14d'",
+        ) from error
     if end <= moment:
         raise DefinitionError("a part of a split must be longer than nothing", where=where, got=length,
                               remedy="Write it like '1 month'")  # fmt: skip

@@ -15,6 +15,7 @@ import msgspec
 from retrodict.core.errors import InputError, NotFoundError, near
 from retrodict.core.kinds import kind_error, reader_of
 from retrodict.data.definitions import Table
+from retrodict.decisions.requests import form_fault, json_fault
 from retrodict.features.online import Upkeep, encode_event, stream_of
 from retrodict.features.operations.pushed_events import event_kinds
 from retrodict.models.readers import defined_views
@@ -69,12 +70,12 @@ class EventInlet:
         try:
             events = _decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError(
-                "the body must be a JSON list of flat objects, one per event",
-                where="body",
-                got=type(error).__name__,
-                remedy="Send [{...}, {...}]",
-            ) from error
+            rule, expected = "the body must be a JSON list of flat objects, one per event", "[{...}, {...}]"
+            if isinstance(error, msgspec.ValidationError):
+                message, _, path = str(error).partition(" - at `$[")
+                where = f"event {path.partition(']')[0]} of the body" if path else "body"
+                raise InputError(rule, where=where, **form_fault(message, sorted(kinds), "the table")) from error
+            raise InputError(rule, where="body", **json_fault(error, body, expected=expected)) from error
         rows = [_read(event, kinds, place, table) for place, event in enumerate(events)]
         stream = stream_of(table)
         writer = self._writers.get(stream)

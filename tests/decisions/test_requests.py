@@ -2,14 +2,19 @@
 
 import contextlib
 import json
+from datetime import date
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrodict import Entity, FeatureView, Source, Table, agg
 from retrodict.core.clock import parse_time
 from retrodict.core.errors import InputError
+from retrodict.decisions.facts import _of_entity, typed_column
 from retrodict.decisions.requests import RequestSchema, decode_request
+from retrodict.features import FeatureSet
 
 SCHEMA = RequestSchema({"origin": "text", "customer": "int"}, {"due": "time", "amount": "number", "vip": "bool"})
 GOOD = {
@@ -96,3 +101,23 @@ def test_a_body_of_another_form_says_what_is_missing(body, message):
     """What must be there, what may be, and where the keys of features go."""
     with pytest.raises(InputError, match=message):
         decode_request(body)
+
+
+def test_a_day_as_entity_is_its_number():
+    """As a key a date is what tables and online state hold of it; as a value of rules it is its text."""
+    schema = RequestSchema({"day": "date"}, {"since": "date"})
+    entities, context = schema.check(
+        decode_request(b'{"entities": {"day": "1970-01-03"}, "context": {"since": "20240102"}}')
+    )
+    assert (entities, context) == ({"day": 2}, {"since": "2024-01-02"})
+    with pytest.raises(InputError, match="'day': the value must be a date in ISO 8601 or null; got 'str'"):
+        schema.check(decode_request(b'{"entities": {"day": "tuesday"}, "context": {"since": null}}'))
+
+
+def test_a_decision_on_a_day_is_read_again():
+    """The rows of its key, and the columns that replay and parity make of a record."""
+    view = FeatureView("v", Entity("day"), Source("s", Table("t", key="id"), event_time="e"), [agg.count(over="1h")])
+    table = pa.table({"day": pa.array([2, 3, 2, None], pa.int32()).cast(pa.date32())})
+    assert _of_entity(table, FeatureSet([view]).views[0], {"day": 2}).to_pylist() == [True, False, True, False]
+    assert typed_column([2, None], "date").to_pylist() == [date(1970, 1, 3), None]
+    assert typed_column(["2024-01-02"], "date").to_pylist() == ["2024-01-02"]

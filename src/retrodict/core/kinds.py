@@ -10,7 +10,7 @@ int    ``int``                      ``int``     ``number``    any integer; writt
 float  ``float``                    ``number``  ``number``    any float, any decimal
 text   ``string``                   ``text``    ``text``      string, large or view
 time   ``time``, ``time(Zone)``     ``time``    ``time``      timestamp[us, UTC]
-date   ``date``                     ``text``    ``date``      date32
+date   ``date``                     ``date``    ``date``      date32
 ====== ============================ =========== ============= ==========================
 
 The words in a table's definition, in a model's request schema and in an expression are older than this table and are
@@ -80,7 +80,7 @@ KINDS = {
         Kind("float", "a number", "number", "float", "number"),
         Kind("text", "text", "text", "string", "text"),
         Kind("time", "a time in ISO 8601 with its zone", "time", "time", "time"),
-        Kind("date", "a date in ISO 8601", "date", "date", "text"),
+        Kind("date", "a date in ISO 8601", "date", "date", "date"),
     )
 }
 """Every kind by name."""

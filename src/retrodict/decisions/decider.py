@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from threading import Lock
 from time import perf_counter_ns
 from types import TracebackType
@@ -82,7 +82,7 @@ class Decider:
         values : mapping of str to value
             Entities and context by name: text, numbers, bools, or None; NumPy scalars are taken as numbers, NaN and
             pandas' missing values as None. Times are ISO 8601 text, ``datetime`` or pandas timestamps, each with its
-            zone, or ``numpy.datetime64``, which is read as UTC.
+            zone, or ``numpy.datetime64``, which is read as UTC; days are ``date`` or text.
         key : str, optional
             Key of the decided thing in the label's table; outcomes join on it.
         explain : bool, default False
@@ -179,7 +179,7 @@ def _request(values: Mapping[str, Any], schema: RequestSchema, key: str | None, 
 
 def _is_value(value: Any) -> bool:
     missing = type(value).__name__ in ("NaTType", "NAType")
-    return value is None or missing or isinstance(value, str | bool | int | float | datetime | np.generic)
+    return value is None or missing or isinstance(value, str | bool | int | float | date | np.generic)
 
 
 def _to_json(value: Any) -> Any:

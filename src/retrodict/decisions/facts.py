@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from retrodict.core.durations import parse_duration
 from retrodict.decisions.records import DecisionRecord, Value
+from retrodict.features.facts.columns import pick
+from retrodict.features.facts.keys import key_array
 from retrodict.features.offline import training_frame
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.tables.base import TableStore
@@ -59,7 +61,8 @@ def _of_entity(table: pa.Table, view: ViewPlan, entities: Mapping[str, Value]) -
         value = entities.get(name)
         if value is None:
             return pa.chunked_array([pa.array(np.zeros(table.num_rows, dtype=bool))])
-        mask = pc.and_(mask, pc.fill_null(pc.equal(table.column(key), pa.scalar(value)), False))
+        column = key_array(pick(table, key, where=view.where), where=view.where)
+        mask = pc.and_(mask, pc.fill_null(pc.equal(column, pa.scalar(value)), False))
     return mask
 
 
@@ -86,10 +89,15 @@ def recompute(
 
 
 def typed_column(values: Sequence[Value], kind: str) -> pa.Array:
-    """Arrow column of request values of a kind: text, int, number, bool, or time (microseconds)."""
+    """Arrow column of request values of a kind: text, int, number, bool, time (microseconds), or date.
+
+    A day is a whole number since 1970, of an entity, or text.
+    """
     if kind == "time":
         return pa.array(values, pa.int64()).cast(pa.timestamp("us", "UTC"))
-    types = {"text": pa.string(), "int": pa.int64(), "number": pa.float64(), "bool": pa.bool_()}
+    if kind == "date" and not any(isinstance(value, str) for value in values):
+        return pa.array(values, pa.int32()).cast(pa.date32())
+    types = {"text": pa.string(), "date": pa.string(), "int": pa.int64(), "number": pa.float64(), "bool": pa.bool_()}
     return pa.array(values, types[kind])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -119,8 +120,8 @@ def form_fault(message: str, fields: Sequence[str], see: str) -> dict[str, str]:
     return {"got": "another form", "remedy": f"See {see} for the request"}
 
 
-# A date comes as text, as a model's request schema calls it.
-_KINDS = {kind.request_word: kind for kind in KINDS.values() if kind.name != "date"}
+_KINDS = {kind.request_word: kind for kind in KINDS.values()}
+_EPOCH = date(1970, 1, 1)
 
 
 class RequestSchema:
@@ -129,7 +130,7 @@ class RequestSchema:
     Parameters
     ----------
     entities, context : mapping of str to str
-        Name to kind: text, int, number, bool or time.
+        Name to kind: text, int, number, bool, time or date.
     """
 
     def __init__(self, entities: Mapping[str, str], context: Mapping[str, str]) -> None:
@@ -137,6 +138,8 @@ class RequestSchema:
 
     def check(self, request: DecisionRequest) -> tuple[dict[str, Value], dict[str, Value]]:
         """Entities and context with times as microseconds; unknown context values pass through for the rules.
+
+        A day is a whole number since 1970 as an entity, and ISO 8601 text in the context.
 
         Raises
         ------
@@ -185,7 +188,10 @@ def _checked(values: Mapping[str, Value], kinds: Mapping[str, str], field: str) 
             checked[name] = None
             continue
         try:
-            checked[name] = reader_of(kind.name)(value)
+            result = reader_of(kind.name)(value)
+            if isinstance(result, date):  # as a key a day is its number, in every execution; a rule compares texts
+                result = (result - _EPOCH).days if field == "entities" else result.isoformat()
+            checked[name] = result
         except (TypeError, ValueError):
             raise kind_error(kind.name, value, where=where) from None
     return checked

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 import retrodict.core
-from retrodict.learning.environment import describe_environment, machine_kind
+from retrodict.learning.environment import describe_environment, environment_differences, machine_kind
 
 
 def test_the_environment_names_the_versions_in_use() -> None:
@@ -28,8 +31,8 @@ def test_the_environment_names_the_versions_in_use() -> None:
         ({}, True),
         ({"cores": 999, "threads": {"OMP_NUM_THREADS": "3"}}, True),
         ({"packages": {"pytest": "0"}}, True),
-        ({"packages": {"numpy": "0"}}, False),
-        ({"packages": {"lightgbm": "0"}}, False),
+        ({"imported": {"numpy": {"version": "0"}}}, False),
+        ({"imported": {"lightgbm": {"version": "0"}}}, False),
         ({"python": "2.7"}, False),
         ({"cpu": "abacus"}, False),
         ({"libc": "musl"}, False),
@@ -38,7 +41,7 @@ def test_the_environment_names_the_versions_in_use() -> None:
 def test_machines_are_of_one_kind_where_bits_are_promised(change: dict[str, Any], same: bool) -> None:
     """CPU, C library, Python and number libraries decide; cores, threads and other packages do not."""
     here = describe_environment()
-    other = {**here, **change, "packages": {**here["packages"], **change.get("packages", {})}}
+    other = {**here, **change, **{part: {**here[part], **change.get(part, {})} for part in ("packages", "imported")}}
     assert (machine_kind(here) == machine_kind(other)) is same
 
 
@@ -52,3 +55,74 @@ def test_an_edited_installation_is_another_environment(tmp_path: Path, monkeypat
         monkeypatch.setattr(retrodict.core, "__file__", str(tmp_path / folder / "core" / "__init__.py"))
         hashes.append(describe_environment()["retrodict"])
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+HIDDEN = """
+import json, sys
+from retrodict.learning.environment import describe_environment
+print(json.dumps(describe_environment()["imported"]["lightgbm"]))
+"""
+
+
+def test_a_library_that_hides_the_installed_one_is_named(tmp_path: Path) -> None:
+    """Another LightGBM first on the path: its file and version, and that it is of no package; in a real process."""
+    (tmp_path / "lightgbm").mkdir()
+    (tmp_path / "lightgbm" / "__init__.py").write_text('__version__ = "0.1"')
+    output = subprocess.run(
+        [sys.executable, "-c", HIDDEN], env={"PYTHONPATH": str(tmp_path)}, check=True, capture_output=True, timeout=60
+    ).stdout
+    hidden = json.loads(output)
+    assert hidden == {"file": str(tmp_path / "lightgbm" / "__init__.py"), "version": "0.1", "package": None}
+    here = describe_environment()
+    assert here["imported"]["lightgbm"] == {
+        "file": lightgbm.__file__, "version": lightgbm.__version__, "package": "lightgbm"
+    }  # fmt: skip
+    there = {**here, "imported": {**here["imported"], "lightgbm": hidden}}
+    assert machine_kind(here) != machine_kind(there)
+    (difference,) = environment_differences(here, there)
+    assert difference == (
+        f"package lightgbm was {lightgbm.__version__} ({lightgbm.__file__}), is 0.1 ({hidden['file']})"
+    )
+    same_version = {**hidden, "version": lightgbm.__version__}
+    there["imported"] = {**here["imported"], "lightgbm": same_version}
+    assert hidden["file"] in environment_differences(here, there)[0], "of one version, of another origin"
+
+
+def test_the_first_package_on_the_path_is_the_one_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two installations of one package: the earlier is imported, so its version counts."""
+    (tmp_path / "numpy-0.0.1.dist-info").mkdir()
+    (tmp_path / "numpy-0.0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.0.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    environment = describe_environment()
+    assert environment["packages"]["numpy"] == "0.0.1"
+    assert environment["imported"]["numpy"]["version"] == np.__version__
+    assert environment["imported"]["numpy"]["package"] is None
+
+
+def test_a_changed_module_outside_of_the_project_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name and file; one of the project is left out, since the run keeps it as code."""
+    (tmp_path / "house_rules.py").write_text("LIMIT = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "house_rules", raising=False)
+    importlib.import_module("house_rules")
+    before = describe_environment()
+    (tmp_path / "house_rules.py").write_text("LIMIT = 2")
+    after = describe_environment()
+    assert environment_differences(before, after) == [f"module house_rules has changed ({tmp_path / 'house_rules.py'})"]
+    assert "house_rules" not in describe_environment(project=tmp_path)["modules"]
+    monkeypatch.delitem(sys.modules, "house_rules")
+
+
+def test_everything_else_that_differs_is_named() -> None:
+    """Packages with both versions, what is absent, interpreter and machine; records of before name what they can."""
+    here = describe_environment()
+    other = {**here, "cpu": "abacus", "packages": {**here["packages"], "pytest": "0", "more": "1"}, "retrodict": "0"}
+    assert environment_differences(here, other) == [
+        "the code of retrodict itself has changed",
+        f"cpu was {here['cpu']}, is abacus",
+        "package more was absent, is 1",
+        f"package pytest was {here['packages']['pytest']}, is 0",
+    ]
+    old = {name: part for name, part in here.items() if name not in ("imported", "modules")}
+    assert environment_differences(old, here) == []
+    assert machine_kind(old) == machine_kind(here)

@@ -49,10 +49,12 @@ def test_a_replay_says_whether_equal_bits_were_to_be_expected(project, monkeypat
     run, _ = train(project, "late_parcel")
     assert replay_run(project, run.ref).same_machine_kind
     here = describe_environment()
-    other = {**here, "packages": {**here["packages"], "numpy": "0"}}
-    monkeypatch.setattr("retrodict.learning.replay.describe_environment", lambda: other)
+    other = {**here, "imported": {**here["imported"], "numpy": {**here["imported"]["numpy"], "version": "0"}}}
+    monkeypatch.setattr("retrodict.learning.replay.describe_environment", lambda **_: other)
     replay = replay_run(project, run.ref)
     assert (replay.exact, replay.same_machine_kind) == (True, False)
+    assert replay.differences[0].startswith(f"package numpy was {np.__version__} (")
+    assert ", is 0 (" in replay.differences[0]
 
 
 def frame_of(at, *, label=1.0, known_at=0):

@@ -1,25 +1,62 @@
-"""What a run was computed with: interpreter, libraries, machine, threads. Part of its identity, kept as one object."""
+"""What a run was computed with: interpreter, libraries, machine, threads. Part of its identity, kept as one object.
+
+What is installed is not what runs: a folder earlier on the path hides a package. So the libraries that numbers depend
+on are asked themselves, after they were imported.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
 import sys
+import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import retrodict.core
 from retrodict.core.identity import canonical_json, digest, digest_file
 
-__all__ = ["describe_environment", "environment_bytes", "machine_kind"]
+__all__ = ["describe_environment", "environment_bytes", "environment_differences", "machine_kind"]
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE", "PYTHONHASHSEED")
 
 
-def describe_environment() -> dict[str, Any]:
-    """Plain description, equal on two machines exactly where results may be expected to be equal bit for bit."""
-    packages = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
+# Package to the module by which it is imported: what results depend on bit for bit.
+_NUMERIC = {
+    "lightgbm": "lightgbm",
+    "numpy": "numpy",
+    "pyarrow": "pyarrow",
+    "scikit-learn": "sklearn",
+    "scipy": "scipy",
+    "duckdb": "duckdb",
+}
+
+
+def describe_environment(*, project: Path | None = None) -> dict[str, Any]:
+    """Plain description, equal on two machines exactly where results may be expected to be equal bit for bit.
+
+    Parameters
+    ----------
+    project : Path, optional
+        Folder whose modules are left out: a run keeps them as its code.
+
+    Returns
+    -------
+    dict
+        ``packages``: versions of what is installed. ``imported``: of each library that numbers depend on the file that
+        was imported, its own version, and the package it belongs to (None: another one lies earlier on the path).
+        ``modules``: file and SHA-256 of each loaded module that belongs to no installed package.
+    """
+    packages: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        if name := distribution.metadata["Name"]:
+            # In the order of the path: the first is the one that is imported.
+            packages.setdefault(name.lower(), distribution.version)
+            folders.setdefault(name.lower(), str(distribution.locate_file("")))
     return {
         "python": sys.version.split()[0],
         "implementation": platform.python_implementation(),
@@ -29,20 +66,75 @@ def describe_environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": {name: os.environ[name] for name in _THREADS if name in os.environ},
         "packages": dict(sorted(packages.items())),
+        "imported": {name: _imported(module, name, folders.get(name)) for name, module in _NUMERIC.items()},
+        "modules": dict(sorted(_loose_modules(project))),
         "retrodict": _package_hash(),
     }
 
 
-def environment_bytes() -> bytes:
+def environment_bytes(*, project: Path | None = None) -> bytes:
     """Canonical JSON of :func:`describe_environment`."""
-    return canonical_json(describe_environment())
+    return canonical_json(describe_environment(project=project))
+
+
+def _imported(module: str, package: str, folder: str | None) -> dict[str, Any]:
+    library = importlib.import_module(module)
+    file = Path(str(library.__file__)).resolve()
+    owned = folder is not None and file.is_relative_to(Path(folder).resolve())
+    version = getattr(library, "__version__", None)
+    return {"file": str(file), "version": version, "package": package if owned else None}
+
+
+def _loose_modules(project: Path | None) -> Iterator[tuple[str, dict[str, str]]]:
+    """Loaded modules of no installed package: a version says nothing of them, their text does."""
+    installed: list[str] = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    installed += [folder for folder in sys.path if folder.endswith(("site-packages", "dist-packages"))]
+    left_out = {Path(folder).resolve() for folder in installed} | {Path(retrodict.core.__file__).resolve().parents[1]}
+    if project is not None:
+        left_out.add(project.resolve())
+    for name, module in list(sys.modules.items()):
+        text = getattr(module, "__file__", None)
+        if name == "__main__" or not isinstance(text, str) or not text.endswith(".py"):
+            continue
+        file = Path(text).resolve()
+        if file.is_file() and left_out.isdisjoint(file.parents):
+            yield name, {"file": str(file), "sha256": digest_file(file)}
 
 
 def machine_kind(environment: dict[str, Any]) -> tuple[Any, ...]:
     """What two machines share when bit-identical results are promised: CPU, C library, Python and number libraries."""
-    packages = environment["packages"]
-    numeric = tuple(packages.get(name) for name in ("lightgbm", "numpy", "pyarrow", "scikit-learn", "scipy", "duckdb"))
+    numeric = tuple(_version(environment, name) for name in _NUMERIC)
     return (environment["platform"], environment["cpu"], environment["libc"], environment["python"], numeric)
+
+
+def _version(environment: dict[str, Any], package: str) -> Any:
+    """Version that was imported; records of before it was noted have that of the installed package."""
+    return environment.get("imported", {}).get(package, {}).get("version") or environment["packages"].get(package)
+
+
+def environment_differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In words, what of two environments differs that results may depend on; the most likely reasons first."""
+    differences = []
+    for name in _NUMERIC:
+        before, after = (environment.get("imported", {}).get(name, {}) for environment in (then, now))
+        shadowed = bool(before) and bool(after) and before["package"] != after["package"]
+        if shadowed or _version(then, name) != _version(now, name):
+            sides = [f"{_version(e, name)} ({part.get('file', 'file unknown')})"
+                     for e, part in ((then, before), (now, after))]  # fmt: skip
+            differences.append(f"package {name} was {sides[0]}, is {sides[1]}")
+    modules = now.get("modules", {})
+    for name, module in then.get("modules", {}).items():
+        if name in modules and modules[name]["sha256"] != module["sha256"]:
+            differences.append(f"module {name} has changed ({modules[name]['file']})")
+    if then["retrodict"] != now["retrodict"]:
+        differences.append("the code of retrodict itself has changed")
+    machine = ("python", "platform", "libc", "cpu")
+    differences += [f"{name} was {then[name]}, is {now[name]}" for name in machine if then[name] != now[name]]
+    for name in sorted({*then["packages"], *now["packages"]} - set(_NUMERIC)):
+        versions = [environment["packages"].get(name, "absent") for environment in (then, now)]
+        if versions[0] != versions[1]:
+            differences.append(f"package {name} was {versions[0]}, is {versions[1]}")
+    return differences
 
 
 def _cpu() -> str:

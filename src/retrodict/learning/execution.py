@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import time
 from collections.abc import Mapping
@@ -115,6 +117,8 @@ def train(
         definition = definition.with_split(split)
     check_names(workspace, definition)
     used = definition.recipe.split
+    with contextlib.suppress(ImportError):  # the environment describes what is loaded; the run says what is missing
+        importlib.import_module(definition.recipe.registered.fit.partition(":")[0])
     run = Run(
         id=workspace.new_id(),
         model=definition.name,
@@ -123,7 +127,7 @@ def train(
         started=workspace.clock.now(),
         seed=definition.recipe.seed,
         code=capture_code(workspace),
-        environment=workspace.objects.put(environment_bytes()),
+        environment=workspace.objects.put(environment_bytes(project=workspace.root)),
         data={
             "versions": newest_versions(workspace.tables, tables_of(definition), where=f"model {definition.name}"),
             "now": workspace.clock.now(),

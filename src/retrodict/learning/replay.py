@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from retrodict.core.display import Block, Facts, Grid, Shown, excerpt, seconds
 from retrodict.core.errors import NotFoundError, RetrodictError
-from retrodict.learning.environment import describe_environment, machine_kind
+from retrodict.learning.environment import describe_environment, environment_differences, machine_kind
 from retrodict.learning.execution import execute
 from retrodict.learning.recipes import Progress
 from retrodict.learning.runs import Run, get_run
@@ -18,6 +18,9 @@ from retrodict.models.definitions import Model, TimeSplit
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["RunReplay", "replay_run"]
+
+# Differences of the environment in a text; the plain form has all.
+_SHOWN = 8
 
 Verdict = Literal["exact", "different", "not replayable"]
 
@@ -38,6 +41,8 @@ class RunReplay(Shown):
     reason : str
         In words, where the verdict is not exact.
     seconds : float
+    differences : tuple of str
+        What of the environment differs from the run's: packages, versions, files, modules, machine.
     """
 
     run: str
@@ -46,6 +51,7 @@ class RunReplay(Shown):
     compared: dict[str, dict[str, Any]]
     reason: str
     seconds: float
+    differences: tuple[str, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -57,6 +63,7 @@ class RunReplay(Shown):
         return {
             "run": self.run, "verdict": self.verdict, "exact": self.exact, "same_machine_kind": self.same_machine_kind,
             "compared": self.compared, "reason": self.reason, "seconds": self.seconds,
+            "differences": list(self.differences),
         }  # fmt: skip
 
     @property
@@ -72,7 +79,12 @@ class RunReplay(Shown):
             (name, fact["equal"], excerpt(fact["recorded"]), excerpt(fact["replayed"]))
             for name, fact in self.compared.items()
         ]
-        return [Facts(about), Grid(("compared", "equal", "recorded", "replayed"), rows) if rows else None]
+        sentences = [(sentence,) for sentence in self.differences[:_SHOWN]]
+        return [
+            Facts(about),
+            Grid(("compared", "equal", "recorded", "replayed"), rows) if rows else None,
+            Grid(("the environment differs",), sentences) if sentences else None,
+        ]
 
 
 def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = None) -> RunReplay:
@@ -87,23 +99,24 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
     """
     run = get_run(workspace, ref)
     then = json.loads(workspace.objects.get(run.environment))
-    same = machine_kind(then) == machine_kind(describe_environment())
     began = time.perf_counter()
+    compared: dict[str, dict[str, Any]] = {}
     try:
-        result = _again(workspace, run, progress)
+        compared = _compare(run, _again(workspace, run, progress))
     except RetrodictError as error:
-        replay = RunReplay(run.ref, "not replayable", same, {}, str(error), time.perf_counter() - began)
+        verdict: Verdict = "not replayable"
+        reason = str(error)
     else:
-        compared = _compare(run, result)
         unequal = [name for name, fact in compared.items() if not fact["equal"]]
-        reason = (
-            ""
-            if not unequal
-            else f"differs in {', '.join(unequal)}" + ("" if same else "; another machine kind or other libraries")
-        )
-        replay = RunReplay(
-            run.ref, "different" if unequal else "exact", same, compared, reason, time.perf_counter() - began
-        )
+        verdict, reason = ("different", f"differs in {', '.join(unequal)}") if unequal else ("exact", "")
+    took = time.perf_counter() - began
+    # Looked at only now: the run's own modules are loaded by executing it.
+    now = describe_environment(project=workspace.root)
+    differences = tuple(environment_differences(then, now))
+    if verdict == "different" and differences:
+        reason += f"; {'; '.join(differences[:_SHOWN])}"
+    same = machine_kind(then) == machine_kind(now)
+    replay = RunReplay(run.ref, verdict, same, compared, reason, took, differences)
     with workspace.ledger.transaction() as tx:
         tx.append("run.replay", run.ref, {"verdict": replay.verdict, "reason": replay.reason})
     return replay

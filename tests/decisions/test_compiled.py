@@ -85,3 +85,13 @@ def test_a_policy_that_could_end_without_a_decision_is_refused(changes, text):
     given_ = {"name": "p", "model": MODEL, "decide": {"warn": "score >= 0.6", "ok": "otherwise"}, **changes}
     with pytest.raises(ValueError, match=text):
         Policy(**given_)
+
+
+@given(st.floats(0, 1))
+def test_a_decision_for_never_is_made_by_rules_alone(score):
+    """No score reaches it, whatever its place among the decisions."""
+    decide = {"hold": "never", "warn": "score >= 0.6", "ok": "otherwise"}
+    rule = Rule("fog", when="visib < 0.25", then="hold", reason="Fog")
+    policy = CompiledPolicy(Policy("p", MODEL, decide=decide, rules=[rule]), FEATURES, ["origin"])
+    assert policy.decide({"weather_now__latest_visib": 1.0}, score).decision == ("warn" if score >= 0.6 else "ok")
+    assert policy.decide({"weather_now__latest_visib": 0.1}, score).decision == "hold"

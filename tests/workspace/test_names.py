@@ -152,6 +152,16 @@ def test_what_tables_have_is_told_by_plan_and_refused_by_train_and_deploy(
     assert workspace.ledger.entries(action="run.start") == []
 
 
+def test_a_declared_column_may_come_with_a_later_batch(make_project: Callable[..., Workspace]) -> None:
+    """What the table's definition names is known, whether or not a row has it yet."""
+    root = _filled(make_project).root
+    text = DEFINITIONS.replace('latest("rate")', 'latest("rate", "grade")')
+    (root / "definitions.py").write_text(text)
+    assert any("'grade'" in finding for finding in Project(root).plan().findings)
+    (root / "definitions.py").write_text(text.replace('"amount": "float"', '"amount": "float", "grade": "int"'))
+    assert Project(root).plan().findings == ()
+
+
 def test_a_number_as_a_label_is_called_what_it_is(make_project: Callable[..., Workspace]) -> None:
     """Numbers 0 and 1 are a yes or no; the remedy for others is a comparison, not to drop rows."""
     root = _filled(make_project).root

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from threading import Lock
 from time import perf_counter_ns
@@ -131,9 +132,9 @@ class Decider:
             self._health.behind = self._upkeep.behind
         except RetrodictError as error:
             _log.error("online features cannot be brought up to date: %s", error)
-            flows = self._upkeep.flows()
-            lags = {flow.version: flow.table.rows + max(flow.lags.values()) for flow in flows}
-            self._health.behind = {version: lag for version, lag in lags.items() if lag}
+            with suppress(RetrodictError):  # a state that cannot even be looked at fails the read, and falls back
+                lags = {flow.version: flow.table.rows + max(flow.lags.values()) for flow in self._upkeep.flows()}
+                self._health.behind = {version: lag for version, lag in lags.items() if lag}
 
     def close(self) -> None:
         """Close the log's segment, so that it can be sealed; the next decision opens the log again."""

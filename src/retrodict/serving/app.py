@@ -315,7 +315,8 @@ class DecisionApp:
             raise _Refused(503, self.services_problem or nothing)
         if unbuilt:
             raise _Refused(503, f"the online state of {', '.join(unbuilt)} is not built. Run: retrodict features build")
-        behind = {view: {"table": f"{lag.table}@{lag.newest}", "rows": lag.rows} for view, lag in lags.items()}
+        behind = {flow.view: self.health.behind[flow.version] for flow in self.health.flows
+                  if flow.version in self.health.behind}  # fmt: skip
         return _Answer(_json.encode({"status": "ready", **({"behind": behind} if behind else {})}))
 
     def _moment(self, scope: Scope) -> int:

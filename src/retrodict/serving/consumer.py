@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from retrodict.core.errors import InputError, RetryableError
+from retrodict.core.errors import InputError, RetrodictError, RetryableError
 from retrodict.features.online import Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.workspace import Workspace
@@ -105,7 +105,7 @@ def _follow(upkeep: Upkeep, stop: threading.Event, parent: int | None) -> None:
         try:
             applied = upkeep.catch_up()
             problem = ""
-        except (InputError, RetryableError) as error:
+        except RetrodictError as error:
             if str(error) != problem:  # once, not fifty times a second
                 problem = str(error)
                 _log.error("events cannot be applied: %s", problem)

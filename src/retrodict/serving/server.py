@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,16 +80,33 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
     listener = _listen(host, port)
     if options.consume:
         _bring_up_to_date(workspace)
-    consumer = start_consumer(workspace) if options.consume else None
+    consumer = _Consumer(workspace) if options.consume else None
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(workspace, options, listener, ready))
+            runner.run(_run(workspace, options, listener, consumer, ready))
     finally:
         listener.close()
         if consumer is not None:
-            consumer.terminate()
-            consumer.wait(timeout=10)
+            consumer.end()
     seal_closed(workspace.ledger, workspace.streams, STREAM_PREFIX)
+
+
+class _Consumer:
+    """The feature consumer beside the server, started again when it ended."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace, self._process = workspace, start_consumer(workspace)
+
+    def watch(self) -> None:
+        """Start it again if it was killed or ended; at most as often as this is called."""
+        code = self._process.poll()
+        if code is not None:
+            _log.error("the feature consumer ended with code %d: it is started again", code)
+            self._process = start_consumer(self._workspace)
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=10)
 
 
 def _bring_up_to_date(workspace: Workspace) -> None:
@@ -128,7 +146,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _run(
-    workspace: Workspace, options: ServeOptions, listener: socket.socket, ready: Callable[[str], None] | None
+    workspace: Workspace,
+    options: ServeOptions,
+    listener: socket.socket,
+    consumer: _Consumer | None,
+    ready: Callable[[str], None] | None,
 ) -> None:
     recorder = Recorder(workspace.streams)
     for torn in recorder.log.recovered:
@@ -155,7 +177,9 @@ async def _run(
         interface="asgi3",
     )
     server = _Server(config)
-    tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(_keep_health(workspace, app))]
+    with suppress(RetrodictError):  # the first answer says what is behind, too; the keeper logs what is wrong
+        app.health.flows = Upkeep(workspace, served_feature_sets).flows()
+    tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(_keep_health(workspace, app, consumer))]
     host, port = listener.getsockname()[:2]
     if ready is not None:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -170,15 +194,17 @@ async def _run(
         loading.shutdown()
 
 
-async def _keep_health(workspace: Workspace, app: DecisionApp) -> None:
-    """Ask the stores for the gauges of the features again and again, in a thread of its own."""
+async def _keep_health(workspace: Workspace, app: DecisionApp, consumer: _Consumer | None) -> None:
+    """Ask the stores for the gauges of the features again and again, in a thread of its own, and watch the consumer."""
     loop, upkeep, problem = asyncio.get_running_loop(), Upkeep(workspace, served_feature_sets), ""
     with ThreadPoolExecutor(1, thread_name_prefix="retrodict-health") as thread:
         while True:
             try:
                 app.health.flows = await loop.run_in_executor(thread, upkeep.flows)
                 app.health.refreshed, problem = workspace.clock.now(), ""
-            except RetrodictError as error:  # the gauges stay as they were, and their time says how old they are
+                if consumer is not None:
+                    consumer.watch()
+            except Exception as error:  # noqa: BLE001  # the gauges stay as they were, and their time says how old they are
                 if str(error) != problem:
                     problem = str(error)
                     _log.error("the health of features cannot be asked for: %s", problem)

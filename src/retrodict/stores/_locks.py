@@ -11,6 +11,7 @@ import fcntl
 import os
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from retrodict.core.clock import SystemClock, format_time
@@ -34,13 +35,14 @@ class FileLock(Closing):
         self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             self._wait(where, timeout_s)
+            note = f"process {os.getpid()} since {format_time(SystemClock().now())}".encode()
+            with suppress(OSError):  # a full disk: the lock holds without its note
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, note, 0)
         except BaseException:
             os.close(self._descriptor)
             self._descriptor = None
             raise
-        note = f"process {os.getpid()} since {format_time(SystemClock().now())}".encode()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, note, 0)
         _HELD.add(self)
 
     def _wait(self, where: str, timeout_s: float) -> None:
@@ -69,7 +71,8 @@ class FileLock(Closing):
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             _HELD.discard(self)
-            os.ftruncate(descriptor, 0)
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
             os.close(descriptor)
 
     def _forget(self) -> None:

@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from retrodict.core.clock import Clock, SystemClock, to_micros
-from retrodict.core.errors import InputError
+from retrodict.core.errors import InputError, IntegrityError
 from retrodict.features.online.state.entries import Applied
 from retrodict.features.online.write.records import EventDecoder
 from retrodict.features.online.write.writer import OnlineState
@@ -138,12 +138,20 @@ class StreamFeeder:
         end, lags = self._streams.end(self._stream), dict.fromkeys(self.state.assigned, 0)
         for plan in self._plans:
             for partition, meta in self.state.metas(plan).items():
-                lags[partition] = max(lags[partition], end - (meta.offset or 0))
+                # A stream that is shorter than what was applied is another stream: its records are not in.
+                lags[partition] = max(lags[partition], abs(end - (meta.offset or 0)))
         return lags
 
     def catch_up(self, *, stop: Callable[[], bool] = lambda: False) -> Progress:
         """Apply everything up to the end of the stream as it is when the reading gets there."""
         offset, done = self.offset, Applied(0)
+        if max(self._offsets()) > (end := self._streams.end(self._stream)):
+            raise IntegrityError(
+                "a stream must hold what was applied from it",
+                where=f"stream {self._stream!r}",
+                got=f"{end} records, where {max(self._offsets())} are applied",
+                remedy="Restore the stream, or name an empty key store and run: retrodict features build",
+            )
         # A view or partition that is behind is brought to where the others are, and then goes on with them.
         ahead = sorted({other for other in self._offsets() if other > offset})
         while not stop():

@@ -57,7 +57,7 @@ class TableLag:
     @property
     def behind(self) -> bool:
         """Whether the state does not contain the newest version."""
-        return self.newest is not None and self.version != self.newest
+        return self.newest is not None and (self.version != self.newest or self.rows > 0)
 
 
 def files_digest(tables: TableStore, name: str, version: int) -> str:
@@ -87,17 +87,18 @@ class TableFeeder:
         self._table = source.table.name
         self._plans = state.plans(source.name)
 
-    def lag(self) -> TableLag:
-        """How far the state is behind; a read of the table's log and of the entries of each view."""
+    def lag(self, plan: ViewPlan | None = None) -> TableLag:
+        """How far the state of a view is behind, or of all; a read of the table's log and of entries of the state."""
         newest = self._newest()
         if newest is None:
             return TableLag(self._table, None, None, 0)
-        places = [meta.place for plan in self._plans for meta in self._state.metas(plan).values()]
+        plans = self._plans if plan is None else [plan]
+        places = [meta.place for plan in plans for meta in self._state.metas(plan).values()]
         total = self._rows(newest)
         rows = max(total - (self._start(place, newest) or 0) for place in places)
         versions = [None if p.unfinished or not self._contains(p, newest) else p.version for p in places]
         oldest = None if None in versions else min(version for version in versions if version is not None)
-        return TableLag(self._table, oldest, newest, 0 if oldest == newest else rows)
+        return TableLag(self._table, oldest, newest, rows)
 
     def catch_up(self, progress: Report = no_report) -> Applied:
         """Take in what the newest version has and the state has not; a killed call is continued by the next.

@@ -21,7 +21,7 @@ from retrodict.features.online.stream.feeder import StreamFeeder
 from retrodict.features.online.stream.health import ViewFlow
 from retrodict.features.online.stream.table_feeder import Report, TableFeeder, TableLag, no_report
 from retrodict.features.online.write.writer import OnlineState
-from retrodict.features.plan import FeatureSet
+from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.workspace import Workspace
 
 __all__ = ["Upkeep", "build_online", "online_features", "online_state", "stream_of", "table_lags", "unbuilt_views"]
@@ -209,13 +209,9 @@ class Upkeep:
                 raise
             except RetrodictError as error:
                 errors.append(error)
-        lags = [(feeders, feeders.table.lag()) for feeders in self._feeders.values()]
-        self.behind = {
-            plan.view.version: lag.rows
-            for feeders, lag in lags
-            if lag.behind
-            for plan in feeders.state.plans(feeders.source)
-        }
+        plans = [(feeders.table, plan) for feeders in self._feeders.values() for plan in feeders.plans()]
+        lags = {plan.view.version: table.lag(plan) for table, plan in plans}
+        self.behind = {version: lag.rows for version, lag in lags.items() if lag.behind}
         self._followed, self._looked = not errors, time.monotonic()
         return applied
 
@@ -245,7 +241,7 @@ class Upkeep:
         self.refresh()
         flows: dict[str, ViewFlow] = {}
         for (_, name), feeders in self._feeders.items():
-            lags, table = feeders.stream.lags(), feeders.table.lag()
+            lags = feeders.stream.lags()
             for plan in feeders.state.plans(name):
                 meta = feeders.state.meta(plan)
                 timed = meta.watermark != NEVER and not plan.source.timeless
@@ -256,7 +252,7 @@ class Upkeep:
                     meta.watermark if timed else None,
                     meta.entities,
                     meta.total_size,
-                    table,
+                    feeders.table.lag(plan),
                 )
         return list(flows.values())
 
@@ -268,3 +264,7 @@ class _Feeders(NamedTuple):
     state: OnlineState
     stream: StreamFeeder
     table: TableFeeder
+
+    def plans(self) -> list[ViewPlan]:
+        """Views that the source feeds."""
+        return self.state.plans(self.source)

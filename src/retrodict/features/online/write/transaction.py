@@ -60,8 +60,11 @@ class Write:
         self._more: list[bytes] = []
         counted = plan.source.sequence is None and len(arrivals) > 0
         self._positions = ("table" if batch.offset is None else "stream") if counted else None
-        self._watermark = int(arrivals.visible_at.max(initial=NEVER))
-        present = self._watermark if batch.now is None else min(self._watermark, batch.now)
+        visible = arrivals.visible_at
+        newest = int(visible.max(initial=NEVER))
+        present = newest if batch.now is None else min(newest, batch.now)
+        # A row dated in the future is no sign of a fresh state.
+        self._watermark = newest if present == newest else int(visible[visible <= present].max(initial=NEVER))
         self._floor = NEVER if plan.source.timeless or not len(arrivals) else present - horizon
         self._floor = max(self._floor, NEVER if batch.floor is None else batch.floor)
         self.done, self.hot = Applied(0), set[bytes]()

@@ -220,6 +220,8 @@ class OnlineState:
         keys = [key for key in keys if names.partition_of(key) in set(partitions)]
         for first in range(0, len(keys), _REMOVED_PER_UPDATE):
             self._remove(plan, keys[first : first + _REMOVED_PER_UPDATE], durable=self._durable)
+        for partition in partitions:  # what was removed had been counted by an entry that is gone
+            self._keys.put_many({self._names[plan.state_id][partition].meta: begun}, durable=self._durable)
 
     def _apply(self, plan: ViewPlan, batch: EventBatch, numbers: Sequence[int], done: Applied) -> Applied:
         """Take a batch into some partitions, one transaction each."""

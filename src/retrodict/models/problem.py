@@ -55,7 +55,7 @@ class Examples:
         if not np.isin(self.labels, (0.0, 1.0)).all():
             raise InputError("labels must be 0 or 1", where="training rows",
                              got=f"{len(np.unique(self.labels))} values",
-                             remedy="Make the label a comparison, and drop rows whose outcome is not known")  # fmt: skip
+                             remedy="Make the label a comparison, and drop rows without an outcome")  # fmt: skip
 
     @property
     def width(self) -> int:

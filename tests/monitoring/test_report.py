@@ -165,17 +165,17 @@ def test_views_that_were_not_simply_read_are_counted_by_period_and_status(projec
 
 
 def test_it_says_when_outcomes_can_never_join(project, kit):
-    """Four decisions without a key, three whose key no flight has, one that an outcome reaches."""
-    keys = [None] * 4 + ["1.0", "2.0", "3.0", "f7"]
+    """Four decisions without a key, three whose key no flight has, one that an outcome reaches, one cancelled."""
+    keys = [None] * 4 + ["1.0", "2.0", "3.0", "f7", "cancelled"]
     kit.log(project, [kit.record(at, key=key, entities={"carrier": "B6"}) for at, key in enumerate(keys)])
-    project.tables.write("flights", kit.flights(["f7"], [60.0], [kit.START + 9 * HOUR]))
+    project.tables.write("flights", kit.flights(["f7", "cancelled"], [60.0, None], [kit.START + 9 * HOUR, None]))
     report = monitor(project, "watch", now=kit.NOW)
     without, unmatched = report.warnings
-    assert without.startswith("4 of 8 decisions carry no key: no row of 'flights' will ever give them an outcome.")
-    assert unmatched.startswith("3 of 4 matured decisions carry a key that no outcome has")
+    assert without.startswith("4 of 9 decisions carry no key: no row of 'flights' will ever give them an outcome.")
+    assert unmatched.startswith("3 of 5 matured decisions carry a key that no outcome has")
     assert (report.counts["without_key"], report.counts["unmatched"]) == (4, 3)
     young = monitor(project, "watch", now=kit.START + 10 * HOUR)
-    assert [warning[:6] for warning in young.warnings] == ["4 of 8"]  # what has not matured may still join
+    assert [warning[:6] for warning in young.warnings] == ["4 of 9"]  # what has not matured may still join
 
 
 def test_a_condition_on_a_number_that_does_not_exist_is_refused(world, kit):

@@ -14,7 +14,14 @@ from retrodict.evaluation.ladder import Ladder, LadderVerdict, Rung
 from retrodict.evaluation.metrics import CalibrationBin, Metric
 
 # One drawing surface for all plots of the package; it is private to keep matplotlib out of everybody's signatures.
-from retrodict.evaluation.plots import _canvas, plot_calibration, plot_drift, plot_ladder
+from retrodict.evaluation.plots import (
+    _canvas,
+    _label_to_the_end,
+    plot_calibration,
+    plot_drift,
+    plot_ladder,
+    plot_periods,
+)
 from retrodict.pages import themed
 
 __all__ = [
@@ -80,45 +87,9 @@ def draw_leakage(leakage: Numbers, key: str) -> str:
 def draw_months(
     title: str, months: Sequence[Numbers], metric: str, key: str, *, reference: tuple[str, float | None]
 ) -> str:
-    """One metric per period with its interval; periods without a value stay visible as crosses.
-
-    Parameters
-    ----------
-    title : str
-    months : sequence of mapping
-        As ``Slice.to_dict`` gives them, in order of time.
-    metric : str
-    key : str
-        Prefix of the ids in the drawing.
-    reference : (str, float or None)
-        Name and height of a line to compare with.
-    """
-    measured = [month["metrics"].get(metric, {}) for month in months]
-    with _canvas(title, height=2.9) as canvas:
-        axes = canvas.axes
-        points = {place: point for place, point in enumerate(measured) if point.get("value") is not None}
-        values = [point["value"] for point in points.values()]
-        axes.plot(list(points), values, color=_MAIN, marker="o", markersize=5, linewidth=1.4)
-        for place, point in points.items():
-            low, high, value = point.get("low"), point.get("high"), point["value"]
-            if low is not None and high is not None:
-                axes.plot([place, place], [low, high], color=_INK, linewidth=1.2)
-            axes.annotate(f"{value:.3f}", (place, value), xytext=(7, 3), textcoords="offset points", color=_INK,
-                          bbox={"facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.8, "pad": 0.8})  # fmt: skip
-        absent = [place for place in range(len(months)) if place not in points]
-        if absent:
-            axes.plot(absent, [0.0] * len(absent), linestyle="none", marker="x", color=_QUIET, clip_on=False,
-                      transform=axes.get_xaxis_transform(), label="not evaluable")  # fmt: skip
-        name, height = reference
-        if height is not None:
-            axes.axhline(height, color=_ALERT, linewidth=1.0, linestyle=(0, (4, 3)), label=f"{name} {height:.3f}")
-        if absent or height is not None:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-        axes.set_xticks(range(len(months)), [str(month["period"]) for month in months])
-        axes.set_xlim(-0.4, len(months) - 0.4)
-        axes.margins(y=0.25)
-        axes.grid(axis="y")
-    return themed(canvas.svg, key)
+    """One metric per period, from ``Slice.to_dict``, with the name and height of a line to compare with."""
+    points = [month["metrics"].get(metric, {}) for month in months]
+    return themed(plot_periods(title, [str(month["period"]) for month in months], points, reference=reference), key)
 
 
 def draw_latency(percentiles: Sequence[float], marks: Mapping[str, float], key: str) -> str:
@@ -139,18 +110,27 @@ def draw_latency(percentiles: Sequence[float], marks: Mapping[str, float], key: 
         axes.fill_between(percentiles, shares, color=_SOFT, alpha=0.7, linewidth=0)
         axes.plot(percentiles, shares, color=_MAIN, linewidth=1.4)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
         for value in marks.values():
             axes.axvline(value, color=_ALERT, linewidth=1.0, linestyle=(0, (4, 3)))
         # In the corner that a distribution function leaves free; at the lines the words would cover the curve.
         words = "\n".join(f"{name} {value:.3g} ms" for name, value in marks.items())
         axes.annotate(words, (0.03, 0.95), xycoords="axes fraction", va="top", color=_INK, linespacing=1.5)
         axes.set_ylim(0, 102)
-        axes.margins(x=0.08)
+        ends = _round_ends(min(percentiles), max([*percentiles, *marks.values()]))
+        axes.set_xticks(ends, [f"{value:g}" for value in ends])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(ends[0], ends[-1])
         axes.grid(axis="y")
         axes.set(xlabel="milliseconds (logarithmic)", ylabel="% of requests answered")
     return themed(canvas.svg, key)
+
+
+def _round_ends(low: float, high: float) -> list[float]:
+    """Steps of 1, 2, 5, 10 ... from the last one not above the lowest value to the first not below the highest."""
+    steps = [lead * 10.0**power for power in range(-6, 9) for lead in (1, 2, 5)]
+    first = max((at for at, step in enumerate(steps) if step <= low), default=0)
+    last = min((at for at, step in enumerate(steps) if step >= high), default=len(steps) - 1)
+    return steps[first : max(last, first + 1) + 1]
 
 
 def draw_bars(
@@ -182,8 +162,8 @@ def draw_bars(
         axes.set_yticks(range(len(values)), list(values))
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(values) - 0.4, -0.6)
-        axes.set_xlim(left=min([start, *(value for value in values.values() if value is not None)]))
-        axes.margins(x=0.16)
+        lengths = [start, *(value for value in values.values() if value is not None)]
+        _label_to_the_end(axes.xaxis, min(lengths), max(lengths))
         axes.grid(axis="x")
         axes.set_xlabel(unit)
     return themed(canvas.svg, key)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, NotFoundError
@@ -57,7 +58,8 @@ class Outcomes:
     without_key : int
         Decisions that carry no key: only an outcome ingested by decision id reaches them.
     matured_with_key, unmatched : int
-        Decisions with a key that have matured, and those of them whose key no outcome known by then has.
+        Decisions with a key that have matured, and those of them whose key neither an outcome known by then has nor a
+        row of the label's table that never got one.
     inputs : tuple of (str, str)
         Lineage: the table versions that were read, and as what.
     """
@@ -149,6 +151,8 @@ def outcomes(
     status = np.where(matured | came, "void", "pending")
     status[~np.isnan(label_values)] = "known"
     keyed = decisions.column("key").is_valid().to_numpy() & matured
+    without_outcome = facts.column("key").filter(pc.is_null(facts.column("known_at")))
+    in_table = pc.is_in(decisions.column("key"), value_set=without_outcome.combine_chunks()).to_numpy()
     return Outcomes(
         policy=policy,
         now=now,
@@ -159,7 +163,7 @@ def outcomes(
         revised=int(visible.column("revised").to_numpy().sum()),
         without_key=decisions.column("key").null_count,
         matured_with_key=int(keyed.sum()),
-        unmatched=int((keyed & ~came).sum()),
+        unmatched=int((keyed & ~came & ~in_table).sum()),
         inputs=(*edges, *more),
     )
 

@@ -17,6 +17,7 @@ from retrodict.core.errors import InputError, near
 from retrodict.evaluation import Evaluation, Ladder, climb, evaluate
 from retrodict.learning.calibration import Calibration, calibrate, share_validation
 from retrodict.learning.frame import Frame
+from retrodict.learning.leaks import find_leaks
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.calibration import Calibrator
 from retrodict.models.definitions import Recipe
@@ -88,7 +89,7 @@ def run_recipe(
     parts : mapping
         Positions of the ``train``, ``validate`` and ``test`` rows.
     ladder : bool, default True
-        Whether to fit the baselines too; a replay compares the model only.
+        Whether to fit the baselines and look for leaks too; a replay compares the model only.
     progress : callable, optional
         Called with (what, done, at most).
 
@@ -137,7 +138,7 @@ def run_recipe(
     report("evaluate", 1, 1)
     return Trained(
         fitted.engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
-        _warnings(evaluations),
+        (*_warnings(evaluations), *(find_leaks(frame, inputs, parts, examples) if ladder else ())),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from retrodict.data.definitions import Check, Table
     from retrodict.data.sources import Source
     from retrodict.decisions.definitions import Policy, Rule
-    from retrodict.features.definitions import Entity, FeatureService, FeatureView, Window, agg, latest
+    from retrodict.features.definitions import Entity, FeatureService, FeatureView, Window, agg, columns, latest
     from retrodict.features.derived import derived
     from retrodict.features.labels import Label, Outcome
     from retrodict.models.definitions import Model, Recipe, TimeSplit
@@ -43,6 +43,7 @@ __all__ = [
     "Window",
     "__version__",
     "agg",
+    "columns",
     "derived",
     "latest",
 ]
@@ -52,7 +53,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "data.definitions": ("Check", "Table"),
         "data.sources": ("Source",),
-        "features.definitions": ("Entity", "FeatureService", "FeatureView", "Window", "agg", "latest"),
+        "features.definitions": ("Entity", "FeatureService", "FeatureView", "Window", "agg", "columns", "latest"),
         "features.derived": ("derived",),
         "features.labels": ("Label", "Outcome"),
         "models.definitions": ("Model", "Recipe", "TimeSplit"),

@@ -79,7 +79,7 @@ def _resolve(features: list[str], others: list[str]) -> dict[str, list[str]]:
     for full in features:
         names[full] = [full]
     for full in features:
-        name = full.partition("__")[2]
+        name = full.partition("__")[2] or full
         for short in {name, name.removeprefix("latest_")}:
             meanings = names.setdefault(short, [])
             if full not in meanings and short not in others:

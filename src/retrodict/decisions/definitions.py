@@ -180,6 +180,8 @@ class Policy(Definition):
                 raise DefinitionError("a rule must be one that can fire", where=f"{where}, rule {rule.name}",
                                       got=rule.when, remedy="A score lies between 0 and 1")  # fmt: skip
         features = FeatureSet(self.model.features)
+        if features.open:  # its names are known once it was trained: a deployment asks
+            return
         others = [*features.request_keys, *features.request_columns]
         CompiledPolicy(self, features.columns, others)
         check_words(self.reasons, features.columns, others, where=f"{where}, reasons")

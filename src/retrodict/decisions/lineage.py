@@ -65,7 +65,8 @@ def trace_decision(workspace: Workspace, ref: str) -> dict[str, Any]:
         return trace
     model = ModelArtifact.load(workspace.objects, record.artifact)
     version = get_version(workspace, record.model)
-    trace["features"] = _features(workspace, logged, feature_set_of(workspace, record.model_code, model.name))
+    features = feature_set_of(workspace, record.model_code, model.name, model.inputs.names)
+    trace["features"] = _features(workspace, logged, features)
     trace["model"] = {
         "model": f"model:{version.ref}",
         "artifact": version.artifact,
@@ -130,6 +131,7 @@ def _features(workspace: Workspace, logged: LoggedDecision, features: FeatureSet
                     "inputs": list(function.inputs),
                 }
             )
+    listed += [{"feature": name, "value": record.features.get(name), "inputs": [name]} for name in features.own]
     return listed
 
 

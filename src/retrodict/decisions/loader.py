@@ -101,7 +101,7 @@ class Loader:
         deployed = revision.deployment
         name = deployed.model.partition("@")[0]
         model = self._artifact(deployed.artifact)
-        features = self._features(deployed.model_code, name)
+        features = self._features(deployed.model_code, name, model)
         _check_fit(features.features, model, deployed)
         kinds = model.metadata.get("request", {"entities": {}, "context": {}})
         schema = RequestSchema(kinds["entities"], kinds["context"])
@@ -121,10 +121,11 @@ class Loader:
         )
         return artifact
 
-    def _features(self, code: str, model: str) -> OnlineFeatures:
+    def _features(self, code: str, model: str, artifact: ModelArtifact) -> OnlineFeatures:
+        inputs = artifact.inputs.names
         features: OnlineFeatures = self._cached(
-            ("features", code, model),
-            lambda: online_features(self._workspace, feature_set_of(self._workspace, code, model)),
+            ("features", code, model, *inputs),
+            lambda: online_features(self._workspace, feature_set_of(self._workspace, code, model, inputs)),
         )
         return features
 

@@ -77,7 +77,7 @@ def check_parity(
             report.not_compared += 1
     for (code, artifact), records in groups.items():
         model = ModelArtifact.load(workspace.objects, artifact)
-        features = feature_set_of(workspace, code, model.name)
+        features = feature_set_of(workspace, code, model.name, model.inputs.names)
         kinds = model.metadata["request"]
         _compare(workspace, features, {**kinds["entities"], **kinds["context"]}, records, report)
     return report

@@ -114,7 +114,7 @@ def replay_decision(workspace: Workspace, ref: str) -> DecisionReplay:
 
 def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionReplay:
     model = ModelArtifact.load(workspace.objects, record.artifact)
-    features = feature_set_of(workspace, record.model_code, model.name)
+    features = feature_set_of(workspace, record.model_code, model.name, model.inputs.names)
     versions = newest_versions(workspace, features)
     sources = read_sources(workspace, features, versions, record.entities)
     kinds = model.metadata["request"]

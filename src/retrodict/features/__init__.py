@@ -1,6 +1,16 @@
 """Features: defined once, computed alike for training, for a stream and for one request."""
 
-from retrodict.features.definitions import Aggregate, Entity, FeatureService, FeatureView, Latest, Window, agg, latest
+from retrodict.features.definitions import (
+    Aggregate,
+    Entity,
+    FeatureService,
+    FeatureView,
+    Latest,
+    Window,
+    agg,
+    columns,
+    latest,
+)
 from retrodict.features.derived import Derived, derived
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.plan import FeatureSet
@@ -17,6 +27,7 @@ __all__ = [
     "Outcome",
     "Window",
     "agg",
+    "columns",
     "derived",
     "latest",
 ]

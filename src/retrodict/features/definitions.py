@@ -25,9 +25,11 @@ __all__ = [
     "FeatureView",
     "Latest",
     "Over",
+    "RowColumns",
     "ViewFeature",
     "Window",
     "agg",
+    "columns",
     "latest",
 ]
 
@@ -296,3 +298,59 @@ class FeatureService(Definition):
     def feature_names(self) -> list[str]:
         """What it serves, in order: ``view`` or ``function`` for all of its features, ``view.feature`` for one."""
         return [f"{f.view.name}.{f.feature}" if isinstance(f, ViewFeature) else f.name for f in self.features]
+
+
+@dataclass(frozen=True, slots=True)
+class RowColumns:
+    """Columns of the decided row itself as features of a model; made by :func:`columns`.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Those columns, in order; empty where all others are meant.
+    exclude : tuple of str, optional
+        All columns but these. None: those of ``names``.
+    """
+
+    names: tuple[str, ...] = ()
+    exclude: tuple[str, ...] | None = None
+
+    def among(self, row_columns: Sequence[str]) -> RowColumns:
+        """Return the same by name: of all the columns that a row has, those that are meant."""
+        if self.exclude is None:
+            return self
+        return RowColumns(tuple(name for name in row_columns if name not in self.exclude))
+
+
+def columns(*names: str, exclude: Sequence[str] | None = None) -> RowColumns:
+    """Columns of the decided row itself as features of a model, under their own names, of any spelling.
+
+    A request brings them in its context (or as a key of an entity), of the types that the label's table has.
+
+    Parameters
+    ----------
+    *names : str
+        Columns of the label's table.
+    exclude : sequence of str, optional
+        All columns of the label's table but these, its key, what the label is made of, and what no model reads as it is
+        (times, dates, lists). What a row has when the model is trained is what its requests bring. Name here what is
+        not known at the decision yet.
+
+    Raises
+    ------
+    DefinitionError
+        If neither names nor ``exclude`` are there, or both, or a name is twice or no text.
+
+    Examples
+    --------
+    >>> columns("Betrag (EUR)", "class").names
+    ('Betrag (EUR)', 'class')
+    """
+    rest = None if exclude is None else (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    listed = names if rest is None else rest
+    if (rest is None) != bool(names) or not all(_is_name(name) for name in listed) or len(set(listed)) < len(listed):
+        raise DefinitionError(
+            "columns must be different names, or all but some of them", where="columns", got=names or rest,
+            remedy="Write columns('amount', 'class') or columns(exclude=['comment'])",
+        )  # fmt: skip
+    return RowColumns(names, rest)

@@ -7,7 +7,7 @@ feature is resolved once and cannot mean two things.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from retrodict.core.expressions import Expression, parse
 from retrodict.core.identity import content_hash
 from retrodict.data.sources import Source
 from retrodict.features.aggregates import Aggregate, Latest, microseconds
-from retrodict.features.definitions import FeatureView
+from retrodict.features.definitions import FeatureView, RowColumns
 from retrodict.features.derived import Derived
 from retrodict.features.monoids import AGGREGATES, BAGS, Channel
 from retrodict.features.windows import Window
@@ -277,15 +277,23 @@ def _bag(feature: Aggregate) -> Bag:
 
 
 class FeatureSet:
-    """Views and derived functions, in order, resolved; immutable.
+    """Views, derived functions and columns of the row itself, in order, resolved; immutable.
 
     Parameters
     ----------
-    features : iterable of FeatureView or Derived
+    features : iterable of FeatureView, Derived or RowColumns
         What a model names. A derived function may use features that come before it.
+    row_columns : sequence of str, optional
+        Columns that a row has, for ``columns(exclude=...)``. None: they are not known yet, and it stands for none.
 
     Attributes
     ----------
+    features : tuple of FeatureView or Derived
+        What is computed.
+    own : tuple of str
+        Columns of the row itself: features that are there already.
+    open : bool
+        Whether there are more of them that are not known yet.
     views : tuple of ViewPlan
         The views.
     derived : tuple of Derived
@@ -307,22 +315,49 @@ class FeatureSet:
     ('origin_delays__count_2h',)
     """
 
-    def __init__(self, features: Iterable[FeatureView | Derived]) -> None:
-        self.features = tuple(features)
+    def __init__(
+        self, features: Iterable[FeatureView | Derived | RowColumns], *, row_columns: Sequence[str] | None = None
+    ) -> None:
+        listed = list(features)
+        self.open = row_columns is None and any(isinstance(f, RowColumns) and f.exclude is not None for f in listed)
+        if row_columns is not None:
+            listed = [f.among(row_columns) if isinstance(f, RowColumns) else f for f in listed]
+        self.features = tuple(f for f in listed if not isinstance(f, RowColumns))
         self._check_kinds()
         self.views = tuple(ViewPlan(f) for f in self.features if isinstance(f, FeatureView))
         self.derived = tuple(f for f in self.features if isinstance(f, Derived))
         plans = {plan.name: plan for plan in self.views}
         columns: list[str] = []
-        for feature in self.features:
-            if isinstance(feature, Derived):
+        for feature in listed:
+            if isinstance(feature, RowColumns):
+                columns += feature.names
+            elif isinstance(feature, Derived):
                 _check_inputs(feature, columns)
                 columns += [column_name(feature.name, output) for output in feature.outputs]
             else:
                 columns += [output.column for output in plans[feature.name].outputs]
         self.columns = tuple(columns)
+        self.own = tuple(name for feature in listed if isinstance(feature, RowColumns) for name in feature.names)
+        self._check_columns()
         self.sources = self._sources()
-        self.version = content_hash(list(self.features))
+        self.version = content_hash(listed)
+
+    @classmethod
+    def trained(cls, features: Iterable[FeatureView | Derived | RowColumns], inputs: Iterable[str]) -> FeatureSet:
+        """Return the set of a model that reads these inputs: they say which columns ``columns(exclude=...)`` meant."""
+        listed = list(features)
+        others = cls(listed).columns
+        return cls(listed, row_columns=[name for name in inputs if name not in others])
+
+    def _check_columns(self) -> None:
+        twice = [name for name in self.own if self.columns.count(name) > 1]
+        if twice:
+            raise DefinitionError(
+                "a column of the row must be a feature once, and have the name of no other",
+                where="features",
+                got=twice[0],
+                remedy="Leave it out of one columns(…), or rename the view",
+            )
 
     def _check_kinds(self) -> None:
         names: set[str] = set()
@@ -332,7 +367,7 @@ class FeatureSet:
                     "a feature set must hold views and derived functions",
                     where="features",
                     got=type(feature).__name__,
-                    remedy="Pass FeatureView objects or @derived functions",
+                    remedy="Pass FeatureView objects, @derived functions, or columns(…)",
                 )
             if feature.name in names:
                 raise DefinitionError(
@@ -368,8 +403,9 @@ class FeatureSet:
 
     @cached_property
     def request_columns(self) -> tuple[str, ...]:
-        """Other columns a request or spine must have: inputs of derived functions, and the row's own event."""
-        names = [name for function in self.derived for name in function.inputs if name not in self.columns]
+        """Other columns a request or spine must have: features that it brings, inputs of functions, its own event."""
+        names = list(self.own)
+        names += [name for function in self.derived for name in function.inputs if name not in self.columns]
         names += [column for plan in self.views for column in plan.current_columns]
         return tuple(dict.fromkeys(name for name in names if name not in self.request_keys))
 

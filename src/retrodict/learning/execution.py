@@ -23,7 +23,7 @@ from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.learning.environment import environment_bytes
-from retrodict.learning.frame import Frame, build_frame, count_left_out, split_rows, tables_of
+from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, split_rows, tables_of
 from retrodict.learning.heartbeat import beat
 from retrodict.learning.plots import run_plots
 from retrodict.learning.recipes import Progress, Trained, run_recipe
@@ -119,6 +119,8 @@ def train(
     used = definition.recipe.split
     with contextlib.suppress(ImportError):  # the environment describes what is loaded; the run says what is missing
         importlib.import_module(definition.recipe.registered.fit.partition(":")[0])
+    versions = newest_versions(workspace.tables, tables_of(definition), where=f"model {definition.name}")
+    schema = workspace.tables.schema(definition.label.table.name, versions[definition.label.table.name])
     run = Run(
         id=workspace.new_id(),
         model=definition.name,
@@ -129,13 +131,13 @@ def train(
         code=capture_code(workspace),
         environment=workspace.objects.put(environment_bytes(project=workspace.root)),
         data={
-            "versions": newest_versions(workspace.tables, tables_of(definition), where=f"model {definition.name}"),
+            "versions": versions,
             "now": workspace.clock.now(),
         },
         params={
             "split": {"train": used.train, "validate": used.validate, "test": used.test},
             "definition": definition.version,
-            "features": FeatureSet(definition.features).version,
+            "features": features_of(definition, schema).version,
         },
         objects=workspace.objects,
     )
@@ -227,7 +229,7 @@ def _put(workspace: Workspace, name: str, data: bytes, media: str) -> Artifact:
 
 def _request(frame: Frame, model: Model) -> dict[str, dict[str, str]]:
     """Kinds of the values that a request has to bring, as they are in the rows the model learned from."""
-    features = FeatureSet(model.features)
+    features = FeatureSet.trained(model.features, frame.features)
     columns = {"entities": features.request_keys, "context": features.request_columns}
     return {
         field: {name: request_word(frame.table.schema.field(name).type) for name in names}

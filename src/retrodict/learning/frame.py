@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from retrodict.core.errors import DefinitionError, InputError
+from retrodict.core.errors import DefinitionError, InputError, check_known
+from retrodict.core.kinds import kind_of
 from retrodict.features.catalogue import check_schema
-from retrodict.features.definitions import FeatureView
+from retrodict.features.definitions import FeatureView, RowColumns
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.offline import training_frame
 from retrodict.features.offline.event_index import EventIndexes
@@ -28,10 +29,11 @@ from retrodict.stores.sql import query, quote
 from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest
 
-__all__ = ["Frame", "build_frame", "count_left_out", "read_spine", "split_rows", "tables_of"]
+__all__ = ["Frame", "build_frame", "count_left_out", "features_of", "read_spine", "split_rows", "tables_of"]
 
 AT = "_decide_at"
 _LABEL, _KNOWN = "_label", "_known_at"
+_READABLE = ("bool", "int", "float", "text")  # kinds of columns that a model reads as they are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +84,25 @@ def tables_of(model: Model) -> list[str]:
     if isinstance(model.label, Outcome):
         names.add(model.label.source.table.name)
     return sorted(names)
+
+
+def features_of(model: Model, schema: pa.Schema) -> FeatureSet:
+    """Feature set of a model whose label's table has a schema: ``columns(exclude=...)`` means columns of that.
+
+    Raises
+    ------
+    DefinitionError
+        If a column is named that the table does not have; the message has near names.
+    """
+    where = f"model {model.name}, columns of table {model.label.table.name!r}"
+    for feature in model.features:
+        for name in (feature.exclude or feature.names) if isinstance(feature, RowColumns) else ():
+            rule = "the label's table must have the columns that a model names"
+            check_known(name, schema.names, rule, where=where, what="column", error=DefinitionError)
+    hidden = {*model.label.table.key, *_label_columns(model)}
+    readable = [f.name for f in schema if kind_of(f.type) in _READABLE and f.name not in hidden]
+    explicit = {name for f in model.features if isinstance(f, RowColumns) for name in f.names}
+    return FeatureSet(model.features, row_columns=[n for n in readable if not n.startswith("_") and n not in explicit])
 
 
 def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
@@ -177,7 +198,8 @@ def build_frame(
         True joins by event time alone, as a tool with one clock would: only to show what that leaks. An outcome stays
         what it is.
     """
-    features, label = FeatureSet(model.features), model.label
+    label = model.label
+    features = features_of(model, tables.schema(label.table.name, versions[label.table.name]))
     for plan in features.views:
         check_schema(plan, tables.schema(plan.source.table.name, versions[plan.source.table.name]))
     spine = _moments_checked(

@@ -17,6 +17,7 @@ from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.expressions import Expression, check_reach, parse
 from retrodict.core.names import NameUse
 from retrodict.evaluation.gates import GATE_METRICS
+from retrodict.features.definitions import RowColumns
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.plan import FeatureSet
 from retrodict.models.estimators import Estimator, FeatureType, get_estimator
@@ -201,7 +202,7 @@ class Model(Definition):
     decide_at : str
         Time expression over a row of the label's table: the moment of the decision. No feature sees anything from that
         moment on; an outcome begins with it.
-    features : list of FeatureView and derived functions
+    features : list of FeatureView, derived functions, and columns of the row itself
     recipe : Recipe
     gates : list of str, optional
         Expressions over the metrics of the test rows that must hold before a version may be deployed.
@@ -255,12 +256,16 @@ class Model(Definition):
         for gate in self.gates:
             for name in parse(gate, where=where).columns:
                 yield NameUse("metric", name, rule, f"{where}, gate {gate!r}", names=GATE_METRICS)
-        group = self.recipe.baseline_group
+        for feature in self.features:
+            rule = f"columns must be those that the table {table!r} of the label has"
+            for name in (feature.exclude or ()) if isinstance(feature, RowColumns) else ():
+                yield NameUse("column", name, rule, f"{where}, columns(exclude=…)", table)
+        group = None if features.open else self.recipe.baseline_group
         if group is not None:
             rule = "the baseline's group must be a feature of the model"
             yield NameUse("feature", group, rule, f"{where}, baseline_group", names=features.columns)
         rule = "a type must be said of a feature of the model"
-        for name in self.recipe.types:
+        for name in () if features.open else self.recipe.types:
             yield NameUse("feature", name, rule, f"{where}, recipe, types", names=features.columns)
         rule = f"decide_at must read columns that the table {table!r} has"
         for name in self.parsed_decide_at.columns:

@@ -32,7 +32,7 @@ def defined_features(workspace: Workspace) -> list[FeatureView | Derived]:
     features: dict[str, FeatureView | Derived] = {view.name: view for view in definitions.of(FeatureView)}
     features |= {function.name: function for function in definitions.of(Derived)}
     for model in definitions.of(Model):
-        for feature in model.features:
+        for feature in FeatureSet(model.features).features:
             features.setdefault(feature.name, feature)
     for service in definitions.of(FeatureService):
         for feature in service.definitions:
@@ -89,4 +89,4 @@ def service_sets(workspace: Workspace) -> dict[str, FeatureSet]:
 def models_reading(workspace: Workspace, name: str) -> list[str]:
     """Names of the defined models that list a view or derived function."""
     models = workspace.definitions.of(Model)
-    return [model.name for model in models if name in [feature.name for feature in model.features]]
+    return [model.name for model in models if name in [f.name for f in FeatureSet(model.features).features]]

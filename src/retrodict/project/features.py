@@ -208,10 +208,11 @@ class Features(Namespace):
     def _verify_model(self, name: str, samples: int, seed: int) -> tuple[Report, dict[str, bool]]:
         """Verify the features of a model on the rows it learns from, and record the verdict."""
         model = self._workspace.definitions.get(Model, name)
-        features, tables = FeatureSet(model.features), self._workspace.tables
-        catalogue.check_sources(self._workspace, features)
+        tables = self._workspace.tables
+        catalogue.check_sources(self._workspace, FeatureSet(model.features))
         versions = catalogue.newest_versions(tables, training.tables_of(model), where=f"model {name}")
         rows = tables.read(model.label.table.name, versions[model.label.table.name])
+        features = training.features_of(model, rows.schema)
         spine = training.read_spine(rows, model, features)
         return verdicts.verify_features(
             self._workspace, features, spine, training.AT, versions, samples=samples, seed=seed

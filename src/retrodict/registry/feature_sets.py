@@ -6,6 +6,7 @@ Apart from the engines: the process that keeps features current scores nothing, 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 
 from retrodict.core.errors import NotFoundError, RetrodictError
@@ -21,9 +22,20 @@ __all__ = ["feature_set_of", "readers_in_force", "served_feature_sets"]
 _log = logging.getLogger(__name__)
 
 
-def feature_set_of(workspace: Workspace, code: str, model: str) -> FeatureSet:
-    """Feature set of a model by name, from the definitions that a code object holds."""
-    return FeatureSet(definitions_of(workspace, code).get(Model, model).features)
+def feature_set_of(workspace: Workspace, code: str, model: str, inputs: Iterable[str] | None = None) -> FeatureSet:
+    """Feature set of a model by name, from the definitions that a code object holds.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    code : str
+        SHA-256 of the definitions.
+    model : str
+    inputs : iterable of str, optional
+        What its artifact reads. None: ``columns(exclude=...)`` stands for none, which is enough for what has a state.
+    """
+    features = definitions_of(workspace, code).get(Model, model).features
+    return FeatureSet(features) if inputs is None else FeatureSet.trained(features, inputs)
 
 
 def readers_in_force(workspace: Workspace) -> list[Reader]:

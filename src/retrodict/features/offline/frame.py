@@ -54,7 +54,8 @@ def training_frame(
     Returns
     -------
     pyarrow.Table
-        The spine as it was, row for row in the same order, with one column per feature of ``features.columns``.
+        The spine as it was, row for row in the same order, with one column per feature of ``features.columns``; those
+        that are columns of the row itself are the spine's.
 
     Raises
     ------
@@ -65,7 +66,10 @@ def training_frame(
     """
     spine = as_table(spine, where="spine")
     moments = spine_times(spine, at)
-    taken_names = [name for name in features.columns if name in spine.column_names]
+    computed = [name for name in features.columns if name not in features.own]
+    for name in features.own:
+        pick(spine, name, where="spine")
+    taken_names = [name for name in computed if name in spine.column_names]
     if taken_names:
         raise InputError(
             "a spine must have no column with a feature's name",
@@ -86,7 +90,7 @@ def training_frame(
             del prepared[plan.state_id]
     derive_columns(features, spine, columns)
     frame = spine
-    for name in features.columns:
+    for name in computed:
         frame = frame.append_column(name, columns[name])
     # Appending shares the spine's buffers; a NaN in it would make a comparison by value fail.
     if frame.num_rows != spine.num_rows or frame.column_names[: spine.num_columns] != spine.column_names:

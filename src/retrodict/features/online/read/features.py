@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from retrodict.core.errors import InputError, check_known
 from retrodict.features.facts.evaluation import derive_row
 from retrodict.features.online.read.programs import PARTED
 from retrodict.features.online.read.rows import FeatureRow
@@ -136,6 +137,10 @@ class OnlineFeatures:
             view.read(request, at, blob, row)
 
     def _derived(self, request: Mapping[str, Any], row: FeatureRow) -> FeatureRow:
+        for name in self.features.own:
+            rule = "the request must have the columns that are features themselves"
+            check_known(name, request, rule, where="request", what="column", error=InputError)
+            row.values[name] = request[name]
         if self.features.derived:
             derive_row(self.features, request, row.values)
         if self._hidden:

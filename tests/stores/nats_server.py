@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,10 @@ class NatsServer:
     def pause(self):
         """Stop it without closing its connections, as a machine that hangs does."""
         os.kill(self._process.pid, signal.SIGSTOP)
+        threads = Path(f"/proc/{self._process.pid}/task")
+        # The signal reaches its threads one by one; until the last has stopped an answer may still come.
+        while any("T" not in (task / "stat").read_text().rpartition(")")[2].split()[0] for task in threads.iterdir()):
+            time.sleep(0.001)
 
     def resume(self):
         os.kill(self._process.pid, signal.SIGCONT)

@@ -116,7 +116,7 @@ def test_every_line_of_the_readme_works(
     plan = spawn("plan", "--json", cwd=root).json
     assert plan["policies"][0] | {"version": "", "deployed_version": ""} == {
         "name": "warn_early", "version": "", "status": "as deployed", "revision": 3, "model": "late_arrival@1",
-        "deployed_version": "", "deployable": "late_arrival@2", "unverified": False,
+        "deployed_version": "", "deployable": "late_arrival@1", "unverified": False, "behind": [],
     }  # fmt: skip
 
 

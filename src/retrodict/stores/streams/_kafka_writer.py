@@ -84,7 +84,7 @@ class KafkaWriter(ServerWriter):
 
     def close(self) -> None:
         with self._mutex:
-            if not self._closed and os.getpid() == self._pid:
+            if not self._closed and os.getpid() == self._pid and len(self._producer):  # else it would wait for nothing
                 self._producer.purge()
                 self._producer.flush(_CLOSE_S)
             self._closed = True

@@ -458,6 +458,18 @@ def test_a_hot_key_has_segments_and_is_forgotten_whole(small_segments):
     assert [name[8:9] for name in store.items] == [b"M"]
 
 
+@pytest.mark.parametrize("late", [101, 121, 143])
+def test_a_late_event_that_reopens_every_segment_keeps_the_extremes_of_what_was_let_go(small_segments, late):
+    """They are in the base of the index alone: the bases of segments hold running sums only."""
+    view = _view(agg.max("x", over="lifetime"), agg.min("x", over="lifetime"), agg.count(over=["20m", "lifetime"]))
+    events = [[_event(BASE + i * 5 * MINUTE, x={1: 9.0, 2: -9.0}.get(i, 1.0))] for i in range(41)]
+    online, _, _ = _online(view, *events, [_event(BASE + late * MINUTE, x=0.5)], horizon="30m")
+    row = online.read({"k1": "a"}, {}, BASE + 230 * MINUTE)
+    assert row.values == {
+        "v__max_x_lifetime": 9.0, "v__min_x_lifetime": -9.0, "v__count_20m": 0, "v__count_lifetime": 42
+    }  # fmt: skip
+
+
 def test_status_of_each_feature():
     """Present, null, expired, not found and late are told apart, feature by feature."""
     view = _view(agg.mean("x", over="1h"), latest("x", max_age="2h"), latest("tag"))

@@ -225,8 +225,10 @@ def reopened(shape: Shape, head: bytes, index: Index, segments: Sequence[bytes])
     closed = index.rows[: len(index) + 1 - len(segments)]
     opened = [unpack(shape, blob) for blob in segments]
     parts, heap = _strung(layout, [*opened, block])
-    # Whether visibility is in order across the seams is not known any more.
-    flags, rows = HOT if len(closed) > 1 else 0, np.concatenate([opened[0].rows[:1], *parts])
+    # Whether visibility is in order across the seams is not known any more. The base of a segment holds the running
+    # sums only; the extremes of what lies before all segments are in the base of the index.
+    base = opened[0].rows[:1] if len(closed) > 1 else closed[:, _NOTES:]
+    flags, rows = HOT if len(closed) > 1 else 0, np.concatenate([base, *parts])
     blob = pack(layout, rows, heap, flags=flags, visible=block.visible, heap_rows=len(rows) - 1)
     return blob, Index(layout, closed) if len(closed) > 1 else None
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import duckdb
@@ -230,6 +231,29 @@ def test_polars_and_row_function_agree(
     """A Polars scan gives the same values as the row function, in either of its engines."""
     theirs = scan(rows, batch, streaming=streaming)
     assert differences([text for _, text in batch], rows, theirs) == []
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    "divisor", ["7", "-49.0", "(2 + 5)", "coalesce(7.0, x)", "case when x > -1 then 7.0 else 1.0 end", "y"]
+)
+def test_a_quotient_is_rounded_once(engine: duckdb.DuckDBPyConnection, divisor: str, *, streaming: bool) -> None:
+    """A constant divisor is no product with its reciprocal, which is another double for every third dividend."""
+    generator = Random(7)
+    nothing = dict.fromkeys(TYPES)
+    rows: list[dict[str, Any]] = [
+        {**nothing, "x": 1000 * generator.random(), "y": 7.0, "i": generator.randrange(10**15)} for _ in range(500)
+    ]
+    by = -49.0 if divisor == "-49.0" else 7.0
+    assert sum(row["x"] * (1 / by) != row["x"] / by for row in rows) > 50
+    texts = [("number", f"{dividend} / {divisor}") for dividend in ("x", "i", "- x")]
+    rows[0] |= {"x": None, "i": None}
+    expected = [[value / by for value in (row["x"], row["i"], -row["x"])] for row in rows[1:]]
+    fill(engine, rows)
+    parsed = [parse(text) for _, text in texts]
+    by_row = [[expression.to_row()(row) for expression in parsed] for row in rows]
+    by_sql = run(engine, [("number", expression.to_sql(kinds=KINDS)) for expression in parsed])
+    assert by_row == by_sql == scan(rows, texts, streaming=streaming) == [[None] * 3, *expected]
 
 
 @settings(QUICK, max_examples=60)

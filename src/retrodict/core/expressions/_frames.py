@@ -1,9 +1,10 @@
 """Compiles a tree to one Polars expression, for a scan over many rows.
 
-Polars differs from SQL in four things, and each is settled here. NaN is a value there (equal to itself, above all
+Polars differs from SQL in five things, and each is settled here. NaN is a value there (equal to itself, above all
 others): a comparison is masked where an operand is NaN, which costs less than a copy of the column without NaN. Whole
 numbers wrap: they are combined in 128 bits and cast back strictly. Types are not aligned everywhere: literals are
-typed, and whole numbers that meet fractions are cast. And both sides of a choice are computed on every row.
+typed, and whole numbers that meet fractions are cast. Both sides of a choice are computed on every row. And a division
+by a constant is a product with its rounded reciprocal.
 """
 
 from __future__ import annotations
@@ -59,6 +60,15 @@ class _Value:
     column: bool = False
 
 
+def _divide(first: pl.Expr, second: pl.Expr) -> pl.Expr:
+    """Divide each value by its own divisor: by a constant Polars multiplies with its rounded reciprocal instead.
+
+    A literal, a choice that took one branch for all rows and a column of a partition are constants, and adding zero
+    makes a column of each. Where the dividend is null one is added; the quotient is null there whatever the divisor.
+    """
+    return first / (first.is_null().cast(pl.Float64) + second)
+
+
 class _Frames:
     def __init__(self, kinds: KindInference, floating: frozenset[str]) -> None:
         self._kinds, self._floating = kinds, floating
@@ -86,7 +96,8 @@ class _Frames:
             case nodes.Call(function="weekday"):
                 return _Value(self.value(node.arguments[0]).expr.dt.weekday().cast(pl.Int64) - 1)
             case nodes.Call(function="seconds"):
-                return _Value(self.value(node.arguments[0]).expr.cast(pl.Int64).cast(pl.Float64) / 1e6, fraction=True)
+                micros = self.value(node.arguments[0]).expr.cast(pl.Int64).cast(pl.Float64)
+                return _Value(_divide(micros, pl.lit(1e6)), fraction=True)
             case nodes.Call():
                 return self._call(node)
             case nodes.Case():
@@ -167,11 +178,10 @@ class _Frames:
         left, right = self.value(node.left), self.value(node.right)
         if node.operator == "/":
             first, second = self._fraction(left), self._fraction(right)
-            quotient = first / second
             if right.column:
-                quotient = pl.when(second != pl.lit(0.0, dtype=pl.Float64)).then(quotient)
-            elif not right.constant:
-                quotient = first / second.replace(0.0, None)
+                quotient: pl.Expr = pl.when(second != pl.lit(0.0, dtype=pl.Float64)).then(_divide(first, second))
+            else:
+                quotient = _divide(first, second if right.constant else second.replace(0.0, None))
             return _Value(quotient, fraction=True, nan=True)
         apply = nodes.OPERATORS[node.operator]
         if self._kind(node) != "number":

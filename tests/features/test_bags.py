@@ -8,6 +8,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -78,6 +79,37 @@ def test_values_of_numbers(op, windows, wide):
 def test_values_of_text(op, type_, windows):
     """Text in any encoding is read alike."""
     _compare(windows, type_, LISTS[op], Bag(op, "tag", k=2))
+
+
+ORDERS = {
+    "argmax": lambda v: v[0] if v else None,
+    "argmin": lambda v: v[0] if v else None,
+    "top_k_by": lambda v: v[:2] or None,
+    "bottom_k_by": lambda v: v[:2] or None,
+}
+
+
+@pytest.mark.parametrize("op", ORDERS)
+@pytest.mark.parametrize(
+    ("type_", "values"),
+    [(pa.float64(), floats), (pa.int64(), wholes), (pa.string(), texts), (pa.bool_(), st.none() | st.booleans())],
+)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_values_by_another_column_are_polars(op, type_, values, data):
+    """The order is that of a stable sort by the other column, events newest first; both columns must hold a value."""
+    windows = data.draw(_windows(wholes, values))
+    ragged, columns = _ragged(windows, pa.int64(), type_)
+    got = compute(Bag(op, "n", "v", k=2), ragged, *columns).to_pylist()
+    wanted = []
+    for window in windows:
+        rows = [
+            (n, v + 0.0 if isinstance(v, float) else v) for n, v in reversed(window) if n is not None and _held([v])
+        ]
+        frame = pl.DataFrame(rows, schema=["n", "v"], orient="row") if rows else pl.DataFrame({"n": [], "v": []})
+        ordered = frame.sort("v", descending=op in {"argmax", "top_k_by"}, maintain_order=True)
+        wanted.append(ORDERS[op](ordered["n"].to_list()))
+    assert got == wanted
 
 
 @settings(max_examples=100, deadline=None)
@@ -176,6 +208,7 @@ def test_many_windows_at_once_are_each_window_alone(spread):
     whole = Ragged(np.zeros(len(sizes), dtype=np.int64), sizes, np.arange(total), happened)
     bags = [Bag("by", "x", "g", group_op=op) for op in ("sum", "mean", "min")]
     bags += [Bag("decayed_sum", "x", half_life_us=10**7), Bag("quantile", "x", q=0.3), Bag("top_k", "x", k=3)]
+    bags += [Bag("argmin", "x", "g"), Bag("top_k_by", "x", "g", k=3)]
     for bag in bags:
         together = compute(bag, whole, Values(value), Values(group)).to_pylist()
         for i, (begin, end) in enumerate(zip(whole.begins, whole.ends, strict=True)):
@@ -212,6 +245,7 @@ def test_values_keep_the_type_of_their_column(type_, values):
     ragged, columns = _ragged([[(v,) for v in values], []], type_)
     last = compute(Bag("last", "v"), ragged, *columns)
     both = compute(Bag("first_k", "v", k=5), ragged, *columns)
+    assert compute(Bag("argmax", "v", "v"), ragged, *columns, *columns).to_pylist() == [max(values), None]
     assert (last.type, both.type) == (type_, pa.list_(type_))
     assert (last.to_pylist(), both.to_pylist()) == ([values[-1], None], [values, None])
     assert compute(Bag("distinct", "v"), ragged, *columns).to_pylist() == [2, 0]
@@ -237,6 +271,7 @@ def test_median_of_a_thousand():
         (Bag("top_k", "x", k=2), [pa.string()], "top_k reads numbers, booleans or times; got 'string'"),
         (Bag("first", "x"), [pa.binary()], "first reads numbers, booleans, times, dates or text; got 'binary'"),
         (Bag("by", "x", "g", group_op="sum"), [pa.int64(), pa.float64()], "groups are text, whole numbers or booleans"),
+        (Bag("top_k_by", "x", "g", k=2), [pa.int64(), pa.binary()], "top_k is ordered by numbers, booleans"),
         (Bag("by", "x", "g", group_op="sum"), [pa.string(), pa.string()], "by reads numbers, booleans or times"),
     ],
 )

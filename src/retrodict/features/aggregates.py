@@ -62,7 +62,7 @@ class Aggregate:
     label : str, optional
         Name of the feature; with several windows each adds its own ending.
     second : str, optional
-        Second column: the denominator of ``ratio``, the groups of ``by``.
+        Second column: the denominator of ``ratio``, the groups of ``by``, what orders the events of ``argmax``.
     options : tuple of (str, value)
         What else says which aggregate it is: ``k``, ``q``, ``half_life``, ``per``, ``op``.
     """
@@ -85,7 +85,8 @@ class Aggregate:
             self._check_window(window)
 
     def _check_window(self, window: Window) -> None:
-        where = f"agg.{self.op}"
+        op = self.op.removesuffix("_by")
+        where = f"agg.{op}"
         if self.op == "rate" and (window.lifetime or window.hop or window.offset):
             raise DefinitionError(
                 "a rate must be over an exact window up to the decision",
@@ -95,7 +96,7 @@ class Aggregate:
             )
         if window.include_current and self.op in BAGS:
             raise DefinitionError(
-                f"{self.op} must not take the request's own event in",
+                f"{op} must not take the request's own event in",
                 where=where,
                 got=window.name,
                 remedy="Leave include_current out; the request's own values reach a @derived function",
@@ -141,8 +142,10 @@ class Aggregate:
     def _stem(self) -> str:
         option = self.option
         value = [] if self.value is None else [_slug(self.value)]
-        if self.op.endswith("_k"):
-            return "_".join([self.op[:-1] + str(option["k"]), *value])
+        if self.op in BAGS and BAGS[self.op].ordered:
+            value += ["by", _slug(self.second or "")]
+        if "k" in option:
+            return "_".join([self.op.removesuffix("_by")[:-1] + str(option["k"]), *value])
         if self.op == "quantile":
             return "_".join([f"q{100 * option['q']:g}".replace(".", "p"), *value])
         if self.op == "ratio":
@@ -315,15 +318,45 @@ class _Aggregates:
         """List of the newest ``k`` values, in the order of the events."""
         return _listed("last_k", column, k, over, where, name)
 
-    def top_k(self, column: str, k: int, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
-        """List of the greatest ``k`` values, descending."""
-        return _listed("top_k", column, k, over, where, name)
+    def top_k(
+        self,
+        column: str,
+        k: int,
+        *,
+        over: Over,
+        by: str | None = None,
+        where: str | None = None,
+        name: str | None = None,
+    ) -> Aggregate:
+        """List of the greatest ``k`` values, descending; with ``by`` of those where that column is greatest."""
+        return _listed("top_k", column, k, over, where, name, by)
 
     def bottom_k(
-        self, column: str, k: int, *, over: Over, where: str | None = None, name: str | None = None
+        self,
+        column: str,
+        k: int,
+        *,
+        over: Over,
+        by: str | None = None,
+        where: str | None = None,
+        name: str | None = None,
     ) -> Aggregate:
-        """List of the smallest ``k`` values, ascending."""
-        return _listed("bottom_k", column, k, over, where, name)
+        """List of the smallest ``k`` values, ascending; with ``by`` of those where that column is smallest."""
+        return _listed("bottom_k", column, k, over, where, name, by)
+
+    def argmax(
+        self, column: str, *, by: str, over: Over, where: str | None = None, name: str | None = None
+    ) -> Aggregate:
+        """Value of the event where the column ``by`` is greatest, of equal ones the newest; neither may be null."""
+        _check_column("argmax", by)
+        return _of("argmax", column, over, where, name, by)
+
+    def argmin(
+        self, column: str, *, by: str, over: Over, where: str | None = None, name: str | None = None
+    ) -> Aggregate:
+        """Value of the event where the column ``by`` is smallest, of equal ones the newest; neither may be null."""
+        _check_column("argmin", by)
+        return _of("argmin", column, over, where, name, by)
 
     def distinct(
         self,
@@ -426,13 +459,18 @@ def _check_column(op: str, column: object) -> None:
         )
 
 
-def _listed(op: str, column: str, k: int, over: Over, where: str | None, name: str | None) -> Aggregate:
+def _listed(
+    op: str, column: str, k: int, over: Over, where: str | None, name: str | None, by: str | None = None
+) -> Aggregate:
     count: object = k
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST:
         raise DefinitionError(
             f"k must be a whole number from 1 to {_MOST}", where=f"agg.{op}", got=k, remedy="Ask for fewer values"
         )
-    return _of(op, column, over, where, name, k=k)
+    if by is None:
+        return _of(op, column, over, where, name, k=k)
+    _check_column(op, by)
+    return _of(f"{op}_by", column, over, where, name, by, k=k)
 
 
 def microseconds(aggregate: Aggregate, option: str) -> int:

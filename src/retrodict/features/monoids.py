@@ -92,10 +92,13 @@ class BagKind:
     gives : {"value", "values", "count", "float", "map"}
         ``value``: of the column's type. ``values``: a list of that type. ``count``: a whole number. ``float``.
         ``map``: from text to numbers.
+    ordered : bool
+        Whether a second column, of ``anything``, orders the events; of the others it is a group.
     """
 
     takes: Takes
     gives: Literal["value", "values", "count", "float", "map"]
+    ordered: bool = False
 
 
 Exact = tuple[int, int]
@@ -212,6 +215,10 @@ BAGS: dict[str, BagKind] = {
     "last_k": BagKind("anything", "values"),
     "top_k": BagKind("numbers", "values"),
     "bottom_k": BagKind("numbers", "values"),
+    "argmax": BagKind("anything", "value", ordered=True),
+    "argmin": BagKind("anything", "value", ordered=True),
+    "top_k_by": BagKind("anything", "values", ordered=True),
+    "bottom_k_by": BagKind("anything", "values", ordered=True),
     "distinct": BagKind("anything", "count"),
     "approx_distinct": BagKind("anything", "count"),
     "quantile": BagKind("numbers", "float"),
@@ -227,6 +234,9 @@ sequence); an event whose value is null (or NaN, or infinite) is left out:
 * ``first``, ``last``: the first, the last value. ``first_k``, ``last_k``: the first, the last ``k`` values, both in the
   order of the events. ``top_k``, ``bottom_k``: the ``k`` greatest descending, the ``k`` smallest ascending, repeated
   values included.
+* ``argmax``, ``argmin``: the value of the event where a second column is greatest, smallest. ``top_k_by``,
+  ``bottom_k_by``: the values of the ``k`` such events, that of the greatest, the smallest, first. Events without one of
+  the two are left out; of equal ones the newest comes first; texts are ordered by code points.
 * ``distinct``: how many different values; 0 where there is no event. ``approx_distinct``: the same by HyperLogLog
   (:class:`~retrodict.core.statistics.distinct.DistinctSketch` of the values; exact up to 4,096 different ones).
 * ``quantile`` (``q``): linear between the two neighbours, ``a + (b - a) * t``: ``numpy.quantile`` but for the last bit.

@@ -76,6 +76,11 @@ BAGGED = {
     "last_k_text": (agg.last_k("tag", 9, over="1h"), ["p", "q", "p", "é"], None),
     "top_k": (agg.top_k("n", 2, over="1h"), [5, 4], None),
     "bottom_k": (agg.bottom_k("n", 3, over="1h"), [1, 3, 4], None),
+    "argmax": (agg.argmax("tag", by="n", over="1h"), "p", None),  # 5 has no tag
+    "argmax_of_equals": (agg.argmax("x", by="tag", over="1h"), -2.0, None),  # 2, 4: the newer one
+    "argmin": (agg.argmin("tag", by="n", over="1h"), "q", None),
+    "top_k_by": (agg.top_k("n", 2, by="ok", over="1h"), [5, 3], None),
+    "bottom_k_by": (agg.bottom_k("tag", 2, by="n", over="1h"), ["q", "p"], None),
     "distinct": (agg.distinct("tag", over="1h"), 3, 0),
     "approx_distinct": (agg.distinct("x", over="1h", approximate=True), 3, 0),
     "median": (agg.median("n", over="1h"), 3.5, None),

@@ -76,10 +76,9 @@ class FeatureFacts:
         """Return the feature as a short sentence: ``mean of arr_delay over 2h where origin <> 'LGA'``."""
         parts = dict(self.fields)
         aggregate = parts.pop("aggregate")
-        grouped = aggregate == "by"
-        text = parts.pop("op") if grouped else aggregate
-        words = {"column": "of", "second column": "by" if grouped else "to", "window": "over", "max_age": "at most",
-                 "where": "where"}  # fmt: skip
+        text = parts.pop("op") if aggregate == "by" else aggregate
+        second = "to" if aggregate == "ratio" else "by"
+        words = {"column": "of", "second column": second, "window": "over", "max_age": "at most", "where": "where"}
         for name, word in words.items():
             if name in parts:
                 text += f" {word} {parts.pop(name)}"
@@ -109,7 +108,7 @@ def _facts(feature: Aggregate | Latest) -> Iterator[FeatureFacts]:
             yield FeatureFacts(name, {"aggregate": "latest", "column": column, **age}, ((column, "value"),), "anything")
         return
     kind = AGGREGATES.get(feature.op) or BAGS[feature.op]
-    fields = {"aggregate": feature.op}
+    fields = {"aggregate": feature.op.removesuffix("_by")}
     read: list[tuple[str, str]] = []
     if feature.op == "share":
         fields["column"] = parse(feature.value or "").text

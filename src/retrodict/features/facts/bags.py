@@ -169,12 +169,15 @@ class Ragged:
 
 def check_types(bag: Bag, value: Values | None, second: Values | None, *, where: str) -> None:
     """Refuse columns of a type that a bag does not take: DefinitionError."""
-    takes = BAGS[bag.op].takes
+    takes, op = BAGS[bag.op].takes, bag.op.removesuffix("_by")
     if value is not None and bag.op == "histogram" and value.kind not in _LABELS:
         raise _refused("a histogram is of text, whole numbers or booleans", bag.value, value, where, _cast(bag.value))
     if value is not None and value.kind not in _KINDS[takes]:
-        raise _refused(f"{bag.op} reads {_WORDS[takes]}", bag.value, value, where, _REMEDIES[takes])
-    if second is not None and second.kind not in _LABELS:
+        raise _refused(f"{op} reads {_WORDS[takes]}", bag.value, value, where, _REMEDIES[takes])
+    if second is not None and BAGS[bag.op].ordered:
+        if second.kind not in _KINDS["anything"]:
+            raise _refused(f"{op} is ordered by {_WORDS['anything']}", bag.second, second, where, _REMEDIES["anything"])
+    elif second is not None and second.kind not in _LABELS:
         raise _refused("groups are text, whole numbers or booleans", bag.second, second, where, _cast(bag.second))
 
 
@@ -293,35 +296,51 @@ def _offsets(sizes: Ints) -> pa.Array[Any]:
     return pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
 
 
-def _first(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
-    assert value is not None
-    places, empty = ragged.begins if bag.op == "first" else ragged.ends - 1, ragged.sizes == 0
-    rows = np.zeros(len(places), dtype=np.int64)
-    rows[~empty] = ragged.rows[places[~empty]]
-    return pc.take(value.array, pa.array(rows, mask=empty))
+def _sizes(bag: Bag, ragged: Ragged) -> Ints:
+    """How many values each window gives: one, or of a list ``k`` at most."""
+    return np.minimum(ragged.sizes, bag.k if BAGS[bag.op].gives == "values" else 1)
+
+
+def _packed(bag: Bag, values: pa.Array[Any], places: Ints, sizes: Ints) -> pa.Array[Any]:
+    """Values at places, ``sizes`` of them for each window: a list, or the only one of at most one."""
+    empty = sizes == 0
+    if BAGS[bag.op].gives == "values":
+        return pa.ListArray.from_arrays(_offsets(sizes), values.take(pa.array(places)), mask=pa.array(empty))
+    one = np.zeros(len(sizes), dtype=np.int64)
+    one[~empty] = places
+    return values.take(pa.array(one, mask=empty))
 
 
 def _first_k(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
     assert value is not None
-    sizes = np.minimum(ragged.sizes, bag.k)
-    places = _runs(ragged.begins if bag.op == "first_k" else ragged.ends - sizes, sizes)
-    values = value.array.take(pa.array(ragged.rows[places]))
-    return pa.ListArray.from_arrays(_offsets(sizes), values, mask=pa.array(sizes == 0))
+    sizes = _sizes(bag, ragged)
+    places = _runs(ragged.begins if bag.op in {"first", "first_k"} else ragged.ends - sizes, sizes)
+    return _packed(bag, value.array, ragged.rows[places], sizes)
 
 
 def _top_k(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
     assert value is not None
     ranks, different = value.ranks
     ordered = _sorted(ragged, ranks, len(different))
-    sizes = np.minimum(ragged.sizes, bag.k)
+    sizes = _sizes(bag, ragged)
     if bag.op == "bottom_k":
         places = _runs(ragged.begins, sizes)
     else:
         # The greatest first: each run of the k last backwards.
         last = np.repeat(2 * ragged.ends - sizes - 1, sizes)
         places = last - _runs(ragged.ends - sizes, sizes)
-    values = different.take(pa.array(ordered[places]))
-    return pa.ListArray.from_arrays(_offsets(sizes), values, mask=pa.array(sizes == 0))
+    return _packed(bag, different, ordered[places], sizes)
+
+
+def _ranked(bag: Bag, ragged: Ragged, value: Values | None, second: Values | None) -> pa.Array[Any]:
+    assert value is not None
+    assert second is not None
+    (ranks, different), rows = second.ranks, ragged.rows[::-1]
+    place = ranks[rows] if bag.op in {"argmin", "bottom_k_by"} else len(different) - 1 - ranks[rows]
+    # Backwards and stable, so that of equal ones the newest comes first.
+    order = np.argsort(ragged.window[::-1] * len(different) + place, kind="stable")
+    sizes = _sizes(bag, ragged)
+    return _packed(bag, value.array, rows[order[_runs(ragged.begins, sizes)]], sizes)
 
 
 def _distinct(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
@@ -433,17 +452,21 @@ def _decayed(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -
 _Function = Callable[[Bag, Ragged, Values | None, Values | None], "pa.Array[Any]"]
 _FUNCTIONS: dict[str, _Function] = {
     "approx_distinct": _distinct,
+    "argmax": _ranked,
+    "argmin": _ranked,
     "bottom_k": _top_k,
+    "bottom_k_by": _ranked,
     "by": _by,
     "decayed_count": _decayed,
     "decayed_sum": _decayed,
     "distinct": _distinct,
-    "first": _first,
+    "first": _first_k,
     "first_k": _first_k,
     "histogram": _histogram,
-    "last": _first,
+    "last": _first_k,
     "last_k": _first_k,
     "quantile": _quantile,
     "time_since_last": _time_since_last,
     "top_k": _top_k,
+    "top_k_by": _ranked,
 }

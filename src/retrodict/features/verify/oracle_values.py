@@ -42,6 +42,8 @@ def aggregate(feature: Aggregate, window: Window, facts: Facts, at: int) -> Any:
             return sum(1 for value in truths if value) / len(truths) if truths else None
         case "by":
             return _by(feature, option["op"], facts)
+        case "argmax" | "argmin" | "top_k_by" | "bottom_k_by":
+            return _ranked(feature, option.get("k"), facts)
         case "time_since_last":
             return (at - facts[-1][0]) / 1e6 if facts else None
         case "decayed_count":
@@ -108,6 +110,19 @@ def _by(feature: Aggregate, op: str, facts: Facts) -> dict[str, Any] | None:
         return {group: len(groups[group]) for group in sorted(groups)} or None
     totals = {group: _MEANINGS[op](groups[group], {}) for group in sorted(groups)}
     return {group: None if value is None else float(value) for group, value in totals.items()} or None
+
+
+def _ranked(feature: Aggregate, k: int | None, facts: Facts) -> Any:
+    """Values in the order of another column; facts come oldest first, and of equal ones the newest is the first."""
+    sides = [
+        (finite(row.get(feature.second or "")), finite(row.get(feature.value or ""))) for _, row in reversed(facts)
+    ]
+    whole = [(by, value) for by, value in sides if by is not None and value is not None]
+    descending = feature.op in {"argmax", "top_k_by"}
+    values = [value for _, value in sorted(whole, key=lambda pair: pair[0], reverse=descending)]
+    if not values:
+        return None
+    return values[0] if k is None else values[:k]
 
 
 def _decayed(weighted: list[tuple[int, float]], half_life: str, at: int) -> float | None:

@@ -56,6 +56,7 @@ LISTS = {
     "last": lambda v: v[-1] if v else None,
     "first_k": lambda v: v[:2] or None,
     "last_k": lambda v: v[-2:] or None,
+    "mode": lambda v: min(statistics.multimode(v)) if v else None,
     "distinct": lambda v: len(set(v)),
     "approx_distinct": lambda v: len(set(v)),
 }

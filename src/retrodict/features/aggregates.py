@@ -358,6 +358,10 @@ class _Aggregates:
         _check_column("argmin", by)
         return _of("argmin", column, over, where, name, by)
 
+    def mode(self, column: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
+        """Most frequent value, of equally frequent ones the smallest (of texts the first by code points)."""
+        return _of("mode", column, over, where, name)
+
     def distinct(
         self,
         column: str,

@@ -219,6 +219,7 @@ BAGS: dict[str, BagKind] = {
     "argmin": BagKind("anything", "value", ordered=True),
     "top_k_by": BagKind("anything", "values", ordered=True),
     "bottom_k_by": BagKind("anything", "values", ordered=True),
+    "mode": BagKind("anything", "value"),
     "distinct": BagKind("anything", "count"),
     "approx_distinct": BagKind("anything", "count"),
     "quantile": BagKind("numbers", "float"),
@@ -237,6 +238,7 @@ sequence); an event whose value is null (or NaN, or infinite) is left out:
 * ``argmax``, ``argmin``: the value of the event where a second column is greatest, smallest. ``top_k_by``,
   ``bottom_k_by``: the values of the ``k`` such events, that of the greatest, the smallest, first. Events without one of
   the two are left out; of equal ones the newest comes first; texts are ordered by code points.
+* ``mode``: the most frequent value, of equally frequent ones the smallest.
 * ``distinct``: how many different values; 0 where there is no event. ``approx_distinct``: the same by HyperLogLog
   (:class:`~retrodict.core.statistics.distinct.DistinctSketch` of the values; exact up to 4,096 different ones).
 * ``quantile`` (``q``): linear between the two neighbours, ``a + (b - a) * t``: ``numpy.quantile`` but for the last bit.

@@ -169,6 +169,8 @@ def bags(over: Sequence[str | Window]) -> list[Aggregate]:
         agg.argmin("x", by="tag", over=over, where="ok"),
         agg.top_k("n", 2, by="ok", over=over),
         agg.bottom_k("tag", 3, by="n", over=over),
+        agg.mode("tag", over=over),
+        agg.mode("n", over=over, where="ok"),
         agg.distinct("tag", over=over),
         agg.distinct("x", over=over, approximate=True),
         agg.quantile("x", 0.9, over=over),

@@ -81,6 +81,8 @@ BAGGED = {
     "argmin": (agg.argmin("tag", by="n", over="1h"), "q", None),
     "top_k_by": (agg.top_k("n", 2, by="ok", over="1h"), [5, 3], None),
     "bottom_k_by": (agg.bottom_k("tag", 2, by="n", over="1h"), ["q", "p"], None),
+    "mode": (agg.mode("tag", over="1h"), "p", None),
+    "mode_of_equals": (agg.mode("ok", over="1h"), False, None),  # two of each
     "distinct": (agg.distinct("tag", over="1h"), 3, 0),
     "approx_distinct": (agg.distinct("x", over="1h", approximate=True), 3, 0),
     "median": (agg.median("n", over="1h"), 3.5, None),

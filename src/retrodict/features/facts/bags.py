@@ -343,11 +343,24 @@ def _ranked(bag: Bag, ragged: Ragged, value: Values | None, second: Values | Non
     return _packed(bag, value.array, rows[order[_runs(ragged.begins, sizes)]], sizes)
 
 
+def _counted(ragged: Ragged, ranked: tuple[Ints, pa.Array[Any]]) -> tuple[Ints, Ints, Ints]:
+    """Different ranks of each window, ascending: their windows, the ranks, and how many events have each."""
+    ordered = _sorted(ragged, ranked[0], len(ranked[1]))
+    starts = np.flatnonzero(_fresh(ragged, ordered))
+    return ragged.window[starts], ordered[starts], np.diff(np.append(starts, len(ordered)))
+
+
+def _mode(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
+    assert value is not None
+    windows, ranks, counts = _counted(ragged, value.ranks)
+    # Stable: of equal counts the smaller value stays before the greater.
+    frequent = np.lexsort((-counts, windows))[np.flatnonzero(np.diff(windows, prepend=-1))]
+    return _packed(bag, value.ranks[1], ranks[frequent], _sizes(bag, ragged))
+
+
 def _distinct(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
     assert value is not None
-    ranks, different = value.ranks
-    ordered = _sorted(ragged, ranks, len(different))
-    counts = np.bincount(ragged.window[_fresh(ragged, ordered)], minlength=len(ragged.sizes)).astype(np.int64)
+    counts = np.bincount(_counted(ragged, value.ranks)[0], minlength=len(ragged.sizes)).astype(np.int64)
     if bag.op == "approx_distinct":
         # A sketch of fewer different values is exact.
         for window in np.flatnonzero(counts > LIMIT):
@@ -376,11 +389,8 @@ def _quantile(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) 
 
 def _histogram(_: Bag, ragged: Ragged, value: Values | None, __: Values | None) -> pa.Array[Any]:
     assert value is not None
-    ranks, texts = value.labels
-    ordered = _sorted(ragged, ranks, len(texts))
-    starts = np.flatnonzero(_fresh(ragged, ordered))
-    counts = np.diff(np.append(starts, len(ordered)))
-    return _maps(ragged, starts, texts.take(pa.array(ordered[starts])), pa.array(counts, pa.int64()))
+    windows, ranks, counts = _counted(ragged, value.labels)
+    return _maps(ragged, windows, value.labels[1].take(pa.array(ranks)), pa.array(counts, pa.int64()))
 
 
 def _by(bag: Bag, ragged: Ragged, value: Values | None, second: Values | None) -> pa.Array[Any]:
@@ -393,7 +403,7 @@ def _by(bag: Bag, ragged: Ragged, value: Values | None, second: Values | None) -
     starts = np.flatnonzero(_fresh(ragged, ranks[rows]))
     totals = _grouped(bag.group_op, value.numbers[rows], starts)
     items = pa.array(totals, mask=~np.isfinite(totals))
-    return _maps(ragged, starts, texts.take(pa.array(ranks[rows[starts]])), items)
+    return _maps(ragged, ragged.window[starts], texts.take(pa.array(ranks[rows[starts]])), items)
 
 
 def _grouped(op: str, values: NDArray[Any], starts: Ints) -> Floats:
@@ -425,8 +435,8 @@ def _exact_sums(values: NDArray[Any], starts: Ints) -> Floats:
     return np.array([float(add(numbers[a:b])) for a, b in pairwise(bounds)])
 
 
-def _maps(ragged: Ragged, starts: Ints, keys: pa.Array[Any], items: pa.Array[Any]) -> pa.Array[Any]:
-    sizes = np.bincount(ragged.window[starts], minlength=len(ragged.sizes))
+def _maps(ragged: Ragged, windows: Ints, keys: pa.Array[Any], items: pa.Array[Any]) -> pa.Array[Any]:
+    sizes = np.bincount(windows, minlength=len(ragged.sizes))
     return pa.MapArray.from_arrays(_offsets(sizes), keys, items, mask=pa.array(sizes == 0))
 
 
@@ -465,6 +475,7 @@ _FUNCTIONS: dict[str, _Function] = {
     "histogram": _histogram,
     "last": _first_k,
     "last_k": _first_k,
+    "mode": _mode,
     "quantile": _quantile,
     "time_since_last": _time_since_last,
     "top_k": _top_k,

@@ -190,6 +190,7 @@ _MEANINGS: dict[str, Callable[[list[Any], Mapping[str, Any]], Any]] = {
     "last_k": lambda values, option: values[-option["k"] :],
     "top_k": lambda values, option: sorted(values, reverse=True)[: option["k"]],
     "bottom_k": lambda values, option: sorted(values)[: option["k"]],
+    "mode": lambda values, _: min(value for value in values if values.count(value) == max(map(values.count, values))),
     "histogram": lambda values, _: _histogram(values),
     "quantile": lambda values, option: _quantile(sorted(float(value) for value in values), option["q"]),
     "variance": lambda values, _: _variance(values),

@@ -58,7 +58,7 @@ def test_rows_that_were_ingested_count_in_the_next_decision(root):
         assert replay_decision(workspace, after.id).exact
 
 
-def test_a_decision_from_a_state_that_is_behind_says_so(root, monkeypatch):
+def test_a_decision_from_a_state_that_is_behind_says_so(root, caplog):
     """The table cannot be read: the answer, its record and its replay name the view."""
     with Workspace(root) as workspace, Decider(workspace) as decider:
         decider.decide("promise", VALUES, at=AT)
@@ -66,7 +66,9 @@ def test_a_decision_from_a_state_that_is_behind_says_so(root, monkeypatch):
         file = max(root.rglob("parcels/*.parquet"), key=lambda path: path.stat().st_mtime_ns)
         content = file.read_bytes()
         file.write_bytes(content[:-1])
+        decider.decide("promise", VALUES, at=AT)
         record = decider.decide("promise", VALUES, at=AT)
+        assert len([line for line in caplog.messages if "cannot be brought up to date" in line]) == 1
         file.write_bytes(content)
         assert record.views["depot_delays"]["status"] == "behind"
         assert record.answer()["views"]["depot_delays"]["age_s"] > 0

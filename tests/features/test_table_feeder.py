@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrodict import Entity, FeatureView, Source, Table, agg, latest
-from retrodict.core.errors import BusyError, IntegrityError
+from retrodict.core.errors import BusyError, IntegrityError, RetrodictError
 from retrodict.features.online import (
     OnlineFeatures,
     OnlineState,
@@ -314,7 +314,7 @@ def test_a_request_that_misses_rows_is_not_answered(make_project, column):
     assert (row.statuses["v"], row.values["v__count_10m"]) in {("ok", 5), ("beyond_horizon", None)}
 
 
-def test_a_source_that_stands_still_stops_no_other(make_project):
+def test_a_source_that_stands_still_stops_no_other(make_project, monkeypatch):
     """Its error is raised once the others are up to date."""
     workspace, features = make_project(), feature_set(over=("7d", "30d"))
     broken = Source("b", Table("broken", key="id"), event_time="e", sequence="id")
@@ -325,9 +325,28 @@ def test_a_source_that_stands_still_stops_no_other(make_project):
     workspace.tables.write("events", rows(0, 10))
     (file,) = (workspace.root / "state" / "tables" / "broken").glob("*.parquet")
     file.write_bytes(b"")
+    upkeep, reads = Upkeep(workspace, lambda _: [both]), []
+    take_in = TableFeeder.catch_up
+    monkeypatch.setattr(TableFeeder, "catch_up", lambda self: reads.append(self) or take_in(self))
     with pytest.raises(IntegrityError, match="broken"):
-        Upkeep(workspace, lambda _: [both]).catch_up()
+        upkeep.catch_up()
     assert values(workspace, features)[0]["v__count_7d"] == 5
+    for _ in range(3):  # said every time, and read again only after a while
+        with pytest.raises(IntegrityError, match="broken"):
+            upkeep.catch_up()
+    assert (len(reads), upkeep.behind) == (2, {both.plan("w").view.version: 3})
+
+
+def test_a_stream_that_cannot_be_read_is_said_to_be_behind(make_project):
+    """Nobody knows by how much."""
+    workspace, features = make_project(), feature_set(over=("7d", "30d"))
+    workspace.tables.write("events", rows(0, 10))
+    with workspace.events.open_writer("events/events") as writer:
+        writer.append([b"no event"])
+    upkeep = Upkeep(workspace, lambda _: [features])
+    with pytest.raises(RetrodictError):
+        upkeep.catch_up()
+    assert upkeep.behind == {features.plan("v").view.version: None}
 
 
 def test_what_takes_nothing_more_from_its_table_is_said_to_be_behind(make_project):

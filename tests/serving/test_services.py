@@ -117,6 +117,19 @@ def test_a_large_request_equals_many_small_ones(ask):
     assert singles == [0, 6, 6, 0, 0]
 
 
+def test_of_a_request_before_the_newest_event_no_age_is_told(ask, workspace):
+    """Nobody knows what was the newest then; and one that is too old for the state is answered by no value."""
+    earlier = {"retrodict-time": "2024-03-01T11:00:00Z"}
+    headers = [(name.encode(), value.encode()) for name, value in earlier.items()]
+    body = json.dumps({"entities": [{"city": 1, "when": None}]}).encode()
+    ((_, _, answer),) = call(workspace, ("POST", CITIES, body, headers))
+    view = json.loads(answer)["views"]["demand"]
+    assert (view["status"], view["age_s"]) == ("ok", None)
+    long_ago = [(b"retrodict-time", b"2024-02-20T11:00:00Z")]
+    ((_, _, answer),) = call(workspace, ("POST", CITIES, body, long_ago))
+    assert json.loads(answer)["views"]["demand"] == {**view, "status": "beyond_horizon"}
+
+
 def test_a_state_that_is_behind_or_absent_is_said(ask, workspace):
     """Newer rows in the table; and a view whose table has rows that were never read."""
     ingest(workspace, "rides", pa.Table.from_pylist(rides(5, first=20)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, date, datetime
 from threading import Lock
 from time import perf_counter_ns
@@ -62,7 +61,7 @@ class Decider:
         self._loader = Loader(workspace, health=self._health)
         self._upkeep = Upkeep(workspace, served_feature_sets)
         self._writer: LogWriter | None = None
-        self._problem = ""
+        self._problems: dict[str, str | None] = {}
         self._lock = Lock()
 
     def decide(
@@ -115,13 +114,12 @@ class Decider:
 
     def _servants(self) -> Mapping[str, Servant]:
         try:
-            servants, self._problem = self._loader.load_current(), ""
+            servants = self._loader.load_current()
+            self._log_once("a new revision cannot be loaded", None)
         except RetrodictError as error:
             if not self._loader.servants:
                 raise
-            if str(error) != self._problem:  # once, not with every decision
-                self._problem = str(error)
-                _log.error("a new revision cannot be loaded: %s", error)
+            self._log_once("a new revision cannot be loaded", error)
             return self._loader.servants
         return servants
 
@@ -129,12 +127,17 @@ class Decider:
         """Bring online state up to its tables and streams; where that fails, decisions say what is behind."""
         try:
             self._upkeep.catch_up(wait_s=_PATIENCE_S)
-            self._health.behind = self._upkeep.behind
+            self._log_once("online features cannot be brought up to date", None)
         except RetrodictError as error:
-            _log.error("online features cannot be brought up to date: %s", error)
-            with suppress(RetrodictError):  # a state that cannot even be looked at fails the read, and falls back
-                lags = {flow.version: flow.table.rows + max(flow.lags.values()) for flow in self._upkeep.flows()}
-                self._health.behind = {version: lag for version, lag in lags.items() if lag}
+            self._log_once("online features cannot be brought up to date", error)
+        self._health.behind = self._upkeep.behind
+
+    def _log_once(self, what: str, error: RetrodictError | None) -> None:
+        """Log what is wrong when it begins or changes, not with every decision; None: nothing is."""
+        problem = None if error is None else str(error)
+        if problem is not None and self._problems.get(what) != problem:
+            _log.error("%s: %s", what, problem)
+        self._problems[what] = problem
 
     def close(self) -> None:
         """Close the log's segment, so that it can be sealed; the next decision opens the log again."""

@@ -16,7 +16,7 @@ from retrodict.core.errors import InputError, RetrodictError, RetryableError
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
-from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures
+from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, age_of
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import explain_row
 from retrodict.registry import Revision
@@ -183,9 +183,7 @@ class Servant:
             moment = newest[view]
             if statuses.get(view, "unseen") == "unseen" and (moment is None or at - moment > limit):
                 statuses[view] = "stale"
-        # Of a request before the newest event nobody knows what was the newest then.
-        ages = {view: None if moment is None or moment > at else (at - moment) / 1e6 for view, moment in newest.items()}
-        return {view: {"status": status, "age_s": ages[view]} for view, status in statuses.items()}
+        return {view: {"status": status, "age_s": age_of(newest[view], at)} for view, status in statuses.items()}
 
     def _check_required(self, case: _Case) -> None:
         missing = {view: case.views[view]["status"] for view in self.policy.policy.require if view in case.views}

@@ -227,7 +227,7 @@ def read_plan(workspace: Workspace) -> Plan:
                 workspace,
                 policy,
                 deployed.get(policy.name),
-                _deployable(workspace, policy, versions.get(policy.model.name, [])),
+                registry.deployable(workspace, policy.name, versions.get(policy.model.name, [])),
             )
             for policy in definitions.of(Policy)
         ),
@@ -288,14 +288,10 @@ def _status(model: Model, params: dict[str, Any]) -> str:
     return "as trained, other split" if params["definition"] == moved.version else "changed"
 
 
-def _deployable(workspace: Workspace, policy: Policy, versions: list[ModelVersion]) -> str | None:
-    """Newest version that a deployment would take: approved, gates passed, not rolled back from."""
-    marks = registry.rolled_back(registry.history(workspace, policy.name))
-    names = [version.ref for version in versions if version.approved and version.gates_passed]
-    return next((name for name in reversed(names) if name not in marks), None)
-
-
-def _policy(workspace: Workspace, policy: Policy, revision: Revision | None, deployable: str | None) -> PolicyPlan:
+def _policy(
+    workspace: Workspace, policy: Policy, revision: Revision | None, candidates: Sequence[ModelVersion]
+) -> PolicyPlan:
+    deployable = candidates[-1].ref if candidates else None
     features = FeatureSet(policy.model.features)
     unverified, behind = bool(verdicts.unverified_views(workspace, features)), tuple(_lags(workspace, features))
     if revision is None:

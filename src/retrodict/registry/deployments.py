@@ -12,9 +12,20 @@ from sqlalchemy import BigInteger, Column, Integer, MetaData, Row, String, Table
 from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.display import Block, Shown
 from retrodict.core.errors import BusyError, NotFoundError, check_reason
+from retrodict.registry.versions import ModelVersion
 from retrodict.workspace import Workspace
 
-__all__ = ["Deployment", "Revision", "change", "current", "history", "in_force", "rolled_back", "standing"]
+__all__ = [
+    "Deployment",
+    "Revision",
+    "change",
+    "current",
+    "deployable",
+    "history",
+    "in_force",
+    "rolled_back",
+    "standing",
+]
 
 Action = Literal["deploy", "promote", "rollback"]
 
@@ -212,6 +223,15 @@ def rolled_back(revisions: Sequence[Revision]) -> dict[str, int]:
         marks.pop(model, None)
         before = revision
     return marks
+
+
+def deployable(workspace: Workspace, policy: str, versions: Sequence[ModelVersion]) -> list[ModelVersion]:
+    """Those versions of a policy's model that it may take without being told to, oldest first.
+
+    They are approved, passed their gates, and were not rolled back from.
+    """
+    marks = rolled_back(history(workspace, policy))
+    return [version for version in versions if version.approved and version.gates_passed and version.ref not in marks]
 
 
 def in_force(workspace: Workspace, policy: str, at: int) -> Revision:

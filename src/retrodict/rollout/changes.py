@@ -25,6 +25,7 @@ from retrodict.registry import (
     Revision,
     change,
     current,
+    deployable,
     get_version,
     history,
     list_versions,
@@ -145,31 +146,30 @@ def _version(workspace: Workspace, policy: Policy, model: str | None) -> ModelVe
             )
         return version
     versions = list_versions(workspace, policy.model.name)
+    if candidates := deployable(workspace, policy.name, versions):
+        return candidates[-1]
     approved = [version for version in versions if version.approved and version.gates_passed]
-    marks = rolled_back(history(workspace, policy.name))
-    if approved and all(version.ref in marks for version in approved):
+    if approved:
+        marks = rolled_back(history(workspace, policy.name))
         raise RefusedError(
             "a version that was rolled back from must be named to decide again",
             where=f"policy:{policy.name}",
             got={version.ref: f"rolled back from by revision {marks[version.ref]}" for version in approved},
             remedy=f"Name it with --model {approved[-1].ref}, or train another one",
         )
-    approved = [version for version in approved if version.ref not in marks]
-    if versions and not approved:
+    if versions:
         raise RefusedError(
             "a version of the model must be approved",
             where=f"policy:{policy.name}",
             got=f"{len(versions)} versions, none approved",
             remedy=f"Approve one with: retrodict models approve {versions[-1].ref} --reason '...'",
         )
-    if not approved:
-        raise NotFoundError(
-            "the policy's model must have a version",
-            where=f"policy:{policy.name}",
-            got=policy.model.name,
-            remedy=f"Train one with: retrodict train {policy.model.name}",
-        )
-    return approved[-1]
+    raise NotFoundError(
+        "the policy's model must have a version",
+        where=f"policy:{policy.name}",
+        got=policy.model.name,
+        remedy=f"Train one with: retrodict train {policy.model.name}",
+    )
 
 
 def _check_approved(version: ModelVersion) -> None:

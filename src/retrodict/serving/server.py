@@ -78,12 +78,13 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
     host = options.host or workspace.config["serving.host"]
     port = workspace.config["serving.port"] if options.port is None else options.port
     listener = _listen(host, port)
+    upkeep = Upkeep(workspace, served_feature_sets)
     if options.consume:
-        _bring_up_to_date(workspace)
+        _bring_up_to_date(upkeep)
     consumer = _Consumer(workspace) if options.consume else None
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(workspace, options, listener, consumer, ready))
+            runner.run(_run(workspace, options, listener, upkeep, consumer, ready))
     finally:
         listener.close()
         if consumer is not None:
@@ -109,10 +110,10 @@ class _Consumer:
         self._process.wait(timeout=10)
 
 
-def _bring_up_to_date(workspace: Workspace) -> None:
+def _bring_up_to_date(upkeep: Upkeep) -> None:
     """Read tables and streams into online state, so that the first answer is not from an older one."""
     try:
-        Upkeep(workspace, served_feature_sets).catch_up(wait_s=_BUILD_S)
+        upkeep.catch_up(wait_s=_BUILD_S)
     except RetrodictError as error:  # what is behind is said by each answer, by /readyz and by the metrics
         _log.error("online features cannot be brought up to date: %s", error)
 
@@ -149,6 +150,7 @@ async def _run(
     workspace: Workspace,
     options: ServeOptions,
     listener: socket.socket,
+    upkeep: Upkeep,
     consumer: _Consumer | None,
     ready: Callable[[str], None] | None,
 ) -> None:
@@ -178,8 +180,8 @@ async def _run(
     )
     server = _Server(config)
     with suppress(RetrodictError):  # the first answer says what is behind, too; the keeper logs what is wrong
-        app.health.flows = Upkeep(workspace, served_feature_sets).flows()
-    tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(_keep_health(workspace, app, consumer))]
+        app.health.flows = upkeep.flows()
+    tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(_keep_health(workspace, app, upkeep, consumer))]
     host, port = listener.getsockname()[:2]
     if ready is not None:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -194,16 +196,16 @@ async def _run(
         loading.shutdown()
 
 
-async def _keep_health(workspace: Workspace, app: DecisionApp, consumer: _Consumer | None) -> None:
-    """Ask the stores for the gauges of the features again and again, in a thread of its own, and watch the consumer."""
-    loop, upkeep, problem = asyncio.get_running_loop(), Upkeep(workspace, served_feature_sets), ""
+async def _keep_health(workspace: Workspace, app: DecisionApp, upkeep: Upkeep, consumer: _Consumer | None) -> None:
+    """Watch the consumer, and ask the stores for the gauges of the features again and again, in a thread of its own."""
+    loop, problem = asyncio.get_running_loop(), ""
     with ThreadPoolExecutor(1, thread_name_prefix="retrodict-health") as thread:
         while True:
             try:
-                app.health.flows = await loop.run_in_executor(thread, upkeep.flows)
-                app.health.refreshed, problem = workspace.clock.now(), ""
                 if consumer is not None:
                     consumer.watch()
+                app.health.flows = await loop.run_in_executor(thread, upkeep.flows)
+                app.health.refreshed, problem = workspace.clock.now(), ""
             except Exception as error:  # noqa: BLE001  # the gauges stay as they were, and their time says how old they are
                 if str(error) != problem:
                     problem = str(error)

@@ -21,13 +21,14 @@ from retrodict.decisions.requests import decode_body
 from retrodict.features.catalogue import declared_schemas, service_features
 from retrodict.features.definitions import FeatureService
 from retrodict.features.offline.texts import request_types
-from retrodict.features.online import FeatureHealth, FeatureRow, online_features
+from retrodict.features.online import FeatureHealth, FeatureRow, age_of, online_features
 from retrodict.models.readers import defined_services
 from retrodict.workspace import Workspace
 
 __all__ = ["FeatureRequest", "ServedFeatures", "load_services"]
 
 _ROWS = 100  # read together, before other requests have their turn
+_WHOLE_VIEW = {"no_state", "beyond_horizon"}  # statuses that are of a view, whatever the entity
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,8 @@ class ServedFeatures:
         -------
         dict
             ``features``: by name ``values`` and ``statuses``, in the order of the entities. ``views``: by name
-            ``version``, ``status`` (``ok``, ``behind`` its table, ``no_state``) and ``age_s`` of its newest event.
+            ``version``, ``status`` (``ok``, ``behind`` its table, ``no_state``, ``beyond_horizon``) and ``age_s`` of
+            its newest event.
 
         Raises
         ------
@@ -89,16 +91,16 @@ class ServedFeatures:
         request = decode_body(body, FeatureRequest, see="GET /v1/features")
         rows = self._check(request)
         features: dict[str, dict[str, list[Any]]] = {name: {"values": [], "statuses": []} for name in self._columns}
-        unbuilt: set[str] = set()
+        doubts: dict[str, str] = {}
         for first in range(0, len(rows), _ROWS):
             for row in self._reader.read_many(rows[first : first + _ROWS], at):
                 self._health.count(row)
-                unbuilt |= {view for view, status in row.statuses.items() if status == "no_state"}
+                doubts |= {view: status for view, status in row.statuses.items() if status in _WHOLE_VIEW}
                 _append(row, features)
             await asyncio.sleep(0)
         service = self._service
         return {"service": service.name, "version": service.version, "at": format_time(at), "features": features,
-                "views": self._views(unbuilt, at)}  # fmt: skip
+                "views": self._views(doubts, at)}  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """What it serves, and what a request has to bring, for ``GET /v1/features``."""
@@ -125,15 +127,14 @@ class ServedFeatures:
             rows.append({n: _read(values, n, read, kinds.get(n, ""), place) for n, read in readers.items()})
         return rows
 
-    def _views(self, unbuilt: set[str], at: int) -> dict[str, dict[str, Any]]:
+    def _views(self, doubts: Mapping[str, str], at: int) -> dict[str, dict[str, Any]]:
         plans, behind = self._features.views, self._health.behind
         newest = self._reader.watermarks([plan.name for plan in plans])
         views = {}
         for plan in plans:
             version, moment = plan.view.version, newest[plan.name]
-            status = "no_state" if plan.name in unbuilt else "behind" if version in behind else "ok"
-            age = None if moment is None else (at - moment) / 1e6
-            views[plan.name] = {"version": version, "status": status, "age_s": age}
+            status = doubts.get(plan.name, "behind" if version in behind else "ok")
+            views[plan.name] = {"version": version, "status": status, "age_s": age_of(moment, at)}
         return views
 
 

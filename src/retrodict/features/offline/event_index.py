@@ -25,12 +25,11 @@ from retrodict.core.identity import content_hash, short
 from retrodict.features.offline._arrays import ArrayFolder
 from retrodict.features.offline._layout import merge_prepared, read_prepared, write_prepared
 from retrodict.features.offline.frame import Rows
-from retrodict.features.offline.growth import files_id
 from retrodict.features.offline.prepared import EventSource, Prepared, prepare, reading_id
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores._durable import make_folder, sync_folder
 from retrodict.stores._locks import FileLock
-from retrodict.stores.tables.base import TableFile, TableStore
+from retrodict.stores.tables.base import TableFile, TableStore, files_id
 from retrodict.workspace import Workspace
 
 __all__ = ["EventIndexes", "IndexedEvents"]

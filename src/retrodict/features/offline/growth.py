@@ -7,24 +7,18 @@ now. Comparing version numbers alone was rejected: tables grow every day, and ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from retrodict.core.identity import content_hash
 from retrodict.data.sources import Source
 from retrodict.features.facts.columns import times
 from retrodict.features.plan import FeatureSet
-from retrodict.stores.tables.base import TableFile, TableStore
+from retrodict.stores.tables.base import TableStore, files_id
 
-__all__ = ["files_id", "source_versions", "visible_growth"]
-
-
-def files_id(files: Sequence[TableFile]) -> str:
-    """Hash of the data files of a table version: what reads the same rows has the same."""
-    return content_hash([[file.path, file.size, file.rows] for file in files])
+__all__ = ["source_versions", "visible_growth"]
 
 
 def source_versions(tables: TableStore, features: FeatureSet, versions: Mapping[str, int]) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ Each folder imports only from those above it. Rooms outside import from here: th
 
 from retrodict.features.online.read.features import OnlineFeatures
 from retrodict.features.online.read.heat import HotFeature, hot_features
-from retrodict.features.online.read.rows import FeatureRow
+from retrodict.features.online.read.rows import FeatureRow, age_of
 from retrodict.features.online.state.entries import Applied
 from retrodict.features.online.stream.feeder import Progress, StreamFeeder, decode_event, encode_event
 from retrodict.features.online.stream.health import FeatureHealth, ViewFlow
@@ -42,6 +42,7 @@ __all__ = [
     "TableLag",
     "Upkeep",
     "ViewFlow",
+    "age_of",
     "build_online",
     "decode_event",
     "encode_event",

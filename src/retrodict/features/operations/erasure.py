@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from retrodict.core.display import Block, Facts, Grid, Shown, count, shorten
 from retrodict.core.errors import DefinitionError, InputError
+from retrodict.core.identity import short
 from retrodict.data.versions.refs import added_digests
 from retrodict.data.versions.retention import references
 from retrodict.features.definitions import Entity
@@ -29,10 +30,10 @@ from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.kept_frame import NOTE
 from retrodict.features.online import OnlineState, decode_event, online_state
 from retrodict.features.online.state.entries import TablePlace
-from retrodict.features.online.stream.table_feeder import files_digest
 from retrodict.features.online.stream.upkeep import follow_tables, hold_state
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores._durable import place_file
+from retrodict.stores.tables.base import files_id
 from retrodict.workspace import Workspace
 
 __all__ = ["Erasure", "TableErasure", "erase", "subject_digest"]
@@ -294,10 +295,10 @@ def _advance(
     for features, plan in plans:
         erased = tables.get(plan.source.table.name)
         if erased is not None:
-            rows = sum(file.rows for file in workspace.tables.files(erased.table, erased.version))
+            files = workspace.tables.files(erased.table, erased.version)
+            place = TablePlace(erased.version, sum(file.rows for file in files), short(files_id(files)))
             state = OnlineState(features, workspace.keys, partitions=workspace.config["features.partitions"])
-            files = files_digest(workspace.tables, erased.table, erased.version)
-            state.advance(plan, erased.version - 1, TablePlace(erased.version, rows, files))
+            state.advance(plan, erased.version - 1, place)
 
 
 # what remains ---------------------------------------------------------------------------------------------------------

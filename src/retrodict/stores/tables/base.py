@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import pyarrow as pa
 
+from retrodict.core.identity import content_hash
+
 if TYPE_CHECKING:  # importing it loads pandas where that is installed
     import pyarrow.dataset as ds
 
-__all__ = ["TableFile", "TableStore", "TableVersion", "VacuumReport"]
+__all__ = ["TableFile", "TableStore", "TableVersion", "VacuumReport", "files_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ class TableFile:
     path: str
     size: int
     rows: int
+
+
+def files_id(files: Sequence[TableFile]) -> str:
+    """Hash of the data files of a version: what reads the same rows has the same; of two of one number it differs."""
+    return content_hash([[file.path, file.size, file.rows] for file in files])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["FeatureRow", "Status"]
+__all__ = ["FeatureRow", "Status", "age_of"]
 
 Status = Literal["present", "null", "expired", "not_found", "late", "no_state"]
 
@@ -60,3 +60,11 @@ class FeatureRow:
         if self.values[name] is not None:
             return "present"
         return "expired" if name in self.expired else "null"
+
+
+def age_of(moment: int | None, at: int) -> float | None:
+    """Seconds at a request since the newest event of a view became visible.
+
+    None: there was no event; or the request is from before it, and nobody knows what was the newest then.
+    """
+    return None if moment is None or moment > at else (at - moment) / 1e6

@@ -72,9 +72,9 @@ class FeatureHealth:
 
     Attributes
     ----------
-    behind : dict of str to int
-        By version of a view that is behind its table, or whose stream stands still, what its state lacks; replaced as
-        a whole.
+    behind : dict of str to int or None
+        By version of a view that is behind its table, or whose stream stands still, what its state lacks (None: nobody
+        knows how much); replaced as a whole.
     refreshed : int, optional
         When that was.
 
@@ -88,7 +88,7 @@ class FeatureHealth:
     """
 
     def __init__(self) -> None:
-        self.behind: dict[str, int] = {}
+        self.behind: dict[str, int | None] = {}
         self._flows: Sequence[ViewFlow] = ()
         self.refreshed: int | None = None
         self._patterns: dict[tuple[str, ...], int] = defaultdict(int)
@@ -105,11 +105,11 @@ class FeatureHealth:
     @flows.setter
     def flows(self, flows: Sequence[ViewFlow]) -> None:
         before = {flow.version: max(flow.lags.values()) for flow in self._flows}
-        behind = {flow.version: flow.table.rows for flow in flows if flow.table.behind}
+        behind: dict[str, int | None] = {flow.version: flow.table.rows for flow in flows if flow.table.behind}
         for flow in flows:  # a stream is always a moment behind; one that does not move stands still
             lag = max(flow.lags.values())
             if lag >= before.get(flow.version, lag + 1) > 0:
-                behind[flow.version] = behind.get(flow.version, 0) + lag
+                behind[flow.version] = (flow.table.rows if flow.table.behind else 0) + lag
         self._flows, self.behind = flows, behind
 
     def count(self, row: FeatureRow) -> None:

@@ -7,23 +7,24 @@ answered rather than something from half a table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.identity import content_hash, short
+from retrodict.core.identity import short
 from retrodict.data.sources import Source
 from retrodict.features.facts.columns import times
 from retrodict.features.online.state.entries import NEVER, UNKNOWN, Applied, Meta, TablePlace
 from retrodict.features.online.write.writer import OnlineState
 from retrodict.features.plan import ViewPlan
-from retrodict.stores.tables.base import TableStore
+from retrodict.stores.tables.base import TableStore, files_id
 from retrodict.workspace import Workspace
 
-__all__ = ["Report", "TableFeeder", "TableLag", "files_digest", "no_report"]
+__all__ = ["Report", "TableFeeder", "TableLag", "no_report"]
 
 _PIECE = 500_000  # rows in memory at once
 
@@ -60,9 +61,12 @@ class TableLag:
         return self.newest is not None and (self.version != self.newest or self.rows > 0)
 
 
-def files_digest(tables: TableStore, name: str, version: int) -> str:
-    """Hash of the data files of a version: of two versions of one number it differs."""
-    return short(content_hash([[file.path, file.size, file.rows] for file in tables.files(name, version)]))
+class _Files(NamedTuple):
+    """Data files of a version: their hash, rows in all, and paths."""
+
+    id: str
+    rows: int
+    paths: frozenset[str]
 
 
 class TableFeeder:
@@ -86,15 +90,22 @@ class TableFeeder:
         self._tables: TableStore = workspace.tables
         self._table = source.table.name
         self._plans = state.plans(source.name)
+        self._files_of: dict[int, _Files] = {}
 
-    def lag(self, plan: ViewPlan | None = None) -> TableLag:
-        """How far the state of a view is behind, or of all; a read of the table's log and of entries of the state."""
+    def lag(self) -> TableLag:
+        """How far the view that is furthest behind is; a read of the table's log and of entries of the state."""
+        return self._lag(self._plans, self._newest())
+
+    def lags(self) -> dict[str, TableLag]:
+        """How far each view is behind, by its version."""
         newest = self._newest()
+        return {plan.view.version: self._lag([plan], newest) for plan in self._plans}
+
+    def _lag(self, plans: Sequence[ViewPlan], newest: int | None) -> TableLag:
         if newest is None:
             return TableLag(self._table, None, None, 0)
-        plans = self._plans if plan is None else [plan]
         places = [meta.place for plan in plans for meta in self._state.metas(plan).values()]
-        total = self._rows(newest)
+        total = self._files(newest).rows
         rows = max(total - (self._start(place, newest) or 0) for place in places)
         versions = [None if p.unfinished or not self._contains(p, newest) else p.version for p in places]
         oldest = None if None in versions else min(version for version in versions if version is not None)
@@ -123,7 +134,7 @@ class TableFeeder:
     def unbuilt(self, plan: ViewPlan) -> bool:
         """Whether nothing of the table, which has rows, was ever read into the state of a view."""
         newest = self._newest()
-        if newest is None or not self._rows(newest):
+        if newest is None or not self._files(newest).rows:
             return False
         metas = self._state.metas(plan).values()
         return any(
@@ -139,7 +150,8 @@ class TableFeeder:
         """Partitions of a view that have not all of the newest version and follow the table."""
         for partition, meta in self._state.metas(plan).items():
             place = meta.place
-            contained = place.version == newest and self._contains(place, newest) and place.rows >= self._rows(newest)
+            rows = self._files(newest).rows
+            contained = place.version == newest and self._contains(place, newest) and place.rows >= rows
             if not contained and not _follows_stream(plan, meta):
                 yield partition, meta
 
@@ -160,8 +172,8 @@ class TableFeeder:
         done: Applied,
         progress: Report,
     ) -> Applied:
-        total, start = self._rows(newest), self._start(place, newest) or 0
-        files, now = files_digest(self._tables, self._table, newest), self._workspace.clock.now()
+        (files, total, _), now = self._files(newest), self._workspace.clock.now()
+        start = self._start(place, newest) or 0
         floor = self._earliest_request(newest) if start == 0 else None
         oldest = None if floor is None else floor - max(plan.lookback_us for plan in self._plans)
         position = start
@@ -175,39 +187,36 @@ class TableFeeder:
                 one = self._state.take(
                     rows, plan, partitions, after, first_position=position + first, now=now, floor=floor
                 )
-                done = done.plus(
-                    stored=one.stored,
-                    duplicates=one.duplicates,
-                    too_old=one.too_old,
-                    never_visible=one.never_visible,
-                )
+                done = done.plus(**vars(one))
             position = following
         return done
 
     def _newest(self) -> int | None:
+        self._files_of.clear()  # the table may have been made anew since the last call
         history = self._tables.history(self._table)
         return history[-1].version if history else None
 
-    def _rows(self, version: int) -> int:
-        return sum(file.rows for file in self._tables.files(self._table, version))
+    def _files(self, version: int) -> _Files:
+        """Files of a version, looked up once a call: views and partitions all ask for them."""
+        if version not in self._files_of:
+            files = self._tables.files(self._table, version)
+            paths = frozenset(file.path for file in files)
+            self._files_of[version] = _Files(short(files_id(files)), sum(file.rows for file in files), paths)
+        return self._files_of[version]
 
     def _contains(self, place: TablePlace, newest: int) -> bool:
         """Whether a state was read from a version that the table still has, as it was."""
         version = place.version
-        return (
-            version is not None
-            and 0 <= version <= newest
-            and place.files == files_digest(self._tables, self._table, version)
-        )
+        return version is not None and 0 <= version <= newest and place.files == self._files(version).id
 
     def _start(self, place: TablePlace, newest: int) -> int | None:
         """Row of the newest version to go on from; None if it does not begin with the rows that are in."""
         version = place.version
         if version is None or not self._contains(place, newest):
             return None
-        paths = {file.path for file in self._tables.files(self._table, version)}
+        paths = self._files(version).paths
         for step in self._tables.history(self._table)[version + 1 : newest + 1]:
-            after = {file.path for file in self._tables.files(self._table, step.version)}
+            after = self._files(step.version).paths
             if not paths <= after and step.operation != "OPTIMIZE":  # which keeps the rows and their order
                 return None
             paths = after

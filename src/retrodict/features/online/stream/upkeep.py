@@ -21,7 +21,7 @@ from retrodict.features.online.stream.feeder import StreamFeeder
 from retrodict.features.online.stream.health import ViewFlow
 from retrodict.features.online.stream.table_feeder import Report, TableFeeder, TableLag, no_report
 from retrodict.features.online.write.writer import OnlineState
-from retrodict.features.plan import FeatureSet, ViewPlan
+from retrodict.features.plan import FeatureSet
 from retrodict.workspace import Workspace
 
 __all__ = ["Upkeep", "build_online", "online_features", "online_state", "stream_of", "table_lags", "unbuilt_views"]
@@ -128,10 +128,7 @@ class Upkeep:
     assigned : sequence of int, optional
         Partitions to feed and to look at; other processes have the others. None: all.
 
-    Attributes
-    ----------
-    behind : dict of str to int
-        By version of a view that took not all of its table when it was last looked at, the rows that it lacks.
+    An error of a table is raised by every call, but the table is tried again after two seconds only.
     """
 
     def __init__(
@@ -146,7 +143,17 @@ class Upkeep:
         self._feeders: dict[tuple[str, str], _Feeders] = {}
         self._looked = -_LOOK_S
         self._followed = False
-        self.behind: dict[str, int] = {}
+        self._errors: list[RetrodictError] = []
+        self._lacking: dict[str, int | None] = {}
+        self._stopped: set[str] = set()
+
+    @property
+    def behind(self) -> dict[str, int | None]:
+        """By version of a view that was not brought up to date, the rows of its table that it lacks.
+
+        None: nobody knows how many, as its table or its stream cannot be read.
+        """
+        return self._lacking | dict.fromkeys(self._stopped)
 
     def refresh(self) -> None:
         """Follow the deployments; cheap when nothing changed."""
@@ -178,41 +185,46 @@ class Upkeep:
             The first error of a source, once all others have been brought up to date.
         """
         self.refresh()
-        errors: list[RetrodictError] = []
         try:
-            applied = self._follow_tables(wait_s, errors)
+            applied = self._follow_tables(wait_s)
         except BusyError:
             if wait_s:
                 raise
             return 0
+        errors, stopped = list(self._errors), set()
         for feeders in self._feeders.values():
             try:
                 if feeders.stream.lag():
                     applied += feeders.stream.catch_up().applied.events
             except RetrodictError as error:  # one source that stands still must not stop the others
                 errors.append(error)
+                stopped |= {plan.view.version for plan in feeders.state.plans(feeders.source)}
+        self._stopped = stopped
         if errors:
             raise errors[0]
         return applied
 
-    def _follow_tables(self, wait_s: float, errors: list[RetrodictError]) -> int:
+    def _follow_tables(self, wait_s: float) -> int:
         """Take in new versions; looked for when the records changed, and every two seconds for what has no entry."""
         if self._followed and time.monotonic() - self._looked < _LOOK_S:
             return 0
-        applied = 0
+        applied, busy = 0, None
+        errors: list[RetrodictError] = []
+        lacking: dict[str, int | None] = {}
         for feeders in self._feeders.values():
             try:
-                if feeders.table.needed():
+                if busy is None and feeders.table.needed():
                     with hold_state(self._workspace, feeders.state, timeout_s=wait_s):
                         applied += feeders.table.catch_up().events
-            except BusyError:
-                raise
+            except BusyError as error:
+                busy = error
             except RetrodictError as error:
                 errors.append(error)
-        plans = [(feeders.table, plan) for feeders in self._feeders.values() for plan in feeders.plans()]
-        lags = {plan.view.version: table.lag(plan) for table, plan in plans}
-        self.behind = {version: lag.rows for version, lag in lags.items() if lag.behind}
-        self._followed, self._looked = not errors, time.monotonic()
+            lacking |= feeders.lacking()
+        self._errors, self._lacking = errors, lacking
+        self._followed, self._looked = busy is None, time.monotonic()
+        if busy is not None:
+            raise busy
         return applied
 
     def lags(self) -> dict[str, dict[str, Any]]:
@@ -241,7 +253,7 @@ class Upkeep:
         self.refresh()
         flows: dict[str, ViewFlow] = {}
         for (_, name), feeders in self._feeders.items():
-            lags = feeders.stream.lags()
+            lags, table_lags = feeders.stream.lags(), feeders.table.lags()
             for plan in feeders.state.plans(name):
                 meta = feeders.state.meta(plan)
                 timed = meta.watermark != NEVER and not plan.source.timeless
@@ -252,7 +264,7 @@ class Upkeep:
                     meta.watermark if timed else None,
                     meta.entities,
                     meta.total_size,
-                    feeders.table.lag(plan),
+                    table_lags[plan.view.version],
                 )
         return list(flows.values())
 
@@ -265,6 +277,9 @@ class _Feeders(NamedTuple):
     stream: StreamFeeder
     table: TableFeeder
 
-    def plans(self) -> list[ViewPlan]:
-        """Views that the source feeds."""
-        return self.state.plans(self.source)
+    def lacking(self) -> dict[str, int | None]:
+        """By version of a view that is behind its table, the rows that it lacks; None: the table cannot be read."""
+        try:
+            return {version: lag.rows for version, lag in self.table.lags().items() if lag.behind}
+        except RetrodictError:  # has been raised by what asked before
+            return {plan.view.version: None for plan in self.state.plans(self.source)}

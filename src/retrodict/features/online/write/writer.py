@@ -191,11 +191,14 @@ class OnlineState:
             Present time.
         floor : int, optional
             Time before which no request may be answered, because rows that it would see were left out.
+
+        Returns
+        -------
+        Applied
+            What became of the rows; ``events`` is 0, since the same rows are taken into other views as well.
         """
         columns = rows.select([name for name in plan.source_columns if name in rows.column_names])
-        return self._apply(
-            plan, EventBatch(columns, first_position, now, None, place, floor), partitions, Applied(rows.num_rows)
-        )
+        return self._apply(plan, EventBatch(columns, first_position, now, None, place, floor), partitions, Applied(0))
 
     def advance(self, plan: ViewPlan, version: int, place: TablePlace) -> None:
         """Note of partitions that contain all of a version of the table that they contain another, too."""

@@ -146,6 +146,7 @@ def _sets():
         FeatureView("b", Entity("k1"), unnumbered, [agg.sum("n", over=moved), agg.skew("x", over=moved), *newest]),
         FeatureView("c", Entity("k2"), revised, [*worlds.totals(["20m"]), agg.rate(over="7m", per="1m"), *newest]),
         FeatureView("d", Entity("k1"), plain, [agg.sum("x", over=current), agg.max("x", over=current, where="ok")]),
+        FeatureView("e", None, plain, [agg.sum("n", over=moved), agg.median("x", over="20m"), *newest]),
         spread,
     ]
 

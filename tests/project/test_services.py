@@ -31,7 +31,11 @@ def calendar(asked: Times):
     return {"hour": asked.hour}
 
 
+market = FeatureView("market", None, seen, [
+    agg.mean("wind", over="1d"), agg.median("wind", over="1d", name="median_wind"), latest("wind")])
 inputs = FeatureService("scoring_inputs", [demand, sky.wind, calendar], owner="ana", tags=["city"])
+rode = FeatureView("rode", None, ridden, [agg.count(over="lifetime")])
+everybody = FeatureService("everybody", [rode, market])
 """
 NOW = datetime(2024, 3, 1, 12, tzinfo=UTC)
 COLUMNS = ["demand__count_6h", "demand__mean_km_6h", "sky__latest_wind", "calendar__hour"]
@@ -103,6 +107,40 @@ def test_the_state_of_a_service_follows_tables_and_streams(project: Project) -> 
     assert project.features.stream(once=True).lag == 0
     assert project.features.online(asked(), "scoring_inputs").frame["demand__count_6h"].to_pylist() == [
         expected("a")[0] + 1, expected("b")[0]]  # fmt: skip
+
+
+def test_a_view_without_an_entity_has_one_value_for_everybody(project: Project) -> None:
+    """All rows of the table are one key, by hand: in frames, from tables and streams, proved, and after an erasure."""
+    names = ["market__mean_wind_1d", "market__median_wind", "market__latest_wind"]
+
+    def read(result: Any) -> list[list[Any]]:
+        return [[row[name] for name in names] for row in result.to_pylist()]
+
+    hours = pa.table({"n": [1, 2, 3], "asked": [NOW, NOW - timedelta(hours=1), NOW - timedelta(hours=20)]})
+    _fill(project)
+    by_hand = [[5.25, 5.25, 7.5], [3.0, 3.0, 3.0], [None, None, None]]
+    assert read(project.features.frame(hours, "everybody", at="asked")) == by_hand
+    project.features.build()
+    assert read(project.features.online(hours, "market").frame) == by_hand[:1] * 3
+    project.features.push("ridden", pa.Table.from_pylist(rides(1, first=30)))
+    project.features.stream(once=True)
+    assert project.features.online(hours, "rode").frame["rode__count_lifetime"].to_pylist() == [31] * 3
+    summary = next(row for row in project.features.list() if row.name == "market")
+    assert (summary.entity, summary.reads) == (None, ())
+    assert "one value for everybody" in str(project.features.show("market"))
+    state = next(view for view in project.features.status() if view.view == "market")
+    assert (state.entities, state.read_by, state.unseen_keys) == (1, ["service:everybody"], None)
+    report = project.features.erase("city", key=["b"], reason="test", yes=True)
+    assert "market" in report.counted_in
+
+
+def test_a_view_without_an_entity_is_verified(project: Project) -> None:
+    """The proof asks it at times on its edges, as any other view."""
+    _fill(project)
+    project.features.build()
+    proof = project.features.verify("everybody", samples=30)
+    assert (proof.ok, proof.reports["everybody"].compared["online"] > 0) == (True, True)
+    assert project.plan().next() == ["retrodict features verify scoring_inputs"]
 
 
 def test_a_service_is_verified_and_its_status_said(project: Project) -> None:
@@ -178,6 +216,8 @@ def test_a_table_without_rows_declares_what_its_views_read(project: Project, old
         ('FeatureService("calendar", [sky])', "a service must have a name that no view"),
         ('FeatureService("x", [])', "a service must serve a feature"),
         ('FeatureService("x", [ridden])', "got 'Source'"),
+        ('FeatureView("x", "city", seen, [latest("wind")])', "must have one entity, or None"),
+        ('FeatureView("x", None, Source("y", skies), [agg.count(over="lifetime")])', "must read a column"),
         ('FeatureService("x", [sky.latest_wnid])', "the attribute 'latest_wind'"),
         ('FeatureService("x", [sky, sky.keyed(name="sky", city="town")])', "one name in a service"),
     ],
@@ -207,8 +247,8 @@ def test_the_plan_says_what_a_service_lacks(project: Project) -> None:
     """State that was never built, views that never passed: each with its command; then nothing is left to do."""
     _fill(project)
     steps = project.plan().next()
-    assert steps[0].startswith("retrodict features build    # ridden: no state, rides@0")
-    assert steps[1] == "retrodict features verify scoring_inputs"
+    assert steps[0] == steps[2] == "retrodict features build    # ridden: no state, rides@0; seen: no state, skies@0"
+    assert steps[1::2] == ["retrodict features verify everybody", "retrodict features verify scoring_inputs"]
     project.features.build()
     project.features.verify()
     assert project.plan().next() == []

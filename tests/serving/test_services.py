@@ -34,6 +34,7 @@ def asked(when: Times, demand__count_6h):
 
 cities = FeatureService("cities", [demand, asked])
 people = FeatureService("people", [taken])
+market = FeatureService("market", FeatureView("rates", None, ridden, [agg.count(over="6h"), latest("way")]))
 """
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 AT = {"Retrodict-Time": "2024-03-01T12:00:00Z"}
@@ -99,6 +100,16 @@ def test_many_entities_are_answered_with_values_statuses_and_ages(ask):
     }  # fmt: skip
     assert {name: (view["status"], view["age_s"]) for name, view in answer["views"].items()} == {
         "demand": ("ok", 1800.0)}  # fmt: skip
+
+
+def test_what_is_everybodys_is_asked_with_no_key(ask):
+    """Every row of a request is the same: of twenty rides twelve lie within six hours, and w0 is the newest."""
+    assert ask(b"", "/v1/features", "GET")[1]["market"]["request"] == {}
+    status, answer = ask({"entities": [{}, {}]}, "/v1/features/market")
+    assert (status, answer["views"]["rates"]["status"]) == (200, "ok")
+    assert {name: feature["values"] for name, feature in answer["features"].items()} == {
+        "rates__count_6h": [12, 12], "rates__latest_way": ["w0", "w0"]}  # fmt: skip
+    assert ask({"entities": [{"city": 1}]}, "/v1/features/market")[0] == 400
 
 
 def test_an_entity_may_say_otherwise_than_the_context(ask):

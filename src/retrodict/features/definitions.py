@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from retrodict.core.definition import Definition, check_name
 from retrodict.core.errors import DefinitionError, check_known
@@ -82,14 +82,15 @@ def _is_name(value: object) -> bool:
 
 @dataclass(frozen=True)
 class FeatureView(Definition):
-    """Features of one entity from one source.
+    """Features of one entity, or of everybody, from one source.
 
     Parameters
     ----------
     name : str
         Name of the view; its features become the columns ``<view>__<feature>``.
-    entity : Entity
-        Whose features they are; the source has the entity's key columns.
+    entity : Entity or None
+        Whose features they are; the source has the entity's key columns. None: one value for everybody, of all facts
+        of the source (an exchange rate, the weather of the only site).
     source : Source
         Where the facts come from.
     features : sequence of Aggregate or Latest
@@ -104,7 +105,7 @@ class FeatureView(Definition):
 
     kind: ClassVar[str] = "view"
 
-    entity: Entity
+    entity: Entity | None
     source: Source
     features: Sequence[Aggregate | Latest]
     key_map: tuple[tuple[str, str], ...] = ()
@@ -146,11 +147,13 @@ class FeatureView(Definition):
 
     def _check_parts(self) -> None:
         where = f"view {self.name!r}"
-        parts: Iterable[tuple[object, type, str]] = ((self.entity, Entity, "entity"), (self.source, Source, "source"))
+        parts: Iterable[tuple[object, Any, str]] = (
+            (self.entity, Entity | None, "one entity, or None"), (self.source, Source, "one source"),
+        )  # fmt: skip
         for got, kind, what in parts:
             if not isinstance(got, kind):
                 raise DefinitionError(
-                    f"a view must have one {what}",
+                    f"a view must have {what}",
                     where=where,
                     got=type(got).__name__,
                     remedy="Write FeatureView(name, entity, source, features)",
@@ -162,6 +165,13 @@ class FeatureView(Definition):
                     where=where,
                     got=type(feature).__name__,
                     remedy="Use agg.count, agg.sum, …, latest; put a @derived function in the model",
+                )
+            if self.entity is None and self.source.timeless and not feature.columns:
+                raise DefinitionError(
+                    "a view without an entity must read a column, of each row if not of its time",
+                    where=f"{where}, source {self.source.name!r}",
+                    got=feature.names()[0],
+                    remedy="Give the source event_time=, or count where a column is not null",
                 )
             if _timed(feature) and self.source.timeless:
                 raise DefinitionError(
@@ -175,7 +185,7 @@ class FeatureView(Definition):
         """Columns that its entity and its features read."""
         where, table = f"view {self.name!r}", self.source.table.name
         rule = f"a view must read columns that the table {table!r} has"
-        yield from (NameUse("column", key, rule, f"{where}, key", table) for key in self.entity.keys)
+        yield from (NameUse("column", key, rule, f"{where}, key", table) for key in self.key_columns)
         for feature in self.features:
             place = f"{where}, feature {feature.names()[0]!r}"
             yield from (NameUse("column", name, rule, place, table) for name in feature.columns)
@@ -190,10 +200,15 @@ class FeatureView(Definition):
         return next((feature for feature in (name, f"latest_{name}") if feature in self.feature_names), None)
 
     @property
+    def key_columns(self) -> tuple[str, ...]:
+        """Columns of the source that say whose a fact is; none where it counts for everybody."""
+        return () if self.entity is None else tuple(self.entity.keys)
+
+    @property
     def request_keys(self) -> tuple[str, ...]:
         """Columns of the request that hold the entity's keys, in the order of the keys."""
         renamed = dict(self.key_map)
-        return tuple(renamed.get(key, key) for key in self.entity.keys)
+        return tuple(renamed.get(key, key) for key in self.key_columns)
 
     def keyed(self, *, name: str | None = None, **columns: str) -> FeatureView:
         """Return the same view looked up by other columns of the request; it shares the online state.
@@ -207,7 +222,7 @@ class FeatureView(Definition):
         """
         rule, where = "a key map must name keys of the entity", f"view {self.name!r}"
         for key in columns:
-            check_known(key, self.entity.keys, rule, where=where, what="key", error=DefinitionError)
+            check_known(key, self.key_columns, rule, where=where, what="key", error=DefinitionError)
         mapped = tuple(sorted({**dict(self.key_map), **columns}.items()))
         return replace(self, name=name or "_".join([self.name, *columns.values()]), key_map=mapped)
 

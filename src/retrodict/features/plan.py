@@ -127,7 +127,7 @@ class ViewPlan:
 
     def __init__(self, view: FeatureView) -> None:
         self.view, self.source, self.name = view, view.source, view.name
-        self.keys, self.request_keys = tuple(view.entity.keys), view.request_keys
+        self.keys, self.request_keys = view.key_columns, view.request_keys
         channels: dict[Channel, int] = {}
         windows: dict[Window, int] = {}
         newest: dict[str, int] = {}

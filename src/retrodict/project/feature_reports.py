@@ -87,7 +87,7 @@ def summarise(workspace: Workspace, feature: FeatureView | Derived | FeatureServ
         name=feature.name,
         kind="view",
         version=feature.version,
-        entity=feature.entity.name,
+        entity=feature.entity.name if feature.entity else None,
         reads=tuple(feature.request_keys),
         source=feature.source.name,
         features=tuple(column_name(feature.name, name) for name in feature.feature_names),
@@ -129,7 +129,7 @@ class ViewDetails(Shown):
             }  # fmt: skip
         features = [{"name": f.name, "column": f"{view.name}__{f.name}", **f.fields} for f in self._features]
         return {
-            **plain(self.summary), "features": features, "keys": list(view.entity.keys), "table": source.table.name,
+            **plain(self.summary), "features": features, "keys": list(view.key_columns), "table": source.table.name,
             "event_time": source.event_time, "known_at": source.known_at, "delay": source.delay,
             "columns": [{"column": f"{source.table.name}.{u.column}", "roles": list(u.roles)} for u in self._columns],
             "verified": verified, "slow": [hot.to_dict() for hot in self.slow],
@@ -140,8 +140,9 @@ class ViewDetails(Shown):
         view, table = self.view, self.view.source.table.name
         about = {
             "view": view.name, "version": short_hash(view.version), "owner": view.owner or None,
-            "tags": view.tags or None, "about": view.description or None, "entity": view.entity.name,
-            "asked by": list(view.request_keys), "source": f"{view.source.name}, rows of {table}",
+            "tags": view.tags or None, "about": view.description or None,
+            "entity": view.entity.name if view.entity else "none: one value for everybody",
+            "asked by": list(view.request_keys) or None, "source": f"{view.source.name}, rows of {table}",
             "known": _known_from(view), "read by models": self.summary.models, "verified": _verdict_text(self.verdict),
         }  # fmt: skip
         return [

@@ -514,10 +514,10 @@ class Features(Namespace):
             Do it. Without, only say what would be done.
         """
         workspace, views = self._workspace, readers.defined_views(self._workspace)
-        entities = {view.entity.name: view.entity for view in views}
+        entities = {view.entity.name: view.entity for view in views if view.entity}
         check_known(entity, entities, "a view must be about the entity", where="definitions", what="entity")
         subjects = self._subjects(entities[entity], keys, key or ())
-        names = {view.request_keys for view in views if view.entity.keys == entities[entity].keys}
+        names = {view.request_keys for view in views if view.key_columns == entities[entity].keys}
         with self._project.progress(f"erase {entity}"):
             report = erasure.erase(
                 workspace, entities[entity], subjects, self._stateful(), dry_run=not yes, reason=reason
@@ -549,7 +549,7 @@ class Features(Namespace):
             rows, where = pa.table({name: [value] for name, value in zip(entity.keys, key, strict=True)}), "key"
         for view in readers.defined_views(self._workspace):
             table = view.source.table.name
-            if view.entity.keys == entity.keys and self._workspace.tables.history(table):
+            if view.key_columns == entity.keys and self._workspace.tables.history(table):
                 schema = self._workspace.tables.schema(table)
                 types = {name: schema.field(name).type for name in entity.keys if name in schema.names}
                 return texts.parse_texts(rows, types, where=where)

@@ -120,7 +120,7 @@ class UserRows:
                 raise InputError("the rows must have no column with the name of a feature or outcome",
                                  where=self.where, got=name, remedy="Drop or rename the column")  # fmt: skip
         columns: dict[str, pa.ChunkedArray | pa.Array[Any]] = {}
-        for name in self.columns if every_column else dict.fromkeys(needed):
+        for name in dict.fromkeys(self.columns if every_column or not needed else needed):
             try:
                 columns[name] = self._readable.get_column(name).to_arrow()
             except (pa.ArrowException, OverflowError, TypeError, ValueError):  # its text quotes the value

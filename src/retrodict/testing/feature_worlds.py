@@ -116,6 +116,7 @@ WINDOWS: list[str | Window] = [
     Window("5m", hop="20m"),
     Window("9m", include_current=True),
 ]
+entities = st.sampled_from([None, *(Entity("thing", keys=keys) for keys in (["k1"], ["k2"], ["k1", "k2"]))])
 windows = st.lists(st.sampled_from(WINDOWS), min_size=1, max_size=3, unique=True)
 
 
@@ -193,8 +194,7 @@ def wide_views(draw: st.DrawFn, *, source: st.SearchStrategy[Source] = sources) 
     features: list[Aggregate | Latest] = [*totals(over)]
     features += bags(over)
     features += [agg.rate(over="7m", per="1m"), latest("x", "tag", max_age="12m"), latest("n")]
-    keys = draw(st.sampled_from([["k1"], ["k2"], ["k1", "k2"]]))
-    return FeatureView("v", Entity("thing", keys=keys), draw(source), features)
+    return FeatureView("v", draw(entities), draw(source), features)
 
 
 @st.composite
@@ -226,8 +226,7 @@ def views(draw: st.DrawFn) -> FeatureView:
     names = [name for feature in features for name in feature.names()]
     if len(set(names)) < len(names):
         features = features[:-1]
-    keys = draw(st.sampled_from([["k1"], ["k2"], ["k1", "k2"]]))
-    return FeatureView("v", Entity("thing", keys=keys), draw(sources), features)
+    return FeatureView("v", draw(entities), draw(sources), features)
 
 
 def oracle_columns(features: FeatureSet, spine: pa.Table, tables: Mapping[str, pa.Table]) -> dict[str, list[Any]]:

@@ -172,6 +172,6 @@ def _fields(feature: FeatureView | Derived) -> dict[str, str]:
     identity = feature.source.__identity__()
     source = {f"source.{name}": str(identity[name]) for name in identity if name not in ("kind", "delay")}
     source["source.delay"] = str(feature.source.delay)
-    entity = {"entity": feature.entity.name, "keys": ", ".join(feature.entity.keys)}
+    entity = {"entity": feature.entity.name if feature.entity else "none", "keys": ", ".join(feature.key_columns)}
     mapped = {"key_map": ", ".join(f"{key}={column}" for key, column in feature.key_map)}
     return entity | mapped | source | {f"feature {facts.name}": str(facts) for facts in describe(feature)}

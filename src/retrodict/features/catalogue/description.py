@@ -159,7 +159,7 @@ def lineage(view: FeatureView, feature: str | None = None) -> list[ColumnUse]:
 def view_columns(view: FeatureView) -> Iterator[tuple[str, str]]:
     """Columns that every feature of the view rests on."""
     source = view.source
-    yield from ((key, "key") for key in view.entity.keys)
+    yield from ((key, "key") for key in view.key_columns)
     for column, role in (
         (source.event_time, "event time"), (source.known_at, "known at"), (source.sequence, "sequence"),
     ):  # fmt: skip
@@ -206,7 +206,8 @@ def _words(feature: Defined) -> str:
     else:
         parts = [feature.name, *(column_name(feature.name, name) for name in feature.feature_names)]
         parts += [str(facts) for facts in describe(feature)]
-        parts += [feature.description, feature.owner, *feature.tags, feature.entity.name, *feature.request_keys]
+        parts += [feature.description, feature.owner, *feature.tags, *feature.request_keys]
+        parts += [feature.entity.name] if feature.entity else []
         parts += [feature.source.name, feature.source.table.name, *(use.column for use in lineage(feature))]
     return "\n".join(parts).lower()
 

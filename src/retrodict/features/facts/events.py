@@ -24,6 +24,7 @@ from retrodict.core.statistics.exact import Shifted
 from retrodict.data.sources import Source
 from retrodict.features.facts.columns import FactColumn, Ints, Mask, evaluate, numeric, pick, pick_times, present
 from retrodict.features.facts.kernels import FOREVER
+from retrodict.features.facts.keys import key_columns
 from retrodict.features.facts.ranges import identity_of
 from retrodict.features.monoids import Channel, Lift
 from retrodict.features.plan import ViewPlan
@@ -71,7 +72,7 @@ class Events:
 
     def keys(self, plan: ViewPlan) -> list[pa.Array[Any]]:
         """Key columns."""
-        return [pick(self.table, key, where=f"{plan.where}, source {plan.source.name!r}") for key in plan.keys]
+        return key_columns(self.table, plan.keys, where=f"{plan.where}, source {plan.source.name!r}")
 
     def take(self, rows: Ints) -> Events:
         """Return some of the events."""

@@ -19,9 +19,9 @@ from retrodict.core.clock import to_micros
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.identity import digest
 from retrodict.core.kinds import kind_of
-from retrodict.features.facts.columns import Ints, Mask, known_type
+from retrodict.features.facts.columns import Ints, Mask, known_type, pick
 
-__all__ = ["KeyIndex", "check_kinds", "encode_key", "key_array", "key_kind"]
+__all__ = ["KeyIndex", "check_kinds", "encode_key", "key_array", "key_columns", "key_kind"]
 
 _KINDS = {
     "text": "text",
@@ -34,6 +34,7 @@ _KINDS = {
 _LONGEST = 360
 _DENSE = 4  # numbers up to so many times the rows are counted in a table, beyond that they are sorted
 _EPOCH = date(1970, 1, 1)
+_EVERYBODY = True  # the key of a view without an entity
 
 NULL, UNKNOWN = -1, -2
 
@@ -73,6 +74,11 @@ def key_array(column: pa.Array[Any], *, where: str) -> pa.Array[Any]:
     if pa.types.is_date(column.type):
         column = column.cast(pa.int32())
     return column.cast({"text": pa.large_string(), "whole number": pa.int64(), "boolean": pa.bool_()}[kind])
+
+
+def key_columns(table: pa.Table, names: Sequence[str], *, where: str) -> list[pa.Array[Any]]:
+    """Key columns of a table; where a view has no entity one constant, since all of the table is one key."""
+    return [pick(table, name, where=where) for name in names] or [pa.repeat(_EVERYBODY, table.num_rows)]
 
 
 class KeyIndex:
@@ -158,7 +164,7 @@ class KeyIndex:
         """
         total = np.zeros(len(columns[0]), dtype=np.int64)
         unknown, null = np.zeros(len(total), dtype=np.bool_), np.zeros(len(total), dtype=np.bool_)
-        for place, (column, name) in enumerate(zip(columns, names, strict=True)):
+        for place, (column, name) in enumerate(zip(columns, names or ("",), strict=True)):
             array = self._canonical(column, name, place)
             code = self._known(array, place)
             unknown |= code < 0
@@ -216,7 +222,7 @@ def _search(line: Ints, values: Ints) -> tuple[Ints, Mask]:
 
 
 def encode_key(values: Sequence[object], *, where: str) -> bytes | None:
-    """Bytes of one key, None if a part is null; equal exactly for equal keys.
+    """Bytes of one key, None if a part is null; equal exactly for equal keys. Without values: the key of everybody.
 
     Raises
     ------
@@ -230,7 +236,7 @@ def encode_key(values: Sequence[object], *, where: str) -> bytes | None:
     ):
         return b"t" + len(body).to_bytes(2, "big") + body  # what the loop below gives, for the most frequent key
     parts = []
-    for value in values:
+    for value in values or (_EVERYBODY,):
         if value is None:
             return None
         if isinstance(value, str):

@@ -82,7 +82,7 @@ def _write_line(writer: ArrayWriter, line: Timeline) -> dict[str, int | None]:
 
 def read_prepared(plan: ViewPlan, folder: ArrayFolder) -> Prepared:
     """Return events whose arrays are mapped when first asked for."""
-    keys = [folder.column(f"key {place}") for place in range(len(plan.keys))]
+    keys = _key_columns(plan, folder)
     index = KeyIndex.numbered(keys, where=f"{plan.where}, source {plan.source.name!r}")
     until = folder.array("until") if "until" in folder else None
     state = Prepared(_StoredEvents(plan, folder), index, _StoredLine(folder), until)
@@ -91,13 +91,17 @@ def read_prepared(plan: ViewPlan, folder: ArrayFolder) -> Prepared:
     return state
 
 
+def _key_columns(plan: ViewPlan, folder: ArrayFolder) -> list[pa.Array[Any]]:
+    return [folder.column(f"key {place}") for place in range(len(plan.keys) or 1)]
+
+
 def merge_prepared(plan: ViewPlan, folder: ArrayFolder, rows: pa.Table) -> Prepared:
     """Sort events of an index together with new rows of the table: a merge, for most are in order already."""
     old = _StoredEvents(plan, folder)
     new = read_events(plan, rows, first_position=folder.note["rows"])
     new = replace(new, row=new.row + folder.note["rows"])  # of equal redeliveries the first row counts
     where, size = f"{plan.where}, source {plan.source.name!r}", folder.note["size"]
-    old_keys = [folder.column(f"key {place}") for place in range(len(plan.keys))]
+    old_keys = _key_columns(plan, folder)
     fresh = [key_array(column, where=where) for column in new.keys(plan)]
     index = KeyIndex([pa.concat_arrays([a, b]) for a, b in zip(old_keys, fresh, strict=True)], where=where)
     codes = np.concatenate([index.codes[:size][folder.array("line codes")], index.codes[size:]])

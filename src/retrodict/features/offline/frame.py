@@ -18,7 +18,7 @@ from retrodict.core.errors import InputError, InternalError, check_known
 from retrodict.features.facts.columns import Ints, as_table, pick, plain, spine_times
 from retrodict.features.facts.evaluation import derive_columns
 from retrodict.features.facts.kernels import Queries
-from retrodict.features.facts.keys import NULL
+from retrodict.features.facts.keys import NULL, key_columns
 from retrodict.features.offline.prepared import EventSource, Prepared, prepare
 from retrodict.features.offline.totals import Totals
 from retrodict.features.offline.window_bags import WindowBags
@@ -112,7 +112,7 @@ def _rows_of(sources: Tables, plan: ViewPlan) -> Rows:
 
 
 def _view_columns(plan: ViewPlan, state: Prepared, spine: pa.Table, moments: Ints) -> dict[str, pa.Array[Any]]:
-    columns = [pick(spine, key, where=f"{plan.where}, spine") for key in plan.request_keys]
+    columns = key_columns(spine, plan.request_keys, where=f"{plan.where}, spine")
     codes = state.index.locate(columns, names=plan.request_keys)
     queries = Queries(state.line, codes, moments, state.until)
     null_key = codes == NULL

@@ -156,7 +156,7 @@ class _Job:
 
         groups = int(self.session.conf.get("spark.sql.shuffle.partitions") or 1)
         schema = _arrow(frame.schema)
-        parts = ", ".join(_canonical_key(schema, key) for key in keys)
+        parts = ", ".join(_canonical_key(schema, key) for key in keys) or "true"
         return frame.withColumn(_SHARE, functions.expr(f"pmod(xxhash64({parts}), {groups})"))
 
     def _positioned(self, plan: ViewPlan) -> DataFrame:

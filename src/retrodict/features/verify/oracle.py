@@ -38,7 +38,7 @@ class Oracle:
         source = view.source
         for position, raw in enumerate(rows):
             row = {name: plain(value) for name, value in raw.items()}
-            key = _key([row.get(name) for name in view.entity.keys])
+            key = _key([row.get(name) for name in view.key_columns])
             happened: Any
             known_at: Any
             if not source.revised and not _kept(view, row):
@@ -76,7 +76,7 @@ class Oracle:
 
     def _key_of(self, request: Mapping[str, Any]) -> Any:
         renamed = dict(self.view.key_map)
-        return _key([plain(request.get(renamed.get(name, name))) for name in self.view.entity.keys])
+        return _key([plain(request.get(renamed.get(name, name))) for name in self.view.key_columns])
 
     def _visible(self, key: Any, at: int) -> list[Fact]:
         """What could be known before a time, in the total order: of every event its newest known revision."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from retrodict.core.durations import DAY, HOUR, MINUTE
 from retrodict.features.facts.columns import Ints, pick, pick_times, spine_times, times
 from retrodict.features.facts.events import FOREVER, in_force, read_events
-from retrodict.features.facts.keys import KeyIndex, check_kinds, key_array, key_kind
+from retrodict.features.facts.keys import KeyIndex, check_kinds, key_array, key_columns, key_kind
 from retrodict.features.plan import FeatureSet, ViewPlan
 
 __all__ = ["Nearby", "Probes", "draw_probes"]
@@ -167,8 +167,8 @@ class Nearby:
         where = f"{plan.where}, source {plan.source.name!r}"
         self.positions = _events_of(plan, table, requests)
         self.events = table.select(list(plan.source_columns)).take(pa.array(self.positions))
-        index = KeyIndex([pick(self.events, key, where=where) for key in plan.keys], where=where)
-        keys = [pick(requests, key, where="spine") for key in plan.request_keys]
+        index = KeyIndex(key_columns(self.events, plan.keys, where=where), where=where)
+        keys = key_columns(requests, plan.request_keys, where="spine")
         self.codes, self.asked = index.codes, index.locate(keys, names=plan.request_keys)
         clock = plan.source.event_time or plan.source.known_at
         # A revision may move its event, so all of them are needed.
@@ -200,7 +200,7 @@ class _Known(Nearby):
         # In the order they were drawn, as many keys as fit.
         first = np.unique(self.asked, return_index=True)[1]
         drawn = self.asked[np.sort(first[self.asked[first] >= 0])]
-        afforded = drawn[_afforded(counts[drawn])] if len(drawn) else drawn
+        afforded = drawn[_afforded(counts[drawn], one=self._bounded)] if len(drawn) else drawn
         self.cheap = (self.asked < 0) | np.isin(self.asked, afforded)
         loaded = np.isin(self.codes, afforded)
         self._events = read_events(plan, self.events.filter(pa.array(loaded)))
@@ -263,10 +263,11 @@ class _Known(Nearby):
         return reaches
 
 
-def _afforded(sizes: Ints) -> NDArray[np.bool_]:
+def _afforded(sizes: Ints, *, one: bool) -> NDArray[np.bool_]:
+    """Keys whose events fit together; ``one`` whatever it holds, where the oracle looks at a part of them only."""
     spent, fits = 0, np.zeros(len(sizes), dtype=np.bool_)
     for i, size in enumerate(sizes.tolist()):
-        fits[i] = spent + size <= _MOST_EVENTS
+        fits[i] = spent + size <= _MOST_EVENTS or (one and not spent)
         spent += size if fits[i] else 0
     return fits
 

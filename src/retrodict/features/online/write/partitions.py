@@ -15,9 +15,9 @@ from zlib import crc32
 import numpy as np
 import pyarrow as pa
 
-from retrodict.features.facts.columns import Ints, pick
+from retrodict.features.facts.columns import Ints
 from retrodict.features.facts.events import Events, read_events
-from retrodict.features.facts.keys import KeyIndex
+from retrodict.features.facts.keys import KeyIndex, key_columns
 from retrodict.features.online.write.arrivals import encoded_keys
 from retrodict.features.online.write.records import plain_time, tabulate
 from retrodict.features.plan import ViewPlan
@@ -57,7 +57,7 @@ def split(
 def partitions_of(plan: ViewPlan, table: pa.Table, partitions: int) -> Ints:
     """Partition of each event of a table; those without a key are in the first."""
     where = f"{plan.where}, source {plan.source.name!r}"
-    index = KeyIndex([pick(table, key, where=where) for key in plan.keys], where=where)
+    index = KeyIndex(key_columns(table, plan.keys, where=where), where=where)
     hashes = [crc32(key) for key in encoded_keys(index.distinct(), where)]
     partition_of_code = np.append(np.array(hashes, dtype=np.int64) % partitions, 0)
     place: Ints = partition_of_code[np.asarray(index.codes)]  # a key that is null has the code -1: the last entry

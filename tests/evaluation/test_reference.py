@@ -61,3 +61,15 @@ def test_a_season_is_what_lies_around_the_day_in_earlier_years() -> None:
     assert at.season(729 * DAY) is not None
     short = Reference.of({"day": pa.array(_hourly(240) / DAY)}, {"day": _hourly(240)}).features["day"]
     assert short.season(250 * DAY) is None
+
+
+def test_outcomes_are_counted_by_block_and_survive_json() -> None:
+    """Zeros and ones of each day, in any order of the rows; they are no feature."""
+    rng = np.random.default_rng(3)
+    times, labels = _hourly(240), (rng.random(240 * 24) < 0.3).astype(float)
+    order = rng.permutation(times.size)
+    written = Reference.of({"day": pa.array(times / DAY)}, labels=(labels[order], times[order])).to_json()
+    read = Reference.from_json(written)
+    assert (list(read.features), read.to_json()) == (["day"], written)
+    ones = labels.reshape(240, 24).sum(1)
+    assert read.labels.counts.tolist() == np.stack([24 - ones, ones], axis=1).tolist()

@@ -156,6 +156,31 @@ def test_equal_label_rates_are_called_changed_in_five_of_a_hundred_runs(phi):
     assert 0.01 <= changed / 400 <= 0.09
 
 
+def _wandering(hours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return lfilter([1], [1, -0.99], rng.normal(0, np.sqrt(1 - 0.99**2), hours.size))
+
+
+@pytest.mark.parametrize("odds", [
+    _wandering, lambda hours, rng: np.sin((hours / 8766 + rng.random()) * 2 * np.pi),
+    lambda hours, rng: 1.5 * ((hours // 24 + rng.integers(7)) % 7 >= 5)],
+    ids=["days", "season", "weekday"])  # fmt: skip
+def test_a_label_rate_is_held_to_how_much_spans_of_the_training_rows_differ(odds):
+    """Of seven months, one of test rows and one of decisions: rates that vary as they always did have not changed."""
+    rng, hours, rows = np.random.default_rng(8), np.arange(270 * 24), _decisions(200)
+    before, month, changed = slice(0, 240 * 24), slice(240 * 24, None), {0.0: 0, 2.5: 0}
+    for shift in changed:
+        for _ in range(25):
+            chance = 1 / (1 + np.exp(1.4 - odds(hours, rng) - shift * (hours >= 240 * 24)))
+            labels = (rng.random(hours.size) < chance).astype(float)
+            reference = Reference.of({}, labels=(labels[before], hours[before] * HOUR))
+            rates = _rates(labels[month], labels[210 * 24 : 240 * 24].mean(), 720, hours[month] * HOUR)
+            span = (240 * 24 * HOUR, 270 * 24 * HOUR)
+            judged = drift(rows, reference, model="m@1", span=span, label_rate=rates).label_rate
+            changed[shift] += judged.status == "changed"
+    assert changed[0.0] <= 3
+    assert changed[2.5] >= 22
+
+
 def _hourly(start: int, days: int, wind: np.ndarray) -> pa.Table:
     times = (start + np.arange(days * 24)) * HOUR
     return _decisions(days * 24, time=times, wind=wind, score=np.full(days * 24, 0.5))

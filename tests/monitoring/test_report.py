@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from retrodict.core.clock import parse_time
 from retrodict.core.durations import DAY, HOUR
 from retrodict.core.errors import DefinitionError
+from retrodict.evaluation.metrics import Metric
 from retrodict.ledger import verify
 from retrodict.monitoring.definitions import Monitor, Trigger
+from retrodict.monitoring.drift import DriftReport
+from retrodict.monitoring.performance import Slice
+from retrodict.monitoring.periods import Period
 from retrodict.monitoring.report import monitor
+from retrodict.monitoring.triggers import measure
 
 MAY = "2013-05-01T00:00Z"
 
@@ -55,6 +61,15 @@ def test_triggers_read_the_last_complete_period(world, kit):
     whole = next(part for part in report.slices if part.period.name == "2013-04" and part.by is None)
     assert fired.numbers["auc_drop"] == pytest.approx(0.75 - whole["auc"].value)
     assert (fired.numbers["labels"], fired.numbers["decisions"]) == (600, 600)
+    # Of 3,000 test rows with an area of 0.75: Hanley & McNeil's variance, with Newcombe's for the difference.
+    positives = kit.make_rows(3000, 1)[1].sum()
+    rank = 0.75 * 0.25 + (positives - 1) * (0.75 / 1.25 - 0.75**2) + (2999 - positives) * (1.125 / 1.75 - 0.75**2)
+    half, auc = 1.959964 * np.sqrt(rank / (positives * (3000 - positives))), whole["auc"]
+    bounds = (
+        0.75 - auc.value - np.hypot(half, auc.high - auc.value),
+        0.75 - auc.value + np.hypot(half, auc.value - auc.low),
+    )
+    assert fired.bounds["auc_drop"] == pytest.approx(bounds, abs=1e-6)
 
 
 def test_a_running_period_does_not_count_yet(world):
@@ -146,6 +161,17 @@ def test_the_bound_of_the_interval_decides(world, kit):
     assert f"auc is {value:.6g} ({least:.4g} to {most:.4g}): it need not hold" in report.triggers[0].reason
     sure = [Trigger.retrain(on=f"auc < {most + 0.001} and auc > {least - 0.001}", min_labels=0)]
     assert _statuses(monitor(project, Monitor(policy, triggers=sure), now=kit.NOW)) == ["fires"]
+
+
+def test_an_estimate_without_an_interval_is_not_evaluable():
+    """One row of a class has an area and no variance of it: no condition on that area, or on its drop, is known."""
+    names = ("auc", "calibration_error", "calibration_ratio", "label_rate")
+    alone = [Metric(name, 0.6, None, 500) for name in names]
+    part = Slice(Period("2013-04", 0, 1), True, None, None, 500, 500, 0, 0, 0, 0, tuple(alone))
+    numbers = measure(part, DriftReport(None, "no decisions", 0, 0), Metric("auc", 0.9, None, 900, 0.85, 0.95))
+    assert {name: numbers.values[name] for name in (*names, "auc_drop")} == dict.fromkeys((*names, "auc_drop"))
+    assert {numbers.reasons[name] for name in names} == {"it has no interval"}
+    assert (numbers.reasons["auc_drop"], numbers.bounds) == ("one of the two areas has no interval", {})
 
 
 def test_views_that_were_not_simply_read_are_counted_by_period_and_status(project, kit):

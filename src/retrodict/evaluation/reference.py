@@ -7,29 +7,32 @@ Counts are kept by block of time as well: how much the blocks differ says how mu
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodict.core.durations import DAY, HOUR
 from retrodict.core.identity import canonical_json
 from retrodict.core.statistics.profiles import CategoryProfile, NumericProfile, profile_from_dict
 
-__all__ = ["BlockCounts", "FeatureReference", "Reference", "count_spans"]
+__all__ = ["BlockCounts", "FeatureReference", "Reference", "count_labels", "count_spans"]
 
 Profile: TypeAlias = NumericProfile | CategoryProfile
 Counts: TypeAlias = NDArray[np.int64]
+Count: TypeAlias = Callable[[Any], Counts]
 
 _LENGTHS = (HOUR, 6 * HOUR, DAY, 7 * DAY, 28 * DAY)
 _MOST_BLOCKS = 400
 _YEAR = 365.25 * DAY
 _SEASON = 45 * DAY  # on either side of the middle of what is judged
 _LEAST_SEASON = 60 * DAY
+_LABELS = "_labels"  # a name that no feature has: those of a frame that begin so are its own
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +53,7 @@ class BlockCounts:
     counts: Counts
 
     @classmethod
-    def of(cls, profile: Profile, column: pa.Array | pa.ChunkedArray, times: NDArray[np.int64]) -> BlockCounts:
+    def of(cls, count: Count, column: pa.Array | pa.ChunkedArray, times: NDArray[np.int64]) -> BlockCounts:
         """Count rows at their times, in blocks of the shortest of 1 h, 6 h, 1 d, 7 d, 28 d that gives 400 or fewer."""
         first, last = int(times.min()), int(times.max())
         fitting = (size for size in _LENGTHS if last // size - first // size < _MOST_BLOCKS)
@@ -58,7 +61,7 @@ class BlockCounts:
         starts = np.arange(first // length, last // length + 1, dtype=np.int64) * length
         order = np.argsort(times, kind="stable")
         edges = [*starts.tolist(), int(starts[-1]) + length]
-        return cls(starts, length, count_spans(profile, column.take(pa.array(order)), times[order], edges))
+        return cls(starts, length, count_spans(count, column.take(pa.array(order)), times[order], edges))
 
     @property
     def duration(self) -> int:
@@ -93,12 +96,16 @@ class BlockCounts:
         return cls(starts, int(body["length"]), counts)
 
 
-def count_spans(
-    profile: Profile, column: pa.Array | pa.ChunkedArray, times: NDArray[np.int64], edges: list[int]
-) -> Counts:
+def count_spans(count: Count, column: pa.Array | pa.ChunkedArray, times: NDArray[np.int64], edges: list[int]) -> Counts:
     """Counts of the rows between each two edges, shape (edges - 1, bins); ``times`` ascend with the rows."""
     places = np.searchsorted(times, edges).tolist()
-    return np.stack([profile.count(column.slice(low, high - low)) for low, high in pairwise(places)])
+    return np.stack([count(column.slice(low, high - low)) for low, high in pairwise(places)])
+
+
+def count_labels(labels: pa.Array) -> Counts:
+    """Rows labelled 0, and rows labelled 1."""
+    positives = int(pc.sum(labels).as_py() or 0)
+    return np.array([len(labels) - positives, positives])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,9 @@ class FeatureReference:
 class Reference:
     """References by feature name; ``score`` is the model's own output on the test rows, where given.
 
+    ``labels`` counts the outcomes of the training, validation and test rows by block of time, 0 and 1; it is None in
+    versions that were trained without.
+
     Examples
     --------
     >>> reference = Reference.of({"wind": pa.array([1.0, 2.0, None])})
@@ -135,12 +145,14 @@ class Reference:
     """
 
     features: Mapping[str, FeatureReference]
+    labels: BlockCounts | None = None
 
     @classmethod
     def of(
         cls,
         columns: Mapping[str, pa.Array | pa.ChunkedArray],
         times: Mapping[str, NDArray[np.int64]] | None = None,
+        labels: tuple[NDArray[np.float64], NDArray[np.int64]] | None = None,
     ) -> Reference:
         """Profile columns: text as categories, everything else as numbers.
 
@@ -149,31 +161,37 @@ class Reference:
         columns : mapping of str to Arrow column
         times : mapping of str to ndarray of int64, optional
             Moments of the rows of a column, microseconds since 1970-01-01 UTC; such a column is counted by block too.
+        labels : (ndarray of float64, ndarray of int64), optional
+            Outcomes, 0 or 1, and their moments.
         """
         references = {}
         for name, column in columns.items():
             textual = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
             profile = CategoryProfile.of(column) if textual else NumericProfile.of(column)
             moments = (times or {}).get(name)
-            blocks = None if moments is None or not len(moments) else BlockCounts.of(profile, column, moments)
+            blocks = None if moments is None or not len(moments) else BlockCounts.of(profile.count, column, moments)
             references[name] = FeatureReference(profile, profile.count(column), blocks)
-        return cls(references)
+        return cls(references, None if labels is None else BlockCounts.of(count_labels, pa.array(labels[0]), labels[1]))
 
     def to_json(self) -> bytes:
         """Canonical JSON: ``{feature: {"profile": …, "counts": […], "blocks": {…}}}``, blocks where there are any."""
-        return canonical_json({name: _body(reference) for name, reference in self.features.items()})
+        labels = {} if self.labels is None else {_LABELS: self.labels.to_dict()}
+        return canonical_json({name: _body(reference) for name, reference in self.features.items()} | labels)
 
     @classmethod
     def from_json(cls, data: bytes) -> Reference:
         """Read what :meth:`to_json` wrote."""
-        return cls({
+        bodies = json.loads(data)
+        labels = bodies.pop(_LABELS, None)
+        features = {
             name: FeatureReference(
                 profile_from_dict(body["profile"]),
                 np.asarray(body["counts"], dtype=np.int64),
                 BlockCounts.from_dict(body["blocks"]) if "blocks" in body else None,
             )
-            for name, body in json.loads(data).items()
-        })  # fmt: skip
+            for name, body in bodies.items()
+        }
+        return cls(features, None if labels is None else BlockCounts.from_dict(labels))
 
 
 def _body(reference: FeatureReference) -> dict[str, Any]:

@@ -241,7 +241,9 @@ def _reference(result: Execution) -> Reference:
     train, test, at = result.parts["train"], result.parts["test"], result.frame.at
     columns: dict[str, Any] = dict(result.frame.columns(train))
     times = {**dict.fromkeys(columns, at[train]), "score": at[test]}
-    return Reference.of({**columns, "score": pa.array(result.trained.test_scores)}, times)
+    rows = np.concatenate(list(result.parts.values()))
+    labels = result.frame.labels[rows], at[rows]
+    return Reference.of({**columns, "score": pa.array(result.trained.test_scores)}, times, labels)
 
 
 def _plain(value: Any) -> Any:

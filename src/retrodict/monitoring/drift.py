@@ -9,7 +9,6 @@ those hold the season of the period in earlier years, the period is compared wit
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -25,9 +24,9 @@ from retrodict.core.errors import InputError, IntegrityError, NotFoundError
 from retrodict.core.identity import short
 from retrodict.core.statistics.drift import DriftVerdict, judge, judge_features
 from retrodict.core.statistics.intervals import difference_interval, wilson_interval
-from retrodict.core.statistics.noise import block_noise, row_noise
+from retrodict.core.statistics.noise import block_scatter
 from retrodict.evaluation.metrics import Metric
-from retrodict.evaluation.reference import FeatureReference, Reference, count_spans
+from retrodict.evaluation.reference import BlockCounts, FeatureReference, Reference, count_labels, count_spans
 from retrodict.stores.objects.base import ObjectStore
 
 __all__ = ["SCORE", "DriftReport", "FeatureDrift", "LabelRates", "RateChange", "drift", "read_reference"]
@@ -242,24 +241,24 @@ class _Counted:
         profile = reference.profile
         if span is None:
             return cls(profile.labels, reference.counts[None], profile.count(column)[None])
-        before, pieces = _blocks(reference, span)
-        return cls(profile.labels, before, count_spans(profile, column, times, _edges(span, pieces)))
+        before, pieces = _blocks(reference.blocks, reference.counts, span)
+        return cls(profile.labels, before, count_spans(profile.count, column, times, _edges(span, pieces)))
 
     def drift(self, verdict: DriftVerdict) -> FeatureDrift:
         """Verdict with the counts of all blocks together."""
         return FeatureDrift(verdict, self.labels, *(tuple(c.sum(0).tolist()) for c in (self.reference, self.current)))
 
 
-def _blocks(reference: FeatureReference, span: Span) -> tuple[NDArray[np.int64], int]:
+def _blocks(blocks: BlockCounts | None, counts: NDArray[np.int64], span: Span) -> tuple[NDArray[np.int64], int]:
     """Reference counts by block, and the number of blocks of the same length that the period is cut into.
 
     The longest that leave the noise six degrees of freedom: blocks as long as the period hold all dependence there is
     within it, shorter ones take the rows of neighbouring blocks as independent.
     """
     for pieces in _PIECES:
-        before = reference.counts[None]
-        if reference.blocks is not None:
-            before = reference.blocks.pooled((span[1] - span[0]) / pieces)
+        before = counts[None]
+        if blocks is not None:
+            before = blocks.pooled((span[1] - span[0]) / pieces)
         if len(before) + pieces - 2 >= _LEAST_FREEDOM:
             break
     return before, pieces
@@ -313,9 +312,11 @@ def _rate_change(rates: LabelRates, reference: Reference | None, span: Span | No
     if before is None or not rows:
         what = "its rate" if before is None else "how many test rows it has"
         return RateChange("not evaluable", f"the model version does not say {what}", before, current.value)
-    weight = _rows_per_independent(rates, before * rows, rows, span)
+    blocks = None if reference is None else reference.labels
+    worth = _rows_per_independent(rates, blocks, (before, rows), span)
     intervals = (
-        wilson_interval(share * n / weight, n / weight) for share, n in ((current.value, current.n), (before, rows))
+        wilson_interval(share * n / weight, n / weight)
+        for share, n, weight in ((current.value, current.n, worth[1]), (before, rows, worth[0]))
     )
     now, then = intervals
     difference = difference_interval(current.value, now, before, then)
@@ -328,18 +329,25 @@ def _rate_change(rates: LabelRates, reference: Reference | None, span: Span | No
     return RateChange(status, reason, before, current.value, difference.low, difference.high)
 
 
-def _rows_per_independent(rates: LabelRates, positives: float, rows: int, span: Span | None) -> float:
-    """Outcomes that are worth one independent one, with what Student's t adds for the few blocks this is known from."""
-    if span is None:
-        return 1.0
-    places = np.searchsorted(rates.times, _edges(span, _PIECES[-1]))
-    hits = np.diff(np.append(0.0, np.cumsum(rates.labels))[places])
-    current = np.stack([np.diff(places) - hits, hits], axis=1)
-    noise = block_noise(np.array([[rows - positives, positives]]), current)
-    independent = row_noise(rows, len(rates.labels), 2)
-    if math.isinf(noise.blocks):
-        return 1.0
+def _rows_per_independent(
+    rates: LabelRates, blocks: BlockCounts | None, test: tuple[float, int], span: Span | None
+) -> tuple[float, float]:
+    """Test rows, and outcomes of the period, that are worth one independent one.
+
+    With what Student's t adds for the few blocks of time this is known from.
+    """
+    rate, rows = test
+    if span is None or {rate, rates.current.value} <= {0.0, 1.0}:
+        return 1.0, 1.0
+    counts = np.array([rows - rate * rows, rate * rows])
+    before, pieces = _blocks(blocks, counts, span)
+    current = count_spans(count_labels, pa.array(rates.labels), rates.times, _edges(span, pieces))
+    freedom = len(before) + len(current) - 2
+    spread = float(np.trace(block_scatter(before.astype(np.float64), current.astype(np.float64))))
     from scipy.special import stdtrit
 
-    few = float(stdtrit(noise.blocks, 0.975)) / NormalDist().inv_cdf(0.975)
-    return noise.scale / independent.scale * few**2
+    few = float(stdtrit(freedom, 0.975)) / NormalDist().inv_cdf(0.975)
+    # Test rows of a version without blocks depend on each other as the outcomes do.
+    sides = (current if len(before) == 1 else before), current
+    of_test, of_period = (spread * float(part.sum()) / len(part) for part in sides)
+    return of_test * few**2 if of_test > 1 else 1.0, of_period * few**2 if of_period > 1 else 1.0

@@ -56,7 +56,8 @@ def report_html(report: MonitorReport, *, threshold: float) -> str:
         overview=Facts({"in force": report.revision, "model": report.model, **counts}),
         findings=_findings(report),
         sections=[(heading, blocks) for heading, blocks in contents if blocks],
-        note=f"Report report:{report.digest}. A dash: not evaluable, too few known outcomes.",
+        note=f"Report report:{report.digest}. A dash: not evaluable, too few known outcomes. Intervals of metrics take "
+        "rows as independent: where one entity or day has many, they are too narrow.",
     )
 
 

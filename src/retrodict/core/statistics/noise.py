@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Noise", "block_noise", "row_noise"]
+__all__ = ["Noise", "block_noise", "block_scatter", "row_noise"]
 
 Floats = NDArray[np.float64]
 
@@ -94,8 +94,7 @@ def block_noise(reference: Floats, current: Floats) -> Noise:
     freedom = sum(len(side) - 1 for side in sides)
     if bins < 2 or freedom < 1:
         return rows
-    middle = (reference.sum(0) / n + current.sum(0) / m) / 2
-    scatter = (_scatter(reference, middle) + _scatter(current, middle)) / freedom
+    scatter = block_scatter(reference, current)
     trace, squares = float(np.trace(scatter)), float((scatter * scatter).sum())
     if freedom > 1:
         unbiased = freedom**2 / ((freedom - 1) * (freedom + 2)) * (squares - trace * trace / freedom)
@@ -108,6 +107,18 @@ def block_noise(reference: Floats, current: Floats) -> Noise:
         return rows
     spread = min(max(trace * trace / squares, 1.0), bins - 1.0) if squares > 0 else bins - 1.0
     return Noise(scale, spread, spread * freedom)
+
+
+def block_scatter(reference: Floats, current: Floats) -> Floats:
+    """Covariance of a block's shares in units of the roots of the mean shares, shape (bins, bins).
+
+    Parameters are those of ``block_noise``; one side at least has two blocks. Of two bins the trace is the variance of
+    a block's rate over ``rate * (1 - rate)``: a block is worth as many independent rows as one over that.
+    """
+    middle = (reference.sum(0) / reference.sum() + current.sum(0) / current.sum()) / 2
+    freedom = len(reference) + len(current) - 2
+    scatter: Floats = (_scatter(reference, middle) + _scatter(current, middle)) / freedom
+    return scatter
 
 
 def _scatter(blocks: Floats, shares: Floats) -> Floats:

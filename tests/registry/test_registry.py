@@ -19,6 +19,7 @@ from retrodict.ledger import verify
 from retrodict.registry import (
     Deployment,
     ModelVersion,
+    Revision,
     approve,
     change,
     current,
@@ -27,6 +28,8 @@ from retrodict.registry import (
     in_force,
     list_versions,
     register,
+    rolled_back,
+    standing,
 )
 from retrodict.workspace import Workspace
 
@@ -303,3 +306,33 @@ def test_revisions_and_versions_of_two_processes_never_collide(project: Workspac
     assert [version.version for version in list_versions(project, "late")] == list(range(1, 13))
     assert len(project.ledger.entries()) == 25
     assert findings(project) == []
+
+
+def _revisions(*changes: tuple[str, str, int | None]) -> list[Revision]:
+    """Revisions 1, 2, ... by action, model and the revision that a rollback restores."""
+    return [
+        Revision(number, number, "ann", action, "", Deployment("p", "", "", model, "", "", restores=restores))
+        for number, (action, model, restores) in enumerate(changes, start=1)
+    ]
+
+
+THREE = [("deploy", "m@1", None), ("promote", "m@2", None), ("promote", "m@3", None)]
+
+
+@pytest.mark.parametrize(("changes", "stands", "marked"), [
+    (THREE, [1, 2, 3], {}),
+    ([*THREE, ("rollback", "m@2", 2)], [1, 2], {"m@3": 4}),
+    ([*THREE, ("rollback", "m@2", 2), ("rollback", "m@1", 1)], [1], {"m@3": 4, "m@2": 5}),
+    # By name forward to what was rolled back from: that stands again, on what it was rolled back to.
+    ([*THREE, ("rollback", "m@1", 1), ("rollback", "m@3", 3)], [1, 3], {"m@1": 5}),
+    ([*THREE, ("rollback", "m@1", 1), ("deploy", "m@3", None)], [1, 5], {}),
+    ([THREE[0], ("deploy", "m@1", None), ("rollback", "m@1", 1)], [1], {}),  # of the policy, not of the version
+    # From before a rollback named what it restores: one step back, and never to nothing.
+    ([*THREE, ("rollback", "m@2", None), ("rollback", "m@1", None)], [1], {"m@3": 4, "m@2": 5}),
+    ([THREE[0], ("rollback", "m@1", None)], [1], {}),
+])  # fmt: skip
+def test_what_stands_is_what_no_rollback_took_back(changes, stands, marked) -> None:
+    """And what was rolled back from is marked, until somebody names it."""
+    revisions = _revisions(*changes)
+    assert [revision.revision for revision in standing(revisions)] == stands
+    assert rolled_back(revisions) == marked

@@ -218,7 +218,7 @@ def rolled_back(revisions: Sequence[Revision]) -> dict[str, int]:
     before: Revision | None = None
     for revision in revisions:
         model = revision.deployment.model
-        if revision.action == "rollback" and before is not None and before.deployment.model != model:
+        if revision.action == "rollback" and before is not None:
             marks[before.deployment.model] = revision.revision
         marks.pop(model, None)
         before = revision

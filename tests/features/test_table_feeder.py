@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,7 +116,7 @@ def test_rows_without_ids_are_told_apart_by_their_place(make_project):
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from(["append", "late", "compact", "restore", "overwrite", "follow"]), max_size=8),
-    st.integers(3, 9),
+    st.integers(3, 40),
 )
 def test_whatever_happens_to_the_table(tmp_path_factory, steps, piece):
     """After appends, compaction, rollbacks and overwrites in any order the state is as if it were built anew."""
@@ -143,11 +152,9 @@ def test_a_build_that_was_killed_answers_nothing_until_it_is_done(make_project, 
     """Half a table is no state: values are null, counts too; the next build goes on and counts nothing twice."""
     workspace, features = make_project(), feature_set()
     workspace.tables.write("events", rows(0, 20))
-    monkeypatch.setattr(table_feeder, "_PIECE", 1)
+    monkeypatch.setattr(table_feeder, "_PIECE", 5)
     state, taken = online_state(workspace, features), []
     source = TableFeeder(workspace, state, features.sources["s"])
-    pieces = [piece.slice(first, 5) for piece in source._pieces(0, 0) for first in range(0, 20, 5)]
-    monkeypatch.setattr(TableFeeder, "_pieces", lambda self, newest, start: iter(pieces[start // 5 :]))
     original = state.take
 
     def killed(*args, **kwargs):
@@ -162,7 +169,7 @@ def test_a_build_that_was_killed_answers_nothing_until_it_is_done(make_project, 
     row = OnlineFeatures(features, workspace.keys).read({"k": "a"}, {}, LATER)
     assert (row.statuses, set(row.values.values())) == ({"v": "no_state"}, {None})
     assert [view.name for view in unbuilt_views(workspace, features)] == ["v"]
-    assert replace(state.meta(features.plan("v")).place, files="") == TablePlace(0, 10, unfinished=True)
+    assert replace(state.meta(features.plan("v")).place, files="") == TablePlace(0, 0, unfinished=True, ahead=10)
     with workspace.events.open_writer("events/events") as writer:
         writer.append([encode_event(row) for row in rows(20, 2).to_pylist()])
     stream = StreamFeeder(state, workspace.events, "events/events", "s")
@@ -171,6 +178,138 @@ def test_a_build_that_was_killed_answers_nothing_until_it_is_done(make_project, 
     assert values(workspace, features) == built_anew(workspace, features, tmp_path)
     assert unbuilt_views(workspace, features) == []
     assert stream.catch_up().applied.stored == 2
+
+
+def shuffled(count, seed, sequence):
+    """Rows of skewed keys in any order, some without a key, some twice."""
+    draw = random.Random(seed)
+    order = [n for n in range(count) for _ in range(1 + (sequence is not None and draw.random() < 0.2))]
+    draw.shuffle(order)
+    return pa.table(
+        {"id": order, "k": [draw.choice(["a", "a", "a", "a", "b", "c", "long" * 9, None]) for _ in order],
+         "e": [BASE + n // 2 * MINUTE for n in order], "x": [n / 4 for n in order], "g": [n % 3 for n in order]},
+        pa.schema([*list(SCHEMA)[:2], ("e", pa.int64()), SCHEMA.field("x"), ("g", pa.int64())]),
+    ).cast(pa.schema([*SCHEMA, ("g", pa.int64())]))  # fmt: skip
+
+
+@contextmanager
+def killed_after(updates, *, stored):
+    """Interrupt one update of the key store, before or after it is stored; it is None that is not."""
+    original, calls = LmdbKeys.update, []
+
+    def update(self, *args, **kwargs):
+        calls.append(None)
+        if len(calls) == updates and not stored:
+            raise KeyboardInterrupt
+        original(self, *args, **kwargs)
+        if len(calls) == updates:
+            raise KeyboardInterrupt
+
+    with mock.patch.object(LmdbKeys, "update", update), suppress(KeyboardInterrupt):
+        yield
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.data())
+def test_a_build_that_is_killed_anywhere_goes_on(tmp_path_factory, data):
+    """Two views with other keys, in partitions, of a table of many files that grows between: as if nothing happened."""
+    from retrodict.workspace import Workspace
+
+    partitions, sequence = data.draw(st.sampled_from([(1, "id"), (1, None), (3, "id"), (2, None)]))
+    root = tmp_path_factory.mktemp("project")
+    (root / "retrodict.toml").write_text(f'[project]\nname = "p"\n[features]\npartitions = {partitions}\n')
+    source = Source("s", Table("events", key="id"), event_time="e", sequence=sequence)
+    over = data.draw(st.sampled_from([["30d", "lifetime"], ["30d"], ["20m"]]))
+    kinds = [agg.count(over=over), agg.sum("x", over=over), agg.last_k("x", 3, over=over[0]), latest("x")]
+    views = [FeatureView("v", Entity("k"), source, kinds), FeatureView("w", Entity("k", "g"), source, kinds[:3])]
+    features = FeatureSet(views)
+    with Workspace(root) as workspace, mock.patch.object(table_feeder, "_PIECE", data.draw(st.integers(2, 9))):
+        for part in range(data.draw(st.integers(1, 4))):
+            workspace.tables.write("events", shuffled(10, part, sequence))
+        for kill in data.draw(st.lists(st.integers(1, 12), max_size=3)):
+            with killed_after(kill, stored=data.draw(st.booleans())):
+                build_online(workspace, [features])
+            change = data.draw(st.sampled_from(["append", "compact", None]))
+            if change == "append":
+                workspace.tables.write("events", shuffled(10, kill, sequence))
+            elif change == "compact":
+                workspace.tables.compact("events")
+        build_online(workspace, [features])
+        assert not feeder(workspace, features).lag().behind
+        keys, table = LmdbKeys(root / "whole"), workspace.tables.read("events")
+        OnlineState(features, keys, horizon="1h").apply(table, "s")
+        requests = [{"k": key, "g": g} for key in ["a", "b", "c", "long" * 9] for g in range(3)]
+        built, whole = (
+            [
+                row.values
+                for row in OnlineFeatures(features, store, partitions=n).read_many(requests, BASE + 25 * MINUTE)
+            ]
+            for store, n in ((workspace.keys, partitions), (keys, 1))
+        )
+        keys.close()
+        assert built == whole
+        if over[-1] == "lifetime" and sequence is None:
+            counts = [sum(k == asked["k"] for k in table.column("k").to_pylist()) for asked in requests]
+            assert [row["v__count_lifetime"] for row in built] == counts
+
+
+def test_a_build_survives_sigkill(make_project, tmp_path):
+    """Killed in the middle of pieces sorted by key, and continued there by another process, which sweeps its files."""
+    workspace, features = make_project(), feature_set()
+    workspace.tables.write("events", rows(0, 200))
+    script = """
+import os, signal, sys
+from retrodict.features.online import build_online
+from retrodict.features.online.stream import table_feeder
+from retrodict.stores.keys.lmdb import LmdbKeys
+from retrodict.workspace import Workspace
+sys.path.insert(0, sys.argv[2])
+from test_table_feeder import feature_set
+original, calls, table_feeder._PIECE = LmdbKeys.update, [], 30
+def update(self, *args, **kwargs):
+    original(self, *args, **kwargs)
+    calls.append(None)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+LmdbKeys.update = update
+build_online(Workspace(sys.argv[1]), [feature_set()])
+"""
+    here = str(Path(__file__).parent)
+    killed = subprocess.run([sys.executable, "-c", script, str(workspace.root), here], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    place = online_state(workspace, features).meta(features.plan("v")).place
+    assert (place.rows, place.ahead, place.unfinished) == (0, 90, True)
+    with mock.patch.object(table_feeder, "_PIECE", 30):
+        assert build_online(workspace, [features])["s"].stored == 110
+    assert values(workspace, features) == built_anew(workspace, features, tmp_path)
+    assert list((workspace.root / "state" / "temp").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", [1, 100_000])
+def test_a_build_takes_bounded_memory(make_project, keys):
+    """Three million events of many keys, or all of one, in any order: less than a third of what they took unsorted."""
+    workspace, count = make_project(), 1_000_000
+    for part in range(3):
+        numbers = np.arange(part * count, (part + 1) * count)
+        draw = np.random.default_rng(part)
+        codes = pc.cast(pa.array(draw.integers(0, keys, count)), pa.string())
+        moments = pa.array(BASE + draw.integers(0, 1000, count) * MINUTE).cast(TIME)
+        table = pa.table([pa.array(numbers), codes, moments, pa.array(numbers / 4)], schema=SCHEMA)
+        workspace.tables.write("events", table)
+    script = """
+import resource, sys
+from retrodict.features.online import build_online
+from retrodict.workspace import Workspace
+sys.path.insert(0, sys.argv[2])
+from test_table_feeder import feature_set
+print(build_online(Workspace(sys.argv[1]), [feature_set()])["s"].stored)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    command = [sys.executable, "-c", script, str(workspace.root), str(Path(__file__).parent)]
+    stored, most = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    assert stored == 3 * count
+    assert most < 800, f"{most} MB"
 
 
 def test_a_rewritten_table_keeps_what_the_stream_brought(make_project):

@@ -421,7 +421,8 @@ class Features(Namespace):
     def build(self) -> OnlineBuild:
         """Fill the online state of all models and services from the newest table versions.
 
-        Doing it again changes nothing: every event is recognised.
+        Doing it again changes nothing: every event is recognised. Memory is bounded, whatever the size of the tables; a
+        build that was killed goes on where it was.
         """
         workspace = self._workspace
         with self._project.progress("build") as progress:

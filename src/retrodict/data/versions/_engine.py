@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -15,7 +12,7 @@ import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 
 from retrodict.core.errors import ConfigurationError, InputError, IntegrityError
-from retrodict.stores.sql import connect_duckdb, quote_text
+from retrodict.stores.sql import quote_text, spilling_duckdb
 from retrodict.workspace import Workspace
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT])B", re.IGNORECASE)
@@ -26,18 +23,10 @@ _PATTERN = frozenset("*?[]{}")  # DuckDB would look for files that match
 def open_engine(workspace: Workspace, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a connection of its own that spills into ``state/temp`` beyond ``memory``; its files go with it."""
     memory_bytes(memory)
-    parent = workspace.root / "state" / "temp"
-    _sweep(parent)
-    folder = parent / f"{os.getpid()}-{workspace.new_id()}"
-    folder.mkdir(parents=True)
-    try:
-        settings = {"memory_limit": memory, "temp_directory": str(folder), "preserve_insertion_order": False}
-        with _translating(memory), connect_duckdb(**settings) as connection:
-            # The bounds in a Parquet file leave NaN out; both of these believe them, and lose rows that hold one.
-            connection.execute("SET disabled_optimizers = 'statistics_propagation,join_filter_pushdown'")
-            yield connection
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with _translating(memory), spilling_duckdb(workspace.root / "state" / "temp", memory) as connection:
+        # The bounds in a Parquet file leave NaN out; both of these believe them, and lose rows that hold one.
+        connection.execute("SET disabled_optimizers = 'statistics_propagation,join_filter_pushdown'")
+        yield connection
 
 
 def memory_bytes(text: str) -> float:
@@ -48,20 +37,6 @@ def memory_bytes(text: str) -> float:
             "a limit of memory must be a number with a unit", where="diff", got=text, remedy="Write it like '1.5GB'"
         )
     return float(match[1]) * float(1000 ** " KMGT".index(match[2].upper()))
-
-
-def _sweep(parent: Path) -> None:
-    """Remove what a killed process of this machine left behind."""
-    for folder in parent.glob("*-*") if parent.is_dir() else ():
-        pid = folder.name.partition("-")[0]
-        if not pid.isdecimal():
-            continue
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # it runs, as somebody else's
-            continue
 
 
 @contextmanager

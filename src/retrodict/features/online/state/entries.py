@@ -72,12 +72,19 @@ class TablePlace:
         Hash of the data files of that version.
     unfinished : bool
         Whether the table is still being read for the first time: until then no request is answered.
+    ahead : int
+        Rows of that version behind those that are in as well, by key, event time (not of revisions) and position:
+        where a reading that was killed goes on. Another order must have another name here.
+    since : int, optional
+        Event time, in microseconds, before which rows were left out of that order.
     """
 
     version: int | None = None
     rows: int = 0
     files: str = ""
     unfinished: bool = False
+    ahead: int = 0
+    since: int | None = None
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 How much of which version is in stands with the state, written in the same transaction as the rows. Rows that a later
 version appended are taken in alone; a table whose rows were replaced is read anew, and until it is in, nothing is
 answered rather than something from half a table.
+
+Many rows are sorted by key first, on disk where they are more than memory should hold. Taken in the order of the
+table, each piece would hold events of most keys, and so read and write nearly all of the state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,14 +24,19 @@ from retrodict.features.facts.columns import times
 from retrodict.features.online.state.entries import NEVER, UNKNOWN, Applied, Meta, TablePlace
 from retrodict.features.online.write.writer import OnlineState
 from retrodict.features.plan import ViewPlan
+from retrodict.stores.sql import sorted_rows
 from retrodict.stores.tables.base import TableStore, files_id
 from retrodict.workspace import Workspace
 
 __all__ = ["Report", "TableFeeder", "TableLag", "no_report"]
 
-_PIECE = 500_000  # rows in memory at once
+_PIECE = 100_000  # rows taken at once
+_STORED = 64 << 20  # bytes of their keys, read and written with them
+_POSITION = "position in the table"
 
 Report = Callable[[str, int, int], None]
+Views = list[tuple[ViewPlan, list[int]]]
+"""Views of a source, with the partitions of each that are meant."""
 
 
 def no_report(what: str, done: int, total: int) -> None:
@@ -120,7 +128,7 @@ class TableFeeder:
         if newest is None:
             return done
         # A call that was killed may have left views and partitions at different places.
-        groups: dict[TablePlace, list[tuple[ViewPlan, list[int]]]] = {}
+        groups: dict[TablePlace, Views] = {}
         for plan in self._plans:
             alike: dict[TablePlace, list[int]] = {}
             for partition, meta in self._behind(plan, newest):
@@ -164,32 +172,52 @@ class TableFeeder:
             self._state.clear(plan, [partition])
         return TablePlace(unfinished=True)
 
-    def _take(
-        self,
-        place: TablePlace,
-        views: list[tuple[ViewPlan, list[int]]],
-        newest: int,
-        done: Applied,
-        progress: Report,
-    ) -> Applied:
-        (files, total, _), now = self._files(newest), self._workspace.clock.now()
+    def _take(self, place: TablePlace, views: Views, newest: int, done: Applied, progress: Report) -> Applied:
+        """Take rows into views and partitions that are at one place of the table."""
+        # What was begun in the order of keys is ended in it, whatever the table has gained since.
+        version = newest if place.version is None or not place.ahead else place.version
+        (files, total, _), now = self._files(version), self._workspace.clock.now()
         start = self._start(place, newest) or 0
-        floor = self._earliest_request(newest) if start == 0 else None
-        oldest = None if floor is None else floor - max(plan.lookback_us for plan in self._plans)
-        position = start
-        for piece in self._pieces(newest, start):
-            progress(f"build {self._source.name}", position, total)
-            following = position + piece.num_rows
-            after = TablePlace(newest, following, files, unfinished=place.unfinished and following < total)
-            first, rows = _within(piece, self._source, oldest)
-            done = done.plus(events=piece.num_rows)
-            for plan, partitions in views:
-                one = self._state.take(
-                    rows, plan, partitions, after, first_position=position + first, now=now, floor=floor
-                )
-                done = done.plus(**vars(one))
-            position = following
-        return done
+        floor, since = None, place.since
+        if start == place.ahead == 0:
+            floor = self._earliest_request(newest)
+            since = None if floor is None else floor - max(plan.lookback_us for plan in self._plans)
+        begun = replace(place, version=version, rows=start, files=files, since=since)
+        for group in _by_keys(views):
+            for rows, after in self._pieces(begun, total, newest, group):
+                positions = rows.column(_POSITION).to_numpy()
+                for plan, partitions in group:
+                    one = self._state.take(rows, plan, partitions, after, positions=positions, now=now, floor=floor)
+                    done = done.plus(**vars(one))
+                progress(f"build {self._source.name}", after.rows + after.ahead, total)
+        done = done.plus(events=total - start - place.ahead)
+        return done if version == newest else self._take(_all(begun, total), views, newest, done, progress)
+
+    def _pieces(
+        self, begun: TablePlace, total: int, newest: int, views: Views
+    ) -> Iterator[tuple[pa.Table, TablePlace]]:
+        """Rows from a place on, a bounded number at a time, each with the place that it leads to.
+
+        Many are taken in the order of their keys: what is stored of a key is then written once, not with every piece.
+        """
+        rows, limit, plan = self._reader(begun, total, newest), self._limit(views), views[0][0]
+        if not begun.ahead and total - begun.rows <= limit:
+            yield rows.read_all(), _all(begun, total)
+            return
+        # Of revisions known at one moment the last in the table counts; all else may come in the order of its time.
+        clock = None if plan.source.revised else plan.source.event_time or plan.source.known_at
+        order = [name for name in (*plan.keys, clock, _POSITION) if name is not None and name in rows.schema.names]
+        folder, ahead = self._workspace.root / "state" / "temp", begun.ahead
+        for piece in sorted_rows(rows, order, folder, size=limit, skip=ahead):
+            ahead += len(piece)
+            yield piece, replace(begun, ahead=ahead)
+        yield rows.schema.empty_table(), _all(begun, total)
+
+    def _limit(self, views: Views) -> int:
+        """Rows to take at once: what is stored of their keys is read, and written anew, in one transaction."""
+        metas = [meta for plan, _ in views for meta in self._state.metas(plan).values()]
+        size, average = max((meta.size, meta.size // max(meta.entities, 1)) for meta in metas)
+        return _PIECE if size <= _STORED else max(_PIECE // 100, min(_PIECE, _STORED // average))
 
     def _newest(self) -> int | None:
         self._files_of.clear()  # the table may have been made anew since the last call
@@ -222,21 +250,27 @@ class TableFeeder:
             paths = after
         return place.rows
 
-    def _pieces(self, newest: int, start: int) -> Iterator[pa.Table]:
-        """Rows from one on, a bounded number at a time; one empty piece if there are none."""
+    def _reader(self, begun: TablePlace, total: int, newest: int) -> pa.RecordBatchReader:
+        """Rows of a version from a place on, with their positions; of the newest, which begins with them."""
         columns = {column for plan in self._plans for column in plan.source_columns}
         names = [name for name in self._tables.schema(self._table, newest).names if name in columns]
-        reader = self._tables.batches(self._table, newest, columns=names, start=start)
-        batches: list[pa.RecordBatch] = []
-        count = pieces = 0
-        for batch in reader:
-            batches.append(batch)
-            count += batch.num_rows
-            if count >= _PIECE:
-                yield pa.Table.from_batches(batches)
-                batches, count, pieces = [], 0, pieces + 1
-        if batches or not pieces:
-            yield pa.Table.from_batches(batches, schema=reader.schema)
+        reader = self._tables.batches(self._table, newest, columns=names, start=begun.rows)
+        schema = reader.schema.append(pa.field(_POSITION, pa.int64()))
+        return pa.RecordBatchReader.from_batches(schema, self._numbered(reader, begun, total))
+
+    def _numbered(self, reader: pa.RecordBatchReader, begun: TablePlace, total: int) -> Iterator[pa.RecordBatch]:
+        position, clock = begun.rows, self._source.event_time
+        for whole in reader:
+            batch = whole.slice(0, total - position)
+            positions = np.arange(position, position + batch.num_rows)
+            position += batch.num_rows
+            batch = batch.append_column(_POSITION, pa.array(positions))
+            if begun.since is not None and clock is not None:
+                moments, valid = times(batch.column(clock), where=f"source {self._source.name!r}")
+                batch = batch.filter(pa.array(valid & (moments >= begun.since)))
+            yield batch
+            if position == total:
+                return
 
     def _earliest_request(self, newest: int) -> int | None:
         """Time of the earliest request that the state will answer; None if it answers any.
@@ -265,13 +299,14 @@ def _follows_stream(plan: ViewPlan, meta: Meta) -> bool:
     return meta.positions == "stream" or (plan.lifetime and meta.place.version is not None)
 
 
-def _within(piece: pa.Table, source: Source, oldest: int | None) -> tuple[int, pa.Table]:
-    """Rows of a piece without those at its beginning and end that lie too long ago, and the place of the first."""
-    if oldest is None or source.event_time is None:
-        return 0, piece
-    moments, valid = times(piece.column(source.event_time).combine_chunks(), where=f"source {source.name!r}")
-    rows = np.flatnonzero(valid & (moments >= oldest))
-    if not len(rows):
-        return 0, piece.slice(0, 0)
-    first = int(rows[0])
-    return first, piece.slice(first, int(rows[-1]) + 1 - first)
+def _by_keys(views: Views) -> list[Views]:
+    """Views with the same keys together."""
+    groups: dict[tuple[str, ...], Views] = {}
+    for plan, partitions in views:
+        groups.setdefault(tuple(plan.keys), []).append((plan, partitions))
+    return list(groups.values())
+
+
+def _all(begun: TablePlace, total: int) -> TablePlace:
+    """Place of a state that contains all rows of a version."""
+    return TablePlace(begun.version, total, begun.files)

@@ -28,19 +28,20 @@ def split(
     events: pa.Table | Sequence[Mapping[str, Any]],
     partitions: int,
     numbers: Sequence[int],
-    first_position: int,
+    position: int | Ints,
 ) -> Iterator[tuple[int, int, Events]]:
     """Cut a batch into partitions, of which ``numbers`` are read.
 
-    ``first_position`` is that of the batch, for a source without a sequence. Yields of each partition its number, how
-    many events it got, and those that can be visible.
+    ``position`` is that of the first event, or those of all, for a source without a sequence. Yields of each partition
+    its number, how many events it got, and those that can be visible.
     """
     # One table for all: the type of a column must not depend on which of the events a partition got, if any.
     if not isinstance(events, pa.Table) and (partitions > 1 or getattr(plan.source.table, "columns", None)):
         columns = {name: [plain_time(row.get(name)) for row in events] for name in plan.source_columns}
         events = tabulate(plan.source, columns)
     if partitions == 1:
-        yield 0, len(events), read_events(plan, events, first_position=first_position)
+        visible = read_events(plan, events)
+        yield 0, len(events), _placed(plan, visible, visible.row, position)
         return
     assert isinstance(events, pa.Table)
     table = events.select([name for name in plan.source_columns if name in events.column_names])
@@ -48,10 +49,15 @@ def split(
     for partition in numbers:
         rows = np.flatnonzero(place == partition)
         visible = read_events(plan, table.take(pa.array(rows)))
-        if plan.source.sequence is None:  # positions are those in the whole stream
-            ids = first_position + rows[visible.row]
-            visible = replace(visible, sequence=ids, order=ids)
-        yield partition, len(rows), visible
+        yield partition, len(rows), _placed(plan, visible, rows[visible.row], position)
+
+
+def _placed(plan: ViewPlan, events: Events, rows: Ints, position: int | Ints) -> Events:
+    """Events of the rows of a batch with their positions in the whole table or stream, if nothing else names them."""
+    if plan.source.sequence is not None:
+        return events
+    positions = position + rows if isinstance(position, int) else position[rows]
+    return replace(events, sequence=positions, order=positions)
 
 
 def partitions_of(plan: ViewPlan, table: pa.Table, partitions: int) -> Ints:

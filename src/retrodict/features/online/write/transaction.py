@@ -25,12 +25,13 @@ _MOST_ROWS = 1024
 class EventBatch:
     """Events as they were given, where they stand in their table or stream, and what to note once they are in.
 
-    ``offset`` is that of the stream to continue from afterwards, None for a table; ``place`` is how far the table is in
-    once these rows of it are, and ``floor`` the time before which no request may be answered.
+    ``position`` is that of the first event, or those of all. ``offset`` is that of the stream to continue from
+    afterwards, None for a table; ``place`` is how far the table is in once these rows of it are, and ``floor`` the time
+    before which no request may be answered.
     """
 
     events: pa.Table | Sequence[Mapping[str, Any]]
-    position: int
+    position: int | Ints
     now: int | None
     offset: int | None
     place: TablePlace | None = None

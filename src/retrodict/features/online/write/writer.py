@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, check_known
-from retrodict.features.facts.columns import as_table
+from retrodict.features.facts.columns import Ints, as_table
 from retrodict.features.facts.keys import encode_key
 from retrodict.features.online.state.blocks import Shape, unpack
 from retrodict.features.online.state.entries import COUNTS, NEVER, Applied, Meta, StateKeys, TablePlace
@@ -170,7 +170,7 @@ class OnlineState:
         partitions: Sequence[int],
         place: TablePlace,
         *,
-        first_position: int = 0,
+        positions: Ints,
         now: int | None = None,
         floor: int | None = None,
     ) -> Applied:
@@ -185,8 +185,8 @@ class OnlineState:
             Which of the own partitions take them.
         place : TablePlace
             Where the state is once these rows are in.
-        first_position : int, default 0
-            Position of the first row in its table, for a source without a sequence.
+        positions : int64 array
+            Positions of the rows in their table, for a source without a sequence.
         now : int, optional
             Present time.
         floor : int, optional
@@ -198,12 +198,12 @@ class OnlineState:
             What became of the rows; ``events`` is 0, since the same rows are taken into other views as well.
         """
         columns = rows.select([name for name in plan.source_columns if name in rows.column_names])
-        return self._apply(plan, EventBatch(columns, first_position, now, None, place, floor), partitions, Applied(0))
+        return self._apply(plan, EventBatch(columns, positions, now, None, place, floor), partitions, Applied(0))
 
     def advance(self, plan: ViewPlan, version: int, place: TablePlace) -> None:
         """Note of partitions that contain all of a version of the table that they contain another, too."""
         for partition, meta in self.metas(plan).items():
-            if meta.place.version == version and not meta.place.unfinished:
+            if meta.place.version == version and not (meta.place.unfinished or meta.place.ahead):
                 name = self._names[plan.state_id][partition].meta
 
                 def change(values: list[bytes | None], name: bytes = name) -> dict[bytes, bytes | None]:

@@ -7,8 +7,10 @@ import logging
 import click
 
 from retrodict.cli import _types
-from retrodict.cli._command import Parameter, expose, group
+from retrodict.cli._command import Parameter, Session, command, expose, group
 from retrodict.cli._root import cli
+from retrodict.project import Shown
+from retrodict.project.features import Features
 
 features = group(cli, "features", "Features: what they read, that they are right, their values, their online state.")
 
@@ -33,6 +35,23 @@ expose(features, "list", "features.list", search=Parameter("TEXT"), examples=[
 expose(features, "show", "features.show", name=Parameter("NAME[.FEATURE]", _types.feature_names), examples=[
     "retrodict features show origin_delays", "retrodict features show origin_delays.count_6h",
 ])  # fmt: skip
+
+
+@command(features, "import-feast", project=False, examples=[
+    "retrodict features import-feast registry.json", "retrodict features import-feast registry.json > definitions.py",
+])  # fmt: skip
+@click.argument("file", metavar="FILE", type=click.Path(dir_okay=False))
+def import_feast(session: Session, file: str) -> Shown:
+    """Read what `feast registry-dump` printed, and write its entities, views and services as definitions.
+
+    A definitions module goes to standard output, what has no counterpart (and why) to standard error.
+    """
+    definition = Features.import_feast(file)
+    for remark in [] if session.as_json else definition.remarks():
+        session.note(remark)
+    return definition
+
+
 expose(features, "build", "features.build", examples=["retrodict features build"])
 expose(
     features, "stream", "features.stream", log_level=logging.INFO,

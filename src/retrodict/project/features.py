@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from retrodict.features import catalogue, online
     from retrodict.features.catalogue import changes
     from retrodict.features.definitions import Entity
+    from retrodict.features.feast import ImportedFeatures
     from retrodict.features.labels import Outcome
     from retrodict.features.offline import files, kept_frame, texts
     from retrodict.features.offline.kept_frame import KeptFrame
@@ -462,6 +463,19 @@ class Features(Namespace):
                 self._workspace, parent=parent, once=once, partitions=partition or None, processes=processes
             )
         )
+
+    @staticmethod
+    def import_feast(file: str | Path) -> ImportedFeatures:
+        """Read what `feast registry-dump` printed, and write its entities, views and services as definitions.
+
+        Parameters
+        ----------
+        file : path
+            JSON.
+        """
+        from retrodict.features.feast import read_registry
+
+        return read_registry(Path(file))
 
     def push(self, source: str, events: Any) -> PushedEvents:
         """Append the events of a file to the stream of a source's table.

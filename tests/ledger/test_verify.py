@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from retrodict.core.clock import SimulatedClock
 from retrodict.core.errors import IntegrityError
 from retrodict.ledger import AuditFinding, AuditReport, prove, verify
 from retrodict.workspace import Workspace
@@ -86,12 +87,92 @@ def test_a_cut_off_end(last: int, project: Workspace, sql: Sql, wheres: Wheres) 
 
 
 def test_a_cut_off_end_that_is_written_anew(project: Workspace, sql: Sql, wheres: Wheres) -> None:
-    """Even by the ledger itself, with the true key."""
-    sql("DELETE FROM ledger_entries WHERE sequence = 6")
-    sql("DELETE FROM ledger_edges WHERE sequence = 6")
+    """The ledger itself refuses to sign the same number twice; told why, it goes on, and both stay findings."""
+    sql("DELETE FROM ledger_entries WHERE sequence > 4")
+    sql("DELETE FROM ledger_edges WHERE sequence > 4")
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match=r"signed last; got 'entry 4 .* to entry 6'.*audit accept"):
+            _append(project)
+    assert project.ledger.accept_end("the backup of Monday").sequence == 5
+    _append(project)
+    project.ledger.sign_end()
+    assert {("altered", "entry 6"), ("accepted", "entry 5")} <= wheres(project)
+
+
+def _append(project: Workspace, action: str = "note.write") -> None:
     with project.ledger.transaction() as tx:
-        tx.append("model.register", "model:other@1")
-    assert ("altered", "entry 6") in wheres(project)
+        tx.append(action, "note:1")
+
+
+def _foreign(sql: Sql, action: str = "model.approve", **payload: Any) -> None:
+    """Append an entry with a fitting hash, as somebody with the database and without the key can."""
+    last = sql("SELECT * FROM ledger_entries ORDER BY sequence DESC LIMIT 1")[0]
+    row = {**last, "sequence": last["sequence"] + 1, "previous": last["hash"], "action": action,
+           "payload": json.dumps(payload, sort_keys=True, separators=(",", ":"))}  # fmt: skip
+    row["hash"] = recomputed(row)
+    sql(f"INSERT INTO ledger_entries ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", *row.values())
+
+
+def test_entries_appended_without_the_key(project: Workspace, sql: Sql, wheres: Wheres, checkpoints: Path) -> None:
+    """They are named, and nothing is appended to them: what is signed over would be believed."""
+    _foreign(sql)
+    assert wheres(project) == {("unsigned", "entry 7")}
+    _foreign(sql)
+    size = checkpoints.stat().st_size
+    for call in (lambda: _append(project), project.ledger.sign_end, lambda: project.ledger.renew_key("why")):
+        with pytest.raises(IntegrityError, match="entry 8 at the end, signed up to entry 6"):
+            call()
+    assert (wheres(project), checkpoints.stat().st_size) == ({("unsigned", "entry 7 to 8")}, size)
+
+
+def test_a_foreign_entry_cannot_name_its_own_key(project: Workspace, sql: Sql, wheres: Wheres) -> None:
+    """Signed by it and noted as the end: the key that signed before did not endorse it."""
+    mine = Ed25519PrivateKey.generate()
+    public_key = mine.public_key().public_bytes_raw().hex()
+    _foreign(sql, "ledger.key", public_key=public_key, reason="mine")
+    (end,) = sql("SELECT sequence, time, hash FROM ledger_entries WHERE sequence = 7")
+    statement = json.dumps({**end, "retrodict": "checkpoint"}, sort_keys=True, separators=(",", ":"))
+    sql("UPDATE ledger_ends SET sequence = 7, time = ?, hash = ?, public_key = ?, signature = ?",
+        end["time"], end["hash"], public_key, mine.sign(statement.encode()).hex())  # fmt: skip
+    assert ("renewed", "entry 7") in wheres(project)
+    with pytest.raises(IntegrityError, match="must be the one that the ledger names"):
+        _append(project)
+
+
+def test_an_entry_before_the_one_it_follows(project: Workspace, sql: Sql, wheres: Wheres) -> None:
+    """Back-dated by hand it is a finding; a clock that was set back makes no such entry, and says so."""
+    _append(project)
+    sql("UPDATE ledger_ends SET sequence = 99")
+    assert wheres(project) == {("altered", "checkpoint of entry 99")}
+    rewrite(sql, lambda row: row.update(time=row["time"] - 60_000_000) if row["sequence"] == 4 else None)
+    assert ("altered", "entry 4") in wheres(project)
+
+
+def test_a_clock_that_was_set_back(make_project: Callable[..., Workspace], audit: Audit) -> None:
+    """The entry has the time of the one before it, and how far the clock was behind."""
+    _append(make_project(clock=SimulatedClock(2_000_000)))
+    project = make_project(clock=SimulatedClock(500_000))
+    with project.ledger.transaction() as tx:
+        entry = tx.append("note.write", "note:2")
+    assert (entry.time, entry.payload) == (2_000_000, {"clock_behind_us": 1_500_000})
+    assert audit(project).verified
+
+
+def test_a_witness_has_the_last_word(project: Workspace, checkpoints: Path, tmp_path: Path, sql: Sql) -> None:
+    """A chain cut together with its checkpoints and its end: the copy elsewhere, and the key noted there, tell."""
+    copy = tmp_path / "witness.jsonl"
+    copy.write_bytes(checkpoints.read_bytes())
+    stores = {"objects": project.objects, "streams": project.streams, "file_digest": project.tables.file_digest}
+    report = verify(project.ledger, **stores, checkpoints=copy)
+    assert (report.findings, report.signed) == ([], 6)
+    for table in ("ledger_entries", "ledger_edges"):
+        sql(f"DELETE FROM {table} WHERE sequence > 5")
+    sql("DELETE FROM ledger_ends")
+    checkpoints.write_text("".join(checkpoints.read_text().splitlines(keepends=True)[:-1]))
+    assert verify(project.ledger, **stores).verified
+    found = verify(project.ledger, **stores, checkpoints=copy, public_key="ab" * 32).findings
+    assert {(finding.kind, finding.where) for finding in found} == {("cut off", "entry 6"), ("altered", "entry 1")}
+    assert verify(project.ledger, **stores, public_key=report.public_key).verified
 
 
 def test_a_chain_rewritten_with_right_hashes(project: Workspace, sql: Sql, wheres: Wheres) -> None:
@@ -132,7 +213,8 @@ def test_a_chain_that_names_no_key_is_not_vouched_for_by_any(project: Workspace,
         keys = {"public_key": mine.public_key().public_bytes_raw().hex(), "signature": mine.sign(statement.encode())}
         lines.append(json.dumps({**row, **keys, "signature": keys["signature"].hex()}))
     (project.root / "checkpoints" / "checkpoints.jsonl").write_text("\n".join(lines) + "\n")
-    assert wheres(project) == {("altered", f"checkpoint of entry {n}") for n in range(1, 7)}
+    signed_in_the_records = ("altered", "entry 6")
+    assert wheres(project) == {("altered", f"checkpoint of entry {n}") for n in range(1, 7)} | {signed_in_the_records}
 
 
 def rewrite(sql: Sql, change: Callable[[dict[str, Any]], None]) -> None:
@@ -240,10 +322,10 @@ def test_a_new_key_in_the_place_of_the_old_one_is_refused(project: Workspace, wh
     """Nothing is appended under it; reading and verifying need no key."""
     key = project.config.path("ledger.key")
     key.write_bytes(Ed25519PrivateKey.generate().private_bytes_raw())
-    with pytest.raises(IntegrityError, match=r"that the ledger names.*renew_key"), project.ledger.transaction() as tx:
+    with pytest.raises(IntegrityError, match=r"that the ledger names.*renew-key"), project.ledger.transaction() as tx:
         tx.append("note.write", "note:1")
     key.unlink()
-    with pytest.raises(IntegrityError, match=r"must be readable.*renew_key"), project.ledger.transaction() as tx:
+    with pytest.raises(IntegrityError, match=r"must be readable.*renew-key"), project.ledger.transaction() as tx:
         tx.append("note.write", "note:1")
     assert not key.exists()
     assert wheres(project) == set()
@@ -254,12 +336,15 @@ def test_a_lost_key_is_followed_by_a_new_one_that_all_can_see(project: Workspace
     key = project.config.path("ledger.key")
     old = key.read_bytes()
     key.unlink()
-    entry = project.ledger.renew_key("the disk died")
+    with pytest.raises(IntegrityError, match="must be readable"):
+        project.ledger.renew_key("the disk died")
+    entry = project.ledger.renew_key("the disk died", unendorsed=True)
     assert (entry.action, entry.payload["reason"]) == ("ledger.key", "the disk died")
     with project.ledger.transaction() as tx:
         tx.append("note.write", "note:1")
     report = audit(project)
-    assert (report.findings, report.entries, report.checkpoints) == ([], 8, 6)
+    assert [(finding.kind, finding.where) for finding in report.findings] == [("renewed", "entry 7")]
+    assert (report.entries, report.checkpoints, report.signed) == (8, 6, 8)
     key.write_bytes(old)
     with pytest.raises(IntegrityError, match="names"), project.ledger.transaction() as tx:
         tx.append("note.write", "note:2")

@@ -7,7 +7,7 @@ from retrodict.cli._command import Parameter, expose, group
 from retrodict.cli._root import cli
 
 replay = group(cli, "replay", "Execute a training or a decision again and compare, bit for bit.")
-audit = group(cli, "audit", "Verify the ledger, read it, seal the decision log, prove a decision.")
+audit = group(cli, "audit", "Verify the ledger, read it, sign it, seal the decision log, prove a decision.")
 
 _OBJECT = Parameter("REF", _types.objects)
 
@@ -17,9 +17,13 @@ expose(cli, "lineage", "lineage", ref=_OBJECT, examples=[
 expose(replay, "run", "replay_run", ref=Parameter("REF", _types.run_refs), examples=["retrodict replay run run:01J…"])
 expose(replay, "decision", "replay_decision", ref=Parameter("REF"),
        examples=["retrodict replay decision decision:01J…"])  # fmt: skip
-expose(audit, "verify", "ledger.verify", examples=["retrodict audit verify", "retrodict audit verify --json"])
+expose(audit, "verify", "ledger.verify", examples=[
+    "retrodict audit verify", "retrodict audit verify --checkpoints /mnt/witness/checkpoints.jsonl --public-key 3f…",
+])  # fmt: skip
 expose(audit, "log", "ledger.log",
        examples=["retrodict audit log", "retrodict audit log --object model:late_arrival@1"])  # fmt: skip
 expose(audit, "seal", "ledger.seal", examples=["retrodict audit seal"])
+expose(audit, "accept", "ledger.accept", examples=["retrodict audit accept --reason 'restored the backup of Monday'"])
+expose(audit, "renew-key", "ledger.renew_key", examples=["retrodict audit renew-key --reason 'yearly'"])
 expose(audit, "proof", "ledger.proof", decision=Parameter("DECISION"),
        examples=["retrodict audit proof decision:01J…"])  # fmt: skip

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, column, func, select
@@ -18,7 +19,8 @@ from sqlalchemy.exc import DBAPIError
 from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.core.identity import canonical_json, digest
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash
-from retrodict.ledger.ledger import row_digest
+from retrodict.ledger.checkpoints import is_endorsed
+from retrodict.ledger.ledger import ACCEPT, KEY_ACTIONS, row_digest
 from retrodict.ledger.merkle import merkle_root
 from retrodict.ledger.schema import edges, entries
 from retrodict.ledger.segments import Seal, leaves_of
@@ -37,7 +39,7 @@ class AuditFinding:
     detail: str
 
 
-@dataclass(slots=True)
+@dataclass
 class Chain:
     """The entries that could be read, in order, and what is wrong with them and with those that could not."""
 
@@ -45,10 +47,20 @@ class Chain:
     rows: int = 0
     findings: list[AuditFinding] = field(default_factory=list)
 
+    @cached_property
+    def hashes(self) -> dict[int, str]:
+        """Hash of each entry by its number."""
+        return {entry.sequence: entry.hash for entry in self.entries}
+
+    @cached_property
+    def keys(self) -> list[tuple[int, Any]]:
+        """From which entry on which key signs."""
+        return [(e.sequence, e.payload.get("public_key")) for e in self.entries if e.action in KEY_ACTIONS]
+
 
 def read_chain(connection: Connection) -> Chain:
     """Read every entry and recompute its hash and its place."""
-    chain, previous, expected = Chain(), GENESIS, 1
+    chain, previous, expected, time = Chain(), GENESIS, 1, 0
     for row in connection.execute(select(entries).order_by(entries.c.sequence)):
         chain.rows += 1
         faults, in_place = [], row.sequence == expected
@@ -61,9 +73,14 @@ def read_chain(connection: Connection) -> Chain:
         entry = _read(row, faults)
         if in_place and row.previous != previous:
             faults.append("it does not continue the entry before it")
-        chain.findings += [AuditFinding("altered", f"entry {row.sequence}", text) for text in faults]
         if entry is not None:
             chain.entries.append(entry)
+            moment: object = entry.time
+            if isinstance(moment, int) and moment < time:
+                faults.append("its time is before that of the entry before it")
+            elif isinstance(moment, int):
+                time = moment
+        chain.findings += [AuditFinding("altered", f"entry {row.sequence}", text) for text in faults]
         previous, expected = row.hash, max(expected, row.sequence + 1)
     return chain
 
@@ -92,6 +109,27 @@ def _read(row: Any, faults: list[str]) -> Entry | None:
         faults.append("its payload is no mapping")
         return None
     return Entry(row.sequence, row.time, row.actor, row.action, row.object_id, payload, row.previous, row.hash)
+
+
+def check_keys(items: list[Entry], public_key: str | None) -> Iterator[AuditFinding]:
+    """Whose signatures count: each key endorsed by the one before it, the first one as an auditor knows it."""
+    before = public_key
+    for entry in items:
+        if entry.action in KEY_ACTIONS:
+            key = str(entry.payload.get("public_key"))
+            if entry.action == KEY_ACTIONS[0] and key != (public_key or key):
+                yield AuditFinding("altered", f"entry {entry.sequence}", "it names another key than the one given")
+            elif entry.action != KEY_ACTIONS[0] and not is_endorsed(
+                key, entry.payload.get("endorsement"), before or ""
+            ):
+                detail = "another key signs from here on, and the one before it did not endorse it"
+                yield AuditFinding("renewed", f"entry {entry.sequence}", detail)
+            before = key
+        elif entry.action == ACCEPT:
+            detail = (
+                f"{entry.actor} went on from an end that was not the one signed last: {entry.payload.get('reason')}"
+            )
+            yield AuditFinding("accepted", f"entry {entry.sequence}", detail)
 
 
 Link = tuple[int, int, str, str, str]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from retrodict.stores._durable import make_folder, sync_folder, write_draft
 __all__ = ["Checkpoint", "Signer"]
 
 _FILE = "checkpoints.jsonl"
+_LOST = "Restore the file from a backup, or go on with a new key: retrodict audit renew-key --unendorsed --reason WHY"
+_TAIL = 1 << 16  # bytes: some two hundred checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +41,29 @@ class Checkpoint:
 
     def is_valid(self) -> bool:
         """Whether the signature fits the statement and the key."""
-        try:
-            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.public_key))
-            key.verify(bytes.fromhex(self.signature), _statement(self.sequence, self.time, self.hash))
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        return _is_signed(self.public_key, self.signature, _statement(self.sequence, self.time, self.hash))
+
+
+def is_endorsed(public_key: str, signature: object, by: str) -> bool:
+    """Whether the holder of one key signed that another one follows it."""
+    return isinstance(signature, str) and _is_signed(by, signature, _succession(public_key))
+
+
+def _is_signed(public_key: str, signature: str, statement: bytes) -> bool:
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        key.verify(bytes.fromhex(signature), statement)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def _statement(sequence: int, time: int, hash_: str) -> bytes:
     return canonical_json({"retrodict": "checkpoint", "sequence": sequence, "time": time, "hash": hash_})
+
+
+def _succession(public_key: str) -> bytes:
+    return canonical_json({"retrodict": "next key", "public_key": public_key})
 
 
 class Signer:
@@ -82,7 +98,7 @@ class Signer:
                 "the signing key must be the one that the ledger names",
                 where=str(key_path),
                 got=f"a key whose public half is {self.public_key[:12]}…, not {expected[:12]}…",
-                remedy="Restore the file from a backup, or go on with a new key by Ledger.renew_key",
+                remedy=_LOST,
             )
 
     @property
@@ -114,15 +130,22 @@ class Signer:
             ) from error
 
     def sign(self, sequence: int, time: int, hash_: str) -> Checkpoint:
-        """Sign the end of the chain and make the statement durable in the checkpoint file.
+        """Statement that the chain ended with this hash."""
+        signature = self._key.sign(_statement(sequence, time, hash_)).hex()
+        return Checkpoint(sequence, time, hash_, self.public_key, signature)
+
+    def endorse(self, public_key: str) -> str:
+        """Signature over the key that is to follow, in hex."""
+        return self._key.sign(_succession(public_key)).hex()
+
+    def append(self, checkpoint: Checkpoint) -> None:
+        """Make a statement durable in the file of checkpoints.
 
         Raises
         ------
         RetryableError
             If the disk does not take it: what was committed stays, and the next transaction signs it too.
         """
-        signature = self._key.sign(_statement(sequence, time, hash_)).hex()
-        checkpoint = Checkpoint(sequence, time, hash_, self.public_key, signature)
         line = json.dumps(asdict(checkpoint)) + "\n"
         try:
             with self._file.open("ab+") as stream:
@@ -134,11 +157,10 @@ class Signer:
         except OSError as error:
             raise RetryableError(
                 "the checkpoint of a change must be written; the change is stored, its checkpoint is not",
-                where=f"checkpoint of entry {sequence}",
+                where=f"checkpoint of entry {checkpoint.sequence}",
                 got=error.strerror,
                 remedy="Free space on the disk of the checkpoints; do not repeat the change",
             ) from error
-        return checkpoint
 
 
 def _cut_torn_line(descriptor: int) -> None:
@@ -173,7 +195,7 @@ def _load_key(path: Path) -> Ed25519PrivateKey:
             "the key that signs the ledger's checkpoints must be readable",
             where=str(path),
             got=error.strerror,
-            remedy="Restore the file from a backup, or go on with a new key by Ledger.renew_key",
+            remedy=_LOST,
         ) from error
     if len(raw) != 32:
         raise IntegrityError(
@@ -198,6 +220,11 @@ def make_next_key(path: Path) -> str:
     return _load_key(waiting).public_key().public_bytes_raw().hex()
 
 
+def waiting_signer(path: Path, folder: Path) -> Signer:
+    """Signer with the key that is to follow."""
+    return Signer(next_key_path(path), folder)
+
+
 def _adopt(path: Path, expected: str) -> None:
     """Move the next key into its place once the chain names it, also after a death in between."""
     waiting = next_key_path(path)
@@ -210,8 +237,8 @@ def _adopt(path: Path, expected: str) -> None:
 
 
 def scan_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[int]]:
-    """Checkpoints of a folder, and the numbers of the lines that are none."""
-    path = folder / _FILE
+    """Checkpoints of a folder or of a copy of its file, and the numbers of the lines that are none."""
+    path = folder if folder.is_file() else folder / _FILE
     if not path.exists():
         return [], []
     lines = path.read_bytes().split(b"\n")
@@ -225,15 +252,25 @@ def scan_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[int]]:
     return checkpoints, damaged
 
 
-def newest_signed(folder: Path) -> int:
-    """Highest sequence among the last checkpoints of a folder, 0 if there is none."""
+def newest_signed(folder: Path, keys: Collection[str], start: int = 0) -> Checkpoint | None:
+    """Checkpoint of the highest sequence among the last ones of a folder that one of the keys signed.
+
+    ``start`` is how many bytes of the file do not count: what was signed there, somebody went back behind for a reason.
+    """
     path = folder / _FILE
     if not path.exists():
-        return 0
+        return None
     with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - (1 << 16)))
-        checkpoints = [_read_line(line) for line in stream.read().split(b"\n")[:-1]]
-    return max((checkpoint.sequence for checkpoint in checkpoints if checkpoint is not None), default=0)
+        stream.seek(max(start, path.stat().st_size - _TAIL))
+        checkpoints = [checkpoint for line in stream.read().split(b"\n")[:-1] if (checkpoint := _read_line(line))]
+    ordered = sorted(checkpoints, key=lambda checkpoint: checkpoint.sequence, reverse=True)
+    return next((one for one in ordered if one.public_key in keys and one.is_valid()), None)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the file of checkpoints."""
+    path = folder / _FILE
+    return path.stat().st_size if path.exists() else 0
 
 
 def _read_line(line: bytes) -> Checkpoint | None:

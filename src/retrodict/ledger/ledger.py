@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, delete, insert, select
 
 from retrodict.core.clock import Clock
-from retrodict.core.errors import InternalError
+from retrodict.core.errors import IntegrityError, InternalError, check_reason
 from retrodict.core.identity import canonical_json, digest
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash
-from retrodict.ledger.checkpoints import Signer, make_next_key, newest_signed
-from retrodict.ledger.schema import edges, entries, metadata
+from retrodict.ledger.checkpoints import Checkpoint, Signer, make_next_key, newest_signed, size_of, waiting_signer
+from retrodict.ledger.schema import edges, ends, entries, metadata
 from retrodict.stores.records.base import RecordStore
 
 __all__ = ["Edge", "Ledger", "Transaction"]
@@ -23,15 +24,24 @@ __all__ = ["Edge", "Ledger", "Transaction"]
 # (where it came from, in which role): "dataset:flights@3" as "training data"
 Edge = tuple[str, str]
 
-# The first entry of every chain names the key whose checkpoints count; a later one may name its successor.
-_BEGIN, _RENEW = "ledger.begin", "ledger.key"
+# The first entry of every chain names the key whose checkpoints count; a later one may name its successor. An end that
+# is not the one signed last may be gone on from for a reason, which is an entry too.
+_BEGIN, _RENEW, ACCEPT = "ledger.begin", "ledger.key", "ledger.accept"
 KEY_ACTIONS = (_BEGIN, _RENEW)
 
 # What the ledger itself puts into a payload.
-_OWN = ("inputs", "records")
+_OWN = ("inputs", "records", "clock_behind_us")
 
 # Names looked up at once: below every engine's limit of variables in a statement.
 _AT_ONCE = 500
+
+
+class _End(NamedTuple):
+    """Last entry of a chain; 0, genesis and no time of an empty one."""
+
+    sequence: int
+    hash: str
+    time: int
 
 
 class Transaction:
@@ -46,7 +56,7 @@ class Transaction:
     def __init__(self, connection: Connection, clock: Clock, actor: str, public_key: str) -> None:
         self.connection = connection
         self._clock, self._actor, self._public_key = clock, actor, public_key
-        self._last: tuple[int, str] | None = None
+        self._last: _End | None = None
         self._records: list[dict[str, Any]] = []
 
     def insert(self, table: Table, row: Mapping[str, Any]) -> None:
@@ -112,25 +122,26 @@ class Transaction:
             self._last = self._begin()
         return self._append(action, object_id, dict(payload or {}), inputs, actor)
 
-    def _begin(self) -> tuple[int, str]:
+    def _begin(self) -> _End:
         """End of the chain, whose first entry is made if there is none."""
-        sequence, previous = _head(self.connection)
-        if sequence:
-            return sequence, previous
-        self._last = (0, GENESIS)
-        begun = self._append(_BEGIN, "ledger:chain", {"public_key": self._public_key}, (), None)
-        return begun.sequence, begun.hash
+        self._last = _head(self.connection)
+        if not self._last.sequence:
+            self._append(_BEGIN, "ledger:chain", {"public_key": self._public_key}, (), None)
+        return self._last
 
     def _append(
         self, action: str, object_id: str, body: dict[str, Any], inputs: Sequence[Edge], actor: str | None
     ) -> Entry:
         assert self._last is not None
-        sequence, previous = self._last
+        sequence, previous, earliest = self._last
+        time = max(now := self._clock.now(), earliest)
+        if now < earliest:  # an entry is never before the one it follows; the trouble with the clock is on record
+            body["clock_behind_us"] = earliest - now
         if inputs:
             body["inputs"] = [list(edge) for edge in inputs]
         if self._records and action != _BEGIN:
             body["records"], self._records = self._records, []
-        fields = {"sequence": sequence + 1, "time": self._clock.now(), "actor": actor or self._actor, "action": action,
+        fields = {"sequence": sequence + 1, "time": time, "actor": actor or self._actor, "action": action,
                   "object_id": object_id, "previous": previous}  # fmt: skip
         hash_ = entry_hash(**fields, payload=body)  # type: ignore[arg-type]  # one value each, by name
         self.connection.execute(insert(entries).values(**fields, payload=canonical_json(body).decode(), hash=hash_))
@@ -140,7 +151,7 @@ class Transaction:
                 [{"sequence": sequence + 1, "position": i, "source": source, "role": role, "target": object_id}
                  for i, (source, role) in enumerate(inputs)],
             )  # fmt: skip
-        self._last = (sequence + 1, hash_)
+        self._last = _End(sequence + 1, hash_, time)
         return Entry(**fields, payload=body, hash=hash_)  # type: ignore[arg-type]
 
     def finish(self) -> None:
@@ -155,8 +166,8 @@ class Transaction:
             )
 
     @property
-    def head(self) -> tuple[int, str] | None:
-        """Sequence and hash of the last entry appended here, None if there was none."""
+    def head(self) -> _End | None:
+        """The last entry appended here, None if there was none."""
         return self._last
 
 
@@ -165,7 +176,8 @@ class Ledger:
 
     Promises: an entry is committed with the change it describes or not at all; appenders are serialised by the record
     store, so the chain has no forks; after every transaction that appended, the new end is signed and the checkpoint
-    is durable outside the database before the call returns. Reading and verifying need no private key.
+    is durable outside the database before the call returns. Nothing is appended to an end that was not signed: what is
+    signed over counts from then on. Reading and verifying need no private key.
 
     Parameters
     ----------
@@ -193,7 +205,7 @@ class Ledger:
         Raises
         ------
         IntegrityError
-            If the signing key is not the one that the chain names.
+            If the signing key is not the one that the chain names, or the chain does not end with what was signed last.
         ConfigurationError
             If checkpoints cannot be written. In both cases nothing is changed.
         BusyError
@@ -202,11 +214,59 @@ class Ledger:
         with self.records.write() as connection:
             # Looked up with the chain held: another process may have renewed the key a moment ago.
             signer = self._signer(_key_in_force(connection))
+            self._check_end(connection)
             transaction = Transaction(connection, self._clock, self._actor, signer.public_key)
             yield transaction
             transaction.finish()
-        if transaction.head is not None:
-            signer.sign(transaction.head[0], self._clock.now(), transaction.head[1])
+            checkpoint = _sign(connection, signer, transaction.head)
+        if checkpoint is not None:
+            signer.append(checkpoint)
+
+    def _check_end(self, connection: Connection) -> None:
+        """Refuse to go on from an end that nobody with the key signed, or from before one that somebody did."""
+        end, signed = _head(connection), self._signed(connection)
+        if (end.sequence, end.hash) != ((signed.sequence, signed.hash) if signed else (0, GENESIS)):
+            raise IntegrityError(
+                "the chain must end with the entry that was signed last",
+                where="ledger",
+                got=f"entry {end.sequence} at the end, signed up to entry {signed.sequence if signed else 0}",
+                remedy="See 'retrodict audit verify'. Where you know why (a restored backup), go on with: "
+                "retrodict audit accept --reason WHY",
+            )
+
+    def _signed(self, connection: Connection) -> Checkpoint | None:
+        """Newest end that was signed, by the records and by the file of checkpoints."""
+        keys, newest = _keys(connection), self._newest_in_file(connection)
+        signed = [end for end in signed_ends(connection) if end.public_key in keys and end.is_valid()]
+        return max([*signed, *([newest] if newest else [])], key=lambda end: end.sequence, default=None)
+
+    def _newest_in_file(self, connection: Connection) -> Checkpoint | None:
+        accepted = select(entries.c.payload).where(entries.c.action == ACCEPT).order_by(entries.c.sequence.desc())
+        ignored = _field(connection.execute(accepted.limit(1)).scalar(), "checkpoint_bytes") or 0
+        return newest_signed(self.checkpoint_folder, _keys(connection), int(ignored))
+
+    def accept_end(self, reason: str) -> Entry:
+        """Go on from an end of the chain that is not the one signed last, as somebody knows why.
+
+        After a backup was restored, for instance. The entry stays a finding of ``audit verify``, with what was cut off.
+
+        Parameters
+        ----------
+        reason : str
+            For the ledger.
+        """
+        check_reason(reason, "going on from an unsigned end must have a reason", where="ledger")
+        with self.records.write() as connection:
+            signer = self._signer(_key_in_force(connection))
+            signed = self._signed(connection)
+            facts = {"reason": reason, "checkpoint_bytes": size_of(self.checkpoint_folder),
+                     "signed": signed.sequence if signed else 0}  # fmt: skip
+            transaction = Transaction(connection, self._clock, self._actor, signer.public_key)
+            entry = transaction.append(ACCEPT, "ledger:chain", facts)
+            checkpoint = _sign(connection, signer, transaction.head)
+        assert checkpoint is not None
+        signer.append(checkpoint)
+        return entry
 
     def sign_end(self) -> None:
         """Sign the end of the chain if the process that made it died before it could; else do nothing.
@@ -214,32 +274,53 @@ class Ledger:
         The next entry signs it too; a call that finds its entry made already has none to append.
         """
         with self.records.read() as connection:
-            sequence, hash_ = _head(connection)
+            end, newest = _head(connection), self._newest_in_file(connection)
+            if newest is not None and end.sequence <= newest.sequence:
+                return
+            self._check_end(connection)
             expected = _key_in_force(connection)
-        if sequence > newest_signed(self.checkpoint_folder):
-            self._signer(expected).sign(sequence, self._clock.now(), hash_)
+        if end.sequence:
+            signer = self._signer(expected)
+            signer.append(signer.sign(end.sequence, self._clock.now(), end.hash))
 
     def _signer(self, expected: str | None) -> Signer:
         signer = Signer(self._key_path, self.checkpoint_folder, expected=expected)
         signer.prepare()
         return signer
 
-    def renew_key(self, reason: str) -> Entry:
-        """Go on with a new signing key, because the old one was lost or should no longer be used.
+    def renew_key(self, reason: str, *, unendorsed: bool = False) -> Entry:
+        """Go on with a new signing key, which the old one endorses.
 
         Checkpoints count by the key that was in force at their entry, so old ones stay valid. The entry is in the
-        chain for everybody to see: a renewal that nobody knows of is an alarm.
+        chain for everybody to see.
 
         Parameters
         ----------
         reason : str
             For the ledger.
+        unendorsed : bool, default False
+            Whether the old key is gone. ``audit verify`` then finds a renewal that nobody endorsed, from now on.
+
+        Raises
+        ------
+        IntegrityError
+            If the old key cannot be read and is not said to be lost, or the chain does not end with what was signed.
         """
+        check_reason(reason, "a new key must have a reason", where="ledger")
         with self.records.write() as connection:
+            expected = _key_in_force(connection)
+            old = None if unendorsed or expected is None else self._signer(expected)
+            self._check_end(connection)
             public_key = make_next_key(self._key_path)
+            facts = {"public_key": public_key, "reason": reason}
+            if old is not None:
+                facts["endorsement"] = old.endorse(public_key)
             transaction = Transaction(connection, self._clock, self._actor, public_key)
-            entry = transaction.append(_RENEW, "ledger:chain", {"public_key": public_key, "reason": reason})
-        self._signer(public_key).sign(entry.sequence, self._clock.now(), entry.hash)
+            entry = transaction.append(_RENEW, "ledger:chain", facts)
+            # The new key is taken into its place once this is committed: until then it signs where it waits.
+            checkpoint = _sign(connection, waiting_signer(self._key_path, self.checkpoint_folder), transaction.head)
+        assert checkpoint is not None
+        self._signer(public_key).append(checkpoint)
         return entry
 
     def entries(self, *, object_id: str | None = None, action: str | None = None) -> list[Entry]:
@@ -277,24 +358,45 @@ class Ledger:
         return list(links)
 
 
-def _head(connection: Connection) -> tuple[int, str]:
-    last = connection.execute(select(func.max(entries.c.sequence))).scalar()
-    if last is None:
-        return 0, GENESIS
-    return int(last), str(connection.execute(select(entries.c.hash).where(entries.c.sequence == last)).scalar_one())
+def _head(connection: Connection) -> _End:
+    query = select(entries.c.sequence, entries.c.hash, entries.c.time).order_by(entries.c.sequence.desc()).limit(1)
+    row = connection.execute(query).first()
+    return _End(0, GENESIS, 0) if row is None else _End(*row)
+
+
+def _sign(connection: Connection, signer: Signer, end: _End | None) -> Checkpoint | None:
+    """Sign what a transaction appended, and note it with it."""
+    if end is None:
+        return None
+    checkpoint = signer.sign(end.sequence, end.time, end.hash)
+    connection.execute(delete(ends))
+    connection.execute(insert(ends).values(**asdict(checkpoint)))
+    return checkpoint
+
+
+def signed_ends(connection: Connection) -> list[Checkpoint]:
+    """Statement on the end of the chain that stands in the records; none before the first entry."""
+    return [Checkpoint(**row) for row in connection.execute(select(ends)).mappings()]
+
+
+def _keys(connection: Connection) -> list[str]:
+    """Public keys that the chain names, oldest first."""
+    query = select(entries.c.payload).where(entries.c.action.in_(KEY_ACTIONS)).order_by(entries.c.sequence)
+    # A chain that does not begin as ours do was tampered with: no key fits it.
+    return [str(_field(payload, "public_key") or "none at all") for payload in connection.scalars(query)]
+
+
+def _field(payload: object, name: str) -> Any:
+    try:
+        return json.loads(str(payload))[name]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _key_in_force(connection: Connection) -> str | None:
     """Public key that the chain names last; None for an empty chain."""
-    query = select(entries.c.payload).where(entries.c.action.in_(KEY_ACTIONS)).order_by(entries.c.sequence.desc())
-    payload = connection.execute(query.limit(1)).scalar()
-    if payload is None and _head(connection)[0] == 0:
-        return None
-    try:
-        return str(json.loads(str(payload))["public_key"])
-    except (ValueError, TypeError, KeyError):
-        # A chain that does not begin as ours do was tampered with: no key fits it.
-        return "none at all"
+    keys = _keys(connection)
+    return keys[-1] if keys else "none at all" if _head(connection).sequence else None
 
 
 def row_digest(columns: Sequence[str], row: Mapping[str, Any]) -> str:

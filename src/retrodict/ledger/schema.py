@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-__all__ = ["edges", "entries", "metadata", "seals"]
+__all__ = ["edges", "ends", "entries", "metadata", "seals"]
 
 metadata = MetaData()
 
@@ -35,6 +35,18 @@ edges = Table(
     Column("target", String(300), nullable=False),
     Index("ledger_edges_source", "source"),
     Index("ledger_edges_target", "target"),
+)
+
+# The end of the chain as it was signed last, written in the transaction that made it: one row. What a death kept out of
+# the file of checkpoints is told by it from what somebody without the key appended.
+ends = Table(
+    "ledger_ends",
+    metadata,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("public_key", String(64), nullable=False),
+    Column("signature", String(128), nullable=False),
 )
 
 seals = Table(

@@ -17,6 +17,7 @@ from retrodict.ledger._evidence import (
     Chain,
     check_edges,
     check_files,
+    check_keys,
     check_objects,
     check_records,
     check_seals,
@@ -26,7 +27,7 @@ from retrodict.ledger._evidence import (
 )
 from retrodict.ledger.chain import Entry
 from retrodict.ledger.checkpoints import Checkpoint, scan_checkpoints
-from retrodict.ledger.ledger import KEY_ACTIONS, Ledger
+from retrodict.ledger.ledger import Ledger, signed_ends
 from retrodict.ledger.segments import select_seals
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import StreamStore
@@ -36,7 +37,10 @@ __all__ = ["AuditReport", "AuditFinding", "verify"]
 
 @dataclass(slots=True, repr=False)
 class AuditReport(Shown):
-    """What was checked, and every finding; ``verified`` is True when there is none."""
+    """What was checked, and every finding; ``verified`` is True when there is none.
+
+    ``signed`` is the last entry that a signature covers, ``public_key`` the key whose signatures count.
+    """
 
     entries: int = 0
     edges: int = 0
@@ -44,6 +48,8 @@ class AuditReport(Shown):
     segments: int = 0
     objects: int = 0
     files: int = 0
+    signed: int = 0
+    public_key: str = ""
     findings: list[AuditFinding] = field(default_factory=list)
 
     @property
@@ -54,8 +60,9 @@ class AuditReport(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
         counts = asdict(self)
-        findings = counts.pop("findings")
-        return {"verified": self.verified, "checked": counts, "findings": findings}
+        findings, key, signed = (counts.pop(name) for name in ("findings", "public_key", "signed"))
+        return {"verified": self.verified, "checked": counts, "signed": {"entry": signed, "public_key": key},
+                "findings": findings}  # fmt: skip
 
     @property
     def ok(self) -> bool:
@@ -64,7 +71,8 @@ class AuditReport(Shown):
 
     def blocks(self) -> Sequence[Block | None]:
         """Verdict, counts and findings."""
-        counts = Facts(self.to_dict()["checked"])
+        signed = f"up to entry {self.signed}, by key {self.public_key}" if self.public_key else "nothing"
+        counts = Facts(self.to_dict()["checked"] | {"signed": signed})
         if self.verified:
             return ["Verified: everything is as it was written.", counts]
         rows = [(finding.kind, finding.where, finding.detail) for finding in self.findings]
@@ -78,6 +86,8 @@ def verify(
     objects: ObjectStore,
     streams: StreamStore,
     file_digest: Callable[[str], str],
+    checkpoints: Path | None = None,
+    public_key: str | None = None,
 ) -> AuditReport:
     """Recompute chain, lineage, checkpoints, sealed segments, and every content hash the entries name.
 
@@ -89,6 +99,10 @@ def verify(
         Where the named objects and sealed segments are.
     file_digest : callable
         SHA-256 of a table's data file, by the path that entries use (``table/file``).
+    checkpoints : Path, optional
+        File or folder of checkpoints, such as the copy of a witness. None: the project's own.
+    public_key : str, optional
+        Key that the chain must begin with, 64 hex digits. None: whichever it names.
 
     Returns
     -------
@@ -99,7 +113,8 @@ def verify(
     items: list[Entry] = []
     try:
         # One state for all of it: what is appended meanwhile belongs to the next audit.
-        checkpoints, damaged = scan_checkpoints(ledger.checkpoint_folder)
+        place = checkpoints or ledger.checkpoint_folder
+        statements, damaged = scan_checkpoints(place)
         with ledger.records.read() as connection:
             chain = read_chain(connection)
             items, report.entries = chain.entries, chain.rows
@@ -108,8 +123,11 @@ def verify(
             report.findings += edge_findings
             report.findings += check_records(connection, items)
             listed = select_seals(connection)
-        report.checkpoints = len(checkpoints)
-        report.findings += _check_checkpoints(ledger.checkpoint_folder, chain, checkpoints, damaged)
+            stored = [end for end in signed_ends(connection) if end not in statements]
+        report.checkpoints = len(statements)
+        report.findings += check_keys(items, public_key)
+        report.findings += _check_checkpoints(place, chain, statements, damaged)
+        _check_signed(report, chain, statements, stored)
         sealed = sealed_by(items)
         report.segments = len(sealed)
         report.findings += check_seals(listed, sealed)
@@ -127,25 +145,43 @@ def verify(
 
 
 def _check_checkpoints(
-    folder: Path, chain: Chain, checkpoints: list[Checkpoint], damaged: list[int]
+    place: Path, chain: Chain, checkpoints: list[Checkpoint], damaged: list[int]
 ) -> Iterable[AuditFinding]:
     for number in damaged:
         yield AuditFinding("altered", f"checkpoints, line {number}", "it is no signed statement any more")
     if chain.rows and not checkpoints:
-        detail = f"no signed checkpoint in {folder.name!r}: a cut-off end could not be seen"
+        detail = f"no signed checkpoint in {place.name!r}: a cut-off end could not be seen"
         yield AuditFinding("removed", "checkpoints", detail)
-    by_sequence = {entry.sequence: entry.hash for entry in chain.entries}
-    end = max(by_sequence, default=0)
-    keys = [(e.sequence, e.payload.get("public_key")) for e in chain.entries if e.action in KEY_ACTIONS]
     for checkpoint in checkpoints:
-        where, entry = f"checkpoint of entry {checkpoint.sequence}", f"entry {checkpoint.sequence}"
-        at = bisect.bisect_right(keys, checkpoint.sequence, key=lambda key: key[0])
-        trusted = keys[at - 1][1] if at else None  # None: the chain is gone, or does not begin as ours do
-        if not checkpoint.is_valid() or (trusted is not None and checkpoint.public_key != trusted):
-            yield AuditFinding("altered", where, "the signature is not by the ledger's key over this statement")
-        elif checkpoint.sequence > end:
-            yield AuditFinding("cut off", entry, "it was signed, and the chain no longer reaches it")
-        elif by_sequence.get(checkpoint.sequence) != checkpoint.hash:
-            yield AuditFinding("altered", entry, "its hash is not the one that was signed")
-        elif trusted is None:
-            yield AuditFinding("altered", where, "the chain does not say whose signature counts")
+        if (finding := _check_checkpoint(chain, checkpoint)) is not None:
+            yield finding
+
+
+def _check_checkpoint(chain: Chain, checkpoint: Checkpoint) -> AuditFinding | None:
+    where, entry = f"checkpoint of entry {checkpoint.sequence}", f"entry {checkpoint.sequence}"
+    hash_ = chain.hashes.get(checkpoint.sequence)
+    at = bisect.bisect_right(chain.keys, checkpoint.sequence, key=lambda key: key[0])
+    trusted = chain.keys[at - 1][1] if at else None  # None: the chain is gone, or does not begin as ours do
+    if not checkpoint.is_valid() or (trusted is not None and checkpoint.public_key != trusted):
+        return AuditFinding("altered", where, "the signature is not by the ledger's key over this statement")
+    if checkpoint.sequence > max(chain.hashes, default=0):
+        return AuditFinding("cut off", entry, "it was signed, and the chain no longer reaches it")
+    if hash_ != checkpoint.hash:
+        return AuditFinding("altered", entry, "its hash is not the one that was signed")
+    if trusted is None:
+        return AuditFinding("altered", where, "the chain does not say whose signature counts")
+    return None
+
+
+def _check_signed(report: AuditReport, chain: Chain, checkpoints: list[Checkpoint], stored: list[Checkpoint]) -> None:
+    """How far signatures reach: what comes after them was appended without the key."""
+    signed = [one.sequence for one in (*checkpoints, *stored) if _check_checkpoint(chain, one) is None]
+    report.signed = max(signed, default=0)
+    report.public_key = str(chain.keys[-1][1]) if chain.keys else ""
+    last = max(chain.hashes, default=0)
+    if report.signed and last > report.signed:
+        which = f"entry {report.signed + 1}" + (f" to {last}" if last > report.signed + 1 else "")
+        report.findings.append(AuditFinding("unsigned", which, "it was appended without the key that signs"))
+    for end in stored:
+        if (finding := _check_checkpoint(chain, end)) is not None:
+            report.findings.append(finding)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict import decisions
 from retrodict.core.display import Listing, short_hash, shorten, when
+from retrodict.core.errors import NotFoundError
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.namespace import Namespace
 
@@ -20,6 +22,14 @@ else:
 __all__ = ["Ledger"]
 
 
+def _listing(entries: list[Entry], total: int | None = None) -> Listing[Entry]:
+    def row(e: Entry) -> tuple[Any, ...]:
+        return f"{e.sequence}", when(e.time), e.actor, e.action, shorten(e.object_id), short_hash(e.hash)
+
+    columns, more = ("entry>", "time", "by", "action", "object", "hash?"), {"total": total or len(entries)}
+    return Listing.table("entries", entries, columns, row, empty="The ledger has no such entry.", more=more)
+
+
 class Ledger(Namespace):
     """The ledger of a project.
 
@@ -29,15 +39,28 @@ class Ledger(Namespace):
     True
     """
 
-    def verify(self) -> AuditReport:
-        """Verify that nothing was altered, removed or cut off.
+    def verify(self, *, checkpoints: str | Path | None = None, public_key: str | None = None) -> AuditReport:
+        """Verify that nothing was altered, removed, cut off or added.
 
         Recomputes the chain, its signatures, the lineage, the sealed segments and every content hash. Exit code 1 if
         anything is not as it was written.
+
+        Parameters
+        ----------
+        checkpoints : str or Path, optional
+            File of signed checkpoints to trust instead of the project's own: the copy of a witness.
+        public_key : str, optional
+            Key that the ledger must begin with, 64 hex digits: as it was noted outside the project.
         """
+        if checkpoints is not None and not Path(checkpoints).exists():
+            raise NotFoundError("the checkpoints must exist", where="audit verify", got=str(checkpoints),
+                                remedy="Name the file, or the folder it is in")  # fmt: skip
         workspace = self._workspace
-        digest = workspace.tables.file_digest
-        return ledger.verify(workspace.ledger, objects=workspace.objects, streams=workspace.streams, file_digest=digest)
+        return ledger.verify(
+            workspace.ledger, objects=workspace.objects, streams=workspace.streams,
+            file_digest=workspace.tables.file_digest,
+            checkpoints=None if checkpoints is None else Path(checkpoints), public_key=public_key,
+        )  # fmt: skip
 
     def log(self, *, object: str | None = None, limit: int = 20) -> Listing[Entry]:  # noqa: A002  # the option's name
         """Read the ledger: who did what, the newest entry last.
@@ -50,13 +73,32 @@ class Ledger(Namespace):
             Newest entries to show.
         """
         entries = self._workspace.ledger.entries(object_id=object)
-        newest = entries[max(len(entries) - limit, 0) :]
+        return _listing(entries[max(len(entries) - limit, 0) :], len(entries))
 
-        def row(e: Entry) -> tuple[Any, ...]:
-            return f"{e.sequence}", when(e.time), e.actor, e.action, shorten(e.object_id), short_hash(e.hash)
+    def accept(self, *, reason: str) -> Listing[Entry]:
+        """Go on from an end of the ledger that is not the one signed last, because you know why.
 
-        columns, more = ("entry>", "time", "by", "action", "object", "hash?"), {"total": len(entries)}
-        return Listing.table("entries", newest, columns, row, empty="The ledger has no such entry.", more=more)
+        Needed after an older backup was restored: until then every command that writes is refused. ``audit verify``
+        names the entry, and what was signed and is gone, from then on.
+
+        Parameters
+        ----------
+        reason : str
+            For the ledger.
+        """
+        return _listing([self._workspace.ledger.accept_end(reason)])
+
+    def renew_key(self, *, reason: str, unendorsed: bool = False) -> Listing[Entry]:
+        """Go on with a new signing key, endorsed by the old one.
+
+        Parameters
+        ----------
+        reason : str
+            For the ledger.
+        unendorsed : bool, default False
+            The old key is gone; ``audit verify`` names the renewal that nobody endorsed from then on.
+        """
+        return _listing([self._workspace.ledger.renew_key(reason, unendorsed=unendorsed)])
 
     def seal(self) -> SealReport:
         """Seal the decision log, so that each decision can be proved.

@@ -117,9 +117,9 @@ def _ranked(feature: Aggregate, k: int | None, facts: Facts) -> Any:
     sides = [
         (finite(row.get(feature.second or "")), finite(row.get(feature.value or ""))) for _, row in reversed(facts)
     ]
-    whole = [(by, value) for by, value in sides if by is not None and value is not None]
+    pairs = [(by, value) for by, value in sides if by is not None and value is not None]
     descending = feature.op in {"argmax", "top_k_by"}
-    values = [value for _, value in sorted(whole, key=lambda pair: pair[0], reverse=descending)]
+    values = [value for _, value in sorted(pairs, key=lambda pair: pair[0], reverse=descending)]
     if not values:
         return None
     return values[0] if k is None else values[:k]

@@ -17,8 +17,11 @@ import pytest
 from retrodict import Project
 from retrodict.core.clock import from_micros, parse_time
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
+from retrodict.data.versions.refs import tags
 from retrodict.decisions import find_decision
 from retrodict.registry import current, get_version
+from retrodict.registry.deployments import deployments
+from retrodict.registry.versions import approvals, versions
 
 SENT = "2024-02-20T10:00Z"
 PARCEL = {"depot": "north", "weight": 12.5, "express": False, "sent": SENT}
@@ -306,3 +309,17 @@ def test_what_is_no_text_is_told(p: Project, call) -> None:
     """A wrong type is an error of ours that names it, not one of Python's."""
     with pytest.raises(InputError, match=r"must be text; got '(int|list|NoneType)'"):
         call(p)
+
+
+@pytest.mark.parametrize("table", [deployments, approvals, versions, tags], ids=lambda table: table.name)
+def test_a_first_row_that_no_entry_vouches_for(tmp_path, table):
+    """Inserted by hand into a table that no entry names yet: the audit looks into every such table."""
+    (tmp_path / "retrodict.toml").write_text('[project]\nname = "fresh"\n')
+    (tmp_path / "definitions.py").write_text("")
+    with Project(tmp_path) as p:
+        p.workspace.records.ensure(table.metadata)
+        assert p.audit().ok
+        row = {column.name: 1 if column.type.python_type is int else "x" for column in table.columns}
+        with p.workspace.records.write() as connection:
+            connection.execute(table.insert().values(**row))
+        assert [(finding.kind, finding.where) for finding in p.audit().findings] == [("altered", f"table {table.name}")]

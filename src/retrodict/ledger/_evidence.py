@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -262,9 +262,12 @@ def check_files(items: list[Entry], file_digest: Callable[[str], str]) -> Iterat
 # rows of other rooms ------------------------------------------------------------------------------------------
 
 
-def check_records(connection: Connection, items: list[Entry]) -> Iterator[AuditFinding]:
-    """Compare rows that entries vouch for (:meth:`Transaction.insert`) with what their tables hold."""
-    vouched: dict[str, int] = {}
+def check_records(connection: Connection, items: list[Entry], tables: Collection[str]) -> Iterator[AuditFinding]:
+    """Compare rows that entries vouch for (:meth:`Transaction.insert`) with what their tables hold, and with ``tables``.
+
+    In those no row may be that nothing vouches for, whether or not anything does for another one.
+    """
+    vouched = dict.fromkeys(tables, 0)
     for entry in items:
         where = f"{entry.object_id} (entry {entry.sequence})"
         records = entry.payload.get("records")
@@ -278,7 +281,7 @@ def check_records(connection: Connection, items: list[Entry]) -> Iterator[AuditF
         try:
             rows = connection.execute(select(func.count()).select_from(named_table(name))).scalar_one()
         except DBAPIError:
-            continue  # every row of it is reported
+            continue  # it was never made, or every row of it is reported
         if rows > count:
             detail = f"{rows - count} rows were added that no entry vouches for"
             yield AuditFinding("altered", f"table {name}", detail)

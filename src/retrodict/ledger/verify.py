@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ def verify(
     objects: ObjectStore,
     streams: StreamStore,
     file_digest: Callable[[str], str],
+    tables: Collection[str] = (),
     checkpoints: Path | None = None,
     public_key: str | None = None,
 ) -> AuditReport:
@@ -99,6 +100,8 @@ def verify(
         Where the named objects and sealed segments are.
     file_digest : callable
         SHA-256 of a table's data file, by the path that entries use (``table/file``).
+    tables : collection of str
+        Tables of the records every row of which an entry must vouch for.
     checkpoints : Path, optional
         File or folder of checkpoints, such as the copy of a witness. None: the project's own.
     public_key : str, optional
@@ -121,7 +124,7 @@ def verify(
             report.findings += chain.findings
             report.edges, edge_findings = check_edges(connection, items)
             report.findings += edge_findings
-            report.findings += check_records(connection, items)
+            report.findings += check_records(connection, items, tables)
             listed = select_seals(connection)
             stored = [end for end in signed_ends(connection) if end not in statements]
         report.checkpoints = len(statements)

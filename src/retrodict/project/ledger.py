@@ -21,6 +21,9 @@ else:
 
 __all__ = ["Ledger"]
 
+# Tables every row of which is written with an entry that vouches for it.
+_VOUCHED = ("dataset_tags", "deployments", "model_approvals", "model_versions")
+
 
 def _listing(entries: list[Entry], total: int | None = None) -> Listing[Entry]:
     def row(e: Entry) -> tuple[Any, ...]:
@@ -58,7 +61,7 @@ class Ledger(Namespace):
         workspace = self._workspace
         return ledger.verify(
             workspace.ledger, objects=workspace.objects, streams=workspace.streams,
-            file_digest=workspace.tables.file_digest,
+            file_digest=workspace.tables.file_digest, tables=_VOUCHED,
             checkpoints=None if checkpoints is None else Path(checkpoints), public_key=public_key,
         )  # fmt: skip
 

@@ -263,9 +263,9 @@ def check_files(items: list[Entry], file_digest: Callable[[str], str]) -> Iterat
 
 
 def check_records(connection: Connection, items: list[Entry], tables: Collection[str]) -> Iterator[AuditFinding]:
-    """Compare rows that entries vouch for (:meth:`Transaction.insert`) with what their tables hold, and with ``tables``.
+    """Compare rows that entries vouch for (:meth:`Transaction.insert`) with what their tables hold.
 
-    In those no row may be that nothing vouches for, whether or not anything does for another one.
+    In ``tables`` no row may be that nothing vouches for, also where nothing does for any.
     """
     vouched = dict.fromkeys(tables, 0)
     for entry in items:

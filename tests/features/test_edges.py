@@ -268,7 +268,7 @@ def nearest(value):
         return None
 
 
-MOMENTS = [agg.variance("x", over="1h"), agg.std("x", over="1h"), agg.skew("x", over="1h")]
+MOMENTS = [agg.variance("x", over="1h"), agg.std("x", over="1h"), agg.skew("x", over="1h"), agg.slope("x", over="1h")]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ MOMENTS = [agg.variance("x", over="1h"), agg.std("x", over="1h"), agg.skew("x", 
     ],
 )
 def test_moments_have_the_value_that_is_a_double(tmp_path, values):
-    """Variance, deviation and skewness of values whose powers no double holds, against fractions and Decimal."""
+    """Variance, deviation, skewness and slope of values whose powers no double holds, against fractions and Decimal."""
     keys, x = ["a"] * len(values) + ["b", "b"], [*values, 1.0, 3.0]
     rows = agreed(features_of(*MOMENTS), events(k=keys, x=x), requests(k=["a", "b"]), tmp_path)
     exact = [Fraction(value) for value in values]
@@ -302,7 +302,10 @@ def test_moments_have_the_value_that_is_a_double(tmp_path, values):
     skew_squared = third * third / second**3
     assert math.isclose(got["v__skew_x_1h"] ** 2, float(skew_squared), rel_tol=2e-15)
     assert (got["v__skew_x_1h"] < 0) == (third < 0)
-    assert list(rows[1].values()) == [2.0, math.sqrt(2.0), 0.0]
+    middle = Fraction(len(exact) - 1, 2)  # one event a second
+    joint = sum((second - middle) * value for second, value in enumerate(exact))
+    assert got["v__slope_x_per_1h_1h"] == nearest(3600 * joint / sum((n - middle) ** 2 for n in range(len(exact))))
+    assert list(rows[1].values()) == [2.0, math.sqrt(2.0), 0.0, 7200.0]
 
 
 extremes = st.one_of(
@@ -317,7 +320,12 @@ def test_extremes_are_the_oracles(rows, batch):
     """Every aggregate of numbers, of any doubles, fed in batches whose blocks have other scales each."""
     over = ["5s", "1h", Window("1h", include_current=True)]
     totals = [agg.sum("x", over=over), agg.mean("x", over=over), agg.variance("x", over=over), agg.std("x", over=over)]
-    totals += [agg.skew("x", over=over), agg.ratio("x", "x", over="1h"), agg.sum("x", over="lifetime")]
+    totals += [
+        agg.skew("x", over=over),
+        agg.slope("x", over=over, per="1s"),
+        agg.ratio("x", "x", over="1h"),
+        agg.sum("x", over="lifetime"),
+    ]
     bags = [agg.quantile("x", 0.3, over="1h"), agg.by("k", "sum", "x", over="1h"), agg.by("k", "mean", "x", over="1h")]
     features = features_of(*totals, agg.std("x", over="lifetime"), *bags)
     table, spine = events(k=[k for k, _ in rows], x=[x for _, x in rows]), requests(k=["a", "b"], x=[1.0, 1e250])

@@ -230,6 +230,19 @@ def test_a_revision_replaces_and_a_deletion_removes():
         assert values == [None, 5.0, 5.0, 3.0, 3.0, None]
 
 
+def test_slopes_are_scipys():
+    """Of times with ties, off any grid; a whole number beyond the doubles is read as the nearest one."""
+    random = np.random.default_rng(5)
+    times = [BASE + int(second) * 1_000_003 for second in random.integers(0, 3_000, 40)]
+    values = [2**53 + 2 * int(n) + 1 for n in random.integers(0, 100, 40)]
+    table = pa.table({"k1": ["a"] * 40, "e": pa.array(times, worlds.TIME), "n": values})
+    spine = _spine(("a", BASE + 60 * MINUTE))
+    got = _values(_view(agg.slope("n", over="1h", per="1m"), agg.slope("n", over="1h")), spine, table)
+    line = stats.linregress([(at - BASE) / (60 * MINUTE) for at in times], [float(value) - 2.0**53 for value in values])
+    assert got["v__slope_n_per_1h_1h"] == [pytest.approx(line.slope, rel=1e-12)]
+    assert got["v__slope_n_per_1m_1h"] == [pytest.approx(line.slope / 60, rel=1e-12)]
+
+
 def test_prepared_events_serve_many_spines():
     """Events that were prepared once give each piece of a spine what the whole spine gives."""
     random = np.random.default_rng(2)

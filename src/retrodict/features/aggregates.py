@@ -154,6 +154,8 @@ class Aggregate:
             return "_".join([option["op"], *value, "by", _slug(self.second or "")])
         if self.op == "rate":
             return f"rate_per_{option['per']}"
+        if self.op == "slope":
+            return "_".join(["slope", *value, "per", option["per"]])
         half_life = [f"half_life_{option['half_life']}"] if "half_life" in option else []
         return "_".join([self.op, *value, *half_life])
 
@@ -297,6 +299,12 @@ class _Aggregates:
     def skew(self, column: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
         """Fisher's skewness ``m3 / m2**1.5`` (population moments); null where all values are equal."""
         return _of("skew", column, over, where, name)
+
+    def slope(
+        self, column: str, *, over: Over, per: str = "1h", where: str | None = None, name: str | None = None
+    ) -> Aggregate:
+        """Least-squares slope of the values over event time, per ``per``; null below two different times."""
+        return _of("slope", column, over, where, name, per=positive_duration(per, "agg.slope, per"))
 
     def first(self, column: str, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
         """Oldest value."""

@@ -73,7 +73,11 @@ def _timed(feature: Aggregate | Latest) -> bool:
     """Whether the feature asks when its facts happened."""
     if isinstance(feature, Latest):
         return feature.max_age is not None
-    return not all(window.lifetime and window.offset is None for window in feature.over) or feature.bag
+    return (
+        not all(window.lifetime and window.offset is None for window in feature.over)
+        or feature.bag
+        or feature.op == "slope"
+    )
 
 
 def _is_name(value: object) -> bool:

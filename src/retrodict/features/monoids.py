@@ -20,8 +20,10 @@ __all__ = ["AGGREGATES", "BAGS", "AggregateKind", "BagKind", "Channel", "Lift", 
 
 Monoid = Literal["sum", "min", "max"]
 Lift = Literal[
-    "one", "present", "true", "value", "second", "square", "square_rest", "cube", "cube_1", "cube_2", "cube_3"
-]
+    "one", "present", "true", "value", "second",
+    "double", "square", "square_rest", "cube", "cube_1", "cube_2", "cube_3",
+    "time", "time_square", "time_square_rest", "moment", "moment_rest",
+]  # fmt: skip
 Takes = Literal["nothing", "numbers", "anything", "condition"]
 
 
@@ -35,9 +37,10 @@ class Channel:
         How numbers merge. Identity: 0 for ``sum``, nothing for the others.
     lift : str
         ``one``: every event gives 1. ``present``: 1 if the value is not null. ``true``: 1 if it is true. ``value``: the
-        value itself, the identity if it is null. ``square`` and ``square_rest``: the two numbers whose sum is the
-        square of the value (as a double), without error; ``cube``, ``cube_1`` to ``cube_3``: the four whose sum is its
-        cube.
+        value itself, the identity if it is null. ``double``: the nearest double of it. ``square`` and ``square_rest``:
+        the two numbers whose sum is the square of that double, without error; ``cube``, ``cube_1`` to ``cube_3``: the
+        four whose sum is its cube. ``time``, ``time_square``, ``time_square_rest``: the same of the event time in
+        microseconds, where the value is not null; ``moment`` and ``moment_rest``: of the product of both.
     value : str, optional
         Column or condition it reads.
     where : str, optional
@@ -68,7 +71,7 @@ class AggregateKind:
         Whether the first total is wanted as the nearest double rather than as a whole number.
     exact : bool
         Whether ``finish`` takes the sums as pairs of whole numbers ``(top, bottom)``, ``bottom`` a power of two, and
-        then the number of events; it returns a float or None.
+        then the number of events and the factor of the output, if it has one; it returns a float or None.
     takes : {"nothing", "numbers", "condition"}
         What the column may hold.
     """
@@ -190,8 +193,21 @@ def _quotient(total: Exact, second: Exact, count: int) -> float | None:  # noqa:
     return divided(sign * top * other_unit, sign * other * unit)
 
 
+def _slope(*parts: Any) -> float | None:
+    """Least squares, ``(n Stv - St Sv) / (n Stt - St**2)``: exact, so it does not matter where times count from."""
+    (value, unit), (time, time_unit), square, rest, moment, moment_rest, count, per, _ = parts
+    top, bottom = _second_moment(count, (time, time_unit), _sum((square, rest)))
+    if top <= 0:
+        return None
+    joint, joint_unit = _sum((moment, moment_rest))
+    rise = count * joint * unit * time_unit - value * time * joint_unit
+    return divided(per * rise * bottom, joint_unit * unit * time_unit * top)
+
+
 _SQUARES: tuple[tuple[Monoid, Lift], ...] = (("sum", "value"), ("sum", "square"), ("sum", "square_rest"))
 _CUBES: tuple[tuple[Monoid, Lift], ...] = (("sum", "cube"), ("sum", "cube_1"), ("sum", "cube_2"), ("sum", "cube_3"))
+_TIMES: tuple[tuple[Monoid, Lift], ...] = (("sum", "time"), ("sum", "time_square"), ("sum", "time_square_rest"))
+_MOMENTS: tuple[tuple[Monoid, Lift], ...] = (("sum", "moment"), ("sum", "moment_rest"))
 _PRESENT: tuple[tuple[Monoid, Lift], ...] = (("sum", "present"),)
 
 AGGREGATES: dict[str, AggregateKind] = {
@@ -206,6 +222,7 @@ AGGREGATES: dict[str, AggregateKind] = {
     "variance": AggregateKind((*_SQUARES, *_PRESENT), _variance, exact=True),
     "std": AggregateKind((*_SQUARES, *_PRESENT), _std, exact=True),
     "skew": AggregateKind((*_SQUARES, *_CUBES, *_PRESENT), _skew, exact=True),
+    "slope": AggregateKind((("sum", "double"), *_TIMES, *_MOMENTS, *_PRESENT), _slope, exact=True),
 }
 
 BAGS: dict[str, BagKind] = {

@@ -86,7 +86,7 @@ class Output:
     max_age : int, optional
         For latest: microseconds after which it is null.
     factor : tuple of int, optional
-        For a rate: the value is the total times the first number over the second.
+        For a rate or a slope: the value is the total times the first number over the second.
     """
 
     column: str
@@ -254,10 +254,10 @@ def _parts(view: FeatureView, feature: Aggregate, channels: dict[Channel, int]) 
 
 
 def _factor(feature: Aggregate, window: Window) -> tuple[int, int] | None:
-    """A rate is the count times one unit over the length of the window, in lowest terms."""
-    if feature.op != "rate":
+    """A rate is the count times one unit over the length of the window, in lowest terms; a slope times its unit."""
+    if feature.op not in {"rate", "slope"}:
         return None
-    per, length = microseconds(feature, "per"), window.length_us
+    per, length = microseconds(feature, "per"), window.length_us if feature.op == "rate" else 1
     shared = math.gcd(per, length)
     return per // shared, length // shared
 

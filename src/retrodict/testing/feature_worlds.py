@@ -154,6 +154,8 @@ def totals(over: Sequence[str | Window]) -> list[Aggregate]:
         agg.variance("x", over=over),
         agg.std("x", over=over, where="ok"),
         agg.skew("x", over=over),
+        agg.slope("x", over=over),
+        agg.slope("n", per="1m", over=over, where="ok"),
     ]
 
 

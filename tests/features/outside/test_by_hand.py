@@ -62,6 +62,9 @@ TOTALS = {
     "variance": (agg.variance("x", over="1h"), 21.0, None),  # (1 + 25 + 16) / 2
     "std": (agg.std("x", over="1h"), 4.58257569495584, None),
     "skew": (agg.skew("x", over="1h"), -0.3818017741606063, None),  # m3 = -20, m2 = 14
+    "slope": (agg.slope("x", over="1h"), -3.0, None),  # at 0, 1/2, 1/2 hours: -(1/2) / (1/6)
+    "slope_per_half_hour": (agg.slope("x", per="30m", over="1h"), -1.5, None),
+    "slope_of_one_time": (agg.slope("x", over="1h", where="x <> 4"), None, None),
     "variance_of_one": (agg.variance("x", over="1h", where="x = 7"), None, None),
     "skew_of_equals": (agg.skew("x", over="1h", where="x = 7"), None, None),
 }
@@ -170,6 +173,7 @@ def test_bag_of_window(answer, view, name):
         (agg.share("ok", over=Window("1h", include_current=True)), 0.6),
         (agg.variance("x", over=Window("1h", include_current=True)), 15.0),  # (0.25 + 30.25 + 12.25 + 2.25) / 3
         (agg.ratio("x", "n", over=Window("1h", include_current=True)), 1.0),  # 14 / (12 + 2)
+        (agg.slope("x", over=Window("1h", include_current=True)), 1.0),  # (1/2) / (1/2)
     ],
     ids=lambda value: value.op if hasattr(value, "op") else None,
 )

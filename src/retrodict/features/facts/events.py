@@ -35,8 +35,14 @@ TIMELESS = -(1 << 62)
 """Both clocks of a fact without a time: before every request."""
 
 
-# Exponents between which the last bit of a square, or of a cube, is a double, and so is what splits its first part.
-_PLAIN_POWERS = {2: (-484, 496), 3: (-305, 330)}
+# Factors of a lift (the value, the event time), and which part of their product it is.
+_PRODUCTS: dict[Lift, tuple[str, int]] = {
+    "double": ("v", 0), "square": ("vv", 0), "square_rest": ("vv", 1),
+    "cube": ("vvv", 0), "cube_1": ("vvv", 1), "cube_2": ("vvv", 2), "cube_3": ("vvv", 3),
+    "time": ("t", 0), "time_square": ("tt", 0), "time_square_rest": ("tt", 1),
+    "moment": ("tv", 0), "moment_rest": ("tv", 1),
+}  # fmt: skip
+_GREATEST = 992  # exponent of a product up to which what splits its factors is a double
 
 
 @dataclass(frozen=True)
@@ -239,13 +245,13 @@ def in_force(codes: Ints, events: Events) -> tuple[Ints, Ints]:
     return events_in_force, until[events_in_force]
 
 
-def lift(channel: Channel, inputs: Mapping[str, FactColumn], rows: int) -> Any:
-    """One number per event: what it gives to a channel, the identity where it gives nothing.
+def lift(channel: Channel, inputs: Mapping[str, FactColumn], times: Ints) -> Any:
+    """One number per event: what it gives to a channel, the identity where it gives nothing; ``times`` are theirs.
 
-    Squares and cubes are sums of numbers without error: of doubles, and of :class:`Shifted` ones where a value of the
-    column is so large or so small that a double could not hold some part of its power.
+    Products are sums of numbers without error: of doubles, and of :class:`Shifted` ones where a value of the column is
+    so large or so small that a double could not hold some part of its product.
     """
-    counts = np.ones(rows, dtype=np.bool_)
+    counts = np.ones(len(times), dtype=np.bool_)
     if channel.where is not None:
         counts = inputs[channel.where].true
     if channel.lift == "one" or channel.value is None:
@@ -258,26 +264,29 @@ def lift(channel: Channel, inputs: Mapping[str, FactColumn], rows: int) -> Any:
         return (counts & column.true).astype(np.int64)
     nothing = 0 if channel.monoid == "sum" else identity_of(column.values.dtype, largest=channel.monoid == "max")
     values = np.where(counts, column.values, np.array(nothing, dtype=column.values.dtype))
-    return values if channel.lift == "value" else _power(values.astype(np.float64), channel.lift)
+    if channel.lift == "value":
+        return values
+    factors, part = _PRODUCTS[channel.lift]
+    columns = {"v": values.astype(np.float64)} if "v" in factors else {}
+    if "t" in factors:
+        columns["t"] = np.where(counts, times, 0).astype(np.float64)
+    return columns[factors] if len(factors) == 1 else _multiplied(columns, factors, part)
 
 
-def _power(values: NDArray[np.float64], part: Lift) -> NDArray[np.float64] | Shifted:
-    """One of the two numbers whose sum is the square, or of the four whose sum is the cube."""
-    power = 2 if part in {"square", "square_rest"} else 3
-    mantissas, exponents = np.frexp(values)
-    filled = exponents[values != 0.0]
-    low, high = _PLAIN_POWERS[power]
-    if len(filled) and not (low <= filled.min() and filled.max() <= high):
-        return Shifted(_part(mantissas, part), power * exponents.astype(np.int64))
-    return _part(values, part)
+def _multiplied(columns: Mapping[str, NDArray[np.float64]], factors: str, part: int) -> NDArray[np.float64] | Shifted:
+    """One of the two numbers whose sum is the product of two factors, or of the four for three factors."""
+    scaled = {name: np.frexp(values) for name, values in columns.items()}
+    exponents: Ints = np.sum([scaled[name][1] for name in factors], axis=0, dtype=np.int64)
+    filled = exponents[np.logical_and.reduce([values != 0.0 for values in columns.values()])]
+    # The last bit of a product of doubles must be a double, too.
+    if len(filled) and not (53 * len(factors) - 1074 <= filled.min() and filled.max() <= _GREATEST):
+        return Shifted(_part([scaled[name][0] for name in factors], part), exponents)
+    return _part([columns[name] for name in factors], part)
 
 
-def _part(values: NDArray[np.float64], part: Lift) -> NDArray[np.float64]:
-    square, rest = _product(values, values)
-    if part in {"square", "square_rest"}:
-        return square if part == "square" else rest
-    cube = _product(square if part in {"cube", "cube_1"} else rest, values)
-    return cube[0] if part in {"cube", "cube_2"} else cube[1]
+def _part(factors: Sequence[NDArray[np.float64]], part: int) -> NDArray[np.float64]:
+    pair = _product(factors[0], factors[1])
+    return pair[part] if len(factors) == 2 else _product(pair[part // 2], factors[2])[part % 2]
 
 
 def _product(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

@@ -1,8 +1,8 @@
 """Totals of a view for every row of a spine: the channels merged over each window, and what aggregates make of them.
 
 Sums are differences of exact prefix sums of limbs, so a million windows cost a few searches each. Aggregates with an
-exact finish (ratio, variance, std, skew) take their sums as whole numbers of Python, a few microseconds per value:
-rounding the sums first was rejected, since the difference of two of them can lose every digit.
+exact finish (ratio, variance, std, skew, slope) take their sums as whole numbers of Python, a few microseconds per
+value: rounding the sums first was rejected, since the difference of two of them can lose every digit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from retrodict.features.windows import Window
 __all__ = ["Summed", "Totals"]
 
 _COUNTS = frozenset({"one", "present", "true"})
-_RESTS = frozenset({"square_rest", "cube_1", "cube_2", "cube_3"})
+_RESTS = frozenset({"square_rest", "cube_1", "cube_2", "cube_3", "time_square_rest", "moment_rest"})
 _ROWS = 1 << 16  # rows finished at a time as whole numbers of Python
 _EXACT = 1 << 53  # whole numbers up to here are doubles
 _MAKING = threading.Lock()
@@ -65,7 +65,9 @@ class Totals:
         expressions = {text: expression for text, expression in plan.expressions.items() if text in texts}
         values = [text for text in plan.values if text in texts]
         inputs = lifted_inputs(expressions, values, self._spine, self._spine, where=where)
-        return {i: lift(plan.channels[i], inputs, self._spine.num_rows) for i in channels}
+        moments = np.zeros(self._queries.total, dtype=np.int64)  # a row without a key is null
+        moments[self._queries.rows] = self._queries.moments
+        return {i: lift(plan.channels[i], inputs, moments) for i in channels}
 
     def _window_sums(self, window: int) -> Ints:
         if window not in self._sums:
@@ -157,7 +159,7 @@ class Totals:
             rows = filled[first : first + _ROWS]
             parts = [_wholes(sums[rows, self._summed.place[i]], self._summed.scales[i]) for i in output.parts[:-1]]
             for row, *totals in zip(rows.tolist(), *parts, counts[rows].tolist(), strict=True):
-                values[row] = kind.finish(*totals)
+                values[row] = kind.finish(*totals, *(output.factor or ()))
         return pa.array(values, pa.float64())
 
 
@@ -169,7 +171,7 @@ class Summed:
         self.ends: Timeline | None = None
         inputs = state.events.inputs
         self.kinds = {text: column.kind for text, column in inputs.items()}
-        self.lifted: list[Any] = [lift(channel, inputs, len(state.line.codes)) for channel in plan.channels]
+        self.lifted: list[Any] = [lift(channel, inputs, state.line.event_time) for channel in plan.channels]
         self.scales: dict[int, Scale] = {}
         self.ranges: dict[int, dict[int, RangeExtremes]] = {}
         self.place: dict[int, slice] = {}

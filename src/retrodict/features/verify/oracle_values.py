@@ -51,6 +51,8 @@ def aggregate(feature: Aggregate, window: Window, facts: Facts, at: int) -> Any:
     timed = [(e, value) for e, row in facts if (value := finite(row.get(feature.value or ""))) is not None]
     if feature.op == "decayed_sum":
         return _decayed([(e, float(value)) for e, value in timed], option["half_life"], at)
+    if feature.op == "slope":
+        return _slope(timed, micros(option["per"]))
     return _of_values(feature.op, [value for _, value in timed], option)
 
 
@@ -173,6 +175,16 @@ def _skew(values: list[Any]) -> float | None:
     j = _near_one(second)
     m2 = float(second / Fraction(4) ** j)
     return float(third / Fraction(8) ** j) / (m2 * math.sqrt(m2))
+
+
+def _slope(timed: list[tuple[int, Any]], per: int) -> float | None:
+    """Slope of the regression line through the points (time, value): covariance over variance of the times."""
+    points = [(Fraction(float(e)) / per, Fraction(float(value))) for e, value in timed]
+    if len({time for time, _ in points}) < 2:
+        return None
+    middle, level = (sum(side, Fraction(0)) / len(points) for side in zip(*points, strict=True))
+    joint = sum(((time - middle) * (value - level) for time, value in points), Fraction(0))
+    return _rounded(joint / sum((time - middle) ** 2 for time, _ in points))
 
 
 def _text(value: Any) -> str:

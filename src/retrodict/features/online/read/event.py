@@ -43,7 +43,7 @@ class OwnEvent:
         inside = [o for o in plan.outputs if o.window >= 0 and plan.windows[o.window].include_current]
         self._wanted = sorted({part for output in inside for part in output.parts})
 
-    def lift(self, request: Mapping[str, Any]) -> dict[int, Any]:
+    def lift(self, request: Mapping[str, Any], at: int) -> dict[int, Any]:
         """What the event gives to each channel, None where an extreme gets nothing; InputError if it lacks a column."""
         row = {}
         for name in self._plan.current_columns:
@@ -55,9 +55,9 @@ class OwnEvent:
                     remedy=near(name, request, what="column"),
                 )
             row[name] = request[name]
-        return {i: self._lift(self._plan.channels[i], row) for i in self._wanted}
+        return {i: self._lift(self._plan.channels[i], row, at) for i in self._wanted}
 
-    def _lift(self, channel: Channel, row: Mapping[str, Any]) -> Any:
+    def _lift(self, channel: Channel, row: Mapping[str, Any], at: int) -> Any:
         nothing = 0 if channel.monoid == "sum" else None
         if channel.where is not None and self._condition(channel.where, row) is not True:
             return nothing
@@ -74,7 +74,7 @@ class OwnEvent:
             return value
         column = FactColumn(np.array([float(value)]), np.array([True]), "float")
         bare = Channel(channel.monoid, channel.lift, channel.value, None)
-        lifted = lift(bare, {channel.value: column}, 1)
+        lifted = lift(bare, {channel.value: column}, np.array([at]))
         return lifted.fractions()[0] if isinstance(lifted, Shifted) else float(lifted[0])
 
     def _condition(self, text: str, row: Mapping[str, Any]) -> Any:

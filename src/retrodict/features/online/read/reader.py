@@ -195,8 +195,9 @@ class _Rows:
         current = self._current if self._plan.windows[output.window].include_current else None
         stored = numbers[self._shape.column_of[last]]
         count = stored + current[last] if current is not None else stored
-        if output.factor is not None:
-            return count * output.factor[0] / output.factor[1]
+        if output.op == "rate":
+            top, bottom = output.factor or (1, 1)
+            return count * top / bottom
         if output.op == "count":
             return count
         if not count:
@@ -207,7 +208,8 @@ class _Rows:
                 return value
             return best(value, current[first], self._plan.channels[first].monoid == "max")
         if kind.exact:
-            return kind.finish(*(self._total(numbers, part, current) for part in output.parts[:-1]), count)
+            totals = [self._total(numbers, part, current) for part in output.parts[:-1]]
+            return kind.finish(*totals, count, *(output.factor or ()))
         top, bottom = self._total(numbers, first, current)
         if output.op == "sum":
             if self._layout.sums[self._shape.column_of[first]].floats or (

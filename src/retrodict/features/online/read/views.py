@@ -160,7 +160,7 @@ class ViewReader:
             if events == PARTED:
                 return PARTED
         elif rest is not None:
-            rest.read(blob, at, row.values, row.expired, self._lifted(request))
+            rest.read(blob, at, row.values, row.expired, self._lifted(request, at))
         row.events[self.name] = events
         row.statuses[self.name] = "ok" if events else "unseen"
         if not events:
@@ -179,9 +179,9 @@ class ViewReader:
             blob = restricted(self._shape, blob, at)
             events = program(blob, at, row.values, row.expired, True)
         if events < 0:
-            return reader.read(blob, at, row.values, row.expired, self._lifted(request))
+            return reader.read(blob, at, row.values, row.expired, self._lifted(request, at))
         if rest is not None:
-            rest.read(blob, at, row.values, row.expired, self._lifted(request))
+            rest.read(blob, at, row.values, row.expired, self._lifted(request, at))
         return events
 
     def _prepare(self, key: bytes) -> tuple[_Reading, BlockReader]:
@@ -192,8 +192,8 @@ class ViewReader:
         self._programs[key] = (program, rest), BlockReader(plan, layout)
         return self._programs[key]
 
-    def _lifted(self, request: Mapping[str, Any]) -> dict[int, Any]:
-        return {} if self._own is None else self._own.lift(request)
+    def _lifted(self, request: Mapping[str, Any], at: int) -> dict[int, Any]:
+        return {} if self._own is None else self._own.lift(request, at)
 
     def reach(self, keys: KeyStore) -> tuple[int, int] | None:
         """Earliest and latest request that the state answers for certain, of all partitions; None without a clock."""
@@ -231,7 +231,7 @@ class ViewReader:
         if status in {"null_key", "beyond_horizon", "no_state"}:
             row.values.update(self._nulls)
         elif self._own is not None:
-            self._without_events(at, row.values, self._lifted(request))
+            self._without_events(at, row.values, self._lifted(request, at))
         else:
             if not self._nothing:
                 self._without_events(at, self._nothing, {})

@@ -67,7 +67,7 @@ class Arrivals:
         self.event_time, self.known_at = self._some(events.event_time), self._some(events.known_at)
         self.visible_at = np.maximum(self.event_time, self.known_at)
         self.sequence = self._some(events.sequence)
-        self._channels = [self._some(lift(channel, events.inputs, len(codes))) for channel in plan.channels]
+        self._channels = [self._some(lift(channel, events.inputs, events.event_time)) for channel in plan.channels]
         self._columns = [self._kept(events, name) for name in plan.kept]
         self._check_bags()
         conditions = [events.inputs[text] for text in shape.conditions]

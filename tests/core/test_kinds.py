@@ -23,6 +23,15 @@ def test_what_has_no_kind_keeps_arrows_name():
     assert kind_of(pa.null()) == "null"
 
 
+def test_a_list_has_a_kind_if_it_holds_numbers():
+    """Of any list type; one of text, of lists or of times has none."""
+    numbers = [pa.list_(pa.int8()), pa.large_list(pa.float32()), pa.list_(pa.float64(), 3), pa.list_(pa.null())]
+    others = [pa.list_(pa.string()), pa.list_(pa.list_(pa.int8())), pa.list_(pa.timestamp("us")), pa.list_(pa.bool_())]
+    assert [kind_of(type_) for type_ in (*numbers, *others)] == ["list"] * 4 + ["other"] * 4
+    assert reader_of("list")([1, None, 2.5]) == [1.0, None, 2.5]
+    assert "a list of numbers" in str(kind_error("list", "x", where="row 1"))
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "text"),
     [
@@ -30,6 +39,7 @@ def test_what_has_no_kind_keeps_arrows_name():
         ("int", 2**63, False), ("int", float("inf"), False), ("int", "1.5", True), ("float", True, False),
         ("float", "1", False), ("float", 10**400, False), ("float", "x", True), ("text", 1, True),
         ("time", "2013-09-01T18:00", False), ("time", 5, False), ("date", "yesterday", False), ("date", 5, True),
+        ("list", "1,2", True), ("list", [1, "x"], False), ("list", [True], False),
     ],
 )  # fmt: skip
 def test_a_value_of_another_kind_is_refused(kind, value, text):

@@ -113,6 +113,30 @@ def test_values_by_another_column_are_polars(op, type_, values, data):
     assert got == wanted
 
 
+@pytest.mark.parametrize("type_", [pa.list_(pa.float64()), pa.large_list(pa.float64()), pa.list_(pa.int64())])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_lists_are_added_element_by_element(type_, data):
+    """As fsum adds each column of the whole lists; others are left out."""
+    numbers = wholes if type_.value_type == pa.int64() else floats | st.sampled_from([1e308, -1e308])
+    windows = data.draw(_windows(st.none() | st.lists(numbers, min_size=2, max_size=2) | st.just([1]) | st.just([])))
+    ragged, columns = _ragged(windows, type_)
+    sums, means = (compute(Bag(op, "x", k=2), ragged, *columns).to_pylist() for op in ("sum_list", "mean_list"))
+    for got, mean, window in zip(sums, means, windows, strict=True):
+        whole = [row for (row,) in window if row is not None and len(row) == len(_held(row)) == 2]
+        exact = [sum(map(Fraction, map(float, column))) for column in zip(*whole, strict=True)]
+        assert got == ([_nearest(total) for total in exact] or None)
+        assert mean == (pytest.approx([float(total / len(whole)) for total in exact], rel=1e-15) if whole else None)
+
+
+def _nearest(total):
+    """The nearest double, None if there is none."""
+    try:
+        return float(total)
+    except OverflowError:
+        return None
+
+
 @settings(max_examples=100, deadline=None)
 @given(windows=_windows(floats), q=st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]))
 def test_quantiles_are_numpys(windows, q):
@@ -271,6 +295,9 @@ def test_median_of_a_thousand():
         (Bag("histogram", "x"), [pa.float64()], "a histogram is of text, whole numbers or booleans; got 'double'"),
         (Bag("top_k", "x", k=2), [pa.string()], "top_k reads numbers, booleans or times; got 'string'"),
         (Bag("first", "x"), [pa.binary()], "first reads numbers, booleans, times, dates or text; got 'binary'"),
+        (Bag("sum_list", "x", k=2), [pa.float64()], "sum_list reads lists of numbers; got 'double'"),
+        (Bag("sum_list", "x", k=2), [pa.list_(pa.string())], "sum_list reads lists of numbers"),
+        (Bag("last", "x"), [pa.list_(pa.int64())], "last reads numbers, booleans, times, dates or text"),
         (Bag("by", "x", "g", group_op="sum"), [pa.int64(), pa.float64()], "groups are text, whole numbers or booleans"),
         (Bag("top_k_by", "x", "g", k=2), [pa.int64(), pa.binary()], "top_k is ordered by numbers, booleans"),
         (Bag("by", "x", "g", group_op="sum"), [pa.string(), pa.string()], "by reads numbers, booleans or times"),
@@ -279,5 +306,7 @@ def test_median_of_a_thousand():
 def test_columns_that_cannot_be_read_are_refused(bag, types, message):
     """The error names view, feature, column, rule and remedy."""
     columns = [Values(pa.nulls(0, type_)) for type_ in types]
-    with pytest.raises(DefinitionError, match=f"view 'v', feature 'f', column '[xg]': {message}.*(Use|Turn|Round)"):
+    with pytest.raises(
+        DefinitionError, match=f"view 'v', feature 'f', column '[xg]': {message}.*(Use|Turn|Round|Name)"
+    ):
         check_types(bag, columns[0], columns[1] if len(columns) > 1 else None, where="view 'v', feature 'f'")

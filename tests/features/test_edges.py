@@ -206,6 +206,48 @@ def test_whole_numbers_beyond_64_bits_are_refused_by_name(tmp_path, role):
         from_stream(features, table, spine, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "type_", [pa.list_(pa.float64()), pa.large_list(pa.float32()), pa.list_(pa.float64(), 2), pa.list_(pa.int64())]
+)
+def test_lists_of_numbers_are_added_element_by_element(tmp_path, type_):
+    """Whatever kind of list holds them; one of nulls, or of another length, is left out, of each key alike."""
+    lists = [[1, 2], [None, 4], None, [8, 16], [3, 5]]
+    if pa.types.is_fixed_size_list(type_):
+        lists[1] = [None, None]
+    else:
+        lists += [[7], [1, 2, 3], []]
+    table = events(k=[*["a"] * 4, *["b"] * (len(lists) - 4)], x=pa.array(lists, type_))
+    features = features_of(
+        *[agg.sum_list("x", 2, over=o) for o in ("1h", "lifetime")], agg.mean_list("x", 2, over="1h")
+    )
+    rows = agreed(features, table, requests(k=["a", "b", "c"]), tmp_path)
+    values = [list(row.values()) for row in rows]
+    assert values == [[[9.0, 18.0], [9.0, 18.0], [4.5, 9.0]], [[3.0, 5.0]] * 3, [None] * 3]
+
+
+def test_lists_of_text_are_refused(tmp_path):
+    """By view and column, in every execution."""
+    table = events(k=["a"], x=[["p", "q"]])
+    match = "column 'x': sum_list reads lists of numbers; got 'list<.*string>'"
+    refused(features_of(agg.sum_list("x", 2, over="1h")), table, requests(k=["a"]), tmp_path, error=DefinitionError,
+            match=match)  # fmt: skip
+
+
+def test_lists_are_pushed_to_a_table_that_has_them(make_project):
+    """An event with a list reaches the state through the stream; one whose list holds text is refused by reason."""
+    project = make_project()
+    features = features_of(agg.mean_list("x", 2, over="1h"))
+    table = events(k=["a"] * 3, x=[[1.0, 2.0], [5.0, None], [7.0, 8.0]])
+    project.tables.write("events", table.slice(0, 1))
+    build_online(project, [features])
+    views = [features.views[0].view]
+    assert push_events(project, features.sources["s"], views, table.slice(1)).accepted == 2
+    assert Upkeep(project, lambda _: [features]).catch_up() == 2
+    assert read(features, project.keys, requests(k=["a"])) == [{"v__mean_list_x_1h": [4.0, 5.0]}]
+    texts = push_events(project, features.sources["s"], views, events(k=["a"], x=[["p", "q"]]))
+    assert [reason.reason for reason in texts.reasons] == ["x is not of its column's type"]
+
+
 def test_a_key_of_too_many_bits_is_the_callers_mistake():
     """A request with a whole number that no table can hold."""
     features, keys = features_of(agg.count(over="1h")), MemoryKeys()

@@ -74,6 +74,7 @@ def test_many_events_in_small_pieces_are_the_oracles(revised, monkeypatch):
         {"k1": "a", "k2": 1, "e": BASE + int(random.integers(0, 30)) * MINUTE, "seq": int(random.integers(0, 150))}
         | {"late": int(random.choice([0, 0, 1, 5, 21])), "x": float(random.integers(-9, 9)), "ok": True}
         | {"n": int(random.integers(-5, 5)), "tag": str(random.choice(["p", "q", "r"]))}
+        | {"vec": random.normal(size=int(random.integers(1, 4))).tolist()}
         for _ in range(400)
     ]
     over = ["20m", Window("10m", offset="6m", hop="4m"), Window("5m", offset="3m")]

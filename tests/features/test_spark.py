@@ -115,6 +115,7 @@ def _world():
             "n": pick(None, int(draw.integers(-5, 5)), 2**53),
             "ok": pick(None, True, False),
             "tag": pick("p", "q", "é", None),
+            "vec": pick(None, [1.0, 0.1], [2.0, float("nan")], [0.2, -7.0], [3.0]),
         }
         for _ in range(200)
     ]
@@ -141,9 +142,11 @@ def _sets():
     over, moved = ["7m", "lifetime"], Window("10m", offset="6m", hop="4m")
     current = Window("9m", include_current=True)
     newest = latest("x", "tag", max_age="12m"), latest("n", "ok", "e")
+    picked = agg.argmax("tag", by="x", over=over), agg.top_k("n", 2, by="tag", over=over), agg.mode("tag", over=over)
     return [
         FeatureView("a", Entity("thing", keys=["k1", "k2"]), plain, [*worlds.totals(over), *newest]),
         FeatureView("b", Entity("k1"), unnumbered, [agg.sum("n", over=moved), agg.skew("x", over=moved), *newest]),
+        FeatureView("f", Entity("k1"), revised, [*picked, agg.mean_list("vec", 2, over=over)]),
         FeatureView("c", Entity("k2"), revised, [*worlds.totals(["20m"]), agg.rate(over="7m", per="1m"), *newest]),
         FeatureView("d", Entity("k1"), plain, [agg.sum("x", over=current), agg.max("x", over=current, where="ok")]),
         FeatureView("e", None, plain, [agg.sum("n", over=moved), agg.median("x", over="20m"), *newest]),

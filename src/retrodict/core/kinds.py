@@ -88,7 +88,7 @@ KINDS = {
 
 @lru_cache(maxsize=256)
 def kind_of(type_: pa.DataType) -> str:
-    """Kind of an Arrow type: a name of :data:`KINDS`, ``null``, or ``other``.
+    """Kind of an Arrow type: a name of :data:`KINDS`, ``null``, ``list`` (of numbers), or ``other``.
 
     Examples
     --------
@@ -111,8 +111,16 @@ def kind_of(type_: pa.DataType) -> str:
         ("text", types.is_large_string),
         ("text", types.is_string_view),
         ("null", types.is_null),
+        ("list", _holds_numbers),
     )
     return next((name for name, test in tests if test(type_)), "other")
+
+
+def _holds_numbers(type_: pa.DataType) -> bool:
+    from pyarrow import types
+
+    tests = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    return any(test(type_) for test in tests) and kind_of(type_.value_type) in {"int", "float", "null"}
 
 
 def arrow_type(kind: str) -> pa.DataType:
@@ -152,7 +160,7 @@ def reader_of(kind: str, *, text: bool = False) -> Callable[[Any], Any]:
     Parameters
     ----------
     kind : str
-        A name of :data:`KINDS`; any other reads text.
+        A name of :data:`KINDS`, or ``list``; any other reads text.
     text : bool, default False
         Whether numbers and truth values may also come as text, as in a CSV file.
 
@@ -172,7 +180,7 @@ def reader_of(kind: str, *, text: bool = False) -> Callable[[Any], Any]:
 
 def kind_error(kind: str, value: object, *, where: str) -> InputError:
     """Return the error of a value that is not of a kind; it names the value's type and never the value."""
-    description = KINDS[kind].description if kind in KINDS else "text"
+    description = KINDS[kind].description if kind in KINDS else {"list": "a list of numbers"}.get(kind, "text")
     remedy = "Write it like '2013-09-01T18:00:00Z'" if kind == "time" else f"Send {description}"
     return InputError(f"the value must be {description} or null", where=where, got=type(value).__name__, remedy=remedy)
 
@@ -223,11 +231,24 @@ def _date(value: Any) -> date:
     return value if isinstance(value, date) else date.fromisoformat(value)
 
 
+def _list(value: Any) -> list[float | None]:
+    if not isinstance(value, list):
+        raise TypeError
+    return [None if number is None else _float(number) for number in value]
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {"bool": _bool, "int": _int, "float": _float, "time": _time, "date": _date}
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "bool": _bool,
+    "int": _int,
+    "float": _float,
+    "time": _time,
+    "date": _date,
+    "list": _list,
+}
 _TEXT_READERS = _READERS | {"bool": _bool_of_text, "int": _int_of_text, "float": _float_of_text}

@@ -64,7 +64,7 @@ class Aggregate:
     second : str, optional
         Second column: the denominator of ``ratio``, the groups of ``by``, what orders the events of ``argmax``.
     options : tuple of (str, value)
-        What else says which aggregate it is: ``k``, ``q``, ``half_life``, ``per``, ``op``.
+        What else says which aggregate it is: ``k``, ``size``, ``q``, ``half_life``, ``per``, ``op``.
     """
 
     op: str
@@ -370,6 +370,18 @@ class _Aggregates:
         """Most frequent value, of equally frequent ones the smallest (of texts the first by code points)."""
         return _of("mode", column, over, where, name)
 
+    def sum_list(
+        self, column: str, size: int, *, over: Over, where: str | None = None, name: str | None = None
+    ) -> Aggregate:
+        """Exact sum, element by element, of lists of ``size`` numbers; other lists are left out, as null is."""
+        return _of("sum_list", column, over, where, name, size=_checked_count(size, "size", "agg.sum_list"))
+
+    def mean_list(
+        self, column: str, size: int, *, over: Over, where: str | None = None, name: str | None = None
+    ) -> Aggregate:
+        """Mean, element by element, of lists of ``size`` numbers (embeddings); other lists are left out, as null is."""
+        return _of("mean_list", column, over, where, name, size=_checked_count(size, "size", "agg.mean_list"))
+
     def distinct(
         self,
         column: str,
@@ -474,15 +486,18 @@ def _check_column(op: str, column: object) -> None:
 def _listed(
     op: str, column: str, k: int, over: Over, where: str | None, name: str | None, by: str | None = None
 ) -> Aggregate:
-    count: object = k
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST:
-        raise DefinitionError(
-            f"k must be a whole number from 1 to {_MOST}", where=f"agg.{op}", got=k, remedy="Ask for fewer values"
-        )
+    _checked_count(k, "k", f"agg.{op}")
     if by is None:
         return _of(op, column, over, where, name, k=k)
     _check_column(op, by)
     return _of(f"{op}_by", column, over, where, name, by, k=k)
+
+
+def _checked_count(count: object, name: str, where: str) -> int:
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _MOST:
+        rule = f"{name} must be a whole number from 1 to {_MOST}"
+        raise DefinitionError(rule, where=where, got=count, remedy="Ask for fewer values")
+    return count
 
 
 def microseconds(aggregate: Aggregate, option: str) -> int:

@@ -24,7 +24,7 @@ Lift = Literal[
     "double", "square", "square_rest", "cube", "cube_1", "cube_2", "cube_3",
     "time", "time_square", "time_square_rest", "moment", "moment_rest",
 ]  # fmt: skip
-Takes = Literal["nothing", "numbers", "anything", "condition"]
+Takes = Literal["nothing", "numbers", "anything", "lists", "condition"]
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class BagKind:
 
     Parameters
     ----------
-    takes : {"nothing", "numbers", "anything"}
-        What the column may hold; ``anything``: numbers, booleans, times, dates or text.
+    takes : {"nothing", "numbers", "anything", "lists"}
+        What the column may hold; ``anything``: numbers, booleans, times, dates or text. ``lists``: lists of numbers.
     gives : {"value", "values", "count", "float", "map"}
         ``value``: of the column's type. ``values``: a list of that type. ``count``: a whole number. ``float``.
         ``map``: from text to numbers.
@@ -237,6 +237,8 @@ BAGS: dict[str, BagKind] = {
     "top_k_by": BagKind("anything", "values", ordered=True),
     "bottom_k_by": BagKind("anything", "values", ordered=True),
     "mode": BagKind("anything", "value"),
+    "sum_list": BagKind("lists", "values"),
+    "mean_list": BagKind("lists", "values"),
     "distinct": BagKind("anything", "count"),
     "approx_distinct": BagKind("anything", "count"),
     "quantile": BagKind("numbers", "float"),
@@ -256,6 +258,9 @@ sequence); an event whose value is null (or NaN, or infinite) is left out:
   ``bottom_k_by``: the values of the ``k`` such events, that of the greatest, the smallest, first. Events without one of
   the two are left out; of equal ones the newest comes first; texts are ordered by code points.
 * ``mode``: the most frequent value, of equally frequent ones the smallest.
+* ``sum_list``, ``mean_list`` (``k``): element by element, of the lists of ``k`` finite numbers; a list of another
+  length, or with an element that is null, NaN or infinite, is left out as a null is. Elements are read as doubles; one
+  of the result is null where it lies beyond them.
 * ``distinct``: how many different values; 0 where there is no event. ``approx_distinct``: the same by HyperLogLog
   (:class:`~retrodict.core.statistics.distinct.DistinctSketch` of the values; exact up to 4,096 different ones).
 * ``quantile`` (``q``): linear between the two neighbours, ``a + (b - a) * t``: ``numpy.quantile`` but for the last bit.

@@ -45,7 +45,7 @@ class Bag:
     where : str, optional
         Condition on the events.
     k : int
-        For lists: how many values. 0 for the others.
+        For lists: how many values, of ``sum_list`` those of one event. 0 for the others.
     q : float
         For ``quantile``. 0 for the others.
     half_life_us : int
@@ -269,7 +269,7 @@ def _bag(feature: Aggregate) -> Bag:
         feature.value,
         feature.second,
         feature.where,
-        k=option.get("k", 0),
+        k=option.get("k", option.get("size", 0)),
         q=option.get("q", 0.0),
         half_life_us=microseconds(feature, "half_life") if "half_life" in option else 0,
         group_op=option.get("op", ""),

@@ -42,6 +42,7 @@ event = st.fixed_dictionaries(
         "n": st.one_of(st.none(), st.integers(-5, 5), st.integers(-(2**53), 2**53)),
         "ok": st.one_of(st.none(), st.booleans()),
         "tag": st.sampled_from(["p", "q", "é", None]),
+        "vec": st.none() | st.lists(floats, min_size=2, max_size=2) | st.lists(st.just(1.0), max_size=3),
     }
 )
 EVENTS = pa.schema(
@@ -56,6 +57,7 @@ EVENTS = pa.schema(
         ("n", pa.int64()),
         ("ok", pa.bool_()),
         ("tag", pa.string()),
+        ("vec", pa.list_(pa.float64())),
     ]
 )
 query = st.fixed_dictionaries(
@@ -78,7 +80,7 @@ def revisions_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     for row in rows:
         known_at = None if row["late"] is None or row["e"] is None else row["e"] + row["late"] * MINUTE
         out.append({**row, "k": known_at, "sid": f"s{row['seq']}"})
-    return pa.Table.from_pylist([{name: r[name] for name in EVENTS.names} for r in out], schema=EVENTS)
+    return pa.Table.from_pylist([{name: r.get(name) for name in EVENTS.names} for r in out], schema=EVENTS)
 
 
 def events_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -90,7 +92,7 @@ def events_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         row = {**same, "late": drawn["late"]}
         known_at = None if row["late"] is None or row["e"] is None else row["e"] + row["late"] * MINUTE
         out.append({**row, "k": known_at, "sid": f"s{row['seq']}"})
-    return pa.Table.from_pylist([{name: r[name] for name in EVENTS.names} for r in out], schema=EVENTS)
+    return pa.Table.from_pylist([{name: r.get(name) for name in EVENTS.names} for r in out], schema=EVENTS)
 
 
 def spine_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -174,6 +176,8 @@ def bags(over: Sequence[str | Window]) -> list[Aggregate]:
         agg.bottom_k("tag", 3, by="n", over=over),
         agg.mode("tag", over=over),
         agg.mode("n", over=over, where="ok"),
+        agg.sum_list("vec", 2, over=over),
+        agg.mean_list("vec", 2, over=over, where="ok"),
         agg.distinct("tag", over=over),
         agg.distinct("x", over=over, approximate=True),
         agg.quantile("x", 0.9, over=over),

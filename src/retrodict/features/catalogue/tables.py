@@ -181,14 +181,17 @@ def _fits(kind: str, type_: pa.DataType, role: str, where: str) -> None:
 
 def _takes(facts: FeatureFacts, column: str, kind: str, type_: pa.DataType, where: str) -> None:
     op = facts.fields["aggregate"]
-    numbers = facts.takes.startswith("numbers")
+    numbers, lists = facts.takes.startswith("numbers"), facts.takes == "lists"
     fits = kind in _NUMBERS or (kind == "time" and facts.takes.endswith("times")) if numbers else kind != "other"
+    if lists or kind == "list":
+        fits = lists and kind in {"list", "null"}
     if op == "histogram" and kind == "float":
         fits = False
     if not fits:
-        types = "text, whole numbers or booleans" if op == "histogram" else facts.takes
+        types = {"anything": "numbers, booleans, text, times or dates", "lists": "lists of numbers"}
+        types["histogram"] = "text, whole numbers or booleans"
         raise DefinitionError(
-            f"{op} must take {types if numbers or op == 'histogram' else 'numbers, booleans, text, times or dates'}",
+            f"{op} must take {types.get(op) or types.get(facts.takes, facts.takes)}",
             where=f"{where}, column {column!r}",
             got=str(type_),
             remedy="Use latest() or agg.last for text, a condition in agg.share, or declare the column as a number"
@@ -199,7 +202,7 @@ def _takes(facts: FeatureFacts, column: str, kind: str, type_: pa.DataType, wher
 
 def _check_condition(expression: Expression, kinds: Mapping[str, str], where: str) -> None:
     expression.check_columns({name: expression_kind(kind) for name, kind in kinds.items()}, where=where)
-    other = [column for column in expression.columns if kinds[column] == "other"]
+    other = [column for column in expression.columns if kinds[column] in {"list", "other"}]
     if other:
         raise DefinitionError(
             "a condition must read numbers, booleans, text, times or dates",

@@ -38,14 +38,16 @@ Floats = NDArray[np.float64]
 _FEW, _LIMBS = 256, 8  # below, and beyond, sums of slices are cheaper than limbs
 _NUMBERS = frozenset({"bool", "int", "float", "time", "null"})
 _LABELS = frozenset({"bool", "int", "text", "null"})
-_KINDS = {"numbers": _NUMBERS, "anything": _NUMBERS | {"text", "date"}}
+_KINDS = {"numbers": _NUMBERS, "anything": _NUMBERS | {"text", "date"}, "lists": frozenset({"list", "null"})}
 _WORDS = {
     "numbers": "numbers, booleans or times",
     "anything": "numbers, booleans, times, dates or text",
+    "lists": "lists of numbers",
 }
 _REMEDIES = {
     "numbers": "Use agg.last, agg.last_k, agg.distinct or agg.histogram for text",
     "anything": "Turn the column into text or numbers where the table is read",
+    "lists": "Name a column of lists, or use agg.sum and agg.mean for numbers",
 }
 
 
@@ -70,6 +72,20 @@ class Values:
     def __init__(self, column: pa.Array[Any]) -> None:
         self.array = plain(known_type(column, where="bag"))
         self.kind = kind_of(column.type)
+        self._vectors: dict[int, tuple[Floats, Mask]] = {}
+
+    def vectors(self, size: int) -> tuple[Floats, Mask]:
+        """The lists of that many finite numbers as rows of a matrix, and where there is one."""
+        if size not in self._vectors:
+            rows, complete = np.zeros((len(self.array), size)), self.valid.copy()
+            if self.kind == "list":
+                complete &= pc.fill_null(pc.equal(pc.list_value_length(self.array), size), False).to_numpy(False)
+                flat = known_type(pc.list_flatten(self.array.filter(pa.array(complete))), where="bag")
+                numbers = flat.to_numpy(zero_copy_only=False).astype(np.float64)  # null as NaN
+                rows[complete] = numbers.reshape(-1, size) + 0.0
+                complete &= np.isfinite(rows).all(axis=1)
+            self._vectors[size] = rows, complete
+        return self._vectors[size]
 
     @cached_property
     def valid(self) -> Mask:
@@ -343,6 +359,20 @@ def _ranked(bag: Bag, ragged: Ragged, value: Values | None, second: Values | Non
     return _packed(bag, value.array, rows[order[_runs(ragged.begins, sizes)]], sizes)
 
 
+def _summed(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
+    assert value is not None
+    rows, complete = value.vectors(bag.k)
+    ragged = ragged.keep(complete)
+    begins = ragged.begins[ragged.sizes > 0]
+    # One element of all events, then the next: runs of the same windows, once per element.
+    starts = np.arange(bag.k if len(begins) else 0)[:, None] * len(ragged.rows) + begins
+    totals = _grouped(bag.op.removesuffix("_list"), rows[ragged.rows].T.ravel(), starts.ravel())
+    totals = totals.reshape(starts.shape).T.ravel()
+    items = pa.array(totals, mask=~np.isfinite(totals))
+    empty = ragged.sizes == 0
+    return pa.ListArray.from_arrays(_offsets(np.where(empty, 0, bag.k)), items, mask=pa.array(empty))
+
+
 def _counted(ragged: Ragged, ranked: tuple[Ints, pa.Array[Any]]) -> tuple[Ints, Ints, Ints]:
     """Different ranks of each window, ascending: their windows, the ranks, and how many events have each."""
     ordered = _sorted(ragged, ranked[0], len(ranked[1]))
@@ -475,8 +505,10 @@ _FUNCTIONS: dict[str, _Function] = {
     "histogram": _histogram,
     "last": _first_k,
     "last_k": _first_k,
+    "mean_list": _summed,
     "mode": _mode,
     "quantile": _quantile,
+    "sum_list": _summed,
     "time_since_last": _time_since_last,
     "top_k": _top_k,
     "top_k_by": _ranked,

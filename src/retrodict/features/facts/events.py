@@ -133,7 +133,7 @@ def _check_latest(plan: ViewPlan, table: pa.Table) -> None:
     """Refuse a latest value that online state could not hold, wherever it is asked for."""
     for name in plan.latest:
         type_ = table.schema.field(name).type
-        if kind_of(type_) == "other":
+        if kind_of(type_) in {"list", "other"}:
             raise DefinitionError(
                 "a latest value must be a number, a boolean, text, a time or a date",
                 where=f"{plan.where}, column {name!r}",

@@ -59,7 +59,15 @@ def aggregate(feature: Aggregate, window: Window, facts: Facts, at: int) -> Any:
 def _of_values(op: str, values: list[Any], option: Mapping[str, Any]) -> Any:
     if op in {"distinct", "approx_distinct"}:
         return len(set(values))
+    if op in {"sum_list", "mean_list"}:
+        return _by_element(_MEANINGS[op.removesuffix("_list")], values, option["size"])
     return _MEANINGS[op](values, option) if values else None
+
+
+def _by_element(meaning: Callable[..., Any], lists: list[list[Any]], size: int) -> list[Any] | None:
+    """Value of each place of the lists that are whole."""
+    complete = [row for row in lists if len(row) == size and all(v is not None and math.isfinite(v) for v in row)]
+    return [meaning([float(row[place]) for row in complete], {}) for place in range(size)] if complete else None
 
 
 def _histogram(values: list[Any]) -> dict[str, int]:

@@ -9,7 +9,19 @@ import numpy as np
 import pyarrow as pa
 
 from retrodict.features.facts.bags import Ragged, Values, compute
-from retrodict.features.online.state.blocks import BOOL, DATE, FLOAT, INT, TEXT, Block, Shape, flag_of, text_at, unpack
+from retrodict.features.online.state.blocks import (
+    BOOL,
+    DATE,
+    FLOAT,
+    INT,
+    LIST,
+    TEXT,
+    Block,
+    Shape,
+    flag_of,
+    text_at,
+    unpack,
+)
 from retrodict.features.plan import ViewPlan
 
 _TYPES = {INT: pa.int64(), FLOAT: pa.float64(), BOOL: pa.bool_(), DATE: pa.date32(), TEXT: pa.string()}
@@ -56,6 +68,12 @@ class BagReader:
                 for word, ok in zip(words.tolist(), valid.tolist(), strict=True)
             ]
             return pa.array(texts, pa.string())
+        if kind == LIST:
+            lists = [
+                np.frombuffer(block.heap, "<f8", (word & 0xFFFFFFFF) // 8, word >> 32) if ok else None
+                for word, ok in zip(words.tolist(), valid.tolist(), strict=True)
+            ]
+            return pa.array(lists, pa.list_(pa.float64()))
         if kind not in _TYPES:
             return pa.nulls(len(words))
         if kind == FLOAT:

@@ -39,7 +39,10 @@ from retrodict.features.plan import ViewPlan
 
 FIXED = 5  # header words before the layout
 MONOTONE, HOT = 1, 2
-NULL, INT, FLOAT, BOOL, TEXT, DATE = range(6)
+NULL, INT, FLOAT, BOOL, TEXT, DATE, LIST = range(7)
+IN_HEAP = frozenset({TEXT, LIST})
+"""Kinds whose words say where in the heap their bytes are: UTF-8, or doubles one after the other."""
+
 NOTHING = -(1 << 62)
 """Event time of the base row, and greatest v of no events."""
 
@@ -51,7 +54,7 @@ WIDTH = 36
 
 _ROWS, _STEP = 1 << 20, 8
 _LEAST, _GREATEST = -1074, 1024  # exponents of doubles
-_WORDS = ("null", "whole numbers", "floats", "booleans", "text", "dates")
+_WORDS = ("null", "whole numbers", "floats", "booleans", "text", "dates", "lists")
 
 
 class Shape:
@@ -134,7 +137,7 @@ class Layout:
         self.words = place
         packed = b"".join(struct.pack("<hBB", one.low, one.limbs, one.floats) for one in sums)
         self.key = (packed + bytes([sequence, *extremes, *kept_kinds])).ljust(shape.layout_bytes, b"\0")
-        self.texts = [self.first_kept + i for i, kind in enumerate(kept_kinds) if kind == TEXT]
+        self.texts = [self.first_kept + i for i, kind in enumerate(kept_kinds) if kind in IN_HEAP]
         if sequence == TEXT:
             self.texts.insert(0, self.seq)
 

@@ -21,17 +21,32 @@ from retrodict.features.facts.bags import Values, check_types
 from retrodict.features.facts.columns import Ints, Mask, pick, plain
 from retrodict.features.facts.events import Events, lift
 from retrodict.features.facts.keys import KeyIndex, encode_key, key_kind
-from retrodict.features.online.state.blocks import BOOL, DATE, FLAGS, FLOAT, INT, NULL, TEXT, Layout, Shape, summed
+from retrodict.features.online.state.blocks import (
+    BOOL,
+    DATE,
+    FLAGS,
+    FLOAT,
+    IN_HEAP,
+    INT,
+    LIST,
+    NULL,
+    TEXT,
+    Layout,
+    Shape,
+    summed,
+)
 from retrodict.features.plan import ViewPlan
 
-_KINDS = {"bool": BOOL, "int": INT, "float": FLOAT, "time": INT, "date": DATE, "text": TEXT, "null": NULL}
+_KINDS = {
+    "bool": BOOL, "int": INT, "float": FLOAT, "time": INT, "date": DATE, "text": TEXT, "list": LIST, "null": NULL
+}  # fmt: skip
 _MOST_LIMBS = 6  # of one sum, in the layout that keys share
 _REACH = 66  # binary orders of magnitude around the median that fit into that many
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts of a column in some order: one buffer of UTF-8, and where each begins."""
+    """Texts of a column in some order: one buffer of UTF-8, and where each begins; lists as the bytes of doubles."""
 
     offsets: Ints
     data: memoryview
@@ -41,7 +56,7 @@ class Texts:
         """Texts of a column of large strings, nulls as nothing."""
         if not len(column):
             return cls(np.zeros(1, dtype=np.int64), memoryview(b""))
-        column = pc.fill_null(column, "")
+        column = pc.fill_null(column, pa.scalar(b"", column.type))
         _, offsets, data = column.buffers()
         places = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
         return cls(places, memoryview(b"" if data is None else data))
@@ -151,15 +166,18 @@ class Arrivals:
         for place, flag in enumerate(flags):
             rows[:, layout.bits + place // FLAGS] |= flag.astype(np.int64) << (place % FLAGS)
         for place, (column, kind) in enumerate(zip(columns, layout.kept, strict=True)):
-            if kind not in {TEXT, NULL}:
+            if kind != NULL and kind not in IN_HEAP:
                 rows[:, layout.first_kept + place] = _words(column, kind)
 
     def texts(self, layout: Layout, column: int, places: Ints) -> Texts:
-        """Texts of a text column of the layout, in this order."""
+        """Texts, or lists as bytes, of a column of the layout that lies in the heap, in this order."""
         if column == layout.seq:
             return Texts.of(pa.array(self.sequence[places].tolist(), pa.large_string()))
-        values = self._columns[column - layout.first_kept]
-        return Texts.of(values.take(pa.array(places)).cast(pa.large_string()))
+        values = self._columns[column - layout.first_kept].take(pa.array(places))
+        if kind_of(values.type) == "list":
+            lists = [None if row is None else np.array(row, "<f8").tobytes() for row in values.to_pylist()]
+            return Texts.of(pa.array(lists, pa.large_binary()))
+        return Texts.of(values.cast(pa.large_string()))
 
 
 def _encoded(index: KeyIndex, where: str) -> tuple[list[bytes], Ints]:

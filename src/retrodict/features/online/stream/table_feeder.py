@@ -260,8 +260,8 @@ class TableFeeder:
 
     def _numbered(self, reader: pa.RecordBatchReader, begun: TablePlace, total: int) -> Iterator[pa.RecordBatch]:
         position, clock = begun.rows, self._source.event_time
-        for whole in reader:
-            batch = whole.slice(0, total - position)
+        for piece in reader:
+            batch = piece.slice(0, total - position)
             positions = np.arange(position, position + batch.num_rows)
             position += batch.num_rows
             batch = batch.append_column(_POSITION, pa.array(positions))

@@ -91,6 +91,16 @@ def test_a_policy_falls_back_unless_its_views_are_fresh(root):
         assert late.views["depot_delays"]["age_s"] > 30 * 86_400
 
 
+def test_a_decision_whose_state_cannot_be_read_names_its_views(root):
+    """The state is cut into another number of partitions: the fallback answers, and says that nothing was read."""
+    with (root / "retrodict.toml").open("a") as settings:
+        settings.write("[features]\npartitions = 3\n")
+    with Workspace(root) as workspace, Decider(workspace) as decider:
+        record = decider.decide("promise", VALUES, at=AT)
+        assert (record.error, record.fallback) == ("ConfigurationError", "ok")
+        assert record.answer()["views"] == {"depot_delays": {"status": "not_read", "age_s": None}}
+
+
 def test_a_state_that_was_never_built_is_not_deployed(root):
     """Refused with the command to run; a reason lets it pass, and stands in the ledger."""
     shutil.rmtree(root / "state" / "keys", ignore_errors=True)

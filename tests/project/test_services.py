@@ -209,6 +209,15 @@ def test_a_table_without_rows_declares_what_its_views_read(project: Project, old
         changed.features.push("ridden", pa.Table.from_pylist(rides(1)))
 
 
+def test_a_push_beside_the_rows_of_a_table_needs_a_sequence(project: Project) -> None:
+    """Nobody could tell whether the event is one of the rows: refused once there are rows, and not before."""
+    project.features.push("seen", pa.Table.from_pylist(skies()[:1]))
+    _fill(project)
+    with pytest.raises(InputError, match="source 'seen': events must come from the table or from pushes, not both"):
+        project.features.push("seen", pa.Table.from_pylist(skies()[:1]))
+    project.features.push("ridden", pa.Table.from_pylist(rides(1, first=40)))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

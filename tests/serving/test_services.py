@@ -1,5 +1,6 @@
 """``POST /v1/features/{service}``: many entities at once, with no policy, no model and nothing deployed."""
 
+import asyncio
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,10 @@ from tests.serving.test_server import Server
 
 from retrodict.core.clock import format_time, parse_time
 from retrodict.data.ingest import ingest
-from retrodict.features.online import Upkeep
+from retrodict.features.online import FeatureHealth, Upkeep, unbuilt_views
+from retrodict.models.readers import service_sets
 from retrodict.registry.feature_sets import served_feature_sets
+from retrodict.serving.consumer import code_of, start_consumer
 from retrodict.serving.services import load_services
 from retrodict.workspace import Workspace
 
@@ -117,6 +120,29 @@ def test_an_entity_may_say_otherwise_than_the_context(ask):
     entities = [{"city": 1}, {"city": 1, "when": "2024-03-01T03:00Z"}]
     _, answer = ask({"entities": entities, "context": {"when": "2024-03-01T08:00Z"}})
     assert answer["features"]["asked__hour"]["values"] == [8.0, 3.0]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_state_that_is_cut_otherwise_is_not_read(root):
+    """Another number of partitions: no value, and each view says why."""
+    with (root / "retrodict.toml").open("a") as settings:
+        settings.write("[features]\npartitions = 3\n")
+    with Workspace(root) as recut:
+        service = load_services(recut, FeatureHealth())[0]["cities"]
+        at = parse_time("2024-03-01T12:00Z")
+        answer = asyncio.run(service.answer(b'{"entities": [{"city": 1, "when": null}]}', at))
+    assert answer["features"]["demand__count_6h"] == {"values": [None], "statuses": ["not_read"]}
+    assert (answer["views"]["demand"]["status"], answer["views"]["demand"]["age_s"]) == ("not_read", None)
+
+
+def test_a_consumer_keeps_the_services_that_it_was_started_for(workspace, root):
+    """The module was edited since: what is applied are the events of the code that was given."""
+    code = code_of(workspace)
+    (root / "definitions.py").write_text(DEFINITIONS.replace('over="1h"', 'over="2h"'))
+    ingest(workspace, "trips", pa.Table.from_pylist([{"id": 1, "who": "ann", "at": NOON}]))
+    assert start_consumer(workspace, once=True, code=code).wait(timeout=120) == 0
+    with Workspace(root) as edited:
+        assert [unbuilt_views(one, service_sets(one)["people"]) != [] for one in (workspace, edited)] == [False, True]
 
 
 def test_a_large_request_equals_many_small_ones(ask):

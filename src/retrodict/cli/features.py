@@ -56,7 +56,7 @@ expose(features, "build", "features.build", examples=["retrodict features build"
 expose(
     features, "stream", "features.stream", log_level=logging.INFO,
     parent=Parameter("PID", type=int), processes=_COUNT,
-    partition=Parameter("I", type=click.IntRange(0), more=_MANY),
+    partition=Parameter("I", type=click.IntRange(0), more=_MANY), code=Parameter("SHA256"),
     examples=[
         "retrodict features stream", "retrodict features stream --once", "retrodict features stream --processes 4",
         "retrodict features stream --partition 2 --partition 3",

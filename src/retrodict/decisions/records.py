@@ -48,8 +48,9 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         Whether reasons were asked for.
     views : dict
         Views whose features were not simply read: ``status`` (``no_state``, ``behind`` its table, ``stale`` for what
-        the policy requires, ``beyond_horizon``, ``null_key``, or ``unseen`` for a key without events), and
-        ``age_s``, the seconds since the newest event in the state became visible, None where there is none.
+        the policy requires, ``beyond_horizon``, ``null_key``, ``unseen`` for a key without events, or ``not_read``
+        where the read failed), and ``age_s``, the seconds since the newest event in the state became visible, None
+        where there is none.
     stages : dict
         Microseconds per stage, by the host's monotonic clock.
     schema : int

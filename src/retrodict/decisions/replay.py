@@ -23,7 +23,7 @@ from retrodict.workspace import Workspace
 
 __all__ = ["DecisionReplay", "replay_decision"]
 
-_NOT_ALL_READ = frozenset({"no_state", "behind", "stale", "beyond_horizon"})
+_NOT_ALL_READ = frozenset({"no_state", "behind", "stale", "beyond_horizon", "not_read"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -163,6 +163,9 @@ class Servant:
             if isinstance(error, InputError) and not case.features:  # the request's values do not make features
                 raise
             case.error = type(error).__name__
+            if not case.features:
+                statuses = self._features.unread().statuses
+                case.views = {view: {"status": status, "age_s": None} for view, status in statuses.items()}
             _log.warning(
                 "policy %s falls back: %s", deployed.policy, error if isinstance(error, RetrodictError) else case.error
             )

@@ -440,6 +440,7 @@ class Features(Namespace):
         once: bool = False,
         processes: int | None = None,
         partition: Sequence[int] | None = None,
+        code: str | None = None,
     ) -> StreamReport:
         """Keep the online state of services and of what is deployed current, until Ctrl-C.
 
@@ -457,10 +458,17 @@ class Features(Namespace):
             Share the partitions among so many processes.
         partition : sequence of int, optional
             Feed only this partition; may be repeated.  [default: all]
+        code : str, optional
+            Services as this code object has them.  [default: the module]
         """
         return StreamReport(
             serving.consume(
-                self._workspace, parent=parent, once=once, partitions=partition or None, processes=processes
+                self._workspace,
+                parent=parent,
+                once=once,
+                partitions=partition or None,
+                processes=processes,
+                code=code,
             )
         )
 

@@ -17,15 +17,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from retrodict.core.errors import InputError, RetrodictError, RetryableError
+from retrodict.core.errors import DefinitionError, InputError, RetrodictError, RetryableError
 from retrodict.features.online import Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
-from retrodict.workspace import Workspace
+from retrodict.workspace import Workspace, capture_code, definitions_of
 
-__all__ = ["consume", "share_partitions", "start_consumer"]
+__all__ = ["code_of", "consume", "share_partitions", "start_consumer"]
 
 _POLL_S = 0.02
 _REPORT_S = 30.0
@@ -44,6 +44,7 @@ def consume(
     once: bool = False,
     partitions: Sequence[int] | None = None,
     processes: int | None = None,
+    code: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Apply events to the online state of what is deployed until SIGINT or SIGTERM.
 
@@ -58,6 +59,8 @@ def consume(
         Partitions to feed; other processes feed the others. None: all.
     processes : int, optional
         Share the partitions among so many child processes. None: this process feeds them.
+    code : str, optional
+        SHA-256 of the code object whose services are kept current. None: those of the module as it is now.
 
     Returns
     -------
@@ -80,6 +83,8 @@ def consume(
             got=f"--processes {processes} and {len(partitions)} of --partition",
             remedy="Pass one of the two",
         )
+    if code is not None:
+        workspace.definitions = definitions_of(workspace, code)
     if processes is not None and processes > 1:
         _consume_in_children(workspace, processes, parent=parent, once=once)
         return Upkeep(workspace, served_feature_sets).lags()
@@ -155,14 +160,23 @@ def share_partitions(partitions: int, processes: int) -> list[list[int]]:
     return [list(range(partitions))[first::processes] for first in range(processes)]
 
 
+def code_of(workspace: Workspace) -> str | None:
+    """Code object of the module as it is now, so that a consumer started later reads the same; None if it has none."""
+    with suppress(DefinitionError):  # a module outside of the project: a consumer reads what it says then
+        return capture_code(workspace)
+    return None
+
+
 def start_consumer(
-    workspace: Workspace, partitions: Sequence[int] = (), *, once: bool = False
+    workspace: Workspace, partitions: Sequence[int] = (), *, once: bool = False, code: str | None = None
 ) -> subprocess.Popen[bytes]:
     """Start a consumer as a child process that ends with this one; without partitions it feeds all of them."""
     command = [sys.executable, "-m", "retrodict", "features", "stream", "--project", str(workspace.root)]
     command += ["--parent", str(os.getpid()), *(f"--partition={number}" for number in partitions)]
     if once:
         command.append("--once")
+    if code is not None:
+        command += ["--code", code]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603  # our command
 
 
@@ -170,7 +184,8 @@ def _consume_in_children(workspace: Workspace, processes: int, *, parent: int | 
     direct = parent is not None and os.getppid() == parent
     shares = share_partitions(workspace.config["features.partitions"], processes)
     with _stop_event() as stop:
-        children = [start_consumer(workspace, share, once=once) for share in shares]
+        services = code_of(workspace)
+        children = [start_consumer(workspace, share, once=once, code=services) for share in shares]
         deaths: list[float] = []
         try:
             while not stop.wait(_WATCH_S):
@@ -186,7 +201,7 @@ def _consume_in_children(workspace: Workspace, processes: int, *, parent: int | 
                     _check_restart(code, len(deaths))
                     deaths.append(time.monotonic())
                     _log.warning("the process of partitions %s was ended by signal %d: again", shares[place], -code)
-                    children[place] = start_consumer(workspace, shares[place], once=once)
+                    children[place] = start_consumer(workspace, shares[place], once=once, code=services)
         finally:
             _end(children)
 

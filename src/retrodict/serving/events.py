@@ -17,7 +17,7 @@ from retrodict.core.kinds import kind_error, reader_of
 from retrodict.data.definitions import Table
 from retrodict.decisions.requests import form_fault, json_fault
 from retrodict.features.online import Upkeep, encode_event, stream_of
-from retrodict.features.operations.pushed_events import event_kinds
+from retrodict.features.operations.pushed_events import event_kinds, unnumbered_sources
 from retrodict.models.readers import defined_views
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.stores.streams.base import EventWriter
@@ -92,7 +92,10 @@ class EventInlet:
                     "the table must be defined", where="address", got=table, remedy=near(table, defined, what="table")
                 )
             views = defined_views(self._workspace)
-            self._kinds[table] = event_kinds(self._workspace, defined[table], views, where=f"table {table}")
+            kinds = event_kinds(self._workspace, defined[table], views, where=f"table {table}")
+            if unnumbered_sources(defined[table], views):  # refused once the table holds rows: ask again
+                return kinds
+            self._kinds[table] = kinds
         return self._kinds[table]
 
 

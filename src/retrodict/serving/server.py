@@ -26,7 +26,7 @@ from retrodict.features.online import Upkeep
 from retrodict.ledger import seal_closed
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.app import DecisionApp, Limits
-from retrodict.serving.consumer import start_consumer
+from retrodict.serving.consumer import code_of, start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.serving.services import load_services
 from retrodict.workspace import Workspace
@@ -96,14 +96,16 @@ class _Consumer:
     """The feature consumer beside the server, started again when it ended."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self._workspace, self._process = workspace, start_consumer(workspace)
+        # Services are read once: a consumer that is started later must not keep another edition of them current.
+        self._workspace, self._code = workspace, code_of(workspace)
+        self._process = start_consumer(workspace, code=self._code)
 
     def watch(self) -> None:
         """Start it again if it was killed or ended; at most as often as this is called."""
         code = self._process.poll()
         if code is not None:
             _log.error("the feature consumer ended with code %d: it is started again", code)
-            self._process = start_consumer(self._workspace)
+            self._process = start_consumer(self._workspace, code=self._code)
 
     def end(self) -> None:
         self._process.terminate()

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from retrodict.core.clock import format_time
-from retrodict.core.errors import InputError, RetrodictError
+from retrodict.core.errors import ConfigurationError, InputError, RetrodictError
 from retrodict.core.kinds import KINDS, kind_error, kind_of, reader_of
 from retrodict.decisions.records import Value
 from retrodict.decisions.requests import decode_body
@@ -28,7 +28,7 @@ from retrodict.workspace import Workspace
 __all__ = ["FeatureRequest", "ServedFeatures", "load_services"]
 
 _ROWS = 100  # read together, before other requests have their turn
-_WHOLE_VIEW = {"no_state", "beyond_horizon"}  # statuses that are of a view, whatever the entity
+_WHOLE_VIEW = {"no_state", "beyond_horizon", "not_read"}  # statuses that are of a view, whatever the entity
 
 _log = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ class ServedFeatures:
         -------
         dict
             ``features``: by name ``values`` and ``statuses``, in the order of the entities. ``views``: by name
-            ``version``, ``status`` (``ok``, ``behind`` its table, ``no_state``, ``beyond_horizon``) and ``age_s`` of
-            its newest event.
+            ``version``, ``status`` (``ok``, ``behind`` its table, ``no_state``, ``beyond_horizon``, ``not_read``) and
+            ``age_s`` of its newest event.
 
         Raises
         ------
@@ -93,7 +93,7 @@ class ServedFeatures:
         features: dict[str, dict[str, list[Any]]] = {name: {"values": [], "statuses": []} for name in self._columns}
         doubts: dict[str, str] = {}
         for first in range(0, len(rows), _ROWS):
-            for row in self._reader.read_many(rows[first : first + _ROWS], at):
+            for row in self._rows(rows[first : first + _ROWS], at):
                 self._health.count(row)
                 doubts |= {view: status for view, status in row.statuses.items() if status in _WHOLE_VIEW}
                 _append(row, features)
@@ -101,6 +101,13 @@ class ServedFeatures:
         service = self._service
         return {"service": service.name, "version": service.version, "at": format_time(at), "features": features,
                 "views": self._views(doubts, at)}  # fmt: skip
+
+    def _rows(self, requests: list[dict[str, Any]], at: int) -> list[FeatureRow]:
+        try:
+            return self._reader.read_many(requests, at)
+        except ConfigurationError as error:  # the state has another number of partitions
+            _log.warning("service %s has no values: %s", self._service.name, error)
+            return [self._reader.unread() for _ in requests]
 
     def describe(self) -> dict[str, Any]:
         """What it serves, and what a request has to bring, for ``GET /v1/features``."""
@@ -129,7 +136,8 @@ class ServedFeatures:
 
     def _views(self, doubts: Mapping[str, str], at: int) -> dict[str, dict[str, Any]]:
         plans, behind = self._features.views, self._health.behind
-        newest = self._reader.watermarks([plan.name for plan in plans])
+        names = [plan.name for plan in plans]
+        newest = dict.fromkeys(names) if "not_read" in doubts.values() else self._reader.watermarks(names)
         views = {}
         for plan in plans:
             version, moment = plan.view.version, newest[plan.name]

@@ -100,9 +100,17 @@ def event_kinds(workspace: Workspace, table: HasName, views: Iterable[FeatureVie
     Raises
     ------
     InputError
-        If the table holds no rows and does not declare its key and what the views read: it has no types yet.
+        If the table holds no rows and does not declare its key and what the views read: it has no types yet. If it
+        holds rows and a source that reads it has no sequence: an event that becomes a row would count twice.
     """
     if workspace.tables.history(table.name):
+        for source in unnumbered_sources(table, views):
+            raise InputError(
+                "events must come from the table or from pushes, not both, where a source has no sequence",
+                where=f"{where}, source {source.name!r}",
+                got=f"a push to table {table.name}, which holds rows",
+                remedy=f"Write Source({source.name!r}, …, sequence=…) with the column of the event's id, or ingest",
+            )
         schema = workspace.tables.schema(table.name)
         return {field.name: kind_of(field.type) for field in schema if not field.name.startswith("_")}
     kinds = declared_kinds(table)
@@ -116,6 +124,12 @@ def event_kinds(workspace: Workspace, table: HasName, views: Iterable[FeatureVie
             remedy=f"Write Table({table.name!r}, columns={{…}}), or fill it with: retrodict ingest {table.name} FILE",
         )
     return kinds
+
+
+def unnumbered_sources(table: HasName, views: Iterable[FeatureView]) -> list[Source]:
+    """Sources of a table that have no sequence: what a row of it and an event have in common, nobody can tell."""
+    sources = [view.source for view in views if view.source.table.name == table.name]
+    return [source for source in sources if source.sequence is None]
 
 
 def push_events(

@@ -147,6 +147,10 @@ class OnlineFeatures:
             row.values = {name: row.values[name] for name in self.features.columns}
         return row
 
+    def unread(self) -> FeatureRow:
+        """What is known of a request whose read failed, of a state that is cut otherwise, say: no value of any view."""
+        return FeatureRow(dict.fromkeys(self.features.columns), {view.name: "not_read" for view, _ in self._views})
+
     def watermarks(self, views: Collection[str]) -> dict[str, int | None]:
         """When the newest event in the state of each of these views became visible; None before any."""
         readers = [view for view, _ in self._views if view.name in views]

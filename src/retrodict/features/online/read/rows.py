@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 __all__ = ["FeatureRow", "Status", "age_of"]
 
-Status = Literal["present", "null", "expired", "not_found", "late", "no_state"]
+Status = Literal["present", "null", "expired", "not_found", "late", "no_state", "not_read"]
 
 
 @dataclass(slots=True)
@@ -21,7 +21,8 @@ class FeatureRow:
     statuses : dict of str to str
         Per view: ``ok``; ``null_key``; ``no_state`` (nothing was written for the view, or its table is
         still being read for the first time: values are null); ``unseen`` (no visible
-        event of this key within reach); ``beyond_horizon`` (the request is too old for the state: values are null).
+        event of this key within reach); ``beyond_horizon`` (the request is too old for the state: values are null);
+        ``not_read`` (no state could be read: values are null).
     events : dict of str to int
         Per view: visible events within reach of its widest window, or 1 for a latest value.
     expired : set of str
@@ -47,7 +48,7 @@ class FeatureRow:
             ``present``; ``null`` (the newest event says so, or nothing in the window gives a value, or a part of the
             key is null); ``expired`` (events of the key are known, all out of reach); ``not_found`` (the key has
             none); ``late`` (the request is older than what the state answers exactly); ``no_state`` (the state of the
-            view was not built).
+            view was not built); ``not_read`` (the read failed: nothing is known of the view).
         """
         view = name.partition("__")[0]
         status = self.statuses.get(view, "ok")
@@ -55,6 +56,8 @@ class FeatureRow:
             return "late"
         if status == "no_state":
             return "no_state"
+        if status == "not_read":
+            return "not_read"
         if status == "unseen":
             return "expired" if view in self.expired else "not_found"
         if self.values[name] is not None:

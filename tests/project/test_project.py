@@ -31,6 +31,21 @@ def decide(p: Project, **more):
     return p.decide("promise", at=SENT, **{**PARCEL, **more})
 
 
+@pytest.mark.parametrize(
+    ("matures", "warned"), [("10d", []), ("10d 1us", ["validation"]), ("40d", ["training", "validation"])]
+)
+def test_the_plan_tells_outcomes_that_mature_after_their_part(p, matures, warned):
+    """Nothing may be known before the next part begins: told by part, and only where the part is too short."""
+    path = p.folder / "definitions.py"
+    path.write_text(path.read_text().replace('matures="10d"', f'matures="{matures}"'))
+    with Project(p.folder) as changed:
+        plan = changed.plan()
+        (model,) = plan.models
+        lines = [line for line in model.warnings if line.startswith("outcomes mature")]
+        assert [part for part in ("training", "validation") if any(f", and {part} lasts" in x for x in lines)] == warned
+        assert (str(plan).count("Warning: late_parcel@1: outcomes mature") == len(lines) == len(warned)) is True
+
+
 def test_a_decision_is_durable_and_leads_back(p: Project) -> None:
     """The answer is in the log when it returns; its lineage names the rows, and it replays exactly."""
     d = decide(p, explain=True, key="p1")

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from retrodict import learning
 from retrodict.core.display import Block, Grid, Shown, count, short_hash
+from retrodict.core.durations import format_duration
 from retrodict.core.lazy import lazy_modules
 from retrodict.core.names import find_faults
 from retrodict.data.columns import table_columns
 from retrodict.data.definitions import Table, quarantine_name
 from retrodict.decisions.definitions import Policy
 from retrodict.features.definitions import FeatureService
+from retrodict.features.labels import Outcome
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model, TimeSplit
 
@@ -60,7 +62,7 @@ class ModelPlan:
         Tables that have a newer version than the run read.
     author : str or None
     warnings : tuple of str
-        Of the newest version's run, each a sentence.
+        Of the newest version's run and of the definition, each a sentence.
     """
 
     name: str
@@ -157,7 +159,7 @@ class Plan(Shown):
             Grid(("policy", "revision", "decides with", "definition", "deployed hash?"), policies),
         ]
         next_steps = "\n".join(["Next:", *(f"  {step}" for step in steps)]) if steps else self._rest()
-        warnings = [f"Warning: {m.newest}: {sentence}" for m in self.models for sentence in m.warnings]
+        warnings = [f"Warning: {m.newest or m.name}: {sentence}" for m in self.models for sentence in m.warnings]
         findings = "\n".join(["\nDefinitions that cannot hold:", *(f"  {finding}" for finding in self.findings)])
         notes = [*warnings, findings if self.findings else None]
         return [*(grid for grid in grids if grid.rows), *notes, "", next_steps]
@@ -264,8 +266,9 @@ def _rows(workspace: Workspace, name: str) -> int:
 
 
 def _model(workspace: Workspace, model: Model, versions: list[ModelVersion]) -> ModelPlan:
+    warnings = tuple(_slow_outcomes(model))
     if not versions:
-        return ModelPlan(model.name, None, "not trained")
+        return ModelPlan(model.name, None, "not trained", warnings=warnings)
     newest = versions[-1]
     run = learning.get_run(workspace, f"run:{newest.run}")
     approved = [version for version in versions if version.approved and version.gates_passed]
@@ -276,8 +279,24 @@ def _model(workspace: Workspace, model: Model, versions: list[ModelVersion]) -> 
     )
     return ModelPlan(
         model.name, newest.ref, _status(model, run.params), newest.gates_passed, newest.approved,
-        approved[-1].ref if approved else None, stale, newest.author, tuple(run.summary.get("warnings", ())),
+        approved[-1].ref if approved else None, stale, newest.author,
+        (*run.summary.get("warnings", ()), *warnings),
     )  # fmt: skip
+
+
+def _slow_outcomes(model: Model) -> Iterator[str]:
+    """Warnings of parts of the split that are over before an outcome of theirs has matured."""
+    split, maturity = model.recipe.split.resolve(), model.label.maturity
+    surely = isinstance(model.label, Outcome)  # a label may be known before it matures
+    parts = {"training": (split.train_start, split.train_end, "validation"),
+             "validation": (split.train_end, split.validate_end, "the test")}  # fmt: skip
+    for part, (start, end, following) in parts.items():
+        if end - start < maturity + surely:
+            yield (
+                f"outcomes mature {format_duration(maturity)} after the decision, and {part} lasts "
+                f"{format_duration(end - start)}: what is known only after {following} has begun is left out, which "
+                f"{'is all of it' if surely else 'may be all of it'}. Make the part longer"
+            )
 
 
 def _status(model: Model, params: dict[str, Any]) -> str:

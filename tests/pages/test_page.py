@@ -41,6 +41,14 @@ def test_numbers_are_aligned_and_times_stay_on_one_line() -> None:
     assert '<dd class="time">2013-01-02</dd>' in text
 
 
+def test_a_sentence_in_a_table_has_room_on_a_narrow_screen() -> None:
+    """The table scrolls instead of setting one word below the other."""
+    text = document("x", [Grid(("trigger", "reason"), [("psi > 0.25", "psi is 0.3 " * 5)])])
+    assert "<td>psi &gt; 0.25</td>" in text
+    assert '<td class="sentence">psi is' in text
+    assert "td.sentence { min-width:" in text
+
+
 def test_a_value_that_a_template_names_must_be_there() -> None:
     """A page with a hole is not made."""
     with pytest.raises(UndefinedError, match="title"):

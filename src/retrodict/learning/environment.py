@@ -90,11 +90,13 @@ def _loose_modules(project: Path | None) -> Iterator[tuple[str, dict[str, str]]]
     installed: list[str] = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     installed += [folder for folder in sys.path if folder.endswith(("site-packages", "dist-packages"))]
     left_out = {Path(folder).resolve() for folder in installed} | {Path(retrodict.core.__file__).resolve().parents[1]}
+    # Of the thousands of modules nearly all are installed: their paths need not be resolved to see it.
+    prefixes = tuple(f"{folder}{os.sep}" for folder in (*installed, *left_out))
     if project is not None:
         left_out.add(project.resolve())
     for name, module in list(sys.modules.items()):
         text = getattr(module, "__file__", None)
-        if name == "__main__" or not isinstance(text, str) or not text.endswith(".py"):
+        if name == "__main__" or not isinstance(text, str) or not text.endswith(".py") or text.startswith(prefixes):
             continue
         file = Path(text).resolve()
         if file.is_file() and left_out.isdisjoint(file.parents):

@@ -53,11 +53,12 @@ def test_the_choice_is_the_least_cross_validated_log_loss():
     assert list(calibration.log_loss) == ["none", "sigmoid", "isotonic"]
 
 
+@pytest.mark.parametrize("rare", [0, 1])
 @pytest.mark.parametrize("rarer", [ISOTONIC_ROWS - 1, ISOTONIC_ROWS])
-def test_isotonic_needs_a_thousand_rows_of_the_rarer_class(rarer: int):
+def test_isotonic_needs_a_thousand_rows_of_the_rarer_class(rarer: int, rare: int):
     """Below it is not even compared; a recipe that asks for it gets it."""
     rng = np.random.default_rng(0)
-    labels = np.concatenate([np.ones(rarer), np.zeros(5_000)])[rng.permutation(5_000 + rarer)]
+    labels = np.repeat([rare, 1.0 - rare], [rarer, 5_000])[rng.permutation(5_000 + rarer)]
     scores, at = rng.random(len(labels)), np.arange(len(labels))
     _, calibration = calibrate("auto", scores, labels, at, at)
     assert ("isotonic" in calibration.log_loss) is (rarer == ISOTONIC_ROWS)

@@ -7,9 +7,13 @@ import pyarrow as pa
 import pytest
 from scipy.special import expit
 
+from retrodict.learning import leaks
 from retrodict.learning.frame import Frame
+from retrodict.learning.leaks import find_leaks
 from retrodict.learning.recipes import run_recipe
 from retrodict.models.definitions import Recipe, TimeSplit
+from retrodict.models.inputs import InputSpec
+from retrodict.models.problem import Examples
 
 SPLIT = TimeSplit("2024-01-01/2024-02-01")
 N = 3_000
@@ -32,12 +36,21 @@ class World:
         self.columns = {"amount": self.amount, "wind": self.wind, "weekday": (np.arange(N) // 24) % 7,
                         "place": self.rng.choice(["north", "south"], N)}  # fmt: skip
 
-    def warnings(self, **planted: object) -> tuple[str, ...]:
+    def frame(self, **planted: object) -> Frame:
         columns = {**self.columns, **planted}
         keys = {"id": [f"row{row}" for row in range(N)], "customer": self.customer}
-        frame = Frame(pa.table({**keys, **columns}), tuple(columns), self.at, self.labels,
-                      self.at + (self.took * HOUR).astype(np.int64))  # fmt: skip
-        return run_recipe(Recipe("logistic", SPLIT), frame, PARTS).warnings
+        return Frame(pa.table({**keys, **columns}), tuple(columns), self.at, self.labels,
+                     self.at + (self.took * HOUR).astype(np.int64))  # fmt: skip
+
+    def warnings(self, **planted: object) -> tuple[str, ...]:
+        return run_recipe(Recipe("logistic", SPLIT), self.frame(**planted), PARTS).warnings
+
+
+def _leaks(frame: Frame, parts: dict[str, np.ndarray]) -> tuple[str, ...]:
+    inputs = InputSpec.learn(frame.columns(parts["train"]))
+    examples = {name: Examples(inputs.encode_columns(frame.columns(rows)), frame.labels[rows])
+                for name, rows in parts.items()}  # fmt: skip
+    return find_leaks(frame, inputs, parts, examples)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -92,6 +105,38 @@ def test_an_id_encoded_by_its_outcomes_is_named():
     for rates in (ones / sizes, (ones + 1) / (sizes + 2)):
         (warning,) = World().warnings(customer_rate=rates[world.customer])
         assert warning.startswith("Feature 'customer_rate' is the mean outcome of each 'customer'")
+
+
+def test_the_key_of_an_encoded_id_may_be_text():
+    """And a feature itself; a key without a value is a group as any other."""
+    world = World()
+    shop = [None if customer == 7 else f"shop {customer}" for customer in world.customer]
+    rates = np.bincount(world.customer, weights=np.nan_to_num(world.labels)) / np.bincount(world.customer)
+    warnings = _leaks(world.frame(shop=shop, rate=rates[world.customer]), PARTS)
+    assert [warning.split(":")[0] for warning in warnings] == [
+        f"Feature 'rate' is the mean outcome of each {key!r}" for key in ("customer", "shop")
+    ]
+
+
+def test_few_rows_prove_nothing():
+    """Of eight validation rows some feature tells the outcome by chance: its interval reaches far down."""
+    parts = {**PARTS, "validate": np.arange(1_800, 1_808)}
+    rows = [World(seed) for seed in range(40)]
+    assert [_leaks(world.frame(), parts) for world in rows] == [()] * 40
+
+
+def test_what_is_looked_at_is_bounded_and_the_sentence_says_so(monkeypatch):
+    """Every fourth validation row and third test row; a training row that comes again may be any."""
+    monkeypatch.setattr(leaks, "_SAMPLE", 200)
+    world = World()
+    flag = np.where(world.rng.random(N) < 0.03, 1 - np.nan_to_num(world.labels), np.nan_to_num(world.labels))
+    (warning,) = _leaks(world.frame(flag=flag), PARTS)
+    assert "'flag' alone tells the outcome (area " in warning
+    assert "of 150 sampled rows): make sure" in warning
+    for column in (*world.columns.values(), world.labels):
+        column[2_400:2_500] = column[:100]
+    (warning,) = _leaks(world.frame(), PARTS)
+    assert warning.startswith("34 of 167 sampled test rows are training rows again, by all of the 4 features")
 
 
 def test_an_id_as_a_feature_is_named():

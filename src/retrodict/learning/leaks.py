@@ -31,7 +31,7 @@ _BINS = 64
 _GROUPS = 10
 _ROWS = 20
 # Rows that a check of one feature looks at: enough for it, and bounded.
-_SAMPLE = 100_000
+_SAMPLE = 50_000
 
 
 def find_leaks(
@@ -54,7 +54,7 @@ def find_leaks(
         The same rows, encoded.
     """
     rows = np.concatenate(list(parts.values()))
-    rows = rows[:: max(1, len(rows) // _SAMPLE)]
+    rows = rows[:: 1 + len(rows) // _SAMPLE]
     matrix = inputs.encode_columns(frame.columns(rows))
     sentences = []
     for at, feature in enumerate(inputs.features):
@@ -73,21 +73,28 @@ def find_leaks(
 
 def _tells_outcome(name: str, train: Examples, validate: Examples, at: int, numeric: bool) -> str | None:
     """Rates of the feature's bins on the training rows rank the validation rows."""
-    values = train.matrix[:, at]
+    rows = slice(None, None, 1 + len(train.labels) // _SAMPLE)
+    values, outcomes = train.matrix[rows, at], train.labels[rows]
+    ranked = slice(None, None, 1 + len(validate.labels) // _SAMPLE)
+    truth = validate.labels[ranked]
     seen = values[~np.isnan(values)]
     edges = np.unique(np.quantile(seen, np.linspace(0, 1, _BINS + 1)[1:-1])) if numeric and len(seen) else seen[:0]
     if not numeric:
         edges = np.unique(seen)
     # Two sides of each edge and the edge itself, so that a value that is often alone has a bin of its own.
-    bins = [_bin(matrix[:, at], edges) for matrix in (train.matrix, validate.matrix)]
-    sizes, ones = np.bincount(bins[0]), np.bincount(bins[0], weights=train.labels)
-    overall = float(train.labels.mean())
+    bins = [_bin(part, edges) for part in (values, validate.matrix[ranked, at])]
+    sizes, ones = np.bincount(bins[0]), np.bincount(bins[0], weights=outcomes)
+    overall = float(outcomes.mean())
     rates = np.full(2 * len(edges) + 2, overall)
     rates[: len(sizes)] = (ones + 5 * overall) / (sizes + 5)
-    area = roc_auc(validate.labels, rates[bins[1]])
+    area = roc_auc(truth, rates[bins[1]])
     if area.value is None or area.low is None or area.value < _AREA or area.low < _AREA_LOW:
         return None
-    return f"Feature {name!r} alone tells the outcome (area {area.value:.3f}): make sure it is known at the decision."
+    sample = f" of {len(truth):,} sampled rows" if len(truth) < len(validate.labels) else ""
+    return (
+        f"Feature {name!r} alone tells the outcome (area {area.value:.3f}{sample}): "
+        "make sure it is known at the decision."
+    )
 
 
 def _bin(values: Floats, edges: Floats) -> NDArray[np.intp]:
@@ -150,37 +157,51 @@ def _encoded_targets(frame: Frame, inputs: InputSpec, rows: NDArray[np.int64], m
 
 def _repeated_rows(inputs: InputSpec, train: Examples, test: Examples) -> str | None:
     """Test rows that were trained on: whole, or by a number that is nearly unique, with the same outcomes."""
-    signatures = [(f"all of the {len(inputs)} features", train.matrix, test.matrix)]
-    for at, feature in enumerate(inputs.features):
-        column = train.matrix[:, [at]]
-        if feature.type == "number" and len(np.unique(column)) > len(column) / 2:
-            signatures.append((f"feature {feature.name!r}", column, test.matrix[:, [at]]))
-    for words, ours, theirs in signatures:
-        count = _twins(ours, train.labels, theirs, test.labels)
+    rows = slice(None, None, 1 + len(test.labels) // _SAMPLE)
+    truth, looked_at = test.labels[rows], test.matrix[rows]
+    signatures = [(f"all of the {len(inputs)} features", slice(None), 0.0)]
+    signatures += [
+        (f"feature {feature.name!r}", slice(at, at + 1), 0.5)
+        for at, feature in enumerate(inputs.features)
+        if feature.type == "number"
+    ]
+    for words, columns, distinct in signatures:
+        count = _twins(train.matrix[:, columns], train.labels, looked_at[:, columns], truth, distinct)
         if count:
+            sampled = " sampled" if len(truth) < len(test.labels) else ""
             return (
-                f"{count:,} of {len(test.labels):,} test rows are training rows again, by {words} and their outcomes: "
-                "remove duplicates, or the test is no test."
+                f"{count:,} of {len(truth):,}{sampled} test rows are training rows again, by {words} "
+                "and their outcomes: remove duplicates, or the test is no test."
             )
     return None
 
 
-def _twins(train: Floats, labels: Floats, test: Floats, truth: Floats) -> int:
-    """Test rows that equal a training row and have its outcome; 0 unless that is more than chance."""
-    keys, place, sizes = np.unique(_row_keys(train), return_inverse=True, return_counts=True)
-    rates = np.bincount(place, weights=labels) / sizes
-    found_at = np.minimum(np.searchsorted(keys, _row_keys(test)), len(keys) - 1)
-    equal = keys[found_at] == _row_keys(test)
-    equal &= ~np.isnan(test).all(axis=1)
+def _twins(train: Floats, labels: Floats, test: Floats, truth: Floats, distinct: float) -> int:
+    """Test rows that equal a training row and have its outcome; 0 unless that is more than chance.
+
+    The training rows must be distinct in more than a share of them.
+    """
+    keys, wanted = _row_keys(train), _row_keys(test)
+    order = np.argsort(keys)
+    keys = keys[order]
+    if 1 + np.count_nonzero(keys[1:] != keys[:-1]) <= distinct * len(keys):
+        return 0
+    first, last = (np.searchsorted(keys, wanted, side=side) for side in ("left", "right"))
+    equal = (last > first) & ~np.isnan(test).all(axis=1)
     count = int(equal.sum())
     if count < max(_ROWS / 2, len(test) / 100):
         return 0
-    agree = float((rates[found_at] == truth)[equal].mean())
+    ones = np.append(0.0, np.cumsum(labels[order]))
+    rates = (ones[last] - ones[first])[equal] / (last - first)[equal]
+    agree = float((rates == truth[equal]).mean())
     share = float(truth[equal].mean())
     return count if agree >= 0.98 and 0.05 <= share <= 0.95 else 0
 
 
-def _row_keys(matrix: Floats) -> NDArray[np.void]:
-    """Rows as bytes: equal exactly where all their numbers are."""
-    block = np.ascontiguousarray(matrix)
-    return block.view(np.dtype((np.void, block.dtype.itemsize * block.shape[1]))).ravel()
+def _row_keys(matrix: Floats) -> NDArray[np.uint64]:
+    """One number of 64 bits per row: equal where all their numbers are, by chance once in 2**64 pairs otherwise."""
+    keys = np.zeros(len(matrix), dtype=np.uint64)
+    for column in matrix.T:
+        bits = (column + 0.0).view(np.uint64)  # -0.0 is 0.0 from here on
+        keys = (keys ^ (keys >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15) + bits
+    return keys

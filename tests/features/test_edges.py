@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from datetime import UTC, date, datetime, timedelta
 from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
 from fractions import Fraction
@@ -348,6 +349,16 @@ def test_moments_have_the_value_that_is_a_double(tmp_path, values):
     joint = sum((second - middle) * value for second, value in enumerate(exact))
     assert got["v__slope_x_per_1h_1h"] == nearest(3600 * joint / sum((n - middle) ** 2 for n in range(len(exact))))
     assert list(rows[1].values()) == [2.0, math.sqrt(2.0), 0.0, 7200.0]
+
+
+@pytest.mark.parametrize("values", [[2**53 + 1] * 2, [2**60 + 1, 2**60 + 3, 2**60 + 129], [2**62, -(2**62), 5]])
+def test_moments_of_whole_numbers_that_are_no_doubles(tmp_path, values):
+    """Each is read as the nearest double, in its sum as in its powers, so nothing is left over between them."""
+    features = features_of(*MOMENTS, agg.sum("x", over="1h"))
+    rows = agreed(features, events(k=["a"] * len(values), x=values), requests(k=["a"]), tmp_path)
+    exact = [Fraction(float(value)) for value in values]
+    assert rows[0]["v__variance_x_1h"] == nearest(statistics.variance(exact))
+    assert rows[0]["v__sum_x_1h"] == sum(values)
 
 
 extremes = st.one_of(

@@ -204,7 +204,7 @@ def _slope(*parts: Any) -> float | None:
     return divided(per * rise * bottom, joint_unit * unit * time_unit * top)
 
 
-_SQUARES: tuple[tuple[Monoid, Lift], ...] = (("sum", "value"), ("sum", "square"), ("sum", "square_rest"))
+_SQUARES: tuple[tuple[Monoid, Lift], ...] = (("sum", "double"), ("sum", "square"), ("sum", "square_rest"))
 _CUBES: tuple[tuple[Monoid, Lift], ...] = (("sum", "cube"), ("sum", "cube_1"), ("sum", "cube_2"), ("sum", "cube_3"))
 _TIMES: tuple[tuple[Monoid, Lift], ...] = (("sum", "time"), ("sum", "time_square"), ("sum", "time_square_rest"))
 _MOMENTS: tuple[tuple[Monoid, Lift], ...] = (("sum", "moment"), ("sum", "moment_rest"))

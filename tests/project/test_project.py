@@ -302,9 +302,10 @@ def test_closing_while_others_decide_lets_the_model_decide(p: Project) -> None:
 
 
 def test_nobody_forges_a_line_of_the_ledger(p: Project) -> None:
-    """Control characters and line ends of names and reasons are written out."""
+    """Control characters and line ends of names and reasons are written out, however they came in."""
     run = p.train("late_parcel")
-    with Project(p.folder, actor="ben\x1b[2J\n99 forged\u202e") as other:
+    with Project(p.folder, actor="ben") as other:
+        other.workspace.actor = "ben\x1b[2J\n99 forged\u202e"
         other.models.approve(run.version.ref, reason="\x1b]0;title\x07")
     for text in (str(p.ledger.log()), str(p.models.get(run.version.ref)), p.ledger.log()._repr_html_()):
         assert not {"\x1b", "\x07", "\u202e"} & set(text)

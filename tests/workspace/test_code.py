@@ -61,6 +61,9 @@ def test_a_copy_that_was_edited_is_written_anew(project: Workspace) -> None:
     path = materialise_code(project, digest)
     (path.parent / "keys.py").write_text("KEY = 'forged'\n")
     assert definitions_of(project, digest).get(Table, "sales").key == ("id",)
+    (path.parent / "json.py").write_text("import os\n")
+    assert definitions_of(project, digest).get(Table, "sales").key == ("id",)
+    assert not (path.parent / "json.py").exists()
     assert sorted(path.parent.parent.iterdir()) == [path.parent]
 
 

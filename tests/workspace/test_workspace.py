@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import py_compile
 import sys
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from retrodict.core.errors import (
     BusyError,
     ConfigurationError,
     DefinitionError,
+    InputError,
     InternalError,
     NotFoundError,
     RetrodictError,
@@ -69,7 +71,8 @@ def test_a_user_without_a_name_is_told_what_to_set(
 ) -> None:
     """As in a container that runs under a bare number."""
     script = """
-import os, sys
+import os
+import py_compile, sys
 for name in ("RETRODICT_ACTOR", "LOGNAME", "USER", "LNAME", "USERNAME"):
     os.environ.pop(name, None)
 os.getuid = lambda: 3_999_999_999
@@ -237,6 +240,22 @@ def test_neighbours_are_imported_and_forgotten(
     assert {"tables", "parts"}.isdisjoint(set(sys.modules) - before)
 
 
+def test_what_runs_is_the_source(make_project: Callable[..., Workspace]) -> None:
+    """Stale bytecode beside it, in a package too, is not looked at, and bytecode without a source is no module."""
+    project = make_project("from retrodict import Table\nfrom keys import KEY\nfrom parts.more import MORE\n"
+                           "sales = Table('sales', key=[KEY, MORE])\n")  # fmt: skip
+    (project.root / "parts").mkdir()
+    for path, name in ((project.root / "keys.py", "KEY"), (project.root / "parts" / "more.py", "MORE")):
+        path.write_text(f"{name} = 'evil'\n")
+        py_compile.compile(str(path), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        path.write_text(f"{name} = '{name.lower()}'\n")
+    assert project.definitions.get(Table, "sales").key == ("key", "more")
+    (project.root / "keys.py").rename(project.root / "gone.txt")
+    next((project.root / "__pycache__").glob("keys.*")).rename(project.root / "keys.pyc")
+    with Workspace(project.root) as again, pytest.raises(DefinitionError, match="No module named 'keys'"):
+        again.definitions  # noqa: B018
+
+
 def test_an_error_in_a_neighbour_names_the_neighbour(make_project: Callable[..., Workspace]) -> None:
     """Its file and its line."""
     project = make_project("import tables\n")
@@ -297,3 +316,27 @@ def test_a_misspelt_name_has_near_ones(line: str, remedy: str, make_project: Cal
         _ = project.definitions
     assert caught.value.remedy.startswith(remedy)
     assert caught.value.where == "definitions.py:2"
+
+
+@pytest.mark.parametrize(
+    ("name", "actor"),
+    [
+        ("  ana\n lind ", "ana lind"),
+        ("\uff41\uff4e\uff41", "ana"),
+        ("\u3042\u30a2\u4e9c", "\u3042\u30a2\u4e9c"),
+        ("Zo\u00eb-2@bank.example",) * 2,
+    ],
+)
+def test_who_acts_has_one_spelling(make_project: Callable[..., Workspace], name: str, actor: str) -> None:
+    """Two ways to write one name are one person."""
+    assert make_project(actor=name).actor == actor
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("an\u0430", "one script"), ("ana\x1b[2J", "printable"), ("ana\u200b", "printable"), ("a" * 101, "at most 100")],
+)
+def test_who_acts_cannot_look_like_another(make_project: Callable[..., Workspace], name: str, rule: str) -> None:
+    """Four eyes are not two with a Cyrillic letter; and a name cannot forge what is shown."""
+    with pytest.raises(InputError, match=rule):
+        make_project(actor=name)

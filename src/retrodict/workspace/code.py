@@ -13,12 +13,10 @@ from pathlib import Path
 
 from retrodict.core.errors import DefinitionError, IntegrityError
 from retrodict.core.identity import canonical_json, short
-from retrodict.workspace.definitions import Definitions, load_definitions
+from retrodict.workspace.definitions import SKIPPED, Definitions, load_definitions
 from retrodict.workspace.workspace import Workspace
 
 __all__ = ["capture_code", "definitions_of", "materialise_code"]
-
-_SKIPPED = {"__pycache__", ".venv", "venv", "state", "build", "dist", "node_modules"}
 
 
 def capture_code(workspace: Workspace) -> str:
@@ -34,7 +32,7 @@ def capture_code(workspace: Workspace) -> str:
     """
     files = {}
     for folder, folders, names in os.walk(workspace.root):
-        folders[:] = sorted(f for f in folders if f not in _SKIPPED and not f.startswith("."))
+        folders[:] = sorted(f for f in folders if f not in SKIPPED and not f.startswith("."))
         for name in sorted(names):
             if name.endswith(".py"):
                 path = Path(folder) / name
@@ -62,8 +60,8 @@ def _read(path: Path) -> str:
 def materialise_code(workspace: Workspace, digest: str) -> Path:
     """Write the files of a code object into a folder under the project's state; return the definitions module's path.
 
-    Written once per digest, by rename, so that processes may race. A copy that somebody edited since is written anew:
-    what runs is what the digest names.
+    Written once per digest, by rename, so that processes may race. A copy that somebody edited since, or put a file
+    into, is written anew: what runs is what the digest names.
     """
     body = json.loads(workspace.objects.get(digest))
     target = workspace.root / "state" / "code" / digest
@@ -94,10 +92,8 @@ def _replace(target: Path, files: dict[str, str], digest: str) -> None:
 
 
 def _is_intact(target: Path, files: dict[str, str]) -> bool:
-    try:
-        return all((target / name).read_bytes() == text.encode() for name, text in files.items())
-    except OSError:
-        return False
+    present = {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()}
+    return present == files.keys() and all((target / n).read_bytes() == text.encode() for n, text in files.items())
 
 
 def _write(scratch: Path, files: dict[str, str], digest: str) -> None:

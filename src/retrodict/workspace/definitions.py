@@ -16,10 +16,11 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.machinery import FileFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TypeVar
 
 from retrodict.core.definition import Definition
@@ -30,6 +31,9 @@ from retrodict.core.names import find_faults
 __all__ = ["Definitions", "load_definitions"]
 
 D = TypeVar("D", bound=Definition)
+
+SKIPPED = {"__pycache__", ".venv", "venv", "state", "build", "dist", "node_modules"}
+"""Folders of a project whose Python files are none of its code, beside those that begin with a dot."""
 
 _LOADING = threading.RLock()
 
@@ -225,16 +229,54 @@ def _neighbours(folder: Path, name: str, module: ModuleType) -> Iterator[None]:
         hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if _is_neighbour(key, siblings)}
         sys.modules[name] = module
         writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a stale .pyc would be another version
+        hook = _source_hook(folder)
+        sys.path_hooks.insert(0, hook)
         sys.path.insert(0, str(folder))
+        _forget_finders(folder)
         importlib.invalidate_caches()
         try:
             yield
         finally:
             sys.path.remove(str(folder))
+            sys.path_hooks.remove(hook)
+            _forget_finders(folder)
             sys.dont_write_bytecode = writes
             for key in [key for key in sys.modules if key == name or _is_neighbour(key, siblings)]:
                 del sys.modules[key]
             sys.modules.update(hidden)
+
+
+class _SourceLoader(SourceFileLoader):
+    """Compiles the source, whatever lies in ``__pycache__``: what runs is what was hashed."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
+def _source_hook(folder: Path) -> Callable[[str], FileFinder]:
+    """Finder of modules in the folders whose code is kept: sources only, no bytecode and no compiled extension."""
+
+    def find(path: str) -> FileFinder:
+        if not _is_kept(folder, path):
+            raise ImportError
+        return FileFinder(path, (_SourceLoader, [".py"]))
+
+    return find
+
+
+def _is_kept(folder: Path, path: str) -> bool:
+    try:
+        inside = Path(path).relative_to(folder).parts
+    except ValueError:
+        return False
+    return not any(part in SKIPPED or part.startswith(".") for part in inside)
+
+
+def _forget_finders(folder: Path) -> None:
+    for path in [path for path in sys.path_importer_cache if _is_kept(folder, path)]:
+        del sys.path_importer_cache[path]
 
 
 def _is_neighbour(key: str, siblings: set[str]) -> bool:

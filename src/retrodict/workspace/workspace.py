@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import unicodedata
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from retrodict.core.clock import Clock, SystemClock
 from retrodict.core.config import Config, find_config, read_config
-from retrodict.core.errors import ConfigurationError, check_text
+from retrodict.core.errors import ConfigurationError, InputError, check_text
 from retrodict.core.identity import UlidFactory
 from retrodict.workspace.definitions import Definitions, load_definitions
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:  # opening a project loads neither Arrow nor a database
     from retrodict.stores.tables.base import TableStore
 
 __all__ = ["Workspace"]
+
+_LONGEST_ACTOR = 100
+_TOGETHER = {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}
+"""Scripts that one name may mix."""
 
 S = TypeVar("S")
 
@@ -183,11 +188,37 @@ class Workspace:
         self.close()
 
 
+def _check_actor(name: str) -> str:
+    """Name of somebody who acts, in one spelling: two that look alike must not be two people.
+
+    Unicode's NFKC makes full-width letters and the like plain, and blanks are one each; what it leaves must be
+    printable, at most 100 characters long, and of one script (a Cyrillic letter among Latin ones is refused).
+
+    Raises
+    ------
+    InputError
+        If it is none of that.
+    """
+    text = " ".join(unicodedata.normalize("NFKC", name).split())
+    scripts = {unicodedata.name(letter, "?").partition(" ")[0] for letter in text if letter.isalpha()}
+    for rule, broken in (
+        (f"a name must have at most {_LONGEST_ACTOR} characters", len(text) > _LONGEST_ACTOR),
+        ("a name must have printable characters only", not text.isprintable()),
+        ("a name must have letters of one script", len(scripts) > 1 and not scripts <= _TOGETHER),
+    ):
+        if broken:
+            got = f"{len(text)} characters" + (f" of {', '.join(sorted(scripts))}" if len(scripts) > 1 else "")
+            raise InputError(
+                rule, where="actor", got=got, remedy="Write it plainly, such as 'ana' or 'ana@bank.example'"
+            )
+    return text
+
+
 def _actor(name_of_caller: str | None) -> str:
     """Who acts: what the caller says, what the environment says, or the user of the operating system."""
     for name in (name_of_caller, os.environ.get("RETRODICT_ACTOR")):
         if name is not None and check_text(name, where="actor").strip():
-            return name.strip()
+            return _check_actor(name)
     try:
         return getpass.getuser()
     except (KeyError, OSError) as error:  # a container whose user has no name

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from retrodict import Entity, FeatureView, Source, Table, Window, agg, latest
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.features import FeatureSet
+from retrodict.features.catalogue import check_schema, describe, lineage
 from retrodict.features.facts.columns import known_type
 from retrodict.features.offline import training_frame
 from retrodict.features.online import OnlineFeatures, OnlineState, StreamFeeder, Upkeep, build_online, encode_event
@@ -417,3 +418,143 @@ def test_a_sum_of_whole_numbers_beyond_64_bits_is_refused_by_name(tmp_path, kern
     refused(features, too_many, spine, tmp_path, error=DefinitionError, match=rule)
     least = events(k=["a"] * 2, n=[-(2**62), -(2**62)])
     assert agreed(features, least, spine, tmp_path / "least") == [{"v__sum_n_1h": -(2**63)}]
+
+
+def a_sale(k, price, quantity, sold, note=None):
+    return {"k": k, "price": price, "quantity": quantity, "sold": START + sold, "note": note}
+
+
+SALES = pa.Table.from_pylist(
+    [
+        a_sale("a", 2.5, 4, timedelta(hours=1, microseconds=1), "né"),
+        a_sale("a", 0.1, 3, timedelta(hours=23), "née"),
+        a_sale("a", None, 7, timedelta(days=2, hours=1), None),
+        a_sale("b", math.nan, 1, timedelta(0), ""),
+        a_sale("a", math.inf, 2, timedelta(hours=5), "x"),
+        a_sale("a", 7.0, 0, timedelta(hours=6), "xy"),
+    ],
+    schema=pa.schema(
+        [("k", pa.string()), ("price", pa.float64()), ("quantity", pa.int64()), ("sold", TIME), ("note", pa.string())]
+    ),
+)
+
+
+@pytest.mark.parametrize("columns", [{}, {"price": "float", "quantity": "int", "sold": "time", "note": "string"}])
+def test_an_input_may_be_an_expression(tmp_path, columns):
+    """Every aggregate that takes a column takes an expression; null and non-finite results are left out."""
+    kinds = {
+        agg.sum("price * quantity", over="1h"): 2.5 * 4 + 0.1 * 3 + 7.0 * 0,
+        agg.mean("price / 7", over="1h"): math.fsum([2.5 / 7, 0.1 / 7, 7.0 / 7]) / 3,
+        agg.mean("hour(sold)", over="1h"): (1 + 23 + 1 + 5 + 6) / 5,
+        agg.max("quantity - price", over="1h"): max(4 - 2.5, 3 - 0.1, 0 - 7.0),
+        agg.min("quantity * -2", over="1h"): -14,
+        agg.max("sold - 1h", over="1h"): plain(START + timedelta(days=2)),
+        agg.ratio("price * quantity", "quantity + 1", over="1h"): float(
+            (Fraction(2.5 * 4) + Fraction(0.1 * 3)) / (5 + 4 + 3 + 1)
+        ),
+        agg.std("length(note)", over="1h"): float(Fraction(2, 3)) ** 0.5,
+        agg.distinct("length(note) > 2", over="1h"): 2,
+        agg.last("coalesce(note, 'none')", over="1h", where="price is null"): "none",
+        agg.top_k("price / quantity", 2, over="1h"): [2.5 / 4, 0.1 / 3],
+        agg.median("quantity * quantity", over="1h"): 9.0,
+        agg.histogram("weekday(sold)", over="1h"): {"0": 4, "2": 1},
+        agg.by("length(note)", "sum", "quantity * 2", over="1h"): {"1": 4.0, "2": 8.0, "3": 6.0},
+        agg.decayed_sum("quantity + 1", half_life="9000d", over="1h", name="decayed"): None,
+        agg.sum("quantity > 2", over="1h"): 3,
+        agg.share("price * quantity > 1", over="1h"): 2 / 4,
+    }
+    rows = agreed(features_of(*kinds, columns=columns), events(**_columns(SALES)), requests(k=["a"]), tmp_path)
+    for (kind, expected), value in zip(kinds.items(), rows[0].values(), strict=True):
+        assert expected is None or repr(value) == repr(expected), kind
+
+
+def _columns(table):
+    return {name: table.column(name) for name in table.column_names}
+
+
+number = st.one_of(st.none(), st.integers(-(2**31), 2**31), st.floats(allow_nan=True, width=32))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(number, number), min_size=1, max_size=8),
+    st.sampled_from(["x / y", "x * 3 - y", "greatest(x, y)", "case when x > y then x / 49 else - y end"]),
+)
+def test_an_expression_is_the_same_everywhere(tmp_path_factory, pairs, text):
+    """Of any numbers, the events of the request among them."""
+    table = events(
+        k=["a"] * len(pairs),
+        **{n: pa.array(map(_float, c)) for n, c in zip("xy", zip(*pairs, strict=True), strict=True)},
+    )
+    over = ["1h", Window("1h", include_current=True)]
+    features = features_of(agg.sum(text, over=over, name="s"), agg.max(text, over=over, name="m"))
+    spine = requests(k=["a"] * len(pairs)).append_column("x", table.column("x")).append_column("y", table.column("y"))
+    rows, keys = offline(features, table, spine), MemoryKeys()
+    OnlineState(features, keys, horizon="9000d").apply(table, "s")
+    reader = OnlineFeatures(features, keys)
+    asked = [{name: plain(value) for name, value in row.items()} for row in spine.to_pylist()]
+    assert repr([reader.read(row, row, row["q"]).values for row in asked]) == repr(rows)
+    assert repr(by_oracle(features, table, spine)) == repr(rows)
+
+
+def _float(value):
+    return None if value is None else float(value)
+
+
+@pytest.mark.parametrize("column", ["arr delay", "dep-delay", "a/b", "Betrag (EUR)", "in - out"])
+def test_a_column_of_any_name_is_a_column(tmp_path, column):
+    """By its spelling, or because the table declares it; its feature has the name and the hash it always had."""
+    columns = {column: "float"} if column == "in - out" else {}
+    features = features_of(agg.sum(column, over="1h"), columns=columns)
+    table = events(k=["a", "a"], **{column: [1.0, 2.0], "in": [5.0, 5.0], "out": [1.0, 1.0]})
+    assert list(agreed(features, table, requests(k=["a"]), tmp_path)[0].values()) == [3.0]
+    assert "computed" not in features.views[0].identity
+    if column == "in - out":
+        quoted = features_of(agg.sum('"in - out"', over="1h"))
+        assert list(offline(quoted, table, requests(k=["a"]))[0].values()) == [3.0]
+        other = features_of(agg.sum('"in" - out', over="1h"))
+        assert list(offline(other, table, requests(k=["a"]))[0].values()) == [8.0]
+        assert quoted.views[0].state_id != other.views[0].state_id != features.views[0].state_id
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule"),
+    [
+        (
+            agg.sum("price * quantty", over="1h"),
+            "got 'quantty'. Did you mean the column 'quantity'",
+        ),
+        (agg.sum("price * note", over="1h"), "price \\* note"),
+        (agg.sum("note || 'x'", over="1h"), "note || 'x'"),
+        (agg.mean("coalesce(note, 'x')", over="1h"), "an aggregate must read numbers, booleans or times"),
+        (agg.max("sold - other", over="1h"), r"Write seconds\(sold - other\)"),
+    ],
+)
+def test_a_mistaken_expression_is_refused(tmp_path, kind, rule):
+    """Columns there are not and values of the wrong kind, by view and with the near name; `plan` names the feature."""
+    features, table = features_of(kind), events(**_columns(SALES), other=SALES.column("sold"))
+    for run in (offline, from_table):
+        with pytest.raises((DefinitionError, InputError), match=f"view 'v'.*{rule}"):
+            run(features, table, requests(k=["a"]))
+    with pytest.raises(DefinitionError, match=f"view 'v', feature '{kind.names()[0]}'"):
+        check_schema(features.views[0], table.schema)
+
+
+def test_an_expression_beyond_64_bits_is_refused_by_name(tmp_path):
+    """As sums are: in every execution, naming view and expression; fractions go on."""
+    rule = r"view 'v'.* n \* n: a whole number must fit in 64 bits"
+    table, spine = events(k=["a", "a"], n=[3, 2**32]), requests(k=["a"])
+    refused(features_of(agg.sum("n * n", over="1h")), table, spine, tmp_path, error=DefinitionError, match=rule)
+    as_fractions = features_of(agg.sum("1.0 * n * n", over="1h"))
+    assert agreed(as_fractions, table, spine, tmp_path / "f") == [{"v__sum_1_0_times_n_times_n_1h": 9.0 + 2.0**64}]
+
+
+def test_expressions_are_described(tmp_path):
+    """The catalogue shows expressions, lineage the columns behind them; a duration is refused when it is defined."""
+    view = features_of(agg.sum("price * quantity", over="1h"), agg.by("hour(e)", "count", over="1h")).views[0].view
+    assert str(describe(view)[0]) == "sum of price * quantity over 1h"
+    assert {use.column for use in lineage(view)} >= {"price", "quantity", "e"}
+    assert {use.name for use in view.uses()} == {"k", "price", "quantity", "e"}
+    for text, remedy in [("e - (e - 2h)", r"Write seconds\(e - "), ("1 + 1", r"Use agg.count")]:
+        with pytest.raises(DefinitionError, match=f"view 'v', feature .* give no duration; got .*{remedy}"):
+            features_of(agg.max(text, over="1h"))

@@ -75,6 +75,7 @@ def _cards(events=20_000, requests=3_000):
         agg.sum("amount", over=over),
         agg.mean("amount", over=over),
         agg.max("amount", over=over),
+        agg.sum("amount * hour(at) / 7", over=over),
         agg.std("amount", over="7d"),
         agg.share("merchant = 'air'", over=over),
         agg.sum("amount", over=Window("1h", include_current=True), where="amount > 10"),

@@ -7,17 +7,19 @@ means is in ``features.monoids``.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, check_known
-from retrodict.core.expressions import parse
+from retrodict.core.expressions import Expression, parse
 from retrodict.core.identity import digest
 from retrodict.features.monoids import AGGREGATES, BAGS
 from retrodict.features.windows import Over, Window, positive_duration, windows_of
 
-__all__ = ["Aggregate", "Latest", "agg", "latest", "microseconds"]
+__all__ = ["Aggregate", "Latest", "agg", "input_expression", "latest", "microseconds"]
 
 _OPERATORS = {
     ">=": "ge",
@@ -54,7 +56,8 @@ class Aggregate:
     op : str
         Which aggregate.
     value : str, optional
-        Column, or for ``share`` a condition; None where the aggregate reads none.
+        Column or expression (:func:`input_expression` tells which), for ``share`` a condition; None where the aggregate
+        reads none.
     over : tuple of Window
         Its windows: one feature each.
     where : str, optional
@@ -62,7 +65,8 @@ class Aggregate:
     label : str, optional
         Name of the feature; with several windows each adds its own ending.
     second : str, optional
-        Second column: the denominator of ``ratio``, the groups of ``by``, what orders the events of ``argmax``.
+        Second column or expression: the denominator of ``ratio``, the groups of ``by``, what orders the events of
+        ``argmax``.
     options : tuple of (str, value)
         What else says which aggregate it is: ``k``, ``size``, ``q``, ``half_life``, ``per``, ``op``.
     """
@@ -103,13 +107,14 @@ class Aggregate:
             )
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns of its source's table that it reads."""
-        plain = [None if self.op == "share" else self.value, self.second]
-        texts = [self.value if self.op == "share" else None, self.where]
-        names = [name for name in plain if name is not None]
-        names += [name for text in texts if text is not None for name in parse(text).columns]
-        return tuple(dict.fromkeys(names))
+    def inputs(self) -> tuple[str, ...]:
+        """Columns and expressions whose values it reads."""
+        return tuple(text for text in (None if self.op == "share" else self.value, self.second) if text is not None)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Conditions that it reads."""
+        return tuple(text for text in (self.value if self.op == "share" else None, self.where) if text is not None)
 
     @property
     def bag(self) -> bool:
@@ -121,12 +126,12 @@ class Aggregate:
         """The options by name."""
         return dict(self.options)
 
-    @property
-    def seen_where(self) -> str | None:
-        """Condition on the events: ``where``, and for a ratio that both its columns hold a value."""
+    def seen_where(self, computed: Collection[str]) -> str | None:
+        """Condition on the events: ``where``, and for a ratio that both its inputs (some computed) hold a value."""
         if self.op != "ratio":
             return self.where
-        present = " and ".join(f"{_quoted(column)} is not null" for column in (self.value, self.second) if column)
+        operands = [f"({text})" if text in computed else _quoted(text) for text in self.inputs]
+        present = " and ".join(f"{operand} is not null" for operand in operands)
         return present if self.where is None else f"({self.where}) and {present}"
 
     def names(self) -> list[str]:
@@ -173,6 +178,25 @@ class Aggregate:
         if self.second is not None or self.options:
             body |= {"second": self.second, "options": self.options}
         return body
+
+
+def input_expression(text: str, columns: Collection[str]) -> Expression | None:
+    """Expression that the input of an aggregate is; None where it names a column.
+
+    A column is what the table declares (``columns``), what has neither space nor parenthesis nor quote (``dep-delay``),
+    and what is no expression (``arr delay``). A column whose name reads like one stands in double quotes, or declared.
+
+    Examples
+    --------
+    >>> input_expression("price * quantity", ()).columns
+    ('price', 'quantity')
+    >>> input_expression("arr delay", ()), input_expression("in - out", ["in - out"]), input_expression("dep-delay", ())
+    (None, None, None)
+    """
+    if text not in columns and re.search(r'[\s()"]', text):
+        with suppress(DefinitionError):
+            return parse(text)
+    return None
 
 
 def _quoted(column: str) -> str:
@@ -244,8 +268,9 @@ class _Aggregates:
     """The aggregates a view can hold, each over one or more windows.
 
     All take ``over`` (one or several windows: ``"2h"``, ``"lifetime"``, ``Window(...)``), ``where`` (a condition:
-    only events for which it is true are looked at) and ``name`` (None: made from the content). Null and non-finite
-    values are left out; where nothing is left the value is null, unless said otherwise.
+    only events for which it is true are looked at) and ``name`` (None: made from the content). A ``column`` may be an
+    expression of columns: ``agg.sum("price * quantity", over="7d")``. Null and non-finite values are left out; where
+    nothing is left the value is null, unless said otherwise.
 
     Examples
     --------

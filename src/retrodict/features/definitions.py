@@ -6,15 +6,16 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from retrodict.core.definition import Definition, check_name
 from retrodict.core.errors import DefinitionError, check_known
+from retrodict.core.expressions import Expression, parse
 from retrodict.core.names import NameUse
 from retrodict.data.sources import Source
-from retrodict.features.aggregates import Aggregate, Latest, agg, latest
+from retrodict.features.aggregates import Aggregate, Latest, agg, input_expression, latest
 from retrodict.features.derived import Derived
 from retrodict.features.windows import Over, Window
 
@@ -30,6 +31,7 @@ __all__ = [
     "Window",
     "agg",
     "columns",
+    "computed_inputs",
     "latest",
 ]
 
@@ -78,6 +80,13 @@ def _timed(feature: Aggregate | Latest) -> bool:
         or feature.bag
         or feature.op == "slope"
     )
+
+
+def _reads(feature: Aggregate | Latest) -> bool:
+    """Whether the feature reads a column of its facts."""
+    if isinstance(feature, Latest):
+        return True
+    return bool(feature.inputs) or any(parse(text).columns for text in feature.conditions)
 
 
 def _is_name(value: object) -> bool:
@@ -170,7 +179,7 @@ class FeatureView(Definition):
                     got=type(feature).__name__,
                     remedy="Use agg.count, agg.sum, …, latest; put a @derived function in the model",
                 )
-            if self.entity is None and self.source.timeless and not feature.columns:
+            if self.entity is None and self.source.timeless and not _reads(feature):
                 raise DefinitionError(
                     "a view without an entity must read a column, of each row if not of its time",
                     where=f"{where}, source {self.source.name!r}",
@@ -190,9 +199,10 @@ class FeatureView(Definition):
         where, table = f"view {self.name!r}", self.source.table.name
         rule = f"a view must read columns that the table {table!r} has"
         yield from (NameUse("column", key, rule, f"{where}, key", table) for key in self.key_columns)
+        expressions = computed_inputs(self)
         for feature in self.features:
             place = f"{where}, feature {feature.names()[0]!r}"
-            yield from (NameUse("column", name, rule, place, table) for name in feature.columns)
+            yield from (NameUse("column", name, rule, place, table) for name in _columns_of(feature, expressions))
 
     @property
     def feature_names(self) -> list[str]:
@@ -229,6 +239,40 @@ class FeatureView(Definition):
             check_known(key, self.key_columns, rule, where=where, what="key", error=DefinitionError)
         mapped = tuple(sorted({**dict(self.key_map), **columns}.items()))
         return replace(self, name=name or "_".join([self.name, *columns.values()]), key_map=mapped)
+
+
+def computed_inputs(view: FeatureView) -> dict[str, Expression]:
+    """Expressions that the aggregates of a view read, by their text: its events get a column of each.
+
+    Raises
+    ------
+    DefinitionError
+        If one reads no column, or gives a duration, which is no value of a feature.
+    """
+    columns = {*getattr(view.source.table, "columns", ()), *view.key_columns}
+    computed = {}
+    for feature in view.features:
+        for text in () if isinstance(feature, Latest) else feature.inputs:
+            expression = input_expression(text, columns)
+            if expression is None:
+                continue
+            if expression.kind == "duration" or not expression.columns:
+                raise DefinitionError(
+                    "an expression in an aggregate must read columns, and give no duration",
+                    where=f"view {view.name!r}, feature {feature.names()[0]!r}",
+                    got=text,
+                    remedy=f"Write seconds({text})" if expression.columns else "Use agg.count",
+                )
+            computed[text] = expression
+    return computed
+
+
+def _columns_of(feature: Aggregate | Latest, computed: Mapping[str, Expression]) -> list[str]:
+    """Columns of its source's table that a feature reads, each once."""
+    if isinstance(feature, Latest):
+        return list(feature.columns)
+    names = [name for text in feature.inputs for name in (computed[text].columns if text in computed else [text])]
+    return list(dict.fromkeys([*names, *(name for text in feature.conditions for name in parse(text).columns)]))
 
 
 @dataclass(frozen=True, slots=True)

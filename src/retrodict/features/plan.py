@@ -7,7 +7,7 @@ feature is resolved once and cannot mean two things.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from retrodict.core.expressions import Expression, parse
 from retrodict.core.identity import content_hash
 from retrodict.data.sources import Source
 from retrodict.features.aggregates import Aggregate, Latest, microseconds
-from retrodict.features.definitions import FeatureView, RowColumns
+from retrodict.features.definitions import FeatureView, RowColumns, computed_inputs
 from retrodict.features.derived import Derived
 from retrodict.features.monoids import AGGREGATES, BAGS, Channel
 from retrodict.features.windows import Window
@@ -123,11 +123,14 @@ class ViewPlan:
         The features, in the order of the definition.
     expressions : dict of str to Expression
         Conditions by their text as written in the definition.
+    computed : dict of str to Expression
+        Inputs of aggregates that are expressions: the events get a column of each under its text.
     """
 
     def __init__(self, view: FeatureView) -> None:
         self.view, self.source, self.name = view, view.source, view.name
         self.keys, self.request_keys = view.key_columns, view.request_keys
+        self.computed = computed_inputs(view)
         channels: dict[Channel, int] = {}
         windows: dict[Window, int] = {}
         newest: dict[str, int] = {}
@@ -137,7 +140,10 @@ class ViewPlan:
             if isinstance(feature, Latest):
                 outputs += _latest(view, feature, newest)
                 continue
-            parts = (bags.setdefault(_bag(feature), len(bags)),) if feature.bag else _parts(view, feature, channels)
+            if feature.bag:
+                parts: tuple[int, ...] = (bags.setdefault(_bag(feature), len(bags)),)
+            else:
+                parts = _parts(view, feature, channels, self.computed)
             for window, name in zip(feature.over, feature.names(), strict=True):
                 place, factor = windows.setdefault(window, len(windows)), _factor(feature, window)
                 outputs.append(Output(column_name(view.name, name), feature.op, place, parts, factor=factor))
@@ -152,6 +158,17 @@ class ViewPlan:
         }
         read = {c.value for c in self.channels if c.value is not None}
         self.values = tuple(sorted(read - self.expressions.keys()))
+        self._check_computed()
+
+    def _check_computed(self) -> None:
+        """Refuse an expression with the name of a column that is read beside it: one of the two would be lost."""
+        for name in self.computed.keys() & set(self.source_columns) | self.computed.keys() & set(self.latest):
+            raise DefinitionError(
+                "an expression must not be spelled like a column that the view reads",
+                where=self.where,
+                got=name,
+                remedy="Declare the column in its table, or rename it where the table is written",
+            )
 
     @cached_property
     def needs_current(self) -> bool:
@@ -170,16 +187,17 @@ class ViewPlan:
         for index in parts:
             for text in (self.channels[index].value, self.channels[index].where):
                 if text is not None:
-                    columns.update(self.expressions[text].columns if text in self.expressions else [text])
+                    expression = self.expressions.get(text) or self.computed.get(text)
+                    columns.update([text] if expression is None else expression.columns)
         return tuple(sorted(columns))
 
     @cached_property
     def source_columns(self) -> tuple[str, ...]:
         """Columns of the source's table that the view reads."""
         source = self.source
-        columns = {*self.keys, *self.values, *self.kept}
+        columns = {*self.keys, *self.values, *self.kept} - self.computed.keys()
         columns.update(c for c in (source.event_time, source.known_at, source.sequence) if c is not None)
-        for expression in self.expressions.values():
+        for expression in (*self.expressions.values(), *self.computed.values()):
             columns.update(expression.columns)
         for text in (source.where, source.deleted):
             if text is not None:
@@ -213,7 +231,8 @@ class ViewPlan:
     def state_id(self) -> str:
         """Content hash of what online state holds: names and key maps do not matter, so renaming keeps the state."""
         return content_hash(
-            {
+            self.identity
+            | {
                 "format": _STATE_FORMAT,
                 "source": self.source,
                 "keys": self.keys,
@@ -225,6 +244,11 @@ class ViewPlan:
                 "lifetime": "events" if self.keeps_all else self.lifetime,
             }
         )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of its inputs no text of a channel tells: which of them are computed; empty without any."""
+        return {"computed": self.computed} if self.computed else {}
 
     @property
     def where(self) -> str:
@@ -240,7 +264,9 @@ def _latest(view: FeatureView, feature: Latest, newest: dict[str, int]) -> list[
     ]
 
 
-def _parts(view: FeatureView, feature: Aggregate, channels: dict[Channel, int]) -> tuple[int, ...]:
+def _parts(
+    view: FeatureView, feature: Aggregate, channels: dict[Channel, int], computed: Collection[str]
+) -> tuple[int, ...]:
     """Numbers of the channels of an aggregate; those that are not there yet are added."""
     rule, where = "an aggregate must be in the table of aggregates", f"view {view.name!r}"
     check_known(feature.op, [*AGGREGATES, *BAGS], rule, where=where, what="aggregate", error=DefinitionError)
@@ -248,7 +274,7 @@ def _parts(view: FeatureView, feature: Aggregate, channels: dict[Channel, int]) 
     for monoid, lift in AGGREGATES[feature.op].channels:
         second = lift == "second"
         value = None if lift == "one" else feature.second if second else feature.value
-        channel = Channel(monoid, "value" if second else lift, value, feature.seen_where)
+        channel = Channel(monoid, "value" if second else lift, value, feature.seen_where(computed))
         parts.append(channels.setdefault(channel, len(channels)))
     return tuple(parts)
 

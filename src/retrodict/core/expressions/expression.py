@@ -126,7 +126,7 @@ class Expression:
 
     def check_columns(
         self, names: Iterable[str] | Mapping[str, ExpressionKind | None], *, where: str = "expression"
-    ) -> None:
+    ) -> str | None:
         """Check that every column exists, and its kind where the caller knows it.
 
         Parameters
@@ -135,6 +135,11 @@ class Expression:
             The columns there are. A mapping also says their kinds; None means not known.
         where : str, default "expression"
             What to name in the error.
+
+        Returns
+        -------
+        str or None
+            The kind of the expression, as far as text and columns tell.
 
         Raises
         ------
@@ -152,7 +157,11 @@ Did you mean the column 'arr_delay'.
         for column in self.columns:
             rule = "an expression must name columns that exist"
             check_known(column, kinds, rule, where=where, what="column", error=DefinitionError)
-        self._kinds(kinds, where)
+        return self._kinds(kinds, where).of(self.tree)
+
+    def column_kind(self, name: str) -> str | None:
+        """Return the kind that a column of the expression must have, None where the text leaves it open."""
+        return self._kinds(None, repr(self.text)).of(Column(name))
 
     def _kinds(self, columns: Mapping[str, ExpressionKind | None] | None, where: str) -> KindInference:
         for kind in filter(None, (columns or {}).values()):

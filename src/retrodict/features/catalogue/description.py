@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from retrodict.core.errors import InputError, check_known
-from retrodict.core.expressions import parse
-from retrodict.features.definitions import Aggregate, FeatureService, FeatureView, Latest
+from retrodict.core.expressions import Expression, parse
+from retrodict.features.definitions import Aggregate, FeatureService, FeatureView, Latest, computed_inputs
 from retrodict.features.derived import Derived
 from retrodict.features.monoids import AGGREGATES, BAGS
 from retrodict.features.plan import FeatureSet, column_name
@@ -62,15 +62,18 @@ class FeatureFacts:
         What says which feature it is: ``aggregate``, ``column``, ``second column``, ``window``, ``max_age``,
         ``where`` and the options of its aggregate, each as it is written; those it has.
     columns : tuple of (str, str)
-        Columns it reads and the role of each: ``value`` or ``condition``.
+        Columns it reads and the role of each: ``value``, ``group``, ``condition``, or ``operand`` of an expression.
     takes : str
         What its value may be: ``nothing``, ``numbers``, ``numbers or times``, ``anything``, ``condition``.
+    computed : tuple of str
+        Those of its inputs that are expressions.
     """
 
     name: str
     fields: dict[str, str]
     columns: tuple[tuple[str, str], ...]
     takes: str
+    computed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return the feature as a short sentence: ``mean of arr_delay over 2h where origin <> 'LGA'``."""
@@ -98,10 +101,11 @@ def describe(view: FeatureView) -> list[FeatureFacts]:
     >>> [str(each) for each in describe(view)]
     ['mean of arr_delay over 2h']
     """
-    return [facts for feature in view.features for facts in _facts(feature)]
+    computed = computed_inputs(view)
+    return [facts for feature in view.features for facts in _facts(feature, computed)]
 
 
-def _facts(feature: Aggregate | Latest) -> Iterator[FeatureFacts]:
+def _facts(feature: Aggregate | Latest, computed: Mapping[str, Expression]) -> Iterator[FeatureFacts]:
     if isinstance(feature, Latest):
         for column, name in zip(feature.columns, feature.names(), strict=True):
             age = {} if feature.max_age is None else {"max_age": feature.max_age}
@@ -112,22 +116,21 @@ def _facts(feature: Aggregate | Latest) -> Iterator[FeatureFacts]:
     read: list[tuple[str, str]] = []
     if feature.op == "share":
         fields["column"] = parse(feature.value or "").text
-        read += [(column, "condition") for column in parse(feature.value or "").columns]
     elif feature.value is not None:
         fields["column"] = feature.value
-        read.append((feature.value, "value"))
     if feature.second is not None:
         fields["second column"] = feature.second
-        read.append((feature.second, "group" if feature.op == "by" else "value"))
-    if feature.where is not None:
-        read += [(column, "condition") for column in parse(feature.where).columns]
+    for text in feature.inputs:
+        role = "group" if feature.op == "by" and text == feature.second else "value"
+        read += [(column, "operand") for column in computed[text].columns] if text in computed else [(text, role)]
+    read += [(column, "condition") for text in feature.conditions for column in parse(text).columns]
     takes = "numbers or times" if feature.op in _ORDERED else kind.takes
     options = {name: str(value) for name, value in feature.options}
     where = {} if feature.where is None else {"where": parse(feature.where).text}
+    expressions = tuple(text for text in feature.inputs if text in computed)
     for window, name in zip(feature.over, feature.names(), strict=True):
-        yield FeatureFacts(
-            name, {**fields, "window": window.name, **where, **options}, tuple(dict.fromkeys(read)), takes
-        )
+        described = {**fields, "window": window.name, **where, **options}
+        yield FeatureFacts(name, described, tuple(dict.fromkeys(read)), takes, expressions)
 
 
 def lineage(view: FeatureView, feature: str | None = None) -> list[ColumnUse]:
@@ -152,7 +155,7 @@ def lineage(view: FeatureView, feature: str | None = None) -> list[ColumnUse]:
         roles.setdefault(column, {})[role] = None
     for facts in by_name.values() if feature is None else [by_name[feature]]:
         for column, role in facts.columns:
-            roles.setdefault(column, {})["value" if role == "group" else role] = None
+            roles.setdefault(column, {})["value" if role in {"group", "operand"} else role] = None
     return [ColumnUse(column, tuple(names)) for column, names in roles.items()]
 
 

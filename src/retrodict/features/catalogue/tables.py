@@ -15,6 +15,7 @@ from retrodict.data.sources import HasName
 from retrodict.features.catalogue.description import FeatureFacts, describe, select, view_columns
 from retrodict.features.definitions import FeatureView
 from retrodict.features.derived import Derived
+from retrodict.features.facts.columns import compute
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores.tables.base import TableStore
 from retrodict.workspace import Workspace
@@ -153,6 +154,11 @@ def check_schema(plan: ViewPlan, schema: pa.Schema) -> None:
             _exists(column, columns, where, plan)
             if role == "value":
                 _takes(facts, column, kinds[column], columns[column], where)
+        for text in facts.computed:
+            _check_condition(plan.computed[text], kinds, where)
+            column = compute({text: plan.computed[text]}, schema.empty_table(), where=where)[text]
+            if text == facts.fields.get("column"):
+                _takes(facts, text, kind_of(column.type), column.type, where)
         for text in (facts.fields.get("where"), facts.fields["column"] if facts.takes == "condition" else None):
             if text is not None:
                 _check_condition(parse(text), kinds, where)
@@ -205,7 +211,7 @@ def _check_condition(expression: Expression, kinds: Mapping[str, str], where: st
     other = [column for column in expression.columns if kinds[column] in {"list", "other"}]
     if other:
         raise DefinitionError(
-            "a condition must read numbers, booleans, text, times or dates",
+            "an expression must read numbers, booleans, text, times or dates",
             where=f"{where}, column {other[0]!r}",
             got=expression.text,
             remedy="Name another column",

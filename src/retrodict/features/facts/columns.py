@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.expressions import Expression
-from retrodict.core.kinds import kind_of
+from retrodict.core.kinds import arrow_type, expression_kind, kind_of
 from retrodict.stores.sql import connect_duckdb
 
 if TYPE_CHECKING:  # a state is looked at without an engine
@@ -34,6 +34,7 @@ __all__ = [
     "Ints",
     "Mask",
     "as_table",
+    "compute",
     "evaluate",
     "known_type",
     "numeric",
@@ -248,11 +249,43 @@ def evaluate(
     expressions: Mapping[str, Expression], data: pa.Table | Sequence[Mapping[str, Any]], *, where: str
 ) -> dict[str, FactColumn]:
     """Values of conditions over a table (as SQL, at once) or over rows (one by one; a missing column is null)."""
+    columns = compute(expressions, data, where=where)
+    return {text: numeric(column, where=where) for text, column in columns.items()}
+
+
+def compute(
+    expressions: Mapping[str, Expression], data: pa.Table | Sequence[Mapping[str, Any]], *, where: str
+) -> dict[str, pa.Array[Any]]:
+    """Columns of expressions over a table (as SQL, at once) or over rows (one by one; a missing column is null).
+
+    Raises
+    ------
+    DefinitionError
+        If a column is missing or of a kind that an expression does not take, or a whole number leaves 64 bits.
+    """
     if not expressions:
         return {}
-    if isinstance(data, pa.Table):
-        return _evaluate_table(expressions, data, where)
-    return {text: _evaluate_rows(expression, data) for text, expression in expressions.items()}
+    if not isinstance(data, pa.Table):
+        return {text: _compute_rows(expression, data, where) for text, expression in expressions.items()}
+    needed = sorted({column for expression in expressions.values() for column in expression.columns})
+    for expression in expressions.values():
+        expression.check_columns(data.column_names, where=where)
+    moments = {name for e in expressions.values() for name in e.columns if e.column_kind(name) == "time"}
+    table = pa.table({name: _wide(pick(data, name, where=where), name in moments) for name in needed})
+    column_kinds = {field.name: expression_kind(kind_of(field.type)) for field in table.schema}
+    kinds = {text: expression.check_columns(column_kinds, where=where) for text, expression in expressions.items()}
+    if not needed or any(pa.types.is_null(type_) for type_ in table.schema.types):
+        rows = table.to_pylist() if needed else [{}] * data.num_rows
+        columns = {text: _compute_rows(expression, rows, where) for text, expression in expressions.items()}
+        return {text: c.cast(arrow_type("time")) if kinds[text] == "time" else c for text, c in columns.items()}
+    return _compute_table(expressions, table, where)
+
+
+def _wide(column: pa.Array[Any], moment: bool) -> pa.Array[Any]:
+    """Numbers as the row function reads them: the engine would compute narrow ones in their own width."""
+    if pa.types.is_integer(column.type):
+        return column.cast(pa.int64()).cast(arrow_type("time" if moment else "int"))
+    return column.cast(pa.float64()) if pa.types.is_floating(column.type) else column
 
 
 @lru_cache(maxsize=1)
@@ -261,34 +294,52 @@ def _engine(process: int) -> duckdb.DuckDBPyConnection:  # noqa: ARG001 - an eng
     return connect_duckdb()
 
 
-def _evaluate_table(expressions: Mapping[str, Expression], table: pa.Table, where: str) -> dict[str, FactColumn]:
-    for expression in expressions.values():
-        expression.check_columns(table.column_names, where=where)
+def _compute_table(expressions: Mapping[str, Expression], table: pa.Table, where: str) -> dict[str, pa.Array[Any]]:
     import duckdb
 
-    needed = sorted({column for expression in expressions.values() for column in expression.columns})
-    if not needed or not table.num_rows:
-        rows = table.select(needed).to_pylist() if needed else [{}] * table.num_rows
-        return {text: _evaluate_rows(expression, rows) for text, expression in expressions.items()}
     selected = ", ".join(f"({expression.to_sql()}) as c{i}" for i, expression in enumerate(expressions.values()))
     with _engine(os.getpid()).cursor() as connection:
         connection.execute("set TimeZone = 'UTC'")
-        connection.register("events", pa.table({name: pick(table, name, where=where) for name in needed}))
+        connection.register("events", table)
         try:
             result = connection.sql(f"select {selected} from events").to_arrow_table()
         except duckdb.Error as error:
-            raise DefinitionError(
-                "a condition must fit the types of its columns",
-                where=where,
-                got=", ".join(e.text for e in expressions.values()),
-                remedy="Compare each column with a value of its own type",
-            ) from error
-    return {text: numeric(pick(result, f"c{i}", where=where), where=where) for i, text in enumerate(expressions)}
+            if len(expressions) > 1:  # which of them it is, each alone tells
+                return {t: _compute_table({t: one}, table, where)[t] for t, one in expressions.items()}
+            (expression,) = expressions.values()
+            if isinstance(error, duckdb.OutOfRangeException):
+                raise DefinitionError(
+                    "a whole number must fit in 64 bits",
+                    where=f"{where}, {expression.text}",
+                    got="a result beyond them",
+                    remedy="Multiply by 1.0 first to compute in fractions",
+                ) from error
+            raise _unfit(expression, where) from error
+    columns = {text: pick(result, f"c{i}", where=where) for i, text in enumerate(expressions)}
+    for text, column in columns.items():
+        if pa.types.is_interval(column.type):
+            raise _unfit(expressions[text], where, f"Write seconds({text})")
+    return columns
 
 
-def _evaluate_rows(expression: Expression, rows: Sequence[Mapping[str, Any]]) -> FactColumn:
-    compute = expression.to_row()
-    columns = expression.columns
-    values = [compute({column: row.get(column) for column in columns}) for row in rows]
-    valid = np.array([value is not None for value in values], dtype=np.bool_)
-    return FactColumn(np.array([bool(value) for value in values], dtype=np.int64), valid, "bool")
+def _compute_rows(expression: Expression, rows: Sequence[Mapping[str, Any]], where: str) -> pa.Array[Any]:
+    compute_row, names = expression.to_row(), expression.columns
+    try:
+        values = [compute_row({name: row.get(name) for name in names}) for row in rows]
+        if any(type(value) is float for value in values):
+            return pa.array([None if value is None else float(value) for value in values])
+        return pa.array(values)
+    except InputError as error:
+        place = f"{where}, {expression.text}"
+        raise DefinitionError(error.rule, where=place, got=error.got, remedy=error.remedy) from error
+    except (TypeError, pa.ArrowException) as error:
+        raise _unfit(expression, where) from error
+
+
+def _unfit(expression: Expression, where: str, remedy: str = "") -> DefinitionError:
+    return DefinitionError(
+        "an expression must fit the types of its columns",
+        where=where,
+        got=expression.text,
+        remedy=remedy or "Compare and combine each column with values of its own type",
+    )

@@ -22,14 +22,34 @@ from retrodict.core.expressions import Expression, parse
 from retrodict.core.kinds import kind_of
 from retrodict.core.statistics.exact import Shifted
 from retrodict.data.sources import Source
-from retrodict.features.facts.columns import FactColumn, Ints, Mask, evaluate, numeric, pick, pick_times, present
+from retrodict.features.facts.columns import (
+    FactColumn,
+    Ints,
+    Mask,
+    compute,
+    evaluate,
+    numeric,
+    pick,
+    pick_times,
+    present,
+)
 from retrodict.features.facts.kernels import FOREVER
 from retrodict.features.facts.keys import key_columns
 from retrodict.features.facts.ranges import identity_of
 from retrodict.features.monoids import Channel, Lift
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["FOREVER", "TIMELESS", "Events", "first_of_each", "in_force", "lift", "lifted_inputs", "read_events"]
+__all__ = [
+    "FOREVER",
+    "TIMELESS",
+    "Events",
+    "first_of_each",
+    "in_force",
+    "lift",
+    "lifted_inputs",
+    "read_events",
+    "with_computed",
+]
 
 TIMELESS = -(1 << 62)
 """Both clocks of a fact without a time: before every request."""
@@ -103,6 +123,7 @@ def read_events(plan: ViewPlan, data: pa.Table | Sequence[Mapping[str, Any]], *,
     where = f"{plan.where}, source {plan.source.name!r}"
     rows = _known_columns(plan, data, where) if isinstance(data, pa.Table) else _plain_rows(data)
     table = rows if isinstance(rows, pa.Table) else _tabulate(plan, rows, where)
+    table = with_computed(table, plan.computed, rows, where=where)
     _check_latest(plan, table)
     event_time, known_at, seen = _clocks(plan.source, table, where)
     alive = _alive(plan.source, rows, seen, where)
@@ -112,6 +133,19 @@ def read_events(plan: ViewPlan, data: pa.Table | Sequence[Mapping[str, Any]], *,
     inputs = lifted_inputs(plan.expressions, plan.values, rows, table, where=where)
     events = Events(table, np.arange(table.num_rows), event_time, known_at, sequence, order, inputs, alive)
     return events if seen.all() else events.take(np.flatnonzero(seen))
+
+
+def with_computed(
+    table: pa.Table,
+    expressions: Mapping[str, Expression],
+    rows: pa.Table | Sequence[Mapping[str, Any]],
+    *,
+    where: str,
+) -> pa.Table:
+    """Return the table with a column of each expression under its text; ``rows`` are those of the table."""
+    for text, column in compute(expressions, rows, where=where).items():
+        table = table.append_column(text, column)
+    return table
 
 
 def _alive(source: Source, rows: pa.Table | Sequence[Mapping[str, Any]], seen: Mask, where: str) -> Mask:

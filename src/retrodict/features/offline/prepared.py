@@ -78,7 +78,8 @@ class MemoryEvents(EventSource):
 def reading_id(plan: ViewPlan) -> str:
     """Content hash of what a view reads of its source and by which keys; windows do not matter."""
     return content_hash(
-        {
+        plan.identity
+        | {
             "source": plan.source,
             "keys": plan.keys,
             "channels": plan.channels,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.exact import Scale, Shifted, round_limbs, scale_for, split_limbs, whole_limbs
 from retrodict.features.facts.columns import Ints, Mask, pick, too_large
-from retrodict.features.facts.events import lift, lifted_inputs
+from retrodict.features.facts.events import lift, lifted_inputs, with_computed
 from retrodict.features.facts.kernels import PrefixSums, Queries, Timeline
 from retrodict.features.facts.ranges import RangeExtremes, identity_of
 from retrodict.features.monoids import AGGREGATES
@@ -64,7 +64,9 @@ class Totals:
             pick(self._spine, name, where=where)
         expressions = {text: expression for text, expression in plan.expressions.items() if text in texts}
         values = [text for text in plan.values if text in texts]
-        inputs = lifted_inputs(expressions, values, self._spine, self._spine, where=where)
+        computed = {text: expression for text, expression in plan.computed.items() if text in values}
+        table = with_computed(self._spine, computed, self._spine, where=where)
+        inputs = lifted_inputs(expressions, values, self._spine, table, where=where)
         moments = np.zeros(self._queries.total, dtype=np.int64)  # a row without a key is null
         moments[self._queries.rows] = self._queries.moments
         return {i: lift(plan.channels[i], inputs, moments) for i in channels}

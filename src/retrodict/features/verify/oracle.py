@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
 
-from retrodict.features.definitions import FeatureView, Latest, Window
+from retrodict.features.definitions import FeatureView, Latest, Window, computed_inputs
 from retrodict.features.verify.oracle_values import aggregate, finite, micros, plain, true
 
 __all__ = ["Oracle", "plain"]
@@ -35,9 +35,10 @@ class Oracle:
     def __init__(self, view: FeatureView, rows: Iterable[Mapping[str, Any]]) -> None:
         self.view = view
         self._facts: dict[Any, list[Fact]] = {}
+        self._computed = computed_inputs(view)
         source = view.source
         for position, raw in enumerate(rows):
-            row = {name: plain(value) for name, value in raw.items()}
+            row = self._row(raw)
             key = _key([row.get(name) for name in view.key_columns])
             happened: Any
             known_at: Any
@@ -58,6 +59,11 @@ class Oracle:
         if not source.revised:
             self._facts = {key: _first_deliveries(facts) for key, facts in self._facts.items()}
 
+    def _row(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain values of a row, the inputs that are computed of it among them."""
+        row = {name: plain(value) for name, value in raw.items()}
+        return row | {text: true(text, row) for text in self._computed}
+
     def values(self, request: Mapping[str, Any], at: int) -> dict[str, Any]:
         """Value of every feature, by its name within the view, for a request row at a time."""
         request = {name: plain(value) for name, value in request.items()}
@@ -70,7 +76,7 @@ class Oracle:
             else:
                 for name, window in zip(feature.names(), feature.over, strict=True):
                     facts = [(fact[0], fact[3]) for fact in _inside(visible, window, at)]
-                    facts += [(at, dict(request))] if window.include_current else []
+                    facts += [(at, self._row(request))] if window.include_current else []
                     values[name] = None if key is None else aggregate(feature, window, facts, at)
         return values
 

@@ -220,7 +220,7 @@ _MEANINGS: dict[str, Callable[[list[Any], Mapping[str, Any]], Any]] = {
 
 
 def true(text: str, row: Mapping[str, Any]) -> Any:
-    """Whether a condition holds of a row: true, false, or None where it cannot be said."""
+    """Whether a condition holds of a row: true, false, or None where it cannot be said; of an expression its value."""
     columns, compute = _condition(text)
     return compute({name: row.get(name) for name in columns})
 

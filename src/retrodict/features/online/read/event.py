@@ -39,7 +39,8 @@ class OwnEvent:
 
     def __init__(self, plan: ViewPlan) -> None:
         self._plan = plan
-        self._rows = {text: expression.to_row() for text, expression in plan.expressions.items()}
+        self._expressions = plan.computed | plan.expressions
+        self._rows = {text: expression.to_row() for text, expression in self._expressions.items()}
         inside = [o for o in plan.outputs if o.window >= 0 and plan.windows[o.window].include_current]
         self._wanted = sorted({part for output in inside for part in output.parts})
 
@@ -59,11 +60,12 @@ class OwnEvent:
 
     def _lift(self, channel: Channel, row: Mapping[str, Any], at: int) -> Any:
         nothing = 0 if channel.monoid == "sum" else None
-        if channel.where is not None and self._condition(channel.where, row) is not True:
+        if channel.where is not None and self._value(channel.where, row) is not True:
             return nothing
         if channel.value is None:
             return 1
-        value = self._condition(channel.value, row) if channel.value in self._rows else _number(row[channel.value])
+        value = self._value(channel.value, row) if channel.value in self._rows else row[channel.value]
+        value = value if channel.value in self._plan.expressions else _number(value)
         if value is None:
             return nothing
         if channel.lift == "present":
@@ -77,8 +79,8 @@ class OwnEvent:
         lifted = lift(bare, {channel.value: column}, np.array([at]))
         return lifted.fractions()[0] if isinstance(lifted, Shifted) else float(lifted[0])
 
-    def _condition(self, text: str, row: Mapping[str, Any]) -> Any:
-        columns = self._plan.expressions[text].columns
+    def _value(self, text: str, row: Mapping[str, Any]) -> Any:
+        columns = self._expressions[text].columns
         return self._rows[text]({name: row.get(name) for name in columns})
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.forks import forked
 
 from retrodict.core.clock import SimulatedClock
 from retrodict.core.definition import Definition, check_name
@@ -159,11 +160,9 @@ def test_a_forked_child_does_not_repeat_its_parent() -> None:
     new = UlidFactory(SimulatedClock(1_700_000_000_000_000))
     new()
     reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.write(writer, new().encode())
-        os._exit(0)
-    os.waitpid(pid, 0)
+    with forked() as child:
+        if child == 0:
+            os.write(writer, new().encode())
     assert os.read(reader, 26).decode() != new()
     os.close(reader)
     os.close(writer)

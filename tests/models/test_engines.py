@@ -85,7 +85,7 @@ def test_threads_do_not_disturb_one_another(trees, valid):
         few = range(start, len(shares), 4)
         wrong.extend(at for at in few if not np.array_equal(trees.contributions(valid.matrix[at]), shares[at]))
 
-    threads = [threading.Thread(target=score, args=(start,)) for start in range(4)]
+    threads = [threading.Thread(target=score, args=(start,), daemon=True) for start in range(4)]
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # let the threads interleave within a call
     try:

@@ -41,8 +41,12 @@ class Server:
             *options,
         ]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        line = self.process.stdout.readline()
-        assert line, self.process.stderr.read()
+        try:
+            line = self.process.stdout.readline()
+        except BaseException:  # the timeout of the test
+            self.process.kill()
+            raise
+        assert line, self.process.communicate(timeout=30)[1]
         self.port = int(json.loads(line)["url"].rsplit(":", 1)[1])
 
     def send(self, method, path, body=None, headers=None):
@@ -67,8 +71,10 @@ class Server:
         return self._wait()
 
     def _wait(self):
-        _, errors = self.process.communicate(timeout=30)
-        return errors
+        try:
+            return self.process.communicate(timeout=30)[1]
+        finally:
+            self.process.kill()  # one that does not end by itself would stay behind
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +269,7 @@ def test_a_promotion_and_a_rollback_fail_no_request(server, root):
         while not stop.is_set():
             answers.append(server.decide())
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     before = current(project)["promise"].revision
@@ -301,7 +307,7 @@ def test_kill_9_loses_no_answered_decision(root, seed):
             except (OSError, ValueError, HTTPException):
                 return
 
-        threads = [threading.Thread(target=ask) for _ in range(6)]
+        threads = [threading.Thread(target=ask, daemon=True) for _ in range(6)]
         for thread in threads:
             thread.start()
         time.sleep(rng.uniform(0.2, 0.9))

@@ -10,6 +10,7 @@ import time
 import uuid
 
 import pytest
+from tests.forks import forked
 from tests.stores.nats_proxy import LossyRelay
 from tests.stores.nats_server import running
 
@@ -246,7 +247,7 @@ def test_several_writers_keep_their_order_and_exact_offsets(shared, opened):
                 records = [f"{name} {k}".encode() for k in range(i, i + 4)]
                 taken.append((writer.append(records), records[0]))
 
-    threads = [threading.Thread(target=run, args=(name,)) for name in "ab"]
+    threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in "ab"]
     for one in threads:
         one.start()
     for one in threads:
@@ -466,17 +467,14 @@ def test_a_forked_child_is_refused(shared, opened):
     streams = opened(shared)
     streams.end("s")
     read, write = multiprocessing.Pipe(duplex=False)
-
-    def child():
-        try:
-            streams.end("s")
-        except InternalError as error:
-            write.send(str(error))
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
+    with forked() as child:
+        if child == 0:
+            try:
+                streams.end("s")
+            except InternalError as error:
+                write.send(str(error))
+    write.close()
     assert "after the fork" in read.recv()
-    process.join()
 
 
 def test_a_url_opens_streams(shared, tmp_path):

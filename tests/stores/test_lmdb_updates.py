@@ -16,7 +16,7 @@ def test_updates_of_different_keys_decide_at_the_same_time(tmp_path):
 
         keys.update([name], change)
 
-    threads = [threading.Thread(target=update, args=(name,)) for name in (b"a", b"b")]
+    threads = [threading.Thread(target=update, args=(name,), daemon=True) for name in (b"a", b"b")]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -33,7 +33,7 @@ def test_an_update_of_a_key_that_others_keep_changing_ends(tmp_path):
     def change(values):
         seen.append(values[0])
         if len(seen) < 4:  # without the lock: somebody else is faster
-            other = threading.Thread(target=keys.put_many, args=({b"a": str(len(seen)).encode()},))
+            other = threading.Thread(target=keys.put_many, args=({b"a": str(len(seen)).encode()},), daemon=True)
             other.start()
             other.join()
         return {b"a": values[0] + b"!"}
@@ -50,7 +50,7 @@ def test_another_write_in_between_that_touches_nothing_read_costs_no_second_deci
 
     def change(_):
         runs.append(1)
-        other = threading.Thread(target=keys.put_many, args=({b"b": b"1"},))
+        other = threading.Thread(target=keys.put_many, args=({b"b": b"1"},), daemon=True)
         other.start()
         other.join()
         return {b"a": b"1"}

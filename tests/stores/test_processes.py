@@ -6,6 +6,7 @@ import time
 
 import pyarrow as pa
 import pytest
+from tests.forks import forked
 
 from retrodict.core.errors import BusyError, InternalError
 from retrodict.stores._locks import FileLock
@@ -154,15 +155,13 @@ def test_readers_in_other_processes_see_whole_updates_of_keys(start, tmp_path):
 def _in_child(act):
     """Run a function in a forked child and return what it returned or raised, as text."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    child = os.fork()
-    if child == 0:
-        try:
-            theirs.send(act())
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent judges it
-            theirs.send(f"{type(error).__name__}: {error}")
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+    with forked() as child:
+        if child == 0:
+            try:
+                theirs.send(act())
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the parent judges it
+                theirs.send(f"{type(error).__name__}: {error}")
+    theirs.close()  # a child that sent nothing is the end of the pipe
     return ours.recv()
 
 
@@ -199,16 +198,15 @@ class TestFork:
         """The lock is free when its holder lets go, also while a child lives that was forked meanwhile."""
         path = tmp_path / "lock"
         lock = FileLock(path, where="it", timeout_s=0)
-        child = os.fork()
-        if child == 0:
-            time.sleep(30)
-            os._exit(0)
-        try:
-            lock.close()
-            FileLock(path, where="it", timeout_s=1).close()
-        finally:
-            os.kill(child, 9)
-            os.waitpid(child, 0)
+        with forked() as child:
+            if child == 0:
+                time.sleep(30)
+            else:
+                try:
+                    lock.close()
+                    FileLock(path, where="it", timeout_s=1).close()
+                finally:
+                    os.kill(child, 9)
 
 
 def test_a_store_used_after_a_fork_is_a_mistake_in_code(tmp_path):

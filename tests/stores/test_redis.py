@@ -479,7 +479,7 @@ def test_threads_share_connections_and_get_their_own_answers(own_server, opened)
     def read(name):
         wrong.extend(found for _ in range(200) if (found := keys.get_many([name])) != [name])
 
-    threads = [threading.Thread(target=read, args=(b"%d" % i,)) for i in range(8)]
+    threads = [threading.Thread(target=read, args=(b"%d" % i,), daemon=True) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -70,7 +70,9 @@ def test_a_copy_that_was_edited_is_written_anew(project: Workspace) -> None:
 def test_many_write_the_copy_at_once(project: Workspace) -> None:
     """One of them does, all can use it."""
     digest, found = capture_code(project), []
-    threads = [threading.Thread(target=lambda: found.append(materialise_code(project, digest))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: found.append(materialise_code(project, digest)), daemon=True) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -84,7 +86,7 @@ def test_a_writer_of_the_copy_waits_for_another(project: Workspace) -> None:
     """A second writer would rename away what the first has just put there."""
     digest, paths = capture_code(project), []
     (project.root / "state" / "code").mkdir(parents=True)
-    thread = threading.Thread(target=lambda: paths.append(materialise_code(project, digest)))
+    thread = threading.Thread(target=lambda: paths.append(materialise_code(project, digest)), daemon=True)
     with (project.root / "state" / "code.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         thread.start()

@@ -126,7 +126,7 @@ def test_threads_share_a_project(make_project: Callable[..., Workspace]) -> None
             with project.ledger.transaction() as tx:
                 tx.append("note.write", f"note:{name}-{i}")
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

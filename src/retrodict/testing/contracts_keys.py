@@ -124,7 +124,7 @@ class KeysContract:
             for _ in range(50):
                 store.update([b"x"], add, durable=False)
 
-        threads = [threading.Thread(target=run) for _ in range(4)]
+        threads = [threading.Thread(target=run, daemon=True) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -143,7 +143,7 @@ class KeysContract:
                 if values[0] != values[1]:
                     torn.append(values)
 
-        thread = threading.Thread(target=watch)
+        thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         for i in range(300):
             store.put_many({b"x": b"%d" % i, b"y": b"%d" % i}, durable=False)

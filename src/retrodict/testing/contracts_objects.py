@@ -89,7 +89,7 @@ class ObjectsContract:
             for one in data:
                 store.put(one)
 
-        threads = [threading.Thread(target=put_all) for _ in range(4)]
+        threads = [threading.Thread(target=put_all, daemon=True) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

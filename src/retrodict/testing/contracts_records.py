@@ -42,7 +42,7 @@ def _add_and_fail(store: RecordStore) -> None:
 
 
 def _run(*targets: Callable[[], None]) -> None:
-    threads = [threading.Thread(target=target) for target in targets]
+    threads = [threading.Thread(target=target, daemon=True) for target in targets]
     for thread in threads:
         thread.start()
     for thread in threads:

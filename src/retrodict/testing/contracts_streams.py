@@ -153,7 +153,7 @@ class EventsContract:
                     (writer.append([b"%d %d %d" % (thread, i, part) for part in range(3)]), thread) for i in range(20)
                 )
 
-            threads = [threading.Thread(target=run, args=(thread,)) for thread in range(4)]
+            threads = [threading.Thread(target=run, args=(thread,), daemon=True) for thread in range(4)]
             for one in threads:
                 one.start()
             for one in threads:

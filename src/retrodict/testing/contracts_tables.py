@@ -538,7 +538,7 @@ class TablesContract:
             store = reopen()
             versions.extend(store.write("t", _numbers(i, i + 1)) for i in range(start, start + 3))
 
-        threads = [threading.Thread(target=append, args=(start,)) for start in (0, 10, 20)]
+        threads = [threading.Thread(target=append, args=(start,), daemon=True) for start in (0, 10, 20)]
         for thread in threads:
             thread.start()
         for thread in threads:

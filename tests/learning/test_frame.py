@@ -1,7 +1,10 @@
 """The training frame: what it refuses, and that it is the same again."""
 
+import json
+
 import pyarrow as pa
 import pytest
+from sqlalchemy import text
 from tests.serving.project import DEFINITIONS, parcels
 
 from retrodict.core.clock import SimulatedClock, parse_time
@@ -119,6 +122,26 @@ def test_a_run_whose_data_was_altered_does_not_replay_exactly(filled):
     replay = replay_run(again, run.ref)
     assert replay.verdict == "different"
     assert "trees" in replay.reason or "metrics" in replay.reason
+
+
+def test_a_replay_believes_the_ledger_and_the_model_and_no_row(filled):
+    """Metrics altered in the records; the row of another run; the model of another run."""
+    runs = [train(filled, "late_parcel")[0] for _ in range(2)]
+
+    def altered(**values):
+        with filled.records.write() as connection:
+            for name, value in values.items():
+                table, column = name.split("__")
+                key = "id" if table == "runs" else "run"
+                connection.execute(text(f"UPDATE {table} SET {column} = :v WHERE {key} = :r"),
+                                   {"v": value, "r": runs[0].id})  # fmt: skip
+        replay = replay_run(filled, runs[0].ref)
+        return replay.verdict, [name for name, fact in replay.compared.items() if not fact["equal"]], replay.reason
+
+    assert altered(run_metrics__value=0.99)[:2] == ("different", ["row in the records"])
+    other = get_run(filled, runs[1].ref)
+    verdict, _, reason = altered(runs__summary=json.dumps(other.summary))
+    assert (verdict, "must name the model that it made" in reason) == ("not replayable", True)
 
 
 def test_a_failed_run_is_recorded_as_failed(filled):

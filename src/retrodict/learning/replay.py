@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from retrodict.core.display import Block, Facts, Grid, Shown, excerpt, seconds
-from retrodict.core.errors import NotFoundError, RetrodictError
+from retrodict.core.errors import IntegrityError, NotFoundError, RetrodictError
 from retrodict.learning.environment import describe_environment, environment_differences, machine_kind
 from retrodict.learning.execution import execute
 from retrodict.learning.recipes import Progress
 from retrodict.learning.runs import Run, get_run
+from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model, TimeSplit
 from retrodict.workspace import Workspace, definitions_of
 
@@ -37,7 +38,8 @@ class RunReplay(Shown):
     same_machine_kind : bool
         Whether bit-identical results were to be expected.
     compared : dict
-        For each fact the recorded value, the replayed value and whether they are equal.
+        For each fact what the ledger and the model say, the replayed value and whether they are equal; and whether the
+        run's row in the records says what the ledger does.
     reason : str
         In words, where the verdict is not exact.
     seconds : float
@@ -102,7 +104,10 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
     began = time.perf_counter()
     compared: dict[str, dict[str, Any]] = {}
     try:
-        compared = _compare(run, _again(workspace, run, progress))
+        recorded, row = _recorded(workspace, run), {"rows": run.data.get("rows"), "metrics": run.metrics}
+        compared = _compare(recorded, _again(workspace, run, progress))
+        held = {name: recorded[name] for name in row}
+        compared["row in the records"] = {"recorded": held, "replayed": row, "equal": _sorted(held) == _sorted(row)}
     except RetrodictError as error:
         verdict: Verdict = "not replayable"
         reason = str(error)
@@ -132,13 +137,20 @@ def _again(workspace: Workspace, run: Run, progress: Progress | None) -> dict[st
     return execute(workspace, definition, versions, now=now, ladder=False, indexed=False, progress=progress).facts()
 
 
-def _compare(run: Run, again: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    recorded = {
-        "frame": run.data["frame"],
-        "rows": run.data["rows"],
-        "trees": run.summary["trees"],
-        "metrics": run.metrics,
-    }
+def _recorded(workspace: Workspace, run: Run) -> dict[str, Any]:
+    """What the ledger and the model itself say of a run: its row in the records proves nothing."""
+    entries = workspace.ledger.entries(object_id=run.ref, action="run.finish")
+    facts = entries[0].payload if entries else {}
+    artifact = run.summary.get("artifact")
+    if artifact is None or artifact not in facts.get("objects", ()):
+        raise IntegrityError("the entry of a finished run must name the model that it made", where=run.ref,
+                             got="another model" if entries else "no entry",
+                             remedy="Run 'retrodict audit verify'")  # fmt: skip
+    trees = ModelArtifact.load(workspace.objects, artifact).engine.fingerprint()
+    return {"frame": facts["frame"], "rows": facts["rows"], "trees": trees, "metrics": facts["test"]}
+
+
+def _compare(recorded: dict[str, Any], again: dict[str, Any]) -> dict[str, dict[str, Any]]:
     # Through JSON once: the recorded side went the same way, and JSON keeps every bit of a float64.
     replayed = json.loads(json.dumps(again))
     return {

@@ -146,9 +146,23 @@ def test_times_have_a_largest_and_no_mean() -> None:
         check_schema(one(agg.histogram("delay", over="1d")), SCHEMA)
 
 
+def test_lists_are_for_the_aggregates_of_lists() -> None:
+    """A list is no value that a mode or an order reads, and a number is no list."""
+    lists = pa.schema([*SCHEMA, pa.field("embedding", pa.list_(pa.float32()))])
+    check_schema(one(agg.mean_list("embedding", 8, over="1d")), lists)
+    for feature in (agg.mode("embedding", over="1d"), agg.argmax("tail", by="embedding", over="1d")):
+        with pytest.raises(
+            DefinitionError, match=r"column 'embedding': (mode|argmax) must take numbers, booleans, text"
+        ):
+            check_schema(one(feature), lists)
+    with pytest.raises(DefinitionError, match="column 'delay': sum_list must take lists of numbers; got 'double'"):
+        check_schema(one(agg.sum_list("delay", 8, over="1d")), lists)
+
+
 FEATURES = [
     agg.sum("x", over="1h"), agg.mean("x", over="1h"), agg.min("x", over="1h"), agg.variance("x", over="1h"),
-    agg.share("x > 1", over="1h"), latest("x"), agg.count(over="1h", where="x = 2"),
+    agg.share("x > 1", over="1h"), latest("x"), agg.count(over="1h", where="x = 2"), agg.slope("x", over="1h"),
+    agg.argmax("x", by="x", over="1h"), agg.mode("x", over="1h"), agg.sum_list("x", 2, over="1h"),
 ]  # fmt: skip
 TYPES = [pa.int64(), pa.float64(), pa.bool_(), pa.string(), TIME, pa.date32(), pa.list_(pa.int64())]
 

@@ -65,6 +65,24 @@ def test_isotonic_needs_a_thousand_rows_of_the_rarer_class(rarer: int, rare: int
     assert calibrate("isotonic", scores[:73], labels[:73], at[:73], at[:73])[1].method == "isotonic"
 
 
+def test_methods_are_compared_on_rows_they_were_not_fitted_on():
+    """Of probabilities that come true isotonic regression is always the best on its own rows, and never on others."""
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        scores, at = rng.uniform(0.2, 0.8, 3_000), np.arange(3_000)
+        _, calibration = calibrate("auto", scores, (rng.random(3_000) < scores).astype(float), at, at)
+        assert calibration.log_loss["isotonic"] > calibration.log_loss["none"]
+
+
+def test_an_outcome_known_at_the_first_moment_of_a_fold_overlaps_it():
+    """Known means strictly before; the last two rows are one moment, the others are known at it."""
+    at, labels = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 8]), np.tile([0.0, 1.0], 5)
+    for known_at, compared in ((8, False), (7, True)):
+        known = np.where(at < 8, np.maximum(at, known_at), 100)
+        _, calibration = calibrate("auto", np.linspace(0.1, 0.9, 10), labels, at, known)
+        assert bool(calibration.log_loss) is compared
+
+
 def test_no_fold_is_judged_by_rows_whose_outcomes_overlap_it():
     """With every outcome known after the last row, nothing can be compared: scores stay as they are."""
     scores, labels, at, _ = world(400, slope=4.0)

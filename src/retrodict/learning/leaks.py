@@ -181,12 +181,12 @@ def _twins(train: Floats, labels: Floats, test: Floats, truth: Floats, distinct:
 
     The training rows must be distinct in more than a share of them.
     """
-    keys, wanted = _row_keys(train), _row_keys(test)
+    keys, test_keys = _row_keys(train), _row_keys(test)
     order = np.argsort(keys)
     keys = keys[order]
     if 1 + np.count_nonzero(keys[1:] != keys[:-1]) <= distinct * len(keys):
         return 0
-    first, last = (np.searchsorted(keys, wanted, side=side) for side in ("left", "right"))
+    first, last = (np.searchsorted(keys, test_keys, side=side) for side in ("left", "right"))
     equal = (last > first) & ~np.isnan(test).all(axis=1)
     count = int(equal.sum())
     if count < max(_ROWS / 2, len(test) / 100):

@@ -17,7 +17,10 @@ import pytest
 from retrodict import Project
 from retrodict.core.clock import SimulatedClock, to_micros
 from retrodict.core.errors import DefinitionError, RetrodictError
+from retrodict.evaluation.reference import Reference
 from retrodict.models.artifact import ModelArtifact
+from retrodict.monitoring.compare import reproduce_champion
+from retrodict.monitoring.drift import drift
 
 DEFINITIONS = """
 from retrodict import *
@@ -116,6 +119,35 @@ def test_a_request_brings_the_columns_in_their_types(make: Any) -> None:
         with pytest.raises(RetrodictError, match=r"'Betrag \(EUR\)': the value must be a number"):
             project.decide("check", **{**row, "Betrag (EUR)": "much"})
         assert project.decide("check", **{**row, "region": "west", "vip": True}).reasons == ["West and important"]
+
+
+def test_columns_named_as_what_a_decision_records_stay_apart(make: Any) -> None:
+    """A bureau's ``score`` is no score of the model, in the log, in the training profiles, and scored again."""
+    with make('columns("score", "model", "region", "vip")', "logistic") as project:
+        frame = pd.DataFrame(rows()).rename(columns={"Betrag (EUR)": "score", "class": "model"})
+        project.data.ingest("claims", frame)
+        project.train("late_claim")
+        with Project(project.folder, actor="ben", clock=project.workspace.clock) as second:
+            second.models.approve("late_claim@1", reason="test")
+        project.features.verify()
+        project.deploy("check", reason="test")
+        row = {"model": "b", "region": "east", "vip": False}
+        answers = [project.decide("check", score=value, **row).score for value in (3.0, 480.0)]
+        log = project.decisions.table("check")
+        assert log.column("score").to_pylist() == answers
+        assert log.column("model").to_pylist() == ["late_claim@1"] * 2
+        assert log.column("feature__score").to_pylist() == [3.0, 480.0]
+        again = reproduce_champion(project.workspace, "check")
+        assert (again.checked, again.mismatches) == (2, 0)
+        artifact = ModelArtifact.load(project.workspace.objects, project.models.get("late_claim@1").artifact)
+        reference = Reference.from_json(project.workspace.objects.get(artifact.metadata["profiles"]))
+        features = {"feature__score", "feature__model", "region", "vip"}
+        assert set(reference.features) == {*features, "score"}
+        assert (
+            reference.features["score"].profile.edges[-1] <= 1 < reference.features["feature__score"].profile.edges[-1]
+        )
+        report = drift(log, reference, model="late_claim@1")
+        assert (set(report.features), report.other_models) == (features, {})
 
 
 def test_columns_that_come_later_change_no_version_that_decides(make: Any) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from retrodict.core.errors import NotFoundError
 from retrodict.core.identity import Ref
 from retrodict.decisions.records import DecisionRecord, decode_record
+from retrodict.evaluation.reference import feature_column
 from retrodict.workspace import Workspace
 
 __all__ = [
@@ -107,8 +108,8 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
     pyarrow.Table
         ``id, time, key, revision, model, decision, raw, score, fallback``, ``record__error`` (why the fallback had to
         answer) and ``record__views`` (view and status of each view that was not simply read), then one column per
-        entity (``entity__name``), per context value (``context__name``) and per feature (its full name). A feature that
-        is text in any decision is text in all.
+        entity (``entity__name``), per context value (``context__name``) and per feature (its full name, or
+        ``feature__name`` where that is one of these columns). A feature that is text in any decision is text in all.
     """
     records = sorted(
         (logged.record for logged in read_decisions(workspace, policy=policy, start=start, end=end)),
@@ -132,7 +133,8 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
     for prefix, dicts in (("entity__", [r.entities for r in records]), ("context__", [r.context for r in records]),
                           ("", [r.features for r in records])):  # fmt: skip
         for name in dict.fromkeys(name for values in dicts for name in values):
-            columns[prefix + name] = _column([values.get(name) for values in dicts])
+            column = prefix + name if prefix else feature_column(name)
+            columns[column] = _column([values.get(name) for values in dicts])
     return pa.table(columns)
 
 

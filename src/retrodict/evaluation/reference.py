@@ -21,7 +21,7 @@ from retrodict.core.durations import DAY, HOUR
 from retrodict.core.identity import canonical_json
 from retrodict.core.statistics.profiles import CategoryProfile, NumericProfile, profile_from_dict
 
-__all__ = ["BlockCounts", "FeatureReference", "Reference", "count_labels", "count_spans"]
+__all__ = ["BlockCounts", "FeatureReference", "Reference", "count_labels", "count_spans", "feature_column"]
 
 Profile: TypeAlias = NumericProfile | CategoryProfile
 Counts: TypeAlias = NDArray[np.int64]
@@ -32,7 +32,20 @@ _MOST_BLOCKS = 400
 _YEAR = 365.25 * DAY
 _SEASON = 45 * DAY  # on either side of the middle of what is judged
 _LEAST_SEASON = 60 * DAY
-_LABELS = "_labels"  # a name that no feature has: those of a frame that begin so are its own
+_LABELS = "_labels"
+_RECORDED = {"id", "time", "key", "revision", "model", "decision", "raw", "score", "fallback", _LABELS}
+_PREFIXES = ("entity__", "context__", "record__", "feature__")
+
+
+def feature_column(name: str) -> str:
+    """Column of a feature beside a decision's own: its name, unless a column of the log or the reference has that.
+
+    Examples
+    --------
+    >>> feature_column("delays__mean_6h"), feature_column("score")
+    ('delays__mean_6h', 'feature__score')
+    """
+    return f"feature__{name}" if name in _RECORDED or name.startswith(_PREFIXES) else name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,8 +145,9 @@ class FeatureReference:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """References by feature name; ``score`` is the model's own output on the test rows, where given.
+    """References by the column of the feature (:func:`feature_column`).
 
+    ``score`` is the model's own output on the test rows, where given.
     ``labels`` counts the outcomes of the training, validation and test rows by block of time, 0 and 1; it is None in
     versions that were trained without.
 

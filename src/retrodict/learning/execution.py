@@ -18,7 +18,7 @@ from retrodict.core.identity import canonical_json
 from retrodict.core.kinds import request_word
 from retrodict.data.columns import check_names
 from retrodict.evaluation import check_gates
-from retrodict.evaluation.reference import Reference
+from retrodict.evaluation.reference import Reference, feature_column
 from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
@@ -239,7 +239,7 @@ def _request(frame: Frame, model: Model) -> dict[str, dict[str, str]]:
 
 def _reference(result: Execution) -> Reference:
     train, test, at = result.parts["train"], result.parts["test"], result.frame.at
-    columns: dict[str, Any] = dict(result.frame.columns(train))
+    columns: dict[str, Any] = {feature_column(name): part for name, part in result.frame.columns(train).items()}
     times = {**dict.fromkeys(columns, at[train]), "score": at[test]}
     rows = np.concatenate(list(result.parts.values()))
     labels = result.frame.labels[rows], at[rows]

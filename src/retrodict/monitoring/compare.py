@@ -21,6 +21,7 @@ from retrodict.decisions.definitions import Policy
 from retrodict.decisions.log import decisions_table, read_decisions
 from retrodict.evaluation.compare import Comparison, compare_scores
 from retrodict.evaluation.metrics import Metric, share
+from retrodict.evaluation.reference import feature_column
 from retrodict.models.artifact import ModelArtifact
 from retrodict.monitoring.outcomes import Outcomes, outcomes
 from retrodict.registry import get_version, in_force
@@ -194,7 +195,7 @@ def _comparable(
 ) -> tuple[Outcomes, dict[str, int]]:
     """Decisions that the champion scored and whose record has every value the challenger reads."""
     columns = every.decisions.column_names
-    missing = [name for name in names if name not in columns]
+    missing = [name for name in names if feature_column(name) not in columns]
     if missing and len(every):
         raise InputError("the decision log must hold every feature of the challenger", where=where, got=missing,
                          remedy=f"Run it as a shadow first. {near(missing[0], columns, what='column')}")  # fmt: skip
@@ -211,7 +212,7 @@ def _comparable(
 
 def _complete(workspace: Workspace, every: Outcomes, names: tuple[str, ...]) -> NDArray[np.bool_]:
     """Whether each decision's record has all of the features: null says "no value", absent says "never looked"."""
-    if not any(every.decisions.column(name).null_count for name in names):
+    if not any(every.decisions.column(feature_column(name)).null_count for name in names):
         return np.ones(len(every), dtype=np.bool_)
     times, required = every.decisions.column("time"), set(names)
     span = read_decisions(workspace, policy=every.policy, start=times[0].as_py(), end=times[-1].as_py() + 1)
@@ -220,14 +221,14 @@ def _complete(workspace: Workspace, every: Outcomes, names: tuple[str, ...]) -> 
 
 
 def _columns(decisions: pa.Table, artifact: ModelArtifact) -> dict[str, Any]:
-    names = [name for name in artifact.inputs.names if name in decisions.column_names]
+    names = [name for name in artifact.inputs.names if feature_column(name) in decisions.column_names]
     if len(names) < len(artifact.inputs.names):  # only a log without decisions gets here
         return {name: pa.nulls(0, pa.float64()) for name in artifact.inputs.names}
     return {name: _merged(decisions, name) for name in names}
 
 
 def _merged(decisions: pa.Table, name: str) -> Any:
-    column = decisions.column(name)
+    column = decisions.column(feature_column(name))
     # A column of nothing but nulls is of no type of its own; as floats it would not fit a text category.
     return pa.nulls(len(column)) if column.null_count == len(column) else column.combine_chunks()
 
@@ -284,7 +285,7 @@ def reproduce_champion(workspace: Workspace, policy: str) -> Reproduction:
         part = scored.filter(pa.array(refs == ref))
         artifact = ModelArtifact.load(workspace.objects, get_version(workspace, ref).artifact)
         again = artifact.score_rows(
-            {name: _merged(part, name) for name in artifact.inputs.names if name in part.column_names}
+            {name: _merged(part, name) for name in artifact.inputs.names if feature_column(name) in part.column_names}
         )
         wrong = _differ(part.column("raw"), again.raw) | _differ(part.column("score"), again.score)
         models[ref] = (part.num_rows, int(wrong.sum()))

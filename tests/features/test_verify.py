@@ -354,6 +354,18 @@ def test_keys_with_too_many_events_are_left_out_and_counted(monkeypatch):
     assert verify(features, {"s": table}, lone, "q", samples=50).verdict == "not evaluable"
 
 
+def test_the_key_of_everybody_is_asked_whatever_it_holds(monkeypatch):
+    """A view without an entity has one key: the oracle looks at what its windows reach, if they have an end."""
+    features, table, spine = _world()
+    view = features.views[0].view
+    monkeypatch.setattr(probing, "_MOST_EVENTS", 10)
+    everybody = FeatureSet([replace(view, entity=None)])
+    report = verify(everybody, {"s": table}, spine, "q", samples=20)
+    assert (report.verdict, report.left_out) == ("equal", 0)
+    newest = FeatureSet([replace(view, entity=None, features=[latest("x")])])
+    assert verify(newest, {"s": table}, spine, "q", samples=20).verdict == "not evaluable"
+
+
 def test_a_large_source_is_cut_to_the_keys_that_are_asked(monkeypatch):
     """The training frame of a large source gets the events of the asked keys among as many others as fit."""
     features, table, spine = _world()

@@ -200,7 +200,7 @@ class _Known(Nearby):
         # In the order they were drawn, as many keys as fit.
         first = np.unique(self.asked, return_index=True)[1]
         drawn = self.asked[np.sort(first[self.asked[first] >= 0])]
-        afforded = drawn[_afforded(counts[drawn], one=self._bounded)] if len(drawn) else drawn
+        afforded = drawn[_afforded(counts[drawn], one=self._bounded and not plan.keys)] if len(drawn) else drawn
         self.cheap = (self.asked < 0) | np.isin(self.asked, afforded)
         loaded = np.isin(self.codes, afforded)
         self._events = read_events(plan, self.events.filter(pa.array(loaded)))
@@ -264,7 +264,7 @@ class _Known(Nearby):
 
 
 def _afforded(sizes: Ints, *, one: bool) -> NDArray[np.bool_]:
-    """Keys whose events fit together; ``one`` whatever it holds, where the oracle looks at a part of them only."""
+    """Keys whose events fit together; with ``one`` the first whatever it holds: everybody's, looked at in part."""
     spent, fits = 0, np.zeros(len(sizes), dtype=np.bool_)
     for i, size in enumerate(sizes.tolist()):
         fits[i] = spent + size <= _MOST_EVENTS or (one and not spent)

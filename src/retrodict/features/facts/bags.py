@@ -27,7 +27,7 @@ from retrodict.core.errors import DefinitionError
 from retrodict.core.kinds import kind_of
 from retrodict.core.statistics.distinct import LIMIT, DistinctSketch
 from retrodict.core.statistics.exact import exact_sum, round_limbs, scale_for, split_limbs, to_float
-from retrodict.features.facts.columns import FactColumn, Ints, Mask, known_type, numeric, plain, present
+from retrodict.features.facts.columns import FactColumn, Ints, Mask, known_type, list_numbers, numeric, plain, present
 from retrodict.features.monoids import BAGS
 from retrodict.features.plan import Bag
 
@@ -80,8 +80,7 @@ class Values:
             rows, complete = np.zeros((len(self.array), size)), self.valid.copy()
             if self.kind == "list":
                 complete &= pc.fill_null(pc.equal(pc.list_value_length(self.array), size), False).to_numpy(False)
-                flat = known_type(pc.list_flatten(self.array.filter(pa.array(complete))), where="bag")
-                numbers = flat.to_numpy(zero_copy_only=False).astype(np.float64)  # null as NaN
+                numbers = list_numbers(self.array.filter(pa.array(complete)), where="bag")
                 rows[complete] = numbers.reshape(-1, size) + 0.0
                 complete &= np.isfinite(rows).all(axis=1)
             self._vectors[size] = rows, complete

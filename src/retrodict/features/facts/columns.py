@@ -37,6 +37,7 @@ __all__ = [
     "compute",
     "evaluate",
     "known_type",
+    "list_numbers",
     "numeric",
     "pick",
     "pick_times",
@@ -188,6 +189,12 @@ def numeric(column: pa.Array[Any], *, where: str) -> FactColumn:
         return FactColumn(np.zeros(len(column), dtype=np.int64), valid, kind)
     filled = pc.fill_null(column.cast(pa.float64() if kind == "float" else pa.int64()), 0)
     return FactColumn(np.asarray(filled.to_numpy(zero_copy_only=False)), valid, kind)
+
+
+def list_numbers(lists: pa.Array[Any], *, where: str) -> NDArray[np.float64]:
+    """Return the numbers of lists, one list after the other, as doubles; a null among them as NaN."""
+    flat = known_type(pc.list_flatten(lists), where=where)
+    return np.asarray(flat.to_numpy(zero_copy_only=False)).astype(np.float64)
 
 
 def too_large(where: str, column: str | None) -> DefinitionError:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from retrodict.core.kinds import kind_of
 from retrodict.core.statistics.exact import Shifted, magnitudes, split_limbs
 from retrodict.features.facts.bags import Values, check_types
-from retrodict.features.facts.columns import Ints, Mask, pick, plain
+from retrodict.features.facts.columns import Ints, Mask, list_numbers, pick, plain
 from retrodict.features.facts.events import Events, lift
 from retrodict.features.facts.keys import KeyIndex, encode_key, key_kind
 from retrodict.features.online.state.blocks import (
@@ -56,7 +56,7 @@ class Texts:
         """Texts of a column of large strings, nulls as nothing."""
         if not len(column):
             return cls(np.zeros(1, dtype=np.int64), memoryview(b""))
-        column = pc.fill_null(column, pa.scalar(b"", column.type))
+        column = pc.fill_null(column, "")
         _, offsets, data = column.buffers()
         places = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
         return cls(places, memoryview(b"" if data is None else data))
@@ -175,8 +175,9 @@ class Arrivals:
             return Texts.of(pa.array(self.sequence[places].tolist(), pa.large_string()))
         values = self._columns[column - layout.first_kept].take(pa.array(places))
         if kind_of(values.type) == "list":
-            lists = [None if row is None else np.array(row, "<f8").tobytes() for row in values.to_pylist()]
-            return Texts.of(pa.array(lists, pa.large_binary()))
+            sizes = pc.fill_null(pc.list_value_length(values), 0).to_numpy().astype(np.int64)
+            numbers = list_numbers(values, where=self._plan.where).astype("<f8", copy=False)
+            return Texts(np.concatenate([[0], 8 * np.cumsum(sizes)]), memoryview(numbers.tobytes()))
         return Texts.of(values.cast(pa.large_string()))
 
 

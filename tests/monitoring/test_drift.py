@@ -203,6 +203,19 @@ def test_hourly_weather_that_only_wanders_drifts_in_few_months_and_shifted_in_mo
     assert found[1.0] >= 50
 
 
+def test_the_score_has_the_noise_of_its_test_rows():
+    """It wanders as the weather does that it is made of: its floor is that of blocks of time, too."""
+    rng = np.random.default_rng(3)
+    score = 1 / (1 + np.exp(-lfilter([1], [1, -0.95], rng.normal(0, 0.3, 240 * 24))))
+    before = {"score": np.arange(210 * 24, dtype=np.int64) * HOUR}
+    reference = Reference.of({"score": pa.array(score[: 210 * 24])}, before)
+    month = _hourly(210 * 24, 30, score[210 * 24 :]).set_column(2, "score", pa.array(score[210 * 24 :]))
+    plain = drift(month, reference, model="m@1").score.verdict
+    found = drift(month, reference, model="m@1", span=(210 * 24 * HOUR, 240 * 24 * HOUR)).score.verdict
+    assert found.psi == pytest.approx(plain.psi, rel=0.1)
+    assert found.critical_value > 3 * plain.critical_value
+
+
 def test_a_period_is_compared_with_its_season_where_the_training_rows_hold_it():
     """Two years of seasons: the third summer looks like summers, and a summer like a winter is drift."""
     rng, hours = np.random.default_rng(1), np.arange(3 * 8766)

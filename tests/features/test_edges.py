@@ -8,13 +8,16 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
 from fractions import Fraction
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrodict import Entity, FeatureView, Source, Table, Window, agg, latest
 from retrodict.core.errors import DefinitionError, InputError
+from retrodict.core.identity import content_hash
 from retrodict.features import FeatureSet
 from retrodict.features.catalogue import check_schema, describe, lineage
 from retrodict.features.facts.columns import known_type
@@ -472,7 +475,8 @@ def _columns(table):
     return {name: table.column(name) for name in table.column_names}
 
 
-number = st.one_of(st.none(), st.integers(-(2**31), 2**31), st.floats(allow_nan=True, width=32))
+odd = st.sampled_from([0.0, -0.0, math.inf, -math.inf, math.nan, None])
+number = st.one_of(odd, st.integers(-(2**31), 2**31), st.floats(width=32))
 
 
 @settings(max_examples=30, deadline=None)
@@ -558,3 +562,135 @@ def test_expressions_are_described(tmp_path):
     for text, remedy in [("e - (e - 2h)", r"Write seconds\(e - "), ("1 + 1", r"Use agg.count")]:
         with pytest.raises(DefinitionError, match=f"view 'v', feature .* give no duration; got .*{remedy}"):
             features_of(agg.max(text, over="1h"))
+
+
+def instant(text):
+    return datetime.fromisoformat(text)
+
+
+# Where each day begins, from the tables of the zones: a change to and from summer time, one of half an hour, a midnight
+# that does not exist, a day that does not, a clock that leaps over midnight, and one that is set back over it.
+MIDNIGHTS = [
+    ("Europe/Berlin", "2024-03-31", "2024-03-30T23:00Z", "2024-03-31T22:00Z"),
+    ("Europe/Berlin", "2024-10-27", "2024-10-26T22:00Z", "2024-10-27T23:00Z"),
+    ("Australia/Lord_Howe", "2024-04-07", "2024-04-06T13:00Z", "2024-04-07T13:30Z"),
+    ("America/Sao_Paulo", "2018-11-04", "2018-11-04T03:00Z", "2018-11-05T02:00Z"),
+    ("Pacific/Apia", "2011-12-30", "2011-12-30T10:00Z", "2011-12-30T10:00Z"),
+    ("Pacific/Apia", "2011-12-31", "2011-12-30T10:00Z", "2011-12-31T10:00Z"),
+    ("America/Toronto", "1919-03-31", "1919-03-31T04:30Z", "1919-04-01T04:00Z"),
+    ("America/St_Johns", "2010-11-07", "2010-11-07T02:30Z", "2010-11-08T03:30Z"),
+]
+
+
+@pytest.mark.parametrize(("zone", "day", "begins", "ends"), MIDNIGHTS)
+def test_a_day_begins_where_its_zone_says(zone, day, begins, ends):
+    """The window of the day before a decision, for one decision and for an array of them."""
+    window, first, last = Window.calendar("day", zone=zone, before=1), plain(instant(begins)), plain(instant(ends))
+    following = plain(instant(ends) + timedelta(hours=3))
+    if first == last:  # the day was skipped: whoever decides on the next one finds it empty
+        assert (window.start(following), window.end(following)) == (first, first)
+        return
+    assert (window.start(following), window.end(following)) == (first, last)
+    moments = np.array([last, last - 1, following])
+    starts, ends_ = window.start(moments), window.end(moments)
+    assert starts.tolist() == [window.start(moment) for moment in moments.tolist()]
+    assert ends_.tolist() == [window.end(moment) for moment in moments.tolist()] == [last, first, last]
+    current = Window.calendar("day", zone=zone)
+    assert [current.start(at) for at in (first, last - 1, last)] == [first, first, last]
+
+
+@pytest.mark.parametrize(
+    ("window", "at", "start", "end"),
+    [
+        (Window.calendar("week", zone="Europe/Berlin"), "2024-04-03T12:00Z", "2024-03-31T22:00Z", "2024-04-03T12:00Z"),
+        (
+            Window.calendar("week", count=2, before=1, zone="Europe/Berlin"),
+            "2024-04-03T12:00Z", "2024-03-17T23:00Z", "2024-03-31T22:00Z",
+        ),
+        (
+            Window.calendar("month", zone="America/New_York", count=2, before=1),
+            "2024-01-01T05:00Z", "2023-11-01T04:00Z", "2024-01-01T05:00Z",
+        ),
+        (
+            Window.calendar("month", zone="America/New_York"),
+            "2024-01-01T04:59Z", "2023-12-01T05:00Z", "2024-01-01T04:59Z",
+        ),
+        (Window.calendar("month", count=12, before=3), "2024-02-29T00:00Z", "2022-12-01T00:00Z", "2023-12-01T00:00Z"),
+    ],
+)  # fmt: skip
+def test_weeks_and_months_are_those_of_the_calendar(window, at, start, end):
+    """Weeks begin on Monday, months have their own length; never further back than is kept."""
+    at, start, end = (plain(instant(text)) for text in (at, start, end))
+    assert (window.start(at), window.end(at)) == (start, end)
+    assert window.offset_us <= at - end < window.offset_us + window.hop_us
+    assert window.offset_us + window.length_us <= at - start < window.reach_us
+
+
+@pytest.mark.parametrize("clock", [{}, {"delay": "45m"}, {"known_at": "known"}])
+@pytest.mark.parametrize(("zone", "day"), sorted({(zone, day) for zone, day, *_ in MIDNIGHTS}))
+def test_calendar_windows_are_the_same_everywhere(tmp_path, zone, day, clock):
+    """Totals, extremes and lists over days, weeks and months around the odd days of each zone."""
+    begins = next(b for z, d, b, _ in MIDNIGHTS if (z, d) == (zone, day))
+    steps = [timedelta(hours=h, microseconds=m) for h in (-49, -25, -24, -1, 0, 1, 23, 24, 25) for m in (-1, 0, 1)]
+    happened = pa.array([instant(begins) + step for step in steps], TIME)
+    known = pa.array([instant(begins) + step + timedelta(minutes=7 * (n % 5)) for n, step in enumerate(steps)], TIME)
+    table = events(k=["a"] * len(steps), e=happened, known=known, x=[float(n) for n in range(len(steps))])
+    over = [
+        Window.calendar("day", zone=zone),
+        Window.calendar("day", zone=zone, include_current=True),
+        Window.calendar("day", zone=zone, before=1),
+        Window.calendar("day", zone=zone, count=2, before=2),
+        Window.calendar("week", zone=zone),
+        Window.calendar("month", zone=zone, before=1),
+    ]
+    plain_windows = [window for window in over if not window.include_current]
+    kinds = [agg.sum("x", over=over), agg.max("x", over=over), agg.last_k("x", 3, over=plain_windows)]
+    source = Source("s", Table("events", key="id"), event_time="e", sequence="id", **clock)
+    features = FeatureSet([FeatureView("v", Entity("k"), source, [agg.count(over=over), *kinds])])
+    moments = [instant(begins) + step + timedelta(hours=h) for step in steps[::4] for h in (0, 24)]
+    spine = pa.table({"q": pa.array(moments, TIME), "k": ["a"] * len(moments), "x": [0.5] * len(moments)})
+    rows = offline(features, table, spine)
+    assert repr(by_oracle(features, table, spine)) == repr(rows)
+    keys = MemoryKeys()
+    OnlineState(features, keys, horizon="9000d").apply(table, "s")
+    reader = OnlineFeatures(features, keys)
+    asked = [{name: plain(value) for name, value in row.items()} for row in spine.to_pylist()]
+    assert repr([reader.read(row, row, row["q"]).values for row in asked]) == repr(rows)
+    report = verify(features, {"s": table}, spine, "q", stream=True, samples=15)
+    assert report.verdict == "equal"
+    assert "calendar" in report.boundaries
+
+
+def test_what_the_longest_month_holds_is_kept():
+    """Online state without a horizon to speak of answers for the first and the last instant of every month."""
+    over = [Window.calendar("month", zone="America/New_York", before=n) for n in (0, 1)]
+    features = features_of(agg.count(over=over), agg.min("x", over=over), agg.first("x", over=over))
+    days = [instant("2023-11-25T04:30Z") + timedelta(hours=9 * n) for n in range(270)]
+    table = events(k=["a"] * len(days), e=pa.array(days, TIME), x=[float(n) for n in range(len(days))])
+    keys = MemoryKeys()
+    state = OnlineState(features, keys, horizon="1us")
+    for text in ("2024-01-01T05:00Z", "2024-02-01T04:59Z", "2024-02-01T05:00Z", "2024-03-01T05:00Z"):
+        known = table.filter(pc.less(table.column("e"), pa.scalar(instant(text), TIME)))
+        state.apply(known, "s", now=plain(instant(text)))
+        spine = pa.table({"q": pa.array([instant(text)], TIME), "k": ["a"]})
+        assert read(features, keys, spine) == offline(features, table, spine)
+
+
+def test_a_calendar_window_is_checked_and_named():
+    """Its zone by name, with the near one; its own name and hash; other windows keep theirs."""
+    with pytest.raises(DefinitionError, match=r"got 'Europe/Berln'\. Did you mean the zone 'Europe/Berlin'"):
+        Window.calendar("day", zone="Europe/Berln")
+    with pytest.raises(DefinitionError, match="a unit must be known; got 'quarter'"):
+        Window.calendar("quarter")
+    with pytest.raises(DefinitionError, match="count must be a whole number from 1"):
+        Window.calendar("day", count=0)
+    with pytest.raises(DefinitionError, match="must not hold the request's own event"):
+        Window.calendar("day", before=1, include_current=True)
+    with pytest.raises(DefinitionError, match="a rate must be over an exact window"):
+        agg.rate(over=Window.calendar("day"))
+    zones = [Window.calendar("day", zone=zone) for zone in ("UTC", "Europe/Berlin")]
+    assert agg.count(over=zones).names() == ["count_day", "count_day_berlin"]
+    assert Window("24h", hop="1h", offset="1d").__identity__() == {
+        "kind": "Window", "include_current": False, "length": "1d", "hop": "1h", "offset": "1d",
+    }  # fmt: skip
+    assert len({content_hash(window) for window in [*zones, Window("1d"), Window.calendar("day", before=1)]}) == 4

@@ -70,6 +70,7 @@ def _cards(events=20_000, requests=3_000):
     )
     source = Source("s", worlds.table, event_time="at", known_at="seen", sequence="id")
     over = ["1h", "24h", Window("30d", hop="1h"), Window("7d", offset="7d")]
+    over += [Window.calendar("day", zone="America/New_York", before=1), Window.calendar("week", zone="Europe/Berlin")]
     features = [
         agg.count(over=over),
         agg.sum("amount", over=over),

@@ -91,7 +91,7 @@ class Aggregate:
     def _check_window(self, window: Window) -> None:
         op = self.op.removesuffix("_by")
         where = f"agg.{op}"
-        if self.op == "rate" and (window.lifetime or window.hop or window.offset):
+        if self.op == "rate" and (window.lifetime or window.hop or window.offset or window.units):
             raise DefinitionError(
                 "a rate must be over an exact window up to the decision",
                 where=where,

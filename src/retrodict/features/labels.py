@@ -221,7 +221,12 @@ class Outcome(Definition):
                 remedy="Write it like agg.count(over='30d')",
             )
         window = aggregate.over[0]
-        plain = len(aggregate.over) == 1 and window == Window(window.length) and not window.lifetime
+        plain = (
+            len(aggregate.over) == 1
+            and window.units is None
+            and window == Window(window.length)
+            and not window.lifetime
+        )
         if not plain or aggregate.op == "rate":
             raise DefinitionError(
                 "the horizon of an outcome must be one plain window",

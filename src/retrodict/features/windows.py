@@ -14,6 +14,7 @@ from typing import Any
 from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.errors import DefinitionError
 from retrodict.core.identity import content_hash
+from retrodict.features.calendars import CalendarUnits
 
 __all__ = ["EVER", "LIFETIME", "Over", "Window", "positive_duration", "windows_of"]
 
@@ -44,6 +45,8 @@ class Window:
     offset : str, optional
         How long before the decision the window ends, like ``"7d"`` for "the 7 days before the last 7". None: at the
         decision.
+    units : CalendarUnits, optional
+        Days, weeks or months of a calendar; :meth:`calendar` fills it in, with ``length`` and ``offset``.
 
     Examples
     --------
@@ -55,9 +58,49 @@ class Window:
     hop: str | None = None
     include_current: bool = False
     offset: str | None = None
+    units: CalendarUnits | None = None
+
+    @classmethod
+    def calendar(
+        cls, unit: str, *, zone: str = "UTC", count: int = 1, before: int = 0, include_current: bool = False
+    ) -> Window:
+        """Window of whole days, weeks or months on the calendar of a zone, over daylight saving.
+
+        Parameters
+        ----------
+        unit : {"day", "week", "month"}
+            Weeks begin on Monday.
+        zone : str, default "UTC"
+            IANA name of the zone.
+        count : int, default 1
+            How many units.
+        before : int, default 0
+            How many units before that of the decision the window ends. 0: its last unit is the current one, as far as
+            the decision; 1: the last whole one.
+        include_current : bool, default False
+            As of every window; only with ``before=0``.
+
+        Examples
+        --------
+        >>> Window.calendar("month", zone="Europe/Berlin").name, Window.calendar("day", count=7, before=1).name
+        ('month_berlin', '7_days_before_1')
+        """
+        units = CalendarUnits(unit, zone, count, before)
+        return cls(unit, include_current=include_current, offset=unit if before else None, units=units)
 
     def __post_init__(self) -> None:
         """Check the durations and drop their spaces, so that they can stand in names."""
+        if self.units is None:
+            self._check_spans()
+        if self.offset is not None and self.include_current:
+            raise DefinitionError(
+                "a window that ends before the decision must not hold the request's own event",
+                where="window",
+                got=self.offset,
+                remedy="Remove offset= or include_current=",
+            )
+
+    def _check_spans(self) -> None:
         if self.length != LIFETIME:
             object.__setattr__(self, "length", _spelled(self.length, "window length"))
         for name in ("hop", "offset"):
@@ -70,16 +113,11 @@ class Window:
                 got=self.hop,
                 remedy="Remove hop=",
             )
-        if self.offset is not None and self.include_current:
-            raise DefinitionError(
-                "a window that ends before the decision must not hold the request's own event",
-                where="window",
-                got=self.offset,
-                remedy="Remove offset= or include_current=",
-            )
 
     def __identity__(self) -> dict[str, Any]:
         """Durations in one spelling: how a window is written changes no version."""
+        if self.units is not None:
+            return {"kind": "Window", "include_current": self.include_current, "units": vars(self.units)}
         spans = {name: getattr(self, name) for name in ("length", "hop", "offset")}
         body = {
             name: format_duration(parse_duration(text)) for name, text in spans.items() if text not in (None, LIFETIME)
@@ -92,18 +130,30 @@ class Window:
         return self.length == LIFETIME
 
     @property
+    def bounded(self) -> bool:
+        """Whether the window ends before the decision."""
+        return self.offset is not None
+
+    @property
     def length_us(self) -> int:
-        """Length in microseconds; 0 for a lifetime."""
+        """Length in microseconds; 0 for a lifetime. Of calendar units, with their offset, the least there can be."""
+        if self.units is not None:
+            end, start, _ = self.units.distances()
+            return start - end
         return 0 if self.lifetime else parse_duration(self.length)
 
     @property
     def hop_us(self) -> int:
-        """Hop in microseconds, 0 for exact edges."""
+        """How far an edge can lie behind length and offset, exclusive: the hop in microseconds, 0 for exact edges."""
+        if self.units is not None:
+            return self.units.distances()[2]
         return 0 if self.hop is None else parse_duration(self.hop)
 
     @property
     def offset_us(self) -> int:
         """How long before the decision the window ends, in microseconds."""
+        if self.units is not None:
+            return self.units.distances()[0]
         return 0 if self.offset is None else parse_duration(self.offset)
 
     @property
@@ -114,16 +164,22 @@ class Window:
     @property
     def name(self) -> str:
         """What the window adds to a feature's name: its durations as they are written."""
+        if self.units is not None:
+            return self.units.name + ("_with_current" if self.include_current else "")
         hop = "" if self.hop is None else f"_hop_{self.hop}"
         before = "" if self.offset is None else f"_before_{self.offset}"
         return self.length + before + hop + ("_with_current" if self.include_current else "")
 
     def start(self, at: Any) -> Any:
         """Left edge, inclusive, of the window of a decision (or an array of them); ``EVER`` for a lifetime."""
+        if self.units is not None:
+            return self.units.start(at)
         return EVER if self.lifetime else self._snapped(at - self.offset_us - self.length_us)
 
     def end(self, at: Any) -> Any:
         """Right edge, exclusive, of the window of a decision (or an array of them)."""
+        if self.units is not None:
+            return self.units.end(at)
         return at if self.offset is None else self._snapped(at - self.offset_us)
 
     def _snapped(self, edge: Any) -> Any:

@@ -117,6 +117,7 @@ WINDOWS: list[str | Window] = [
     Window("10m", hop="4m"),
     Window("5m", hop="20m"),
     Window("9m", include_current=True),
+    Window.calendar("day", zone="Europe/Berlin"),
 ]
 entities = st.sampled_from([None, *(Entity("thing", keys=keys) for keys in (["k1"], ["k2"], ["k1", "k2"]))])
 windows = st.lists(st.sampled_from(WINDOWS), min_size=1, max_size=3, unique=True)
@@ -127,8 +128,9 @@ WIDER: list[str | Window] = [
     Window("5m", offset="3m"),
     Window("10m", offset="6m", hop="4m"),
     Window("20m"),
+    Window.calendar("month", zone="Europe/Berlin", count=2),
 ]
-"""Windows that end before the decision, or have no beginning."""
+"""Windows that end before the decision, have no beginning, or begin with the month (at ``BASE``, as the day does)."""
 moderate = st.one_of(
     st.none(),
     st.sampled_from([0.1, 0.2, 0.3, -0.0, 1e9, 1e9 + 1e-3, -1e9, 15.0, 16.0, float("nan"), float("inf")]),

@@ -402,6 +402,11 @@ class PrefixSums:
         length = self._latest if window.lifetime else window.length_us
         hop, offset = window.hop_us, window.offset_us
         left = queries.starts(window)
+        late = queries.timeline.lateness
+        if window.units is not None and queries.timeline.steady and len(late):
+            # All equally late: what is visible is what happened so long before the decision, and no edge is in doubt.
+            ends = np.maximum(queries.ends(window, int(late[0])), left)
+            return self._difference((0, self._latest + 1), queries, ends, left)
         if window.offset is None:
             right = None
             far, doubts = (0, length + 1), [(length + 1, length + hop)]
@@ -412,7 +417,6 @@ class PrefixSums:
         total = self._difference(far, queries, None, left)
         if right is not None:
             total += self._difference((0, offset + 1), queries, right, left)
-        late = queries.timeline.lateness
         odd = np.logical_or.reduce([(late >= low) & (late < high) for low, high in doubts if low < high], axis=0)
         if np.any(odd):
             right = queries.ends(window, length) if right is None else right

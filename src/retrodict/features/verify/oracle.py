@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from retrodict.features.definitions import FeatureView, Latest, Window, computed_inputs
 from retrodict.features.verify.oracle_values import aggregate, finite, micros, plain, true
@@ -17,6 +19,7 @@ from retrodict.features.verify.oracle_values import aggregate, finite, micros, p
 __all__ = ["Oracle", "plain"]
 
 _EPOCH = date(1970, 1, 1)
+_DAY = 86_400_000_000  # microseconds
 
 Fact = tuple[int, int, Any, dict[str, Any], int]  # event time, known at, sequence, row, position
 
@@ -117,6 +120,13 @@ def _latest(visible: list[Fact], column: str, max_age: str | None, at: int) -> A
 
 def _inside(facts: list[Fact], window: Window, at: int) -> list[Fact]:
     """Those of the visible facts that are in a window."""
+    if window.units is not None:
+        units, today = window.units, _today(at, window.units.zone)
+        first = _first_day(units.unit, today, units.before + units.count - 1)
+        end = at
+        if units.before:
+            end = _beginning(_first_day(units.unit, today, units.before - 1), units.zone)
+        return [fact for fact in facts if _beginning(first, units.zone) <= fact[0] < end]
     hop = 1 if window.hop is None else micros(window.hop)
     end = at if window.offset is None else (at - micros(window.offset)) // hop * hop
     offset = 0 if window.offset is None else micros(window.offset)
@@ -124,6 +134,37 @@ def _inside(facts: list[Fact], window: Window, at: int) -> list[Fact]:
         return [fact for fact in facts if fact[0] < end]
     start = (at - offset - micros(window.length)) // hop * hop
     return [fact for fact in facts if start <= fact[0] < end]
+
+
+def _today(at: int, zone: str) -> date:
+    """Latest day of a zone's calendar that has begun; a clock that is set back over midnight ends no day."""
+    day = date.fromordinal(_EPOCH.toordinal() + at // _DAY) - timedelta(days=2)
+    while _beginning(day + timedelta(days=1), zone) <= at:
+        day += timedelta(days=1)
+    return day
+
+
+def _first_day(unit: str, today: date, before: int) -> date:
+    """First day of the unit so many units before that of a day."""
+    if unit == "month":
+        year, month = divmod(today.year * 12 + today.month - 1 - before, 12)
+        return date(year, month + 1, 1)
+    if unit == "week":
+        return today - timedelta(days=today.weekday() + 7 * before)
+    return today - timedelta(days=before)
+
+
+@lru_cache(maxsize=10_000)
+def _beginning(day: date, zone: str) -> int:
+    """First second of the world at which a zone's calendar shows a day or a later one, found by looking."""
+    clock, minute = ZoneInfo(zone), timedelta(minutes=1)
+    moment = datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(hours=17)
+    while moment.astimezone(clock).date() < day:
+        moment += minute
+    moment -= minute
+    while moment.astimezone(clock).date() < day:
+        moment += timedelta(seconds=1)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _first_deliveries(facts: list[Fact]) -> list[Fact]:

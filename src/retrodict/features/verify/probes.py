@@ -8,7 +8,7 @@ Drawing events first and asking for their keys was rejected: nothing but the bus
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -240,6 +240,7 @@ class _Known(Nearby):
         for age in sorted({output.max_age for output in plan.outputs if output.max_age is not None}):
             newest = _newest_for(self._event_codes, e, age)
             edges.append(("max age", newest, e[newest] + age))
+        edges += [("calendar", every, moment) for moment in self._turns()]
         for sort, reach, hop in self._reaches():
             edges += [(sort, every, moment) for moment in _leaving(e, reach, hop)]
             late = np.flatnonzero(e + reach >= self._seam[0])
@@ -251,14 +252,21 @@ class _Known(Nearby):
             edges.append(("until", revisions[ended], until[ended]))
         return edges
 
+    def _turns(self) -> Iterator[Ints]:
+        """When a unit of a calendar begins with which an event enters or leaves a window."""
+        for window in self._plan.windows:
+            if window.units is not None:
+                for step in (window.units.before, window.units.before + window.units.count):
+                    yield window.units.beginning(self._events.event_time, step)
+
     def _reaches(self) -> list[tuple[str, int, int]]:
         """Sort of each edge of a window, how long after an event it is, and the hop it is snapped to."""
         reaches = []
         for window in self._plan.windows:
             hop = window.hop_us
-            if not window.lifetime:
+            if window.units is None and not window.lifetime:
                 reaches.append(("hop" if hop else "window start", window.length_us + window.offset_us, hop))
-            if window.offset is not None:
+            if window.units is None and window.offset is not None:
                 reaches.append(("hop" if hop else "window end", window.offset_us, hop))
         return reaches
 

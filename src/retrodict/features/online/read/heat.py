@@ -137,7 +137,14 @@ def hot_features(plan: ViewPlan, rows: pa.Table) -> Iterator[HotFeature]:
         if hot.any():
             feature = output.column.removeprefix(f"{plan.name}__")
             largest = int(counted[reach].max())
-            yield HotFeature(plan.name, feature, window.length, int(hot.sum()), largest, rows.num_rows)
+            yield HotFeature(
+                plan.name,
+                feature,
+                window.name if window.units else window.length,
+                int(hot.sum()),
+                largest,
+                rows.num_rows,
+            )
 
 
 def _most_per_key(codes: Ints, seconds: Ints, reach: int) -> Ints:

@@ -34,7 +34,7 @@ def program_of(plan: ViewPlan, layout: Layout) -> tuple[Program, list[Output]] |
 
     None if the kernel is not there, or can compute nothing of the view.
     """
-    if kernel is None or len(plan.windows) > _MOST_WINDOWS:
+    if kernel is None or len(plan.windows) > _MOST_WINDOWS or any(window.units for window in plan.windows):
         return None
     rows = [_output(plan, layout, output) for output in plan.outputs]
     skipped = [output for output, fields in zip(plan.outputs, rows, strict=True) if fields is None]

@@ -81,17 +81,17 @@ def _in_force(layout: Layout, rows: Ints, heap: bytes, at: int) -> Mask:
 
 
 class Edges(NamedTuple):
-    """Edges of a window, as microseconds before the decision.
+    """Edges of a window of durations, as microseconds before the decision.
 
     A window has a left edge unless it is a ``lifetime``, and a right one only if it is ``bounded``; otherwise it ends
     at the decision. Both go down to a multiple of the ``hop``, if it is not 0.
     """
 
     lifetime: bool
-    start: int
+    start_us: int
     hop: int
     bounded: bool
-    end: int
+    end_us: int
 
     @classmethod
     def of(cls, window: Window) -> Edges:
@@ -99,9 +99,16 @@ class Edges(NamedTuple):
         reach = window.offset_us + window.length_us
         return cls(window.lifetime, reach, window.hop_us, window.offset is not None, window.offset_us)
 
-    def moment(self, at: int, before: int) -> int:
-        """Time of an edge of a decision at ``at``."""
-        return (at - before) // self.hop * self.hop if self.hop else at - before
+    def start(self, at: int) -> int:
+        """Left edge for a decision."""
+        return self._moment(at - self.start_us)
+
+    def end(self, at: int) -> int:
+        """Right edge for a decision."""
+        return self._moment(at - self.end_us)
+
+    def _moment(self, edge: int) -> int:
+        return edge // self.hop * self.hop if self.hop else edge
 
 
 def widest_window(plan: ViewPlan) -> int:
@@ -116,7 +123,7 @@ class BlockReader:
     def __init__(self, plan: ViewPlan, layout: Layout, outputs: Sequence[Output] | None = None) -> None:
         self._plan, self._layout = plan, layout
         self._outputs = plan.outputs if outputs is None else outputs
-        self._edges = [Edges.of(window) for window in plan.windows]
+        self._edges = [Edges.of(window) if window.units is None else window for window in plan.windows]
         self._widest = widest_window(plan) if plan.windows else None
         self._bags = BagReader(plan, layout.shape) if any(output.bag for output in self._outputs) else None
 
@@ -144,7 +151,13 @@ class _Rows:
     """The rows of one block, all of them visible, and where the windows of one request lie in them."""
 
     def __init__(
-        self, plan: ViewPlan, layout: Layout, edges: Sequence[Edges], blob: bytes, at: int, current: Mapping[int, Any]
+        self,
+        plan: ViewPlan,
+        layout: Layout,
+        edges: Sequence[Edges | Window],
+        blob: bytes,
+        at: int,
+        current: Mapping[int, Any],
     ) -> None:
         self._plan, self._layout, self._shape, self._edges = plan, layout, layout.shape, edges
         self._blob, self._at, self._current = blob, at, current
@@ -164,9 +177,9 @@ class _Rows:
             return self._windows[number]
         edges, at, first, stop = self._edges[number], self._at, 0, self._count + 1
         if not edges.lifetime:
-            first = bisect_left(self._times, edges.moment(at, edges.start), 1, stop)
+            first = bisect_left(self._times, edges.start(at), 1, stop)
         if edges.bounded:
-            stop = bisect_left(self._times, edges.moment(at, edges.end), 1, stop)
+            stop = bisect_left(self._times, edges.end(at), 1, stop)
         begin = self._begin + 8 * self._layout.first_running
         numbers = list(self._running(self._blob, begin + (stop - 1) * self._size))
         if first:

@@ -70,7 +70,7 @@ docs: $(STAMP) ## run every snippet of the documentation
 	$(BIN)/python -m pytest tests/docs
 
 bench: $(STAMP) ## a small run of the features against floors and peers; the last line of each is one JSON object
-	$(BIN)/python benchmarks/bench_features.py --rows 100000
+	$(BIN)/python benchmarks/bench_features.py --rows 100000 --small
 
 bench-features: $(STAMP) peers servers ## features at full size: frames, online reads, streams, Redis (half an hour, 6 GB of disk)
 	$(BIN)/python benchmarks/bench_features.py

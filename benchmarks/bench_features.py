@@ -1,11 +1,11 @@
 """Training frames against floors and peers in the same run: newest values, and windows.
 
-The events lie in a table that the project's own store wrote; frames are made through an index of it, and opening and
-checking the index is part of every time (making it, once per version of the table, is shown apart). DuckDB and Polars
-read the same Parquet files with two threads; Feast runs in an environment of its own (``make peers``). Everything runs
-in a fresh process, and the best of some repetitions in it counts, with imports left out for all; results are compared
-before ratios are printed. Times depend on the machine and its load; the last line, one JSON object, has ratios: how
-many times longer the other took (or, for the NumPy kernel, we did).
+The events lie in a table that the project's own store wrote. "First" is the first frame over it: no index is there, and
+one is written in the background meanwhile (until when, and its size, are shown apart). "Later" goes through the index,
+and opening and checking it is part of the time. DuckDB and Polars read the same Parquet files with two threads; Feast
+runs in an environment of its own (``make peers``). Everything runs in a fresh process, and the best of some repetitions
+in it counts, with imports left out for all; a first time is one time. Results are compared before ratios are printed.
+Times depend on the machine and its load; the last line, one JSON object, has ratios, each named by what is over what.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import json
 import math
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -81,16 +80,25 @@ class Bench:
                 assert math.isclose(total, wanted[column][1], rel_tol=1e-9), f"{name}, {column}: another sum"
 
 
+def first(bench: Bench, kind: str, key: str, rows: int) -> str:
+    """The first frame over the table; its name."""
+    name = f"{kind} {key} first"
+    answer = bench.run(name, "features_ours", "first", kind=kind, key=key, rows=rows).answer
+    print(
+        f"  (index there after {answer['until_written']:.2f} s, {answer['index_over_table']} times the table's bytes)"
+    )
+    return name
+
+
 def latest(bench: Bench, rows: int, repeat: int) -> None:
     """Newest values of five columns, by whole-number keys and by text keys."""
     for key in ("key", "name"):
         print(f"newest values, {'whole-number' if key == 'key' else 'text'} keys")
-        bench.run(f"index {key}", "features_ours", "build", kind="latest", key=key)
-        bench.run(f"latest {key}", "features_ours", "frame", kind="latest", key=key, rows=rows, repeat=repeat)
-        bench.run(f"latest {key} without index", "features_ours", "plain", kind="latest", key=key, rows=rows)
+        first(bench, "latest", key, rows)
+        bench.run(f"latest {key} later", "features_ours", "frame", kind="latest", key=key, rows=rows, repeat=repeat)
         bench.run(f"latest {key} duckdb", "features_peers", "duckdb_latest", key=key, rows=rows, repeat=repeat)
-        bench.run(f"latest {key} polars", "features_peers", "polars_latest", key=key, rows=rows, repeat=1)
-        bench.same(*(f"latest {key}{side}" for side in ("", " without index", " duckdb", " polars")))
+        bench.run(f"latest {key} polars", "features_peers", "polars_latest", key=key, rows=rows, repeat=repeat)
+        bench.same(*(f"latest {key} {side}" for side in ("first", "later", "duckdb", "polars")))
     if bench.peers.exists():
         feast = bench.run("latest key feast", "features_feast", "latest", rows=rows)
         print(f"  (of {rows:,} rows Feast returned {feast.answer['rows']:,})")
@@ -99,12 +107,12 @@ def latest(bench: Bench, rows: int, repeat: int) -> None:
 def windows(bench: Bench, rows: int, repeat: int) -> None:
     """Count, sum, mean and maximum over four windows."""
     print("count, sum, mean, max over 1 h, 24 h, 7 d, 30 d")
-    bench.run("index windows", "features_ours", "build", kind="windows", key="key")
-    bench.run("windows", "features_ours", "frame", kind="windows", key="key", rows=rows, repeat=repeat)
+    first(bench, "windows", "key", rows)
+    bench.run("windows key later", "features_ours", "frame", kind="windows", key="key", rows=rows, repeat=repeat)
     bench.run("windows numpy", "features_peers", "numpy_windows", rows=rows, repeat=repeat)
     bench.run("windows duckdb", "features_peers", "duckdb_windows", rows=rows, repeat=1)
     bench.run("windows polars", "features_peers", "polars_windows", rows=rows, repeat=1)
-    bench.same("windows", "windows numpy", "windows duckdb", "windows polars")
+    bench.same("windows key first", "windows key later", "windows numpy", "windows duckdb", "windows polars")
 
 
 def flat(bench: Bench, lengths: list[int]) -> None:
@@ -125,18 +133,36 @@ def machine() -> dict[str, Any]:
 
 
 def ratios(bench: Bench, lengths: list[int]) -> dict[str, float | None]:
-    """What the goals are about."""
-    short, long = (f"stream {rows:,} rows" for rows in (lengths[0], lengths[-1]))
-    growth = bench.ratio(long, short)
+    """What the goals are about: of first times ours over theirs, of later ones theirs over ours."""
+    result = {}
+    for kind, ours in (("latest", "latest key"), ("latest", "latest name"), ("windows", "windows key")):
+        for peer in ("duckdb", "polars"):
+            other = f"{ours if kind == 'latest' else kind} {peer}"
+            result[f"{ours} first over {peer}".replace(" ", "_")] = bench.ratio(f"{ours} first", other)
+            result[f"{peer} over {ours} later".replace(" ", "_")] = bench.ratio(other, f"{ours} later")
+    result["feast_over_latest_key_later"] = bench.ratio("latest key feast", "latest key later")
+    result["windows_key_later_over_numpy"] = bench.ratio("windows key later", "windows numpy")
+    growth = bench.ratio(*(f"stream {rows:,} rows" for rows in (lengths[-1], lengths[0])))
+    result["time_per_row_long_over_short"] = None if growth is None else round(growth * lengths[0] / lengths[-1], 3)
+    return result
+
+
+def measure(rows: int, given: argparse.Namespace, lengths: list[int]) -> dict[str, Any]:
+    """All sides of one size, and spines of several lengths where they are given."""
+    folder = (given.folder / f"features-{rows}").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(folder, given.peers.absolute())
+    bench.once("features_world", "make", events=10 * rows, spines=[rows, *lengths])
+    print(f"{rows:,} rows x {10 * rows:,} events x 5 columns, {features_world.KEYS:,} keys")
+    latest(bench, rows, given.repeat)
+    windows(bench, rows, given.repeat)
+    if lengths:
+        bench.once("features_ours", "first", kind="latest", key="name", rows=rows)
+        flat(bench, lengths)
     return {
-        "duckdb_over_latest_int": bench.ratio("latest key duckdb", "latest key"),
-        "duckdb_over_latest_text": bench.ratio("latest name duckdb", "latest name"),
-        "polars_over_latest_int": bench.ratio("latest key polars", "latest key"),
-        "feast_over_latest_int": bench.ratio("latest key feast", "latest key"),
-        "windows_over_numpy": bench.ratio("windows", "windows numpy"),
-        "duckdb_over_windows": bench.ratio("windows duckdb", "windows"),
-        "polars_over_windows": bench.ratio("windows polars", "windows"),
-        "time_per_row_long_over_short": None if growth is None else round(growth * lengths[0] / lengths[-1], 3),
+        "size": {"rows": rows, "events": 10 * rows, "keys": features_world.KEYS, "repeat": given.repeat},
+        "ratios": ratios(bench, lengths or [rows]),
+        "peak_mb": {name: round(found.peak / 2**20) for name, found in bench.found.items()},
     }
 
 
@@ -144,28 +170,14 @@ def main() -> None:
     """Measure every side and print ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the spine; ten times as many events")
+    parser.add_argument("--small", type=int, nargs="*", default=[100_000, 200_000], help="further, smaller sizes")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where generated data stays")
     parser.add_argument("--peers", type=Path, default=Path(".venv-peers"), help="environment that has Feast")
     given = parser.parse_args()
-    rows, lengths = given.rows, [given.rows // 10, given.rows, given.rows * 10]
-    folder = (given.folder / f"features-{rows}").resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(folder, given.peers.absolute())
-    bench.once("features_world", "make", events=10 * rows, spines=lengths)
-    shutil.rmtree(folder / "indexes", ignore_errors=True)
-    print(f"{rows:,} rows x {10 * rows:,} events x 5 columns, {features_world.KEYS:,} keys")
-    latest(bench, rows, given.repeat)
-    windows(bench, rows, given.repeat)
-    flat(bench, lengths)
-    answer = {
-        "benchmark": "features",
-        "size": {"rows": rows, "events": 10 * rows, "keys": features_world.KEYS, "repeat": given.repeat},
-        "ratios": ratios(bench, lengths),
-        "peak_mb": {name: round(found.peak / 2**20) for name, found in bench.found.items()},
-        "machine": machine(),
-    }
-    print(json.dumps(answer))
+    sizes = [measure(rows, given, []) for rows in given.small]
+    sizes.append(measure(given.rows, given, [given.rows // 10, given.rows, given.rows * 10]))
+    print(json.dumps({"benchmark": "features", "sizes": sizes, "machine": machine()}))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from retrodict.data.versions import compact, rollback
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.derived import derived
 from retrodict.features.offline import batches, kept_writer, training_frame, work
+from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.kept_frame import find_frame, frame_rows, kept_frames
 from retrodict.features.offline.kept_writer import keep_frame
 from retrodict.features.offline.spine import Spine
@@ -157,6 +158,7 @@ def test_rows_stay_only_where_all_anew_would_be_the_same(batches):
 def test_a_damaged_index_costs_time_only(project):
     """Bytes that were altered under an index are found in the middle of a frame, which reads the tables then."""
     keep(project, spine_rows(4))
+    EventIndexes.of(project).settle()
     for path in (project.root / "state" / "indexes").rglob("*"):
         if path.is_file() and path.suffix not in {".json", ".lock"}:
             path.write_bytes(bytes(255 - byte for byte in path.read_bytes()))

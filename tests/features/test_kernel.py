@@ -222,6 +222,28 @@ def test_positions_takes_no_other_arrays(wrong):
         kernel.positions(np.zeros(5, dtype=np.int64), np.zeros(3, dtype=np.int64), wrong)
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 400), st.integers(1, 500), st.booleans(), st.integers(0, 2**32))
+def test_moments_of_keys_are_sorted_as_numpy_sorts_them(size, count, span, ordered, seed):
+    """Few and many of a key, in order or not, with ties and outside the range: a stable sort of the packed numbers."""
+    random = np.random.default_rng(seed)
+    codes, moments = random.integers(0, size, count), random.integers(-50, 550, count)
+    if ordered:
+        moments.sort()
+    packed = codes * span + np.clip(moments, 7, 7 + span - 1) - 7
+    placed, places = np.empty_like(packed), np.empty_like(packed)
+    kernel.order(codes, moments, (7, span, size), placed, places)
+    assert (places == np.argsort(packed, kind="stable")).all()
+    assert (placed == packed[places]).all()
+
+
+@pytest.mark.parametrize(("codes", "size", "room"), [([0, 2], 2, 2), ([0, -1], 2, 2), ([0, 1], 2, 3), ([0, 1], -1, 2)])
+def test_codes_outside_their_keys_are_not_sorted(codes, size, room):
+    """A code that is no key, or places for other numbers, would write beyond the end."""
+    with pytest.raises(ValueError, match="code below size"):
+        kernel.order(np.array(codes), np.array([5, 6]), (0, 9, size), np.empty(2, np.int64), np.empty(room, np.int64))
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 9000), st.booleans(), st.booleans(), st.integers(0, 2**32))
 def test_extremes_of_ranges_are_those_of_the_twin_and_of_python(count, floats, largest, seed):

@@ -40,12 +40,14 @@ def _table(view, events):
 
 
 def _through_an_index(features, spine, table):
-    """Values by an index that was just made, and by the same one opened again."""
+    """Values by events that become an index, and by that index."""
     with tempfile.TemporaryDirectory() as folder:
         tables = DeltaTables(Path(folder) / "tables")
         tables.write("events", table)
         for _ in range(2):
-            yield _values(features, spine, EventIndexes(tables, Path(folder) / "indexes").sources(features))
+            indexes = EventIndexes(tables, Path(folder) / "indexes")
+            yield _values(features, spine, indexes.sources(features))
+            indexes.settle()
 
 
 @quick
@@ -114,6 +116,18 @@ def test_numbers_of_keys_survive_being_written(known, asked):
     numbers = {row: code for row, code in zip(known, index.codes.tolist(), strict=True) if None not in row}
     assert sorted(numbers.values()) == list(range(index.size))
     assert located.tolist() == [-1 if None in row else numbers.get(row, -2) for row in asked]
+
+
+@pytest.mark.parametrize("known", [[5, 3, 9, 3], [-2, -1, 0, -2], [1, 10**15, 1], [-(2**63), 2**63 - 1], [0, 1, 2]])
+def test_whole_numbers_are_keys_wherever_they_lie(known):
+    """Close together they are counted instead of hashed: with gaps, below zero, at the ends of 64 bits."""
+    index = KeyIndex([pa.array(known)], where="test")
+    (distinct,) = index.distinct()
+    assert [distinct[code].as_py() for code in index.codes.tolist()] == known
+    assert sorted(distinct.to_pylist()) == sorted(set(known))
+    asked = [*known, 4, None]
+    codes = index.locate([pa.array(asked)], names="k").tolist()
+    assert codes == [*index.codes.tolist(), -2, -1]
 
 
 VIEW = FeatureView(
@@ -188,8 +202,9 @@ def test_appended_rows_are_numbered_among_those_before(tmp_path):
     tables = DeltaTables(tmp_path / "tables")
     for part in (table.slice(0, 3), table.slice(3)):
         tables.write("events", part)
-        grown = EventIndexes(tables, tmp_path / "indexes").sources(features)
-        grown["s"].prepared(features.views[0], ignore_known_at=False)
+        indexes = EventIndexes(tables, tmp_path / "indexes")
+        indexes.build(features)
+        grown = indexes.sources(features)
     spine = pa.table({"a": list("aabb"), "b": list("xyxy"), "q": pa.array([10] * 4, worlds.TIME)})
     assert _values(features, spine, grown) == {"v__latest_n": [4, 1, 5, 3]}
 
@@ -220,6 +235,10 @@ def _files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in {".npy", ".arrow", ".json"})
 
 
+def _files_of_indexes(folder):
+    return [path for path in _files(folder) if not path.parent.name.startswith(".")]
+
+
 def _damage(path, how):
     data, stat = bytearray(path.read_bytes()), path.stat()
     if how == "cut":
@@ -243,10 +262,11 @@ def test_damage_to_any_file_is_never_a_wrong_value(place, how):
     for number in range(len(_files(folder))):
         _damage(_files(folder)[number], how)
         for _ in range(2):
+            indexes = EventIndexes(tables, folder, tell=told.append)
             # An error is an answer, once.
             with contextlib.suppress(IntegrityError):
-                sources = EventIndexes(tables, folder, tell=told.append).sources(FEATURES)
-                assert _values(FEATURES, _spine(), sources) == expected
+                assert _values(FEATURES, _spine(), indexes.sources(FEATURES)) == expected
+            indexes.settle()
         found = _values(FEATURES, _spine(), EventIndexes(tables, folder, tell=told.append).sources(FEATURES))
         assert found == expected
     assert len(told) > len(_files(folder)) // 2, "most files are read by this frame"
@@ -278,28 +298,60 @@ def _process(tmp_path, pause):
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
 
+def _wait_for(process, line):
+    """Read what a process prints until that line: its answer may come before or after."""
+    while (got := process.stdout.readline()) != line:
+        assert got, "the process ended"
+
+
+def test_an_answer_does_not_wait_for_its_index(place, tmp_path):
+    """A process prints its values while the index is being written, and ends when it is there."""
+    process = _process(tmp_path, 1)
+    _wait_for(process, "6\n")
+    assert not _files_of_indexes(place[1])
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert _files_of_indexes(place[1])
+
+
 def test_a_killed_process_leaves_no_half_index(place, tmp_path):
     """Killed when all arrays are written but none is named: the next one makes it, and no draft is left."""
     tables, folder = place
     process = _process(tmp_path, 60)
-    assert process.stdout.readline() == "writing\n"
+    _wait_for(process, "writing\n")
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
     assert any(path.name.startswith(".") for path in folder.glob("*/*"))
     expected = _values(FEATURES, _spine(), {"s": tables.read("events")})
-    assert _values(FEATURES, _spine(), EventIndexes(tables, folder).sources(FEATURES)) == expected
+    indexes = EventIndexes(tables, folder)
+    assert _values(FEATURES, _spine(), indexes.sources(FEATURES)) == expected
+    indexes.settle()
     assert not any(path.name.startswith(".") for path in folder.glob("*/*"))
 
 
 def test_two_processes_make_one_index(place, tmp_path):
-    """The second waits for the first and finds what it made."""
-    first = _process(tmp_path, 1)
-    assert first.stdout.readline() == "writing\n"
+    """The second answers, waits for the first and finds what it made."""
+    first = _process(tmp_path, 3)
+    _wait_for(first, "writing\n")
     second = _process(tmp_path, 1)
     outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
-    assert [output.removeprefix("writing\n") for output in outputs] == ["6\n", "6\n"]
-    assert "writing" not in outputs[1]
+    assert [process.returncode for process in (first, second)] == [0, 0]
+    assert outputs[1] == "6\n"
+
+
+def test_what_nothing_reads_any_more_goes(place):
+    """Folders of earlier formats, and of a reading that was last used a month ago; of the others nothing is touched."""
+    tables, folder = place
+    for name in ("0123abcd", f"{event_index._FORMAT}-old", f"{event_index._FORMAT}-used"):
+        (folder / name / "version").mkdir(parents=True)
+    for path in (folder / f"{event_index._FORMAT}-old").rglob("*"), [folder / f"{event_index._FORMAT}-old"]:
+        for old in path:
+            os.utime(old, (0, 0))
+    EventIndexes(tables, folder).build(FEATURES)
+    left = {path.name for path in folder.iterdir() if path.is_dir()}
+    assert len(left) == 2
+    assert f"{event_index._FORMAT}-used" in left
 
 
 def test_older_indexes_go_and_clear_removes_all(place):

@@ -74,6 +74,7 @@ class Workspace:
         self.clock: Clock = clock or SystemClock()
         self.actor = _actor(actor)
         self.new_id = UlidFactory(self.clock)
+        self._endings: dict[str, Callable[[], None]] = {}
 
     @property
     def name(self) -> str:
@@ -173,8 +174,14 @@ class Workspace:
             parts: dict[str, Any] = {} if error.got is None else {"got": error.got}
             raise ConfigurationError(error.rule, where=self.config.place(key), remedy=error.remedy, **parts) from error
 
+    def at_close(self, what: str, job: Callable[[], None]) -> None:
+        """Do a job when this is closed, such as waiting for what is still being written; one of each name is done."""
+        self._endings[what] = job
+
     def close(self) -> None:
         """Close the stores that were opened; the next use opens them again."""
+        while self._endings:
+            self._endings.popitem()[1]()
         for name in ("records", "keys", "events"):
             store = self.__dict__.pop(name, None)
             if hasattr(store, "close"):  # streams in files hold nothing open

@@ -15,9 +15,11 @@
 #include "_search.h"
 #include "_ranges.h"
 #include "_segments.h"
+#include "_sorting.h"
 
 static PyMethodDef methods[] = {
     DECODING_METHODS FRAMES_METHODS MERGING_METHODS RANGES_METHODS SEARCH_METHODS SEGMENTS_METHODS
+    SORTING_METHODS
     {NULL, NULL, 0, NULL},
 };
 

@@ -36,6 +36,7 @@ __all__ = [
     "as_table",
     "compute",
     "evaluate",
+    "is_known",
     "known_type",
     "list_numbers",
     "numeric",
@@ -156,6 +157,12 @@ def known_type(column: pa.Array[Any], *, where: str) -> pa.Array[Any]:
     return column
 
 
+def is_known(type_: pa.DataType) -> bool:
+    """Whether a type is one that the engines know as it is."""
+    empty = pa.array([], type_)
+    return bool(known_type(empty, where="").type == type_)
+
+
 def pick(table: pa.Table, name: str, *, where: str) -> pa.Array[Any]:
     """Return a column in one piece and of a known type; InputError with near names if there is none."""
     check_known(name, table.column_names, "the column must exist", where=where, what="column", error=InputError)
@@ -168,7 +175,8 @@ def pick(table: pa.Table, name: str, *, where: str) -> pa.Array[Any]:
 def plain(column: pa.Array[Any]) -> pa.Array[Any]:
     """Return the column with numbers that are no number as null."""
     if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_finite(column), pc.add(column, pa.scalar(0.0, column.type)), None)
+        finite, column = pc.is_finite(column), pc.add(column, pa.scalar(0.0, column.type))
+        return column if pc.all(finite).as_py() is not False else pc.if_else(finite, column, None)
     return column
 
 
@@ -187,7 +195,8 @@ def numeric(column: pa.Array[Any], *, where: str) -> FactColumn:
     valid = present(column)
     if kind == "null":
         return FactColumn(np.zeros(len(column), dtype=np.int64), valid, kind)
-    filled = pc.fill_null(column.cast(pa.float64() if kind == "float" else pa.int64()), 0)
+    column = column.cast(pa.float64() if kind == "float" else pa.int64())
+    filled = pc.fill_null(column, 0) if column.null_count else column
     return FactColumn(np.asarray(filled.to_numpy(zero_copy_only=False)), valid, kind)
 
 

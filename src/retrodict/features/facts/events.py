@@ -28,6 +28,7 @@ from retrodict.features.facts.columns import (
     Mask,
     compute,
     evaluate,
+    is_known,
     numeric,
     pick,
     pick_times,
@@ -48,6 +49,7 @@ __all__ = [
     "lift",
     "lifted_inputs",
     "read_events",
+    "reads_times",
     "with_computed",
 ]
 
@@ -131,7 +133,8 @@ def read_events(plan: ViewPlan, data: pa.Table | Sequence[Mapping[str, Any]], *,
         seen, alive = alive, np.ones_like(alive)
     sequence, order = _sequence(plan.source, table, seen, where, first_position)
     inputs = lifted_inputs(plan.expressions, plan.values, rows, table, where=where)
-    events = Events(table, np.arange(table.num_rows), event_time, known_at, sequence, order, inputs, alive)
+    row = order if plan.source.sequence is None and not first_position else np.arange(table.num_rows)
+    events = Events(table, row, event_time, known_at, sequence, order, inputs, alive)
     return events if seen.all() else events.take(np.flatnonzero(seen))
 
 
@@ -160,7 +163,14 @@ def _alive(source: Source, rows: pa.Table | Sequence[Mapping[str, Any]], seen: M
 
 def _known_columns(plan: ViewPlan, table: pa.Table, where: str) -> pa.Table:
     """What the view reads of a table, in the types that the engines know."""
-    return pa.table({name: pick(table, name, where=where) for name in plan.source_columns})
+    columns = table.schema.names
+    in_type = {name for name in plan.source_columns if name in columns and is_known(table.schema.field(name).type)}
+    return pa.table(
+        {
+            name: table.column(name) if name in in_type else pick(table, name, where=where)
+            for name in plan.source_columns
+        }
+    )
 
 
 def _check_latest(plan: ViewPlan, table: pa.Table) -> None:
@@ -217,7 +227,7 @@ def _clocks(source: Source, table: pa.Table, where: str) -> tuple[Ints, Ints, Ma
     first = source.event_time or source.known_at or ""
     event_time, seen = pick_times(table, first, where=where)
     if source.known_at is None:
-        return event_time, event_time + source.delay_us, seen.copy()
+        return event_time, event_time + source.delay_us if source.delay_us else event_time, seen.copy()
     known_at, valid = pick_times(table, source.known_at, where=where)
     return event_time, known_at, seen & valid
 
@@ -279,6 +289,11 @@ def in_force(codes: Ints, events: Events) -> tuple[Ints, Ints]:
     return events_in_force, until[events_in_force]
 
 
+def reads_times(channel: Channel) -> bool:
+    """Whether what an event gives to a channel depends on when it happened."""
+    return channel.lift in _PRODUCTS and "t" in _PRODUCTS[channel.lift][0]
+
+
 def lift(channel: Channel, inputs: Mapping[str, FactColumn], times: Ints) -> Any:
     """One number per event: what it gives to a channel, the identity where it gives nothing; ``times`` are theirs.
 
@@ -297,7 +312,9 @@ def lift(channel: Channel, inputs: Mapping[str, FactColumn], times: Ints) -> Any
     if channel.lift == "true":
         return (counts & column.true).astype(np.int64)
     nothing = 0 if channel.monoid == "sum" else identity_of(column.values.dtype, largest=channel.monoid == "max")
-    values = np.where(counts, column.values, np.array(nothing, dtype=column.values.dtype))
+    values = column.values
+    if not counts.all():
+        values = np.where(counts, values, np.array(nothing, dtype=values.dtype))
     if channel.lift == "value":
         return values
     factors, part = _PRODUCTS[channel.lift]

@@ -7,7 +7,7 @@ No loop runs per row; loops run over levels, classes or chunks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ from retrodict.features.facts.columns import Ints, Mask
 from retrodict.features.facts.ranges import RangeExtremes, identity_of
 from retrodict.features.windows import EVER, LIFETIME, Window
 
-__all__ = ["FOREVER", "PrefixSums", "Queries", "Timeline", "ragged"]
+__all__ = ["FOREVER", "OrderedTimeline", "PrefixSums", "Queries", "Timeline", "ragged"]
 
 FOREVER = 1 << 62
 """Until when a fact that nothing has revised is in force."""
@@ -57,19 +57,45 @@ class Timeline:
         Whether all events are equally late, so that both orders are one.
     """
 
+    ordered = False
+    """Whether the events lie in event order."""
+
     def __init__(self, codes: Ints, event_time: Ints, known_at: Ints, order: Ints, size: int) -> None:
-        self.codes, self.event_time, self._known_at, self._order = codes, event_time, known_at, order
-        self._size = size
-        self.visible_at = np.maximum(event_time, known_at)
-        self.lateness = self.visible_at - event_time
+        self.codes, self.event_time, self._size = codes, event_time, size
+        if known_at is event_time:
+            self.visible_at, self.lateness = event_time, np.broadcast_to(np.int64(0), len(codes))
+        else:
+            self.visible_at = np.maximum(event_time, known_at)
+            self.lateness = self.visible_at - event_time
         self._set_axis(size)
-        packed = self._pack(codes, event_time)
-        self.by_event = self._total_order(packed)
-        self.packed_event = packed[self.by_event]
-        visible = self._pack(codes, self.visible_at)
+        self.by_event, self.packed_event = self._total_order(known_at, order)
         self.steady = not len(codes) or bool((self.lateness == self.lateness[0]).all())
-        self.by_visible = self.by_event if self.steady else np.argsort(visible, kind="stable")
-        self.packed_visible = visible[self.by_visible]
+        if self.steady:
+            self.by_visible, self.packed_visible = self.by_event, self._shifted(self.packed_event)
+        else:
+            self.by_visible, self.packed_visible = self._sorted(codes, self.visible_at)
+
+    def _shifted(self, packed: Ints) -> Ints:
+        """When events that are all equally late become visible: packed as the times at which they happened are."""
+        late = int(self.lateness[0]) if len(packed) else 0
+        if not late:
+            return packed
+        return packed + late if self._ranks is None else self._pack(self.codes, self.visible_at)[self.by_event]
+
+    def in_order(self) -> OrderedTimeline:
+        """Return the timeline of the same events once they lie in event order."""
+        numbers = {"base": self._base, "span": self._span, "size": self._size, "late": None}
+        arrays = {"packed_event": self.packed_event}
+        if self._ranks is not None:
+            arrays["ranks"] = self._ranks
+        if self.steady:
+            numbers["late"] = int(self.lateness[0]) if len(self.codes) else 0
+        else:
+            place = np.empty(len(self.by_event), dtype=np.int64)
+            place[self.by_event] = np.arange(len(place))
+            arrays["lateness"], arrays["by_visible"] = self.lateness[self.by_event], place[self.by_visible]
+            arrays["packed_visible"] = self.packed_visible
+        return OrderedTimeline(numbers, arrays)
 
     def _set_axis(self, size: int) -> None:
         """Choose how (key, time) becomes one sortable integer: by arithmetic if it fits, else by ranks of times."""
@@ -84,50 +110,61 @@ class Timeline:
     def _pack(self, codes: Ints, moments: Ints) -> Ints:
         if self._ranks is not None:
             moments = np.searchsorted(self._ranks, moments)
-        else:
-            # Clip before subtracting: a query far outside the events must not wrap around.
-            moments = np.clip(moments, self._base, self._base + self._span - 1)
-        return codes * self._span + (moments - self._base)
+            return codes * self._span + moments
+        # Clip before subtracting: a query far outside the events must not wrap around.
+        packed = np.clip(moments, self._base, self._base + self._span - 1)
+        packed -= self._base
+        packed += codes * self._span
+        return packed
 
-    def _total_order(self, packed: Ints) -> Ints:
-        order = np.argsort(packed, kind="stable")
-        placed = packed[order]
+    def _total_order(self, known_at: Ints, rank: Ints) -> tuple[Ints, Ints]:
+        order, placed = self._sorted(self.codes, self.event_time)
         tied = placed[1:] == placed[:-1]
-        if not tied.any():
-            return order
-        known_at, rank = self._known_at[order], self._order[order]
-        wrong = tied & ((known_at[1:] < known_at[:-1]) | ((known_at[1:] == known_at[:-1]) & (rank[1:] < rank[:-1])))
-        return np.lexsort((self._order, self._known_at, packed)) if wrong.any() else order
+        if tied.any():
+            second, third = known_at[order], rank[order]
+            wrong = tied & ((second[1:] < second[:-1]) | ((second[1:] == second[:-1]) & (third[1:] < third[:-1])))
+            if wrong.any():
+                order = np.lexsort((rank, known_at, self.event_time, self.codes))
+        return order, placed
 
     def nearby(self, codes: Ints, moments: Ints) -> Ints:
         """Order in which requests touch neighbouring events: by key, then by time."""
-        return np.argsort(self._pack(codes, moments))
+        return self._sorted(codes, moments)[0]
 
-    @cached_property
-    def newest_places(self) -> Ints | None:
-        """Per place in visible order the greatest place in event order so far; None where both orders are one."""
-        if self.steady:
-            return None
-        place = np.empty(len(self.by_event), dtype=np.int64)
-        place[self.by_event] = np.arange(len(place))
-        # Places grow with the key, so the running maximum needs no restart at each key.
-        return np.maximum.accumulate(place[self.by_visible])
+    def _sorted(self, codes: Ints, moments: Ints) -> tuple[Ints, Ints]:
+        """Places by key and moment, equal ones as they come; and the packed moments in that order."""
+        if kernel is None:
+            packed = self._pack(codes, moments)
+            order = np.argsort(packed, kind="stable")
+            return order, packed[order]
+        if self._ranks is not None:
+            moments = np.searchsorted(self._ranks, moments)
+        placed, order = np.empty(len(codes), dtype=np.int64), np.empty(len(codes), dtype=np.int64)
+        columns = (np.ascontiguousarray(codes), np.ascontiguousarray(moments))
+        kernel.order(*columns, (self._base, self._span, self._size), placed, order)
+        return order, placed
 
     @cached_property
     def memory(self) -> dict[str, Any]:
         """What was worked out from these events and holds for whoever asks next."""
         return {}
 
-    def with_ends(self, until: Ints) -> tuple[Timeline, Ints]:
+    def with_ends(self, until: Ints, known_at: Ints, order: Ints) -> tuple[Timeline, Ints]:
         """Return the events, and after them one more for each that ends, seen from its end on; and which those are.
 
         What an event gives to a sum, its end takes away again: so sums over revised events are sums over events.
         """
         ended = np.flatnonzero(until < FOREVER)
         codes, event_time, order = (
-            np.concatenate([column, column[ended]]) for column in (self.codes, self.event_time, self._order)
+            np.concatenate([column, column[ended]]) for column in (self.codes, self.event_time, order)
         )
-        return Timeline(codes, event_time, np.concatenate([self._known_at, until[ended]]), order, self._size), ended
+        return Timeline(codes, event_time, np.concatenate([known_at, until[ended]]), order, self._size), ended
+
+    def placed(self, values: NDArray[Any], places: Ints | None) -> NDArray[Any]:
+        """Return what events give, at some places in event order; None: at all."""
+        if self.ordered:
+            return values if places is None else values[places]
+        return values[self.by_event if places is None else self.by_event[places]]
 
     def before_event(self, codes: Ints, moments: Ints) -> Ints:
         """Events of lower keys, and of the same key that happened before the moment."""
@@ -142,7 +179,7 @@ class Timeline:
         """Events in classes of similar lateness: within one, almost every event before q is clearly in or out."""
         if self.steady and len(self.codes):
             count, alike = len(self.codes), int(self.lateness[0])
-            return [LatenessClass(np.arange(count), np.arange(count + 1), alike, alike)]
+            return [LatenessClass(None, np.arange(count + 1), alike, alike)]
         late = self.lateness[self.by_event]
         # Powers of sixteen by frexp: few classes, and doubt about an event lasts at most as long as it was late.
         size = (np.frexp(late.astype(np.float64))[1] + 3) // 4
@@ -153,6 +190,69 @@ class Timeline:
             rank = np.concatenate([[0], np.cumsum(inside)])
             groups.append(LatenessClass(np.flatnonzero(inside), rank, int(lates.min()), int(lates.max())))
         return groups
+
+
+class OrderedTimeline(Timeline):
+    """Timeline of events that lie in event order: nearly all of it follows from their packed times, when asked for.
+
+    Parameters
+    ----------
+    numbers : mapping of str to int
+        How keys and times are packed; ``late`` is how late all events are, None where they differ.
+    arrays : mapping of str to array
+        Packed times, and what does not follow from them; read when first asked for.
+    """
+
+    ordered = True
+
+    def __init__(self, numbers: Mapping[str, int | None], arrays: Mapping[str, Ints]) -> None:
+        self.numbers, self.arrays = numbers, arrays
+        self._base, self._span, self._size = (int(numbers[name] or 0) for name in ("base", "span", "size"))
+        self.steady = numbers["late"] is not None
+        self._ranks = arrays.get("ranks")
+
+    def __getattr__(self, name: str) -> Any:
+        # Python asks here for what is not there yet.
+        if name not in _DERIVED:
+            raise AttributeError(name)
+        value = self.__dict__[name] = self.arrays[name] if name in self.arrays else _DERIVED[name](self)
+        return value
+
+    def moments_of(self, events: Ints) -> Ints:
+        """When some of the events happened."""
+        moments = self.packed_event[events] % self._span
+        return moments + self._base if self._ranks is None else self._ranks[moments]
+
+    def holds(self, events: Ints, codes: Ints) -> Mask:
+        """Whether events, none of a higher key than the one of its place in ``codes``, are of that key."""
+        same_key: Mask = self.packed_event[events] >= codes * self._span
+        return same_key
+
+    @cached_property
+    def newest_places(self) -> Ints | None:
+        """Per place in visible order the greatest place in event order so far; None where both orders are one."""
+        # Places grow with the key, so the running maximum needs no restart at each key.
+        return None if self.steady else np.maximum.accumulate(self.by_visible)
+
+    def _keys(self) -> Ints:
+        starts = _positions(self.packed_event, np.arange(self._size + 1) * self._span)
+        return np.repeat(np.arange(self._size), np.diff(starts))
+
+    def _times(self) -> Ints:
+        moments = self.packed_event - self.codes * self._span
+        return moments + self._base if self._ranks is None else self._ranks[moments]
+
+
+_DERIVED: dict[str, Callable[[Any], Any]] = {
+    "packed_event": lambda line: line.arrays["packed_event"],
+    "by_event": lambda line: np.arange(len(line.packed_event)),
+    "codes": lambda line: line._keys(),  # noqa: SLF001 - its own class
+    "event_time": lambda line: line._times(),  # noqa: SLF001 - its own class
+    "lateness": lambda line: np.broadcast_to(np.int64(line.numbers["late"]), len(line.packed_event)),
+    "visible_at": lambda line: line.event_time + line.lateness if line.numbers["late"] != 0 else line.event_time,
+    "by_visible": lambda line: line.by_event,
+    "packed_visible": lambda line: line._shifted(line.packed_event),  # noqa: SLF001 - its own class
+}
 
 
 def _positions(line: Ints, values: Ints) -> Ints:
@@ -166,9 +266,12 @@ def _positions(line: Ints, values: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class LatenessClass:
-    """Events whose lateness lies in ``[low, high]``: their places in event order, and ranks of places among them."""
+    """Events whose lateness lies in ``[low, high]``: their places in event order, and ranks of places among them.
 
-    places: Ints
+    Without ``places``: all events.
+    """
+
+    places: Ints | None
     rank: Ints
     low: int
     high: int
@@ -217,10 +320,11 @@ class Queries:
                 filled = np.flatnonzero(sizes)
                 newest[queries[filled]] = events[np.cumsum(sizes)[filled] - 1]
             return newest
+        assert isinstance(line, OrderedTimeline)
         rows = np.flatnonzero(self.seen > 0)
         place = self.seen[rows] - 1
-        event = line.by_event[place if line.newest_places is None else line.newest_places[place]]
-        same_key = line.codes[event] == self.codes[rows]
+        event = place if line.newest_places is None else line.newest_places[place]
+        same_key = line.holds(event, self.codes[rows])
         newest[rows[same_key]] = event[same_key]
         return newest
 
@@ -271,12 +375,12 @@ class Queries:
         for number, (group, sure, maybe) in enumerate(self.classes):
             begin = group.rank[left]
             if number not in ranges:
-                ranges[number] = RangeExtremes(values[self.timeline.by_event[group.places]], largest=largest)
+                ranges[number] = RangeExtremes(self.timeline.placed(values, group.places), largest=largest)
             if right is not None:
                 sure, maybe = (np.minimum(bound, group.rank[right]) for bound in (sure, maybe))  # noqa: PLW2901 - narrowed
             merge(best, ranges[number].over(begin, sure), out=best)
             for queries, places, begins in ragged(np.maximum(sure, begin), maybe):
-                event = self.timeline.by_event[group.places[places]]
+                event = self.timeline.by_event[places if group.places is None else group.places[places]]
                 visible = np.where(self._visible(event, queries, begins), values[event], nothing)
                 best[queries] = merge(best[queries], merge.reduceat(visible, begins))
         return best
@@ -444,7 +548,8 @@ class PrefixSums:
                 values = self._values
                 if low > 0 or high <= self._latest:
                     values = np.where(((line.lateness < low) | (line.lateness >= high))[:, None], 0, values)
-                self._known[name] = _prefix(values, line.by_event if by_event else line.by_visible)
+                order = line.by_event if name[0] else line.by_visible
+                self._known[name] = _prefix(values, None if order is line.by_event and line.ordered else order)
             return self._known[name]
 
     def _add_odd(self, total: Ints, queries: Queries, odd: Mask, left: Ints, right: Ints) -> None:
@@ -458,9 +563,9 @@ class PrefixSums:
             total[rows] += np.add.reduceat(visible, begins, axis=0)
 
 
-def _prefix(values: Ints, order: Ints) -> Ints:
+def _prefix(values: Ints, order: Ints | None) -> Ints:
     sums = np.zeros((len(values) + 1, values.shape[1]), dtype=np.int64)
-    np.cumsum(values[order], axis=0, out=sums[1:])
+    np.cumsum(values if order is None else values[order], axis=0, out=sums[1:])
     return sums
 
 

@@ -143,9 +143,9 @@ class KeyIndex:
             else:
                 total = code
             null |= code < 0
-            total[null] = 0
-        total[null] = NULL
-        return total
+            if place + 1 < len(arrays) and null.any():
+                total = np.where(null, 0, total)
+        return np.where(null, NULL, total) if null.any() else total
 
     def _known(self, array: pa.Array[Any], place: int) -> Ints:
         part = self._parts[place]
@@ -190,9 +190,17 @@ class KeyIndex:
 
 
 def _encoded(array: pa.Array[Any]) -> tuple[Ints, pa.Array[Any]]:
-    """Place of each value among the distinct ones (in order of appearance), -1 for null; and those."""
+    """Place of each value among the distinct ones, -1 for null; and those."""
     if pa.types.is_null(array.type):
         return np.full(len(array), NULL, dtype=np.int64), array.slice(0, 0)
+    if pa.types.is_int64(array.type) and len(array) and not array.null_count:
+        values = array.to_numpy()
+        low, high = int(values.min()), int(values.max())
+        if high - low < _DENSE * len(values):
+            code = values - low if low else values
+            used = np.zeros(high - low + 1, dtype=np.bool_)
+            used[code] = True
+            return code if used.all() else (np.cumsum(used) - 1)[code], pa.array(np.flatnonzero(used) + low)
     encoded = array.dictionary_encode()
     indices = encoded.indices.fill_null(NULL) if array.null_count else encoded.indices
     return np.asarray(indices.to_numpy(zero_copy_only=False)).astype(np.int64), encoded.dictionary

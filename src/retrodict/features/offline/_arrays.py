@@ -35,15 +35,16 @@ class ArrayWriter:
         self._entries: dict[str, dict[str, Any]] = {}
         self._held: dict[int, tuple[str, NDArray[Any]]] = {}
 
-    def add(self, name: str, array: NDArray[Any], *, again: bool = False) -> None:
+    def add(self, name: str, array: NDArray[Any], *, again: bool = False, as_is: bool = False) -> None:
         """Write an array; one that counts up by one or holds one value only costs nothing.
 
-        With ``again`` it is held until the end, and written once however often it is added.
+        With ``again`` it is held until the end, and written once however often it is added. Whole numbers are written
+        with the fewest bytes that hold them, and widened when read, unless ``as_is``: those are mapped.
         """
         if id(array) in self._held:
             self._entries[name] = {"as": self._held[id(array)][0]}
             return
-        self._entries[name] = _described(array) or self._written(array)
+        self._entries[name] = _described(array) or self._written(array if as_is else _narrow(array))
         if again:
             self._held[id(array)] = name, array
 
@@ -116,7 +117,8 @@ class ArrayFolder:
         if "same" in entry:
             return np.broadcast_to(np.array(entry["same"], dtype=entry["dtype"]), (entry["length"],))
         # A plain view: every slice of a memmap object would carry the cost of its class.
-        return np.asarray(np.load(self._checked(entry), mmap_mode="r", allow_pickle=False))
+        array = np.asarray(np.load(self._checked(entry), mmap_mode="r", allow_pickle=False))
+        return array.astype(np.int64) if array.dtype.kind == "i" and array.ndim == 1 else array
 
     def column(self, name: str) -> pa.Array[Any]:
         """Return a column; IntegrityError if its bytes changed since they were written."""
@@ -154,6 +156,17 @@ def _described(array: NDArray[Any]) -> dict[str, Any] | None:
     if array.dtype == np.int64 and array[0] == 0 and (np.diff(array) == 1).all():
         return {"range": len(array)}
     return None
+
+
+def _narrow(array: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers in the fewest bytes that hold them all."""
+    if array.dtype != np.int64 or array.ndim != 1 or not len(array):
+        return array
+    low, high = int(array.min()), int(array.max())
+    for kind in (np.int8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return array.astype(kind)
+    return array
 
 
 def _sealed(path: Path) -> dict[str, Any]:

@@ -6,29 +6,28 @@ a quarter of what windows need.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from retrodict.core.errors import InternalError
-from retrodict.features.facts.columns import FactColumn, pick
+from retrodict.features.facts.columns import FactColumn
 from retrodict.features.facts.events import Events, read_events
-from retrodict.features.facts.kernels import Timeline
+from retrodict.features.facts.kernels import OrderedTimeline
 from retrodict.features.facts.keys import KeyIndex, key_array
 from retrodict.features.offline._arrays import ArrayFolder, ArrayWriter
 from retrodict.features.offline.prepared import Prepared, prepare_events
-from retrodict.features.offline.totals import Summed
+from retrodict.features.offline.totals import Summed, summed_of
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["merge_prepared", "read_prepared", "write_prepared"]
 
 _SUMS = "sums"
 _EVENTS = ("row", "event_time", "known_at", "sequence", "order", "alive")
+_LINE = frozenset({"packed_event", "packed_visible", "by_visible", "ranks"})  # the lateness follows from the delay
 
 
 def write_prepared(folder: Path, plan: ViewPlan, state: Prepared, note: Mapping[str, Any]) -> None:
@@ -37,47 +36,28 @@ def write_prepared(folder: Path, plan: ViewPlan, state: Prepared, note: Mapping[
     One array at a time and each let go at once: the table was read whole, and should not be there three times.
     """
     extends = not plan.source.revised and state.events.sequence.dtype != object
-    kinds = {text: column.kind for text, column in state.events.inputs.items()}
-    writer, index, place = ArrayWriter(folder), state.index, state.line.by_event
+    writer, index, inputs = ArrayWriter(folder), state.index, state.inputs
     for number, key in enumerate(index.distinct()):
         writer.add_column(f"key {number}", key)
     for name in plan.kept:
-        writer.add_column(f"kept {name}", pick(state.events.table, name, where=plan.where).take(pa.array(place)))
-    for text, column in state.events.inputs.items():
-        writer.add(f"values {text}", column.values[place])
-        writer.add(f"valid {text}", column.valid[place])
-    for name in ("row", "alive"):
-        writer.add(f"events {name}", getattr(state.events, name)[place])
+        writer.add_column(f"kept {name}", state.column(name))
+    for text, column in inputs.items():
+        writer.add(f"values {text}", column.values)
+        writer.add(f"valid {text}", column.valid)
+    row, one = state.array("row"), state.events.order is state.events.row  # positions, where nothing else is an id
+    for name, array in (("row", row), ("order", row if one else state.array("order")), ("alive", state.array("alive"))):
+        writer.add(f"events {name}", array, again=one)
+    del row
     if state.until is not None:
-        writer.add("until", state.until[place])
-    event_time, known_at, order = (getattr(state.events, name)[place] for name in ("event_time", "known_at", "order"))
-    codes = state.line.codes[place]
-    del state, place
-    line = Timeline(codes, event_time, known_at, order, index.size)
-    for name, array in (("event_time", event_time), ("known_at", known_at), ("sequence", order), ("order", order)):
-        writer.add(f"events {name}", array, again=True)
-    numbers = _write_line(writer, line)
-    del line, event_time, known_at, order, codes
-    writer.close({**note, "extends": extends, "size": index.size, "line": numbers, "kinds": kinds})
+        writer.add("until", state.until)
+    writer.add("events delay", state.array("known_at") - state.line.event_time)
+    for name in _LINE & state.line.arrays.keys():
+        writer.add(f"line {name}", state.line.arrays[name], as_is=name.startswith("packed"))
+    kinds = {text: column.kind for text, column in inputs.items()}
+    writer.close({**note, "extends": extends, "size": index.size, "line": state.line.numbers, "kinds": kinds})
     if plan.channels and not plan.source.revised:
-        state = read_prepared(plan, ArrayFolder(folder))
         (folder / _SUMS).mkdir()
-        Summed(plan, state, {}).write(ArrayWriter(folder / _SUMS), state.line)
-
-
-def _write_line(writer: ArrayWriter, line: Timeline) -> dict[str, int | None]:
-    """Write the arrays of a timeline, and return its numbers."""
-    numbers: dict[str, int | None] = {}
-    for name, value in vars(line).items():
-        if isinstance(getattr(Timeline, name, None), cached_property):
-            continue
-        if isinstance(value, np.ndarray):
-            writer.add(f"line {name}", value, again=True)
-        elif value is None or isinstance(value, int):
-            numbers[name] = value
-        else:
-            raise InternalError("a timeline must be arrays and whole numbers", where="index of events", got=name)
-    return numbers
+        summed_of(plan, state).write(ArrayWriter(folder / _SUMS), state.line)
 
 
 def read_prepared(plan: ViewPlan, folder: ArrayFolder) -> Prepared:
@@ -85,9 +65,10 @@ def read_prepared(plan: ViewPlan, folder: ArrayFolder) -> Prepared:
     keys = _key_columns(plan, folder)
     index = KeyIndex.numbered(keys, where=f"{plan.where}, source {plan.source.name!r}")
     until = folder.array("until") if "until" in folder else None
-    state = Prepared(_StoredEvents(plan, folder), index, _StoredLine(folder), until)
+    line = OrderedTimeline(folder.note["line"], _LineArrays(folder))
+    state = Prepared(_StoredEvents(plan, folder, line), index, line, until, None)
     if (folder.folder / _SUMS).is_dir():
-        state.line.memory["sums"] = Summed.read(plan, state, ArrayFolder(folder.folder / _SUMS))
+        line.memory["sums"] = Summed.read(plan, state, ArrayFolder(folder.folder / _SUMS))
     return state
 
 
@@ -97,14 +78,15 @@ def _key_columns(plan: ViewPlan, folder: ArrayFolder) -> list[pa.Array[Any]]:
 
 def merge_prepared(plan: ViewPlan, folder: ArrayFolder, rows: pa.Table) -> Prepared:
     """Sort events of an index together with new rows of the table: a merge, for most are in order already."""
-    old = _StoredEvents(plan, folder)
+    stored = read_prepared(plan, folder)
+    old = stored.events
     new = read_events(plan, rows, first_position=folder.note["rows"])
     new = replace(new, row=new.row + folder.note["rows"])  # of equal redeliveries the first row counts
     where, size = f"{plan.where}, source {plan.source.name!r}", folder.note["size"]
     old_keys = _key_columns(plan, folder)
     fresh = [key_array(column, where=where) for column in new.keys(plan)]
     index = KeyIndex([pa.concat_arrays([a, b]) for a, b in zip(old_keys, fresh, strict=True)], where=where)
-    codes = np.concatenate([index.codes[:size][folder.array("line codes")], index.codes[size:]])
+    codes = np.concatenate([index.codes[:size][stored.line.codes], index.codes[size:]])
     arrays = {name: np.concatenate([getattr(old, name), getattr(new, name)]) for name in _EVENTS}
     inputs = {text: _joined(old.inputs[text], column) for text, column in new.inputs.items()}
     table = pa.concat_tables([old.table, new.table.select(plan.kept)])
@@ -118,14 +100,18 @@ def _joined(old: FactColumn, new: FactColumn) -> FactColumn:
 class _StoredEvents(Events):
     """Events of an index."""
 
-    def __init__(self, plan: ViewPlan, folder: ArrayFolder) -> None:
+    def __init__(self, plan: ViewPlan, folder: ArrayFolder, line: OrderedTimeline) -> None:
         # Not the fields: those are read by __getattr__, which Python asks for what is not there yet.
-        self.__dict__.update(_plan=plan, _folder=folder)
+        self.__dict__.update(_plan=plan, _folder=folder, _line=line)
 
     def __getattr__(self, name: str) -> Any:
         folder: ArrayFolder = self.__dict__["_folder"]
-        if name in _EVENTS:
-            value: Any = folder.array(f"events {name}")
+        if name == "event_time":
+            value: Any = self.__dict__["_line"].event_time
+        elif name == "known_at":
+            value = self.event_time + folder.array("events delay")
+        elif name in _EVENTS:  # an index that can be extended has ids that are their own order
+            value = folder.array("events order" if name == "sequence" else f"events {name}")
         elif name == "table":
             value = pa.table({column: folder.column(f"kept {column}") for column in self.__dict__["_plan"].kept})
         elif name == "inputs":
@@ -139,15 +125,22 @@ class _StoredEvents(Events):
         return value
 
 
-class _StoredLine(Timeline):
-    """Timeline of an index."""
+class _LineArrays(Mapping[str, Any]):
+    """Arrays of the timeline of an index."""
 
     def __init__(self, folder: ArrayFolder) -> None:
-        self.__dict__.update(folder.note["line"], _folder=folder)
+        self._folder = folder
 
-    def __getattr__(self, name: str) -> Any:
-        folder: ArrayFolder = self.__dict__["_folder"]
-        if f"line {name}" not in folder:
-            raise AttributeError(name)
-        self.__dict__[name] = folder.array(f"line {name}")
-        return self.__dict__[name]
+    def __getitem__(self, name: str) -> Any:
+        if name == "lateness":
+            return np.maximum(self._folder.array("events delay"), 0)
+        return self._folder.array(f"line {name}")
+
+    def __contains__(self, name: object) -> bool:
+        return f"line {name}" in self._folder or (name == "lateness" and self._folder.note["line"]["late"] is None)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in (*_LINE, "lateness") if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

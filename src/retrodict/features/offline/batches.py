@@ -22,6 +22,7 @@ from retrodict.features.plan import FeatureSet
 __all__ = ["frame_batches"]
 
 _PIECE = 1 << 19  # rows: enough for neighbours to share memory when sorted, few enough to hold one per core
+_LEAST = 1 << 16  # rows that are worth a thread of their own
 
 
 def frame_batches(
@@ -55,8 +56,11 @@ def frame_batches(
     threads = threads or min(os.cpu_count() or 1, 4)
     events = {name: MemoryEvents(rows) if isinstance(rows, pa.Table) else rows for name, rows in sources.items()}
     schema: pa.Schema | None = None
+    share = -(-spine.num_rows // threads) if isinstance(spine, pa.Table) else _PIECE
     for piece, frame in _ahead(
-        SpineReader(spine).pieces(_PIECE), lambda piece: training_frame(piece, at, features, events), threads
+        SpineReader(spine).pieces(min(max(share, _LEAST), _PIECE)),
+        lambda piece: training_frame(piece, at, features, events),
+        threads,
     ):
         if frame.num_rows != piece.num_rows:
             raise InternalError("a frame must hold the rows of its spine", where="frames", got=frame.num_rows)

@@ -3,8 +3,10 @@
 An index belongs to the data files of one version and to what a view reads of them, and is named by both; a version
 with the same files, or another view that reads alike, finds it. When a table grew by appended files only those are
 read, and merged with the sorted events that are there. Nothing here is a source of truth: the folder may be deleted at
-any time, an index that is missing, cut off or damaged is made anew, and where none can be written events are sorted in
-memory.
+any time, and an index that is missing, cut off or damaged is made anew.
+
+Whoever comes first does not wait for the index: events are sorted in memory, which an answer needs anyway, and a thread
+of low priority writes them down while the answer is computed. The process ends when they are written.
 
 Rejected: keeping the table itself sorted (a table has several keys, and its order is the order of arrival), and a
 sorted Parquet copy (a frame of a few rows would still decode all of it).
@@ -14,13 +16,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from retrodict.core.errors import IntegrityError
+from retrodict.core.errors import IntegrityError, RetrodictError
 from retrodict.core.identity import content_hash, short
 from retrodict.features.offline._arrays import ArrayFolder
 from retrodict.features.offline._layout import merge_prepared, read_prepared, write_prepared
@@ -29,23 +34,29 @@ from retrodict.features.offline.prepared import EventSource, Prepared, prepare, 
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores._durable import make_folder, sync_folder
 from retrodict.stores._locks import FileLock
-from retrodict.stores.tables.base import TableFile, TableStore, files_id
+from retrodict.stores.tables.base import TableStore, files_id
 from retrodict.workspace import Workspace
 
 __all__ = ["EventIndexes", "IndexedEvents"]
 
 T = TypeVar("T")
 
-_FORMAT = 2
-_KEPT = 2  # indexes of older files of the same reading that stay
+_FORMAT = 3
+_KEPT = 2  # indexes of one reading that stay: those that were used last
+_UNUSED_NS = 30 * 86_400 * 10**9  # a reading that nothing asked for this long goes
 _WAIT_S = 3600.0
+
+_WRITING: dict[Path, tuple[Prepared, threading.Thread]] = {}
+"""Indexes that this process is about to write, and their events for whoever asks meanwhile."""
+_GUARD = threading.Lock()
+os.register_at_fork(after_in_child=_WRITING.clear)  # no thread survives a fork
 
 
 class EventIndexes:
     """Indexes of the tables of a store.
 
-    Promises: an index appears whole or not at all, also after ``kill -9``; of two processes that need the same one,
-    one makes it and the other waits; damage is found before a value is used.
+    Promises: an index appears whole or not at all, also after ``kill -9``; no answer waits until one is written;
+    damage is found before a value is used.
 
     Parameters
     ----------
@@ -68,8 +79,10 @@ class EventIndexes:
 
     @classmethod
     def of(cls, workspace: Workspace, *, tell: Callable[[str], None] | None = None) -> EventIndexes:
-        """Indexes of a project's tables, in its folder ``state/indexes``."""
-        return cls(workspace.tables, workspace.root / "state" / "indexes", tell=tell)
+        """Indexes of a project's tables, in its folder ``state/indexes``; closing it waits for those being written."""
+        indexes = cls(workspace.tables, workspace.root / "state" / "indexes", tell=tell)
+        workspace.at_close("indexes", indexes.settle)
+        return indexes
 
     def sources(self, features: FeatureSet, versions: Mapping[str, int] | None = None) -> dict[str, IndexedEvents]:
         """Events of every source of a feature set, as :func:`~retrodict.features.offline.training_frame` takes them.
@@ -105,65 +118,107 @@ class EventIndexes:
             return make({name: self.tables.read(events.table, events.version) for name, events in sources.items()})
 
     def build(self, features: FeatureSet, versions: Mapping[str, int] | None = None) -> None:
-        """Make every index that frames of these features need, where it is not there yet."""
+        """Make every index that frames of these features need, where it is not there yet, and wait for them."""
         sources = self.sources(features, versions)
         for plan in features.views:
             sources[plan.source.name].prepared(plan, ignore_known_at=False)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait for the indexes that this process is writing."""
+        with _GUARD:
+            threads = [thread for folder, (_, thread) in _WRITING.items() if self._folder in folder.parents]
+        for thread in threads:
+            thread.join()
 
     def clear(self) -> None:
         """Delete every index: they hold copies of rows, so whoever erases rows of a table calls this."""
+        self.settle()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def open(self, plan: ViewPlan, table: str, version: int) -> Prepared:
-        """Return the events of a table version from their index, which is made if need be.
+        """Return the events of a table version from their index, or as they are about to be written into one.
 
         Where it cannot be written (a read-only folder, a full disk) they are sorted for this call only.
         """
         self.tables.dataset(table, version)  # a vacuumed version is not served from a copy of it
         files = self.tables.files(table, version)
-        family = self._folder / short(content_hash({"format": _FORMAT, "table": table, "reading": reading_id(plan)}))
+        reading = short(content_hash({"format": _FORMAT, "table": table, "reading": reading_id(plan)}))
+        family = self._folder / f"{_FORMAT}-{reading}"
         folder = family / short(files_id(files))
+        with _GUARD:
+            if folder in _WRITING:
+                return _WRITING[folder][0]
         prepared = _opened(plan, folder)
-        if prepared is not None:
-            return prepared
-        try:
-            with FileLock(family.with_suffix(".lock"), where=f"index of table {table}", timeout_s=_WAIT_S):
-                prepared = _opened(plan, folder)  # another process may have made it meanwhile
-                if prepared is None:
-                    self._tell(f"making the index of table {table} for {plan.where}; later frames find it")
-                    self._make(plan, table, version, files, folder)
-                    prepared = _opened(plan, folder)
-        except OSError as error:
-            self._tell(
-                f"the index of table {table} cannot be written ({type(error).__name__}): sorting for this call only"
-            )
-            prepared = prepare(
-                plan, self.tables.read(table, version, columns=plan.source_columns), ignore_known_at=False
-            )
         if prepared is None:
-            raise IntegrityError("an index must be readable once it was written", where=f"index of table {table}")
+            paths, schema = [file.path for file in files], str(self.tables.schema(table, version))
+            prepared = self._events(plan, table, version, paths, family, schema)
+            note = {"files": paths, "rows": sum(file.rows for file in files), "schema": schema}
+            self._begin(plan, table, prepared, note, folder)
         return prepared
 
-    def _make(self, plan: ViewPlan, table: str, version: int, files: Sequence[TableFile], folder: Path) -> None:
+    def _begin(self, plan: ViewPlan, table: str, state: Prepared, note: Mapping[str, Any], folder: Path) -> None:
+        try:
+            make_folder(folder.parent)
+        except OSError as error:
+            self._tell_unwritten(table, error)
+            return
+        thread = threading.Thread(target=self._write, args=(plan, table, state, note, folder))
+        with _GUARD:
+            if folder in _WRITING:
+                return
+            _WRITING[folder] = state, thread
+            thread.start()
+        self._tell(f"making the index of table {table} for {plan.where}; later frames find it")
+
+    def _write(self, plan: ViewPlan, table: str, state: Prepared, note: Mapping[str, Any], folder: Path) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own: the answer comes first
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        try:
+            with FileLock(folder.parent.with_suffix(".lock"), where=f"index of table {table}", timeout_s=_WAIT_S):
+                if _opened(plan, folder) is None:  # another process may have made it meanwhile
+                    self._make(plan, state, note, folder)
+        except (OSError, RetrodictError) as error:  # what is wrong with the rows the answer says, too
+            self._tell_unwritten(table, error)
+        finally:
+            with _GUARD:
+                _WRITING.pop(folder, None)
+
+    def _tell_unwritten(self, table: str, error: Exception) -> None:
+        self._tell(
+            f"the index of table {table} cannot be written ({type(error).__name__}): each frame sorts its events"
+        )
+
+    def _make(self, plan: ViewPlan, state: Prepared, note: Mapping[str, Any], folder: Path) -> None:
         family = folder.parent
-        make_folder(family)
         for left in family.glob(".*"):  # of a process that was killed: only the holder of the lock writes here
             shutil.rmtree(left)
-        schema = str(self.tables.schema(table, version))
-        count, paths = sum(file.rows for file in files), [file.path for file in files]
         draft = family / f".{folder.name}.{os.getpid()}"
         draft.mkdir()
-        note = {"files": paths, "rows": count, "schema": schema}
         try:
-            write_prepared(draft, plan, self._events(plan, table, version, paths, family, schema), note)
+            write_prepared(draft, plan, state, note)
         except OSError:  # a full disk does not stay full of half an index
             shutil.rmtree(draft, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)  # what is there could not be opened
         draft.rename(folder)
         sync_folder(family)
-        for old in _newest_first(family)[_KEPT:]:
+        for old in [*_newest_first(family)[_KEPT:], *self._unused(folder)]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def _unused(self, newest: Path) -> list[Path]:
+        """Folders of earlier formats, and of readings that nothing asked for in a month."""
+        oldest = newest.stat().st_mtime_ns - _UNUSED_NS
+        return [
+            family
+            for family in self._folder.iterdir()
+            if family.is_dir()
+            and (
+                not family.name.startswith(f"{_FORMAT}-")
+                or max(folder.stat().st_mtime_ns for folder in [family, *_newest_first(family)[:1]]) < oldest
+            )
+        ]
 
     def _events(
         self, plan: ViewPlan, table: str, version: int, paths: Sequence[str], family: Path, schema: str
@@ -205,8 +260,12 @@ class IndexedEvents(EventSource):
 
 def _opened(plan: ViewPlan, folder: Path) -> Prepared | None:
     """Events of an index; None if there is none, or what is there is damaged."""
+    if not folder.is_dir():
+        return None
+    with suppress(OSError):  # when it was used last; where nothing can be written nothing is swept, either
+        os.utime(folder)
     try:
-        return read_prepared(plan, ArrayFolder(folder)) if folder.is_dir() else None
+        return read_prepared(plan, ArrayFolder(folder))
     except IntegrityError:
         return None
 

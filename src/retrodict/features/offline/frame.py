@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrodict.core.errors import InputError, InternalError, check_known
 from retrodict.features.facts.columns import Ints, as_table, pick, plain, spine_times
@@ -131,12 +130,12 @@ def _view_columns(plan: ViewPlan, state: Prepared, spine: pa.Table, moments: Int
 def _latest_columns(plan: ViewPlan, state: Prepared, queries: Queries, moments: Ints) -> dict[str, pa.Array[Any]]:
     event = np.full(queries.total, -1, dtype=np.int64)
     event[queries.rows] = queries.newest()
-    aged = any(output.max_age is not None for output in plan.outputs) and len(state.line.event_time)
-    age = moments - state.line.event_time[event] if aged else np.zeros_like(moments)
+    aged = any(output.max_age is not None for output in plan.outputs) and len(state.line.packed_event)
+    age = moments - state.line.moments_of(event) if aged else np.zeros_like(moments)
     columns = {}
     for output in plan.outputs:
         if output.op == "latest":
-            values = pick(state.events.table, plan.latest[output.parts[0]], where=plan.where)
             absent = event < 0 if output.max_age is None else (event < 0) | (age > output.max_age)
-            columns[output.column] = plain(pc.take(values, pa.array(np.where(absent, 0, event), mask=absent)))
+            values = state.column(plan.latest[output.parts[0]], np.where(absent, 0, event), absent)
+            columns[output.column] = plain(values)
     return columns

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from retrodict.core.identity import content_hash
-from retrodict.features.facts.columns import Ints
+from retrodict.features.facts.columns import FactColumn, Ints, Mask, known_type
 from retrodict.features.facts.events import Events, first_of_each, in_force, read_events
-from retrodict.features.facts.kernels import Timeline
+from retrodict.features.facts.kernels import OrderedTimeline, Timeline
 from retrodict.features.facts.keys import KeyIndex
 from retrodict.features.plan import ViewPlan
 
@@ -33,16 +36,40 @@ class Prepared:
         Those that count: each once, with a key, in force at some time; of their table what is kept as it is.
     index : KeyIndex
         Numbers of the keys.
-    line : Timeline
+    line : OrderedTimeline
         The events in their orders.
     until : int64 array or None
-        Of a revised source: until when each event is in force (inclusive); None: for ever.
+        Of a revised source: until when each event is in force (inclusive), in event order; None: for ever.
+    places : int64 array or None
+        Where in ``events`` each event of the line is; None: they lie in event order, too.
     """
 
     events: Events
     index: KeyIndex
-    line: Timeline
+    line: OrderedTimeline
     until: Ints | None
+    places: Ints | None
+
+    def array(self, name: str) -> NDArray[Any]:
+        """One of the arrays of the events, in event order."""
+        values: NDArray[Any] = getattr(self.events, name)
+        return values if self.places is None else values[self.places]
+
+    @cached_property
+    def inputs(self) -> dict[str, FactColumn]:
+        """Conditions and value columns by their text, in event order."""
+        inputs = self.events.inputs
+        return inputs if self.places is None else {text: c.take(self.places) for text, c in inputs.items()}
+
+    def column(self, name: str, events: Ints | None = None, mask: Mask | None = None) -> pa.Array[Any]:
+        """Return a column that is kept: of all events in event order, or of some (null where ``mask``)."""
+        values, places = self.events.table.column(name), self.places
+        if events is not None:
+            places = events if places is None or not len(places) else places[events]
+        if places is not None:
+            values = values.take(pa.array(places, mask=mask))
+        chunks = values.chunks or [pa.array([], values.type)]
+        return known_type(chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks), where=f"column {name!r}")
 
 
 class EventSource:
@@ -114,7 +141,9 @@ def prepare_events(
         selected = np.flatnonzero(keyed) if selected is None else selected
         until = None if until is None else until[keyed[selected]]
         selected = selected[keyed[selected]]
-    events = replace(events, table=events.table.select(plan.kept))
+    events = replace(events, table=events.table.select(plan.kept), known_at=known_at)
     if selected is not None:
-        events, codes, known_at = events.take(selected), codes[selected], known_at[selected]
-    return Prepared(events, index, Timeline(codes, events.event_time, known_at, events.order, index.size), until)
+        events, codes = events.take(selected), codes[selected]
+    line = Timeline(codes, events.event_time, events.known_at, events.order, index.size)
+    until = None if until is None else until[line.by_event]
+    return Prepared(events, index, line.in_order(), until, line.by_event)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.exact import Scale, Shifted, round_limbs, scale_for, split_limbs, whole_limbs
 from retrodict.features.facts.columns import Ints, Mask, pick, too_large
-from retrodict.features.facts.events import lift, lifted_inputs, with_computed
+from retrodict.features.facts.events import lift, lifted_inputs, reads_times, with_computed
 from retrodict.features.facts.kernels import PrefixSums, Queries, Timeline
 from retrodict.features.facts.ranges import RangeExtremes, identity_of
 from retrodict.features.monoids import AGGREGATES
@@ -27,7 +27,7 @@ from retrodict.features.offline.prepared import Prepared
 from retrodict.features.plan import Output, ViewPlan
 from retrodict.features.windows import Window
 
-__all__ = ["Summed", "Totals"]
+__all__ = ["Summed", "Totals", "summed_of"]
 
 _COUNTS = frozenset({"one", "present", "true"})
 _RESTS = frozenset({"square_rest", "cube_1", "cube_2", "cube_3", "time_square_rest", "moment_rest"})
@@ -45,7 +45,7 @@ class Totals:
     def __init__(self, plan: ViewPlan, state: Prepared, queries: Queries, spine: pa.Table) -> None:
         self._plan, self._queries, self._spine = plan, queries, spine
         # Without events of the spine's own all this holds for every spine: frames come in pieces.
-        summed = Summed(plan, state, self._lift_own()) if plan.needs_current else _known(plan, state)
+        summed = Summed(plan, state, self._lift_own()) if plan.needs_current else summed_of(plan, state)
         self._summed = summed
         self._asked = queries if summed.ends is None else queries.of(summed.ends)
         self._sums: dict[int, Ints] = {}
@@ -171,19 +171,24 @@ class Summed:
     def __init__(self, plan: ViewPlan, state: Prepared, request_values: dict[int, NDArray[Any]]) -> None:
         self.plan, self.current = plan, request_values
         self.ends: Timeline | None = None
-        inputs = state.events.inputs
+        inputs, count = state.inputs, len(state.line.packed_event)
         self.kinds = {text: column.kind for text, column in inputs.items()}
-        self.lifted: list[Any] = [lift(channel, inputs, state.line.event_time) for channel in plan.channels]
+        line: Timeline = state.line
+        moments = line.event_time if any(map(reads_times, plan.channels)) else line.packed_event  # else only how many
+        self.lifted: list[Any] = [lift(channel, inputs, moments) for channel in plan.channels]
         self.scales: dict[int, Scale] = {}
         self.ranges: dict[int, dict[int, RangeExtremes]] = {}
         self.place: dict[int, slice] = {}
-        self._rows = 2 * len(state.line.codes) + 1  # the most numbers in a sum: events, their ends, the row's own
-        limbs = self._cut()
-        line = state.line
+        self._rows = 2 * count + 1  # the most numbers in a sum: events, their ends, the row's own
+        sums = self._cut(count)
+        limbs, self.columns = sums[1:], sums.shape[1]
         if state.until is not None:
-            line, ended = line.with_ends(state.until)
+            line, ended = line.with_ends(state.until, state.array("known_at"), state.array("order"))
             limbs, self.ends = np.concatenate([limbs, -limbs[ended]]), line
-        self.prefix, self.columns = PrefixSums(line, limbs), limbs.shape[1]
+        if self.ends is None and line.steady:  # in one order: added up where they lie
+            self.prefix = PrefixSums.of(line, *[np.cumsum(sums, axis=0, out=sums)] * 2)
+        else:
+            self.prefix = PrefixSums(line, limbs)
 
     @classmethod
     def read(cls, plan: ViewPlan, state: Prepared, folder: ArrayFolder) -> Summed:
@@ -203,7 +208,7 @@ class Summed:
     def write(self, writer: ArrayWriter, line: Timeline) -> None:
         """Write all this, of events in their order that never end and no spine's own."""
         for i, channel in enumerate(self.plan.channels):
-            if channel.monoid != "sum":  # of sums only the prefix is used from here on
+            if channel.monoid != "sum":
                 writer.add(f"lifted {i}", self.lifted[i])
         writer.add("before", self.prefix.all(line, by_event=True), again=True)
         writer.add("seen", self.prefix.all(line, by_event=False), again=True)
@@ -217,40 +222,42 @@ class Summed:
             }
         )
 
-    def _cut(self) -> Ints:
-        """Limbs of all summed channels side by side; counts are their own single limb."""
-        columns: list[Ints] = []
+    def _cut(self, count: int) -> Ints:
+        """Limbs of all summed channels side by side, below a row of zeros; counts are their own single limb."""
         width = 0
         for i, channel in enumerate(self.plan.channels):
-            if channel.monoid != "sum":
-                continue
-            if channel.lift in _COUNTS:
-                columns.append(self.lifted[i][:, None])
-                if i in self.current:
-                    self.current[i] = self.current[i][:, None]
-            else:
-                columns.append(self._cut_one(i))
-            self.place[i] = slice(width, width + columns[-1].shape[1])
-            width += columns[-1].shape[1]
-        return np.concatenate(columns, axis=1) if columns else np.zeros((len(self.lifted[0]), 0), dtype=np.int64)
+            if channel.monoid == "sum":
+                self.place[i] = slice(width, width := width + (1 if channel.lift in _COUNTS else self._limbs_of(i)))
+        limbs = np.zeros((count + 1, width), dtype=np.int64)
+        for i, place in self.place.items():
+            for first in range(0, count, _ROWS):
+                part = slice(first, min(first + _ROWS, count))
+                limbs[1:][part, place] = self._split(i, self.lifted[i][part])
+            self.lifted[i] = self.lifted[i][:0]  # of sums only the prefix is used from here on
+            if i in self.current:
+                self.current[i] = self._split(i, self.current[i])
+        return limbs
 
-    def _cut_one(self, i: int) -> Ints:
-        request_values = self.current.get(i, np.zeros(0, dtype=self.lifted[i].dtype))
-        if request_values.dtype != self.lifted[i].dtype:
-            self.lifted[i], request_values = self.lifted[i].astype(np.float64), request_values.astype(np.float64)
-        everything = _joined(self.lifted[i], request_values)
+    def _limbs_of(self, i: int) -> int:
+        """Set the scale of a channel."""
+        everything = self.lifted[i]
+        if len(request_values := self.current.pop(i, everything[:0])):
+            if request_values.dtype != everything.dtype:
+                everything, request_values = everything.astype(np.float64), request_values.astype(np.float64)
+            self.lifted[i], self.current[i] = everything, request_values
+            everything = _joined(everything, request_values)
         scale = scale_for(everything, rows=self._rows)
         # Squares of whole numbers have no rest: nothing to carry along.
         if self.plan.channels[i].lift in _RESTS and not everything.any():
             scale = replace(scale, limbs=0)
         self.scales[i] = scale
-        lifted, self.current[i] = (
-            split_limbs(values, scale) if scale.limbs else np.zeros((len(values), 0), dtype=np.int64)
-            for values in (self.lifted[i], request_values)
-        )
-        if not len(request_values):
-            del self.current[i]
-        return lifted
+        return scale.limbs
+
+    def _split(self, i: int, values: Any) -> Ints:
+        scale = self.scales.get(i)
+        if scale is None:
+            return np.asarray(values)[:, None]
+        return split_limbs(values, scale) if scale.limbs else np.zeros((len(values), 0), dtype=np.int64)
 
 
 def _joined(first: Any, second: Any) -> Any:
@@ -261,7 +268,8 @@ def _joined(first: Any, second: Any) -> Any:
     return Shifted(np.concatenate([p.values for p in pair]), np.concatenate([p.shift for p in pair]))
 
 
-def _known(plan: ViewPlan, state: Prepared) -> Summed:
+def summed_of(plan: ViewPlan, state: Prepared) -> Summed:
+    """Return what the events give to a view's channels, worked out once for whoever asks."""
     memory = state.line.memory
     with _MAKING:  # pieces of one frame begin at the same time, and one copy is enough
         if "sums" not in memory or memory["sums"].plan.channels != plan.channels:

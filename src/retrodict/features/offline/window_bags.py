@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrodict.features.facts.bags import Ragged, Values, check_types, compute
-from retrodict.features.facts.columns import Mask, pick
+from retrodict.features.facts.columns import Mask
 from retrodict.features.facts.kernels import Queries
 from retrodict.features.offline.prepared import Prepared
 from retrodict.features.plan import Bag, Output, ViewPlan
@@ -54,13 +54,13 @@ class WindowBags:
 
     def _values(self, name: str) -> Values:
         if name not in self._columns:
-            self._columns[name] = Values(pick(self._state.events.table, name, where=self._plan.where))
+            self._columns[name] = Values(self._state.column(name))
         return self._columns[name]
 
     def _eligible(self, bag: Bag, value: Values | None, second: Values | None) -> Mask | None:
         """Events that give something, None for all."""
         masks = [column.valid for column in (value, second) if column is not None]
         if bag.where is not None:
-            masks.append(self._state.events.inputs[bag.where].true)
+            masks.append(self._state.inputs[bag.where].true)
         eligible: Mask | None = np.logical_and.reduce(masks) if masks else None
         return eligible

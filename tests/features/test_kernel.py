@@ -18,9 +18,10 @@ from retrodict.features.definitions import Entity, FeatureView, Window, agg, lat
 from retrodict.features.facts import ranges
 from retrodict.features.online import OnlineFeatures, OnlineState
 from retrodict.features.online.read import programs, reader
-from retrodict.features.online.state import segments
+from retrodict.features.online.state import narrow, segments
 from retrodict.features.online.state.blocks import HOT, Layout, Shape, layout_of
 from retrodict.features.online.state.entries import StateKeys
+from retrodict.features.online.write import transaction
 from retrodict.features.plan import FeatureSet
 from retrodict.testing import feature_worlds as worlds
 from retrodict.testing.memory import MemoryKeys
@@ -154,6 +155,58 @@ def test_damaged_blocks_are_errors_and_no_more():
         except (ValueError, UnicodeDecodeError, OverflowError):
             refused += 1
     assert refused > 2_000
+
+
+WORDS = st.integers(-(1 << 63), (1 << 63) - 1)
+NEAR = st.builds(lambda low, size, zeros: (low, size, zeros), WORDS, st.integers(0, 62), st.integers(0, 30))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(NEAR | WORDS, min_size=2, max_size=12), st.integers(0, 40), st.integers(0, 3), st.randoms())
+def test_narrow_rows_are_those_of_the_twin_and_lose_nothing(columns, count, heap, rng):
+    """Columns of words near one another, of multiples, of one word again and again, of the least and the greatest."""
+    rows = []
+    for column in columns:
+        low, size, zeros = column if isinstance(column, tuple) else (column, 63, 0)
+        words = [low + (rng.getrandbits(size) >> zeros << zeros) for _ in range(count + 1)]
+        rows.append([(word + (1 << 63)) % (1 << 64) - (1 << 63) for word in words])
+    texts, width = rng.randbytes(8 * heap), len(columns)
+    head = struct.pack("<5q", count, 1, 7, len(texts), 0) + b"a layout"
+    blob = head + texts + np.array(rows, dtype="<i8").T.tobytes()
+    short = kernel.narrow(blob, len(head), width)
+    assert short == narrow._narrow(blob, len(head), width)
+    assert len(short) <= len(blob)
+    if short is not blob:
+        assert kernel.narrow(short, len(head), width) == short
+        assert narrow._widen(short, len(head), width) == blob
+        assert kernel.widen(short, len(head), width) == blob
+        with pytest.raises(ValueError, match="cut off"):
+            kernel.widen(short[:-9], len(head), width)
+
+
+@settings(max_examples=30, deadline=None)
+@given(worlds.views(), worlds.moderate_histories, worlds.requests, st.integers(0, 9))
+def test_rows_stored_wide_are_read_and_go_on(view, events, queries, wide):
+    """What was stored before rows were narrow is read, appended to and reopened as if it had always been."""
+    features, table, store = FeatureSet([view]), worlds.events_table(events), MemoryKeys()
+    state = OnlineState(features, store, horizon=EVER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transaction, "narrow_block", lambda _, blob: blob)
+        state.apply(table.slice(0, wide), "s")
+    state.apply(table.slice(wide), "s", first_position=wide)
+    whole = MemoryKeys()
+    OnlineState(features, whole, horizon=EVER).apply(table, "s")
+    rows, expected = (_rows(features, keys, worlds.spine_table(queries)) for keys in (store, whole))
+    assert repr([(r.values, r.statuses) for r in rows]) == repr([(r.values, r.statuses) for r in expected])
+
+
+def test_rows_are_stored_in_a_third_of_their_words():
+    """Times, ids and sums of one key lie near one another; the base, the least words and the header are beside."""
+    events = [EVENT | {"e": BASE + i * MINUTE, "seq": i, "x": i / 4, "n": i} for i in range(600)]
+    features, store = _state(_plain_view(), events, batch=600)
+    (blob, layout) = _blocks(features, store)[1][0]
+    assert blob[8] & narrow.NARROW
+    assert len(blob) < 8 * layout.words * 600 / 3
 
 
 @pytest.mark.parametrize("wrong", [-7, 1 << 40])

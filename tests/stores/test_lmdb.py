@@ -97,3 +97,13 @@ def test_what_is_lent_is_of_one_state_and_nothing_of_a_closed_store(tmp_path):
     keys.close()
     with pytest.raises(InternalError, match="a key store must not be used after it was closed"), keys.reading():
         pass
+
+
+def test_values_of_which_a_page_holds_two_share_it(tmp_path):
+    """Stored in the order of their keys, LMDB alone would leave each on a page of its own."""
+    keys = LmdbKeys(tmp_path / "keys")
+    items = {b"key%06d" % place: bytes([place % 251]) * (1400 + place % 500) for place in range(3000)}
+    keys.put_many(items, durable=False)
+    assert dict(keys.scan(b"")) == items
+    keys.close()
+    assert (tmp_path / "keys" / "data.mdb").stat().st_size < 0.7 * 4096 * len(items)

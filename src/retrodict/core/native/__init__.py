@@ -12,6 +12,8 @@ from types import ModuleType
 
 __all__ = ["kernel"]
 
+_VERSION = 2
+
 kernel: ModuleType | None
 """The extension module, None where Python does its work."""
 
@@ -21,4 +23,6 @@ else:
     try:
         from retrodict.core.native import _kernel as kernel
     except ImportError:
+        kernel = None
+    if getattr(kernel, "VERSION", 1) != _VERSION:  # made from older sources, which read older blocks
         kernel = None

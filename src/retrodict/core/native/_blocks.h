@@ -1,7 +1,7 @@
 /* Reading a block of online state. Twin: retrodict.features.online.read.reader, which also writes the programs.
  *
  * A block is a header (rows, flags, greatest visibility, bytes of heap, rows of heap), the bytes of its layout, a heap
- * of UTF-8, and rows of 64-bit words whose first word is the event time. A program says which windows there are and
+ * of UTF-8, and rows of words whose first one is the event time. A program says which windows there are and
  * what each feature is made of; reading is one search per edge of a window and one difference per feature. */
 
 #include <math.h>
@@ -26,10 +26,9 @@ typedef struct {
     int64_t lifetime, start, hop, bounded, end;
 } Window;
 
-/* Rows [first, stop) of a window in one block, and the rows whose running sums lie before and at its end. */
+/* Rows [first, stop) of a window in one block. */
 typedef struct {
     int64_t first, stop, lifetime;
-    const char *before, *upto;
 } Place;
 
 typedef struct {
@@ -50,15 +49,6 @@ typedef struct {
     vectorcallfunc call;
 } Program;
 
-/* Values of a store need not lie on whole words: a cast to int64_t * would be undefined there, and memcpy compiles to
- * the same single load. */
-static int64_t word_at(const char *row, int64_t column)
-{
-    int64_t word;
-    memcpy(&word, row + 8 * column, sizeof word);
-    return word;
-}
-
 /* Down to a multiple; C divides towards zero, which for times before 1970 is up. */
 static int64_t floored(int64_t value, int64_t step)
 {
@@ -66,13 +56,14 @@ static int64_t floored(int64_t value, int64_t step)
     return (quotient - (value % step < 0)) * step;
 }
 
-/* First row in [1, rows) whose event time is not below the edge; rows if there is none. */
-static int64_t search(const char *base, int64_t words, int64_t rows, int64_t edge)
+/* First row behind the base whose event time is not below the edge; the one after the last if there is none. */
+static int64_t search(const Block *block, int64_t edge)
 {
-    int64_t low = 1, high = rows;
+    Cells times = column_of(block, 0);
+    int64_t low = 1, high = block->count + 1;
     while (low < high) {
         int64_t middle = (low + high) >> 1;
-        if (word_at(base, middle * words) < edge)
+        if (row_word(&times, middle) < edge)
             low = middle + 1;
         else
             high = middle;
@@ -85,34 +76,35 @@ static int64_t edge_of(const Window *window, int64_t at, int64_t before)
     return window->hop ? floored(at - before, window->hop) : at - before;
 }
 
-static Place place_of(const Window *window, const char *base, int64_t words, int64_t rows, int64_t at)
+static Place place_of(const Window *window, const Block *block, int64_t at)
 {
-    Place found = {0, rows + 1, window->lifetime, base, base};
+    Place found = {0, block->count + 1, window->lifetime};
     if (window->bounded)
-        found.stop = search(base, words, rows + 1, edge_of(window, at, window->end));
+        found.stop = search(block, edge_of(window, at, window->end));
     if (!window->lifetime)
-        found.first = search(base, words, rows + 1, edge_of(window, at, window->start));
-    found.upto = base + 8 * words * (found.stop - 1);
-    if (found.first)
-        found.before = base + 8 * words * (found.first - 1);
+        found.first = search(block, edge_of(window, at, window->start));
     return found;
 }
 
 /* A running number over a window; it may have wrapped around, and then so does the difference. */
-static int64_t between(const Place *place, int64_t column)
+static int64_t between(const Block *block, const Place *place, int64_t column)
 {
-    uint64_t upto = (uint64_t)word_at(place->upto, column);
-    return (int64_t)(place->lifetime ? upto : upto - (uint64_t)word_at(place->before, column));
+    Cells one = column_of(block, column);
+    int64_t last = place->stop - 1, before = place->first - 1;
+    uint64_t upto = (uint64_t)(last ? row_word(&one, last) : word_at(one.base, 0));
+    if (place->lifetime)
+        return (int64_t)upto;
+    return (int64_t)(upto - (uint64_t)(before ? row_word(&one, before) : word_at(one.base, 0)));
 }
 
 /* A sum as a whole number of units; 0 if it does not fit. Limbs are signed differences, so each is added to what the
  * higher ones came to: the order from the top keeps every step within the bits of the result. */
-static int total(const Place *place, const Output *output, wide *found)
+static int total(const Block *block, const Place *place, const Output *output, wide *found)
 {
     wide sum = 0;
     for (int64_t limb = output->count - 1; limb >= 0; limb--)
         if (__builtin_mul_overflow(sum, (wide)1 << LIMB_BITS, &sum) ||
-            __builtin_add_overflow(sum, (wide)between(place, output->column + limb), &sum))
+            __builtin_add_overflow(sum, (wide)between(block, place, output->column + limb), &sum))
             return 0;
     *found = sum;
     return 1;
@@ -131,15 +123,16 @@ typedef struct {
 
 /* Greatest word of a column among the rows of a window, of which there is at least one. What an earlier window with the
  * same end has found is not looked at again. */
-static int64_t greatest(const char *base, int64_t words, const Output *output, const Place *place, Greatest *known)
+static int64_t greatest(const Block *block, const Output *output, const Place *place, Greatest *known)
 {
     int64_t column = output->column, row = place->stop - 1;
     if (known->column == column && known->stop == place->stop && known->first >= place->first)
         row = known->first;
     else
-        *known = (Greatest){column, row, place->stop, word_at(base, row * words + column)};
+        *known = (Greatest){column, row, place->stop, cell(block, row, column)};
+    Cells one = column_of(block, column);
     while (row-- > place->first) {
-        int64_t word = word_at(base, row * words + column);
+        int64_t word = row ? row_word(&one, row) : word_at(one.base, 0);
         if (output->floats ? as_double(word) > as_double(known->word) : word > known->word)
             known->word = word;
     }
@@ -147,9 +140,9 @@ static int64_t greatest(const char *base, int64_t words, const Output *output, c
     return known->word;
 }
 
-static PyObject *latest(const Program *self, const Output *output, const char *newest, const char *heap, int64_t size)
+static PyObject *latest(const Program *self, const Output *output, const Block *block, const char *heap, int64_t size)
 {
-    int64_t word = word_at(newest, output->column);
+    int64_t word = cell(block, block->count, output->column);
     switch (output->kind) {
     case LATEST_INT:
         return PyLong_FromLongLong(word);
@@ -178,10 +171,9 @@ static PyObject *latest(const Program *self, const Output *output, const char *n
 }
 
 /* Value of one feature made of totals; NULL without an error is None, and `beyond` says that Python has to do it. */
-static PyObject *aggregate(const Output *output, const char *base, int64_t words, const Place *place, Greatest *known,
-                           int *beyond)
+static PyObject *aggregate(const Output *output, const Block *block, const Place *place, Greatest *known, int *beyond)
 {
-    int64_t held = between(place, output->held);
+    int64_t held = between(block, place, output->held);
     wide sum;
     double number;
     if (output->op == COUNT)
@@ -194,14 +186,14 @@ static PyObject *aggregate(const Output *output, const char *base, int64_t words
     if (!held)
         return NULL;
     if (output->op == SHARE)
-        return PyFloat_FromDouble((double)between(place, output->column) / (double)held);
+        return PyFloat_FromDouble((double)between(block, place, output->column) / (double)held);
     if (output->op == EXTREME) {
-        int64_t word = greatest(base, words, output, place, known);
+        int64_t word = greatest(block, output, place, known);
         if (!output->floats)
             return PyLong_FromLongLong(output->negated ? ~word : word);
         return PyFloat_FromDouble(output->negated ? 0.0 - as_double(word) : as_double(word));
     }
-    if (!total(place, output, &sum)) {
+    if (!total(block, place, output, &sum)) {
         *beyond = 1;
         return NULL;
     }
@@ -220,14 +212,16 @@ static int64_t read_block(const Program *self, const char *data, Py_ssize_t size
 {
     const Frame *frame = &self->frame;
     Place place[MOST_WINDOWS];
-    int64_t header[HEADER] = {0}, words = frame->words, head = sizeof header + frame->layout;
+    int64_t header[HEADER] = {0}, head = sizeof header + frame->layout;
     if (size >= head) {
         memcpy(header, data, sizeof header);
         if (memcmp(data + sizeof header, self->layout, frame->layout))
             return OTHER;
     }
     int64_t rows = header[0], heap = header[3];
-    if (size < head || rows < 0 || heap < 0 || heap > size - head || (size - head - heap) / 8 / words <= rows) {
+    Block block;
+    if (size < head || heap < 0 || heap > size - head ||
+        !open_rows(&block, data + head + heap, size - head - heap, frame->words, rows, header[1] & NARROW)) {
         PyErr_SetString(PyExc_ValueError, "a block is cut off");
         return FAILED;
     }
@@ -236,21 +230,20 @@ static int64_t read_block(const Program *self, const char *data, Py_ssize_t size
         return PARTED;
     if (!settled && (frame->revised || header[2] >= at))
         return RESTRICT;
-    const char *base = data + head + heap, *newest = base + 8 * rows * words;
     for (int64_t i = 0; i < frame->windows; i++)
-        place[i] = place_of(self->window + i, base, words, rows, at);
+        place[i] = place_of(self->window + i, &block, at);
     Greatest known = {-1, 0, 0, 0};
     for (int64_t i = 0; i < frame->outputs; i++) {
         const Output *output = self->output + i;
         PyObject *name = PyTuple_GET_ITEM(self->names, i), *value = NULL;
         int beyond = 0;
         if (output->op < LATEST)
-            value = aggregate(output, base, words, place + output->window, &known, &beyond);
+            value = aggregate(output, &block, place + output->window, &known, &beyond);
         else if (output->op == SKIP)
             value = Py_NewRef(Py_None);
-        else if (rows && (output->age < 0 || at - word_at(newest, 0) <= output->age)) {
-            if (word_at(newest, frame->flags + output->flag / 62) >> (output->flag % 62) & 1)
-                value = latest(self, output, newest, data + head, heap);
+        else if (rows && (output->age < 0 || at - cell(&block, rows, 0) <= output->age)) {
+            if (cell(&block, rows, frame->flags + output->flag / 62) >> (output->flag % 62) & 1)
+                value = latest(self, output, &block, data + head, heap);
         } else if (output->age >= 0 && PySet_Add(old, name) < 0)
             return FAILED;
         /* A value that cannot be computed here gives up the whole block: half a row is never left in `out`, since the
@@ -269,8 +262,8 @@ static int64_t read_block(const Program *self, const char *data, Py_ssize_t size
     if (frame->reach == REACH_ANY)
         return rows > 0;
     if (frame->reach == REACH_AGE)
-        return rows > 0 && at - word_at(newest, 0) <= frame->reach_age;
-    int64_t seen = between(place + frame->reach_window, frame->running);
+        return rows > 0 && at - cell(&block, rows, 0) <= frame->reach_age;
+    int64_t seen = between(&block, place + frame->reach_window, frame->running);
     return frame->reach == REACH_EITHER && seen < (rows > 0) ? 1 : seen;
 }
 

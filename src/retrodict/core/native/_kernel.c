@@ -8,6 +8,7 @@
 #error "what is stored is little-endian, and here words are taken as they are: Python does the work"
 #endif
 
+#include "_narrow.h"
 #include "_blocks.h"
 #include "_decoding.h"
 #include "_frames.h"
@@ -18,7 +19,7 @@
 #include "_sorting.h"
 
 static PyMethodDef methods[] = {
-    DECODING_METHODS FRAMES_METHODS MERGING_METHODS RANGES_METHODS SEARCH_METHODS SEGMENTS_METHODS
+    DECODING_METHODS FRAMES_METHODS MERGING_METHODS NARROW_METHODS RANGES_METHODS SEARCH_METHODS SEGMENTS_METHODS
     SORTING_METHODS
     {NULL, NULL, 0, NULL},
 };
@@ -29,7 +30,7 @@ PyMODINIT_FUNC PyInit__kernel(void)
 {
     make_crc_tables();
     PyObject *self = PyModule_Create(&module);
-    if (self == NULL || add_blocks(self) < 0) {
+    if (self == NULL || add_blocks(self) < 0 || PyModule_AddIntConstant(self, "VERSION", 2) < 0) {
         Py_XDECREF(self);
         return NULL;
     }

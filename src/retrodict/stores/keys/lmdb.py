@@ -40,6 +40,7 @@ __all__ = ["LmdbKeys"]
 
 _READERS = 1022
 _SPARE = 32
+_THIRD, _HALF = 1344, 2020  # bytes of key and value of which a page holds three, and two
 _UNLOCKED = 3  # times an update decides without the lock before it holds the others up
 
 Change = Callable[[list[bytes | None]], Mapping[bytes, bytes | None]]
@@ -278,8 +279,15 @@ def _apply(txn: lmdb.Transaction[bytes], items: Mapping[bytes, bytes | None]) ->
     removed = [key for key, value in items.items() if value is None]
     for key in removed:
         txn.delete(key)
+    stored = [(key, value) for key, value in items.items() if value is not None]
+    # Of values of which a page holds two, LMDB leaves one on each page when they come in the order of their keys.
+    halves = [item for item in stored if _THIRD < len(item[0]) + len(item[1]) <= _HALF][1::2]
     with txn.cursor() as cursor:
-        cursor.putmulti([(key, value) for key, value in items.items() if value is not None])
+        if halves:
+            later = {key for key, _ in halves}
+            stored = [item for item in stored if item[0] not in later]
+        cursor.putmulti(stored)
+        cursor.putmulti(halves)
 
 
 def _closed(path: Path) -> None:

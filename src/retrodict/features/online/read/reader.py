@@ -41,6 +41,7 @@ from retrodict.features.online.state.blocks import (
     running,
     text_at,
     unpack,
+    wide_block,
 )
 from retrodict.features.plan import Output, ViewPlan
 from retrodict.features.windows import Window
@@ -135,6 +136,7 @@ class BlockReader:
         """
         if self._layout.shape.revised or _HEAD(blob)[2] >= at:
             blob = restricted(self._layout.shape, blob, at)
+        blob = bytes(wide_block(self._layout.shape, blob))
         rows = _Rows(self._plan, self._layout, self._edges, blob, at, current)
         bags = {} if self._bags is None else self._bags.read(blob, at, rows.places())
         for output in self._outputs:

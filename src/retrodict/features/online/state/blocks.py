@@ -11,7 +11,8 @@ before the first one, the base, holds what was cut off: cutting old rows is slic
 is the total of everything that is gone. Texts are offsets into the heap, so appending moves none.
 
 Values aggregated in advance were rejected: they cannot be read as of a time before the last write, nor take in a late
-event. One array per column was rejected: appending a row to it moves everything.
+event. One array per column was rejected: appending a row to it moves everything. Rows are stored narrow, see
+:mod:`~retrodict.features.online.state.narrow`; what a module says of bytes of rows is about wide ones.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from retrodict.core.statistics.exact import (
     whole_limbs,
 )
 from retrodict.features.facts.columns import Ints
+from retrodict.features.online.state.narrow import NARROW, narrow, widen
 from retrodict.features.plan import ViewPlan
 
 FIXED = 5  # header words before the layout
@@ -237,10 +239,24 @@ class Block:
         return separate(self.layout, self.rows)
 
 
+def wide_block(shape: Shape, blob: bytes | memoryview) -> bytes | memoryview:
+    """Block with wide rows: itself, or one widened."""
+    if not blob[8] & NARROW:
+        return blob
+    return widen(blob, shape.head_bytes, layout_of(shape, bytes(blob[8 * FIXED : shape.head_bytes])).words)
+
+
+def narrow_block(shape: Shape, blob: bytes) -> bytes:
+    """Block as it is stored."""
+    return narrow(blob, shape.head_bytes, layout_of(shape, blob[8 * FIXED : shape.head_bytes]).words)
+
+
 def unpack(shape: Shape, blob: bytes | memoryview) -> Block:
-    """Open a block, whose rows are those of the bytes; only texts are copied."""
+    """Open a block; rows that are stored wide are those of the bytes, and only texts are copied."""
     count, flags, visible, heap, heap_rows = np.frombuffer(blob, dtype="<i8", count=FIXED).tolist()
     layout = layout_of(shape, bytes(blob[8 * FIXED : shape.head_bytes]))
+    if flags & NARROW:
+        blob, flags = widen(blob, shape.head_bytes, layout.words), flags & ~NARROW
     begin = shape.head_bytes + heap
     rows = np.frombuffer(blob, dtype="<i8", offset=begin, count=(count + 1) * layout.words)
     return Block(

@@ -202,6 +202,10 @@ class StateKeys:
         """Name of the index of a key's segments."""
         return self._indexes + key
 
+    def is_index(self, name: bytes) -> bool:
+        """Whether a name of an entry is that of an index."""
+        return name.startswith(self._indexes)
+
     def segment(self, key: bytes, number: int) -> bytes:
         """Name of a segment of a key."""
         return self._segments + key + number.to_bytes(8, "big")

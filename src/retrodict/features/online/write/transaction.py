@@ -11,7 +11,16 @@ import pyarrow as pa
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.features.facts.columns import Ints
-from retrodict.features.online.state.blocks import FIXED, HOT, Layout, Shape, layout_of, widened
+from retrodict.features.online.state.blocks import (
+    FIXED,
+    HOT,
+    Layout,
+    Shape,
+    layout_of,
+    narrow_block,
+    wide_block,
+    widened,
+)
 from retrodict.features.online.state.entries import NEVER, Applied, Meta, StateKeys, TablePlace
 from retrodict.features.online.state.segments import Index, close, is_hot, reopened
 from retrodict.features.online.write.arrivals import Arrivals
@@ -92,7 +101,8 @@ class Write:
         if not (bounds.newest or bounds.lifetime or self._shape.revised):
             places = places[arrivals.event_time[places] >= bounds.limit]
         done = Applied(0, too_old=len(arrivals) - len(places))
-        blobs = values[1 : 1 + len(self._blocks)]
+        stored = values[1 : 1 + len(self._blocks)]
+        blobs = [None if blob is None else bytes(wide_block(self._shape, blob)) for blob in stored]
         layout, lone = self._layout(before, places, blobs)
         more = dict(zip(self._more, values[1 + len(self._blocks) :], strict=True))
         hot = _HotKeys(self._shape, self.keys, arrivals, more)
@@ -107,6 +117,7 @@ class Write:
             large |= np.isin(merged.codes, list(hot.indexes))
             for place in np.flatnonzero(large).tolist():
                 result |= hot.close(int(merged.codes[place]), merged.blocks[place], bounds)
+        result = {name: hot.packed(name, blob) for name, blob in result.items()}
         self.done, self.hot = done, {arrivals.names[code] for code in hot.indexes}
         counts = {name: getattr(before, name) + getattr(done, name) for name in ("stored", "duplicates", "too_old")}
         result[self.keys.meta] = replace(meta, layout=layout.key, **counts).write()
@@ -242,6 +253,11 @@ class _HotKeys:
         missing = [name for name in names if name not in self._more]
         self._missing += missing
         return None if missing else [self._more[name] or b"" for name in names]
+
+    def packed(self, name: bytes, blob: bytes | None) -> bytes | None:
+        """Entry as it is stored: blocks and segments with narrow rows, but for heads, which every batch writes anew."""
+        wide = blob is None or self._keys.is_index(name) or is_hot(blob)
+        return blob if blob is None or wide else narrow_block(self._shape, blob)
 
     def close(self, code: int, block: bytes, bounds: Bounds) -> dict[bytes, bytes | None]:
         """What to store of a key whose block is large or has segments."""

@@ -502,3 +502,4 @@ def test_what_takes_nothing_more_from_its_table_is_said_to_be_behind(make_projec
     upkeep = Upkeep(workspace, lambda _: [features])
     upkeep.catch_up()
     assert upkeep.behind == {features.plan("v").view.version: 2}
+    assert feeder(workspace, features).lag() == TableLag("events", 0, 1, 2, streamed=True)

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, insert, select, update
 from tests.serving.project import DEFINITIONS, parcels
 
 from retrodict.core.clock import SimulatedClock, parse_time
@@ -143,21 +143,25 @@ def test_a_run_of_before_there_were_signs_of_life_is_lost(project, monkeypatch):
 
 
 def test_a_training_gives_signs_of_life_and_takes_them_away(project, monkeypatch):
-    """The time moves on while it runs; of a finished run nothing is left."""
+    """The time moves on while it runs, of this run alone; of a finished run nothing is left."""
     monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.05)
     times = []
+    other = {"run": "another", "machine": "m", "process": 1, "began": 0, "time": 7}
 
     def look(what, _done, _total):
-        if what == "evaluate":
+        if what == "evaluate" and not times:
+            with project.records.write() as connection:
+                connection.execute(insert(heartbeats).values(**other))
             for _ in range(2):
                 with project.records.read() as connection:
-                    times.append(connection.execute(select(heartbeats.c.time)).scalar_one())
+                    mine = select(heartbeats.c.time).where(heartbeats.c.run != "another")
+                    times.append(connection.execute(mine).scalar_one())
                 time.sleep(0.5)
 
     train(project, "late_parcel", progress=look)
     assert times[0] < times[1]
     with project.records.read() as connection:
-        assert connection.execute(select(heartbeats)).all() == []
+        assert [dict(row) for row in connection.execute(select(heartbeats)).mappings()] == [other]
     assert not [thread for thread in threading.enumerate() if thread.name == "retrodict-heartbeat"]
 
 

@@ -300,3 +300,11 @@ def test_frames_load_narwhals_only_when_one_comes(filled: Path, tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_online_values_say_that_the_state_is_behind(p: Project) -> None:
+    """As a server does: rows that were ingested since are not in it."""
+    assert "behind" not in p.features.online(REQUESTS, FEATURES, at=LATE).statuses["spending"]
+    table = p.workspace.definitions.get(FeatureView, "spending").source.table.name
+    p.workspace.tables.write(table, p.workspace.tables.read(table).slice(0, 1))
+    assert p.features.online(REQUESTS, FEATURES, at=LATE).statuses["spending"] == {"behind": 4}

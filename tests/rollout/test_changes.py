@@ -56,6 +56,16 @@ def test_a_rollback_walks_back_and_never_forward(pair):
     assert models(pair) == list("12121")
 
 
+def test_a_rollback_passes_over_what_deployed_the_same_again(pair):
+    """One step is enough to leave a bad version, however often it was deployed."""
+    promote(pair, "promise", "late_parcel@2", reason="better")
+    for _ in range(2):
+        deploy(pair, "promise", model="late_parcel@2")
+    assert rollback(pair, "promise", reason="worse").deployment.model == "late_parcel@1"
+    with pytest.raises(RefusedError, match="must have decided before"):
+        rollback(pair, "promise", reason="worse")
+
+
 def test_a_rollback_goes_where_it_is_told(pair):
     """By revision or by version, forward too; what decides already and what never decided are refused."""
     promote(pair, "promise", "late_parcel@2", reason="better")

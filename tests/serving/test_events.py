@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import re
 
+import pyarrow as pa
 import pytest
 
 from retrodict.core.errors import InputError, NotFoundError
+from retrodict.features.definitions import FeatureView
 from retrodict.features.online import stream_of
+from retrodict.features.operations.pushed_events import push_events
 from retrodict.serving.events import EventInlet
 from retrodict.workspace import Workspace
 
@@ -84,3 +88,33 @@ def test_a_body_that_is_no_list_of_events_says_why(inlet, body, message):
     """A number that JSON does not have is named, with its place; so is the event that is not flat."""
     with pytest.raises(InputError, match=message):
         asyncio.run(inlet.push("parcels", body))
+
+
+CHECKED = """
+from retrodict import *
+
+sales = Table("sales", key="id", columns={"id": "int", "shop": "string", "at": "time", "amount": "float"},
+              checks=[Check.between("amount", 0, 100), Check.in_set("shop", ["a", "b"], severity="low")])
+sold = Source("sold", sales, event_time="at", sequence="id")
+taken = FeatureView("taken", Entity("shop"), sold, [agg.sum("amount", over="1d")])
+"""
+
+
+def test_an_event_passes_the_checks_of_its_table(make_project):
+    """What a batch would set aside is refused, over HTTP with its body; a check that only warns lets it pass."""
+    workspace = make_project(CHECKED)
+    sale = {"id": 1, "shop": "z", "at": "2024-03-01T08:00:00Z", "amount": 5.0}
+    inlet = EventInlet(workspace)
+    for wrong, title in (({"amount": -1.0}, "between(amount, 0, 100)"), ({"id": None}, "not_null(id)")):
+        with pytest.raises(InputError, match=rf"event 1 of the body.*{re.escape(title)}") as caught:
+            push(inlet, [sale, {**sale, **wrong}], "sales")
+        assert "-1" not in str(caught.value)
+    assert push(inlet, [sale], "sales")["end"] == 1
+    inlet.close()
+    rows = pa.table({"id": [2, 3], "shop": ["a", "a"], "at": [sale["at"]] * 2, "amount": [7.0, 700.0]})
+    (view,) = workspace.definitions.of(FeatureView)
+    report = push_events(workspace, view.source, [view], rows)
+    assert (report.accepted, [refusal.reason for refusal in report.reasons]) == (
+        1,
+        ["it fails between(amount, 0, 100)"],
+    )

@@ -20,11 +20,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 def check_name(name: object, *, what: str) -> str:
     """Return the name if it can stand in paths, URLs, SQL and metrics alike; raise DefinitionError if not."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name:
+        columns = ". Columns keep their spelling: Entity('shop', keys=['Shop'])" if what == "entity" else ""
         raise DefinitionError(
             "a name must be 1 to 63 lower-case letters, digits and single underscores, a letter first",
             where=what,
             got=name,
-            remedy="Rename it like 'late_arrival'",
+            remedy=f"Rename it like 'late_arrival'{columns}",
         )
     return name
 

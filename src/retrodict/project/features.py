@@ -387,7 +387,8 @@ class Features(Namespace):
         """Read features of keys from online state, as a server would at that time.
 
         A value that online state cannot tell is null, and the answer counts why by view: no_state, unseen,
-        beyond_horizon …
+        beyond_horizon …; behind, where rows of the table or events of the stream are not in yet. In Python the rows
+        with their values are its ``frame``.
 
         Parameters
         ----------

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from retrodict.features import online
     from retrodict.features.verify import verdicts
     from retrodict.models import readers
-    from retrodict.registry import ModelVersion, Revision
+    from retrodict.registry import ModelVersion, Revision, feature_sets
     from retrodict.workspace import Workspace
 else:
     (registry,) = lazy_modules("retrodict", "registry")
+    (feature_sets,) = lazy_modules("retrodict.registry", "feature_sets")
     (online,) = lazy_modules("retrodict.features", "online")
     (verdicts,) = lazy_modules("retrodict.features.verify", "verdicts")
     (readers,) = lazy_modules("retrodict.models", "readers")
@@ -126,6 +127,7 @@ class Plan(Shown):
     services: tuple[ServicePlan, ...] = ()
     undefined: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
+    streamed: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -160,13 +162,14 @@ class Plan(Shown):
         ]
         next_steps = "\n".join(["Next:", *(f"  {step}" for step in steps)]) if steps else self._rest()
         warnings = [f"Warning: {m.newest or m.name}: {sentence}" for m in self.models for sentence in m.warnings]
+        warnings += [f"Warning: {sentence}" for sentence in self.streamed]
         findings = "\n".join(["\nDefinitions that cannot hold:", *(f"  {finding}" for finding in self.findings)])
         notes = [*warnings, findings if self.findings else None]
         return [*(grid for grid in grids if grid.rows), *notes, "", next_steps]
 
     def _rest(self) -> str:
         if self.findings:
-            return "Nothing else differs."
+            return "Next: correct these definitions. What reads them is refused until then."
         if self.undefined:
             return (
                 f"In force, and not defined any more: {', '.join(self.undefined)}. They decide as they were deployed."
@@ -174,7 +177,9 @@ class Plan(Shown):
         return "Nothing differs: what is defined is what stands."
 
     def next(self) -> list[str]:
-        """Commands to run next, each with why; empty when nothing differs."""
+        """Commands to run next, each with why; empty when nothing differs, or definitions are to be corrected first."""
+        if self.findings:
+            return []
         steps = [f"retrodict ingest {table.name} FILE" for table in self.tables if table.version is None]
         if steps:  # nothing can be trained before its tables hold rows
             return steps
@@ -236,6 +241,11 @@ def read_plan(workspace: Workspace) -> Plan:
         tuple(_service(workspace, name, features) for name, features in readers.service_sets(workspace).items()),
         tuple(sorted(set(deployed) - {policy.name for policy in definitions.of(Policy)})),
         tuple(str(fault) for fault in find_faults(definitions, table_columns(workspace))),
+        tuple(
+            dict.fromkeys(
+                s for features in feature_sets.served_feature_sets(workspace) for s in _streamed(workspace, features)
+            )
+        ),
     )
 
 
@@ -246,13 +256,24 @@ def _service(workspace: Workspace, name: str, features: FeatureSet) -> ServicePl
 
 
 def _lags(workspace: Workspace, features: FeatureSet) -> Iterator[str]:
-    """What the online state of each source lacks of its table, in words."""
+    """What the online state of each source lacks of its table and will be given, in words."""
     if not any(workspace.tables.history(source.table.name) for source in features.sources.values()):
         return  # without a row there is no state to look at, and nothing to load for it
     for source, lag in online.table_lags(workspace, features).items():
-        if lag.behind and lag.rows:
+        if lag.behind and lag.rows and not lag.streamed:
             state = "no state" if lag.version is None else f"{count(lag.rows)} rows behind"
             yield f"{source}: {state}, {lag.table}@{lag.newest}"
+
+
+def _streamed(workspace: Workspace, features: FeatureSet) -> Iterator[str]:
+    """Rows that the online state of a source will not be given, and what to do."""
+    for source, lag in online.table_lags(workspace, features).items() if features.tables else ():
+        if lag.behind and lag.rows and lag.streamed:
+            yield (
+                f"{source}: {count(lag.rows)} rows of {lag.table}@{lag.newest} stay out of online state, as a stream "
+                "feeds it: a lifetime, or a source without a sequence, cannot tell rows from events. Push them as "
+                "events, or give the lifetime a view of its own"
+            )
 
 
 def _table(workspace: Workspace, name: str) -> TablePlan:

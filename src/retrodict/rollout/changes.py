@@ -198,7 +198,8 @@ def _as_previous(deployment: Deployment) -> dict[str, str]:
 def rollback(workspace: Workspace, policy: str, *, reason: str, to: str | int | None = None) -> Revision:
     """Go back to what decided before the present revision, whatever that was approved for then.
 
-    A second rollback goes further back, never forward to what was rolled back from. The model version that is left is
+    A second rollback goes further back, never forward to what was rolled back from; a revision that deployed the same
+    once more is passed over. The model version that is left is
     marked: a deployment takes it again only by name.
 
     No gate, no verification and no trial load of policy and features is in the way: the earlier state decided already,
@@ -239,7 +240,9 @@ def _earlier(revisions: Sequence[Revision], to: str | int | None) -> Revision:
     present = revisions[-1]
     policy = present.deployment.policy
     if to is None:
-        earlier = standing(revisions)[:-1]
+        # One that deployed the same again is no other: going back to it would change nothing.
+        decides = _as_previous(present.deployment)
+        earlier = [one for one in standing(revisions)[:-1] if _as_previous(one.deployment) != decides]
         if not earlier:
             raise RefusedError(
                 "something must have decided before the present revision",

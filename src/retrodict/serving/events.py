@@ -7,6 +7,7 @@ every source that reads the table.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +18,7 @@ from retrodict.core.kinds import kind_error, reader_of
 from retrodict.data.definitions import Table
 from retrodict.decisions.requests import form_fault, json_fault
 from retrodict.features.online import Upkeep, encode_event, stream_of
-from retrodict.features.operations.pushed_events import event_kinds, unnumbered_sources
+from retrodict.features.operations.pushed_events import event_checker, event_kinds, unnumbered_sources
 from retrodict.models.readers import defined_views
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.stores.streams.base import EventWriter
@@ -34,6 +35,7 @@ class EventInlet:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._kinds: dict[str, dict[str, str]] = {}
+        self._checkers: dict[str, Callable[[dict[str, Any]], list[str]]] = {}
         self._writers: dict[str, EventWriter] = {}
         self._upkeep = Upkeep(workspace, served_feature_sets)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-events")
@@ -51,7 +53,8 @@ class EventInlet:
         NotFoundError
             If the project has no such table.
         InputError
-            If the body is not a list of rows of the table. All events of a body are taken or none.
+            If the body is not a list of rows of the table, or one fails a check that would keep its row out of a
+            batch. All events of a body are taken or none.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._push, table, body)
 
@@ -77,6 +80,11 @@ class EventInlet:
                 raise InputError(rule, where=where, **form_fault(message, sorted(kinds), "the table")) from error
             raise InputError(rule, where="body", **json_fault(error, body, expected=expected)) from error
         rows = [_read(event, kinds, place, table) for place, event in enumerate(events)]
+        for place, row in enumerate(rows):
+            if titles := self._checkers[table](row):
+                raise InputError("an event must pass the checks of its table", where=f"event {place} of the body",
+                                 got=f"one that fails {', '.join(titles)}",
+                                 remedy="Correct it, or send the others alone")  # fmt: skip
         stream = stream_of(table)
         writer = self._writers.get(stream)
         if writer is None:
@@ -92,6 +100,7 @@ class EventInlet:
                     "the table must be defined", where="address", got=table, remedy=near(table, defined, what="table")
                 )
             views = defined_views(self._workspace)
+            self._checkers[table] = event_checker(self._workspace, defined[table])
             kinds = event_kinds(self._workspace, defined[table], views, where=f"table {table}")
             if unnumbered_sources(defined[table], views):  # refused once the table holds rows: ask again
                 return kinds

@@ -12,7 +12,9 @@ from retrodict.data.definitions import Table
 __all__ = ["row_checker"]
 
 
-def row_checker(table: Table, *, clock: Clock | None = None) -> Callable[[Mapping[str, Any]], list[str]]:
+def row_checker(
+    table: Table, *, clock: Clock | None = None, warnings: bool = True
+) -> Callable[[Mapping[str, Any]], list[str]]:
     """Compile the checks of single rows to one function.
 
     Parameters
@@ -20,6 +22,8 @@ def row_checker(table: Table, *, clock: Clock | None = None) -> Callable[[Mappin
     table : Table
     clock : Clock, optional
         For ``not_in_future``; the system's by default.
+    warnings : bool, default True
+        Whether checks count that keep no row out of a batch: those of severity ``low``.
 
     Returns
     -------
@@ -38,6 +42,8 @@ def row_checker(table: Table, *, clock: Clock | None = None) -> Callable[[Mappin
     time = SystemClock() if clock is None else clock
     tests: list[tuple[str, Callable[[Mapping[str, Any]], Any]]] = []
     for check in table.checks:
+        if not warnings and check.severity == "low":
+            continue
         if check.rule == "not_in_future":
             tests.append((check.title, _not_in_future(check, time)))
         elif check.condition is not None:

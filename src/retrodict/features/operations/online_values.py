@@ -12,7 +12,7 @@ from retrodict.core.errors import InputError, check_known
 from retrodict.features.catalogue.tables import declared_schemas, source_schemas
 from retrodict.features.offline import training_frame
 from retrodict.features.offline.texts import parse_texts, request_types
-from retrodict.features.online import online_features
+from retrodict.features.online import Upkeep, online_features
 from retrodict.features.plan import FeatureSet
 from retrodict.workspace import Workspace
 
@@ -60,7 +60,8 @@ def add_online_values(
     Returns
     -------
     tuple of pyarrow.Table and dict
-        The rows with a column per feature, null where online state cannot say; and by view how often each status came.
+        The rows with a column per feature, null where online state cannot say; and by view how often each status came,
+        ``behind`` where the state lacks rows of its table or events of its stream.
 
     Raises
     ------
@@ -71,6 +72,9 @@ def add_online_values(
     rows = parse_texts(rows, request_types(features, declared_schemas(workspace, features)), where=where)
     reader = online_features(workspace, features)
     statuses: dict[str, Counter[str]] = {plan.name: Counter() for plan in features.views}
+    flows = Upkeep(workspace, lambda _: [features]).flows()
+    lacking = {flow.version for flow in flows if flow.table.behind or any(flow.lags.values())}
+    behind = {plan.name for plan in features.views if plan.view.version in lacking}
     values: list[Mapping[str, Any]] = []
     for first in range(0, rows.num_rows, _ROWS):
         if progress is not None:
@@ -78,7 +82,7 @@ def add_online_values(
         for row in reader.read_many(rows.slice(first, _ROWS).to_pylist(), at):
             values.append(row.values)
             for view, status in row.statuses.items():
-                statuses[view][status] += 1
+                statuses[view]["behind" if view in behind and status in {"ok", "unseen"} else status] += 1
     types = _value_types(features, source_schemas(workspace, features), rows)
     for name in columns:
         rows = rows.append_column(name, _column([row[name] for row in values], types.get(name)))

@@ -11,7 +11,9 @@ import pyarrow as pa
 from retrodict.core.display import Block, Grid, Shown, count
 from retrodict.core.errors import InputError, check_known
 from retrodict.core.kinds import kind_of, reader_of
+from retrodict.data.definitions import Table
 from retrodict.data.sources import HasName, Source
+from retrodict.data.validation import row_checker
 from retrodict.features.catalogue.tables import declared_kinds
 from retrodict.features.definitions import FeatureView
 from retrodict.features.online import encode_event, stream_of
@@ -126,6 +128,11 @@ def event_kinds(workspace: Workspace, table: HasName, views: Iterable[FeatureVie
     return kinds
 
 
+def event_checker(workspace: Workspace, table: HasName) -> Callable[[Mapping[str, Any]], list[str]]:
+    """Titles of the checks that keep an event out, as they would keep its row out of a batch of the table."""
+    return row_checker(table, clock=workspace.clock, warnings=False) if isinstance(table, Table) else lambda _: []
+
+
 def unnumbered_sources(table: HasName, views: Iterable[FeatureView]) -> list[Source]:
     """Sources of a table that have no sequence: what a row of it and an event have in common, nobody can tell."""
     sources = [view.source for view in views if view.source.table.name == table.name]
@@ -157,7 +164,8 @@ def push_events(
     """
     stream = stream_of(source.table.name)
     kinds = event_kinds(workspace, source.table, views, where=where)
-    records, refused = _records(rows, source, _readers(source, kinds, rows.column_names, where))
+    readers = _readers(source, kinds, rows.column_names, where)
+    records, refused = _records(rows, source, readers, event_checker(workspace, source.table))
     fresh = records if source.sequence is None else _missing_records(workspace, stream, records)
     if fresh:
         with workspace.events.open_writer(stream) as writer:
@@ -184,7 +192,10 @@ def _needed(source: Source) -> list[str]:
 
 
 def _records(
-    rows: pa.Table, source: Source, readers: Mapping[str, Callable[[Any], Any]]
+    rows: pa.Table,
+    source: Source,
+    readers: Mapping[str, Callable[[Any], Any]],
+    failing: Callable[[Mapping[str, Any]], list[str]],
 ) -> tuple[list[bytes], list[Refusal]]:
     needed = _needed(source)
     texts = {field.name for field in rows.schema if kind_of(field.type) == "text"}
@@ -195,6 +206,8 @@ def _records(
         missing = next((column for column in needed if event.get(column) in (None, "")), None)
         if reason is None and missing is not None:
             reason = f"{missing} is null"
+        if reason is None and (titles := failing(event)):
+            reason = f"it fails {', '.join(titles)}"
         if reason is None:
             records.append(encode_event(event))
         else:

@@ -56,12 +56,15 @@ class TableLag:
         Newest version; None: the table has none.
     rows : int
         Rows of the newest version that are not in the state, in the view and partition that is furthest behind.
+    streamed : bool
+        Whether it will take none of these: a stream feeds it, and events of both cannot be told apart.
     """
 
     table: str
     version: int | None
     newest: int | None
     rows: int
+    streamed: bool = False
 
     @property
     def behind(self) -> bool:
@@ -117,7 +120,8 @@ class TableFeeder:
         rows = max(total - (self._start(place, newest) or 0) for place in places)
         versions = [None if p.unfinished or not self._contains(p, newest) else p.version for p in places]
         oldest = None if None in versions else min(version for version in versions if version is not None)
-        return TableLag(self._table, oldest, newest, rows)
+        waiting = any(True for plan in plans for _ in self._behind(plan, newest))
+        return TableLag(self._table, oldest, newest, rows, streamed=not waiting)
 
     def catch_up(self, progress: Report = no_report) -> Applied:
         """Take in what the newest version has and the state has not; a killed call is continued by the next.

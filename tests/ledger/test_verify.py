@@ -139,6 +139,64 @@ def test_a_foreign_entry_cannot_name_its_own_key(project: Workspace, sql: Sql, w
         _append(project)
 
 
+def test_a_retired_key_signs_no_end(project: Workspace, sql: Sql, wheres: Wheres, checkpoints: Path) -> None:
+    """Who kept it can neither have entries signed over, nor stop the ledger with a statement on a far entry."""
+    old = Ed25519PrivateKey.from_private_bytes(project.config.path("ledger.key").read_bytes())
+    project.ledger.renew_key("the old one leaked")
+    far = _statement(old, {"sequence": 10**9, "time": 5, "hash": "ab" * 32})
+    with checkpoints.open("a") as stream:
+        stream.write(json.dumps(far) + "\n")
+    _append(project)
+    _foreign(sql)
+    (end,) = sql("SELECT sequence, time, hash FROM ledger_entries WHERE sequence = 9")
+    forged = _statement(old, end)
+    sql("UPDATE ledger_ends SET sequence = 9, time = ?, hash = ?, public_key = ?, signature = ?",
+        *(forged[name] for name in ("time", "hash", "public_key", "signature")))  # fmt: skip
+    with pytest.raises(IntegrityError, match="entry 9 at the end, signed up to entry 8"):
+        _append(project)
+    assert ("unsigned", "entry 9") in wheres(project)
+
+
+def _statement(key: Ed25519PrivateKey, end: dict[str, Any]) -> dict[str, Any]:
+    statement = json.dumps({**end, "retrodict": "checkpoint"}, sort_keys=True, separators=(",", ":"))
+    public_key = key.public_key().public_bytes_raw().hex()
+    return {**end, "public_key": public_key, "signature": key.sign(statement.encode()).hex()}
+
+
+@pytest.mark.parametrize("noise", ["x" * 99 + "\n", None, "[" * 100_000 + "\n"], ids=["junk", "older", "deep"])
+def test_no_line_hides_the_newest_statement(
+    noise: str | None, project: Workspace, sql: Sql, wheres: Wheres, checkpoints: Path
+) -> None:
+    """However many lines were written behind it, of another process too."""
+    older = checkpoints.read_text().splitlines(keepends=True)[-2]
+    with checkpoints.open("a") as stream:
+        stream.write((noise or older) * 700 if noise is None or len(noise) < 1000 else noise)
+    sql("DELETE FROM ledger_entries WHERE sequence > 5")
+    sql("DELETE FROM ledger_ends")
+    for ledger in (project.ledger, Workspace(project.root).ledger):
+        with pytest.raises(IntegrityError, match="signed up to entry 6"), ledger.transaction() as tx:
+            tx.append("note.write", "note:1")
+    assert ("cut off", "entry 6") in wheres(project)
+
+
+def test_a_tail_of_a_power_loss_is_cut(project: Workspace, audit: Audit, checkpoints: Path) -> None:
+    """Blocks that were allotted and never written, more than one of them."""
+    with checkpoints.open("ab") as stream:
+        stream.write(bytes(9000))
+    _append(project)
+    assert audit(project).verified
+
+
+def test_a_lost_key_and_a_restored_backup(project: Workspace, sql: Sql, wheres: Wheres) -> None:
+    """Both at once: the renewal goes on from either, and says up to where the old key had signed."""
+    sql("DELETE FROM ledger_entries WHERE sequence > 4")
+    sql("DELETE FROM ledger_edges WHERE sequence > 4")
+    project.config.path("ledger.key").unlink()
+    assert project.ledger.renew_key("the disk died", unendorsed=True).payload["signed"] == 6
+    _append(project)
+    assert {("renewed", "entry 5"), ("altered", "checkpoint of entry 6")} <= wheres(project)
+
+
 def test_an_entry_before_the_one_it_follows(project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """Back-dated by hand it is a finding; a clock that was set back makes no such entry, and says so."""
     _append(project)

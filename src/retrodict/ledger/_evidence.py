@@ -122,7 +122,9 @@ def check_keys(items: list[Entry], public_key: str | None) -> Iterator[AuditFind
             elif entry.action != KEY_ACTIONS[0] and not is_endorsed(
                 key, entry.payload.get("endorsement"), before or ""
             ):
+                signed = entry.payload.get("signed")
                 detail = "another key signs from here on, and the one before it did not endorse it"
+                detail += f"; that one signed up to entry {signed}" if isinstance(signed, int) else ""
                 yield AuditFinding("renewed", f"entry {entry.sequence}", detail)
             before = key
         elif entry.action == ACCEPT:

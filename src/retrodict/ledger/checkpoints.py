@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Collection
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ __all__ = ["Checkpoint", "Signer"]
 
 _FILE = "checkpoints.jsonl"
 _LOST = "Restore the file from a backup, or go on with a new key: retrodict audit renew-key --unendorsed --reason WHY"
-_TAIL = 1 << 16  # bytes: some two hundred checkpoints
+_SEQUENCE = re.compile(rb'"sequence": ?(\d{1,18})')
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +165,14 @@ class Signer:
 
 def _cut_torn_line(descriptor: int) -> None:
     """Remove what a writer that died left after the last newline: it was never acknowledged."""
-    size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, 4096, max(0, size - 4096))
-    if tail and not tail.endswith(b"\n"):
-        os.ftruncate(descriptor, size - len(tail) + tail.rfind(b"\n") + 1)
+    size = end = os.fstat(descriptor).st_size
+    while end:
+        tail = os.pread(descriptor, min(end, 4096), max(0, end - 4096))
+        end += tail.rfind(b"\n") + 1 - len(tail)
+        if b"\n" in tail:
+            break
+    if end < size:
+        os.ftruncate(descriptor, end)
 
 
 # the key ------------------------------------------------------------------------------------------------------
@@ -252,19 +256,18 @@ def scan_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[int]]:
     return checkpoints, damaged
 
 
-def newest_signed(folder: Path, keys: Collection[str], start: int = 0) -> Checkpoint | None:
-    """Checkpoint of the highest sequence among the last ones of a folder that one of the keys signed.
-
-    ``start`` is how many bytes of the file do not count: what was signed there, somebody went back behind for a reason.
-    """
+def newest_signed(folder: Path, public_key: str, start: int = 0) -> Checkpoint | None:
+    """Checkpoint of the highest sequence that a key signed, from some byte of the file of checkpoints on."""
     path = folder / _FILE
     if not path.exists():
         return None
     with path.open("rb") as stream:
-        stream.seek(max(start, path.stat().st_size - _TAIL))
-        checkpoints = [checkpoint for line in stream.read().split(b"\n")[:-1] if (checkpoint := _read_line(line))]
-    ordered = sorted(checkpoints, key=lambda checkpoint: checkpoint.sequence, reverse=True)
-    return next((one for one in ordered if one.public_key in keys and one.is_valid()), None)
+        stream.seek(start)
+        lines = [line for line in stream.read().split(b"\n")[:-1] if public_key.encode() in line]
+    # Of very many lines only the newest is parsed: whatever else is wrong with them is for an audit.
+    lines.sort(key=lambda line: int(match[1]) if (match := _SEQUENCE.search(line)) else -1, reverse=True)
+    checkpoints = (checkpoint for line in lines if (checkpoint := _read_line(line)) is not None)
+    return next((one for one in checkpoints if one.public_key == public_key and one.is_valid()), None)
 
 
 def size_of(folder: Path) -> int:
@@ -276,7 +279,7 @@ def size_of(folder: Path) -> int:
 def _read_line(line: bytes) -> Checkpoint | None:
     try:
         checkpoint = Checkpoint(**json.loads(line))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     types = [type(value) for value in asdict(checkpoint).values()]
     return checkpoint if types == [int, int, str, str, str] else None

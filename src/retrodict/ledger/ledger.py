@@ -44,6 +44,14 @@ class _End(NamedTuple):
     time: int
 
 
+class _Look(NamedTuple):
+    """What was found in the file of checkpoints: by which key, from and up to which byte."""
+
+    view: tuple[str | None, int]
+    size: int
+    newest: Checkpoint | None
+
+
 class Transaction:
     """A writing transaction on the records in which entries can be appended; made by :meth:`Ledger.transaction`.
 
@@ -196,6 +204,7 @@ class Ledger:
     def __init__(self, records: RecordStore, clock: Clock, actor: str, *, key_path: Path, checkpoints: Path) -> None:
         self.records, self.checkpoint_folder = records, checkpoints
         self._clock, self._actor, self._key_path = clock, actor, key_path
+        self._looked = _Look((None, 0), 0, None)
         records.ensure(metadata)
 
     @contextmanager
@@ -236,14 +245,27 @@ class Ledger:
 
     def _signed(self, connection: Connection) -> Checkpoint | None:
         """Newest end that was signed, by the records and by the file of checkpoints."""
-        keys, newest = _keys(connection), self._newest_in_file(connection)
-        signed = [end for end in signed_ends(connection) if end.public_key in keys and end.is_valid()]
+        key, newest = _key_in_force(connection), self._newest_in_file(connection)
+        signed = [end for end in signed_ends(connection) if end.public_key == key and end.is_valid()]
         return max([*signed, *([newest] if newest else [])], key=lambda end: end.sequence, default=None)
 
     def _newest_in_file(self, connection: Connection) -> Checkpoint | None:
+        """Newest statement in the file by the key in force: nobody else's counts, least of all that of a retired one.
+
+        Only what was added since the last look is read. What was signed before an end was accepted does not count.
+        """
         accepted = select(entries.c.payload).where(entries.c.action == ACCEPT).order_by(entries.c.sequence.desc())
-        ignored = _field(connection.execute(accepted.limit(1)).scalar(), "checkpoint_bytes") or 0
-        return newest_signed(self.checkpoint_folder, _keys(connection), int(ignored))
+        ignored = int(_field(connection.execute(accepted.limit(1)).scalar(), "checkpoint_bytes") or 0)
+        view, size = (_key_in_force(connection), ignored), size_of(self.checkpoint_folder)
+        if view != self._looked.view or size < self._looked.size:
+            self._looked = _Look(view, ignored, None)
+        if view[0] is not None and size > self._looked.size:
+            newest = newest_signed(self.checkpoint_folder, view[0], self._looked.size)
+            known = self._looked.newest
+            if newest is None or (known is not None and known.sequence > newest.sequence):
+                newest = known
+            self._looked = _Look(view, size, newest)
+        return self._looked.newest
 
     def accept_end(self, reason: str) -> Entry:
         """Go on from an end of the chain that is not the one signed last, as somebody knows why.
@@ -299,7 +321,8 @@ class Ledger:
         reason : str
             For the ledger.
         unendorsed : bool, default False
-            Whether the old key is gone. ``audit verify`` then finds a renewal that nobody endorsed, from now on.
+            Whether the old key is gone. The end is then gone on from whoever signed it, and ``audit verify`` finds a
+            renewal that nobody endorsed, from now on.
 
         Raises
         ------
@@ -310,11 +333,14 @@ class Ledger:
         with self.records.write() as connection:
             expected = _key_in_force(connection)
             old = None if unendorsed or expected is None else self._signer(expected)
-            self._check_end(connection)
+            if not unendorsed:
+                self._check_end(connection)
             public_key = make_next_key(self._key_path)
-            facts = {"public_key": public_key, "reason": reason}
+            facts: dict[str, Any] = {"public_key": public_key, "reason": reason}
             if old is not None:
                 facts["endorsement"] = old.endorse(public_key)
+            elif (signed := self._signed(connection)) is not None:
+                facts["signed"] = signed.sequence
             transaction = Transaction(connection, self._clock, self._actor, public_key)
             entry = transaction.append(_RENEW, "ledger:chain", facts)
             # The new key is taken into its place once this is committed: until then it signs where it waits.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import getpass
+import importlib
 import py_compile
 import sys
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,71 @@ def test_neighbours_are_imported_and_forgotten(
         assert str(project.root) not in sys.path
     assert found == {"one": ("id_one",), "two": ("id_two",)}
     assert {"tables", "parts"}.isdisjoint(set(sys.modules) - before)
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("parts/keys.py", "from parts.keys import KEY"),
+        ("parts/deep/keys.py", "import parts.deep.keys\nKEY = parts.deep.keys.KEY"),
+        ("dist/keys.py", "from dist.keys import KEY"),
+        ("src/keys.py", "import sys, os\nsys.path.append(os.path.dirname(__file__) + '/src')\nfrom keys import KEY"),
+        ("vendor/keys.py", "from vendor import keys\nKEY = keys.KEY"),
+        (
+            "tools.zip",
+            "import sys, os\nsys.path.append(os.path.dirname(__file__) + '/tools.zip')\nfrom keys import KEY",
+        ),
+    ],
+)
+def test_modules_in_any_folder_of_the_project_are_its_own(
+    make_project: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str, line: str
+) -> None:
+    """Without ``__init__.py``, by a path, beside an installed namespace, in a zip: another project is another."""
+    (tmp_path / "site-packages" / "vendor").mkdir(parents=True)
+    (tmp_path / "site-packages" / "vendor" / "own.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    vendor = importlib.import_module("vendor.own")
+    before = set(sys.modules)
+    for name, key in (("one", "a"), ("two", "b"), ("one", "c")):
+        project = make_project(f"from retrodict import Table\n{line}\nsales = Table('sales', key=KEY)\n", folder=name)
+        path = project.root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("keys.py", f"KEY = {key!r}\n")
+        else:
+            path.write_text(f"KEY = {key!r}\n")
+        assert project.definitions.get(Table, "sales").key == (key,)
+        assert not [
+            key for key in set(sys.modules) - before if key.partition(".")[0] in ("parts", "dist", "keys", "vendor")
+        ]
+    assert sys.modules["vendor.own"] is vendor
+    assert not hasattr(sys.modules["vendor"], "keys")
+
+
+def test_what_a_notebook_imported_is_hidden_and_given_back(
+    make_project: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A module of another place that is called like a neighbour; a package is not replaced by a mere folder."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "keys.py").write_text("KEY = 'theirs'\n")
+    (tmp_path / "acme").mkdir()
+    (tmp_path / "acme" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs, acme = importlib.import_module("lib.keys"), importlib.import_module("acme")
+    project = make_project("from retrodict import Table\nimport acme\nfrom lib.keys import KEY\n"
+                           "sales = Table('sales', key=[KEY, str(id(acme))])\n")  # fmt: skip
+    (project.root / "acme").mkdir()
+    (project.root / "lib").mkdir()
+    (project.root / "lib" / "keys.py").write_text("KEY = 'ours'\n")
+    try:
+        assert project.definitions.get(Table, "sales").key == ("ours", str(id(acme)))
+        assert sys.modules["lib.keys"] is theirs is sys.modules["lib"].keys
+        assert sys.modules["acme"] is acme
+    finally:
+        for key in ("lib", "lib.keys", "acme"):
+            sys.modules.pop(key, None)
 
 
 def test_what_runs_is_the_source(make_project: Callable[..., Workspace]) -> None:

@@ -18,10 +18,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.machinery import FileFinder, SourceFileLoader
+from importlib.machinery import FileFinder, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TypeVar
+from zipimport import zipimporter
 
 from retrodict.core.definition import Definition
 from retrodict.core.errors import ConfigurationError, DefinitionError, RetrodictError, check_known, check_text, near
@@ -224,26 +225,46 @@ def _near_name(error: BaseException, names: Mapping[str, object]) -> str | None:
 @contextmanager
 def _neighbours(folder: Path, name: str, module: ModuleType) -> Iterator[None]:
     """Let the module import its neighbours, those of this folder and no other, and forget them afterwards."""
-    siblings = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
     with _LOADING:
-        hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if _is_neighbour(key, siblings)}
-        sys.modules[name] = module
-        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a stale .pyc would be another version
+        importlib.invalidate_caches()
         hook = _source_hook(folder)
         sys.path_hooks.insert(0, hook)
-        sys.path.insert(0, str(folder))
         _forget_finders(folder)
-        importlib.invalidate_caches()
+        hidden = _take_out(folder)
+        sys.modules[name] = module
+        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a stale .pyc would be another version
+        paths = list(sys.path)
+        sys.path.insert(0, str(folder))
         try:
             yield
         finally:
+            _take_out(folder)
+            sys.modules.pop(name, None)
             sys.path.remove(str(folder))
+            sys.path[:] = [path for path in sys.path if path in paths or not Path(path).is_relative_to(folder)]
             sys.path_hooks.remove(hook)
             _forget_finders(folder)
             sys.dont_write_bytecode = writes
-            for key in [key for key in sys.modules if key == name or _is_neighbour(key, siblings)]:
-                del sys.modules[key]
-            sys.modules.update(hidden)
+            _put_back(hidden)
+
+
+def _take_out(folder: Path) -> dict[str, ModuleType]:
+    """Forget the folder's modules, also as attributes of an installed package that they extend."""
+    neighbours = [key for key in list(sys.modules) if _is_neighbour(key, folder)]  # all, before a parent is gone
+    modules = {key: sys.modules.pop(key) for key in neighbours}
+    for key, module in modules.items():
+        parent, _, child = key.rpartition(".")
+        if parent in sys.modules and getattr(sys.modules[parent], child, None) is module:
+            delattr(sys.modules[parent], child)
+    return modules
+
+
+def _put_back(modules: Mapping[str, ModuleType]) -> None:
+    sys.modules.update(modules)
+    for key, module in modules.items():
+        parent, _, child = key.rpartition(".")
+        if parent in sys.modules and not hasattr(sys.modules[parent], child):
+            setattr(sys.modules[parent], child, module)
 
 
 class _SourceLoader(SourceFileLoader):
@@ -259,7 +280,7 @@ def _source_hook(folder: Path) -> Callable[[str], FileFinder]:
     """Finder of modules in the folders whose code is kept: sources only, no bytecode and no compiled extension."""
 
     def find(path: str) -> FileFinder:
-        if not _is_kept(folder, path):
+        if not _is_kept(folder, path) or not Path(path).is_dir():  # a zip is another hook's
             raise ImportError
         return FileFinder(path, (_SourceLoader, [".py"]))
 
@@ -275,17 +296,38 @@ def _is_kept(folder: Path, path: str) -> bool:
 
 
 def _forget_finders(folder: Path) -> None:
-    for path in [path for path in sys.path_importer_cache if _is_kept(folder, path)]:
-        del sys.path_importer_cache[path]
+    for path, finder in list(sys.path_importer_cache.items()):
+        if _is_kept(folder, path) and not isinstance(finder, zipimporter):  # that one reads a zip anew when told
+            del sys.path_importer_cache[path]
 
 
-def _is_neighbour(key: str, siblings: set[str]) -> bool:
-    """Whether a loaded module may be one of the folder's, and not an installed one of the same name."""
+def _is_neighbour(key: str, folder: Path) -> bool:
+    """Whether a loaded module lies in the folder, or has a name that the folder has, and is no installed one."""
     top = key.partition(".")[0]
-    if top not in siblings or top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
+    if top in sys.stdlib_module_names or top in ("__main__", __name__.partition(".")[0]):
         return False
-    file = getattr(sys.modules[key], "__file__", None)
-    return file is None or "site-packages" not in file
+    places = _places(sys.modules[key])
+    if any("site-packages" in place or "dist-packages" in place for place in places):
+        return False
+    if any(Path(place).is_relative_to(folder) for place in places):
+        return True
+    spec = PathFinder.find_spec(top, [str(folder)])
+    # A mere folder (data/, tests/) takes the place of a package without __init__.py, and of no other.
+    return spec is not None and (spec.origin is not None or getattr(sys.modules.get(top), "__file__", None) is None)
+
+
+def _places(module: object) -> list[str]:
+    """File of a module, or folders of a package that has none; a lazy module is not loaded by the question."""
+    if not issubclass(type(module), ModuleType):  # isinstance believes what the object says of itself
+        return []
+    facts = object.__getattribute__(module, "__dict__")
+    file, spec = facts.get("__file__"), facts.get("__spec__")
+    if isinstance(file, str):
+        return [file]
+    try:
+        return [str(place) for place in getattr(spec, "submodule_search_locations", None) or ()]
+    except KeyError:  # a namespace package whose parent is gone
+        return []
 
 
 def _line_in(path: Path, error: BaseException) -> str:

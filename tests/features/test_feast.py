@@ -5,10 +5,15 @@ entities and of none, a mapped field and a renamed view beside it; its times of 
 """
 
 import json
+import re
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from retrodict import Project
 from retrodict.core.errors import InputError
@@ -103,7 +108,82 @@ def test_a_dump_is_data_and_never_code(tmp_path):
     assert scope["scoring_v1"].description == evil
 
 
-@pytest.mark.parametrize("content", ["from feast import Entity\n", "[]", '{"expectations": []}', None])
+def _places(value, path=()):
+    """Every place of a JSON value."""
+    yield path
+    for key, entry in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from _places(entry, (*path, key))
+
+
+def _changed(dump, place, value):
+    """A dump with another value at a place; without it if that is ``...``."""
+    if not place:
+        return value
+    copy = json.loads(json.dumps(dump))
+    parent = reduce(getitem, place[:-1], copy)
+    if value is ...:
+        del parent[place[-1]]
+    else:
+        parent[place[-1]] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "where"),
+    [
+        (("featureViews", 0, "spec", "ttl"), "nan", "featureViews[0], spec, ttl: a time to live must be seconds"),
+        (("featureViews", 0, "spec", "ttl"), "infs", "got 'infs'"),
+        (("featureViews", 0, "spec", "ttl"), "-5s", "got '-5s'"),
+        (("featureViews", 0, "spec", "ttl"), 5, "featureViews[0], spec, ttl: a time to live"),
+        (("featureViews",), None, "featureViews: the value must be a list"),
+        (("featureViews", 0, "spec"), ..., "featureViews[0]: the object must have spec"),
+        (("featureViews", 0, "spec", "batchSource"), None, "spec, batchSource: the value must be an object"),
+        (("featureViews", 0, "spec", "description"), True, "spec, description: the value must be text"),
+        (("featureViews", 0, "spec", "description"), "\ud800", "whole characters"),
+        (("featureViews", 0, "spec", "other"), float("inf"), "finite numbers"),
+        (("entities", 1, "spec", "name"), 5, "entities[1], spec, name: the value must be text"),
+        (("onDemandFeatureViews", 0), "text", "onDemandFeatureViews[0]: the value must be an object"),
+        (("dataSources", 0, "fileOptions"), [], "dataSources[0], fileOptions: the value must be an object"),
+        (("featureServices", 0, "spec", "tags"), {"team": 1}, "spec, tags, team: the value must be text"),
+    ],
+)
+def test_a_dump_of_another_form_is_refused_with_its_place(tmp_path, place, value, where):
+    """What is wrong, where, and what to run: never a bug of ours."""
+    (tmp_path / "r.json").write_text(json.dumps(_changed(json.loads(DUMP.read_text()), place, value)))
+    with pytest.raises(InputError, match=re.escape(where)) as refusal:
+        read_registry(tmp_path / "r.json")
+    assert "feast registry-dump" in str(refusal.value)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_any_dump_is_read_or_refused(tmp_path, data):
+    """One value of the real dump is another, or gone: a module that loads, or an error of the input."""
+    dump = json.loads(DUMP.read_text())
+    scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.just("nans")
+    values = scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.text(), scalars, max_size=2)
+    place = data.draw(st.sampled_from(list(_places(dump))))
+    value = data.draw(values if not place or isinstance(place[-1], int) else values | st.just(...))
+    (tmp_path / "r.json").write_text(json.dumps(_changed(dump, place, value)))
+    try:
+        imported = read_registry(tmp_path / "r.json")
+    except InputError:
+        return
+    exec(compile(imported.definition.encode(), "definitions", "exec"), {})
+    "\n".join(imported.remarks()).encode()
+
+
+def test_a_thousand_views_of_one_name_are_as_many(tmp_path):
+    """Each has a name of its own."""
+    dump = json.loads(DUMP.read_text())
+    views = [view for view in dump["featureViews"] if view["spec"]["name"] == "market"] * 1_100
+    (tmp_path / "r.json").write_text(json.dumps({**dump, "featureViews": views, "featureServices": []}))
+    assert len(set(read_registry(tmp_path / "r.json").defined["views"])) == 1_100
+
+
+@pytest.mark.parametrize(
+    "content", ["from feast import Entity\n", "[]", '{"expectations": []}', '{"entities":' + "[" * 10**5, None]
+)
 def test_another_file_is_refused(tmp_path, content):
     """Python of a repository as well: the remedy says what to run."""
     if content is not None:

@@ -12,6 +12,8 @@ import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,6 +44,27 @@ _NAMES = {
     "Table": Table, "Source": Source, "Entity": Entity, "FeatureView": FeatureView, "FeatureService": FeatureService,
     "latest": latest, "ViewFeature": ViewFeature,
 }  # fmt: skip
+_ENTRIES = [{"spec": {"name": str}}]
+_FIELDS = [{"name": str, "valueType": str}]
+_MAPPING = {"*": str}
+_FACTS = {"name": str, "description": str, "owner": str, "tags": _MAPPING}
+_SHAPE: dict[str, Any] = {
+    **dict.fromkeys(_LOSSES, _ENTRIES),
+    "entities": [{"spec": {"name": str, "joinKey": str}}],
+    "dataSources": [{"name": str, "type": str, "timestampField": str, "createdTimestampColumn": str,
+                     "description": str, "fieldMapping": _MAPPING, "batchSource": {"name": str}, "*Options": {}}],
+    "featureViews": [{"spec": {
+        **_FACTS, "entities": [str], "entityColumns": _FIELDS, "features": _FIELDS,
+        "batchSource": {"name": str, "fieldMapping": _MAPPING}, "ttl": re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?s")}}],
+    "featureServices": [{"spec": {**_FACTS, "features": [
+        {"featureViewName": str, "featureViewNameAlias": str, "featureColumns": [{"name": str}],
+         "joinKeyMap": _MAPPING}]}}],
+}  # fmt: skip
+"""What is read of a dump: the form of values, by patterns of their names. Other fields may have any form."""
+
+_FORMS: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
+_REMEDY = "Run `feast apply` and `feast registry-dump > registry.json` in the repository, and name that file"
+_REQUIRED = {"spec", "name", "type", "joinKey", "valueType", "featureViewName"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -95,17 +118,44 @@ def read_registry(path: Path) -> ImportedFeatures:
     InputError
         If the file cannot be read or is something else.
     """
-    remedy = "Run `feast apply` and `feast registry-dump > registry.json` in the repository, and name that file"
     try:
         dump = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # a ValueError of JSON quotes what it read
+        json.dumps(dump, ensure_ascii=False, allow_nan=False).encode()  # neither half characters nor infinities
+    except (OSError, ValueError, RecursionError) as error:  # a ValueError of JSON quotes what it read
         got = type(error).__name__
-        raise InputError("the registry must be JSON", where=str(path), got=got, remedy=remedy) from None
+        raise InputError(
+            "the registry must be JSON of whole characters and finite numbers", where=str(path), got=got, remedy=_REMEDY
+        ) from None
     if not isinstance(dump, dict) or not dump.keys() & {"featureViews", "entities"}:
         raise InputError(
-            "the file must be a dump of Feast's registry", where=str(path), got="another form", remedy=remedy
+            "the file must be a dump of Feast's registry", where=str(path), got="another form", remedy=_REMEDY
         )
+    _check(dump, _SHAPE, str(path))
     return _Reader().read(dump)
+
+
+def _check(value: Any, shape: Any, where: str) -> None:
+    """Refuse a value that has another form than what is read of it."""
+    if isinstance(shape, re.Pattern):
+        fits = isinstance(value, str) and shape.fullmatch(value) is not None
+        rule = "a time to live must be seconds as text, like '86400s'"
+    else:
+        kind = shape if shape is str else type(shape)
+        fits = isinstance(value, kind)
+        rule = f"the value must be {_FORMS[kind]}"
+    if fits and isinstance(shape, dict):
+        absent = sorted((shape.keys() & _REQUIRED) - value.keys())
+        fits, rule = not absent, f"the object must have {', '.join(absent)}"
+    if not fits:
+        got = value[:40] if isinstance(shape, re.Pattern) and isinstance(value, str) else type(value).__name__
+        raise InputError(rule, where=where, got=got, remedy=_REMEDY)
+    if isinstance(shape, list):
+        for number, entry in enumerate(value):
+            _check(entry, shape[0], f"{where}[{number}]")
+    if isinstance(shape, dict):
+        for key, entry in value.items():
+            for name in (name for name in shape if fnmatchcase(key, name)):
+                _check(entry, shape[name], f"{where}, {key}")
 
 
 class _Reader:
@@ -134,8 +184,7 @@ class _Reader:
         for service in dump.get("featureServices", []):
             self._service(service["spec"])
         for section in sorted(dump.keys() - set(_READ)):
-            for entry in dump[section] if section in _LOSSES else [{}]:
-                name = entry.get("spec", entry).get("name", "")
+            for name in [entry["spec"]["name"] for entry in dump[section]] if section in _LOSSES else [""]:
                 reason = _LOSSES.get(section, "it belongs to Feast's own stores and servers")
                 self._unmapped.append(Unmapped(f"{section} {name}".strip(), reason))
         used = sorted(name for name in _NAMES if any(f"{name}(" in line for line in self._lines))
@@ -344,7 +393,8 @@ def _slug(name: str) -> str:
 
 
 def _unique(name: str, others: Iterable[str]) -> str:
-    return next(text for text in (name, *(f"{name[:59]}_{n}" for n in range(2, 1000))) if text not in others)
+    numbered = (f"{name[: 62 - len(str(n))]}_{n}" for n in count(2))
+    return next(text for text in chain([name], numbered) if text not in others)
 
 
 def _text(value: str) -> str:

@@ -42,9 +42,9 @@ expose(features, "show", "features.show", name=Parameter("NAME[.FEATURE]", _type
 ])  # fmt: skip
 @click.argument("file", metavar="FILE", type=click.Path(dir_okay=False))
 def import_feast(session: Session, file: str) -> Shown:
-    """Read what `feast registry-dump` printed, and write its entities, views and services as definitions.
+    """Write the definitions of a Feast repository, from what `feast registry-dump` printed.
 
-    A definitions module goes to standard output, what has no counterpart (and why) to standard error.
+    Entities, views and services go to standard output, what has no counterpart (and why) to standard error.
     """
     definition = Features.import_feast(file)
     for remark in [] if session.as_json else definition.remarks():

@@ -106,8 +106,8 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
     try:
         recorded, row = _recorded(workspace, run), {"rows": run.data.get("rows"), "metrics": run.metrics}
         compared = _compare(recorded, _again(workspace, run, progress))
-        held = {name: recorded[name] for name in row}
-        compared["row in the records"] = {"recorded": held, "replayed": row, "equal": _sorted(held) == _sorted(row)}
+        facts = {name: recorded[name] for name in row}
+        compared["row in the records"] = {"recorded": facts, "replayed": row, "equal": _sorted(facts) == _sorted(row)}
     except RetrodictError as error:
         verdict: Verdict = "not replayable"
         reason = str(error)

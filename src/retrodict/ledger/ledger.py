@@ -261,9 +261,9 @@ class Ledger:
             self._looked = _Look(view, ignored, None)
         if view[0] is not None and size > self._looked.size:
             newest = newest_signed(self.checkpoint_folder, view[0], self._looked.size)
-            known = self._looked.newest
-            if newest is None or (known is not None and known.sequence > newest.sequence):
-                newest = known
+            earlier = self._looked.newest
+            if newest is None or (earlier is not None and earlier.sequence > newest.sequence):
+                newest = earlier
             self._looked = _Look(view, size, newest)
         return self._looked.newest
 

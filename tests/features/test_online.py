@@ -17,6 +17,7 @@ from retrodict.features.online.state import segments
 from retrodict.features.online.state.entries import StateKeys
 from retrodict.features.online.write import transaction
 from retrodict.features.plan import FeatureSet
+from retrodict.features.verify.oracle import Oracle
 from retrodict.stores.keys.lmdb import LmdbKeys
 from retrodict.testing import feature_worlds as worlds
 from retrodict.testing.memory import LendingKeys, MemoryKeys
@@ -403,7 +404,7 @@ def small_segments(monkeypatch):
     st.lists(st.integers(0, 400), min_size=1, max_size=8),
     st.integers(1, 20),
     st.booleans(),
-    st.booleans(),
+    st.sampled_from([[], ["20m"], ["20m", "lifetime"]]),
     st.sampled_from([EVER, "30m"]),
     st.sampled_from([MemoryKeys, LendingKeys]),
 )
@@ -417,13 +418,13 @@ def test_a_hot_key_is_read_from_segments_as_the_oracle_says(
         Entity("k1"),
         Source("s", worlds.table, event_time="e", known_at="k", sequence="sid"),
         [agg.count(over=[*over, "lifetime"]), agg.sum("x", over=over), agg.max("x", over=[*over, "lifetime"]),
-         *([agg.last("tag", over="20m"), agg.distinct("x", over="30m")] if bags else []),
-         *([agg.median("x", over="lifetime"), agg.first_k("tag", 2, over="lifetime")] if bags else []),
+         *([agg.mode("tag", over=bags), agg.first_k("tag", 2, over=bags), agg.distinct("x", over="30m"),
+            agg.argmax("tag", by="x", over=bags), agg.mean_list("vec", 2, over=bags)] if bags else []),
          latest("tag", "x", max_age="12m")],
     )  # fmt: skip
-    fields = {"k1": "a", "k2": 1, "ok": None, "n": None}
+    fields, tags = {"k1": "a", "k2": 1, "ok": None, "n": None}, ["p", "é", "", "日本", None]
     rows = [
-        {**fields, "e": BASE + e * MINUTE, "late": late, "seq": i, "x": x, "tag": "pqr"[i % 3]}
+        {**fields, "e": BASE + e * MINUTE, "late": late, "seq": i, "x": x, "tag": tags[i % 5], "vec": [1.0, i]}
         for i, (e, late, x) in enumerate(drawn)
     ]
     table = worlds.revisions_table(sorted(rows, key=lambda row: row["e"]) if sort else rows)
@@ -437,6 +438,29 @@ def test_a_hot_key_is_read_from_segments_as_the_oracle_says(
         row = online.read(request, {}, request["q"])
         if row.statuses["v"] != "beyond_horizon":
             assert row.values == {name: values[place] for name, values in expected.items()}
+
+
+@pytest.mark.parametrize("tags", ["ééxéé日", "abcdef", ["é", "long text", "", "日本", "x", None]])
+def test_rows_of_segments_that_are_not_fetched_are_not_looked_at(small_segments, tags):
+    """Their texts and lists lie in heaps that are not there: what stands at their place is cut off, or another's."""
+    over = ["12m", Window("15m", offset="10m")]
+    view = _view(agg.mode("tag", over=over), agg.argmax("tag", by="x", over=over), agg.last_k("tag", 2, over=over),
+                 agg.sum_list("vec", 2, over=over), agg.count(over="lifetime"), sequence="sid")  # fmt: skip
+    events = [
+        _event(
+            BASE + i * MINUTE,
+            float(i * 7 % 11),
+            sid=f"é{i}",
+            tag=tags[i * i % 6],
+            vec=[float(i), 0.5] if i < 20 else None,
+        )
+        for i in range(40)
+    ]
+    online, _, _ = _online(view, *[[event] for event in events])
+    oracle = Oracle(view, events)
+    for at in range(BASE, BASE + 60 * MINUTE, 2 * MINUTE + 1):
+        expected = {f"v__{name}": value for name, value in oracle.values({"k1": "a"}, at).items()}
+        assert online.read({"k1": "a"}, {}, at).values == expected
 
 
 def test_a_lifetime_of_events_is_kept_whole_whatever_the_horizon():

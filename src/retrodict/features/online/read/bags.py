@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrodict.features.facts.bags import Ragged, Values, compute
+from retrodict.features.facts.columns import Ints
 from retrodict.features.online.state.blocks import (
     BOOL,
     DATE,
@@ -37,31 +38,30 @@ class BagReader:
     def read(self, blob: bytes, at: int, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Any]:
         """Value of each (bag, window); ``places`` are the rows [i, j) of each window, the base row being 0."""
         block, plan = unpack(self._shape, blob), self._plan
-        moments = block.rows[1:, 0]
+        # Rows before every window may stand for segments that were not fetched, whose words point into their own heaps.
+        skipped = max(1, min(places[window][0] for _, window in self._outputs))
+        rows = block.rows[skipped:]
         columns: dict[str, Values] = {}
         values = {}
         for bag_place, window in self._outputs:
             bag, (begin, end) = plan.bags[bag_place], places[window]
-            begin = max(begin, 1)
-            ragged = Ragged(np.array([at]), np.array([max(end - begin, 0)]), np.arange(begin - 1, end - 1), moments)
+            inside = np.arange(max(begin, skipped), end) - skipped
+            ragged = Ragged(np.array([at]), np.array([len(inside)]), inside, rows[:, 0])
             if bag.where is not None:
-                ragged = ragged.keep(
-                    flag_of(
-                        block.layout, block.rows[1:], len(self._shape.kept) + self._shape.conditions.index(bag.where)
-                    )
-                )
+                place = len(self._shape.kept) + self._shape.conditions.index(bag.where)
+                ragged = ragged.keep(flag_of(block.layout, rows, place))
             pair = []
             for name in (bag.value, bag.second):
                 if name is not None and name not in columns:
-                    columns[name] = Values(self._column(block, name))
+                    columns[name] = Values(self._column(block, rows, name))
                 pair.append(None if name is None else columns[name])
             values[bag_place, window] = _python(compute(bag, ragged, *pair))
         return values
 
-    def _column(self, block: Block, name: str) -> pa.Array[Any]:
+    def _column(self, block: Block, rows: Ints, name: str) -> pa.Array[Any]:
         place = self._shape.kept.index(name)
-        words = np.ascontiguousarray(block.rows[1:, block.layout.first_kept + place])
-        valid, kind = flag_of(block.layout, block.rows[1:], place), block.layout.kept[place]
+        words = np.ascontiguousarray(rows[:, block.layout.first_kept + place])
+        valid, kind = flag_of(block.layout, rows, place), block.layout.kept[place]
         if kind == TEXT:
             texts = [
                 text_at(block.heap, 0, word) if ok else None

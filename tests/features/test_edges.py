@@ -453,7 +453,7 @@ def test_an_input_may_be_an_expression(tmp_path, columns):
         agg.min("quantity * -2", over="1h"): -14,
         agg.max("sold - 1h", over="1h"): plain(START + timedelta(days=2)),
         agg.ratio("price * quantity", "quantity + 1", over="1h"): float(
-            (Fraction(2.5 * 4) + Fraction(0.1 * 3)) / (5 + 4 + 3 + 1)
+            (Fraction(2.5 * 4) + Fraction(0.1 * 3)) / (5 + 4 + 1)
         ),
         agg.std("length(note)", over="1h"): float(Fraction(2, 3)) ** 0.5,
         agg.distinct("length(note) > 2", over="1h"): 2,

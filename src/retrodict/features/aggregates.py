@@ -126,14 +126,6 @@ class Aggregate:
         """The options by name."""
         return dict(self.options)
 
-    def seen_where(self, computed: Collection[str]) -> str | None:
-        """Condition on the events: ``where``, and for a ratio that both its inputs (some computed) hold a value."""
-        if self.op != "ratio":
-            return self.where
-        operands = [f"({text})" if text in computed else _quoted(text) for text in self.inputs]
-        present = " and ".join(f"{operand} is not null" for operand in operands)
-        return present if self.where is None else f"({self.where}) and {present}"
-
     def names(self) -> list[str]:
         """Name of the feature of each window, in order."""
         if self.label is not None:
@@ -197,10 +189,6 @@ def input_expression(text: str, columns: Collection[str]) -> Expression | None:
         with suppress(DefinitionError):
             return parse(text)
     return None
-
-
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
 
 
 def _fit(stem: str, ending: str) -> str:

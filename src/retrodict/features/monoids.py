@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = ["AGGREGATES", "BAGS", "AggregateKind", "BagKind", "Channel", "Lift", "Monoid", "Takes", "divided"]
@@ -45,12 +45,15 @@ class Channel:
         Column or condition it reads.
     where : str, optional
         Condition; an event for which it is not true gives the identity.
+    beside : str, optional
+        Other column; an event without a value in it gives the identity.
     """
 
     monoid: Monoid
     lift: Lift
     value: str | None
     where: str | None
+    beside: str | None = field(default=None, metadata={"identity": "if set"})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ feature is resolved once and cannot mean two things.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -143,7 +143,7 @@ class ViewPlan:
             if feature.bag:
                 parts: tuple[int, ...] = (bags.setdefault(_bag(feature), len(bags)),)
             else:
-                parts = _parts(view, feature, channels, self.computed)
+                parts = _parts(view, feature, channels)
             for window, name in zip(feature.over, feature.names(), strict=True):
                 place, factor = windows.setdefault(window, len(windows)), _factor(feature, window)
                 outputs.append(Output(column_name(view.name, name), feature.op, place, parts, factor=factor))
@@ -264,17 +264,16 @@ def _latest(view: FeatureView, feature: Latest, newest: dict[str, int]) -> list[
     ]
 
 
-def _parts(
-    view: FeatureView, feature: Aggregate, channels: dict[Channel, int], computed: Collection[str]
-) -> tuple[int, ...]:
+def _parts(view: FeatureView, feature: Aggregate, channels: dict[Channel, int]) -> tuple[int, ...]:
     """Numbers of the channels of an aggregate; those that are not there yet are added."""
     rule, where = "an aggregate must be in the table of aggregates", f"view {view.name!r}"
     check_known(feature.op, [*AGGREGATES, *BAGS], rule, where=where, what="aggregate", error=DefinitionError)
     parts = []
     for monoid, lift in AGGREGATES[feature.op].channels:
-        second = lift == "second"
-        value = None if lift == "one" else feature.second if second else feature.value
-        channel = Channel(monoid, "value" if second else lift, value, feature.seen_where(computed))
+        value, beside, second = (None if lift == "one" else feature.value), feature.second, lift == "second"
+        if second:
+            value, beside = beside, value
+        channel = Channel(monoid, "value" if second else lift, value, feature.where, beside)
         parts.append(channels.setdefault(channel, len(channels)))
     return tuple(parts)
 

@@ -182,6 +182,14 @@ def test_include_current(answer, view, feature, expected):
     assert _ask(answer, view, feature, 60, x=5.0, n=2, ok=True) == expected
 
 
+@pytest.mark.parametrize("x", [None, float("inf"), float("-inf")])
+def test_a_ratio_is_of_both_sides_of_the_own_event(answer, view, x):
+    """A request whose own event holds one side only leaves the ratio as it is: (4 - 2 + 7) / (3 + 4 + 5)."""
+    over = Window("1h", include_current=True)
+    assert _ask(answer, view, agg.ratio("x", "n", over=over), 60, x=x, n=2, ok=True) == 0.75
+    assert _ask(answer, view, agg.ratio("n", "x", over=over), 60, x=x, n=2, ok=True) == 12 / 9
+
+
 def test_latest(answer, view):
     """The newest visible event, null where its own value is null; an age of exactly max_age still counts."""
     features = [latest("x", "tag"), latest("tag", max_age="15m", name="young"), latest("n", max_age="14m", name="old")]
@@ -202,13 +210,12 @@ def test_latest(answer, view):
         ("y", None, 2.25),
         ("x", NAN, 2.25),
         ("y", NAN, 2.25),
-        # To a condition NaN is null and infinity is not: such an event holds both, and the infinity adds nothing.
-        ("x", float("inf"), 9 / 54),
-        ("y", float("inf"), 109 / 4),
+        ("x", float("inf"), 2.25),
+        ("y", float("-inf"), 2.25),
     ],
 )
 def test_a_ratio_is_of_events_that_hold_both(answer, view, column, other, expected):
-    """An event of which one side is null or NaN gives nothing to the other side either."""
+    """An event of which one side is null, NaN or infinite gives nothing to the other side either."""
     rows = [(6.0, 3.0), (100.0, 50.0), (3.0, 1.0)]
     events = [{"key": "a", "e": minute(i), "x": x, "y": y} for i, (x, y) in enumerate(rows)]
     events[1][column] = other

@@ -307,6 +307,8 @@ def lift(channel: Channel, inputs: Mapping[str, FactColumn], times: Ints) -> Any
         return counts.astype(np.int64)
     column = inputs[channel.value]
     counts = counts & column.valid
+    if channel.beside is not None:
+        counts &= inputs[channel.beside].valid
     if channel.lift == "present":
         return counts.astype(np.int64)
     if channel.lift == "true":

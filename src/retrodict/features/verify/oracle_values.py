@@ -98,15 +98,10 @@ def _mean(values: list[Any]) -> float:
 
 
 def _ratio(feature: Aggregate, facts: Facts) -> float | None:
-    pairs = [(row.get(feature.value or ""), row.get(feature.second or "")) for _, row in facts]
-    # Whether a value is null is asked as a condition asks it: a NaN is, an infinity is not, and adds nothing.
-    complete = [(finite(a), finite(b)) for a, b in pairs if a is not None and b is not None and a == a and b == b]  # noqa: PLR0124
-    if not any(top is not None for top, _ in complete):
-        return None
-    tops, bottoms = (
-        sum((Fraction(v) for v in side if v is not None), Fraction(0)) for side in zip(*complete, strict=True)
-    )
-    return _rounded(tops / bottoms) if bottoms else None
+    sides = [(finite(row.get(feature.value or "")), finite(row.get(feature.second or ""))) for _, row in facts]
+    complete = [(top, bottom) for top, bottom in sides if top is not None and bottom is not None]
+    bottoms = _total([bottom for _, bottom in complete])
+    return _rounded(_total([top for top, _ in complete]) / bottoms) if bottoms else None
 
 
 def _by(feature: Aggregate, op: str, facts: Facts) -> dict[str, Any] | None:

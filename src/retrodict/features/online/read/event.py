@@ -64,9 +64,8 @@ class OwnEvent:
             return nothing
         if channel.value is None:
             return 1
-        value = self._value(channel.value, row) if channel.value in self._rows else row[channel.value]
-        value = value if channel.value in self._plan.expressions else _number(value)
-        if value is None:
+        value = self._input(channel.value, row)
+        if value is None or (channel.beside is not None and self._input(channel.beside, row) is None):
             return nothing
         if channel.lift == "present":
             return 1
@@ -78,6 +77,10 @@ class OwnEvent:
         bare = Channel(channel.monoid, channel.lift, channel.value, None)
         lifted = lift(bare, {channel.value: column}, np.array([at]))
         return lifted.fractions()[0] if isinstance(lifted, Shifted) else float(lifted[0])
+
+    def _input(self, text: str, row: Mapping[str, Any]) -> Any:
+        value = self._value(text, row) if text in self._rows else row[text]
+        return value if text in self._plan.expressions else _number(value)
 
     def _value(self, text: str, row: Mapping[str, Any]) -> Any:
         columns = self._expressions[text].columns

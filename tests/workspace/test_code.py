@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import sys
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,3 +118,36 @@ def test_code_that_cannot_be_kept_says_why(project: Workspace) -> None:
     (project.root / "build" / "definitions.py").write_text("")
     with pytest.raises(DefinitionError, match="among the Python files of the project"):
         capture_code(Workspace(project.root))
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("dist/parts.py", "from dist.parts import KEY"),
+        ("linked/parts.py", "from linked.parts import KEY"),
+        (
+            "tools.zip/parts.py",
+            "import sys, os\nsys.path.append(os.path.dirname(__file__) + '/tools.zip')\nimport parts",
+        ),
+        (None, "import sys, os\nsys.path.append(os.path.dirname(__file__) + '/.venv/site-packages')\nimport parts"),
+    ],
+)
+def test_imports_that_are_not_kept_are_refused(
+    make_project: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str | None, line: str
+) -> None:
+    """They would be missing when the stored code is loaded; an installed package is not of the project."""
+    root = make_project(line + "\n").root
+    (tmp_path / "elsewhere").mkdir()
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    for folder in ("dist", "linked", ".venv/site-packages"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / folder / "parts.py").write_text("KEY = 'id'\n")
+    with zipfile.ZipFile(root / "tools.zip", "w") as archive:
+        archive.writestr("parts.py", "KEY = 'id'\n")
+    monkeypatch.setitem(sys.modules, "parts", None)
+    del sys.modules["parts"]
+    if file is None:
+        capture_code(Workspace(root))
+        return
+    with pytest.raises(DefinitionError, match=rf"^definitions\.py: .*import must be among .* got '{file}'"):
+        capture_code(Workspace(root))

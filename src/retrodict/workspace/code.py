@@ -28,7 +28,8 @@ def capture_code(workspace: Workspace) -> str:
     Raises
     ------
     DefinitionError
-        If a file is not UTF-8, or the definitions module lies outside the project or in a folder that is left out.
+        If a file is not UTF-8, or the definitions module, or one that it imports, is not among the files: it lies in a
+        folder that is left out, a linked one or an archive.
     """
     files = {}
     for folder, folders, names in os.walk(workspace.root):
@@ -44,6 +45,15 @@ def capture_code(workspace: Workspace) -> str:
             where="retrodict.toml, key 'project.definitions'",
             got=main,
             remedy="Move it to the project's folder",
+        )
+    imports = load_definitions(workspace.config.path("project.definitions")).files
+    imported = {os.path.relpath(file, workspace.root) for file in imports}
+    if missing := sorted(file for file in imported - files.keys() if not file.startswith("..")):
+        raise DefinitionError(
+            "what the definitions import must be among the Python files of the project that are kept",
+            where=main,
+            got=missing[0],
+            remedy="Move it out of the folder that is left out, the archive or the linked folder, or install it",
         )
     return workspace.objects.put(canonical_json({"definitions": main, "files": files}))
 

@@ -16,7 +16,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import FileFinder, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -46,6 +46,8 @@ class Definitions:
     ----------
     source : str
         Text of the module, so that a run can keep it.
+    files : frozenset of str
+        Files of the folder that it imported.
 
     Parameters
     ----------
@@ -53,6 +55,7 @@ class Definitions:
     source : str, optional
     places : mapping of int to str, optional
         File and line by the ``id`` of a definition, for errors.
+    files : iterable of str, optional
 
     Raises
     ------
@@ -61,9 +64,15 @@ class Definitions:
     """
 
     def __init__(
-        self, definitions: list[Definition], source: str = "", *, places: Mapping[int, str] | None = None
+        self,
+        definitions: list[Definition],
+        source: str = "",
+        *,
+        places: Mapping[int, str] | None = None,
+        files: Iterable[str] = (),
     ) -> None:
         self.source = source
+        self.files = frozenset(files)
         self._by_key: dict[tuple[str, str], Definition] = {}
         self._places = places or {}
         for definition in definitions:
@@ -125,7 +134,7 @@ def load_definitions(path: Path) -> Definitions:
         If it cannot be run; the message names the line.
     """
     source = _read(path)
-    module = _run(path, source)
+    module, files = _run(path, source)
     lines = _assignments(source)
     definitions: dict[int, Definition] = {}
     places: dict[int, str] = {}
@@ -134,7 +143,7 @@ def load_definitions(path: Path) -> Definitions:
             if isinstance(definition, Definition):
                 definitions[id(definition)] = definition
                 places.setdefault(id(definition), f"{path.name}:{lines.get(name, 1)}")
-    return Definitions(list(definitions.values()), source, places=places)
+    return Definitions(list(definitions.values()), source, places=places, files=files)
 
 
 def _read(path: Path) -> str:
@@ -172,7 +181,7 @@ def _assignments(source: str) -> dict[str, int]:
     return lines
 
 
-def _run(path: Path, source: str) -> ModuleType:
+def _run(path: Path, source: str) -> tuple[ModuleType, set[str]]:
     name = f"_retrodict_definitions_{short(digest(source.encode()))}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:  # a file without .py
@@ -186,7 +195,7 @@ def _run(path: Path, source: str) -> ModuleType:
     # inspect.getsource of a @derived function reads through linecache: it must see this text, not a later edit.
     linecache.cache[str(path)] = (len(source), None, source.splitlines(keepends=True), str(path))
     try:
-        with _neighbours(path.parent, name, module):
+        with _neighbours(path.parent, name, module) as files:
             exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102  # running the user's own module is the point
     except RetrodictError as error:
         error.args = (f"{_line_in(path, error)}: {error}",)
@@ -199,7 +208,7 @@ def _run(path: Path, source: str) -> ModuleType:
             got=type(error).__name__,
             remedy=_near_name(error, vars(module)) or "Correct the line",
         ) from error
-    return module
+    return module, files
 
 
 def _near_name(error: BaseException, names: Mapping[str, object]) -> str | None:
@@ -223,8 +232,8 @@ def _near_name(error: BaseException, names: Mapping[str, object]) -> str | None:
 
 
 @contextmanager
-def _neighbours(folder: Path, name: str, module: ModuleType) -> Iterator[None]:
-    """Let the module import its neighbours, those of this folder and no other, and forget them afterwards."""
+def _neighbours(folder: Path, name: str, module: ModuleType) -> Iterator[set[str]]:
+    """Let the module import its neighbours, those of this folder alone; forget them afterwards, but their files."""
     with _LOADING:
         importlib.invalidate_caches()
         hook = _source_hook(folder)
@@ -235,10 +244,13 @@ def _neighbours(folder: Path, name: str, module: ModuleType) -> Iterator[None]:
         writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a stale .pyc would be another version
         paths = list(sys.path)
         sys.path.insert(0, str(folder))
+        files: set[str] = set()
         try:
-            yield
+            yield files
         finally:
-            _take_out(folder)
+            files |= {
+                file for neighbour in _take_out(folder).values() if (file := getattr(neighbour, "__file__", None))
+            }
             sys.modules.pop(name, None)
             sys.path.remove(str(folder))
             sys.path[:] = [path for path in sys.path if path in paths or not Path(path).is_relative_to(folder)]

@@ -81,7 +81,7 @@ def test_a_deployment_is_followed_while_the_process_runs(project):
     assert upkeep.catch_up() == 0
     assert upkeep.lags() == {}
     _decide(project, code)
-    empty = {"table": "parcels", "version": None, "newest": None, "rows": 0}
+    empty = {"table": "parcels", "version": None, "newest": None, "rows": 0, "streamed": False}
     assert upkeep.lags() == {"sent": {"offset": 0, "lag": 2, "table": empty}}
     assert upkeep.catch_up() == 2
     assert _value(project, code, BASE + HOUR) == [4.0]

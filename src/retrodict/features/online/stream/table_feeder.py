@@ -120,8 +120,9 @@ class TableFeeder:
         rows = max(total - (self._start(place, newest) or 0) for place in places)
         versions = [None if p.unfinished or not self._contains(p, newest) else p.version for p in places]
         oldest = None if None in versions else min(version for version in versions if version is not None)
+        lag = TableLag(self._table, oldest, newest, rows)
         waiting = any(True for plan in plans for _ in self._behind(plan, newest))
-        return TableLag(self._table, oldest, newest, rows, streamed=not waiting)
+        return replace(lag, streamed=lag.behind and not waiting)
 
     def catch_up(self, progress: Report = no_report) -> Applied:
         """Take in what the newest version has and the state has not; a killed call is continued by the next.

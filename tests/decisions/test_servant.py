@@ -45,7 +45,8 @@ def values(count):
 
 
 def reader(read, views=()):
-    return SimpleNamespace(read=read, features=SimpleNamespace(views=views))
+    unread = SimpleNamespace(statuses=dict.fromkeys([view.name for view in views], "not_read"))
+    return SimpleNamespace(read=read, unread=lambda: unread, features=SimpleNamespace(views=views))
 
 
 def decide(model, *, features=None, previous=None, fallback=(), rules=(BUSY,), age_ns=0, explain=False, **policy):

@@ -343,7 +343,10 @@ def test_a_lifetime_that_a_stream_feeds_takes_no_rows_that_it_may_hold(make_proj
     workspace.tables.write("events", rows(14, 2))
     upkeep.catch_up()
     lags = upkeep.lags()["s"]
-    assert (lags["lag"], lags["table"]) == (0, {"table": "events", "version": 1, "newest": 2, "rows": 2, "streamed": True})
+    assert (lags["lag"], lags["table"]) == (
+        0,
+        {"table": "events", "version": 1, "newest": 2, "rows": 2, "streamed": True},
+    )
 
 
 def test_a_state_from_before_versions_were_noted_is_built_anew(make_project, tmp_path):

@@ -273,6 +273,8 @@ def test_a_promotion_and_a_rollback_fail_no_request(server, root):
     for thread in threads:
         thread.start()
     before = current(project)["promise"].revision
+    with (root / "definitions.py").open("a") as stream:
+        stream.write("# again\n")  # what deployed the same once more, a rollback would pass over
     deploy(project, "promise", reason="again")
     time.sleep(0.6)
     back = rollback(project, "promise", reason="drill")

@@ -104,10 +104,14 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
     began = time.perf_counter()
     compared: dict[str, dict[str, Any]] = {}
     try:
-        recorded, row = _recorded(workspace, run), {"rows": run.data.get("rows"), "metrics": run.metrics}
-        compared = _compare(recorded, _again(workspace, run, progress))
-        facts = {name: recorded[name] for name in row}
-        compared["row in the records"] = {"recorded": facts, "replayed": row, "equal": _sorted(facts) == _sorted(row)}
+        again = _again(workspace, run, progress)
+        recorded = _recorded(workspace, run)
+        compared = _compare(recorded, again)
+        row = {"frame": run.data["frame"], "rows": run.data["rows"], "trees": run.summary["trees"],
+               "metrics": run.metrics}  # fmt: skip
+        compared["row in the records"] = {
+            "recorded": recorded, "replayed": row, "equal": _sorted(recorded) == _sorted(row)
+        }  # fmt: skip
     except RetrodictError as error:
         verdict: Verdict = "not replayable"
         reason = str(error)

@@ -57,19 +57,18 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
     assert loaded_after(code) == []
 
 
-def test_import_is_quick(cpu_seconds: Callable[..., float]) -> None:
-    """``import retrodict`` costs less than 150 ms over a bare interpreter."""
-    assert cpu_seconds("-c", "import retrodict") - cpu_seconds("-c", "pass") < 0.15
-
-
-def test_definitions_are_quick(cpu_seconds: Callable[..., float]) -> None:
-    """So does a whole definitions module."""
-    assert cpu_seconds("-c", "import retrodict.project.template.definitions") - cpu_seconds("-c", "pass") < 0.15
-
-
-def test_help_is_quick(cpu_seconds: Callable[..., float]) -> None:
-    """``retrodict --help`` takes less than 300 ms."""
-    assert cpu_seconds("-m", "retrodict", "--help") < 0.3
+@pytest.mark.parametrize(
+    ("arguments", "most"),
+    [
+        (("-c", "import retrodict"), 8),
+        (("-c", "import retrodict.project.template.definitions"), 18),
+        (("-m", "retrodict", "--help"), 28),
+    ],
+    ids=["package", "definitions module", "help"],
+)
+def test_starting_is_quick(cpu_seconds: Callable[..., float], arguments: tuple[str, ...], most: int) -> None:
+    """In starts of a bare interpreter, since machines differ: 150 and 300 ms where that takes 12 ms."""
+    assert cpu_seconds(*arguments) < most * cpu_seconds("-c", "pass")
 
 
 def test_every_noun_is_exported() -> None:

@@ -261,3 +261,17 @@ def test_the_plan_says_what_a_service_lacks(project: Project) -> None:
     project.features.build()
     project.features.verify()
     assert project.plan().next() == []
+
+
+def test_the_plan_names_rows_that_a_stream_keeps_out(project: Project) -> None:
+    """A lifetime that a stream feeds: no build takes the rows in, so none is asked for."""
+    _fill(project)
+    project.features.build()
+    more = {"id": 99, "city": "a", "at": NOW - timedelta(hours=1), "known": NOW - timedelta(minutes=1), "km": 0.0}
+    project.features.push("ridden", pa.Table.from_pylist([more]))
+    project.features.stream(once=True)
+    project.data.ingest("rides", pa.Table.from_pylist([{**more, "id": 100}]))
+    project.features.stream(once=True)
+    plan = project.plan()
+    assert [step for step in plan.next() if "build" in step] == []
+    assert "Warning: ridden: 1 rows of rides@1 stay out of online state" in " ".join(str(plan).split())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from retrodict import learning
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from retrodict.features import online
     from retrodict.features.verify import verdicts
     from retrodict.models import readers
-    from retrodict.registry import ModelVersion, Revision, feature_sets
+    from retrodict.registry import ModelVersion, Revision
     from retrodict.workspace import Workspace
 else:
     (registry,) = lazy_modules("retrodict", "registry")
-    (feature_sets,) = lazy_modules("retrodict.registry", "feature_sets")
     (online,) = lazy_modules("retrodict.features", "online")
     (verdicts,) = lazy_modules("retrodict.features.verify", "verdicts")
     (readers,) = lazy_modules("retrodict.models", "readers")
@@ -90,6 +89,7 @@ class PolicyPlan:
     deployable: str | None = None
     unverified: bool = False
     behind: tuple[str, ...] = ()
+    streamed: tuple[str, ...] = ()
 
     @property
     def building(self) -> list[str]:
@@ -111,6 +111,7 @@ class ServicePlan:
     version: str
     verified: bool
     behind: tuple[str, ...]
+    streamed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -127,7 +128,6 @@ class Plan(Shown):
     services: tuple[ServicePlan, ...] = ()
     undefined: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
-    streamed: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -162,7 +162,8 @@ class Plan(Shown):
         ]
         next_steps = "\n".join(["Next:", *(f"  {step}" for step in steps)]) if steps else self._rest()
         warnings = [f"Warning: {m.newest or m.name}: {sentence}" for m in self.models for sentence in m.warnings]
-        warnings += [f"Warning: {sentence}" for sentence in self.streamed]
+        streamed = [s for p in self.policies for s in p.streamed] + [s for x in self.services for s in x.streamed]
+        warnings += [f"Warning: {sentence}" for sentence in dict.fromkeys(streamed)]
         findings = "\n".join(["\nDefinitions that cannot hold:", *(f"  {finding}" for finding in self.findings)])
         notes = [*warnings, findings if self.findings else None]
         return [*(grid for grid in grids if grid.rows), *notes, "", next_steps]
@@ -241,39 +242,31 @@ def read_plan(workspace: Workspace) -> Plan:
         tuple(_service(workspace, name, features) for name, features in readers.service_sets(workspace).items()),
         tuple(sorted(set(deployed) - {policy.name for policy in definitions.of(Policy)})),
         tuple(str(fault) for fault in find_faults(definitions, table_columns(workspace))),
-        tuple(
-            dict.fromkeys(
-                s for features in feature_sets.served_feature_sets(workspace) for s in _streamed(workspace, features)
-            )
-        ),
     )
 
 
 def _service(workspace: Workspace, name: str, features: FeatureSet) -> ServicePlan:
     version = workspace.definitions.get(FeatureService, name).version
     verified = not verdicts.unverified_views(workspace, features)
-    return ServicePlan(name, version, verified, tuple(_lags(workspace, features)))
+    return ServicePlan(name, version, verified, *_lags(workspace, features))
 
 
-def _lags(workspace: Workspace, features: FeatureSet) -> Iterator[str]:
-    """What the online state of each source lacks of its table and will be given, in words."""
-    if not any(workspace.tables.history(source.table.name) for source in features.sources.values()):
-        return  # without a row there is no state to look at, and nothing to load for it
-    for source, lag in online.table_lags(workspace, features).items():
-        if lag.behind and lag.rows and not lag.streamed:
-            state = "no state" if lag.version is None else f"{count(lag.rows)} rows behind"
-            yield f"{source}: {state}, {lag.table}@{lag.newest}"
-
-
-def _streamed(workspace: Workspace, features: FeatureSet) -> Iterator[str]:
-    """Rows that the online state of a source will not be given, and what to do."""
-    for source, lag in online.table_lags(workspace, features).items() if features.tables else ():
+def _lags(workspace: Workspace, features: FeatureSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the online state of each source lacks of its table, in words: what a build brings, and what none does."""
+    behind, streamed = [], []
+    # Without a row there is no state to look at, and nothing to load for it.
+    filled = any(workspace.tables.history(source.table.name) for source in features.sources.values())
+    for source, lag in online.table_lags(workspace, features).items() if filled else ():
         if lag.behind and lag.rows and lag.streamed:
-            yield (
+            streamed.append(
                 f"{source}: {count(lag.rows)} rows of {lag.table}@{lag.newest} stay out of online state, as a stream "
                 "feeds it: a lifetime, or a source without a sequence, cannot tell rows from events. Push them as "
                 "events, or give the lifetime a view of its own"
             )
+        elif lag.behind and lag.rows:
+            state = "no state" if lag.version is None else f"{count(lag.rows)} rows behind"
+            behind.append(f"{source}: {state}, {lag.table}@{lag.newest}")
+    return tuple(behind), tuple(streamed)
 
 
 def _table(workspace: Workspace, name: str) -> TablePlan:
@@ -333,13 +326,16 @@ def _policy(
 ) -> PolicyPlan:
     deployable = candidates[-1].ref if candidates else None
     features = FeatureSet(policy.model.features)
-    unverified, behind = bool(verdicts.unverified_views(workspace, features)), tuple(_lags(workspace, features))
+    unverified = bool(verdicts.unverified_views(workspace, features))
+    behind, streamed = _lags(workspace, features)
+    plan = PolicyPlan(
+        policy.name, policy.version, "not deployed", deployable=deployable, unverified=unverified, behind=behind,
+        streamed=streamed,
+    )  # fmt: skip
     if revision is None:
-        return PolicyPlan(
-            policy.name, policy.version, "not deployed", deployable=deployable, unverified=unverified, behind=behind
-        )
-    model, version = revision.deployment.model, revision.deployment.policy_version
-    status = "as deployed" if version == policy.version else "changed"
-    return PolicyPlan(
-        policy.name, policy.version, status, revision.revision, model, version, deployable, unverified, behind
+        return plan
+    deployed = revision.deployment
+    status = "as deployed" if deployed.policy_version == policy.version else "changed"
+    return replace(
+        plan, status=status, revision=revision.revision, model=deployed.model, deployed_version=deployed.policy_version
     )

@@ -103,6 +103,21 @@ def test_a_build_counts_what_the_first_of_two_sets_did(make_project):
     assert (applied.events, applied.stored) == (10, 10)
 
 
+@pytest.mark.parametrize("piece", [4, 1000])
+def test_the_counts_of_a_build_add_up(make_project, monkeypatch, piece):
+    """Every row is one that was stored, known before, too old for any request, or never visible; in pieces, too."""
+    monkeypatch.setattr(table_feeder, "_PIECE", piece)
+    workspace, old = make_project(), rows(0, 3)
+    late = rows(60 * 24 * 90, 9)  # three months later: the window and the horizon end long after the first rows
+    keyless = late.slice(0, 2).set_column(1, "k", pa.nulls(2, pa.string()))
+    timeless = late.slice(2, 4).set_column(2, "e", pa.nulls(4, TIME))
+    workspace.tables.write("events", pa.concat_tables([old, keyless, timeless, late, late.slice(0, 5)]))
+    view = FeatureView("v", Entity("k"), feature_set().sources["s"], [agg.count(over="7d")])
+    applied = build_online(workspace, [FeatureSet([view])])["s"]
+    assert (applied.events, applied.stored, applied.duplicates, applied.too_old, applied.never_visible) == (
+        23, 9, 5, 3, 6)  # fmt: skip
+
+
 def test_rows_without_ids_are_told_apart_by_their_place(make_project):
     """Events of one key at one moment, in two versions: every row of the table is an event of its own."""
     workspace, features = make_project(), feature_set(sequence=None)

@@ -96,25 +96,30 @@ from retrodict import *
 sales = Table("sales", key="id", columns={"id": "int", "shop": "string", "at": "time", "amount": "float"},
               checks=[Check.between("amount", 0, 100), Check.in_set("shop", ["a", "b"], severity="low")])
 sold = Source("sold", sales, event_time="at", sequence="id")
-taken = FeatureView("taken", Entity("shop"), sold, [agg.sum("amount", over="1d")])
+taken = FeatureView("taken", Entity("shop"), sold, [agg.sum("amount", over="1d"), agg.max("id * id", over="1d"),
+                                                    agg.count(where="id + 4 > 0", over="1d")])
 """
 
 
 def test_an_event_passes_the_checks_of_its_table(make_project):
-    """What a batch would set aside is refused, over HTTP with its body; a check that only warns lets it pass."""
+    """What a batch would set aside is refused, over HTTP with its body; a check that only warns lets it pass.
+
+    So is what overflows an expression of a view: taken in, it would stop every view of the source.
+    """
     workspace = make_project(CHECKED)
     sale = {"id": 1, "shop": "z", "at": "2024-03-01T08:00:00Z", "amount": 5.0}
     inlet = EventInlet(workspace)
-    for wrong, title in (({"amount": -1.0}, "between(amount, 0, 100)"), ({"id": None}, "not_null(id)")):
+    for wrong, title in (({"amount": -1.0}, "between(amount, 0, 100)"), ({"id": None}, "not_null(id)"),
+                         ({"id": 2**32}, "id * id"), ({"id": 2**63 - 2}, "id + 4 > 0")):  # fmt: skip
         with pytest.raises(InputError, match=rf"event 1 of the body.*{re.escape(title)}") as caught:
             push(inlet, [sale, {**sale, **wrong}], "sales")
         assert "-1" not in str(caught.value)
     assert push(inlet, [sale], "sales")["end"] == 1
     inlet.close()
-    rows = pa.table({"id": [2, 3], "shop": ["a", "a"], "at": [sale["at"]] * 2, "amount": [7.0, 700.0]})
+    rows = pa.table({"id": [2, 3, 2**32], "shop": ["a"] * 3, "at": [sale["at"]] * 3, "amount": [7.0, 700.0, 7.0]})
     (view,) = workspace.definitions.of(FeatureView)
     report = push_events(workspace, view.source, [view], rows)
     assert (report.accepted, [refusal.reason for refusal in report.reasons]) == (
         1,
-        ["it fails between(amount, 0, 100)"],
+        ["it fails between(amount, 0, 100)", "it fails id * id (a whole number must fit in 64 bits)"],
     )

@@ -100,7 +100,7 @@ class EventInlet:
                     "the table must be defined", where="address", got=table, remedy=near(table, defined, what="table")
                 )
             views = defined_views(self._workspace)
-            self._checkers[table] = event_checker(self._workspace, defined[table])
+            self._checkers[table] = event_checker(self._workspace, defined[table], views)
             kinds = event_kinds(self._workspace, defined[table], views, where=f"table {table}")
             if unnumbered_sources(defined[table], views):  # refused once the table holds rows: ask again
                 return kinds

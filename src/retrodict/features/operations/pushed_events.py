@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
+from retrodict.core.clock import to_micros
 from retrodict.core.display import Block, Grid, Shown, count
 from retrodict.core.errors import InputError, check_known
 from retrodict.core.kinds import kind_of, reader_of
@@ -128,9 +130,32 @@ def event_kinds(workspace: Workspace, table: HasName, views: Iterable[FeatureVie
     return kinds
 
 
-def event_checker(workspace: Workspace, table: HasName) -> Callable[[Mapping[str, Any]], list[str]]:
-    """Titles of the checks that keep an event out, as they would keep its row out of a batch of the table."""
-    return row_checker(table, clock=workspace.clock, warnings=False) if isinstance(table, Table) else lambda _: []
+def event_checker(
+    workspace: Workspace, table: HasName, views: Iterable[FeatureView]
+) -> Callable[[Mapping[str, Any]], list[str]]:
+    """Why an event stays out: checks that would keep its row out of a batch, expressions of views that it overflows.
+
+    Taken in, an event that a view cannot compute would stop every view of its source.
+    """
+    checks = row_checker(table, clock=workspace.clock, warnings=False) if isinstance(table, Table) else lambda _: []
+    plans = [ViewPlan(view) for view in views if view.source.table.name == table.name]
+    functions = {
+        text: (expression.to_row(), expression.columns)
+        for plan in plans
+        for text, expression in {**plan.expressions, **plan.computed}.items()
+    }
+
+    def failing(event: Mapping[str, Any]) -> list[str]:
+        titles = checks(event)
+        values = {name: to_micros(v) if isinstance(v, datetime) else v for name, v in event.items()}
+        for text, (compute, columns) in functions.items():
+            try:
+                compute({name: values.get(name) for name in columns})
+            except InputError as error:
+                titles = [*titles, f"{text} ({error.rule})"]
+        return titles
+
+    return failing
 
 
 def unnumbered_sources(table: HasName, views: Iterable[FeatureView]) -> list[Source]:
@@ -162,10 +187,10 @@ def push_events(
     InputError
         If the table holds no rows and does not declare its columns, or if the columns do not fit.
     """
-    stream = stream_of(source.table.name)
+    views, stream = list(views), stream_of(source.table.name)
     kinds = event_kinds(workspace, source.table, views, where=where)
     readers = _readers(source, kinds, rows.column_names, where)
-    records, refused = _records(rows, source, readers, event_checker(workspace, source.table))
+    records, refused = _records(rows, source, readers, event_checker(workspace, source.table, views))
     fresh = records if source.sequence is None else _missing_records(workspace, stream, records)
     if fresh:
         with workspace.events.open_writer(stream) as writer:

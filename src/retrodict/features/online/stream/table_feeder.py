@@ -189,12 +189,15 @@ class TableFeeder:
             since = None if floor is None else floor - max(plan.lookback_us for plan in self._plans)
         begun = replace(place, version=version, rows=start, files=files, since=since)
         for group in _by_keys(views):
+            early = total - start - place.ahead  # rows that were not even read into a piece: no request can see them
             for rows, after in self._pieces(begun, total, newest, group):
+                early -= len(rows)
                 positions = rows.column(_POSITION).to_numpy()
                 for plan, partitions in group:
                     one = self._state.take(rows, plan, partitions, after, positions=positions, now=now, floor=floor)
                     done = done.plus(**vars(one))
                 progress(f"build {self._source.name}", after.rows + after.ahead, total)
+            done = done.plus(too_old=early * len(group))
         done = done.plus(events=total - start - place.ahead)
         return done if version == newest else self._take(_all(begun, total), views, newest, done, progress)
 
@@ -272,7 +275,7 @@ class TableFeeder:
             batch = batch.append_column(_POSITION, pa.array(positions))
             if begun.since is not None and clock is not None:
                 moments, valid = times(batch.column(clock), where=f"source {self._source.name!r}")
-                batch = batch.filter(pa.array(valid & (moments >= begun.since)))
+                batch = batch.filter(pa.array(~valid | (moments >= begun.since)))
             yield batch
             if position == total:
                 return

@@ -214,8 +214,8 @@ def test_wrong_events_are_refused_one_by_one(run: Run, root: Path) -> None:
     assert shown.code == 1
     assert (shown.json["accepted"], shown.json["refused"]) == (2, 4)
     assert {each["reason"]: (each["events"], each["first_row"]) for each in shown.json["reasons"]} == {
-        "id is null": (1, 2), "placed is not of its column's type": (1, 3),
-        "amount is not of its column's type": (2, 4),
+        "id is null": (1, 2), "placed is not a time in ISO 8601 with its zone": (1, 3),
+        "amount is not a number": (2, 4),
     }  # fmt: skip
     assert "SECRET" not in shown.out
 

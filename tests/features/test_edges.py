@@ -250,7 +250,7 @@ def test_lists_are_pushed_to_a_table_that_has_them(make_project):
     assert Upkeep(project, lambda _: [features]).catch_up() == 2
     assert read(features, project.keys, requests(k=["a"])) == [{"v__mean_list_x_1h": [4.0, 5.0]}]
     texts = push_events(project, features.sources["s"], views, events(k=["a"], x=[["p", "q"]]))
-    assert [reason.reason for reason in texts.reasons] == ["x is not of its column's type"]
+    assert [reason.reason for reason in texts.reasons] == ["x is not a list of numbers"]
 
 
 def test_a_key_of_too_many_bits_is_the_callers_mistake():

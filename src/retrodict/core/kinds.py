@@ -38,6 +38,7 @@ __all__ = [
     "Kind",
     "arrow_type",
     "column_word",
+    "description_of",
     "expression_kind",
     "kind_error",
     "kind_of",
@@ -178,9 +179,14 @@ def reader_of(kind: str, *, text: bool = False) -> Callable[[Any], Any]:
     return (_TEXT_READERS if text else _READERS).get(kind, _text)
 
 
+def description_of(kind: str) -> str:
+    """What a value of a kind is, in words; every other kind than those of :data:`KINDS` and ``list`` is text."""
+    return KINDS[kind].description if kind in KINDS else {"list": "a list of numbers"}.get(kind, "text")
+
+
 def kind_error(kind: str, value: object, *, where: str) -> InputError:
     """Return the error of a value that is not of a kind; it names the value's type and never the value."""
-    description = KINDS[kind].description if kind in KINDS else {"list": "a list of numbers"}.get(kind, "text")
+    description = description_of(kind)
     remedy = "Write it like '2013-09-01T18:00:00Z'" if kind == "time" else f"Send {description}"
     return InputError(f"the value must be {description} or null", where=where, got=type(value).__name__, remedy=remedy)
 

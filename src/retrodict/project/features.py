@@ -430,9 +430,9 @@ class Features(Namespace):
         with self._project.progress("build") as progress:
             sets = [*readers.feature_sets(workspace).values(), *readers.service_sets(workspace).values()]
             sources = online.build_online(workspace, sets, progress=progress)
-        return OnlineBuild(
-            sources, heat.slow_features(workspace, readers.defined_features(workspace)) if sources else []
-        )
+        slow = heat.slow_features(workspace, readers.defined_features(workspace)) if sources else []
+        tables = {source.table.name for features in sets for source in features.sources.values()}
+        return OnlineBuild(sources, slow, sorted(table for table in tables if not workspace.tables.history(table)))
 
     def stream(
         self,

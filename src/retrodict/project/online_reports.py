@@ -29,10 +29,13 @@ class OnlineBuild(Shown):
     ----------
     sources : dict of str to Applied
     slow : list of HotFeature
+    empty : list of str
+        Tables that hold no row yet.
     """
 
     sources: dict[str, Applied]
     slow: list[HotFeature]
+    empty: list[str]
 
     def blocks(self) -> Sequence[Block | None]:
         """Events by source."""
@@ -40,7 +43,8 @@ class OnlineBuild(Shown):
         rows = [(n, a.events, a.stored, a.duplicates, a.too_old, a.never_visible) for n, a in self.sources.items()]
         if not rows:
             return ["No model reads a view, nor does a service: there is no state to build."]
-        return [Grid(columns, rows), *slow_blocks(self.slow)]
+        missing = [f"Table {name} holds no row yet: retrodict ingest {name} FILE" for name in self.empty]
+        return [Grid(columns, rows), *missing, *slow_blocks(self.slow)]
 
 
 @dataclass(frozen=True, repr=False)

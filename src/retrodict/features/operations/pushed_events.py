@@ -12,7 +12,7 @@ import pyarrow as pa
 from retrodict.core.clock import to_micros
 from retrodict.core.display import Block, Grid, Shown, count
 from retrodict.core.errors import InputError, check_known
-from retrodict.core.kinds import kind_of, reader_of
+from retrodict.core.kinds import description_of, kind_of, reader_of
 from retrodict.data.definitions import Table
 from retrodict.data.sources import HasName, Source
 from retrodict.data.validation import row_checker
@@ -24,6 +24,8 @@ from retrodict.features.plan import ViewPlan
 from retrodict.workspace import Workspace
 
 __all__ = ["PushedEvents", "Refusal", "event_kinds", "push_events"]
+
+_Reader = tuple[Callable[[Any], Any], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,17 +201,15 @@ def push_events(
     return PushedEvents(source, stream, rows.num_rows, len(fresh), len(records) - len(fresh), refused, end)
 
 
-def _readers(
-    source: Source, kinds: Mapping[str, str], columns: Sequence[str], where: str
-) -> dict[str, Callable[[Any], Any]]:
-    """Functions that read a value of each column of the source's table, once the columns are checked."""
+def _readers(source: Source, kinds: Mapping[str, str], columns: Sequence[str], where: str) -> dict[str, _Reader]:
+    """Function that reads a value of each column of the source's table, and what one is; the columns are checked."""
     for expected, names, rule in (
         (columns, kinds, f"the columns of events must be those of table {source.table.name!r}"),
         (_needed(source), columns, f"events must have the columns that source {source.name!r} names"),
     ):
         for column in expected:
             check_known(column, names, rule, where=where, what="column", error=InputError)
-    return {column: reader_of(kind, text=True) for column, kind in kinds.items()}
+    return {column: (reader_of(kind, text=True), description_of(kind)) for column, kind in kinds.items()}
 
 
 def _needed(source: Source) -> list[str]:
@@ -219,7 +219,7 @@ def _needed(source: Source) -> list[str]:
 def _records(
     rows: pa.Table,
     source: Source,
-    readers: Mapping[str, Callable[[Any], Any]],
+    readers: Mapping[str, _Reader],
     failing: Callable[[Mapping[str, Any]], list[str]],
 ) -> tuple[list[bytes], list[Refusal]]:
     needed = _needed(source)
@@ -241,17 +241,17 @@ def _records(
 
 
 def _read_event(
-    row: Mapping[str, Any], readers: Mapping[str, Callable[[Any], Any]], texts: set[str]
+    row: Mapping[str, Any], readers: Mapping[str, _Reader], texts: set[str]
 ) -> tuple[dict[str, Any], str | None]:
     """Values of one event, and why it is none."""
     event: dict[str, Any] = dict.fromkeys(readers)
-    for column, read in readers.items():
+    for column, (read, description) in readers.items():
         value = row.get(column)
         try:
             event[column] = None if value is None else read(value)
         except (TypeError, ValueError):  # every error of ours for a wrong value is a ValueError, too
             if value != "" or column not in texts:  # CSV has no null but the empty text
-                return event, f"{column} is not of its column's type"
+                return event, f"{column} is not {description}"
     return event, None
 
 

@@ -31,6 +31,7 @@ from retrodict.core.identity import content_hash
         ("(a = b) is null", "(a = b) is null"),
         ("name = 'O''Hare'", "name = 'O''Hare'"),
         ('"odd name" = "and" and "plain" is null', '"odd name" = "and" and plain is null'),
+        ("Währung = '€' and größe_2>1", '"Währung" = \'€\' and "größe_2" > 1'),
         ("sched_dep - 90m", "sched_dep - 1h30m"),
         ("sched_dep - 1h 30m", "sched_dep - 1h30m"),
         ("t < TIMESTAMP '2013-01-01T02:00+02:00'", "t < timestamp '2013-01-01T00:00:00Z'"),
@@ -101,6 +102,7 @@ def test_columns_are_sorted_and_named_once() -> None:
         "a\x00 > 1",
         "a = 'x\x00'",
         "a = '\ud800'",
+        "a li\u212ae 'x'",  # a Kelvin sign, which is a k in lower case
         "ａ > 1",  # noqa: RUF001  (a letter that only looks like one of ours)
     ],
 )

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from retrodict.core.errors import DefinitionError
 from retrodict.core.expressions._nodes import KEYWORDS
 
 _UNIT = r"[0-9]+(?:us|ms|s|m|h|d|w)"
-_END = r"(?![A-Za-z0-9_.])"
+_END = r"(?![\w.])"
 _TOKEN = re.compile(
     rf"""(?P<space>[ \t\r\n]+)
     | (?P<comment>--|/\*)
@@ -20,7 +21,7 @@ _TOKEN = re.compile(
     | (?P<number>(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?{_END})
     | (?P<string>'(?:[^']|'')*')
     | (?P<quoted>"(?:[^"]|"")+")
-    | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    | (?P<name>[^\W\d]\w*)
     | (?P<sign><>|!=|<=|>=|==|[-=<>+*/(),])""",
     re.VERBOSE,
 )
@@ -56,7 +57,9 @@ def tokenise(text: str, *, where: str) -> list[Token]:
     place = 0
     while place < len(text):
         match = _TOKEN.match(text, place)
-        if match is None or match.lastgroup == "comment":
+        # A letter that is another form of one (full width, the Kelvin sign) only looks like it.
+        strange = match is not None and match.lastgroup == "name" and normalize("NFKC", match.group()) != match.group()
+        if match is None or match.lastgroup == "comment" or strange:
             raise _unknown(text, place, where)
         if match.lastgroup != "space":
             tokens.append(_token(str(match.lastgroup), match.group(), place))

@@ -68,7 +68,7 @@ class Aggregate:
         Second column or expression: the denominator of ``ratio``, the groups of ``by``, what orders the events of
         ``argmax``.
     options : tuple of (str, value)
-        What else says which aggregate it is: ``k``, ``size``, ``q``, ``half_life``, ``per``, ``op``.
+        What else says which aggregate it is: ``k``, ``size``, ``q``, ``half_life``, ``gap``, ``per``, ``op``.
     """
 
     op: str
@@ -153,8 +153,8 @@ class Aggregate:
             return f"rate_per_{option['per']}"
         if self.op == "slope":
             return "_".join(["slope", *value, "per", option["per"]])
-        half_life = [f"half_life_{option['half_life']}"] if "half_life" in option else []
-        return "_".join([self.op, *value, *half_life])
+        span = [f"{name}_{option[name]}" for name in ("half_life", "gap") if name in option]
+        return "_".join([self.op, *value, *span])
 
     def __identity__(self) -> dict[str, Any]:
         """Conditions by their meaning, not by their white space."""
@@ -454,6 +454,18 @@ class _Aggregates:
     def time_since_last(self, *, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
         """Seconds from the newest event to the decision."""
         return _of("time_since_last", None, over, where, name)
+
+    def session_count(self, *, gap: str, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
+        """Sessions: an event more than ``gap`` after the one before it begins another."""
+        return _of("session_count", None, over, where, name, gap=positive_duration(gap, "agg.session_count, gap"))
+
+    def session_events(self, *, gap: str, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
+        """Events of the current session; 0 if the newest event is more than ``gap`` ago."""
+        return _of("session_events", None, over, where, name, gap=positive_duration(gap, "agg.session_events, gap"))
+
+    def session_seconds(self, *, gap: str, over: Over, where: str | None = None, name: str | None = None) -> Aggregate:
+        """Seconds since the current session began; null if the newest event is more than ``gap`` ago."""
+        return _of("session_seconds", None, over, where, name, gap=positive_duration(gap, "agg.session_seconds, gap"))
 
     def decayed_count(
         self, *, half_life: str, over: Over, where: str | None = None, name: str | None = None

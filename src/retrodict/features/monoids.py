@@ -248,6 +248,9 @@ BAGS: dict[str, BagKind] = {
     "histogram": BagKind("anything", "map"),
     "by": BagKind("numbers", "map"),
     "time_since_last": BagKind("nothing", "float"),
+    "session_count": BagKind("nothing", "count"),
+    "session_events": BagKind("nothing", "count"),
+    "session_seconds": BagKind("nothing", "float"),
     "decayed_count": BagKind("nothing", "float"),
     "decayed_sum": BagKind("numbers", "float"),
 }
@@ -272,8 +275,11 @@ sequence); an event whose value is null (or NaN, or infinite) is left out:
 * ``by`` (``by``, ``op``): one of count, sum, mean, min, max of the values by the text of a second column, null groups
   left out, in the order of the texts' code points. Numbers as the plain aggregate gives them, as floats.
 * ``time_since_last``: seconds from the newest event to the decision.
+* ``session_count`` (``gap``): sessions, where an event more than ``gap`` after the one before it begins another.
+  ``session_events``, ``session_seconds``: of the last one, if its newest event is no more than ``gap`` before the
+  decision, its events and the time from its first one to the decision; else 0 and null.
 * ``decayed_count``, ``decayed_sum`` (``half_life``): each event counts ``2**(-age / half_life)``, age from its event
   time to the decision; products are rounded once each and added exactly, the sum rounded once.
 
-Null where no event gives anything, but for the two counts; lists and maps are null then, too.
+Null where no event gives anything, but for the counts; lists and maps are null then, too.
 """

@@ -50,6 +50,8 @@ class Bag:
         For ``quantile``. 0 for the others.
     half_life_us : int
         For the decayed ones. 0 for the others.
+    gap_us : int
+        For sessions. 0 for the others.
     group_op : str
         For ``by``: what is computed of each group. Empty for the others.
     """
@@ -61,6 +63,7 @@ class Bag:
     k: int = 0
     q: float = 0.0
     half_life_us: int = 0
+    gap_us: int = 0
     group_op: str = ""
 
     @property
@@ -297,6 +300,7 @@ def _bag(feature: Aggregate) -> Bag:
         k=option.get("k", option.get("size", 0)),
         q=option.get("q", 0.0),
         half_life_us=microseconds(feature, "half_life") if "half_life" in option else 0,
+        gap_us=microseconds(feature, "gap") if "gap" in option else 0,
         group_op=option.get("op", ""),
     )
 

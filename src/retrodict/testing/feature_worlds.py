@@ -194,6 +194,9 @@ def bags(over: Sequence[str | Window]) -> list[Aggregate]:
         agg.by("ok", "count", over=over),
         agg.by("tag", "mean", "n", over=over),
         agg.time_since_last(over=over),
+        agg.session_count(gap="90s", over=over),
+        agg.session_events(gap="2m", over=over, where="ok"),
+        agg.session_seconds(gap="4m", over=over),
         agg.decayed_count(half_life="3m", over=over, where="ok"),
         agg.decayed_sum("x", half_life="10m", over=over),
     ]

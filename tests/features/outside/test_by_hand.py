@@ -102,6 +102,13 @@ BAGGED = {
     "by_max": (agg.by("tag", "max", "x", over="1h"), {"p": 4.0}, None),
     "time_since_last": (agg.time_since_last(over="1h"), 900.0, None),
     "time_since_last_where": (agg.time_since_last(over="1h", where="ok"), 1800.0, None),
+    # At minutes 0, 15, 30, 30, 45: a gap of exactly its length does not end a session.
+    "session_count": (agg.session_count(gap="15m", over="1h"), 1, 0),
+    "session_count_short": (agg.session_count(gap="899s", over="1h"), 4, 0),
+    "session_events": (agg.session_events(gap="15m", over="1h"), 5, 0),
+    "session_events_over": (agg.session_events(gap="899s", over="1h"), 0, 0),
+    "session_seconds": (agg.session_seconds(gap="15m", over="1h"), 3600.0, None),
+    "session_seconds_over": (agg.session_seconds(gap="899s", over="1h"), None, None),
     # Half-lives of 15 minutes: 1/16 + 1/8 + 1/4 + 1/4 + 1/2.
     "decayed_count": (agg.decayed_count(half_life="15m", over="1h"), 1.1875, None),
     "decayed_sum": (agg.decayed_sum("x", half_life="15m", over="1h"), 1.5, None),  # 4/16 - 2/4 + 7/4

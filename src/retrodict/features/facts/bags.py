@@ -219,7 +219,7 @@ def compute(bag: Bag, ragged: Ragged, value: Values | None = None, second: Value
     Returns
     -------
     pyarrow.Array, shape (windows,)
-        Null where nothing is left, 0 for the counts of different values.
+        Null where nothing is left, 0 for the counts of different values and of sessions.
     """
     for column in (value, second):
         if column is not None:
@@ -477,6 +477,23 @@ def _time_since_last(_: Bag, ragged: Ragged, __: Values | None, ___: Values | No
     return pa.array(seconds, mask=empty)
 
 
+def _session(bag: Bag, ragged: Ragged, _: Values | None, __: Values | None) -> pa.Array[Any]:
+    times, filled = ragged.event_time[ragged.rows], np.flatnonzero(ragged.sizes)
+    starts = np.ones(len(times), dtype=np.bool_)
+    starts[1:] = (np.diff(times) > bag.gap_us) | (np.diff(ragged.window) > 0)
+    if bag.op == "session_count":
+        return pa.array(np.bincount(ragged.window[starts], minlength=len(ragged.sizes)).astype(np.int64))
+    last = ragged.ends[filled] - 1
+    current = ragged.at[filled] - times[last] <= bag.gap_us  # else the last session is over
+    filled, last = filled[current], last[current]
+    first = np.maximum.accumulate(np.where(starts, np.arange(len(times)), 0))[last]
+    events, begins = np.zeros(len(ragged.sizes), dtype=np.int64), np.zeros(len(ragged.sizes), dtype=np.int64)
+    events[filled], begins[filled] = last - first + 1, times[first]
+    if bag.op == "session_events":
+        return pa.array(events)
+    return pa.array((ragged.at - begins) / 1e6, mask=events == 0)
+
+
 def _decayed(bag: Bag, ragged: Ragged, value: Values | None, _: Values | None) -> pa.Array[Any]:
     weights = decay(ragged.at[ragged.window] - ragged.event_time[ragged.rows], bag.half_life_us)
     if value is not None:
@@ -507,6 +524,9 @@ _FUNCTIONS: dict[str, _Function] = {
     "mean_list": _summed,
     "mode": _mode,
     "quantile": _quantile,
+    "session_count": _session,
+    "session_events": _session,
+    "session_seconds": _session,
     "sum_list": _summed,
     "time_since_last": _time_since_last,
     "top_k": _top_k,

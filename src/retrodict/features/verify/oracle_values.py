@@ -46,6 +46,8 @@ def aggregate(feature: Aggregate, window: Window, facts: Facts, at: int) -> Any:
             return _ranked(feature, option.get("k"), facts)
         case "time_since_last":
             return (at - facts[-1][0]) / 1e6 if facts else None
+        case "session_count" | "session_events" | "session_seconds":
+            return _session(feature.op, [e for e, _ in facts], at, micros(option["gap"]))
         case "decayed_count":
             return _decayed([(e, 1.0) for e, _ in facts], option["half_life"], at)
     timed = [(e, value) for e, row in facts if (value := finite(row.get(feature.value or ""))) is not None]
@@ -128,6 +130,21 @@ def _ranked(feature: Aggregate, k: int | None, facts: Facts) -> Any:
     if not values:
         return None
     return values[0] if k is None else values[:k]
+
+
+def _session(op: str, times: list[int], at: int, gap: int) -> float | None:
+    sessions: list[list[int]] = []
+    for moment in times:
+        if sessions and moment - sessions[-1][-1] <= gap:
+            sessions[-1].append(moment)
+        else:
+            sessions.append([moment])
+    if op == "session_count":
+        return len(sessions)
+    current = sessions[-1] if sessions and at - sessions[-1][-1] <= gap else []
+    if op == "session_events":
+        return len(current)
+    return (at - current[0]) / 1e6 if current else None
 
 
 def _decayed(weighted: list[tuple[int, float]], half_life: str, at: int) -> float | None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from itertools import chain
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.facts.keys import KeyIndex
 from retrodict.features.offline import event_index, training_frame
 from retrodict.features.offline.event_index import EventIndexes
-from retrodict.features.offline.prepared import MemoryEvents
+from retrodict.features.offline.prepared import FRAMES, MemoryEvents
 from retrodict.features.plan import FeatureSet
 from retrodict.stores.tables.delta import DeltaTables
 from retrodict.testing import feature_worlds as worlds
@@ -311,6 +312,34 @@ def test_an_answer_does_not_wait_for_its_index(place, tmp_path):
     assert not _files_of_indexes(place[1])
     process.communicate(timeout=60)
     assert process.returncode == 0
+    assert _files_of_indexes(place[1])
+
+
+def test_an_index_is_written_when_the_frame_is_there(place, monkeypatch):
+    """Nothing is written while any frame is computed, and without another word afterwards."""
+    tables, folder = place
+    writes = threading.Event()
+    make = EventIndexes._make
+    monkeypatch.setattr(EventIndexes, "_make", lambda *given: (writes.set(), make(*given)))
+    indexes = EventIndexes(tables, folder)
+
+    @FRAMES
+    def somebody_else():
+        _values(FEATURES, _spine(), indexes.sources(FEATURES))
+        assert not writes.wait(0.3)
+
+    somebody_else()
+    indexes.settle()
+    assert writes.is_set()
+    assert _files_of_indexes(folder)
+
+
+def test_frames_without_end_do_not_keep_an_index_back(place, monkeypatch):
+    """Whoever computes frames all the time has an index after a while."""
+    monkeypatch.setattr(event_index, "_PATIENCE_S", 0.01)
+    indexes = EventIndexes(*place)
+    with FRAMES:
+        indexes.build(FEATURES)
     assert _files_of_indexes(place[1])
 
 

@@ -6,7 +6,7 @@ read, and merged with the sorted events that are there. Nothing here is a source
 any time, and an index that is missing, cut off or damaged is made anew.
 
 Whoever comes first does not wait for the index: events are sorted in memory, which an answer needs anyway, and a thread
-of low priority writes them down while the answer is computed. The process ends when they are written.
+of low priority writes them down once no frame is being computed. The process ends when they are written.
 
 Rejected: keeping the table itself sorted (a table has several keys, and its order is the order of arrival), and a
 sorted Parquet copy (a frame of a few rows would still decode all of it).
@@ -30,7 +30,7 @@ from retrodict.core.identity import content_hash, short
 from retrodict.features.offline._arrays import ArrayFolder
 from retrodict.features.offline._layout import merge_prepared, read_prepared, write_prepared
 from retrodict.features.offline.frame import Rows
-from retrodict.features.offline.prepared import EventSource, Prepared, prepare, reading_id
+from retrodict.features.offline.prepared import FRAMES, EventSource, Prepared, prepare, reading_id
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores._durable import make_folder, sync_folder
 from retrodict.stores._locks import FileLock
@@ -45,6 +45,7 @@ _FORMAT = 3
 _KEPT = 2  # indexes of one reading that stay: those that were used last
 _UNUSED_NS = 30 * 86_400 * 10**9  # a reading that nothing asked for this long goes
 _WAIT_S = 3600.0
+_PATIENCE_S = 30.0  # how long writing waits for frames, which may follow one another without end
 
 _WRITING: dict[Path, tuple[Prepared, threading.Thread]] = {}
 """Indexes that this process is about to write, and their events for whoever asks meanwhile."""
@@ -172,7 +173,8 @@ class EventIndexes:
         self._tell(f"making the index of table {table} for {plan.where}; later frames find it")
 
     def _write(self, plan: ViewPlan, table: str, state: Prepared, note: Mapping[str, Any], folder: Path) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own: the answer comes first
+        FRAMES.wait(_PATIENCE_S)  # a low priority is not enough: who holds the interpreter is waited for by all
+        if sys.platform == "linux":  # where a thread has a priority of its own: what comes after the frame comes first
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         try:

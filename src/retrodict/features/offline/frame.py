@@ -18,7 +18,7 @@ from retrodict.features.facts.columns import Ints, as_table, pick, plain, spine_
 from retrodict.features.facts.evaluation import derive_columns
 from retrodict.features.facts.kernels import Queries
 from retrodict.features.facts.keys import NULL, key_columns
-from retrodict.features.offline.prepared import EventSource, Prepared, prepare
+from retrodict.features.offline.prepared import FRAMES, EventSource, Prepared, prepare
 from retrodict.features.offline.totals import Totals
 from retrodict.features.offline.window_bags import WindowBags
 from retrodict.features.plan import FeatureSet, ViewPlan
@@ -31,6 +31,7 @@ Rows: TypeAlias = "pa.Table | EventSource"
 Tables: TypeAlias = "Callable[[str], Rows] | Mapping[str, Rows]"
 
 
+@FRAMES
 def training_frame(
     spine: pa.Table, at: str, features: FeatureSet, sources: Tables, *, ignore_known_at: bool = False
 ) -> pa.Table:

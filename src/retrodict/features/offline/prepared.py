@@ -8,6 +8,7 @@ table but something that keeps the result: :class:`MemoryEvents`, or the indexes
 from __future__ import annotations
 
 import threading
+from contextlib import ContextDecorator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,7 +24,32 @@ from retrodict.features.facts.kernels import OrderedTimeline, Timeline
 from retrodict.features.facts.keys import KeyIndex
 from retrodict.features.plan import ViewPlan
 
-__all__ = ["EventSource", "MemoryEvents", "Prepared", "prepare", "prepare_events", "reading_id"]
+__all__ = ["FRAMES", "EventSource", "MemoryEvents", "Prepared", "prepare", "prepare_events", "reading_id"]
+
+
+class _Running(ContextDecorator):
+    """Calls of the functions that it decorates; what nobody waits for waits until there are none."""
+
+    def __init__(self) -> None:
+        self._count, self._changed = 0, threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when none is running, or after so long."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._count <= 0, timeout_s)
+
+
+FRAMES = _Running()
+"""Training frames that this process is computing."""
 
 
 @dataclass(frozen=True)

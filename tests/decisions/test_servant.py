@@ -41,7 +41,7 @@ def scores(score, **more):
 
 
 def values(count):
-    return Stage(SimpleNamespace(values={NAME: count}, statuses={"origin": "ok"}))
+    return Stage(SimpleNamespace(values={NAME: count}, statuses={"origin": "ok"}, places={}))
 
 
 def reader(read, views=()):

@@ -7,6 +7,7 @@ into milliseconds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -15,17 +16,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.durations import parse_duration
+from retrodict.core.errors import IntegrityError
 from retrodict.decisions.records import DecisionRecord, Value
+from retrodict.features.catalogue.tables import declared_schemas
 from retrodict.features.facts.columns import pick
 from retrodict.features.facts.keys import key_array
 from retrodict.features.offline import training_frame
+from retrodict.features.online import Place, stream_of
+from retrodict.features.online.write.records import EventDecoder
 from retrodict.features.plan import FeatureSet, ViewPlan
+from retrodict.stores.streams.base import EventStreams
 from retrodict.stores.tables.base import TableStore
 from retrodict.workspace import Workspace
 
-__all__ = ["newest_versions", "read_sources", "recompute", "same_value", "typed_column", "view_rows"]
+__all__ = ["BATCH", "ReadRows", "newest_versions", "read_facts", "recompute", "same_value", "typed_column", "view_rows"]
 
 _AT = "_decide_at"
+BATCH = "_batch"
+"""Column of a table that names the batch a row came with."""
 
 
 def newest_versions(workspace: Workspace, features: FeatureSet) -> dict[str, int]:
@@ -34,19 +42,95 @@ def newest_versions(workspace: Workspace, features: FeatureSet) -> dict[str, int
     return {name: workspace.tables.history(name)[-1].version for name in sorted(names)}
 
 
-def read_sources(
-    workspace: Workspace, features: FeatureSet, versions: Mapping[str, int], entities: Mapping[str, Value]
-) -> dict[str, pa.Table]:
-    """Rows of each source, in table order, of the entities of one request only."""
-    tables = {}
-    for name, source in features.sources.items():
-        views = [view for view in features.views if view.source.name == name]
-        columns = {*getattr(source.table, "key", ()), "_batch", *(c for view in views for c in view.source_columns)}
-        version = versions[source.table.name]
-        table = _read(workspace.tables, source.table.name, version, tuple(sorted(columns)))  # type: ignore[arg-type]  # by identity
-        masks = [_of_entity(table, view, entities) for view in views]
-        tables[name] = table.filter(reduce(pc.or_, masks))
-    return tables
+@dataclass
+class ReadRows:
+    """Rows of each source as the online state of some views of a decision had them.
+
+    Attributes
+    ----------
+    views : frozenset of str
+        Which views: usually all; of one source, one may have followed its table a moment before another.
+    rows : dict of str to pyarrow.Table
+        By source, in the order of table and stream, of the entities of the request only.
+    versions, records : dict of str to int
+        Version of each table that was read, and how many records of its stream.
+    gone : dict of str to int
+        Versions that the decision read and that no longer exist, by table; in ``versions`` is what follows them.
+    """
+
+    views: frozenset[str]
+    rows: dict[str, pa.Table] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    records: dict[str, int] = field(default_factory=dict)
+    gone: dict[str, int] = field(default_factory=dict)
+
+
+def read_facts(workspace: Workspace, features: FeatureSet, record: DecisionRecord) -> list[ReadRows]:
+    """Rows that a decision read, once for all views of a feature set unless views of one source read different ones.
+
+    Raises
+    ------
+    RetrodictError
+        If a stream, or a version that was not vacuumed, no longer holds what was read.
+    """
+    nothing: Place | None = (None, 0, None) if record.reads else None  # of a view whose key was null
+    read = {view.name: record.reads.get(view.name, nothing) for view in features.views}
+    options: dict[str, list[Place | None]] = {name: [] for name in features.sources}
+    for view in features.views:
+        if read[view.name] not in options[view.source.name]:
+            options[view.source.name].append(read[view.name])
+    result = []
+    for number in range(max(map(len, options.values()), default=1)):
+        chosen = {name: places[min(number, len(places) - 1)] for name, places in options.items()}
+        views = frozenset(view.name for view in features.views if read[view.name] == chosen[view.source.name])
+        facts = ReadRows(views)
+        for name, place in chosen.items():
+            readers = [view for view in features.views if view.source.name == name]
+            rows = _rows(workspace, readers, place, facts)
+            facts.rows[name] = rows.filter(reduce(pc.or_, [_of_entity(rows, v, record.entities) for v in readers]))
+        result.append(facts)
+    return result
+
+
+def _rows(workspace: Workspace, views: Sequence[ViewPlan], place: Place | None, facts: ReadRows) -> pa.Table:
+    """Rows of a source; of the newest version where it is not known which was read."""
+    table, tables = views[0].source.table, workspace.tables
+    columns = tuple(sorted({*getattr(table, "key", ()), *(name for view in views for name in view.source_columns)}))
+    history = tables.history(table.name)
+    version, count, records = (None, None, None) if place is None else place
+    if history and (place is None or (version is not None and version < 0)):  # a state from before versions were noted
+        version, count = history[-1].version, None
+    parts = []
+    if version is not None:
+        if version < len(history) and history[version].vacuumed:
+            facts.gone[table.name] = version
+            version, count = next(later.version for later in history[version:] if not later.vacuumed), None
+        facts.versions[table.name] = version
+        parts.append(_read(tables, table.name, version, (*columns, BATCH)).slice(0, count))  # type: ignore[arg-type]  # by identity
+    if records:
+        facts.records[table.name] = records
+        decoder = EventDecoder(views[0].source, columns, tables.schema(table.name) if history else None)
+        events: Any = workspace.events  # hashed by identity
+        parts.append(decoder.decode(_records(events, stream_of(table.name), records)))
+    elif not parts:
+        empty = declared_schemas(workspace, FeatureSet([view.view for view in views]))[table.name].empty_table()
+        parts.append(empty.select([name for name in columns if name in empty.column_names]))
+    rows = pa.concat_tables(parts, promote_options="permissive")
+    return rows if BATCH in rows.column_names else rows.append_column(BATCH, pa.nulls(len(rows), pa.string()))
+
+
+@lru_cache(maxsize=2)
+def _records(streams: EventStreams, stream: str, count: int) -> list[bytes]:
+    """First records of a stream, which never change."""
+    records = [data for _, data in streams.read(stream, 0, count)]
+    if len(records) != count:
+        raise IntegrityError(
+            "a stream must hold what was applied from it",
+            where=f"stream {stream!r}",
+            got=f"{len(records)} records, where {count} were read",
+            remedy="Restore the stream from a backup",
+        )
+    return records
 
 
 @lru_cache(maxsize=6)
@@ -76,7 +160,7 @@ def recompute(
     record : DecisionRecord
     features : FeatureSet
     sources : mapping of str to pyarrow.Table
-        From :func:`read_sources`.
+        ``rows`` of :func:`read_facts`.
     kinds : mapping of str to str
         Kind of each entity and context value, as the model's request schema says.
     """

@@ -16,8 +16,9 @@ from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Grid, Shown, Tree, count, number, shorten, yes
 from retrodict.core.errors import NotFoundError, near
 from retrodict.core.identity import Ref
-from retrodict.decisions.facts import newest_versions, read_sources, view_rows
+from retrodict.decisions.facts import BATCH, read_facts, view_rows
 from retrodict.decisions.log import LoggedDecision, find_decision
+from retrodict.features.online import stream_of
 from retrodict.features.plan import FeatureSet
 from retrodict.ledger import prove
 from retrodict.models.artifact import ModelArtifact
@@ -102,12 +103,12 @@ def _log(workspace: Workspace, logged: LoggedDecision) -> dict[str, Any]:
 
 def _features(workspace: Workspace, logged: LoggedDecision, features: FeatureSet) -> list[dict[str, Any]]:
     record = logged.record
-    versions = newest_versions(workspace, features)
-    sources = read_sources(workspace, features, versions, record.entities)
+    facts = read_facts(workspace, features, record)
     by_batch = {entry.payload["batch"]: entry.object_id for entry in workspace.ledger.entries(action="dataset.version")}
     listed = []
     for view in features.views:
-        rows_of = view_rows(view, sources[view.source.name], record.entities, record.time)
+        rows = next(one for one in facts if view.name in one.views).rows[view.source.name]
+        rows_of = view_rows(view, rows, record.entities, record.time)
         for output in view.outputs:
             rows = rows_of[output.column]
             listed.append(
@@ -116,7 +117,7 @@ def _features(workspace: Workspace, logged: LoggedDecision, features: FeatureSet
                     "value": record.features.get(output.column),
                     "view": f"view:{view.name}@{view.view.version}",
                     "rows": rows.num_rows,
-                    "from": _datasets(rows, by_batch),
+                    "from": _datasets(rows, by_batch, stream_of(view.source.table.name)),
                     "keys": _keys(rows, view.source.table),
                 }
             )
@@ -135,8 +136,9 @@ def _features(workspace: Workspace, logged: LoggedDecision, features: FeatureSet
     return listed
 
 
-def _datasets(rows: pa.Table, by_batch: dict[str, str]) -> list[str]:
-    return sorted({by_batch.get(batch, f"batch:{batch}") for batch in pc.unique(rows.column("_batch")).to_pylist()})
+def _datasets(rows: pa.Table, by_batch: dict[str, str], stream: str) -> list[str]:
+    batches = pc.unique(rows.column(BATCH)).to_pylist()
+    return sorted({stream if batch is None else by_batch.get(batch, f"batch:{batch}") for batch in batches})
 
 
 def _keys(rows: pa.Table, table: Any) -> list[str]:

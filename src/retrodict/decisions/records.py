@@ -51,6 +51,9 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         the policy requires, ``beyond_horizon``, ``null_key``, ``unseen`` for a key without events, or ``not_read``
         where the read failed), and ``age_s``, the seconds since the newest event in the state became visible, None
         where there is none.
+    reads : dict
+        Per view, what its state contained: a version of its table (None: nothing of it), how many of that version's
+        rows, and how many records of its stream (None: it follows none). Empty in records from before this was noted.
     stages : dict
         Microseconds per stage, by the host's monotonic clock.
     schema : int
@@ -78,6 +81,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     error: str | None = None
     explained: bool = False
     views: dict[str, dict[str, Any]] = {}
+    reads: dict[str, tuple[int | None, int, int | None]] = {}
     stages: dict[str, int] = {}
     schema: int = SCHEMA
 

@@ -8,22 +8,27 @@ from typing import Any
 
 import msgspec
 
-from retrodict.core.display import Block, Facts, Grid, Shown, excerpt
+from retrodict.core.clock import format_time
+from retrodict.core.display import Block, Facts, Grid, Shown, count, excerpt
 from retrodict.core.errors import RetrodictError
 from retrodict.decisions.compiled import CompiledPolicy
-from retrodict.decisions.facts import newest_versions, read_sources, recompute, same_value
+from retrodict.decisions.facts import ReadRows, read_facts, recompute, same_value
 from retrodict.decisions.loader import load_policy
 from retrodict.decisions.log import find_decision
 from retrodict.decisions.records import DecisionRecord, Value
+from retrodict.features.facts.evaluation import derive_row
+from retrodict.features.online import stream_of
+from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import explain_row
 from retrodict.registry import Deployment, get_version
 from retrodict.registry.feature_sets import feature_set_of
 from retrodict.workspace import Workspace
 
-__all__ = ["DecisionReplay", "replay_decision"]
+__all__ = ["DecisionReplay", "replay_decision", "replay_values"]
 
 _NOT_ALL_READ = frozenset({"no_state", "behind", "stale", "beyond_horizon", "not_read"})
+_ABSENT = frozenset({"no_state", "beyond_horizon", "not_read"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -42,9 +47,11 @@ class DecisionReplay(Shown):
     logged, replayed : dict
         The two answers.
     versions : dict
-        Table versions the features were read from.
+        Table versions the features were read from: those that the decision itself read, while they exist.
+    records : dict
+        Records of the streams of these tables that were read as well.
     reason : str
-        Where the verdict is not exact.
+        Why the verdict is not exact, versions that are gone, views that the answer said it could not read.
     """
 
     decision: str
@@ -54,6 +61,7 @@ class DecisionReplay(Shown):
     logged: dict[str, Any]
     replayed: dict[str, Any]
     versions: dict[str, int]
+    records: dict[str, int]
     reason: str
 
     @property
@@ -74,7 +82,8 @@ class DecisionReplay(Shown):
         """Verdict, both answers, and the features that differ."""
         about = {"decision": self.decision, "verdict": self.verdict, "reason": self.reason or None,
                  "feature values compared": self.features,
-                 "tables": [f"{name}@{version}" for name, version in self.versions.items()]}  # fmt: skip
+                 "tables": [f"{name}@{version}" for name, version in self.versions.items()],
+                 "streams": [f"{count(n)} of {stream_of(name)}" for name, n in self.records.items()]}  # fmt: skip
         names = dict.fromkeys([*self.logged, *self.replayed]) if self.replayed else {}
         answers = [
             (name, self.logged.get(name) == self.replayed.get(name), excerpt(self.logged.get(name)),
@@ -105,20 +114,18 @@ def replay_decision(workspace: Workspace, ref: str) -> DecisionReplay:
     name = f"decision:{record.id}"
     if record.fallback is not None and record.fallback != "previous_version":
         reason = f"the fallback {record.fallback!r} answered ({record.error}); there was no score to compute again"
-        return DecisionReplay(name, "not replayable", 0, [], record.answer(), {}, {}, reason)
+        return DecisionReplay(name, "not replayable", 0, [], record.answer(), {}, {}, {}, reason)
     try:
         return _again(workspace, record, name)
     except RetrodictError as error:
-        return DecisionReplay(name, "not replayable", 0, [], record.answer(), {}, {}, str(error))
+        return DecisionReplay(name, "not replayable", 0, [], record.answer(), {}, {}, {}, str(error))
 
 
 def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionReplay:
     model = ModelArtifact.load(workspace.objects, record.artifact)
     features = feature_set_of(workspace, record.model_code, model.name, model.inputs.names)
-    versions = newest_versions(workspace, features)
-    sources = read_sources(workspace, features, versions, record.entities)
-    kinds = model.metadata["request"]
-    values = recompute(record, features, sources, {**kinds["entities"], **kinds["context"]})
+    facts = read_facts(workspace, features, record)
+    values = replay_values(record, features, facts, model)
     mismatches = [
         {"feature": feature, "logged": record.features.get(feature), "replayed": value}
         for feature, value in values.items()
@@ -128,13 +135,52 @@ def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionR
     logged = record.answer()
     equal = msgspec.json.encode(logged) == msgspec.json.encode(replayed)
     unequal = ["answer"] * (not equal) + ["features"] * bool(mismatches)
-    reason = f"differs in {' and '.join(unequal)}" if unequal else ""
-    doubts = [f"{view} ({doubt['status']})" for view, doubt in record.views.items() if doubt["status"] in _NOT_ALL_READ]
-    if unequal and doubts:
-        reason += f"; the answer said so: not all was read of {', '.join(doubts)}"
-    return DecisionReplay(
-        name, "different" if unequal else "exact", len(values), mismatches, logged, replayed, versions, reason
+    versions, records, gone = (
+        {table: number for one in facts for table, number in getattr(one, name).items()}
+        for name in ("versions", "records", "gone")
     )
+    reasons = [f"differs in {' and '.join(unequal)}"] * bool(unequal)
+    for table, version in gone.items():
+        reasons.append(f"{_what_was_done(workspace, table, version)}; read was {table}@{versions[table]} instead")
+    doubts = [f"{view} ({doubt['status']})" for view, doubt in record.views.items() if doubt["status"] in _NOT_ALL_READ]
+    if doubts:
+        reasons.append(f"the answer said so: not all was read of {', '.join(doubts)}")
+    if unequal and not record.reads and features.views:
+        reasons.append("the record is from before it was noted which versions were read; the newest were now")
+    verdict = "exact" if not unequal else "not replayable" if gone else "different"
+    reason = "; ".join(reasons)
+    return DecisionReplay(name, verdict, len(values), mismatches, logged, replayed, versions, records, reason)
+
+
+def replay_values(
+    record: DecisionRecord, features: FeatureSet, facts: Sequence[ReadRows], model: ModelArtifact
+) -> dict[str, Value]:
+    """Features from the facts; null where the record says that there was no state to read."""
+    kinds = model.metadata["request"]
+    kinds = {**kinds["entities"], **kinds["context"]}
+    first, *others = [recompute(record, features, one.rows, kinds) for one in facts]
+    absent = {view for view, doubt in record.views.items() if doubt["status"] in _ABSENT}
+    if not others and not absent:
+        return first
+    values = dict(first)
+    for view in features.views:
+        frame = next(frame for frame, one in zip([first, *others], facts, strict=True) if view.name in one.views)
+        values |= {
+            o.column: None if view.name in absent else frame[o.column] for o in view.outputs if o.column in frame
+        }
+    derive_row(features, {**record.context, **record.entities}, values)
+    return values
+
+
+def _what_was_done(workspace: Workspace, table: str, version: int) -> str:
+    """Why a version of a table is gone, as the ledger has it."""
+    entries = workspace.ledger.entries(object_id=f"dataset:{table}", action="dataset.vacuum")
+    entry = next((entry for entry in entries if version in entry.payload.get("versions", ())), None)
+    where = "" if entry is None else f" (entry {entry.sequence}, {entry.actor}, {format_time(entry.time)})"
+    erased = workspace.ledger.entries(action="dataset.erase")
+    after = [e.sequence for e in erased if e.object_id.startswith(f"dataset:{table}@")]
+    subjects = f", after subjects were erased (entry {max(after)})" if after else ""
+    return f"{table}@{version}, which the decision read, was deleted by a vacuum{where}{subjects}"
 
 
 def _decide(

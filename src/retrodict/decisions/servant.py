@@ -16,7 +16,7 @@ from retrodict.core.errors import InputError, RetrodictError, RetryableError
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
 from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
-from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, age_of
+from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place, age_of
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.explain import explain_row
 from retrodict.registry import Revision
@@ -39,6 +39,7 @@ class _Case:
     stages: dict[str, int] = field(default_factory=dict)
     features: dict[str, Value] = field(default_factory=dict)
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reads: dict[str, Place] = field(default_factory=dict)
     raw: float | None = None
     score: float | None = None
     model: str = ""
@@ -126,6 +127,7 @@ class Servant:
             key=request.key,
             features=case.features,
             views=case.views,
+            reads=case.reads,
             raw=case.raw,
             score=case.score,
             decision=decision.decision,
@@ -143,7 +145,7 @@ class Servant:
             self._within(arrived_ns, "features")
             with _Stage(case, "features"):
                 row = self._features.read(case.entities, case.context, at=at)
-            case.features = row.values
+            case.features, case.reads = row.values, row.places
             if self._health is not None:
                 self._health.count(row)
             case.views = self._doubts(row, at)

@@ -14,7 +14,7 @@ Each folder imports only from those above it. Rooms outside import from here: th
 
 from retrodict.features.online.read.features import OnlineFeatures
 from retrodict.features.online.read.heat import HotFeature, hot_features
-from retrodict.features.online.read.rows import FeatureRow, age_of
+from retrodict.features.online.read.rows import FeatureRow, Place, age_of
 from retrodict.features.online.state.entries import Applied
 from retrodict.features.online.stream.feeder import Progress, StreamFeeder, decode_event, encode_event
 from retrodict.features.online.stream.health import FeatureHealth, ViewFlow
@@ -37,6 +37,7 @@ __all__ = [
     "HotFeature",
     "OnlineFeatures",
     "OnlineState",
+    "Place",
     "Progress",
     "StreamFeeder",
     "TableLag",

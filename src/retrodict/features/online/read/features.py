@@ -84,6 +84,7 @@ class OnlineFeatures:
                 continue
             meta, blob = next(blobs), next(blobs)
             index = next(blobs) if view in hot else None
+            row.places[view.name] = view.place(meta)
             if meta is None or meta[:8] > floor or blob is None:
                 view.unanswered(self._keys, meta, floor, request, at, row)
             elif view.read(request, at, blob, row) == PARTED:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["FeatureRow", "Status", "age_of"]
+__all__ = ["FeatureRow", "Place", "Status", "age_of"]
 
+Place = tuple[int | None, int, int | None]
 Status = Literal["present", "null", "expired", "not_found", "late", "no_state", "not_read"]
 
 
@@ -27,12 +28,16 @@ class FeatureRow:
         Per view: visible events within reach of its widest window, or 1 for a latest value.
     expired : set of str
         Latest values that are older than their ``max_age``, and views whose events are all out of reach.
+    places : dict of str to (int or None, int, int or None)
+        Per view that has a state, what that contained: a version of its table (None: nothing of it), how many of that
+        version's rows, and how many records of its stream (None: it follows none). Only of a single request.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     statuses: dict[str, str] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     expired: set[str] = field(default_factory=set)
+    places: dict[str, Place] = field(default_factory=dict, compare=False)
 
     def status(self, name: str) -> Status:
         """Why a feature has the value it has.

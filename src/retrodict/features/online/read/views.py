@@ -11,7 +11,7 @@ from retrodict.features.online.read.event import OwnEvent
 from retrodict.features.online.read.explanation import explained
 from retrodict.features.online.read.programs import OTHER, PARTED, RESTRICT, program_of
 from retrodict.features.online.read.reader import BlockReader, restricted
-from retrodict.features.online.read.rows import FeatureRow
+from retrodict.features.online.read.rows import FeatureRow, Place
 from retrodict.features.online.state.blocks import (
     FIXED,
     HOT,
@@ -30,6 +30,7 @@ from retrodict.stores.keys.base import KeyStore, SnapshotReads
 
 _TRIES = 20  # a hot key is written some times a second, a read takes a fraction of a millisecond
 _REMEMBERED = 10_000  # hot keys
+_PLACES = 100
 _WHOLE = 1 << 63
 _NEVER = -(1 << 62)
 _NO_SUM = SummedBlock(1, 0, floats=False)
@@ -69,6 +70,7 @@ class ViewReader:
         self._nulls = dict.fromkeys(output.column for output in plan.outputs)
         self._nothing: dict[str, Any] = {}
         self._watermark: tuple[list[bytes | None], int | None] = [], None
+        self._places: dict[bytes | None, Place] = {}
 
     def key(self, request: Mapping[str, Any]) -> bytes | None:
         """Encoded key of the view in a request, None if a part of it is null."""
@@ -208,6 +210,17 @@ class ViewReader:
             newest = max(Meta.read(blob).watermark for blob in metas)
             self._watermark = metas, newest if newest != NEVER else None
         return self._watermark[1]
+
+    def place(self, meta: bytes | None) -> Place:
+        """What of table and stream a partition contains, by its meta entry."""
+        place = self._places.get(meta)
+        if place is None:
+            if len(self._places) > _PLACES:  # a busy state changes some times a second
+                self._places.clear()
+            state = Meta() if meta is None or self._names.is_cut(meta) else Meta.read(meta)
+            version = None if state.place.unfinished else state.place.version
+            place = self._places[meta] = version, state.place.rows, state.offset
+        return place
 
     def unanswered(
         self, keys: KeyStore, meta: bytes | None, floor: bytes, request: Mapping[str, Any], at: int, row: FeatureRow

@@ -198,6 +198,11 @@ class StateKeys:
         if stored != partitions:
             raise _cut_otherwise(stored, partitions)
 
+    @staticmethod
+    def is_cut(meta: bytes) -> bool:
+        """Whether an entry only says into how many partitions the state is cut."""
+        return meta.startswith(_CUT)
+
     def index(self, key: bytes) -> bytes:
         """Name of the index of a key's segments."""
         return self._indexes + key

@@ -267,6 +267,7 @@ def test_parity_without_a_decision_is_not_evaluable(run: Run, deployed: Path) ->
 def test_parity_of_logged_decisions(run: Run, deployed: Path) -> None:
     """What a servant decided is recomputed value by value; a log that was altered is found."""
     from retrodict.decisions.loader import Loader
+    from retrodict.decisions.recorder import LogWriter
     from retrodict.decisions.records import encode_record
     from retrodict.registry import current
     from retrodict.workspace import Workspace
@@ -274,7 +275,7 @@ def test_parity_of_logged_decisions(run: Run, deployed: Path) -> None:
     with Workspace(deployed) as project:
         record = decide(Loader(project).load(current(project)["ask"]))
         altered = replace(record, id="b" * 26, features={**record.features, "shops__share_late_30d": 2.0})
-        with project.streams.open_writer("decisions/0") as writer:
+        with LogWriter(project) as writer:
             writer.append([encode_record(record), encode_record(altered)])
     shown = run("features", "parity", "ask", "--project", deployed, "--json")
     assert (shown.code, shown.json["mismatches"], shown.json["by_feature"]) == (1, 1, {"shops__share_late_30d": 1})
@@ -289,6 +290,7 @@ def test_parity_of_logged_decisions(run: Run, deployed: Path) -> None:
 def test_status_counts_the_keys_of_decisions_that_the_state_does_not_know(deployed: Path, run: Run) -> None:
     """Each key once, by what online state holds now; null where there was no decision."""
     from retrodict.decisions.loader import Loader
+    from retrodict.decisions.recorder import LogWriter
     from retrodict.decisions.records import encode_record
     from retrodict.registry import current
     from retrodict.workspace import Workspace
@@ -299,7 +301,7 @@ def test_status_counts_the_keys_of_decisions_that_the_state_does_not_know(deploy
         record = decide(Loader(project).load(current(project)["ask"]))
         strangers = [{**record.entities, "customer": name} for name in ("nobody", "nobody", "no one", "never")]
         several = [replace(record, id=f"{place:026}", entities=each) for place, each in enumerate(strangers)]
-        with project.streams.open_writer("decisions/0") as writer:
+        with LogWriter(project) as writer:
             writer.append([encode_record(each) for each in (record, *several)])
     status = run("features", "status", "--project", deployed, "--json").json["views"]
     assert {each["view"]: each["unseen_keys"] for each in status} == {"spending": 0.75, "shops": 0.0}

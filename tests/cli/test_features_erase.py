@@ -137,10 +137,11 @@ def test_the_ledger_never_holds_the_key(run: Run, root: Path) -> None:
 
 def test_decisions_about_the_subject_are_counted(run: Run, root: Path) -> None:
     """The log is not rewritten here, so it is named."""
+    from retrodict.decisions.recorder import LogWriter
     from retrodict.decisions.records import DecisionRecord, encode_record
 
     plain = dict.fromkeys(("policy_version", "code", "model", "artifact", "model_code"), "0" * 64)
-    with Workspace(root) as project, project.streams.open_writer("decisions/0") as writer:
+    with Workspace(root) as project, LogWriter(project) as writer:
         writer.append([
             encode_record(DecisionRecord(id=f"{i:026d}", time=i, policy="ask", revision=1, entities={"customer": who},
                                          context={}, features={}, decision="go", **plain))

@@ -126,6 +126,7 @@ def test_a_frame_that_reads_another_is_extended_after_it(run: Run, root: Path) -
 def test_a_decision_that_rests_on_it_is_traced(run: Run, root: Path) -> None:
     """Trained, approved, deployed, decided: its value is that of plain sums, its lineage leads to the kept frame."""
     from retrodict.decisions.loader import Loader
+    from retrodict.decisions.recorder import LogWriter
     from retrodict.decisions.records import encode_record
     from retrodict.decisions.requests import DecisionRequest
     from retrodict.registry import current
@@ -137,7 +138,7 @@ def test_a_decision_that_rests_on_it_is_traced(run: Run, root: Path) -> None:
         servant = Loader(project).load(current(project)["ask"])
         request = DecisionRequest(entities={"customer": "007", "shop": "N"}, context={})
         record = servant.decide(request, decision_id="a" * 26, at=shop.parse_time(at), arrived_ns=perf_counter_ns())
-        with project.streams.open_writer("decisions/0") as writer:
+        with LogWriter(project) as writer:
             writer.append([encode_record(record)])
     assert record.features["company__risk"] == pytest.approx(expected(shop.rows(), "007", at)[0], rel=1e-12)
     traced = run("lineage", f"decision:{'a' * 26}", "--project", root, "--json").json

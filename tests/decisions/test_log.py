@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retrodict.decisions.log import count_decisions, read_decisions, recent_decisions
+from retrodict.decisions.recorder import open_stream
 from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.workspace import Workspace
 
@@ -16,7 +17,7 @@ def write_log(root: Path) -> Workspace:
     versions = dict.fromkeys(("policy_version", "code", "model", "artifact", "model_code"), "0" * 64)
     workspace = Workspace(root)
     for stream in range(2):
-        with workspace.streams.open_writer(f"decisions/{stream}") as writer:
+        with open_stream(workspace, f"decisions/{stream}") as writer:
             writer.append([
                 encode_record(DecisionRecord(
                     id=f"{stream}{number:025d}", time=number, policy="ask", revision=1, context={}, features={},

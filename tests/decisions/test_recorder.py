@@ -6,9 +6,8 @@ import pytest
 
 from retrodict.core.errors import IntegrityError, NotFoundError
 from retrodict.decisions.log import decisions_table, find_decision, read_decisions
-from retrodict.decisions.recorder import Recorder
+from retrodict.decisions.recorder import LogWriter, Recorder
 from retrodict.decisions.records import DecisionRecord, decode_record, encode_record
-from retrodict.stores.streams.segments import SegmentStreams
 
 
 def record(number: int, **changes) -> DecisionRecord:
@@ -32,35 +31,32 @@ def record(number: int, **changes) -> DecisionRecord:
     return DecisionRecord(**{**given, **changes})
 
 
-class Opened:
-    """The two stores that the log reads, without a project around them."""
+@pytest.fixture
+def project(make_project):
+    """A project that has decided nothing yet."""
+    return make_project()
 
-    def __init__(self, root):
-        self.streams = SegmentStreams(root)
 
-
-def test_what_was_written_is_read_back(tmp_path):
+def test_what_was_written_is_read_back(project):
     """A hundred concurrent writes: all are in the log, each once, whole."""
-    streams = SegmentStreams(tmp_path)
     records = [record(n) for n in range(100)]
 
     async def write():
-        recorder = Recorder(streams)
+        recorder = Recorder(project)
         await asyncio.gather(*(recorder.write(encode_record(r)) for r in records))
         await recorder.close()
 
     asyncio.run(write())
-    logged = list(read_decisions(Opened(tmp_path)))
+    logged = list(read_decisions(project))
     assert sorted((item.record for item in logged), key=lambda r: r.id) == records
     assert sorted(item.offset for item in logged) == list(range(100))
 
 
-def test_two_servers_write_two_streams(tmp_path):
+def test_two_servers_write_two_streams(project):
     """A second recorder takes the next free stream instead of waiting."""
-    streams = SegmentStreams(tmp_path)
 
     async def both():
-        first, second = Recorder(streams), Recorder(streams)
+        first, second = Recorder(project), Recorder(project)
         names = first.log.stream, second.log.stream
         await first.close()
         await second.close()
@@ -69,12 +65,11 @@ def test_two_servers_write_two_streams(tmp_path):
     assert asyncio.run(both()) == ("decisions/0", "decisions/1")
 
 
-def test_a_failing_disk_fails_every_waiting_request(tmp_path):
+def test_a_failing_disk_fails_every_waiting_request(project):
     """No request is told that its record is durable when the append raised."""
-    streams = SegmentStreams(tmp_path)
 
     async def write():
-        recorder = Recorder(streams)
+        recorder = Recorder(project)
         writer, recorder.log._writer = recorder.log._writer, Full()
         results = await asyncio.gather(*(recorder.write(b"x") for _ in range(5)), return_exceptions=True)
         recorder.log._writer = writer
@@ -84,7 +79,7 @@ def test_a_failing_disk_fails_every_waiting_request(tmp_path):
 
     results = asyncio.run(write())
     assert [type(result).__name__ for result in results] == ["RetryableError"] * 5
-    assert [item.record.id for item in read_decisions(Opened(tmp_path))] == [record(1).id]
+    assert [item.record.id for item in read_decisions(project)] == [record(1).id]
 
 
 class Full:
@@ -112,23 +107,21 @@ def test_bytes_that_are_no_record_are_refused():
         decode_record(b"\x93\x01\x02\x03")
 
 
-def test_one_decision_is_found_by_its_id(tmp_path):
+def test_one_decision_is_found_by_its_id(project):
     """By reference, with its place in the log; an unknown id says so."""
-    streams = SegmentStreams(tmp_path)
-    with streams.open_writer("decisions/0") as writer:
+    with LogWriter(project) as writer:
         writer.append([encode_record(record(n)) for n in range(5)])
-    found = find_decision(Opened(tmp_path), f"decision:{record(3).id}")
+    found = find_decision(project, f"decision:{record(3).id}")
     assert (found.record, found.stream, found.offset) == (record(3), "decisions/0", 3)
     with pytest.raises(NotFoundError, match="log"):
-        find_decision(Opened(tmp_path), f"decision:{9:026d}")
+        find_decision(project, f"decision:{9:026d}")
 
 
-def test_decisions_as_a_table(tmp_path):
+def test_decisions_as_a_table(project):
     """Sorted by time; a feature that is text once is text everywhere; a missing one is null."""
-    streams = SegmentStreams(tmp_path)
-    with streams.open_writer("decisions/0") as writer:
+    with LogWriter(project) as writer:
         writer.append([encode_record(record(2)), encode_record(record(1, features={"a__b": 2, "a__d": None}))])
-    table = decisions_table(Opened(tmp_path), "p")
+    table = decisions_table(project, "p")
     assert table.column("time").to_pylist() == [1_000_000, 2_000_000]
     assert table.column("a__b").to_pylist() == [2.0, 1.5]
     assert table.column("a__d").to_pylist() == [None, "x"]

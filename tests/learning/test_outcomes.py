@@ -8,6 +8,7 @@ import pytest
 from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.durations import DAY, HOUR
 from retrodict.core.errors import DefinitionError, InputError
+from retrodict.decisions.recorder import LogWriter
 from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.features.catalogue.tables import newest_versions
 from retrodict.learning import get_run, measure_leakage, replay_run, train
@@ -164,7 +165,7 @@ def decided(question, number):
 def test_decisions_are_judged_once_their_outcome_has_matured(project):
     """At any time a decision is known, pending or void as a loop over all facts says, with nothing from the future."""
     questions = [*asked_rows()[:200], {"id": "nobody", "asked_at": START}]
-    with project.streams.open_writer("decisions/0") as writer:
+    with LogWriter(project) as writer:
         writer.append([encode_record(decided(question, n)) for n, question in enumerate(questions)])
     labels = {each["id"]: expected(each, visit_rows()) for each in asked_rows()}
     for now in (START + 20 * DAY, NOW - HOUR // 2, NOW, NOW + 90 * DAY):
@@ -182,7 +183,7 @@ def test_decisions_are_judged_once_their_outcome_has_matured(project):
 def test_nothing_is_known_without_facts(project):
     """Before the first row of the outcome's table nobody has stayed away: decisions are pending, then void."""
     later = changed(project, '"visits", key', '"calls", key')
-    with later.streams.open_writer("decisions/0") as writer:
+    with LogWriter(later) as writer:
         writer.append([encode_record(decided(asked_rows()[0], 0))])
     assert outcomes(later, "offer", now=NOW + 90 * DAY).status.tolist() == ["void"]
     with pytest.raises(InputError, match=r"'calls'.*retrodict ingest calls"):

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from retrodict.ledger import AuditReport, verify
+from retrodict.ledger import AuditReport, SealedWriter, verify
 from retrodict.workspace import Workspace
 
 
@@ -66,12 +66,8 @@ def project(make_project: Callable[..., Workspace]) -> Workspace:
         tx.append("dataset.version", f"dataset:sales@{version}", {"files": files}, inputs=[("batch:1", "rows")])
         inputs = [("dataset:sales@0", "training data"), ("code:1", "code")]
         tx.append("run.finish", "run:1", {"metric": 0.25, "note": 'é "x"', "none": None}, inputs=inputs)
-    from retrodict.ledger import seal_closed
-
-    with project.streams.open_writer("decisions/0") as writer:
+    with SealedWriter(ledger, project.streams, "decisions/0") as writer:
         writer.append([f"record {i}".encode() for i in range(5)])
-        writer.roll()
-    seal_closed(ledger, project.streams, "decisions/")
     with ledger.transaction() as tx:
         tx.append("model.register", "model:m@1", inputs=[("run:1", "trained by")])
     return project

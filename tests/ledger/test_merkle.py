@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodict.core.errors import InputError, NotFoundError
-from retrodict.ledger import prove, read_seals, seal_closed
-from retrodict.ledger.merkle import inclusion_proof, leaf_hash, merkle_root, root_from_proof
+from retrodict.ledger import SealedWriter, prove, read_seals
+from retrodict.ledger.merkle import Frontier, inclusion_proof, leaf_hash, merkle_root, root_from_proof
 from retrodict.workspace import Workspace
 
 # The leaves and roots that Certificate Transparency's implementations test themselves with.
@@ -119,43 +116,23 @@ def test_every_record_of_a_sealed_segment_is_proved(project: Workspace) -> None:
         assert proof.sequence == entry.sequence
 
 
-def test_sealing_twice_seals_once(project: Workspace) -> None:
-    """And only what is closed; the open rest follows when it is."""
-    assert seal_closed(project.ledger, project.streams, "decisions/") == []
-    with project.streams.open_writer("decisions/0") as writer:
+def test_a_record_is_proved_once_its_segment_is_sealed(project: Workspace) -> None:
+    """Not while it is open; the writer seals it when it lets go."""
+    with SealedWriter(project.ledger, project.streams, "decisions/0") as writer:
         writer.append([b"one more"])
-        assert seal_closed(project.ledger, project.streams, "decisions/") == []
         with pytest.raises(NotFoundError, match="audit seal"):
             prove(project.ledger, project.streams, "decisions/0", 5)
-        writer.roll()
-    (seal,) = seal_closed(project.ledger, project.streams, "decisions/")
+    (seal,) = writer.seals
     assert (seal.first, seal.count) == (5, 1)
     assert prove(project.ledger, project.streams, "decisions/0", 5).path == []
-    assert replace(seal) in read_seals(project.ledger)
+    assert seal in read_seals(project.ledger)
 
 
-SEAL = """
-import sys
-from retrodict.ledger import seal_closed
-from retrodict.workspace import Workspace
-project = Workspace(sys.argv[1])
-project.ledger
-print("ready", flush=True)
-sys.stdin.readline()
-print(len(seal_closed(project.ledger, project.streams, "events/")), flush=True)
-"""
-
-
-def test_two_processes_seal_each_segment_once(project: Workspace, python: Callable[..., Any]) -> None:
-    """Whoever comes second finds it done."""
-    for turn in range(6):
-        with project.streams.open_writer("events/x") as writer:
-            writer.append([b"%d" % turn] * 3)
-            writer.roll()
-    children = [python(SEAL, project.root) for _ in range(2)]
-    for child in children:
-        assert child.line() == "ready"
-    for child in children:
-        child.go()
-    assert sum(int(child.end()[1]) for child in children) == 6
-    assert len(project.ledger.entries(action="segment.seal")) == 7
+@given(st.lists(st.binary(max_size=3), max_size=80))
+def test_a_tree_that_grows_has_the_root_of_the_whole(records: list[bytes]) -> None:
+    """At every size, by the recursion of the RFC."""
+    frontier = Frontier()
+    for size in range(len(records) + 1):
+        assert (frontier.size, frontier.root()) == (size, mth(records[:size]))
+        if size < len(records):
+            frontier.add(leaf_hash(records[size]))

@@ -15,12 +15,13 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from retrodict.core.clock import SimulatedClock
-from retrodict.core.errors import IntegrityError
+from retrodict.core.errors import IntegrityError, NotFoundError
 from retrodict.ledger import AuditFinding, AuditReport, prove, verify
 from retrodict.workspace import Workspace
 
 from .conftest import recomputed
 
+SEGMENT = f"{0:020d}.seg"
 Audit = Callable[[Workspace], AuditReport]
 Wheres = Callable[[Workspace], set[tuple[str, str]]]
 Sql = Callable[..., list[dict[str, Any]]]
@@ -237,7 +238,7 @@ def test_a_chain_rewritten_with_right_hashes(project: Workspace, sql: Sql, where
     """Every hash and link fits; what was signed does not."""
     rewrite(sql, lambda row: row.update(actor="mallory"))
     found = wheres(project)
-    assert found == {("altered", f"entry {n}") for n in (2, 4, 5, 6)}
+    assert found == {("altered", f"entry {n}") for n in (2, 4, 5, 6)} | {("unsigned", f"segment decisions/0/{SEGMENT}")}
 
 
 def test_an_entry_forged_between_two_signed_ones(project: Workspace, sql: Sql, wheres: Wheres) -> None:
@@ -271,8 +272,12 @@ def test_a_chain_that_names_no_key_is_not_vouched_for_by_any(project: Workspace,
         keys = {"public_key": mine.public_key().public_bytes_raw().hex(), "signature": mine.sign(statement.encode())}
         lines.append(json.dumps({**row, **keys, "signature": keys["signature"].hex()}))
     (project.root / "checkpoints" / "checkpoints.jsonl").write_text("\n".join(lines) + "\n")
-    signed_in_the_records = ("altered", "entry 6")
-    assert wheres(project) == {("altered", f"checkpoint of entry {n}") for n in range(1, 7)} | {signed_in_the_records}
+    others = {
+        ("altered", "entry 6"),
+        ("altered", "head of decisions/0"),
+        ("unsigned", f"segment decisions/0/{SEGMENT}"),
+    }
+    assert wheres(project) == {("altered", f"checkpoint of entry {n}") for n in range(1, 7)} | others
 
 
 def rewrite(sql: Sql, change: Callable[[dict[str, Any]], None]) -> None:
@@ -527,6 +532,9 @@ class Served:
     def __init__(self, streams: Any, *, bytes_: bool) -> None:
         self._streams, self._bytes = streams, bytes_
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._streams, name)
+
     def read_segment(self, stream: str, segment: str) -> bytes:
         return bytes(self._streams.read_segment(stream, segment)) + b"!" * self._bytes
 
@@ -560,8 +568,10 @@ def test_a_sealed_segment_that_is_gone(project: Workspace, audit: Audit) -> None
 
 def test_no_proof_is_made_of_a_seal_that_the_chain_does_not_hold(project: Workspace, sql: Sql) -> None:
     """Root and records agree, the sealed entry says otherwise: the table alone proves nothing."""
-    sql("UPDATE ledger_seals SET digest = ?", "0" * 64)
-    with pytest.raises(IntegrityError, match="root that was sealed"):
+    (row,) = sql("SELECT * FROM ledger_seals")
+    sql("DELETE FROM ledger_entries WHERE action = 'segment.seal'")
+    assert sql("SELECT * FROM ledger_seals") == [row]
+    with pytest.raises(NotFoundError, match="must be in a sealed segment"):
         prove(project.ledger, project.streams, "decisions/0", 2)
 
 
@@ -576,13 +586,12 @@ def test_no_proof_is_made_of_records_that_were_replaced(project: Workspace) -> N
 
 
 def test_the_table_of_seals(project: Workspace, sql: Sql, wheres: Wheres) -> None:
-    """An index as well: altered, removed and added rows are told apart, and no proof is made of a false root."""
+    """An index as well: altered, removed and added rows are told apart, and proofs are made by the chain alone."""
     (row,) = sql("SELECT * FROM ledger_seals")
     where = f"seal of decisions/0/{row['segment']}"
     sql("UPDATE ledger_seals SET root = ?", "0" * 64)
     assert wheres(project) == {("altered", where)}
-    with pytest.raises(IntegrityError, match="root that was sealed"):
-        prove(project.ledger, project.streams, "decisions/0", 2)
+    assert prove(project.ledger, project.streams, "decisions/0", 2).root == row["root"]
     sql("DELETE FROM ledger_seals")
     assert wheres(project) == {("removed", where)}
     sql("INSERT INTO ledger_seals VALUES ('x', 'y', 0, 1, '', '', 5)")

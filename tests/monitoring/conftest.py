@@ -14,6 +14,7 @@ import pytest
 from retrodict.core.clock import SimulatedClock, from_micros, parse_time
 from retrodict.core.durations import HOUR
 from retrodict.core.identity import canonical_json
+from retrodict.decisions.recorder import LogWriter
 from retrodict.decisions.records import DecisionRecord, encode_record
 from retrodict.evaluation.reference import Reference
 from retrodict.models import Examples, InputSpec, ModelArtifact, fit_logistic
@@ -95,7 +96,7 @@ def record(number: int, **facts: Any) -> DecisionRecord:
 
 def log(project: Workspace, records: Sequence[DecisionRecord]) -> None:
     """Append decisions to the real log."""
-    with project.streams.open_writer("decisions/0") as writer:
+    with LogWriter(project) as writer:
         writer.append([encode_record(each) for each in records])
 
 

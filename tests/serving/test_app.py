@@ -25,7 +25,7 @@ class Client:
     """Calls one application; ``started`` sees the beginning of each answer."""
 
     def __init__(self, workspace, *, simulated_time=True, started=None, **limits):
-        self.workspace, self.recorder, self.inlet = workspace, Recorder(workspace.streams), EventInlet(workspace)
+        self.workspace, self.recorder, self.inlet = workspace, Recorder(workspace), EventInlet(workspace)
         bounds = Limits(**{"body": 4096, "in_flight": 8, **limits})
         self.app = DecisionApp(workspace.clock, self.recorder, self.inlet, bounds, simulated_time=simulated_time)
         self.app.servants = Loader(workspace, health=self.app.health).load_current()

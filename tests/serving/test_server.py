@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -354,6 +355,30 @@ def test_a_stopped_server_leaves_a_sealed_log_that_verifies(root):
         project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
     )
     assert report.verified, report.to_dict()
+
+
+def test_a_running_server_seals_its_log(root, tmp_path):
+    """Segment after segment, while it answers; what is altered afterwards in a file is seen, though nothing stopped."""
+    folder = shutil.copytree(root, tmp_path / "parcels")
+    with (folder / "retrodict.toml").open("a") as settings:
+        settings.write('[ledger]\nsign_every = "50ms"\nseal_every = "300ms"\n')
+    running = Server(folder, "--replay", "--no-consume")
+    project = Workspace(folder)
+    before = len(read_seals(project.ledger))
+    deadline = time.monotonic() + 30
+    while len(read_seals(project.ledger)) < before + 3:
+        assert running.decide()[0] == 200
+        assert time.monotonic() < deadline
+    stores = {"objects": project.objects, "streams": project.streams, "file_digest": project.tables.file_digest}
+    assert verify(project.ledger, **stores).verified
+    seal = read_seals(project.ledger)[-1]
+    path = project.config.path("stores.streams") / seal.stream / seal.segment
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    (finding,) = verify(project.ledger, **stores).findings
+    assert f"{seal.stream}/{seal.segment}" in finding.where
+    assert running.decide()[0] == 200
+    running.stop()
 
 
 def test_an_altered_artifact_is_not_served(root):

@@ -81,6 +81,12 @@ SETTINGS: Mapping[str, Setting] = {
     "ledger.key": Setting(
         "state/ledger.key", "the path of a file", _is_text, "Ed25519 key that signs checkpoints, made on first use"
     ),
+    "ledger.sign_every": Setting(
+        "1s", "a duration such as '1s'", _is_duration, "How old a logged decision becomes at most before it is signed"
+    ),
+    "ledger.seal_every": Setting(
+        "5m", "a duration such as '5m'", _is_duration, "How old an open segment of the decision log becomes at most"
+    ),
     "features.horizon": Setting(
         "24h",
         "a duration such as '24h'",

@@ -108,7 +108,7 @@ class Decider:
         record = servant.decide(request, decision_id=self._workspace.new_id(), at=moment, arrived_ns=arrived)
         with self._lock:  # also keeps close() from taking the writer away under an append
             if self._writer is None:
-                self._writer = LogWriter(self._workspace.streams)
+                self._writer = LogWriter(self._workspace)
             self._writer.append([encode_record(record)])
         return record
 
@@ -140,7 +140,7 @@ class Decider:
         self._problems[what] = problem
 
     def close(self) -> None:
-        """Close the log's segment, so that it can be sealed; the next decision opens the log again."""
+        """Close and seal the log's segment; the next decision opens the log again."""
         with self._lock:
             if self._writer is not None:
                 self._writer.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ from retrodict.core.errors import NotFoundError
 from retrodict.core.identity import Ref
 from retrodict.decisions.records import DecisionRecord, decode_record
 from retrodict.evaluation.reference import feature_column
+from retrodict.ledger import SEALED_STREAMS, named_segments
 from retrodict.workspace import Workspace
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "recent_decisions",
 ]
 
-STREAM_PREFIX = "decisions/"
+STREAM_PREFIX = SEALED_STREAMS
 _VIEWS = pa.list_(pa.struct({"view": pa.string(), "status": pa.string()}))
 
 
@@ -42,21 +42,32 @@ def read_decisions(
     workspace: Workspace, *, policy: str | None = None, start: int | None = None, end: int | None = None
 ) -> Iterator[LoggedDecision]:
     """Decisions in log order, of one policy or all, with ``start <= time < end``."""
+    for stream, offset, data in _records(workspace):
+        record = decode_record(data)
+        if policy is not None and record.policy != policy:
+            continue
+        if (start is None or record.time >= start) and (end is None or record.time < end):
+            yield LoggedDecision(record, stream, offset)
+
+
+def _records(workspace: Workspace) -> Iterator[tuple[str, int, bytes]]:
+    """Stream, offset and bytes of every record; only of segments that a seal or the signed head of a stream names."""
     for stream in workspace.streams.names(STREAM_PREFIX):
-        for offset, data in workspace.streams.read(stream):
-            record = decode_record(data)
-            if policy is not None and record.policy != policy:
-                continue
-            if (start is None or record.time >= start) and (end is None or record.time < end):
-                yield LoggedDecision(record, stream, offset)
+        for segment in named_segments(workspace.ledger, workspace.streams, stream):
+            for offset, data in workspace.streams.read(stream, segment.first, segment.count):
+                yield stream, offset, data
 
 
 def recent_decisions(workspace: Workspace, limit: int = 1_000) -> list[DecisionRecord]:
     """Newest decisions of every log stream, at most ``limit`` of each."""
     records = []
     for stream in workspace.streams.names(STREAM_PREFIX):
-        start = max(0, workspace.streams.end(stream) - limit)
-        records += [decode_record(data) for _, data in islice(workspace.streams.read(stream, start), limit)]
+        newest: list[DecisionRecord] = []
+        for segment in reversed(named_segments(workspace.ledger, workspace.streams, stream)):
+            count = min(segment.count, limit - len(newest))
+            start = segment.first + segment.count - count
+            newest = [decode_record(data) for _, data in workspace.streams.read(stream, start, count)] + newest
+        records += newest
     return records
 
 
@@ -86,12 +97,11 @@ def find_decision(workspace: Workspace, ref: str) -> LoggedDecision:
     """
     name = Ref.parse(ref, kind="decision").name
     needle = name.encode()
-    for stream in workspace.streams.names(STREAM_PREFIX):
-        for offset, data in workspace.streams.read(stream):
-            if needle in data:  # decoding costs ten times as much as looking
-                record = decode_record(data)
-                if record.id == name:
-                    return LoggedDecision(record, stream, offset)
+    for stream, offset, data in _records(workspace):
+        if needle in data:  # decoding costs ten times as much as looking
+            record = decode_record(data)
+            if record.id == name:
+                return LoggedDecision(record, stream, offset)
     raise NotFoundError(
         "a decision of this id must be in the log",
         where="decision log",

@@ -9,26 +9,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
+from retrodict.core.durations import parse_duration
 from retrodict.core.errors import BusyError, RetryableError
 from retrodict.decisions.log import STREAM_PREFIX
-from retrodict.stores.streams.base import StreamStore, StreamWriter, TornTail
+from retrodict.ledger import SealedWriter
+from retrodict.stores._ownership import Closing
+from retrodict.stores.streams.base import TornTail
+from retrodict.workspace import Workspace
 
-__all__ = ["LogWriter", "Recorder"]
+__all__ = ["LogWriter", "Recorder", "open_stream"]
 
 _MAX_WRITERS = 64
 
 
-class LogWriter:
-    """Appends records to the first decision stream that nobody else writes. Threads may share it.
+class LogWriter(Closing):
+    """Appends records to the first decision stream that nobody else writes; a context manager. Threads may share it.
 
     Promises: when :meth:`append` returns, the records survive ``kill -9`` and a loss of power; when it raises, none of
-    them is in the log.
+    them is in the log. They are signed and sealed beside it, as ``ledger.sign_every`` and ``ledger.seal_every`` say.
     """
 
-    def __init__(self, streams: StreamStore) -> None:
-        self.stream, self._writer = _open_free_stream(streams)
+    def __init__(self, workspace: Workspace) -> None:
+        self._writer = _open_free_stream(workspace)
+        self.stream = self._writer.stream
 
     @property
     def recovered(self) -> list[TornTail]:
@@ -48,8 +52,7 @@ class LogWriter:
             ) from error
 
     def close(self) -> None:
-        """Close the segment, so that it can be sealed, and release the stream."""
-        self._writer.roll()
+        """Close the segment, seal it, and release the stream."""
         self._writer.close()
 
 
@@ -59,8 +62,8 @@ class Recorder:
     Promises: those of the writer, for ``await write(...)``. For one event loop; the sync runs in a thread of its own.
     """
 
-    def __init__(self, streams: StreamStore) -> None:
-        self.log = LogWriter(streams)
+    def __init__(self, workspace: Workspace) -> None:
+        self.log = LogWriter(workspace)
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrodict-log")
         self._task: asyncio.Task[None] | None = None
@@ -85,7 +88,7 @@ class Recorder:
                 _settle(group, None)
 
     async def close(self) -> None:
-        """Finish what waits, close the segment so that it can be sealed, release the stream."""
+        """Finish what waits, close the segment and seal it, release the stream."""
         if self._task is not None:
             await self._task
         self._thread.shutdown()
@@ -102,11 +105,19 @@ def _settle(group: list[tuple[bytes, asyncio.Future[None]]], error: Exception | 
             done.set_exception(error)
 
 
-def _open_free_stream(streams: StreamStore) -> tuple[str, StreamWriter]:
+def open_stream(workspace: Workspace, stream: str) -> SealedWriter:
+    """Become the writer of a decision stream; BusyError if another process is."""
+    every = {name: parse_duration(workspace.config[f"ledger.{name}"]) for name in ("sign_every", "seal_every")}
+    return SealedWriter(workspace.ledger, workspace.streams, stream, **every)
+
+
+def _open_free_stream(workspace: Workspace) -> SealedWriter:
     for number in range(_MAX_WRITERS):
-        stream = f"{STREAM_PREFIX}{number}"
-        with suppress(BusyError):
-            return stream, streams.open_writer(stream, timeout_s=0.0)
+        try:
+            return open_stream(workspace, f"{STREAM_PREFIX}{number}")
+        except BusyError as error:
+            if error.where != f"stream {STREAM_PREFIX}{number}":  # not the stream is taken, but the database
+                raise
     raise BusyError(
         "one of the decision streams must be free",
         where="decision log",

@@ -9,8 +9,10 @@ from typing import Any
 from retrodict.core.display import Block, Facts, Grid, Shown, short_hash
 from retrodict.core.errors import BusyError
 from retrodict.decisions.log import STREAM_PREFIX, find_decision
-from retrodict.ledger import Proof, Seal, prove, seal_closed
+from retrodict.decisions.recorder import open_stream
+from retrodict.ledger import Proof, Seal, named_segments, prove
 from retrodict.ledger.merkle import leaf_hash, root_from_proof
+from retrodict.ledger.segments import vouched_seals
 from retrodict.workspace import Workspace
 
 __all__ = ["DecisionProof", "SealReport", "prove_decision", "seal_decisions"]
@@ -39,25 +41,32 @@ class SealReport(Shown):
         streams = ", ".join(self.busy)
         return [
             grid if rows else "There was nothing left to seal.",
-            f"A running process writes {streams}: its open segment is sealed when it stops." if self.busy else None,
+            f"A running process writes {streams}, and seals it by itself." if self.busy else None,
         ]
 
 
 def seal_decisions(workspace: Workspace) -> SealReport:
-    """Close the open segment of every decision stream that no process writes, and seal what is closed.
+    """Seal what is left of every decision stream that no process writes, as far as its signed head says what it is.
 
-    Servers do it by themselves when they stop; this is for after a crash, or after deciding in this process.
+    Who writes a stream seals it, and seals first what a crash left of it; this is for where no writer comes back.
     """
-    busy = []
+    busy: list[str] = []
+    seals: list[Seal] = []
     for stream in workspace.streams.names(STREAM_PREFIX):
-        if all(segment.closed for segment in workspace.streams.segments(stream)):
+        sealed = {seal.segment for seal in vouched_seals(workspace.ledger, stream)}
+        segments = named_segments(workspace.ledger, workspace.streams, stream)
+        if all(segment.name in sealed for segment in segments):
             continue
         try:
-            with workspace.streams.open_writer(stream, timeout_s=0.0) as writer:
-                writer.roll()
-        except BusyError:
+            writer = open_stream(workspace, stream)
+        except BusyError as error:
+            if error.where != f"stream {stream}":
+                raise
             busy.append(stream)
-    return SealReport(seal_closed(workspace.ledger, workspace.streams, STREAM_PREFIX), busy)
+        else:
+            writer.close()
+            seals += writer.seals
+    return SealReport(seals, busy)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

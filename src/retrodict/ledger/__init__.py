@@ -2,20 +2,23 @@
 
 from retrodict.ledger.chain import Entry
 from retrodict.ledger.ledger import Edge, Ledger, Transaction
-from retrodict.ledger.segments import Proof, Seal, prove, read_seals, seal_closed
+from retrodict.ledger.segments import SEALED_STREAMS, Proof, Seal, named_segments, prove, read_seals
 from retrodict.ledger.verify import AuditFinding, AuditReport, verify
+from retrodict.ledger.writer import SealedWriter
 
 __all__ = [
+    "SEALED_STREAMS",
+    "AuditFinding",
     "AuditReport",
     "Edge",
     "Entry",
-    "AuditFinding",
     "Ledger",
     "Proof",
     "Seal",
+    "SealedWriter",
     "Transaction",
+    "named_segments",
     "prove",
     "read_seals",
-    "seal_closed",
     "verify",
 ]

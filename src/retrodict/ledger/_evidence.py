@@ -1,4 +1,4 @@
-"""Holds entries and what they name against what is stored: the chain, segments, objects, files, rows of other rooms.
+"""Holds entries and what they name against what is stored: the chain, objects, files, rows of other rooms.
 
 Rows are read as an auditor does: nothing in them is trusted to have the type, form or place it should.
 """
@@ -17,26 +17,15 @@ from sqlalchemy import table as named_table
 from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.errors import NotFoundError, RetrodictError
-from retrodict.core.identity import canonical_json, digest
+from retrodict.core.identity import canonical_json
+from retrodict.ledger._findings import AuditFinding
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash
 from retrodict.ledger.checkpoints import is_endorsed
-from retrodict.ledger.ledger import ACCEPT, KEY_ACTIONS, row_digest
-from retrodict.ledger.merkle import merkle_root
+from retrodict.ledger.ledger import ACCEPT, KEY_ACTIONS, Keys, row_digest
 from retrodict.ledger.schema import edges, entries
-from retrodict.ledger.segments import Seal, leaves_of
 from retrodict.stores.objects.base import ObjectStore
-from retrodict.stores.streams.base import StreamStore
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class AuditFinding:
-    """One thing that is not as the ledger says: what kind, where (entry, segment, object, file), in words."""
-
-    kind: str
-    where: str
-    detail: str
 
 
 @dataclass
@@ -51,6 +40,12 @@ class Chain:
     def hashes(self) -> dict[int, str]:
         """Hash of each entry by its number."""
         return {entry.sequence: entry.hash for entry in self.entries}
+
+    @cached_property
+    def key_times(self) -> Keys:
+        """Public keys, each from which time on it signs."""
+        keys = [(e.time, str(e.payload.get("public_key"))) for e in self.entries if e.action in KEY_ACTIONS]
+        return [(time, key) for time, key in keys if type(time) is int]
 
     @cached_property
     def keys(self) -> list[tuple[int, Any]]:
@@ -158,49 +153,6 @@ def _links(entry: Entry) -> Iterator[Link]:
     for position, edge in enumerate(inputs if isinstance(inputs, list) else []):
         if isinstance(edge, list) and len(edge) == 2 and all(isinstance(part, str) for part in edge):
             yield entry.sequence, position, edge[0], edge[1], entry.object_id
-
-
-# segments -----------------------------------------------------------------------------------------------------
-
-
-def sealed_by(items: list[Entry]) -> list[Seal]:
-    """Seals that the chain holds; an entry that was altered beyond reading is reported as such already."""
-    seals = []
-    for entry in items:
-        if entry.action == "segment.seal":
-            try:
-                seals.append(Seal(**entry.payload, sequence=entry.sequence))
-            except TypeError:
-                continue
-    return seals
-
-
-def check_seals(listed: list[Seal], sealed: list[Seal]) -> Iterator[AuditFinding]:
-    """Compare the table of seals, which is an index, with the chain."""
-    in_table = {(seal.stream, seal.segment): seal for seal in listed}
-    in_chain = {(seal.stream, seal.segment): seal for seal in sealed}
-    for (stream, segment), seal in in_chain.items():
-        stored = in_table.get((stream, segment))
-        if stored != seal:
-            what, kind = ("says otherwise", "altered") if stored else ("is gone", "removed")
-            detail = f"the table of seals {what}; entry {seal.sequence} holds the seal"
-            yield AuditFinding(kind, f"seal of {stream}/{segment}", detail)
-    for stream, segment in in_table.keys() - in_chain.keys():
-        yield AuditFinding("altered", f"seal of {stream}/{segment}", "no entry of the chain made this seal")
-
-
-def check_segment(streams: StreamStore, seal: Seal) -> Iterator[AuditFinding]:
-    """Recompute the file hash and the Merkle root of a sealed segment."""
-    where = f"segment {seal.stream}/{seal.segment} (entry {seal.sequence})"
-    try:
-        if digest(streams.read_segment(seal.stream, seal.segment)) != seal.digest:
-            yield AuditFinding("altered", where, "the file does not have the hash that was sealed")
-        elif merkle_root(leaves_of(streams, seal.stream, seal)).hex() != seal.root:
-            yield AuditFinding("altered", where, "its records do not have the root that was sealed")
-    except NotFoundError as error:
-        yield AuditFinding("removed", where, str(error))
-    except (RetrodictError, OSError, TypeError) as error:
-        yield AuditFinding("altered", where, str(error))
 
 
 # objects and files --------------------------------------------------------------------------------------------

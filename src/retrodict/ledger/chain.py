@@ -10,13 +10,16 @@ segments instead (``segments.py``).
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from retrodict.core.clock import format_time
+from retrodict.core.errors import RetrodictError
 from retrodict.core.identity import canonical_json
 
-__all__ = ["GENESIS", "Entry", "entry_hash"]
+__all__ = ["GENESIS", "Entry", "entry_hash", "read_entry"]
 
 GENESIS = "0" * 64
 
@@ -52,12 +55,29 @@ class Entry:
     previous: str
     hash: str
 
+    def is_intact(self) -> bool:
+        """Whether what it says gives its hash."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "hash"}
+        try:
+            return entry_hash(**fields) == self.hash
+        except (RetrodictError, ValueError, TypeError, RecursionError):
+            return False
+
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
         return {
             "sequence": self.sequence, "time": format_time(self.time), "actor": self.actor, "action": self.action,
             "object": self.object_id, "payload": self.payload, "hash": self.hash,
         }  # fmt: skip
+
+
+def read_entry(row: Mapping[str, Any]) -> Entry | None:
+    """Entry of a stored row; None if its payload is no mapping any more."""
+    try:
+        payload = json.loads(row["payload"])
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return Entry(**{**row, "payload": payload}) if isinstance(payload, dict) else None
 
 
 def entry_hash(

@@ -11,9 +11,11 @@ import fcntl
 import json
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -41,29 +43,30 @@ class Checkpoint:
 
     def is_valid(self) -> bool:
         """Whether the signature fits the statement and the key."""
-        return _is_signed(self.public_key, self.signature, _statement(self.sequence, self.time, self.hash))
+        return is_signed(self.public_key, self.signature, _statement(self.sequence, self.time, self.hash))
 
 
 def is_endorsed(public_key: str, signature: object, by: str) -> bool:
     """Whether the holder of one key signed that another one follows it."""
-    return isinstance(signature, str) and _is_signed(by, signature, _succession(public_key))
+    return isinstance(signature, str) and is_signed(by, signature, _succession(public_key))
 
 
-def _is_signed(public_key: str, signature: str, statement: bytes) -> bool:
+def is_signed(public_key: str, signature: str, statement: Mapping[str, Any]) -> bool:
+    """Whether the holder of a key signed a statement: its canonical JSON, whose ``retrodict`` says of which kind."""
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-        key.verify(bytes.fromhex(signature), statement)
+        key.verify(bytes.fromhex(signature), canonical_json(statement))
     except (InvalidSignature, ValueError):
         return False
     return True
 
 
-def _statement(sequence: int, time: int, hash_: str) -> bytes:
-    return canonical_json({"retrodict": "checkpoint", "sequence": sequence, "time": time, "hash": hash_})
+def _statement(sequence: int, time: int, hash_: str) -> dict[str, Any]:
+    return {"retrodict": "checkpoint", "sequence": sequence, "time": time, "hash": hash_}
 
 
-def _succession(public_key: str) -> bytes:
-    return canonical_json({"retrodict": "next key", "public_key": public_key})
+def _succession(public_key: str) -> dict[str, Any]:
+    return {"retrodict": "next key", "public_key": public_key}
 
 
 class Signer:
@@ -129,14 +132,18 @@ class Signer:
                 remedy=f"Make {self._file.parent} writable, or name another folder; nothing was changed",
             ) from error
 
+    def sign_statement(self, statement: Mapping[str, Any]) -> str:
+        """Signature over the canonical JSON of a statement, in hex."""
+        return self._key.sign(canonical_json(statement)).hex()
+
     def sign(self, sequence: int, time: int, hash_: str) -> Checkpoint:
         """Statement that the chain ended with this hash."""
-        signature = self._key.sign(_statement(sequence, time, hash_)).hex()
+        signature = self.sign_statement(_statement(sequence, time, hash_))
         return Checkpoint(sequence, time, hash_, self.public_key, signature)
 
     def endorse(self, public_key: str) -> str:
         """Signature over the key that is to follow, in hex."""
-        return self._key.sign(_succession(public_key)).hex()
+        return self.sign_statement(_succession(public_key))
 
     def append(self, checkpoint: Checkpoint) -> None:
         """Make a statement durable in the file of checkpoints.

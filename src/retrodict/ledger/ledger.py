@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, delete, insert, select
 from retrodict.core.clock import Clock
 from retrodict.core.errors import IntegrityError, InternalError, check_reason
 from retrodict.core.identity import canonical_json, digest
-from retrodict.ledger.chain import GENESIS, Entry, entry_hash
+from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry
 from retrodict.ledger.checkpoints import Checkpoint, Signer, make_next_key, newest_signed, size_of, waiting_signer
 from retrodict.ledger.schema import edges, ends, entries, metadata
 from retrodict.stores.records.base import RecordStore
@@ -23,6 +23,9 @@ __all__ = ["Edge", "Ledger", "Transaction"]
 
 # (where it came from, in which role): "dataset:flights@3" as "training data"
 Edge = tuple[str, str]
+
+# Public keys that the chain names, each with the time of the entry that does, oldest first.
+Keys = list[tuple[int, str]]
 
 # The first entry of every chain names the key whose checkpoints count; a later one may name its successor. An end that
 # is not the one signed last may be gone on from for a reason, which is an entry too.
@@ -127,15 +130,14 @@ class Transaction:
                 remedy="Rename the keys of the payload",
             )
         if self._last is None:
-            self._last = self._begin()
+            self.begin()
         return self._append(action, object_id, dict(payload or {}), inputs, actor)
 
-    def _begin(self) -> _End:
-        """End of the chain, whose first entry is made if there is none."""
+    def begin(self) -> None:
+        """Make the first entry of the chain if there is none."""
         self._last = _head(self.connection)
         if not self._last.sequence:
             self._append(_BEGIN, "ledger:chain", {"public_key": self._public_key}, (), None)
-        return self._last
 
     def _append(
         self, action: str, object_id: str, body: dict[str, Any], inputs: Sequence[Edge], actor: str | None
@@ -205,7 +207,14 @@ class Ledger:
         self.records, self.checkpoint_folder = records, checkpoints
         self._clock, self._actor, self._key_path = clock, actor, key_path
         self._looked = _Look((None, 0), 0, None)
+        self._reach: tuple[int, int, Keys] | None = None
+        self._vouched: dict[str, tuple[int, tuple[Entry, ...]]] = {}
         records.ensure(metadata)
+
+    def now(self) -> int:
+        """Time by the clock of the ledger, microseconds since 1970-01-01 UTC; never before that of its last entry."""
+        with self.records.read() as connection:
+            return max(self._clock.now(), _time(_head(connection).time))
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -304,6 +313,54 @@ class Ledger:
         if end.sequence:
             signer = self._signer(expected)
             signer.append(signer.sign(end.sequence, self._clock.now(), end.hash))
+
+    def sign(self, statement: Mapping[str, Any]) -> tuple[str, str]:
+        """Public key in force, and its signature over a statement; an empty chain is begun by it.
+
+        Parameters
+        ----------
+        statement : mapping
+            Plain values; ``retrodict`` says of which kind it is.
+        """
+        _, keys = self.reach()
+        if not keys:
+            with self.transaction() as tx:
+                tx.begin()
+            return self.sign(statement)
+        signer = self._signer(keys[-1][1])
+        return signer.public_key, signer.sign_statement(statement)
+
+    def reach(self) -> tuple[int, Keys]:
+        """Last entry that a signature covers, and the keys of the chain; costs little unless records changed since."""
+        counter = self.records.change_counter()
+        if self._reach is None or self._reach[0] != counter:
+            with self.records.read() as connection:
+                signed, keys = self._signed(connection), _keys(connection)
+            self._reach = counter, signed.sequence if signed else 0, keys
+        return self._reach[1:]
+
+    def vouched(self, prefix: str) -> tuple[Entry, ...]:
+        """Entries on objects whose reference begins with a prefix, in order, as far as the signed end reaches.
+
+        What is read by them is not read because somebody added a row: an entry counts that gives its own hash and does
+        not follow the signed end. That every entry continues the one before it is for ``verify`` to find out. Only what
+        was appended since the last call is looked at.
+        """
+        end, _ = self.reach()
+        last, vouched = self._vouched.get(prefix, (0, ()))
+        if end < last:  # the records of another time
+            last, vouched = 0, ()
+        if end > last:
+            after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+            query = select(entries).where(entries.c.object_id >= prefix, entries.c.object_id < after)
+            query = query.where(entries.c.sequence > last, entries.c.sequence <= end).order_by(entries.c.sequence)
+            with self.records.read() as connection:
+                rows = connection.execute(query).mappings().all()
+            vouched += tuple(
+                entry for row in rows if (entry := read_entry(dict(row))) is not None and entry.is_intact()
+            )
+            self._vouched[prefix] = end, vouched
+        return vouched
 
     def _signer(self, expected: str | None) -> Signer:
         signer = Signer(self._key_path, self.checkpoint_folder, expected=expected)
@@ -405,11 +462,28 @@ def signed_ends(connection: Connection) -> list[Checkpoint]:
     return [Checkpoint(**row) for row in connection.execute(select(ends)).mappings()]
 
 
-def _keys(connection: Connection) -> list[str]:
-    """Public keys that the chain names, oldest first."""
-    query = select(entries.c.payload).where(entries.c.action.in_(KEY_ACTIONS)).order_by(entries.c.sequence)
+def _keys(connection: Connection) -> Keys:
+    """Public keys that the chain names, oldest first; none if it is empty."""
+    query = select(entries.c.time, entries.c.payload).where(entries.c.action.in_(KEY_ACTIONS))
+    rows = connection.execute(query.order_by(entries.c.sequence)).all()
+    keys = [(_time(time), str(_field(payload, "public_key") or "none at all")) for time, payload in rows]
     # A chain that does not begin as ours do was tampered with: no key fits it.
-    return [str(_field(payload, "public_key") or "none at all") for payload in connection.scalars(query)]
+    return keys if keys or not _head(connection).sequence else [(0, "none at all")]
+
+
+def has_signed(keys: Keys, public_key: str, time: int) -> bool:
+    """Whether a statement of a time counts by a key: from the entry that names the key to the one that names the next.
+
+    A signature must be looked at besides.
+    """
+    ends = [begin for begin, _ in keys[1:]]
+    spans = zip(keys, [*ends, time], strict=False)
+    return any(key == public_key and begin <= time <= end for (begin, key), end in spans)
+
+
+def _time(value: object) -> int:
+    """Time of an entry; 0 where somebody wrote something else there."""
+    return value if isinstance(value, int) else 0
 
 
 def _field(payload: object, name: str) -> Any:
@@ -422,7 +496,7 @@ def _field(payload: object, name: str) -> Any:
 def _key_in_force(connection: Connection) -> str | None:
     """Public key that the chain names last; None for an empty chain."""
     keys = _keys(connection)
-    return keys[-1] if keys else "none at all" if _head(connection).sequence else None
+    return keys[-1][1] if keys else None
 
 
 def row_digest(columns: Sequence[str], row: Mapping[str, Any]) -> str:

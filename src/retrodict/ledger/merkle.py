@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from retrodict.core.errors import InputError
 
-__all__ = ["inclusion_proof", "leaf_hash", "merkle_root", "root_from_proof"]
+__all__ = ["Frontier", "inclusion_proof", "leaf_hash", "merkle_root", "root_from_proof"]
 
 
 def leaf_hash(record: bytes) -> bytes:
@@ -42,6 +42,43 @@ def merkle_root(leaves: Sequence[bytes]) -> bytes:
             paired.append(level[-1])
         level = paired
     return level[0]
+
+
+class Frontier:
+    """A tree that only grows, held as the roots of its complete parts: what its root is made of, without the leaves.
+
+    Examples
+    --------
+    >>> leaves = [leaf_hash(bytes([number])) for number in range(5)]
+    >>> frontier = Frontier()
+    >>> for leaf in leaves:
+    ...     frontier.add(leaf)
+    >>> frontier.root() == merkle_root(leaves)
+    True
+    """
+
+    __slots__ = ("_parts", "size")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.size = 0
+
+    def add(self, leaf: bytes) -> None:
+        """Add the leaf that follows."""
+        size = self.size
+        while size & 1:
+            leaf, size = _node(self._parts.pop(), leaf), size >> 1
+        self._parts.append(leaf)
+        self.size += 1
+
+    def root(self) -> bytes:
+        """Root over all leaves so far."""
+        if not self._parts:
+            return merkle_root([])
+        root = self._parts[-1]
+        for part in reversed(self._parts[:-1]):
+            root = _node(part, root)
+        return root
 
 
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:

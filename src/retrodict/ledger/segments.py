@@ -6,19 +6,28 @@ records go into one entry; afterwards any single record can be shown to have bee
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from retrodict.core.errors import IntegrityError, NotFoundError
+from retrodict.core.errors import IntegrityError, NotFoundError, RetrodictError
 from retrodict.core.identity import digest
+from retrodict.ledger.chain import Entry
+from retrodict.ledger.heads import Prefix, SignedHead, read_head
 from retrodict.ledger.ledger import Ledger
 from retrodict.ledger.merkle import inclusion_proof, leaf_hash, merkle_root
 from retrodict.ledger.schema import seals
 from retrodict.stores.streams.base import Segment, StreamStore
 
-__all__ = ["Proof", "Seal", "prove", "read_seals", "seal_closed"]
+__all__ = ["SEALED_STREAMS", "Proof", "Seal", "named_segments", "prove", "read_seals"]
+
+SEALED_STREAMS = "decisions/"
+"""What the names of streams begin with whose segments are signed and sealed; others are none of the ledger's."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +78,94 @@ def leaves_of(streams: StreamStore, stream: str, segment: Segment | Seal) -> lis
     return [leaf_hash(record) for _, record in streams.read(stream, segment.first, segment.count)]
 
 
-def seal_closed(ledger: Ledger, streams: StreamStore, prefix: str) -> list[Seal]:
-    """Seal every closed segment under a prefix that is not sealed yet; idempotent."""
-    sealed_already = {(seal.stream, seal.segment) for seal in read_seals(ledger)}
-    added = []
-    for stream in streams.names(prefix):
-        for segment in streams.segments(stream):
-            if not segment.closed or (stream, segment.name) in sealed_already:
-                continue
-            file_digest = digest(streams.read_segment(stream, segment.name))
+def append_seal(ledger: Ledger, stream: str, prefix: Prefix, *, signed: Mapping[str, Any] | None = None) -> Seal | None:
+    """Seal a closed segment; None if it is sealed already.
+
+    ``signed`` is what a head said of it, where it was closed by another process than the one that wrote it.
+    """
+    facts = {"stream": stream, "segment": prefix.segment, "first": prefix.first, "count": prefix.count,
+             "digest": prefix.digest, "root": prefix.root}  # fmt: skip
+    with ledger.transaction() as tx:
+        place = seals.c.stream == stream, seals.c.segment == prefix.segment
+        if tx.connection.execute(select(seals.c.sequence).where(*place)).first() is not None:
+            return None
+        payload = facts if signed is None else {**facts, "signed": dict(signed)}
+        entry = tx.append("segment.seal", _object_id(stream, prefix.segment), payload)
+        tx.connection.execute(insert(seals).values(**facts, sequence=entry.sequence))
+    return seal_of(entry)
+
+
+def seal_left(ledger: Ledger, streams: StreamStore, stream: str) -> tuple[list[Seal], list[Prefix]]:
+    """Seal the closed segments that the head of a stream names, after its writer died; only for its next writer.
+
+    Such an entry says what was signed, too: ``verify`` compares, so records that were altered after they were signed
+    stay a finding. Nothing else in the folder is sealed, since nobody signed that it was ours.
+
+    Returns
+    -------
+    list of Seal, list of Prefix
+        What was sealed, and what could not be, as it is missing or damaged: the next head must go on naming that.
+    """
+    head = trusted_head(ledger, stream)
+    closed = {segment.name: segment for segment in streams.segments(stream) if segment.closed}
+    sealed = {seal.segment for seal in vouched_seals(ledger, stream)}
+    added: list[Seal] = []
+    unsealable: list[Prefix] = []
+    for prefix in head.prefixes if head is not None else ():
+        segment = closed.get(prefix.segment)
+        if prefix.segment in sealed or (segment is None and not prefix.count):
+            continue
+        try:
+            if segment is None:
+                raise NotFoundError("a segment that was signed must exist", where=stream, got=prefix.segment,
+                                    remedy="Restore it from a copy")  # fmt: skip
+            data = streams.read_segment(stream, segment.name)
             root = merkle_root(leaves_of(streams, stream, segment)).hex()
-            with ledger.transaction() as tx:
-                sequence = tx.connection.execute(
-                    select(seals.c.sequence).where(seals.c.stream == stream, seals.c.segment == segment.name)
-                ).scalar()
-                if sequence is not None:  # another process sealed it between our look and our turn
-                    continue
-                facts = {"stream": stream, "segment": segment.name, "first": segment.first, "count": segment.count,
-                         "digest": file_digest, "root": root}  # fmt: skip
-                entry = tx.append("segment.seal", f"segment:{stream}/{segment.name}", facts)
-                tx.connection.execute(insert(seals).values(**facts, sequence=entry.sequence))
-                added.append(Seal(**facts, sequence=entry.sequence))  # type: ignore[arg-type]  # one value each, by name
-    return added
+        except (RetrodictError, OSError) as error:
+            _log.error("what was signed of %s/%s cannot be sealed: %s", stream, prefix.segment, error)
+            unsealable.append(prefix)
+            continue
+        content = Prefix(segment.name, segment.first, segment.count, len(data), digest(data), root)
+        assert head is not None
+        signed = {"count": prefix.count, "size": prefix.size, "digest": prefix.digest, "time": head.time}
+        seal = append_seal(ledger, stream, content, signed=signed)
+        added += [seal] if seal is not None else []
+    return added, unsealable
+
+
+def trusted_head(ledger: Ledger, stream: str) -> SignedHead | None:
+    """Head of a stream that is signed by the key of its time; None if there is none."""
+    head = read_head(ledger.checkpoint_folder, stream)
+    return head if head is not None and head.is_valid(ledger.reach()[1]) else None
+
+
+def vouched_seals(ledger: Ledger, stream: str) -> list[Seal]:
+    """Seals of a stream by the entries themselves: the table of seals is an index that alone proves nothing."""
+    entries = ledger.vouched(_object_id(stream, ""))
+    return [seal for entry in entries if (seal := seal_of(entry)) is not None and seal.stream == stream]
+
+
+def seal_of(entry: Entry) -> Seal | None:
+    """Seal that an entry holds; None if it holds none that can be read."""
+    facts = {name: entry.payload.get(name) for name in Seal.__slots__ if name != "sequence"}
+    if entry.action != "segment.seal" or [type(fact) for fact in facts.values()] != [str, str, int, int, str, str]:
+        return None
+    return Seal(**facts, sequence=entry.sequence)  # type: ignore[arg-type]  # as was just looked at
+
+
+def named_segments(ledger: Ledger, streams: StreamStore, stream: str) -> list[Segment]:
+    """Segments of a stream that a seal or its signed head names, oldest first: others were put there by other hands."""
+    segments = streams.segments(stream)
+    if not ledger.reach()[1]:  # no entry yet, so nothing was written by a process that signs
+        return segments
+    head = trusted_head(ledger, stream)  # before the seals: what a head no longer names is sealed by then
+    names = {prefix.segment for prefix in head.prefixes} if head is not None else set()
+    names |= {seal.segment for seal in vouched_seals(ledger, stream)}
+    return [segment for segment in segments if segment.name in names]
+
+
+def _object_id(stream: str, segment: str) -> str:
+    return f"segment:{stream}/{segment}"
 
 
 def prove(ledger: Ledger, streams: StreamStore, stream: str, offset: int) -> Proof:
@@ -103,13 +178,10 @@ def prove(ledger: Ledger, streams: StreamStore, stream: str, offset: int) -> Pro
     IntegrityError
         If the segment no longer has the root that its ledger entry holds.
     """
-    for seal in read_seals(ledger):
-        if seal.stream == stream and seal.first <= offset < seal.first + seal.count:
+    for seal in vouched_seals(ledger, stream):
+        if seal.first <= offset < seal.first + seal.count:
             leaves = leaves_of(streams, stream, seal)
-            # The chain says what was sealed; the table of seals is an index that alone proves nothing.
-            entries = ledger.entries(object_id=f"segment:{stream}/{seal.segment}", action="segment.seal")
-            sealed = [entry for entry in entries if entry.sequence == seal.sequence and entry.payload == seal.facts]
-            if not sealed or merkle_root(leaves).hex() != seal.root:
+            if merkle_root(leaves).hex() != seal.root:
                 raise IntegrityError(
                     "a sealed segment must have the root that was sealed",
                     where=f"{stream}/{seal.segment}",
@@ -122,6 +194,7 @@ def prove(ledger: Ledger, streams: StreamStore, stream: str, offset: int) -> Pro
     raise NotFoundError(
         "the record must be in a sealed segment",
         where=f"{stream} at offset {offset}",
-        remedy="Segments are sealed when they are full, when the server stops, or by 'retrodict audit seal'",
+        remedy="Segments are sealed when they are full, after ledger.seal_every, when the writer stops, or, after a "
+        "crash, by 'retrodict audit seal'",
         got="an offset in none",
     )

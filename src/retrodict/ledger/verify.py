@@ -11,24 +11,31 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.display import Block, Facts, Grid, Shown
+from retrodict.core.durations import SECOND
 from retrodict.core.errors import RetrodictError
 from retrodict.ledger._evidence import (
-    AuditFinding,
     Chain,
     check_edges,
     check_files,
     check_keys,
     check_objects,
     check_records,
+    read_chain,
+)
+from retrodict.ledger._findings import AuditFinding
+from retrodict.ledger._stream_evidence import (
+    OpenSegment,
+    check_heads,
     check_seals,
     check_segment,
-    read_chain,
+    list_segments,
     sealed_by,
 )
 from retrodict.ledger.chain import Entry
 from retrodict.ledger.checkpoints import Checkpoint, scan_checkpoints
+from retrodict.ledger.heads import scan_heads
 from retrodict.ledger.ledger import Ledger, signed_ends
-from retrodict.ledger.segments import select_seals
+from retrodict.ledger.segments import seal_of, select_seals
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import StreamStore
 
@@ -39,7 +46,8 @@ __all__ = ["AuditReport", "AuditFinding", "verify"]
 class AuditReport(Shown):
     """What was checked, and every finding; ``verified`` is True when there is none.
 
-    ``signed`` is the last entry that a signature covers, ``public_key`` the key whose signatures count.
+    ``signed`` is the last entry that a signature covers, ``public_key`` the key whose signatures count; ``open`` are
+    the segments that are not sealed yet, with the records that signatures cover.
     """
 
     entries: int = 0
@@ -50,6 +58,7 @@ class AuditReport(Shown):
     files: int = 0
     signed: int = 0
     public_key: str = ""
+    open: list[OpenSegment] = field(default_factory=list)
     findings: list[AuditFinding] = field(default_factory=list)
 
     @property
@@ -60,9 +69,9 @@ class AuditReport(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
         counts = asdict(self)
-        findings, key, signed = (counts.pop(name) for name in ("findings", "public_key", "signed"))
+        findings, key, signed, unsealed = (counts.pop(name) for name in ("findings", "public_key", "signed", "open"))
         return {"verified": self.verified, "checked": counts, "signed": {"entry": signed, "public_key": key},
-                "findings": findings}  # fmt: skip
+                "open": unsealed, "findings": findings}  # fmt: skip
 
     @property
     def ok(self) -> bool:
@@ -73,11 +82,18 @@ class AuditReport(Shown):
         """Verdict, counts and findings."""
         signed = f"up to entry {self.signed}, by key {self.public_key}" if self.public_key else "nothing"
         counts = Facts(self.to_dict()["checked"] | {"signed": signed})
+        unsealed = Grid(
+            ("open segment", "signed>", "not yet>", "signed ago"),
+            [
+                (f"{one.stream}/{one.segment}", one.signed, one.unsigned, f"{one.age_us / SECOND:.1f} s")
+                for one in self.open
+            ],
+        )
         if self.verified:
-            return ["Verified: everything is as it was written.", counts]
+            return ["Verified: everything is as it was written.", counts, unsealed if self.open else None]
         rows = [(finding.kind, finding.where, finding.detail) for finding in self.findings]
         verdict = f"NOT verified: {len(rows)} finding{'s' if len(rows) > 1 else ''}."
-        return [verdict, counts, Grid(("finding", "where", "what"), rows)]
+        return [verdict, counts, unsealed if self.open else None, Grid(("finding", "where", "what"), rows)]
 
 
 def verify(
@@ -117,6 +133,10 @@ def verify(
     try:
         # One state for all of it: what is appended meanwhile belongs to the next audit.
         place = checkpoints or ledger.checkpoint_folder
+        # What is not in a head any more is in the chain, and what lies there is in one of both: hence this order.
+        listed_segments, unreadable = list_segments(streams)
+        report.findings += unreadable
+        heads = scan_heads(ledger.checkpoint_folder)
         statements, damaged = scan_checkpoints(place)
         with ledger.records.read() as connection:
             chain = read_chain(connection)
@@ -134,8 +154,14 @@ def verify(
         sealed = sealed_by(items)
         report.segments = len(sealed)
         report.findings += check_seals(listed, sealed)
-        for seal in sealed:
-            report.findings += check_segment(streams, seal)
+        for entry in items:
+            report.findings += check_segment(streams, entry) if seal_of(entry) is not None else []
+        trusted = {(seal.stream, seal.segment) for seal in sealed if seal.sequence <= report.signed}
+        for result in check_heads(heads, listed_segments, trusted, chain.key_times, streams, ledger.now()):
+            if isinstance(result, OpenSegment):
+                report.open.append(result)
+            else:
+                report.findings.append(result)
     except (RetrodictError, DBAPIError, OSError) as error:
         report.findings.append(AuditFinding("unreadable", "ledger", str(error).partition("\n")[0]))
     seen: set[str] = set()

@@ -106,7 +106,7 @@ class Ledger(Namespace):
     def seal(self) -> SealReport:
         """Seal the decision log, so that each decision can be proved.
 
-        Servers do it by themselves when they stop; this is for after a crash.
+        Who writes it does it by itself, while it writes and when it stops; this is for after a crash.
         """
         return decisions.seal_decisions(self._workspace)
 

@@ -20,10 +20,8 @@ import uvicorn
 
 from retrodict.core.errors import BusyError, RetrodictError
 from retrodict.decisions.loader import Loader
-from retrodict.decisions.log import STREAM_PREFIX
 from retrodict.decisions.recorder import Recorder
 from retrodict.features.online import Upkeep
-from retrodict.ledger import seal_closed
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.app import DecisionApp, Limits
 from retrodict.serving.consumer import code_of, start_consumer
@@ -89,7 +87,6 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
         listener.close()
         if consumer is not None:
             consumer.end()
-    seal_closed(workspace.ledger, workspace.streams, STREAM_PREFIX)
 
 
 class _Consumer:
@@ -156,7 +153,7 @@ async def _run(
     consumer: _Consumer | None,
     ready: Callable[[str], None] | None,
 ) -> None:
-    recorder = Recorder(workspace.streams)
+    recorder = Recorder(workspace)
     for torn in recorder.log.recovered:
         _log.warning(
             "cut %d bytes of a record that was being written at offset %d of %s", torn.size, torn.offset, torn.stream

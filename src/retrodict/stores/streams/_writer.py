@@ -22,7 +22,7 @@ from retrodict.stores.streams._layout import (
     segment_firsts,
     segment_name,
 )
-from retrodict.stores.streams.base import StreamWriter, TornTail
+from retrodict.stores.streams.base import SegmentObserver, StreamWriter, TornTail
 
 
 class SegmentWriter(Closing, StreamWriter):
@@ -31,8 +31,17 @@ class SegmentWriter(Closing, StreamWriter):
     Threads may share it: appends follow one another. A forked child cannot use it, the lock stays with the parent.
     """
 
-    def __init__(self, folder: Path, stream: str, *, segment_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stream: str,
+        *,
+        segment_bytes: int,
+        timeout_s: float,
+        observer: SegmentObserver | None = None,
+    ) -> None:
         self._folder, self._stream, self._segment_bytes = folder, stream, segment_bytes
+        self._observer = observer
         self._where = f"stream {stream}"
         self._mutex = threading.Lock()
         self._pid = os.getpid()
@@ -60,6 +69,8 @@ class SegmentWriter(Closing, StreamWriter):
             self._segment = open_segment(self._folder, self._stream, base.first, os.O_RDWR)
             self._cut_tail(base)
             self._publish(sync=True)
+            if self._offset == self._first:
+                self._tell_begin()
         self._usable = True
 
     def _cut_tail(self, base: Head) -> None:
@@ -102,6 +113,8 @@ class SegmentWriter(Closing, StreamWriter):
                 self._undo()
                 raise
             first, self._position, self._offset = self._offset, head.position, head.offset
+            if self._observer is not None:
+                self._observer.add(records, data)
             return first
 
     def roll(self) -> None:
@@ -125,6 +138,11 @@ class SegmentWriter(Closing, StreamWriter):
             os.close(self._segment)
         self._segment, self._first, self._position, self._offset = fresh, first, HEADER_SIZE, first
         self._publish(sync=True)
+        self._tell_begin()
+
+    def _tell_begin(self) -> None:
+        if self._observer is not None:
+            self._observer.begin(segment_name(self._first), self._first, pack_header(self._first))
 
     def _publish(self, *, sync: bool) -> None:
         write_all(self._head_file, pack_head(Head(self._first, self._position, self._offset)), 0)

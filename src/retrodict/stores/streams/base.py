@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-__all__ = ["EventStreams", "EventWriter", "Segment", "StreamStore", "StreamWriter", "TornTail"]
+__all__ = ["EventStreams", "EventWriter", "Segment", "SegmentObserver", "StreamStore", "StreamWriter", "TornTail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,19 @@ class Segment:
     count: int
     size: int
     closed: bool
+
+
+class SegmentObserver(Protocol):
+    """Is told what a writer itself writes, in order, so that nobody has to read it back from the disk.
+
+    Called by the thread that writes, one call at a time. An error in ``begin`` fails the append that needs the segment.
+    """
+
+    def begin(self, segment: str, first: int, header: bytes) -> None:
+        """A segment of this name begins at this offset, and holds only its header."""
+
+    def add(self, records: Sequence[bytes], frames: bytes) -> None:
+        """Records are durable, as these bytes of the segment."""
 
 
 class EventWriter(Protocol):
@@ -165,8 +178,13 @@ class StreamStore(EventStreams, Protocol):
     * *Closed segments* never change, also after a loss of power.
     """
 
-    def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> StreamWriter:
-        """Become the writer of a stream, which is made if it does not exist; errors as for other streams."""
+    def open_writer(
+        self, stream: str, *, timeout_s: float = 10.0, observer: SegmentObserver | None = None
+    ) -> StreamWriter:
+        """Become the writer of a stream, which is made if it does not exist; errors as for other streams.
+
+        ``observer`` is told what is written from the first segment on that was empty when it began to watch.
+        """
 
     def segments(self, stream: str) -> list[Segment]:
         """Pieces of the stream that hold records, oldest first."""

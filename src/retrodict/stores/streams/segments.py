@@ -27,7 +27,7 @@ from retrodict.stores.streams._layout import (
 )
 from retrodict.stores.streams._names import check_range, check_stream
 from retrodict.stores.streams._writer import SegmentWriter
-from retrodict.stores.streams.base import Segment, StreamStore
+from retrodict.stores.streams.base import Segment, SegmentObserver, StreamStore
 
 __all__ = ["SegmentStreams"]
 
@@ -68,9 +68,12 @@ class SegmentStreams(StreamStore):
         # shortcut, so a lost entry costs time and nothing else; single dict operations keep it safe among threads.
         self._hints: OrderedDict[tuple[str, int], int] = OrderedDict()
 
-    def open_writer(self, stream: str, *, timeout_s: float = 10.0) -> SegmentWriter:
+    def open_writer(
+        self, stream: str, *, timeout_s: float = 10.0, observer: SegmentObserver | None = None
+    ) -> SegmentWriter:
         check_stream(stream)
-        return SegmentWriter(self._root / stream, stream, segment_bytes=self._segment_bytes, timeout_s=timeout_s)
+        size = self._segment_bytes
+        return SegmentWriter(self._root / stream, stream, segment_bytes=size, timeout_s=timeout_s, observer=observer)
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
         check_range(check_stream(stream), start, limit)

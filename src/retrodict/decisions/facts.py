@@ -54,7 +54,7 @@ class ReadRows:
         By source, in the order of table and stream, of the entities of the request only.
     versions, records : dict of str to int
         Version of each table that was read, and how many records of its stream.
-    gone : dict of str to int
+    missing : dict of str to int
         Versions that the decision read and that no longer exist, by table; in ``versions`` is what follows them.
     """
 
@@ -62,7 +62,7 @@ class ReadRows:
     rows: dict[str, pa.Table] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     records: dict[str, int] = field(default_factory=dict)
-    gone: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
 
 
 def read_facts(workspace: Workspace, features: FeatureSet, record: DecisionRecord) -> list[ReadRows]:
@@ -103,7 +103,7 @@ def _rows(workspace: Workspace, views: Sequence[ViewPlan], place: Place | None, 
     parts = []
     if version is not None:
         if version < len(history) and history[version].vacuumed:
-            facts.gone[table.name] = version
+            facts.missing[table.name] = version
             version, count = next(later.version for later in history[version:] if not later.vacuumed), None
         facts.versions[table.name] = version
         parts.append(_read(tables, table.name, version, (*columns, BATCH)).slice(0, count))  # type: ignore[arg-type]  # by identity

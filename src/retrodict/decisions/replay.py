@@ -51,7 +51,7 @@ class DecisionReplay(Shown):
     records : dict
         Records of the streams of these tables that were read as well.
     reason : str
-        Why the verdict is not exact, versions that are gone, views that the answer said it could not read.
+        Why the verdict is not exact, versions that are missing, views that the answer said it could not read.
     """
 
     decision: str
@@ -135,19 +135,19 @@ def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionR
     logged = record.answer()
     equal = msgspec.json.encode(logged) == msgspec.json.encode(replayed)
     unequal = ["answer"] * (not equal) + ["features"] * bool(mismatches)
-    versions, records, gone = (
+    versions, records, missing = (
         {table: number for one in facts for table, number in getattr(one, name).items()}
-        for name in ("versions", "records", "gone")
+        for name in ("versions", "records", "missing")
     )
     reasons = [f"differs in {' and '.join(unequal)}"] * bool(unequal)
-    for table, version in gone.items():
+    for table, version in missing.items():
         reasons.append(f"{_what_was_done(workspace, table, version)}; read was {table}@{versions[table]} instead")
     doubts = [f"{view} ({doubt['status']})" for view, doubt in record.views.items() if doubt["status"] in _NOT_ALL_READ]
     if doubts:
         reasons.append(f"the answer said so: not all was read of {', '.join(doubts)}")
     if unequal and not record.reads and features.views:
         reasons.append("the record is from before it was noted which versions were read; the newest were now")
-    verdict = "exact" if not unequal else "not replayable" if gone else "different"
+    verdict = "exact" if not unequal else "not replayable" if missing else "different"
     reason = "; ".join(reasons)
     return DecisionReplay(name, verdict, len(values), mismatches, logged, replayed, versions, records, reason)
 
@@ -173,7 +173,7 @@ def replay_values(
 
 
 def _what_was_done(workspace: Workspace, table: str, version: int) -> str:
-    """Why a version of a table is gone, as the ledger has it."""
+    """Why a version of a table is missing, as the ledger has it."""
     entries = workspace.ledger.entries(object_id=f"dataset:{table}", action="dataset.vacuum")
     entry = next((entry for entry in entries if version in entry.payload.get("versions", ())), None)
     where = "" if entry is None else f" (entry {entry.sequence}, {entry.actor}, {format_time(entry.time)})"

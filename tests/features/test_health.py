@@ -63,7 +63,7 @@ def test_reads_and_nulls_are_counted_by_what_became_of_them(root):
         reads = {status: _value(samples, "feature_reads_total", view="depot_delays", status=status)
                  for status in ("ok", "unseen", "late", "expired")}  # fmt: skip
         assert reads == {"ok": 3, "unseen": 1, "late": 1, "expired": None}
-        assert _value(samples, "feature_sampled_reads_total", view="depot_delays") == 1
+        assert 1 <= _value(samples, "feature_sampled_reads_total", view="depot_delays") <= 6
     finally:
         server.stop()
 

@@ -179,7 +179,7 @@ async def _run(
     )
     server = _Server(config)
     with suppress(RetrodictError):  # the first answer says what is behind, too; the keeper logs what is wrong
-        app.health.flows = upkeep.flows()
+        app.health.flows, app.health.refreshed = upkeep.flows(), workspace.clock.now()
     tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(_keep_health(workspace, app, upkeep, consumer))]
     host, port = listener.getsockname()[:2]
     if ready is not None:

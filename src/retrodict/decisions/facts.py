@@ -81,10 +81,10 @@ def read_facts(workspace: Workspace, features: FeatureSet, record: DecisionRecor
             options[view.source.name].append(read[view.name])
     result = []
     for number in range(max(map(len, options.values()), default=1)):
-        chosen = {name: places[min(number, len(places) - 1)] for name, places in options.items()}
-        views = frozenset(view.name for view in features.views if read[view.name] == chosen[view.source.name])
+        current = {name: places[min(number, len(places) - 1)] for name, places in options.items()}
+        views = frozenset(view.name for view in features.views if read[view.name] == current[view.source.name])
         facts = ReadRows(views)
-        for name, place in chosen.items():
+        for name, place in current.items():
             readers = [view for view in features.views if view.source.name == name]
             rows = _rows(workspace, readers, place, facts)
             facts.rows[name] = rows.filter(reduce(pc.or_, [_of_entity(rows, v, record.entities) for v in readers]))

@@ -188,3 +188,53 @@ def test_a_kept_frame_loses_the_subject_and_is_made_anew_to_go_on(run: Run, root
     with Workspace(root) as project:
         assert project.tables.read("seen").num_rows == project.tables.read("orders").num_rows
     assert run("audit", "verify", "--project", root).code == 0
+
+
+def tables(shown: Any) -> dict[str, int]:
+    return {table["table"]: table["rows"] for table in shown["tables"]}
+
+
+def test_rows_in_quarantine_go_too(run: Run, root: Path) -> None:
+    """Whoever wrote the key otherwise; what names the subject in another column stays, and is counted."""
+    wrong = [{**shop.rows()[0], "id": f"q{n}", "customer": customer, "amount": "many"} for n, customer in
+             enumerate(["007", " 007 ", "008", "0070"])]  # fmt: skip
+    right = [{**shop.rows()[0], "id": f"r{n}", "customer": "009"} for n in range(20)]
+    shown = run("ingest", "orders", shop.write_csv(root / "wrong.csv", right + wrong), "--project", root, "--json").json
+    assert shown["quarantined"] == 4
+    assert tables(erase(run, root).json) == {"orders": OWN, "orders__quarantine": 2}
+    assert tables(erase(run, root, "--yes").json) == {"orders": OWN, "orders__quarantine": 2}
+    with Workspace(root) as project:
+        originals = [
+            json.loads(text) for text in project.tables.read("orders__quarantine").column("original").to_pylist()
+        ]
+    assert [row["customer"] for row in originals] == ["008", "0070"]
+    assert tables(erase(run, root, "--yes").json) == {"orders": 0, "orders__quarantine": 0}
+    assert run("audit", "verify", "--project", root).code == 0
+
+
+def test_the_same_value_in_other_columns_is_named(run: Run, root: Path) -> None:
+    """Of a column of the table, and inside a row in quarantine: what it means there only a person can tell."""
+    row = {**shop.rows()[0], "customer": "008", "shop": "cust-0001"}
+    rows = [{**row, "id": "a", "customer": "cust-0001", "shop": "N"}, {**row, "id": "b"}, {**row, "id": "c"},
+            {**row, "id": "d", "amount": "many"}]  # fmt: skip
+    shop.call("ingest", "orders", shop.write_csv(root / "more.csv", rows), "--project", root)
+    (root / "who.csv").write_text("customer\ncust-0001\n")
+    shown = erase(run, root, "--yes").json
+    assert tables(shown) == {"orders": 1, "orders__quarantine": 0}
+    assert shown["remaining"] == {"table orders, column shop": 2, "table orders__quarantine, column original": 1}
+
+
+def test_pinned_versions_go_for_a_reason(run: Run, root: Path) -> None:
+    """What a tag holds goes with --pinned and its holders stand in the ledger; a legal hold stays."""
+    shop.call("data", "tag", "orders@0", "golden", "--project", root)
+    assert erase(run, root, "--yes", "--vacuum").json["vacuum"]["orders"]["deleted"] == []
+    with Workspace(root) as project:
+        copy = project.tables.write("orders", project.tables.read("orders").slice(1), mode="overwrite")
+    shop.call("data", "tag", f"orders@{copy}", "case", "--hold", "--project", root)
+    shown = erase(run, root, "--yes", "--pinned", "--reason", "article 17").json
+    assert shown["vacuum"]["orders"]["deleted"] == [0, 1]
+    with Workspace(root) as project:
+        (entry,) = project.ledger.entries(action="dataset.vacuum")
+        assert (entry.payload["despite"], entry.payload["released"]) == ("article 17", {"0": ["tag golden"]})
+        assert copy in [version.version for version in project.tables.history("orders") if not version.vacuumed]
+    assert run("audit", "verify", "--project", root).code == 0

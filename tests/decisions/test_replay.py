@@ -142,9 +142,19 @@ def test_erasing_one_subject_changes_no_replay_of_another(project):
         assert replay.verdict == "not replayable"
     own = decisions[1].replay()
     assert len(own.feature_mismatches) > 2
-    assert "parcels@1, which the decision read, was deleted by a vacuum (entry" in own.reason
-    assert "after subjects were erased (entry" in own.reason
+    assert "parcels@1, which was read, was deleted by a vacuum (entry" in own.reason
+    assert "subjects were erased from the table (entry" in own.reason
     assert "read was parcels@2 instead" in own.reason
+
+
+def test_a_run_whose_data_was_deleted_for_a_subject_says_so(project):
+    """Pinned versions go only where a reason is given, and the reason is repeated."""
+    project.features.erase("depot", key=["south"], reason="article 17", pinned=True, yes=True)
+    (run,) = project.runs.list()
+    replay = run.replay()
+    assert replay.verdict == "not replayable"
+    assert "parcels@0, which was read, was deleted by a vacuum (entry" in replay.reason
+    assert "although it was referred to: article 17; subjects were erased from the table (entry" in replay.reason
 
 
 def test_a_state_that_answers_nothing_replays_as_nothing(project):

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, count, excerpt
 from retrodict.core.errors import RetrodictError
+from retrodict.data.versions import deletion_of
 from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.facts import ReadRows, read_facts, recompute, same_value
 from retrodict.decisions.loader import load_policy
@@ -141,7 +141,7 @@ def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionR
     )
     reasons = [f"differs in {' and '.join(unequal)}"] * bool(unequal)
     for table, version in missing.items():
-        reasons.append(f"{_what_was_done(workspace, table, version)}; read was {table}@{versions[table]} instead")
+        reasons.append(f"{deletion_of(workspace, table, version)}; read was {table}@{versions[table]} instead")
     doubts = [f"{view} ({doubt['status']})" for view, doubt in record.views.items() if doubt["status"] in _NOT_ALL_READ]
     if doubts:
         reasons.append(f"the answer said so: not all was read of {', '.join(doubts)}")
@@ -170,17 +170,6 @@ def replay_values(
         }
     derive_row(features, {**record.context, **record.entities}, values)
     return values
-
-
-def _what_was_done(workspace: Workspace, table: str, version: int) -> str:
-    """Why a version of a table is missing, as the ledger has it."""
-    entries = workspace.ledger.entries(object_id=f"dataset:{table}", action="dataset.vacuum")
-    entry = next((entry for entry in entries if version in entry.payload.get("versions", ())), None)
-    where = "" if entry is None else f" (entry {entry.sequence}, {entry.actor}, {format_time(entry.time)})"
-    erased = workspace.ledger.entries(action="dataset.erase")
-    after = [e.sequence for e in erased if e.object_id.startswith(f"dataset:{table}@")]
-    subjects = f", after subjects were erased (entry {max(after)})" if after else ""
-    return f"{table}@{version}, which the decision read, was deleted by a vacuum{where}{subjects}"
 
 
 def _decide(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from retrodict.core.display import Block, Facts, Grid, Shown, excerpt, seconds
 from retrodict.core.errors import IntegrityError, NotFoundError, RetrodictError
+from retrodict.data.versions import deletion_of
 from retrodict.learning.environment import describe_environment, environment_differences, machine_kind
 from retrodict.learning.execution import execute
 from retrodict.learning.recipes import Progress
@@ -114,7 +115,12 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
         }  # fmt: skip
     except RetrodictError as error:
         verdict: Verdict = "not replayable"
-        reason = str(error)
+        missing = [
+            deletion_of(workspace, table, version)
+            for table, version in run.data.get("versions", {}).items()
+            if version in {past.version for past in workspace.tables.history(table) if past.vacuumed}
+        ]
+        reason = "; ".join(missing) or str(error)
     else:
         unequal = [name for name, fact in compared.items() if not fact["equal"]]
         verdict, reason = ("different", f"differs in {', '.join(unequal)}") if unequal else ("exact", "")

@@ -515,6 +515,7 @@ class Features(Namespace):
         key: Sequence[str] | None = None,
         reason: str = "erasure",
         vacuum: bool = False,
+        pinned: bool = False,
         yes: bool = False,
     ) -> Erasure:
         """Remove subjects from the newest table versions and from online state.
@@ -534,6 +535,9 @@ class Features(Namespace):
             Why, for the ledger.
         vacuum : bool
             Then delete older versions of the tables that nothing keeps.
+        pinned : bool
+            Delete also those that runs, frames and tags keep, for the reason given: what was made from them cannot be
+            made again. Legal holds stay.
         yes : bool
             Do it. Without, only say what would be done.
         """
@@ -549,8 +553,9 @@ class Features(Namespace):
             decisions = log.count_decisions(workspace, names, _key_tuples(subjects, entities[entity]))
             if decisions:
                 report.remaining["decision log"] = decisions
-            for table in report.tables if yes and vacuum else ():
-                result = versions.vacuum(workspace, table.table, dry_run=False, older_than="0s")
+            for table in report.tables if yes and (vacuum or pinned) else ():
+                why = reason if pinned else None
+                result = versions.vacuum(workspace, table.table, dry_run=False, older_than="0s", despite=why)
                 report.vacuum[table.table] = result.to_dict()
         return report
 

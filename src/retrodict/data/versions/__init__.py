@@ -7,7 +7,7 @@
 from retrodict.data.versions.diff import Diff, diff
 from retrodict.data.versions.reads import read, read_batches
 from retrodict.data.versions.refs import DatasetRef, Tag, list_tags, resolve, tag_history
-from retrodict.data.versions.retention import CompactReport, VacuumResult, compact, references, vacuum
+from retrodict.data.versions.retention import CompactReport, VacuumResult, compact, deletion_of, references, vacuum
 from retrodict.data.versions.rollback import RollbackReport, live_batches, rollback
 from retrodict.data.versions.statistics import ColumnStatistics
 from retrodict.data.versions.tags import remove_tag, set_tag
@@ -21,6 +21,7 @@ __all__ = [
     "Tag",
     "VacuumResult",
     "compact",
+    "deletion_of",
     "diff",
     "list_tags",
     "live_batches",

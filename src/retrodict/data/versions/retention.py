@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from retrodict.core.clock import SystemClock
+from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.display import Block, Grid, Shown, count
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import RetryableError
@@ -23,7 +23,7 @@ from retrodict.ledger.schema import edges
 from retrodict.stores.tables.base import TableVersion, VacuumReport
 from retrodict.workspace import Workspace
 
-__all__ = ["CompactReport", "VacuumResult", "VersionUse", "compact", "references", "vacuum"]
+__all__ = ["CompactReport", "VacuumResult", "VersionUse", "compact", "deletion_of", "references", "vacuum"]
 
 _SHOWN = ("model:", "policy:")
 
@@ -168,7 +168,7 @@ def references(workspace: Workspace, table: str) -> dict[int, tuple[str, ...]]:
     uses: dict[str, list[str]] = {}
     for source, role, target in rows:
         number = source.removeprefix(prefix)
-        if target.startswith(prefix) or not number.isdecimal():
+        if target.startswith(prefix) or not number.isdecimal() or _is_vacuumed(workspace, target):
             continue
         if target not in uses:
             later = {thing for thing, _, _ in workspace.ledger.downstream(target) if thing.startswith(_SHOWN)}
@@ -177,7 +177,31 @@ def references(workspace: Workspace, table: str) -> dict[int, tuple[str, ...]]:
     return {version: tuple(sorted(names)) for version, names in sorted(holders.items())}
 
 
-def vacuum(workspace: Workspace, table: str, *, dry_run: bool, older_than: str | None = None) -> VacuumResult:
+def deletion_of(workspace: Workspace, table: str, version: int) -> str:
+    """Who deleted a version of a table, in which entry of the ledger, and whether subjects had been erased before."""
+    entries = workspace.ledger.entries(object_id=f"dataset:{table}", action="dataset.vacuum")
+    entry = next((entry for entry in entries if version in entry.payload.get("versions", ())), None)
+    details = "" if entry is None else f" (entry {entry.sequence}, {entry.actor}, {format_time(entry.time)})"
+    if entry is not None and entry.payload.get("despite"):
+        details += f", although it was referred to: {entry.payload['despite']}"
+    erasures = [e.sequence for e in workspace.ledger.entries(action="dataset.erase")
+                if e.object_id.startswith(f"dataset:{table}@")]  # fmt: skip
+    subjects = f"; subjects were erased from the table (entry {max(erasures)})" if erasures else ""
+    return f"{table}@{version}, which was read, was deleted by a vacuum{details}{subjects}"
+
+
+def _is_vacuumed(workspace: Workspace, reference: str) -> bool:
+    """Whether a reference is to a table version that is gone itself, and so needs nothing any more."""
+    name, _, number = reference.removeprefix("dataset:").partition("@")
+    if not reference.startswith("dataset:") or not number.isdecimal() or name not in workspace.tables.names():
+        return False
+    history = workspace.tables.history(name)
+    return int(number) < len(history) and history[int(number)].vacuumed
+
+
+def vacuum(
+    workspace: Workspace, table: str, *, dry_run: bool, older_than: str | None = None, despite: str | None = None
+) -> VacuumResult:
     """Delete the data files that only unneeded versions have; those versions can no longer be read.
 
     Kept are the newest version, those younger than ``older_than``, and all that something refers to
@@ -194,6 +218,9 @@ def vacuum(workspace: Workspace, table: str, *, dry_run: bool, older_than: str |
     older_than : str, optional
         Age below which a version is kept in any case, like ``"30d"``; ``"7d"`` by default. Ages are by the clock of
         the host, as the times of versions are.
+    despite : str, optional
+        Why versions are deleted although runs, frames or tags refer to them (an erasure that was asked for): what is
+        made from them cannot be made again. Legal holds stay. None: what is referred to is kept.
 
     Raises
     ------
@@ -210,19 +237,19 @@ def vacuum(workspace: Workspace, table: str, *, dry_run: bool, older_than: str |
     with workspace.lock(f"ingest/{table}"), tag_lock(workspace, table):
         complete_ledger(workspace, table)
         history = workspace.tables.history(table)
-        holders = _holders(workspace, table, history, youngest, age)
+        holders = _holders(workspace, table, history, youngest, age, despite=despite is not None)
         planned = workspace.tables.vacuum(table, keep=set(holders), dry_run=True)
         if not dry_run and planned.files:
-            _record(workspace, table, planned, age)
+            _record(workspace, table, planned, age, despite)
             workspace.tables.vacuum(table, keep=set(holders))
     return _result(table, age, history, holders, planned, dry_run=dry_run)
 
 
 def _holders(
-    workspace: Workspace, table: str, history: list[TableVersion], youngest: int, age: str
+    workspace: Workspace, table: str, history: list[TableVersion], youngest: int, age: str, *, despite: bool
 ) -> dict[int, tuple[str, ...]]:
     """Versions that stay, with why."""
-    holders = dict(references(workspace, table))
+    holders = _holds(workspace, table) if despite else dict(references(workspace, table))
     border = SystemClock().now() - youngest
     for version in history:
         if version.time > border:
@@ -234,7 +261,12 @@ def _holders(
     return {version: names for version, names in sorted(holders.items()) if version in readable}
 
 
-def _record(workspace: Workspace, table: str, planned: VacuumReport, age: str) -> None:
+def _holds(workspace: Workspace, table: str) -> dict[int, tuple[str, ...]]:
+    """Versions under a legal hold, which nothing but its end releases."""
+    return {tag.version: (f"legal hold {tag.tag}",) for tag in list_tags(workspace, table) if tag.hold}
+
+
+def _record(workspace: Workspace, table: str, planned: VacuumReport, age: str, despite: str | None) -> None:
     deleted = sorted(f"{table}/{file.path}" for file in planned.files)
     object_id = f"dataset:{table}"
     entries = workspace.ledger.entries(object_id=object_id, action="dataset.vacuum")
@@ -243,7 +275,8 @@ def _record(workspace: Workspace, table: str, planned: VacuumReport, age: str) -
         return
     with workspace.ledger.transaction() as tx:
         # Nobody can append in here: what refers to a version now, is seen; what comes later, finds it gone.
-        new = sorted(set(references(workspace, table)) & set(planned.versions))
+        users = references(workspace, table)
+        new = sorted(set(users if despite is None else _holds(workspace, table)) & set(planned.versions))
         if new:
             raise RetryableError(
                 "nothing must begin to refer to a version while its files are deleted",
@@ -251,7 +284,10 @@ def _record(workspace: Workspace, table: str, planned: VacuumReport, age: str) -
                 got=new,
                 remedy="Nothing was deleted; try again",
             )
-        facts = {"deleted": deleted, "versions": list(planned.versions), "older_than": age}
+        facts: dict[str, Any] = {"deleted": deleted, "versions": list(planned.versions), "older_than": age}
+        if despite is not None:
+            released = {str(version): list(users[version]) for version in planned.versions if version in users}
+            facts |= {"despite": despite, "released": released}
         tx.append("dataset.vacuum", object_id, facts)
 
 

@@ -10,27 +10,30 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from retrodict.core.display import Block, Facts, Grid, Shown, count, shorten
-from retrodict.core.errors import DefinitionError, InputError
+from retrodict.core.errors import InputError
 from retrodict.core.identity import short
+from retrodict.data.definitions import quarantine_name
 from retrodict.data.versions.refs import added_digests
 from retrodict.data.versions.retention import references
 from retrodict.features.definitions import Entity
-from retrodict.features.facts.columns import Mask, pick
+from retrodict.features.facts.columns import pick
 from retrodict.features.facts.keys import KeyIndex, encode_key
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.kept_frame import NOTE
-from retrodict.features.online import OnlineState, decode_event, online_state
+from retrodict.features.online import OnlineState, online_state
 from retrodict.features.online.state.entries import TablePlace
 from retrodict.features.online.stream.upkeep import follow_tables, hold_state
+from retrodict.features.operations.subjects import ORIGINAL, Belongs, belonging, find_subjects, set_aside
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores._durable import place_file
 from retrodict.stores.tables.base import files_id
@@ -82,8 +85,9 @@ class Erasure(Shown):
     counted_in : list of str
         Views about others that read the same rows: their online state has counted them and keeps the sums.
     remaining : dict of str to int or None
-        Where else the subjects are: other tables with the entity's columns by rows, event streams by records. None:
-        the columns are of another kind and cannot be compared.
+        Where else the subjects are: other tables with the entity's columns by rows, columns that hold the same value
+        (a text of four letters or more, a number of five digits or more), event streams by records. None: the columns
+        are of another kind and cannot be compared.
     vacuum : dict of str to dict
         By table, what a vacuum deleted.
     """
@@ -186,11 +190,16 @@ def erase(
             for features in sets:
                 follow_tables(workspace, features, tables)
         for name in tables:
-            report.tables.append(_table(workspace, name, entity, subjects, dry_run=dry_run))
+            belongs = partial(belonging, entity=entity, subjects=subjects)
+            report.tables.append(_table(workspace, name, name, entity.keys, belongs, dry_run=dry_run))
+            quarantine = quarantine_name(name)
+            if workspace.tables.history(quarantine):
+                aside = partial(set_aside, keys=keys.select(entity.keys))
+                report.tables.append(_table(workspace, name, quarantine, ORIGINAL, aside, dry_run=dry_run))
         report.states = _states(workspace, plans, entries, dry_run=dry_run)
         if not dry_run:
             _advance(workspace, every, {erased.table: erased for erased in report.tables if erased.rows})
-    report.remaining = _remaining(workspace, tables, entity, subjects)
+    report.remaining = find_subjects(workspace, tables, entity, keys.select(entity.keys), subjects)
     if not dry_run:
         _record(workspace, entity, columns, report, reason)
     return report
@@ -206,23 +215,16 @@ def _frames(workspace: Workspace, entity: Entity) -> set[str]:
     return {name for name in frames if keys <= set(tables.schema(name).names)}
 
 
-def _belongs(rows: pa.RecordBatch | pa.Table, entity: Entity, subjects: KeyIndex) -> Mask:
-    table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
-    columns = [pick(table, key, where=f"entity {entity.name!r}") for key in entity.keys]
-    return subjects.locate(columns, names=entity.keys) >= 0
-
-
-def _count(workspace: Workspace, name: str, entity: Entity, subjects: KeyIndex) -> int:
-    batches = workspace.tables.batches(name, columns=list(entity.keys))
-    return sum(int(_belongs(batch, entity, subjects).sum()) for batch in batches if batch.num_rows)
-
-
-def _table(workspace: Workspace, name: str, entity: Entity, subjects: KeyIndex, *, dry_run: bool) -> TableErasure:
-    with workspace.lock(f"ingest/{name}"):
-        rows = _count(workspace, name, entity, subjects)
+def _table(
+    workspace: Workspace, base: str, name: str, columns: Sequence[str], belongs: Belongs, *, dry_run: bool
+) -> TableErasure:
+    """Write a table anew without the rows that belong to the subjects; ``base`` is the one whose writers write it."""
+    with workspace.lock(f"ingest/{base}"):
+        batches = workspace.tables.batches(name, columns=list(columns))
+        rows = sum(int(belongs(batch).sum()) for batch in batches if batch.num_rows)
         if rows and not dry_run:
-            schema = workspace.tables.schema(name)
-            reader = pa.RecordBatchReader.from_batches(schema, _without(workspace, name, entity, subjects))
+            others = (batch.filter(pa.array(~belongs(batch))) for batch in workspace.tables.batches(name) if len(batch))
+            reader = pa.RecordBatchReader.from_batches(workspace.tables.schema(name), others)
             workspace.tables.write(name, reader, mode="overwrite", metadata={_MODE: _WRITTEN})
         if not dry_run:  # also after an erasure that was killed between the table and its indexes
             EventIndexes.of(workspace).clear()
@@ -232,12 +234,6 @@ def _table(workspace: Workspace, name: str, entity: Entity, subjects: KeyIndex, 
     holders = references(workspace, name)
     reasons = sorted({holder for version in older for holder in holders.get(version, ())})
     return TableErasure(name, rows, history[-1].version, len(older), reasons)
-
-
-def _without(workspace: Workspace, name: str, entity: Entity, subjects: KeyIndex) -> Iterator[pa.RecordBatch]:
-    for batch in workspace.tables.batches(name):
-        if batch.num_rows:
-            yield batch.filter(pa.array(~_belongs(batch, entity, subjects)))
 
 
 def _complete_ledger(workspace: Workspace, name: str) -> None:
@@ -269,7 +265,7 @@ def _entries(
     if plan.source.table.name not in workspace.tables.names():
         return []
     rows = workspace.tables.read(plan.source.table.name, columns=list(plan.keys))
-    subject_rows = rows.filter(pa.array(_belongs(rows, entity, subjects))).group_by(list(plan.keys)).aggregate([])
+    subject_rows = rows.filter(pa.array(belonging(rows, entity, subjects))).group_by(list(plan.keys)).aggregate([])
     return [tuple(row[key] for key in plan.keys) for row in subject_rows.to_pylist()]
 
 
@@ -299,36 +295,6 @@ def _advance(
             place = TablePlace(erased.version, sum(file.rows for file in files), short(files_id(files)))
             state = OnlineState(features, workspace.keys, partitions=workspace.config["features.partitions"])
             state.advance(plan, erased.version - 1, place)
-
-
-# what remains ---------------------------------------------------------------------------------------------------------
-
-
-def _remaining(
-    workspace: Workspace, tables: Sequence[str], entity: Entity, subjects: KeyIndex
-) -> dict[str, int | None]:
-    counts: dict[str, int | None] = {}
-    for name in workspace.tables.names():
-        if name not in tables and set(entity.keys) <= set(workspace.tables.schema(name).names):
-            try:
-                counts[f"table {name}"] = _count(workspace, name, entity, subjects)
-            except DefinitionError:  # quarantined rows may be text where the table holds numbers
-                counts[f"table {name}"] = None
-    for name in tables:
-        counts[f"stream events/{name}"] = _in_stream(workspace, f"events/{name}", entity, subjects)
-    return {name: rows for name, rows in counts.items() if rows != 0}
-
-
-def _in_stream(workspace: Workspace, stream: str, entity: Entity, subjects: KeyIndex) -> int | None:
-    events = (decode_event(record) for _, record in workspace.events.read(stream))
-    rows = [[event.get(key) for key in entity.keys] for event in events]
-    if not rows:
-        return 0
-    try:
-        columns = [pa.array(column) for column in zip(*rows, strict=True)]
-        return int((subjects.locate(columns, names=entity.keys) >= 0).sum())
-    except (DefinitionError, pa.ArrowInvalid, pa.ArrowTypeError):
-        return None
 
 
 # the ledger -----------------------------------------------------------------------------------------------------------

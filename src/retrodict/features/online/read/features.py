@@ -131,7 +131,7 @@ class OnlineFeatures:
         row: FeatureRow,
     ) -> None:
         """Fill in the features of a key whose older events lie in segments."""
-        blob = view.gather(self._keys, key, at, head, index, complete=False)
+        blob = view.gather(self._keys, key, at, head, index, complete=False, places=row.places)
         if blob is None:
             view.absent("unseen", request, at, row)
         else:

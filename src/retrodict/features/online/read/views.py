@@ -85,19 +85,32 @@ class ViewReader:
         return encode_key(values, where=self._where)
 
     def gather(
-        self, keys: KeyStore, key: bytes, at: int, head: bytes | None, index: bytes | None, *, complete: bool
+        self,
+        keys: KeyStore,
+        key: bytes,
+        at: int,
+        head: bytes | None,
+        index: bytes | None,
+        *,
+        complete: bool,
+        places: dict[str, Place] | None = None,
     ) -> bytes | None:
         """Block of a key; of a hot one its head, and of its segments those that a request reads, or all (``complete``).
 
         An embedded store gives all of it of one state, and copies nothing. From a server head and index come in one
-        read and the segments in the next. A writer may come in between: pieces that do not agree are read again.
+        read and the segments in the next. A writer may come in between: pieces that do not agree are read again. What
+        the state contains that is read is noted in ``places``.
         """
         if isinstance(keys, SnapshotReads):
             with keys.reading() as get:
+                if places is not None and (state := get(self.meta_of(key))) is not None:
+                    places[self.name] = self.place(bytes(state))
                 return self._gathered(get, key, at, complete=complete)
         for _ in range(_TRIES):
             if index is None:
-                head, index = keys.get_many([self.prefix + key, self.index(key)])
+                head, index, meta = keys.get_many([self.prefix + key, self.index(key), self.meta_of(key)])
+                if places is not None:
+                    places[self.name] = self.place(meta)
             if head is None or not head[8] & HOT:
                 return head
             if len(self.hot) < _REMEMBERED:

@@ -1,5 +1,6 @@
 """The loops in C give what their twins in Python give, bit for bit, and take no bytes on trust."""
 
+import itertools
 import math
 import random
 import struct
@@ -19,7 +20,7 @@ from retrodict.features.facts import ranges
 from retrodict.features.online import OnlineFeatures, OnlineState
 from retrodict.features.online.read import programs, reader
 from retrodict.features.online.state import narrow, segments
-from retrodict.features.online.state.blocks import HOT, Layout, Shape, layout_of
+from retrodict.features.online.state.blocks import HOT, Layout, Shape, layout_in
 from retrodict.features.online.state.entries import StateKeys
 from retrodict.features.online.write import transaction
 from retrodict.features.plan import FeatureSet
@@ -45,7 +46,7 @@ def _state(view, events, batch=5):
 def _blocks(features, store):
     names, shape = StateKeys(features.views[0]), Shape(features.views[0])
     blobs = [blob for _, blob in store.scan(names.blocks)]
-    return shape, [(blob, layout_of(shape, blob[40 : shape.head_bytes])) for blob in blobs]
+    return shape, [(blob, layout_in(shape, blob)) for blob in blobs]
 
 
 def _rows(features, store, spine):
@@ -158,30 +159,80 @@ def test_damaged_blocks_are_errors_and_no_more():
 
 
 WORDS = st.integers(-(1 << 63), (1 << 63) - 1)
-NEAR = st.builds(lambda low, size, zeros: (low, size, zeros), WORDS, st.integers(0, 62), st.integers(0, 30))
+NOTHING = st.sampled_from([-(1 << 63), -(1 << 52)])
+FLOATS = st.builds(lambda k, power: k / 10.0**power, st.integers(-(10**9), 10**9), st.integers(0, 7)) | st.floats()
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(NEAR | WORDS, min_size=2, max_size=12), st.integers(0, 40), st.integers(0, 3), st.randoms())
-def test_narrow_rows_are_those_of_the_twin_and_lose_nothing(columns, count, heap, rng):
-    """Columns of words near one another, of multiples, of one word again and again, of the least and the greatest."""
-    rows = []
-    for column in columns:
-        low, size, zeros = column if isinstance(column, tuple) else (column, 63, 0)
-        words = [low + (rng.getrandbits(size) >> zeros << zeros) for _ in range(count + 1)]
-        rows.append([(word + (1 << 63)) % (1 << 64) - (1 << 63) for word in words])
-    texts, width = rng.randbytes(8 * heap), len(columns)
-    head = struct.pack("<5q", count, 1, 7, len(texts), 0) + b"a layout"
-    blob = head + texts + np.array(rows, dtype="<i8").T.tobytes()
-    short = kernel.narrow(blob, len(head), width)
-    assert short == narrow._narrow(blob, len(head), width)
+@st.composite
+def _columns(draw, count):
+    """Words near one another, multiples, steps, floats of few digits and either zero, nothing, the least and most."""
+    low = draw(WORDS)
+    unit = draw(st.sampled_from([1, 3, 1000, 60_000_000, 1 << 30]))
+    values = draw(
+        st.sampled_from(
+            [
+                st.just(low),
+                st.integers(0, 300).map(lambda n: low + n * unit),
+                st.integers(0, 300).map(lambda n: low + n * unit) | NOTHING,
+                FLOATS.map(lambda value: struct.unpack("<q", struct.pack("<d", value))[0]) | NOTHING,
+                st.sampled_from([0.0, -0.0, -0.25, -2.5]).map(lambda v: struct.unpack("<q", struct.pack("<d", v))[0]),
+                WORDS | NOTHING,
+            ]
+        )
+    )
+    words = draw(st.lists(values, min_size=count, max_size=count))
+    if draw(st.booleans()):
+        words = [low + unit * place for place in range(count)]
+    return [(word + (1 << 63)) % (1 << 64) - (1 << 63) for word in words]
+
+
+@st.composite
+def _wide_blocks(draw):
+    """A block, its base row if it had lost nothing, and columns of texts with their words pointing into its heap."""
+    count, heap = draw(st.integers(0, 30)), draw(st.lists(st.sampled_from([b"", b"a", b"b" * 9]), max_size=8))
+    columns = draw(st.lists(_columns(count + 1), min_size=2, max_size=9))
+    if draw(st.booleans()):
+        columns.append(columns[0])
+    joined = b"".join(heap) + bytes(-len(b"".join(heap)) % 8)
+    places = [len(b"".join(heap[:i])) << 32 | len(text) for i, text in enumerate(heap)] or [0]
+    texts = draw(st.sets(st.integers(1, len(columns) - 1), max_size=2))
+    for place in texts:
+        columns[place] = [0, *draw(st.lists(st.sampled_from(places), min_size=count, max_size=count))]
+    rows = np.array(columns, dtype="<i8").T
+    bare = rows[0].tobytes() if draw(st.booleans()) else bytes(8 * len(columns))
+    head = struct.pack("<5q", count, draw(st.integers(0, 1)), draw(st.integers(-9, 1 << 56)), len(joined), 0)
+    return head + b"a layout" + joined + rows.tobytes(), bare, bytes(sorted(texts))
+
+
+def _opened(blob, words, texts):
+    """Header but for the heap, and rows with their texts in place of words; the base has none."""
+    count, flags, visible, heap, _ = struct.unpack_from("<5q", blob)
+    rows = np.frombuffer(blob, "<i8", offset=48 + heap).reshape(count + 1, words).tolist()
+    for row, place in itertools.product(rows, texts):
+        begin = 48 + (row[place] >> 32)
+        row[place] = row is not rows[0] and blob[begin : begin + (row[place] & 0xFFFFFFFF)]
+    return count, flags, visible, rows
+
+
+@settings(max_examples=300, deadline=None)
+@given(_wide_blocks(), st.data())
+def test_narrow_rows_are_those_of_the_twin_and_lose_nothing(made, data):
+    """Both ways, by either; what is cut off or has bytes too many is refused."""
+    blob, bare, texts = made
+    words = len(bare) // 8
+    short = kernel.narrow(blob, 8, bare, texts)
+    assert short == narrow._narrow(blob, 8, bare, texts)
     assert len(short) <= len(blob)
     if short is not blob:
-        assert kernel.narrow(short, len(head), width) == short
-        assert narrow._widen(short, len(head), width) == blob
-        assert kernel.widen(short, len(head), width) == blob
-        with pytest.raises(ValueError, match="cut off"):
-            kernel.widen(short[:-9], len(head), width)
+        assert kernel.narrow(short, 8, bare, texts) is short
+        wide = kernel.widen(short, 8, bare)
+        assert wide == narrow._widen(short, 8, bare)
+        assert _opened(wide, words, texts) == _opened(blob, words, texts)
+        cut = data.draw(st.integers(1, len(short) - 1))
+        for damaged in (short[:cut] + short[-8:], short[:-8] + b"\0" + short[-8:]):
+            if len(damaged) != len(short):
+                with pytest.raises(ValueError, match="cut off"):
+                    kernel.widen(damaged, 8, bare)
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,8 +1,13 @@
 """What the embedded keys do beyond their contract: a full map, growth, damage, one environment per process."""
 
 import os
+import random
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from retrodict.core.errors import ConfigurationError, IntegrityError, InternalError
 from retrodict.stores.keys import lmdb as module
@@ -99,11 +104,30 @@ def test_what_is_lent_is_of_one_state_and_nothing_of_a_closed_store(tmp_path):
         pass
 
 
-def test_values_of_which_a_page_holds_two_share_it(tmp_path):
-    """Stored in the order of their keys, LMDB alone would leave each on a page of its own."""
-    keys = LmdbKeys(tmp_path / "keys")
-    items = {b"key%06d" % place: bytes([place % 251]) * (1400 + place % 500) for place in range(3000)}
-    keys.put_many(items, durable=False)
-    assert dict(keys.scan(b"")) == items
+@pytest.mark.parametrize(("least", "most"), [(200, 900), (1400, 1900)])
+def test_items_that_come_in_order_fill_their_pages(tmp_path, least, most):
+    """Before a key that is there LMDB would leave pages half empty, and of large values one on each."""
+    keys, rng = LmdbKeys(tmp_path / "keys"), random.Random(3)
+    items = {b"key%06d" % place: rng.randbytes(rng.randrange(least, most)) for place in range(6000)}
+    keys.put_many({b"z": b"after all others"})
+    names = list(items)
+    for first in range(0, len(names), 1000):
+        keys.put_many({name: items[name] for name in names[first : first + 1000]}, durable=False)
+    assert dict(keys.scan(b"key")) == items
     keys.close()
-    assert (tmp_path / "keys" / "data.mdb").stat().st_size < 0.7 * 4096 * len(items)
+    held = sum(len(name) + len(value) for name, value in items.items())
+    assert (tmp_path / "keys" / "data.mdb").stat().st_size < 1.3 * held
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.dictionaries(st.integers(0, 60), st.integers(0, 5000) | st.none(), max_size=40), max_size=6))
+def test_what_is_put_is_what_is_there_however_pages_are_filled(writes):
+    """Items among others, in place of others and removed, of any size."""
+    with tempfile.TemporaryDirectory() as folder:
+        keys, expected = LmdbKeys(Path(folder)), {}
+        for number, write in enumerate(writes):
+            items = {b"%04d" % key: None if n is None else bytes([number]) * n for key, n in write.items()}
+            keys.put_many(items, durable=False)
+            expected = {key: value for key, value in (expected | items).items() if value is not None}
+        assert dict(keys.scan(b"")) == expected
+        keys.close()

@@ -12,7 +12,7 @@ from types import ModuleType
 
 __all__ = ["kernel"]
 
-_VERSION = 2
+_VERSION = 3
 
 kernel: ModuleType | None
 """The extension module, None where Python does its work."""

@@ -1,7 +1,6 @@
 /* Reading a block of online state. Twin: retrodict.features.online.read.reader, which also writes the programs.
  *
- * A block is a header (rows, flags, greatest visibility, bytes of heap, rows of heap), the bytes of its layout, a heap
- * of UTF-8, and rows of words whose first one is the event time. A program says which windows there are and
+ * A block is opened by _narrow.h: rows of words whose first one is the event time, and a heap of UTF-8. A program says which windows there are and
  * what each feature is made of; reading is one search per edge of a window and one difference per feature. */
 
 #include <math.h>
@@ -14,7 +13,7 @@ typedef __int128 wide;
 enum { COUNT, RATE, SHARE, SUM, MEAN, EXTREME, LATEST, SKIP }; /* of a feature that is skipped Python knows the value */
 enum { LATEST_NULL, LATEST_INT, LATEST_FLOAT, LATEST_BOOL, LATEST_TEXT, LATEST_DATE };
 enum { REACH_WINDOW, REACH_EITHER, REACH_ANY, REACH_AGE };
-enum { HEADER = 5, LIMB_BITS = 36, DIGITS = 53, MOST_WINDOWS = 64, HOT = 2 };
+enum { LIMB_BITS = 36, DIGITS = 53, MOST_WINDOWS = 64, HOT = 2 };
 
 #define RESTRICT -1 /* the block holds what the request may not see: it is cut by Python first */
 #define BEYOND -2   /* a number that does not fit here: Python computes this block */
@@ -44,7 +43,7 @@ typedef struct {
     Frame frame;
     Window *window;
     Output *output;
-    char *layout;
+    char *layout, *bare;
     PyObject *names, *day;
     vectorcallfunc call;
 } Program;
@@ -57,13 +56,13 @@ static int64_t floored(int64_t value, int64_t step)
 }
 
 /* First row behind the base whose event time is not below the edge; the one after the last if there is none. */
-static int64_t search(const Block *block, int64_t edge)
+static int64_t search(Block *block, int64_t edge)
 {
-    Cells times = column_of(block, 0);
+    const Cells *times = column_of(block, 0);
     int64_t low = 1, high = block->count + 1;
     while (low < high) {
         int64_t middle = (low + high) >> 1;
-        if (row_word(&times, middle) < edge)
+        if (row_word(block, times, middle) < edge)
             low = middle + 1;
         else
             high = middle;
@@ -76,7 +75,7 @@ static int64_t edge_of(const Window *window, int64_t at, int64_t before)
     return window->hop ? floored(at - before, window->hop) : at - before;
 }
 
-static Place place_of(const Window *window, const Block *block, int64_t at)
+static Place place_of(const Window *window, Block *block, int64_t at)
 {
     Place found = {0, block->count + 1, window->lifetime};
     if (window->bounded)
@@ -87,19 +86,15 @@ static Place place_of(const Window *window, const Block *block, int64_t at)
 }
 
 /* A running number over a window; it may have wrapped around, and then so does the difference. */
-static int64_t between(const Block *block, const Place *place, int64_t column)
+static int64_t between(Block *block, const Place *place, int64_t column)
 {
-    Cells one = column_of(block, column);
-    int64_t last = place->stop - 1, before = place->first - 1;
-    uint64_t upto = (uint64_t)(last ? row_word(&one, last) : word_at(one.base, 0));
-    if (place->lifetime)
-        return (int64_t)upto;
-    return (int64_t)(upto - (uint64_t)(before ? row_word(&one, before) : word_at(one.base, 0)));
+    uint64_t upto = (uint64_t)cell(block, place->stop - 1, column);
+    return (int64_t)(place->lifetime ? upto : upto - (uint64_t)cell(block, place->first - 1, column));
 }
 
 /* A sum as a whole number of units; 0 if it does not fit. Limbs are signed differences, so each is added to what the
  * higher ones came to: the order from the top keeps every step within the bits of the result. */
-static int total(const Block *block, const Place *place, const Output *output, wide *found)
+static int total(Block *block, const Place *place, const Output *output, wide *found)
 {
     wide sum = 0;
     for (int64_t limb = output->count - 1; limb >= 0; limb--)
@@ -110,29 +105,22 @@ static int total(const Block *block, const Place *place, const Output *output, w
     return 1;
 }
 
-static double as_double(int64_t word)
-{
-    double value;
-    memcpy(&value, &word, sizeof value);
-    return value;
-}
-
 typedef struct {
     int64_t column, first, stop, word;
 } Greatest;
 
 /* Greatest word of a column among the rows of a window, of which there is at least one. What an earlier window with the
  * same end has found is not looked at again. */
-static int64_t greatest(const Block *block, const Output *output, const Place *place, Greatest *known)
+static int64_t greatest(Block *block, const Output *output, const Place *place, Greatest *known)
 {
     int64_t column = output->column, row = place->stop - 1;
     if (known->column == column && known->stop == place->stop && known->first >= place->first)
         row = known->first;
     else
         *known = (Greatest){column, row, place->stop, cell(block, row, column)};
-    Cells one = column_of(block, column);
+    const Cells *words = column_of(block, column);
     while (row-- > place->first) {
-        int64_t word = row ? row_word(&one, row) : word_at(one.base, 0);
+        int64_t word = row || !block->bare ? row_word(block, words, row) : word_at(block->bare, column);
         if (output->floats ? as_double(word) > as_double(known->word) : word > known->word)
             known->word = word;
     }
@@ -140,7 +128,7 @@ static int64_t greatest(const Block *block, const Output *output, const Place *p
     return known->word;
 }
 
-static PyObject *latest(const Program *self, const Output *output, const Block *block, const char *heap, int64_t size)
+static PyObject *latest(const Program *self, const Output *output, Block *block, const char *heap, int64_t size)
 {
     int64_t word = cell(block, block->count, output->column);
     switch (output->kind) {
@@ -171,7 +159,7 @@ static PyObject *latest(const Program *self, const Output *output, const Block *
 }
 
 /* Value of one feature made of totals; NULL without an error is None, and `beyond` says that Python has to do it. */
-static PyObject *aggregate(const Output *output, const Block *block, const Place *place, Greatest *known, int *beyond)
+static PyObject *aggregate(const Output *output, Block *block, const Place *place, Greatest *known, int *beyond)
 {
     int64_t held = between(block, place, output->held);
     wide sum;
@@ -212,23 +200,24 @@ static int64_t read_block(const Program *self, const char *data, Py_ssize_t size
 {
     const Frame *frame = &self->frame;
     Place place[MOST_WINDOWS];
-    int64_t header[HEADER] = {0}, head = sizeof header + frame->layout;
-    if (size >= head) {
-        memcpy(header, data, sizeof header);
-        if (memcmp(data + sizeof header, self->layout, frame->layout))
-            return OTHER;
-    }
-    int64_t rows = header[0], heap = header[3];
+    int64_t layout = frame->layout, flags, visible, heap, heap_size;
+    int narrow = size > 8 && data[8] & NARROW;
+    if (size >= layout + (narrow ? SHORT_HEADER : 8 * HEADER) &&
+        memcmp(data + (narrow ? size - layout : 8 * HEADER), self->layout, layout))
+        return OTHER;
     Block block;
-    if (size < head || heap < 0 || heap > size - head ||
-        !open_rows(&block, data + head + heap, size - head - heap, frame->words, rows, header[1] & NARROW)) {
+    if (!open_block(&block, data, size, frame->words, layout, self->bare)) {
         PyErr_SetString(PyExc_ValueError, "a block is cut off");
         return FAILED;
     }
+    int64_t rows = block.count;
+    flags = word_at(data, 1), visible = narrow ? flags >> 8 : word_at(data, 2);
+    heap = narrow ? block.rows + block.size * (rows + !block.bare) : 8 * HEADER + layout;
+    heap_size = narrow ? size - layout - heap : block.rows - heap;
     /* `settled`: the caller has cut the block already, or put it together from segments. */
-    if (!settled && header[1] & HOT)
+    if (!settled && flags & HOT)
         return PARTED;
-    if (!settled && (frame->revised || header[2] >= at))
+    if (!settled && (frame->revised || visible >= at))
         return RESTRICT;
     for (int64_t i = 0; i < frame->windows; i++)
         place[i] = place_of(self->window + i, &block, at);
@@ -243,7 +232,7 @@ static int64_t read_block(const Program *self, const char *data, Py_ssize_t size
             value = Py_NewRef(Py_None);
         else if (rows && (output->age < 0 || at - cell(&block, rows, 0) <= output->age)) {
             if (cell(&block, rows, frame->flags + output->flag / 62) >> (output->flag % 62) & 1)
-                value = latest(self, output, &block, data + head, heap);
+                value = latest(self, output, &block, data + heap, heap_size);
         } else if (output->age >= 0 && PySet_Add(old, name) < 0)
             return FAILED;
         /* A value that cannot be computed here gives up the whole block: half a row is never left in `out`, since the
@@ -314,14 +303,15 @@ static int sound(const Program *self)
     return 1;
 }
 
-/* Program(words: bytes, layout: bytes, names: tuple of str, day: callable) */
+/* Program(words: bytes, layout: bytes, bare base row: bytes, names: tuple of str, day: callable) */
 static PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    const char *words, *layout;
-    Py_ssize_t size, layout_size;
+    const char *words, *layout, *bare;
+    Py_ssize_t size, layout_size, bare_size;
     PyObject *names, *day;
     (void)keywords;
-    if (!PyArg_ParseTuple(arguments, "y#y#O!O", &words, &size, &layout, &layout_size, &PyTuple_Type, &names, &day))
+    if (!PyArg_ParseTuple(arguments, "y#y#y#O!O", &words, &size, &layout, &layout_size, &bare, &bare_size,
+                          &PyTuple_Type, &names, &day))
         return NULL;
     Program *self = (Program *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -334,16 +324,16 @@ static PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *
         size_t windows = (size_t)frame->windows * sizeof(Window), outputs = (size_t)frame->outputs * sizeof(Output);
         if (frame->windows >= 0 && frame->windows <= MOST_WINDOWS && frame->outputs >= 0 &&
             frame->outputs <= PyTuple_GET_SIZE(names) && (size_t)size == windows + outputs &&
-            frame->layout == layout_size) {
+            frame->layout == layout_size && bare_size % 8 == 0 && frame->words == bare_size / 8) {
             self->window = PyMem_Malloc(windows + 1), self->output = PyMem_Malloc(outputs + 1);
-            self->layout = PyMem_Malloc((size_t)layout_size + 1);
-            if (self->window == NULL || self->output == NULL || self->layout == NULL) {
+            self->layout = PyMem_Malloc((size_t)layout_size + 1), self->bare = PyMem_Malloc((size_t)bare_size + 1);
+            if (self->window == NULL || self->output == NULL || self->layout == NULL || self->bare == NULL) {
                 Py_DECREF(self);
                 return PyErr_NoMemory();
             }
             memcpy(self->window, words + sizeof *frame, windows);
             memcpy(self->output, words + sizeof *frame + windows, outputs);
-            memcpy(self->layout, layout, (size_t)layout_size);
+            memcpy(self->layout, layout, (size_t)layout_size), memcpy(self->bare, bare, (size_t)bare_size);
             if (sound(self))
                 return (PyObject *)self;
         }
@@ -357,7 +347,8 @@ static void program_free(PyObject *object)
 {
     Program *self = (Program *)object;
     Py_XDECREF(self->names), Py_XDECREF(self->day);
-    PyMem_Free(self->window), PyMem_Free(self->output), PyMem_Free(self->layout);
+    PyMem_Free(self->window), PyMem_Free(self->output);
+    PyMem_Free(self->layout), PyMem_Free(self->bare);
     Py_TYPE(object)->tp_free(object);
 }
 

@@ -9,6 +9,7 @@
 #endif
 
 #include "_narrow.h"
+#include "_columns.h"
 #include "_blocks.h"
 #include "_decoding.h"
 #include "_frames.h"
@@ -30,7 +31,7 @@ PyMODINIT_FUNC PyInit__kernel(void)
 {
     make_crc_tables();
     PyObject *self = PyModule_Create(&module);
-    if (self == NULL || add_blocks(self) < 0 || PyModule_AddIntConstant(self, "VERSION", 2) < 0) {
+    if (self == NULL || add_blocks(self) < 0 || PyModule_AddIntConstant(self, "VERSION", 3) < 0) {
         Py_XDECREF(self);
         return NULL;
     }

@@ -78,13 +78,6 @@ static int64_t text_bytes(const Texts *texts, Py_ssize_t columns, Py_ssize_t key
     return size;
 }
 
-static char *add(char *at, const void *bytes, size_t size)
-{
-    if (size)
-        memcpy(at, bytes, size);
-    return at + size;
-}
-
 typedef struct {
     const Rules *rules;
     const char *key, *bare, *rows;

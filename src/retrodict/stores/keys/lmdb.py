@@ -40,7 +40,8 @@ __all__ = ["LmdbKeys"]
 
 _READERS = 1022
 _SPARE = 32
-_THIRD, _HALF = 1344, 2020  # bytes of key and value of which a page holds three, and two
+_PAGE_HEAD, _NODE_HEAD = 16, 8  # bytes before the places of a page's items, and before each key
+_FEW = 3  # items of a page that is filled whole
 _UNLOCKED = 3  # times an update decides without the lock before it holds the others up
 
 Change = Callable[[list[bytes | None]], Mapping[bytes, bytes | None]]
@@ -59,6 +60,7 @@ class _Shared:
             )
         except lmdb.Error as error:
             raise _translated(error, path) from error
+        self.page: int = self.env.stat()["psize"]
         self.env.reader_check()  # slots of readers that died would keep old pages alive
 
 
@@ -186,7 +188,7 @@ class LmdbKeys(KeyStore, SnapshotReads):
 
     def put_many(self, items: Mapping[bytes, bytes | None], *, durable: bool = True) -> None:
         with self._writing(durable) as txn:
-            _apply(txn, items)
+            _apply(txn, items, self._shared.page)
 
     def update(self, keys: Sequence[bytes], change: Change, *, durable: bool = True) -> None:
         check_keys(keys)
@@ -197,10 +199,10 @@ class LmdbKeys(KeyStore, SnapshotReads):
             with self._writing(durable) as txn:
                 # Nobody wrote since, or somebody wrote something else.
                 if txn.id() == seen + 1 or [txn.get(key) for key in keys] == values:
-                    _apply(txn, items)
+                    _apply(txn, items, self._shared.page)
                     return
         with self._writing(durable) as txn:
-            _apply(txn, change([txn.get(key) for key in keys]))
+            _apply(txn, change([txn.get(key) for key in keys]), self._shared.page)
 
     def _snapshot(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], int]:
         """Values of some keys, and the number of the transaction that wrote the newest of all."""
@@ -274,20 +276,39 @@ class LmdbKeys(KeyStore, SnapshotReads):
         self._refusal, self._begin = refusal, begin
 
 
-def _apply(txn: lmdb.Transaction[bytes], items: Mapping[bytes, bytes | None]) -> None:
+def _apply(txn: lmdb.Transaction[bytes], items: Mapping[bytes, bytes | None], page: int) -> None:
     check_keys(items)
     removed = [key for key, value in items.items() if value is None]
     for key in removed:
         txn.delete(key)
-    stored = [(key, value) for key, value in items.items() if value is not None]
-    # Of values of which a page holds two, LMDB leaves one on each page when they come in the order of their keys.
-    halves = [item for item in stored if _THIRD < len(item[0]) + len(item[1]) <= _HALF][1::2]
+    stored = sorted((key, value) for key, value in items.items() if value is not None)
     with txn.cursor() as cursor:
-        if halves:
-            later = {key for key, _ in halves}
-            stored = [item for item in stored if item[0] not in later]
+        cursor.putmulti(_openings(stored, cursor, page))
         cursor.putmulti(stored)
-        cursor.putmulti(halves)
+
+
+def _openings(items: list[tuple[bytes, bytes]], cursor: lmdb.Cursor, page: int) -> list[tuple[bytes, bytes]]:
+    """First keys of the pages that items in order are to fill, each with a value that takes half of a page.
+
+    LMDB leaves pages half empty behind items that come in order before a key that is there. Of such halves it leaves
+    one on each page, and what is put next goes where they are. A tenth stays free, since values grow: a full page would
+    soon be two half empty ones. Where the store has a key between those of a page, it has pages.
+    """
+    room, pages, used = page - _PAGE_HEAD, list[list[bytes]](), 0
+    half = room // 2 - 2
+    for key, value in items:
+        size = _NODE_HEAD + len(key) + len(value)
+        size = ((size if size <= half else _NODE_HEAD + len(key) + 8) + 3) & ~1  # longer values have pages of their own
+        if not pages or used + size > (room if len(pages[-1]) < _FEW else room * 9 // 10):
+            pages.append([])
+            used = 0
+        pages[-1].append(key)
+        used += size
+    return [
+        (keys[0], bytes(half - _NODE_HEAD - len(keys[0])))
+        for keys in pages
+        if len(keys) > 1 and (not cursor.set_range(keys[0]) or bytes(cursor.key()) > keys[-1])
+    ]
 
 
 def _closed(path: Path) -> None:

@@ -49,7 +49,7 @@ def program_of(plan: ViewPlan, layout: Layout) -> tuple[Program, list[Output]] |
         words += [(fields or {"op": _SKIP}).get(name, 0) for name in _FIELDS]
     packed = struct.pack(f"<{len(words)}q", *words)
     names = tuple(output.column for output in plan.outputs)
-    return kernel.Program(packed, layout.key, names, date.fromordinal), skipped
+    return kernel.Program(packed, layout.key, layout.bare, names, date.fromordinal), skipped
 
 
 def _reach(plan: ViewPlan) -> tuple[int, int, int]:

@@ -134,9 +134,9 @@ class BlockReader:
         The block is not the head of a hot key; ``current`` is what the request's own event gives to each channel.
         Returns the visible events within reach of the widest window; at least 1 if there is a latest value of any age.
         """
+        blob = bytes(wide_block(self._layout.shape, blob))
         if self._layout.shape.revised or _HEAD(blob)[2] >= at:
             blob = restricted(self._layout.shape, blob, at)
-        blob = bytes(wide_block(self._layout.shape, blob))
         rows = _Rows(self._plan, self._layout, self._edges, blob, at, current)
         bags = {} if self._bags is None else self._bags.read(blob, at, rows.places())
         for output in self._outputs:

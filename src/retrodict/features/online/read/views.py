@@ -13,13 +13,12 @@ from retrodict.features.online.read.programs import OTHER, PARTED, RESTRICT, pro
 from retrodict.features.online.read.reader import BlockReader, restricted
 from retrodict.features.online.read.rows import FeatureRow, Place
 from retrodict.features.online.state.blocks import (
-    FIXED,
     HOT,
     Layout,
     Shape,
     SummedBlock,
     base_row,
-    layout_of,
+    layout_in,
     pack,
     unpack,
 )
@@ -186,8 +185,8 @@ class ViewReader:
         """The same for a block that the program at hand did not take."""
         if blob[8] & HOT:
             return PARTED
-        layout = blob[8 * FIXED : self._shape.head_bytes]
-        self._program, reader = self._programs.get(layout) or self._prepare(layout)
+        layout = layout_in(self._shape, blob)
+        self._program, reader = self._programs.get(layout.key) or self._prepare(layout)
         program, rest = self._program
         events = program(blob, at, row.values, row.expired, False)
         if events == RESTRICT:
@@ -199,13 +198,13 @@ class ViewReader:
             rest.read(blob, at, row.values, row.expired, self._lifted(request, at))
         return events
 
-    def _prepare(self, key: bytes) -> tuple[_Reading, BlockReader]:
+    def _prepare(self, layout: Layout) -> tuple[_Reading, BlockReader]:
         """What reads the blocks of a layout: its program, and the reader of all features."""
-        layout, plan = layout_of(self._shape, key), self._plan
+        plan = self._plan
         program, skipped = program_of(plan, layout) or (_no_program, [])
         rest = BlockReader(plan, layout, skipped) if skipped else None
-        self._programs[key] = (program, rest), BlockReader(plan, layout)
-        return self._programs[key]
+        self._programs[layout.key] = (program, rest), BlockReader(plan, layout)
+        return self._programs[layout.key]
 
     def _lifted(self, request: Mapping[str, Any], at: int) -> dict[int, Any]:
         return {} if self._own is None else self._own.lift(request, at)
@@ -268,7 +267,7 @@ class ViewReader:
         sums = tuple(_NO_SUM for _ in shape.sums)
         layout = Layout(shape, sums, 1, (1,) * len(shape.extremes), (0,) * len(self._plan.kept))
         empty = pack(layout, base_row(layout), b"", flags=0, visible=_NEVER, heap_rows=0)
-        _, reader = self._programs.get(layout.key) or self._prepare(layout.key)
+        _, reader = self._programs.get(layout.key) or self._prepare(layout)
         reader.read(empty, at, values, set(), current)
 
     def explain(self, at: int, blob: bytes | None) -> dict[str, list[Any]]:

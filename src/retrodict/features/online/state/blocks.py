@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ from retrodict.core.statistics.exact import (
     whole_limbs,
 )
 from retrodict.features.facts.columns import Ints
-from retrodict.features.online.state.narrow import NARROW, narrow, widen
+from retrodict.features.online.state.narrow import MOST_WORDS, NARROW, narrow, widen
 from retrodict.features.plan import ViewPlan
 
 FIXED = 5  # header words before the layout
@@ -143,6 +143,16 @@ class Layout:
         if sequence == TEXT:
             self.texts.insert(0, self.seq)
 
+    @cached_property
+    def bare(self) -> bytes:
+        """Bytes of the base of a block that has lost nothing."""
+        return base_row(self).astype("<i8").tobytes()
+
+    @cached_property
+    def text_places(self) -> bytes:
+        """Columns of texts, of rows that can be stored narrow."""
+        return bytes(column for column in self.texts if column < MOST_WORDS)
+
     def scale(self, place: int) -> Scale:
         """Scale of one sum."""
         one = self.sums[place]
@@ -239,24 +249,27 @@ class Block:
         return separate(self.layout, self.rows)
 
 
+def layout_in(shape: Shape, blob: bytes | memoryview) -> Layout:
+    """Layout of a block, which of a narrow one stands at its end."""
+    key = blob[-shape.layout_bytes :] if blob[8] & NARROW else blob[8 * FIXED : shape.head_bytes]
+    return layout_of(shape, bytes(key))
+
+
 def wide_block(shape: Shape, blob: bytes | memoryview) -> bytes | memoryview:
     """Block with wide rows: itself, or one widened."""
-    if not blob[8] & NARROW:
-        return blob
-    return widen(blob, shape.head_bytes, layout_of(shape, bytes(blob[8 * FIXED : shape.head_bytes])).words)
+    return widen(blob, shape.layout_bytes, layout_in(shape, blob).bare) if blob[8] & NARROW else blob
 
 
 def narrow_block(shape: Shape, blob: bytes) -> bytes:
-    """Block as it is stored."""
-    return narrow(blob, shape.head_bytes, layout_of(shape, blob[8 * FIXED : shape.head_bytes]).words)
+    """Block as it is stored, of one with wide rows."""
+    layout = layout_of(shape, blob[8 * FIXED : shape.head_bytes])
+    return narrow(blob, shape.layout_bytes, layout.bare, layout.text_places)
 
 
 def unpack(shape: Shape, blob: bytes | memoryview) -> Block:
     """Open a block; rows that are stored wide are those of the bytes, and only texts are copied."""
+    layout, blob = layout_in(shape, blob), wide_block(shape, blob)
     count, flags, visible, heap, heap_rows = np.frombuffer(blob, dtype="<i8", count=FIXED).tolist()
-    layout = layout_of(shape, bytes(blob[8 * FIXED : shape.head_bytes]))
-    if flags & NARROW:
-        blob, flags = widen(blob, shape.head_bytes, layout.words), flags & ~NARROW
     begin = shape.head_bytes + heap
     rows = np.frombuffer(blob, dtype="<i8", offset=begin, count=(count + 1) * layout.words)
     return Block(

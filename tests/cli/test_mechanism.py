@@ -38,7 +38,7 @@ def test_common_options(path: str) -> None:
     """Each command answers in JSON, says more when asked to, and where it works on a project takes folder and actor."""
     options = {name for parameter in COMMANDS[path].params for name in parameter.opts}
     assert {"--json", "--verbose"} <= options
-    if path.rsplit(maxsplit=1)[-1] not in ("init", "flights", "completion", "import-checks", "import-feast"):
+    if path.rsplit(maxsplit=1)[-1] not in ("init", "flights", "completion", "import-checks", "import-feast", "check"):
         assert {"--project", "--actor"} <= options
 
 

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from retrodict.core.errors import InputError, NotFoundError
 from retrodict.ledger import SealedWriter, prove, read_seals
-from retrodict.ledger.merkle import Frontier, inclusion_proof, leaf_hash, merkle_root, root_from_proof
+from retrodict.ledger.merkle import (
+    Frontier,
+    consistency_spans,
+    inclusion_proof,
+    is_consistent,
+    leaf_hash,
+    merkle_root,
+    root_from_proof,
+)
 from retrodict.workspace import Workspace
 
 # The leaves and roots that Certificate Transparency's implementations test themselves with.
@@ -53,6 +61,17 @@ def path(m: int, records: list[bytes]) -> list[bytes]:
     if m < k:
         return [*path(m, records[:k]), mth(records[k:])]
     return [*path(m - k, records[k:]), mth(records[:k])]
+
+
+def proof(m: int, records: list[bytes], whole: bool = True) -> list[bytes]:
+    """RFC 6962, 2.1.2: SUBPROOF(m, D[n], b)."""
+    n = len(records)
+    if m == n:
+        return [] if whole else [mth(records)]
+    k = largest_power(n)
+    if m <= k:
+        return [*proof(m, records[:k], whole), mth(records[k:])]
+    return [*proof(m - k, records[k:], False), mth(records[:k])]
 
 
 def largest_power(n: int) -> int:
@@ -136,3 +155,25 @@ def test_a_tree_that_grows_has_the_root_of_the_whole(records: list[bytes]) -> No
         assert (frontier.size, frontier.root()) == (size, mth(records[:size]))
         if size < len(records):
             frontier.add(leaf_hash(records[size]))
+
+
+@given(st.lists(st.binary(max_size=5), min_size=1, max_size=40), st.data())
+def test_growth_is_proved_as_the_definition_says(records: list[bytes], data: st.DataObject) -> None:
+    """The larger tree begins with the smaller one; no other root, size or path passes for a proof of it."""
+    first = data.draw(st.integers(1, len(records)))
+    leaves = [leaf_hash(record) for record in records]
+    hashes = [merkle_root(leaves[start:end]) for start, end in consistency_spans(first, len(records))]
+    assert hashes == proof(first, records)
+    before, after = mth(records[:first]), mth(records)
+    assert is_consistent(first, before, len(records), after, hashes)
+    assert not is_consistent(first, sha(before), len(records), after, hashes)
+    assert not is_consistent(first, before, len(records), sha(after), hashes)
+    assert not is_consistent(first, before, len(records), after, [*hashes, sha(b"")])
+    if hashes:
+        assert not is_consistent(first, before, len(records), after, hashes[:-1])
+        place = data.draw(st.integers(0, len(hashes) - 1))
+        other = [sha(node) if at == place else node for at, node in enumerate(hashes)]
+        assert not is_consistent(first, before, len(records), after, other)
+    if first < len(records):
+        changed = [sha(records[0]), *records[1:]]
+        assert not is_consistent(first, before, len(records), mth(changed), proof(first, changed))

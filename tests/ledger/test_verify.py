@@ -133,7 +133,7 @@ def test_a_foreign_entry_cannot_name_its_own_key(project: Workspace, sql: Sql, w
     _foreign(sql, "ledger.key", public_key=public_key, reason="mine")
     (end,) = sql("SELECT sequence, time, hash FROM ledger_entries WHERE sequence = 7")
     statement = json.dumps({**end, "retrodict": "checkpoint"}, sort_keys=True, separators=(",", ":"))
-    sql("UPDATE ledger_ends SET sequence = 7, time = ?, hash = ?, public_key = ?, signature = ?",
+    sql("UPDATE ledger_signed_ends SET sequence = 7, time = ?, hash = ?, public_key = ?, signature = ?",
         end["time"], end["hash"], public_key, mine.sign(statement.encode()).hex())  # fmt: skip
     assert ("renewed", "entry 7") in wheres(project)
     with pytest.raises(IntegrityError, match="must be the one that the ledger names"):
@@ -151,7 +151,7 @@ def test_a_retired_key_signs_no_end(project: Workspace, sql: Sql, wheres: Wheres
     _foreign(sql)
     (end,) = sql("SELECT sequence, time, hash FROM ledger_entries WHERE sequence = 9")
     forged = _statement(old, end)
-    sql("UPDATE ledger_ends SET sequence = 9, time = ?, hash = ?, public_key = ?, signature = ?",
+    sql("UPDATE ledger_signed_ends SET sequence = 9, time = ?, hash = ?, public_key = ?, signature = ?",
         *(forged[name] for name in ("time", "hash", "public_key", "signature")))  # fmt: skip
     with pytest.raises(IntegrityError, match="entry 9 at the end, signed up to entry 8"):
         _append(project)
@@ -173,7 +173,7 @@ def test_no_line_hides_the_newest_statement(
     with checkpoints.open("a") as stream:
         stream.write((noise or older) * 700 if noise is None or len(noise) < 1000 else noise)
     sql("DELETE FROM ledger_entries WHERE sequence > 5")
-    sql("DELETE FROM ledger_ends")
+    sql("DELETE FROM ledger_signed_ends")
     for ledger in (project.ledger, Workspace(project.root).ledger):
         with pytest.raises(IntegrityError, match="signed up to entry 6"), ledger.transaction() as tx:
             tx.append("note.write", "note:1")
@@ -201,7 +201,7 @@ def test_a_lost_key_and_a_restored_backup(project: Workspace, sql: Sql, wheres: 
 def test_an_entry_before_the_one_it_follows(project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """Back-dated by hand it is a finding; a clock that was set back makes no such entry, and says so."""
     _append(project)
-    sql("UPDATE ledger_ends SET sequence = 99")
+    sql("UPDATE ledger_signed_ends SET sequence = 99")
     assert wheres(project) == {("altered", "checkpoint of entry 99")}
     rewrite(sql, lambda row: row.update(time=row["time"] - 60_000_000) if row["sequence"] == 4 else None)
     assert ("altered", "entry 4") in wheres(project)
@@ -226,7 +226,7 @@ def test_a_witness_has_the_last_word(project: Workspace, checkpoints: Path, tmp_
     assert (report.findings, report.signed) == ([], 6)
     for table in ("ledger_entries", "ledger_edges"):
         sql(f"DELETE FROM {table} WHERE sequence > 5")
-    sql("DELETE FROM ledger_ends")
+    sql("DELETE FROM ledger_signed_ends")
     checkpoints.write_text("".join(checkpoints.read_text().splitlines(keepends=True)[:-1]))
     assert verify(project.ledger, **stores).verified
     found = verify(project.ledger, **stores, checkpoints=copy, public_key="ab" * 32).findings

@@ -25,5 +25,9 @@ expose(audit, "log", "ledger.log",
 expose(audit, "seal", "ledger.seal", examples=["retrodict audit seal"])
 expose(audit, "accept", "ledger.accept", examples=["retrodict audit accept --reason 'restored the backup of Monday'"])
 expose(audit, "renew-key", "ledger.renew_key", examples=["retrodict audit renew-key --reason 'yearly'"])
-expose(audit, "proof", "ledger.proof", decision=Parameter("DECISION"),
-       examples=["retrodict audit proof decision:01J…"])  # fmt: skip
+expose(audit, "proof", "ledger.proof", ref=Parameter("[REF]"), examples=[
+    "retrodict audit proof decision:01J… --output proof.json", "retrodict audit proof entry:12",
+    "retrodict audit proof --since 12",
+])  # fmt: skip
+expose(audit, "check", "ledger.check", proof=Parameter("PROOF"),
+       examples=["retrodict audit check proof.json --public-key 3f…"])  # fmt: skip

@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from retrodict.decisions.parity import ParityReport, check_parity
     from retrodict.decisions.records import DecisionRecord
     from retrodict.decisions.replay import DecisionReplay, replay_decision
-    from retrodict.decisions.seals import DecisionProof, SealReport, prove_decision, seal_decisions
+    from retrodict.decisions.seals import SealReport, prove_decision, seal_decisions
     from retrodict.decisions.servant import Servant
 
 __all__ = [
     "Decider",
-    "DecisionProof",
     "DecisionRecord",
     "DecisionReplay",
     "Loader",
@@ -57,7 +56,7 @@ __getattr__, __dir__ = lazy_names(
         "parity": ("ParityReport", "check_parity"),
         "records": ("DecisionRecord",),
         "replay": ("DecisionReplay", "replay_decision"),
-        "seals": ("DecisionProof", "SealReport", "prove_decision", "seal_decisions"),
+        "seals": ("SealReport", "prove_decision", "seal_decisions"),
         "servant": ("Servant",),
     },
 )

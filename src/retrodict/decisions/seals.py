@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from retrodict.core.display import Block, Facts, Grid, Shown, short_hash
+from retrodict.core.display import Block, Grid, Shown, short_hash
 from retrodict.core.errors import BusyError
 from retrodict.decisions.log import STREAM_PREFIX, find_decision
 from retrodict.decisions.recorder import open_stream
-from retrodict.ledger import Proof, Seal, named_segments, prove
-from retrodict.ledger.merkle import leaf_hash, root_from_proof
+from retrodict.ledger import LedgerProof, Seal, named_segments, prove, prove_entry
+from retrodict.ledger.merkle import leaf_hash
 from retrodict.ledger.segments import vouched_seals
 from retrodict.workspace import Workspace
 
-__all__ = ["DecisionProof", "SealReport", "prove_decision", "seal_decisions"]
+__all__ = ["SealReport", "prove_decision", "seal_decisions"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -69,51 +69,11 @@ def seal_decisions(workspace: Workspace) -> SealReport:
     return SealReport(seals, busy)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class DecisionProof(Shown):
-    """Inclusion proof of one decision.
-
-    Attributes
-    ----------
-    decision : str
-        ``decision:ULID``.
-    leaf : str
-        Hash of the record as it is in the log now.
-    proof : Proof
-        The way from the leaf to the sealed root.
-    holds : bool
-        Whether leaf and proof give the root that the ledger sealed.
-    """
-
-    decision: str
-    leaf: str
-    proof: Proof
-    holds: bool
-
-    @property
-    def ok(self) -> bool:
-        """Whether the proof holds."""
-        return self.holds
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for ``--json``."""
-        return {"decision": self.decision, "leaf": self.leaf, **asdict(self.proof), "holds": self.holds}
-
-    def blocks(self) -> Sequence[Block | None]:
-        """Place, root and verdict."""
-        proof = self.proof
-        return [Facts({
-            "decision": self.decision, "record": f"{proof.stream} at {proof.offset}",
-            "leaf": f"{proof.index} of {proof.size}", "hashes": len(proof.path), "root": proof.root,
-            "ledger entry": str(proof.sequence), "holds": self.holds,
-        })]  # fmt: skip
-
-
-def prove_decision(workspace: Workspace, ref: str) -> DecisionProof:
+def prove_decision(workspace: Workspace, ref: str) -> LedgerProof:
     """Prove that a decision is in the sealed log; NotFoundError if it is not, or not sealed yet."""
     logged = find_decision(workspace, ref)
     proof = prove(workspace.ledger, workspace.streams, logged.stream, logged.offset)
     leaf = leaf_hash(next(data for _, data in workspace.streams.read(logged.stream, logged.offset, 1)))
-    root = root_from_proof(leaf, proof.index, proof.size, [bytes.fromhex(node) for node in proof.path])
-    holds = root is not None and root.hex() == proof.root
-    return DecisionProof(f"decision:{logged.record.id}", leaf.hex(), proof, holds)
+    return LedgerProof.of(
+        workspace.ledger, prove_entry(workspace.ledger, proof.sequence, record=proof, leaf=leaf.hex())
+    )

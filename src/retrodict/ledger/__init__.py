@@ -2,6 +2,7 @@
 
 from retrodict.ledger.chain import Entry
 from retrodict.ledger.ledger import Edge, Ledger, Transaction
+from retrodict.ledger.proofs import LedgerProof, check_proof, prove_entry, prove_growth
 from retrodict.ledger.segments import SEALED_STREAMS, Proof, Seal, named_segments, prove, read_seals
 from retrodict.ledger.verify import AuditFinding, AuditReport, verify
 from retrodict.ledger.writer import SealedWriter
@@ -13,12 +14,16 @@ __all__ = [
     "Edge",
     "Entry",
     "Ledger",
+    "LedgerProof",
     "Proof",
     "Seal",
     "SealedWriter",
     "Transaction",
+    "check_proof",
     "named_segments",
     "prove",
+    "prove_entry",
+    "prove_growth",
     "read_seals",
     "verify",
 ]

@@ -22,6 +22,7 @@ from retrodict.ledger._findings import AuditFinding
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash
 from retrodict.ledger.checkpoints import is_endorsed
 from retrodict.ledger.ledger import ACCEPT, KEY_ACTIONS, Keys, row_digest
+from retrodict.ledger.merkle import Frontier, leaf_hash
 from retrodict.ledger.schema import edges, entries
 from retrodict.stores.objects.base import ObjectStore
 
@@ -46,6 +47,17 @@ class Chain:
         """Public keys, each from which time on it signs."""
         keys = [(e.time, str(e.payload.get("public_key"))) for e in self.entries if e.action in KEY_ACTIONS]
         return [(time, key) for time, key in keys if type(time) is int]
+
+    def roots(self, sizes: Collection[int]) -> dict[int, str]:
+        """Root of the Merkle tree over the first so many entries, for some sizes."""
+        tree, roots = Frontier(), {}
+        for sequence in range(1, max(sizes, default=0) + 1):
+            if sequence not in self.hashes:
+                break
+            tree.add(leaf_hash(bytes.fromhex(self.hashes[sequence])))
+            if sequence in sizes:
+                roots[sequence] = tree.root().hex()
+        return roots
 
     @cached_property
     def keys(self) -> list[tuple[int, Any]]:

@@ -2,9 +2,8 @@
 
 ``hash = SHA-256(len(body) as 8 bytes ‖ body ‖ previous hash)`` over canonical JSON ``body`` that holds the sequence
 number, so an entry can be neither altered, moved nor removed from the middle without breaking every later hash. What
-a chain alone cannot show (that its newest entries were cut off) the signed checkpoints show. A Merkle tree over single
-entries was rejected: appends are few and verified whole in well under a second; high-volume facts are sealed in
-segments instead (``segments.py``).
+a chain alone cannot show (that its newest entries were cut off) the signed checkpoints show. High-volume facts are
+sealed in segments (``segments.py``); a Merkle tree beside the chain (``tree.py``) lets one entry prove itself alone.
 """
 
 from __future__ import annotations

@@ -33,17 +33,21 @@ _SEQUENCE = re.compile(rb'"sequence": ?(\d{1,18})')
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A signed statement on the end of the chain; ``public_key`` and ``signature`` in hex."""
+    """A signed statement on the end of the chain; ``public_key`` and ``signature`` in hex.
+
+    ``root`` is that of the Merkle tree over the entries; empty in statements from before there was one.
+    """
 
     sequence: int
     time: int
     hash: str
     public_key: str
     signature: str
+    root: str = ""
 
     def is_valid(self) -> bool:
         """Whether the signature fits the statement and the key."""
-        return is_signed(self.public_key, self.signature, _statement(self.sequence, self.time, self.hash))
+        return is_signed(self.public_key, self.signature, _statement(self.sequence, self.time, self.hash, self.root))
 
 
 def is_endorsed(public_key: str, signature: object, by: str) -> bool:
@@ -61,8 +65,9 @@ def is_signed(public_key: str, signature: str, statement: Mapping[str, Any]) -> 
     return True
 
 
-def _statement(sequence: int, time: int, hash_: str) -> dict[str, Any]:
-    return {"retrodict": "checkpoint", "sequence": sequence, "time": time, "hash": hash_}
+def _statement(sequence: int, time: int, hash_: str, root: str) -> dict[str, Any]:
+    tree = {"root": root} if root else {}
+    return {"retrodict": "checkpoint", "sequence": sequence, "time": time, "hash": hash_, **tree}
 
 
 def _succession(public_key: str) -> dict[str, Any]:
@@ -136,10 +141,10 @@ class Signer:
         """Signature over the canonical JSON of a statement, in hex."""
         return self._key.sign(canonical_json(statement)).hex()
 
-    def sign(self, sequence: int, time: int, hash_: str) -> Checkpoint:
-        """Statement that the chain ended with this hash."""
-        signature = self.sign_statement(_statement(sequence, time, hash_))
-        return Checkpoint(sequence, time, hash_, self.public_key, signature)
+    def sign(self, sequence: int, time: int, hash_: str, root: str) -> Checkpoint:
+        """Statement that the chain ended with this hash, and its tree has this root."""
+        signature = self.sign_statement(_statement(sequence, time, hash_, root))
+        return Checkpoint(sequence, time, hash_, self.public_key, signature, root)
 
     def endorse(self, public_key: str) -> str:
         """Signature over the key that is to follow, in hex."""
@@ -289,4 +294,4 @@ def _read_line(line: bytes) -> Checkpoint | None:
     except (ValueError, TypeError, RecursionError):
         return None
     types = [type(value) for value in asdict(checkpoint).values()]
-    return checkpoint if types == [int, int, str, str, str] else None
+    return checkpoint if types == [int, int, str, str, str, str] else None

@@ -17,6 +17,7 @@ from retrodict.core.identity import canonical_json, digest
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry
 from retrodict.ledger.checkpoints import Checkpoint, Signer, make_next_key, newest_signed, size_of, waiting_signer
 from retrodict.ledger.schema import edges, ends, entries, metadata
+from retrodict.ledger.tree import EntryTree
 from retrodict.stores.records.base import RecordStore
 
 __all__ = ["Edge", "Ledger", "Transaction"]
@@ -309,10 +310,9 @@ class Ledger:
             if newest is not None and end.sequence <= newest.sequence:
                 return
             self._check_end(connection)
-            expected = _key_in_force(connection)
-        if end.sequence:
-            signer = self._signer(expected)
-            signer.append(signer.sign(end.sequence, self._clock.now(), end.hash))
+            expected, stored = _key_in_force(connection), signed_ends(connection)
+        for checkpoint in stored:  # the process that signed it died before it was in the file
+            self._signer(expected).append(checkpoint)
 
     def sign(self, statement: Mapping[str, Any]) -> tuple[str, str]:
         """Public key in force, and its signature over a statement; an empty chain is begun by it.
@@ -329,6 +329,10 @@ class Ledger:
             return self.sign(statement)
         signer = self._signer(keys[-1][1])
         return signer.public_key, signer.sign_statement(statement)
+
+    def newest_checkpoint(self, connection: Connection) -> Checkpoint | None:
+        """Newest end of the chain that was signed; None before the first entry."""
+        return self._signed(connection)
 
     def reach(self) -> tuple[int, Keys]:
         """Last entry that a signature covers, and the keys of the chain; costs little unless records changed since."""
@@ -451,7 +455,9 @@ def _sign(connection: Connection, signer: Signer, end: _End | None) -> Checkpoin
     """Sign what a transaction appended, and note it with it."""
     if end is None:
         return None
-    checkpoint = signer.sign(end.sequence, end.time, end.hash)
+    tree = EntryTree(connection)
+    tree.grow(end.sequence)
+    checkpoint = signer.sign(end.sequence, end.time, end.hash, tree.root(end.sequence).hex())
     connection.execute(delete(ends))
     connection.execute(insert(ends).values(**asdict(checkpoint)))
     return checkpoint

@@ -6,11 +6,22 @@ Leaves and nodes are hashed with different prefixes (0x00, 0x01), so that a node
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from retrodict.core.errors import InputError
 
-__all__ = ["Frontier", "inclusion_proof", "leaf_hash", "merkle_root", "root_from_proof"]
+__all__ = [
+    "Frontier",
+    "consistency_spans",
+    "inclusion_proof",
+    "inclusion_spans",
+    "is_consistent",
+    "join_nodes",
+    "leaf_hash",
+    "merkle_root",
+    "root_from_proof",
+    "root_of_span",
+]
 
 
 def leaf_hash(record: bytes) -> bytes:
@@ -18,8 +29,18 @@ def leaf_hash(record: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + record).digest()
 
 
-def _node(left: bytes, right: bytes) -> bytes:
+def join_nodes(left: bytes, right: bytes) -> bytes:
+    """Return SHA-256(0x01 ‖ left ‖ right)."""
     return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def root_of_span(start: int, end: int, root_of: Callable[[int, int], bytes]) -> bytes:
+    """Root over the leaves of a span, of the roots of its complete parts: ``root_of(level, position)``."""
+    size = end - start
+    if size & (size - 1) == 0:  # a span of a power of two begins at a multiple of it
+        return root_of(size.bit_length() - 1, start // size)
+    half = start + _split(size)
+    return join_nodes(root_of_span(start, half, root_of), root_of_span(half, end, root_of))
 
 
 def _split(size: int) -> int:
@@ -37,7 +58,7 @@ def merkle_root(leaves: Sequence[bytes]) -> bytes:
         return hashlib.sha256(b"").digest()
     level = list(leaves)
     while len(level) > 1:
-        paired = [_node(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        paired = [join_nodes(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
         if len(level) % 2:
             paired.append(level[-1])
         level = paired
@@ -67,7 +88,7 @@ class Frontier:
         """Add the leaf that follows."""
         size = self.size
         while size & 1:
-            leaf, size = _node(self._parts.pop(), leaf), size >> 1
+            leaf, size = join_nodes(self._parts.pop(), leaf), size >> 1
         self._parts.append(leaf)
         self.size += 1
 
@@ -77,7 +98,7 @@ class Frontier:
             return merkle_root([])
         root = self._parts[-1]
         for part in reversed(self._parts[:-1]):
-            root = _node(part, root)
+            root = join_nodes(part, root)
         return root
 
 
@@ -96,12 +117,56 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
             got=index,
             remedy=f"There are {len(leaves)} leaves",
         )
-    if len(leaves) <= 1:
-        return []
-    half = _split(len(leaves))
-    if index < half:
-        return [*inclusion_proof(leaves[:half], index), merkle_root(leaves[half:])]
-    return [*inclusion_proof(leaves[half:], index - half), merkle_root(leaves[:half])]
+    return [merkle_root(leaves[start:end]) for start, end in inclusion_spans(index, len(leaves))]
+
+
+def inclusion_spans(index: int, size: int) -> list[tuple[int, int]]:
+    """Leaves (from, to) under each hash of an inclusion proof, the nearest to the leaf first."""
+    spans, start, end = [], 0, size
+    while end - start > 1:
+        half = start + _split(end - start)
+        spans.append((half, end) if index < half else (start, half))
+        start, end = (start, half) if index < half else (half, end)
+    return spans[::-1]
+
+
+def consistency_spans(first: int, size: int) -> list[tuple[int, int]]:
+    """Leaves (from, to) under each hash of a proof that a tree of ``size`` leaves begins with one of ``first`` (PROOF).
+
+    Both are at least 1, and ``first`` is not the greater one.
+    """
+    spans, start, end = [], 0, size
+    while first != end:
+        half = start + _split(end - start)
+        spans.append((half, end) if first <= half else (start, half))
+        start, end = (start, half) if first <= half else (half, end)
+    return ([(start, end)] if start else []) + spans[::-1]
+
+
+def is_consistent(first: int, first_root: bytes, size: int, root: bytes, proof: Sequence[bytes]) -> bool:
+    """Whether a proof shows that the larger tree begins with the smaller one (RFC 9162, 2.1.4.2)."""
+    if not 0 < first <= size or (first == size and (proof or first_root != root)):
+        return False
+    if first == size:
+        return True
+    path = [first_root, *proof] if first & (first - 1) == 0 else list(proof)
+    if not path:
+        return False
+    node, last = first - 1, size - 1
+    while node & 1:
+        node, last = node >> 1, last >> 1
+    smaller = larger = path[0]
+    for sibling in path[1:]:
+        if last == 0:
+            return False
+        if node & 1 or node == last:
+            smaller, larger = join_nodes(sibling, smaller), join_nodes(sibling, larger)
+            while not node & 1 and node != 0:
+                node, last = node >> 1, last >> 1
+        else:
+            larger = join_nodes(larger, sibling)
+        node, last = node >> 1, last >> 1
+    return last == 0 and smaller == first_root and larger == root
 
 
 def root_from_proof(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes | None:
@@ -113,10 +178,10 @@ def root_from_proof(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) 
         if last == 0:
             return None
         if node & 1 or node == last:
-            path = _node(sibling, path)
+            path = join_nodes(sibling, path)
             while not node & 1 and node != 0:
                 node, last = node >> 1, last >> 1
         else:
-            path = _node(path, sibling)
+            path = join_nodes(path, sibling)
         node, last = node >> 1, last >> 1
     return path if last == 0 else None

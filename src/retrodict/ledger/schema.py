@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-__all__ = ["edges", "ends", "entries", "metadata", "seals"]
+__all__ = ["edges", "ends", "entries", "metadata", "nodes", "seals"]
 
 metadata = MetaData()
 
@@ -40,13 +40,23 @@ edges = Table(
 # The end of the chain as it was signed last, written in the transaction that made it: one row. What a death kept out of
 # the file of checkpoints is told by it from what somebody without the key appended.
 ends = Table(
-    "ledger_ends",
+    "ledger_signed_ends",
     metadata,
     Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("time", BigInteger, nullable=False),
     Column("hash", String(64), nullable=False),
+    Column("root", String(64), nullable=False),
     Column("public_key", String(64), nullable=False),
     Column("signature", String(128), nullable=False),
+)
+
+# Roots of the complete parts of the Merkle tree over the entries: an index, like the edges.
+nodes = Table(
+    "ledger_nodes",
+    metadata,
+    Column("level", Integer, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("hash", String(64), nullable=False),
 )
 
 seals = Table(

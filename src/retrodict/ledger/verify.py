@@ -181,9 +181,15 @@ def _check_checkpoints(
     if chain.rows and not checkpoints:
         detail = f"no signed checkpoint in {place.name!r}: a cut-off end could not be seen"
         yield AuditFinding("removed", "checkpoints", detail)
+    # Where the chain is not what it was, the tree cannot be either: that is said once.
+    signed = [checkpoint for checkpoint in checkpoints if checkpoint.root and not chain.findings]
+    roots = chain.roots({checkpoint.sequence for checkpoint in signed})
     for checkpoint in checkpoints:
         if (finding := _check_checkpoint(chain, checkpoint)) is not None:
             yield finding
+        elif checkpoint.root and roots.get(checkpoint.sequence, checkpoint.root) != checkpoint.root:
+            where = f"checkpoint of entry {checkpoint.sequence}"
+            yield AuditFinding("altered", where, "the entries do not give the root of the tree that was signed")
 
 
 def _check_checkpoint(chain: Chain, checkpoint: Checkpoint) -> AuditFinding | None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict import decisions
 from retrodict.core.display import Listing, short_hash, shorten, when
-from retrodict.core.errors import NotFoundError
+from retrodict.core.errors import InputError, NotFoundError
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
     from retrodict import ledger
-    from retrodict.decisions.seals import DecisionProof, SealReport
-    from retrodict.ledger import AuditReport
+    from retrodict.decisions.seals import SealReport
+    from retrodict.ledger import AuditReport, LedgerProof
     from retrodict.ledger.chain import Entry
 else:
     (ledger,) = lazy_modules("retrodict", "ledger")
@@ -110,12 +111,57 @@ class Ledger(Namespace):
         """
         return decisions.seal_decisions(self._workspace)
 
-    def proof(self, decision: str) -> DecisionProof:
-        """Prove that a decision is in the sealed log.
+    def proof(
+        self, ref: str | None = None, *, since: int | None = None, output: str | Path | None = None
+    ) -> LedgerProof:
+        """Prove a decision or an entry to somebody who has nothing but the public key.
+
+        The proof holds one entry of the ledger and about twenty hashes that lead to a root which is signed (RFC 6962).
+        Its signature reaches as far as that of the newest entry.
 
         Parameters
         ----------
-        decision : str
-            ``decision:ULID``.
+        ref : str, optional
+            ``decision:ULID`` of the sealed log, or ``entry:N``.
+        since : int, optional
+            Instead: that the ledger still begins with what was signed up to this entry.
+        output : path, optional
+            JSON file to hand over.
         """
-        return decisions.prove_decision(self._workspace, decision)
+        if output is not None and not Path(output).parent.is_dir():
+            raise InputError("a proof must go to a file in a folder that exists", where="output", got=str(output),
+                             remedy="Write it like 'proof.json'")  # fmt: skip
+        if (ref is None) == (since is None):
+            raise InputError("a proof must be of one thing", where="audit proof", got="none or two",
+                             remedy="Pass decision:ULID, entry:N, or --since N")  # fmt: skip
+        chain = self._workspace.ledger
+        if since is not None:
+            proof = ledger.LedgerProof.of(chain, ledger.prove_growth(chain, since))
+        elif isinstance(ref, str) and ref.startswith("entry:") and ref[6:].isdecimal():
+            proof = ledger.LedgerProof.of(chain, ledger.prove_entry(chain, int(ref[6:])))
+        else:
+            assert ref is not None
+            proof = decisions.prove_decision(self._workspace, ref)
+        if output is not None:
+            Path(output).write_text(json.dumps(proof.document, indent=1) + "\n")
+        return proof
+
+    @staticmethod
+    def check(proof: str | Path, *, public_key: str) -> LedgerProof:
+        """Check a proof that was handed over; needs no project. Exit code 1 if it does not hold.
+
+        Parameters
+        ----------
+        proof : path
+            JSON file that `audit proof` wrote.
+        public_key : str
+            Key of the ledger, 64 hex digits, as `audit verify` shows it: not taken from the proof.
+        """
+        try:
+            document = json.loads(Path(proof).read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError("a proof must be a JSON file", where=str(proof), got=type(error).__name__,
+                             remedy="Make it with: retrodict audit proof REF --output FILE") from error  # fmt: skip
+        result = ledger.LedgerProof(document, public_key)
+        result.reason  # noqa: B018  # what is no proof is refused here
+        return result

@@ -1,0 +1,63 @@
+"""A Merkle tree over the entries of the chain (RFC 6962, section 2.1): one entry proves itself without the others.
+
+Leaf ``n`` is made of the hash of entry ``n + 1``, which seals all that the entry says. The roots of complete parts are
+stored as they come about, one per entry on average: an entry costs one row more, a proof reads about twenty. What is
+stored is an index. Signed checkpoints hold the root, and ``audit verify`` computes it anew from the entries.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, insert, select
+
+from retrodict.ledger.merkle import (
+    consistency_spans,
+    inclusion_spans,
+    join_nodes,
+    leaf_hash,
+    merkle_root,
+    root_of_span,
+)
+from retrodict.ledger.schema import entries, nodes
+
+__all__ = ["EntryTree"]
+
+
+class EntryTree:
+    """The tree as one connection to the records sees it; a writing one for :meth:`grow`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def grow(self, size: int) -> None:
+        """Store what is complete in a tree of so many entries: after each entry, or after many."""
+        newest = select(nodes.c.position).where(nodes.c.level == 1).order_by(nodes.c.position.desc()).limit(1)
+        last = self._connection.execute(newest).scalar()
+        fresh: dict[tuple[int, int], bytes] = {}
+        for index in range(0 if last is None else 2 * last + 2, size):
+            level, position, node = 0, index, self._root_of(0, index)
+            while position & 1:
+                sibling = fresh.get((level, position - 1)) or self._root_of(level, position - 1)
+                level, position, node = level + 1, position >> 1, join_nodes(sibling, node)
+                fresh[level, position] = node
+        if fresh:
+            rows = [{"level": level, "position": place, "hash": node.hex()} for (level, place), node in fresh.items()]
+            self._connection.execute(insert(nodes), rows)
+
+    def root(self, size: int) -> bytes:
+        """Root over the first entries."""
+        return root_of_span(0, size, self._root_of) if size else merkle_root([])
+
+    def inclusion(self, index: int, size: int) -> list[bytes]:
+        """Proof that a leaf is in the tree over the first ``size`` entries."""
+        return [root_of_span(start, end, self._root_of) for start, end in inclusion_spans(index, size)]
+
+    def consistency(self, first: int, size: int) -> list[bytes]:
+        """Proof that the tree over ``size`` entries begins with the one over ``first``."""
+        return [root_of_span(start, end, self._root_of) for start, end in consistency_spans(first, size)]
+
+    def _root_of(self, level: int, position: int) -> bytes:
+        if level:
+            place = nodes.c.level == level, nodes.c.position == position
+            return bytes.fromhex(self._connection.execute(select(nodes.c.hash).where(*place)).scalar_one())
+        query = select(entries.c.hash).where(entries.c.sequence == position + 1)
+        return leaf_hash(bytes.fromhex(self._connection.execute(query).scalar_one()))

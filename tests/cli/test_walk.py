@@ -86,8 +86,9 @@ def test_every_line_of_the_readme_works(
     typed, walker = lines(), Walker(root, spawn)
     for line in typed[: typed.index(BEFORE)]:
         walker.type(line)
-    late_event = {"flight_id": "2013-09-01:MQ3349:LGA:1930", "carrier": "MQ", "origin": "LGA", "tailnum": "N534MQ",
-                  "dep_time": "2013-09-01T23:24Z", "arr_time": "2013-09-02T02:10Z", "arr_delay": -3}  # fmt: skip
+    late_event = {"flight_id": "2013-09-01:MQ3349:LGA:1930", "carrier": "MQ", "origin": "LGA", "dest": "BNA",
+                  "tailnum": "N534MQ", "sched_dep": "2013-09-01T23:30Z", "dep_time": "2013-09-01T23:24Z",
+                  "arr_time": "2013-09-02T02:10Z", "arr_delay": -3}  # fmt: skip
     with serving(root, command_line("serve", "--replay", "--port", "0", "--json"), environment) as walker.url:
         request = Request(f"{walker.url}/v1/events/flights", json.dumps([late_event]).encode(), method="POST")
         with urlopen(request, timeout=60) as pushed:
@@ -117,6 +118,7 @@ def test_every_line_of_the_readme_works(
     assert plan["policies"][0] | {"version": "", "deployed_version": ""} == {
         "name": "warn_early", "version": "", "status": "as deployed", "revision": 3, "model": "late_arrival@1",
         "deployed_version": "", "deployable": "late_arrival@1", "unverified": False, "behind": [],
+        "streamed": [],
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from retrodict.core.errors import DefinitionError, InputError, RetrodictError, RetryableError
+from retrodict.core.errors import ConfigurationError, DefinitionError, InputError, RetrodictError, RetryableError
 from retrodict.features.online import Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.workspace import Workspace, capture_code, definitions_of
@@ -73,6 +73,8 @@ def consume(
         If ``partitions`` and ``processes`` are both asked for, or if there are more processes than partitions.
         With ``once``: if a stream holds a record that is not an event of its table. Without it the error is logged,
         and the source stands still until the record is dealt with, rather than losing it silently.
+    ConfigurationError
+        If the state is not what the settings say, or cannot be written.
     RetryableError
         If a child ended with an error, which is in the log, or if children were killed again and again.
     """
@@ -110,6 +112,8 @@ def _follow(upkeep: Upkeep, stop: threading.Event, parent: int | None) -> None:
         try:
             applied = upkeep.catch_up()
             problem = ""
+        except ConfigurationError:  # this process has its settings for good, and would only fail again
+            raise
         except RetrodictError as error:
             if str(error) != problem:  # once, not fifty times a second
                 problem = str(error)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -34,6 +35,7 @@ __all__ = ["ServeOptions", "serve"]
 _POLL_S = 0.05
 _HEALTH_S = 2.0
 _BUILD_S = 3600.0
+_AFTER_ERROR_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -96,13 +98,18 @@ class _Consumer:
         # Services are read once: a consumer that is started later must not keep another edition of them current.
         self._workspace, self._code = workspace, code_of(workspace)
         self._process = start_consumer(workspace, code=self._code)
+        self._ended: float | None = None
 
     def watch(self) -> None:
-        """Start it again if it was killed or ended; at most as often as this is called."""
+        """Start it again if it was killed or ended: at most as often as this is called, after an error in a minute."""
         code = self._process.poll()
-        if code is not None:
+        if code is None:
+            return
+        if self._ended is None:
+            self._ended = time.monotonic()
             _log.error("the feature consumer ended with code %d: it is started again", code)
-            self._process = start_consumer(self._workspace, code=self._code)
+        if code < 0 or time.monotonic() - self._ended >= _AFTER_ERROR_S:
+            self._process, self._ended = start_consumer(self._workspace, code=self._code), None
 
     def end(self) -> None:
         self._process.terminate()

@@ -10,13 +10,14 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrodict.core.native import kernel
 from retrodict.features.definitions import Entity, FeatureView, Window, agg, latest
-from retrodict.features.facts import ranges
+from retrodict.features.facts import keys, ranges
 from retrodict.features.online import OnlineFeatures, OnlineState
 from retrodict.features.online.read import programs, reader
 from retrodict.features.online.state import narrow, segments
@@ -336,16 +337,50 @@ def test_moments_of_keys_are_sorted_as_numpy_sorts_them(size, count, span, order
         moments.sort()
     packed = codes * span + np.clip(moments, 7, 7 + span - 1) - 7
     placed, places = np.empty_like(packed), np.empty_like(packed)
-    kernel.order(codes, moments, (7, span, size), placed, places)
+    middle = int(random.integers(0, size + 1))
+    for some in [(middle, size), (0, middle)]:
+        kernel.order(codes, moments, (7, span, size, *some), placed, places)
     assert (places == np.argsort(packed, kind="stable")).all()
     assert (placed == packed[places]).all()
 
 
-@pytest.mark.parametrize(("codes", "size", "room"), [([0, 2], 2, 2), ([0, -1], 2, 2), ([0, 1], 2, 3), ([0, 1], -1, 2)])
-def test_codes_outside_their_keys_are_not_sorted(codes, size, room):
-    """A code that is no key, or places for other numbers, would write beyond the end."""
+@pytest.mark.parametrize(
+    ("codes", "axis", "room"),
+    [([0, 2], (2, 0, 2), 2), ([0, -1], (2, 0, 2), 2), ([0, 1], (2, 0, 2), 3), ([0, 1], (-1, 0, -1), 2)]
+    + [([0, 1], axis, 2) for axis in [(2, -1, 2), (2, 0, 3), (2, 2, 1)]],
+)
+def test_codes_outside_their_keys_are_not_sorted(codes, axis, room):
+    """A code that is no key, keys that are none, or places for other numbers, would write beyond the end."""
     with pytest.raises(ValueError, match="code below size"):
-        kernel.order(np.array(codes), np.array([5, 6]), (0, 9, size), np.empty(2, np.int64), np.empty(room, np.int64))
+        kernel.order(np.array(codes), np.array([5, 6]), (0, 9, *axis), np.empty(2, np.int64), np.empty(room, np.int64))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.text(max_size=12) | st.sampled_from(["", "a", "ab", "a" * 8, "a" * 9, "\0", "\0\0"])), st.integers(0, 9)
+)
+def test_texts_are_numbered_as_arrow_numbers_them(words, first):
+    """In the order in which they appear, whole or by halves, of an array that begins anywhere in its buffers."""
+    column = pa.array(words, pa.large_string()).slice(first)
+    expected = column.dictionary_encode()
+    for codes, distinct in [keys._encoded_once(column), *([keys._encoded_halves(column)] if len(column) > 1 else [])]:
+        assert codes.tolist() == expected.indices.to_pylist()
+        assert distinct.equals(expected.dictionary)
+
+
+def test_many_texts_that_differ_in_one_byte_are_told_apart():
+    """The table grows, and texts whose hashes are near one another stay what they are."""
+    words = pa.array([f"{n % 3}customer{n % 30_000:06d}" for n in range(200_000)], pa.large_string())
+    codes, distinct = keys._encoded(words)
+    assert distinct.take(pa.array(codes)).equals(words)
+    assert len(distinct) == len(set(words.to_pylist()))
+
+
+@pytest.mark.parametrize("ends", [[0, 2, 9], [0, 3, 2], [-1, 2, 3], [0, 2]])
+def test_texts_outside_their_bytes_are_refused(ends):
+    """Nothing is read beyond the bytes, and nothing written beyond the places."""
+    with pytest.raises(ValueError, match="inside its bytes"):
+        kernel.texts(np.array(ends), b"abc", np.empty(2, np.int64), np.empty(2, np.int64))
 
 
 @settings(max_examples=200, deadline=None)

@@ -18,10 +18,11 @@
 #include "_ranges.h"
 #include "_segments.h"
 #include "_sorting.h"
+#include "_texts.h"
 
 static PyMethodDef methods[] = {
     DECODING_METHODS FRAMES_METHODS MERGING_METHODS NARROW_METHODS RANGES_METHODS SEARCH_METHODS SEGMENTS_METHODS
-    SORTING_METHODS
+    SORTING_METHODS TEXTS_METHODS
     {NULL, NULL, 0, NULL},
 };
 
@@ -31,7 +32,7 @@ PyMODINIT_FUNC PyInit__kernel(void)
 {
     make_crc_tables();
     PyObject *self = PyModule_Create(&module);
-    if (self == NULL || add_blocks(self) < 0 || PyModule_AddIntConstant(self, "VERSION", 3) < 0) {
+    if (self == NULL || add_blocks(self) < 0 || PyModule_AddIntConstant(self, "VERSION", 4) < 0) {
         Py_XDECREF(self);
         return NULL;
     }

@@ -2,7 +2,8 @@
  * Twin: numpy.argsort(packed, kind="stable"); a moment outside [base, base + span) counts as the nearest one inside.
  *
  * One pass puts each moment among those of its key, and those are few or in order already: events arrive nearly as they
- * happen. Nothing is allocated beside what is asked for: fresh memory costs more than sorting. */
+ * happen. Nothing is allocated beside what is asked for: fresh memory costs more than sorting. A call places the codes of
+ * one range only, so that threads may share the places: what lies below the range is counted, and left alone. */
 
 #include <stdint.h>
 #include <string.h>
@@ -57,8 +58,8 @@ static void sort_run(Run run, Py_ssize_t count, Run spare)
 
 typedef struct {
     const int64_t *codes, *moments;
-    Py_ssize_t count, size;
-    int64_t base, span;
+    Py_ssize_t count;
+    int64_t base, span, size, first, end; /* codes lie below size; those from first to end are placed */
 } Unsorted;
 
 static int64_t packed_at(const Unsorted *from, Py_ssize_t at)
@@ -72,21 +73,25 @@ static int64_t packed_at(const Unsorted *from, Py_ssize_t at)
 static int sort_by_code(const Unsorted *from, Run run)
 {
     const int64_t *codes = from->codes;
-    Py_ssize_t count = from->count, size = from->size;
+    const int64_t first = from->first, size = from->end - first;
     int answer = 2;
-    int64_t longest = 0;
+    int64_t longest = 0, below = 0;
     int64_t *ends = calloc((size_t)size + 1, sizeof(int64_t));
     Run spare = {NULL, NULL};
     if (ends == NULL)
         return 2;
-    for (Py_ssize_t at = 0; at < count; at++) {
-        if (codes[at] < 0 || codes[at] >= size) {
+    for (Py_ssize_t at = 0; at < from->count; at++) {
+        int64_t code = codes[at] - first;
+        if (codes[at] < 0 || codes[at] >= from->size) {
             answer = 1;
             goto end;
         }
-        ends[codes[at] + 1]++;
+        below += code < 0;
+        if (code >= 0 && code < size)
+            ends[code + 1]++;
     }
-    for (Py_ssize_t code = 0; code < size; code++) {
+    ends[0] = below;
+    for (int64_t code = 0; code < size; code++) {
         longest = ends[code + 1] > longest ? ends[code + 1] : longest;
         ends[code + 1] += ends[code]; /* so far where each run begins */
     }
@@ -94,19 +99,22 @@ static int sort_by_code(const Unsorted *from, Run run)
     spare.places = malloc((size_t)(longest / 2 + 1) * sizeof(int64_t));
     if (spare.numbers == NULL || spare.places == NULL)
         goto end;
-    for (Py_ssize_t at = 0; at < count; at++) {
-        int64_t to = ends[codes[at]]++;
-        run.numbers[to] = packed_at(from, at), run.places[to] = at;
+    for (Py_ssize_t at = 0; at < from->count; at++) {
+        int64_t code = codes[at] - first;
+        if (code >= 0 && code < size) {
+            int64_t to = ends[code]++;
+            run.numbers[to] = packed_at(from, at), run.places[to] = at;
+        }
     }
-    for (Py_ssize_t code = 0, begin = 0; code < size; begin = (Py_ssize_t)ends[code++])
-        sort_run(run_at(run, begin), (Py_ssize_t)ends[code] - begin, spare);
+    for (int64_t code = 0, begin = below; code < size; begin = ends[code++])
+        sort_run(run_at(run, (Py_ssize_t)begin), (Py_ssize_t)(ends[code] - begin), spare);
     answer = 0;
 end:
     free(ends), free(spare.numbers), free(spare.places);
     return answer;
 }
 
-/* order(codes, moments, (base, span, size), sorted, places): arrays of int64, the last two written */
+/* order(codes, moments, (base, span, size, first, end), sorted, places): arrays of int64, the last two written */
 static PyObject *order(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     static const int arrays[] = {0, 1, 3, 4};
@@ -115,17 +123,17 @@ static PyObject *order(PyObject *module, PyObject *const *arguments, Py_ssize_t 
     int opened = 0, answer = 1;
     (void)module;
     if (count != 5) {
-        PyErr_SetString(PyExc_TypeError, "order takes (codes, moments, (base, span, size), sorted, places)");
+        PyErr_SetString(PyExc_TypeError, "order takes (codes, moments, (base, span, size, first, end), sorted, places)");
         return NULL;
     }
-    if (!PyArg_ParseTuple(arguments[2], "LLn", &from.base, &from.span, &from.size))
+    if (!PyArg_ParseTuple(arguments[2], "LLLLL", &from.base, &from.span, &from.size, &from.first, &from.end))
         return NULL;
     for (; opened < 4; opened++)
         if (!open_words(arguments[arrays[opened]], &words[opened], opened < 2 ? PyBUF_SIMPLE : PyBUF_WRITABLE))
             break;
     if (opened == 4) {
         from.codes = words[0].buf, from.moments = words[1].buf, from.count = words[0].len / 8;
-        if (from.size >= 0 && words[1].len == words[0].len && words[2].len == words[0].len &&
+        if (from.first >= 0 && from.first <= from.end && from.end <= from.size && words[1].len == words[0].len && words[2].len == words[0].len &&
             words[3].len == words[0].len) {
             Py_BEGIN_ALLOW_THREADS
             answer = sort_by_code(&from, (Run){words[2].buf, words[3].buf});

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.native import kernel
+from retrodict.core.native import in_threads, kernel
 from retrodict.features.facts.columns import Ints, Mask
 from retrodict.features.facts.ranges import RangeExtremes, identity_of
 from retrodict.features.windows import EVER, LIFETIME, Window
@@ -28,6 +28,7 @@ FOREVER = 1 << 62
 """Until when a fact that nothing has revised is in force."""
 
 _CHUNK = 1 << 21
+_LONG = 1 << 18  # events that are worth a second thread
 _ROOM = 1 << 62
 
 
@@ -140,8 +141,16 @@ class Timeline:
         if self._ranks is not None:
             moments = np.searchsorted(self._ranks, moments)
         placed, order = np.empty(len(codes), dtype=np.int64), np.empty(len(codes), dtype=np.int64)
-        columns = (np.ascontiguousarray(codes), np.ascontiguousarray(moments))
-        kernel.order(*columns, (self._base, self._span, self._size), placed, order)
+        columns, axis = (
+            (np.ascontiguousarray(codes), np.ascontiguousarray(moments)),
+            (self._base, self._span, self._size),
+        )
+        half = self._size // 2 if len(codes) >= _LONG else 0
+
+        def place(keys: tuple[int, int]) -> None:
+            kernel.order(*columns, (*axis, *keys), placed, order)
+
+        in_threads(place, *([(0, half), (half, self._size)] if half else [(0, self._size)]))
         return order, placed
 
     @cached_property

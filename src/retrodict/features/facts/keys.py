@@ -19,6 +19,7 @@ from retrodict.core.clock import to_micros
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.identity import digest
 from retrodict.core.kinds import kind_of
+from retrodict.core.native import in_threads, kernel
 from retrodict.features.facts.columns import Ints, Mask, known_type, pick
 
 __all__ = ["KeyIndex", "check_kinds", "encode_key", "key_array", "key_columns", "key_kind"]
@@ -32,6 +33,7 @@ _KINDS = {
     "null": "null",
 }
 _LONGEST = 360
+_LONG = 1 << 17  # rows that are worth a thread of their own
 _DENSE = 4  # numbers up to so many times the rows are counted in a table, beyond that they are sorted
 _EPOCH = date(1970, 1, 1)
 _EVERYBODY = True  # the key of a view without an entity
@@ -151,8 +153,11 @@ class KeyIndex:
         part = self._parts[place]
         if not len(part):
             return np.full(len(array), UNKNOWN, dtype=np.int64)
-        numbers = pc.fill_null(pc.index_in(array, value_set=part), UNKNOWN)
-        return np.asarray(numbers.to_numpy(zero_copy_only=False)).astype(np.int64)
+        if pa.types.is_large_string(part.type) and not array.null_count:
+            numbers = _encoded_once(pa.concat_arrays([part, array]))[0][len(part) :]
+            return np.where(numbers < len(part), numbers, UNKNOWN)
+        places = pc.fill_null(pc.index_in(array, value_set=part), UNKNOWN)
+        return np.asarray(places.to_numpy(zero_copy_only=False)).astype(np.int64)
 
     def locate(self, columns: Sequence[pa.Array[Any]], *, names: Sequence[str]) -> Ints:
         """Key number of each row of a spine: -1 where a part is null, -2 for a key without events.
@@ -201,9 +206,28 @@ def _encoded(array: pa.Array[Any]) -> tuple[Ints, pa.Array[Any]]:
             used = np.zeros(high - low + 1, dtype=np.bool_)
             used[code] = True
             return code if used.all() else (np.cumsum(used) - 1)[code], pa.array(np.flatnonzero(used) + low)
+    return _encoded_halves(array) if len(array) > _LONG and not array.null_count else _encoded_once(array)
+
+
+def _encoded_once(array: pa.Array[Any]) -> tuple[Ints, pa.Array[Any]]:
+    """Place of each value among the distinct ones as they first appear, -1 for null; and those."""
+    if kernel is not None and pa.types.is_large_string(array.type) and not array.null_count and len(array):
+        _, ends, text = array.buffers()
+        codes, firsts = np.empty(len(array), dtype=np.int64), np.empty(len(array), dtype=np.int64)
+        ends = np.frombuffer(ends, np.int64, len(array) + 1, 8 * array.offset)
+        count = kernel.texts(ends, text or b"", codes, firsts)
+        return codes, array.take(pa.array(firsts[:count]))
     encoded = array.dictionary_encode()
     indices = encoded.indices.fill_null(NULL) if array.null_count else encoded.indices
     return np.asarray(indices.to_numpy(zero_copy_only=False)).astype(np.int64), encoded.dictionary
+
+
+def _encoded_halves(array: pa.Array[Any]) -> tuple[Ints, pa.Array[Any]]:
+    """Return the same of values without nulls, each half by a thread: then only their distinct values are compared."""
+    half = len(array) // 2
+    (left, distinct), (right, others) = in_threads(_encoded_once, array.slice(0, half), array.slice(half))
+    numbers, merged = _encoded_once(pa.concat_arrays([distinct, others]))
+    return np.concatenate([left, numbers[len(distinct) :][right]]), merged
 
 
 def _renumbered(total: Ints, without: Mask) -> tuple[Ints, Ints]:

@@ -90,12 +90,20 @@ def first(bench: Bench, kind: str, key: str, rows: int) -> str:
     return name
 
 
+def appended(bench: Bench, kind: str, key: str, rows: int, repeat: int) -> None:
+    """Frames after small appends."""
+    name = f"{kind} {key} appended"
+    answer = bench.run(name, "features_ours", "appended", kind=kind, key=key, rows=rows, repeat=repeat).answer
+    print(f"  (after 1,000 rows more; {answer['anew']:.2f} s CPU where the index is made anew)")
+
+
 def latest(bench: Bench, rows: int, repeat: int) -> None:
     """Newest values of five columns, by whole-number keys and by text keys."""
     for key in ("key", "name"):
         print(f"newest values, {'whole-number' if key == 'key' else 'text'} keys")
         first(bench, "latest", key, rows)
         bench.run(f"latest {key} later", "features_ours", "frame", kind="latest", key=key, rows=rows, repeat=repeat)
+        appended(bench, "latest", key, rows, repeat)
         bench.run(f"latest {key} duckdb", "features_peers", "duckdb_latest", key=key, rows=rows, repeat=repeat)
         bench.run(f"latest {key} polars", "features_peers", "polars_latest", key=key, rows=rows, repeat=repeat)
         bench.same(*(f"latest {key} {side}" for side in ("first", "later", "duckdb", "polars")))
@@ -109,6 +117,7 @@ def windows(bench: Bench, rows: int, repeat: int) -> None:
     print("count, sum, mean, max over 1 h, 24 h, 7 d, 30 d")
     first(bench, "windows", "key", rows)
     bench.run("windows key later", "features_ours", "frame", kind="windows", key="key", rows=rows, repeat=repeat)
+    appended(bench, "windows", "key", rows, repeat)
     bench.run("windows numpy", "features_peers", "numpy_windows", rows=rows, repeat=repeat)
     bench.run("windows duckdb", "features_peers", "duckdb_windows", rows=rows, repeat=1)
     bench.run("windows polars", "features_peers", "polars_windows", rows=rows, repeat=1)
@@ -140,6 +149,8 @@ def ratios(bench: Bench, lengths: list[int]) -> dict[str, float | None]:
             other = f"{ours if kind == 'latest' else kind} {peer}"
             result[f"{ours} first over {peer}".replace(" ", "_")] = bench.ratio(f"{ours} first", other)
             result[f"{peer} over {ours} later".replace(" ", "_")] = bench.ratio(other, f"{ours} later")
+    for ours in ("latest key", "latest name", "windows key"):
+        result[f"{ours} appended over later".replace(" ", "_")] = bench.ratio(f"{ours} appended", f"{ours} later")
     result["feast_over_latest_key_later"] = bench.ratio("latest key feast", "latest key later")
     result["windows_key_later_over_numpy"] = bench.ratio("windows key later", "windows numpy")
     growth = bench.ratio(*(f"stream {rows:,} rows" for rows in (lengths[-1], lengths[0])))
@@ -152,7 +163,7 @@ def measure(rows: int, given: argparse.Namespace, lengths: list[int]) -> dict[st
     folder = (given.folder / f"features-{rows}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(folder, given.peers.absolute())
-    bench.once("features_world", "make", events=10 * rows, spines=[rows, *lengths])
+    bench.once("features_world", "make", count=10 * rows, spines=[rows, *lengths])
     print(f"{rows:,} rows x {10 * rows:,} events x 5 columns, {features_world.KEYS:,} keys")
     latest(bench, rows, given.repeat)
     windows(bench, rows, given.repeat)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset  # imports are left out, and the store does this one when it first reads
 import pyarrow.parquet as pq
 from features_answer import answer
-from features_world import COLUMNS, WINDOWS, spine_path
+from features_world import COLUMNS, WINDOWS, events, spine_path
 
 from retrodict import Entity, FeatureView, Source, Table, agg, latest
 from retrodict.features import FeatureSet
@@ -57,6 +58,31 @@ def frame(folder: str, kind: str, key: str, rows: int, repeat: int) -> dict[str,
         return pa.concat_tables(frame_batches(spine, "at", features, _indexes(folder).sources(features)))
 
     return answer(job, repeat, [name.removeprefix("v__") for name in features.columns], prefix="v__")
+
+
+def appended(folder: str, kind: str, key: str, rows: int, repeat: int) -> dict[str, Any]:
+    """Frames of which each comes after 1,000 more rows, in a copy of the table and of the index that is there."""
+    features, spine, copy = _features(kind, key), pq.read_table(spine_path(folder, rows)), Path(folder) / "appended"
+    shutil.rmtree(copy, ignore_errors=True)
+    for name in ("tables", "indexes"):  # no file is written twice, so its bytes need no copy
+        shutil.copytree(Path(folder) / name, copy / name, copy_function=os.link)
+
+    def job() -> pa.Table:
+        return pa.concat_tables(frame_batches(spine, "at", features, _indexes(str(copy)).sources(features)))
+
+    names = [name.removeprefix("v__") for name in features.columns]
+    job()
+    answers = []
+    for _ in range(repeat):
+        DeltaTables(copy / "tables").write("events", pa.Table.from_batches(events(1000)))
+        answers.append(answer(job, 1, names, prefix="v__"))
+        _indexes(str(copy)).settle()
+    shutil.rmtree(copy / "indexes")
+    anew = answer(job, 1, names, prefix="v__")
+    _indexes(str(copy)).settle()
+    assert anew["columns"] == answers[-1]["columns"]
+    shutil.rmtree(copy)
+    return {**min(answers, key=lambda a: a["seconds"]), "anew": anew["cpu"]}
 
 
 def stream(folder: str, kind: str, key: str, rows: int) -> dict[str, Any]:

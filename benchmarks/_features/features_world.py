@@ -23,7 +23,7 @@ def spine_path(folder: str, rows: int) -> Path:
     return Path(folder) / f"spine-{rows}.parquet"
 
 
-def make(folder: str, events: int, spines: list[int]) -> dict[str, int]:
+def make(folder: str, count: int, spines: list[int]) -> dict[str, int]:
     """Write the events by the project's own table store, and spines beside them; what is there stays."""
     from retrodict.stores.tables.delta import DeltaTables
 
@@ -33,7 +33,7 @@ def make(folder: str, events: int, spines: list[int]) -> dict[str, int]:
         schema = pa.schema(
             [("key", pa.int64()), ("name", pa.string()), ("t", TIME), *[(name, pa.float64()) for name in COLUMNS]]
         )
-        tables.write("events", pa.RecordBatchReader.from_batches(schema, _events(events)))
+        tables.write("events", pa.RecordBatchReader.from_batches(schema, events(count)))
     for rows in spines:
         if not spine_path(folder, rows).exists():
             with pq.ParquetWriter(spine_path(folder, rows), _spine(0, 1).schema) as writer:
@@ -41,14 +41,14 @@ def make(folder: str, events: int, spines: list[int]) -> dict[str, int]:
                     writer.write_table(_spine(first, min(PART, rows - first)))
     if not (place / "events.parquet").exists():  # for the peer that reads one file
         pq.write_table(tables.read("events", columns=["key", "t", *COLUMNS]), place / "events.parquet")
-    return {"rows": events}
+    return {"rows": count}
 
 
 def _names(keys: np.ndarray) -> pa.Array:
     return pa.array([f"customer-{key:08d}" for key in range(KEYS)]).take(pa.array(keys))
 
 
-def _events(count: int) -> Iterator[pa.RecordBatch]:
+def events(count: int) -> Iterator[pa.RecordBatch]:
     """In the order they happened, as tables of events are."""
     done, rng = 0, np.random.default_rng(0)
     while done < count:

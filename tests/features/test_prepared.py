@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.facts.keys import KeyIndex
 from retrodict.features.offline import event_index, training_frame
+from retrodict.features.offline._arrays import ArrayFolder
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.prepared import FRAMES, MemoryEvents
 from retrodict.features.plan import FeatureSet
@@ -71,23 +73,43 @@ def test_an_index_gives_what_the_table_gives(view, events, queries):
         assert repr(found) == repr(expected)
 
 
-@quick
-@given(some_views, st.lists(worlds.moderate_histories, min_size=2, max_size=3), worlds.requests)
-def test_an_index_that_grew_equals_one_made_anew(view, parts, queries):
-    """Appended rows (new keys, redeliveries, late ones) are merged as if all rows had been there from the start."""
-    whole, spine, features = (
-        _table(view, list(chain.from_iterable(parts))),
-        worlds.spine_table(queries),
-        FeatureSet([view]),
-    )
-    with tempfile.TemporaryDirectory() as folder:
+def _grown(features, spine, whole, sizes, small):
+    """Values after each of several appends: by the events as they came, and by what was written of them."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_index, "_SMALL", small)
         tables, first = DeltaTables(Path(folder) / "tables"), 0
-        for rows in parts:
-            tables.write("events", whole.slice(first, len(rows)))
-            first += len(rows)
-            EventIndexes(tables, Path(folder) / "indexes").build(features)
-        grown = EventIndexes(tables, Path(folder) / "indexes").sources(features)
-        assert repr(_values(features, spine, grown)) == repr(_values(features, spine, {"s": whole}))
+        for size in sizes:
+            tables.write("events", whole.slice(first, size))
+            first += size
+            for _ in range(2):
+                indexes = EventIndexes(tables, Path(folder) / "indexes")
+                yield whole.slice(0, first), _values(features, spine, indexes.sources(features))
+                indexes.settle()
+
+
+appended = st.lists(worlds.moderate_histories, min_size=2, max_size=4)
+smallness = st.sampled_from([0, 2, 1 << 40])  # pieces are never merged, sometimes, always
+
+
+@settings(quick, max_examples=40)
+@given(some_views, appended, worlds.requests, smallness)
+def test_an_index_that_grew_equals_one_made_anew(view, parts, queries, small):
+    """Appended rows (new keys, redeliveries, late ones) count as if all rows had been there from the start."""
+    whole, features = _table(view, list(chain.from_iterable(parts))), FeatureSet([view])
+    spine = worlds.spine_table(queries)
+    for rows, values in _grown(features, spine, whole, map(len, parts), small):
+        assert repr(values) == repr(_values(features, spine, {"s": rows}))
+
+
+@quick
+@given(worlds.views(), appended, worlds.requests, smallness)
+def test_an_index_that_grew_gives_what_the_oracle_gives(view, parts, queries, small):
+    """After the last append totals and latest values equal the oracle, bit for bit."""
+    whole, features = _table(view, list(chain.from_iterable(parts))), FeatureSet([view])
+    spine = worlds.spine_table(queries)
+    expected = worlds.oracle_columns(features, spine, {"s": whole})
+    *_, (_, before), (_, after) = _grown(features, spine, whole, map(len, parts), small)
+    assert repr(before) == repr(after) == repr(expected)
 
 
 @quick
@@ -176,13 +198,69 @@ def test_of_an_appended_table_only_the_new_file_is_read(place, monkeypatch):
     assert _values(FEATURES, _spine(), grown) == _values(FEATURES, _spine(), {"s": whole})
 
 
+def _append(tables, key, rows=3):
+    """A small append: a new key and one of fifty that are there."""
+    table = _events(rows, seed=rows)
+    keys = pa.array([key, *["new"] * (rows - 1)])
+    tables.write("events", table.set_column(0, "k", keys))
+
+
+def _folders(folder):
+    """Bytes of each index, and the one that it lies over."""
+    return {
+        path.name: (sum(file.stat().st_size for file in _files(path)), ArrayFolder(path).note["over"])
+        for path in folder.glob("*/*")
+    }
+
+
+def test_a_small_append_writes_a_small_piece(place, monkeypatch):
+    """It lies over the index that is there, the next one takes its place, and reads only its own file."""
+    tables, folder = place
+    EventIndexes(tables, folder).build(FEATURES)
+    ((base, (size, _)),) = _folders(folder).items()
+    for key in ("key 1", "key 2", "key 1"):
+        _append(tables, key)
+        paths, dataset = [], tables.dataset
+        monkeypatch.setattr(
+            tables, "dataset", lambda *a, f=dataset, p=paths, **k: p.append(k.get("paths")) or f(*a, **k)
+        )
+        EventIndexes(tables, folder).build(FEATURES)
+        assert [len(read) for read in paths if read is not None] == [1]
+        pieces = _folders(folder)
+        assert pieces.pop(base) == (size, None)
+        assert {over for _, over in pieces.values()} == {base}
+        assert len(pieces) <= 2
+        assert sum(size for size, _ in pieces.values()) < 0.8 * size
+    whole = tables.read("events")
+    grown = EventIndexes(tables, folder).sources(FEATURES)
+    assert _values(FEATURES, _spine(), grown) == _values(FEATURES, _spine(), {"s": whole})
+
+
+def test_pieces_that_are_large_are_merged(place, monkeypatch):
+    """The answer comes from both; what is written is whole, and neither of the two stays."""
+    tables, folder = place
+    EventIndexes(tables, folder).build(FEATURES)
+    _append(tables, "key 1")
+    EventIndexes(tables, folder).build(FEATURES)
+    before = set(_folders(folder))
+    monkeypatch.setattr(event_index, "_SMALL", 1 << 40)
+    _append(tables, "key 2")
+    indexes = EventIndexes(tables, folder)
+    values = _values(FEATURES, _spine(), indexes.sources(FEATURES))
+    assert values == _values(FEATURES, _spine(), {"s": tables.read("events")})
+    indexes.settle()
+    (name,) = _folders(folder)
+    assert name not in before
+    assert _values(FEATURES, _spine(), EventIndexes(tables, folder).sources(FEATURES)) == values
+
+
 def test_an_index_of_other_columns_is_not_grown(place, monkeypatch):
     """Whatever lets a store append rows of other types: an index of the old ones is made anew, not merged with."""
     tables, folder = place
     EventIndexes(tables, folder).build(FEATURES)
     tables.write("events", _events(100, seed=2))
     monkeypatch.setattr(tables, "schema", lambda *_: pa.schema([("k", pa.large_string())]))
-    monkeypatch.setattr(event_index, "merge_prepared", None)
+    monkeypatch.setattr(event_index, "grow_prepared", None)
     grown = EventIndexes(tables, folder).sources(FEATURES)
     assert _values(FEATURES, _spine(), grown) == _values(FEATURES, _spine(), {"s": tables.read("events")})
 
@@ -254,13 +332,23 @@ def _damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
-def test_damage_to_any_file_is_never_a_wrong_value(place, how):
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_damage_to_any_file_is_never_a_wrong_value(place, how, pieces):
     """One bit of any file, time stamps restored: an error or the right values, and the right values the next time."""
     tables, folder = place
+    EventIndexes(tables, folder).build(FEATURES)
+    if pieces == 2:
+        _append(tables, "key 1")
+        shutil.copytree(folder, folder.with_name("whole"))
     expected = _values(FEATURES, _spine(), {"s": tables.read("events")})
     EventIndexes(tables, folder).build(FEATURES)
+    assert len(_folders(folder)) == pieces
     told = []
     for number in range(len(_files(folder))):
+        if pieces == 2:  # what was damaged before was made anew as one
+            shutil.rmtree(folder)
+            shutil.copytree(folder.with_name("whole"), folder)
+            EventIndexes(tables, folder).build(FEATURES)
         _damage(_files(folder)[number], how)
         for _ in range(2):
             indexes = EventIndexes(tables, folder, tell=told.append)
@@ -277,10 +365,11 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {here!r})
-from retrodict.features.offline import _arrays
+from retrodict.features.offline import _arrays, event_index
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.stores.tables.delta import DeltaTables
 from test_prepared import FEATURES, _spine, _values
+event_index._SMALL = {small}
 close = _arrays.ArrayWriter.close
 def slowly(writer, note):
     print("writing", flush=True)
@@ -292,10 +381,9 @@ print(len(_values(FEATURES, _spine(), indexes.sources(FEATURES))), flush=True)
 """
 
 
-def _process(tmp_path, pause):
-    script = SCRIPT.format(
-        here=str(Path(__file__).parent), pause=pause, tables=str(tmp_path / "tables"), folder=str(tmp_path / "indexes")
-    )
+def _process(tmp_path, pause, small=event_index._SMALL):
+    tables, folder = str(tmp_path / "tables"), str(tmp_path / "indexes")
+    script = SCRIPT.format(here=str(Path(__file__).parent), pause=pause, small=small, tables=tables, folder=folder)
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
 
@@ -343,10 +431,17 @@ def test_frames_without_end_do_not_keep_an_index_back(place, monkeypatch):
     assert _files_of_indexes(place[1])
 
 
-def test_a_killed_process_leaves_no_half_index(place, tmp_path):
-    """Killed when all arrays are written but none is named: the next one makes it, and no draft is left."""
+@pytest.mark.parametrize("small", [None, 8, 1 << 40])
+def test_a_killed_process_leaves_no_half_index(place, tmp_path, small):
+    """Killed when all arrays are written but none is named: the next one makes it, and no draft is left.
+
+    So it is with a whole index, with a small piece over one, and with both merged.
+    """
     tables, folder = place
-    process = _process(tmp_path, 60)
+    if small is not None:
+        EventIndexes(tables, folder).build(FEATURES)
+        _append(tables, "key 1")
+    process = _process(tmp_path, 60, small or 8)
     _wait_for(process, "writing\n")
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -357,6 +452,22 @@ def test_a_killed_process_leaves_no_half_index(place, tmp_path):
     assert _values(FEATURES, _spine(), indexes.sources(FEATURES)) == expected
     indexes.settle()
     assert not any(path.name.startswith(".") for path in folder.glob("*/*"))
+    assert _values(FEATURES, _spine(), EventIndexes(tables, folder).sources(FEATURES)) == expected
+
+
+def test_a_killed_sweep_leaves_nothing_that_stays(place):
+    """Of an index that was half deleted the next one takes nothing, and deletes the rest."""
+    tables, folder = place
+    EventIndexes(tables, folder).build(FEATURES)
+    (half,) = _folders(folder)
+    next(folder.glob("*/*/0003.*")).unlink()
+    _append(tables, "key 1")
+    expected = _values(FEATURES, _spine(), {"s": tables.read("events")})
+    for _ in range(2):
+        indexes = EventIndexes(tables, folder)
+        assert _values(FEATURES, _spine(), indexes.sources(FEATURES)) == expected
+        indexes.settle()
+    assert half not in {path.name for path in folder.glob("*/*")}
 
 
 def test_two_processes_make_one_index(place, tmp_path):
@@ -367,6 +478,32 @@ def test_two_processes_make_one_index(place, tmp_path):
     outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0]
     assert outputs[1] == "6\n"
+
+
+def test_pieces_that_another_process_merges_meanwhile(place, tmp_path, monkeypatch):
+    """Whoever opened them before they went gets the right values, and writes nothing over what is gone."""
+    tables, folder = place
+    EventIndexes(tables, folder).build(FEATURES)
+    _append(tables, "key 1")
+    EventIndexes(tables, folder).build(FEATURES)
+    reader, told = EventIndexes(tables, folder), []
+    first, sources = {"s": tables.read("events")}, reader.sources(FEATURES)
+    sources["s"].prepared(FEATURES.views[0], ignore_known_at=False)
+    monkeypatch.setattr(reader, "sources", lambda *_: sources)
+    _append(tables, "key 2")
+    second, indexes = {"s": tables.read("events")}, EventIndexes(tables, folder, tell=told.append)
+
+    def write(*given, write=indexes._write):
+        _append(tables, "key 3")
+        assert _process(tmp_path, 0, small=1 << 40).communicate(timeout=60)[0].endswith("writing\n")
+        write(*given)
+
+    monkeypatch.setattr(indexes, "_write", write)
+    assert _values(FEATURES, _spine(), indexes.sources(FEATURES)) == _values(FEATURES, _spine(), second)
+    indexes.settle()
+    assert "cannot be written" in told[-1]
+    assert [over for _, over in _folders(folder).values()] == [None]
+    assert reader.gather(lambda rows: _values(FEATURES, _spine(), rows), FEATURES) == _values(FEATURES, _spine(), first)
 
 
 def test_what_nothing_reads_any_more_goes(place):
@@ -387,7 +524,7 @@ def test_older_indexes_go_and_clear_removes_all(place):
     """Two newest indexes of one reading stay; after clear nothing that copies rows is left."""
     tables, folder = place
     for seed in range(4):
-        tables.write("events", _events(20, seed=seed))
+        tables.write("events", _events(20, seed=seed), mode="overwrite")
         EventIndexes(tables, folder).build(FEATURES)
     assert len(list(folder.glob("*/*"))) == 2
     EventIndexes(tables, folder).clear()

@@ -98,17 +98,19 @@ class ArrayFolder:
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
-    def array(self, name: str) -> NDArray[Any]:
-        """Return an array, read-only; IntegrityError if its bytes changed since they were written.
+    def array(self, name: str, places: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """Return an array, read-only, or some places of it; IntegrityError if its bytes changed since.
 
         Arrays that were one object are one object again.
         """
         entry = self._entries[name]
         if "as" in entry:
-            return self.array(entry["as"])
-        if name not in self._mapped:
-            self._mapped[name] = self._loaded(entry)
-        array: NDArray[Any] = self._mapped[name]
+            return self.array(entry["as"], places)
+        array: NDArray[Any] = self._mapped[name] if name in self._mapped else self._loaded(entry)
+        if places is not None:
+            self._mapped.setdefault(name, array)
+            return _widened(array[places])
+        array = self._mapped[name] = _widened(array)
         return array
 
     def _loaded(self, entry: Mapping[str, Any]) -> NDArray[Any]:
@@ -117,8 +119,7 @@ class ArrayFolder:
         if "same" in entry:
             return np.broadcast_to(np.array(entry["same"], dtype=entry["dtype"]), (entry["length"],))
         # A plain view: every slice of a memmap object would carry the cost of its class.
-        array = np.asarray(np.load(self._checked(entry), mmap_mode="r", allow_pickle=False))
-        return array.astype(np.int64) if array.dtype.kind == "i" and array.ndim == 1 else array
+        return np.asarray(np.load(self._checked(entry), mmap_mode="r", allow_pickle=False))
 
     def column(self, name: str) -> pa.Array[Any]:
         """Return a column; IntegrityError if its bytes changed since they were written."""
@@ -167,6 +168,10 @@ def _narrow(array: NDArray[Any]) -> NDArray[Any]:
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return array.astype(kind)
     return array
+
+
+def _widened(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.int64, copy=False) if array.dtype.kind == "i" and array.ndim == 1 else array
 
 
 def _sealed(path: Path) -> dict[str, Any]:

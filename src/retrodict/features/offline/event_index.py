@@ -1,9 +1,14 @@
 """Indexes of events: the sorted events of a table version, on disk, so that no later frame reads or sorts them again.
 
 An index belongs to the data files of one version and to what a view reads of them, and is named by both; a version
-with the same files, or another view that reads alike, finds it. When a table grew by appended files only those are
-read, and merged with the sorted events that are there. Nothing here is a source of truth: the folder may be deleted at
-any time, and an index that is missing, cut off or damaged is made anew.
+with the same files, or another view that reads alike, finds it. Nothing here is a source of truth: the folder may be
+deleted at any time, and an index that is missing, cut off or damaged is made anew.
+
+When a table grew by appended files only those are read. The index of the new version is a small piece that lies over
+the whole one: it holds all events of the keys that any row touched since. So an append costs in proportion to the
+history of its keys, not to the table; once that is more than an eighth of the whole, both are merged into a new whole
+one, which no answer waits for. Rejected: room for growth behind each key in place, since then no file is ever whole
+before it is written again, and a reader would have to be told which part of it belongs to its version.
 
 Whoever comes first does not wait for the index: events are sorted in memory, which an answer needs anyway, and a thread
 of low priority writes them down once no frame is being computed. The process ends when they are written.
@@ -28,7 +33,7 @@ import pyarrow as pa
 from retrodict.core.errors import IntegrityError, RetrodictError
 from retrodict.core.identity import content_hash, short
 from retrodict.features.offline._arrays import ArrayFolder
-from retrodict.features.offline._layout import merge_prepared, read_prepared, write_prepared
+from retrodict.features.offline._layout import grow_prepared, merge_pieces, read_prepared, write_prepared
 from retrodict.features.offline.frame import Rows
 from retrodict.features.offline.prepared import FRAMES, EventSource, Prepared, prepare, reading_id
 from retrodict.features.plan import FeatureSet, ViewPlan
@@ -41,8 +46,9 @@ __all__ = ["EventIndexes", "IndexedEvents"]
 
 T = TypeVar("T")
 
-_FORMAT = 3
-_KEPT = 2  # indexes of one reading that stay: those that were used last
+_FORMAT = 4
+_KEPT = 2  # indexes of one reading that stay, with those that they lie over: those that were used last
+_SMALL = 8  # a piece with more than this part of the events that it lies over is merged with them
 _UNUSED_NS = 30 * 86_400 * 10**9  # a reading that nothing asked for this long goes
 _WAIT_S = 3600.0
 _PATIENCE_S = 30.0  # how long writing waits for frames, which may follow one another without end
@@ -153,8 +159,8 @@ class EventIndexes:
         prepared = _opened(plan, folder)
         if prepared is None:
             paths, schema = [file.path for file in files], str(self.tables.schema(table, version))
-            prepared = self._events(plan, table, version, paths, family, schema)
-            note = {"files": paths, "rows": sum(file.rows for file in files), "schema": schema}
+            prepared, over = self._events(plan, table, version, paths, family, schema)
+            note = {"files": paths, "rows": sum(file.rows for file in files), "schema": schema, "over": over}
             self._begin(plan, table, prepared, note, folder)
         return prepared
 
@@ -196,6 +202,12 @@ class EventIndexes:
         family = folder.parent
         for left in family.glob(".*"):  # of a process that was killed: only the holder of the lock writes here
             shutil.rmtree(left)
+        merged = None
+        if state.newer is not None and _SMALL * len(state.newer.line.packed_event) > len(state.line.packed_event):
+            merged, note, state = note["over"], {**note, "over": None}, merge_pieces(plan, state)
+        elif state.newer is not None:
+            ArrayFolder(family / note["over"])  # gone where another process has merged it: the next frame goes on there
+            state = state.newer
         draft = family / f".{folder.name}.{os.getpid()}"
         draft.mkdir()
         try:
@@ -205,8 +217,19 @@ class EventIndexes:
             raise
         shutil.rmtree(folder, ignore_errors=True)  # what is there could not be opened
         draft.rename(folder)
+        os.utime(folder)  # others may have been used while it was written
         sync_folder(family)
-        for old in [*_newest_first(family)[_KEPT:], *self._unused(folder)]:
+        self._sweep(folder, merged)
+
+    def _sweep(self, newest: Path, merged: str | None) -> None:
+        """Delete what is not used any more, what is no index, and what was merged into the newest."""
+        over = {index.folder: index.note["over"] for index in _indexes(newest.parent)}
+        recent = [folder for folder, base in over.items() if merged is None or merged not in {folder.name, base}][
+            :_KEPT
+        ]
+        names = {*(folder.name for folder in recent), *(over[folder] for folder in recent)}
+        unnamed = [folder for folder in _newest_first(newest.parent) if folder.name not in names]
+        for old in [*unnamed, *self._unused(newest)]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _unused(self, newest: Path) -> list[Path]:
@@ -224,25 +247,28 @@ class EventIndexes:
 
     def _events(
         self, plan: ViewPlan, table: str, version: int, paths: Sequence[str], family: Path, schema: str
-    ) -> Prepared:
-        """Events of an older index and of the files that came since, or all anew.
+    ) -> tuple[Prepared, str | None]:
+        """Events of an older index and of the files that came since, and which one they lie over; or all anew.
 
         Revisions and ids that are text need every row that ever was: those are always made anew.
         """
-        for folder in _newest_first(family):
-            try:
-                old = ArrayFolder(folder)
-                old_paths = old.note["files"]
-                appended = len(old_paths) < len(paths) and old_paths == paths[: len(old_paths)]
-                if not appended or old.note["schema"] != schema or not old.note["extends"]:
-                    continue
-                fresh = [self.tables.dataset(table, version, paths=[path]) for path in paths[len(old_paths) :]]
+        shorter = [
+            old
+            for old in _indexes(family)
+            if len(files := old.note["files"]) < len(paths)
+            and files == paths[: len(files)]
+            and old.note["schema"] == schema
+            and old.note["extends"]
+        ]
+        for old in sorted(shorter, key=lambda old: -len(old.note["files"])):
+            with suppress(IntegrityError):
+                state, appended = read_prepared(plan, old), paths[len(old.note["files"]) :]
+                fresh = [self.tables.dataset(table, version, paths=[path]) for path in appended]
                 rows = pa.concat_tables(part.to_table(columns=list(plan.source_columns)) for part in fresh)
-                return merge_prepared(plan, old, rows)
-            except IntegrityError:
-                continue
+                events = grow_prepared(plan, state, rows, first_position=old.note["rows"])
+                return events, old.note["over"] or old.folder.name
         rows = self.tables.read(table, version, columns=plan.source_columns)
-        return prepare(plan, rows, ignore_known_at=False)
+        return prepare(plan, rows, ignore_known_at=False), None
 
 
 class IndexedEvents(EventSource):
@@ -275,3 +301,12 @@ def _opened(plan: ViewPlan, folder: Path) -> Prepared | None:
 def _newest_first(family: Path) -> list[Path]:
     folders = [folder for folder in family.iterdir() if not folder.name.startswith(".")] if family.is_dir() else []
     return sorted(folders, key=lambda folder: folder.stat().st_mtime_ns, reverse=True)
+
+
+def _indexes(family: Path) -> list[ArrayFolder]:
+    """Indexes of a reading whose files are there, those used last first."""
+    indexes = []
+    for folder in _newest_first(family):
+        with suppress(IntegrityError):
+            indexes.append(ArrayFolder(folder))
+    return indexes

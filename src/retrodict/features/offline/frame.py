@@ -17,7 +17,7 @@ from retrodict.core.errors import InputError, InternalError, check_known
 from retrodict.features.facts.columns import Ints, as_table, pick, plain, spine_times
 from retrodict.features.facts.evaluation import derive_columns
 from retrodict.features.facts.kernels import Queries
-from retrodict.features.facts.keys import NULL, key_columns
+from retrodict.features.facts.keys import NULL, UNKNOWN, key_columns
 from retrodict.features.offline.prepared import FRAMES, EventSource, Prepared, prepare
 from retrodict.features.offline.totals import Totals
 from retrodict.features.offline.window_bags import WindowBags
@@ -114,6 +114,8 @@ def _rows_of(sources: Tables, plan: ViewPlan) -> Rows:
 def _view_columns(plan: ViewPlan, state: Prepared, spine: pa.Table, moments: Ints) -> dict[str, pa.Array[Any]]:
     columns = key_columns(spine, plan.request_keys, where=f"{plan.where}, spine")
     codes = state.index.locate(columns, names=plan.request_keys)
+    moved = np.flatnonzero(state.outdated[codes]) if state.newer is not None else codes[:0]
+    codes[moved] = UNKNOWN
     queries = Queries(state.line, codes, moments, state.until)
     null_key = codes == NULL
     values: dict[str, pa.Array[Any]] = {}
@@ -125,6 +127,13 @@ def _view_columns(plan: ViewPlan, state: Prepared, spine: pa.Table, moments: Int
         values |= {o.column: bags.finish(o, null_key) for o in plan.outputs if o.bag}
     if plan.latest:
         values |= _latest_columns(plan, state, queries, moments)
+    if state.newer is not None and len(moved):
+        # A table without columns would lose its length.
+        needed = [*dict.fromkeys([*plan.request_keys, *plan.current_columns])] or spine.column_names[:1]
+        newer = _view_columns(plan, state.newer, spine.select(needed).take(pa.array(moved)), moments[moved])
+        place = np.arange(spine.num_rows)
+        place[moved] = len(place) + np.arange(len(moved))
+        values = {name: pa.concat_arrays([values[name], newer[name]]).take(pa.array(place)) for name in values}
     return values
 
 

@@ -21,7 +21,7 @@ from retrodict.core.identity import content_hash
 from retrodict.features.facts.columns import FactColumn, Ints, Mask, known_type
 from retrodict.features.facts.events import Events, first_of_each, in_force, read_events
 from retrodict.features.facts.kernels import OrderedTimeline, Timeline
-from retrodict.features.facts.keys import KeyIndex
+from retrodict.features.facts.keys import UNKNOWN, KeyIndex
 from retrodict.features.plan import ViewPlan
 
 __all__ = ["FRAMES", "EventSource", "MemoryEvents", "Prepared", "prepare", "prepare_events", "reading_id"]
@@ -68,6 +68,8 @@ class Prepared:
         Of a revised source: until when each event is in force (inclusive), in event order; None: for ever.
     places : int64 array or None
         Where in ``events`` each event of the line is; None: they lie in event order, too.
+    newer : Prepared or None
+        All events of the keys that later rows touched, and of no other: those keys are asked there, not here.
     """
 
     events: Events
@@ -75,6 +77,7 @@ class Prepared:
     line: OrderedTimeline
     until: Ints | None
     places: Ints | None
+    newer: Prepared | None = None
 
     def array(self, name: str) -> NDArray[Any]:
         """One of the arrays of the events, in event order."""
@@ -86,6 +89,16 @@ class Prepared:
         """Conditions and value columns by their text, in event order."""
         inputs = self.events.inputs
         return inputs if self.places is None else {text: c.take(self.places) for text, c in inputs.items()}
+
+    @cached_property
+    def outdated(self) -> Mask:
+        """Which keys ``newer`` must be asked for, by number; of the two last places (UNKNOWN, NULL) the first."""
+        assert self.newer is not None
+        keys = self.newer.index.distinct()
+        numbers = self.index.locate(keys, names=[""] * len(keys))
+        outdated = np.zeros(self.index.size + 2, dtype=np.bool_)
+        outdated[numbers] = outdated[UNKNOWN] = True
+        return outdated
 
     def column(self, name: str, events: Ints | None = None, mask: Mask | None = None) -> pa.Array[Any]:
         """Return a column that is kept: of all events in event order, or of some (null where ``mask``)."""

@@ -153,9 +153,7 @@ def test_a_disk_that_fills_while_a_table_is_written(
     assert "disk" in out
     assert everything(project) == before
     assert ingest(project, "t", path).accepted == 60_000
-    report = verify(
-        project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
-    )
+    report = verify(project.ledger, objects=project.objects, streams=project.streams, data=project.tables)
     assert report.findings == []
 
 

@@ -66,9 +66,7 @@ def test_repaired_rows_come_back(project: Workspace, tmp_path: Path) -> None:
     assert [(b.rows, b.waiting) for b in quarantined_batches(project, "t")] == [(3, 0), (1, 1)]
     edges = project.ledger.upstream("dataset:t@1")
     assert any(role == "repaired rows" for _, role, _ in edges)
-    report = verify(
-        project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
-    )
+    report = verify(project.ledger, objects=project.objects, streams=project.streams, data=project.tables)
     assert report.findings == []
 
 

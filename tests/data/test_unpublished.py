@@ -40,9 +40,7 @@ def halt(project: Workspace, batch: pa.Table) -> str:
 
 
 def audit(project: Workspace) -> list[Any]:
-    return verify(
-        project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
-    ).findings
+    return verify(project.ledger, objects=project.objects, streams=project.streams, data=project.tables).findings
 
 
 def test_a_halted_batch_is_written_and_not_published(project: Workspace) -> None:

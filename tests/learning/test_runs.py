@@ -176,9 +176,7 @@ def test_a_run_keeps_the_profiles_of_its_training_rows(project):
     assert sizes.pop("score") == run.data["rows"]["test"]
     assert set(sizes.values()) == {run.data["rows"]["train"]}
     (project.root / "state" / "objects" / profiles.digest[:2] / profiles.digest[2:4] / profiles.digest).unlink()
-    report = verify(
-        project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
-    )
+    report = verify(project.ledger, objects=project.objects, streams=project.streams, data=project.tables)
     assert [finding.where.partition(" ")[0] for finding in report.findings] == [run.ref]
 
 

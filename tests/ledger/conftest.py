@@ -39,9 +39,7 @@ def audit() -> Callable[[Workspace], AuditReport]:
     """What ``retrodict audit verify`` finds."""
 
     def run(project: Workspace) -> AuditReport:
-        return verify(
-            project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
-        )
+        return verify(project.ledger, objects=project.objects, streams=project.streams, data=project.tables)
 
     return run
 

@@ -221,7 +221,7 @@ def test_a_witness_has_the_last_word(project: Workspace, checkpoints: Path, tmp_
     """A chain cut together with its checkpoints and its end: the copy elsewhere, and the key noted there, tell."""
     copy = tmp_path / "witness.jsonl"
     copy.write_bytes(checkpoints.read_bytes())
-    stores = {"objects": project.objects, "streams": project.streams, "file_digest": project.tables.file_digest}
+    stores = {"objects": project.objects, "streams": project.streams, "data": project.tables}
     report = verify(project.ledger, **stores, checkpoints=copy)
     assert (report.findings, report.signed) == ([], 6)
     for table in ("ledger_entries", "ledger_edges"):
@@ -275,6 +275,7 @@ def test_a_chain_that_names_no_key_is_not_vouched_for_by_any(project: Workspace,
     others = {
         ("altered", "entry 6"),
         ("altered", "head of decisions/0"),
+        ("unsigned", "table sales, version 0"),
         ("unsigned", f"segment decisions/0/{SEGMENT}"),
     }
     assert wheres(project) == {("altered", f"checkpoint of entry {n}") for n in range(1, 7)} | others
@@ -554,7 +555,7 @@ def test_a_sealed_segment_is_held_to_both_its_hashes(bytes_: bool, detail: str, 
     """Other bytes around the same records, and other records beside the same file."""
     segment = project.streams.segments("decisions/0")[0].name
     served: Any = Served(project.streams, bytes_=bytes_)
-    report = verify(project.ledger, objects=project.objects, streams=served, file_digest=project.tables.file_digest)
+    report = verify(project.ledger, objects=project.objects, streams=served, data=project.tables)
     assert report.findings == [AuditFinding("altered", f"segment decisions/0/{segment} (entry 5)", detail)]
 
 

@@ -146,11 +146,11 @@ def test_an_ingest_is_in_the_ledger_with_its_files(logged, kit, tmp_path):
     """The audit finds every file, and notices one that was changed."""
     ingest_outcomes(logged, "warn_early", _csv(tmp_path, f"key,label,known_at\nf1,1,{_known(kit, 9)}\n"))
     ingest_outcomes(logged, "warn_early", _csv(tmp_path, f"key,label,known_at\nf2,1,{_known(kit, 9)}\n"))
-    checks = {"objects": logged.objects, "streams": logged.streams, "file_digest": logged.tables.file_digest}
+    checks = {"objects": logged.objects, "streams": logged.streams, "data": logged.tables}
     assert verify(logged.ledger, **checks).verified
     entry = logged.ledger.entries(action="outcomes.ingest")[-1]
     assert entry.object_id == "dataset:warn_early__outcomes@1"
-    assert len(entry.payload["files"]) == 1
+    assert len(entry.payload["files"]) == 2  # the rows, and the entry of the table's log
     path = next(iter(entry.payload["files"]))
     stored = next((tmp_path / "state" / "tables").rglob(path.rpartition("/")[2]))
     stored.write_bytes(stored.read_bytes()[:-1] + b"!")

@@ -223,7 +223,7 @@ def test_the_report_is_kept_and_traceable(world, kit):
     )
     sources = {source for _, _, source in project.ledger.upstream(report.fired[0].trigger)}
     assert {name, "dataset:flights@0", "policy:warn_early#1", "model:late_arrival@1", "run:r1"} <= sources
-    checks = {"objects": project.objects, "streams": project.streams, "file_digest": project.tables.file_digest}
+    checks = {"objects": project.objects, "streams": project.streams, "data": project.tables}
     assert verify(project.ledger, **checks).verified
 
 

@@ -71,9 +71,7 @@ def deployment(project: Workspace, policy: str = "warn", model: str = "late@1") 
 
 
 def findings(project: Workspace) -> list[tuple[str, str]]:
-    report = verify(
-        project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
-    )
+    report = verify(project.ledger, objects=project.objects, streams=project.streams, data=project.tables)
     return [(finding.kind, finding.where) for finding in report.findings]
 
 

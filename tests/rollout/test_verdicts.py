@@ -47,7 +47,7 @@ def test_a_pass_lets_the_view_serve(project: Workspace) -> None:
     assert (verdict.passed, verdict.actor) == (True, "ana")
     assert verdict.facts == {"probes": 10, "checked": 10 * len(plan.outputs), "mismatches": 0}
     assert audit(project.ledger, objects=project.objects, streams=project.streams,
-                 file_digest=project.tables.file_digest).verified  # fmt: skip
+                 data=project.tables).verified  # fmt: skip
 
 
 def test_the_newest_verdict_counts(project: Workspace) -> None:

@@ -351,9 +351,7 @@ def test_a_stopped_server_leaves_a_sealed_log_that_verifies(root):
     project = Workspace(root)
     assert read_seals(project.ledger)
     assert trace_decision(project, ref)["log"]["sealed"] is True
-    report = verify(
-        project.ledger, objects=project.objects, streams=project.streams, file_digest=project.tables.file_digest
-    )
+    report = verify(project.ledger, objects=project.objects, streams=project.streams, data=project.tables)
     assert report.verified, report.to_dict()
 
 
@@ -369,7 +367,7 @@ def test_a_running_server_seals_its_log(root, tmp_path):
     while len(read_seals(project.ledger)) < before + 3:
         assert running.decide()[0] == 200
         assert time.monotonic() < deadline
-    stores = {"objects": project.objects, "streams": project.streams, "file_digest": project.tables.file_digest}
+    stores = {"objects": project.objects, "streams": project.streams, "data": project.tables}
     assert verify(project.ledger, **stores).verified
     seal = read_seals(project.ledger)[-1]
     path = project.config.path("stores.streams") / seal.stream / seal.segment

@@ -24,6 +24,8 @@ expose(audit, "log", "ledger.log",
        examples=["retrodict audit log", "retrodict audit log --object model:late_arrival@1"])  # fmt: skip
 expose(audit, "seal", "ledger.seal", examples=["retrodict audit seal"])
 expose(audit, "accept", "ledger.accept", examples=["retrodict audit accept --reason 'restored the backup of Monday'"])
+expose(audit, "adopt", "ledger.adopt",
+       examples=["retrodict audit adopt flights --reason 'written by the nightly job on Spark'"])  # fmt: skip
 expose(audit, "renew-key", "ledger.renew_key", examples=["retrodict audit renew-key --reason 'yearly'"])
 expose(audit, "proof", "ledger.proof", ref=Parameter("[REF]"), examples=[
     "retrodict audit proof decision:01J… --output proof.json", "retrodict audit proof entry:12",

@@ -20,8 +20,9 @@ from retrodict.core.errors import InputError, NotFoundError, near
 from retrodict.core.kinds import KINDS, column_word
 from retrodict.data._records import BATCH, IngestReport, quarantine_name
 from retrodict.data.definitions import Table
-from retrodict.data.ingest import publish_batch, staging_folder
+from retrodict.data.ingest import publish_batch, quarantine_version, staging_folder
 from retrodict.data.readers import open_batch
+from retrodict.data.versions.refs import added_digests
 from retrodict.stores.sql import query
 from retrodict.workspace import Workspace
 
@@ -327,3 +328,9 @@ def _settle(workspace: Workspace, table: str, marks: pa.Table, batch: str) -> No
     name = resubmitted_name(table)
     if not _was_written(workspace, name, batch):
         workspace.tables.write(name, marks.cast(_SETTLED), metadata={BATCH: batch})
+    version = quarantine_version(workspace.tables, name, batch)
+    object_id = f"dataset:{name}@{version}"
+    with workspace.ledger.transaction() as tx:
+        if not tx.has("dataset.settle", object_id):
+            facts = {"batch": batch, "files": added_digests(workspace.tables, name, version)}
+            tx.append("dataset.settle", object_id, facts)

@@ -195,8 +195,7 @@ def _audit_tampered(workspace: Workspace, entry: int) -> AuditReport:
         _alter_one_byte(target, entry)
         target.close()
         copy = Workspace(folder, clock=workspace.clock, actor=workspace.actor)
-        digest = workspace.tables.file_digest
-        report = verify(copy.ledger, objects=workspace.objects, streams=workspace.streams, file_digest=digest)
+        report = verify(copy.ledger, objects=workspace.objects, streams=workspace.streams, data=workspace.tables)
         copy.close()
     return report
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, column, func, select
 from sqlalchemy import table as named_table
@@ -24,7 +24,11 @@ from retrodict.ledger.checkpoints import is_endorsed
 from retrodict.ledger.ledger import ACCEPT, KEY_ACTIONS, Keys, row_digest
 from retrodict.ledger.merkle import Frontier, leaf_hash
 from retrodict.ledger.schema import edges, entries
+from retrodict.ledger.witness import NamedVersions, SignedVersion, announced_by
 from retrodict.stores.objects.base import ObjectStore
+
+if TYPE_CHECKING:  # importing it loads Arrow
+    from retrodict.stores.tables.base import LogEntry, TableStore
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -36,11 +40,20 @@ class Chain:
     entries: list[Entry] = field(default_factory=list)
     rows: int = 0
     findings: list[AuditFinding] = field(default_factory=list)
+    faulty: set[int] = field(default_factory=set)
 
     @cached_property
     def hashes(self) -> dict[int, str]:
         """Hash of each entry by its number."""
         return {entry.sequence: entry.hash for entry in self.entries}
+
+    def trusted(self, signed: Collection[int]) -> list[Entry]:
+        """Entries from which the chain goes on without a fault to one whose end was signed: what others may rest on."""
+        entries, intact = [], False
+        for entry in reversed(self.entries):
+            intact = (intact or entry.sequence in signed) and entry.sequence not in self.faulty
+            entries += [entry] if intact else []
+        return entries[::-1]
 
     @cached_property
     def key_times(self) -> Keys:
@@ -88,6 +101,7 @@ def read_chain(connection: Connection) -> Chain:
             elif isinstance(moment, int):
                 time = moment
         chain.findings += [AuditFinding("altered", f"entry {row.sequence}", text) for text in faults]
+        chain.faulty |= {row.sequence} if faults else set()
         previous, expected = row.hash, max(expected, row.sequence + 1)
     return chain
 
@@ -204,10 +218,12 @@ def _parts(data: bytes) -> list[str]:
     return [part for part in digests if isinstance(part, str) and _DIGEST.fullmatch(part)]
 
 
-def check_files(items: list[Entry], file_digest: Callable[[str], str]) -> Iterator[tuple[str, AuditFinding | None]]:
-    """(path, finding or None) of every data file that entries name; one that a vacuum deleted may be gone."""
+def check_files(
+    items: list[Entry], trusted: list[Entry], file_digest: Callable[[str], str]
+) -> Iterator[tuple[str, AuditFinding | None]]:
+    """(path, finding or None) of every file that entries name; one that a trusted entry deleted may be gone."""
     vacuumed = {
-        path for entry in items if entry.action == "dataset.vacuum" for path in _texts(entry.payload.get("deleted"))
+        path for entry in trusted if entry.action == "dataset.vacuum" for path in _texts(entry.payload.get("deleted"))
     }
     for entry in items:
         where = f"{entry.object_id} (entry {entry.sequence})"
@@ -223,6 +239,35 @@ def check_files(items: list[Entry], file_digest: Callable[[str], str]) -> Iterat
             else:
                 detail = f"data file {path} does not have the hash that was written"
                 yield path, None if same else AuditFinding("altered", where, detail)
+
+
+def read_logs(store: TableStore) -> tuple[dict[str, list[LogEntry]], list[AuditFinding]]:
+    """Log of every table, and the tables whose logs are not in order."""
+    logs, findings = {}, []
+    for name in store.names(every=True):
+        try:
+            logs[name] = store.log_entries(name)
+        except (RetrodictError, OSError) as error:
+            findings.append(AuditFinding("altered", f"table {name}", str(error)))
+    return logs, findings
+
+
+def check_versions(
+    logs: Mapping[str, list[LogEntry]], trusted: list[Entry], statements: list[SignedVersion], keys: Keys
+) -> Iterator[AuditFinding]:
+    """Name the versions in the logs of tables that neither a trusted entry nor a signed statement names.
+
+    ``logs`` are those of all tables as they were before the chain was read.
+    """
+    entered = NamedVersions()
+    entered.add(trusted)
+    for name, log in logs.items():
+        announced = announced_by((one for one in statements if one.name == name), keys)
+        for entry in log:
+            # Of a version that the chain names otherwise, the files of its entry say so.
+            if entry.version not in entered.of(name) and entry.digest not in announced.get(entry.version, ()):
+                detail = "no signed entry names it: neither it nor what follows is read"
+                yield AuditFinding("unsigned", f"table {name}, version {entry.version}", detail)
 
 
 # rows of other rooms ------------------------------------------------------------------------------------------

@@ -49,18 +49,17 @@ class SignedHead:
 
     def is_valid(self, keys: Keys) -> bool:
         """Whether the key of its time signed it."""
-        statement = _statement(self.stream, self.time, self.prefixes)
+        statement = {**_statement(self.stream, self.prefixes), "time": self.time}
         return has_signed(keys, self.public_key, self.time) and is_signed(self.public_key, self.signature, statement)
 
 
-def _statement(stream: str, time: int, prefixes: Sequence[Prefix]) -> dict[str, Any]:
-    return {"retrodict": "head", "stream": stream, "time": time, "segments": [asdict(one) for one in prefixes]}
+def _statement(stream: str, prefixes: Sequence[Prefix]) -> dict[str, Any]:
+    return {"retrodict": "head", "stream": stream, "segments": [asdict(one) for one in prefixes]}
 
 
 def write_head(ledger: Ledger, stream: str, prefixes: Sequence[Prefix]) -> SignedHead:
     """Sign what a stream holds and is not sealed, and put it in the place of the statement before."""
-    time = ledger.now()
-    public_key, signature = ledger.sign(_statement(stream, time, prefixes))
+    time, public_key, signature = ledger.sign(_statement(stream, prefixes))
     head = SignedHead(stream, time, tuple(prefixes), public_key, signature)
     path = _path(ledger.checkpoint_folder, stream)
     make_folder(path.parent)

@@ -314,8 +314,8 @@ class Ledger:
         for checkpoint in stored:  # the process that signed it died before it was in the file
             self._signer(expected).append(checkpoint)
 
-    def sign(self, statement: Mapping[str, Any]) -> tuple[str, str]:
-        """Public key in force, and its signature over a statement; an empty chain is begun by it.
+    def sign(self, statement: Mapping[str, Any]) -> tuple[int, str, str]:
+        """Time, public key in force, and its signature over a statement with that ``time``; begins an empty chain.
 
         Parameters
         ----------
@@ -328,7 +328,8 @@ class Ledger:
                 tx.begin()
             return self.sign(statement)
         signer = self._signer(keys[-1][1])
-        return signer.public_key, signer.sign_statement(statement)
+        time = self.now()
+        return time, signer.public_key, signer.sign_statement({**statement, "time": time})
 
     def newest_checkpoint(self, connection: Connection) -> Checkpoint | None:
         """Newest end of the chain that was signed; None before the first entry."""

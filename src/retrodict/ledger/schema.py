@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-__all__ = ["edges", "ends", "entries", "metadata", "nodes", "seals"]
+__all__ = ["edges", "ends", "entries", "metadata", "nodes", "seals", "versions"]
 
 metadata = MetaData()
 
@@ -57,6 +57,19 @@ nodes = Table(
     Column("level", Integer, primary_key=True),
     Column("position", BigInteger, primary_key=True),
     Column("hash", String(64), nullable=False),
+)
+
+# Versions of tables that a process of this project was about to write, each signed: what a death kept out of the chain
+# is told by it from what somebody without the key put into the log of a table.
+versions = Table(
+    "ledger_versions",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("public_key", String(64), nullable=False),
+    Column("signature", String(128), nullable=False),
 )
 
 seals = Table(

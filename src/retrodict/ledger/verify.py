@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
@@ -20,7 +20,9 @@ from retrodict.ledger._evidence import (
     check_keys,
     check_objects,
     check_records,
+    check_versions,
     read_chain,
+    read_logs,
 )
 from retrodict.ledger._findings import AuditFinding
 from retrodict.ledger._stream_evidence import (
@@ -36,8 +38,12 @@ from retrodict.ledger.checkpoints import Checkpoint, scan_checkpoints
 from retrodict.ledger.heads import scan_heads
 from retrodict.ledger.ledger import Ledger, signed_ends
 from retrodict.ledger.segments import seal_of, select_seals
+from retrodict.ledger.witness import select_versions
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import StreamStore
+
+if TYPE_CHECKING:  # importing it loads Arrow
+    from retrodict.stores.tables.base import TableStore
 
 __all__ = ["AuditReport", "AuditFinding", "verify"]
 
@@ -101,7 +107,7 @@ def verify(
     *,
     objects: ObjectStore,
     streams: StreamStore,
-    file_digest: Callable[[str], str],
+    data: TableStore,
     tables: Collection[str] = (),
     checkpoints: Path | None = None,
     public_key: str | None = None,
@@ -114,8 +120,8 @@ def verify(
         The chain.
     objects, streams : ObjectStore, StreamStore
         Where the named objects and sealed segments are.
-    file_digest : callable
-        SHA-256 of a table's data file, by the path that entries use (``table/file``).
+    data : TableStore
+        Where the tables are whose versions and files entries name.
     tables : collection of str
         Tables of the records every row of which an entry must vouch for.
     checkpoints : Path, optional
@@ -130,11 +136,14 @@ def verify(
     """
     report = AuditReport()
     items: list[Entry] = []
+    trusted: list[Entry] = []
     try:
         # One state for all of it: what is appended meanwhile belongs to the next audit.
         place = checkpoints or ledger.checkpoint_folder
         # What is not in a head any more is in the chain, and what lies there is in one of both: hence this order.
         listed_segments, unreadable = list_segments(streams)
+        report.findings += unreadable
+        logs, unreadable = read_logs(data)
         report.findings += unreadable
         heads = scan_heads(ledger.checkpoint_folder)
         statements, damaged = scan_checkpoints(place)
@@ -146,18 +155,20 @@ def verify(
             report.findings += edge_findings
             report.findings += check_records(connection, items, tables)
             listed = select_seals(connection)
+            announced = select_versions(connection)
             stored = [end for end in signed_ends(connection) if end not in statements]
         report.checkpoints = len(statements)
         report.findings += check_keys(items, public_key)
         report.findings += _check_checkpoints(place, chain, statements, damaged)
-        _check_signed(report, chain, statements, stored)
+        trusted = chain.trusted(_check_signed(report, chain, statements, stored))
+        report.findings += check_versions(logs, trusted, announced, chain.key_times)
         sealed = sealed_by(items)
         report.segments = len(sealed)
         report.findings += check_seals(listed, sealed)
         for entry in items:
             report.findings += check_segment(streams, entry) if seal_of(entry) is not None else []
-        trusted = {(seal.stream, seal.segment) for seal in sealed if seal.sequence <= report.signed}
-        for result in check_heads(heads, listed_segments, trusted, chain.key_times, streams, ledger.now()):
+        places = {(seal.stream, seal.segment) for seal in sealed_by(trusted)}
+        for result in check_heads(heads, listed_segments, places, chain.key_times, streams, ledger.now()):
             if isinstance(result, OpenSegment):
                 report.open.append(result)
             else:
@@ -167,7 +178,7 @@ def verify(
     seen: set[str] = set()
     report.findings += check_objects(items, objects, seen)
     report.objects = len(seen)
-    for _, finding in check_files(items, file_digest):
+    for _, finding in check_files(items, trusted, data.file_digest):
         report.files += 1
         report.findings += [finding] if finding else []
     return report
@@ -208,9 +219,11 @@ def _check_checkpoint(chain: Chain, checkpoint: Checkpoint) -> AuditFinding | No
     return None
 
 
-def _check_signed(report: AuditReport, chain: Chain, checkpoints: list[Checkpoint], stored: list[Checkpoint]) -> None:
-    """How far signatures reach: what comes after them was appended without the key."""
-    signed = [one.sequence for one in (*checkpoints, *stored) if _check_checkpoint(chain, one) is None]
+def _check_signed(
+    report: AuditReport, chain: Chain, checkpoints: list[Checkpoint], stored: list[Checkpoint]
+) -> set[int]:
+    """How far signatures reach: what comes after them was appended without the key. Return which ends were signed."""
+    signed = {one.sequence for one in (*checkpoints, *stored) if _check_checkpoint(chain, one) is None}
     report.signed = max(signed, default=0)
     report.public_key = str(chain.keys[-1][1]) if chain.keys else ""
     last = max(chain.hashes, default=0)
@@ -220,3 +233,4 @@ def _check_signed(report: AuditReport, chain: Chain, checkpoints: list[Checkpoin
     for end in stored:
         if (finding := _check_checkpoint(chain, end)) is not None:
             report.findings.append(finding)
+    return signed

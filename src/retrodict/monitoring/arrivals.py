@@ -20,8 +20,10 @@ from retrodict.core.display import Block, Facts, Grid, Shown, count
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.core.identity import short
 from retrodict.data.definitions import Check, Table, quarantine_name
+from retrodict.data.ingest import quarantine_version
 from retrodict.data.readers import Batch, read_batch
 from retrodict.data.validation import Validation, validate
+from retrodict.data.versions.refs import added_digests
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.log import read_decisions
 from retrodict.monitoring.keys import join_key_sql
@@ -264,9 +266,9 @@ def _record(workspace: Workspace, report: OutcomesReport) -> None:
     name = f"dataset:{table}@{report.version}"
     if workspace.ledger.entries(object_id=name, action="outcomes.ingest"):
         return
-    before = {file.path for file in workspace.tables.files(table, report.version - 1)} if report.version else set()
-    added = sorted({file.path for file in workspace.tables.files(table, report.version)} - before)
-    files = {f"{table}/{path}": workspace.tables.file_digest(f"{table}/{path}") for path in added}
+    tables, quarantine = workspace.tables, quarantine_name(table)
+    files = added_digests(tables, table, report.version)
+    files |= added_digests(tables, quarantine, quarantine_version(tables, quarantine, report.batch))
     payload = {
         "batch": report.batch,
         "reasons": report.reasons,

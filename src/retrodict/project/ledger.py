@@ -14,11 +14,13 @@ from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
     from retrodict import ledger
+    from retrodict.data import versions
     from retrodict.decisions.seals import SealReport
     from retrodict.ledger import AuditReport, LedgerProof
     from retrodict.ledger.chain import Entry
 else:
     (ledger,) = lazy_modules("retrodict", "ledger")
+    (versions,) = lazy_modules("retrodict.data", "versions")
 
 __all__ = ["Ledger"]
 
@@ -62,7 +64,7 @@ class Ledger(Namespace):
         workspace = self._workspace
         return ledger.verify(
             workspace.ledger, objects=workspace.objects, streams=workspace.streams,
-            file_digest=workspace.tables.file_digest, tables=_VOUCHED,
+            data=workspace.tables, tables=_VOUCHED,
             checkpoints=None if checkpoints is None else Path(checkpoints), public_key=public_key,
         )  # fmt: skip
 
@@ -91,6 +93,21 @@ class Ledger(Namespace):
             For the ledger.
         """
         return _listing([self._workspace.ledger.accept_end(reason)])
+
+    def adopt(self, table: str, *, reason: str) -> Listing[Entry]:
+        """Take in versions of a table that the ledger does not name: you know whose they are.
+
+        Versions that another program wrote into the folder of a table are not read until then, and nothing is written
+        on top of them. The entry says who took in what, and why.
+
+        Parameters
+        ----------
+        table : str
+            Name of the table.
+        reason : str
+            For the ledger.
+        """
+        return _listing([versions.adopt(self._workspace, table, reason=reason)])
 
     def renew_key(self, *, reason: str, unendorsed: bool = False) -> Listing[Entry]:
         """Go on with a new signing key, endorsed by the old one.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from retrodict.stores.objects.base import ObjectStore
     from retrodict.stores.records.base import RecordStore
     from retrodict.stores.streams.base import EventStreams, StreamStore
-    from retrodict.stores.tables.base import TableStore
+    from retrodict.stores.tables.base import TableStore, VersionWitness
 
 __all__ = ["open_keys", "open_log", "open_objects", "open_records", "open_streams", "open_tables"]
 
@@ -54,7 +54,7 @@ _TWINS = {"tables": ("s3",), "keys": _REDIS, "streams": (*_NATS, "kafka")}
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
 
 
-def open_tables(url: str, root: Path) -> TableStore:
+def open_tables(url: str, root: Path, *, witness: VersionWitness | None = None) -> TableStore:
     """Table store of a URL: Delta Lake in a folder or in a bucket.
 
     Parameters
@@ -63,6 +63,8 @@ def open_tables(url: str, root: Path) -> TableStore:
         A path or a URL, see above.
     root : Path
         Folder that relative paths start from.
+    witness : VersionWitness, optional
+        Who knows which versions are ours.
 
     Raises
     ------
@@ -74,11 +76,12 @@ def open_tables(url: str, root: Path) -> TableStore:
         from retrodict.stores.tables.bucket import BucketTables
 
         bucket, prefix, options = _bucket(url, "stores.tables")
-        return BucketTables(bucket, prefix, endpoint=options.get("endpoint"), region=options.get("region"))
+        endpoint, region = options.get("endpoint"), options.get("region")
+        return BucketTables(bucket, prefix, endpoint=endpoint, region=region, witness=witness)
     path = _path(url, root, "tables")
     from retrodict.stores.tables.delta import DeltaTables
 
-    return DeltaTables(path)
+    return DeltaTables(path, witness=witness)
 
 
 def open_records(url: str, root: Path) -> RecordStore:

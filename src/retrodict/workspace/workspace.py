@@ -10,7 +10,7 @@ import getpass
 import os
 import unicodedata
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -96,9 +96,11 @@ class Workspace:
     @cached_property
     def tables(self) -> TableStore:
         """Versioned tables."""
+        from retrodict.ledger.witness import TableWitness
         from retrodict.stores.urls import open_tables
 
-        return self._open("stores.tables", open_tables)
+        witness = TableWitness(lambda: self.ledger)
+        return self._open("stores.tables", partial(open_tables, witness=witness))
 
     @cached_property
     def records(self) -> RecordStore:

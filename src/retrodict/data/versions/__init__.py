@@ -4,6 +4,7 @@
 ``flights@golden`` (a tag) or ``flights@2024-03-01T00:00Z`` (the newest version committed by then).
 """
 
+from retrodict.data.versions.adoption import adopt
 from retrodict.data.versions.diff import Diff, diff
 from retrodict.data.versions.reads import read, read_batches
 from retrodict.data.versions.refs import DatasetRef, Tag, list_tags, resolve, tag_history
@@ -20,6 +21,7 @@ __all__ = [
     "RollbackReport",
     "Tag",
     "VacuumResult",
+    "adopt",
     "compact",
     "deletion_of",
     "diff",

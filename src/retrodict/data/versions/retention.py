@@ -242,6 +242,7 @@ def vacuum(
         if not dry_run and planned.files:
             _record(workspace, table, planned, age, despite)
             workspace.tables.vacuum(table, keep=set(holders))
+            complete_ledger(workspace, table)
     return _result(table, age, history, holders, planned, dry_run=dry_run)
 
 

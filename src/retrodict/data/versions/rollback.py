@@ -21,7 +21,7 @@ __all__ = ["RollbackReport", "live_batches", "rollback"]
 BATCH, MODE, REASON, RESTORED = "retrodict.batch", "retrodict.mode", "retrodict.reason", "retrodict.restored"
 
 _SAME_ROWS, _SAME_ROWS_OPERATIONS = ("compact", "vacuum"), ("OPTIMIZE", "VACUUM")
-_ACTIONS = {"restore": "dataset.rollback", "compact": "dataset.compact"}
+_ACTIONS = {"restore": "dataset.rollback", "compact": "dataset.compact", "vacuum": "dataset.vacuumed"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -175,10 +175,11 @@ def _wanted(workspace: Workspace, table: str, to: str | int) -> int:
 
 
 def complete_ledger(workspace: Workspace, table: str) -> None:
-    """Append the entries of restored and compacted versions that have none: whoever made them may have been killed."""
+    """Append the entries of versions that bring no rows and have none: whoever made them may have been killed."""
     history = workspace.tables.history(table)
     for version in history:
-        action = _ACTIONS.get(version.metadata.get(MODE, ""))
+        mode = "vacuum" if version.operation == "VACUUM" else version.metadata.get(MODE, "")
+        action = _ACTIONS.get(mode)
         name = f"dataset:{table}@{version.version}"
         if action is None or workspace.ledger.entries(object_id=name, action=action):
             continue
@@ -192,7 +193,7 @@ def complete_ledger(workspace: Workspace, table: str) -> None:
 def _facts(workspace: Workspace, table: str, version: TableVersion) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     tables, number = workspace.tables, version.version
     facts: dict[str, Any] = {"rows": sum(file.rows for file in tables.files(table, number))}
-    if version.metadata[MODE] == "restore":
+    if version.metadata.get(MODE) == "restore":
         restored = _restored(table, version)
         facts |= {"to": f"dataset:{table}@{restored}", "reason": version.metadata.get(REASON, "")}
         facts["files"] = {log_path(table, number): log_digest(tables, table, number)}

@@ -21,6 +21,7 @@ from deltalake import Schema
 
 from retrodict.core.clock import SystemClock, format_time
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError
+from retrodict.core.identity import digest
 from retrodict.stores.tables._types import stored_type_of
 from retrodict.stores.tables.base import TableVersion
 
@@ -60,6 +61,7 @@ class Commit:
     definition: Mapping[str, Any] | None
     protocol: Mapping[str, Any] | None
     vacuumed: frozenset[int]
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ def parse(table: str, version: int, data: bytes) -> Commit:
             next((action["metaData"] for action in actions if "metaData" in action), None),
             next((action["protocol"] for action in actions if "protocol" in action), None),
             frozenset(info.get("vacuumed", ())),
+            digest(data),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):

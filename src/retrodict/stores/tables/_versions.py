@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from retrodict.core.errors import BusyError, InputError, RetryableError, check_known
+from retrodict.core.errors import BusyError, InputError, IntegrityError, RetryableError, check_known
+from retrodict.core.identity import digest
 from retrodict.stores.tables._log import Log, damaged_log, parse
 from retrodict.stores.tables._places import Place, mapped, mapping
+from retrodict.stores.tables.base import VersionWitness
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}(\.[a-z0-9_]{1,100}){0,3}")
 _ENTRY = re.compile(r"(\d{20})\.json")
@@ -26,14 +28,21 @@ _CHECKPOINT_INTERVAL = 100
 class Versions:
     """Versions of all tables of a place."""
 
-    def __init__(self, place: Place, timeout_s: float) -> None:
-        self.place, self._timeout_s = place, timeout_s
+    def __init__(self, place: Place, timeout_s: float, witness: VersionWitness | None = None) -> None:
+        self.place, self._timeout_s, self._witness = place, timeout_s, witness
         self._known: dict[str, tuple[list[object], Log]] = {}
 
-    def names(self) -> list[str]:
-        """Tables that have at least one version, sorted."""
+    def names(self, *, every: bool = False) -> list[str]:
+        """Tables that have at least one version, sorted; with ``every``, also where the witness vouches for none."""
         with mapping("tables"):
-            return sorted(name for name in self.place.names() if _NAME.fullmatch(name))
+            names = sorted(name for name in self.place.names() if _NAME.fullmatch(name))
+        return names if every or self._witness is None else [name for name in names if self._is_shown(name)]
+
+    def _is_shown(self, name: str) -> bool:
+        try:
+            return self.log(name).newest is not None
+        except IntegrityError:  # reading it will say what is wrong
+            return True
 
     def lock(self, name: str) -> AbstractContextManager[object]:
         """Other writers wait while this is held."""
@@ -42,7 +51,15 @@ class Versions:
             return self.place.lock(name, where=f"table {name}", timeout_s=self._timeout_s)
 
     def log(self, name: str) -> Log:
-        """Entries of a table as they are now; an empty log if there is no such table."""
+        """Entries of a table as they are now, as far as the witness vouches for them; empty if there are none."""
+        log = self.everything(name)
+        if self._witness is None:
+            return log
+        count = self._witness.admitted(name, [commit.digest for commit in log.commits])
+        return log if count == len(log.commits) else Log(name).extended(log.commits[:count])
+
+    def everything(self, name: str) -> Log:
+        """Entries of a table as they are now, whoever put them there."""
         check_name(name)
         with mapping(f"table {name}"):
             files = self.place.log(name)
@@ -82,9 +99,12 @@ class Versions:
         end, turn = time.monotonic() + self._timeout_s, 0
         try:
             while True:
+                self._check_ours(name)
                 if log.newest is not None:
                     _check_writable(log)
                 data, version = build(log), len(log.commits)
+                if self._witness is not None:
+                    self._witness.announce(name, version, digest(data))
                 if self._put(name, version, data):
                     break
                 turn += 1
@@ -97,6 +117,21 @@ class Versions:
         if version and version % _CHECKPOINT_INTERVAL == 0:
             self.place.checkpoint(name)
         return version
+
+    def _check_ours(self, name: str) -> None:
+        """Refuse to write on top of a version that nobody vouches for: the next one would hold its rows."""
+        if self._witness is None:
+            return
+        count = len(self.everything(name).commits)
+        first = len(self.log(name).commits)
+        if first < count:
+            raise IntegrityError(
+                "every version of the table must be one that the ledger names",
+                where=f"table {name}",
+                got=f"version {first} by other hands",
+                remedy=f"See 'retrodict audit verify'. Take its entries from version {first} on out of _delta_log, or, "
+                f"if you know whose they are: retrodict audit adopt {name} --reason WHY",
+            )
 
     def _pause(self, name: str, turn: int, end: float) -> None:
         if time.monotonic() > end:

@@ -13,7 +13,7 @@ from retrodict.core.identity import content_hash
 if TYPE_CHECKING:  # importing it loads pandas where that is installed
     import pyarrow.dataset as ds
 
-__all__ = ["TableFile", "TableStore", "TableVersion", "VacuumReport", "files_id"]
+__all__ = ["LogEntry", "TableFile", "TableStore", "TableVersion", "VacuumReport", "VersionWitness", "files_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,31 @@ class VacuumReport:
     retained: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """An entry of a table's log as it lies there: the version it makes, its SHA-256, the data files that it adds."""
+
+    version: int
+    digest: str
+    added: tuple[str, ...]
+
+
+class VersionWitness(Protocol):
+    """Knows which versions of tables were written by us: a store that has a witness shows no others."""
+
+    def announce(self, name: str, version: int, digest: str) -> None:
+        """Note that the entry of a version, of this SHA-256, is about to be put into the log of a table."""
+
+    def admitted(self, name: str, digests: Sequence[str]) -> int:
+        """Return how many of the entries of a log count, from the first on, by their SHA-256.
+
+        Raises
+        ------
+        IntegrityError
+            If a version is gone or altered that must be there.
+        """
+
+
 class TableStore(Protocol):
     """Tables by name, each a line of immutable versions.
 
@@ -91,6 +116,8 @@ class TableStore(Protocol):
     * *Columns*: appended rows have the columns and types of the table, in any order; with ``evolve`` they may add
       columns (null in earlier rows) and widen types; an overwrite may bring any others.
     * *Damage*: a data file that is missing or altered is an IntegrityError, never fewer rows.
+    * *Witness*: where a store was given one, a version that it does not vouch for, and all that follow, do not exist
+      for any call but ``log_entries``; nothing is written on top of them (IntegrityError).
     """
 
     def write(
@@ -178,6 +205,9 @@ class TableStore(Protocol):
     def files(self, name: str, version: int | None = None) -> list[TableFile]:
         """Return the data files of a version (None: the newest), sorted by path; of a vacuumed one, those it had."""
 
+    def log_entries(self, name: str) -> list[LogEntry]:
+        """Entries of the log of a table, oldest first, with those that no witness vouches for; for an audit."""
+
     def file_digest(self, path: str) -> str:
         """SHA-256 of a data file, by ``table/path`` with the path that ``files`` gives; NotFoundError if it is gone."""
 
@@ -215,5 +245,5 @@ class TableStore(Protocol):
             If there is no such table, or a version of ``keep`` does not exist or was vacuumed before.
         """
 
-    def names(self) -> list[str]:
-        """Tables that have at least one version, sorted."""
+    def names(self, *, every: bool = False) -> list[str]:
+        """Tables that have at least one version, sorted; with ``every``, also where no witness vouches for any."""

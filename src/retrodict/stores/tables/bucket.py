@@ -24,6 +24,7 @@ import pyarrow.fs as pafs
 from retrodict.core.errors import MissingExtraError
 from retrodict.stores.tables._places import Stored, checkpoint
 from retrodict.stores.tables._versions import Versions
+from retrodict.stores.tables.base import VersionWitness
 from retrodict.stores.tables.delta import DeltaTables
 
 __all__ = ["BucketTables"]
@@ -48,6 +49,8 @@ class BucketTables(DeltaTables):
         None: what the environment says (``AWS_REGION``), else ``us-east-1``.
     timeout_s : float, default 30
         How long a writer tries to commit while others commit, in seconds.
+    witness : VersionWitness, optional
+        As for tables in a folder.
     """
 
     def __init__(
@@ -58,10 +61,11 @@ class BucketTables(DeltaTables):
         endpoint: str | None = None,
         region: str | None = None,
         timeout_s: float = 30.0,
+        witness: VersionWitness | None = None,
     ) -> None:
         if find_spec("obstore") is None:
             raise MissingExtraError("obstore", "s3", needed_for="tables in a bucket")
-        self._versions = Versions(Bucket(bucket, prefix, endpoint, region), timeout_s)
+        self._versions = Versions(Bucket(bucket, prefix, endpoint, region), timeout_s, witness)
 
 
 class Bucket:

@@ -26,7 +26,14 @@ from retrodict.stores.tables._log import Action, Log, Snapshot
 from retrodict.stores.tables._places import Folder, mapping
 from retrodict.stores.tables._types import table_schema
 from retrodict.stores.tables._versions import Versions, check_name
-from retrodict.stores.tables.base import TableFile, TableStore, TableVersion, VacuumReport
+from retrodict.stores.tables.base import (
+    LogEntry,
+    TableFile,
+    TableStore,
+    TableVersion,
+    VacuumReport,
+    VersionWitness,
+)
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -47,6 +54,8 @@ class DeltaTables(TableStore):
         Folder of all tables, one folder each; made by the first write.
     timeout_s : float, default 30
         How long a writer waits for another writer of the same table, in seconds.
+    witness : VersionWitness, optional
+        Who knows which versions are ours. None: every version that is there counts.
 
     Examples
     --------
@@ -60,9 +69,9 @@ class DeltaTables(TableStore):
     (['JFK', 'EWR'], ['JFK'])
     """
 
-    def __init__(self, root: Path, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, root: Path, *, timeout_s: float = 30.0, witness: VersionWitness | None = None) -> None:
         self._root = Path(root)
-        self._versions = Versions(Folder(self._root), timeout_s)
+        self._versions = Versions(Folder(self._root), timeout_s, witness)
 
     # writing ------------------------------------------------------------------------------------------------
 
@@ -254,8 +263,12 @@ class DeltaTables(TableStore):
                     "the table must have the file", where=where, got=inside, remedy="Ask files for those it has"
                 ) from error
 
-    def names(self) -> list[str]:
-        return self._versions.names()
+    def log_entries(self, name: str) -> list[LogEntry]:
+        commits = self._versions.everything(name).commits
+        return [LogEntry(c.info.version, c.digest, tuple(file.path for file in c.added)) for c in commits]
+
+    def names(self, *, every: bool = False) -> list[str]:
+        return self._versions.names(every=every)
 
 
 def _check_new(log: Log, *, create_only: bool) -> None:

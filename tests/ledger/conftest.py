@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.stores.conftest import s3_server  # noqa: F401  (a fixture)
 
 from retrodict.ledger import AuditReport, SealedWriter, verify
 from retrodict.workspace import Workspace

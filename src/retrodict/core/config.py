@@ -27,6 +27,10 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and value.strip() != ""
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
 def _is_inner_module(value: object) -> bool:
     if not isinstance(value, str) or not value.endswith(".py"):
         return False
@@ -77,6 +81,9 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "ledger.checkpoints": Setting(
         "checkpoints", "a folder, best outside the machine's own disk", _is_text, "Where signed checkpoints are written"
+    ),
+    "ledger.witnesses": Setting(
+        [], "a list of folders and s3:// URLs", _is_texts, "Other places to which every checkpoint goes"
     ),
     "ledger.key": Setting(
         "state/ledger.key", "the path of a file", _is_text, "Ed25519 key that signs checkpoints, made on first use"

@@ -35,7 +35,8 @@ _SEQUENCE = re.compile(rb'"sequence": ?(\d{1,18})')
 class Checkpoint:
     """A signed statement on the end of the chain; ``public_key`` and ``signature`` in hex.
 
-    ``root`` is that of the Merkle tree over the entries; empty in statements from before there was one.
+    ``root`` is that of the Merkle tree over the entries, ``log`` the hash of the first entry, which tells ledgers
+    apart; both are empty in statements from before they were signed.
     """
 
     sequence: int
@@ -44,10 +45,12 @@ class Checkpoint:
     public_key: str
     signature: str
     root: str = ""
+    log: str = ""
 
     def is_valid(self) -> bool:
         """Whether the signature fits the statement and the key."""
-        return is_signed(self.public_key, self.signature, _statement(self.sequence, self.time, self.hash, self.root))
+        statement = _statement(self.sequence, self.time, self.hash, self.root, self.log)
+        return is_signed(self.public_key, self.signature, statement)
 
 
 def is_endorsed(public_key: str, signature: object, by: str) -> bool:
@@ -65,9 +68,9 @@ def is_signed(public_key: str, signature: str, statement: Mapping[str, Any]) -> 
     return True
 
 
-def _statement(sequence: int, time: int, hash_: str, root: str) -> dict[str, Any]:
-    tree = {"root": root} if root else {}
-    return {"retrodict": "checkpoint", "sequence": sequence, "time": time, "hash": hash_, **tree}
+def _statement(sequence: int, time: int, hash_: str, root: str, log: str) -> dict[str, Any]:
+    more = {"root": root, "log": log} if root else {}
+    return {"retrodict": "checkpoint", "sequence": sequence, "time": time, "hash": hash_, **more}
 
 
 def _succession(public_key: str) -> dict[str, Any]:
@@ -141,10 +144,10 @@ class Signer:
         """Signature over the canonical JSON of a statement, in hex."""
         return self._key.sign(canonical_json(statement)).hex()
 
-    def sign(self, sequence: int, time: int, hash_: str, root: str) -> Checkpoint:
-        """Statement that the chain ended with this hash, and its tree has this root."""
-        signature = self.sign_statement(_statement(sequence, time, hash_, root))
-        return Checkpoint(sequence, time, hash_, self.public_key, signature, root)
+    def sign(self, sequence: int, time: int, hash_: str, *, root: str, log: str) -> Checkpoint:
+        """Statement that the chain of a log ended with this hash, and its tree has this root."""
+        signature = self.sign_statement(_statement(sequence, time, hash_, root, log))
+        return Checkpoint(sequence, time, hash_, self.public_key, signature, root, log)
 
     def endorse(self, public_key: str) -> str:
         """Signature over the key that is to follow, in hex."""
@@ -158,14 +161,8 @@ class Signer:
         RetryableError
             If the disk does not take it: what was committed stays, and the next transaction signs it too.
         """
-        line = json.dumps(asdict(checkpoint)) + "\n"
         try:
-            with self._file.open("ab+") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX)
-                _cut_torn_line(stream.fileno())
-                stream.write(line.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
+            append_line(self._file.parent, checkpoint)
         except OSError as error:
             raise RetryableError(
                 "the checkpoint of a change must be written; the change is stored, its checkpoint is not",
@@ -173,6 +170,19 @@ class Signer:
                 got=error.strerror,
                 remedy="Free space on the disk of the checkpoints; do not repeat the change",
             ) from error
+
+
+def append_line(folder: Path, checkpoint: Checkpoint) -> None:
+    """Append a statement to the file of a folder that exists, and sync it."""
+    with (folder / _FILE).open("ab+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            _cut_torn_line(stream.fileno())
+        except PermissionError:  # a file that can only be appended to: the torn line gets its end
+            stream.write(b"\n")
+        stream.write(json.dumps(asdict(checkpoint)).encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _cut_torn_line(descriptor: int) -> None:
@@ -258,11 +268,14 @@ def scan_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[int]]:
     if not path.exists():
         return [], []
     lines = path.read_bytes().split(b"\n")
-    checkpoints, damaged = [], []
+    checkpoints: list[Checkpoint] = []
+    damaged = []
     for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or a torn line
-        checkpoint = _read_line(line)
-        if checkpoint is None:
+        checkpoint = read_line(line)
+        if checkpoint is None and not _is_torn(line, checkpoints):
             damaged.append(number)
+        elif checkpoint is None:
+            continue
         else:
             checkpoints.append(checkpoint)
     return checkpoints, damaged
@@ -278,7 +291,7 @@ def newest_signed(folder: Path, public_key: str, start: int = 0) -> Checkpoint |
         lines = [line for line in stream.read().split(b"\n")[:-1] if public_key.encode() in line]
     # Of very many lines only the newest is parsed: whatever else is wrong with them is for an audit.
     lines.sort(key=lambda line: int(match[1]) if (match := _SEQUENCE.search(line)) else -1, reverse=True)
-    checkpoints = (checkpoint for line in lines if (checkpoint := _read_line(line)) is not None)
+    checkpoints = (checkpoint for line in lines if (checkpoint := read_line(line)) is not None)
     return next((one for one in checkpoints if one.public_key == public_key and one.is_valid()), None)
 
 
@@ -288,10 +301,18 @@ def size_of(folder: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _read_line(line: bytes) -> Checkpoint | None:
+def _is_torn(line: bytes, before: list[Checkpoint]) -> bool:
+    """Whether a line is the beginning of a statement on what came after the one before it: its writer died."""
+    match = _SEQUENCE.match(line[1:])
+    last = before[-1].sequence if before else 0
+    return line.startswith(b"{") and not line.endswith(b"}") and match is not None and int(match[1]) > last
+
+
+def read_line(line: bytes) -> Checkpoint | None:
+    """Statement of a line; None if it is none."""
     try:
         checkpoint = Checkpoint(**json.loads(line))
     except (ValueError, TypeError, RecursionError):
         return None
     types = [type(value) for value in asdict(checkpoint).values()]
-    return checkpoint if types == [int, int, str, str, str, str] else None
+    return checkpoint if types == [int, int, *[str] * 5] else None

@@ -18,6 +18,7 @@ from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry
 from retrodict.ledger.checkpoints import Checkpoint, Signer, make_next_key, newest_signed, size_of, waiting_signer
 from retrodict.ledger.schema import edges, ends, entries, metadata
 from retrodict.ledger.tree import EntryTree
+from retrodict.ledger.witnesses import Witness, tell
 from retrodict.stores.records.base import RecordStore
 
 __all__ = ["Edge", "Ledger", "Transaction"]
@@ -202,10 +203,21 @@ class Ledger:
         The key that signs checkpoints, made with the first entry.
     checkpoints : Path
         Folder of the signed checkpoints.
+    witnesses : sequence of Witness
+        Other places that each checkpoint is told to; one that cannot be reached stops nothing.
     """
 
-    def __init__(self, records: RecordStore, clock: Clock, actor: str, *, key_path: Path, checkpoints: Path) -> None:
-        self.records, self.checkpoint_folder = records, checkpoints
+    def __init__(
+        self,
+        records: RecordStore,
+        clock: Clock,
+        actor: str,
+        *,
+        key_path: Path,
+        checkpoints: Path,
+        witnesses: Sequence[Witness] = (),
+    ) -> None:
+        self.records, self.checkpoint_folder, self.witnesses = records, checkpoints, witnesses
         self._clock, self._actor, self._key_path = clock, actor, key_path
         self._looked = _Look((None, 0), 0, None)
         self._reach: tuple[int, int, Keys] | None = None
@@ -239,7 +251,12 @@ class Ledger:
             transaction.finish()
             checkpoint = _sign(connection, signer, transaction.head)
         if checkpoint is not None:
-            signer.append(checkpoint)
+            self._keep(signer, checkpoint)
+
+    def _keep(self, signer: Signer, checkpoint: Checkpoint) -> None:
+        """Make a statement durable outside the records, and tell it to the witnesses."""
+        signer.append(checkpoint)
+        tell(self.witnesses, checkpoint)
 
     def _check_end(self, connection: Connection) -> None:
         """Refuse to go on from an end that nobody with the key signed, or from before one that somebody did."""
@@ -297,7 +314,7 @@ class Ledger:
             entry = transaction.append(ACCEPT, "ledger:chain", facts)
             checkpoint = _sign(connection, signer, transaction.head)
         assert checkpoint is not None
-        signer.append(checkpoint)
+        self._keep(signer, checkpoint)
         return entry
 
     def sign_end(self) -> None:
@@ -312,7 +329,7 @@ class Ledger:
             self._check_end(connection)
             expected, stored = _key_in_force(connection), signed_ends(connection)
         for checkpoint in stored:  # the process that signed it died before it was in the file
-            self._signer(expected).append(checkpoint)
+            self._keep(self._signer(expected), checkpoint)
 
     def sign(self, statement: Mapping[str, Any]) -> tuple[int, str, str]:
         """Time, public key in force, and its signature over a statement with that ``time``; begins an empty chain.
@@ -408,7 +425,7 @@ class Ledger:
             # The new key is taken into its place once this is committed: until then it signs where it waits.
             checkpoint = _sign(connection, waiting_signer(self._key_path, self.checkpoint_folder), transaction.head)
         assert checkpoint is not None
-        self._signer(public_key).append(checkpoint)
+        self._keep(self._signer(public_key), checkpoint)
         return entry
 
     def entries(self, *, object_id: str | None = None, action: str | None = None) -> list[Entry]:
@@ -458,7 +475,8 @@ def _sign(connection: Connection, signer: Signer, end: _End | None) -> Checkpoin
         return None
     tree = EntryTree(connection)
     tree.grow(end.sequence)
-    checkpoint = signer.sign(end.sequence, end.time, end.hash, tree.root(end.sequence).hex())
+    log = connection.execute(select(entries.c.hash).where(entries.c.sequence == 1)).scalar_one()
+    checkpoint = signer.sign(end.sequence, end.time, end.hash, root=tree.root(end.sequence).hex(), log=log)
     connection.execute(delete(ends))
     connection.execute(insert(ends).values(**asdict(checkpoint)))
     return checkpoint

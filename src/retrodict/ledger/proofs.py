@@ -166,6 +166,8 @@ def check_proof(document: Mapping[str, Any], public_key: str) -> str:
             first = Checkpoint(**document["first"])
             if first.public_key != public_key or not first.is_valid():
                 return "its first checkpoint is not signed by this key"
+            if first.log != checkpoint.log:
+                return "its checkpoints are of two ledgers"
             roots = bytes.fromhex(first.root), bytes.fromhex(checkpoint.root)
             same = is_consistent(first.sequence, roots[0], checkpoint.sequence, roots[1], path)
             return "" if same else "the later tree does not begin with the earlier one"

@@ -46,6 +46,7 @@ ends = Table(
     Column("time", BigInteger, nullable=False),
     Column("hash", String(64), nullable=False),
     Column("root", String(64), nullable=False),
+    Column("log", String(64), nullable=False),
     Column("public_key", String(64), nullable=False),
     Column("signature", String(128), nullable=False),
 )

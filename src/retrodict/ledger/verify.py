@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ from retrodict.ledger.heads import scan_heads
 from retrodict.ledger.ledger import Ledger, signed_ends
 from retrodict.ledger.segments import seal_of, select_seals
 from retrodict.ledger.witness import select_versions
+from retrodict.ledger.witnesses import Witness
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import StreamStore
 
@@ -52,8 +53,9 @@ __all__ = ["AuditReport", "AuditFinding", "verify"]
 class AuditReport(Shown):
     """What was checked, and every finding; ``verified`` is True when there is none.
 
-    ``signed`` is the last entry that a signature covers, ``public_key`` the key whose signatures count; ``open`` are
-    the segments that are not sealed yet, with the records that signatures cover.
+    ``signed`` is the last entry that a signature covers, ``public_key`` the key whose signatures count; ``witnesses``
+    are the other places of checkpoints, with the last entry that each has a statement on; ``open`` are the segments
+    that are not sealed yet, with the records that signatures cover.
     """
 
     entries: int = 0
@@ -64,6 +66,7 @@ class AuditReport(Shown):
     files: int = 0
     signed: int = 0
     public_key: str = ""
+    witnesses: dict[str, int] = field(default_factory=dict)
     open: list[OpenSegment] = field(default_factory=list)
     findings: list[AuditFinding] = field(default_factory=list)
 
@@ -75,9 +78,10 @@ class AuditReport(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
         counts = asdict(self)
-        findings, key, signed, unsealed = (counts.pop(name) for name in ("findings", "public_key", "signed", "open"))
+        names = ("findings", "public_key", "signed", "open", "witnesses")
+        findings, key, signed, unsealed, witnesses = (counts.pop(name) for name in names)
         return {"verified": self.verified, "checked": counts, "signed": {"entry": signed, "public_key": key},
-                "open": unsealed, "findings": findings}  # fmt: skip
+                "witnesses": witnesses, "open": unsealed, "findings": findings}  # fmt: skip
 
     @property
     def ok(self) -> bool:
@@ -87,7 +91,9 @@ class AuditReport(Shown):
     def blocks(self) -> Sequence[Block | None]:
         """Verdict, counts and findings."""
         signed = f"up to entry {self.signed}, by key {self.public_key}" if self.public_key else "nothing"
-        counts = Facts(self.to_dict()["checked"] | {"signed": signed})
+        witnesses = [f"{name} up to entry {entry}" if entry else f"{name}: nothing yet"
+                     for name, entry in self.witnesses.items()]  # fmt: skip
+        counts = Facts(self.to_dict()["checked"] | {"signed": signed, "witnesses": witnesses or None})
         unsealed = Grid(
             ("open segment", "signed>", "not yet>", "signed ago"),
             [
@@ -162,6 +168,7 @@ def verify(
         report.findings += _check_checkpoints(place, chain, statements, damaged)
         trusted = chain.trusted(_check_signed(report, chain, statements, stored))
         report.findings += check_versions(logs, trusted, announced, chain.key_times)
+        _ask_witnesses(report, chain, ledger.witnesses)
         sealed = sealed_by(items)
         report.segments = len(sealed)
         report.findings += check_seals(listed, sealed)
@@ -214,9 +221,31 @@ def _check_checkpoint(chain: Chain, checkpoint: Checkpoint) -> AuditFinding | No
         return AuditFinding("cut off", entry, "it was signed, and the chain no longer reaches it")
     if hash_ != checkpoint.hash:
         return AuditFinding("altered", entry, "its hash is not the one that was signed")
+    if checkpoint.log and checkpoint.log != chain.hashes.get(1):
+        return AuditFinding("altered", where, "it is a statement on another ledger")
     if trusted is None:
         return AuditFinding("altered", where, "the chain does not say whose signature counts")
     return None
+
+
+def _ask_witnesses(report: AuditReport, chain: Chain, witnesses: Sequence[Witness]) -> None:
+    """Hold the chain against the newest statement that each witness has."""
+    for witness in witnesses:
+        report.witnesses[witness.name] = 0
+        try:
+            statement = witness.newest([str(key) for _, key in chain.keys])
+        except (RetrodictError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            report.findings.append(
+                AuditFinding("unreadable", f"witness {witness.name}", f"it did not answer: {reason}")
+            )
+            continue
+        if statement is None:
+            continue
+        report.witnesses[witness.name] = statement.sequence
+        finding = _check_checkpoint(chain, statement)
+        if finding is not None and finding not in report.findings:
+            report.findings.append(replace(finding, detail=f"{finding.detail}, says witness {witness.name}"))
 
 
 def _check_signed(

@@ -5,7 +5,7 @@
 ``file:/data/keys``                    an absolute path (``file:///data/keys`` is the same)
 ``sqlite:state/records.db``            records only; ``sqlite:///state/records.db`` is the same, and a
                                        fourth slash makes it absolute, as SQLAlchemy has it
-``s3://bucket/prefix``                 tables only; ``?endpoint=http://127.0.0.1:9000&region=eu-1`` for a
+``s3://bucket/prefix``                 tables and witnesses; ``?endpoint=http://127.0.0.1:9000&region=eu-1`` for a
                                        server that is not AWS. Credentials come from the environment
 ``lmdb:state/keys``                    keys only; otherwise like ``file:``
 ``redis://host:6379/0?prefix=shop``    keys only; ``rediss:`` for TLS, ``unix:///path/of/socket?db=0``, and
@@ -24,7 +24,8 @@ hold passwords, so no message repeats one: at most its scheme.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from retrodict.stores.streams.base import EventStreams, StreamStore
     from retrodict.stores.tables.base import TableStore, VersionWitness
 
-__all__ = ["open_keys", "open_log", "open_objects", "open_records", "open_streams", "open_tables"]
+__all__ = ["open_bucket", "open_keys", "open_log", "open_objects", "open_records", "open_streams", "open_tables"]
 
 # Two letters at least: one letter is a drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
@@ -82,6 +83,17 @@ def open_tables(url: str, root: Path, *, witness: VersionWitness | None = None) 
     from retrodict.stores.tables.delta import DeltaTables
 
     return DeltaTables(path, witness=witness)
+
+
+def open_bucket(url: str, where: str) -> tuple[Any, Callable[[], AbstractContextManager[None]]]:
+    """Objects under the place of a bucket's URL, as ``obstore`` has them, and what makes its errors OSErrors.
+
+    Errors are those of :func:`open_tables`; ``where`` is the setting that holds the URL.
+    """
+    from retrodict.stores.tables.bucket import mapped, objects_of
+
+    bucket, prefix, options = _bucket(url, where)
+    return objects_of(bucket, prefix, options.get("endpoint"), options.get("region")), mapped
 
 
 def open_records(url: str, root: Path) -> RecordStore:

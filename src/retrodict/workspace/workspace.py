@@ -141,6 +141,7 @@ class Workspace:
     def ledger(self) -> Ledger:
         """The chain of who did what."""
         from retrodict.ledger.ledger import Ledger
+        from retrodict.ledger.witnesses import open_witnesses
 
         return Ledger(
             self.records,
@@ -148,6 +149,7 @@ class Workspace:
             self.actor,
             key_path=self.config.path("ledger.key"),
             checkpoints=self.config.path("ledger.checkpoints"),
+            witnesses=open_witnesses(self.config["ledger.witnesses"], self.root),
         )
 
     def lock(self, what: str, *, timeout_s: float = 60.0) -> FileLock:

@@ -27,7 +27,7 @@ from retrodict.stores.tables._versions import Versions
 from retrodict.stores.tables.base import VersionWitness
 from retrodict.stores.tables.delta import DeltaTables
 
-__all__ = ["BucketTables"]
+__all__ = ["BucketTables", "mapped", "objects_of"]
 
 _REQUESTS = 16
 _REFUSALS = ("NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
@@ -68,6 +68,25 @@ class BucketTables(DeltaTables):
         self._versions = Versions(Bucket(bucket, prefix, endpoint, region), timeout_s, witness)
 
 
+def objects_of(bucket: str, prefix: str, endpoint: str | None, region: str | None) -> Any:
+    """Objects under a prefix of a bucket, as ``obstore`` has them; its errors are OSErrors inside :func:`mapped`."""
+    if find_spec("obstore") is None:
+        raise MissingExtraError("obstore", "s3", needed_for="a bucket")
+    from obstore.store import S3Store
+
+    options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+    if region:
+        options["region"] = region
+    with mapped():
+        return S3Store(
+            bucket,
+            prefix=prefix or None,
+            client_options={"allow_http": bool(endpoint and endpoint.startswith("http://"))},
+            retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_TIME},
+            **options,
+        )
+
+
 class Bucket:
     """Tables under a prefix of a bucket."""
 
@@ -81,25 +100,12 @@ class Bucket:
         options: dict[str, Any] = {"region": self._region} if self._region else {}
         if host:
             options["endpoint_override"] = host.rstrip("/")
-        with _mapped():
+        with mapped():
             return pafs.S3FileSystem(scheme=scheme, **options)
 
     @cached_property
     def _objects(self) -> Any:
-        from obstore.store import S3Store
-
-        options: dict[str, Any] = {"endpoint": self._endpoint} if self._endpoint else {}
-        if self._region:
-            options["region"] = self._region
-        allow_http = bool(self._endpoint and self._endpoint.startswith("http://"))
-        with _mapped():
-            return S3Store(
-                self._bucket,
-                prefix=self._prefix or None,
-                client_options={"allow_http": allow_http},
-                retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_TIME},
-                **options,
-            )
+        return objects_of(self._bucket, self._prefix, self._endpoint, self._region)
 
     def path(self, name: str, path: str) -> str:
         return "/".join(part for part in (self._bucket, self._prefix, name, path) if part)
@@ -109,7 +115,7 @@ class Bucket:
         return contextlib.nullcontext()
 
     def names(self) -> list[str]:
-        with _mapped():
+        with mapped():
             folders = self._objects.list_with_delimiter()["common_prefixes"]
             return [name for name in folders if self._holds(f"{name}/_delta_log/{0:020d}.json")]
 
@@ -122,7 +128,7 @@ class Bucket:
 
     def entries(self, name: str, files: Sequence[str]) -> list[bytes]:
         def one(file: str) -> bytes:
-            with _mapped():
+            with mapped():
                 return bytes(self._objects.get(f"{name}/_delta_log/{file}").bytes())
 
         if len(files) <= 1:
@@ -134,7 +140,7 @@ class Bucket:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
-            with _mapped():
+            with mapped():
                 self._objects.put(f"{name}/_delta_log/{file}", data, mode="create")
         except (AlreadyExistsError, PreconditionError):
             return False
@@ -165,7 +171,7 @@ class Bucket:
 
     def remove(self, name: str, paths: Iterable[str]) -> None:
         for path in paths:
-            with _mapped(), contextlib.suppress(FileNotFoundError):
+            with mapped(), contextlib.suppress(FileNotFoundError):
                 self._objects.delete(f"{name}/{path}")
 
     def checkpoint(self, name: str) -> None:
@@ -175,12 +181,12 @@ class Bucket:
         checkpoint(f"s3://{self.path(name, '')}", name, options)
 
     def _listed(self, prefix: str) -> list[Any]:
-        with _mapped():
+        with mapped():
             return [item for batch in self._objects.list(prefix.rstrip("/")) for item in batch]
 
     def _holds(self, path: str) -> bool:
         try:
-            with _mapped():
+            with mapped():
                 self._objects.head(path)
         except FileNotFoundError:
             return False
@@ -188,7 +194,7 @@ class Bucket:
 
 
 @contextlib.contextmanager
-def _mapped() -> Iterator[None]:
+def mapped() -> Iterator[None]:
     """Errors of the library as those of a file system; its own texts print whole requests."""
     from obstore.exceptions import (
         AlreadyExistsError,

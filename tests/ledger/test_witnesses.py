@@ -1,0 +1,183 @@
+"""Witnesses see what the project's own folder was made to forget, and stop nothing when they cannot be reached."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from retrodict.core.errors import ConfigurationError
+from retrodict.ledger import check_proof, prove_growth
+from retrodict.ledger.checkpoints import scan_checkpoints
+from retrodict.workspace import Workspace
+
+
+def settings(root: Path, *witnesses: str) -> None:
+    text = f'[project]\nname = "p"\n[ledger]\nwitnesses = {json.dumps(list(witnesses))}\n'
+    (root / "retrodict.toml").write_text(text)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (tmp_path / "witness").mkdir()
+    (folder / "definitions.py").write_text("")
+    settings(folder, "../witness")
+    return folder
+
+
+def append(root: Path, count: int = 1) -> None:
+    with Workspace(root, actor="ana") as workspace:
+        for number in range(count):
+            with workspace.ledger.transaction() as tx:
+                tx.append("note.add", f"note:{number}")
+
+
+def audit(root: Path) -> Any:
+    from retrodict import Project
+
+    with Project(root) as project:
+        return project.audit()
+
+
+def cut(root: Path, entries: int) -> None:
+    """What somebody with the whole disk of the project does, key and checkpoints included."""
+    with contextlib.closing(sqlite3.connect(root / "state" / "records.db")) as records, records:
+        records.execute("DELETE FROM ledger_entries WHERE sequence > ?", [entries])
+        records.execute("DELETE FROM ledger_nodes")
+    file = root / "checkpoints" / "checkpoints.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if json.loads(line)["sequence"] <= entries))
+    kept = json.loads(file.read_text().splitlines()[-1])
+    with contextlib.closing(sqlite3.connect(root / "state" / "records.db")) as records, records:
+        records.execute("DELETE FROM ledger_signed_ends")
+        names = ", ".join(kept)
+        records.execute(f"INSERT INTO ledger_signed_ends ({names}) VALUES ({', '.join('?' * len(kept))})",
+                        list(kept.values()))  # fmt: skip
+
+
+def test_a_witness_knows_what_the_project_was_made_to_forget(root: Path) -> None:
+    """Entries, checkpoints and the signed end are cut alike: without the witness nobody could tell."""
+    append(root, 5)
+    assert audit(root).ok
+    cut(root, 4)
+    report = audit(root)
+    assert [(finding.kind, finding.where) for finding in report.findings] == [("cut off", "entry 6")]
+    assert "says witness ../witness" in report.findings[0].detail
+    settings(root)
+    assert audit(root).ok
+
+
+def test_a_witness_that_is_away_stops_nothing_and_is_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No folder is made in its place; it is back with the next entry, which covers those before it."""
+    shutil.move(root.parent / "witness", root.parent / "away")
+    append(root, 2)
+    assert "the witness ../witness did not take the checkpoint of entry 3" in caplog.text
+    assert not (root.parent / "witness").exists()
+    report = audit(root)
+    assert [(finding.kind, finding.where) for finding in report.findings] == [("unreadable", "witness ../witness")]
+    shutil.move(root.parent / "away", root.parent / "witness")
+    report = audit(root)
+    assert (report.ok, report.to_dict()["witnesses"]) == (True, {"../witness": 0})
+    append(root)
+    report = audit(root)
+    assert (report.ok, report.to_dict()["witnesses"]) == (True, {"../witness": 4})
+    assert "../witness up to entry 4" in str(report)
+
+
+def test_a_torn_line_of_a_file_that_can_only_grow_stops_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets its end, and is no finding; a line that was cut down afterwards is one."""
+    append(root, 2)
+    file = root.parent / "witness" / "checkpoints.jsonl"
+    with file.open("ab") as stream:
+        stream.write(b'{"sequence": 4, "time": 17')
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    append(root, 2)
+    statements, damaged = scan_checkpoints(file)
+    assert ([one.sequence for one in statements], damaged) == ([2, 3, 4, 5], [])
+    assert audit(root).ok
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0], lines[1][:40] + b"\n", *lines[2:4], lines[3][:40] + b"\n", *lines[4:]]))
+    assert scan_checkpoints(file)[1] == [5]
+
+
+def test_statements_of_another_project_are_told_apart(root: Path, tmp_path: Path) -> None:
+    """Its key was copied, so the signature alone says nothing."""
+    append(root, 3)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "definitions.py").write_text("")
+    (other / "state").mkdir()
+    shutil.copy(root / "state" / "ledger.key", other / "state" / "ledger.key")
+    settings(other)
+    append(other, 3)
+    own = json.loads((root / "checkpoints" / "checkpoints.jsonl").read_text().splitlines()[-1])
+    foreign = json.loads((other / "checkpoints" / "checkpoints.jsonl").read_text().splitlines()[-1])
+    assert own["log"] != foreign["log"]
+    with Workspace(root) as workspace:
+        document = prove_growth(workspace.ledger, 3)
+    assert check_proof({**document, "first": foreign}, own["public_key"]) == "its checkpoints are of two ledgers"
+
+
+def test_a_witness_in_a_bucket_keeps_what_cannot_be_deleted(root: Path, s3_server: str, locked: str) -> None:
+    """One object a checkpoint; with object lock not even whoever may delete removes a version."""
+    settings(root, locked)
+    append(root, 3)
+    report = audit(root)
+    assert (report.ok, report.to_dict()["witnesses"]) == (True, {locked.partition("?")[0]: 4})
+    cut(root, 3)
+    assert [(finding.kind, finding.where) for finding in audit(root).findings] == [("cut off", "entry 4")]
+    boto3 = pytest.importorskip("boto3")
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
+    bucket = urlsplit(locked).netloc
+    for version in client.list_object_versions(Bucket=bucket)["Versions"]:
+        with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
+            client.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+
+
+def test_a_bucket_that_is_away_stops_nothing(root: Path, locked: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its URL, which may name a host, is not in the log."""
+    settings(root, locked.replace("s3://", "s3://absent-"))
+    append(root)
+    assert "did not take the checkpoint of entry 2" in caplog.text
+    assert "endpoint" not in caplog.text
+    assert audit(root).findings[0].kind == "unreadable"
+
+
+def test_what_is_no_place_is_refused(root: Path) -> None:
+    (root / "retrodict.toml").write_text('[project]\nname = "p"\n[ledger]\nwitnesses = "one"\n')
+    with pytest.raises(ConfigurationError, match="a list of folders and s3:// URLs"):
+        Workspace(root)
+
+
+@pytest.fixture
+def locked(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a bucket whose objects are locked for a day when they are written."""
+    boto3 = pytest.importorskip("boto3")
+    for name, value in {
+        "ACCESS_KEY_ID": "testing",
+        "SECRET_ACCESS_KEY": "testing",
+        "EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
+    name = f"witness-{uuid.uuid4().hex[:12]}"
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
+    client.put_object_lock_configuration(
+        Bucket=name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+    return f"s3://{name}/ledger?endpoint={s3_server}&region=us-east-1"

@@ -262,7 +262,8 @@ def check_versions(
     entered = NamedVersions()
     entered.add(trusted)
     for name, log in logs.items():
-        announced = announced_by((one for one in statements if one.name == name), keys)
+        waiting = (one for one in statements if one.name == name and one.version not in entered.of(name))
+        announced = announced_by(waiting, keys)
         for entry in log:
             # Of a version that the chain names otherwise, the files of its entry say so.
             if entry.version not in entered.of(name) and entry.digest not in announced.get(entry.version, ()):

@@ -49,9 +49,10 @@ def _statement(name: str, version: int, digest: str) -> dict[str, Any]:
     return {"retrodict": "version", "table": name, "version": version, "digest": digest}
 
 
-def select_versions(connection: Connection, name: str | None = None) -> list[SignedVersion]:
-    """Statements on the versions of a table, or of all."""
-    query = select(versions) if name is None else select(versions).where(versions.c.name == name)
+def select_versions(connection: Connection, name: str | None = None, start: int = 0) -> list[SignedVersion]:
+    """Statements on the versions of a table, or of all, from one on."""
+    query = select(versions).where(versions.c.version >= start)
+    query = query if name is None else query.where(versions.c.name == name)
     return [SignedVersion(**row) for row in connection.execute(query).mappings()]
 
 
@@ -129,9 +130,10 @@ class TableWitness:
         if not keys:  # no entry yet: the project has written nothing
             return len(digests)
         entered, announced = self._of(ledger, name), {}
-        if any(entered.get(version) != sha for version, sha in enumerate(digests)):
+        start = next((version for version, sha in enumerate(digests) if entered.get(version) != sha), None)
+        if start is not None:  # what is entered needs no statement, whose signature would have to be looked at
             with ledger.records.read() as connection:
-                announced = announced_by(select_versions(connection, name), keys)
+                announced = announced_by(select_versions(connection, name, start), keys)
         strange = (v for v, sha in enumerate(digests) if not is_named(v, sha, entered, announced))
         count = next(strange, len(digests))
         # Also where the entry of a version is not in the chain yet: another one in its place is not ours.

@@ -21,7 +21,7 @@ from retrodict.features.facts import keys, ranges
 from retrodict.features.online import OnlineFeatures, OnlineState
 from retrodict.features.online.read import programs, reader
 from retrodict.features.online.state import narrow, segments
-from retrodict.features.online.state.blocks import HOT, Layout, Shape, layout_in
+from retrodict.features.online.state.blocks import HOT, Layout, Shape, layout_in, narrow_block, pack
 from retrodict.features.online.state.entries import StateKeys
 from retrodict.features.online.write import transaction
 from retrodict.features.plan import FeatureSet
@@ -236,6 +236,28 @@ def test_narrow_rows_are_those_of_the_twin_and_lose_nothing(made, data):
                     kernel.widen(damaged, 8, bare)
 
 
+@pytest.mark.parametrize("run", [narrow._narrow, kernel and kernel.narrow])
+def test_a_text_outside_its_block_is_refused(run):
+    """Before its bytes are looked at."""
+    rows = np.array([[0, 0], [5, 3 << 32 | 6], [9, 0]], dtype="<i8")
+    blob = struct.pack("<5q", 2, 1, 7, 8, 2) + b"a layout" + b"somebody" + rows.tobytes()
+    with pytest.raises(ValueError, match="a text lies outside its block"):
+        run(blob, 8, bytes(16), b"\1")
+
+
+@pytest.mark.parametrize(("place", "value"), [(22, 1), (22, 2), (21, 0xF4), (16, 70), (17, 9), (17, 0x91)])
+def test_columns_that_cannot_be_are_refused(place, value):
+    """Bits shared with itself or what is not there, a power of ten that is none, more bits or bytes than a word has."""
+    rows = np.array([[0, 0], *([row, row] for row in (9, 3, 77, 31, 250, 5))], dtype="<i8")
+    blob = struct.pack("<5q", 6, 1, 7, 0, 0) + b"a layout" + rows.tobytes()
+    short = bytearray(kernel.narrow(blob, 8, bytes(16), b""))
+    # Eight bits from 3 on; of another kind, which shares them with column 0.
+    assert short[16:24] == bytes([8, 1, 3, 8 | narrow._KIND, 1, narrow._SHARED, 0, 3])
+    short[place] = value
+    with pytest.raises(ValueError, match="cut off"):
+        kernel.widen(bytes(short), 8, bytes(16))
+
+
 @settings(max_examples=30, deadline=None)
 @given(worlds.views(), worlds.moderate_histories, worlds.requests, st.integers(0, 9))
 def test_rows_stored_wide_are_read_and_go_on(view, events, queries, wide):
@@ -291,6 +313,39 @@ def test_rows_of_hot_keys_are_put_together_alike(times, edges, rng):
         rows[:, layout.first_extreme + place] = floats if kind == 2 else values
     edges = sorted(edges)
     assert (segments._together(layout, rows, edges) == segments._together_twin(layout, rows, edges)).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.sets(st.integers(-2, 32), max_size=6), st.data())
+def test_rows_of_stored_segments_are_put_together_alike(times, edges, data):
+    """Without widening them: as of wide rows, with the same texts."""
+    layout = _blocks(*_state(_plain_view(), [EVENT]))[1][0][1]
+    rows = np.zeros((1 + len(times), layout.words), dtype=np.int64)
+    rows[:, 0] = [-1, *sorted(times)]
+    for place, kind in enumerate(layout.extremes):
+        values = np.array(data.draw(st.lists(st.integers(-9, 9), min_size=len(rows), max_size=len(rows))))
+        rows[:, layout.first_extreme + place] = values.astype(np.float64).view(np.int64) if kind == 2 else values
+    rows[1:, layout.texts] = np.arange(len(times))[:, None] % 7 << 32 | 1
+    blob = pack(layout, rows, b"abcdefgh", flags=0, visible=0, heap_rows=len(times))
+    short = narrow_block(layout.shape, blob)
+    results = [segments._settled(layout.shape, layout, short, sorted(edges))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "kernel", None)
+        results.append(segments._settled(layout.shape, layout, short, sorted(edges)))
+    (found, heap), (expected, expected_heap) = results
+    assert heap == expected_heap
+    assert found.tolist() == expected.tolist()
+
+
+def test_a_hot_key_has_the_texts_of_its_segments():
+    """A request behind the head reads its newest text from a segment, of which only the rows at edges are taken."""
+    source = worlds.Source("s", worlds.table, event_time="e", sequence="seq")
+    view = FeatureView("v", Entity("k1"), source, [agg.count(over="6h"), latest("tag")])
+    events = [EVENT | {"e": BASE + i * MINUTE, "late": 0, "seq": i, "tag": f"tag {i % 11}"} for i in range(3_000)]
+    features, store = _state(view, events, batch=500)
+    for place in (3, 500, 511, 512, 1_300, 2_400, 2_999):
+        row = OnlineFeatures(features, store).read({"k1": "a"}, {}, BASE + place * MINUTE + 1)
+        assert row.values == {"v__count_6h": min(place + 1, 360), "v__latest_tag": f"tag {place % 11}"}
 
 
 def test_python_does_the_work_where_the_kernel_is_switched_off():

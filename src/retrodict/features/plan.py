@@ -24,7 +24,7 @@ from retrodict.features.windows import Window
 
 __all__ = ["Bag", "FeatureSet", "Output", "ViewPlan", "column_name"]
 
-_STATE_FORMAT = 3
+_STATE_FORMAT = 4
 
 
 def column_name(view: str, feature: str) -> str:

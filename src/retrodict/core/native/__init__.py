@@ -17,7 +17,7 @@ __all__ = ["in_threads", "kernel"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-_VERSION = 4
+_VERSION = 5
 
 kernel: ModuleType | None
 """The extension module, None where Python does its work."""

@@ -30,22 +30,35 @@ static uint64_t divided(uint64_t *number, int64_t count, uint64_t prime, uint64_
     }
 }
 
-/* Column of numbers but for rows with the word of nothing, whose bits are all ones; 0 if that is too much. */
-static int measured(Stored *column, const int64_t *number, const int64_t *word, int64_t count, int kind)
+/* Least and greatest of some numbers. */
+typedef struct {
+    int64_t low, high;
+} Range;
+
+static Range range_of(const int64_t *number, const int64_t *word, int64_t count, int kind)
 {
-    int64_t nothing = nothing_of(kind), least = INT64_MAX;
-    uint64_t any = 0, *bits = column->bits;
-    int missing = 0;
+    Range range = {INT64_MAX, INT64_MIN};
     for (int64_t row = 0; row < count; row++)
-        if (kind && word[row] == nothing)
-            missing = 1;
-        else
-            least = number[row] < least ? number[row] : least;
-    for (int64_t row = 0; row < count; row++) {
-        bits[row] = missing && word[row] == nothing ? 0 : (uint64_t)number[row] - (uint64_t)least;
-        any |= bits[row];
+        if (!kind || word[row] != nothing_of(kind)) {
+            range.low = number[row] < range.low ? number[row] : range.low;
+            range.high = number[row] > range.high ? number[row] : range.high;
+        }
+    return range;
+}
+
+/* Column of numbers in a range, but for rows with the word of nothing, whose bits are all ones (a kind of 0: there are
+ * none); 0 if that is too much. */
+static int measured(Stored *column, const int64_t *number, const int64_t *word, int64_t count, int kind, Range range)
+{
+    uint64_t any = 0, *bits = column->bits, greatest = (uint64_t)range.high - (uint64_t)range.low;
+    for (int64_t row = 0; row < count; row++)
+        any |= bits[row] = (uint64_t)number[row] - (uint64_t)range.low;
+    if (kind) {
+        any = 0;
+        for (int64_t row = 0; row < count; row++)
+            any |= bits[row] = word[row] == nothing_of(kind) ? 0 : bits[row];
     }
-    column->least = (uint64_t)least, column->factor = 1, column->kind = missing ? kind : 0, column->has_bits = 1;
+    column->least = (uint64_t)range.low, column->factor = 1, column->kind = kind, column->has_bits = 1;
     if (any) {
         int zeros = __builtin_ctzll(any);
         for (int64_t row = 0; row < count && zeros; row++)
@@ -53,14 +66,12 @@ static int measured(Stored *column, const int64_t *number, const int64_t *word, 
         column->factor = ((uint64_t)1 << zeros) * divided(bits, count, 3, 0xAAAAAAAAAAAAAAAB) *
                          divided(bits, count, 5, 0xCCCCCCCCCCCCCCCD);
     }
-    uint64_t greatest = 0;
-    for (int64_t row = 0; row < count; row++)
-        greatest = bits[row] > greatest ? bits[row] : greatest;
-    if (missing && greatest == UINT64_MAX)
+    greatest /= column->factor;
+    if (kind && greatest == UINT64_MAX)
         return 0;
-    column->width = bits_of(greatest + (uint64_t)missing);
-    for (int64_t row = 0; row < count && missing; row++)
-        if (word[row] == nothing)
+    column->width = bits_of(greatest + (kind != 0));
+    for (int64_t row = 0; row < count && kind; row++)
+        if (word[row] == nothing_of(kind))
             bits[row] = mask_of(column->width);
     return 1;
 }
@@ -72,22 +83,19 @@ static int over_power_of_ten(int64_t *number, const int64_t *word, int64_t count
     /* Most columns are none of these: a small number has all its digits in millionths, or it has none there. */
     if (first != 0 && (!missing || word[0] != nothing_of(missing)) && micros < most / 8 && rint(micros) / 1e6 != first)
         return 0;
-    for (int power = 1; power <= SCALES; power++)
-        for (int negative = 0; negative <= NEGATIVE; negative += NEGATIVE) {
-            int kind = power << SCALE | negative;
-            double scale = scale_of(kind);
-            int64_t row = 0, nothing = nothing_of(missing);
-            for (; row < count; row++) {
-                double whole = rint(as_double(word[row]) * scale);
-                int fits = fabs(whole) < most;
-                number[row] = fits ? (int64_t)whole : 0;
-                if (!(missing && word[row] == nothing) &&
-                    !(fits && as_word((double)number[row] / scale) == word[row]))
-                    break;
-            }
-            if (row == count)
-                return kind;
+    for (int power = 1; power <= SCALES; power++) {
+        int64_t row = 0, nothing = nothing_of(missing);
+        for (; row < count; row++) {
+            double whole = rint(as_double(word[row]) * SCALE_OF[power]);
+            int fits = fabs(whole) < most;
+            number[row] = fits ? (int64_t)whole : 0;
+            if (!(missing && word[row] == nothing) &&
+                !(fits && as_word((double)number[row] / SCALE_OF[power]) == word[row]))
+                break;
         }
+        if (row == count)
+            return power << SCALE;
+    }
     return 0;
 }
 
@@ -110,11 +118,12 @@ static void measure_text(Stored *column, const int64_t *word, int64_t count)
     column->least = ((uint64_t)high << 32) + (uint64_t)low;
 }
 
-/* Shortest way to store a column; `spare` has room for its words and for what is tried. */
-static void measure(Stored *column, const int64_t *word, int64_t count, int text, int64_t *spare)
+/* Shortest way to store a column whose words have a range, and a kind of nothing among them or 0; `spare` has room for
+ * what is tried. */
+static void measure(Stored *column, const int64_t *word, int64_t count, int text, Range range, int kind, int64_t *spare)
 {
     uint64_t step = count > 1 ? (uint64_t)word[1] - (uint64_t)word[0] : 0, *bits = column->bits;
-    int alike = 1, kind = 0;
+    int alike = 1;
     for (int64_t row = 1; row < count && alike; row++)
         alike = (uint64_t)word[row] - (uint64_t)word[row - 1] == step;
     *column = (Stored){(uint64_t)word[0], 1, bits, 0, 0, 0, 0, 0};
@@ -127,17 +136,14 @@ static void measure(Stored *column, const int64_t *word, int64_t count, int text
         measure_text(column, word, count);
         return;
     }
-    for (int64_t row = 0; row < count && kind != NO_FLOAT; row++)
-        kind = word[row] == nothing_of(NO_FLOAT) ? NO_FLOAT : word[row] == INT64_MIN ? NO_INT : kind;
-    if (!measured(column, word, word, count, kind))
-        measured(column, word, word, count, 0);
-    if (column->width <= 16)
-        return;
-    int scale = over_power_of_ten(spare, word, count, kind);
+    if (!kind || !measured(column, word, word, count, kind, range_of(word, word, count, kind)))
+        measured(column, word, word, count, 0, range);
+    int scale = column->width > 16 ? over_power_of_ten(spare, word, count, kind) : 0;
     if (scale) {
         Stored decimal = *column;
         decimal.bits = (uint64_t *)spare + count;
-        if (measured(&decimal, spare, word, count, kind) && decimal.width < column->width) {
+        if (measured(&decimal, spare, word, count, kind, range_of(spare, word, count, kind)) &&
+            decimal.width < column->width) {
             memcpy(bits, decimal.bits, 8 * (size_t)count);
             decimal.bits = bits, decimal.kind |= scale, *column = decimal;
         }
@@ -261,11 +267,19 @@ static PyObject *narrowed(Block *block, const char *bare, int64_t layout, const 
     room += 3 * count;
     for (int64_t i = 0; i < words; i++) {
         const char *text = memchr(texts, (int)i, (size_t)text_count);
-        for (int64_t row = 0; row < count; row++)
-            word[row] = text ? once->word[(text - texts) * (block->count + 1) + row + is_bare]
-                             : word_at(block->data + block->rows + 8 * words * (row + is_bare), i);
+        const char *from = block->data + block->rows + 8 * (words * is_bare + i);
+        Range range = {INT64_MAX, INT64_MIN};
+        int infinite = 0;
+        for (int64_t row = 0; row < count; row++, from += 8 * words) {
+            int64_t one = word[row] = word_at(from, 0);
+            range.low = one < range.low ? one : range.low, range.high = one > range.high ? one : range.high;
+            infinite |= one == nothing_of(NO_FLOAT);
+        }
+        if (text)
+            memcpy(word, once->word + (text - texts) * (block->count + 1) + is_bare, 8 * (size_t)count);
         columns[i].bits = room + count * i;
-        measure(columns + i, word, count, text != NULL, spare);
+        int kind = infinite ? NO_FLOAT : range.low == INT64_MIN ? NO_INT : 0;
+        measure(columns + i, word, count, text != NULL, range, kind, spare);
     }
     int64_t size = place_columns(columns, words, count, place);
     for (int64_t i = 0; i < words; i++)

@@ -32,7 +32,7 @@ PyMODINIT_FUNC PyInit__kernel(void)
 {
     make_crc_tables();
     PyObject *self = PyModule_Create(&module);
-    if (self == NULL || add_blocks(self) < 0 || PyModule_AddIntConstant(self, "VERSION", 4) < 0) {
+    if (self == NULL || add_blocks(self) < 0 || PyModule_AddIntConstant(self, "VERSION", 5) < 0) {
         Py_XDECREF(self);
         return NULL;
     }

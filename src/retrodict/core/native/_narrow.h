@@ -8,9 +8,9 @@
 #include <string.h>
 
 enum { HEADER = 5, SHORT_HEADER = 16, MOST_WORDS = 256 };
-enum { NARROW = 4, BARE = 8, FLAGS = 255 };
+enum { NARROW = 4, BARE = 8 };
 enum { LINEAR = 127, KIND = 128 }; /* in place of a number of bits, and beside it */
-enum { NO_INT = 1, NO_FLOAT = 2, SHARED = 4, PAIRED = 8, NEGATIVE = 16, SCALE = 5, SCALES = 7 };
+enum { NO_INT = 1, NO_FLOAT = 2, SHARED = 4, PAIRED = 8, SCALE = 4, SCALES = 7 };
 
 /* What a word of a column is made of, alike for wide and narrow rows: `least + slope * row + factor * bits`, or what
  * the kind makes of that. The bits of row 0 are in the eight bytes at `place`. */
@@ -65,11 +65,6 @@ static int64_t nothing_of(int kind)
     return kind & NO_FLOAT ? as_word(-INFINITY) : INT64_MIN;
 }
 
-static double scale_of(int kind)
-{
-    return kind & NEGATIVE ? -SCALE_OF[kind >> SCALE] : SCALE_OF[kind >> SCALE];
-}
-
 static uint64_t mask_of(int width)
 {
     return width ? UINT64_MAX >> (64 - width) : 0;
@@ -109,7 +104,7 @@ static const char *open_columns(Block *block, const char *from, const char *end,
             shared = (unsigned char)*from++;
         one->low = kind & PAIRED ? (unsigned char)*from++ : 0;
         if (least > 8 || factor > 8 || end - from < least + factor || (width > 64 && width != LINEAR) || one->low > 32 ||
-            (kind & SHARED && shared >= i))
+            kind >> SCALE > SCALES || (kind & SHARED && shared >= i))
             return NULL;
         one->least = signed_at(from, least), one->factor = 1 + number_at(from + least, factor);
         one->kind = (unsigned char)kind, one->slope = width == LINEAR ? one->factor : 0;
@@ -175,7 +170,7 @@ static int64_t word_of_kind(const Cells *column, uint64_t bits, uint64_t word)
         return nothing_of(column->kind);
     if (column->kind & PAIRED)
         return (int64_t)(column->least + (bits & mask_of(column->low)) + (bits >> column->low << 32));
-    return column->kind >> SCALE ? as_word((double)(int64_t)word / scale_of(column->kind)) : (int64_t)word;
+    return column->kind >> SCALE ? as_word((double)(int64_t)word / SCALE_OF[column->kind >> SCALE]) : (int64_t)word;
 }
 
 /* Word of a row that is stored. */
@@ -189,6 +184,23 @@ static inline int64_t row_word(const Block *block, const Cells *column, int64_t 
 static inline int64_t cell(Block *block, int64_t row, int64_t column)
 {
     return row || !block->bare ? row_word(block, column_of(block, column), row) : word_at(block->bare, column);
+}
+
+/* Words of the rows that are stored, at one place of wide rows. `one` is a copy: what is written cannot change it. */
+static void widen_column(const Block *block, const Cells one, char *to)
+{
+    int64_t row = block->bare != NULL, step = 8 * block->words;
+    uint64_t word = one.least + one.slope * (uint64_t)row;
+    const char *from = block->data + one.place + row * one.step;
+    to += row * step;
+    for (; row <= block->count; row++, to += step, from += one.step) {
+        if (one.kind)
+            word = (uint64_t)row_word(block, &one, row);
+        else if (one.mask)
+            word = one.least + one.factor * ((uint64_t)word_at(from, 0) >> one.shift & one.mask);
+        memcpy(to, &word, sizeof word);
+        word += one.slope;
+    }
 }
 
 /* widen(block: bytes, bytes of its layout: int, bare base row: bytes) -> bytes: the same block with wide rows. */
@@ -221,13 +233,8 @@ static PyObject *widen(PyObject *module, PyObject *arguments)
             memset(to, 0, padded), memcpy(to, from + data.len - layout - heap, heap), to += padded;
             if (block.bare)
                 memcpy(to, bare, 8 * words);
-            for (int64_t column = 0; column < words; column++) {
-                const Cells *one = column_of(&block, column);
-                for (int64_t row = block.bare != NULL; row <= block.count; row++) {
-                    int64_t word = row_word(&block, one, row);
-                    memcpy(to + 8 * (words * row + column), &word, sizeof word);
-                }
-            }
+            for (int64_t column = 0; column < words; column++)
+                widen_column(&block, *column_of(&block, column), to + 8 * column);
         }
     }
     PyBuffer_Release(&data);

@@ -21,6 +21,7 @@ from retrodict.features.online.state.blocks import (
     layout_in,
     pack,
     unpack,
+    visible_in,
 )
 from retrodict.features.online.state.entries import NEVER, Meta, StateKeys
 from retrodict.features.online.state.segments import Index, agree, edges_of, joined, needed
@@ -150,7 +151,7 @@ class ViewReader:
         return self._joined(head, opened, stored, at, complete=complete)
 
     def _needed(self, index: Index, head: bytes | memoryview, at: int, *, complete: bool) -> list[int]:
-        ahead = int.from_bytes(head[16:24], "little", signed=True) >= at
+        ahead = visible_in(head) >= at
         return index.numbers if complete else needed(self._plan, index, at, ahead=ahead)
 
     def _joined(

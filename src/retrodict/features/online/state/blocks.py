@@ -266,6 +266,19 @@ def narrow_block(shape: Shape, blob: bytes) -> bytes:
     return narrow(blob, shape.layout_bytes, layout.bare, layout.text_places)
 
 
+def visible_in(blob: bytes | memoryview) -> int:
+    """Greatest v of a block."""
+    return int.from_bytes(blob[9:16] if blob[8] & NARROW else blob[16:24], "little", signed=True)
+
+
+def heap_of(shape: Shape, blob: bytes | memoryview) -> bytes:
+    """Texts of a block, padded to whole words."""
+    if not blob[8] & NARROW:
+        return bytes(blob[shape.head_bytes : shape.head_bytes + int.from_bytes(blob[24:32], "little")])
+    end, size = len(blob) - shape.layout_bytes, int.from_bytes(blob[4:8], "little")
+    return bytes(blob[end - size : end]) + bytes(-size % 8)
+
+
 def unpack(shape: Shape, blob: bytes | memoryview) -> Block:
     """Open a block; rows that are stored wide are those of the bytes, and only texts are copied."""
     layout, blob = layout_in(shape, blob), wide_block(shape, blob)

@@ -38,7 +38,8 @@ MOST_WORDS = 256
 
 _BARE = 8
 _LINEAR, _KIND = 127, 128  # in place of a number of bits, and beside it
-_NO_INT, _NO_FLOAT, _SHARED, _PAIRED, _NEGATIVE, _SCALE = 1, 2, 4, 8, 16, 5
+_NO_INT, _NO_FLOAT, _SHARED, _PAIRED = 1, 2, 4, 8  # kinds
+_SCALE = 4  # bits of a kind below its power of ten, counted from 1
 _SCALES = 7  # powers of ten, from 0
 _LEAST_INT, _LEAST_FLOAT = -(1 << 63), -(1 << 52)  # words of nothing; the second is that of the float -inf
 _HEAD, _SHORT = struct.Struct("<5q"), struct.Struct("<2Iq")
@@ -106,15 +107,11 @@ class _Column:
             return (low + (bits >> np.uint64(self.low) << np.uint64(32)) + np.uint64(self.least & _FULL)).view(np.int64)
         words = (np.uint64(self.least & _FULL) + np.uint64(self.factor) * bits).view(np.int64)
         if self.kind >> _SCALE:
-            words = (words / _scale(self.kind)).view(np.int64)
+            words = (words / 10.0 ** ((self.kind >> _SCALE) - 1)).view(np.int64)
         if self.kind & (_NO_INT | _NO_FLOAT):
             nothing = _LEAST_FLOAT if self.kind & _NO_FLOAT else _LEAST_INT
             words = np.where(bits == np.uint64((1 << self.width) - 1), nothing, words)
         return words
-
-
-def _scale(kind: int) -> float:
-    return (-1.0 if kind & _NEGATIVE else 1.0) * 10.0 ** ((kind >> _SCALE) - 1)
 
 
 def _column(words: Ints, *, text: bool) -> _Column:
@@ -159,20 +156,15 @@ def _measured(numbers: Ints, missing: Mask, kind: int) -> _Column | None:
 
 
 def _over_power_of_ten(words: Ints, missing: Mask) -> tuple[Ints, int] | None:
-    """Whole numbers that divided by a power of ten are these floats, with the kind of that; None if there are none.
-
-    Minima are kept with the sign turned, a zero as -0.0: of a negative power that is what comes back.
-    """
+    """Integers that divided by a power of ten are these floats, with the kind of that; None if there are none."""
     values = words.view(np.float64)
     for power in range(_SCALES):
-        for negative in (0, _NEGATIVE):
-            kind = (power + 1) << _SCALE | negative
-            with np.errstate(all="ignore"):
-                numbers = np.rint(values * _scale(kind))
-            fits = np.abs(numbers) < 1 << 53
-            integers = np.where(fits, numbers, 0).astype(np.int64)
-            if (missing | fits & ((integers / _scale(kind)).view(np.int64) == words)).all():
-                return integers, kind
+        with np.errstate(all="ignore"):
+            numbers = np.rint(values * 10.0**power)
+        fits = np.abs(numbers) < 1 << 53
+        integers = np.where(fits, numbers, 0).astype(np.int64)
+        if (missing | fits & ((integers / 10.0**power).view(np.int64) == words)).all():
+            return integers, (power + 1) << _SCALE
     return None
 
 

@@ -24,6 +24,7 @@ from retrodict.features.online.state.blocks import (
     Layout,
     Shape,
     folded,
+    heap_of,
     layout_of,
     pack,
     unpack,
@@ -34,6 +35,7 @@ from retrodict.features.plan import ViewPlan
 _MOST, _KEPT, _SEGMENT = 1024, 512, 512
 _NOTES = 4  # number of the segment, first event time, greatest v, rows
 _ALL = np.zeros(1, dtype=np.int64)  # where the one run of rows begins
+_Piece = tuple[Ints, bytes]  # rows without a base, and the heap with their texts
 
 
 @dataclass(frozen=True)
@@ -133,17 +135,22 @@ def _packed(block: Block, rows: Ints, flags: int) -> bytes:
     return pack(block.layout, rows, heap, flags=flags, visible=block.visible, heap_rows=len(rows) - 1)
 
 
-def _strung(layout: Layout, blocks: Sequence[Block]) -> tuple[list[Ints], bytes]:
-    """Rows of blocks without their bases, and the one heap that holds the texts of all of them."""
+def _strung(layout: Layout, pieces: Sequence[_Piece]) -> tuple[list[Ints], bytes]:
+    """Rows of several pieces, and the one heap that holds the texts of all of them."""
     parts, length = [], 0
-    for block in blocks:
-        rows = block.rows[1:]
+    for piece, heap in pieces:
+        rows = piece
         if length and layout.texts:
             rows = rows.copy()
             rows[:, layout.texts] += length << 32
         parts.append(rows)
-        length += len(block.heap)
-    return parts, b"".join(block.heap for block in blocks)
+        length += len(heap)
+    return parts, b"".join(heap for _, heap in pieces)
+
+
+def _piece(shape: Shape, blob: bytes | memoryview) -> _Piece:
+    block = unpack(shape, blob)
+    return block.rows[1:], block.heap
 
 
 def edges_of(plan: ViewPlan, at: int) -> list[int]:
@@ -190,16 +197,27 @@ def joined(
     None: all of them are wanted.
     """
     block, layout, places = unpack(shape, head), index.layout, index.places(segments)
-    opened = [unpack(shape, segments[int(index.rows[place, 0])]) for place in places]
-    (*segment_rows, head_rows), heap = _strung(layout, [*opened, block])
+    pieces = []
+    for place in places:
+        blob, visible = segments[int(index.rows[place, 0])], index.rows[place, 2] < at
+        pieces.append(_piece(shape, blob) if edges is None or not visible else _settled(shape, layout, blob, edges))
+    (*segment_rows, head_rows), heap = _strung(layout, [*pieces, (block.rows[1:], block.heap)])
     parts, done = [index.rows[:1, _NOTES:]], 1
     for place, rows in zip(places, segment_rows, strict=True):
-        settled = index.rows[place, 2] < at
-        parts += [_together(layout, index.rows[done:place, _NOTES:], edges)]
-        parts.append(_together(layout, rows, edges) if settled else rows)
+        parts += [_together(layout, index.rows[done:place, _NOTES:], edges), rows]
         done = place + 1
     parts += [_together(layout, index.rows[done:, _NOTES:], edges), head_rows]
     return pack(layout, np.concatenate(parts), heap, flags=0, visible=block.visible, heap_rows=0)
+
+
+def _settled(shape: Shape, layout: Layout, blob: bytes | memoryview, edges: Sequence[int]) -> _Piece:
+    """Rows of a segment, those between two edges together."""
+    if kernel is None:
+        rows, heap = _piece(shape, blob)
+        return _together_twin(layout, rows, edges), heap
+    floats = bytes(kind == FLOAT for kind in layout.extremes)
+    rows = kernel.settled(blob, shape.layout_bytes, layout.bare, edges, layout.first_extreme, floats)
+    return np.frombuffer(rows, dtype=np.int64).reshape(-1, layout.words), heap_of(shape, blob)
 
 
 def _together(layout: Layout, rows: Ints, edges: Sequence[int] | None) -> Ints:
@@ -223,11 +241,10 @@ def reopened(shape: Shape, head: bytes, index: Index, segments: Sequence[bytes])
     """Head with the rows of the newest segments in it again, and the index without them; None if there is no other."""
     block, layout = unpack(shape, head), index.layout
     closed = index.rows[: len(index) + 1 - len(segments)]
-    opened = [unpack(shape, blob) for blob in segments]
-    parts, heap = _strung(layout, [*opened, block])
+    parts, heap = _strung(layout, [*(_piece(shape, blob) for blob in segments), (block.rows[1:], block.heap)])
     # Whether visibility is in order across the seams is not known any more. The base of a segment holds the running
     # sums only; the extremes of what lies before all segments are in the base of the index.
-    base = opened[0].rows[:1] if len(closed) > 1 else closed[:, _NOTES:]
+    base = unpack(shape, segments[0]).rows[:1] if len(closed) > 1 else closed[:, _NOTES:]
     flags, rows = HOT if len(closed) > 1 else 0, np.concatenate([base, *parts])
     blob = pack(layout, rows, heap, flags=flags, visible=block.visible, heap_rows=len(rows) - 1)
     return blob, Index(layout, closed) if len(closed) > 1 else None

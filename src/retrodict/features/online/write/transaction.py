@@ -105,7 +105,7 @@ class Write:
         blobs = [None if blob is None else bytes(wide_block(self._shape, blob)) for blob in stored]
         layout, lone = self._layout(before, places, blobs)
         more = dict(zip(self._more, values[1 + len(self._blocks) :], strict=True))
-        hot = _HotKeys(self._shape, self.keys, arrivals, more)
+        hot = _HotKeys(self._shape, self.keys, arrivals, more, streamed=offset is not None)
         groups = self._groups(layout, lone, places, blobs, hot)
         hot.check()
         result: dict[bytes, bytes | None] = {}
@@ -222,8 +222,16 @@ class Write:
 class _HotKeys:
     """Segments of the hot keys of a batch: opened where events fall into them, closed where a block grew large."""
 
-    def __init__(self, shape: Shape, keys: StateKeys, arrivals: Arrivals, more: dict[bytes, bytes | None]) -> None:
-        self._shape, self._keys, self._names, self._more = shape, keys, arrivals.names, more
+    def __init__(
+        self,
+        shape: Shape,
+        keys: StateKeys,
+        arrivals: Arrivals,
+        more: dict[bytes, bytes | None],
+        *,
+        streamed: bool,
+    ) -> None:
+        self._shape, self._keys, self._names, self._more, self._streamed = shape, keys, arrivals.names, more, streamed
         self._missing: list[bytes] = []
         self._opened: dict[int, list[int]] = {}
         self.indexes: dict[int, Index | None] = {}
@@ -255,8 +263,8 @@ class _HotKeys:
         return None if missing else [self._more[name] or b"" for name in names]
 
     def packed(self, name: bytes, blob: bytes | None) -> bytes | None:
-        """Entry as it is stored: blocks and segments with narrow rows, but for heads, which every batch writes anew."""
-        wide = blob is None or self._keys.is_index(name) or is_hot(blob)
+        """Entry as it is stored: with narrow rows, but for heads that a stream writes anew with every batch."""
+        wide = blob is None or self._keys.is_index(name) or (self._streamed and is_hot(blob))
         return blob if blob is None or wide else narrow_block(self._shape, blob)
 
     def close(self, code: int, block: bytes, bounds: Bounds) -> dict[bytes, bytes | None]:

@@ -192,6 +192,7 @@ def start_run(workspace: Workspace, run: Run) -> None:
         ]
         made_of = [*sources, (f"code:{run.code}", "code"), (f"environment:{run.environment}", "environment")]
         facts = {"model": run.model, "seed": run.seed, "params": run.params, "objects": [run.code, run.environment]}
+        tx.vouch(runs, {"id": run.id})
         tx.append("run.start", run.ref, facts, inputs=made_of)
 
 
@@ -234,6 +235,9 @@ def finish_run(tx: Transaction, run: Run) -> None:
         "test": run.metrics,
         "objects": sorted({a.digest for a in run.artifacts}),
     }
+    tx.vouch(runs, {"id": run.id})
+    for table in (metrics, artifacts):
+        tx.vouch(table, {"run": run.id})
     tx.append("run.finish", run.ref, facts)
 
 

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, delete, insert, select
+from sqlalchemy import Connection, Table, column, delete, insert, select
+from sqlalchemy import table as named_table
 
 from retrodict.core.clock import Clock
 from retrodict.core.errors import IntegrityError, InternalError, check_reason
@@ -88,6 +89,21 @@ class Transaction:
         key = {column.name: row[column.name] for column in table.primary_key.columns}
         columns = sorted(row)
         self._records.append({"table": table.name, "key": key, "columns": columns, "digest": row_digest(columns, row)})
+
+    def vouch(self, table: Table, key: Mapping[str, Any]) -> None:
+        """Let the next entry vouch for rows as they are now: all those with these values of columns.
+
+        A later one for the same key takes its place: of rows that change, the last change counts.
+
+        Parameters
+        ----------
+        table : sqlalchemy.Table
+        key : mapping of column name to value
+        """
+        columns = sorted(column.name for column in table.columns)
+        rows = read_rows(self.connection, table.name, key, columns)
+        self._records.append({"table": table.name, "key": dict(key), "columns": columns, "rows": len(rows),
+                              "digest": rows_digest(rows)})  # fmt: skip
 
     def has(self, action: str, object_id: str) -> bool:
         """Whether the chain holds an entry of this action on this object; nobody can append one in between."""
@@ -522,6 +538,21 @@ def _key_in_force(connection: Connection) -> str | None:
     """Public key that the chain names last; None for an empty chain."""
     keys = _keys(connection)
     return keys[-1][1] if keys else None
+
+
+def read_rows(
+    connection: Connection, table: str, key: Mapping[str, Any], columns: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Named columns of the rows of a table with these values."""
+    query: Any = select(*(column(name) for name in columns)).select_from(named_table(table))
+    for name, value in key.items():
+        query = query.where(column(name) == value)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256 of rows of plain values, in whatever order."""
+    return digest(b"\n".join(sorted(canonical_json(dict(row)) for row in rows)))
 
 
 def row_digest(columns: Sequence[str], row: Mapping[str, Any]) -> str:

@@ -25,7 +25,9 @@ else:
 __all__ = ["Ledger"]
 
 # Tables every row of which is written with an entry that vouches for it.
-_VOUCHED = ("dataset_tags", "deployments", "model_approvals", "model_versions")
+_VOUCHED = (
+    "dataset_tags", "deployments", "model_approvals", "model_versions", "run_artifacts", "run_metrics", "runs",
+)  # fmt: skip
 
 
 def _listing(entries: list[Entry], total: int | None = None) -> Listing[Entry]:

@@ -1,0 +1,80 @@
+"""Runs, their metrics and artifacts: whatever is changed in their rows after the run ended, the audit finds."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+from tests.serving.project import make_project
+
+from retrodict import Project
+
+OTHER = "01M00000000000000000000000"
+COLUMNS = "model, status, actor, started, finished, seconds, seed, code, environment, data, params, summary"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    root = tmp_path_factory.mktemp("parcels")
+    make_project(root).close()
+    return root
+
+
+@pytest.fixture
+def root(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "parcels")
+
+
+def execute(root, statement):
+    with closing(sqlite3.connect(root / "state" / "records.db")) as records, records:
+        assert records.execute(statement).rowcount >= 1
+
+
+def findings(root):
+    with Project(root) as project:
+        return {
+            (finding.kind, finding.where.partition(" (")[0].partition(":")[0]) for finding in project.audit().findings
+        }
+
+
+def test_an_untouched_project_is_verified(root):
+    assert not findings(root)
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("UPDATE run_metrics SET value = 0.99 WHERE name = 'auc' AND split = 'test'", ("altered", "run")),
+        ("DELETE FROM run_metrics WHERE name = 'auc' AND split = 'test'", ("removed", "run")),
+        ("INSERT INTO run_metrics SELECT run, 'test', 'profit', 0, 1.0, NULL, NULL FROM run_metrics LIMIT 1",
+         ("altered", "table run_metrics")),
+        (f"INSERT INTO run_metrics VALUES ('{OTHER}', 'test', 'auc', 0, 1.0, NULL, NULL)",
+         ("altered", "table run_metrics")),
+        ("UPDATE run_artifacts SET digest = digest || 'x'", ("altered", "run")),
+        ("UPDATE runs SET status = 'failed'", ("altered", "run")),
+        ("UPDATE runs SET summary = '{}'", ("altered", "run")),
+        ("UPDATE runs SET actor = 'eve'", ("altered", "run")),
+        (f"INSERT INTO runs SELECT '{OTHER}', {COLUMNS} FROM runs", ("altered", "table runs")),
+        ("DELETE FROM runs", ("removed", "run")),
+    ],
+)  # fmt: skip
+def test_a_row_that_other_hands_changed_is_found(root, statement, found):
+    """Changed, removed or added."""
+    execute(root, statement)
+    assert found in findings(root)
+
+
+def test_a_run_that_is_still_open_is_vouched_for_as_it_began(root):
+    """It counts as running until its end is an entry: a row that says otherwise is found."""
+    from retrodict.learning.runs import Run, start_run
+    from retrodict.workspace import Workspace
+
+    with Workspace(root, actor="ana") as workspace:
+        code = workspace.ledger.entries(action="run.start")[0].payload["objects"]
+        run = Run(workspace.new_id(), "late_parcel", "running", "ana", 0, 1, *code, {"versions": {}}, {})
+        start_run(workspace, run)
+    assert not findings(root)
+    execute(root, f"UPDATE runs SET status = 'finished' WHERE id = '{run.id}'")
+    assert findings(root) == {("altered", "run")}

@@ -161,7 +161,11 @@ def test_damaged_blocks_are_errors_and_no_more():
 
 WORDS = st.integers(-(1 << 63), (1 << 63) - 1)
 NOTHING = st.sampled_from([-(1 << 63), -(1 << 52)])
-FLOATS = st.builds(lambda k, power: k / 10.0**power, st.integers(-(10**9), 10**9), st.integers(0, 7)) | st.floats()
+FLOATS = st.floats() | st.sampled_from([0.0, -0.0, -0.25, 1e300])
+
+
+def _word(value):
+    return struct.unpack("<q", struct.pack("<d", value))[0]
 
 
 @st.composite
@@ -169,20 +173,23 @@ def _columns(draw, count):
     """Words near one another, multiples, steps, floats of few digits and either zero, nothing, the least and most."""
     low = draw(WORDS)
     unit = draw(st.sampled_from([1, 3, 1000, 60_000_000, 1 << 30]))
+    power, most = draw(st.integers(0, 7)), draw(st.sampled_from([9, 10**6, 10**14]))
+    decimals = st.integers(-most, most).map(lambda number: number / 10.0**power)
     values = draw(
         st.sampled_from(
             [
                 st.just(low),
                 st.integers(0, 300).map(lambda n: low + n * unit),
                 st.integers(0, 300).map(lambda n: low + n * unit) | NOTHING,
-                FLOATS.map(lambda value: struct.unpack("<q", struct.pack("<d", value))[0]) | NOTHING,
-                st.sampled_from([0.0, -0.0, -0.25, -2.5]).map(lambda v: struct.unpack("<q", struct.pack("<d", v))[0]),
+                FLOATS.map(_word) | NOTHING,
+                decimals.map(_word),
+                decimals.map(_word) | NOTHING,
                 WORDS | NOTHING,
             ]
         )
     )
     words = draw(st.lists(values, min_size=count, max_size=count))
-    if draw(st.booleans()):
+    if draw(st.integers(0, 4)) == 0:
         words = [low + unit * place for place in range(count)]
     return [(word + (1 << 63)) % (1 << 64) - (1 << 63) for word in words]
 

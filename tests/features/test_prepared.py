@@ -288,6 +288,20 @@ def test_appended_rows_are_numbered_among_those_before(tmp_path):
     assert _values(features, spine, grown) == {"v__latest_n": [4, 1, 5, 3]}
 
 
+@pytest.mark.parametrize("n", [[1, 1, 1], [1, None, 1], [2**62, 1, 1]])
+def test_counts_of_the_same_events_are_one_column_of_sums(n):
+    """A count and those behind means, of the same events or not; a sum that looks like one stays apart."""
+    when = pa.array([1, 2, 3], worlds.TIME)
+    table = pa.table({"k": ["a"] * 3, "t": when, "known": when, "n": pa.array(n, pa.int64())})
+    over = [agg.count(over="1h"), agg.sum("n", over="1h"), agg.mean("n", over="1h"), agg.share("n > 1", over="1h")]
+    features = FeatureSet([FeatureView("v", Entity("k"), Source("s", worlds.table, event_time="t"), over)])
+    spine = pa.table({"k": ["a"], "q": pa.array([9], worlds.TIME)})
+    some = [value for value in n if value is not None]
+    expected = [3, sum(some), sum(some) / len(some), sum(value > 1 for value in some) / len(some)]
+    for values in _through_an_index(features, spine, table):
+        assert [value for (value,) in values.values()] == expected
+
+
 def test_an_index_belongs_to_a_version(place):
     """A frame over an older version sees that version's rows, after a newer one was indexed as well."""
     tables, folder = place

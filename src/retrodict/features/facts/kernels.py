@@ -186,9 +186,8 @@ class Timeline:
     @cached_property
     def classes(self) -> list[LatenessClass]:
         """Events in classes of similar lateness: within one, almost every event before q is clearly in or out."""
-        if self.steady and len(self.codes):
-            count, alike = len(self.codes), int(self.lateness[0])
-            return [LatenessClass(None, np.arange(count + 1), alike, alike)]
+        if self.steady and len(self.packed_event):
+            return [LatenessClass(None, None, int(self.lateness[0]), int(self.lateness[0]))]
         late = self.lateness[self.by_event]
         # Powers of sixteen by frexp: few classes, and doubt about an event lasts at most as long as it was late.
         size = (np.frexp(late.astype(np.float64))[1] + 3) // 4
@@ -277,13 +276,17 @@ def _positions(line: Ints, values: Ints) -> Ints:
 class LatenessClass:
     """Events whose lateness lies in ``[low, high]``: their places in event order, and ranks of places among them.
 
-    Without ``places``: all events.
+    Without ``places`` and ``rank``: all events, whose places are their ranks.
     """
 
     places: Ints | None
-    rank: Ints
+    rank: Ints | None
     low: int
     high: int
+
+    def ranked(self, places: Ints) -> Ints:
+        """How many of the class lie before each place."""
+        return places if self.rank is None else self.rank[places]
 
 
 class Queries:
@@ -344,9 +347,9 @@ class Queries:
         if line.steady:
             return [(group, self.seen, self.seen) for group in line.classes]
         for group in line.classes:
-            sure = group.rank[line.before_event(self.codes, self.moments - group.high)]
+            sure = group.ranked(line.before_event(self.codes, self.moments - group.high))
             alike = group.low == group.high
-            maybe = sure if alike else group.rank[line.before_event(self.codes, self.moments - group.low)]
+            maybe = sure if alike else group.ranked(line.before_event(self.codes, self.moments - group.low))
             bounds.append((group, sure, maybe))
         return bounds
 
@@ -382,11 +385,11 @@ class Queries:
         left = self.starts(window)
         right = None if window.offset is None else self.ends(window)
         for number, (group, sure, maybe) in enumerate(self.classes):
-            begin = group.rank[left]
+            begin = group.ranked(left)
             if number not in ranges:
                 ranges[number] = RangeExtremes(self.timeline.placed(values, group.places), largest=largest)
             if right is not None:
-                sure, maybe = (np.minimum(bound, group.rank[right]) for bound in (sure, maybe))  # noqa: PLW2901 - narrowed
+                sure, maybe = (np.minimum(bound, group.ranked(right)) for bound in (sure, maybe))  # noqa: PLW2901 - narrowed
             merge(best, ranges[number].over(begin, sure), out=best)
             for queries, places, begins in ragged(np.maximum(sure, begin), maybe):
                 event = self.timeline.by_event[places if group.places is None else group.places[places]]

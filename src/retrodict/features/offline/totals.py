@@ -8,6 +8,7 @@ value: rounding the sums first was rejected, since the difference of two of them
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -175,12 +176,19 @@ class Summed:
         self.kinds = {text: column.kind for text, column in inputs.items()}
         line: Timeline = state.line
         moments = line.event_time if any(map(reads_times, plan.channels)) else line.packed_event  # else only how many
-        self.lifted: list[Any] = [lift(channel, inputs, moments) for channel in plan.channels]
+        self.lifted: list[Any] = []
+        twins: dict[int, int] = {}  # counts of the same events are added up once: fresh memory is what takes time
+        for i, channel in enumerate(plan.channels):
+            values = lift(channel, inputs, moments)
+            if channel.lift in _COUNTS and not request_values:
+                among = [j for j in range(i) if plan.channels[j].lift in _COUNTS and j not in twins]
+                twins |= [(i, j) for j in among if np.array_equal(self.lifted[j], values)]
+            self.lifted.append(values[:0] if i in twins else values)
         self.scales: dict[int, Scale] = {}
         self.ranges: dict[int, dict[int, RangeExtremes]] = {}
         self.place: dict[int, slice] = {}
         self._rows = 2 * count + 1  # the most numbers in a sum: events, their ends, the row's own
-        sums = self._cut(count)
+        sums = self._cut(count, twins)
         limbs, self.columns = sums[1:], sums.shape[1]
         if state.until is not None:
             line, ended = line.with_ends(state.until, state.array("known_at"), state.array("order"))
@@ -222,15 +230,17 @@ class Summed:
             }
         )
 
-    def _cut(self, count: int) -> Ints:
-        """Limbs of all summed channels side by side, below a row of zeros; counts are their own single limb."""
+    def _cut(self, count: int, twins: Mapping[int, int]) -> Ints:
+        """Limbs of all summed channels side by side, below a row of zeros; counts are one limb, or their twin's."""
         width = 0
         for i, channel in enumerate(self.plan.channels):
-            if channel.monoid == "sum":
+            if i in twins:
+                self.place[i] = self.place[twins[i]]
+            elif channel.monoid == "sum":
                 self.place[i] = slice(width, width := width + (1 if channel.lift in _COUNTS else self._limbs_of(i)))
         limbs = np.zeros((count + 1, width), dtype=np.int64)
         for i, place in self.place.items():
-            for first in range(0, count, _ROWS):
+            for first in range(0, len(self.lifted[i]), _ROWS):
                 part = slice(first, min(first + _ROWS, count))
                 limbs[1:][part, place] = self._split(i, self.lifted[i][part])
             self.lifted[i] = self.lifted[i][:0]  # of sums only the prefix is used from here on

@@ -25,7 +25,7 @@ from retrodict.ledger.checkpoints import is_endorsed
 from retrodict.ledger.ledger import ACCEPT, KEY_ACTIONS, Keys, read_rows, row_digest, rows_digest
 from retrodict.ledger.merkle import Frontier, leaf_hash
 from retrodict.ledger.schema import edges, entries
-from retrodict.ledger.witness import NamedVersions, SignedVersion, announced_by
+from retrodict.ledger.table_versions import NamedVersions, SignedVersion, announced_by
 from retrodict.stores.objects.base import ObjectStore
 
 if TYPE_CHECKING:  # importing it loads Arrow

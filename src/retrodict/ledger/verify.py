@@ -38,7 +38,7 @@ from retrodict.ledger.checkpoints import Checkpoint, scan_checkpoints
 from retrodict.ledger.heads import scan_heads
 from retrodict.ledger.ledger import Ledger, signed_ends
 from retrodict.ledger.segments import seal_of, select_seals
-from retrodict.ledger.witness import select_versions
+from retrodict.ledger.table_versions import select_versions
 from retrodict.ledger.witnesses import Witness
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import StreamStore

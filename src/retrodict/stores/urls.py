@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from retrodict.stores.objects.base import ObjectStore
     from retrodict.stores.records.base import RecordStore
     from retrodict.stores.streams.base import EventStreams, StreamStore
-    from retrodict.stores.tables.base import TableStore, VersionWitness
+    from retrodict.stores.tables.base import TableStore, VersionGuard
 
 __all__ = ["open_bucket", "open_keys", "open_log", "open_objects", "open_records", "open_streams", "open_tables"]
 
@@ -55,7 +55,7 @@ _TWINS = {"tables": ("s3",), "keys": _REDIS, "streams": (*_NATS, "kafka")}
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
 
 
-def open_tables(url: str, root: Path, *, witness: VersionWitness | None = None) -> TableStore:
+def open_tables(url: str, root: Path, *, guard: VersionGuard | None = None) -> TableStore:
     """Table store of a URL: Delta Lake in a folder or in a bucket.
 
     Parameters
@@ -64,7 +64,7 @@ def open_tables(url: str, root: Path, *, witness: VersionWitness | None = None) 
         A path or a URL, see above.
     root : Path
         Folder that relative paths start from.
-    witness : VersionWitness, optional
+    guard : VersionGuard, optional
         Who knows which versions are ours.
 
     Raises
@@ -78,11 +78,11 @@ def open_tables(url: str, root: Path, *, witness: VersionWitness | None = None) 
 
         bucket, prefix, options = _bucket(url, "stores.tables")
         endpoint, region = options.get("endpoint"), options.get("region")
-        return BucketTables(bucket, prefix, endpoint=endpoint, region=region, witness=witness)
+        return BucketTables(bucket, prefix, endpoint=endpoint, region=region, guard=guard)
     path = _path(url, root, "tables")
     from retrodict.stores.tables.delta import DeltaTables
 
-    return DeltaTables(path, witness=witness)
+    return DeltaTables(path, guard=guard)
 
 
 def open_bucket(url: str, where: str) -> tuple[Any, Callable[[], AbstractContextManager[None]]]:

@@ -96,11 +96,11 @@ class Workspace:
     @cached_property
     def tables(self) -> TableStore:
         """Versioned tables."""
-        from retrodict.ledger.witness import TableWitness
+        from retrodict.ledger.table_versions import VersionSigner
         from retrodict.stores.urls import open_tables
 
-        witness = TableWitness(lambda: self.ledger)
-        return self._open("stores.tables", partial(open_tables, witness=witness))
+        guard = VersionSigner(lambda: self.ledger)
+        return self._open("stores.tables", partial(open_tables, guard=guard))
 
     @cached_property
     def records(self) -> RecordStore:

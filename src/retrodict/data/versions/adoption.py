@@ -5,7 +5,7 @@ from __future__ import annotations
 from retrodict.core.errors import NotFoundError, check_reason, near
 from retrodict.data.versions.refs import log_path
 from retrodict.ledger.chain import Entry
-from retrodict.ledger.witness import ADOPT
+from retrodict.ledger.table_versions import ADOPT
 from retrodict.workspace import Workspace
 
 __all__ = ["adopt"]

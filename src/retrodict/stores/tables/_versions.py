@@ -17,7 +17,7 @@ from retrodict.core.errors import BusyError, InputError, IntegrityError, Retryab
 from retrodict.core.identity import digest
 from retrodict.stores.tables._log import Log, damaged_log, parse
 from retrodict.stores.tables._places import Place, mapped, mapping
-from retrodict.stores.tables.base import VersionWitness
+from retrodict.stores.tables.base import VersionGuard
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}(\.[a-z0-9_]{1,100}){0,3}")
 _ENTRY = re.compile(r"(\d{20})\.json")
@@ -28,15 +28,15 @@ _CHECKPOINT_INTERVAL = 100
 class Versions:
     """Versions of all tables of a place."""
 
-    def __init__(self, place: Place, timeout_s: float, witness: VersionWitness | None = None) -> None:
-        self.place, self._timeout_s, self._witness = place, timeout_s, witness
+    def __init__(self, place: Place, timeout_s: float, guard: VersionGuard | None = None) -> None:
+        self.place, self._timeout_s, self._guard = place, timeout_s, guard
         self._known: dict[str, tuple[list[object], Log]] = {}
 
     def names(self, *, every: bool = False) -> list[str]:
-        """Tables that have at least one version, sorted; with ``every``, also where the witness vouches for none."""
+        """Tables that have at least one version, sorted; with ``every``, also where the guard vouches for none."""
         with mapping("tables"):
             names = sorted(name for name in self.place.names() if _NAME.fullmatch(name))
-        return names if every or self._witness is None else [name for name in names if self._is_shown(name)]
+        return names if every or self._guard is None else [name for name in names if self._is_shown(name)]
 
     def _is_shown(self, name: str) -> bool:
         try:
@@ -51,11 +51,11 @@ class Versions:
             return self.place.lock(name, where=f"table {name}", timeout_s=self._timeout_s)
 
     def log(self, name: str) -> Log:
-        """Entries of a table as they are now, as far as the witness vouches for them; empty if there are none."""
+        """Entries of a table as they are now, as far as the guard vouches for them; empty if there are none."""
         log = self.everything(name)
-        if self._witness is None:
+        if self._guard is None:
             return log
-        count = self._witness.admitted(name, [commit.digest for commit in log.commits])
+        count = self._guard.admitted(name, [commit.digest for commit in log.commits])
         return log if count == len(log.commits) else Log(name).extended(log.commits[:count])
 
     def everything(self, name: str) -> Log:
@@ -103,8 +103,8 @@ class Versions:
                 if log.newest is not None:
                     _check_writable(log)
                 data, version = build(log), len(log.commits)
-                if self._witness is not None:
-                    self._witness.announce(name, version, digest(data))
+                if self._guard is not None:
+                    self._guard.announce(name, version, digest(data))
                 if self._put(name, version, data):
                     break
                 turn += 1
@@ -120,7 +120,7 @@ class Versions:
 
     def _check_ours(self, name: str) -> None:
         """Refuse to write on top of a version that nobody vouches for: the next one would hold its rows."""
-        if self._witness is None:
+        if self._guard is None:
             return
         count = len(self.everything(name).commits)
         first = len(self.log(name).commits)

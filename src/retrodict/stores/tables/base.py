@@ -13,7 +13,7 @@ from retrodict.core.identity import content_hash
 if TYPE_CHECKING:  # importing it loads pandas where that is installed
     import pyarrow.dataset as ds
 
-__all__ = ["LogEntry", "TableFile", "TableStore", "TableVersion", "VacuumReport", "VersionWitness", "files_id"]
+__all__ = ["LogEntry", "TableFile", "TableStore", "TableVersion", "VacuumReport", "VersionGuard", "files_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class LogEntry:
     added: tuple[str, ...]
 
 
-class VersionWitness(Protocol):
-    """Knows which versions of tables were written by us: a store that has a witness shows no others."""
+class VersionGuard(Protocol):
+    """Knows which versions of tables were written by us: a store that has a guard shows no others."""
 
     def announce(self, name: str, version: int, digest: str) -> None:
         """Note that the entry of a version, of this SHA-256, is about to be put into the log of a table."""
@@ -116,7 +116,7 @@ class TableStore(Protocol):
     * *Columns*: appended rows have the columns and types of the table, in any order; with ``evolve`` they may add
       columns (null in earlier rows) and widen types; an overwrite may bring any others.
     * *Damage*: a data file that is missing or altered is an IntegrityError, never fewer rows.
-    * *Witness*: where a store was given one, a version that it does not vouch for, and all that follow, do not exist
+    * *Guard*: where a store was given one, a version that it does not vouch for, and all that follow, do not exist
       for any call but ``log_entries``; nothing is written on top of them (IntegrityError).
     """
 
@@ -206,7 +206,7 @@ class TableStore(Protocol):
         """Return the data files of a version (None: the newest), sorted by path; of a vacuumed one, those it had."""
 
     def log_entries(self, name: str) -> list[LogEntry]:
-        """Entries of the log of a table, oldest first, with those that no witness vouches for; for an audit."""
+        """Entries of the log of a table, oldest first, with those that no guard vouches for; for an audit."""
 
     def file_digest(self, path: str) -> str:
         """SHA-256 of a data file, by ``table/path`` with the path that ``files`` gives; NotFoundError if it is gone."""
@@ -246,4 +246,4 @@ class TableStore(Protocol):
         """
 
     def names(self, *, every: bool = False) -> list[str]:
-        """Tables that have at least one version, sorted; with ``every``, also where no witness vouches for any."""
+        """Tables that have at least one version, sorted; with ``every``, also where no guard vouches for any."""

@@ -24,7 +24,7 @@ import pyarrow.fs as pafs
 from retrodict.core.errors import MissingExtraError
 from retrodict.stores.tables._places import Stored, checkpoint
 from retrodict.stores.tables._versions import Versions
-from retrodict.stores.tables.base import VersionWitness
+from retrodict.stores.tables.base import VersionGuard
 from retrodict.stores.tables.delta import DeltaTables
 
 __all__ = ["BucketTables", "mapped", "objects_of"]
@@ -49,7 +49,7 @@ class BucketTables(DeltaTables):
         None: what the environment says (``AWS_REGION``), else ``us-east-1``.
     timeout_s : float, default 30
         How long a writer tries to commit while others commit, in seconds.
-    witness : VersionWitness, optional
+    guard : VersionGuard, optional
         As for tables in a folder.
     """
 
@@ -61,11 +61,11 @@ class BucketTables(DeltaTables):
         endpoint: str | None = None,
         region: str | None = None,
         timeout_s: float = 30.0,
-        witness: VersionWitness | None = None,
+        guard: VersionGuard | None = None,
     ) -> None:
         if find_spec("obstore") is None:
             raise MissingExtraError("obstore", "s3", needed_for="tables in a bucket")
-        self._versions = Versions(Bucket(bucket, prefix, endpoint, region), timeout_s, witness)
+        self._versions = Versions(Bucket(bucket, prefix, endpoint, region), timeout_s, guard)
 
 
 def objects_of(bucket: str, prefix: str, endpoint: str | None, region: str | None) -> Any:

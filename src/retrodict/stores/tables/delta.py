@@ -32,7 +32,7 @@ from retrodict.stores.tables.base import (
     TableStore,
     TableVersion,
     VacuumReport,
-    VersionWitness,
+    VersionGuard,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class DeltaTables(TableStore):
         Folder of all tables, one folder each; made by the first write.
     timeout_s : float, default 30
         How long a writer waits for another writer of the same table, in seconds.
-    witness : VersionWitness, optional
+    guard : VersionGuard, optional
         Who knows which versions are ours. None: every version that is there counts.
 
     Examples
@@ -69,9 +69,9 @@ class DeltaTables(TableStore):
     (['JFK', 'EWR'], ['JFK'])
     """
 
-    def __init__(self, root: Path, *, timeout_s: float = 30.0, witness: VersionWitness | None = None) -> None:
+    def __init__(self, root: Path, *, timeout_s: float = 30.0, guard: VersionGuard | None = None) -> None:
         self._root = Path(root)
-        self._versions = Versions(Folder(self._root), timeout_s, witness)
+        self._versions = Versions(Folder(self._root), timeout_s, guard)
 
     # writing ------------------------------------------------------------------------------------------------
 

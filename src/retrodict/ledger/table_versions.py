@@ -21,7 +21,7 @@ from retrodict.ledger.checkpoints import is_signed
 from retrodict.ledger.ledger import Keys, Ledger, has_signed
 from retrodict.ledger.schema import versions
 
-__all__ = ["ADOPT", "NamedVersions", "SignedVersion", "TableWitness", "announced_by", "is_named", "select_versions"]
+__all__ = ["ADOPT", "NamedVersions", "SignedVersion", "VersionSigner", "announced_by", "is_named", "select_versions"]
 
 ADOPT = "dataset.adopt"
 
@@ -91,8 +91,8 @@ class NamedVersions:
         return self.digests.get(name, {})
 
 
-class TableWitness:
-    """Vouches for versions by the ledger of a project: a :class:`~retrodict.stores.tables.base.VersionWitness`.
+class VersionSigner:
+    """Vouches for versions by the ledger of a project: a :class:`~retrodict.stores.tables.base.VersionGuard`.
 
     Costs little where nothing was committed to the records since the last look: what changed is looked up by the name
     of the table, never in the whole chain.

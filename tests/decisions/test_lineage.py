@@ -1,9 +1,13 @@
 """Rows behind a decision: only what was visible then, strictly."""
 
+import shutil
+import sqlite3
+from contextlib import closing
+
 import pyarrow as pa
 import pytest
 
-from retrodict import Entity, FeatureView, Source, Table, agg, latest
+from retrodict import Entity, FeatureView, Project, Source, Table, agg, latest
 from retrodict.core.clock import parse_time
 from retrodict.core.durations import HOUR
 from retrodict.core.errors import NotFoundError
@@ -81,3 +85,31 @@ def test_an_unknown_decision_is_not_traced(project):
     """It is not in the log."""
     with pytest.raises(NotFoundError, match="decision_id"):
         trace_decision(project, "decision:" + "0" * 26)
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("UPDATE model_approvals SET approver = 'zoe'", "is not what was written"),
+        ("UPDATE deployments SET reason = 'all well'", "is not what was written"),
+        ("UPDATE ledger_edges SET source = 'dataset:parcels@9' WHERE role = 'training data'",
+         "the lineage edges are not what it says"),
+        ("UPDATE ledger_entries SET actor = 'zoe' WHERE action = 'model.approve'", "the entry does not give its hash"),
+        ("UPDATE ledger_nodes SET hash = '00' || substr(hash, 3)", "does not lead to the signed root"),
+        ("UPDATE runs SET actor = 'zoe'", "is not what was written"),
+    ],
+)  # fmt: skip
+def test_a_lineage_says_whether_the_ledger_under_it_holds(deployed, tmp_path, statement, reason):
+    """What it shows are rows: each is held against its entry, and that against the signed root."""
+    root = shutil.copytree(deployed, tmp_path / "parcels")
+    values = {"depot": "north", "weight": 12.5, "express": False, "sent": "2024-02-20T10:00Z"}
+    with Project(root) as project:
+        decision = project.decide("promise", **values, at="2024-02-20T10:00Z")
+        before = decision.lineage().facts["ledger"]
+        assert (before["holds"], len(before["entries"])) == (True, 6)
+    with closing(sqlite3.connect(root / "state" / "records.db")) as records, records:
+        assert records.execute(statement).rowcount >= 1
+    with Project(root) as project:
+        after = project.lineage(decision.ref).facts["ledger"]
+    assert not after["holds"]
+    assert reason in after["reason"]

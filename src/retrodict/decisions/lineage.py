@@ -5,7 +5,7 @@ Each step is read from what was recorded then; nothing is inferred from the pres
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from retrodict.decisions.log import LoggedDecision, find_decision
 from retrodict.features.online import stream_of
 from retrodict.features.plan import FeatureSet
 from retrodict.ledger import prove
+from retrodict.ledger.proofs import check_entries
 from retrodict.models.artifact import ModelArtifact
 from retrodict.registry import current, get_version, history
 from retrodict.registry.feature_sets import feature_set_of
@@ -39,7 +40,8 @@ def trace_decision(workspace: Workspace, ref: str) -> dict[str, Any]:
     dict
         ``decision`` (the answer and its moment), ``log`` (stream, offset, inclusion proof or why there is none yet),
         ``policy`` (revision, who put it in force, why), ``features`` (value, rows it was computed from, table versions
-        those rows came with, first keys), ``model``, ``run``, ``data``, ``code``, ``environment``, ``approvals``.
+        those rows came with, first keys), ``model``, ``run``, ``data``, ``code``, ``environment``, ``approvals``,
+        ``ledger`` (the entries that this stands on, and whether they hold).
     """
     logged = find_decision(workspace, ref)
     record = logged.record
@@ -63,7 +65,7 @@ def trace_decision(workspace: Workspace, ref: str) -> dict[str, Any]:
     }
     if not record.artifact:
         trace["fallback"] = {"step": record.fallback, "why": record.error}
-        return trace
+        return _proved(workspace, trace, {trace["policy"]["policy"]})
     model = ModelArtifact.load(workspace.objects, record.artifact)
     version = get_version(workspace, record.model)
     features = feature_set_of(workspace, record.model_code, model.name, model.inputs.names)
@@ -82,7 +84,15 @@ def trace_decision(workspace: Workspace, ref: str) -> dict[str, Any]:
     trace["data"], trace["code"] = sources["training data"], sources["code"]
     trace["environment"] = sources["environment"]
     trace["approvals"] = [{**asdict(approval), "time": format_time(approval.time)} for approval in version.approvals]
-    return trace
+    datasets = {source for feature in trace["features"] for source in feature.get("from", ())}
+    names = {trace["policy"]["policy"], f"model:{version.ref}", f"run:{version.run}", *datasets, *trace["data"]}
+    return _proved(workspace, trace, names)
+
+
+def _proved(workspace: Workspace, trace: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The trace, with whether the entries that it stands on lead to the signed root and rows are what they say."""
+    sequences, reason = check_entries(workspace.ledger, names)
+    return trace | {"ledger": {"entries": sequences, "holds": not reason, "reason": reason or None}}
 
 
 def _log(workspace: Workspace, logged: LoggedDecision) -> dict[str, Any]:
@@ -263,7 +273,7 @@ class DecisionLineage(Shown):
         _hang(tree, "fallback", self.facts.get("fallback"))
         if "features" in self.facts:
             tree.add("features").branches.append(_feature_rows(self.facts["features"]))
-        for name in ("model", "run", "data", "code", "environment", "approvals", "log"):
+        for name in ("model", "run", "data", "code", "environment", "approvals", "log", "ledger"):
             _hang(tree, name, self.facts.get(name))
         return [tree]
 
@@ -282,6 +292,8 @@ def _hang(branch: Tree, name: str, value: Any) -> None:
             child = branch.add(name)
             for key, inner in value.items():
                 _hang(child, str(key), inner)
+    elif isinstance(value, list | tuple) and all(type(inner) is int for inner in value):
+        branch.add(f"{name}: {', '.join(map(str, value))}")
     elif isinstance(value, list | tuple):
         for inner in value:
             _hang(branch, name, " · ".join(_pairs(inner)) if isinstance(inner, Mapping) else inner)

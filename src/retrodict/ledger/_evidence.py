@@ -163,7 +163,7 @@ def check_edges(connection: Connection, items: list[Entry]) -> tuple[int, list[A
     """Compare the stored lineage edges with those that the entries name; return how many are stored, and findings."""
     query = select(edges.c.sequence, edges.c.position, edges.c.source, edges.c.role, edges.c.target)
     stored: set[Link] = {tuple(row) for row in connection.execute(query)}
-    links = {link for entry in items for link in _links(entry)}
+    links = {link for entry in items for link in links_of(entry)}
     findings = [
         AuditFinding(kind, f"entry {sequence}", f"lineage edge {source} → {target} ({role}) {detail}")
         for kind, detail, faulty in (
@@ -175,7 +175,8 @@ def check_edges(connection: Connection, items: list[Entry]) -> tuple[int, list[A
     return len(stored), findings
 
 
-def _links(entry: Entry) -> Iterator[Link]:
+def links_of(entry: Entry) -> Iterator[Link]:
+    """Lineage edges that an entry names."""
     inputs = entry.payload.get("inputs", [])
     for position, edge in enumerate(inputs if isinstance(inputs, list) else []):
         if isinstance(edge, list) and len(edge) == 2 and all(isinstance(part, str) for part in edge):

@@ -7,7 +7,7 @@ hashes, and says nothing of other entries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -16,15 +16,16 @@ from sqlalchemy import select
 
 from retrodict.core.display import Block, Facts, Shown, when
 from retrodict.core.errors import InputError, NotFoundError
+from retrodict.ledger._evidence import check_records, links_of
 from retrodict.ledger.chain import Entry, read_entry
 from retrodict.ledger.checkpoints import Checkpoint, scan_checkpoints
 from retrodict.ledger.ledger import Ledger
 from retrodict.ledger.merkle import is_consistent, leaf_hash, root_from_proof
-from retrodict.ledger.schema import entries
+from retrodict.ledger.schema import edges, entries
 from retrodict.ledger.segments import Proof, seal_of
 from retrodict.ledger.tree import EntryTree
 
-__all__ = ["LedgerProof", "check_proof", "prove_entry", "prove_growth"]
+__all__ = ["LedgerProof", "check_entries", "check_proof", "prove_entry", "prove_growth"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,6 +141,33 @@ def prove_growth(ledger: Ledger, first: int) -> dict[str, Any]:
         "path": [node.hex() for node in path],
         "checkpoint": asdict(checkpoint),
     }
+
+
+def check_entries(ledger: Ledger, object_ids: Collection[str]) -> tuple[list[int], str]:
+    """Numbers of the entries on some objects, and the first thing that is wrong with one of them.
+
+    Each must lead to the signed root, and lineage edges and vouched rows must be what it says. Empty: nothing is wrong.
+    """
+    public_key = ledger.reach()[1][-1][1]
+    query = select(entries.c.sequence).where(entries.c.object_id.in_(sorted(object_ids)))
+    with ledger.records.read() as connection:
+        items = []
+        sequences = list(connection.execute(query.order_by(entries.c.sequence)).scalars())
+        for sequence in sequences:
+            where = f"entry {sequence}"
+            document = prove_entry(ledger, sequence)
+            if reason := check_proof(document, public_key):
+                return sequences, f"{where}: {reason}"
+            entry = Entry(**document["entry"])
+            stored = connection.execute(
+                select(edges.c.sequence, edges.c.position, edges.c.source, edges.c.role, edges.c.target)
+                .where(edges.c.sequence == sequence)
+            )  # fmt: skip
+            if {tuple(row) for row in stored} != set(links_of(entry)):
+                return sequences, f"{where}: the lineage edges are not what it says"
+            items.append(entry)
+        finding = next(check_records(connection, items, ()), None)
+    return sequences, "" if finding is None else f"{finding.where}: {finding.detail}"
 
 
 def check_proof(document: Mapping[str, Any], public_key: str) -> str:

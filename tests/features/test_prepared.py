@@ -302,6 +302,49 @@ def test_counts_of_the_same_events_are_one_column_of_sums(n):
         assert [value for (value,) in values.values()] == expected
 
 
+@pytest.mark.parametrize("small", [0, 1 << 40])
+def test_pairs_keep_their_events_whatever_their_numbers(tmp_path, monkeypatch, small):
+    """Read again, the parts of these keys come in another order than the one that numbered them."""
+    monkeypatch.setattr(event_index, "_SMALL", small)
+    pairs = [*zip("pqpqpqpq", "xyzzwwvv", strict=True)]
+    numbers = [*range(8), 80, 30, 60]
+    rows = [*pairs, ("p", "x"), pairs[3], pairs[6]]
+    table = pa.table(
+        {
+            "a": [row[0] for row in rows],
+            "b": [row[1] for row in rows],
+            "n": numbers,
+            "t": pa.array([9] * len(rows), worlds.TIME),
+        }
+    )
+    source = Source("s", worlds.table, event_time="t")
+    features = FeatureSet([FeatureView("v", Entity("pair", keys=["a", "b"]), source, [agg.sum("n", over="1h")])])
+    tables = DeltaTables(tmp_path / "tables")
+    for part in (table.slice(0, 8), table.slice(8, 1), table.slice(9, 1), table.slice(10)):
+        tables.write("events", part)
+        indexes = EventIndexes(tables, tmp_path / "indexes")
+        indexes.build(features)
+    spine = pa.table({"a": [a for a, _ in pairs], "b": [b for _, b in pairs], "q": pa.array([10] * 8, worlds.TIME)})
+    assert _values(features, spine, indexes.sources(features)) == {"v__sum_n_1h": [80, 1, 2, 33, 4, 5, 66, 7]}
+
+
+def test_of_equal_redeliveries_the_first_row_counts(tmp_path):
+    """However they were appended: known at the same moment, so only the place in the table tells them apart."""
+    rows = [("a", 1, 1), ("b", 7, 2), ("b", 7, 3), ("a", 1, 4)]
+    columns = dict(zip(("k", "id", "n"), map(list, zip(*rows, strict=True)), strict=True))
+    table = pa.table({**columns, "t": pa.array([9] * 4, worlds.TIME)})
+    source = Source("s", worlds.table, event_time="t", sequence="id")
+    features = FeatureSet([FeatureView("v", Entity("k"), source, [latest("n"), agg.count(over="1h")])])
+    tables = DeltaTables(tmp_path / "tables")
+    for part in (table.slice(0, 2), table.slice(2, 1), table.slice(3)):
+        tables.write("events", part)
+        indexes = EventIndexes(tables, tmp_path / "indexes")
+        indexes.build(features)
+    spine = pa.table({"k": ["a", "b"], "q": pa.array([10] * 2, worlds.TIME)})
+    values = _values(features, spine, indexes.sources(features))
+    assert values == {"v__latest_n": [1, 2], "v__count_1h": [1, 1]}
+
+
 def test_an_index_belongs_to_a_version(place):
     """A frame over an older version sees that version's rows, after a newer one was indexed as well."""
     tables, folder = place

@@ -78,6 +78,7 @@ def test_an_erased_subject_is_in_no_newest_table_and_no_state(run: Run, root: Pa
     assert (shown["tables"][0]["version"], shown["tables"][0]["older"]) == (1, 1)
     assert shown["remaining"] == {"stream events/orders": 1}
     assert shown["counted_in"] == ["shops"]
+    assert shown["freed_pages"] == "state/keys"
     shop.call("features", "build", "--project", root)
     (root / "keys.csv").write_text("customer,amount\n007,1\n008,1\n")
     online = run("features", "online", "--keys", root / "keys.csv", "--at", "2024-04-23T00:00Z", "--features",

@@ -90,6 +90,9 @@ class Erasure(Shown):
         are of another kind and cannot be compared.
     vacuum : dict of str to dict
         By table, what a vacuum deleted.
+    freed_pages : str
+        Folder of an embedded key store, whose file keeps removed entries in free pages until these are used again.
+        Empty where no state was removed, or a server has it.
     """
 
     entity: str
@@ -100,6 +103,7 @@ class Erasure(Shown):
     counted_in: list[str] = field(default_factory=list)
     remaining: dict[str, int | None] = field(default_factory=dict)
     vacuum: dict[str, dict[str, Any]] = field(default_factory=dict)
+    freed_pages: str = ""
 
     def blocks(self) -> Sequence[Block | None]:
         """Tables and states, then everything that still holds them."""
@@ -115,6 +119,10 @@ class Erasure(Shown):
             Grid(("not rewritten", "rows or records of them>"), remaining) if remaining else None,
             *self._counted(),
             *(text for table in self.tables for text in self._older_versions(table.table, table.older)),
+            f"\nThe file of the key store keeps removed entries in free pages until they are used again. To be rid of them "
+            f"at once, stop every process, delete {self.freed_pages}, and run: retrodict features build"
+            if self.freed_pages
+            else None,
             None if self.done else "\nNothing was changed. Do it with --yes.",
         ]
 
@@ -199,6 +207,9 @@ def erase(
         report.states = _states(workspace, plans, entries, dry_run=dry_run)
         if not dry_run:
             _advance(workspace, every, {erased.table: erased for erased in report.tables if erased.rows})
+    keys_at = workspace.config["stores.keys"]
+    if any(report.states.values()) and "://" not in keys_at:
+        report.freed_pages = keys_at
     report.remaining = find_subjects(workspace, tables, entity, keys.select(entity.keys), subjects)
     if not dry_run:
         _record(workspace, entity, columns, report, reason)

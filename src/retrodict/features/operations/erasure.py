@@ -119,8 +119,8 @@ class Erasure(Shown):
             Grid(("not rewritten", "rows or records of them>"), remaining) if remaining else None,
             *self._counted(),
             *(text for table in self.tables for text in self._older_versions(table.table, table.older)),
-            f"\nThe file of the key store keeps removed entries in free pages until they are used again. To be rid of them "
-            f"at once, stop every process, delete {self.freed_pages}, and run: retrodict features build"
+            f"\nThe file of the key store keeps removed entries in free pages until they are used again. To be rid of "
+            f"them at once, stop every process, delete {self.freed_pages}, and run: retrodict features build"
             if self.freed_pages
             else None,
             None if self.done else "\nNothing was changed. Do it with --yes.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -272,14 +273,27 @@ def test_a_version_whose_writer_died_is_ours(project: Workspace, python: Any, wh
 def test_a_statement_that_nobody_signed_admits_nothing(project: Workspace, sql: Sql, wheres: Wheres) -> None:
     """Copied from another version, or with another number: the signature is over all of it."""
     foreign(project)
-    import hashlib
-
     sha = hashlib.sha256(log(project, 3).read_bytes()).hexdigest()
     (row,) = sql("SELECT * FROM ledger_versions WHERE name = 'sales' AND version = 2")
     for change in ({"digest": sha, "version": 3}, {"digest": sha}):
         forged = row | change
         sql("INSERT INTO ledger_versions VALUES (?, ?, ?, ?, ?, ?)", *forged.values())
     assert (ids(project), wheres(project)) == ([0, 2, 4], {("unsigned", "table sales, version 3")})
+
+
+def test_an_entry_altered_to_name_a_foreign_version_admits_nothing(
+    project: Workspace, sql: Sql, wheres: Wheres
+) -> None:
+    """It does not give its hash any more: a read does not wait for an audit to say so."""
+    foreign(project)
+    sha = hashlib.sha256(log(project, 3).read_bytes()).hexdigest()
+    (row,) = sql("SELECT sequence, payload FROM ledger_entries WHERE object_id = 'dataset:sales@2'")
+    payload = json.loads(row["payload"])
+    payload["files"][f"sales/_delta_log/{3:020d}.json"] = sha
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    sql("UPDATE ledger_entries SET payload = ? WHERE sequence = ?", text, row["sequence"])
+    assert ids(Workspace(project.root)) == [0, 2, 4]
+    assert {("altered", "entry 4"), ("unsigned", "table sales, version 3")} <= wheres(project)
 
 
 def test_versions_of_another_program_are_taken_in_on_purpose(project: Workspace, wheres: Wheres) -> None:

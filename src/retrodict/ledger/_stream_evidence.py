@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.core.identity import digest
-from retrodict.ledger._findings import AuditFinding
+from retrodict.ledger._replay import AuditFinding
 from retrodict.ledger.chain import Entry
 from retrodict.ledger.heads import Prefix, SignedHead
 from retrodict.ledger.ledger import Keys
@@ -38,7 +38,7 @@ def list_segments(streams: StreamStore) -> tuple[dict[str, list[Segment]], list[
     return listed, findings
 
 
-def sealed_by(items: list[Entry]) -> list[Seal]:
+def sealed_by(items: Iterable[Entry]) -> list[Seal]:
     """Seals that the chain holds; an entry that was altered beyond reading is reported as such already."""
     return [seal for entry in items if (seal := seal_of(entry)) is not None]
 
@@ -58,9 +58,10 @@ def check_seals(listed: list[Seal], sealed: list[Seal]) -> Iterator[AuditFinding
 
 
 def check_segment(streams: StreamStore, entry: Entry) -> Iterator[AuditFinding]:
-    """Recompute hash and Merkle root of a sealed segment, and of what was signed before another process sealed it."""
+    """Recompute hash and Merkle root of a segment that an entry seals, and of what was signed before."""
     seal = seal_of(entry)
-    assert seal is not None
+    if seal is None:
+        return
     where = f"segment {seal.stream}/{seal.segment} (entry {seal.sequence})"
     try:
         data = streams.read_segment(seal.stream, seal.segment)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = ["Checkpoint", "Signer"]
 
 _FILE = "checkpoints.jsonl"
 _LOST = "Restore the file from a backup, or go on with a new key: retrodict audit renew-key --unendorsed --reason WHY"
+_BLOCK = 1 << 20
 _SEQUENCE = re.compile(rb'"sequence": ?(\d{1,18})')
 
 
@@ -262,49 +264,82 @@ def _adopt(path: Path, expected: str) -> None:
 # reading ------------------------------------------------------------------------------------------------------
 
 
-def scan_checkpoints(folder: Path) -> tuple[list[Checkpoint], list[int]]:
-    """Checkpoints of a folder or of a copy of its file, and the numbers of the lines that are none."""
-    path = folder if folder.is_file() else folder / _FILE
+def scan_checkpoints(place: Path, size: float = math.inf) -> Iterator[tuple[int, Checkpoint | None]]:
+    """(number of the line, checkpoint) of a folder or of a copy of its file; None for a line that is none.
+
+    ``size`` is where to stop, in bytes. A line that a dying writer left torn is passed over.
+    """
+    path, at, last = _file_of(place), 0, 0
     if not path.exists():
-        return [], []
-    lines = path.read_bytes().split(b"\n")
-    checkpoints: list[Checkpoint] = []
-    damaged = []
-    for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or a torn line
-        checkpoint = read_line(line)
-        if checkpoint is None and not _is_torn(line, checkpoints):
-            damaged.append(number)
-        elif checkpoint is None:
-            continue
-        else:
-            checkpoints.append(checkpoint)
-    return checkpoints, damaged
+        return
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            at += len(line)
+            if not line.endswith(b"\n") or at > size:
+                return
+            checkpoint = read_line(line)
+            if checkpoint is not None or not _is_torn(line.rstrip(b"\n"), last):
+                yield number, checkpoint
+            last = last if checkpoint is None else checkpoint.sequence
 
 
 def newest_signed(folder: Path, public_key: str, start: int = 0) -> Checkpoint | None:
-    """Checkpoint of the highest sequence that a key signed, from some byte of the file of checkpoints on."""
-    path = folder / _FILE
-    if not path.exists():
-        return None
-    with path.open("rb") as stream:
-        stream.seek(start)
-        lines = [line for line in stream.read().split(b"\n")[:-1] if public_key.encode() in line]
-    # Of very many lines only the newest is parsed: whatever else is wrong with them is for an audit.
-    lines.sort(key=lambda line: int(match[1]) if (match := _SEQUENCE.search(line)) else -1, reverse=True)
-    checkpoints = (checkpoint for line in lines if (checkpoint := read_line(line)) is not None)
-    return next((one for one in checkpoints if one.public_key == public_key and one.is_valid()), None)
+    """Checkpoint of the highest sequence that a key signed, from some byte of the file of checkpoints on.
+
+    All of it is looked through, block by block from the end on: stopping early would let old lines that somebody
+    repeats at the end hide the newest one. Only lines above the best so far are parsed; whatever else is wrong with
+    them is for an audit.
+    """
+    path, best = folder / _FILE, None
+    with suppress(FileNotFoundError), path.open("rb") as stream:
+        for begin in reversed(range(start, size_of(folder), _BLOCK)):
+            stream.seek(max(begin - 1, start))
+            if begin > start:
+                stream.readline()  # a line belongs to the block that it begins in
+            block = stream.read(max(begin + _BLOCK - stream.tell(), 0)) + stream.readline()
+            if _highest(block) > (best.sequence if best else -1):
+                best = _newest_of(block, public_key, best)
+    return best
 
 
-def size_of(folder: Path) -> int:
+def _newest_of(block: bytes, public_key: str, best: Checkpoint | None) -> Checkpoint | None:
+    lines = [line for line in block.split(b"\n")[:-1] if public_key.encode() in line]
+    for line in sorted(lines, key=_highest, reverse=True):
+        if best is not None and _highest(line) <= best.sequence:
+            break
+        checkpoint = read_line(line)
+        if checkpoint is not None and checkpoint.public_key == public_key and checkpoint.is_valid():
+            return checkpoint
+    return best
+
+
+def _highest(text: bytes) -> int:
+    """Highest number of an entry that a text says, without parsing it."""
+    return max(map(int, _SEQUENCE.findall(text)), default=-1)
+
+
+def _file_of(place: Path) -> Path:
+    return place if place.is_file() else place / _FILE
+
+
+def size_of(place: Path) -> int:
     """Bytes of the file of checkpoints."""
-    path = folder / _FILE
+    path = _file_of(place)
     return path.stat().st_size if path.exists() else 0
 
 
-def _is_torn(line: bytes, before: list[Checkpoint]) -> bool:
+def count_lines(place: Path) -> int:
+    """Lines of the file of checkpoints."""
+    path = _file_of(place)
+    if not path.exists():
+        return 0
+    with path.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(_BLOCK), b""))
+
+
+def _is_torn(line: bytes, last: int) -> bool:
     """Whether a line is the beginning of a statement on what came after the one before it: its writer died."""
     match = _SEQUENCE.match(line[1:])
-    last = before[-1].sequence if before else 0
     return line.startswith(b"{") and not line.endswith(b"}") and match is not None and int(match[1]) > last
 
 
@@ -314,5 +349,5 @@ def read_line(line: bytes) -> Checkpoint | None:
         checkpoint = Checkpoint(**json.loads(line))
     except (ValueError, TypeError, RecursionError):
         return None
-    types = [type(value) for value in asdict(checkpoint).values()]
+    types = [type(getattr(checkpoint, name)) for name in Checkpoint.__slots__]
     return checkpoint if types == [int, int, *[str] * 5] else None

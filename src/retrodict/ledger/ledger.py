@@ -38,6 +38,9 @@ KEY_ACTIONS = (_BEGIN, _RENEW)
 # What the ledger itself puts into a payload.
 _OWN = ("inputs", "records", "clock_behind_us")
 
+# Made once: SQLAlchemy takes as long to make a statement as the database to execute it.
+_INSERT_ENTRY, _INSERT_EDGES = insert(entries), insert(edges)
+
 # Names looked up at once: below every engine's limit of variables in a statement.
 _AT_ONCE = 500
 
@@ -172,10 +175,10 @@ class Transaction:
         fields = {"sequence": sequence + 1, "time": time, "actor": actor or self._actor, "action": action,
                   "object_id": object_id, "previous": previous}  # fmt: skip
         hash_ = entry_hash(**fields, payload=body)  # type: ignore[arg-type]  # one value each, by name
-        self.connection.execute(insert(entries).values(**fields, payload=canonical_json(body).decode(), hash=hash_))
+        self.connection.execute(_INSERT_ENTRY, {**fields, "payload": canonical_json(body).decode(), "hash": hash_})
         if inputs:
             self.connection.execute(
-                insert(edges),
+                _INSERT_EDGES,
                 [{"sequence": sequence + 1, "position": i, "source": source, "role": role, "target": object_id}
                  for i, (source, role) in enumerate(inputs)],
             )  # fmt: skip

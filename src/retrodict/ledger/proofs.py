@@ -16,7 +16,8 @@ from sqlalchemy import select
 
 from retrodict.core.display import Block, Facts, Shown, when
 from retrodict.core.errors import InputError, NotFoundError
-from retrodict.ledger._evidence import check_records, links_of
+from retrodict.ledger._evidence import check_records
+from retrodict.ledger._replay import links_of
 from retrodict.ledger.chain import Entry, read_entry
 from retrodict.ledger.checkpoints import Checkpoint, scan_checkpoints
 from retrodict.ledger.ledger import Ledger
@@ -124,12 +125,12 @@ def prove_growth(ledger: Ledger, first: int) -> dict[str, Any]:
     NotFoundError
         If no checkpoint of that entry holds a root.
     """
-    statements, _ = scan_checkpoints(ledger.checkpoint_folder)
-    before = next((one for one in statements if one.sequence == first and one.root), None)
+    rooted = [one for _, one in scan_checkpoints(ledger.checkpoint_folder) if one is not None and one.root]
+    before = next((one for one in rooted if one.sequence == first), None)
     with ledger.records.read() as connection:
         checkpoint = ledger.newest_checkpoint(connection)
         if before is None or checkpoint is None or first > checkpoint.sequence:
-            numbers = [one.sequence for one in statements if one.root]
+            numbers = [one.sequence for one in rooted]
             raise NotFoundError(
                 "a checkpoint with the root of the tree must be of this entry", where="checkpoints", got=first,
                 remedy=f"There are some from entry {min(numbers)} to {max(numbers)}" if numbers else "There is none",
@@ -163,10 +164,10 @@ def check_entries(ledger: Ledger, object_ids: Collection[str]) -> tuple[list[int
                 select(edges.c.sequence, edges.c.position, edges.c.source, edges.c.role, edges.c.target)
                 .where(edges.c.sequence == sequence)
             )  # fmt: skip
-            if {tuple(row) for row in stored} != set(links_of(entry)):
+            if {tuple(row) for row in stored} != set(links_of(sequence, entry.object_id, entry.payload)):
                 return sequences, f"{where}: the lineage edges are not what it says"
             items.append(entry)
-        finding = next(check_records(connection, items, ()), None)
+        finding = next(check_records(connection, lambda: items, ()), None)
     return sequences, "" if finding is None else f"{finding.where}: {finding.detail}"
 
 

@@ -32,15 +32,19 @@ class EntryTree:
         """Store what is complete in a tree of so many entries: after each entry, or after many."""
         newest = select(nodes.c.position).where(nodes.c.level == 1).order_by(nodes.c.position.desc()).limit(1)
         last = self._connection.execute(newest).scalar()
+        leaves = select(entries.c.sequence, entries.c.hash).order_by(entries.c.sequence)
+        leaves = leaves.where(entries.c.sequence > (0 if last is None else 2 * last + 2), entries.c.sequence <= size)
         fresh: dict[tuple[int, int], bytes] = {}
-        for index in range(0 if last is None else 2 * last + 2, size):
-            level, position, node = 0, index, self._root_of(0, index)
+        for sequence, hash_ in self._connection.execute(leaves):
+            level, position, node = 0, sequence - 1, leaf_hash(bytes.fromhex(hash_))
+            fresh[level, position] = node
             while position & 1:
                 sibling = fresh.get((level, position - 1)) or self._root_of(level, position - 1)
                 level, position, node = level + 1, position >> 1, join_nodes(sibling, node)
                 fresh[level, position] = node
-        if fresh:
-            rows = [{"level": level, "position": place, "hash": node.hex()} for (level, place), node in fresh.items()]
+        rows = [{"level": level, "position": place, "hash": node.hex()}
+                for (level, place), node in fresh.items() if level]  # fmt: skip
+        if rows:
             self._connection.execute(insert(nodes), rows)
 
     def root(self, size: int) -> bytes:

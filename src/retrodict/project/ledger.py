@@ -47,7 +47,9 @@ class Ledger(Namespace):
     True
     """
 
-    def verify(self, *, checkpoints: str | Path | None = None, public_key: str | None = None) -> AuditReport:
+    def verify(
+        self, *, checkpoints: str | Path | None = None, public_key: str | None = None, every_signature: bool = False
+    ) -> AuditReport:
         """Verify that nothing was altered, removed, cut off or added.
 
         Recomputes the chain, its signatures, the lineage, the sealed segments and every content hash. Exit code 1 if
@@ -59,6 +61,9 @@ class Ledger(Namespace):
             File of signed checkpoints to trust instead of the project's own: the copy of a witness.
         public_key : str, optional
             Key that the ledger must begin with, 64 hex digits: as it was noted outside the project.
+        every_signature : bool, default False
+            Check the signature of every checkpoint, however many there are. Of more than 10,000 otherwise those of the
+            newest 1,000 and of 1,000 at random, unless anything is wrong; the report says how many.
         """
         if checkpoints is not None and not Path(checkpoints).exists():
             raise NotFoundError("the checkpoints must exist", where="audit verify", got=str(checkpoints),
@@ -66,7 +71,7 @@ class Ledger(Namespace):
         workspace = self._workspace
         return ledger.verify(
             workspace.ledger, objects=workspace.objects, streams=workspace.streams,
-            data=workspace.tables, tables=_VOUCHED,
+            data=workspace.tables, tables=_VOUCHED, every_signature=every_signature,
             checkpoints=None if checkpoints is None else Path(checkpoints), public_key=public_key,
         )  # fmt: skip
 

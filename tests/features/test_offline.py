@@ -92,8 +92,7 @@ def test_order_of_the_table_does_not_matter_with_a_sequence(view, events, querie
     """Events in any order, with redeliveries, converge to one frame once they carry ids."""
     if view.source.sequence is None:
         return
-    if view.entity is None:  # events of different keys are one where their ids are: which counts, the order would say
-        events = list({(event["e"], event["seq"]): event for event in events}.values())
+    events = worlds.told_apart(view, events)
     features, spine = FeatureSet([view]), worlds.spine_table(queries)
     table = worlds.events_table(events)
     rows = list(range(table.num_rows))

@@ -133,8 +133,7 @@ def test_any_order_with_redeliveries_ends_in_the_same_values(view, events, queri
     """Events as rows of a stream, shuffled and delivered twice, give what the sorted history gives."""
     if view.source.sequence is None:
         return
-    if view.entity is None:  # events of different keys are one where their ids are: which counts, the order would say
-        events = list({(event["e"], event["seq"]): event for event in events}.values())
+    events = worlds.told_apart(view, events)
     features, table, spine = FeatureSet([view]), worlds.events_table(events), worlds.spine_table(queries)
     store = MemoryKeys()
     state = OnlineState(features, store, horizon=EVER)

@@ -74,6 +74,20 @@ requests = st.lists(query, min_size=1, max_size=4) | st.lists(query, min_size=8,
 SPINE = pa.schema([("k1", pa.string()), ("k2", pa.int64()), ("q", TIME), ("x", pa.float64()), ("ok", pa.bool_())])
 
 
+def told_apart(view: FeatureView, events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Events without those that a view cannot tell from one of another key: which of the two counts, no rule says.
+
+    A view without an entity, or by some of the columns, sees one event where key columns that it does not read differ.
+    """
+    first: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+    apart = []
+    for event in events:
+        own = tuple(event[key] for key in view.key_columns), event["e"], event["seq"]
+        if first.setdefault(own, (event["k1"], event["k2"])) == (event["k1"], event["k2"]):
+            apart.append(event)
+    return apart
+
+
 def revisions_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Table of events in which the same key and sequence with other content is a revision."""
     out = []

@@ -18,7 +18,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.errors import RetrodictError
@@ -30,7 +30,7 @@ from retrodict.ledger.schema import edges, entries
 from retrodict.ledger.table_versions import ADOPT
 from retrodict.stores._ownership import Closing
 
-_AT_ONCE = 1000
+_STREAMED = {"yield_per": 1000}
 _IN_MEMORY = 1 << 20
 
 # Actions of entries that claim something about what is outside the chain, whatever their payload names.
@@ -48,61 +48,17 @@ class AuditFinding:
     detail: str
 
 
-class Lineage:
-    """Compares the stored edges, an index, with those that the entries name, both in the order of the chain."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.count = 0
-        self._error: DBAPIError | None = None
-        self._removed: list[Link] = []
-        self._added: list[Link] = []
-        self._rows = self._read(connection)
-        self._next = next(self._rows, None)
-
-    def _read(self, connection: Connection) -> Iterator[Link]:
-        query = select(edges.c.sequence, edges.c.position, edges.c.source, edges.c.role, edges.c.target)
-        query = query.order_by(edges.c.sequence, edges.c.position)
-        try:
-            for row in _stream(connection, query):
-                self.count += 1
-                yield tuple(row)
-        except DBAPIError as error:  # the chain is read on without them
-            self._error = error
-
-    def compare(self, sequence: int, links: list[Link]) -> None:
-        """Compare the edges of the next entry."""
-        stored: list[Link] = []
-        while (row := self._next) is not None and type(row[0]) is int and row[0] <= sequence:
-            (stored if row[0] == sequence else self._added).append(row)
-            self._next = next(self._rows, None)
-        if stored != links:
-            self._removed += sorted(set(links) - set(stored))
-            self._added += sorted(set(stored) - set(links), key=repr)
-
-    def findings(self) -> Iterator[AuditFinding]:
-        """Edges that are gone, and those that no entry names; raises what kept them from being read."""
-        if self._error is not None:
-            raise self._error
-        while self._next is not None:
-            self._added.append(self._next)
-            self._next = next(self._rows, None)
-        for kind, detail, faulty in (
-            ("removed", "is gone", self._removed),
-            ("altered", "is not in the chain", self._added),
-        ):
-            for sequence, _, source, role, target in faulty:
-                yield AuditFinding(kind, f"entry {sequence}", f"lineage edge {source} → {target} ({role}) {detail}")
-
-
 class Chain(Closing):
     """What reading the chain leaves: hashes, faults, keys, and the entries that claim something about bytes or rows."""
 
     def __init__(self) -> None:
-        self.rows = 0
+        self.rows = self.edges = self.last = 0  # entries and edges there are; highest number of a readable entry
         self.findings: list[AuditFinding] = []
-        self.last = 0  # highest number of a readable entry
+        self.lineage: list[AuditFinding] = []
+        self.error: DBAPIError | None = None  # what kept edges from being read
         self.turns: list[Entry] = []  # where keys are named, or an unsigned end was accepted
         self.keys: list[tuple[int, Any]] = []  # from which entry on which key signs
+        self._end, self._expected, self._time = GENESIS, 1, 0
         self._digests = bytearray()  # hash of each entry in its place
         self._others: dict[int, object] = {}  # stored hashes of entries that are at fault, or not in their place
         self._faulty: set[int] = set()
@@ -114,42 +70,61 @@ class Chain(Closing):
         """Remove the temporary file."""
         self._claims.close()
 
-    def read(self, connection: Connection) -> Lineage:
-        """Read every entry and recompute its hash and its place."""
-        lineage = Lineage(connection)
-        previous, expected, time = GENESIS, 1, 0
-        query = select(entries).order_by(entries.c.sequence)
-        for row in _stream(connection, query):
-            sequence, moment, _, _, object_id, _, before, hash_ = row
-            faults: list[str] = []
-            if sequence != expected:
-                self._note_gap(sequence, expected, faults)
-            elif before != previous:
-                faults.append("it does not continue the entry before it")
-            payload = _read(row, faults)
-            if payload is not None:
-                self.last = sequence
-                lineage.compare(sequence, links_of(sequence, object_id, payload))
-                self._sort(row, payload)
-                if isinstance(moment, int):
-                    if moment < time:
-                        faults.append("its time is before that of the entry before it")
-                    time = max(time, moment)
-            self._keep(sequence, hash_, sound=not faults)
-            if faults:
-                self.findings += [AuditFinding("altered", f"entry {sequence}", text) for text in faults]
-                self._faulty.add(sequence)
-                self._breaks += sequence, sequence + 1
-            self.rows += 1
-            previous, expected = hash_, max(expected, sequence + 1)
-        return lineage
+    def read(self, connection: Connection) -> None:
+        """Read every entry, recompute its hash and its place, and compare its lineage with the table of edges."""
+        query, after = select(entries).order_by(entries.c.sequence), None
+        for rows in connection.execute(query, execution_options=_STREAMED).partitions():
+            links = {link for row in rows for link in self._take(row)}
+            self._check_edges(connection, links, after, rows[-1].sequence)
+            after = rows[-1].sequence
+        self._check_edges(connection, set(), after, None)
 
-    def _keep(self, sequence: int, hash_: str, *, sound: bool) -> None:
+    def _take(self, row: Sequence[Any]) -> list[Link]:
+        """Look at the next entry, and return the edges that it names."""
+        sequence, time, _, _, object_id, _, previous, hash_ = row
+        faults: list[str] = []
+        if sequence != self._expected:
+            self._note_gap(sequence, self._expected, faults)
+        elif previous != self._end:
+            faults.append("it does not continue the entry before it")
+        payload = _read(row, faults)
+        if payload is not None:
+            self.last = sequence
+            self._sort(row, payload)
+            if isinstance(time, int):
+                faults += ["its time is before that of the entry before it"] if time < self._time else []
+                self._time = max(time, self._time)
         in_place = 32 * sequence == len(self._digests) + 32
         if in_place:
-            self._digests += bytes.fromhex(hash_) if sound else bytes(32)
-        if not (in_place and sound):
+            self._digests += bytes(32) if faults else bytes.fromhex(hash_)
+        if faults or not in_place:
             self._others[sequence] = hash_
+        if faults:
+            self.findings += [AuditFinding("altered", f"entry {sequence}", text) for text in faults]
+            self._faulty.add(sequence)
+            self._breaks += sequence, sequence + 1
+        self.rows += 1
+        self._end, self._expected = hash_, max(self._expected, sequence + 1)
+        return [] if payload is None else links_of(sequence, object_id, payload)
+
+    def _check_edges(self, connection: Connection, links: set[Link], after: int | None, until: int | None) -> None:
+        """Compare the stored edges of some entries, which are an index, with those that they name."""
+        query = select(edges.c.sequence, edges.c.position, edges.c.source, edges.c.role, edges.c.target)
+        query = query if after is None else query.where(edges.c.sequence > after)
+        query = query if until is None else query.where(edges.c.sequence <= until)
+        try:
+            stored: set[Link] = {tuple(row) for row in connection.execute(query)}
+        except DBAPIError as error:  # the chain is read on
+            self.error = error
+            return
+        self.edges += len(stored)
+        for kind, detail, faulty in (
+            ("removed", "is gone", links - stored),
+            ("altered", "is not in the chain", stored - links),
+        ):
+            for sequence, _, source, role, target in sorted(faulty, key=repr):
+                text = f"lineage edge {source} → {target} ({role}) {detail}"
+                self.lineage.append(AuditFinding(kind, f"entry {sequence}", text))
 
     def _note_gap(self, sequence: int, expected: int, faults: list[str]) -> None:
         if sequence < expected:
@@ -218,7 +193,7 @@ class Chain(Closing):
         if not self._breaks and self.is_trusted(self.last):
             return
         query = select(entries.c.sequence, entries.c.action, entries.c.object_id, entries.c.payload)
-        for sequence, action, object_id, text in _stream(connection, query):
+        for sequence, action, object_id, text in connection.execute(query, execution_options=_STREAMED):
             if not self.is_trusted(sequence) and sequence not in self._faulty:
                 try:
                     canonical = canonical_json(json.loads(text)).decode()
@@ -286,9 +261,3 @@ def links_of(sequence: int, object_id: str, payload: dict[str, Any]) -> list[Lin
         for position, edge in enumerate(inputs if isinstance(inputs, list) else ())
         if type(edge) is list and len(edge) == 2 and type(edge[0]) is type(edge[1]) is str
     ]
-
-
-def _stream(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Any]]:
-    """Rows of a query, of which no more than some are in memory."""
-    for rows in connection.execute(query, execution_options={"yield_per": _AT_ONCE}).partitions():
-        yield from rows

@@ -157,11 +157,11 @@ def verify(
             heads = scan_heads(ledger.checkpoint_folder)
             size = size_of(place)
             with ledger.records.read() as connection:
-                lineage = chain.read(connection)
-                report.entries = chain.rows
-                report.findings += chain.findings
-                report.findings += lineage.findings()
-                report.edges = lineage.count
+                chain.read(connection)
+                report.entries, report.edges = chain.rows, chain.edges
+                report.findings += chain.findings + chain.lineage
+                if chain.error is not None:
+                    raise chain.error
                 report.findings += check_records(connection, chain.claims, tables)
                 listed, announced = select_seals(connection), select_versions(connection)
                 report.findings += check_keys(chain, public_key)

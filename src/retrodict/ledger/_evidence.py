@@ -1,4 +1,4 @@
-"""Holds what entries claim against what is stored: objects, files, versions of tables, rows of other rooms."""
+"""Holds what entries claim against what is stored: objects, files, versions of tables, rows of other rooms, streams."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, func, select
@@ -13,12 +14,16 @@ from sqlalchemy import table as named_table
 from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.errors import NotFoundError, RetrodictError
-from retrodict.core.identity import canonical_json
+from retrodict.core.identity import canonical_json, digest
 from retrodict.ledger._replay import AuditFinding
 from retrodict.ledger.chain import Entry
+from retrodict.ledger.heads import Prefix, SignedHead
 from retrodict.ledger.ledger import Keys, read_rows, row_digest, rows_digest
+from retrodict.ledger.merkle import merkle_root
+from retrodict.ledger.segments import SEALED_STREAMS, Seal, leaves_of, seal_of
 from retrodict.ledger.table_versions import NamedVersions, SignedVersion, announced_by
 from retrodict.stores.objects.base import ObjectStore
+from retrodict.stores.streams.base import Segment, StreamStore
 
 if TYPE_CHECKING:  # importing it loads Arrow
     from retrodict.stores.tables.base import LogEntry, TableStore
@@ -170,3 +175,125 @@ def _check_record(connection: Connection, record: dict[str, Any], where: str) ->
         yield AuditFinding("removed", where, f"{title} is gone")
     except RetrodictError:
         yield AuditFinding("altered", where, f"{title} is not what was written")
+
+
+# streams of records that are sealed ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSegment:
+    """A segment that is not sealed yet: records that are signed, those that are not, and the age of the signature."""
+
+    stream: str
+    segment: str
+    signed: int
+    unsigned: int
+    age_us: int
+
+
+def list_segments(streams: StreamStore) -> tuple[dict[str, list[Segment]], list[AuditFinding]]:
+    """Segments of every stream that is to be sealed, and the streams whose files are not in order."""
+    listed, findings = {}, []
+    for stream in streams.names(SEALED_STREAMS):
+        try:
+            listed[stream] = streams.segments(stream)
+        except (RetrodictError, OSError) as error:
+            findings.append(AuditFinding("altered", f"stream {stream}", str(error)))
+    return listed, findings
+
+
+def sealed_by(items: Iterable[Entry]) -> list[Seal]:
+    """Seals that the chain holds; an entry that was altered beyond reading is reported as such already."""
+    return [seal for entry in items if (seal := seal_of(entry)) is not None]
+
+
+def check_seals(listed: list[Seal], sealed: list[Seal]) -> Iterator[AuditFinding]:
+    """Compare the table of seals, which is an index, with the chain."""
+    in_table = {(seal.stream, seal.segment): seal for seal in listed}
+    in_chain = {(seal.stream, seal.segment): seal for seal in sealed}
+    for (stream, segment), seal in in_chain.items():
+        stored = in_table.get((stream, segment))
+        if stored != seal:
+            what, kind = ("says otherwise", "altered") if stored else ("is gone", "removed")
+            detail = f"the table of seals {what}; entry {seal.sequence} holds the seal"
+            yield AuditFinding(kind, f"seal of {stream}/{segment}", detail)
+    for stream, segment in in_table.keys() - in_chain.keys():
+        yield AuditFinding("altered", f"seal of {stream}/{segment}", "no entry of the chain made this seal")
+
+
+def check_segment(streams: StreamStore, entry: Entry) -> Iterator[AuditFinding]:
+    """Recompute hash and Merkle root of a segment that an entry seals, and of what was signed before."""
+    seal = seal_of(entry)
+    if seal is None:
+        return
+    where = f"segment {seal.stream}/{seal.segment} (entry {seal.sequence})"
+    try:
+        data = streams.read_segment(seal.stream, seal.segment)
+        if digest(data) != seal.digest:
+            yield AuditFinding("altered", where, "the file does not have the hash that was sealed")
+        elif merkle_root(leaves_of(streams, seal.stream, seal)).hex() != seal.root:
+            yield AuditFinding("altered", where, "its records do not have the root that was sealed")
+        elif (signed := entry.payload.get("signed")) is not None:
+            yield from _check_prefix(data, signed, where)
+    except NotFoundError as error:
+        yield AuditFinding("removed", where, str(error))
+    except (RetrodictError, OSError, TypeError, KeyError) as error:
+        yield AuditFinding("altered", where, str(error))
+
+
+def _check_prefix(data: bytes, signed: Mapping[str, object], where: str) -> Iterator[AuditFinding]:
+    """Compare the beginning of a segment with what a head said of it."""
+    size, count = signed["size"], signed["count"]
+    assert isinstance(size, int)
+    if len(data) < size:
+        yield AuditFinding("cut off", where, f"it no longer has the {count} records that were signed")
+    elif digest(data[:size]) != signed["digest"]:
+        yield AuditFinding("altered", where, f"its first {count} records are not those that were signed")
+
+
+def check_heads(
+    heads: Mapping[str, SignedHead | None],
+    listed: Mapping[str, Iterable[Segment]],
+    sealed: Collection[tuple[str, str]],
+    keys: Keys,
+    streams: StreamStore,
+    now: int,
+) -> Iterator[AuditFinding | OpenSegment]:
+    """Compare what is not sealed with the signed heads, and name what neither names; and how far signatures reach.
+
+    The heads are as they were before the chain was read, and the segments as they were before the heads were; sealed
+    are those of signed entries.
+    """
+    for stream in sorted({*heads, *listed}):
+        head = heads.get(stream)
+        if stream in heads and (head is None or not head.is_valid(keys)):
+            yield AuditFinding("altered", f"head of {stream}", "the ledger's key of its time did not sign it")
+            head = None
+        prefixes = {} if head is None else {one.segment: one for one in head.prefixes}
+        for prefix in prefixes.values():
+            if (stream, prefix.segment) not in sealed:
+                yield from _check_open(streams, stream, prefix)
+        for segment in listed.get(stream, ()):
+            if (stream, segment.name) in sealed:
+                continue
+            where, prefix_ = f"segment {stream}/{segment.name}", prefixes.get(segment.name)
+            if prefix_ is None:
+                detail = f"neither a seal nor a signed head names it: its {segment.count} records are not read"
+                yield AuditFinding("unsigned", where, detail)
+            elif head is not None:
+                rest = max(segment.count - prefix_.count, 0)
+                yield OpenSegment(stream, segment.name, prefix_.count, rest, now - head.time)
+
+
+def _check_open(streams: StreamStore, stream: str, prefix: Prefix) -> Iterator[AuditFinding]:
+    where = f"segment {stream}/{prefix.segment}"
+    if not prefix.count:
+        return
+    try:
+        data = streams.read_segment(stream, prefix.segment)
+        facts = {"count": prefix.count, "size": prefix.size, "digest": prefix.digest}
+        yield from _check_prefix(data, facts, where)
+    except NotFoundError:
+        yield AuditFinding("removed", where, f"{prefix.count} records of it were signed, and it is gone")
+    except (RetrodictError, OSError) as error:
+        yield AuditFinding("altered", where, str(error))

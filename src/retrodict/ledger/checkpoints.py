@@ -283,15 +283,14 @@ def scan_checkpoints(place: Path, size: float = math.inf) -> Iterator[tuple[int,
             last = last if checkpoint is None else checkpoint.sequence
 
 
-def newest_signed(folder: Path, public_key: str, start: int = 0) -> Checkpoint | None:
-    """Checkpoint of the highest sequence that a key signed, from some byte of the file of checkpoints on.
+def newest_signed(folder: Path, public_key: str, start: int = 0, best: Checkpoint | None = None) -> Checkpoint | None:
+    """Checkpoint of the highest sequence that a key signed, from some byte on, if it is above the best of those before.
 
     All of it is looked through, block by block from the end on: stopping early would let old lines that somebody
     repeats at the end hide the newest one. Only lines above the best so far are parsed; whatever else is wrong with
     them is for an audit.
     """
-    path, best = folder / _FILE, None
-    with suppress(FileNotFoundError), path.open("rb") as stream:
+    with suppress(FileNotFoundError), (folder / _FILE).open("rb") as stream:
         for begin in reversed(range(start, size_of(folder), _BLOCK)):
             stream.seek(max(begin - 1, start))
             if begin > start:

@@ -279,7 +279,7 @@ class Ledger:
 
     def _check_end(self, connection: Connection) -> None:
         """Refuse to go on from an end that nobody with the key signed, or from before one that somebody did."""
-        end, signed = _head(connection), self._signed(connection)
+        end, signed = _head(connection), self.newest_checkpoint(connection)
         if (end.sequence, end.hash) != ((signed.sequence, signed.hash) if signed else (0, GENESIS)):
             raise IntegrityError(
                 "the chain must end with the entry that was signed last",
@@ -289,8 +289,8 @@ class Ledger:
                 "retrodict audit accept --reason WHY",
             )
 
-    def _signed(self, connection: Connection) -> Checkpoint | None:
-        """Newest end that was signed, by the records and by the file of checkpoints."""
+    def newest_checkpoint(self, connection: Connection) -> Checkpoint | None:
+        """Newest end that was signed, by the records and by the file of checkpoints; None before the first entry."""
         key, newest = _key_in_force(connection), self._newest_in_file(connection)
         signed = [end for end in signed_ends(connection) if end.public_key == key and end.is_valid()]
         return max([*signed, *([newest] if newest else [])], key=lambda end: end.sequence, default=None)
@@ -306,10 +306,7 @@ class Ledger:
         if view != self._looked.view or size < self._looked.size:
             self._looked = _Look(view, ignored, None)
         if view[0] is not None and size > self._looked.size:
-            newest = newest_signed(self.checkpoint_folder, view[0], self._looked.size)
-            earlier = self._looked.newest
-            if newest is None or (earlier is not None and earlier.sequence > newest.sequence):
-                newest = earlier
+            newest = newest_signed(self.checkpoint_folder, view[0], self._looked.size, self._looked.newest)
             self._looked = _Look(view, size, newest)
         return self._looked.newest
 
@@ -326,15 +323,22 @@ class Ledger:
         check_reason(reason, "going on from an unsigned end must have a reason", where="ledger")
         with self.records.write() as connection:
             signer = self._signer(_key_in_force(connection))
-            signed = self._signed(connection)
+            signed = self.newest_checkpoint(connection)
             facts = {"reason": reason, "checkpoint_bytes": size_of(self.checkpoint_folder),
                      "signed": signed.sequence if signed else 0}  # fmt: skip
-            transaction = Transaction(connection, self._clock, self._actor, signer.public_key)
-            entry = transaction.append(ACCEPT, "ledger:chain", facts)
-            checkpoint = _sign(connection, signer, transaction.head)
-        assert checkpoint is not None
+            entry, checkpoint = self._append_alone(connection, ACCEPT, facts, signer)
         self._keep(signer, checkpoint)
         return entry
+
+    def _append_alone(
+        self, connection: Connection, action: str, facts: dict[str, Any], signer: Signer
+    ) -> tuple[Entry, Checkpoint]:
+        """Append an entry on the chain itself, and sign it."""
+        transaction = Transaction(connection, self._clock, self._actor, signer.public_key)
+        entry = transaction.append(action, "ledger:chain", facts)
+        checkpoint = _sign(connection, signer, transaction.head)
+        assert checkpoint is not None
+        return entry, checkpoint
 
     def sign_end(self) -> None:
         """Sign the end of the chain if the process that made it died before it could; else do nothing.
@@ -367,16 +371,12 @@ class Ledger:
         time = self.now()
         return time, signer.public_key, signer.sign_statement({**statement, "time": time})
 
-    def newest_checkpoint(self, connection: Connection) -> Checkpoint | None:
-        """Newest end of the chain that was signed; None before the first entry."""
-        return self._signed(connection)
-
     def reach(self) -> tuple[int, Keys]:
         """Last entry that a signature covers, and the keys of the chain; costs little unless records changed since."""
         counter = self.records.change_counter()
         if self._reach is None or self._reach[0] != counter:
             with self.records.read() as connection:
-                signed, keys = self._signed(connection), _keys(connection)
+                signed, keys = self.newest_checkpoint(connection), _keys(connection)
             self._reach = counter, signed.sequence if signed else 0, keys
         return self._reach[1:]
 
@@ -437,13 +437,11 @@ class Ledger:
             facts: dict[str, Any] = {"public_key": public_key, "reason": reason}
             if old is not None:
                 facts["endorsement"] = old.endorse(public_key)
-            elif (signed := self._signed(connection)) is not None:
+            elif (signed := self.newest_checkpoint(connection)) is not None:
                 facts["signed"] = signed.sequence
-            transaction = Transaction(connection, self._clock, self._actor, public_key)
-            entry = transaction.append(_RENEW, "ledger:chain", facts)
             # The new key is taken into its place once this is committed: until then it signs where it waits.
-            checkpoint = _sign(connection, waiting_signer(self._key_path, self.checkpoint_folder), transaction.head)
-        assert checkpoint is not None
+            waiting = waiting_signer(self._key_path, self.checkpoint_folder)
+            entry, checkpoint = self._append_alone(connection, _RENEW, facts, waiting)
         self._keep(self._signer(public_key), checkpoint)
         return entry
 

@@ -6,7 +6,7 @@ Leaves and nodes are hashed with different prefixes (0x00, 0x01), so that a node
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from retrodict.core.errors import InputError
 
@@ -48,21 +48,12 @@ def _split(size: int) -> int:
     return 1 << (size - 1).bit_length() - 1
 
 
-def merkle_root(leaves: Sequence[bytes]) -> bytes:
-    """Root over leaf hashes; SHA-256 of nothing for an empty list.
-
-    Built level by level: pairing neighbours and carrying an odd last node up gives the same tree as the recursive
-    definition of the RFC, without recursion.
-    """
-    if not leaves:
-        return hashlib.sha256(b"").digest()
-    level = list(leaves)
-    while len(level) > 1:
-        paired = [join_nodes(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
-        if len(level) % 2:
-            paired.append(level[-1])
-        level = paired
-    return level[0]
+def merkle_root(leaves: Iterable[bytes]) -> bytes:
+    """Root over leaf hashes; SHA-256 of nothing where there are none."""
+    tree = Frontier()
+    for leaf in leaves:
+        tree.add(leaf)
+    return tree.root()
 
 
 class Frontier:
@@ -70,11 +61,8 @@ class Frontier:
 
     Examples
     --------
-    >>> leaves = [leaf_hash(bytes([number])) for number in range(5)]
-    >>> frontier = Frontier()
-    >>> for leaf in leaves:
-    ...     frontier.add(leaf)
-    >>> frontier.root() == merkle_root(leaves)
+    >>> first, second, third = (leaf_hash(bytes([number])) for number in range(3))
+    >>> merkle_root([first, second, third]) == join_nodes(join_nodes(first, second), third)
     True
     """
 
@@ -95,7 +83,7 @@ class Frontier:
     def root(self) -> bytes:
         """Root over all leaves so far."""
         if not self._parts:
-            return merkle_root([])
+            return hashlib.sha256(b"").digest()
         root = self._parts[-1]
         for part in reversed(self._parts[:-1]):
             root = join_nodes(part, root)

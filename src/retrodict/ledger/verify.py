@@ -13,23 +13,21 @@ from retrodict.core.display import Block, Facts, Grid, Shown
 from retrodict.core.durations import SECOND
 from retrodict.core.errors import RetrodictError
 from retrodict.ledger._evidence import (
+    OpenSegment,
     check_files,
+    check_heads,
     check_objects,
     check_records,
+    check_seals,
+    check_segment,
     check_versions,
     deleted_by,
+    list_segments,
     read_logs,
+    sealed_by,
 )
 from retrodict.ledger._replay import AuditFinding, Chain
 from retrodict.ledger._signature_evidence import ask_witnesses, check_end, check_keys, check_statements
-from retrodict.ledger._stream_evidence import (
-    OpenSegment,
-    check_heads,
-    check_seals,
-    check_segment,
-    list_segments,
-    sealed_by,
-)
 from retrodict.ledger.checkpoints import size_of
 from retrodict.ledger.heads import scan_heads
 from retrodict.ledger.ledger import Ledger, signed_ends

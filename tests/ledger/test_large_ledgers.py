@@ -17,6 +17,8 @@ from retrodict.ledger import AuditReport, _signature_evidence, checkpoints, veri
 from retrodict.ledger.checkpoints import newest_signed
 from retrodict.workspace import Workspace
 
+from .conftest import recomputed
+
 Audit = Callable[[Workspace], AuditReport]
 Sql = Callable[..., list[dict[str, Any]]]
 COUNT = 60
@@ -69,6 +71,22 @@ def test_an_altered_statement_among_the_newest(
     assert report.signatures == report.checkpoints == 64
 
 
+@pytest.mark.parametrize("every", [True, False])
+def test_a_signed_root_that_the_entries_do_not_give(
+    every: bool, sampled: Path, project: Workspace, monkeypatch: pytest.MonkeyPatch, audit: Audit
+) -> None:
+    """By the right key over the right hash: computed anew for each statement whose signature is checked."""
+    monkeypatch.setattr(_signature_evidence, "_ALL", 100 if every else 20)
+    key = Ed25519PrivateKey.from_private_bytes(project.config.path("ledger.key").read_bytes())
+    line = json.loads(sampled.read_text().splitlines()[-1])
+    end = {name: line[name] for name in ("sequence", "time", "hash", "log")} | {"root": "ab" * 32}
+    statement = json.dumps({"retrodict": "checkpoint", **end}, sort_keys=True, separators=(",", ":"))
+    alter(sampled, -1, root=end["root"], signature=key.sign(statement.encode()).hex())
+    report = audit(project)
+    assert [(one.kind, one.where) for one in report.findings] == [("altered", "checkpoint of entry 66")]
+    assert "do not give the root" in report.findings[0].detail
+
+
 @pytest.mark.parametrize("at", [0, 2, 17, 40, 62])
 @pytest.mark.parametrize("field", ["hash", "public_key", "log", "sequence"])
 def test_a_statement_anywhere_that_does_not_agree(
@@ -101,6 +119,26 @@ def test_a_cut_off_end_of_many(sampled: Path, project: Workspace, audit: Audit, 
     assert [finding.where for finding in report.findings] == [f"entry {number}" for number in range(41, 67)]
     assert ({finding.kind for finding in report.findings}, report.signed) == ({"cut off"}, 40)
     assert sampled.exists()
+
+
+def test_a_deletion_forged_between_two_signed_entries_excuses_nothing(
+    project: Workspace, audit: Audit, sql: Sql
+) -> None:
+    """Its hash fits and no statement is on it: the chain does not go on from it to a signed end without a fault."""
+    path = next((project.root / "state/tables/sales").glob("*.parquet"))
+    with project.ledger.transaction() as tx:
+        tx.append("note.write", "note:1")
+        tx.append("note.write", "note:2")
+    (row,) = sql("SELECT * FROM ledger_entries WHERE sequence = 7")
+    row |= {
+        "action": "dataset.vacuum",
+        "payload": json.dumps({"deleted": [f"sales/{path.name}"]}, separators=(",", ":")),
+    }
+    values = row["action"], row["payload"], recomputed(row)
+    sql("UPDATE ledger_entries SET action = ?, payload = ?, hash = ? WHERE sequence = 7", *values)
+    path.unlink()
+    found = {(one.kind, one.where) for one in audit(project).findings}
+    assert found == {("altered", "entry 8"), ("removed", "dataset:sales@0 (entry 3)")}
 
 
 def test_an_unsigned_entry_in_another_spelling(project: Workspace, audit: Audit, sql: Sql) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy import table as named_table
@@ -20,13 +20,15 @@ from retrodict.ledger.chain import Entry
 from retrodict.ledger.heads import Prefix, SignedHead
 from retrodict.ledger.ledger import Keys, read_rows, row_digest, rows_digest
 from retrodict.ledger.merkle import merkle_root
-from retrodict.ledger.segments import SEALED_STREAMS, Seal, leaves_of, seal_of
+from retrodict.ledger.segments import Seal, leaves_of, seal_of
 from retrodict.ledger.table_versions import NamedVersions, SignedVersion, announced_by
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import Segment, StreamStore
 
 if TYPE_CHECKING:  # importing it loads Arrow
-    from retrodict.stores.tables.base import LogEntry, TableStore
+    from retrodict.stores.tables.base import LogEntry
+
+T = TypeVar("T")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -93,15 +95,17 @@ def check_files(
                 yield None if same else AuditFinding("altered", where, detail)
 
 
-def read_logs(store: TableStore) -> tuple[dict[str, list[LogEntry]], list[AuditFinding]]:
-    """Log of every table, and the tables whose logs are not in order."""
-    logs, findings = {}, []
-    for name in store.names(every=True):
+def read_each(
+    noun: str, names: Iterable[str], read: Callable[[str], list[T]]
+) -> tuple[dict[str, list[T]], list[AuditFinding]]:
+    """What is read of each stream or table, and those whose files are not in order."""
+    contents, findings = {}, []
+    for name in names:
         try:
-            logs[name] = store.log_entries(name)
+            contents[name] = read(name)
         except (RetrodictError, OSError) as error:
-            findings.append(AuditFinding("altered", f"table {name}", str(error)))
-    return logs, findings
+            findings.append(AuditFinding("altered", f"{noun} {name}", str(error)))
+    return contents, findings
 
 
 def check_versions(
@@ -189,17 +193,6 @@ class OpenSegment:
     signed: int
     unsigned: int
     age_us: int
-
-
-def list_segments(streams: StreamStore) -> tuple[dict[str, list[Segment]], list[AuditFinding]]:
-    """Segments of every stream that is to be sealed, and the streams whose files are not in order."""
-    listed, findings = {}, []
-    for stream in streams.names(SEALED_STREAMS):
-        try:
-            listed[stream] = streams.segments(stream)
-        except (RetrodictError, OSError) as error:
-            findings.append(AuditFinding("altered", f"stream {stream}", str(error)))
-    return listed, findings
 
 
 def sealed_by(items: Iterable[Entry]) -> list[Seal]:

@@ -74,7 +74,7 @@ class Chain(Closing):
         """Read every entry, recompute its hash and its place, and compare its lineage with the table of edges."""
         query, after = select(entries).order_by(entries.c.sequence), None
         for rows in connection.execute(query, execution_options=_STREAMED).partitions():
-            links = {link for row in rows for link in self._take(row)}
+            links = {link for row in rows for link in self._take(tuple(row))}
             self._check_edges(connection, links, after, rows[-1].sequence)
             after = rows[-1].sequence
         self._check_edges(connection, set(), after, None)

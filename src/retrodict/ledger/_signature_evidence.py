@@ -31,7 +31,7 @@ class Statements:
     signatures: int = 0
     signed: int = 0
     findings: list[AuditFinding] = field(default_factory=list)
-    _roots: list[tuple[int, str]] = field(default_factory=list)
+    roots: list[tuple[int, str]] = field(default_factory=list)
 
     def check(self, chain: Chain, statement: Checkpoint) -> None:
         """Check a statement and its signature."""
@@ -41,16 +41,7 @@ class Statements:
             return
         self.signed = max(self.signed, statement.sequence)
         chain.trust(statement.sequence)
-        self._roots += [(statement.sequence, statement.root)] if statement.root else []
-
-    def check_roots(self, chain: Chain) -> None:
-        """Compare the roots of statements whose signatures are right with the entries."""
-        if chain.findings:  # where the chain is not what it was, the tree cannot be either: that is said once
-            return
-        roots = chain.roots({sequence for sequence, _ in self._roots})
-        detail = "the entries do not give the root of the tree that was signed"
-        self.findings += [AuditFinding("altered", f"checkpoint of entry {sequence}", detail)
-                          for sequence, root in self._roots if roots[sequence] != root]  # fmt: skip
+        self.roots += [(statement.sequence, statement.root)] if statement.root else []
 
 
 def check_statements(chain: Chain, place: Path, size: int, *, every: bool) -> Statements:
@@ -78,7 +69,11 @@ def check_statements(chain: Chain, place: Path, size: int, *, every: bool) -> St
     before = len(result.findings)
     for statement in (*sample, *(one for *_, one in newest)):
         result.check(chain, statement)
-    result.check_roots(chain)
+    if not chain.findings:  # where the chain is not what it was, the tree cannot be either: that is said once
+        roots = chain.roots({sequence for sequence, _ in result.roots})
+        detail = "the entries do not give the root of the tree that was signed"
+        result.findings += [AuditFinding("altered", f"checkpoint of entry {sequence}", detail)
+                            for sequence, root in result.roots if roots[sequence] != root]  # fmt: skip
     if not every and len(result.findings) > before:
         return check_statements(chain, place, size, every=True)
     if chain.rows and not result.count:

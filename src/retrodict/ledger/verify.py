@@ -22,8 +22,7 @@ from retrodict.ledger._evidence import (
     check_segment,
     check_versions,
     deleted_by,
-    list_segments,
-    read_logs,
+    read_each,
     sealed_by,
 )
 from retrodict.ledger._replay import AuditFinding, Chain
@@ -31,7 +30,7 @@ from retrodict.ledger._signature_evidence import ask_witnesses, check_end, check
 from retrodict.ledger.checkpoints import size_of
 from retrodict.ledger.heads import scan_heads
 from retrodict.ledger.ledger import Ledger, signed_ends
-from retrodict.ledger.segments import select_seals
+from retrodict.ledger.segments import SEALED_STREAMS, select_seals
 from retrodict.ledger.table_versions import select_versions
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import StreamStore
@@ -148,9 +147,9 @@ def verify(
             # One state for all of it: what is appended meanwhile belongs to the next audit.
             place = checkpoints or ledger.checkpoint_folder
             # What is not in a head any more is in the chain, and what lies there is in one of both: hence this order.
-            listed_segments, unreadable = list_segments(streams)
+            listed_segments, unreadable = read_each("stream", streams.names(SEALED_STREAMS), streams.segments)
             report.findings += unreadable
-            logs, unreadable = read_logs(data)
+            logs, unreadable = read_each("table", data.names(every=True), data.log_entries)
             report.findings += unreadable
             heads = scan_heads(ledger.checkpoint_folder)
             size = size_of(place)

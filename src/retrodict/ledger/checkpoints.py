@@ -292,9 +292,9 @@ def newest_signed(folder: Path, public_key: str, start: int = 0, best: Checkpoin
     """
     with suppress(FileNotFoundError), (folder / _FILE).open("rb") as stream:
         for begin in reversed(range(start, size_of(folder), _BLOCK)):
-            stream.seek(max(begin - 1, start))
+            stream.seek(begin)
             if begin > start:
-                stream.readline()  # a line belongs to the block that it begins in
+                stream.readline()  # read with the block before
             block = stream.read(max(begin + _BLOCK - stream.tell(), 0)) + stream.readline()
             if _highest(block) > (best.sequence if best else -1):
                 best = _newest_of(block, public_key, best)

@@ -37,3 +37,10 @@ def test_no_word_and_no_number_is_split(rows: list[tuple[str, int, str]]) -> Non
         assert f"{number:,}" in text
         assert word in text
     assert max(map(len, text.splitlines()), default=0) <= 60 + len("(not shown in 60 columns: first, second, third)")
+
+
+def test_a_column_of_nothing_is_shown():
+    """Without a heading and without a cell that says anything, in whatever width."""
+    grid = Grid(("name", ""), [("flights", ""), ("a long name of two words", "")])
+    for width in (None, 10, 80):
+        assert "flights" in text_of([grid], width=width)

@@ -128,6 +128,20 @@ def test_what_a_stream_brought_is_read_from_the_stream(project):
     assert all(decision.replay().exact for decision in [*before, *decisions])
 
 
+def test_pushed_events_do_not_make_a_verification_fail(project):
+    """State holds what no table has yet; so does what it is compared with."""
+    assert project.features.push("arrived", late_rows()).accepted == 3
+    decided(project)  # which takes them in
+    assert project.features.verify("late_parcel").ok
+
+
+def test_further_runs_do_not_trouble_a_lineage(project):
+    """The entries of one decision vouch for its own run, not for all."""
+    decision = decided(project)[0]
+    project.train("late_parcel")
+    assert decision.lineage().facts["ledger"]["holds"]
+
+
 def test_erasing_one_subject_changes_no_replay_of_another(project):
     """The version is there until a vacuum; after it, what follows it gives the same, and the replay says so."""
     project.data.ingest("parcels", late_rows())  # a version that no run holds

@@ -431,7 +431,8 @@ def _visible(headings: Sequence[str], columns: Sequence[Sequence[str]], width: i
 
 def _widths(columns: Sequence[Sequence[str]], width: int | None) -> list[int]:
     """Width of each column: as wide as its text, the widest ones narrowed (never below a word) until all fit."""
-    widths = [max((len(line) for text in texts for line in text.split("\n")), default=0) for texts in columns]
+    # A column of nothing is one wide: no text can be wrapped into none.
+    widths = [max(1, *(len(line) for text in texts for line in text.split("\n"))) for texts in columns]
     if width is None:
         return widths
     least = [_longest_word(texts) for texts in columns]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retrodict.decisions.parity import ParityReport, check_parity
     from retrodict.decisions.records import DecisionRecord
     from retrodict.decisions.replay import DecisionReplay, replay_decision
-    from retrodict.decisions.seals import SealReport, prove_decision, seal_decisions
+    from retrodict.decisions.seals import SealReport, prove_decision, read_proof, seal_decisions
     from retrodict.decisions.servant import Servant
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "load_policy",
     "prove_decision",
     "read_decisions",
+    "read_proof",
     "replay_decision",
     "seal_decisions",
     "trace_decision",
@@ -56,7 +57,7 @@ __getattr__, __dir__ = lazy_names(
         "parity": ("ParityReport", "check_parity"),
         "records": ("DecisionRecord",),
         "replay": ("DecisionReplay", "replay_decision"),
-        "seals": ("SealReport", "prove_decision", "seal_decisions"),
+        "seals": ("SealReport", "prove_decision", "read_proof", "seal_decisions"),
         "servant": ("Servant",),
     },
 )

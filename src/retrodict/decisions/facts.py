@@ -16,16 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import IntegrityError
 from retrodict.decisions.records import DecisionRecord, Value
 from retrodict.features.catalogue.tables import declared_schemas
 from retrodict.features.facts.columns import pick
 from retrodict.features.facts.keys import key_array
 from retrodict.features.offline import training_frame
-from retrodict.features.online import Place, stream_of
-from retrodict.features.online.write.records import EventDecoder
+from retrodict.features.online import Place, streamed_rows
 from retrodict.features.plan import FeatureSet, ViewPlan
-from retrodict.stores.streams.base import EventStreams
 from retrodict.stores.tables.base import TableStore
 from retrodict.workspace import Workspace
 
@@ -109,28 +106,13 @@ def _rows(workspace: Workspace, views: Sequence[ViewPlan], place: Place | None, 
         parts.append(_read(tables, table.name, version, (*columns, BATCH)).slice(0, count))  # type: ignore[arg-type]  # by identity
     if records:
         facts.records[table.name] = records
-        decoder = EventDecoder(views[0].source, columns, tables.schema(table.name) if history else None)
-        events: Any = workspace.events  # hashed by identity
-        parts.append(decoder.decode(_records(events, stream_of(table.name), records)))
+        schema = tables.schema(table.name) if history else None
+        parts.append(streamed_rows(workspace.events, views[0].source, columns, schema, records))
     elif not parts:
         empty = declared_schemas(workspace, FeatureSet([view.view for view in views]))[table.name].empty_table()
         parts.append(empty.select([name for name in columns if name in empty.column_names]))
     rows = pa.concat_tables(parts, promote_options="permissive")
     return rows if BATCH in rows.column_names else rows.append_column(BATCH, pa.nulls(len(rows), pa.string()))
-
-
-@lru_cache(maxsize=2)
-def _records(streams: EventStreams, stream: str, count: int) -> list[bytes]:
-    """First records of a stream, which never change."""
-    records = [data for _, data in streams.read(stream, 0, count)]
-    if len(records) != count:
-        raise IntegrityError(
-            "a stream must hold what was applied from it",
-            where=f"stream {stream!r}",
-            got=f"{len(records)} records, where {count} were read",
-            remedy="Restore the stream from a backup",
-        )
-    return records
 
 
 @lru_cache(maxsize=6)

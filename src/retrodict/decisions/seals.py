@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from retrodict.core.display import Block, Grid, Shown, short_hash
 from retrodict.core.errors import BusyError
 from retrodict.decisions.log import STREAM_PREFIX, find_decision
 from retrodict.decisions.recorder import open_stream
+from retrodict.decisions.records import decode_record
 from retrodict.ledger import LedgerProof, Seal, named_segments, prove, prove_entry
 from retrodict.ledger.merkle import leaf_hash
 from retrodict.ledger.segments import vouched_seals
 from retrodict.workspace import Workspace
 
-__all__ = ["SealReport", "prove_decision", "seal_decisions"]
+__all__ = ["SealReport", "prove_decision", "read_proof", "seal_decisions"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -69,11 +70,25 @@ def seal_decisions(workspace: Workspace) -> SealReport:
     return SealReport(seals, busy)
 
 
-def prove_decision(workspace: Workspace, ref: str) -> LedgerProof:
-    """Prove that a decision is in the sealed log; NotFoundError if it is not, or not sealed yet."""
+def prove_decision(workspace: Workspace, ref: str, *, record: bool = False) -> LedgerProof:
+    """Prove that a decision is in the sealed log; with ``record`` the proof has its bytes, and so says what it was.
+
+    Raises
+    ------
+    NotFoundError
+        If it is not in the log, or not sealed yet.
+    """
     logged = find_decision(workspace, ref)
     proof = prove(workspace.ledger, workspace.streams, logged.stream, logged.offset)
-    leaf = leaf_hash(next(data for _, data in workspace.streams.read(logged.stream, logged.offset, 1)))
-    return LedgerProof.of(
-        workspace.ledger, prove_entry(workspace.ledger, proof.sequence, record=proof, leaf=leaf.hex())
-    )
+    data = next(data for _, data in workspace.streams.read(logged.stream, logged.offset, 1))
+    document = prove_entry(workspace.ledger, proof.sequence, record=proof, leaf=leaf_hash(data).hex())
+    if record:
+        document["record"]["bytes"] = data.hex()
+    return read_proof(document, workspace.ledger.reach()[1][-1][1])
+
+
+def read_proof(document: dict[str, Any], public_key: str) -> LedgerProof:
+    """A proof, with what the record says if it has its bytes and holds."""
+    proof = LedgerProof(document, public_key)
+    data = document.get("record", {}).get("bytes") if proof.ok else None
+    return proof if data is None else replace(proof, content=decode_record(bytes.fromhex(data)).answer())

@@ -131,15 +131,16 @@ def check_versions(
 
 
 def check_records(
-    connection: Connection, claims: Callable[[], Iterable[Entry]], tables: Collection[str]
+    connection: Connection, claims: Callable[[], Iterable[Entry]], tables: Collection[str] | None
 ) -> Iterator[AuditFinding]:
     """Compare rows that entries vouch for (:meth:`Transaction.insert`, ``vouch``) with what their tables hold.
 
     Of several entries on the same rows the last counts. In ``tables`` no row may be that nothing vouches for, also
-    where nothing does for any; but for runs that were recorded before entries vouched for them.
+    where nothing does for any; but for runs that were recorded before entries vouched for them. None: these are not
+    all entries, so rows that none of them vouches for are no finding.
     """
     newest = {place: (entry.sequence, at) for entry in claims() for at, place, _ in _records(entry)}
-    vouched, earlier = dict.fromkeys(tables, 0), 0
+    vouched, earlier = dict.fromkeys(tables or (), 0), 0
     for entry in claims():
         earlier += entry.action == "run.finish" and "records" not in entry.payload
         for at, place, record in _records(entry):
@@ -148,7 +149,7 @@ def check_records(
                 vouched[place[0]] = vouched.get(place[0], 0) + (rows if isinstance(rows, int) else 0)
                 with suppress(KeyError, TypeError, AttributeError):
                     yield from _check_record(connection, record, f"{entry.object_id} (entry {entry.sequence})")
-    for name, count in vouched.items():
+    for name, count in vouched.items() if tables is not None else ():
         try:
             present = connection.execute(select(func.count()).select_from(named_table(name))).scalar_one()
         except DBAPIError:

@@ -39,10 +39,13 @@ class LedgerProof(Shown):
         What to hand over: plain JSON.
     public_key : str
         Key that its checkpoints have to be signed by, 64 hex digits.
+    content : dict, optional
+        What the record says, where the document has its bytes.
     """
 
     document: dict[str, Any]
     public_key: str
+    content: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, ledger: Ledger, document: dict[str, Any]) -> LedgerProof:
@@ -62,7 +65,7 @@ class LedgerProof(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
         return {"holds": self.ok, "reason": self.reason or None, "public_key": self.public_key,
-                "document": self.document}  # fmt: skip
+                "content": self.content, "document": self.document}  # fmt: skip
 
     def blocks(self) -> Sequence[Block | None]:
         """What it shows, by which root and key, and whether it holds."""
@@ -71,10 +74,12 @@ class LedgerProof(Shown):
         return [Facts({
             "proof of": f"{entry.get('action')} of {entry.get('object_id')}, entry {entry.get('sequence')}" if entry
                         else f"entries 1 to {first.get('sequence')} being as they were signed",
-            "record": f"{record['index']} of {record['size']} in that segment" if record else None,
+            "record": f"{record['index'] + 1} of {record['size']} in that segment" if record else None,
+            **{name: value for name, value in (self.content or {}).items() if isinstance(value, str | float)},
             "hashes": len(document["path"]) + len(record.get("path", ())),
             "root": f"{checkpoint.get('root')}, of {checkpoint['sequence']} entries",
-            "signed": f"{when(checkpoint['time'])}, by key {self.public_key}",
+            "signed": f"{when(checkpoint['time'])}, by key {checkpoint.get('public_key')}",
+            "checked by key": self.public_key,
             "holds": "yes" if self.ok else f"NO: {self.reason}",
         })]  # fmt: skip
 
@@ -167,7 +172,7 @@ def check_entries(ledger: Ledger, object_ids: Collection[str]) -> tuple[list[int
             if {tuple(row) for row in stored} != set(links_of(sequence, entry.object_id, entry.payload)):
                 return sequences, f"{where}: the lineage edges are not what it says"
             items.append(entry)
-        finding = next(check_records(connection, lambda: items, ()), None)
+        finding = next(check_records(connection, lambda: items, None), None)
     return sequences, "" if finding is None else f"{finding.where}: {finding.detail}"
 
 
@@ -217,6 +222,8 @@ def check_proof(document: Mapping[str, Any], public_key: str) -> str:
 
 
 def _check_record(record: Mapping[str, Any], entry: Entry) -> str:
+    if "bytes" in record and leaf_hash(bytes.fromhex(record["bytes"])).hex() != record["leaf"]:
+        return "the bytes of the record do not give its leaf"
     seal = seal_of(entry)
     path = [bytes.fromhex(node) for node in record["path"]]
     root = root_from_proof(bytes.fromhex(record["leaf"]), record["index"], record["size"], path)

@@ -541,6 +541,7 @@ class Features(Namespace):
         yes : bool
             Do it. Without, only say what would be done.
         """
+        key = (key,) if isinstance(key, str) else key  # one of one column, in Python
         workspace, views = self._workspace, readers.defined_views(self._workspace)
         entities = {view.entity.name: view.entity for view in views if view.entity}
         check_known(entity, entities, "a view must be about the entity", where="definitions", what="entity")

@@ -136,7 +136,12 @@ class Ledger(Namespace):
         return decisions.seal_decisions(self._workspace)
 
     def proof(
-        self, ref: str | None = None, *, since: int | None = None, output: str | Path | None = None
+        self,
+        ref: str | None = None,
+        *,
+        since: int | None = None,
+        record: bool = False,
+        output: str | Path | None = None,
     ) -> LedgerProof:
         """Prove a decision or an entry to somebody who has nothing but the public key.
 
@@ -149,6 +154,8 @@ class Ledger(Namespace):
             ``decision:ULID`` of the sealed log, or ``entry:N``.
         since : int, optional
             Instead: that the ledger still begins with what was signed up to this entry.
+        record : bool
+            Hand over what was decided as well, with the personal data in it; without, only its hash.
         output : path, optional
             JSON file to hand over.
         """
@@ -165,7 +172,7 @@ class Ledger(Namespace):
             proof = ledger.LedgerProof.of(chain, ledger.prove_entry(chain, int(ref[6:])))
         else:
             assert ref is not None
-            proof = decisions.prove_decision(self._workspace, ref)
+            proof = decisions.prove_decision(self._workspace, ref, record=record)
         if output is not None:
             Path(output).write_text(json.dumps(proof.document, indent=1) + "\n")
         return proof
@@ -186,6 +193,4 @@ class Ledger(Namespace):
         except (OSError, ValueError) as error:
             raise InputError("a proof must be a JSON file", where=str(proof), got=type(error).__name__,
                              remedy="Make it with: retrodict audit proof REF --output FILE") from error  # fmt: skip
-        result = ledger.LedgerProof(document, public_key)
-        result.reason  # noqa: B018  # what is no proof is refused here
-        return result
+        return decisions.read_proof(document, public_key)

@@ -82,8 +82,8 @@ def told_apart(view: FeatureView, events: Sequence[Mapping[str, Any]]) -> list[M
     first: dict[tuple[Any, ...], tuple[Any, Any]] = {}
     apart = []
     for event in events:
-        own = tuple(event[key] for key in view.key_columns), event["e"], event["seq"]
-        if first.setdefault(own, (event["k1"], event["k2"])) == (event["k1"], event["k2"]):
+        identity = tuple(event[key] for key in view.key_columns), event["e"], event["seq"]
+        if first.setdefault(identity, (event["k1"], event["k2"])) == (event["k1"], event["k2"]):
             apart.append(event)
     return apart
 

@@ -16,7 +16,14 @@ from retrodict.features.online.read.features import OnlineFeatures
 from retrodict.features.online.read.heat import HotFeature, hot_features
 from retrodict.features.online.read.rows import FeatureRow, Place, age_of
 from retrodict.features.online.state.entries import Applied
-from retrodict.features.online.stream.feeder import Progress, StreamFeeder, decode_event, encode_event
+from retrodict.features.online.stream.feeder import (
+    Progress,
+    StreamFeeder,
+    decode_event,
+    encode_event,
+    stream_of,
+    streamed_rows,
+)
 from retrodict.features.online.stream.health import FeatureHealth, ViewFlow
 from retrodict.features.online.stream.table_feeder import TableLag
 from retrodict.features.online.stream.upkeep import (
@@ -24,7 +31,6 @@ from retrodict.features.online.stream.upkeep import (
     build_online,
     online_features,
     online_state,
-    stream_of,
     table_lags,
     unbuilt_views,
 )
@@ -51,6 +57,7 @@ __all__ = [
     "online_features",
     "online_state",
     "stream_of",
+    "streamed_rows",
     "table_lags",
     "unbuilt_views",
 ]

@@ -102,10 +102,28 @@ def verify_features(
 
     check_sources(workspace, features)
     tables = {name: workspace.tables.read(name, versions[name]) for name in features.tables}
-    sources = {name: tables[source.table.name] for name, source in features.sources.items()}
+    sources = {
+        name: _with_stream(workspace, features, name, tables[s.table.name]) for name, s in features.sources.items()
+    }
     online = _filled_online(workspace, features)
     report = verify(features, sources, spine, at, online=online, stream=True, samples=samples, seed=seed)
     return report, record_verification(workspace, features, report, versions)
+
+
+def _with_stream(workspace: Workspace, features: FeatureSet, source: str, rows: pa.Table) -> pa.Table:
+    """Rows of a source's table, and the events that its stream brought and no table has yet."""
+    import pyarrow as pa
+
+    from retrodict.features.online import online_state, streamed_rows
+
+    metas = [meta for plan in features.views if plan.source.name == source
+             for meta in online_state(workspace, features).metas(plan).values()]  # fmt: skip
+    records = min((meta.offset or 0 for meta in metas), default=0)
+    if not records:
+        return rows
+    columns = {name for plan in features.views if plan.source.name == source for name in plan.source_columns}
+    events = streamed_rows(workspace.events, features.sources[source], columns, rows.schema, records)
+    return pa.concat_tables([rows, events], promote_options="permissive")
 
 
 def verify_service(

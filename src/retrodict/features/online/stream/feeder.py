@@ -6,11 +6,12 @@ continues exactly where its state is, and reading a piece of the stream twice ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -18,12 +19,13 @@ import pyarrow as pa
 
 from retrodict.core.clock import Clock, SystemClock, to_micros
 from retrodict.core.errors import InputError, IntegrityError
+from retrodict.data.sources import Source
 from retrodict.features.online.state.entries import Applied
 from retrodict.features.online.write.records import EventDecoder
 from retrodict.features.online.write.writer import OnlineState
 from retrodict.stores.streams.base import EventStreams
 
-__all__ = ["Progress", "StreamFeeder", "decode_event", "encode_event"]
+__all__ = ["Progress", "StreamFeeder", "decode_event", "encode_event", "stream_of", "streamed_rows"]
 
 _BATCH = 500_000
 _FEW = 200  # records below which going through Arrow costs more than it saves
@@ -76,6 +78,39 @@ class Progress:
     offset: int
     lag: int
     applied: Applied
+
+
+@lru_cache(maxsize=2)
+def _first_records(streams: EventStreams, stream: str, count: int) -> list[bytes]:
+    """First records of a stream, which never change."""
+    records = [data for _, data in streams.read(stream, 0, count)]
+    if len(records) != count:
+        raise IntegrityError(
+            "a stream must hold what was applied from it",
+            where=f"stream {stream!r}",
+            got=f"{len(records)} records, where {count} were read",
+            remedy="Restore the stream from a backup",
+        )
+    return records
+
+
+def streamed_rows(
+    streams: EventStreams, source: Source, columns: Iterable[str], schema: pa.Schema | None, count: int
+) -> pa.Table:
+    """Columns of the first events of a source's stream, as rows of its table.
+
+    Raises
+    ------
+    IntegrityError
+        If the stream has fewer records.
+    """
+    hashed: Any = streams  # by identity
+    return EventDecoder(source, columns, schema).decode(_first_records(hashed, stream_of(source.table.name), count))
+
+
+def stream_of(table: str) -> str:
+    """Name of the stream of a table's events; every source that reads the table shares it."""
+    return f"events/{table}"
 
 
 class StreamFeeder:

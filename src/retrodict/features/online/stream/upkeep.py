@@ -17,21 +17,16 @@ from retrodict.data.sources import Source
 from retrodict.features.definitions import FeatureView
 from retrodict.features.online.read.features import OnlineFeatures
 from retrodict.features.online.state.entries import NEVER, Applied
-from retrodict.features.online.stream.feeder import StreamFeeder
+from retrodict.features.online.stream.feeder import StreamFeeder, stream_of
 from retrodict.features.online.stream.health import ViewFlow
 from retrodict.features.online.stream.table_feeder import Report, TableFeeder, TableLag, no_report
 from retrodict.features.online.write.writer import OnlineState
 from retrodict.features.plan import FeatureSet
 from retrodict.workspace import Workspace
 
-__all__ = ["Upkeep", "build_online", "online_features", "online_state", "stream_of", "table_lags", "unbuilt_views"]
+__all__ = ["Upkeep", "build_online", "online_features", "online_state", "table_lags", "unbuilt_views"]
 
 _LOOK_S = 2.0
-
-
-def stream_of(table: str) -> str:
-    """Stream that carries the live events of a table."""
-    return f"events/{table}"
 
 
 def online_state(workspace: Workspace, features: FeatureSet, *, assigned: Sequence[int] | None = None) -> OnlineState:

@@ -14,6 +14,8 @@ import pytest
 from retrodict import Project
 from retrodict.core.clock import SimulatedClock, to_micros
 from retrodict.core.errors import DefinitionError, InputError
+from retrodict.features.online import online_state
+from retrodict.models.readers import service_sets
 
 DEFINITIONS = """
 from retrodict import *
@@ -161,12 +163,12 @@ def test_a_service_is_verified_and_its_status_said(project: Project) -> None:
 
 
 def test_a_wrong_state_does_not_verify(project: Project) -> None:
-    """The proof of a service can fail: a state that got an event which the table has not."""
+    """The proof of a service can fail: a state that got an event which neither the table nor the stream has."""
     _fill(project)
     project.features.build()
     wrong = {"id": 99, "city": "a", "at": NOW - timedelta(hours=5), "known": NOW - timedelta(hours=4), "km": 0.0}
-    project.features.push("ridden", pa.Table.from_pylist([wrong]))
-    project.features.stream(once=True)
+    features = service_sets(project.workspace)["scoring_inputs"]
+    online_state(project.workspace, features).apply(pa.Table.from_pylist([wrong]), "ridden")
     assert not project.features.verify("scoring_inputs", samples=30).ok
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, column, func, select
 from sqlalchemy import table as named_table
 from sqlalchemy.exc import DBAPIError
 
@@ -18,8 +18,9 @@ from retrodict.core.identity import canonical_json, digest
 from retrodict.ledger._replay import AuditFinding
 from retrodict.ledger.chain import Entry
 from retrodict.ledger.heads import Prefix, SignedHead
-from retrodict.ledger.ledger import Keys, read_rows, row_digest, rows_digest
+from retrodict.ledger.ledger import Keys
 from retrodict.ledger.merkle import merkle_root
+from retrodict.ledger.rows import read_rows, row_digest, rows_digest
 from retrodict.ledger.segments import Seal, leaves_of, seal_of
 from retrodict.ledger.table_versions import NamedVersions, SignedVersion, announced_by
 from retrodict.stores.objects.base import ObjectStore
@@ -140,9 +141,10 @@ def check_records(
     all entries, so rows that none of them vouches for are no finding.
     """
     newest = {place: (entry.sequence, at) for entry in claims() for at, place, _ in _records(entry)}
-    vouched, earlier = dict.fromkeys(tables or (), 0), 0
+    vouched, earlier = dict.fromkeys(tables or (), 0), set[str]()
     for entry in claims():
-        earlier += entry.action == "run.finish" and "records" not in entry.payload
+        if entry.action == "run.finish" and "records" not in entry.payload:
+            earlier.add(entry.object_id.removeprefix("run:"))
         for at, place, record in _records(entry):
             if newest[place] == (entry.sequence, at):
                 rows = record.get("rows", 1)
@@ -150,11 +152,14 @@ def check_records(
                 with suppress(KeyError, TypeError, AttributeError):
                     yield from _check_record(connection, record, f"{entry.object_id} (entry {entry.sequence})")
     for name, count in vouched.items() if tables is not None else ():
+        query = select(func.count()).select_from(named_table(name))
+        if earlier and name.startswith("run"):
+            query = query.where(column("id" if name == "runs" else "run").not_in(sorted(earlier)))
         try:
-            present = connection.execute(select(func.count()).select_from(named_table(name))).scalar_one()
+            present = connection.execute(query).scalar_one()
         except DBAPIError:
             continue  # it was never made, or every row of it is reported
-        if present > count and not (earlier and name.startswith("run")):
+        if present > count:
             detail = f"{present - count} rows were added that no entry vouches for"
             yield AuditFinding("altered", f"table {name}", detail)
 

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, column, delete, insert, select
-from sqlalchemy import table as named_table
+from sqlalchemy import Connection, Row, Table, delete, insert, select
 
 from retrodict.core.clock import Clock
 from retrodict.core.errors import IntegrityError, InternalError, check_reason
-from retrodict.core.identity import canonical_json, digest
+from retrodict.core.identity import canonical_json
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry
 from retrodict.ledger.checkpoints import Checkpoint, Signer, make_next_key, newest_signed, size_of, waiting_signer
+from retrodict.ledger.rows import foreign_row, read_rows, row_digest, rows_digest
 from retrodict.ledger.schema import edges, ends, entries, metadata
 from retrodict.ledger.tree import EntryTree
 from retrodict.ledger.witnesses import Witness, tell
@@ -241,6 +241,7 @@ class Ledger:
         self._looked = _Look((None, 0), 0, None)
         self._reach: tuple[int, int, Keys] | None = None
         self._vouched: dict[str, tuple[int, tuple[Entry, ...]]] = {}
+        self._rows: dict[str, tuple[int, list[Row[Any]]]] = {}
         records.ensure(metadata)
 
     def now(self) -> int:
@@ -403,6 +404,41 @@ class Ledger:
             self._vouched[prefix] = end, vouched
         return vouched
 
+    def read_vouched(self, table: Table, prefix: str) -> list[Row[Any]]:
+        """All rows of a table, whose every row an entry vouches for (:meth:`Transaction.insert`).
+
+        Parameters
+        ----------
+        table : sqlalchemy.Table
+        prefix : str
+            What the references begin with on which such entries are.
+
+        Raises
+        ------
+        IntegrityError
+            If a row was altered, removed or added by other hands: nothing may be decided by it.
+        """
+        counter = self.records.change_counter()
+        if self._rows.get(table.name, (None, []))[0] == counter:
+            return self._rows[table.name][1]
+        with self.records.read() as connection:
+            rows, end = list(connection.execute(select(table))), _head(connection).sequence
+        vouched = {
+            canonical_json(record["key"]): record
+            for entry in self.vouched(prefix) if entry.sequence <= end
+            for record in entry.payload.get("records", ()) if record["table"] == table.name
+        }  # fmt: skip
+        names = [column.name for column in table.primary_key.columns]
+        for row in rows:
+            values = row._asdict()
+            record = vouched.pop(canonical_json({name: values[name] for name in names}), None)
+            if record is None or row_digest(record["columns"], values) != record["digest"]:
+                raise foreign_row(table, f"row {', '.join(str(values[name]) for name in names)}, which is not so")
+        if vouched:
+            raise foreign_row(table, f"{len(vouched)} rows fewer than were entered")
+        self._rows[table.name] = counter, rows
+        return rows
+
     def _signer(self, expected: str | None) -> Signer:
         signer = Signer(self._key_path, self.checkpoint_folder, expected=expected)
         signer.prepare()
@@ -491,7 +527,7 @@ def _sign(connection: Connection, signer: Signer, end: _End | None) -> Checkpoin
     if end is None:
         return None
     tree = EntryTree(connection)
-    tree.grow(end.sequence)
+    tree.grow(end.sequence, before=next((one for one in signed_ends(connection) if one.root), None))
     log = connection.execute(select(entries.c.hash).where(entries.c.sequence == 1)).scalar_one()
     checkpoint = signer.sign(end.sequence, end.time, end.hash, root=tree.root(end.sequence).hex(), log=log)
     connection.execute(delete(ends))
@@ -539,23 +575,3 @@ def _key_in_force(connection: Connection) -> str | None:
     """Public key that the chain names last; None for an empty chain."""
     keys = _keys(connection)
     return keys[-1][1] if keys else None
-
-
-def read_rows(
-    connection: Connection, table: str, key: Mapping[str, Any], columns: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Named columns of the rows of a table with these values."""
-    query: Any = select(*(column(name) for name in columns)).select_from(named_table(table))
-    for name, value in key.items():
-        query = query.where(column(name) == value)
-    return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
-    """SHA-256 of rows of plain values, in whatever order."""
-    return digest(b"\n".join(sorted(canonical_json(dict(row)) for row in rows)))
-
-
-def row_digest(columns: Sequence[str], row: Mapping[str, Any]) -> str:
-    """SHA-256 of the named columns of a row of plain values."""
-    return digest(canonical_json({name: row[name] for name in columns}))

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import select
 
 from retrodict.core.display import Block, Facts, Shown, when
-from retrodict.core.errors import InputError, NotFoundError
+from retrodict.core.errors import InputError, NotFoundError, RetrodictError
 from retrodict.ledger._evidence import check_records
 from retrodict.ledger._replay import links_of
 from retrodict.ledger.chain import Entry, read_entry
@@ -105,6 +105,11 @@ def prove_entry(ledger: Ledger, sequence: int, *, record: Proof | None = None, l
     with ledger.records.read() as connection:
         row = connection.execute(select(entries).where(entries.c.sequence == sequence)).mappings().first()
         checkpoint = ledger.newest_checkpoint(connection)
+        if checkpoint is not None and not checkpoint.root:
+            raise NotFoundError(
+                "the newest checkpoint must have the root of the tree", where="ledger", got="one from before",
+                remedy="Any entry makes one, such as: retrodict data tag TABLE NAME",
+            )  # fmt: skip
         if row is None or checkpoint is None or sequence > checkpoint.sequence:
             raise NotFoundError(
                 "the entry must exist and be signed", where="ledger", got=sequence, remedy="See 'retrodict audit log'"
@@ -161,8 +166,12 @@ def check_entries(ledger: Ledger, object_ids: Collection[str]) -> tuple[list[int
         sequences = list(connection.execute(query.order_by(entries.c.sequence)).scalars())
         for sequence in sequences:
             where = f"entry {sequence}"
-            document = prove_entry(ledger, sequence)
-            if reason := check_proof(document, public_key):
+            try:
+                document = prove_entry(ledger, sequence)
+                reason = check_proof(document, public_key)
+            except RetrodictError as error:
+                return sequences, f"{where}: {error}"
+            if reason:
                 return sequences, f"{where}: {reason}"
             entry = Entry(**document["entry"])
             stored = connection.execute(

@@ -7,8 +7,10 @@ stored is an index. Signed checkpoints hold the root, and ``audit verify`` compu
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
+from retrodict.core.errors import IntegrityError
+from retrodict.ledger.checkpoints import Checkpoint
 from retrodict.ledger.merkle import (
     consistency_spans,
     inclusion_spans,
@@ -28,12 +30,16 @@ class EntryTree:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def grow(self, size: int) -> None:
-        """Store what is complete in a tree of so many entries: after each entry, or after many."""
-        newest = select(nodes.c.position).where(nodes.c.level == 1).order_by(nodes.c.position.desc()).limit(1)
-        last = self._connection.execute(newest).scalar()
+    def grow(self, size: int, *, before: Checkpoint | None = None) -> None:
+        """Store what is complete in a tree of so many entries: after each entry, or after many.
+
+        Where what is stored does not give the root that was signed ``before``, other hands were at it: it is an index,
+        and made anew from the entries.
+        """
+        if before is not None and self._differs(before):
+            self._connection.execute(delete(nodes))
         leaves = select(entries.c.sequence, entries.c.hash).order_by(entries.c.sequence)
-        leaves = leaves.where(entries.c.sequence > (0 if last is None else 2 * last + 2), entries.c.sequence <= size)
+        leaves = leaves.where(entries.c.sequence > 2 * (self._pairs() or 0), entries.c.sequence <= size)
         fresh: dict[tuple[int, int], bytes] = {}
         for sequence, hash_ in self._connection.execute(leaves):
             level, position, node = 0, sequence - 1, leaf_hash(bytes.fromhex(hash_))
@@ -46,6 +52,18 @@ class EntryTree:
                 for (level, place), node in fresh.items() if level]  # fmt: skip
         if rows:
             self._connection.execute(insert(nodes), rows)
+
+    def _differs(self, before: Checkpoint) -> bool:
+        try:
+            same = self.root(before.sequence).hex() == before.root
+        except (IntegrityError, ValueError):
+            return True
+        return not same or (self._pairs() or 0) != before.sequence // 2
+
+    def _pairs(self) -> int | None:
+        newest = select(nodes.c.position).where(nodes.c.level == 1).order_by(nodes.c.position.desc()).limit(1)
+        last = self._connection.execute(newest).scalar()
+        return None if last is None else int(last) + 1
 
     def root(self, size: int) -> bytes:
         """Root over the first entries."""
@@ -62,6 +80,17 @@ class EntryTree:
     def _root_of(self, level: int, position: int) -> bytes:
         if level:
             place = nodes.c.level == level, nodes.c.position == position
-            return bytes.fromhex(self._connection.execute(select(nodes.c.hash).where(*place)).scalar_one())
+            return bytes.fromhex(_stored(self._connection.execute(select(nodes.c.hash).where(*place)).scalar()))
         query = select(entries.c.hash).where(entries.c.sequence == position + 1)
-        return leaf_hash(bytes.fromhex(self._connection.execute(query).scalar_one()))
+        return leaf_hash(bytes.fromhex(_stored(self._connection.execute(query).scalar())))
+
+
+def _stored(hash_: str | None) -> str:
+    if hash_ is None:
+        raise IntegrityError(
+            "the tree of the entries must be stored",
+            where="ledger",
+            got="a part that is missing",
+            remedy="The next entry makes it anew; see 'retrodict audit verify'",
+        )
+    return hash_

@@ -151,6 +151,7 @@ def verify(
             report.findings += unreadable
             logs, unreadable = read_each("table", data.names(every=True), data.log_entries)
             report.findings += unreadable
+            report.findings += [AuditFinding("altered", "records", fault) for fault in ledger.records.faults()]
             heads = scan_heads(ledger.checkpoint_folder)
             size = size_of(place)
             with ledger.records.read() as connection:
@@ -158,7 +159,7 @@ def verify(
                 report.entries, report.edges = chain.rows, chain.edges
                 report.findings += chain.findings + chain.lineage
                 if chain.error is not None:
-                    raise chain.error
+                    raise chain.error  # noqa: TRY301  # what could be read of it is in the report already
                 report.findings += check_records(connection, chain.claims, tables)
                 listed, announced = select_seals(connection), select_versions(connection)
                 report.findings += check_keys(chain, public_key)
@@ -184,12 +185,21 @@ def verify(
                     report.open.append(result)
                 else:
                     report.findings.append(result)
-        except (RetrodictError, DBAPIError, OSError) as error:
-            report.findings.append(AuditFinding("unreadable", "ledger", str(error).partition("\n")[0]))
-        seen: set[str] = set()
-        report.findings += check_objects(chain.claims(), objects, seen)
-        report.objects = len(seen)
-        for finding in check_files(chain.claims(), deleted, data.file_digest):
-            report.files += 1
-            report.findings += [finding] if finding else []
+        except Exception as error:  # noqa: BLE001  # whatever was planted, what is found stays and the rest is looked at
+            report.findings.append(_unreadable(error))
+        try:
+            seen: set[str] = set()
+            report.findings += check_objects(chain.claims(), objects, seen)
+            report.objects = len(seen)
+            for finding in check_files(chain.claims(), deleted, data.file_digest):
+                report.files += 1
+                report.findings += [finding] if finding else []
+        except Exception as error:  # noqa: BLE001  # as above
+            report.findings.append(_unreadable(error))
     return report
+
+
+def _unreadable(error: Exception) -> AuditFinding:
+    expected = isinstance(error, RetrodictError | DBAPIError | OSError)
+    detail = str(error).partition("\n")[0] if expected else f"what is stored cannot be read ({type(error).__name__})"
+    return AuditFinding("unreadable", "ledger", detail)

@@ -72,7 +72,8 @@ class Ledger(Namespace):
         return ledger.verify(
             workspace.ledger, objects=workspace.objects, streams=workspace.streams,
             data=workspace.tables, tables=_VOUCHED, every_signature=every_signature,
-            checkpoints=None if checkpoints is None else Path(checkpoints), public_key=public_key,
+            checkpoints=None if checkpoints is None else Path(checkpoints),
+            public_key=public_key and public_key.lower(),
         )  # fmt: skip
 
     def log(self, *, object: str | None = None, limit: int = 20) -> Listing[Entry]:  # noqa: A002  # the option's name
@@ -193,4 +194,4 @@ class Ledger(Namespace):
         except (OSError, ValueError) as error:
             raise InputError("a proof must be a JSON file", where=str(proof), got=type(error).__name__,
                              remedy="Make it with: retrodict audit proof REF --output FILE") from error  # fmt: skip
-        return decisions.read_proof(document, public_key)
+        return decisions.read_proof(document, public_key.lower())

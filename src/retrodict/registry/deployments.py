@@ -176,20 +176,16 @@ def _read(row: Row[Any]) -> Revision:
 def history(workspace: Workspace, policy: str | None = None) -> list[Revision]:
     """All revisions, oldest first, of one policy or of all."""
     workspace.records.ensure(metadata)
-    query = select(deployments).order_by(deployments.c.revision)
-    if policy is not None:
-        query = query.where(deployments.c.policy == policy)
-    with workspace.records.read() as connection:
-        return [_read(row) for row in connection.execute(query)]
+    rows = sorted(workspace.ledger.read_vouched(deployments, "policy:"), key=lambda row: row.revision)
+    return [_read(row) for row in rows if policy is None or row.policy == policy]
 
 
 def current(workspace: Workspace) -> dict[str, Revision]:
     """Newest revision of every policy, by policy name: what servers poll."""
     workspace.records.ensure(metadata)
-    newest = select(func.max(deployments.c.revision)).group_by(deployments.c.policy)
-    query = select(deployments).where(deployments.c.revision.in_(newest))
-    with workspace.records.read() as connection:
-        return {row.policy: _read(row) for row in connection.execute(query)}
+    rows = workspace.ledger.read_vouched(deployments, "policy:")
+    newest = {row.policy: row for row in sorted(rows, key=lambda row: row.revision)}
+    return {policy: _read(row) for policy, row in sorted(newest.items(), key=lambda item: item[1].revision)}
 
 
 def standing(revisions: Sequence[Revision]) -> list[Revision]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, RowMapping, String, Table, Text, func, select
+from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, Text, func, select
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, short_hash, when
@@ -239,20 +239,17 @@ def get_version(workspace: Workspace, ref: str) -> ModelVersion:
 def list_versions(workspace: Workspace, name: str | None = None) -> list[ModelVersion]:
     """Versions of one model or of all, by name and number."""
     workspace.records.ensure(metadata)
-    query = select(versions).order_by(versions.c.name, versions.c.version)
-    judgements = select(approvals).order_by(approvals.c.position)
-    if name is not None:
-        query, judgements = query.where(versions.c.name == name), judgements.where(approvals.c.name == name)
-    with workspace.records.read() as connection:
-        by_version: dict[tuple[str, int], list[Approval]] = {}
-        for row in connection.execute(judgements):
-            approval = Approval(row.time, row.approver, bool(row.granted), row.reason)
-            by_version.setdefault((row.name, row.version), []).append(approval)
-        rows = connection.execute(query).mappings()
-        return [_read(row, by_version.get((row["name"], row["version"]), [])) for row in rows]
+    judgements = workspace.ledger.read_vouched(approvals, "model:")
+    rows = [row for row in workspace.ledger.read_vouched(versions, "model:") if name is None or row.name == name]
+    by_version: dict[tuple[str, int], list[Approval]] = {}
+    for row in sorted(judgements, key=lambda row: row.position):
+        approval = Approval(row.time, row.approver, bool(row.granted), row.reason)
+        by_version.setdefault((row.name, row.version), []).append(approval)
+    rows.sort(key=lambda row: (row.name, row.version))
+    return [_read(row._asdict(), by_version.get((row.name, row.version), [])) for row in rows]
 
 
-def _read(row: RowMapping, judgements: list[Approval]) -> ModelVersion:
+def _read(row: Mapping[str, Any], judgements: list[Approval]) -> ModelVersion:
     texts = {name: json.loads(row[name]) for name in ("gates", "metrics")}
     return ModelVersion(**{**row, **texts}, approvals=judgements)
 

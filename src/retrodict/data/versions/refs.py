@@ -223,19 +223,20 @@ def list_tags(workspace: Workspace, dataset: str | None = None, *, at: int | Non
     at : int, optional
         Microseconds since 1970-01-01 UTC: what the tags meant then.
     """
-    workspace.records.ensure(metadata)
-    query = every_change(dataset)
-    if at is not None:
-        query = query.where(tags.c.time <= at)
-    with workspace.records.read() as connection:
-        return current(connection.execute(query))
+    rows = _changes(workspace)
+    return current(row for row in rows if (dataset in (None, row.dataset)) and (at is None or row.time <= at))
 
 
 def tag_history(workspace: Workspace, dataset: str, tag: str) -> list[Tag]:
     """Every change of a tag, oldest first; empty for a name that never was one."""
+    return [read_row(row) for row in _changes(workspace) if (row.dataset, row.tag) == (dataset, tag)]
+
+
+def _changes(workspace: Workspace) -> list[Row[Any]]:
+    """Every change of a tag that an entry vouches for, by table, name and order."""
     workspace.records.ensure(metadata)
-    with workspace.records.read() as connection:
-        return [read_row(row) for row in connection.execute(every_change(dataset).where(tags.c.tag == tag))]
+    rows = workspace.ledger.read_vouched(tags, "tag:")
+    return sorted(rows, key=lambda row: (row.dataset, row.tag, row.position))
 
 
 def log_path(name: str, version: int) -> str:

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _PASSED, _FAILED, _OVERRIDDEN = "features.verified", "features.refuted", "features.unverified"
+_VERDICTS = (_PASSED, _FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,8 @@ def record_verification(
 
 def last_verdict(workspace: Workspace, view: FeatureView) -> ViewVerdict | None:
     """Newest verdict on a view as it is; None if it was never verified."""
-    entries = [e for e in workspace.ledger.entries(object_id=view_ref(view)) if e.action in (_PASSED, _FAILED)]
+    reference = view_ref(view)
+    entries = [e for e in workspace.ledger.vouched(reference) if e.object_id == reference and e.action in _VERDICTS]
     if not entries:
         return None
     last = entries[-1]

@@ -42,6 +42,9 @@ class RecordStore(Protocol):
     def read(self) -> AbstractContextManager[Connection]:
         """Open a reading transaction on the state at its beginning; writing in it is refused."""
 
+    def faults(self) -> list[str]:
+        """What is wrong with the store itself, in words: pages and indexes that disagree, triggers and views."""
+
     def change_counter(self) -> int:
         """Return a number that differs after any commit, of this process or another; cheap enough to poll every 50 ms.
 

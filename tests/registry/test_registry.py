@@ -156,6 +156,16 @@ def test_the_latest_judgement_counts(project: Workspace, acting: Callable[[str],
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["Ann", "ann.", "\u0251nn", " a-n-n ", "\u00e0nn", "a\u0301nn", "\uff41nn"])
+def test_nobody_who_looks_like_the_author_approves(
+    project: Workspace, acting: Callable[[str], Workspace], name: str
+) -> None:
+    """In another case, with a sign, an accent or another letter's form: to an eye it is the author."""
+    make(project)
+    with pytest.raises(RefusedError, match="somebody else than its author"):
+        approve(acting(name), "late@1", reason="mine")
+
+
 def test_a_version_whose_gates_did_not_pass_is_not_approved(
     project: Workspace, acting: Callable[[str], Workspace]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -254,6 +255,20 @@ def _read(row: Mapping[str, Any], judgements: list[Approval]) -> ModelVersion:
     return ModelVersion(**{**row, **texts}, approvals=judgements)
 
 
+# Small letters of other scripts that are drawn like Latin ones (of Unicode's confusables those of the usual fonts).
+_DRAWN_ALIKE = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u04bb\u0501\u051b\u051d\u043a\u043c\u0442"
+    "\u03b1\u03bf\u03c1\u03bd\u03c5\u03b9\u03ba\u03c7\u03c4\u03b5\u0251\u0131\u0261",
+    "aeopcyxijshdqwkmtaopvuikxteaig",
+)
+
+
+def _skeleton(name: str) -> str:
+    """What is left of a name without all that an eye may miss: case, accents, signs, scripts."""
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold()).translate(_DRAWN_ALIKE)
+    return "".join(letter for letter in plain if letter.isalnum()) or name
+
+
 def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True) -> ModelVersion:
     """Record a judgement on a version, by somebody else than its author.
 
@@ -271,12 +286,12 @@ def approve(workspace: Workspace, ref: str, *, reason: str, granted: bool = True
     Raises
     ------
     RefusedError
-        If the approver is the author, or a gate did not pass.
+        If the approver is the author, or has a name that looks like the author's, or a gate did not pass.
     """
     version = get_version(workspace, ref)
     where = f"model:{version.ref}"
     check_reason(reason, "an approval must have a reason", where=where)
-    if granted and version.author == workspace.actor:
+    if granted and _skeleton(version.author) == _skeleton(workspace.actor):
         raise RefusedError("a version must be approved by somebody else than its author", where=where,
                            got=workspace.actor,
                            remedy="Let a colleague approve it; RETRODICT_ACTOR or --actor says who acts")  # fmt: skip

@@ -231,6 +231,7 @@ def test_pinned_versions_go_for_a_reason(run: Run, root: Path) -> None:
     assert erase(run, root, "--yes", "--vacuum").json["vacuum"]["orders"]["deleted"] == []
     with Workspace(root) as project:
         copy = project.tables.write("orders", project.tables.read("orders").slice(1), mode="overwrite")
+        project.tables.write("orders", project.tables.read("orders").slice(1), mode="overwrite")
     shop.call("data", "tag", f"orders@{copy}", "case", "--hold", "--project", root)
     shown = erase(run, root, "--yes", "--pinned", "--reason", "article 17").json
     assert shown["vacuum"]["orders"]["deleted"] == [0, 1]

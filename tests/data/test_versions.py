@@ -413,6 +413,21 @@ def test_names_that_look_alike_to_sql_are_told_apart(project: Workspace) -> None
     assert references(project, "axb") == {0: ("run:R (training data)",)}
 
 
+def test_a_table_that_is_gone_itself_keeps_nothing(project: Workspace) -> None:
+    """A frame was made from a version; vacuumed, it no longer needs it."""
+    for name in ("rows", "frame"):
+        for version in range(2):
+            project.tables.write(name, pa.table({"x": [version]}), mode="overwrite")
+            with project.ledger.transaction() as tx:
+                inputs = [(f"dataset:rows@{version}", "source rows")] if name == "frame" else []
+                tx.append("dataset.version", f"dataset:{name}@{version}", {}, inputs=inputs)
+    assert references(project, "rows") == {
+        0: ("dataset:frame@0 (source rows)",), 1: ("dataset:frame@1 (source rows)",)
+    }  # fmt: skip
+    assert vacuum(project, "frame", dry_run=False, older_than="0s").deleted == (0,)
+    assert references(project, "rows") == {1: ("dataset:frame@1 (source rows)",)}
+
+
 def test_the_ledger_names_what_a_vacuum_deleted_before_it_does(project: Workspace) -> None:
     """Everything an audit misses is in the list of an entry, and the list is made once."""
     overwrites(project, 3)

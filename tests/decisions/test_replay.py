@@ -200,6 +200,21 @@ def test_views_of_one_source_may_have_read_different_versions(project):
         assert values == new.features | {"everywhere__count_7d": old.features["everywhere__count_7d"]}
 
 
+def test_a_state_that_had_part_of_a_version_replays_from_that_part(project):
+    """Rows of a version are taken in piece by piece: what was not in is not read again."""
+    old = decided(project)[0]
+    project.data.ingest("parcels", late_rows())
+    new = decided(project)[0]
+    with Workspace(project.folder) as workspace:
+        before, after = (find_decision(workspace, decision.ref).record for decision in (old, new))
+        (version, rows, offset), earlier = after.reads["everywhere"], before.reads["everywhere"][1]
+        assert (version, rows) == (1, earlier + 3)
+        for view in ("depot_delays", "everywhere"):
+            after.reads[view] = (version, earlier, offset)
+        _, values = again(workspace, after)
+        assert values["everywhere__count_7d"] == old.features["everywhere__count_7d"]
+
+
 def test_a_record_from_before_versions_were_noted_says_so(project, monkeypatch):
     """The newest rows are read, which may give other values."""
     original = servant.DecisionRecord

@@ -145,7 +145,7 @@ def report() -> dict[str, Any]:
     stage = {"count": 300.0, "p50_ms": 0.1, "p95_ms": 0.2, "p99_ms": 0.4}
     trigger = TriggerResult("trigger:w@1", "retrain", "psi > 0.25", "fires", "psi is 0.9", "2013-09", {"psi": 0.9})
     replay = DecisionReplay(
-        "decision:01J", "exact", 2, [], {"decision": "warn", "score": 0.8125}, {}, {"weather": 2}, ""
+        "decision:01J", "exact", 2, [], {"decision": "warn", "score": 0.8125}, {}, {"weather": 2}, {}, ""
     )
     months = [month(0, 0.7), month(1, 0.68), month(2, None, complete=False)]
     return {

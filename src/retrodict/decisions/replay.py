@@ -10,7 +10,6 @@ import msgspec
 
 from retrodict.core.display import Block, Facts, Grid, Shown, count, excerpt
 from retrodict.core.errors import RetrodictError
-from retrodict.data.versions import deletion_of
 from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.facts import ReadRows, read_facts, recompute, same_value
 from retrodict.decisions.loader import load_policy
@@ -140,6 +139,8 @@ def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionR
         for name in ("versions", "records", "missing")
     )
     reasons = [f"differs in {' and '.join(unequal)}"] * bool(unequal)
+    if missing:
+        from retrodict.data.versions import deletion_of  # loads what compares versions
     for table, version in missing.items():
         reasons.append(f"{deletion_of(workspace, table, version)}; read was {table}@{versions[table]} instead")
     doubts = [f"{view} ({doubt['status']})" for view, doubt in record.views.items() if doubt["status"] in _NOT_ALL_READ]

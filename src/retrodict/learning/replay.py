@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from retrodict.core.display import Block, Facts, Grid, Shown, excerpt, seconds
 from retrodict.core.errors import IntegrityError, NotFoundError, RetrodictError
-from retrodict.data.versions import deletion_of
 from retrodict.learning.environment import describe_environment, environment_differences, machine_kind
 from retrodict.learning.execution import execute
 from retrodict.learning.recipes import Progress
@@ -115,6 +114,8 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
         }  # fmt: skip
     except RetrodictError as error:
         verdict: Verdict = "not replayable"
+        from retrodict.data.versions import deletion_of  # loads what compares versions
+
         missing = [
             deletion_of(workspace, table, version)
             for table, version in run.data.get("versions", {}).items()

@@ -213,13 +213,14 @@ def test_rows_in_quarantine_go_too(run: Run, root: Path) -> None:
     assert run("audit", "verify", "--project", root).code == 0
 
 
-def test_the_same_value_in_other_columns_is_named(run: Run, root: Path) -> None:
+@pytest.mark.parametrize("subject", ["cust-0001", 'Müller "x"'])
+def test_the_same_value_in_other_columns_is_named(run: Run, root: Path, subject: str) -> None:
     """Of a column of the table, and inside a row in quarantine: what it means there only a person can tell."""
-    row = {**shop.rows()[0], "customer": "008", "shop": "cust-0001"}
-    rows = [{**row, "id": "a", "customer": "cust-0001", "shop": "N"}, {**row, "id": "b"}, {**row, "id": "c"},
+    row = {**shop.rows()[0], "customer": "008", "shop": subject}
+    rows = [{**row, "id": "a", "customer": subject, "shop": "N"}, {**row, "id": "b"}, {**row, "id": "c"},
             {**row, "id": "d", "amount": "many"}]  # fmt: skip
     shop.call("ingest", "orders", shop.write_csv(root / "more.csv", rows), "--project", root)
-    (root / "who.csv").write_text("customer\ncust-0001\n")
+    shop.write_csv(root / "who.csv", [{"customer": subject}])
     shown = erase(run, root, "--yes").json
     assert tables(shown) == {"orders": 1, "orders__quarantine": 0}
     assert shown["remaining"] == {"table orders, column shop": 2, "table orders__quarantine, column original": 1}

@@ -1,6 +1,7 @@
 """Deciding in process: the same record as over HTTP, durable before it returns, from threads and event loops."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from retrodict.decisions import (
     check_parity,
     prove_decision,
     read_decisions,
+    read_proof,
     replay_decision,
     seal_decisions,
     seals,
@@ -27,6 +29,7 @@ from retrodict.decisions.facts import same_value
 from retrodict.decisions.loader import Loader
 from retrodict.decisions.records import encode_record
 from retrodict.decisions.requests import DecisionRequest
+from retrodict.project.ledger import Ledger
 from retrodict.registry import change, current
 from retrodict.rollout import deploy
 
@@ -93,6 +96,29 @@ def test_a_proof_that_does_not_lead_to_the_root_does_not_hold(project, decider, 
     forged = prove_decision(project, record.id)
     assert forged.reason == "the record does not lead to the root that the entry sealed"
     assert not forged.ok
+
+
+def test_a_proof_may_say_what_was_decided(project, decider, tmp_path):
+    """Only if it is asked to: the bytes give the leaf, so none but these pass, and the checker reads them."""
+    record = decider.decide("promise", VALUES, at=AT)
+    decider.close()
+    seal_decisions(project)
+    plain, whole = (prove_decision(project, record.id, record=asked) for asked in (False, True))
+    assert "bytes" not in plain.document["record"]
+    assert plain.content is None
+    assert whole.content == record.answer()
+    assert record.id in str(whole)
+    file = tmp_path / "proof.json"
+    file.write_text(json.dumps(whole.document))
+    assert Ledger.check(file, public_key=project.ledger.public_key.upper()).content == record.answer()
+    document = json.loads(file.read_text())
+    document["record"]["bytes"] = document["record"]["bytes"].replace(b"ok".hex(), b"no".hex())
+    assert document != whole.document
+    forged = read_proof(document, project.ledger.public_key)
+    assert (forged.reason, forged.content) == ("the bytes of the record do not give its leaf", None)
+    file.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="a proof must be a JSON file"):
+        Ledger.check(file, public_key="00")
 
 
 def test_a_decision_survives_kill_9(deployed, project):

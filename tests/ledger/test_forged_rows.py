@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 from tests.serving.project import make_project
 
 from retrodict import Project
 from retrodict.core.errors import IntegrityError
+from retrodict.features.verify.verdicts import last_verdict
+from retrodict.workspace import Workspace
 
 VALUES = {"depot": "north", "weight": 12.5, "express": False, "sent": "2024-02-20T10:00Z"}
 
@@ -82,6 +85,15 @@ def test_no_hold_is_lifted_by_a_deleted_row(root):
     execute(root, "DELETE FROM dataset_tags")
     with Project(root) as project, pytest.raises(IntegrityError, match="1 rows fewer than were entered"):
         project.data.vacuum("parcels", dry_run=False, older_than="0s")
+
+
+def test_no_view_passes_by_an_entry_that_was_renamed(root):
+    """The verdict on one view is not that on another: the entry no longer gives its hash."""
+    view = SimpleNamespace(name="other", version="1")
+    execute(root, "UPDATE ledger_entries SET object_id = 'view:other@1' WHERE action = 'features.verified'")
+    with Workspace(root) as workspace:
+        assert workspace.ledger.entries(object_id="view:other@1")
+        assert last_verdict(workspace, view) is None
 
 
 def test_an_index_that_hides_a_row_is_found(root):

@@ -84,7 +84,7 @@ def prove_decision(workspace: Workspace, ref: str, *, record: bool = False) -> L
     document = prove_entry(workspace.ledger, proof.sequence, record=proof, leaf=leaf_hash(data).hex())
     if record:
         document["record"]["bytes"] = data.hex()
-    return read_proof(document, workspace.ledger.reach()[1][-1][1])
+    return read_proof(document, workspace.ledger.public_key)
 
 
 def read_proof(document: dict[str, Any], public_key: str) -> LedgerProof:

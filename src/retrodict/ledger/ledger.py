@@ -372,6 +372,12 @@ class Ledger:
         time = self.now()
         return time, signer.public_key, signer.sign_statement({**statement, "time": time})
 
+    @property
+    def public_key(self) -> str:
+        """Key in force, 64 hex digits; empty before the first entry."""
+        _, keys = self.reach()
+        return keys[-1][1] if keys else ""
+
     def reach(self) -> tuple[int, Keys]:
         """Last entry that a signature covers, and the keys of the chain; costs little unless records changed since."""
         counter = self.records.change_counter()

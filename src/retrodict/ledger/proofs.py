@@ -50,7 +50,7 @@ class LedgerProof(Shown):
     @classmethod
     def of(cls, ledger: Ledger, document: dict[str, Any]) -> LedgerProof:
         """Proof of a ledger, by the key that is in force there."""
-        return cls(document, ledger.reach()[1][-1][1])
+        return cls(document, ledger.public_key)
 
     @cached_property
     def reason(self) -> str:
@@ -159,7 +159,7 @@ def check_entries(ledger: Ledger, object_ids: Collection[str]) -> tuple[list[int
 
     Each must lead to the signed root, and lineage edges and vouched rows must be what it says. Empty: nothing is wrong.
     """
-    public_key = ledger.reach()[1][-1][1]
+    public_key = ledger.public_key
     query = select(entries.c.sequence).where(entries.c.object_id.in_(sorted(object_ids)))
     with ledger.records.read() as connection:
         items = []

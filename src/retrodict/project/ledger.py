@@ -191,7 +191,7 @@ class Ledger(Namespace):
         """
         try:
             document = json.loads(Path(proof).read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError("a proof must be a JSON file", where=str(proof), got=type(error).__name__,
                              remedy="Make it with: retrodict audit proof REF --output FILE") from error  # fmt: skip
         return decisions.read_proof(document, public_key.lower())

@@ -21,7 +21,7 @@ from retrodict.core.kinds import kind_of, reader_of
 from retrodict.features.definitions import Entity
 from retrodict.features.facts.columns import Mask, pick
 from retrodict.features.facts.keys import KeyIndex
-from retrodict.features.online import decode_event
+from retrodict.features.online import decode_event, stream_of
 from retrodict.workspace import Workspace
 
 __all__ = ["ORIGINAL", "Belongs", "belonging", "find_subjects", "set_aside"]
@@ -81,7 +81,7 @@ def find_subjects(
         if len(entity.keys) == 1:
             counts |= _in_other_columns(workspace, name, entity.keys[0], keys.column(0))
     for name in erased:
-        counts[f"stream events/{name}"] = _in_stream(workspace, f"events/{name}", entity, subjects)
+        counts[f"stream {stream_of(name)}"] = _in_stream(workspace, stream_of(name), entity, subjects)
     return {name: rows for name, rows in counts.items() if rows != 0}
 
 
@@ -104,9 +104,14 @@ def _in_other_columns(workspace: Workspace, name: str, key: str, subjects: pa.Ch
             sought = pa.array(values).cast(batch.schema.field(column).type)
             matches = pc.is_in(batch.column(column), value_set=sought)
             if column in ORIGINAL and kind == "text":
-                matches = reduce(pc.or_, [pc.match_substring(batch.column(column), json.dumps(v)) for v in values])
+                matches = reduce(pc.or_, [pc.match_substring(batch.column(column), _as_json(v)) for v in values])
             counts[column] += pc.sum(matches).as_py() or 0
     return {f"table {name}, column {column}": rows for column, rows in counts.items()}
+
+
+def _as_json(value: object) -> str:
+    """Spell a text as it stands in the original rows, whose letters are no escapes."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _is_telling(value: object) -> bool:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from retrodict.features.definitions import Entity, FeatureService, FeatureView, Window, agg, columns, latest
     from retrodict.features.derived import derived
     from retrodict.features.labels import Label, Outcome
-    from retrodict.models.definitions import Model, Recipe, TimeSplit
+    from retrodict.models.definitions import Model, Recipe
+    from retrodict.models.splits import TimeSplit
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.project import Project
 
@@ -56,7 +57,8 @@ __getattr__, __dir__ = lazy_names(
         "features.definitions": ("Entity", "FeatureService", "FeatureView", "Window", "agg", "columns", "latest"),
         "features.derived": ("derived",),
         "features.labels": ("Label", "Outcome"),
-        "models.definitions": ("Model", "Recipe", "TimeSplit"),
+        "models.definitions": ("Model", "Recipe"),
+        "models.splits": ("TimeSplit",),
         "monitoring.definitions": ("Monitor", "Trigger"),
         "project": ("Project",),
         "decisions.definitions": ("Policy", "Rule"),

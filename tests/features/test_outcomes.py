@@ -10,7 +10,8 @@ from retrodict.features import Entity, FeatureSet, FeatureView, Window, agg
 from retrodict.features.labels import Outcome
 from retrodict.features.offline import training_frame
 from retrodict.features.offline.outcomes import outcome_frame, outcome_labels
-from retrodict.models.definitions import Model, Recipe, TimeSplit
+from retrodict.models.definitions import Model, Recipe
+from retrodict.models.splits import TimeSplit
 from retrodict.testing import feature_worlds as worlds
 
 MINUTE = worlds.MINUTE

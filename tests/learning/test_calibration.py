@@ -12,8 +12,9 @@ from retrodict.core.errors import InputError
 from retrodict.learning.calibration import ISOTONIC_ROWS, calibrate, share_validation
 from retrodict.learning.frame import Frame
 from retrodict.learning.recipes import run_recipe
-from retrodict.models.definitions import Recipe, TimeSplit
+from retrodict.models.definitions import Recipe
 from retrodict.models.engines import trees
+from retrodict.models.splits import TimeSplit
 
 SPLIT = TimeSplit("2024-01-01/2024-02-01")
 

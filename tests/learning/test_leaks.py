@@ -11,9 +11,10 @@ from retrodict.learning import leaks
 from retrodict.learning.frame import Frame
 from retrodict.learning.leaks import find_leaks
 from retrodict.learning.recipes import run_recipe
-from retrodict.models.definitions import Recipe, TimeSplit
+from retrodict.models.definitions import Recipe
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples
+from retrodict.models.splits import TimeSplit
 
 SPLIT = TimeSplit("2024-01-01/2024-02-01")
 N = 3_000

@@ -13,7 +13,8 @@ from retrodict.core.durations import DAY
 from retrodict.core.errors import InputError
 from retrodict.learning.frame import Frame, count_left_out, split_rows
 from retrodict.learning.recipes import run_recipe
-from retrodict.models.definitions import Recipe, Split, TimeSplit
+from retrodict.models.definitions import Recipe
+from retrodict.models.splits import Split, TimeSplit
 
 SPLIT = TimeSplit("2024-01-01/2024-07-01", validate="4 months", test="1 month")
 START = parse_time("2024-01-01T00:00Z")

@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 from retrodict.core.errors import InputError
 from retrodict.learning.frame import Frame
 from retrodict.learning.recipes import Trained, run_recipe
-from retrodict.models.definitions import Recipe, TimeSplit
+from retrodict.models.definitions import Recipe
+from retrodict.models.splits import TimeSplit
 
 PARTS = {"train": np.arange(400), "validate": np.arange(400, 600), "test": np.arange(600, 800)}
 

@@ -11,7 +11,8 @@ from retrodict.data.ingest import ingest
 from retrodict.learning import get_run, replay_run, train
 from retrodict.learning.environment import describe_environment
 from retrodict.learning.frame import Frame, count_left_out, split_rows
-from retrodict.models.definitions import Model, TimeSplit
+from retrodict.models.definitions import Model
+from retrodict.models.splits import TimeSplit
 from retrodict.workspace import Workspace
 
 NOW = parse_time("2024-02-20T00:00Z")

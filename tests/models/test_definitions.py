@@ -16,7 +16,8 @@ from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg
 from retrodict.features.labels import Label
-from retrodict.models.definitions import Model, Recipe, TimeSplit
+from retrodict.models.definitions import Model, Recipe
+from retrodict.models.splits import TimeSplit
 
 SPLIT = TimeSplit("2013-01-01/2013-07-01")
 LABEL = Label("late", Table("flights", key="id"), "arr_delay > 15", known_at="arr_time")

@@ -26,9 +26,10 @@ from retrodict.models import (
     load_engine,
     register_estimator,
 )
-from retrodict.models.definitions import Model, Recipe, TimeSplit
+from retrodict.models.definitions import Model, Recipe
 from retrodict.models.engines.linear import CategoryTerm, LinearEngine, NumberTerm
 from retrodict.models.estimators import _ESTIMATORS, Task
+from retrodict.models.splits import TimeSplit
 from retrodict.stores.objects.folder import FolderObjects
 
 SPLIT = TimeSplit("2013-01-01/2013-07-01")

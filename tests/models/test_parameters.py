@@ -13,9 +13,10 @@ from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.identity import content_hash
 from retrodict.models import Examples, InputSpec
 from retrodict.models._lightgbm import _main_name_by_spelling
-from retrodict.models.definitions import Recipe, TimeSplit
+from retrodict.models.definitions import Recipe
 from retrodict.models.engines.trees import fit_lightgbm
 from retrodict.models.estimators import LIGHTGBM_DEFAULTS, get_estimator
+from retrodict.models.splits import TimeSplit
 
 SPLIT = TimeSplit("2013-01-01/2013-07-01")
 
@@ -75,7 +76,7 @@ def test_what_lightgbm_takes_is_taken():
 def test_checking_loads_no_lightgbm():
     """Definitions are read by every command."""
     script = (
-        "import sys; from retrodict.models.definitions import Recipe, TimeSplit; "
+        "import sys; from retrodict.models.definitions import Recipe; from retrodict.models.splits import TimeSplit; "
         "Recipe('lightgbm', TimeSplit('2013-01-01/2013-07-01'), params={'min_child_samples': 5}); "
         "assert not {'lightgbm', 'numpy', 'pyarrow'} & set(sys.modules)"
     )

@@ -26,7 +26,8 @@ from retrodict.data.definitions import Table
 from retrodict.features.labels import Label
 from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, latest
-from retrodict.models.definitions import Model, Recipe, TimeSplit
+from retrodict.models.definitions import Model, Recipe
+from retrodict.models.splits import TimeSplit
 from retrodict.monitoring.definitions import Monitor, Trigger
 from retrodict.decisions.definitions import Policy, Rule
 

@@ -28,7 +28,8 @@ from retrodict.learning.heartbeat import beat
 from retrodict.learning.plots import run_plots
 from retrodict.learning.recipes import Progress, Trained, run_recipe
 from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, start_run
-from retrodict.models.definitions import Model, TimeSplit
+from retrodict.models.definitions import Model
+from retrodict.models.splits import TimeSplit
 from retrodict.registry import ModelVersion, register
 from retrodict.workspace import Workspace, capture_code
 

@@ -24,7 +24,8 @@ from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.frame import Rows
 from retrodict.features.offline.outcomes import check_outcome, outcome_labels
 from retrodict.features.plan import FeatureSet, ViewPlan
-from retrodict.models.definitions import Model, Split
+from retrodict.models.definitions import Model
+from retrodict.models.splits import Split
 from retrodict.stores.sql import query, quote
 from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest

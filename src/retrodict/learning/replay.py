@@ -15,7 +15,8 @@ from retrodict.learning.execution import execute
 from retrodict.learning.recipes import Progress
 from retrodict.learning.runs import Run, get_run
 from retrodict.models.artifact import ModelArtifact
-from retrodict.models.definitions import Model, TimeSplit
+from retrodict.models.definitions import Model
+from retrodict.models.splits import TimeSplit
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["RunReplay", "replay_run"]

@@ -17,7 +17,8 @@ from retrodict.decisions.definitions import Policy
 from retrodict.features.definitions import FeatureService
 from retrodict.features.labels import Outcome
 from retrodict.features.plan import FeatureSet
-from retrodict.models.definitions import Model, TimeSplit
+from retrodict.models.definitions import Model
+from retrodict.models.splits import TimeSplit
 
 if TYPE_CHECKING:
     from retrodict import registry

@@ -14,7 +14,8 @@ from retrodict.core.clock import Clock
 from retrodict.core.definition import Definition
 from retrodict.core.errors import check_text
 from retrodict.core.lazy import lazy_modules
-from retrodict.models.definitions import Model, TimeSplit
+from retrodict.models.definitions import Model
+from retrodict.models.splits import TimeSplit
 from retrodict.monitoring.definitions import Monitor
 from retrodict.project.arguments import Time, instant, only_one
 from retrodict.project.data import Data

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
-from typing import get_args
 
 import numpy as np
 import pytest
 
 from retrodict.core.errors import DefinitionError, InputError, NotFoundError
+from retrodict.core.tasks import Target
 from retrodict.data.definitions import Table
 from retrodict.features.derived import derived
 from retrodict.features.labels import Label
@@ -28,7 +29,7 @@ from retrodict.models import (
 )
 from retrodict.models.definitions import Model, Recipe
 from retrodict.models.engines.linear import CategoryTerm, LinearEngine, NumberTerm
-from retrodict.models.estimators import _ESTIMATORS, Task
+from retrodict.models.estimators import _ESTIMATORS
 from retrodict.models.splits import TimeSplit
 from retrodict.stores.objects.folder import FolderObjects
 
@@ -75,7 +76,7 @@ def test_a_built_in_estimator_is_what_it_registers(name):
     estimator = get_estimator(name)
     module, _, engine = estimator.engine.partition(":")
     engine_class = getattr(import_module(module), engine)
-    assert (engine_class.kind, engine_class.task) == (estimator.kind, "binary")
+    assert engine_class.kind == estimator.kind
     function = getattr(import_module(module), f"fit_{name}")
     defaults = {
         key: parameter.default
@@ -136,19 +137,37 @@ def test_a_mistake_is_refused_where_it_is_written(make, message):
         make()
 
 
-def test_tasks_beyond_yes_or_no_are_refused_by_name(problem):
-    """Registering, giving rows and serving name the task; nothing is half done."""
+@pytest.mark.parametrize(
+    ("target", "labels", "message"),
+    [
+        (Target(), [0, 2], "labels must be 0 or 1; got .1 others among 2"),
+        (Target("multiclass", classes=("a", "b")), [0, 2], "codes of the classes"),
+        (Target("multiclass", classes=("a", "b")), [0, 0.5], "codes of the classes"),
+        (Target("count"), [0, -1], "counts must be finite numbers of zero or more"),
+        (Target("ranking"), [0, -1], "relevances must be"),
+        (Target("regression"), [0, np.inf], "labels must be finite numbers"),
+        (Target("quantile", quantiles=(0.5,)), [0, np.nan], "labels must be finite numbers"),
+    ],
+)
+def test_labels_that_are_none_of_the_task_are_counted(problem, target, labels, message):
+    with pytest.raises(InputError, match=message):
+        Examples(problem.train.matrix, np.array(labels), target)
 
-    class Regression(ConstantEngine):
-        task = "regression"
 
-    for task in set(get_args(Task)) - {"binary"}:
-        with pytest.raises(InputError, match=f"a task must be one that is supported: binary; got '{task}'"):
-            Estimator(name="own", fit="a:b", engine="a:c", tasks=(task,), contributions="")
-        with pytest.raises(InputError, match=f"got '{task}'"):
-            Examples(problem.train.matrix, problem.train.labels, task=task)
-    with pytest.raises(InputError, match="got 'regression'"):
-        ModelArtifact("late", problem.inputs, Regression(0.5, 2))
+def test_an_estimator_of_other_tasks_names_those_that_fit(own, problem):
+    """Before anything is fitted."""
+    target = Target("multiclass", classes=("a", "b"))
+    other = replace(problem, train=replace(problem.train, target=target))
+    with pytest.raises(InputError, match="must be one of the estimator: binary; got 'multiclass'"):
+        own.solve(other)
+    with pytest.raises(DefinitionError, match="tasks that there are; got 'regresion'"):
+        Estimator(name="own", fit="a:b", engine="a:c", tasks=("regresion",), contributions="")
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, np.nan]])
+def test_weights_that_no_row_can_have_are_refused(problem, weights):
+    with pytest.raises(InputError, match="weight"):
+        replace(problem.train, weights=np.array(weights))
 
 
 def test_features_that_an_estimator_does_not_take_are_named(own, problem):

@@ -1,4 +1,4 @@
-"""What a model predicts, and what its outputs are called: the one thing that training, serving and watching agree on."""
+"""What a model predicts, and what its outputs are called: what training, serving and watching agree on."""
 
 from __future__ import annotations
 
@@ -96,4 +96,5 @@ class Target:
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Target:
         """Inverse of :meth:`to_dict`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in body.items()})
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in body.items()}
+        return cls(**plain)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from retrodict.core.errors import DefinitionError, near
+from retrodict.core.errors import DefinitionError, check_known, near
 from retrodict.core.expressions import parse
 from retrodict.decisions.definitions import Policy
 
@@ -33,56 +33,70 @@ class CompiledPolicy:
         for, where only one feature has it.
     others : iterable of str
         Names of entities and context values.
+    outputs : sequence of str, default ("score",)
+        What the model gives.
 
     Raises
     ------
     DefinitionError
-        If a rule reads a name that does not exist or that two features share.
+        If a rule reads a name that does not exist or that two features share, or a decision's condition reads what is
+        no output of the model.
     """
 
-    def __init__(self, policy: Policy, features: Iterable[str], others: Iterable[str]) -> None:
+    def __init__(
+        self, policy: Policy, features: Iterable[str], others: Iterable[str], outputs: Sequence[str] = ("score",)
+    ) -> None:
         self.policy = policy
-        names = _resolve(list(features), list(others))
+        self._outputs = frozenset(outputs)
+        names = _resolve(list(features), list(others), outputs)
+        for decision, condition in policy.thresholds.items():
+            for name in condition.columns:
+                must = "a decision's condition must read outputs of the model and nothing else"
+                check_known(name, outputs, must, where=f"policy {policy.name}, decide {decision!r}", what="output",
+                            error=DefinitionError)  # fmt: skip
         self._rules = []
         for rule in policy.rules:
             expression = parse(rule.when, where=f"rule {rule.name}")
             self._rules.append((rule, expression.to_row(), _sources(expression.columns, names, rule.name)))
         self._steps = [(decision, condition.to_row()) for decision, condition in policy.thresholds.items()]
 
-    def by_rules(self, values: Mapping[str, Any], score: float | None) -> PolicyDecision | None:
-        """First rule that fires, None if none does; a rule on an unknown value does not fire."""
+    def by_rules(self, values: Mapping[str, Any], outputs: Mapping[str, float]) -> PolicyDecision | None:
+        """First rule that fires, None if none does; a rule on an unknown value does not fire.
+
+        ``outputs`` is empty where no model scored.
+        """
+        own = self._outputs
         for rule, fires, sources in self._rules:
-            row = {name: score if source == "score" else values.get(source) for name, source in sources}
+            row = {name: (outputs if source in own else values).get(source) for name, source in sources}
             if fires(row) is True:
                 return PolicyDecision(rule.then, rule.name, rule.reason)
         return None
 
-    def decide(self, values: Mapping[str, Any], score: float) -> PolicyDecision:
+    def decide(self, values: Mapping[str, Any], outputs: Mapping[str, float]) -> PolicyDecision:
         """Rules first, then the thresholds."""
-        fired = self.by_rules(values, score)
-        return fired if fired is not None else PolicyDecision(self.by_score(score))
+        fired = self.by_rules(values, outputs)
+        return fired if fired is not None else PolicyDecision(self.by_outputs(outputs))
 
-    def by_score(self, score: float) -> str:
+    def by_outputs(self, outputs: Mapping[str, float]) -> str:
         """Decision of the thresholds alone."""
-        row = {"score": score}
         for decision, holds in self._steps:
-            if holds(row) is True:
+            if holds(outputs) is True:
                 return decision
         return list(self.policy.decide)[-1]
 
 
-def _resolve(features: list[str], others: list[str]) -> dict[str, list[str]]:
+def _resolve(features: list[str], others: list[str], outputs: Sequence[str]) -> dict[str, list[str]]:
     """Name as a rule may write it to the full names it can mean."""
-    names: dict[str, list[str]] = {"score": ["score"]}
+    names: dict[str, list[str]] = {name: [name] for name in outputs}
     for other in others:
-        names[other] = [other]
+        names.setdefault(other, [other])
     for full in features:
-        names[full] = [full]
+        names.setdefault(full, [full])
     for full in features:
         name = full.partition("__")[2] or full
         for short in {name, name.removeprefix("latest_")}:
             meanings = names.setdefault(short, [])
-            if full not in meanings and short not in others:
+            if full not in meanings and short not in others and short not in outputs:
                 meanings.append(full)
     return names
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,12 @@ from retrodict.models.words import check_words
 __all__ = ["Policy", "Rule"]
 
 OTHERWISE, NEVER = "otherwise", "never"
-_SCORES = (0.0, 1.0)
+_OUTPUT = re.compile(r"score|value|low|high|q\d+(_\d+)?|p\[\".+\"\]|set\[\".+\"\]")
+
+
+def _span(output: str) -> tuple[float, float] | None:
+    """Between what an output lies; None where it may be anything."""
+    return (0.0, 1.0) if output == "score" or output.startswith(("p[", "set[")) else None
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,9 @@ class Policy(Definition):
     model : Model
         The model that scores.
     decide : mapping of str to str
-        Decision to condition over ``score``, in order; the first true one decides, the last one is ``"otherwise"``.
+        Decision to condition over the model's outputs, in order; the first true one decides, the last one is
+        ``"otherwise"``. Outputs are ``score`` of a yes or no, ``p["late"]`` per class, ``value`` of a number, ``q90``
+        per quantile, ``low`` and ``high`` of an interval.
         ``"never"`` stands for a decision that only rules and fallbacks make.
     rules : list of Rule, optional
         Looked at first, in order; the first that fires decides.
@@ -116,14 +124,7 @@ class Policy(Definition):
         for decision, condition in self.decide.items():
             if condition in (OTHERWISE, NEVER):
                 continue
-            columns = parse(condition, where=f"{where}, decide {decision!r}").columns
-            if tuple(columns) != ("score",):
-                raise DefinitionError(
-                    "a decision's condition must read score and nothing else",
-                    where=f"{where}, decide {decision!r}",
-                    got=list(columns),
-                    remedy="Put conditions on other values into a Rule",
-                )
+            self._check_condition(parse(condition, where=f"{where}, decide {decision!r}"), decision)
         decisions = [*self.decide]
         for rule in self.rules:
             if rule.then not in decisions:
@@ -144,6 +145,21 @@ class Policy(Definition):
                 )
         parse_duration(self.deadline, where=f"{where}, deadline")
         self._check_required()
+
+    def _check_condition(self, condition: Expression, decision: str) -> None:
+        """Refuse a condition over anything but outputs; which of them there are may be known only after training."""
+        known = self.model.outputs
+        others = [n for n in condition.columns if n not in known] if known else [
+            n for n in condition.columns if not _OUTPUT.fullmatch(n)
+        ]  # fmt: skip
+        if others or not condition.columns:
+            names = " and ".join(known) if known else "outputs of its model"
+            raise DefinitionError(
+                f"a decision's condition must read {names} and nothing else",
+                where=f"policy {self.name}, decide {decision!r}",
+                got=list(condition.columns),
+                remedy="Put conditions on other values into a Rule",
+            )
 
     def _check_required(self) -> None:
         where = f"policy {self.name}, require"
@@ -167,23 +183,26 @@ class Policy(Definition):
 
         where, earlier = f"policy {self.name}", list[Expression]()
         for decision, condition in self.thresholds.items():
-            if not can_hold(condition, "score", _SCORES, unless=earlier):
+            output = condition.columns[0]
+            before = [other for other in earlier if other.columns == condition.columns]
+            if not can_hold(condition, output, _span(output), unless=before if len(condition.columns) == 1 else []):
                 raise DefinitionError(
                     "a decision must be one that some score reaches", where=f"{where}, decide {decision!r}",
                     got=condition.text,
-                    remedy="Scores lie between 0 and 1, and earlier decisions go first; write 'never' for a decision "
-                    "that only rules and fallbacks make",
+                    remedy=f"{output} lies between 0 and 1, and earlier decisions go first; write 'never' for a "
+                    "decision that only rules and fallbacks make",
                 )  # fmt: skip
             earlier.append(condition)
         for rule in self.rules:
-            if not can_hold(parse(rule.when), "score", _SCORES):
+            if not can_hold(parse(rule.when), "score", _span("score")):
                 raise DefinitionError("a rule must be one that can fire", where=f"{where}, rule {rule.name}",
                                       got=rule.when, remedy="A score lies between 0 and 1")  # fmt: skip
         features = FeatureSet(self.model.features)
         if features.open:  # its names are known once it was trained: a deployment asks
             return
         others = [*features.request_keys, *features.request_columns]
-        CompiledPolicy(self, features.columns, others)
+        outputs = self.model.outputs or sorted({n for c in self.thresholds.values() for n in c.columns} | {"score"})
+        CompiledPolicy(self, features.columns, others, outputs)
         check_words(self.reasons, features.columns, others, where=f"{where}, reasons")
 
     @cached_property

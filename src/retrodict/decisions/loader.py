@@ -106,13 +106,17 @@ class Loader:
         kinds = model.metadata.get("request", {"entities": {}, "context": {}})
         schema = RequestSchema(kinds["entities"], kinds["context"])
         policy = CompiledPolicy(
-            load_policy(self._workspace, deployed), features.features.columns, [*schema.entities, *schema.context]
+            load_policy(self._workspace, deployed),
+            features.features.columns,
+            [*schema.entities, *schema.context],
+            model.outputs,
         )
         previous = None
         if deployed.previous is not None and deployed.previous["artifact"] != deployed.artifact:
             earlier = self._artifact(deployed.previous["artifact"])
             # A fallback scores with the values at hand: it must ask for nothing else.
-            previous = earlier if set(earlier.inputs.names) <= set(features.features.columns) else None
+            fits = set(earlier.inputs.names) <= set(features.features.columns) and earlier.outputs == model.outputs
+            previous = earlier if fits else None
         return Servant(revision, policy, features, model, schema, previous=previous, health=self._health)
 
     def _artifact(self, digest: str) -> ModelArtifact:

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from retrodict.core.errors import IntegrityError
+from retrodict.models.artifact import Score
 
-__all__ = ["SCHEMA", "DecisionRecord", "Value", "decode_record", "encode_record"]
+__all__ = ["SCHEMA", "DecisionRecord", "Value", "decode_record", "encode_record", "named_outputs"]
 
 SCHEMA = 1
 
@@ -39,7 +40,9 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     features : dict
         Every feature value the model and the rules saw, by full name; null where there was none.
     raw, score : float
-        Before and after calibration; None when a fallback decided without a model.
+        Before and after calibration; None when a fallback decided without a model, and where the model gives no score.
+    outputs : dict
+        What a model of another task gives, by name: ``value``, ``q90``, ``p["late"]``; empty where it is the score.
     decision : str
     reasons : list of str
     rule, fallback, error : str
@@ -74,6 +77,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     decision: str
     raw: float | None = None
     score: float | None = None
+    outputs: dict[str, float] = {}
     key: str | None = None
     reasons: list[str] = []
     rule: str | None = None
@@ -91,6 +95,9 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             "decision_id": self.id, "decision": self.decision, "score": self.score,
             "model": self.model, "policy": f"{self.policy}#{self.revision}",
         }  # fmt: skip
+        if self.outputs:
+            del body["score"]
+            body["outputs"] = self.outputs
         if self.reasons:
             body["reasons"] = self.reasons
         if self.fallback is not None:
@@ -107,6 +114,11 @@ class _Header(msgspec.Struct):
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(DecisionRecord)
 _header = msgspec.msgpack.Decoder(_Header)
+
+
+def named_outputs(scored: Score) -> dict[str, float]:
+    """Outputs of a model as a record has them: none beside the score."""
+    return {} if scored.score is not None else dict(scored.outputs)
 
 
 def encode_record(record: DecisionRecord) -> bytes:

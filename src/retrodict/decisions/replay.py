@@ -14,7 +14,7 @@ from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.facts import ReadRows, read_facts, recompute, same_value
 from retrodict.decisions.loader import load_policy
 from retrodict.decisions.log import find_decision
-from retrodict.decisions.records import DecisionRecord, Value
+from retrodict.decisions.records import DecisionRecord, Value, named_outputs
 from retrodict.features.facts.evaluation import derive_row
 from retrodict.features.online import stream_of
 from retrodict.features.plan import FeatureSet
@@ -183,14 +183,21 @@ def _decide(
     """Answer that the recomputed values give, by the policy and the model of then."""
     code = get_version(workspace, record.model).code
     deployed = Deployment(record.policy, record.policy_version, record.code, record.model, record.artifact, code)
-    policy = CompiledPolicy(load_policy(workspace, deployed), columns, [*record.entities, *record.context])
+    policy = CompiledPolicy(load_policy(workspace, deployed), columns, [*record.entities, *record.context],
+                            model.outputs)  # fmt: skip
     names = {**record.context, **record.entities, **values}
     scored = model.score_row(values)
-    decision = policy.decide(names, scored.score)
+    decision = policy.decide(names, scored.outputs)
     reasons = [decision.reason] if decision.reason is not None else []
     if record.explained:
         reasons += [reason.text for reason in explain_row(model, names, top=4, words=policy.policy.reasons).reasons]
     again = msgspec.structs.replace(
-        record, raw=scored.raw, score=scored.score, decision=decision.decision, rule=decision.rule, reasons=reasons
+        record,
+        raw=scored.raw,
+        score=scored.score,
+        outputs=named_outputs(scored),
+        decision=decision.decision,
+        rule=decision.rule,
+        reasons=reasons,
     )
     return again.answer()

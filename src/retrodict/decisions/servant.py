@@ -14,10 +14,10 @@ from typing import Any
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, RetrodictError, RetryableError
 from retrodict.decisions.compiled import CompiledPolicy, PolicyDecision
-from retrodict.decisions.records import DecisionRecord, Value
+from retrodict.decisions.records import DecisionRecord, Value, named_outputs
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place, age_of
-from retrodict.models.artifact import ModelArtifact
+from retrodict.models.artifact import ModelArtifact, Score
 from retrodict.models.explain import explain_row
 from retrodict.registry import Revision
 
@@ -42,11 +42,17 @@ class _Case:
     reads: dict[str, Place] = field(default_factory=dict)
     raw: float | None = None
     score: float | None = None
+    outputs: dict[str, float] = field(default_factory=dict)
     model: str = ""
     artifact: str = ""
     fallback: str | None = None
     error: str | None = None
     reasons: list[str] = field(default_factory=list)
+
+    def scored(self, scored: Score, model: str, artifact: str) -> None:
+        """Keep what a model gave; nothing where none did."""
+        self.raw, self.score, self.outputs = scored.raw, scored.score, named_outputs(scored)
+        self.model, self.artifact = model, artifact
 
     def values(self) -> dict[str, Value]:
         """Every name a rule or a template may use."""
@@ -130,6 +136,7 @@ class Servant:
             reads=case.reads,
             raw=case.raw,
             score=case.score,
+            outputs=case.outputs,
             decision=decision.decision,
             reasons=case.reasons,
             rule=decision.rule,
@@ -153,14 +160,9 @@ class Servant:
             self._within(arrived_ns, "score")
             with _Stage(case, "score"):
                 scored = self._model.score_row(case.features)
-            case.raw, case.score, case.model, case.artifact = (
-                scored.raw,
-                scored.score,
-                deployed.model,
-                deployed.artifact,
-            )
+            case.scored(scored, deployed.model, deployed.artifact)
             with _Stage(case, "rules"):
-                return self.policy.decide(case.values(), scored.score)
+                return self.policy.decide(case.values(), scored.outputs)
         except Exception as error:  # the promise: anything but a wrong request ends in the fallback, on record
             if isinstance(error, InputError) and not case.features:  # the request's values do not make features
                 raise
@@ -206,8 +208,7 @@ class Servant:
             raise TimeoutError(f"deadline passed before {stage}")
 
     def _fall_back(self, case: _Case) -> PolicyDecision:
-        case.raw = case.score = None
-        case.model = case.artifact = ""
+        case.scored(Score(None, None, {}), "", "")
         for step in self.policy.policy.fallback:
             case.fallback = step
             try:
@@ -223,19 +224,19 @@ class Servant:
     def _try_step(self, step: str, case: _Case) -> PolicyDecision | None:
         """Decision of one fallback step; None if it has none to give."""
         if step == "rules":
-            return self.policy.by_rules(case.values(), None)
+            return self.policy.by_rules(case.values(), {})
         if step != "previous_version":
             return PolicyDecision(step)
         before = self.revision.deployment.previous
         if self._previous is None or before is None or not case.features:
             return None
         scored = self._previous.score_row(case.features)
-        decision = self.policy.decide(case.values(), scored.score)
-        case.raw, case.score, case.model, case.artifact = scored.raw, scored.score, before["model"], before["artifact"]
+        decision = self.policy.decide(case.values(), scored.outputs)
+        case.scored(scored, before["model"], before["artifact"])
         return decision
 
     def _explain(self, case: _Case) -> None:
-        if case.score is None:
+        if not case.model:
             case.reasons.append("No model scored this request; the policy's fallback decided")
             return
         model = self._model if case.fallback is None else self._previous

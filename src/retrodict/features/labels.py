@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from retrodict.core.definition import Definition
 from retrodict.core.durations import parse_duration
@@ -24,6 +24,7 @@ from retrodict.core.errors import DefinitionError
 from retrodict.core.expressions import Expression, parse
 from retrodict.core.kinds import ExpressionKind, expression_kind
 from retrodict.core.names import NameUse
+from retrodict.core.tasks import Target
 from retrodict.data.definitions import Table
 from retrodict.data.sources import Source
 from retrodict.features.aggregates import Aggregate
@@ -57,7 +58,10 @@ def _check_table(table: object, where: str) -> None:
 
 @dataclass(frozen=True)
 class Label(Definition):
-    """A yes-or-no outcome of a table's row.
+    """What is to be known of a table's row: a yes or no, a number, or one of several classes.
+
+    What the expression gives decides: true or false is a yes or no, a number is a number (of nothing but 0 and 1, a yes
+    or no), text is a class. A model may say another task of the same label.
 
     Where the expression is unknown (a needed value is null) the row has no outcome: it is neither trained on nor
     evaluated, and monitoring counts it as *void* once it has matured.
@@ -68,11 +72,15 @@ class Label(Definition):
     table : Table
         One row per decided thing.
     expression : str
-        What must be true for a yes, for instance ``"arr_delay > 15"``.
+        What must be true for a yes, like ``"arr_delay > 15"``, or the number or text itself, like ``"arr_delay"``.
     known_at : str
         Time column (or expression) from which on the outcome is known.
     matures : duration, default "0s"
         How long after the decided moment to wait before an outcome that is still missing counts as void.
+    classes : list of str, or of int, optional
+        What a class may be called; None takes those of the training rows, sorted. Other values are refused.
+    ordered : bool, default False
+        Whether the classes go from the lowest to the highest.
 
     Examples
     --------
@@ -87,6 +95,8 @@ class Label(Definition):
     expression: str = ""
     known_at: str = ""
     matures: str = "0s"
+    classes: tuple[str | float, ...] | list[str | float] = ()
+    ordered: bool = False
     description: str = field(default="", metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -94,25 +104,39 @@ class Label(Definition):
         super().__post_init__()
         where = f"label {self.name}"
         _check_table(self.table, where)
-        for text, place, kind in ((self.expression, where, "bool"), (self.known_at, f"{where}, known_at", "time")):
-            if parse(text, where=place).kind not in (kind, None):
-                rule = "a label must be true or false" if kind == "bool" else "known_at must be a time"
-                raise DefinitionError(rule, where=place, got=text, remedy="Write a comparison, or name a time column")
+        if parse(self.expression, where=where).kind in ("time", "duration"):
+            raise DefinitionError("a label must be true or false, a number or a text", where=where, got=self.expression,
+                                  remedy="Write a comparison, or a number like 'paid_days'")  # fmt: skip
+        if parse(self.known_at, where=f"{where}, known_at").kind not in ("time", None):
+            raise DefinitionError("known_at must be a time", where=f"{where}, known_at", got=self.known_at,
+                                  remedy="Name a time column")  # fmt: skip
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if self.classes:
+            Target("multiclass", classes=tuple(self.classes))
+        if (self.ordered and not self.classes) or len(self.classes) == 1:
+            raise DefinitionError("ordered classes must be listed, and be two or more", where=f"{where}, classes",
+                                  got=list(self.classes), remedy="Write classes=['low', 'middle', 'high']")  # fmt: skip
         parse_duration(self.matures, where=f"{where}, matures")
 
     def check(self) -> None:
-        """Refuse an expression of columns that are declared as text, times or days: such a label is no yes or no."""
+        """Refuse an expression that does not fit the declared columns, or is of times or days."""
         kinds = {name: self.table.type_of(name) for name in self.parsed.columns}
         declared = {name: expression_kind(kind.kind) for name, kind in kinds.items() if kind is not None}
         where = f"label {self.name}"
         self.parsed.check_columns({name: declared.get(name) for name in kinds}, where=where)
-        if self.parsed.text in kinds and declared.get(self.parsed.text) not in ("bool", "number", None):
+        if self.parsed.text in kinds and declared.get(self.parsed.text) not in ("bool", "number", "text", None):
             raise DefinitionError(
-                "a label must be true or false",
+                "a label must be true or false, a number or a text",
                 where=where,
                 got={self.parsed.text: self.table.columns[self.parsed.text]},
-                remedy=f"Write a comparison, like \"{self.parsed.text} = 'paid'\"",
+                remedy=f"Write a comparison, like \"{self.parsed.text} > '2024-01-01'\"",
             )
+
+    @property
+    def value_kind(self) -> ExpressionKind | None:
+        """What the expression gives, as far as the text and the declared columns tell."""
+        declared = self.table.type_of(self.parsed.text) if self.parsed.kind is None else None
+        return cast("ExpressionKind | None", self.parsed.kind) if declared is None else expression_kind(declared.kind)
 
     def uses(self) -> Iterator[NameUse]:
         """Columns of its table that say what and when."""
@@ -130,6 +154,7 @@ class Label(Definition):
             "expression": self.parsed,
             "known_at": self.parsed_known_at,
             "matures": self.maturity,
+            **({"classes": self.classes, "ordered": self.ordered} if self.classes else {}),
         }
 
     @cached_property
@@ -254,9 +279,9 @@ class Outcome(Definition):
             )
         kind: ExpressionKind | None = None if self.aggregate.op in _OPEN else "number"
         self.parsed.check_columns({self.value: kind}, where=where)
-        if self.parsed.kind not in ("bool", None):
+        if self.parsed.kind not in ("bool", "number", None):
             raise DefinitionError(
-                "a label must be true or false",
+                "a label must be true or false, or a number",
                 where=where,
                 got=self.expression,
                 remedy=f"Write a comparison like '{self.value} > 0'",
@@ -283,6 +308,17 @@ class Outcome(Definition):
             "table": self.table.name if self.labels else None,
             "expression": None if self.expression is None else self.parsed,
         }
+
+    @property
+    def value_kind(self) -> ExpressionKind | None:
+        """What the expression gives, as far as the text and the aggregate tell."""
+        plain = self.parsed.text == self.value and self.aggregate.op not in _OPEN
+        return "number" if plain else cast("ExpressionKind | None", self.parsed.kind)
+
+    @property
+    def classes(self) -> tuple[str | float, ...]:
+        """None that are listed."""
+        return ()
 
     @property
     def labels(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import duckdb
 import numpy as np
@@ -15,7 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, InputError, check_known
+from retrodict.core.expressions import parse
 from retrodict.core.kinds import kind_of
+from retrodict.core.tasks import Target
 from retrodict.features.catalogue import check_schema
 from retrodict.features.definitions import FeatureView, RowColumns
 from retrodict.features.labels import Label, Outcome
@@ -26,6 +29,7 @@ from retrodict.features.offline.outcomes import check_outcome, outcome_labels
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.models.definitions import Model
 from retrodict.models.splits import Split
+from retrodict.models.targets import encode_labels, plain_labels
 from retrodict.stores.sql import query, quote
 from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest
@@ -33,11 +37,11 @@ from retrodict.stores.tables.content import table_digest
 __all__ = ["Frame", "build_frame", "count_left_out", "features_of", "read_spine", "split_rows", "tables_of"]
 
 AT = "_decide_at"
-_LABEL, _KNOWN = "_label", "_known_at"
+_LABEL, _KNOWN, _WEIGHT, _GROUP = "_label", "_known_at", "_weight", "_group"
 _READABLE = ("bool", "int", "float", "text")  # kinds of columns that a model reads as they are
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """Rows of one model, in the order of the label's table.
 
@@ -50,9 +54,11 @@ class Frame:
     at : ndarray of int64, shape (n,)
         Moments of decision, microseconds since 1970-01-01 UTC.
     labels : ndarray of float64, shape (n,)
-        0, 1, or NaN where there is no outcome.
+        As the target says: 0 or 1, code of a class, number; NaN where there is no outcome.
     known_at : ndarray of int64, shape (n,)
         When the outcome became known; the largest int64 where it never did.
+    target : Target
+        What the labels are.
     """
 
     table: pa.Table
@@ -60,6 +66,7 @@ class Frame:
     at: NDArray[np.int64]
     labels: NDArray[np.float64]
     known_at: NDArray[np.int64]
+    target: Target = Target()  # noqa: RUF009  # immutable
 
     def digest(self) -> str:
         """SHA-256 over all rows and columns: never a sample."""
@@ -71,6 +78,21 @@ class Frame:
         if known_before is not None:
             mask &= self.known_at < known_before
         return np.flatnonzero(mask)
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64] | None:
+        """How much each row counts, by the recipe's expression; NaN where it is null, None where there is none."""
+        if _WEIGHT not in self.table.column_names:
+            return None
+        return np.asarray(self.table.column(_WEIGHT).cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Code of the group in which each row is ranked, null being a group of its own; None without groups."""
+        if _GROUP not in self.table.column_names:
+            return None
+        encoded = self.table.column(_GROUP).combine_chunks().dictionary_encode(null_encoding="encode")
+        return np.asarray(encoded.indices.to_numpy(), dtype=np.int64)
 
     def columns(self, positions: NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
         """Feature columns of some rows."""
@@ -121,6 +143,8 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
     expressions = {"decide_at": model.parsed_decide_at}
     if isinstance(label, Label):
         expressions = {"label": label.parsed, "known_at": label.parsed_known_at, **expressions}
+    if model.recipe.weights is not None:
+        expressions["weights"] = parse(model.recipe.weights, where=f"{where}, recipe, weights")
     for what, expression in expressions.items():
         expression.check_columns(rows.column_names, where=f"{where}, {what} (table {label.table.name!r})")
     leaks = sorted(_label_columns(model) & set(features.request_columns))
@@ -132,10 +156,14 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
     columns_read = _spine_columns(rows, model, features)
     columns = [*(quote(name) for name in columns_read), f"{model.parsed_decide_at.to_sql()} AS {AT}"]
     if isinstance(label, Label):
-        columns.append(f"CAST({label.parsed.to_sql()} AS DOUBLE) AS {_LABEL}")
+        columns.append(f"{label.parsed.to_sql()} AS {_LABEL}")
         columns.append(f"{label.parsed_known_at.to_sql()} AS {_KNOWN}")
+    if "weights" in expressions:
+        columns.append(f"CAST({expressions['weights'].to_sql()} AS DOUBLE) AS {_WEIGHT}")
+    if model.group is not None:
+        columns.append(f"{quote(model.group)} AS {_GROUP}")
     try:
-        return query(f"SELECT {', '.join(columns)} FROM rows", rows=rows)
+        return _plain_label(query(f"SELECT {', '.join(columns)} FROM rows", rows=rows))
     except duckdb.Error as error:
         # DuckDB's own words may hold values of the data: only its kind of error is passed on.
         read = sorted({column for expression in expressions.values() for column in expression.columns})
@@ -144,6 +172,11 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
             where=where, got={name: str(rows.schema.field(name).type) for name in read},
             remedy="Say what a column holds with Table(columns={'amount': 'float', …}) and ingest again",
         ) from error  # fmt: skip
+
+
+def _plain_label(spine: pa.Table) -> pa.Table:
+    place = spine.schema.get_field_index(_LABEL)
+    return spine if place < 0 else spine.set_column(place, _LABEL, plain_labels(spine.column(place)))
 
 
 def _label_columns(model: Model) -> set[str]:
@@ -217,22 +250,14 @@ def build_frame(
     if isinstance(label, Outcome):
         check_outcome(label, tables.schema(label.source.table.name, versions[label.source.table.name]))
         outcomes = gather(lambda rows: outcome_labels(spine, AT, label, rows), FeatureSet([label.view]))
-        spine = spine.append_column(_LABEL, outcomes.column("label").cast(pa.float64()))
+        spine = spine.append_column(_LABEL, plain_labels(outcomes.column("label")))
         spine = spine.append_column(_KNOWN, outcomes.column("known_at"))
     table = gather(lambda rows: training_frame(spine, AT, features, rows, ignore_known_at=ignore_known_at), features)
     never = np.iinfo(np.int64).max
     known_at = table.column(_KNOWN).cast(pa.int64()).fill_null(never).to_numpy()
-    labels = table.column(_LABEL).to_numpy()
     # An outcome without a time at which it became known is no outcome yet.
-    labels = np.where(known_at == never, np.nan, np.asarray(labels, dtype=np.float64))
-    others = ~np.isnan(labels) & (labels != 0) & (labels != 1)
-    if others.any():
-        raise DefinitionError(
-            "a label must be true or false", where=f"model {model.name}, label {label.name!r}",
-            got=f"{len(np.unique(labels[others]))} numbers other than 0 and 1",
-            remedy=f"Write a comparison, like '{label.parsed.text} > 0'",
-        )  # fmt: skip
-    return Frame(table, features.columns, table.column(AT).cast(pa.int64()).to_numpy(), labels, known_at)
+    target, labels = encode_labels(model, table.column(_LABEL), known=known_at != never)
+    return Frame(table, features.columns, table.column(AT).cast(pa.int64()).to_numpy(), labels, known_at, target)
 
 
 def _moments_checked(spine: pa.Table, model: Model) -> pa.Table:

@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 from retrodict.core.definition import check_name
 from retrodict.core.errors import InputError, IntegrityError, InternalError, NotFoundError
 from retrodict.core.identity import canonical_json, digest, short
-from retrodict.models.calibration import Calibrator, NoCalibrator, load_calibrator
+from retrodict.core.tasks import Target
+from retrodict.models.calibration import Calibrator, NoCalibrator, Unchanged, load_calibrator
 from retrodict.models.engines.base import Engine
-from retrodict.models.estimators import check_task, load_engine
+from retrodict.models.estimators import load_engine
 from retrodict.models.inputs import InputSpec
 from retrodict.stores.objects.base import ObjectStore
 
@@ -29,17 +31,23 @@ __all__ = ["ModelArtifact", "Score", "Scores"]
 _FORMAT = 1
 _KIND = "retrodict.model"
 _ENGINE = "engine/"
+_UNSAID = Unchanged()
 
 
 class Score(NamedTuple):
-    """Answer for one row: the engine's probability (``raw``), and after calibration (``score``)."""
+    """Answer for one row.
 
-    raw: float
-    score: float
+    ``raw``: what the engine gives, where that is one number. ``score``: the output of that name after calibration,
+    where there is one. ``outputs``: every output by its name.
+    """
+
+    raw: float | None
+    score: float | None
+    outputs: Mapping[str, float]
 
 
 class Scores(NamedTuple):
-    """Answers for n rows, each of shape (n,): the engine's probabilities, and after calibration."""
+    """Answers for n rows, of shape (n,) or (n, outputs): what the engine gives, and after calibration."""
 
     raw: NDArray[np.float64]
     score: NDArray[np.float64]
@@ -56,6 +64,8 @@ class _Rows(threading.local):
 class ModelArtifact:
     """A model as it is served. Immutable; any number of threads may score with it.
 
+    What its outputs are is said by its engine's target; see :attr:`outputs`.
+
     Attributes
     ----------
     name : str
@@ -65,7 +75,7 @@ class ModelArtifact:
     engine : Engine
         From a row of numbers to a probability.
     calibrator : Calibrator
-        From that to a probability that comes true.
+        From that to a probability that comes true; by default nothing changes.
     metadata : mapping
         Plain JSON that says where it comes from (run, rows, metrics); part of the hash.
 
@@ -75,24 +85,25 @@ class ModelArtifact:
     >>> spec = InputSpec.learn({"wind": [3.5, 9.0]})
     >>> model = ModelArtifact("late_arrival", spec, ConstantEngine(0.25, features=1))
     >>> model.score_row({"wind": 4.0})
-    Score(raw=0.25, score=0.25)
+    Score(raw=0.25, score=0.25, outputs={'score': 0.25})
     """
 
     name: str
     inputs: InputSpec
     engine: Engine
-    calibrator: Calibrator = field(default_factory=NoCalibrator)
+    calibrator: Calibrator = _UNSAID
     metadata: Mapping[str, Any] = field(default_factory=dict)
     _rows: _Rows = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
         check_name(self.name, what="model")
-        check_task(self.engine.task, where=f"model {self.name!r}")
         if self.engine.width != len(self.inputs):
             raise InputError(f"the engine must read the {len(self.inputs)} features of the inputs",
                              where=f"model {self.name!r}", got=self.engine.width,
                              remedy="Fit it on a matrix of the same InputSpec")  # fmt: skip
+        if self.calibrator is _UNSAID and self.target.task == "binary":
+            object.__setattr__(self, "calibrator", NoCalibrator())
         try:
             canonical_json(dict(self.metadata))
         except InternalError as error:
@@ -109,7 +120,20 @@ class ModelArtifact:
     def score_row(self, values: Mapping[str, Any]) -> Score:
         """Score one row, bit for bit as :meth:`score_rows` does; see :meth:`InputSpec.encode_row`."""
         raw = self.engine.score_row(self.inputs.encode_row(values, self._rows.row))
-        return Score(raw, self.calibrator.apply_one(raw))
+        final, names = self.calibrator.apply_one(raw), self.outputs
+        if len(names) > 1:
+            return Score(raw if type(raw) is float else None, None, dict(zip(names, final, strict=True)))
+        return Score(raw, final if names[0] == "score" else None, {names[0]: final})
+
+    @property
+    def target(self) -> Target:
+        """What it predicts."""
+        return self.engine.target
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it gives for a row, in the order of the columns of :meth:`score_rows`."""
+        return self.calibrator.outputs(self.target)
 
     def fingerprint(self) -> str:
         """SHA-256 of what was learned, without metadata: equal for a run and its exact replay."""

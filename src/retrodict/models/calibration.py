@@ -10,13 +10,14 @@ import json
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, check_known
 from retrodict.core.identity import canonical_json
+from retrodict.core.tasks import Target
 from retrodict.models._logistic import TINY, logit, logits, sigmoid, sigmoids
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "IsotonicCalibrator",
     "NoCalibrator",
     "SigmoidCalibrator",
+    "Unchanged",
     "fit_isotonic",
     "fit_sigmoid",
     "load_calibrator",
@@ -31,17 +33,23 @@ __all__ = [
 
 
 class Calibrator(Protocol):
-    """A map from scores in [0, 1] to probabilities in [0, 1] that never reverses an order.
+    """A map from what an engine gives to what a model answers.
+
+    Of yes and no it goes from scores in [0, 1] to probabilities in [0, 1] and never reverses an order.
 
     Promises: immutable, safe for threads, and equal bit for bit for a column and for each of its values.
     """
 
-    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities of scores, shape (n,)."""
+    def outputs(self, target: Target) -> tuple[str, ...]:
+        """Names of what it gives; as a rule those of the target."""
         ...
 
-    def apply_one(self, score: float) -> float:
-        """Probability of one score."""
+    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Answers, shape (n,) or (n, outputs)."""
+        ...
+
+    def apply_one(self, score: Any) -> Any:
+        """Answer of one row: a number, or a tuple of several."""
         ...
 
     def to_json(self) -> bytes:
@@ -56,9 +64,28 @@ class _Stored:
 
     kind: ClassVar[str]
 
+    def outputs(self, target: Target) -> tuple[str, ...]:
+        """Those of the target."""
+        return target.outputs
+
     def to_json(self) -> bytes:
         """Canonical JSON that :func:`load_calibrator` reads."""
         return canonical_json({"kind": self.kind, **asdict(self)})  # type: ignore[call-overload]  # a dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged(_Stored):
+    """Leaves values, and probabilities of several classes, exactly as they are."""
+
+    kind: ClassVar[str] = "unchanged"
+
+    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the same."""
+        return scores
+
+    def apply_one(self, score: Any) -> Any:
+        """Return the same."""
+        return score
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +192,7 @@ class IsotonicCalibrator(_Stored):
 
 
 _CALIBRATORS: dict[str, Callable[..., Calibrator]] = {
-    calibrator.kind: calibrator for calibrator in (NoCalibrator, SigmoidCalibrator, IsotonicCalibrator)
+    calibrator.kind: calibrator for calibrator in (Unchanged, NoCalibrator, SigmoidCalibrator, IsotonicCalibrator)
 }
 
 

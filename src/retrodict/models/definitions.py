@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import Any, ClassVar, get_args
 
 from retrodict.core.definition import Definition
+from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.expressions import Expression, check_reach, parse
 from retrodict.core.names import NameUse
+from retrodict.core.tasks import TASKS, Target, Task
 from retrodict.evaluation.gates import GATE_METRICS
 from retrodict.features.definitions import RowColumns
 from retrodict.features.labels import Label, Outcome
@@ -46,6 +48,10 @@ class Recipe:
         The only source of randomness; 0 to 2**31 - 1, as LightGBM takes.
     types : mapping of str to {"number", "category"}, optional
         What to take a feature for; by default text is a category, everything else a number.
+    weights : str, optional
+        Expression over a row of the label's table: how much the row counts in training, zero or more. None: all alike.
+    half_life : duration, optional
+        A training row that was decided on so long before the newest one counts half as much. None: age is no matter.
     """
 
     estimator: str
@@ -55,6 +61,8 @@ class Recipe:
     baseline_group: str | None = None
     seed: int = 0
     types: Mapping[str, FeatureType] = field(default_factory=dict, metadata={"identity": "if set"})
+    weights: str | None = field(default=None, metadata={"identity": "if set"})
+    half_life: str | None = field(default=None, metadata={"identity": "if set"})
     registered: Estimator = field(init=False, repr=False, compare=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -71,6 +79,11 @@ class Recipe:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
             raise DefinitionError("a seed must be a whole number from 0 to 2**31 - 1", where="Recipe", got=seed,
                                   remedy="Choose a smaller one")  # fmt: skip
+        if self.half_life is not None:
+            parse_duration(self.half_life, where="Recipe, half_life")
+        if self.weights is not None and parse(self.weights, where="Recipe, weights").kind not in ("number", None):
+            raise DefinitionError("weights must be a number", where="Recipe, weights", got=self.weights,
+                                  remedy="Name a column, or write an expression like 'amount / 100'")  # fmt: skip
         split: object = self.split
         if not isinstance(split, TimeSplit):
             raise DefinitionError("a recipe must split by time", where="Recipe", got=type(split).__name__,
@@ -100,6 +113,12 @@ class Model(Definition):
     recipe : Recipe
     gates : list of str, optional
         Expressions over the metrics of the test rows that must hold before a version may be deployed.
+    task : {"binary", "multiclass", "regression", "quantile", "count", "ranking"}, optional
+        What is predicted; None: what the label says (:class:`~retrodict.features.labels.Label`).
+    quantiles : list of float, optional
+        Levels that the task ``quantile`` predicts.
+    group : str, optional
+        Column of the label's table whose equal values are ranked against each other (``ranking``).
     owner, description : str, optional
         For people; not part of the version.
     """
@@ -111,6 +130,9 @@ class Model(Definition):
     features: tuple[Any, ...] | list[Any] = ()
     recipe: Recipe = None  # type: ignore[assignment]
     gates: tuple[str, ...] | list[str] = ()
+    task: Task | None = field(default=None, metadata={"identity": "if set"})
+    quantiles: tuple[float, ...] | list[float] = field(default=(), metadata={"identity": "if set"})
+    group: str | None = field(default=None, metadata={"identity": "if set"})
     owner: str = field(default="", metadata={"identity": False})
     description: str = field(default="", metadata={"identity": False})
 
@@ -121,6 +143,7 @@ class Model(Definition):
         object.__setattr__(self, "features", tuple(self.features))
         object.__setattr__(self, "gates", tuple(self.gates))
         self._check_label(where)
+        self._check_task(where)
         if not isinstance(self.recipe, Recipe):
             raise DefinitionError("a model must have a recipe", where=where, got=type(self.recipe).__name__,
                                   remedy="Pass recipe=Recipe(...)")  # fmt: skip
@@ -167,6 +190,12 @@ class Model(Definition):
         rule = f"a feature must find its keys and inputs in the table {table!r} of the label"
         for name in (*features.request_keys, *features.request_columns):
             yield NameUse("column", name, rule, f"{where}, features", table)
+        for name in parse(self.recipe.weights).columns if self.recipe.weights else ():
+            rule = f"weights must read columns that the table {table!r} has"
+            yield NameUse("column", name, rule, f"{where}, recipe, weights", table)
+        if self.group is not None:
+            rule = f"the group must be a column of the table {table!r} of the label"
+            yield NameUse("column", self.group, rule, f"{where}, group", table)
 
     def _check_label(self, where: str) -> None:
         if not isinstance(self.label, Label | Outcome):
@@ -178,6 +207,41 @@ class Model(Definition):
                 where=f"{where}, outcome {self.label.name!r}", got=self.label.value,
                 remedy=f"Add table=… and expression='{self.label.value} > 0' to the outcome",
             )  # fmt: skip
+
+    def _check_task(self, where: str) -> None:
+        """Refuse a task that the label cannot have, and what belongs to another one."""
+        object.__setattr__(self, "quantiles", tuple(self.quantiles))
+        if self.task is not None:
+            rule = "a task must be one that there is"
+            check_known(self.task, TASKS, rule, where=where, what="task", error=DefinitionError)
+        kind = self.label.value_kind
+        impossible = {"text": {"regression", "quantile", "count", "ranking", "binary"},
+                      "bool": {"regression", "quantile", "count"}}  # fmt: skip
+        if self.task in impossible.get(kind or "", ()):
+            raise DefinitionError(f"the task must be one that a label of this kind ({kind}) can have", where=where,
+                                  got=self.task, remedy="Leave task out, or let the label be a number")  # fmt: skip
+        if bool(self.quantiles) != (self.task == "quantile"):
+            raise DefinitionError("the task 'quantile', and only it, must have quantiles", where=where,
+                                  got=(self.task, list(self.quantiles)),
+                                  remedy="Write task='quantile', quantiles=[0.1, 0.5, 0.9]")  # fmt: skip
+        if self.quantiles:
+            Target("quantile", quantiles=tuple(self.quantiles))
+        if (self.group is not None) != (self.task == "ranking"):
+            raise DefinitionError("the task 'ranking', and only it, must have a group", where=where,
+                                  got=(self.task, self.group),
+                                  remedy="Write task='ranking', group='request_id'")  # fmt: skip
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it gives, as far as the definitions tell; empty where only training rows do."""
+        task = self.task
+        if task is None:
+            tasks: Mapping[str, Task] = {"bool": "binary", "text": "multiclass"}
+            task = "multiclass" if self.label.classes else tasks.get(self.label.value_kind or "")
+        if task is None or (task == "multiclass" and not self.label.classes):
+            return ()
+        own = self.label.classes if task == "multiclass" else ()
+        return Target(task, classes=tuple(own), quantiles=tuple(self.quantiles)).outputs
 
     @cached_property
     def parsed_decide_at(self) -> Expression:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from retrodict.core.errors import DefinitionError, InputError, check_known, near
+from retrodict.core.errors import DefinitionError, InputError, check_known
+from retrodict.core.tasks import TASKS, Task
 from retrodict.models._lightgbm import main_names
 
 if TYPE_CHECKING:
@@ -25,16 +26,12 @@ __all__ = [
     "LIGHTGBM_DEFAULTS",
     "Estimator",
     "FeatureType",
-    "Task",
-    "check_task",
     "get_estimator",
     "load_engine",
     "register_estimator",
 ]
 
-Task = Literal["binary", "regression", "multiclass"]
 FeatureType = Literal["number", "category"]
-_SUPPORTED: tuple[Task, ...] = ("binary",)
 
 # Written out so that a run records all of it and an upgrade of LightGBM cannot move it.
 LIGHTGBM_DEFAULTS: Mapping[str, Any] = {
@@ -81,14 +78,6 @@ _LIGHTGBM_MINIMUM: Mapping[str, float] = {
     "cat_smooth": 0,
     "num_threads": -1,
 }
-
-
-def check_task(task: str, *, where: str) -> None:
-    """Refuse a task that this version cannot fit, by its name."""
-    if task not in _SUPPORTED:
-        raise InputError(f"a task must be one that is supported: {', '.join(_SUPPORTED)}", where=where, got=task,
-                         remedy="State the outcome as yes or no" if task in get_args(Task)
-                         else near(task, get_args(Task), what="task"))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +136,8 @@ class Estimator:
         """Check what can be checked without loading the estimator."""
         where = f"estimator {self.name!r}"
         for task in self.tasks:
-            check_task(task, where=where)
+            rule = "an estimator must be of tasks that there are"
+            check_known(task, TASKS, rule, where=where, what="task", error=DefinitionError)
         for reference in (self.fit, self.engine):
             if reference.count(":") != 1:
                 raise DefinitionError("a reference must read PACKAGE.MODULE:NAME", where=where, got=reference,
@@ -195,11 +185,15 @@ class Estimator:
         Raises
         ------
         InputError
-            If a feature is of a type that the estimator does not take.
+            If the estimator is not for the task, or does not take a feature's type.
         DefinitionError
             If the fitted engine is not of the registered kind.
         """
         where = f"estimator {self.name!r}"
+        task = problem.train.target.task
+        if task not in self.tasks:
+            raise InputError(f"the task must be one of the estimator: {', '.join(self.tasks)}", where=where, got=task,
+                             remedy=f"Choose one of {', '.join(_estimators_of(task))}")  # fmt: skip
         if refused := [f.name for f in problem.inputs.features if f.type not in self.inputs]:
             raise InputError(f"features must be of a type that the estimator takes: {', '.join(self.inputs)}",
                              where=where, got=refused[:5], remedy="Leave these features out of the model")  # fmt: skip
@@ -212,6 +206,10 @@ class Estimator:
 
 
 _ESTIMATORS: dict[str, Estimator] = {}
+
+
+def _estimators_of(task: Task) -> list[str]:
+    return sorted(name for name, estimator in _ESTIMATORS.items() if task in estimator.tasks)
 
 
 def register_estimator(estimator: Estimator) -> Estimator:

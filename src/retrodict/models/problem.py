@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
+from retrodict.core.tasks import Target
 from retrodict.models.engines.base import Engine
-from retrodict.models.estimators import Task, check_task
 from retrodict.models.inputs import InputSpec
 
-__all__ = ["Examples", "Fitted", "Problem", "Progress"]
+__all__ = ["Examples", "Fitted", "Problem", "Progress", "check_labels"]
 
 # (iterations done, iterations at most, newest validation metrics) -> nothing
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -31,18 +31,23 @@ class Examples:
     matrix : ndarray of shape (n, features), float64
         Made by :class:`~retrodict.models.inputs.InputSpec`.
     labels : ndarray of shape (n,), float64
-        0 or 1.
-    task : {"binary"}
+        0 or 1; codes of classes; numbers: as the target says.
+    target : Target, default yes or no
         What the labels are.
+    weights : ndarray of shape (n,), float64, optional
+        How much each row counts, zero or more; None: all alike.
+    groups : ndarray of shape (n,), int64, optional
+        Rows that are compared with each other (``ranking``).
     """
 
     matrix: NDArray[np.float64]
     labels: NDArray[np.float64]
-    task: Task = "binary"
+    target: Target = Target()  # noqa: RUF009  # immutable
+    weights: NDArray[np.float64] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and labels, and that there is a row."""
-        check_task(self.task, where="training rows")
         if self.matrix.ndim != 2 or self.matrix.dtype != np.float64:
             raise InputError("the matrix must be two-dimensional float64", where="training rows",
                              got=(str(self.matrix.dtype), *self.matrix.shape),
@@ -52,15 +57,58 @@ class Examples:
             raise InputError("there must be one label per row, and at least one row", where="training rows",
                              got=(len(self.matrix), *self.labels.shape),
                              remedy="Give the labels of the same rows")  # fmt: skip
-        if not np.isin(self.labels, (0.0, 1.0)).all():
-            raise InputError("labels must be 0 or 1", where="training rows",
-                             got=f"{len(np.unique(self.labels))} values",
-                             remedy="Make the label a comparison, and drop rows without an outcome")  # fmt: skip
+        check_labels(self.labels, self.target)
+        for name, values in (("weight", self.weights), ("group", self.groups)):
+            if values is not None and values.shape != self.labels.shape:
+                raise InputError(f"there must be one {name} per row", where="training rows",
+                                 got=(len(self.labels), *values.shape),
+                                 remedy=f"Give the {name} of the same rows")  # fmt: skip
+        if self.weights is not None and not (np.isfinite(self.weights).all() and (self.weights >= 0).all()
+                                             and self.weights.any()):  # fmt: skip
+            raise InputError("weights must be finite numbers of zero or more, and not all zero", where="training rows",
+                             got=f"{int((~(self.weights >= 0)).sum())} others",
+                             remedy="Correct the expression of the weights")  # fmt: skip
 
     @property
     def width(self) -> int:
         """Number of features."""
         return int(self.matrix.shape[1])
+
+
+_RULES: Mapping[str, tuple[str, str]] = {
+    "binary": ("labels must be 0 or 1", "Make the label a comparison, and drop rows without an outcome"),
+    "multiclass": ("labels must be codes of the classes", "Name every class in Label(classes=[…])"),
+    "count": ("counts must be finite numbers of zero or more", "Correct the label, or say task='regression'"),
+    "ranking": ("relevances must be finite numbers of zero or more", "Correct the label, or say task='regression'"),
+}
+
+
+def check_labels(labels: NDArray[np.float64], target: Target) -> None:
+    """Refuse labels that are not of the target's task.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,), float64
+    target : Target
+
+    Raises
+    ------
+    InputError
+        With the number of labels that are not.
+    """
+    match target.task:
+        case "binary":
+            fitting = np.isin(labels, (0.0, 1.0))
+        case "multiclass":
+            fitting = (labels >= 0) & (labels < len(target.classes)) & (labels == np.floor(labels))
+        case "count" | "ranking":
+            fitting = np.isfinite(labels) & (labels >= 0)
+        case _:
+            fitting = np.isfinite(labels)
+    if not fitting.all():
+        rule, remedy = _RULES.get(target.task, ("labels must be finite numbers", "Quarantine rows with an infinity"))
+        raise InputError(rule, where="training rows", got=f"{int((~fitting).sum())} others among {len(labels)}",
+                         remedy=remedy)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,8 +151,11 @@ class Fitted(Generic[E_co]):
         Everything that was in force, defaults and seeds included; plain JSON.
     history : mapping of str to list of float
         Validation metrics per iteration; empty for engines without iterations.
+    notes : mapping
+        What else is worth keeping, plain JSON: columns that were left out, coefficients that are zero.
     """
 
     engine: E_co
     params: Mapping[str, Any]
     history: Mapping[str, list[float]] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
 from retrodict.core.identity import canonical_json, digest
+from retrodict.core.tasks import Target
 from retrodict.models._logistic import logit, logits
-from retrodict.models.estimators import Task
 
 __all__ = ["Engine", "JsonEngine", "check_matrix", "check_row"]
 
@@ -23,32 +23,51 @@ _FILE = "engine.json"
 class Engine(Protocol):
     """A fitted model on rows of float64 (NaN: missing; categories as codes).
 
-    What ``scores`` are depends on the task: probabilities of a yes, shape (n,), for ``binary``, the only one served
-    so far; values, shape (n,), for ``regression``; probabilities of shape (n, classes) for ``multiclass``.
+    ``scores`` are the outputs that ``target`` names: shape (n,) for one (the probability of a yes, a value), shape
+    (n, outputs) for several (a probability per class, a value per quantile).
 
     Promises
     --------
-    * *One answer*: ``scores`` of a matrix and ``score_row`` of its rows are equal bit for bit, and so are ``margins``
-      and ``margin``, whatever the number of rows, threads or processes.
+    * *One answer*: ``scores`` of a matrix and ``score_row`` of its rows are equal, bit for bit where ``exact_rows``,
+      else to 1e-12 of their size, and so are ``margins`` and ``margin``, whatever the number of rows, threads or
+      processes.
     * *Immutable*: nothing changes after construction; any number of threads may call at once.
     * *No pickle*: ``parts`` are text or JSON, and ``load_engine(kind, parts)`` gives an engine that scores alike, by
       the class method ``from_parts(parts)``.
-    * *Explained*: ``contributions`` add up to the margin, up to rounding.
+    * *Explained*, where ``explains``: ``contributions`` add up to the margin, up to rounding.
 
     Attributes
     ----------
     kind : str
         Name in stored models by which :func:`~retrodict.models.estimators.load_engine` finds the class.
-    task : {"binary"}
+    target : Target
         What the scores are.
     width : int
         Number of features.
+    exact_rows : bool
+        Whether one row is scored bit for bit as in a batch.
+    explains : bool
+        Whether there are contributions.
     """
 
     __slots__ = ()
 
     kind: ClassVar[str]
-    task: ClassVar[Task]
+
+    @property
+    def exact_rows(self) -> bool:
+        """Whether one row is scored bit for bit as in a batch."""
+        ...
+
+    @property
+    def explains(self) -> bool:
+        """Whether there are contributions."""
+        ...
+
+    @property
+    def target(self) -> Target:
+        """What the scores are."""
+        ...
 
     @property
     def width(self) -> int:
@@ -56,23 +75,23 @@ class Engine(Protocol):
         ...
 
     def scores(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities before calibration, shape (n,), of rows of shape (n, width)."""
+        """Outputs before calibration, shape (n,) or (n, outputs), of rows of shape (n, width)."""
         ...
 
-    def score_row(self, row: NDArray[np.float64]) -> float:
-        """Probability before calibration of one row of shape (width,)."""
+    def score_row(self, row: NDArray[np.float64]) -> Any:
+        """Outputs before calibration of one row of shape (width,); a tuple where there are several."""
         ...
 
     def margins(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Log-odds, shape (n,)."""
+        """What contributions add up to, shape (n,) or (n, outputs): log-odds, or the value itself."""
         ...
 
-    def margin(self, row: NDArray[np.float64]) -> float:
-        """Log-odds of one row."""
+    def margin(self, row: NDArray[np.float64]) -> Any:
+        """Margin of one row."""
         ...
 
     def contributions(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of each feature in the margin of one row, then the bias: shape (width + 1,), in log-odds."""
+        """Share of each feature in the margin of one row, then the bias: shape (width + 1,) or (outputs, width + 1)."""
         ...
 
     def parts(self) -> Mapping[str, bytes]:
@@ -89,7 +108,24 @@ class JsonEngine(Engine):
 
     __slots__ = ()
 
-    task: ClassVar[Task] = "binary"
+    @property
+    def exact_rows(self) -> bool:
+        """Plain numbers in one order: yes."""
+        return True
+
+    @property
+    def explains(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def target(self) -> Target:
+        """Yes or no."""
+        return Target()
+
+    def score_row(self, row: NDArray[np.float64]) -> float:
+        """Rate of one row."""
+        raise NotImplementedError
 
     def margins(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log-odds of each row's rate."""

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, IntegrityError, InternalError
 from retrodict.core.identity import digest
+from retrodict.core.tasks import Target
 from retrodict.models._lightgbm import FIXED, main_names
 from retrodict.models.engines.base import check_matrix, check_row
-from retrodict.models.estimators import LIGHTGBM_DEFAULTS, Task
+from retrodict.models.estimators import LIGHTGBM_DEFAULTS
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples, Fitted, Problem, Progress
 
@@ -133,7 +134,6 @@ class TreesEngine:
     """
 
     kind: ClassVar[str] = "lightgbm"
-    task: ClassVar[Task] = "binary"
 
     def __init__(self, text: str) -> None:
         head, parameters, _ = text.partition(_PARAMETERS)
@@ -155,6 +155,21 @@ class TreesEngine:
     def text(self) -> str:
         """Model text without parameters."""
         return self._text
+
+    @property
+    def exact_rows(self) -> bool:
+        """The C API scores a row as it scores a batch."""
+        return True
+
+    @property
+    def explains(self) -> bool:
+        """Exactly."""
+        return True
+
+    @property
+    def target(self) -> Target:
+        """Yes or no."""
+        return Target()
 
     @property
     def width(self) -> int:

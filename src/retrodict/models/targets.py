@@ -1,0 +1,122 @@
+"""From the values of a label to numbers, and what they are: one reading for training and for watching."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from retrodict.core.errors import DefinitionError, InputError
+from retrodict.core.kinds import kind_of
+from retrodict.core.tasks import Target
+from retrodict.models.definitions import Model
+
+__all__ = ["encode_labels", "plain_labels"]
+
+_MOST_CLASSES = 1_000
+
+
+def plain_labels(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """Labels as float64 where they are yes or no or numbers, as text where they are text.
+
+    Raises
+    ------
+    DefinitionError
+        If they are of another kind.
+    """
+    match kind_of(column.type):
+        case "text":
+            return column.cast(pa.string())
+        case "bool" | "int" | "float" | "decimal":
+            return column.cast(pa.int8() if pa.types.is_boolean(column.type) else column.type).cast(pa.float64())
+        case _ if pa.types.is_null(column.type):
+            return column.cast(pa.float64())
+        case kind:
+            raise DefinitionError("a label must be true or false, a number or a text", where="label", got=kind,
+                                  remedy="Write a comparison, or name another column")  # fmt: skip
+
+
+def encode_labels(
+    model: Model, column: pa.ChunkedArray[Any], *, known: NDArray[np.bool_], target: Target | None = None
+) -> tuple[Target, NDArray[np.float64]]:
+    """Labels as numbers, and what they are.
+
+    Parameters
+    ----------
+    model : Model
+        Says the task, or leaves it to the values: text, or listed classes, are classes; numbers of nothing but 0 and 1
+        are a yes or no; other numbers are numbers.
+    column : pyarrow.ChunkedArray of length n
+        As :func:`plain_labels` gives them.
+    known : ndarray of bool, shape (n,)
+        Whether the label is known at any time; what is not becomes NaN.
+    target : Target, optional
+        That of a trained version, by whose classes to count; a class it does not have becomes NaN. None: a new one.
+
+    Returns
+    -------
+    Target, ndarray of float64, shape (n,)
+        0 or 1, codes of classes, or numbers; NaN where there is none.
+
+    Raises
+    ------
+    DefinitionError
+        If the values are not of the task that the model says.
+    InputError
+        If a label is an infinity, or none of the listed classes.
+    """
+    where = f"model {model.name}, label {model.label.name!r}"
+    textual = pa.types.is_string(column.type)
+    if target is None and model.task == "binary" and textual:
+        raise DefinitionError("a yes or no must be true or false, or 0 or 1", where=where, got="text",
+                              remedy=f"Write a comparison, like \"{model.label.expression} = 'yes'\"")  # fmt: skip
+    if textual or model.label.classes or (target or Target(model.task or "binary", **_levels(model))).classes:
+        return _classes(model, column, known, target, where)
+    labels = np.where(known, np.asarray(column.to_numpy(), dtype=np.float64), np.nan)
+    if infinite := int(np.isinf(labels).sum()):
+        raise InputError("labels must be finite", where=where, got=f"{infinite} infinities",
+                         remedy="Quarantine such rows with Check.between")  # fmt: skip
+    if target is not None:
+        return target, labels
+    others = ~np.isnan(labels) & (labels != 0) & (labels != 1)
+    if model.task == "binary" and others.any():
+        raise DefinitionError("a label must be true or false", where=where,
+                              got=f"{len(np.unique(labels[others]))} numbers other than 0 and 1",
+                              remedy=f"Write a comparison, like '{model.label.expression} > 0'")  # fmt: skip
+    task = model.task or ("regression" if others.any() else "binary")
+    return Target(task, quantiles=tuple(model.quantiles)), labels
+
+
+def _levels(model: Model) -> dict[str, Any]:
+    """What a target of the model's task must have beside the task, for a first look at it."""
+    return {"quantiles": tuple(model.quantiles), "classes": ("?",) if model.task == "multiclass" else ()}
+
+
+def _classes(
+    model: Model, column: pa.ChunkedArray[Any], known: NDArray[np.bool_], target: Target | None, where: str
+) -> tuple[Target, NDArray[np.float64]]:
+    """Codes of classes; numbers that name classes are compared as numbers."""
+    values = pc.if_else(pa.array(known), column.combine_chunks(), None)
+    listed = model.label.classes if target is None else target.classes
+    if not listed:
+        listed = tuple(sorted(value.as_py() for value in pc.unique(values.drop_null())))
+        if not 2 <= len(listed) <= _MOST_CLASSES:
+            raise InputError(f"a label of classes must have 2 to {_MOST_CLASSES:,} of them", where=where,
+                             got=len(listed), remedy="Write a comparison, or name the classes")  # fmt: skip
+    text = pa.types.is_string(column.type)
+    try:
+        vocabulary = pa.array([str(name) if text else float(name) for name in listed], column.type)
+    except ValueError as error:
+        rule, remedy = "the listed classes must be of the kind of the label", "List the values as the table has them"
+        raise DefinitionError(rule, where=where, got=str(column.type), remedy=remedy) from error
+    codes = pc.index_in(values, value_set=vocabulary, skip_nulls=True)
+    strange = codes.null_count - values.null_count
+    if strange and target is None:
+        raise InputError("a label must be one of the listed classes", where=where, got=f"{strange} rows with another",
+                         remedy="List every class, or quarantine the rows with Check.in_set")  # fmt: skip
+    labels = codes.cast(pa.float64()).fill_null(np.nan).to_numpy()
+    found = target or Target("multiclass", classes=tuple(listed), ordered=getattr(model.label, "ordered", False))
+    return found, np.asarray(labels, dtype=np.float64)

@@ -92,11 +92,12 @@ class Neighbours(_Stored):
         """Squared distances; infinite where no column is shared."""
         total = np.zeros((len(matrix), len(self.rows)))
         shared = np.zeros(total.shape)
-        for place in range(matrix.shape[1]):
-            difference = matrix[:, place, None] - self.rows[None, :, place]
-            present = ~np.isnan(difference)
-            total += np.where(present, difference * difference, 0.0)
-            shared += present
+        with np.errstate(over="ignore"):  # a donor out of reach is as far as one that shares no column
+            for place in range(matrix.shape[1]):
+                difference = matrix[:, place, None] - self.rows[None, :, place]
+                present = ~np.isnan(difference)
+                total += np.where(present, difference * difference, 0.0)
+                shared += present
         with np.errstate(invalid="ignore", divide="ignore"):
             distances: Matrix = np.where(shared > 0, total / shared * matrix.shape[1], np.inf)
         return distances

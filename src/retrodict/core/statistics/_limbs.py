@@ -22,7 +22,7 @@ _WINDOW = 62  # bits that enter the last rounding: 53, and a sticky bit below th
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class LimbScale:
     """Fixed-point layout shared by every prefix whose differences are to be combined.
 
     A value is ``sum(limb[j] * 2**(low + width * j))``.
@@ -162,7 +162,7 @@ def _lowest_bits(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return lowest
 
 
-def digits_of(values: Column, scale: Scale) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def digits_of(values: Column, scale: LimbScale) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield (place, digit of every value), highest place first; digits carry the sign of their value or are floored."""
     shift: NDArray[np.int64] | int = 0
     if isinstance(values, Shifted):
@@ -210,7 +210,7 @@ def times_power(values: NDArray[np.float64], exponent: NDArray[np.int64] | int) 
     return scaled
 
 
-def whole(limbs: NDArray[np.int64], scale: Scale) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def whole(limbs: NDArray[np.int64], scale: LimbScale) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return sums in units of 2**low as int64, and where they fit; the other rows hold no meaning."""
     total = limbs[:, -1].copy()
     fits = np.ones(total.size, dtype=np.bool_)
@@ -225,7 +225,7 @@ def whole(limbs: NDArray[np.int64], scale: Scale) -> tuple[NDArray[np.int64], ND
     return total, fits
 
 
-def round_wide(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.float64]:
+def round_wide(limbs: NDArray[np.int64], scale: LimbScale) -> NDArray[np.float64]:
     """Round sums of more than 62 bits: keep the leading bits, fold all others into one sticky bit."""
     digits, negative = _magnitude(limbs, scale)
     leading = np.zeros(len(limbs), dtype=np.int64)
@@ -245,7 +245,7 @@ def round_wide(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.float64]:
     return np.where(negative, -size, size)
 
 
-def _magnitude(limbs: NDArray[np.int64], scale: Scale) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
+def _magnitude(limbs: NDArray[np.int64], scale: LimbScale) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
     """Digits of the absolute sums, highest first, each in [0, 2**width), and where the sums are negative."""
     mask = (1 << scale.width) - 1
     # The carry of the top limb needs room: int64 is at most 62 // width further digits.

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from retrodict.core.errors import InputError, InternalError
 from retrodict.core.statistics._limbs import (
-    Scale,
+    LimbScale,
     Shifted,
     digits_of,
     exponents,
@@ -35,7 +35,7 @@ from retrodict.core.statistics._limbs import (
 )
 
 __all__ = [
-    "Scale",
+    "LimbScale",
     "Shifted",
     "exact_sum",
     "magnitudes",
@@ -75,7 +75,7 @@ def to_float(value: Fraction) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def scale_for(values: ArrayLike | Shifted, *, rows: int | None = None) -> Scale:
+def scale_for(values: ArrayLike | Shifted, *, rows: int | None = None) -> LimbScale:
     """Smallest layout that holds these values and sums of them.
 
     Parameters
@@ -87,7 +87,7 @@ def scale_for(values: ArrayLike | Shifted, *, rows: int | None = None) -> Scale:
 
     Returns
     -------
-    Scale
+    LimbScale
 
     Raises
     ------
@@ -107,10 +107,10 @@ def scale_for(values: ArrayLike | Shifted, *, rows: int | None = None) -> Scale:
         low, high = 0, max(extreme.bit_length(), 1)
     else:
         low, high = exponents(array, width)
-    return Scale(low=low, width=width, limbs=max(1, -(-(high - low) // width)), rows=rows)
+    return LimbScale(low=low, width=width, limbs=max(1, -(-(high - low) // width)), rows=rows)
 
 
-def split_limbs(values: ArrayLike | Shifted, scale: Scale) -> NDArray[np.int64]:
+def split_limbs(values: ArrayLike | Shifted, scale: LimbScale) -> NDArray[np.int64]:
     """Limbs of each value, shape (n, scale.limbs); adding rows of the result adds the values exactly.
 
     Raises
@@ -126,14 +126,14 @@ def split_limbs(values: ArrayLike | Shifted, scale: Scale) -> NDArray[np.int64]:
     return limbs
 
 
-def round_limbs(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.float64]:
+def round_limbs(limbs: NDArray[np.int64], scale: LimbScale) -> NDArray[np.float64]:
     """Nearest double (ties to even) of exact sums; beyond the range of a double an infinity.
 
     Parameters
     ----------
     limbs : int64 array, shape (n, scale.limbs)
         Sums or differences of limbs of one scale.
-    scale : Scale
+    scale : LimbScale
         Their layout.
 
     Returns
@@ -158,7 +158,7 @@ def round_limbs(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.float64]:
     return rounded
 
 
-def whole_limbs(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.int64]:
+def whole_limbs(limbs: NDArray[np.int64], scale: LimbScale) -> NDArray[np.int64]:
     """Exact sums of an int64 column as int64.
 
     Raises
@@ -188,7 +188,7 @@ def whole_limbs(limbs: NDArray[np.int64], scale: Scale) -> NDArray[np.int64]:
     return values
 
 
-def _check_shape(limbs: NDArray[np.int64], scale: Scale) -> None:
+def _check_shape(limbs: NDArray[np.int64], scale: LimbScale) -> None:
     if limbs.ndim != 2 or limbs.shape[1] != scale.limbs or limbs.dtype != np.int64:
         raise InternalError(
             "limbs must have one int64 column per limb of their scale",

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
-from retrodict.core.statistics.exact import Scale, Shifted, round_limbs, scale_for, split_limbs, whole_limbs
+from retrodict.core.statistics.exact import LimbScale, Shifted, round_limbs, scale_for, split_limbs, whole_limbs
 from retrodict.features.facts.columns import Ints, Mask, pick, too_large
 from retrodict.features.facts.events import lift, lifted_inputs, reads_times, with_computed
 from retrodict.features.facts.kernels import PrefixSums, Queries, Timeline
@@ -184,7 +184,7 @@ class Summed:
                 among = [j for j in range(i) if plan.channels[j].lift in _COUNTS and j not in twins]
                 twins |= [(i, j) for j in among if np.array_equal(self.lifted[j], values)]
             self.lifted.append(values[:0] if i in twins else values)
-        self.scales: dict[int, Scale] = {}
+        self.scales: dict[int, LimbScale] = {}
         self.ranges: dict[int, dict[int, RangeExtremes]] = {}
         self.place: dict[int, slice] = {}
         self._rows = 2 * count + 1  # the most numbers in a sum: events, their ends, the row's own
@@ -208,7 +208,7 @@ class Summed:
             folder.array(name) if (name := f"lifted {i}") in folder else np.zeros(0, dtype=kind)
             for i, kind in enumerate(note["types"])
         ]
-        summed.scales = {int(i): Scale(*parts) for i, parts in note["scales"].items()}
+        summed.scales = {int(i): LimbScale(*parts) for i, parts in note["scales"].items()}
         summed.place = {int(i): slice(*edges) for i, edges in note["place"].items()}
         summed.prefix = PrefixSums.of(state.line, folder.array("before"), folder.array("seen"))
         return summed
@@ -288,7 +288,7 @@ def summed_of(plan: ViewPlan, state: Prepared) -> Summed:
     return summed
 
 
-def _wholes(limbs: Ints, scale: Scale) -> list[tuple[int, int]]:
+def _wholes(limbs: Ints, scale: LimbScale) -> list[tuple[int, int]]:
     """Exact sums as fractions over one power of two."""
     tops = np.zeros(len(limbs), dtype=object)
     for place in range(scale.limbs):

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.exact import (
-    Scale,
+    LimbScale,
     Shifted,
     magnitudes,
     round_limbs,
@@ -153,10 +153,10 @@ class Layout:
         """Columns of texts, of rows that can be stored narrow."""
         return bytes(column for column in self.texts if column < MOST_WORDS)
 
-    def scale(self, place: int) -> Scale:
+    def scale(self, place: int) -> LimbScale:
         """Scale of one sum."""
         one = self.sums[place]
-        return Scale(low=one.low, width=WIDTH, limbs=one.limbs, rows=_ROWS)
+        return LimbScale(low=one.low, width=WIDTH, limbs=one.limbs, rows=_ROWS)
 
     def known_at(self, rows: Ints) -> Ints:
         """When rows became known."""
@@ -395,7 +395,7 @@ def relayout_base(base: Ints, old: Layout, new: Layout) -> Ints:
     return wider
 
 
-def _recut(limbs: Ints, old: Scale, new: Scale) -> Ints:
+def _recut(limbs: Ints, old: LimbScale, new: LimbScale) -> Ints:
     """Limbs of a wider scale of sums that are no doubles: they go through Python's whole numbers."""
     wider = np.zeros((len(limbs), new.limbs), dtype=np.int64)
     for row, parts in enumerate(limbs.tolist()):

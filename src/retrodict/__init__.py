@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retrodict.features.derived import derived
     from retrodict.features.labels import Label, Outcome
     from retrodict.models.definitions import Model, Recipe
-    from retrodict.models.splits import TimeSplit
+    from retrodict.models.splits import GroupSplit, HashSplit, Purged, RandomSplit, Rolling, TimeSplit
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.project import Project
 
@@ -29,13 +29,18 @@ __all__ = [
     "Entity",
     "FeatureService",
     "FeatureView",
+    "GroupSplit",
+    "HashSplit",
     "Label",
     "Model",
     "Monitor",
     "Outcome",
     "Policy",
     "Project",
+    "Purged",
+    "RandomSplit",
     "Recipe",
+    "Rolling",
     "Rule",
     "Source",
     "Table",
@@ -58,7 +63,7 @@ __getattr__, __dir__ = lazy_names(
         "features.derived": ("derived",),
         "features.labels": ("Label", "Outcome"),
         "models.definitions": ("Model", "Recipe"),
-        "models.splits": ("TimeSplit",),
+        "models.splits": ("GroupSplit", "HashSplit", "Purged", "RandomSplit", "Rolling", "TimeSplit"),
         "monitoring.definitions": ("Monitor", "Trigger"),
         "project": ("Project",),
         "decisions.definitions": ("Policy", "Rule"),

@@ -13,7 +13,7 @@ from retrodict.data.ingest import ingest
 from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.plan import FeatureSet
 from retrodict.learning import get_run, list_runs, measure_leakage, replay_run, train
-from retrodict.learning.frame import build_frame, read_spine, split_rows, tables_of
+from retrodict.learning.frame import build_frame, read_spine, tables_of
 from retrodict.models.definitions import Model
 from retrodict.workspace import Workspace
 
@@ -56,7 +56,7 @@ def test_outcomes_that_are_not_known_yet_take_no_part(filled):
     model = model_of(filled)
     frame = build_frame(filled.tables, model, newest_versions(filled.tables, tables_of(model), where="model"))
     now = parse_time("2024-01-20T00:00Z")
-    parts = split_rows(frame, model.recipe.split.resolve(), now=now)
+    parts = model.recipe.split.assign(frame, now=now)
     assert len(parts["train"]) > 0
     assert (frame.known_at[parts["train"]] < now).all()
     assert len(parts["test"]) == 0

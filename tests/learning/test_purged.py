@@ -11,7 +11,7 @@ from tests.serving.project import DEFINITIONS
 from retrodict.core.clock import parse_time
 from retrodict.core.durations import DAY
 from retrodict.core.errors import InputError
-from retrodict.learning.frame import Frame, count_left_out, split_rows
+from retrodict.learning.frame import Frame, count_left_out
 from retrodict.learning.recipes import run_recipe
 from retrodict.models.definitions import Recipe
 from retrodict.models.splits import Split, TimeSplit
@@ -62,7 +62,7 @@ def test_outcomes_of_the_days_of_the_test_rows_train_no_model():
     leaky, honest = [], []
     for seed in range(6):
         frame = shops(seed)
-        parts = split_rows(frame, SPLIT.resolve(), now=NOW)
+        parts = SPLIT.assign(frame, now=NOW)
         honest.append(auc(frame, parts))
         leaky.append(auc(frame, {**unpurged(frame, split), "test": parts["test"]}))
     assert np.mean(leaky) > 0.6
@@ -72,13 +72,13 @@ def test_outcomes_of_the_days_of_the_test_rows_train_no_model():
 def test_every_part_ends_with_what_was_known_when_the_next_began():
     """Row by row, an outcome known at the very moment included in neither; the test part goes by now."""
     frame, split = shops(0), SPLIT.resolve()
-    parts = split_rows(frame, split, now=NOW)
+    parts = SPLIT.assign(frame, now=NOW)
     bounds = {"train": split.train_end, "validate": split.validate_end, "test": NOW}
     every = unpurged(frame, split)
     for name, bound in bounds.items():
         assert parts[name].tolist() == [row for row in every[name] if frame.known_at[row] < bound], name
     assert 0 < len(parts["train"]) < len(every["train"])
-    early = split_rows(frame, split, now=split.train_end - 30 * DAY)
+    early = SPLIT.assign(frame, now=split.train_end - 30 * DAY)
     assert (frame.known_at[early["train"]] < split.train_end - 30 * DAY).all(), "now may come before the part's end"
 
 
@@ -87,7 +87,7 @@ def test_an_outcome_known_at_the_moment_a_part_begins_is_left_out():
     split = SPLIT.resolve()
     known = np.array([split.train_end - 1, split.train_end, split.validate_end], dtype=np.int64)
     frame = Frame(pa.table({}), (), np.full(3, START), np.ones(3), known)
-    assert split_rows(frame, split, now=NOW)["train"].tolist() == [0]
+    assert SPLIT.assign(frame, now=NOW)["train"].tolist() == [0]
 
 
 def model(tmp_path):
@@ -101,7 +101,7 @@ def model(tmp_path):
 def test_rows_that_purging_leaves_out_are_counted_by_part(tmp_path):
     """Together with those used they are all rows of the split."""
     frame, definition = shops(0), model(tmp_path)
-    parts, every = split_rows(frame, SPLIT.resolve(), now=NOW), unpurged(frame, SPLIT.resolve())
+    parts, every = SPLIT.assign(frame, now=NOW), unpurged(frame, SPLIT.resolve())
     left_out = count_left_out(frame, definition, now=NOW)
     for name in ("train", "validate"):
         assert left_out[f"purged_{name}"] == len(every[name]) - len(parts[name]) > 0
@@ -113,7 +113,7 @@ def test_a_part_that_purging_empties_says_so():
     """A validation shorter than outcomes take: the rule, how many rows, and what to lengthen."""
     frame = shops(0)
     short = TimeSplit("2024-01-01/2024-07-01", validate="1 month", test="1 month")
-    parts = split_rows(frame, short.resolve(), now=NOW)
+    parts = short.assign(frame, now=NOW)
     with pytest.raises(
         InputError, match=r"to validate on.*known before the next part begins.*longer than outcomes take"
     ):

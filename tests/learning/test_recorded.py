@@ -10,7 +10,7 @@ from retrodict.core.durations import DAY
 from retrodict.data.ingest import ingest
 from retrodict.learning import get_run, replay_run, train
 from retrodict.learning.environment import describe_environment
-from retrodict.learning.frame import Frame, count_left_out, split_rows
+from retrodict.learning.frame import Frame, count_left_out
 from retrodict.models.definitions import Model
 from retrodict.models.splits import TimeSplit
 from retrodict.workspace import Workspace
@@ -67,10 +67,10 @@ def frame_of(at, *, label=1.0, known_at=0):
 
 def test_a_row_at_an_edge_belongs_to_the_part_that_begins_there():
     """Parts are half-open, so no row is in two of them; the first and the last edge bound them all."""
-    split = TimeSplit("2024-01-01/2024-02-01", validate="10d", test="10d").resolve()
+    split = TimeSplit("2024-01-01/2024-02-01", validate="10d", test="10d")
     edges = [parse_time(f"2024-{day}T00:00Z") for day in ("01-01", "02-01", "02-11", "02-21")]
     frame = frame_of([edge + beside for edge in edges for beside in (-1, 0)])
-    parts = split_rows(frame, split, now=NOW)
+    parts = split.assign(frame, now=NOW)
     assert {name: rows.tolist() for name, rows in parts.items()} == {
         "train": [1, 2],
         "validate": [3, 4],
@@ -80,9 +80,9 @@ def test_a_row_at_an_edge_belongs_to_the_part_that_begins_there():
 
 def test_an_outcome_is_used_once_it_was_known_before_now():
     """One that becomes known at the very moment is not."""
-    split = TimeSplit("2024-01-01/2024-02-01", validate="10d", test="10d").resolve()
+    split = TimeSplit("2024-01-01/2024-02-01", validate="10d", test="10d")
     frame = frame_of([parse_time("2024-02-15T00:00Z")] * 3, known_at=[NOW - 1, NOW, NOW + 1])
-    assert split_rows(frame, split, now=NOW)["test"].tolist() == [0]
+    assert split.assign(frame, now=NOW)["test"].tolist() == [0]
 
 
 def test_a_split_of_a_retraining_is_recorded_and_replayed(project):

@@ -100,7 +100,7 @@ def test_the_group_of_the_ladder_is_that_of_an_estimator_which_takes_one() -> No
         (lambda: TimeSplit("2013-01-01/2013-07-01", "999999 months"), "'N months' or a duration"),
         (lambda: Recipe("lightgmb", SPLIT), "Did you mean the estimator 'lightgbm'"),
         (lambda: Recipe("lightgbm", SPLIT, calibrate="isotone"), "Did you mean the method 'isotonic'"),
-        (lambda: Recipe("lightgbm", "2013-01-01/2013-07-01"), "a recipe must split by time"),  # type: ignore[arg-type]
+        (lambda: Recipe("lightgbm", "2013-01-01/2013-07-01"), "a recipe must say how rows are split"),  # type: ignore[arg-type]
         (lambda: Model("m", label=LABEL, decide_at="dep > 3", features=[1], recipe=CONSTANT), "must be a time"),
         (lambda: Model("m", label=LABEL, decide_at="dep", features=[], recipe=CONSTANT), "must have features"),
         (lambda: Model("m", label=LABEL, decide_at="dep", features=[1], recipe=CONSTANT, gates=["auc + 1"]),

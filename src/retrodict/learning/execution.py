@@ -23,13 +23,13 @@ from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.learning.environment import environment_bytes
-from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, split_rows, tables_of
+from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, tables_of
 from retrodict.learning.heartbeat import beat
 from retrodict.learning.plots import run_plots
 from retrodict.learning.recipes import Progress, Trained, run_recipe
 from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, start_run
 from retrodict.models.definitions import Model
-from retrodict.models.splits import TimeSplit
+from retrodict.models.splits import Splitter
 from retrodict.registry import ModelVersion, register
 from retrodict.workspace import Workspace, capture_code
 
@@ -81,7 +81,7 @@ def execute(
     report("features", 0, 1)
     indexes = EventIndexes.of(workspace, tell=lambda sentence: report(sentence, 0, 1)) if indexed else None
     frame = build_frame(workspace.tables, model, versions, indexes=indexes)
-    parts = split_rows(frame, model.recipe.split.resolve(), now=now)
+    parts = model.recipe.split.assign(frame, now=now)
     return Execution(frame, parts, run_recipe(model.recipe, frame, parts, ladder=ladder, progress=progress))
 
 
@@ -89,7 +89,7 @@ def train(
     workspace: Workspace,
     model: str | Model,
     *,
-    split: TimeSplit | None = None,
+    split: Splitter | None = None,
     progress: Progress | None = None,
 ) -> tuple[Run, ModelVersion]:
     """Train a model on the newest versions of its tables and register the result.
@@ -99,7 +99,7 @@ def train(
     workspace : Workspace
     model : str or Model
         Name of a defined model.
-    split : TimeSplit, optional
+    split : Splitter, optional
         Another one than the recipe's, for a retraining.
     progress : callable, optional
         Called with (what, done, at most).
@@ -136,7 +136,7 @@ def train(
             "now": workspace.clock.now(),
         },
         params={
-            "split": {"train": used.train, "validate": used.validate, "test": used.test},
+            "split": used.describe(),
             "definition": definition.version,
             "features": features_of(definition, schema).version,
         },

@@ -28,13 +28,13 @@ from retrodict.features.offline.frame import Rows
 from retrodict.features.offline.outcomes import check_outcome, outcome_labels
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.models.definitions import Model
-from retrodict.models.splits import Split
+from retrodict.models.splits import TimeSplit
 from retrodict.models.targets import encode_labels, plain_labels
 from retrodict.stores.sql import query, quote
 from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest
 
-__all__ = ["Frame", "build_frame", "count_left_out", "features_of", "read_spine", "split_rows", "tables_of"]
+__all__ = ["Frame", "build_frame", "count_left_out", "features_of", "read_spine", "tables_of"]
 
 AT = "_decide_at"
 _LABEL, _KNOWN, _WEIGHT, _GROUP = "_label", "_known_at", "_weight", "_group"
@@ -93,6 +93,12 @@ class Frame:
             return None
         encoded = self.table.column(_GROUP).combine_chunks().dictionary_encode(null_encoding="encode")
         return np.asarray(encoded.indices.to_numpy(), dtype=np.int64)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Column of the table; the message of an unknown one has near names."""
+        rule = "a frame must have the column that a split reads"
+        check_known(name, self.table.column_names, rule, where="training frame", what="column", error=InputError)
+        return self.table.column(name)
 
     def columns(self, positions: NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
         """Feature columns of some rows."""
@@ -195,7 +201,17 @@ def _spine_columns(rows: pa.Table, model: Model, features: FeatureSet) -> list[s
     """Columns of the label's table that a frame begins with."""
     label = model.label
     entity_keys = label.entity.keys if isinstance(label, Outcome) else ()
-    columns = list(dict.fromkeys([*label.table.key, *features.request_keys, *features.request_columns, *entity_keys]))
+    columns = list(
+        dict.fromkeys(
+            [
+                *label.table.key,
+                *features.request_keys,
+                *features.request_columns,
+                *entity_keys,
+                *model.recipe.split.columns,
+            ]
+        )
+    )
     missing = [name for name in columns if name not in rows.column_names]
     if missing:
         raise DefinitionError("the label's table must have its key, and the columns that features and the label read",
@@ -276,27 +292,6 @@ def _moments_checked(spine: pa.Table, model: Model) -> pa.Table:
     return spine
 
 
-def _spans(split: Split, now: int) -> dict[str, tuple[int, int, int]]:
-    """First instant, end, and the instant before which outcomes must be known, of each part."""
-    return {
-        "train": (split.train_start, split.train_end, min(split.train_end, now)),
-        "validate": (split.train_end, split.validate_end, min(split.validate_end, now)),
-        "test": (split.validate_end, split.test_end, now),
-    }
-
-
-def split_rows(frame: Frame, split: Split, *, now: int) -> dict[str, NDArray[np.int64]]:
-    """Positions of the rows of each part, purged by known-at.
-
-    A part uses only outcomes that were known before the next part begins, the test part those known before now. With
-    an outcome that takes 60 days, the last training rows tell what happened in the days of the validation and test
-    rows: a model that saw them looks better than any that could have been trained at the time.
-    """
-    return {
-        name: frame.rows(start, end, known_before=bound) for name, (start, end, bound) in _spans(split, now).items()
-    }
-
-
 def count_left_out(frame: Frame, model: Model, *, now: int) -> dict[str, int]:
     """Rows of the split that were neither trained nor evaluated on, by why.
 
@@ -304,18 +299,22 @@ def count_left_out(frame: Frame, model: Model, *, now: int) -> dict[str, int]:
     -------
     dict of str to int
         ``pending``: the outcome is not known yet. ``void``: it is known that there is none, or it has matured and
-        nothing is known. ``purged_train``, ``purged_validate``: it became known only after the next part had begun.
+        nothing is known. ``purged_train``, ``purged_validate``, of a split in time: it became known only after the next
+        part had begun.
     """
-    split = model.recipe.split.resolve()
-    inside = (frame.at >= split.train_start) & (frame.at < split.test_end)
+    split = model.recipe.split
+    inside, purged = np.ones(len(frame.at), dtype=np.bool_), {}
+    if isinstance(split, TimeSplit):
+        spans = split.spans(now)
+        inside = (frame.at >= spans["train"][0]) & (frame.at < spans["test"][1])
+        purged = {
+            f"purged_{name}": len(frame.rows(start, end, known_before=now))
+            - len(frame.rows(start, end, known_before=bound))
+            for name, (start, end, bound) in spans.items()
+            if name != "test"
+        }
     # An outcome is known at the moment it matures, hence seen one microsecond later, and pending until then.
     matures = model.label.maturity + isinstance(model.label, Outcome)
     pending = inside & (frame.known_at >= now) & (frame.at + matures > now)
     labelled = inside & (frame.known_at < now) & ~np.isnan(frame.labels)
-    purged = {
-        f"purged_{name}": len(frame.rows(start, end, known_before=now))
-        - len(frame.rows(start, end, known_before=bound))
-        for name, (start, end, bound) in _spans(split, now).items()
-        if name != "test"
-    }
     return {"pending": int(pending.sum()), "void": int((inside & ~pending & ~labelled).sum()), **purged}

@@ -16,7 +16,7 @@ from retrodict.learning.recipes import Progress
 from retrodict.learning.runs import Run, get_run
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
-from retrodict.models.splits import TimeSplit
+from retrodict.models.splits import split_from_dict
 from retrodict.workspace import Workspace, definitions_of
 
 __all__ = ["RunReplay", "replay_run"]
@@ -144,7 +144,7 @@ def _again(workspace: Workspace, run: Run, progress: Progress | None) -> dict[st
         raise NotFoundError("a run to replay must be finished", where=run.ref, got=run.status,
                             remedy="Train anew instead")  # fmt: skip
     definition = definitions_of(workspace, run.code).get(Model, run.model)
-    definition = definition.with_split(TimeSplit(**run.params["split"]))
+    definition = definition.with_split(split_from_dict(run.params["split"]))
     versions, now = run.data["versions"], run.data["now"]
     return execute(workspace, definition, versions, now=now, ladder=False, indexed=False, progress=progress).facts()
 

@@ -18,7 +18,7 @@ from retrodict.features.definitions import RowColumns
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.plan import FeatureSet
 from retrodict.models.estimators import Estimator, FeatureType, get_estimator
-from retrodict.models.splits import TimeSplit
+from retrodict.models.splits import Splitter
 
 __all__ = ["Model", "Recipe"]
 
@@ -35,7 +35,8 @@ class Recipe:
         ``lightgbm``, ``logistic``, ``group_rate``, ``constant``, or one that was registered with
         :func:`~retrodict.models.estimators.register_estimator`. The baseline ladder (constant, group rate, logistic
         regression) is trained beside any of them.
-    split : TimeSplit
+    split : TimeSplit, Rolling, Purged, RandomSplit, GroupSplit or HashSplit
+        Which rows train, validate and test; in time, unless the model has no ``decide_at``.
     calibrate : {"auto", "none", "sigmoid", "isotonic"}, default "auto"
         How scores become probabilities; fitted on validation rows, of which an estimator that stops early leaves the
         later half to it. ``"auto"`` takes the method of the least cross-validated log loss, isotonic regression only
@@ -55,7 +56,7 @@ class Recipe:
     """
 
     estimator: str
-    split: TimeSplit
+    split: Splitter
     calibrate: str = "auto"
     params: Mapping[str, Any] = field(default_factory=dict)
     baseline_group: str | None = None
@@ -85,9 +86,10 @@ class Recipe:
             raise DefinitionError("weights must be a number", where="Recipe, weights", got=self.weights,
                                   remedy="Name a column, or write an expression like 'amount / 100'")  # fmt: skip
         split: object = self.split
-        if not isinstance(split, TimeSplit):
-            raise DefinitionError("a recipe must split by time", where="Recipe", got=type(split).__name__,
-                                  remedy="Pass split=TimeSplit(train='2013-01-01/2013-07-01')")  # fmt: skip
+        if not isinstance(split, Splitter):
+            raise DefinitionError("a recipe must say how rows are split", where="Recipe", got=type(split).__name__,
+                                  remedy="Pass split=TimeSplit(train='2013-01-01/2013-07-01'), or RandomSplit() where "
+                                         "rows have no time")  # fmt: skip
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -187,6 +189,9 @@ class Model(Definition):
         rule = f"decide_at must read columns that the table {table!r} has"
         for name in self.parsed_decide_at.columns:
             yield NameUse("column", name, rule, f"{where}, decide_at", table)
+        rule = f"a split must read columns that the table {table!r} of the label has"
+        for name in self.recipe.split.columns:
+            yield NameUse("column", name, rule, f"{where}, split", table)
         rule = f"a feature must find its keys and inputs in the table {table!r} of the label"
         for name in (*features.request_keys, *features.request_columns):
             yield NameUse("column", name, rule, f"{where}, features", table)
@@ -248,7 +253,7 @@ class Model(Definition):
         """The moment of the decision, parsed."""
         return parse(self.decide_at, where=f"model {self.name}, decide_at")
 
-    def with_split(self, split: TimeSplit) -> Model:
+    def with_split(self, split: Splitter) -> Model:
         """Return the same model over other rows: for a retraining or a replay."""
         recipe = replace(self.recipe, split=split)
         # Two versions of a project may be loaded, each with its registration of one name.

@@ -18,7 +18,7 @@ from retrodict.features.definitions import FeatureService
 from retrodict.features.labels import Outcome
 from retrodict.features.plan import FeatureSet
 from retrodict.models.definitions import Model
-from retrodict.models.splits import TimeSplit
+from retrodict.models.splits import TimeSplit, split_from_dict
 
 if TYPE_CHECKING:
     from retrodict import registry
@@ -301,6 +301,8 @@ def _model(workspace: Workspace, model: Model, versions: list[ModelVersion]) -> 
 
 def _slow_outcomes(model: Model) -> Iterator[str]:
     """Warnings of parts of the split that are over before an outcome of theirs has matured."""
+    if not isinstance(model.recipe.split, TimeSplit):
+        return
     split, maturity = model.recipe.split.resolve(), model.label.maturity
     surely = isinstance(model.label, Outcome)  # a label may be known before it matures
     parts = {"training": (split.train_start, split.train_end, "validation"),
@@ -318,7 +320,7 @@ def _status(model: Model, params: dict[str, Any]) -> str:
     if params["definition"] == model.version:
         return "as trained"
     # A retraining on other days is the same definition but for its split.
-    moved = model.with_split(TimeSplit(**params["split"]))
+    moved = model.with_split(split_from_dict(params["split"]))
     return "as trained, other split" if params["definition"] == moved.version else "changed"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from retrodict import decisions, learning, monitoring, serving
 from retrodict.core.clock import Clock
 from retrodict.core.definition import Definition
-from retrodict.core.errors import check_text
+from retrodict.core.errors import InputError, check_text
 from retrodict.core.lazy import lazy_modules
 from retrodict.models.definitions import Model
 from retrodict.models.splits import TimeSplit
@@ -192,7 +193,12 @@ class Project:
         if train is None and validate is None and test is None:
             return None
         default = recipe.split
-        return TimeSplit(train or default.train, validate or default.validate, test or default.test)
+        if not isinstance(default, TimeSplit):
+            raise InputError("days to train on must be said of a split in time", where=f"model {model}, recipe",
+                             got=type(default).__name__, remedy="Leave them out, or split with TimeSplit")  # fmt: skip
+        return replace(
+            default, train=train or default.train, validate=validate or default.validate, test=test or default.test
+        )
 
     def deploy(
         self, policy: str, *, model: str | None = None, reason: str = "deploy", force: str | None = None

@@ -40,7 +40,7 @@ class Rows:
     columns: dict = field(default_factory=dict)
     at: np.ndarray | None = None
     known_at: np.ndarray | None = None
-    target: Target = Target()
+    target: Target = field(default_factory=Target)
 
     def __post_init__(self):
         self.at = np.zeros(len(self.labels), dtype=np.int64) if self.at is None else self.at

@@ -193,8 +193,8 @@ def _live(life: Life, deliveries: Deliveries, champion: ModelVersion) -> None:
 
 def _retrain(life: Life, service: Project) -> ModelVersion | None:
     """Train a challenger by the same recipe on one month more, as somebody who is not the approver."""
-    split = service.definitions.get(Model, MODEL).recipe.split.moved_to_end(life.clock.now())
-    return service.train(MODEL, train=split.train).version
+    split = service.definitions.get(Model, MODEL).recipe.split.moved_to_end(life.clock.now()).describe()
+    return service.train(MODEL, train=split["train"]).version
 
 
 def _compare(life: Life, challenger: ModelVersion) -> dict[str, Any]:

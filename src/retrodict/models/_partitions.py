@@ -83,16 +83,16 @@ def draw(strata: Ints, count: int, rng: np.random.Generator, *, spare: int) -> M
     """
     mask = np.zeros(len(strata), dtype=np.bool_)
     sizes = np.bincount(strata)
-    most = np.maximum(sizes - spare, 0)
-    count = min(count, int(most.sum()))
+    limits = np.maximum(sizes - spare, 0)
+    count = min(count, int(limits.sum()))
     if count < 1:
         return mask
     quotas = sizes * (count / len(strata))
-    counts = np.clip(np.floor(quotas), np.minimum(1, most), most)
+    counts = np.clip(np.floor(quotas), np.minimum(1, limits), limits)
     while counts.sum() > count:
         counts[np.argmax(np.where(counts > 1, counts - quotas, -np.inf))] -= 1
     while counts.sum() < count:
-        counts[np.argmin(np.where(counts < most, counts - quotas, np.inf))] += 1
+        counts[np.argmin(np.where(counts < limits, counts - quotas, np.inf))] += 1
     order = rng.permutation(len(strata))
     order = order[np.argsort(strata[order], kind="stable")]
     ranks = np.arange(len(strata)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -187,8 +187,8 @@ def _texts(column: pa.ChunkedArray, name: str, where: str) -> list[str]:
 
 def _keys(rows: SplitRows, names: Sequence[str], positions: Ints, where: str) -> list[str]:
     """Canonical text of the key of each row; parts of a composite one with their lengths."""
-    chosen = pa.array(positions)
-    parts = [_texts(rows.column(name).take(chosen), name, where) for name in names]
+    places = pa.array(positions)
+    parts = [_texts(rows.column(name).take(places), name, where) for name in names]
     if len(parts) == 1:
         return parts[0]
     return ["".join(f"{len(part)}:{part}" for part in values) for values in zip(*parts, strict=True)]
@@ -203,12 +203,12 @@ def codes_of(rows: SplitRows, names: Sequence[str], positions: Ints, *, where: s
 def shares_of(rows: SplitRows, names: Sequence[str], positions: Ints, *, salt: str, where: str) -> NDArray[np.float64]:
     """Number from 0 up to 1 for each row: the first 53 bits of the SHA-256 of its key, the same on every machine."""
     prefix = f"{len(salt)}:{salt}"
-    known: dict[str, float] = {}
+    shares: dict[str, float] = {}
     result = np.empty(len(positions))
     for place, key in enumerate(_keys(rows, names, positions, where)):
-        share = known.get(key)
+        share = shares.get(key)
         if share is None:
             head = hashlib.sha256(f"{prefix}{key}".encode()).digest()[:8]
-            share = known[key] = (int.from_bytes(head) >> 11) / 2**53
+            share = shares[key] = (int.from_bytes(head) >> 11) / 2**53
         result[place] = share
     return result

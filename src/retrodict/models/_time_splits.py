@@ -167,8 +167,8 @@ class Rolling(TimeSplit):
             first = None if self.window is None else to_micros(_before(start, self.window))
             fit = (known_at < to_micros(start)) & (at < to_micros(start))
             fit &= True if first is None else at >= first
-            judged = (at >= to_micros(start)) & (at < to_micros(end))
-            result.append((np.flatnonzero(fit), np.flatnonzero(judged)))
+            window_rows = (at >= to_micros(start)) & (at < to_micros(end))
+            result.append((np.flatnonzero(fit), np.flatnonzero(window_rows)))
             end = start
         return result[::-1]
 

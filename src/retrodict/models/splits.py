@@ -277,13 +277,13 @@ def folds(
     InputError
         If fewer than two folds have rows.
     """
-    wanted = getattr(split, "folds", 5) if count is None else count
-    check_count(wanted, "folds")
-    cuts = split.cut(rows, positions, wanted, seed) if len(positions) else []
+    size = getattr(split, "folds", 5) if count is None else count
+    check_count(size, "folds")
+    cuts = split.cut(rows, positions, size, seed) if len(positions) else []
     pairs = [pair for pair in cuts if len(pair[0]) and len(pair[1])]
     if len(pairs) < 2:  # one fold is no cross-validation
         raise InputError("two folds or more must have rows to fit on and rows to judge",
-                         where=f"{type(split).__name__}, {wanted} folds of {len(positions):,} rows", got=len(pairs),
+                         where=f"{type(split).__name__}, {size} folds of {len(positions):,} rows", got=len(pairs),
                          remedy="Give it more rows, or rows whose outcome is known sooner")  # fmt: skip
     return pairs
 
@@ -299,8 +299,8 @@ def nested_folds(
         Places in ``positions`` to fit on and to judge on, and the inner folds as places in ``positions`` too.
     """
     return [
-        (fit, judged, [(fit[a], fit[b]) for a, b in folds(split, rows, positions[fit], inner)])
-        for fit, judged in folds(split, rows, positions, outer)
+        (fit, test, [(fit[a], fit[b]) for a, b in folds(split, rows, positions[fit], inner)])
+        for fit, test in folds(split, rows, positions, outer)
     ]
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from retrodict.estimators.balance import BalanceReport, PriorCorrection, Resampled, resample
+    from retrodict.estimators.elimination import PermutationSelector, RecursiveSelector
     from retrodict.estimators.encode import FrequencyEncoder, OneHotEncoder, OrdinalEncoder, TargetEncoder
     from retrodict.estimators.foreign import ScikitLearnStep
     from retrodict.estimators.impute import Imputer
@@ -17,15 +19,21 @@ if TYPE_CHECKING:
     from retrodict.estimators.normaliser import Normaliser
     from retrodict.estimators.patterns import LittleTest, MissingPattern, little_mcar_test, missing_pattern
     from retrodict.estimators.plots import plot_missing
+    from retrodict.estimators.selection import CorrelationSelector, InformationSelector, VarianceSelector
     from retrodict.estimators.shape import Binner, Clipper, Interactions, Scaler
     from retrodict.estimators.steps import Step, load_step
+    from retrodict.estimators.thresholds import Cutoff, cut_by_capacity, cut_by_constraint, cut_by_cost
 
 __all__ = [
+    "BalanceReport",
     "Binner",
     "Clipper",
+    "CorrelationSelector",
+    "Cutoff",
     "Filling",
     "FrequencyEncoder",
     "Imputer",
+    "InformationSelector",
     "Interactions",
     "LittleTest",
     "MissingData",
@@ -33,19 +41,30 @@ __all__ = [
     "Normaliser",
     "OneHotEncoder",
     "OrdinalEncoder",
+    "PermutationSelector",
+    "PriorCorrection",
+    "RecursiveSelector",
+    "Resampled",
     "Scaler",
     "ScikitLearnStep",
     "Step",
     "TargetEncoder",
+    "VarianceSelector",
+    "cut_by_capacity",
+    "cut_by_constraint",
+    "cut_by_cost",
     "little_mcar_test",
     "load_step",
     "missing_pattern",
     "plot_missing",
+    "resample",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "balance": ("BalanceReport", "PriorCorrection", "Resampled", "resample"),
+        "elimination": ("PermutationSelector", "RecursiveSelector"),
         "encode": ("FrequencyEncoder", "OneHotEncoder", "OrdinalEncoder", "TargetEncoder"),
         "foreign": ("ScikitLearnStep",),
         "impute": ("Imputer",),
@@ -53,7 +72,9 @@ __getattr__, __dir__ = lazy_names(
         "normaliser": ("Normaliser",),
         "patterns": ("LittleTest", "MissingPattern", "little_mcar_test", "missing_pattern"),
         "plots": ("plot_missing",),
+        "selection": ("CorrelationSelector", "InformationSelector", "VarianceSelector"),
         "shape": ("Binner", "Clipper", "Interactions", "Scaler"),
         "steps": ("Step", "load_step"),
+        "thresholds": ("Cutoff", "cut_by_capacity", "cut_by_constraint", "cut_by_cost"),
     },
 )

@@ -18,6 +18,8 @@ from retrodict.core.errors import InputError, NotFoundError
 from retrodict.evaluation import metrics as ours
 from retrodict.evaluation.metrics import CalibrationBin, Confusion, Metric, evaluate
 
+_OF_SCORES = ("auc", "pr_auc", "brier", "log_loss", "calibration_error", "calibration_ratio", "ks", "precision_at_k",
+              "recall_at_k", "lift_at_k")  # fmt: skip
 _ROWS = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1) | st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=2,
                  max_size=40)  # fmt: skip
 
@@ -114,14 +116,14 @@ def test_intervals_surround_their_values() -> None:
 
 
 def test_means_have_the_interval_of_student() -> None:
-    """Brier and log loss, against SciPy; an area under precision and recall has none."""
+    """Brier and log loss, against SciPy; a distance of two distributions has none."""
     labels, scores = _sample(300)
     found = evaluate(labels, scores)
     losses = {"brier": (scores - labels) ** 2, "log_loss": -np.log(np.where(labels == 1, scores, 1 - scores))}
     for name, values in losses.items():
         expected = stats.t.interval(0.95, 299, loc=values.mean(), scale=stats.sem(values))
         assert (found[name].low, found[name].high) == pytest.approx(expected), name
-    assert [metric.name for metric in found.metrics if metric.low is None] == ["pr_auc"]
+    assert [metric.name for metric in found.metrics if metric.low is None] == ["ks"]
 
 
 @pytest.mark.parametrize(("miss", "least", "most"), [(0.0, 0.0, 0.025), (0.05, 0.0, 0.04), (0.12, 0.5, 1.0)])
@@ -143,14 +145,14 @@ def test_the_bound_of_the_calibration_error_is_free_of_the_noise_of_few_rows(
 @pytest.mark.parametrize(
     ("labels", "scores", "without", "reason"),
     [
-        ([1, 1], [0.2, 0.9], {"auc"}, "all 2 rows are positive"),
-        ([0, 0], [0.2, 0.9], {"auc", "pr_auc"}, "all 2 rows are negative"),
-        ([0, 1], [0.2, math.nan], {"auc", "pr_auc", "brier", "log_loss", "calibration_error", "calibration_ratio"},
+        ([1, 1], [0.2, 0.9], {"auc", "ks"}, "all 2 rows are positive"),
+        ([0, 0], [0.2, 0.9], {"auc", "pr_auc", "ks", "recall_at_k", "lift_at_k"}, "all 2 rows are negative"),
+        ([0, 1], [0.2, math.nan], {*_OF_SCORES},
          "1 of 2 scores are null"),
         ([0, 1], [-3.0, 4.0], {"brier", "log_loss", "calibration_error", "calibration_ratio"},
          "2 of 2 scores lie outside [0, 1]"),
         ([0, 1], [0.0, 0.0], {"calibration_ratio"}, "every score is 0"),
-        ([], [], {"auc", "pr_auc", "brier", "log_loss", "calibration_error", "calibration_ratio", "base_rate"},
+        ([], [], {*_OF_SCORES, "base_rate"},
          "no rows"),
     ],
     ids=["positives", "negatives", "null score", "no probability", "zero", "empty"],

@@ -12,7 +12,7 @@ from retrodict import Project
 from retrodict.core.errors import DefinitionError
 from retrodict.core.expressions import can_hold, parse
 from retrodict.data.ingest import ingest
-from retrodict.evaluation.gates import GATE_METRICS
+from retrodict.evaluation.gates import GATE_METRICS, gate_metrics
 from retrodict.evaluation.metrics import evaluate
 from retrodict.learning import train
 from retrodict.monitoring.triggers import NUMBERS
@@ -174,7 +174,9 @@ def test_a_number_as_a_label_is_called_what_it_is(make_project: Callable[..., Wo
 
 def test_every_metric_of_the_test_rows_can_be_a_gate() -> None:
     """And no other name can, but the ladder's verdict."""
-    assert {*evaluate([0, 1], [0.1, 0.9]).values(), "beats_ladder"} == set(GATE_METRICS)
+    assert {*evaluate([0, 1], [0.1, 0.9], threshold=0.5).values()} == set(GATE_METRICS["binary"])
+    assert {*gate_metrics("binary")} - {*GATE_METRICS["binary"]} == {
+        "beats_ladder", "better_than_champion", "latency_us", "leaks", "size_kb"}  # fmt: skip
     assert "auc_drop" in NUMBERS
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrodict.core.statistics.drift import DriftVerdict
-from retrodict.evaluation.ladder import Ladder, LadderVerdict, Rung
-from retrodict.evaluation.metrics import CalibrationBin, Metric
+from retrodict.evaluation.ladder import Ladder
+from retrodict.evaluation.metrics import CalibrationBin
 
 # One drawing surface for all plots of the package; it is private to keep matplotlib out of everybody's signatures.
 from retrodict.evaluation.plots import (
@@ -44,13 +44,7 @@ Numbers = Mapping[str, Any]
 
 def draw_ladder(ladder: Numbers, key: str, *, name: str) -> str:
     """The rungs and the candidate with their intervals, from ``Ladder.to_dict``."""
-    typed = Ladder(
-        tuple(Rung(rung["name"], Metric(**rung["auc"])) for rung in ladder["rungs"]),
-        ladder["best"],
-        Metric(**ladder["candidate"]),
-        LadderVerdict(**ladder["verdict"]),
-    )
-    return themed(plot_ladder(typed, name=name), key)
+    return themed(plot_ladder(Ladder.from_dict(ladder), name=name), key)
 
 
 def draw_calibration(curve: Sequence[Numbers], key: str, *, title: str) -> str:

@@ -10,38 +10,90 @@ from typing import TYPE_CHECKING
 from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from retrodict.evaluation.compare import Comparison, compare_scores
-    from retrodict.evaluation.gates import GateResult, check_gates
+    from retrodict.evaluation.compare import Comparison, OutputComparison, compare_outputs, compare_scores
+    from retrodict.evaluation.gates import GateResult, check_gate, check_gates, gate_metrics
     from retrodict.evaluation.groups import GroupEvaluation, evaluate_groups
-    from retrodict.evaluation.ladder import Ladder, LadderVerdict, Rung, beats, climb
-    from retrodict.evaluation.metrics import CalibrationBin, Confusion, Evaluation, Metric, evaluate
+    from retrodict.evaluation.ladder import Cost, Ladder, LadderVerdict, Rung, beats, climb
+    from retrodict.evaluation.losses import LossComparison, compare_losses, row_losses
+    from retrodict.evaluation.metrics import (
+        CalibrationBin,
+        ClassTable,
+        Confusion,
+        Evaluation,
+        Metric,
+        evaluate,
+        primary,
+    )
 
 __all__ = [
     "CalibrationBin",
+    "ClassTable",
     "Comparison",
     "Confusion",
+    "Cost",
     "Evaluation",
     "GateResult",
     "GroupEvaluation",
     "Ladder",
     "LadderVerdict",
+    "LossComparison",
     "Metric",
+    "OutputComparison",
     "Rung",
     "beats",
+    "check_gate",
     "check_gates",
     "climb",
+    "compare_losses",
+    "compare_outputs",
     "compare_scores",
     "evaluate",
     "evaluate_groups",
+    "gate_metrics",
+    "primary",
+    "row_losses",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "compare": ("Comparison", "compare_scores"),
-        "gates": ("GateResult", "check_gates"),
-        "groups": ("GroupEvaluation", "evaluate_groups"),
-        "ladder": ("Ladder", "LadderVerdict", "Rung", "beats", "climb"),
-        "metrics": ("CalibrationBin", "Confusion", "Evaluation", "Metric", "evaluate"),
+        "compare": (
+            "Comparison",
+            "OutputComparison",
+            "compare_outputs",
+            "compare_scores",
+        ),
+        "gates": (
+            "GateResult",
+            "check_gate",
+            "check_gates",
+            "gate_metrics",
+        ),
+        "groups": (
+            "GroupEvaluation",
+            "evaluate_groups",
+        ),
+        "ladder": (
+            "Cost",
+            "Ladder",
+            "LadderVerdict",
+            "Rung",
+            "beats",
+            "climb",
+        ),
+        "losses": (
+            "LossComparison",
+            "compare_losses",
+            "row_losses",
+        ),
+        "metrics": (
+            "CalibrationBin",
+            "ClassTable",
+            "Confusion",
+            "Evaluation",
+            "Metric",
+            "evaluate",
+            "primary",
+        ),
     },
 )

@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike
 
 from retrodict.core.display import Record
 from retrodict.core.statistics.intervals import delong_pair, mean_interval
-from retrodict.evaluation._rows import ScoredRows, read_rows
+from retrodict.core.tasks import Target
+from retrodict.evaluation._rows import Rows, read_rows
+from retrodict.evaluation.losses import LOSSES, compare_rows
 from retrodict.evaluation.metrics import Metric, share
 
-__all__ = ["Comparison", "compare_scores"]
+__all__ = ["Comparison", "OutputComparison", "compare_outputs", "compare_scores"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def compare_scores(
     return Comparison(verdict, reason, old.n, pending, auc, brier, agreement, distance)
 
 
-def _agreement(old: ScoredRows, new: ScoredRows, threshold: float | None) -> tuple[Metric, Metric]:
+def _agreement(old: Rows, new: Rows, threshold: float | None) -> tuple[Metric, Metric]:
     n, nulls = old.n, int((np.isnan(old.scores) | np.isnan(new.scores)).sum())
     why_not = "no rows" if not n else f"{nulls} of {n} scores are null" if nulls else None
     if why_not:
@@ -100,7 +102,7 @@ def _agreement(old: ScoredRows, new: ScoredRows, threshold: float | None) -> tup
     return share("agreement", same, n, "no rows"), distance
 
 
-def _auc_difference(old: ScoredRows, new: ScoredRows, confidence: float) -> Metric:
+def _auc_difference(old: Rows, new: Rows, confidence: float) -> Metric:
     name = "auc_difference"
     why_not = old.incomplete() or new.incomplete() or old.one_class()
     if why_not:
@@ -111,7 +113,7 @@ def _auc_difference(old: ScoredRows, new: ScoredRows, confidence: float) -> Metr
     return Metric(name, pair.difference, None, old.n, pair.low, pair.high)
 
 
-def _brier_difference(old: ScoredRows, new: ScoredRows, confidence: float) -> Metric:
+def _brier_difference(old: Rows, new: Rows, confidence: float) -> Metric:
     name = "brier_difference"
     why_not = old.improper() or new.improper() or ("one row only" if old.n < 2 else None)
     if why_not:
@@ -141,3 +143,80 @@ def _sentence(name: str, metric: Metric) -> str:
     if metric.value is None:
         return f"{name} not evaluable ({metric.reason})"
     return f"{name} difference {metric.value:+.4f} ({metric.low:+.4f} to {metric.high:+.4f})"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputComparison(Record):
+    """Challenger against champion on the same rows, of any task.
+
+    Attributes
+    ----------
+    verdict : {"better", "worse", "inconclusive"}
+        Of the challenger.
+    reason : str
+    n, pending : int
+        Rows, or groups of a ranking, that were compared; and rows whose label is not known.
+    difference : Metric
+        Challenger minus champion: of the area under the curve of a binary task, of the mean loss of any other.
+    """
+
+    verdict: Literal["better", "worse", "inconclusive"]
+    reason: str
+    n: int
+    pending: int
+    difference: Metric
+
+    @property
+    def value(self) -> bool | None:
+        """For the gate ``better_than_champion``: None when the difference is not evaluable."""
+        return None if self.difference.value is None else self.verdict == "better"
+
+
+def compare_outputs(
+    *,
+    champion: ArrayLike,
+    challenger: ArrayLike,
+    labels: ArrayLike,
+    target: Target | None = None,
+    weights: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    min_rows: int = 100,
+    confidence: float = 0.95,
+) -> OutputComparison:
+    """Compare two models of one task on the same rows.
+
+    Binary without weights: the verdict of ``compare_scores``. Otherwise the challenger is better when the interval of
+    the difference of mean losses (``row_losses``, paired) lies wholly below 0, worse when wholly above.
+
+    Parameters
+    ----------
+    champion, challenger : array_like of float, shape (n,) or (n, columns)
+        Outputs of the same rows, in the same order.
+    labels, target, weights, groups
+        As of ``evaluate``.
+    min_rows : int, default 100
+        With fewer labelled rows the difference is not evaluable.
+    confidence : float, default 0.95
+    """
+    if (target is None or target.task == "binary") and weights is None:
+        pair = compare_scores(champion=champion, challenger=challenger, labels=labels, min_rows=min_rows,
+                              confidence=confidence)  # fmt: skip
+        return OutputComparison(pair.verdict, pair.reason, pair.n, pair.pending, pair.auc_difference)
+    (old, pending), (new, _) = (
+        read_rows(labels, outputs, target, weights=weights, groups=groups).matured()
+        for outputs in (champion, challenger)
+    )
+    if old.n < min_rows:
+        old = old.refused(f"{old.n} labelled rows are fewer than the {min_rows} needed")
+    name = LOSSES[old.target.task]
+    metric = f"{name.replace(' ', '_')}_difference" if old.target.task != "ranking" else "ndcg_loss_difference"
+    losses = compare_rows(new if old.refusal is None else old, old, confidence=confidence)
+    if losses.difference is None or losses.low is None or losses.high is None:
+        reason = str(losses.reason).replace("rung: ", "champion: ")
+        why_not = Metric(metric, None, reason, losses.n)
+        return OutputComparison("inconclusive", _sentence(name, why_not), losses.n, pending, why_not)
+    difference = Metric(metric, losses.difference, None, losses.n, losses.low, losses.high)
+    verdict: Literal["better", "worse", "inconclusive"] = "inconclusive"
+    if losses.high < 0 or losses.low > 0:
+        verdict = "better" if losses.high < 0 else "worse"
+    return OutputComparison(verdict, _sentence(name, difference), losses.n, pending, difference)

@@ -6,26 +6,140 @@ A metric without a value makes its gate "not evaluable", which is not a pass: ab
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from retrodict.core.display import Record
-from retrodict.core.errors import InputError, near
+from retrodict.core.errors import DefinitionError, InputError, near
+from retrodict.core.tasks import Target, Task
 
-__all__ = ["GATE_METRICS", "GateResult", "Measured", "check_gates"]
+__all__ = ["GATE_METRICS", "GateResult", "Measured", "check_gate", "check_gates", "gate_metrics", "gate_text"]
 
-GATE_METRICS: dict[str, tuple[float, float]] = {
-    "auc": (0.0, 1.0),
-    "base_rate": (0.0, 1.0),
-    "beats_ladder": (0.0, 1.0),
-    "brier": (0.0, 1.0),
-    "calibration_error": (0.0, 1.0),
-    "calibration_ratio": (0.0, math.inf),
-    "log_loss": (0.0, math.inf),
-    "pr_auc": (0.0, 1.0),
+Span = tuple[float, float]
+_SHARE, _LEVEL, _ANY = (0.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
+
+GATE_METRICS: dict[Task, dict[str, Span]] = {
+    "binary": {
+        **dict.fromkeys(("auc", "pr_auc", "brier", "base_rate", "calibration_error", "ks"), _SHARE),
+        **dict.fromkeys(("precision_at_k", "recall_at_k"), _SHARE),
+        **dict.fromkeys(("calibration_ratio", "lift_at_k", "log_loss"), _LEVEL),
+        **dict.fromkeys(("accuracy", "precision", "recall", "false_positive_rate", "positive_share"), _SHARE),
+        **dict.fromkeys(("f1", "f2", "f0_5"), _SHARE),
+    },
+    "multiclass": {
+        **dict.fromkeys(("accuracy", "balanced_accuracy", "calibration_error", "macro_auc"), _SHARE),
+        **dict.fromkeys(("macro_precision", "macro_recall", "macro_f1"), _SHARE),
+        **dict.fromkeys(("weighted_precision", "weighted_recall", "weighted_f1"), _SHARE),
+        **dict.fromkeys(("log_loss", "class_error"), _LEVEL),
+        "brier": (0.0, 2.0),
+        "quadratic_kappa": (-1.0, 1.0),
+    },
+    "regression": {
+        **dict.fromkeys(("mae", "rmse", "mape", "median_absolute_error"), _LEVEL),
+        "r2": (-math.inf, 1.0),
+        "bias": _ANY,
+    },
+    "quantile": {
+        "interval_coverage": _SHARE,
+        "interval_width": _ANY,
+        **dict.fromkeys(("pinball", "crossings"), _LEVEL),
+    },
+    "count": dict.fromkeys(("deviance", "mae", "rmse", "calibration_ratio"), _LEVEL),
+    "ranking": dict.fromkeys(("ndcg_at_k", "map", "mrr", "precision_at_k"), _SHARE),
 }
-"""What a gate can read: every metric of the test rows and the ladder's verdict, with the range of its values."""
+"""What a gate can read of the test rows of each task, with the range of its values; see ``gate_metrics``."""
+
+_ALWAYS: dict[str, Span] = {
+    **dict.fromkeys(("beats_ladder", "better_than_champion"), _SHARE),
+    **dict.fromkeys(("latency_us", "size_kb", "leaks"), _LEVEL),
+}
+_FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
+_BOUND = re.compile(rf"(?:{'|'.join(_FAIRNESS)})\(.+\)")
+_PARTS: dict[str, tuple[re.Pattern[str], Span]] = {
+    "multiclass": (re.compile(r'recall\["(.+)"\]'), _SHARE),
+    "quantile": (re.compile(r"(?:pinball|coverage)_(q\d+(?:_\d+)?)"), _LEVEL),
+}
+# Text in quotes stays as it is; a metric of a class or of a column becomes one quoted name.
+_NAMES = re.compile(
+    r"""'[^']*'|"(?:[^"]|"")*"|\brecall\["(?P<class>[^"]+)"\]"""
+    rf"""|\b(?P<bound>{"|".join(_FAIRNESS)})\(\s*(?:"(?P<quoted>[^"]+)"|(?P<column>\w+))\s*\)"""
+)
+
+
+def gate_text(gate: str) -> str:
+    """A gate in the language of expressions, which has no metric of a class or of a column.
+
+    Examples
+    --------
+    >>> gate_text("dp_ratio(sex) >= 0.8")
+    '"dp_ratio(sex)" >= 0.8'
+    """
+
+    def name(match: re.Match[str]) -> str:
+        if match["class"]:
+            return f'"recall[""{match["class"]}""]"'
+        return f'"{match["bound"]}({match["quoted"] or match["column"]})"' if match["bound"] else match[0]
+
+    return _NAMES.sub(name, gate)
+
+
+def gate_metrics(target: Target | Task | None = None, gates: Iterable[str] = ()) -> dict[str, Span]:
+    """Names that gates of a task may read, each with the range of its values.
+
+    Parameters
+    ----------
+    target : Target or str, optional
+        With classes or quantiles where they are known; None: of any task.
+    gates : iterable of str
+        Whose metrics of one class, level or column are among the names, where the task has them.
+    """
+    task = target.task if isinstance(target, Target) else target
+    spans: dict[str, Span] = dict(_ALWAYS)
+    for one, metrics in GATE_METRICS.items():
+        for name, (low, high) in metrics.items() if task in (one, None) else ():
+            lowest, highest = spans.get(name, (low, high))
+            spans[name] = min(low, lowest), max(high, highest)
+    from retrodict.core.expressions import parse
+
+    for name in {name for gate in gates for name in parse(gate_text(gate), where=f"gate {gate!r}").columns}:
+        if _BOUND.fullmatch(name):
+            spans[name] = _SHARE
+        for part, (pattern, span) in _PARTS.items():
+            match = pattern.fullmatch(name)
+            if match and task in (part, None) and _has(target, match[1]):
+                spans[name] = _SHARE if name.startswith("coverage") else span
+    return spans
+
+
+def _has(target: Target | Task | None, part: str) -> bool:
+    """Whether a target has a class or a level; True where its classes and levels are not known."""
+    if not isinstance(target, Target):
+        return True
+    return part in (target.outputs if target.task == "quantile" else map(str, target.classes))
+
+
+def check_gate(gate: str, target: Target | Task | None = None, *, where: str = "gate") -> None:
+    """Refuse a gate that a task does not have the metrics of, or that no value of them passes.
+
+    Raises
+    ------
+    DefinitionError
+        The message names the metrics that the task has.
+    """
+    from retrodict.core.expressions import check_reach, parse
+
+    text, spans = gate_text(gate), gate_metrics(target, [gate])
+    task = target.task if isinstance(target, Target) else target
+    for name in parse(text, where=where).columns:
+        if name not in spans:
+            rule = "a gate must read metrics that are measured" if task is None else (
+                f"a gate of the task {task!r} must read metrics that it has")  # fmt: skip
+            names = ", ".join(sorted(spans))
+            raise DefinitionError(rule, where=where, got=name,
+                                  remedy=f"{near(name, spans, what='metric')} There are: {names}")  # fmt: skip
+    check_reach(text, spans, "a gate must be one that a model can pass", where=where)
 
 
 @runtime_checkable
@@ -79,7 +193,7 @@ def _check(gate: str, metrics: Mapping[str, float | bool | Measured | None]) -> 
     # Imported here: a mapping of metrics does not need the parser, and models are defined without it.
     from retrodict.core.expressions import parse
 
-    expression = parse(gate, where=f"gate {gate!r}")
+    expression = parse(gate_text(gate), where=f"gate {gate!r}")
     names = sorted(expression.columns)
     row: dict[str, float | bool] = {}
     for name in names:

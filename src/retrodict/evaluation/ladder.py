@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from numpy.typing import ArrayLike
 
 from retrodict.core.display import Record
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.intervals import delong_pair
-from retrodict.evaluation._rows import ScoredRows, read_rows
-from retrodict.evaluation.metrics import Metric, roc_auc
+from retrodict.core.tasks import Target
+from retrodict.evaluation._rows import Rows, read_rows
+from retrodict.evaluation.binary import weighted_auc
+from retrodict.evaluation.estimates import Metric, variance_interval
+from retrodict.evaluation.losses import LOSSES, compare_rows
+from retrodict.evaluation.metrics import measure_primary, primary
 
-__all__ = ["Ladder", "LadderVerdict", "Rung", "beats", "climb"]
+__all__ = ["Cost", "Ladder", "LadderVerdict", "Rung", "beats", "climb"]
+
+_SPOKEN = {
+    "constant": "a constant",
+    "group_rate": "the rate of the group",
+    "linear": "linear regression",
+    "logistic": "logistic regression",
+    "majority": "the majority",
+    "tree": "a small tree",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class LadderVerdict(Record):
-    """Whether a candidate beats a rung: ``difference`` is candidate minus rung AUC, with its interval."""
+    """Whether a candidate beats a rung.
+
+    Attributes
+    ----------
+    status : {"beats", "does not beat", "not evaluable"}
+    reason : str
+    n : int
+        Rows, or groups of a ranking.
+    difference, low, high : float or None
+        By how much the candidate is better, with its interval: in area under the curve or NDCG, or by how much its
+        mean loss is lower. Above 0 favours the candidate whatever the metric.
+    p_value : float or None
+    """
 
     status: Literal["beats", "does not beat", "not evaluable"]
     reason: str
@@ -35,34 +61,81 @@ class LadderVerdict(Record):
         return None if self.status == "not evaluable" else self.status == "beats"
 
 
-def beats(*, candidate: ArrayLike, rung: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> LadderVerdict:
-    """Judge by the paired DeLong test: "beats" when the whole interval of the AUC difference lies above 0.
+def beats(
+    *,
+    candidate: ArrayLike,
+    rung: ArrayLike,
+    labels: ArrayLike,
+    target: Target | None = None,
+    weights: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> LadderVerdict:
+    """Judge by a paired test: "beats" when the whole interval of the difference lies on the candidate's side.
+
+    Binary: DeLong's test of the areas under the curve. Other tasks: the t test of the losses of the same rows
+    (``row_losses``), of a ranking those of the same groups.
 
     Parameters
     ----------
-    candidate, rung : array_like of float, shape (n,)
-        Scores of the same rows, in the same order.
-    labels : array_like of {0, 1, null}, shape (n,)
+    candidate, rung : array_like of float, shape (n,) or (n, columns)
+        Outputs of the same rows, in the same order.
+    labels : array_like of float, shape (n,)
         Rows with a null label are left out.
+    target, weights, groups
+        As of ``evaluate``.
     confidence : float, default 0.95
-        Of the two-sided interval; equal scores are said to beat with probability (1 - confidence) / 2.
+        Of the two-sided interval; equal outputs are said to beat with probability (1 - confidence) / 2.
     """
-    ours, _ = read_rows(labels, candidate).matured()
-    theirs, _ = read_rows(labels, rung).matured()
-    why_not = _why_not(ours, theirs)
-    if why_not:
-        return LadderVerdict("not evaluable", why_not, ours.n)
-    pair = delong_pair(ours.labels, ours.scores, theirs.scores, confidence=confidence)
-    won = pair.low > 0
-    reason = (
-        f"AUC {pair.first:.4f} against {pair.second:.4f}: difference {pair.difference:+.4f}, "
-        f"{confidence:.0%} interval {pair.low:+.4f} to {pair.high:+.4f}"
+    ours, theirs = (
+        read_rows(labels, outputs, target, weights=weights, groups=groups).matured()[0] for outputs in (candidate, rung)
     )
-    status: Literal["beats", "does not beat"] = "beats" if won else "does not beat"
-    return LadderVerdict(status, reason, ours.n, pair.difference, pair.low, pair.high, pair.p_value)
+    return _judge_rows(ours, theirs, confidence)
 
 
-def _why_not(ours: ScoredRows, theirs: ScoredRows) -> str | None:
+def _judge_rows(ours: Rows, theirs: Rows, confidence: float) -> LadderVerdict:
+    if ours.target.task == "binary":
+        return _judge_areas(ours, theirs, confidence)
+    pair = compare_rows(ours, theirs, confidence=confidence)
+    if pair.first is None or pair.second is None or pair.difference is None or pair.low is None or pair.high is None:
+        return LadderVerdict("not evaluable", str(pair.reason), pair.n)
+    name, first, second = LOSSES[ours.target.task], pair.first, pair.second
+    if ours.target.task == "ranking":
+        name, first, second = "NDCG", 1 - first, 1 - second
+    return _verdict(name, pair.n, (first, second), (-pair.difference, -pair.high, -pair.low), pair.p_value, confidence)
+
+
+def _judge_areas(ours: Rows, theirs: Rows, confidence: float) -> LadderVerdict:
+    if why_not := _why_not(ours, theirs):
+        return LadderVerdict("not evaluable", why_not, ours.n)
+    if ours.weights is None:
+        pair = delong_pair(ours.labels, ours.scores, theirs.scores, confidence=confidence)
+        return _verdict("AUC", ours.n, (pair.first, pair.second), (pair.difference, pair.low, pair.high), pair.p_value,
+                        confidence)  # fmt: skip
+    (first, one), (second, two) = weighted_auc(ours), weighted_auc(theirs)
+    interval = variance_interval(first - second, float(((one - two) ** 2).sum()), ours.n, confidence=confidence)
+    low, high = (first - second,) * 2 if interval is None else (interval.low, interval.high)
+    return _verdict("AUC", ours.n, (first, second), (first - second, low, high), None, confidence)
+
+
+def _verdict(
+    name: str,
+    n: int,
+    values: tuple[float, float],
+    gain: tuple[float, float, float],
+    p_value: float | None,
+    confidence: float,
+) -> LadderVerdict:
+    difference, low, high = gain
+    reason = (
+        f"{name} {values[0]:.4f} against {values[1]:.4f}: difference {difference:+.4f}, "
+        f"{confidence:.0%} interval {low:+.4f} to {high:+.4f}"
+    )
+    status: Literal["beats", "does not beat"] = "beats" if low > 0 else "does not beat"
+    return LadderVerdict(status, reason, n, difference, low, high, p_value)
+
+
+def _why_not(ours: Rows, theirs: Rows) -> str | None:
     if ours.incomplete() or theirs.incomplete():
         return ours.incomplete() or f"rung: {theirs.incomplete()}"
     if ours.one_class():
@@ -72,11 +145,22 @@ def _why_not(ours: ScoredRows, theirs: ScoredRows) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost(Record):
+    """What a model costs to have: size in kilobytes, time of one row in microseconds, of its training in seconds."""
+
+    size_kb: float | None = None
+    latency_us: float | None = None
+    train_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rung:
-    """One baseline and its area under the curve."""
+    """One baseline: its primary metric, whether the candidate beats it, and what it costs."""
 
     name: str
-    auc: Metric
+    metric: Metric
+    verdict: LadderVerdict | None = None
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +168,99 @@ class Ladder(Record):
     """Baselines from worst to best, and the candidate's verdict against the best of them.
 
     The best rung is chosen on the rows of the test, which makes the bar higher for the candidate, not lower.
+
+    Attributes
+    ----------
+    rungs : tuple of Rung
+    best : str or None
+    candidate : Metric
+    verdict : LadderVerdict
+        Against the best rung.
+    higher : bool, default True
+        Whether a higher metric is better.
+    simplest : str or None
+        First of the rungs, in the order they came in, that the candidate does not beat.
+    cost : Cost or None
+        The candidate's.
     """
 
     rungs: tuple[Rung, ...]
     best: str | None
     candidate: Metric
     verdict: LadderVerdict
+    higher: bool = True
+    simplest: str | None = None
+    cost: Cost | None = None
+
+    def sentences(self, name: str = "The model") -> tuple[str, ...]:
+        """What the ladder says, a sentence for each rung from best to worst, and what follows from it."""
+        lines = [line for rung in reversed(self.rungs) for line in _sentences(name, rung, self.cost)]
+        if self.simplest is not None:
+            lines.append(f"Prefer {_spoken(self.simplest)}: it is simpler, and nothing shows it to be worse.")
+        return tuple(lines)
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Ladder:
+        """Inverse of ``to_dict``; reads what earlier versions kept, too."""
+        rungs = tuple(
+            Rung(
+                rung["name"],
+                Metric(**rung.get("metric", rung.get("auc"))),  # areas under the curve, before there were other tasks
+                LadderVerdict(**rung["verdict"]) if rung.get("verdict") else None,
+                Cost(**rung["cost"]) if rung.get("cost") else None,
+            )
+            for rung in body["rungs"]
+        )
+        cost = Cost(**body["cost"]) if body.get("cost") else None
+        return cls(rungs, body["best"], Metric(**body["candidate"]), LadderVerdict(**body["verdict"]),
+                   body.get("higher", True), body.get("simplest"), cost)  # fmt: skip
+
+
+def _spoken(name: str) -> str:
+    return _SPOKEN.get(name, f"{name!r}")
+
+
+def _sentences(name: str, rung: Rung, cost: Cost | None) -> Sequence[str]:
+    other, verdict = _spoken(rung.name), rung.verdict
+    if verdict is None:
+        return ()
+    if verdict.value is None:
+        lines = [f"Whether {name[0].lower()}{name[1:]} is better than {other} is not evaluable: {verdict.reason}."]
+    else:
+        lines = [f"{name} is {'' if verdict.value else 'not '}better than {other}: {verdict.reason}."]
+    ratios = [
+        f"{ours / theirs:.3g} times {what}"
+        for what, ours, theirs in (
+            ("the size", cost.size_kb, rung.cost.size_kb),
+            ("the time for a row", cost.latency_us, rung.cost.latency_us),
+            ("the time to train", cost.train_seconds, rung.cost.train_seconds),
+        )
+        if ours is not None and theirs
+    ] if cost and rung.cost else []  # fmt: skip
+    return [*lines, f"It costs {', '.join(ratios)} of {other}."] if ratios else lines
 
 
 def climb(
-    *, candidate: ArrayLike, rungs: Mapping[str, ArrayLike], labels: ArrayLike, confidence: float = 0.95
+    *,
+    candidate: ArrayLike,
+    rungs: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    target: Target | None = None,
+    weights: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    costs: Mapping[str, Cost] | None = None,
+    confidence: float = 0.95,
 ) -> Ladder:
-    """Rank the rungs by AUC and judge the candidate against the best one.
+    """Rank the rungs by the primary metric and judge the candidate against each, the best one first of all.
+
+    Parameters
+    ----------
+    candidate, labels, target, weights, groups, confidence
+        As of ``beats``.
+    rungs : mapping of str to array_like
+        Outputs of each rung on the same rows, the simplest first.
+    costs : mapping of str to Cost, optional
+        Of the rungs by name, and of the candidate under ``"candidate"``.
 
     Raises
     ------
@@ -105,17 +270,34 @@ def climb(
     if not rungs:
         raise InputError("a ladder must have at least one rung", where="ladder", got=0,
                          remedy="Add the base rate as a constant score")  # fmt: skip
-    labelled, _ = read_rows(labels, candidate).matured()
-    climbed = []
-    for name, scores in rungs.items():
-        rows, _ = read_rows(labels, scores).matured()
-        climbed.append(Rung(name, roc_auc(rows.labels, rows.scores)))
-    climbed.sort(key=lambda rung: (rung.auc.value is not None, rung.auc.value or 0.0, rung.name))
-    top, ours = climbed[-1], roc_auc(labelled.labels, labelled.scores)
-    absent = [rung for rung in climbed if rung.auc.value is None]
+    ours, *others = (
+        read_rows(labels, outputs, target, weights=weights, groups=groups).matured()[0]
+        for outputs in (candidate, *rungs.values())
+    )
+    _, higher = primary(ours.target)
+    measured = [
+        Rung(name, measure_primary(rows), _judge_rows(ours, rows, confidence), (costs or {}).get(name))
+        for name, rows in zip(rungs, others, strict=True)
+    ]
+    ladder = Ladder(
+        tuple(sorted(measured, key=lambda rung: _place(rung, higher))),
+        None,
+        measure_primary(ours),
+        LadderVerdict("not evaluable", "", ours.n),
+        higher,
+        next((rung.name for rung in measured if rung.verdict and rung.verdict.value is False), None),
+        (costs or {}).get("candidate"),
+    )
+    absent = [rung for rung in ladder.rungs if rung.metric.value is None]
     if absent:
         # A rung that cannot be judged might be the best one: no claim over the ladder then.
-        reason = f"rung {absent[0].name!r}: {absent[0].auc.reason}"
-        return Ladder(tuple(climbed), None, ours, LadderVerdict("not evaluable", reason, labelled.n))
-    verdict = beats(candidate=candidate, rung=rungs[top.name], labels=labels, confidence=confidence)
-    return Ladder(tuple(climbed), top.name, ours, verdict)
+        reason = f"rung {absent[0].name!r}: {absent[0].metric.reason}"
+        return replace(ladder, verdict=LadderVerdict("not evaluable", reason, ours.n))
+    top = ladder.rungs[-1]
+    return replace(ladder, best=top.name, verdict=top.verdict or ladder.verdict)
+
+
+def _place(rung: Rung, higher: bool) -> tuple[bool, float, str]:
+    value = rung.metric.value
+    sign = 1.0 if higher else -1.0
+    return value is not None, -math.inf if value is None else sign * value, rung.name

@@ -126,7 +126,7 @@ def plot_ladder(ladder: Ladder, *, name: str = "candidate") -> str:
     str
         SVG.
     """
-    rows = [*((rung.name, rung.auc) for rung in ladder.rungs), (name, ladder.candidate)]
+    rows = [*((rung.name, rung.metric) for rung in ladder.rungs), (name, ladder.candidate)]
     with _canvas(f"Ladder: {name} {ladder.verdict.status}", height=1.3 + 0.38 * len(rows)) as canvas:
         axes = canvas.axes
         for place, (_, metric) in enumerate(rows):

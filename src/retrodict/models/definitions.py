@@ -10,10 +10,10 @@ from typing import Any, ClassVar, get_args
 from retrodict.core.definition import Definition
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, check_known
-from retrodict.core.expressions import Expression, check_reach, parse
+from retrodict.core.expressions import Expression, parse
 from retrodict.core.names import NameUse
 from retrodict.core.tasks import TASKS, Target, Task
-from retrodict.evaluation.gates import GATE_METRICS
+from retrodict.evaluation.gates import check_gate, gate_metrics, gate_text
 from retrodict.features.definitions import RowColumns
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.plan import FeatureSet
@@ -157,7 +157,7 @@ class Model(Definition):
                 remedy="Name a time column of the label's table, or write one like 'sched_dep - 1h'",
             )  # fmt: skip
         for gate in self.gates:
-            if parse(gate, where=f"{where}, gate {gate!r}").kind not in ("bool", None):
+            if parse(gate_text(gate), where=f"{where}, gate {gate!r}").kind not in ("bool", None):
                 raise DefinitionError("a gate must be true or false", where=where, got=gate,
                                       remedy="Write a comparison like 'auc >= 0.7'")  # fmt: skip
 
@@ -165,16 +165,15 @@ class Model(Definition):
         """Refuse features that do not go together, and gates that no value of a metric passes."""
         FeatureSet(self.features)
         for gate in self.gates:
-            rule = "a gate must be one that a model can pass"
-            check_reach(gate, GATE_METRICS, rule, where=f"model {self.name}, gate")
+            check_gate(gate, self._task, where=f"model {self.name}, gate")
 
     def uses(self) -> Iterator[NameUse]:
         """Metrics of its gates, the group of its ladder, and what it reads of a row of the label's table."""
         where, table, features = f"model {self.name}", self.label.table.name, FeatureSet(self.features)
         rule = "a gate must read metrics that are measured"
         for gate in self.gates:
-            for name in parse(gate, where=where).columns:
-                yield NameUse("metric", name, rule, f"{where}, gate {gate!r}", names=GATE_METRICS)
+            for name in parse(gate_text(gate), where=where).columns:
+                yield NameUse("metric", name, rule, f"{where}, gate {gate!r}", names=gate_metrics(self._task, [gate]))
         for feature in self.features:
             rule = f"columns must be those that the table {table!r} of the label has"
             for name in (feature.exclude or ()) if isinstance(feature, RowColumns) else ():
@@ -236,13 +235,16 @@ class Model(Definition):
                                   got=(self.task, self.group),
                                   remedy="Write task='ranking', group='request_id'")  # fmt: skip
 
+    @property
+    def _task(self) -> Task | None:
+        """The task, as far as the definitions tell."""
+        tasks: Mapping[str, Task] = {"bool": "binary", "text": "multiclass"}
+        return self.task or ("multiclass" if self.label.classes else tasks.get(self.label.value_kind or ""))
+
     @cached_property
     def outputs(self) -> tuple[str, ...]:
         """Names of what it gives, as far as the definitions tell; empty where only training rows do."""
-        task = self.task
-        if task is None:
-            tasks: Mapping[str, Task] = {"bool": "binary", "text": "multiclass"}
-            task = "multiclass" if self.label.classes else tasks.get(self.label.value_kind or "")
+        task = self._task
         if task is None or (task == "multiclass" and not self.label.classes):
             return ()
         own = self.label.classes if task == "multiclass" else ()

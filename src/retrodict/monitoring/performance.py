@@ -24,6 +24,7 @@ from retrodict.monitoring.periods import Period, periods_between
 __all__ = ["OTHERS", "Slice", "performance", "report_periods", "group_column"]
 
 OTHERS = "(others)"
+_OF_SCORES = ("auc", "pr_auc", "brier", "log_loss", "calibration_error", "calibration_ratio")
 _BUILT_IN = ("id", "time", "key", "revision", "model", "decision", "raw", "score", "fallback")
 
 
@@ -220,7 +221,7 @@ def _slice(period: Period, complete: bool, by: str | None, value: str | None, pa
         share("fallback_share", int(part.fallback.sum()), total, "no decisions"),
         _mean_score(part.score[scored]),
         _label_rate(part.label[labelled], min_labels),
-        *(metric for metric in evaluation.metrics if metric.name != "base_rate"),
+        *(evaluation[name] for name in _OF_SCORES),
     )
     return Slice(
         period=period,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 from tests.cli import features_project as shop
 
+from retrodict.data.versions import loss_of, rewrite
 from retrodict.workspace import Workspace
 
 Run = Callable[..., Any]
@@ -226,18 +229,70 @@ def test_the_same_value_in_other_columns_is_named(run: Run, root: Path, subject:
     assert shown["remaining"] == {"table orders, column shop": 2, "table orders__quarantine, column original": 1}
 
 
-def test_pinned_versions_go_for_a_reason(run: Run, root: Path) -> None:
-    """What a tag holds goes with --pinned and its holders stand in the ledger; a legal hold stays."""
+def test_pinned_versions_lose_the_subject_for_a_reason(run: Run, root: Path) -> None:
+    """What a tag holds is rewritten, others row for row; the ledger names old and new file; a legal hold stays."""
     shop.call("data", "tag", "orders@0", "golden", "--project", root)
-    assert erase(run, root, "--yes", "--vacuum").json["vacuum"]["orders"]["deleted"] == []
+    shown = erase(run, root, "--yes", "--vacuum").json
+    assert shown["vacuum"]["orders"]["deleted"] == []
+    assert (shown["tables"][0]["older"], shown["tables"][0]["kept_for"]) == (1, ["tag golden"])
     with Workspace(root) as project:
-        copy = project.tables.write("orders", project.tables.read("orders").slice(1), mode="overwrite")
-        project.tables.write("orders", project.tables.read("orders").slice(1), mode="overwrite")
+        before = project.tables.read("orders", 0)
+        copy = project.tables.write("orders", before.slice(1), mode="overwrite")
+        project.tables.write("orders", before.filter(pc.field("customer") != "007"), mode="overwrite")
+        (file,) = [f"orders/{file.path}" for file in project.tables.files("orders", 0)]
+        digest = project.tables.file_digest(file)
     shop.call("data", "tag", f"orders@{copy}", "case", "--hold", "--project", root)
     shown = erase(run, root, "--yes", "--pinned", "--reason", "article 17").json
-    assert shown["vacuum"]["orders"]["deleted"] == [0, 1]
+    assert shown["rewritten"]["orders"] | {"table": ""} == {"table": "", "versions": [0], "rows": OWN, "holds": [copy]}
+    assert (shown["tables"][0]["older"], shown["tables"][0]["kept_for"]) == (1, ["legal hold case"])
+    with Workspace(root, actor="ann") as project:
+        assert project.tables.read("orders", 0).equals(before.filter(pc.field("customer") != "007"))
+        (entry,) = project.ledger.entries(action="dataset.rewrite")
+        rewritten = entry.payload["rewritten"][file]
+        new = project.tables.file_digest(rewritten["file"])
+        assert rewritten == {"file": rewritten["file"], "was": digest, "is": new,
+                             "rows": [len(before), len(before) - OWN]}  # fmt: skip
+        assert (entry.payload["reason"], entry.payload["versions"]) == ("article 17", [0])
+        assert entry.actor
+        assert not list(root.rglob(file))
+        assert loss_of(project, "orders", 0).endswith(f"because: article 17 (entry {entry.sequence}, {entry.actor})")
+    assert run("audit", "verify", "--project", root).code == 0
+
+
+@pytest.mark.parametrize("step", ["commit", "transaction", "remove"])
+def test_a_rewrite_that_is_killed_is_completed_by_the_next_call(
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Before the new version is there, before its entry, before the old files go: each time all can be read."""
+    shop.call("data", "tag", "orders@0", "golden", "--project", root)
+    shown = erase(run, root, "--yes").json
+    (file,) = root.rglob("orders/00000000000000000000-*.parquet")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: Any, **__: Any) -> Any:
+        raise Killed
+
     with Workspace(root) as project:
-        (entry,) = project.ledger.entries(action="dataset.vacuum")
-        assert (entry.payload["despite"], entry.payload["released"]) == ("article 17", {"0": ["tag golden"]})
-        assert copy in [version.version for version in project.tables.history("orders") if not version.vacuumed]
+        tables, before = project.tables, project.tables.read("orders", 0)
+        where: tuple[Any, str] = {
+            "commit": (tables._versions, "commit"),
+            "transaction": (sys.modules["retrodict.data.versions.rollback"], "_replaced_files"),
+            "remove": (tables._versions.place, "remove"),
+        }[step]
+        monkeypatch.setattr(*where, kill)
+        with pytest.raises(Killed):
+            rewrite(project, "orders", lambda b: b.column("customer").to_numpy(zero_copy_only=False) == "007",
+                    columns=["customer"], reason="asked")  # fmt: skip
+        monkeypatch.undo()
+        assert len(tables.read("orders", 0)) == len(before) - OWN * (step != "commit")
+        assert file.exists()
+    assert run("audit", "verify", "--project", root).code == 0
+    shown = erase(run, root, "--yes", "--pinned", "--reason", "asked").json
+    assert (shown["tables"][0]["older"], shown["tables"][0]["rows"]) == (0, 0)
+    assert not file.exists()
+    with Workspace(root) as project:
+        assert "007" not in project.tables.read("orders", 0).column("customer").to_pylist()
+        assert len(project.ledger.entries(action="dataset.rewrite")) == 1
     assert run("audit", "verify", "--project", root).code == 0

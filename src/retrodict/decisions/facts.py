@@ -23,7 +23,7 @@ from retrodict.features.facts.keys import key_array
 from retrodict.features.offline import training_frame
 from retrodict.features.online import Place, streamed_rows
 from retrodict.features.plan import FeatureSet, ViewPlan
-from retrodict.stores.tables.base import TableStore
+from retrodict.stores.tables.base import TableFile, TableStore, files_id
 from retrodict.workspace import Workspace
 
 __all__ = ["BATCH", "ReadRows", "newest_versions", "read_facts", "recompute", "same_value", "typed_column", "view_rows"]
@@ -53,6 +53,8 @@ class ReadRows:
         Version of each table that was read, and how many records of its stream.
     missing : dict of str to int
         Versions that the decision read and that no longer exist, by table; in ``versions`` is what follows them.
+    rewritten : dict of str to int
+        Versions that the decision read and that have lost rows since, by table.
     """
 
     views: frozenset[str]
@@ -60,6 +62,7 @@ class ReadRows:
     versions: dict[str, int] = field(default_factory=dict)
     records: dict[str, int] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
+    rewritten: dict[str, int] = field(default_factory=dict)
 
 
 def read_facts(workspace: Workspace, features: FeatureSet, record: DecisionRecord) -> list[ReadRows]:
@@ -102,8 +105,12 @@ def _rows(workspace: Workspace, views: Sequence[ViewPlan], place: Place | None, 
         if version < len(history) and history[version].vacuumed:
             facts.missing[table.name] = version
             version, count = next(later.version for later in history[version:] if not later.vacuumed), None
+        if version < len(history) and history[version].rewritten:
+            facts.rewritten[table.name] = version
+            count = None if count is None else _rows_left(tables.files(table.name, version), count)
         facts.versions[table.name] = version
-        parts.append(_read(tables, table.name, version, (*columns, BATCH)).slice(0, count))  # type: ignore[arg-type]  # by identity
+        state = files_id(tables.files(table.name, version))
+        parts.append(_read(tables, table.name, version, (*columns, BATCH), state).slice(0, count))  # type: ignore[arg-type]  # by identity
     if records:
         facts.records[table.name] = records
         schema = tables.schema(table.name) if history else None
@@ -115,9 +122,22 @@ def _rows(workspace: Workspace, views: Sequence[ViewPlan], place: Place | None, 
     return rows if BATCH in rows.column_names else rows.append_column(BATCH, pa.nulls(len(rows), pa.string()))
 
 
+def _rows_left(files: Sequence[TableFile], count: int) -> int:
+    """How many of the first rows of a version are left of what they were before it was rewritten.
+
+    Where they end inside a rewritten file, at most as many as lie in it.
+    """
+    left = 0
+    for file in files:  # paths sort like the rows
+        left += min(count, file.rows) if count < file.rows + file.removed else file.rows
+        count -= min(count, file.rows + file.removed)
+    return left
+
+
 @lru_cache(maxsize=6)
-def _read(tables: TableStore, name: str, version: int, columns: tuple[str, ...]) -> pa.Table:
-    """Columns of a version; a version never changes, so the next decision that is looked at may share them."""
+def _read(tables: TableStore, name: str, version: int, columns: tuple[str, ...], state: str) -> pa.Table:
+    """Columns of a version, which the next decision that is looked at may share while its files are the same."""
+    del state
     return tables.read(name, version, columns=columns)
 
 

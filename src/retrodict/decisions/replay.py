@@ -134,21 +134,22 @@ def _again(workspace: Workspace, record: DecisionRecord, name: str) -> DecisionR
     logged = record.answer()
     equal = msgspec.json.encode(logged) == msgspec.json.encode(replayed)
     unequal = ["answer"] * (not equal) + ["features"] * bool(mismatches)
-    versions, records, missing = (
+    versions, records, missing, rewritten = (
         {table: number for one in facts for table, number in getattr(one, name).items()}
-        for name in ("versions", "records", "missing")
+        for name in ("versions", "records", "missing", "rewritten")
     )
     reasons = [f"differs in {' and '.join(unequal)}"] * bool(unequal)
-    if missing:
-        from retrodict.data.versions import deletion_of  # loads what compares versions
+    if missing or rewritten:
+        from retrodict.data.versions import loss_of  # loads what compares versions
     for table, version in missing.items():
-        reasons.append(f"{deletion_of(workspace, table, version)}; read was {table}@{versions[table]} instead")
+        reasons.append(f"{loss_of(workspace, table, version)}; read was {table}@{versions[table]} instead")
+    reasons += [loss_of(workspace, table, version) for table, version in rewritten.items()]
     doubts = [f"{view} ({doubt['status']})" for view, doubt in record.views.items() if doubt["status"] in _NOT_ALL_READ]
     if doubts:
         reasons.append(f"the answer said so: not all was read of {', '.join(doubts)}")
     if unequal and not record.reads and features.views:
         reasons.append("the record is from before it was noted which versions were read; the newest were now")
-    verdict = "exact" if not unequal else "not replayable" if missing else "different"
+    verdict = "exact" if not unequal else "not replayable" if missing or rewritten else "different"
     reason = "; ".join(reasons)
     return DecisionReplay(name, verdict, len(values), mismatches, logged, replayed, versions, records, reason)
 

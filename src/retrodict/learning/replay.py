@@ -117,17 +117,12 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
         }  # fmt: skip
     except RetrodictError as error:
         verdict: Verdict = "not replayable"
-        from retrodict.data.versions import deletion_of  # loads what compares versions
-
-        missing = [
-            deletion_of(workspace, table, version)
-            for table, version in run.data.get("versions", {}).items()
-            if version in {past.version for past in workspace.tables.history(table) if past.vacuumed}
-        ]
-        reason = "; ".join(missing) or str(error)
+        reason = _losses(workspace, run) or str(error)
     else:
         unequal = [name for name, fact in compared.items() if not fact["equal"]]
         verdict, reason = ("different", f"differs in {', '.join(unequal)}") if unequal else ("exact", "")
+        if unequal and (losses := _losses(workspace, run)):
+            verdict, reason = "not replayable", f"{reason}; {losses}"
     took = time.perf_counter() - began
     # Looked at only now: the run's own modules are loaded by executing it.
     now = describe_environment(project=workspace.root)
@@ -139,6 +134,14 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
     with workspace.ledger.transaction() as tx:
         tx.append("run.replay", run.ref, {"verdict": replay.verdict, "reason": replay.reason})
     return replay
+
+
+def _losses(workspace: Workspace, run: Run) -> str:
+    """What the table versions of a run do not hold any more, and why."""
+    from retrodict.data.versions import loss_of  # loads what compares versions
+
+    versions = run.data.get("versions", {})
+    return "; ".join(filter(None, (loss_of(workspace, table, version) for table, version in versions.items())))
 
 
 def _again(workspace: Workspace, run: Run, progress: Progress | None) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def _parts(data: bytes) -> list[str]:
 
 
 def deleted_by(trusted: Iterable[Entry]) -> set[str]:
-    """Paths of files that a vacuum deleted, by entries that others may rest on."""
-    return {path for entry in trusted if entry.action == "dataset.vacuum"
+    """Paths of files that a vacuum or a rewrite deleted, by entries that others may rest on."""
+    return {path for entry in trusted if entry.action in ("dataset.vacuum", "dataset.rewrite")
             for path in _texts(entry.payload.get("deleted"))}  # fmt: skip
 
 

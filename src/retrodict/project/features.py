@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from retrodict.features.offline.kept_frame import KeptFrame
     from retrodict.features.online.read import heat
     from retrodict.features.operations import erasure, online_values, pushed_events, status
-    from retrodict.features.operations.erasure import Erasure
+    from retrodict.features.operations.erasure_report import Erasure
     from retrodict.features.operations.pushed_events import PushedEvents
     from retrodict.features.operations.status import ViewStatus
     from retrodict.features.verify import Report, verdicts
@@ -536,8 +536,8 @@ class Features(Namespace):
         vacuum : bool
             Then delete older versions of the tables that nothing keeps.
         pinned : bool
-            Delete also those that runs, frames and tags keep, for the reason given: what was made from them cannot be
-            made again. Legal holds stay.
+            Also take the rows out of the older versions that runs, frames and tags keep, for the reason given: replays
+            of what was made from them repeat it. Legal holds stay.
         yes : bool
             Do it. Without, only say what would be done.
         """
@@ -549,15 +549,12 @@ class Features(Namespace):
         names = {view.request_keys for view in views if view.key_columns == entities[entity].keys}
         with self._project.progress(f"erase {entity}"):
             report = erasure.erase(
-                workspace, entities[entity], subjects, self._stateful(), dry_run=not yes, reason=reason
-            )
+                workspace, entities[entity], subjects, self._stateful(),
+                dry_run=not yes, reason=reason, vacuum=vacuum, pinned=pinned,
+            )  # fmt: skip
             decisions = log.count_decisions(workspace, names, _key_tuples(subjects, entities[entity]))
             if decisions:
                 report.remaining["decision log"] = decisions
-            for table in report.tables if yes and (vacuum or pinned) else ():
-                why = reason if pinned else None
-                result = versions.vacuum(workspace, table.table, dry_run=False, older_than="0s", despite=why)
-                report.vacuum[table.table] = result.to_dict()
         return report
 
     def _subjects(self, entity: Entity, keys: Any, key: Sequence[str]) -> pa.Table:

@@ -15,6 +15,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -511,9 +512,54 @@ class TablesContract:
         assert other.vacuum("t", keep=[]).versions == (0, 1, 4, 5, 6)
         assert store.read("t").equals(_numbers(0, 5))
 
+    def test_a_rewrite_takes_rows_out_of_every_version(
+        self, store: TableStore, reopen: Callable[[], TableStore]
+    ) -> None:
+        """Others stay in their order, also where versions share files, come back, or have columns of their time."""
+        store.write("t", _numbers(0, 4))
+        store.write("t", _numbers(4, 6).append_column("more", pa.array(["a", "b"])), evolve=True)
+        store.write("t", _numbers(6, 9), mode="overwrite")
+        entries = [entry.digest for entry in store.log_entries("t")]
+        old = [store.files("t", version) for version in (0, 1)]
+
+        def odd(batch: pa.RecordBatch) -> Any:
+            return batch.column("i").to_numpy() % 2 == 1
+
+        assert store.rewrite("t", odd, columns=["i"], spare=[2], metadata={"why": "test"}) == 3
+        for other in (store, reopen()):
+            reads = [other.read("t", version) for version in range(4)]
+            assert [rows["i"].to_pylist() for rows in reads] == [[0, 2], [0, 2, 4], [6, 7, 8], [6, 7, 8]]
+            assert reads[1]["more"].to_pylist() == [None, None, "a"]
+            assert [rows.schema.names for rows in reads] == [["i"], ["i", "more"], ["i"], ["i"]]
+            assert [version.rewritten for version in other.history("t")] == [(3,), (3,), (), ()]
+        assert [(file.rows, file.removed) for file in store.files("t", 1)] == [(2, 2), (1, 1)]
+        log = store.log_entries("t")
+        assert [entry.digest for entry in log[:3]] == entries
+        assert log[3].replaced == {a.path: b for a, b in zip(old[1], store.files("t", 1), strict=True)}
+        assert store.rewrite("t", odd, columns=["i"], spare=[2]) is None
+        report = store.vacuum("t", keep=range(4))
+        assert (report.versions, sorted(file.path for file in report.files)) == ((), sorted(log[3].replaced))
+        store.restore("t", 1)
+        store.write("t", _numbers(8, 9).append_column("more", pa.array(["c"])))
+        store.compact("t")
+        assert store.rewrite("t", lambda batch: batch.column("i").to_numpy() == 2, columns=["i"]) == 7
+        assert store.rewrite("t", lambda batch: batch.column("i").to_numpy() == 0, columns=["i"]) == 8
+        reads = [reopen().read("t", version)["i"].to_pylist() for version in (0, 1, 3, 4, 5, 6, 8)]
+        assert reads == [[], [4], [6, 7, 8], [4], [4, 8], [4, 8], [4, 8]]
+        store.vacuum("t", keep=[0])
+        assert store.read("t", 0).num_rows == 0
+        assert store.read("t")["i"].to_pylist() == [4, 8]
+
     @pytest.mark.parametrize(
         ("call", "more"),
-        [("restore", {"version": 0}), ("vacuum", {"keep": []}), ("compact", {}), ("batches", {}), ("dataset", {})],
+        [
+            ("restore", {"version": 0}),
+            ("vacuum", {"keep": []}),
+            ("compact", {}),
+            ("batches", {}),
+            ("dataset", {}),
+            ("rewrite", {"belongs": len, "columns": ["i"]}),
+        ],
     )
     def test_what_is_asked_of_no_table_names_near_ones(
         self, store: TableStore, call: str, more: dict[str, object]

@@ -40,7 +40,8 @@ def adopt(workspace: Workspace, table: str, *, reason: str) -> Entry:
             raise NotFoundError("the table must exist", where="audit adopt", got=table,
                                 remedy=near(table, names, what="table"))  # fmt: skip
         files = {log_path(table, entry.version): entry.digest for entry in entries}
-        for path in sorted({f"{table}/{path}" for entry in entries for path in entry.added}):
+        replacing = {file.path for entry in entries for file in entry.replaced.values()}
+        for path in sorted(f"{table}/{path}" for path in replacing.union(*(entry.added for entry in entries))):
             try:
                 files[path] = tables.file_digest(path)
             except NotFoundError:  # vacuumed, or a finding by the entry that named it

@@ -15,7 +15,7 @@ from retrodict.workspace import Workspace
 
 __all__ = ["VersionSummary", "version_history"]
 
-_MODES = {"OPTIMIZE": "compact", "VACUUM": "vacuum", "RESTORE": "restore"}
+_MODES = {"OPTIMIZE": "compact", "VACUUM": "vacuum", "RESTORE": "restore", "REWRITE": "rewrite"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class VersionSummary:
     time : int
         When it was written, microseconds since 1970-01-01 UTC.
     mode : str
-        How it was made: append, overwrite, restore, compact, vacuum or write.
+        How it was made: append, overwrite, restore, compact, vacuum, rewrite or write.
     vacuumed : bool
         Whether its rows are deleted.
     rows : int

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from retrodict.core.clock import SystemClock, format_time
+from retrodict.core.clock import SystemClock
 from retrodict.core.display import Block, Grid, Shown, count
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import RetryableError
@@ -23,7 +23,7 @@ from retrodict.ledger.schema import edges
 from retrodict.stores.tables.base import TableVersion, VacuumReport
 from retrodict.workspace import Workspace
 
-__all__ = ["CompactReport", "VacuumResult", "VersionUse", "compact", "deletion_of", "references", "vacuum"]
+__all__ = ["CompactReport", "VacuumResult", "VersionUse", "compact", "references", "vacuum"]
 
 _SHOWN = ("model:", "policy:")
 
@@ -177,19 +177,6 @@ def references(workspace: Workspace, table: str) -> dict[int, tuple[str, ...]]:
     return {version: tuple(sorted(names)) for version, names in sorted(holders.items())}
 
 
-def deletion_of(workspace: Workspace, table: str, version: int) -> str:
-    """Who deleted a version of a table, in which entry of the ledger, and whether subjects had been erased before."""
-    entries = workspace.ledger.entries(object_id=f"dataset:{table}", action="dataset.vacuum")
-    entry = next((entry for entry in entries if version in entry.payload.get("versions", ())), None)
-    details = "" if entry is None else f" (entry {entry.sequence}, {entry.actor}, {format_time(entry.time)})"
-    if entry is not None and entry.payload.get("despite"):
-        details += f", although it was referred to: {entry.payload['despite']}"
-    erasures = [e.sequence for e in workspace.ledger.entries(action="dataset.erase")
-                if e.object_id.startswith(f"dataset:{table}@")]  # fmt: skip
-    subjects = f"; subjects were erased from the table (entry {max(erasures)})" if erasures else ""
-    return f"{table}@{version}, which was read, was deleted by a vacuum{details}{subjects}"
-
-
 def _is_vacuumed(workspace: Workspace, reference: str) -> bool:
     """Whether a reference is to a table version that is gone itself, and so needs nothing any more."""
     name, _, number = reference.removeprefix("dataset:").partition("@")
@@ -199,9 +186,7 @@ def _is_vacuumed(workspace: Workspace, reference: str) -> bool:
     return int(number) < len(history) and history[int(number)].vacuumed
 
 
-def vacuum(
-    workspace: Workspace, table: str, *, dry_run: bool, older_than: str | None = None, despite: str | None = None
-) -> VacuumResult:
+def vacuum(workspace: Workspace, table: str, *, dry_run: bool, older_than: str | None = None) -> VacuumResult:
     """Delete the data files that only unneeded versions have; those versions can no longer be read.
 
     Kept are the newest version, those younger than ``older_than``, and all that something refers to
@@ -218,9 +203,6 @@ def vacuum(
     older_than : str, optional
         Age below which a version is kept in any case, like ``"30d"``; ``"7d"`` by default. Ages are by the clock of
         the host, as the times of versions are.
-    despite : str, optional
-        Why versions are deleted although runs, frames or tags refer to them (an erasure that was asked for): what is
-        made from them cannot be made again. Legal holds stay. None: what is referred to is kept.
 
     Raises
     ------
@@ -237,20 +219,20 @@ def vacuum(
     with workspace.lock(f"ingest/{table}"), tag_lock(workspace, table):
         complete_ledger(workspace, table)
         history = workspace.tables.history(table)
-        holders = _holders(workspace, table, history, youngest, age, despite=despite is not None)
+        holders = _holders(workspace, table, history, youngest, age)
         planned = workspace.tables.vacuum(table, keep=set(holders), dry_run=True)
         if not dry_run and planned.files:
-            _record(workspace, table, planned, age, despite)
+            _record(workspace, table, planned, age)
             workspace.tables.vacuum(table, keep=set(holders))
             complete_ledger(workspace, table)
     return _result(table, age, history, holders, planned, dry_run=dry_run)
 
 
 def _holders(
-    workspace: Workspace, table: str, history: list[TableVersion], youngest: int, age: str, *, despite: bool
+    workspace: Workspace, table: str, history: list[TableVersion], youngest: int, age: str
 ) -> dict[int, tuple[str, ...]]:
     """Versions that stay, with why."""
-    holders = _holds(workspace, table) if despite else dict(references(workspace, table))
+    holders = dict(references(workspace, table))
     border = SystemClock().now() - youngest
     for version in history:
         if version.time > border:
@@ -262,12 +244,7 @@ def _holders(
     return {version: names for version, names in sorted(holders.items()) if version in readable}
 
 
-def _holds(workspace: Workspace, table: str) -> dict[int, tuple[str, ...]]:
-    """Versions under a legal hold, which nothing but its end releases."""
-    return {tag.version: (f"legal hold {tag.tag}",) for tag in list_tags(workspace, table) if tag.hold}
-
-
-def _record(workspace: Workspace, table: str, planned: VacuumReport, age: str, despite: str | None) -> None:
+def _record(workspace: Workspace, table: str, planned: VacuumReport, age: str) -> None:
     deleted = sorted(f"{table}/{file.path}" for file in planned.files)
     object_id = f"dataset:{table}"
     entries = workspace.ledger.entries(object_id=object_id, action="dataset.vacuum")
@@ -276,8 +253,7 @@ def _record(workspace: Workspace, table: str, planned: VacuumReport, age: str, d
         return
     with workspace.ledger.transaction() as tx:
         # Nobody can append in here: what refers to a version now, is seen; what comes later, finds it gone.
-        users = references(workspace, table)
-        new = sorted(set(users if despite is None else _holds(workspace, table)) & set(planned.versions))
+        new = sorted(set(references(workspace, table)) & set(planned.versions))
         if new:
             raise RetryableError(
                 "nothing must begin to refer to a version while its files are deleted",
@@ -285,10 +261,7 @@ def _record(workspace: Workspace, table: str, planned: VacuumReport, age: str, d
                 got=new,
                 remedy="Nothing was deleted; try again",
             )
-        facts: dict[str, Any] = {"deleted": deleted, "versions": list(planned.versions), "older_than": age}
-        if despite is not None:
-            released = {str(version): list(users[version]) for version in planned.versions if version in users}
-            facts |= {"despite": despite, "released": released}
+        facts = {"deleted": deleted, "versions": list(planned.versions), "older_than": age}
         tx.append("dataset.vacuum", object_id, facts)
 
 

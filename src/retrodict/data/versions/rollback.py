@@ -20,8 +20,9 @@ __all__ = ["RollbackReport", "live_batches", "rollback"]
 
 BATCH, MODE, REASON, RESTORED = "retrodict.batch", "retrodict.mode", "retrodict.reason", "retrodict.restored"
 
-_SAME_ROWS, _SAME_ROWS_OPERATIONS = ("compact", "vacuum"), ("OPTIMIZE", "VACUUM")
-_ACTIONS = {"restore": "dataset.rollback", "compact": "dataset.compact", "vacuum": "dataset.vacuumed"}
+_SAME_ROWS, _SAME_ROWS_OPERATIONS = ("compact", "vacuum", "rewrite"), ("OPTIMIZE", "VACUUM", "REWRITE")
+_ACTIONS = {"restore": "dataset.rollback", "compact": "dataset.compact", "vacuum": "dataset.vacuumed",
+            "rewrite": "dataset.rewrite"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -199,4 +200,21 @@ def _facts(workspace: Workspace, table: str, version: TableVersion) -> tuple[dic
         facts["files"] = {log_path(table, number): log_digest(tables, table, number)}
         return facts, [(f"dataset:{table}@{restored}", "restored version")]
     facts["files"] = added_digests(tables, table, number)
+    if version.metadata.get(MODE) == "rewrite":
+        facts |= {"reason": version.metadata.get(REASON, ""), **_replaced_files(tables, table, number)}
+        facts["files"] |= {file["file"]: file["is"] for file in facts["rewritten"].values()}
     return facts, [(f"dataset:{table}@{number - 1}", "previous version")]
+
+
+def _replaced_files(tables: TableStore, table: str, number: int) -> dict[str, Any]:
+    """Which versions a rewrite took rows out of, and each file before and after by its hash; both are still there."""
+    history = tables.history(table)
+    versions = [version.version for version in history if number in version.rewritten]
+    log = tables.log_entries(table)
+    earlier = {file.path: file.removed for entry in log[:number] for file in entry.replaced.values()}
+    rewritten = {}
+    for old, new in log[number].replaced.items():
+        rows = [new.rows + new.removed - earlier.get(old, 0), new.rows]
+        was, now = tables.file_digest(f"{table}/{old}"), tables.file_digest(f"{table}/{new.path}")
+        rewritten[f"{table}/{old}"] = {"file": f"{table}/{new.path}", "was": was, "is": now, "rows": rows}
+    return {"versions": versions, "rewritten": rewritten, "deleted": sorted(rewritten)}

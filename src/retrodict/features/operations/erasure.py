@@ -1,9 +1,10 @@
 """Removes one subject from source tables, kept training frames and online state; and says where it still is.
 
-A table version is immutable, so the newest one is written again without the subject's rows, and the older ones stay
-until they are vacuumed. Streams and logs are sealed and are not rewritten here: what remains in them is counted, so
-that nobody takes silence for absence. The ledger gets a keyed digest of the subject, never its key: with the project's
-erasure secret one can prove later that this subject was erased, and without it the digest says nothing.
+A table version is immutable, so the newest one is written again without the subject's rows. Older ones stay until they
+are vacuumed or, where something was made from them, rewritten for a reason. Streams and logs are sealed and are not
+rewritten here: what remains in them is counted, so that nobody takes silence for absence. The ledger gets a keyed
+digest of the subject, never its key: with the project's erasure secret one can prove later that this subject was
+erased, and without it the digest says nothing.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ import hmac
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from retrodict.core.display import Block, Facts, Grid, Shown, count, shorten
 from retrodict.core.errors import InputError
 from retrodict.core.identity import short
 from retrodict.data.definitions import quarantine_name
 from retrodict.data.versions.refs import added_digests
 from retrodict.data.versions.retention import references
+from retrodict.data.versions.retention import vacuum as delete_versions
+from retrodict.data.versions.rewrites import rewrite
 from retrodict.features.definitions import Entity
 from retrodict.features.facts.columns import pick
 from retrodict.features.facts.keys import KeyIndex, encode_key
@@ -33,112 +35,28 @@ from retrodict.features.offline.kept_frame import NOTE
 from retrodict.features.online import OnlineState, online_state
 from retrodict.features.online.state.entries import TablePlace
 from retrodict.features.online.stream.upkeep import follow_tables, hold_state
-from retrodict.features.operations.subjects import ORIGINAL, Belongs, belonging, find_subjects, set_aside
+from retrodict.features.operations.erasure_report import Erasure, TableErasure
+from retrodict.features.operations.remains import find_remains
+from retrodict.features.operations.subjects import ORIGINAL, belonging, find_subjects, set_aside
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.stores._durable import place_file
-from retrodict.stores.tables.base import files_id
+from retrodict.stores.tables.base import Belongs, files_id
 from retrodict.workspace import Workspace
 
-__all__ = ["Erasure", "TableErasure", "erase", "subject_digest"]
+__all__ = ["erase", "subject_digest"]
 
 _MODE, _WRITTEN = "retrodict.mode", "erase"
 _KEY_FILE = "erasure.key"
 
 
 @dataclass(frozen=True, slots=True)
-class TableErasure:
-    """A table that a view of the entity reads, or a kept training frame about it.
+class _Target:
+    """A table to write without the rows that belong to the subjects; ``base`` is the one whose writers write it."""
 
-    Attributes
-    ----------
-    table : str
-    rows : int
-        Rows of the subjects in the newest version.
-    version : int
-        The newest version: after an erasure the one without them.
-    older : int
-        Older versions that can still be read.
-    kept_for : list of str
-        Runs, tags and others that keep older versions from being vacuumed.
-    """
-
-    table: str
-    rows: int
-    version: int
-    older: int
-    kept_for: list[str]
-
-
-@dataclass(repr=False)
-class Erasure(Shown):
-    """What was removed, or would be, and what remains.
-
-    Attributes
-    ----------
-    entity : str
-    subjects : int
-    done : bool
-        False: nothing was changed.
-    tables : list of TableErasure
-    states : dict of str to int
-        By view, entries of online state that were removed; 0 where nothing was changed.
-    counted_in : list of str
-        Views about others that read the same rows: their online state has counted them and keeps the sums.
-    remaining : dict of str to int or None
-        Where else the subjects are: other tables with the entity's columns by rows, columns that hold the same value
-        (a text of four letters or more, a number of five digits or more), event streams by records. None: the columns
-        are of another kind and cannot be compared.
-    vacuum : dict of str to dict
-        By table, what a vacuum deleted.
-    freed_pages : str
-        Folder of an embedded key store, whose file keeps removed entries in free pages until these are used again.
-        Empty where no state was removed, or a server has it.
-    """
-
-    entity: str
-    subjects: int
-    done: bool
-    tables: list[TableErasure] = field(default_factory=list)
-    states: dict[str, int] = field(default_factory=dict)
-    counted_in: list[str] = field(default_factory=list)
-    remaining: dict[str, int | None] = field(default_factory=dict)
-    vacuum: dict[str, dict[str, Any]] = field(default_factory=dict)
-    freed_pages: str = ""
-
-    def blocks(self) -> Sequence[Block | None]:
-        """Tables and states, then everything that still holds them."""
-        verb = "removed" if self.done else "would be removed"
-        tables = [(t.table, t.rows, t.version, t.older, [shorten(ref) for ref in t.kept_for]) for t in self.tables]
-        states = [(view, entries if self.done else "everything of them") for view, entries in self.states.items()]
-        remaining = [(name, "not comparable" if n is None else n) for name, n in self.remaining.items()]
-        headings = ("table", f"rows {verb}>", "newest version>", "older versions>", "kept for?")
-        return [
-            Facts({"entity": self.entity, "subjects": self.subjects, "done": self.done}),
-            Grid(headings, tables),
-            Grid(("online state of", f"entries {verb}>"), states),
-            Grid(("not rewritten", "rows or records of them>"), remaining) if remaining else None,
-            *self._counted(),
-            *(text for table in self.tables for text in self._older_versions(table.table, table.older)),
-            f"\nThe file of the key store keeps removed entries in free pages until they are used again. To be rid of "
-            f"them at once, stop every process, delete {self.freed_pages}, and run: retrodict features build"
-            if self.freed_pages
-            else None,
-            None if self.done else "\nNothing was changed. Do it with --yes.",
-        ]
-
-    def _counted(self) -> list[str]:
-        if not self.counted_in or not any(table.rows for table in self.tables):
-            return []
-        names = ", ".join(self.counted_in)
-        return [f"\nViews about others read the same rows, and their online state keeps what it counted: {names}."]
-
-    def _older_versions(self, table: str, older: int) -> list[str]:
-        deleted = len(self.vacuum[table]["deleted"]) if table in self.vacuum else 0
-        texts = [f"\n{table}: {count(deleted)} older versions deleted."] if deleted else []
-        if older > deleted:
-            reason = "are kept for what the table above names" if self.vacuum else "can be deleted with --vacuum"
-            texts.append(f"\n{table}: {count(older - deleted)} older versions still hold the rows; they {reason}.")
-        return texts
+    base: str
+    name: str
+    columns: Sequence[str]
+    belongs: Belongs
 
 
 def erase(
@@ -149,6 +67,8 @@ def erase(
     *,
     dry_run: bool,
     reason: str = "erasure",
+    vacuum: bool = False,
+    pinned: bool = False,
 ) -> Erasure:
     """Remove subjects from the newest version of source tables and kept frames, and from online state.
 
@@ -167,6 +87,10 @@ def erase(
         Only look.
     reason : str
         For the ledger.
+    vacuum : bool
+        Whether to delete the older versions that nothing refers to.
+    pinned : bool
+        Whether to take the rows out of those that something does, too; but not those under a legal hold.
 
     Raises
     ------
@@ -197,20 +121,22 @@ def erase(
             stack.enter_context(hold_state(workspace, online_state(workspace, sets[0])))
             for features in sets:
                 follow_tables(workspace, features, tables)
-        for name in tables:
-            belongs = partial(belonging, entity=entity, subjects=subjects)
-            report.tables.append(_table(workspace, name, name, entity.keys, belongs, dry_run=dry_run))
-            quarantine = quarantine_name(name)
-            if workspace.tables.history(quarantine):
-                aside = partial(set_aside, keys=keys.select(entity.keys))
-                report.tables.append(_table(workspace, name, quarantine, ORIGINAL, aside, dry_run=dry_run))
+        targets = _targets(workspace, tables, entity, keys.select(entity.keys), subjects)
+        report.tables = [_table(workspace, target, dry_run=dry_run) for target in targets]
         report.states = _states(workspace, plans, entries, dry_run=dry_run)
         if not dry_run:
             _advance(workspace, every, {erased.table: erased for erased in report.tables if erased.rows})
+    if not dry_run and (vacuum or pinned):
+        _clear_older(workspace, targets, report, reason if pinned else None)
+    report.tables = [_older(workspace, t, erased) for t, erased in zip(targets, report.tables, strict=True)]
     keys_at = workspace.config["stores.keys"]
     if any(report.states.values()) and "://" not in keys_at:
         report.freed_pages = keys_at
     report.remaining = find_subjects(workspace, tables, entity, keys.select(entity.keys), subjects)
+    if len(entity.keys) == 1:
+        report.remains, report.unseen = find_remains(workspace, columns[0].to_pylist())
+    else:
+        report.unseen = ["files: the key has several parts, which only together name a subject"]
     if not dry_run:
         _record(workspace, entity, columns, report, reason)
     return report
@@ -226,12 +152,21 @@ def _frames(workspace: Workspace, entity: Entity) -> set[str]:
     return {name for name in frames if keys <= set(tables.schema(name).names)}
 
 
-def _table(
-    workspace: Workspace, base: str, name: str, columns: Sequence[str], belongs: Belongs, *, dry_run: bool
-) -> TableErasure:
-    """Write a table anew without the rows that belong to the subjects; ``base`` is the one whose writers write it."""
-    with workspace.lock(f"ingest/{base}"):
-        batches = workspace.tables.batches(name, columns=list(columns))
+def _targets(
+    workspace: Workspace, tables: Sequence[str], entity: Entity, keys: pa.Table, subjects: KeyIndex
+) -> list[_Target]:
+    targets = []
+    for name in tables:
+        targets.append(_Target(name, name, entity.keys, partial(belonging, entity=entity, subjects=subjects)))
+        if workspace.tables.history(quarantine := quarantine_name(name)):
+            targets.append(_Target(name, quarantine, ORIGINAL, partial(set_aside, keys=keys)))
+    return targets
+
+
+def _table(workspace: Workspace, target: _Target, *, dry_run: bool) -> TableErasure:
+    name, belongs = target.name, target.belongs
+    with workspace.lock(f"ingest/{target.base}"):
+        batches = workspace.tables.batches(name, columns=list(target.columns))
         rows = sum(int(belongs(batch).sum()) for batch in batches if batch.num_rows)
         if rows and not dry_run:
             others = (batch.filter(pa.array(~belongs(batch))) for batch in workspace.tables.batches(name) if len(batch))
@@ -240,11 +175,36 @@ def _table(
         if not dry_run:  # also after an erasure that was killed between the table and its indexes
             EventIndexes.of(workspace).clear()
         _complete_ledger(workspace, name)
-    history = workspace.tables.history(name)
-    older = [version.version for version in history[:-1] if not version.vacuumed]
+    return TableErasure(name, rows, workspace.tables.history(name)[-1].version, 0, [])
+
+
+def _clear_older(workspace: Workspace, targets: Sequence[_Target], report: Erasure, why: str | None) -> None:
+    """Delete the older versions that nothing refers to; and take the rows out of the others where there is a reason."""
+    for target in targets:
+        report.vacuum[target.name] = delete_versions(workspace, target.name, dry_run=False, older_than="0s").to_dict()
+        if why is not None:
+            report.rewritten[target.name] = rewrite(
+                workspace, target.name, target.belongs, columns=target.columns, reason=why, lock=target.base
+            )
+    EventIndexes.of(workspace).clear()  # one of an older version may have been made meanwhile
+
+
+def _older(workspace: Workspace, target: _Target, erased: TableErasure) -> TableErasure:
+    """The erasure with the older versions that hold rows of the subjects; each file of them is read once."""
+    tables, name = workspace.tables, target.name
+    history, rows, versions = tables.history(name), dict[str, int](), list[int]()
+    for version in (one.version for one in history[:-1] if not one.vacuumed):
+        if not set(target.columns) <= set(tables.schema(name, version).names):
+            continue
+        paths = [file.path for file in tables.files(name, version)]
+        for path in (path for path in paths if path not in rows):
+            batches = tables.dataset(name, version, paths=[path]).to_batches(columns=list(target.columns))
+            rows[path] = sum(int(target.belongs(batch).sum()) for batch in batches if batch.num_rows)
+        if any(rows[path] for path in paths):
+            versions.append(version)
     holders = references(workspace, name)
-    reasons = sorted({holder for version in older for holder in holders.get(version, ())})
-    return TableErasure(name, rows, history[-1].version, len(older), reasons)
+    reasons = sorted({holder for version in versions for holder in holders.get(version, ())})
+    return replace(erased, version=history[-1].version, older=len(versions), kept_for=reasons)
 
 
 def _complete_ledger(workspace: Workspace, name: str) -> None:
@@ -330,13 +290,20 @@ def _record(
     workspace: Workspace, entity: Entity, columns: Sequence[pa.Array[Any]], report: Erasure, reason: str
 ) -> None:
     subjects = [subject_digest(workspace, entity, v) for v in zip(*(c.to_pylist() for c in columns), strict=True)]
+    hits: dict[str, int] = {}
+    for one in report.remains:  # by kind: the name of a file may be that of a subject
+        hits[one.kind] = hits.get(one.kind, 0) + one.hits
     facts = {
         "subjects": sorted(subjects),
         "reason": reason,
         "tables": {erased.table: {"version": erased.version, "rows": erased.rows} for erased in report.tables},
+        "rewritten": {
+            name: {"versions": list(one.versions), "rows": one.rows} for name, one in report.rewritten.items()
+        },
         "states": report.states,
         "counted_in": report.counted_in,
         "remaining": report.remaining,
+        "remains": hits,
     }
     with workspace.ledger.transaction() as tx:
         # No lineage: an edge would keep the versions it names from being vacuumed.

@@ -22,17 +22,13 @@ from retrodict.features.definitions import Entity
 from retrodict.features.facts.columns import Mask, pick
 from retrodict.features.facts.keys import KeyIndex
 from retrodict.features.online import decode_event, stream_of
+from retrodict.features.operations.remains import is_telling
 from retrodict.workspace import Workspace
 
-__all__ = ["ORIGINAL", "Belongs", "belonging", "find_subjects", "set_aside"]
-
-Belongs = Callable[[pa.RecordBatch], Mask]
-"""Which rows of a batch belong to the subjects."""
+__all__ = ["ORIGINAL", "belonging", "find_subjects", "set_aside"]
 
 ORIGINAL = ("original",)
 """Columns of a quarantine table that tell whose a row is: the row as it came, in JSON."""
-
-_LEAST_TEXT, _LEAST_NUMBER = 4, 10_000  # shorter ones stand in other columns by chance
 
 
 def belonging(rows: pa.RecordBatch | pa.Table, entity: Entity, subjects: KeyIndex) -> Mask:
@@ -95,7 +91,7 @@ def _in_keys(workspace: Workspace, name: str, entity: Entity, subjects: KeyIndex
 
 def _in_other_columns(workspace: Workspace, name: str, key: str, subjects: pa.ChunkedArray[Any]) -> dict[str, int]:
     kind = kind_of(subjects.type)
-    values = [value for value in subjects.to_pylist() if _is_telling(value)]
+    values = [value for value in subjects.to_pylist() if is_telling(value)]
     columns = [f.name for f in workspace.tables.schema(name) if f.name != key and kind_of(f.type) == kind]
     columns = [column for column in columns if not column.startswith("_")]
     counts = dict.fromkeys(columns, 0)
@@ -112,12 +108,6 @@ def _in_other_columns(workspace: Workspace, name: str, key: str, subjects: pa.Ch
 def _as_json(value: object) -> str:
     """Spell a text as it stands in the original rows, whose letters are no escapes."""
     return json.dumps(value, ensure_ascii=False)
-
-
-def _is_telling(value: object) -> bool:
-    return (isinstance(value, str) and len(value) >= _LEAST_TEXT) or (
-        isinstance(value, int) and abs(value) >= _LEAST_NUMBER
-    )
 
 
 def _in_stream(workspace: Workspace, stream: str, entity: Entity, subjects: KeyIndex) -> int | None:

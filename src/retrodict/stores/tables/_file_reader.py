@@ -73,7 +73,7 @@ def batches_of(
 def described(place: Place, name: str, file: DataFile) -> TableFile:
     """File as callers see it; another program may have left the count of rows to the file itself."""
     if file.rows is not None:
-        return TableFile(file.path, file.size, file.rows)
+        return TableFile(file.path, file.size, file.rows, file.removed)
     try:
         with place.filesystem.open_input_file(place.path(name, file.path)) as source:
             return TableFile(file.path, file.size, pq.read_metadata(source).num_rows)

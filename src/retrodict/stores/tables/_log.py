@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import quote, unquote
@@ -25,7 +25,7 @@ from retrodict.core.identity import digest
 from retrodict.stores.tables._types import stored_type_of
 from retrodict.stores.tables.base import TableVersion
 
-ORDER, PLANNED = "retrodict.order", "retrodict.planned"
+ORDER, PLANNED, REMOVED = "retrodict.order", "retrodict.planned", "retrodict.removed"
 _FOREVER = "interval 36500 days"
 _CONFIGURATION = {
     "delta.enableExpiredLogCleanup": "false",
@@ -50,6 +50,11 @@ class DataFile:
         """Bytes it counts for in a compaction: what it was made of, so that a second one finds nothing new."""
         return int((self.action.get("tags") or {}).get(PLANNED, self.size))
 
+    @property
+    def removed(self) -> int:
+        """Rows that it had before it was rewritten, and has no more."""
+        return int((self.action.get("tags") or {}).get(REMOVED, 0))
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:
@@ -62,6 +67,7 @@ class Commit:
     protocol: Mapping[str, Any] | None
     vacuumed: frozenset[int]
     digest: str
+    replaced: Mapping[str, DataFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +91,46 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Log:
-    """All entries of a table, oldest first; ``extended`` makes a longer one, nothing changes in place."""
+    """All entries of a table, oldest first; ``extended`` makes a longer one, nothing changes in place.
+
+    Entries name files for good. One that was rewritten is another file by now in every version that names it:
+    ``replaced`` says which, and no snapshot names the one that is gone.
+    """
 
     table: str
     commits: tuple[Commit, ...] = ()
     newest: Snapshot | None = None
     firsts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     vacuumed: Mapping[int, TableVersion] = field(default_factory=dict)
+    replaced: Mapping[str, DataFile] = field(default_factory=dict)
 
     def extended(self, commits: Sequence[Commit]) -> Log:
         """Return the log with more entries."""
         if not commits:
             return self
-        firsts, vacuumed = dict(self.firsts), dict(self.vacuumed)
+        firsts, vacuumed, replaced = dict(self.firsts), dict(self.vacuumed), dict(self.replaced)
         for commit in commits:
             for added in commit.added:
                 firsts.setdefault(added.path, added.order)
             for version in commit.vacuumed:
                 vacuumed.setdefault(version, commit.info)
-        newest = self._replayed(self.newest, commits, firsts)
-        return Log(self.table, (*self.commits, *commits), newest, firsts, vacuumed)
+            for path, new in replaced.items():
+                replaced[path] = commit.replaced.get(new.path, new)
+            replaced |= commit.replaced
+        longer = replace(self, commits=(*self.commits, *commits), firsts=firsts, vacuumed=vacuumed, replaced=replaced)
+        return replace(longer, newest=longer.replayed(self.newest, commits))
+
+    def lives(self) -> list[tuple[str, int, int]]:
+        """Path of each file, as it is now, with the versions that hold it, from the first to before the end."""
+        lives: list[tuple[str, int, int]] = []
+        since: dict[str, int] = {}
+        for commit in self.commits:
+            ended = [path for path in commit.removed if path in since]
+            lives += [(path, since.pop(path), commit.info.version) for path in ended]
+            for file in commit.added:
+                since.setdefault(file.path, commit.info.version)
+        lives += [(path, first, len(self.commits)) for path, first in since.items()]
+        return [(self.replaced[path].path if path in self.replaced else path, first, end) for path, first, end in lives]
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """State at a version (None: the newest) of a table that can be read."""
@@ -118,7 +144,7 @@ class Log:
             )
         state = self.newest
         if version is not None and version != state.version:
-            state = self._replayed(None, self.commits[: version + 1], self.firsts)
+            state = self.replayed(None, self.commits[: version + 1])
         if state.protocol["minReaderVersion"] > 1 or state.definition.get("partitionColumns"):
             raise InputError(
                 "the table must have neither partitions nor reader features (deletion vectors, column mapping)",
@@ -140,7 +166,8 @@ class Log:
             )
         return state
 
-    def _replayed(self, state: Snapshot | None, commits: Iterable[Commit], firsts: Mapping[str, Any]) -> Snapshot:
+    def replayed(self, state: Snapshot | None, commits: Iterable[Commit]) -> Snapshot:
+        """State after more entries of this log, on top of an earlier one."""
         files = dict(state.files) if state else {}
         definition, protocol = (state.definition, state.protocol) if state else (None, None)
         version = -1
@@ -151,12 +178,15 @@ class Log:
                 files.pop(path, None)
             for added in commit.added:
                 # A file that was removed and came back (a restore) stays where it was first.
-                order = firsts[added.path]
+                order = self.firsts[added.path]
                 files[added.path] = (
                     added if added.order == order else DataFile(added.path, added.size, added.rows, order, added.action)
                 )
         if definition is None or protocol is None:
             raise damaged_log(self.table)
+        if self.replaced:
+            now = [self.replaced.get(path, file) for path, file in files.items()]
+            files = {file.path: file for file in now}
         return Snapshot(version, files, definition, protocol)
 
 
@@ -181,6 +211,7 @@ def parse(table: str, version: int, data: bytes) -> Commit:
             next((action["protocol"] for action in actions if "protocol" in action), None),
             frozenset(info.get("vacuumed", ())),
             digest(data),
+            {unquote(path): _data_file(table, version, 0, add) for path, add in info.get("replaced", {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):

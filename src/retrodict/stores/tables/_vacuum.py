@@ -28,10 +28,10 @@ def plan(place: Place, log: Log, keep: Collection[int]) -> VacuumReport:
     retained = sorted({*keep, log.newest.version})
     for version in retained:
         log.readable(version)
-    lives = _lives(log)
+    lives = log.lives()
     needed = {path for path, first, end in lives if any(first <= version < end for version in retained)}
     stay, ended = _parted(log, [(first, end) for path, first, end in lives if path not in needed])
-    files = {file.path: file for commit in log.commits for file in commit.added}
+    files = {file.path: file for commit in log.commits for file in (*commit.added, *commit.replaced.values())}
     late = SystemClock().now() - _HOUR
     deleted = []
     with mapping(f"table {log.table}"):
@@ -44,18 +44,6 @@ def plan(place: Place, log: Log, keep: Collection[int]) -> VacuumReport:
         deleted.append(TableFile(stored.path, stored.size, 0 if file is None else file.rows or 0))
     deleted.sort(key=lambda file: file.path)
     return VacuumReport(ended, tuple(deleted), stay)
-
-
-def _lives(log: Log) -> list[tuple[str, int, int]]:
-    """Path of each file with the versions that hold it, from the first to before the end; again if it came back."""
-    lives: list[tuple[str, int, int]] = []
-    since: dict[str, int] = {}
-    for commit in log.commits:
-        ended = [path for path in commit.removed if path in since]
-        lives += [(path, since.pop(path), commit.info.version) for path in ended]
-        for file in commit.added:
-            since.setdefault(file.path, commit.info.version)
-    return lives + [(path, first, len(log.commits)) for path, first in since.items()]
 
 
 def _parted(log: Log, lives: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from retrodict.core.identity import content_hash
@@ -13,7 +14,7 @@ from retrodict.core.identity import content_hash
 if TYPE_CHECKING:  # importing it loads pandas where that is installed
     import pyarrow.dataset as ds
 
-__all__ = ["LogEntry", "TableFile", "TableStore", "TableVersion", "VacuumReport", "VersionGuard", "files_id"]
+__all__ = ["Belongs", "LogEntry", "TableFile", "TableStore", "TableVersion", "VacuumReport", "VersionGuard", "files_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class TableVersion:
         What the writer said of it (batch id, rows in, …).
     vacuumed : bool
         Whether its data files were deleted, so that it can no longer be read.
+    rewritten : tuple of int
+        Versions whose commits took rows out of it (:meth:`TableStore.rewrite`), ascending.
     """
 
     version: int
@@ -39,15 +42,17 @@ class TableVersion:
     operation: str
     metadata: Mapping[str, str]
     vacuumed: bool = False
+    rewritten: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """One data file of a version: path inside the table, size in bytes, rows."""
+    """One data file of a version: path inside the table, size in bytes, rows; and rows that rewrites took out of it."""
 
     path: str
     size: int
     rows: int
+    removed: int = 0
 
 
 def files_id(files: Sequence[TableFile]) -> str:
@@ -76,11 +81,19 @@ class VacuumReport:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """An entry of a table's log as it lies there: the version it makes, its SHA-256, the data files that it adds."""
+    """An entry of a table's log as it lies there: the version it makes, its SHA-256, the data files that it adds.
+
+    ``replaced`` are those of all versions that it replaces, each with the file that has the rows that stay.
+    """
 
     version: int
     digest: str
     added: tuple[str, ...]
+    replaced: Mapping[str, TableFile] = field(default_factory=dict)
+
+
+Belongs = Callable[[pa.RecordBatch], "np.ndarray[Any, np.dtype[np.bool_]]"]
+"""Which rows of a batch are meant, as a mask."""
 
 
 class VersionGuard(Protocol):
@@ -105,7 +118,8 @@ class TableStore(Protocol):
     Promises
     --------
     * *Atomic*: a write makes exactly one new version or none; a reader never sees half of one, also after ``kill -9``.
-    * *Immutable*: what a version holds never changes, and no version disappears unless ``vacuum`` is told to.
+    * *Immutable*: what a version holds never changes unless ``rewrite``, and no version disappears unless ``vacuum``
+      is told to.
     * *Processes and threads*: any number read while one writes; writers of one table are serialised by the store, a
       second one waits up to its time limit and is then told who holds the table (BusyError).
     * *Order*: rows come back in the order they were written, version by version, also after ``compact``.
@@ -243,6 +257,42 @@ class TableStore(Protocol):
         ------
         NotFoundError
             If there is no such table, or a version of ``keep`` does not exist or was vacuumed before.
+        """
+
+    def rewrite(
+        self,
+        name: str,
+        belongs: Belongs,
+        *,
+        columns: Sequence[str],
+        spare: Collection[int] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> int | None:
+        """Take rows out of all versions that can be read; None if none of them has any.
+
+        A new version with the content of the newest one says which files have others in their place. From then on every
+        version reads as its rows without those: same columns, same order. The replaced files stay until a ``vacuum``,
+        whatever that keeps; other readers of the format do not find the rows of older versions after it.
+
+        Parameters
+        ----------
+        name : str
+            The table.
+        belongs : callable
+            Whether each row of a batch goes.
+        columns : sequence of str
+            What it looks at. Files without all of them stay as they are.
+        spare : collection of int
+            Versions whose files stay as they are, also in versions that share them.
+        metadata : mapping of str to str, optional
+            What to say of the new version.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such table.
+        RetryableError
+            If another writer changed the table meanwhile (only where no lock keeps it off); nothing was changed.
         """
 
     def names(self, *, every: bool = False) -> list[str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RetryableError, check_known
-from retrodict.stores.tables import _compaction, _log, _vacuum
+from retrodict.stores.tables import _compaction, _log, _rewrite, _vacuum
 from retrodict.stores.tables._file_reader import batches_of, check_sizes, dataset_of, described
 from retrodict.stores.tables._file_writer import Written, discard, store_rows
 from retrodict.stores.tables._log import Action, Log, Snapshot
@@ -27,6 +27,7 @@ from retrodict.stores.tables._places import Folder, mapping
 from retrodict.stores.tables._types import table_schema
 from retrodict.stores.tables._versions import Versions, check_name
 from retrodict.stores.tables.base import (
+    Belongs,
     LogEntry,
     TableFile,
     TableStore,
@@ -178,6 +179,37 @@ class DeltaTables(TableStore):
                 versions.place.remove(name, [file.path for file in report.files])
             return report
 
+    def rewrite(
+        self,
+        name: str,
+        belongs: Belongs,
+        *,
+        columns: Sequence[str],
+        spare: Collection[int] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> int | None:
+        versions, note = self._versions, _log.pack_metadata(metadata, f"table {name}")
+        with versions.lock(name):
+            log = versions.found(name)
+            replaced: dict[str, _log.Action] = {}
+
+            def undo() -> None:
+                discard(versions.place, name, [str(action["path"]) for action in replaced.values()])
+
+            def entry(now: Log) -> bytes:
+                if len(now.commits) != len(log.commits):
+                    raise RetryableError("nobody must change a table while its files are replaced",
+                                         where=f"table {name}", got="another version", remedy="Try again")  # fmt: skip
+                return _log.entry(now, _rewrite.actions(now, replaced), "REWRITE", note, replaced=replaced)
+
+            try:
+                for old, new in _rewrite.shortened(versions.place, log, belongs, columns, spare):
+                    replaced[old] = new  # noqa: PERF403 - undo sees it
+            except BaseException:
+                undo()
+                raise
+            return versions.commit(log, entry, undo) if replaced else None
+
     def _check_still_there(self, name: str, written: list[Written]) -> None:
         sizes = self._versions.place.sizes(name, [new.path for new in written])
         if any(sizes.get(new.path) != new.size for new in written):
@@ -214,9 +246,11 @@ class DeltaTables(TableStore):
                 start -= batch.num_rows - rows.num_rows
                 if rows.num_rows:
                     yield rows
-        except IntegrityError:
-            # Files that go while they are read were vacuumed, not damaged.
-            self._versions.found(name).readable(state.version)
+        except IntegrityError as error:
+            # Files that go while they are read were vacuumed or replaced, not damaged.
+            if self._versions.found(name).readable(state.version).files.keys() != state.files.keys():
+                raise RetryableError("a version must not be rewritten while it is read", where=f"table {name}",
+                                     got=f"version {state.version}", remedy="Read it again") from error  # fmt: skip
             raise
 
     def dataset(self, name: str, version: int | None = None, *, paths: Sequence[str] | None = None) -> ds.Dataset:
@@ -236,7 +270,11 @@ class DeltaTables(TableStore):
 
     def history(self, name: str) -> list[TableVersion]:
         log = self._versions.log(name)
-        return [replace(commit.info, vacuumed=commit.info.version in log.vacuumed) for commit in log.commits]
+        rewritten = _rewrite.rewritten_by(log) if log.replaced else {}
+        return [
+            replace(commit.info, vacuumed=version in log.vacuumed, rewritten=rewritten.get(version, ()))
+            for version, commit in enumerate(log.commits)
+        ]
 
     def files(self, name: str, version: int | None = None) -> list[TableFile]:
         state = self._versions.found(name).snapshot(version)
@@ -265,7 +303,12 @@ class DeltaTables(TableStore):
 
     def log_entries(self, name: str) -> list[LogEntry]:
         commits = self._versions.everything(name).commits
-        return [LogEntry(c.info.version, c.digest, tuple(file.path for file in c.added)) for c in commits]
+        place = self._versions.place
+        return [
+            LogEntry(commit.info.version, commit.digest, tuple(file.path for file in commit.added),
+                     {old: described(place, name, new) for old, new in commit.replaced.items()})
+            for commit in commits
+        ]  # fmt: skip
 
     def names(self, *, every: bool = False) -> list[str]:
         return self._versions.names(every=every)

@@ -11,6 +11,8 @@ from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.evaluation.compare import Comparison, OutputComparison, compare_outputs, compare_scores
+    from retrodict.evaluation.conformal import Conformal, fit_aps, fit_cqr, fit_lac, fit_residuals
+    from retrodict.evaluation.fairness import Fairness, measure_fairness
     from retrodict.evaluation.gates import GateResult, check_gate, check_gates, gate_metrics
     from retrodict.evaluation.groups import GroupEvaluation, evaluate_groups
     from retrodict.evaluation.ladder import Cost, Ladder, LadderVerdict, Rung, beats, climb
@@ -29,9 +31,11 @@ __all__ = [
     "CalibrationBin",
     "ClassTable",
     "Comparison",
+    "Conformal",
     "Confusion",
     "Cost",
     "Evaluation",
+    "Fairness",
     "GateResult",
     "GroupEvaluation",
     "Ladder",
@@ -49,7 +53,12 @@ __all__ = [
     "compare_scores",
     "evaluate",
     "evaluate_groups",
+    "fit_aps",
+    "fit_cqr",
+    "fit_lac",
+    "fit_residuals",
     "gate_metrics",
+    "measure_fairness",
     "primary",
     "row_losses",
 ]
@@ -62,6 +71,17 @@ __getattr__, __dir__ = lazy_names(
             "OutputComparison",
             "compare_outputs",
             "compare_scores",
+        ),
+        "conformal": (
+            "Conformal",
+            "fit_aps",
+            "fit_cqr",
+            "fit_lac",
+            "fit_residuals",
+        ),
+        "fairness": (
+            "Fairness",
+            "measure_fairness",
         ),
         "gates": (
             "GateResult",

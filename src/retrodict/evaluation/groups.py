@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from retrodict.core.display import Record
 from retrodict.core.errors import InputError
 from retrodict.core.statistics._columns import read_floats
 from retrodict.evaluation.metrics import Evaluation, evaluate
 
-__all__ = ["GroupEvaluation", "evaluate_groups"]
+__all__ = ["GroupEvaluation", "evaluate_groups", "group_codes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,12 @@ def evaluate_groups(
         If the lengths differ.
     """
     truth, predicted = read_floats(labels, "labels"), read_floats(scores, "scores")
-    names = [_name(value) for value in (groups.tolist() if isinstance(groups, np.ndarray) else groups)]
-    if not truth.size == predicted.size == len(names):
-        raise InputError("there must be one label, score and group per row", where="groups",
-                         got=(truth.size, predicted.size, len(names)),
-                         remedy="Pass columns of the same rows")  # fmt: skip
     waiting = {_name(group): n for group, n in (pending or {}).items()}
-    ordered = sorted({*names, *waiting}, key=lambda name: (name is None, name or ""))
-    places = {name: place for place, name in enumerate(ordered)}
-    codes = np.fromiter((places[name] for name in names), dtype=np.int64, count=len(names))
+    ordered, codes = group_codes(groups, waiting)
+    if not truth.size == predicted.size == codes.size:
+        raise InputError("there must be one label, score and group per row", where="groups",
+                         got=(truth.size, predicted.size, codes.size),
+                         remedy="Pass columns of the same rows")  # fmt: skip
     order = np.argsort(codes, kind="stable")
     stops = np.cumsum(np.bincount(codes, minlength=len(ordered)))[:-1]
     evaluations = []
@@ -71,6 +68,16 @@ def evaluate_groups(
         result = evaluate(truth[rows], predicted[rows], threshold=threshold, min_rows=min_rows)
         evaluations.append(GroupEvaluation(name, replace(result, pending=result.pending + waiting.get(name, 0))))
     return tuple(evaluations)
+
+
+def group_codes(
+    groups: Iterable[object], more: Iterable[str | None] = ()
+) -> tuple[list[str | None], NDArray[np.int64]]:
+    """Names of groups in order, None last, and the place of each row's among them; ``more`` names are listed too."""
+    names = [_name(value) for value in (groups.tolist() if isinstance(groups, np.ndarray) else groups)]
+    ordered = sorted({*names, *more}, key=lambda name: (name is None, name or ""))
+    places = {name: place for place, name in enumerate(ordered)}
+    return ordered, np.fromiter((places[name] for name in names), dtype=np.int64, count=len(names))
 
 
 def _name(value: object) -> str | None:

@@ -19,18 +19,23 @@ if TYPE_CHECKING:
     from retrodict.features.labels import Label, Outcome
     from retrodict.models.definitions import Model, Recipe
     from retrodict.models.splits import GroupSplit, HashSplit, Purged, RandomSplit, Rolling, TimeSplit
+    from retrodict.models.steps import Balance, Encode, Impute, Interact, Scale, Select, Threshold, Transform
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.project import Project
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Balance",
     "Check",
+    "Encode",
     "Entity",
     "FeatureService",
     "FeatureView",
     "GroupSplit",
     "HashSplit",
+    "Impute",
+    "Interact",
     "Label",
     "Model",
     "Monitor",
@@ -42,9 +47,13 @@ __all__ = [
     "Recipe",
     "Rolling",
     "Rule",
+    "Scale",
+    "Select",
     "Source",
     "Table",
+    "Threshold",
     "TimeSplit",
+    "Transform",
     "Trigger",
     "Window",
     "__version__",
@@ -64,6 +73,7 @@ __getattr__, __dir__ = lazy_names(
         "features.labels": ("Label", "Outcome"),
         "models.definitions": ("Model", "Recipe"),
         "models.splits": ("GroupSplit", "HashSplit", "Purged", "RandomSplit", "Rolling", "TimeSplit"),
+        "models.steps": ("Balance", "Encode", "Impute", "Interact", "Scale", "Select", "Threshold", "Transform"),
         "monitoring.definitions": ("Monitor", "Trigger"),
         "project": ("Project",),
         "decisions.definitions": ("Policy", "Rule"),

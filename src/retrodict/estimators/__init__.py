@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from retrodict.estimators.normaliser import Normaliser
     from retrodict.estimators.patterns import LittleTest, MissingPattern, little_mcar_test, missing_pattern
     from retrodict.estimators.plots import plot_missing
+    from retrodict.estimators.regularisation import PathPoint, RegularisationPath, regularisation_path
     from retrodict.estimators.selection import CorrelationSelector, InformationSelector, VarianceSelector
     from retrodict.estimators.shape import Binner, Clipper, Interactions, Scaler
     from retrodict.estimators.steps import Step, load_step
-    from retrodict.estimators.thresholds import Cutoff, cut_by_capacity, cut_by_constraint, cut_by_cost
+    from retrodict.estimators.thresholds import Cutoff, cut_at, cut_by_capacity, cut_by_constraint, cut_by_cost
 
 __all__ = [
     "BalanceReport",
@@ -41,15 +42,18 @@ __all__ = [
     "Normaliser",
     "OneHotEncoder",
     "OrdinalEncoder",
+    "PathPoint",
     "PermutationSelector",
     "PriorCorrection",
     "RecursiveSelector",
+    "RegularisationPath",
     "Resampled",
     "Scaler",
     "ScikitLearnStep",
     "Step",
     "TargetEncoder",
     "VarianceSelector",
+    "cut_at",
     "cut_by_capacity",
     "cut_by_constraint",
     "cut_by_cost",
@@ -57,6 +61,7 @@ __all__ = [
     "load_step",
     "missing_pattern",
     "plot_missing",
+    "regularisation_path",
     "resample",
 ]
 
@@ -72,9 +77,10 @@ __getattr__, __dir__ = lazy_names(
         "normaliser": ("Normaliser",),
         "patterns": ("LittleTest", "MissingPattern", "little_mcar_test", "missing_pattern"),
         "plots": ("plot_missing",),
+        "regularisation": ("PathPoint", "RegularisationPath", "regularisation_path"),
         "selection": ("CorrelationSelector", "InformationSelector", "VarianceSelector"),
         "shape": ("Binner", "Clipper", "Interactions", "Scaler"),
         "steps": ("Step", "load_step"),
-        "thresholds": ("Cutoff", "cut_by_capacity", "cut_by_constraint", "cut_by_cost"),
+        "thresholds": ("Cutoff", "cut_at", "cut_by_capacity", "cut_by_constraint", "cut_by_cost"),
     },
 )

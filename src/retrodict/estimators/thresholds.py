@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
 
-__all__ = ["Cutoff", "cut_by_capacity", "cut_by_constraint", "cut_by_cost"]
+__all__ = ["Cutoff", "cut_at", "cut_by_capacity", "cut_by_constraint", "cut_by_cost"]
 
 Vector = NDArray[np.float64]
 _DRAWS = 1_000
@@ -103,10 +103,13 @@ class _Curve:
     def total(self) -> float:
         return float(self.true[-1] + self.false[-1])
 
-    def cutoff(self, place: int, reason: str, costs: tuple[float, float], seed: int) -> Cutoff:
-        """Threshold at one place, with its cost."""
-        # Nothing is worth a yes: just above the highest score.
-        threshold = float(self.scores[place]) if place else math.nextafter(float(self.scores[1]), math.inf)
+    def cutoff(
+        self, place: int, reason: str, costs: tuple[float, float], seed: int, threshold: float | None = None
+    ) -> Cutoff:
+        """Threshold at one place, or another one with the same yes and no, with its cost."""
+        if threshold is None:
+            # Nothing is worth a yes: just above the highest score.
+            threshold = float(self.scores[place]) if place else math.nextafter(float(self.scores[1]), math.inf)
         true, false = float(self.true[place]), float(self.false[place])
         positives = float(self.true[-1])
         cells = np.array([true, false, positives - true, self.total - positives - false])
@@ -156,6 +159,29 @@ def cut_by_cost(
     reason = f"The least cost of {len(curve.scores) - 1:,} thresholds, at {false_positive:g} for a wrong yes and "
     reason += f"{false_negative:g} for a wrong no." + ("" if place else " No score is worth a yes.")
     return curve.cutoff(place, reason, costs, seed)
+
+
+def cut_at(
+    scores: Any,
+    labels: Any,
+    threshold: float,
+    *,
+    false_positive: float = 1.0,
+    false_negative: float = 1.0,
+    weights: Any = None,
+    seed: int = 0,
+) -> Cutoff:
+    """What a threshold that was decided elsewhere does; parameters as in :func:`cut_by_cost`.
+
+    Examples
+    --------
+    >>> cut_at([0.1, 0.4, 0.8], [0, 1, 1], 0.5).recall
+    0.5
+    """
+    costs = _checked(false_positive, false_negative)
+    curve = _Curve.of(scores, labels, weights)
+    place = int(np.count_nonzero(curve.scores[1:] >= threshold))
+    return curve.cutoff(place, "Given.", costs, seed, threshold)
 
 
 def cut_by_constraint(  # noqa: PLR0913 - one constraint out of three

@@ -73,8 +73,9 @@ class Label(Definition):
         One row per decided thing.
     expression : str
         What must be true for a yes, like ``"arr_delay > 15"``, or the number or text itself, like ``"arr_delay"``.
-    known_at : str
-        Time column (or expression) from which on the outcome is known.
+    known_at : str, optional
+        Time column (or expression) from which on the outcome is known. None: a row has its label or has none, as in a
+        table without history; of a model without ``decide_at`` only.
     matures : duration, default "0s"
         How long after the decided moment to wait before an outcome that is still missing counts as void.
     classes : list of str, or of int, optional
@@ -93,7 +94,7 @@ class Label(Definition):
 
     table: Table = None  # type: ignore[assignment]  # dataclass inheritance forces a default; required in practice
     expression: str = ""
-    known_at: str = ""
+    known_at: str | None = None
     matures: str = "0s"
     classes: tuple[str | float, ...] | list[str | float] = ()
     ordered: bool = False
@@ -107,7 +108,7 @@ class Label(Definition):
         if parse(self.expression, where=where).kind in ("time", "duration"):
             raise DefinitionError("a label must be true or false, a number or a text", where=where, got=self.expression,
                                   remedy="Write a comparison, or a number like 'paid_days'")  # fmt: skip
-        if parse(self.known_at, where=f"{where}, known_at").kind not in ("time", None):
+        if self.known_at is not None and parse(self.known_at, where=f"{where}, known_at").kind not in ("time", None):
             raise DefinitionError("known_at must be a time", where=f"{where}, known_at", got=self.known_at,
                                   remedy="Name a time column")  # fmt: skip
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -142,6 +143,8 @@ class Label(Definition):
         """Columns of its table that say what and when."""
         rule = f"a label must read columns that the table {self.table.name!r} has"
         for part, expression in (("expression", self.parsed), ("known_at", self.parsed_known_at)):
+            if expression is None:
+                continue
             where = f"label {self.name}, {part}"
             yield from (NameUse("column", name, rule, where, self.table.name) for name in expression.columns)
 
@@ -163,9 +166,9 @@ class Label(Definition):
         return parse(self.expression, where=f"label {self.name}")
 
     @cached_property
-    def parsed_known_at(self) -> Expression:
-        """When the outcome is known, parsed."""
-        return parse(self.known_at, where=f"label {self.name}, known_at")
+    def parsed_known_at(self) -> Expression | None:
+        """When the outcome is known, parsed; None where the label does not say."""
+        return None if self.known_at is None else parse(self.known_at, where=f"label {self.name}, known_at")
 
     @property
     def maturity(self) -> int:

@@ -241,6 +241,8 @@ def _request(frame: Frame, model: Model) -> dict[str, dict[str, str]]:
 def _reference(result: Execution) -> Reference:
     train, test, at = result.parts["train"], result.parts["test"], result.frame.at
     columns: dict[str, Any] = {feature_column(name): part for name, part in result.frame.columns(train).items()}
+    if not result.frame.timed:
+        return Reference.of({**columns, "score": pa.array(result.trained.test_scores)})
     times = {**dict.fromkeys(columns, at[train]), "score": at[test]}
     rows = np.concatenate(list(result.parts.values()))
     labels = result.frame.labels[rows], at[rows]

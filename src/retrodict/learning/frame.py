@@ -52,11 +52,11 @@ class Frame:
     features : tuple of str
         Names of the feature columns, in the order of the model.
     at : ndarray of int64, shape (n,)
-        Moments of decision, microseconds since 1970-01-01 UTC.
+        Moments of decision, microseconds since 1970-01-01 UTC; all 0 where rows have none (``timed`` says which).
     labels : ndarray of float64, shape (n,)
         As the target says: 0 or 1, code of a class, number; NaN where there is no outcome.
     known_at : ndarray of int64, shape (n,)
-        When the outcome became known; the largest int64 where it never did.
+        When the outcome became known; the largest int64 where it never did, 0 where labels have no time.
     target : Target
         What the labels are.
     """
@@ -93,6 +93,11 @@ class Frame:
             return None
         encoded = self.table.column(_GROUP).combine_chunks().dictionary_encode(null_encoding="encode")
         return np.asarray(encoded.indices.to_numpy(), dtype=np.int64)
+
+    @property
+    def timed(self) -> bool:
+        """Whether its rows have a moment of decision."""
+        return AT in self.table.column_names
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Column of the table; the message of an unknown one has near names."""
@@ -146,9 +151,10 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
         If a column does not exist, or a derived feature reads a column that the label is made of.
     """
     label, where = model.label, f"model {model.name}"
-    expressions = {"decide_at": model.parsed_decide_at}
+    expressions = {"decide_at": model.parsed_decide_at} if model.timed else {}
     if isinstance(label, Label):
-        expressions = {"label": label.parsed, "known_at": label.parsed_known_at, **expressions}
+        known = {} if label.parsed_known_at is None else {"known_at": label.parsed_known_at}
+        expressions = {"label": label.parsed, **known, **expressions}
     if model.recipe.weights is not None:
         expressions["weights"] = parse(model.recipe.weights, where=f"{where}, recipe, weights")
     for what, expression in expressions.items():
@@ -160,10 +166,13 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
             remedy="At the moment of the decision it is not known; use a view with known_at",
         )  # fmt: skip
     columns_read = _spine_columns(rows, model, features)
-    columns = [*(quote(name) for name in columns_read), f"{model.parsed_decide_at.to_sql()} AS {AT}"]
+    # Without a moment no feature depends on one: a constant, which the frame does not keep, stands for it.
+    moment = model.parsed_decide_at.to_sql() if model.timed else "make_timestamptz(0)"
+    columns = [*(quote(name) for name in columns_read), f"{moment} AS {AT}"]
     if isinstance(label, Label):
         columns.append(f"{label.parsed.to_sql()} AS {_LABEL}")
-        columns.append(f"{label.parsed_known_at.to_sql()} AS {_KNOWN}")
+        if label.parsed_known_at is not None:
+            columns.append(f"{label.parsed_known_at.to_sql()} AS {_KNOWN}")
     if "weights" in expressions:
         columns.append(f"CAST({expressions['weights'].to_sql()} AS DOUBLE) AS {_WEIGHT}")
     if model.group is not None:
@@ -189,7 +198,7 @@ def _label_columns(model: Model) -> set[str]:
     """Columns of the label's table that tell the label, which no row of the decision has yet."""
     label = model.label
     if isinstance(label, Label):
-        return {*label.parsed.columns, *label.parsed_known_at.columns}
+        return {*label.parsed.columns, *(label.parsed_known_at.columns if label.parsed_known_at else ())}
     if label.source.table.name != label.table.name:
         return set()
     # The row itself may be a fact of the outcome. What decide_at reads is known at the decision.
@@ -270,10 +279,15 @@ def build_frame(
         spine = spine.append_column(_KNOWN, outcomes.column("known_at"))
     table = gather(lambda rows: training_frame(spine, AT, features, rows, ignore_known_at=ignore_known_at), features)
     never = np.iinfo(np.int64).max
-    known_at = table.column(_KNOWN).cast(pa.int64()).fill_null(never).to_numpy()
+    at = table.column(AT).cast(pa.int64()).to_numpy()
+    if not model.timed:
+        table = table.drop_columns([AT])
+    known_at = np.zeros_like(at)
+    if _KNOWN in table.column_names:
+        known_at = table.column(_KNOWN).cast(pa.int64()).fill_null(never).to_numpy()
     # An outcome without a time at which it became known is no outcome yet.
     target, labels = encode_labels(model, table.column(_LABEL), known=known_at != never)
-    return Frame(table, features.columns, table.column(AT).cast(pa.int64()).to_numpy(), labels, known_at, target)
+    return Frame(table, features.columns, at, labels, known_at, target)
 
 
 def _moments_checked(spine: pa.Table, model: Model) -> pa.Table:
@@ -315,6 +329,8 @@ def count_left_out(frame: Frame, model: Model, *, now: int) -> dict[str, int]:
         }
     # An outcome is known at the moment it matures, hence seen one microsecond later, and pending until then.
     matures = model.label.maturity + isinstance(model.label, Outcome)
-    pending = inside & (frame.known_at >= now) & (frame.at + matures > now)
+    pending = inside & (frame.known_at >= now)
+    if frame.timed:
+        pending &= frame.at + matures > now
     labelled = inside & (frame.known_at < now) & ~np.isnan(frame.labels)
     return {"pending": int(pending.sum()), "void": int((inside & ~pending & ~labelled).sum()), **purged}

@@ -61,7 +61,9 @@ def find_leaks(
         numeric = feature.type == "number"
         checks = [
             _tells_outcome(feature.name, examples["train"], examples["validate"], at, numeric),
-            _tells_duration(feature.name, matrix[:, at], (frame.known_at - frame.at)[rows]) if numeric else None,
+            _tells_duration(feature.name, matrix[:, at], (frame.known_at - frame.at)[rows])
+            if numeric and frame.timed
+            else None,
             _comes_with_outcome(frame, feature.name),
             None if numeric else _names_rows(frame, feature.name, parts["train"]),
         ]

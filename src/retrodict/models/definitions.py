@@ -14,7 +14,7 @@ from retrodict.core.expressions import Expression, parse
 from retrodict.core.names import NameUse
 from retrodict.core.tasks import TASKS, Target, Task
 from retrodict.evaluation.gates import check_gate, gate_metrics, gate_text
-from retrodict.features.definitions import RowColumns
+from retrodict.features.definitions import FeatureView, RowColumns
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.plan import FeatureSet
 from retrodict.models.estimators import Estimator, FeatureType, get_estimator
@@ -108,9 +108,10 @@ class Model(Definition):
     label : Label or Outcome
         What it predicts: an expression over a row of a table, or what happens to an entity within a time after the
         decision (then with ``table`` and ``expression``).
-    decide_at : str
+    decide_at : str, optional
         Time expression over a row of the label's table: the moment of the decision. No feature sees anything from that
-        moment on; an outcome begins with it.
+        moment on; an outcome begins with it. Left out for a table without history: features are then columns of the row
+        and functions of them, the split is at random, by group or by hash, and a request is decided now.
     features : list of FeatureView, derived functions, and columns of the row itself
     recipe : Recipe
     gates : list of str, optional
@@ -151,7 +152,15 @@ class Model(Definition):
                                   remedy="Pass recipe=Recipe(...)")  # fmt: skip
         if not self.features:
             raise DefinitionError("a model must have features", where=where, got=0, remedy="Pass features=[view, ...]")
-        if parse(self.decide_at, where=f"{where}, decide_at").kind not in ("time", None):
+        if not self.timed:
+            self._check_timeless(where)
+        elif isinstance(self.label, Label) and self.label.known_at is None:
+            raise DefinitionError(
+                "a label of decisions that have a moment must say when it is known", where=f"{where}, label "
+                f"{self.label.name!r}", got=None,
+                remedy="Say known_at='arr_time' in the label, or leave out decide_at",
+            )  # fmt: skip
+        elif parse(self.decide_at, where=f"{where}, decide_at").kind not in ("time", None):
             raise DefinitionError(
                 "decide_at must be a time", where=where, got=self.decide_at,
                 remedy="Name a time column of the label's table, or write one like 'sched_dep - 1h'",
@@ -186,7 +195,7 @@ class Model(Definition):
         for name in () if features.open else self.recipe.types:
             yield NameUse("feature", name, rule, f"{where}, recipe, types", names=features.columns)
         rule = f"decide_at must read columns that the table {table!r} has"
-        for name in self.parsed_decide_at.columns:
+        for name in self.parsed_decide_at.columns if self.timed else ():
             yield NameUse("column", name, rule, f"{where}, decide_at", table)
         rule = f"a split must read columns that the table {table!r} of the label has"
         for name in self.recipe.split.columns:
@@ -211,6 +220,27 @@ class Model(Definition):
                 where=f"{where}, outcome {self.label.name!r}", got=self.label.value,
                 remedy=f"Add table=… and expression='{self.label.value} > 0' to the outcome",
             )  # fmt: skip
+
+    @property
+    def timed(self) -> bool:
+        """Whether decisions have a moment of their own in the label's table."""
+        return bool(self.decide_at)
+
+    def _check_timeless(self, where: str) -> None:
+        """Refuse what would need a moment of the decision."""
+        rule, remedy = "", "Say decide_at='asked_at', the moment of the decision"
+        got: object = self.label.name
+        if isinstance(self.label, Outcome):
+            rule = "an outcome must have a moment of the decision: it is what happened from then on"
+        elif self.recipe.split.timed:
+            rule, got = "a split in time must have a moment of the decision", type(self.recipe.split).__name__
+            remedy += ", or split with RandomSplit, GroupSplit or HashSplit"
+        else:
+            views = [view.name for view in self.features if isinstance(view, FeatureView) and not view.source.timeless]
+            if not views:
+                return
+            rule, got = "a view of facts that have a time must know before which moment they count", views
+        raise DefinitionError(rule, where=f"{where}, decide_at", got=got, remedy=remedy)
 
     def _check_task(self, where: str) -> None:
         """Refuse a task that the label cannot have, and what belongs to another one."""

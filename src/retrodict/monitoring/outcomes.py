@@ -136,7 +136,7 @@ def outcomes(
     if isinstance(model.label, Outcome):
         facts, edges = _outcome_facts(workspace, model, model.label, version)
     else:
-        facts, edges = _label_facts(workspace, model.label, version)
+        facts, edges = _label_facts(workspace, model.label, version, now)
     arrived, more = _arrived_facts(workspace, policy)
     visible = _visible(decisions, facts, arrived, now)
     at = visible.column("position").to_numpy()
@@ -173,18 +173,31 @@ def _newest(workspace: Workspace, table: str) -> int | None:
     return versions[-1].version if versions else None
 
 
-def _label_facts(workspace: Workspace, label: Label, version: int | None) -> tuple[pa.Table, list[tuple[str, str]]]:
-    """Key, label and known_at of every row of the label's table; empty if it has no version yet."""
-    name = label.table.name
-    pinned = _newest(workspace, name) if version is None else version
+def _label_facts(
+    workspace: Workspace, label: Label, version: int | None, now: int
+) -> tuple[pa.Table, list[tuple[str, str]]]:
+    """Key, label and known_at of every row of the label's table; empty if it has no version yet.
+
+    A label that does not say when it is known was known when the version of the table was written that is read: the
+    newest one before now.
+    """
+    name, known = label.table.name, label.parsed_known_at
+    history = [past for past in workspace.tables.history(name) if known is not None or past.time < now]
+    pinned = (history[-1].version if history else None) if version is None else version
     if pinned is None:
         return _FACTS.empty_table(), []
     schema = workspace.tables.schema(name, pinned)
-    for expression, what in ((label.parsed, "label"), (label.parsed_known_at, "known_at")):
-        expression.check_columns(schema.names, where=f"label {label.name}, {what}")
-    columns = sorted({*label.table.key, *label.parsed.columns, *label.parsed_known_at.columns})
+    for expression, what in ((label.parsed, "label"), (known, "known_at")):
+        if expression is not None:
+            expression.check_columns(schema.names, where=f"label {label.name}, {what}")
+    columns = sorted({*label.table.key, *label.parsed.columns, *(known.columns if known else ())})
     rows = workspace.tables.read(name, pinned, columns=columns)
-    key, value, known_at = join_key_sql(label.table, rows.schema), label.parsed.to_sql(), label.parsed_known_at.to_sql()
+    key, value = join_key_sql(label.table, rows.schema), label.parsed.to_sql()
+    if known is not None:
+        known_at = known.to_sql()
+    else:
+        written = next(past.time for past in workspace.tables.history(name) if past.version == pinned)
+        known_at = f"CASE WHEN ({value}) IS NULL THEN NULL ELSE make_timestamptz({written}) END"
     facts = query(f"SELECT {key} AS key, ({value}) AS label, ({known_at}) AS known_at FROM rows", rows=rows)
     for column, holds, rule in (("label", pa.types.is_boolean, "a label must be a condition"),
                                 ("known_at", pa.types.is_timestamp, "known_at must be a time")):  # fmt: skip

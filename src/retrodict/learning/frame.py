@@ -59,6 +59,8 @@ class Frame:
         When the outcome became known; the largest int64 where it never did, 0 where labels have no time.
     target : Target
         What the labels are.
+    timed : bool, default True
+        Whether rows have a moment of decision.
     """
 
     table: pa.Table
@@ -67,6 +69,7 @@ class Frame:
     labels: NDArray[np.float64]
     known_at: NDArray[np.int64]
     target: Target = Target()  # noqa: RUF009  # immutable
+    timed: bool = True
 
     def digest(self) -> str:
         """SHA-256 over all rows and columns: never a sample."""
@@ -93,11 +96,6 @@ class Frame:
             return None
         encoded = self.table.column(_GROUP).combine_chunks().dictionary_encode(null_encoding="encode")
         return np.asarray(encoded.indices.to_numpy(), dtype=np.int64)
-
-    @property
-    def timed(self) -> bool:
-        """Whether its rows have a moment of decision."""
-        return AT in self.table.column_names
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Column of the table; the message of an unknown one has near names."""
@@ -153,8 +151,8 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
     label, where = model.label, f"model {model.name}"
     expressions = {"decide_at": model.parsed_decide_at} if model.timed else {}
     if isinstance(label, Label):
-        known = {} if label.parsed_known_at is None else {"known_at": label.parsed_known_at}
-        expressions = {"label": label.parsed, **known, **expressions}
+        clock = {} if label.parsed_known_at is None else {"known_at": label.parsed_known_at}
+        expressions = {"label": label.parsed, **clock, **expressions}
     if model.recipe.weights is not None:
         expressions["weights"] = parse(model.recipe.weights, where=f"{where}, recipe, weights")
     for what, expression in expressions.items():
@@ -287,7 +285,7 @@ def build_frame(
         known_at = table.column(_KNOWN).cast(pa.int64()).fill_null(never).to_numpy()
     # An outcome without a time at which it became known is no outcome yet.
     target, labels = encode_labels(model, table.column(_LABEL), known=known_at != never)
-    return Frame(table, features.columns, at, labels, known_at, target)
+    return Frame(table, features.columns, at, labels, known_at, target, model.timed)
 
 
 def _moments_checked(spine: pa.Table, model: Model) -> pa.Table:

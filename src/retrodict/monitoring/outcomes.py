@@ -181,20 +181,20 @@ def _label_facts(
     A label that does not say when it is known was known when the version of the table was written that is read: the
     newest one before now.
     """
-    name, known = label.table.name, label.parsed_known_at
-    history = [past for past in workspace.tables.history(name) if known is not None or past.time < now]
+    name, clock = label.table.name, label.parsed_known_at
+    history = [past for past in workspace.tables.history(name) if clock is not None or past.time < now]
     pinned = (history[-1].version if history else None) if version is None else version
     if pinned is None:
         return _FACTS.empty_table(), []
     schema = workspace.tables.schema(name, pinned)
-    for expression, what in ((label.parsed, "label"), (known, "known_at")):
+    for expression, what in ((label.parsed, "label"), (clock, "known_at")):
         if expression is not None:
             expression.check_columns(schema.names, where=f"label {label.name}, {what}")
-    columns = sorted({*label.table.key, *label.parsed.columns, *(known.columns if known else ())})
+    columns = sorted({*label.table.key, *label.parsed.columns, *(clock.columns if clock else ())})
     rows = workspace.tables.read(name, pinned, columns=columns)
     key, value = join_key_sql(label.table, rows.schema), label.parsed.to_sql()
-    if known is not None:
-        known_at = known.to_sql()
+    if clock is not None:
+        known_at = clock.to_sql()
     else:
         written = next(past.time for past in workspace.tables.history(name) if past.version == pinned)
         known_at = f"CASE WHEN ({value}) IS NULL THEN NULL ELSE make_timestamptz({written}) END"

@@ -13,7 +13,9 @@ import pytest
 
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.drift import judge
-from retrodict.evaluation import climb, evaluate, plots
+from retrodict.core.tasks import Target
+from retrodict.evaluation import ClassTable, climb, evaluate, plots
+from retrodict.evaluation.plots import outputs
 
 
 def _labels() -> tuple[np.ndarray, np.ndarray]:
@@ -33,9 +35,53 @@ def _drift() -> str:
     return plots.plot_drift(verdicts, threshold=0.1)
 
 
+_NUMBERS = np.random.default_rng(1).normal(5, 2, (2, 2000)).cumsum(axis=0)
+_QUANTILES = Target("quantile", quantiles=(0.1, 0.5, 0.9))
+_BAND = _NUMBERS[1][:, None] - 5 + 2 * np.array([-1.28, 0.0, 1.28])
+_CLASSES = Target("multiclass", classes=("<dry>", "medium", "sweet"), ordered=True)
+
+
+def _table(target: Target) -> object:
+    labels, scores = _labels()
+    if target.task == "binary":
+        return evaluate(labels, scores, threshold=0.4).confusion
+    p = np.stack([1 - scores, scores * 0.6, scores * 0.4], axis=1)
+    return evaluate(labels, p, target).confusion
+
+
+def _number_ladder() -> str:
+    target, (labels, values) = Target("regression"), _NUMBERS
+    rungs = {"constant": np.full(2000, 5.0), "broken": np.full(2000, np.nan)}
+    return plots.plot_ladder(climb(candidate=values, rungs=rungs, labels=labels, target=target), name="delay@1")
+
+
 _PLOTS: dict[str, tuple[Callable[[], str], list[str]]] = {
     "ladder": (_ladder, ["late_arrival@1 beats", "constant", "<carrier> & $rate$"]),
     "calibration": (lambda: plots.plot_calibration(evaluate(*_labels()).curve), ["600 rows", "observed rate"]),
+    "ladder of numbers": (_number_ladder, ["delay@1 not evaluable", "rmse, lower is better", "2000 of 2000 outputs"]),
+    "confusion": (lambda: plots.plot_confusion(_table(Target())), ["decided", "actual", "yes"]),
+    "classes": (lambda: plots.plot_confusion(_table(_CLASSES)), ["<dry>", "sweet"]),
+    "roc": (lambda: plots.plot_roc(*_labels()), ["600 rows", "false positive rate"]),
+    "precision": (lambda: plots.plot_precision_recall(*_labels()), ["base rate 0.", "precision"]),
+    "gain": (lambda: plots.plot_gain(*_labels()), ["lift", "at 10%", "share of positives"]),
+    "residuals": (lambda: plots.plot_residuals(*_NUMBERS), ["actual - predicted", "middle 80 %"]),
+    "actual": (lambda: plots.plot_actual(*_NUMBERS), ["predicted", "perfect"]),
+    "coverage": (
+        lambda: plots.plot_coverage(evaluate(_NUMBERS[0], _BAND, _QUANTILES), _QUANTILES),
+        ["labels at or below"],
+    ),
+    "elimination": (
+        lambda: plots.plot_elimination(
+            [{"features": k, "score": 0.7 - (k - 4) ** 2 / 100, "low": 0.5, "high": 0.8} for k in range(9, 0, -1)]
+        ),
+        ["best: 4 features, 0.7", "between folds"],
+    ),
+    "path": (
+        lambda: plots.plot_path(
+            {f"x{k}": [(10.0**power, k / 10.0**power) for power in range(-3, 3)] for k in range(12)}, strength=0.1
+        ),
+        ["strength of the penalty", "x11", "x4"],
+    ),
     "drift": (_drift, ["moved", "not evaluable", "threshold 0.1", "noise floor"]),
 }
 
@@ -56,8 +102,9 @@ def test_plots_are_self_contained_svg(name: str) -> None:
 
 def test_equal_numbers_give_equal_bytes_from_any_thread() -> None:
     """No date, no random ids, no shared state."""
-    expected = {name: make() for name, (make, _) in _PLOTS.items()}
-    names = [*_PLOTS] * 3
+    names = ["ladder", "calibration", "drift", "roc"]
+    expected = {name: _PLOTS[name][0]() for name in names}
+    names *= 3
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda name: _PLOTS[name][0](), names)) == [expected[name] for name in names]
 
@@ -71,10 +118,30 @@ def test_settings_of_the_caller_are_left_alone() -> None:
     assert dict(mpl.rcParams) == before
 
 
-@pytest.mark.parametrize("draw", [lambda: plots.plot_calibration([]), lambda: plots.plot_drift({}, threshold=0.1)])
+def test_curves_pass_through_the_points_of_their_metrics() -> None:
+    """What is drawn is what is measured: recall and precision of a threshold lie on the curves, lift is that of k."""
+    labels, scores = _labels()
+    gain = plots.plot_gain(labels, scores)
+    assert f"{evaluate(labels, scores)['lift_at_k'].value:.2f} at 10%" in gain
+    x, y = outputs._thinned(np.arange(5000.0), np.arange(5000.0) ** 2)
+    assert (x.size, x[0], x[-1], (y == x**2).all()) == (200, 0.0, 4999.0, True)
+
+
+def test_only_the_largest_coefficients_are_named() -> None:
+    """Eight of twelve, by the largest absolute value along the path."""
+    svg = _PLOTS["path"][0]()
+    assert [f">x{k}<" in svg for k in (3, 4)] == [False, True]
+
+
+@pytest.mark.parametrize("draw", [
+    lambda: plots.plot_calibration([]), lambda: plots.plot_drift({}, threshold=0.1), lambda: plots.plot_roc([1], [0.5]),
+    lambda: plots.plot_residuals([], []), lambda: plots.plot_path({}), lambda: plots.plot_elimination([]),
+    lambda: plots.plot_coverage(evaluate([], np.empty((0, 3)), _QUANTILES), _QUANTILES),
+    lambda: plots.plot_confusion(ClassTable(tuple(range(31)), ((0,) * 31,) * 31)),
+])  # fmt: skip
 def test_nothing_to_draw_is_an_error(draw: Callable[[], str]) -> None:
     """An empty plot is refused, with what it needs."""
-    with pytest.raises(InputError, match="a plot"):
+    with pytest.raises(InputError, match=r"a plot|a curve"):
         draw()
 
 

@@ -13,15 +13,9 @@ from retrodict.core.statistics.drift import DriftVerdict
 from retrodict.evaluation.ladder import Ladder
 from retrodict.evaluation.metrics import CalibrationBin
 
-# One drawing surface for all plots of the package; it is private to keep matplotlib out of everybody's signatures.
-from retrodict.evaluation.plots import (
-    _canvas,
-    _label_to_the_end,
-    plot_calibration,
-    plot_drift,
-    plot_ladder,
-    plot_periods,
-)
+
+from retrodict.evaluation.plots import plot_calibration, plot_drift, plot_ladder, plot_periods
+from retrodict.evaluation.plots.canvas import drawing, label_to_the_end
 from retrodict.pages import themed
 
 __all__ = [
@@ -98,7 +92,7 @@ def draw_latency(percentiles: Sequence[float], marks: Mapping[str, float], key: 
     key : str
     """
     steps = len(percentiles) + 1
-    with _canvas("Latency as the caller sees it") as canvas:
+    with drawing("Latency as the caller sees it") as canvas:
         axes = canvas.axes
         shares = [100 * (place + 1) / steps for place in range(len(percentiles))]
         axes.fill_between(percentiles, shares, color=_SOFT, alpha=0.7, linewidth=0)
@@ -144,7 +138,7 @@ def draw_bars(
     start : float, default 0.0
         Where the bars begin.
     """
-    with _canvas(title, height=1.1 + 0.3 * max(len(values), 1)) as canvas:
+    with drawing(title, height=1.1 + 0.3 * max(len(values), 1)) as canvas:
         axes = canvas.axes
         for place, value in enumerate(values.values()):
             if value is None:
@@ -157,7 +151,7 @@ def draw_bars(
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(values) - 0.4, -0.6)
         lengths = [start, *(value for value in values.values() if value is not None)]
-        _label_to_the_end(axes.xaxis, min(lengths), max(lengths))
+        label_to_the_end(axes.xaxis, min(lengths), max(lengths))
         axes.grid(axis="x")
         axes.set_xlabel(unit)
     return themed(canvas.svg, key)

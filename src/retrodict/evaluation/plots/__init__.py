@@ -1,0 +1,29 @@
+"""Plots of evaluations as SVG text: small, self-contained, the same bytes for the same numbers."""
+
+from retrodict.evaluation.plots.drift import plot_drift, plot_periods
+from retrodict.evaluation.plots.models import plot_calibration, plot_elimination, plot_ladder, plot_path
+from retrodict.evaluation.plots.outputs import (
+    plot_actual,
+    plot_confusion,
+    plot_coverage,
+    plot_gain,
+    plot_precision_recall,
+    plot_residuals,
+    plot_roc,
+)
+
+__all__ = [
+    "plot_actual",
+    "plot_calibration",
+    "plot_confusion",
+    "plot_coverage",
+    "plot_drift",
+    "plot_elimination",
+    "plot_gain",
+    "plot_ladder",
+    "plot_path",
+    "plot_periods",
+    "plot_precision_recall",
+    "plot_residuals",
+    "plot_roc",
+]

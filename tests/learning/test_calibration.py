@@ -9,12 +9,14 @@ from scipy.special import expit
 from sklearn.metrics import log_loss
 
 from retrodict.core.errors import InputError
-from retrodict.learning.calibration import ISOTONIC_ROWS, calibrate, share_validation
+from retrodict.core.tasks import Target
+from retrodict.learning.calibration import ISOTONIC_ROWS, SIGMOID_ROWS, calibrate, calibration_folds
 from retrodict.learning.frame import Frame
 from retrodict.learning.recipes import run_recipe
+from retrodict.models.calibration import load_calibrator
 from retrodict.models.definitions import Recipe
 from retrodict.models.engines import trees
-from retrodict.models.splits import TimeSplit
+from retrodict.models.splits import RandomSplit, TimeSplit, halves
 
 SPLIT = TimeSplit("2024-01-01/2024-02-01")
 
@@ -28,6 +30,12 @@ def world(n: int, *, seed: int = 3, slope: float = 1.0, shift: float = -1.5):
     return expit(slope * truth), labels, at, at + 1
 
 
+def chosen_for(method: str, scores, labels, at, known_at):
+    """Calibration of rows whose folds are spans of time."""
+    rows = Frame(pa.table({"at": at}), (), at, labels, known_at)
+    return calibrate(method, scores, labels, calibration_folds(SPLIT, rows, np.arange(len(at))))
+
+
 def test_recipes_calibrate_by_themselves():
     """A recipe that names nothing gets the automatic choice."""
     assert Recipe("logistic", SPLIT).calibrate == "auto"
@@ -37,10 +45,10 @@ def test_scores_that_are_right_stay_as_they_are_and_wrong_ones_are_mended():
     """Judged on 20,000 new rows of the same world, against scikit-learn's log loss."""
     fresh = world(20_000, seed=9)
     for seed in range(5):
-        calibrator, _ = calibrate("auto", *world(400, seed=seed))
+        calibrator, _ = chosen_for("auto", *world(400, seed=seed))
         assert log_loss(fresh[1], calibrator.apply(fresh[0])) < log_loss(fresh[1], fresh[0]) + 0.02
     wrong, fresh = world(400, slope=4.0), world(20_000, seed=9, slope=4.0)
-    calibrator, calibration = calibrate("auto", *wrong)
+    calibrator, calibration = chosen_for("auto", *wrong)
     assert calibration.method == "sigmoid"
     assert log_loss(fresh[1], calibrator.apply(fresh[0])) < log_loss(fresh[1], fresh[0]) - 0.1
 
@@ -49,7 +57,7 @@ def test_the_choice_is_the_least_cross_validated_log_loss():
     """Where a sigmoid cannot bend the scores right, steps win, by the numbers that are recorded."""
     scores, labels, at, known_at = world(40_000)
     folded = np.where(scores < np.median(scores), 0.5 * scores, 1 - 0.5 * (1 - scores))
-    _, calibration = calibrate("auto", folded, labels, at, known_at)
+    _, calibration = chosen_for("auto", folded, labels, at, known_at)
     assert calibration.method == "isotonic" == min(calibration.log_loss, key=calibration.log_loss.get)
     assert list(calibration.log_loss) == ["none", "sigmoid", "isotonic"]
 
@@ -61,9 +69,9 @@ def test_isotonic_needs_a_thousand_rows_of_the_rarer_class(rarer: int, rare: int
     rng = np.random.default_rng(0)
     labels = np.repeat([rare, 1.0 - rare], [rarer, 5_000])[rng.permutation(5_000 + rarer)]
     scores, at = rng.random(len(labels)), np.arange(len(labels))
-    _, calibration = calibrate("auto", scores, labels, at, at)
+    _, calibration = chosen_for("auto", scores, labels, at, at)
     assert ("isotonic" in calibration.log_loss) is (rarer == ISOTONIC_ROWS)
-    assert calibrate("isotonic", scores[:73], labels[:73], at[:73], at[:73])[1].method == "isotonic"
+    assert chosen_for("isotonic", scores[:73], labels[:73], at[:73], at[:73])[1].method == "isotonic"
 
 
 def test_methods_are_compared_on_rows_they_were_not_fitted_on():
@@ -71,7 +79,7 @@ def test_methods_are_compared_on_rows_they_were_not_fitted_on():
     rng = np.random.default_rng(1)
     for _ in range(5):
         scores, at = rng.uniform(0.2, 0.8, 3_000), np.arange(3_000)
-        _, calibration = calibrate("auto", scores, (rng.random(3_000) < scores).astype(float), at, at)
+        _, calibration = chosen_for("auto", scores, (rng.random(3_000) < scores).astype(float), at, at)
         assert calibration.log_loss["isotonic"] > calibration.log_loss["none"]
 
 
@@ -80,14 +88,14 @@ def test_an_outcome_known_at_the_first_moment_of_a_fold_overlaps_it():
     at, labels = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 8]), np.tile([0.0, 1.0], 5)
     for known_at, compared in ((8, False), (7, True)):
         known = np.where(at < 8, np.maximum(at, known_at), 100)
-        _, calibration = calibrate("auto", np.linspace(0.1, 0.9, 10), labels, at, known)
+        _, calibration = chosen_for("auto", np.linspace(0.1, 0.9, 10), labels, at, known)
         assert bool(calibration.log_loss) is compared
 
 
 def test_no_fold_is_judged_by_rows_whose_outcomes_overlap_it():
     """With every outcome known after the last row, nothing can be compared: scores stay as they are."""
     scores, labels, at, _ = world(400, slope=4.0)
-    calibrator, calibration = calibrate("auto", scores, labels, at, np.full(400, at[-1] + 1))
+    calibrator, calibration = chosen_for("auto", scores, labels, at, np.full(400, at[-1] + 1))
     assert (calibration.method, calibration.log_loss) == ("none", {})
     assert calibrator.apply(scores).tolist() == scores.tolist()
 
@@ -96,7 +104,7 @@ def test_no_fold_is_judged_by_rows_whose_outcomes_overlap_it():
 def test_no_score_is_certain(method: str):
     """Seventy-three rows, 120 scores over the whole range, ends included; one by one as in a column."""
     scores, labels, at, known_at = world(73)
-    calibrator, _ = calibrate(method, scores, labels, at, known_at)
+    calibrator, _ = chosen_for(method, scores, labels, at, known_at)
     probes = np.concatenate([[0.0, 1.0, 1e-300, np.nextafter(1, 0)], np.linspace(0, 1, 116)])
     probabilities = calibrator.apply(probes)
     assert probabilities.min() > 0
@@ -108,7 +116,7 @@ def test_seventy_three_rows_do_not_make_a_model_worse():
     """Isotonic regression of so few turned a log loss of 0.42 into 1.36; the choice is no worse than none."""
     for seed in range(10):
         fresh = world(5_000, seed=100 + seed)
-        calibrator, _ = calibrate("auto", *world(73, seed=seed))
+        calibrator, _ = chosen_for("auto", *world(73, seed=seed))
         assert log_loss(fresh[1], calibrator.apply(fresh[0])) < log_loss(fresh[1], fresh[0]) + 0.05
 
 
@@ -147,7 +155,7 @@ def test_rows_that_stop_a_training_do_not_calibrate_it(monkeypatch, estimator, m
 def test_the_halves_of_validation_have_no_row_in_common():
     """Every row is in one of them, and no calibrating row is before a stopping one."""
     frame = frame_of(500)
-    stopping, aside = share_validation(PARTS["validate"], frame.at)
+    stopping, aside = halves(SPLIT, frame, PARTS["validate"])
     assert sorted([*stopping, *aside]) == PARTS["validate"].tolist()
     assert frame.at[stopping].max() < frame.at[aside].min()
 
@@ -173,3 +181,70 @@ def test_a_model_that_tells_less_than_the_majority_is_warned_of():
     assert loss > majority
     (warning,) = trained.warnings
     assert f"log loss of {loss:.4f} on the test rows is above the majority's {majority:.4f}" in warning
+
+
+@pytest.mark.parametrize(
+    ("rarer", "compared"),
+    [(SIGMOID_ROWS - 1, ["none"]), (SIGMOID_ROWS, ["none", "sigmoid"]),
+     (ISOTONIC_ROWS, ["none", "sigmoid", "isotonic"])],
+)  # fmt: skip
+def test_the_run_says_which_calibration_and_why(rarer: int, compared: list[str]):
+    """What was compared, by its log loss, and what was not, by the rows it needs."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([1.0, 0.0], [rarer, 3_000])[rng.permutation(3_000 + rarer)]
+    at = np.arange(len(labels))
+    _, calibration = chosen_for(
+        "auto", np.where(labels == 1, 0.6, 0.4) + rng.uniform(-0.3, 0.3, len(at)), labels, at, at
+    )
+    assert list(calibration.log_loss) == compared
+    for name in compared[1:] and compared:
+        assert f"{calibration.log_loss[name]:.4f}" in calibration.reason
+    for name, needed in (("sigmoid", "20"), ("isotonic", "1,000")):
+        assert (f"{name} needs {needed}" in calibration.reason) is (name not in compared)
+
+
+def three_classes(n: int, heat: float, seed: int = 0):
+    """Probabilities of three classes that come true at a temperature of 1, made too sure by a heat."""
+    rng = np.random.default_rng(seed)
+    truth = np.exp(rng.normal(size=(n, 3)) * 1.5)
+    truth /= truth.sum(axis=1, keepdims=True)
+    labels = (rng.random((n, 1)) > truth.cumsum(axis=1)).sum(axis=1).astype(float)
+    sure = truth**heat
+    return sure / sure.sum(axis=1, keepdims=True), np.minimum(labels, 2)
+
+
+def test_a_temperature_cools_several_classes():
+    """It finds the heat by simulation, mends the log loss of new rows, keeps the order and sums of 1, row by row."""
+    target = Target("multiclass", classes=("a", "b", "c"))
+    scores, labels = three_classes(4_000, 3.0)
+    frame = Frame(pa.table({"x": labels}), (), np.zeros(4_000, np.int64), labels, np.zeros(4_000, np.int64), target)
+    pairs = calibration_folds(RandomSplit(), frame, np.arange(4_000))
+    calibrator, calibration = calibrate("auto", scores, labels, pairs, target)
+    assert calibration.method == "temperature"
+    assert calibrator.temperature == pytest.approx(3.0, rel=0.08)
+    fresh, truth = three_classes(20_000, 3.0, seed=1)
+    mended = calibrator.apply(fresh)
+    assert log_loss(truth, mended) < log_loss(truth, np.clip(fresh, 1e-15, 1)) - 0.2
+    assert (mended.argmax(axis=1) == fresh.argmax(axis=1)).all()
+    assert mended.sum(axis=1) == pytest.approx(1.0, abs=1e-12)
+    assert [calibrator.apply_one(tuple(row)) for row in fresh[:101].tolist()] == [
+        tuple(row) for row in mended[:101].tolist()
+    ]
+    assert load_calibrator(calibrator.to_json()) == calibrator
+    right, labels = three_classes(4_000, 1.0)
+    calibrator, calibration = calibrate("auto", right, labels, pairs, target)
+    assert (
+        log_loss(truth, calibrator.apply(three_classes(20_000, 1.0, seed=1)[0]))
+        < log_loss(truth, three_classes(20_000, 1.0, seed=1)[0]) + 0.002
+    )
+
+
+@pytest.mark.parametrize("target", [Target("regression"), Target("quantile", quantiles=(0.1, 0.9)), Target("count")])
+def test_values_are_not_calibrated(target: Target):
+    """They are no probabilities; a method for those is refused."""
+    scores, labels = np.array([3.0, -1.0]), np.array([2.0, 0.0])
+    calibrator, calibration = calibrate("auto", scores, labels, [], target)
+    assert calibrator.apply(scores).tolist() == scores.tolist()
+    assert (calibration.method, calibration.log_loss) == ("none", {})
+    with pytest.raises(InputError, match="must be one of the task"):
+        calibrate("sigmoid", scores, labels, [], target)

@@ -12,8 +12,6 @@ from typing import Any
 from retrodict.core.statistics.drift import DriftVerdict
 from retrodict.evaluation.ladder import Ladder
 from retrodict.evaluation.metrics import CalibrationBin
-
-
 from retrodict.evaluation.plots import plot_calibration, plot_drift, plot_ladder, plot_periods
 from retrodict.evaluation.plots.canvas import drawing, label_to_the_end
 from retrodict.pages import themed

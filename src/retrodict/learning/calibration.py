@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.display import Record
-from retrodict.evaluation.metrics import log_loss
-from retrodict.models.calibration import Calibrator, NoCalibrator, fit_isotonic, fit_sigmoid
+from retrodict.core.errors import InputError, near
+from retrodict.core.tasks import Target
+from retrodict.models.calibration import (
+    Calibrator,
+    NoCalibrator,
+    Unchanged,
+    fit_isotonic,
+    fit_sigmoid,
+    fit_temperature,
+)
+from retrodict.models.splits import SplitRows, Splitter
 
-__all__ = ["Calibration", "calibrate", "share_validation"]
+__all__ = ["ISOTONIC_ROWS", "SIGMOID_ROWS", "Calibration", "calibrate", "calibration_folds"]
 
 # Isotonic regression follows every step of its rows: with fewer of the rarer class it follows chance (Niculescu-Mizil &
 # Caruana 2005, section 5, where it needs about a thousand rows to come up to Platt's sigmoid).
 ISOTONIC_ROWS = 1_000
+# Ten rows of the rarer class for each number that is fitted (Peduzzi et al. 1996, J Clin Epidemiol 49).
+SIGMOID_ROWS, TEMPERATURE_ROWS = 20, 10
 _FOLDS = 5
+_TINY = 2.0**-52
 
-Fit = Callable[[NDArray[np.float64], NDArray[np.float64]], Calibrator]
+Floats = NDArray[np.float64]
+Pairs = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
+Fit = Callable[[Floats, Floats], Calibrator]
 
 # From the simplest on: of equal log losses the first is taken.
-_METHODS: Mapping[str, Fit] = {
-    "none": lambda _scores, _labels: NoCalibrator(),
-    "sigmoid": fit_sigmoid,
-    "isotonic": fit_isotonic,
+_METHODS: Mapping[str, Mapping[str, tuple[Fit, int]]] = {
+    "binary": {
+        "none": (lambda _scores, _labels: NoCalibrator(), 0),
+        "sigmoid": (fit_sigmoid, SIGMOID_ROWS),
+        "isotonic": (fit_isotonic, ISOTONIC_ROWS),
+    },
+    "multiclass": {
+        "none": (lambda _scores, _labels: Unchanged(), 0),
+        "temperature": (fit_temperature, TEMPERATURE_ROWS),
+    },
 }
+_VALUES: Mapping[str, tuple[Fit, int]] = {"none": (lambda _scores, _labels: Unchanged(), 0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,89 +56,103 @@ class Calibration(Record):
 
     Attributes
     ----------
-    method : {"none", "sigmoid", "isotonic"}
+    method : {"none", "sigmoid", "isotonic", "temperature"}
         What is in force.
     rows, positives : int
-        Rows it was fitted on, and those labelled 1.
+        Rows it was fitted on, and those labelled 1; 0 of another task than a yes or no.
     log_loss : mapping of str to float
         Cross-validated log loss of each method that was compared; empty where the recipe names one.
+    reason : str
+        Why this method, as a sentence.
     """
 
     method: str
     rows: int
     positives: int
     log_loss: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
 
 
-def share_validation(rows: NDArray[np.int64], at: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the validation rows that may stop a training early, and of the later half, for calibration.
-
-    Scores of rows that chose the number of trees are better than those of rows to come; calibrated on them, a model
-    is too sure of itself.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n,)
-        Positions in the frame.
-    at : ndarray
-        Moments of decision of the frame, in microseconds.
-    """
-    ordered = rows[np.argsort(at[rows], kind="stable")]
-    return np.sort(ordered[: len(rows) // 2]), np.sort(ordered[len(rows) // 2 :])
+def calibration_folds(split: Splitter, rows: SplitRows, positions: NDArray[np.int64]) -> Pairs:
+    """Folds of the rows that calibration may use, as the split cuts them; none where they cannot be compared on."""
+    pairs = split.cut(rows, positions, _FOLDS, 0) if len(positions) else []
+    return [pair for pair in pairs if len(pair[0]) and len(pair[1])]
 
 
 def calibrate(
-    method: str,
-    scores: NDArray[np.float64],
-    labels: NDArray[np.float64],
-    at: NDArray[np.int64],
-    known_at: NDArray[np.int64],
+    method: str, scores: Floats, labels: Floats, pairs: Pairs, target: Target | None = None
 ) -> tuple[Calibrator, Calibration]:
-    """Fit a calibration on rows that the engine was not trained on; all arrays have shape (n,).
+    """Fit a calibration on rows that the engine was not trained on.
 
-    ``"auto"`` takes the method of the least cross-validated log loss, isotonic regression only from 1,000 rows of the
-    rarer class on. Folds are spans of time; what is fitted for one uses no row whose outcome overlaps it in time
-    (purging: López de Prado 2018, Advances in Financial Machine Learning, chapter 7). Where no fold leaves a row to fit
-    on, nothing can be compared and scores stay as they are.
+    ``"auto"`` takes the method of the least cross-validated log loss, of those that have rows enough: a sigmoid from 20
+    rows of the rarer class on, isotonic regression from 1,000, a temperature from 10 rows of the rarest class. Where no
+    fold leaves a row to fit on, nothing can be compared and scores stay as they are. Values that are no probabilities
+    stay as they are, too.
 
     Parameters
     ----------
-    method : {"auto", "none", "sigmoid", "isotonic"}
-    scores, labels : ndarray
-        The engine's probabilities, and 0 or 1.
-    at, known_at : ndarray of int64
-        When each row was decided, and when its outcome became known, in microseconds.
+    method : {"auto", "none", "sigmoid", "isotonic", "temperature"}
+    scores : ndarray of shape (n,) or (n, outputs)
+        What the engine gives.
+    labels : ndarray of shape (n,)
+    pairs : sequence of (ndarray, ndarray)
+        Rows to fit on and to judge on, of each fold (:func:`calibration_folds`).
+    target : Target, optional
+        None: a yes or no.
+
+    Raises
+    ------
+    InputError
+        If the task does not know the method.
     """
-    positives = int(labels.sum())
-    losses: dict[str, float] = {}
-    if method == "auto":
-        rarer = min(positives, len(labels) - positives)
-        methods = [name for name in _METHODS if name != "isotonic" or rarer >= ISOTONIC_ROWS]
-        losses = _cross_validate(methods, scores, labels, at, known_at)
-        method = min(methods, key=lambda name: losses.get(name, 0.0))
-    return _METHODS[method](scores, labels), Calibration(method, len(labels), positives, losses)
+    target = target or Target()
+    methods = _METHODS.get(target.task, _VALUES)
+    positives = int(labels.sum()) if target.task == "binary" else 0
+    if method != "auto":
+        if method not in methods:
+            raise InputError(f"a calibration must be one of the task {target.task!r}", where="Recipe, calibrate",
+                             got=method, remedy=near(method, ["auto", *methods], what="method"))  # fmt: skip
+        calibrator = methods[method][0](scores, labels)
+        return calibrator, Calibration(method, len(labels), positives, reason="The recipe names it.")
+    if len(methods) == 1:
+        reason = "Values that are no probabilities are not calibrated."
+        return methods["none"][0](scores, labels), Calibration("none", len(labels), positives, reason=reason)
+    classes = max(len(target.classes), 2)
+    rarest = int(np.bincount(labels.astype(np.int64), minlength=classes).min())
+    able = [name for name, (_, least) in methods.items() if rarest >= least]
+    losses = _cross_validate({name: methods[name][0] for name in able}, scores, labels, pairs)
+    method = min(able, key=lambda name: losses.get(name, 0.0))
+    calibrator = methods[method][0](scores, labels)
+    reason = _sentence(method, losses, len(labels), rarest, {name: methods[name][1] for name in methods})
+    return calibrator, Calibration(method, len(labels), positives, losses, reason)
 
 
-def _cross_validate(
-    methods: list[str],
-    scores: NDArray[np.float64],
-    labels: NDArray[np.float64],
-    at: NDArray[np.int64],
-    known_at: NDArray[np.int64],
-) -> dict[str, float]:
-    """Mean log loss of each method over the rows of all folds that can be evaluable."""
-    evaluable: list[NDArray[np.int64]] = []
-    predicted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in methods}
-    for inside in np.array_split(np.argsort(at, kind="stable"), _FOLDS):
-        if not len(inside):
-            continue
-        outside = (known_at < at[inside].min()) | (at > known_at[inside].max())
-        if outside.any():
-            evaluable.append(inside)
-            for name in methods:
-                fitted = _METHODS[name](scores[outside], labels[outside])
-                predicted[name].append(fitted.apply(scores[inside]))
-    if not evaluable:
+def _sentence(method: str, losses: Mapping[str, float], rows: int, rarest: int, needed: Mapping[str, int]) -> str:
+    """What was chosen and why, what was not compared and why not."""
+    short = [f"{name} needs {least:,}" for name, least in needed.items() if least > rarest]
+    missing = f" Of the rarest class there are {rarest:,} rows: {', '.join(short)}." if short else ""
+    if len(losses) > 1:
+        others = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items() if name != method)
+        return (
+            f"The method {method!r} has the least cross-validated log loss of {rows:,} rows: {losses[method]:.4f} "
+            f"({others}).{missing}"
+        )
+    if not losses:
+        return f"Nothing could be compared on {rows:,} rows: no fold leaves rows to fit on.{missing}"
+    return f"Scores stay as they are.{missing}"
+
+
+def _cross_validate(methods: Mapping[str, Fit], scores: Floats, labels: Floats, pairs: Pairs) -> dict[str, float]:
+    """Mean log loss of each method over the rows of all folds."""
+    if not pairs:
         return {}
-    truth = labels[np.concatenate(evaluable)]
-    return {name: log_loss(truth, np.concatenate(parts)).value or 0.0 for name, parts in predicted.items()}
+    sums = dict.fromkeys(methods, 0.0)
+    for fit_rows, judged_rows in pairs:
+        truth = labels[judged_rows].astype(np.int64)
+        for name, fit in methods.items():
+            predicted = fit(scores[fit_rows], labels[fit_rows]).apply(scores[judged_rows])
+            if predicted.ndim == 1:
+                predicted = np.stack([1 - predicted, predicted], axis=1)
+            sums[name] -= float(np.log(np.maximum(predicted[np.arange(len(truth)), truth], _TINY)).sum())
+    size = sum(len(judged_rows) for _, judged_rows in pairs)
+    return {name: loss / size for name, loss in sums.items()}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, near
 from retrodict.evaluation import Evaluation, Ladder, climb, evaluate
-from retrodict.learning.calibration import Calibration, calibrate, share_validation
+from retrodict.learning.calibration import Calibration, calibrate, calibration_folds
 from retrodict.learning.frame import Frame
 from retrodict.learning.leaks import find_leaks
 from retrodict.models.artifact import ModelArtifact
@@ -25,6 +25,7 @@ from retrodict.models.engines.base import Engine
 from retrodict.models.estimators import get_estimator
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples, Fitted, Problem
+from retrodict.models.splits import halves
 
 __all__ = ["Progress", "Trained", "run_recipe"]
 
@@ -111,7 +112,7 @@ def run_recipe(
     examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
     stopping = aside = parts["validate"]
     if recipe.registered.validates and recipe.calibrate != "none":
-        stopping, aside = share_validation(parts["validate"], frame.at)
+        stopping, aside = halves(recipe.split, frame, parts["validate"])
         if not len(stopping):
             raise InputError("there must be two labelled rows or more to validate on: to stop by, and to calibrate on",
                              where="recipe", got=len(aside),
@@ -126,7 +127,11 @@ def run_recipe(
     raw = {name: fitted.engine.scores(rows.matrix) for name, rows in examples.items()}
     held_out = _examples(inputs, frame, aside)
     calibrator, calibration = calibrate(
-        recipe.calibrate, fitted.engine.scores(held_out.matrix), held_out.labels, frame.at[aside], frame.known_at[aside]
+        recipe.calibrate,
+        fitted.engine.scores(held_out.matrix),
+        held_out.labels,
+        calibration_folds(recipe.split, frame, aside),
+        frame.target,
     )
     scores = {name: calibrator.apply(values) for name, values in raw.items()}
     evaluations = {name: evaluate(examples[name].labels, scores[name]) for name in parts}

@@ -25,9 +25,11 @@ __all__ = [
     "IsotonicCalibrator",
     "NoCalibrator",
     "SigmoidCalibrator",
+    "TemperatureCalibrator",
     "Unchanged",
     "fit_isotonic",
     "fit_sigmoid",
+    "fit_temperature",
     "load_calibrator",
 ]
 
@@ -191,8 +193,46 @@ class IsotonicCalibrator(_Stored):
         return rate
 
 
+@dataclass(frozen=True, slots=True)
+class TemperatureCalibrator(_Stored):
+    """Probabilities of several classes to the power of ``1 / temperature``, brought back to a sum of 1.
+
+    Never changes which class is the most probable (Guo et al. 2017, On calibration of modern neural networks, 4.2).
+
+    Attributes
+    ----------
+    temperature : float
+        Above 0; 1 changes nothing, more makes a model less sure.
+    """
+
+    kind: ClassVar[str] = "temperature"
+
+    temperature: float
+
+    def __post_init__(self) -> None:
+        """Refuse a map that turns the order round."""
+        if not 0 < self.temperature < np.inf:
+            raise InputError("a temperature must be above 0", where="calibration", got=self.temperature,
+                             remedy="Fit it with fit_temperature")  # fmt: skip
+
+    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities, shape (n, classes)."""
+        powers = np.exp(np.log(np.clip(scores, TINY, 1.0)) / self.temperature)
+        # Added column by column: a sum over an axis may add in another order for one row than for many.
+        total = powers[:, 0].copy()
+        for column in powers.T[1:]:
+            total += column
+        result: NDArray[np.float64] = powers / total[:, None]
+        return result
+
+    def apply_one(self, score: Any) -> Any:
+        """Probabilities of one row, a tuple."""
+        return tuple(self.apply(np.array([score], dtype=np.float64))[0].tolist())
+
+
 _CALIBRATORS: dict[str, Callable[..., Calibrator]] = {
-    calibrator.kind: calibrator for calibrator in (Unchanged, NoCalibrator, SigmoidCalibrator, IsotonicCalibrator)
+    calibrator.kind: calibrator
+    for calibrator in (Unchanged, NoCalibrator, SigmoidCalibrator, IsotonicCalibrator, TemperatureCalibrator)
 }
 
 
@@ -264,3 +304,28 @@ def fit_sigmoid(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> Sig
     if slope <= 0:
         slope, intercept = 0.0, logit(float(target.mean()))
     return SigmoidCalibrator(slope, intercept)
+
+
+def fit_temperature(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> TemperatureCalibrator:
+    """Temperature of the least log loss, between 1/20 and 20.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, classes)
+        Probabilities of rows that the engine was not trained on.
+    labels : ndarray of shape (n,)
+        Codes of the classes.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if not len(scores) or len(scores) != len(labels):
+        raise InputError("calibration must have rows, and one label per score", where="calibration",
+                         got=(len(scores), len(labels)), remedy="Keep rows aside for it")  # fmt: skip
+    rows, codes = np.arange(len(labels)), labels.astype(np.int64)
+
+    def loss(log_temperature: float) -> float:
+        probabilities = TemperatureCalibrator(float(np.exp(log_temperature))).apply(scores)
+        return float(-np.log(np.maximum(probabilities[rows, codes], TINY)).mean())
+
+    best = minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded", options={"xatol": 1e-8})
+    return TemperatureCalibrator(float(np.exp(best.x)))

@@ -22,7 +22,7 @@ from retrodict.models.splits import Splitter
 
 __all__ = ["Model", "Recipe"]
 
-_CALIBRATIONS = ("auto", "isotonic", "none", "sigmoid")
+_CALIBRATIONS = ("auto", "isotonic", "none", "sigmoid", "temperature")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Recipe:
         regression) is trained beside any of them.
     split : TimeSplit, Rolling, Purged, RandomSplit, GroupSplit or HashSplit
         Which rows train, validate and test; in time, unless the model has no ``decide_at``.
-    calibrate : {"auto", "none", "sigmoid", "isotonic"}, default "auto"
+    calibrate : {"auto", "none", "sigmoid", "isotonic", "temperature"}, default "auto"
         How scores become probabilities; fitted on validation rows, of which an estimator that stops early leaves the
         later half to it. ``"auto"`` takes the method of the least cross-validated log loss, isotonic regression only
         from 1,000 rows of the rarer class on.

@@ -11,7 +11,7 @@ from retrodict.decisions.compiled import CompiledPolicy
 from retrodict.decisions.definitions import Policy, Rule
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.decisions.servant import Servant
-from retrodict.models.artifact import ModelArtifact
+from retrodict.models.artifact import ModelArtifact, Score
 from retrodict.models.engines.linear import LinearEngine, NumberTerm
 from retrodict.models.inputs import InputSpec
 from retrodict.registry import Deployment, Revision
@@ -37,7 +37,7 @@ class Stage:
 
 
 def scores(score, **more):
-    return Stage(score if isinstance(score, Exception) else SimpleNamespace(raw=score / 2, score=score), **more)
+    return Stage(score if isinstance(score, Exception) else Score(score / 2, score, {"score": score}), **more)
 
 
 def values(count):

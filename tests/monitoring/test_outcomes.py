@@ -127,12 +127,12 @@ def test_all_statuses_equal_those_of_pandas(project, kit):
         assert np.isnan(found.label[~known]).all()
 
 
-def test_a_label_that_is_no_condition_is_refused(make_project, kit):
+def test_a_label_that_is_no_yes_or_no_is_refused_where_the_version_predicts_one(make_project, kit):
     """An amount is not an outcome."""
     with make_project(kit.DEFINITIONS.replace('"arr_delay > 15"', '"arr_delay"')) as project:
         kit.log(project, [kit.record(0)])
         project.tables.write("flights", kit.flights(["f0"], [LATE], [kit.START]))
-        with pytest.raises(DefinitionError, match="label late: a label must be a condition; got 'double'"):
+        with pytest.raises(DefinitionError, match="a label must be true or false; got '1 numbers other than 0 and 1'"):
             outcomes(project, "warn_early", now=kit.NOW)
 
 

@@ -80,6 +80,13 @@ class Target:
                 return ("value",)
 
     @property
+    def spans(self) -> tuple[str, ...]:
+        """Names of an interval that is to hold the outcome, or of a set of classes."""
+        if self.task == "multiclass":
+            return tuple(f'set["{name}"]' for name in self.classes)
+        return ("low", "high") if self.task in ("regression", "quantile", "count") else ()
+
+    @property
     def probabilistic(self) -> bool:
         """Whether the outputs are probabilities."""
         return self.task in ("binary", "multiclass")

@@ -51,9 +51,9 @@ class CompiledPolicy:
         names = _resolve(list(features), list(others), outputs)
         for decision, condition in policy.thresholds.items():
             for name in condition.columns:
-                must = "a decision's condition must read outputs of the model and nothing else"
-                check_known(name, outputs, must, where=f"policy {policy.name}, decide {decision!r}", what="output",
-                            error=DefinitionError)  # fmt: skip
+                where = f"policy {policy.name}, decide {decision!r}"
+                output_rule = "a decision's condition must read outputs of the model and nothing else"
+                check_known(name, outputs, output_rule, where=where, what="output", error=DefinitionError)
         self._rules = []
         for rule in policy.rules:
             expression = parse(rule.when, where=f"rule {rule.name}")
@@ -65,9 +65,9 @@ class CompiledPolicy:
 
         ``outputs`` is empty where no model scored.
         """
-        own = self._outputs
+        output_names = self._outputs
         for rule, fires, sources in self._rules:
-            row = {name: (outputs if source in own else values).get(source) for name, source in sources}
+            row = {name: (outputs if source in output_names else values).get(source) for name, source in sources}
             if fires(row) is True:
                 return PolicyDecision(rule.then, rule.name, rule.reason)
         return None

@@ -20,7 +20,7 @@ from retrodict.models.words import check_words
 __all__ = ["Policy", "Rule"]
 
 OTHERWISE, NEVER = "otherwise", "never"
-_OUTPUT = re.compile(r"score|value|low|high|q\d+(_\d+)?|p\[\".+\"\]|set\[\".+\"\]")
+_OUTPUT = re.compile(r"score|threshold|value|low|high|q\d+(_\d+)?|p\[\".+\"\]|set\[\".+\"\]")
 
 
 def _span(output: str) -> tuple[float, float] | None:
@@ -148,12 +148,12 @@ class Policy(Definition):
 
     def _check_condition(self, condition: Expression, decision: str) -> None:
         """Refuse a condition over anything but outputs; which of them there are may be known only after training."""
-        known = self.model.outputs
-        others = [n for n in condition.columns if n not in known] if known else [
+        outputs = self.model.outputs
+        unknown = [n for n in condition.columns if n not in outputs] if outputs else [
             n for n in condition.columns if not _OUTPUT.fullmatch(n)
         ]  # fmt: skip
-        if others or not condition.columns:
-            names = " and ".join(known) if known else "outputs of its model"
+        if unknown or not condition.columns:
+            names = " and ".join(outputs) if outputs else "outputs of its model"
             raise DefinitionError(
                 f"a decision's condition must read {names} and nothing else",
                 where=f"policy {self.name}, decide {decision!r}",
@@ -198,12 +198,12 @@ class Policy(Definition):
                 raise DefinitionError("a rule must be one that can fire", where=f"{where}, rule {rule.name}",
                                       got=rule.when, remedy="A score lies between 0 and 1")  # fmt: skip
         features = FeatureSet(self.model.features)
-        if features.open:  # its names are known once it was trained: a deployment asks
+        if features.open:  # its names are outputs once it was trained: a deployment asks
             return
-        others = [*features.request_keys, *features.request_columns]
+        unknown = [*features.request_keys, *features.request_columns]
         outputs = self.model.outputs or sorted({n for c in self.thresholds.values() for n in c.columns} | {"score"})
-        CompiledPolicy(self, features.columns, others, outputs)
-        check_words(self.reasons, features.columns, others, where=f"{where}, reasons")
+        CompiledPolicy(self, features.columns, unknown, outputs)
+        check_words(self.reasons, features.columns, unknown, where=f"{where}, reasons")
 
     @cached_property
     def thresholds(self) -> dict[str, Expression]:

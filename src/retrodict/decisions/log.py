@@ -118,8 +118,9 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
     pyarrow.Table
         ``id, time, key, revision, model, decision, raw, score, fallback``, ``record__error`` (why the fallback had to
         answer) and ``record__views`` (view and status of each view that was not simply read), then one column per
-        entity (``entity__name``), per context value (``context__name``) and per feature (its full name, or
-        ``feature__name`` where that is one of these columns). A feature that is text in any decision is text in all.
+        output of another task than yes or no (``output__name``), per entity (``entity__name``), per context value
+        (``context__name``) and per feature (its full name, or ``feature__name`` where that is one of these columns). A
+        feature that is text in any decision is text in all.
     """
     records = sorted(
         (logged.record for logged in read_decisions(workspace, policy=policy, start=start, end=end)),
@@ -140,8 +141,9 @@ def decisions_table(workspace: Workspace, policy: str, *, start: int | None = No
             [[{"view": view, "status": doubt["status"]} for view, doubt in r.views.items()] for r in records], _VIEWS
         ),
     }
-    for prefix, dicts in (("entity__", [r.entities for r in records]), ("context__", [r.context for r in records]),
-                          ("", [r.features for r in records])):  # fmt: skip
+    fields = {"output__": "outputs", "entity__": "entities", "context__": "context", "": "features"}
+    for prefix, field in fields.items():
+        dicts = [getattr(record, field) for record in records]
         for name in dict.fromkeys(name for values in dicts for name in values):
             column = prefix + name if prefix else feature_column(name)
             columns[column] = _column([values.get(name) for values in dicts])

@@ -18,7 +18,7 @@ from retrodict.decisions.records import DecisionRecord, Value, named_outputs
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place, age_of
 from retrodict.models.artifact import ModelArtifact, Score
-from retrodict.models.explain import explain_row
+from retrodict.models.explain import explain_row, reason_texts
 from retrodict.registry import Revision
 
 __all__ = ["Servant"]
@@ -249,7 +249,7 @@ class Servant:
             _log.warning("policy %s: the reasons cannot be computed", self.policy.policy.name, exc_info=True)
             case.reasons.append("The reasons could not be computed")
             return
-        case.reasons += [reason.text for reason in explained.reasons]
+        case.reasons += reason_texts(explained)
 
     def describe(self) -> dict[str, Any]:
         """What a caller needs to know to ask, for ``GET /v1/policies/{policy}``."""

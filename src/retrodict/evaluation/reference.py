@@ -34,7 +34,7 @@ _SEASON = 45 * DAY  # on either side of the middle of what is judged
 _LEAST_SEASON = 60 * DAY
 _LABELS = "_labels"
 _RECORDED = {"id", "time", "key", "revision", "model", "decision", "raw", "score", "fallback", _LABELS}
-_PREFIXES = ("entity__", "context__", "record__", "feature__")
+_PREFIXES = ("entity__", "context__", "record__", "feature__", "output__")
 
 
 def feature_column(name: str) -> str:

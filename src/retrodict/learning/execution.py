@@ -27,10 +27,10 @@ from retrodict.learning.frame import Frame, build_frame, count_left_out, feature
 from retrodict.learning.heartbeat import beat
 from retrodict.learning.plots import run_plots
 from retrodict.learning.recipes import Progress, Trained, run_recipe
-from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, start_run
+from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, list_runs, start_run
 from retrodict.models.definitions import Model
 from retrodict.models.splits import Splitter
-from retrodict.registry import ModelVersion, register
+from retrodict.registry import ModelVersion, list_versions, register
 from retrodict.workspace import Workspace, capture_code
 
 __all__ = ["Execution", "execute", "train"]
@@ -90,6 +90,7 @@ def train(
     model: str | Model,
     *,
     split: Splitter | None = None,
+    again: bool = True,
     progress: Progress | None = None,
 ) -> tuple[Run, ModelVersion]:
     """Train a model on the newest versions of its tables and register the result.
@@ -101,6 +102,9 @@ def train(
         Name of a defined model.
     split : Splitter, optional
         Another one than the recipe's, for a retraining.
+    again : bool, default True
+        False: where a finished run has the same definition, code, environment and table versions, and no outcome can
+        have become known since, that run and its version are what comes back, and nothing is trained.
     progress : callable, optional
         Called with (what, done, at most).
 
@@ -118,8 +122,9 @@ def train(
         definition = definition.with_split(split)
     check_names(workspace, definition)
     used = definition.recipe.split
-    with contextlib.suppress(ImportError):  # the environment describes what is loaded; the run says what is missing
-        importlib.import_module(definition.recipe.registered.fit.partition(":")[0])
+    for estimator in definition.recipe.estimators:
+        with contextlib.suppress(ImportError):  # the environment describes what is loaded; the run says what is missing
+            importlib.import_module(estimator.fit.partition(":")[0])
     versions = newest_versions(workspace.tables, tables_of(definition), where=f"model {definition.name}")
     schema = workspace.tables.schema(definition.label.table.name, versions[definition.label.table.name])
     run = Run(
@@ -142,6 +147,8 @@ def train(
         },
         objects=workspace.objects,
     )
+    if not again and (same := _same_run(workspace, run)) is not None:
+        return same
     start_run(workspace, run)
     with beat(workspace, run.id):
         try:
@@ -149,6 +156,20 @@ def train(
         except BaseException as error:  # whatever ends a training ends its run
             _close(workspace, run, error)
             raise
+
+
+def _same_run(workspace: Workspace, run: Run) -> tuple[Run, ModelVersion] | None:
+    """Finished run of the same inputs with its version; of an earlier moment only if no outcome was pending then."""
+    for former in list_runs(workspace, run.model):
+        same = former.status == "finished" and all(former.params.get(k) == v for k, v in run.params.items())
+        if not same or (former.code, former.environment) != (run.code, run.environment):
+            continue
+        waited = former.data.get("left_out", {}).get("pending", 1) == 0 and former.data["now"] <= run.data["now"]
+        if former.data["versions"] == run.data["versions"] and (waited or former.data["now"] == run.data["now"]):
+            versions = {version.run: version for version in list_versions(workspace, run.model)}
+            if former.id in versions:
+                return former, versions[former.id]
+    return None
 
 
 def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | None) -> ModelVersion:
@@ -193,6 +214,7 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
             "definition": model.version,
             "trained": format_time(run.started),
             "request": _request(result.frame, model),
+            **({} if result.frame.target.task == "binary" else {"target": result.frame.target.to_dict()}),
         },
     )
     measured = {metric.name: metric for metric in test.metrics}
@@ -200,13 +222,18 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
     run.status, run.finished, run.seconds = "finished", workspace.clock.now(), seconds
     left_out = count_left_out(result.frame, model, now=run.data["now"])
     run.data = {**run.data, "frame": facts["frame"], "rows": facts["rows"], "left_out": left_out}
-    run.params = {**run.params, **{key: _plain(value) for key, value in trained.params.items()}}
+    run.params = {
+        **run.params,
+        "target": result.frame.target.to_dict(),
+        **{key: _plain(value) for key, value in trained.params.items()},
+    }
     run.summary = {
         "artifact": artifact.save(workspace.objects),
         "fingerprint": artifact.fingerprint(),
         "trees": facts["trees"],
         "ladder": trained.ladder.to_dict() if trained.ladder else None,
         "calibration": trained.calibration.to_dict(),
+        "notes": _plain(dict(trained.notes)),
         "warnings": list(trained.warnings),
         "gates": [gate.to_dict() for gate in gates],
     }
@@ -241,12 +268,15 @@ def _request(frame: Frame, model: Model) -> dict[str, dict[str, str]]:
 def _reference(result: Execution) -> Reference:
     train, test, at = result.parts["train"], result.parts["test"], result.frame.at
     columns: dict[str, Any] = {feature_column(name): part for name, part in result.frame.columns(train).items()}
-    if not result.frame.timed:
-        return Reference.of({**columns, "score": pa.array(result.trained.test_scores)})
-    times = {**dict.fromkeys(columns, at[train]), "score": at[test]}
+    timed = result.frame.timed
+    times = dict.fromkeys(columns, at[train]) if timed else {}
     rows = np.concatenate(list(result.parts.values()))
-    labels = result.frame.labels[rows], at[rows]
-    return Reference.of({**columns, "score": pa.array(result.trained.test_scores)}, times, labels)
+    target, scores = result.frame.target, result.trained.test_scores
+    names = ["score"] if target.outputs == ("score",) else [f"output__{name}" for name in target.outputs]
+    outputs = dict(zip(names, scores.T if scores.ndim == 2 else [scores], strict=False))
+    labels = (result.frame.labels[rows], at[rows]) if timed and target.task == "binary" else None
+    columns |= {name: pa.array(np.ascontiguousarray(values)) for name, values in outputs.items()}
+    return Reference.of(columns, {**times, **dict.fromkeys(outputs if timed else (), at[test])}, labels)
 
 
 def _plain(value: Any) -> Any:

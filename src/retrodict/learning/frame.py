@@ -284,7 +284,7 @@ def build_frame(
     if _KNOWN in table.column_names:
         known_at = table.column(_KNOWN).cast(pa.int64()).fill_null(never).to_numpy()
     # An outcome without a time at which it became known is no outcome yet.
-    target, labels = encode_labels(model, table.column(_LABEL), known=known_at != never)
+    target, labels = encode_labels(model, table.column(_LABEL), is_known=known_at != never)
     return Frame(table, features.columns, at, labels, known_at, target, model.timed)
 
 

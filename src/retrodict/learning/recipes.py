@@ -1,36 +1,47 @@
 """Recipes: from a frame and its split to a model artifact, with the baseline ladder beside it.
 
-Pure: no store, no clock. A recipe given the same rows, parameters and seed gives the same trees and numbers, which is
-what replay compares.
+Pure: no store, no clock that counts. A recipe given the same rows, parameters and seed gives the same model and
+numbers, which is what replay compares; only what the parts cost is measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError, near
-from retrodict.evaluation import Evaluation, Ladder, climb, evaluate
+from retrodict.core.tasks import Target
+from retrodict.evaluation import Cost, Evaluation, Ladder, climb, evaluate
 from retrodict.learning.calibration import Calibration, calibrate, calibration_folds
+from retrodict.learning.fit import TrainingRows, fit_recipe
 from retrodict.learning.frame import Frame
 from retrodict.learning.leaks import find_leaks
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.calibration import Calibrator
 from retrodict.models.definitions import Recipe
 from retrodict.models.engines.base import Engine
-from retrodict.models.estimators import get_estimator
+from retrodict.models.engines.composite import EnsembleEngine, PreparedEngine
+from retrodict.models.estimators import estimators_of, get_estimator
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples, Fitted, Problem
+from retrodict.models.spans import fit_spans
 from retrodict.models.splits import halves
 
 __all__ = ["Progress", "Trained", "run_recipe"]
 
 # (what is being done, steps done, steps at most)
 Progress = Callable[[str, int, int], None]
+Positions = NDArray[np.int64]
+
+# A rung need not cost more than the model: beyond so many rows its figures hardly move.
+_RUNG_ROWS = 50_000
+_TIMED_ROWS = 50
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,13 +57,17 @@ class Trained:
     history : mapping of str to list of float
         Validation metrics per iteration.
     evaluations : mapping of str to Evaluation
-        ``train``, ``validate``, ``test``, and ``test/<rung>`` for each rung of the ladder.
+        ``train``, ``validate``, ``test``, and ``test/<rung>`` for each rung of the ladder and member of an ensemble.
     ladder : Ladder, optional
         On the test rows; None if it was not asked for.
-    test_scores : ndarray, shape (test rows,)
+    test_scores : ndarray, shape (test rows,) or (test rows, outputs)
         Calibrated.
     calibration : Calibration
         Which method is in force, and why.
+    notes : mapping
+        What steps, balancing, threshold and ensemble have to say, as plain JSON.
+    threshold : float, optional
+        That the recipe chose.
     warnings : tuple of str
         What somebody should look at before this model decides anything, each a sentence.
     """
@@ -66,17 +81,20 @@ class Trained:
     ladder: Ladder | None
     test_scores: NDArray[np.float64]
     calibration: Calibration
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    threshold: float | None = None
     warnings: tuple[str, ...] = ()
 
     def artifact(self, name: str, metadata: Mapping[str, Any]) -> ModelArtifact:
         """Model artifact with what is to be said of it."""
-        return ModelArtifact(name, self.inputs, self.engine, self.calibrator, metadata)
+        threshold = {} if self.threshold is None else {"threshold": self.threshold}
+        return ModelArtifact(name, self.inputs, self.engine, self.calibrator, {**metadata, **threshold})
 
 
 def run_recipe(
     recipe: Recipe,
     frame: Frame,
-    parts: Mapping[str, NDArray[np.int64]],
+    parts: Mapping[str, Positions],
     *,
     ladder: bool = True,
     progress: Progress | None = None,
@@ -97,10 +115,65 @@ def run_recipe(
     Raises
     ------
     InputError
-        If a part is empty or the training rows hold one outcome only.
+        If a part is empty or the training rows do not hold every class.
     """
     report = progress or (lambda _step, _done, _total: None)
     report("encode", 0, 1)
+    _check_parts(frame, parts)
+    inputs = InputSpec.learn(frame.columns(parts["train"]), recipe.types)
+    examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
+    stopping = aside = parts["validate"]
+    if recipe.validates and recipe.calibrate != "none":
+        stopping, aside = halves(recipe.split, frame, parts["validate"])
+        if not len(stopping):
+            raise InputError("there must be two labelled rows or more to validate on: to stop by, and to calibrate on",
+                             where="recipe", got=len(aside),
+                             remedy="Give the split a longer part to validate on")  # fmt: skip
+    train = replace(examples["train"], weights=_weights(recipe, frame, parts["train"]))
+    problem = Problem(inputs, train, _examples(inputs, frame, stopping), {}, recipe.seed)
+    rungs = _fit_ladder(recipe, problem, report) if ladder else {}
+    began = perf_counter()
+    fitted = fit_recipe(recipe, problem, TrainingRows(recipe.split, frame, parts["train"]), report)
+    seconds = perf_counter() - began
+    report("evaluate", 0, 1)
+    engine, held_out = fitted.engine, _examples(inputs, frame, aside)
+    calibrator, calibration = _calibrate(recipe, frame, aside, engine.scores(held_out.matrix))
+    scores = {name: calibrator.apply(engine.scores(rows.matrix)) for name, rows in examples.items()}
+    outputs = {name: _without_spans(values, frame.target) for name, values in scores.items()}
+    threshold, choice = _choose_threshold(recipe, frame, parts["validate"], outputs["validate"])
+    evaluations = {name: _evaluate(examples[name], outputs[name], threshold) for name in parts}
+    test = examples["test"]
+    rung_outputs = {name: rung.engine.scores(test.matrix) for name, (rung, _) in rungs.items()}
+    extra_outputs = rung_outputs | (_member_outputs(engine, test) if ladder else {})
+    evaluations |= {f"test/{name}": _evaluate(test, values) for name, values in extra_outputs.items()}
+    verdicts = None
+    if rung_outputs:
+        costs = {name: _cost(rung.engine, test, durations) for name, (rung, durations) in rungs.items()}
+        costs["candidate"] = _cost(engine, test, seconds)
+        verdicts = climb(candidate=outputs["test"], rungs=rung_outputs, labels=test.labels, target=frame.target,
+                         groups=test.groups, costs=costs)  # fmt: skip
+    params = {"estimator": recipe.label, "calibrate": recipe.calibrate, **fitted.params}
+    report("evaluate", 1, 1)
+    return Trained(
+        engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
+        {**fitted.notes, **choice}, threshold,
+        (*_warnings(evaluations), *(find_leaks(frame, inputs, parts, examples) if ladder else ())),
+    )  # fmt: skip
+
+
+def _calibrate(
+    recipe: Recipe, frame: Frame, rows: Positions, raw: NDArray[np.float64]
+) -> tuple[Calibrator, Calibration]:
+    """From what the engine gives to answers: calibrated, and with a span where the recipe asks for one."""
+    labels, pairs = frame.labels[rows], calibration_folds(recipe.split, frame, rows)
+    calibrator, calibration = calibrate(recipe.calibrate, raw, labels, pairs, frame.target)
+    if recipe.interval is not None:
+        calibrator = fit_spans(calibrator, frame.target, raw, labels, recipe.interval)
+    return calibrator, calibration
+
+
+def _check_parts(frame: Frame, parts: Mapping[str, Positions]) -> None:
+    """Refuse parts without rows, and training rows without every class."""
     for name, rows in parts.items():
         if not len(rows):
             raise InputError(
@@ -108,52 +181,85 @@ def run_recipe(
                 where="recipe", got=0,
                 remedy="Move the TimeSplit to where the data is, and let each part be longer than outcomes take",
             )  # fmt: skip
-    inputs = InputSpec.learn(frame.columns(parts["train"]), recipe.types)
-    examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
-    stopping = aside = parts["validate"]
-    if recipe.registered.validates and recipe.calibrate != "none":
-        stopping, aside = halves(recipe.split, frame, parts["validate"])
-        if not len(stopping):
-            raise InputError("there must be two labelled rows or more to validate on: to stop by, and to calibrate on",
-                             where="recipe", got=len(aside),
-                             remedy="Give the TimeSplit a longer part to validate on")  # fmt: skip
-    problem = Problem(
-        inputs, examples["train"], _examples(inputs, frame, stopping), recipe.settings, recipe.seed,
-        lambda done, total, _metrics: report(recipe.estimator, done, total),
-    )  # fmt: skip
-    rungs = _fit_ladder(recipe, problem, report) if ladder else {}
-    fitted = recipe.registered.solve(problem)
-    report("evaluate", 0, 1)
-    raw = {name: fitted.engine.scores(rows.matrix) for name, rows in examples.items()}
-    held_out = _examples(inputs, frame, aside)
-    calibrator, calibration = calibrate(
-        recipe.calibrate,
-        fitted.engine.scores(held_out.matrix),
-        held_out.labels,
-        calibration_folds(recipe.split, frame, aside),
-        frame.target,
-    )
-    scores = {name: calibrator.apply(values) for name, values in raw.items()}
-    evaluations = {name: evaluate(examples[name].labels, scores[name]) for name in parts}
-    climbed = {name: rung.engine.scores(examples["test"].matrix) for name, rung in rungs.items()}
-    labels = examples["test"].labels
-    evaluations |= {f"test/{name}": evaluate(labels, values) for name, values in climbed.items()}
-    verdicts = climb(candidate=scores["test"], rungs=climbed, labels=labels) if climbed else None
-    params = {"estimator": recipe.estimator, "calibrate": recipe.calibrate, **fitted.params}
-    report("evaluate", 1, 1)
-    return Trained(
-        fitted.engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
-        (*_warnings(evaluations), *(find_leaks(frame, inputs, parts, examples) if ladder else ())),
-    )  # fmt: skip
+    if frame.target.task == "multiclass":
+        present = set(frame.labels[parts["train"]].astype(int).tolist())
+        if absent := [name for at, name in enumerate(frame.target.classes) if at not in present]:
+            raise InputError("the training rows must hold every class", where="recipe", got=absent[:5],
+                             remedy="Train on more rows, or join rare classes in the label's expression")  # fmt: skip
 
 
-def _examples(inputs: InputSpec, frame: Frame, rows: NDArray[np.int64]) -> Examples:
-    return Examples(inputs.encode_columns(frame.columns(rows)), frame.labels[rows])
+def _without_spans(outputs: NDArray[np.float64], target: Target) -> NDArray[np.float64]:
+    """Outputs of the target alone, shape (n,) or (n, outputs)."""
+    if outputs.ndim == 1:
+        return outputs
+    return outputs[:, 0] if target.columns == 1 else outputs[:, : target.columns]
+
+
+def _examples(inputs: InputSpec, frame: Frame, rows: Positions) -> Examples:
+    groups = None if frame.groups is None else frame.groups[rows]
+    return Examples(inputs.encode_columns(frame.columns(rows)), frame.labels[rows], frame.target, None, groups)
+
+
+def _weights(recipe: Recipe, frame: Frame, rows: Positions) -> NDArray[np.float64] | None:
+    """How much each training row counts: by the recipe's expression, and by its age."""
+    if frame.weights is None and recipe.half_life is None:
+        return None
+    weights = np.ones(len(rows)) if frame.weights is None else frame.weights[rows]
+    if missing := int(np.isnan(weights).sum()):
+        raise InputError("every training row must have a weight", where="Recipe, weights", got=f"{missing} without one",
+                         remedy="Write an expression like 'coalesce(amount, 1)'")  # fmt: skip
+    if recipe.half_life is not None:
+        age = (frame.at[rows].max() - frame.at[rows]) / parse_duration(recipe.half_life)
+        weights = weights * 0.5**age
+    return np.asarray(weights, dtype=np.float64)
+
+
+def _evaluate(rows: Examples, outputs: NDArray[np.float64], threshold: float | None = None) -> Evaluation:
+    return evaluate(rows.labels, outputs, rows.target, groups=rows.groups, threshold=threshold)
+
+
+def _choose_threshold(
+    recipe: Recipe, frame: Frame, rows: Positions, scores: NDArray[np.float64]
+) -> tuple[float | None, dict[str, Any]]:
+    """Threshold that the recipe asks for, on the calibrated scores of the validation rows."""
+    if recipe.threshold is None:
+        return None, {}
+    if frame.target.task != "binary":
+        raise InputError("a threshold must be of the score of a yes or no", where="Recipe, threshold",
+                         got=frame.target.task, remedy="Leave threshold out, and decide on the outputs")  # fmt: skip
+    days = float(frame.at[rows].max() - frame.at[rows].min()) / 86_400e6
+    choice = recipe.threshold.choose(scores, frame.labels[rows], days=days or None, seed=recipe.seed)
+    if choice.threshold is None:
+        raise InputError("the recipe's threshold must be one that some score reaches", where="Recipe, threshold",
+                         got=choice.reason, remedy="Ask for less, or for the least cost")  # fmt: skip
+    return choice.threshold, {"threshold": choice.to_dict()}
+
+
+def _member_outputs(engine: Engine, test: Examples) -> dict[str, NDArray[np.float64]]:
+    """What each member of an ensemble says of the test rows."""
+    inner: Any = engine
+    matrix = test.matrix
+    if isinstance(inner, PreparedEngine):
+        inner, matrix = inner.engine, inner.transform(matrix)
+    if not isinstance(inner, EnsembleEngine):
+        return {}
+    return {f"member {member.name}": member.engine.scores(matrix) for member in inner.members}
+
+
+def _cost(engine: Engine, rows: Examples, seconds: float) -> Cost:
+    """Size of the stored parts, median time of one row, and seconds of training."""
+    matrix, durations = rows.matrix[:_TIMED_ROWS], []
+    for row in matrix:
+        began = perf_counter()
+        engine.score_row(row)
+        durations.append(perf_counter() - began)
+    size = sum(len(data) for data in engine.parts().values())
+    return Cost(size / 1_000, float(np.median(durations)) * 1e6, seconds)
 
 
 def _warnings(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
     """What the numbers of the test rows say against the model."""
-    if "test/majority" not in evaluations:
+    if "test/majority" not in evaluations or "log_loss" not in evaluations["test"].values():
         return ()
     loss, majority = (evaluations[name]["log_loss"].value for name in ("test", "test/majority"))
     if loss is None or majority is None or loss <= majority:
@@ -162,23 +268,41 @@ def _warnings(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
     return (f"{compared}: the same rate for every row would tell more than these probabilities.",)
 
 
-def _fit_ladder(recipe: Recipe, problem: Problem, report: Progress) -> dict[str, Fitted[Any]]:
-    """Baselines from the simplest on; the recipe's estimator is not its own rung, unless there is no other below it."""
-    settings: dict[str, dict[str, Any]] = {
-        "constant": {},
-        "group_rate": {"group": recipe.baseline_group},
-        "logistic": {},
-    }
-    if recipe.baseline_group is None:
-        del settings["group_rate"]
-    elif recipe.baseline_group not in problem.inputs.names:
-        raise InputError("the baseline's group must be a feature of the model", where="Recipe, baseline_group",
-                         got=recipe.baseline_group,
-                         remedy=near(recipe.baseline_group, problem.inputs.names, what="feature"))  # fmt: skip
-    rungs = {}
-    for done, (estimator, params) in enumerate(settings.items()):
-        rung = "majority" if estimator == "constant" else estimator
+def _rungs(recipe: Recipe, problem: Problem) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Baselines from the simplest on: name, estimator, parameters."""
+    probabilistic = problem.train.target.probabilistic
+    rungs: dict[str, tuple[str, dict[str, Any]]] = {"majority" if probabilistic else "constant": ("constant", {})}
+    if recipe.baseline_group is not None:
+        if recipe.baseline_group not in problem.inputs.names:
+            raise InputError("the baseline's group must be a feature of the model", where="Recipe, baseline_group",
+                             got=recipe.baseline_group,
+                             remedy=near(recipe.baseline_group, problem.inputs.names, what="feature"))  # fmt: skip
+        rungs["group_rate"] = ("group_rate", {"group": recipe.baseline_group})
+    for name, estimator, params in (
+        ("logistic" if probabilistic else "linear",) * 2 + ({},),
+        ("tree", "tree", {"max_depth": 3}),
+    ):
+        if estimator in estimators_of(problem.train.target.task) and estimator != recipe.estimator:
+            rungs[name] = (estimator, params)
+    return rungs
+
+
+def _fit_ladder(recipe: Recipe, problem: Problem, report: Progress) -> dict[str, tuple[Fitted[Any], float]]:
+    """Each rung with its seconds of training; the recipe's estimator is no rung of its own.
+
+    A rung that learns from more than 50,000 rows learns from as many, drawn evenly over them.
+    """
+    rungs, settings = {}, _rungs(recipe, problem)
+    rows = len(problem.train.labels)
+    subsample = problem
+    if rows > _RUNG_ROWS and problem.train.groups is None:
+        subsample = replace(
+            problem, train=problem.train.take(np.linspace(0, rows - 1, _RUNG_ROWS).round().astype(np.int64))
+        )
+    for done, (rung, (estimator, params)) in enumerate(settings.items()):
         report(f"baseline {rung}", done, len(settings))
-        if estimator != recipe.estimator or estimator == "constant":
-            rungs[rung] = get_estimator(estimator).solve(replace(problem, params=params, progress=None))
+        began = perf_counter()
+        part = subsample if estimator in ("logistic", "linear", "tree") else problem
+        fitted = get_estimator(estimator).solve(replace(part, params=params, progress=None))
+        rungs[rung] = (fitted, perf_counter() - began)
     return rungs

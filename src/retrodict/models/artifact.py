@@ -32,6 +32,7 @@ _FORMAT = 1
 _KIND = "retrodict.model"
 _ENGINE = "engine/"
 _UNSAID = Unchanged()
+_SCORE = ("score",)
 
 
 class Score(NamedTuple):
@@ -121,9 +122,11 @@ class ModelArtifact:
         """Score one row, bit for bit as :meth:`score_rows` does; see :meth:`InputSpec.encode_row`."""
         raw = self.engine.score_row(self.inputs.encode_row(values, self._rows.row))
         final, names = self.calibrator.apply_one(raw), self.outputs
-        if len(names) > 1:
-            return Score(raw if type(raw) is float else None, None, dict(zip(names, final, strict=True)))
-        return Score(raw, final if names[0] == "score" else None, {names[0]: final})
+        if names == _SCORE:
+            return Score(raw, final, {"score": final})
+        answers = (*(final if isinstance(final, tuple) else (final,)), *self._constants)
+        return Score(raw if isinstance(raw, float) else None, final if names[0] == "score" else None,
+                     dict(zip(names, answers, strict=True)))  # fmt: skip
 
     @property
     def target(self) -> Target:
@@ -132,8 +135,16 @@ class ModelArtifact:
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what it gives for a row, in the order of the columns of :meth:`score_rows`."""
-        return self.calibrator.outputs(self.target)
+        """Names of what it gives for a row, in the order of the columns of :meth:`score_rows`.
+
+        The last may be ``threshold``, the same for every row and no column.
+        """
+        return (*self.calibrator.outputs(self.target), *(("threshold",) if self._constants else ()))
+
+    @cached_property
+    def _constants(self) -> tuple[float, ...]:
+        threshold = self.metadata.get("threshold")
+        return () if threshold is None else (float(threshold),)
 
     def fingerprint(self) -> str:
         """SHA-256 of what was learned, without metadata: equal for a run and its exact replay."""
@@ -162,6 +173,20 @@ class ModelArtifact:
             "parts": {part: objects.put(data) for part, data in parts.items()},
         }
         return objects.put(canonical_json(manifest))
+
+    @classmethod
+    def target_of(cls, objects: ObjectStore, artifact: str) -> Target:
+        """What an artifact predicts, read without its engine; of one from before there were others, yes or no.
+
+        Raises
+        ------
+        NotFoundError, IntegrityError, InputError
+            As :meth:`load` does.
+        """
+        where = f"model artifact {short(artifact)}"
+        manifest = _manifest(_verified(objects, artifact, where), where)
+        metadata = json.loads(_verified(objects, manifest["parts"]["metadata.json"], where))
+        return Target.from_dict(metadata["target"]) if "target" in metadata else Target()
 
     @classmethod
     def load(cls, objects: ObjectStore, artifact: str) -> ModelArtifact:

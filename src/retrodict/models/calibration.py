@@ -240,6 +240,10 @@ def load_calibrator(data: bytes) -> Calibrator:
     """Read what ``to_json`` of a calibrator wrote."""
     fields = json.loads(data)
     rule = "a calibration must be of a kind that exists"
+    if fields["kind"] == "spanned":
+        from retrodict.models.spans import SpannedCalibrator
+
+        return SpannedCalibrator.from_fields(**{name: value for name, value in fields.items() if name != "kind"})
     kind = check_known(fields.pop("kind"), _CALIBRATORS, rule, where="model", what="calibration")
     return _CALIBRATORS[kind](
         **{name: tuple(part) if isinstance(part, list) else part for name, part in fields.items()}

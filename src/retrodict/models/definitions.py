@@ -17,12 +17,14 @@ from retrodict.evaluation.gates import check_gate, gate_metrics, gate_text
 from retrodict.features.definitions import FeatureView, RowColumns
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.plan import FeatureSet
+from retrodict.models.ensembles import Ensemble
 from retrodict.models.estimators import Estimator, FeatureType, get_estimator
 from retrodict.models.splits import Splitter
 
 __all__ = ["Model", "Recipe"]
 
 _CALIBRATIONS = ("auto", "isotonic", "none", "sigmoid", "temperature")
+_SPLIT_REMEDY = "Pass split=TimeSplit(train='2013-01-01/2013-07-01'), or RandomSplit() where rows have no time"
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,12 @@ class Recipe:
 
     Parameters
     ----------
-    estimator : str
-        ``lightgbm``, ``logistic``, ``group_rate``, ``constant``, or one that was registered with
-        :func:`~retrodict.models.estimators.register_estimator`. The baseline ladder (constant, group rate, logistic
-        regression) is trained beside any of them.
-    split : TimeSplit, Rolling, Purged, RandomSplit, GroupSplit or HashSplit
-        Which rows train, validate and test; in time, unless the model has no ``decide_at``.
+    estimator : str, estimator or Pipeline of scikit-learn, or Ensemble
+        A name of the catalogue (``retrodict estimators``), one of your own that was registered, an unfitted object of
+        scikit-learn, or an ensemble such as ``Stack(["lightgbm", "logistic"])``. The baseline ladder is trained beside
+        any of them.
+    split : TimeSplit, RandomSplit, GroupSplit, HashSplit, Rolling or Purged
+        Which rows train, choose and judge. None only for a member of an ensemble.
     calibrate : {"auto", "none", "sigmoid", "isotonic", "temperature"}, default "auto"
         How scores become probabilities; fitted on validation rows, of which an estimator that stops early leaves the
         later half to it. ``"auto"`` takes the method of the least cross-validated log loss, isotonic regression only
@@ -53,10 +55,20 @@ class Recipe:
         Expression over a row of the label's table: how much the row counts in training, zero or more. None: all alike.
     half_life : duration, optional
         A training row that was decided on so long before the newest one counts half as much. None: age is no matter.
+    prepare : list of steps, optional
+        What happens to the features before the estimator, in order: ``Impute``, ``Scale``, ``Encode``, ``Select``, or a
+        transformer of scikit-learn. They are fitted on the training rows and are part of the model.
+    balance : Balance, optional
+        How the classes of the training rows are balanced, and only theirs.
+    threshold : Threshold, optional
+        How to choose a threshold of the score on the validation rows; a policy reads it as ``threshold``.
+    interval : float, optional
+        Share of the outcomes that a prediction interval (``low``, ``high``) or set of classes (``set["late"]``) must
+        hold, like 0.9: by split conformal prediction on the validation rows.
     """
 
-    estimator: str
-    split: Splitter
+    estimator: Any
+    split: Splitter = None  # type: ignore[assignment]  # None for a member of an ensemble
     calibrate: str = "auto"
     params: Mapping[str, Any] = field(default_factory=dict)
     baseline_group: str | None = None
@@ -64,12 +76,16 @@ class Recipe:
     types: Mapping[str, FeatureType] = field(default_factory=dict, metadata={"identity": "if set"})
     weights: str | None = field(default=None, metadata={"identity": "if set"})
     half_life: str | None = field(default=None, metadata={"identity": "if set"})
+    prepare: tuple[Any, ...] | list[Any] = field(default=(), metadata={"identity": "if set"})
+    balance: Any = field(default=None, metadata={"identity": "if set"})
+    threshold: Any = field(default=None, metadata={"identity": "if set"})
+    interval: float | None = field(default=None, metadata={"identity": "if set"})
     registered: Estimator = field(init=False, repr=False, compare=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
         """Check names, and bind the estimator as it is registered now."""
-        object.__setattr__(self, "registered", get_estimator(self.estimator))
-        self.registered.check(self.settings)
+        self._bind_estimator()
+        self._check_parts()
         rule = "calibrate must be one of the methods"
         check_known(self.calibrate, _CALIBRATIONS, rule, where="Recipe", what="method", error=DefinitionError)
         for name, kind in self.types.items():
@@ -86,14 +102,72 @@ class Recipe:
             raise DefinitionError("weights must be a number", where="Recipe, weights", got=self.weights,
                                   remedy="Name a column, or write an expression like 'amount / 100'")  # fmt: skip
         split: object = self.split
-        if not isinstance(split, Splitter):
+        if split is not None and not isinstance(split, Splitter):
             raise DefinitionError("a recipe must say how rows are split", where="Recipe", got=type(split).__name__,
-                                  remedy="Pass split=TimeSplit(train='2013-01-01/2013-07-01'), or RandomSplit() where "
-                                         "rows have no time")  # fmt: skip
+                                  remedy=_SPLIT_REMEDY)  # fmt: skip
+
+    def _bind_estimator(self) -> None:
+        estimator, registered = self.estimator, None
+        if isinstance(estimator, str):
+            registered = get_estimator(estimator)
+        elif not isinstance(estimator, Ensemble):
+            from retrodict.models.specs import SklearnSpec
+
+            spec = estimator if isinstance(estimator, SklearnSpec) else SklearnSpec.of(estimator)
+            object.__setattr__(self, "estimator", spec)
+            registered = spec.registered
+        elif self.params:
+            raise DefinitionError("an ensemble must not have params of its own", where="Recipe",
+                                  got=sorted(self.params),
+                                  remedy="Give them to a member: Recipe('lightgbm', params={…})")  # fmt: skip
+        object.__setattr__(self, "registered", registered)
+        if registered is not None:
+            registered.check(self.settings)
+
+    def _check_parts(self) -> None:
+        object.__setattr__(self, "prepare", tuple(self.prepare))
+        if self.prepare or self.balance is not None or self.threshold is not None:
+            from retrodict.models.steps import Balance, Threshold, as_step
+
+            object.__setattr__(self, "prepare", tuple(as_step(step) for step in self.prepare))
+            for name, kind in (("balance", Balance), ("threshold", Threshold)):
+                value: object = getattr(self, name)
+                if value is not None and not isinstance(value, kind):
+                    raise DefinitionError(f"{name} must be a {kind.__name__}", where="Recipe", got=type(value).__name__,
+                                          remedy=f"Write {name}={kind.__name__}(…)")  # fmt: skip
+        level: object = self.interval
+        if level is not None and not (isinstance(level, float) and 0.0 < level < 1.0):
+            raise DefinitionError("an interval must hold a share of outcomes above 0 and below 1",
+                                  where="Recipe, interval", got=level, remedy="Write interval=0.9")  # fmt: skip
+
+    @property
+    def label(self) -> str:
+        """Word for the estimator."""
+        return self.estimator if isinstance(self.estimator, str) else str(
+            self.estimator.label if isinstance(self.estimator, Ensemble) else self.registered.name
+        )  # fmt: skip
+
+    @property
+    def validates(self) -> bool:
+        """Whether anything that is fitted looks at the validation rows."""
+        return any(estimator.validates for estimator in self.estimators)
+
+    @property
+    def estimators(self) -> list[Estimator]:
+        """Every estimator that it fits, those of an ensemble's members among them."""
+        if not isinstance(self.estimator, Ensemble):
+            return [self.registered]
+        return [
+            estimator
+            for member in self.estimator.members
+            for estimator in (member if isinstance(member, Recipe) else Recipe(member)).estimators
+        ]
 
     @property
     def settings(self) -> dict[str, Any]:
         """Parameters for the estimator; one that takes a group gets ``baseline_group``."""
+        if isinstance(self.estimator, Ensemble):
+            return {}
         grouped = "group" in self.registered.required and self.baseline_group is not None
         return {**({"group": self.baseline_group} if grouped else {}), **self.params}
 
@@ -150,6 +224,9 @@ class Model(Definition):
         if not isinstance(self.recipe, Recipe):
             raise DefinitionError("a model must have a recipe", where=where, got=type(self.recipe).__name__,
                                   remedy="Pass recipe=Recipe(...)")  # fmt: skip
+        if self.recipe.split is None:
+            raise DefinitionError("the recipe of a model must say how rows are split", where=where, got=None,
+                                  remedy=_SPLIT_REMEDY)  # fmt: skip
         if not self.features:
             raise DefinitionError("a model must have features", where=where, got=0, remedy="Pass features=[view, ...]")
         if not self.timed:
@@ -272,13 +349,23 @@ class Model(Definition):
         return self.task or ("multiclass" if self.label.classes else tasks.get(self.label.value_kind or ""))
 
     @cached_property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of what it gives, as far as the definitions tell; empty where only training rows do."""
+    def known_target(self) -> Target | None:
+        """What it predicts, as far as the definitions tell; None where only training rows do."""
         task = self._task
         if task is None or (task == "multiclass" and not self.label.classes):
+            return None
+        classes = self.label.classes if task == "multiclass" else ()
+        ordered = bool(classes) and getattr(self.label, "ordered", False)
+        return Target(task, classes=tuple(classes), ordered=ordered, quantiles=tuple(self.quantiles))
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it gives, as far as the definitions tell; empty where only training rows do."""
+        target = self.known_target
+        if target is None:
             return ()
-        own = self.label.classes if task == "multiclass" else ()
-        return Target(task, classes=tuple(own), quantiles=tuple(self.quantiles)).outputs
+        more = ("threshold",) if self.recipe.threshold is not None else ()
+        return (*target.outputs, *(target.spans if self.recipe.interval else ()), *more)
 
     @cached_property
     def parsed_decide_at(self) -> Expression:

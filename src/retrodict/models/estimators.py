@@ -26,6 +26,7 @@ __all__ = [
     "LIGHTGBM_DEFAULTS",
     "Estimator",
     "FeatureType",
+    "estimators_of",
     "get_estimator",
     "load_engine",
     "register_estimator",
@@ -193,7 +194,7 @@ class Estimator:
         task = problem.train.target.task
         if task not in self.tasks:
             raise InputError(f"the task must be one of the estimator: {', '.join(self.tasks)}", where=where, got=task,
-                             remedy=f"Choose one of {', '.join(_estimators_of(task))}")  # fmt: skip
+                             remedy=f"Choose one of {', '.join(estimators_of(task))}")  # fmt: skip
         if refused := [f.name for f in problem.inputs.features if f.type not in self.inputs]:
             raise InputError(f"features must be of a type that the estimator takes: {', '.join(self.inputs)}",
                              where=where, got=refused[:5], remedy="Leave these features out of the model")  # fmt: skip
@@ -206,9 +207,17 @@ class Estimator:
 
 
 _ESTIMATORS: dict[str, Estimator] = {}
+# Kinds of engines that no estimator has for its own.
+_MORE: Mapping[str, str] = {
+    "corrected": "retrodict.models.engines.composite:CorrectedEngine",
+    "ensemble": "retrodict.models.engines.composite:EnsembleEngine",
+    "group_outputs": "retrodict.models.engines.rates:GroupOutputsEngine",
+    "prepared": "retrodict.models.engines.composite:PreparedEngine",
+}
 
 
-def _estimators_of(task: Task) -> list[str]:
+def estimators_of(task: Task) -> list[str]:
+    """Names of the registered estimators that learn a task."""
     return sorted(name for name, estimator in _ESTIMATORS.items() if task in estimator.tasks)
 
 
@@ -246,7 +255,7 @@ def load_engine(kind: str, parts: Mapping[str, bytes]) -> Engine:
     NotFoundError
         If there is no such kind in this version of the package.
     """
-    references = {estimator.kind: estimator.engine for estimator in _ESTIMATORS.values()}
+    references = dict(_MORE) | {estimator.kind: estimator.engine for estimator in _ESTIMATORS.values()}
     rule = "an engine must be of a kind that is registered"
     reference = kind if ":" in kind else references[check_known(kind, references, rule, where="model", what="engine")]
     engine: Engine = _resolve(reference).from_parts(parts)

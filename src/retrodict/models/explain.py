@@ -7,14 +7,19 @@ model's hash.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Literal
 
-from retrodict.models.artifact import ModelArtifact
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["DEFAULT_WORDS", "Direction", "Explanation", "Reason", "explain_row"]
+from retrodict.models.artifact import ModelArtifact
+from retrodict.models.engines.base import Engine
+
+__all__ = ["DEFAULT_WORDS", "Direction", "Explanation", "Reason", "explain_row", "reason_texts"]
 
 Direction = Literal["raises", "lowers"]
 
@@ -63,12 +68,15 @@ class Explanation:
         The strongest first.
     rest : float
         Sum of the contributions that are not among the reasons: ``margin = bias + reasons + rest``, up to rounding.
+    note : str, optional
+        What the reasons are where they are not shares of features, and why there are none; margin and rest are NaN.
     """
 
     margin: float
     bias: float
     reasons: tuple[Reason, ...]
     rest: float
+    note: str | None = None
 
 
 def explain_row(
@@ -96,6 +104,9 @@ def explain_row(
         none, or it cannot be filled (a missing value), the reason is said in default words: a decision does not fail
         for its wording.
 
+    Of several classes the reasons are of the likeliest one, of quantiles of the middle one. An ensemble that is no
+    plain average is explained by what its members say.
+
     Examples
     --------
     >>> from retrodict.models.engines.linear import LinearEngine, NumberTerm
@@ -106,18 +117,51 @@ def explain_row(
     ['wind = 20 raises the score']
     """
     row = model.inputs.encode_row(values)
-    *shares, bias = model.engine.contributions(row).tolist()
-    moved = [(share, name) for share, name in zip(shares, model.inputs.names, strict=True) if share != 0.0]
+    engine = model.engine
+    if not engine.explains:
+        return _explain_by_members(engine, row, top)
+    at = _explained_output(engine, row)
+    *shares, bias = np.atleast_2d(engine.contributions(row))[at].tolist()
+    movers = [(share, name) for share, name in zip(shares, model.inputs.names, strict=True) if share != 0.0]
     if toward is not None:
-        moved = [(share, name) for share, name in moved if (share > 0) == (toward == "raises")]
-    strongest = sorted(moved, key=lambda item: -abs(item[0]))[:top]  # stable: ties keep the order of the inputs
+        movers = [(share, name) for share, name in movers if (share > 0) == (toward == "raises")]
+    strongest = sorted(movers, key=lambda item: -abs(item[0]))[:top]  # stable: ties keep the order of the inputs
     reasons = tuple(_reason(name, share, values, (words or {}).get(name)) for share, name in strongest)
     return Explanation(
-        margin=model.engine.margin(row),
+        margin=float(np.atleast_1d(engine.margin(row))[at]),
         bias=bias,
         reasons=reasons,
         rest=sum(shares) - sum(share for share, _ in strongest),
     )
+
+
+def _explained_output(engine: Engine, row: NDArray[np.float64]) -> int:
+    """Which of several outputs the reasons are of: the likeliest class, the middle quantile."""
+    if engine.target.task == "multiclass":
+        return int(np.argmax(engine.score_row(row)))
+    return (engine.target.columns - 1) // 2
+
+
+def _explain_by_members(engine: Engine, row: NDArray[np.float64], top: int) -> Explanation:
+    """What each member of an ensemble says; nothing, and why, of an engine that is none."""
+    inner: Any = engine  # by their kinds: their module loads what fits them
+    if inner.kind == "prepared":
+        row, inner = inner.prepared_row(row), inner.engine
+    if inner.kind != "ensemble":
+        note = "A model of this kind has no exact share for each feature"
+        return Explanation(math.nan, math.nan, (), math.nan, note)
+    reasons = []
+    for name, share, outputs in inner.opinions(row):
+        answer = max(outputs) if isinstance(outputs, tuple) else outputs
+        text = f"{name} says {answer:.4g}, and has a share of {share:.0%}"
+        reasons.append(Reason(name, answer, share * answer, text))
+    strongest = sorted(reasons, key=lambda reason: -abs(reason.contribution))[:top]
+    return Explanation(math.nan, 0.0, tuple(strongest), 0.0, "Several models answer together: this is what each says")
+
+
+def reason_texts(explanation: Explanation) -> list[str]:
+    """Reasons in words, and before them what they are where they are not shares of features."""
+    return [*([explanation.note] if explanation.note else []), *(reason.text for reason in explanation.reasons)]
 
 
 def _reason(name: str, share: float, values: Mapping[str, Any], template: str | None) -> Reason:

@@ -74,6 +74,12 @@ class Examples:
         """Number of features."""
         return int(self.matrix.shape[1])
 
+    def take(self, places: NDArray[np.int64]) -> Examples:
+        """Some of the rows, with their weights and groups."""
+        weights = None if self.weights is None else self.weights[places]
+        groups = None if self.groups is None else self.groups[places]
+        return Examples(self.matrix[places], self.labels[places], self.target, weights, groups)
+
 
 _RULES: Mapping[str, tuple[str, str]] = {
     "binary": ("labels must be 0 or 1", "Make the label a comparison, and drop rows without an outcome"),

@@ -40,7 +40,7 @@ def plain_labels(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
 
 
 def encode_labels(
-    model: Model, column: pa.ChunkedArray[Any], *, known: NDArray[np.bool_], target: Target | None = None
+    model: Model, column: pa.ChunkedArray[Any], *, is_known: NDArray[np.bool_], target: Target | None = None
 ) -> tuple[Target, NDArray[np.float64]]:
     """Labels as numbers, and what they are.
 
@@ -51,7 +51,7 @@ def encode_labels(
         are a yes or no; other numbers are numbers.
     column : pyarrow.ChunkedArray of length n
         As :func:`plain_labels` gives them.
-    known : ndarray of bool, shape (n,)
+    is_known : ndarray of bool, shape (n,)
         Whether the label is known at any time; what is not becomes NaN.
     target : Target, optional
         That of a trained version, by whose classes to count; a class it does not have becomes NaN. None: a new one.
@@ -74,18 +74,18 @@ def encode_labels(
         raise DefinitionError("a yes or no must be true or false, or 0 or 1", where=where, got="text",
                               remedy=f"Write a comparison, like \"{model.label.expression} = 'yes'\"")  # fmt: skip
     if textual or model.label.classes or (target or Target(model.task or "binary", **_levels(model))).classes:
-        return _classes(model, column, known, target, where)
-    labels = np.where(known, np.asarray(column.to_numpy(), dtype=np.float64), np.nan)
+        return _classes(model, column, is_known, target, where)
+    labels = np.where(is_known, np.asarray(column.to_numpy(), dtype=np.float64), np.nan)
     if infinite := int(np.isinf(labels).sum()):
         raise InputError("labels must be finite", where=where, got=f"{infinite} infinities",
                          remedy="Quarantine such rows with Check.between")  # fmt: skip
-    if target is not None:
-        return target, labels
     others = ~np.isnan(labels) & (labels != 0) & (labels != 1)
-    if model.task == "binary" and others.any():
+    if "binary" in (model.task, target and target.task) and others.any():
         raise DefinitionError("a label must be true or false", where=where,
                               got=f"{len(np.unique(labels[others]))} numbers other than 0 and 1",
                               remedy=f"Write a comparison, like '{model.label.expression} > 0'")  # fmt: skip
+    if target is not None:
+        return target, labels
     task = model.task or ("regression" if others.any() else "binary")
     return Target(task, quantiles=tuple(model.quantiles)), labels
 
@@ -96,27 +96,28 @@ def _levels(model: Model) -> dict[str, Any]:
 
 
 def _classes(
-    model: Model, column: pa.ChunkedArray[Any], known: NDArray[np.bool_], target: Target | None, where: str
+    model: Model, column: pa.ChunkedArray[Any], is_known: NDArray[np.bool_], target: Target | None, where: str
 ) -> tuple[Target, NDArray[np.float64]]:
     """Codes of classes; numbers that name classes are compared as numbers."""
-    values = pc.if_else(pa.array(known), column.combine_chunks(), None)
-    listed = model.label.classes if target is None else target.classes
-    if not listed:
-        listed = tuple(sorted(value.as_py() for value in pc.unique(values.drop_null())))
-        if not 2 <= len(listed) <= _MOST_CLASSES:
+    values = pc.if_else(pa.array(is_known), column.combine_chunks(), None)
+    classes = model.label.classes if target is None else target.classes
+    if not classes:
+        classes = tuple(sorted(value.as_py() for value in pc.unique(values.drop_null())))
+        if not 2 <= len(classes) <= _MOST_CLASSES:
             raise InputError(f"a label of classes must have 2 to {_MOST_CLASSES:,} of them", where=where,
-                             got=len(listed), remedy="Write a comparison, or name the classes")  # fmt: skip
+                             got=len(classes), remedy="Write a comparison, or name the classes")  # fmt: skip
     text = pa.types.is_string(column.type)
     try:
-        vocabulary = pa.array([str(name) if text else float(name) for name in listed], column.type)
+        vocabulary = pa.array([str(name) if text else float(name) for name in classes], column.type)
     except ValueError as error:
         rule, remedy = "the listed classes must be of the kind of the label", "List the values as the table has them"
         raise DefinitionError(rule, where=where, got=str(column.type), remedy=remedy) from error
     codes = pc.index_in(values, value_set=vocabulary, skip_nulls=True)
-    strange = codes.null_count - values.null_count
-    if strange and target is None:
-        raise InputError("a label must be one of the listed classes", where=where, got=f"{strange} rows with another",
+    unlisted = codes.null_count - values.null_count
+    if unlisted and target is None:
+        raise InputError("a label must be one of the listed classes", where=where, got=f"{unlisted} rows with another",
                          remedy="List every class, or quarantine the rows with Check.in_set")  # fmt: skip
     labels = codes.cast(pa.float64()).fill_null(np.nan).to_numpy()
-    found = target or Target("multiclass", classes=tuple(listed), ordered=getattr(model.label, "ordered", False))
-    return found, np.asarray(labels, dtype=np.float64)
+    ordered = bool(getattr(model.label, "ordered", False))
+    target = target or Target("multiclass", classes=tuple(classes), ordered=ordered)
+    return target, np.asarray(labels, dtype=np.float64)

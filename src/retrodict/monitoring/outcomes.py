@@ -6,7 +6,7 @@ rows have arrived that were known later. Every decision stays exactly one row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, NotFoundError
+from retrodict.core.tasks import Target
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.log import decisions_table
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.outcomes import check_outcome, outcome_labels
 from retrodict.features.plan import FeatureSet
+from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
+from retrodict.models.targets import encode_labels, plain_labels
 from retrodict.monitoring.arrivals import ARRIVED, outcomes_name
 from retrodict.monitoring.keys import join_key_sql
+from retrodict.registry import in_force
 from retrodict.stores.sql import query, quote
 from retrodict.workspace import Workspace
 
@@ -32,7 +36,8 @@ __all__ = ["UNKNOWN_TIME", "Outcomes", "outcomes"]
 # Viewed as datetime64[us] it is NaT.
 UNKNOWN_TIME = -(2**63)
 
-_FACTS = pa.schema(list(ARRIVED)[1:])  # of the label's table: without the id of a decision
+# Of the label's table: without the id of a decision, and labels as numbers.
+_FACTS = pa.schema([pa.field("label", pa.float64()) if f.name == "label" else f for f in list(ARRIVED)[1:]])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +55,7 @@ class Outcomes:
         ``"known"``; ``"pending"``: not known and not matured; ``"void"``: known that there will be none, or matured
         without one. A void decision becomes known if its outcome arrives after all.
     label : ndarray of float64, shape (n,)
-        1.0 or 0.0 where known, NaN elsewhere.
+        As the target says (1.0 or 0.0, code of a class, number) where known, NaN elsewhere.
     known_at : ndarray of int64, shape (n,)
         When the outcome (or that there is none) was known, ``UNKNOWN_TIME`` elsewhere.
     revised : int
@@ -62,6 +67,8 @@ class Outcomes:
         row of the label's table that never got one.
     inputs : tuple of (str, str)
         Lineage: the table versions that were read, and as what.
+    target : Target
+        What the version in force at ``now`` predicts; without one, what the definitions tell.
     """
 
     policy: str
@@ -75,6 +82,7 @@ class Outcomes:
     matured_with_key: int
     unmatched: int
     inputs: tuple[tuple[str, str], ...]
+    target: Target = field(default_factory=Target)
 
     def __len__(self) -> int:
         return int(self.decisions.num_rows)
@@ -87,6 +95,16 @@ class Outcomes:
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of the decisions as NumPy; null numbers are NaN."""
         return np.asarray(self.decisions.column(name).to_numpy())
+
+    def outputs(self) -> NDArray[np.float64]:
+        """What the model gave, shape (n,) or (n, outputs); NaN where none scored."""
+        if self.target.outputs == ("score",):
+            return self.column("score").astype(np.float64)
+        columns = [
+            self.column(name).astype(np.float64) if name in self.decisions.column_names else np.full(len(self), np.nan)
+            for name in (f"output__{output}" for output in self.target.outputs)
+        ]
+        return columns[0] if len(columns) == 1 else np.column_stack(columns)
 
     def select(self, rows: NDArray[np.bool_]) -> Outcomes:
         """Return the outcomes of some of the decisions; counts of revised and keyless ones stay those of all."""
@@ -132,11 +150,12 @@ def outcomes(
         If the label does not fit its table, or an outcome that of its source.
     """
     model = workspace.definitions.get(Policy, policy).model
+    target = _target(workspace, policy, model, now)
     decisions = decisions_table(workspace, policy, start=start, end=now if end is None else min(end, now))
     if isinstance(model.label, Outcome):
-        facts, edges = _outcome_facts(workspace, model, model.label, version)
+        facts, edges = _outcome_facts(workspace, model, model.label, target, version)
     else:
-        facts, edges = _label_facts(workspace, model.label, version, now)
+        facts, edges = _label_facts(workspace, model, model.label, target, version, now)
     arrived, more = _arrived_facts(workspace, policy)
     visible = _visible(decisions, facts, arrived, now)
     at = visible.column("position").to_numpy()
@@ -165,7 +184,25 @@ def outcomes(
         matured_with_key=int(keyed.sum()),
         unmatched=int((keyed & ~came & ~in_table).sum()),
         inputs=(*edges, *more),
+        target=target,
     )
+
+
+def _target(workspace: Workspace, policy: str, model: Model, now: int) -> Target:
+    """What the version in force predicts: it names the classes."""
+    try:
+        artifact = in_force(workspace, policy, now).deployment.artifact
+    except NotFoundError:
+        return model.known_target or Target()
+    return ModelArtifact.target_of(workspace.objects, artifact)
+
+
+def _facts(model: Model, target: Target, facts: pa.Table) -> pa.Table:
+    """Facts with their labels as numbers of the target; a class that it does not have is no outcome of it."""
+    column = plain_labels(facts.column("label"))
+    _, labels = encode_labels(model, column, is_known=np.ones(len(column), dtype=np.bool_), target=target)
+    place = facts.schema.get_field_index("label")
+    return facts.set_column(place, "label", pa.array(labels, from_pandas=True)).cast(_FACTS)
 
 
 def _newest(workspace: Workspace, table: str) -> int | None:
@@ -174,7 +211,7 @@ def _newest(workspace: Workspace, table: str) -> int | None:
 
 
 def _label_facts(
-    workspace: Workspace, label: Label, version: int | None, now: int
+    workspace: Workspace, model: Model, label: Label, target: Target, version: int | None, now: int
 ) -> tuple[pa.Table, list[tuple[str, str]]]:
     """Key, label and known_at of every row of the label's table; empty if it has no version yet.
 
@@ -199,21 +236,19 @@ def _label_facts(
         written = next(past.time for past in workspace.tables.history(name) if past.version == pinned)
         known_at = f"CASE WHEN ({value}) IS NULL THEN NULL ELSE make_timestamptz({written}) END"
     facts = query(f"SELECT {key} AS key, ({value}) AS label, ({known_at}) AS known_at FROM rows", rows=rows)
-    for column, holds, rule in (("label", pa.types.is_boolean, "a label must be a condition"),
-                                ("known_at", pa.types.is_timestamp, "known_at must be a time")):  # fmt: skip
-        kind = facts.schema.field(column).type
-        if not (holds(kind) or pa.types.is_null(kind)):
-            raise DefinitionError(
-                rule,
-                where=f"label {label.name}",
-                got=str(kind),
-                remedy="Write it like 'arr_delay > 15', known_at='arr_time'",
-            )
-    return facts.cast(_FACTS), [(f"dataset:{name}@{pinned}", "labels")]
+    kind = facts.schema.field("known_at").type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_null(kind)):
+        raise DefinitionError(
+            "known_at must be a time",
+            where=f"label {label.name}",
+            got=str(kind),
+            remedy="Write it like 'arr_delay > 15', known_at='arr_time'",
+        )
+    return _facts(model, target, facts), [(f"dataset:{name}@{pinned}", "labels")]
 
 
 def _outcome_facts(
-    workspace: Workspace, model: Model, label: Outcome, version: int | None
+    workspace: Workspace, model: Model, label: Outcome, target: Target, version: int | None
 ) -> tuple[pa.Table, list[tuple[str, str]]]:
     """The same of an outcome: what happened to the entity of each row from its ``decide_at`` on."""
     name, source = label.table.name, label.source.table.name
@@ -237,7 +272,7 @@ def _outcome_facts(
     facts = pa.table(
         {"key": spine.column("_key"), "label": labels.column("label"), "known_at": labels.column("known_at")}
     )
-    return facts.cast(_FACTS), [
+    return _facts(model, target, facts), [
         (f"dataset:{table}@{at}", "labels") for table, at in {name: pinned, source: happened}.items()
     ]
 
@@ -261,16 +296,18 @@ def _visible(decisions: pa.Table, facts: pa.Table, arrived: pa.Table, now: int) 
     """
     keys = decisions.select(["id", "key"]).append_column("position", pa.array(np.arange(decisions.num_rows)))
     came = arrived.append_column("turn", pa.array(np.arange(1, arrived.num_rows + 1)))
+    yes = "CAST(CAST(label AS TINYINT) AS DOUBLE)"
     sql = (
         "WITH facts AS ("
         "SELECT position, label, known_at, 0 AS turn FROM keys JOIN labels ON keys.key = labels.key UNION ALL "
-        "SELECT position, label, known_at, turn FROM keys JOIN came ON keys.id = came.decision_id UNION ALL "
-        "SELECT position, label, known_at, turn FROM keys JOIN came ON keys.key = came.key "
+        f"SELECT position, {yes}, known_at, turn FROM keys JOIN came ON keys.id = came.decision_id UNION ALL "
+        f"SELECT position, {yes}, known_at, turn FROM keys JOIN came ON keys.key = came.key "
         "WHERE came.decision_id IS NULL), visible AS ("
-        "SELECT position, CAST(CAST(label AS TINYINT) AS DOUBLE) AS label, epoch_us(known_at) AS known_at, turn "
+        "SELECT position, label, epoch_us(known_at) AS known_at, turn "
         f"FROM facts WHERE known_at IS NOT NULL AND epoch_us(known_at) < {int(now)}) "
         "SELECT position, label, known_at, "
-        "min(COALESCE(label, -1)) OVER same <> max(COALESCE(label, -1)) OVER same AS revised FROM visible "
+        "(COALESCE(min(label) OVER same <> max(label) OVER same, false) "
+        "OR count(label) OVER same NOT IN (0, count(*) OVER same)) AS revised FROM visible "
         "WINDOW same AS (PARTITION BY position) "
         "QUALIFY row_number() OVER (PARTITION BY position ORDER BY known_at DESC, turn DESC) = 1 ORDER BY position"
     )

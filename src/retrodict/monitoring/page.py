@@ -12,7 +12,7 @@ from retrodict.core.errors import MissingExtraError
 from retrodict.evaluation.plots import plot_drift, plot_periods
 from retrodict.monitoring.drift import DriftReport
 from retrodict.monitoring.performance import Slice
-from retrodict.monitoring.report import VIEW_COLUMNS, MonitorReport
+from retrodict.monitoring.report import VIEW_COLUMNS, MonitorReport, shown_metrics
 from retrodict.pages import Details, Figure, Note, Row, amount, render, themed
 from retrodict.pages.blocks import Block
 
@@ -96,7 +96,9 @@ def _newest(report: MonitorReport, periods: Sequence[Slice]) -> Iterator[tuple[s
     part = next((part for part in reversed(periods) if part.complete), periods[-1])
     yield "period", _short(part.period.name) or "", "good"
     yield "decisions", f"{part.decisions:,}", "good"
-    for name, text in (("auc", "AUC"), ("label_rate", "label rate")):
+    usual = {"auc": "AUC", "label_rate": "label rate"}
+    for name in shown_metrics(periods, list(usual))[:2]:
+        text = usual.get(name, name.replace("_", " "))
         value = _number(part[name].value)
         yield text, value or "not evaluable", "good" if value else "open"
     drift = report.drifts.get(part.period.name)
@@ -130,7 +132,10 @@ def _charts(report: MonitorReport) -> Iterator[Block]:
         "calibration_ratio": ("calibrated", 1.0),
     }
     figures: list[Block] = []
-    for metric, title in _CHARTS.items():
+    metric_titles = _CHARTS if not periods else {
+        name: _CHARTS.get(name, name.replace("_", " ")) for name in shown_metrics(periods, list(_CHARTS))
+    }  # fmt: skip
+    for metric, title in metric_titles.items():
         points = [asdict(part[metric]) for part in periods]
         if any(point["value"] is not None for point in points):
             figures.append(_figure(f"chart-{metric}", plot_periods, title, names, points, reference=lines.get(metric)))
@@ -142,7 +147,8 @@ def _charts(report: MonitorReport) -> Iterator[Block]:
 
 def _slices(slices: Sequence[Slice], name: str, values: Sequence[Any]) -> Grid:
     """Table of some slices, with the metrics that any of them has."""
-    metrics = [metric for metric in _METRICS if any(part[metric].value is not None for part in slices)]
+    names = shown_metrics(slices, _METRICS)
+    metrics = [metric for metric in names if any(part[metric].value is not None for part in slices)]
     rows = [
         (_short(part.period.name), value, part.decisions, part.labelled,
          *(_number(part[metric].value) for metric in metrics))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.clock import format_time
 from retrodict.core.errors import InputError, near
+from retrodict.core.tasks import Target
 from retrodict.evaluation.metrics import Metric, evaluate, mean, pick_metric, share
 from retrodict.monitoring.outcomes import Outcomes
 from retrodict.monitoring.periods import Period, periods_between
@@ -134,14 +135,14 @@ def performance(
     until = outcomes.now if end is None else min(end, outcomes.now)
     groups = [(name, *_groups(outcomes.decisions, name, max_groups)) for name in by if len(outcomes)]
     times = outcomes.column("time")
-    score = outcomes.column("score").astype(np.float64)
+    outputs, target = outcomes.outputs(), outcomes.target
     fallback = np.asarray(pc.is_valid(outcomes.decisions.column("fallback")).to_numpy())
     slices = []
     for span in report_periods(outcomes, period, start=start, end=end):
         low, high = np.searchsorted(times, [span.start, span.end])
         complete = span.covered_by(start, until)
         for name, value, rows in _parts(groups, int(low), int(high)):
-            part = _Part(outcomes.status[rows], outcomes.label[rows], score[rows], fallback[rows])
+            part = _Part(outcomes.status[rows], outcomes.label[rows], outputs[rows], fallback[rows], target)
             slices.append(_slice(span, complete, name, value, part, min_labels))
     return slices
 
@@ -208,20 +209,22 @@ def _parts(
 class _Part:
     status: NDArray[np.str_]
     label: NDArray[np.float64]
-    score: NDArray[np.float64]
+    outputs: NDArray[np.float64]
     fallback: NDArray[np.bool_]
+    target: Target
 
 
 def _slice(period: Period, complete: bool, by: str | None, value: str | None, part: _Part, min_labels: int) -> Slice:
-    labelled, scored = part.status == "known", ~np.isnan(part.score)
+    first = part.outputs if part.outputs.ndim == 1 else part.outputs[:, 0]
+    labelled, scored = part.status == "known", ~np.isnan(first)
     total = part.status.size
     evaluable = labelled & scored
-    evaluation = evaluate(part.label[evaluable], part.score[evaluable], min_rows=min_labels)
+    evaluation = evaluate(part.label[evaluable], part.outputs[evaluable], part.target, min_rows=min_labels)
     metrics = (
         share("fallback_share", int(part.fallback.sum()), total, "no decisions"),
-        _mean_score(part.score[scored]),
-        _label_rate(part.label[labelled], min_labels),
-        *(evaluation[name] for name in _OF_SCORES),
+        *_means(part.outputs[scored], part.target),
+        _label_rate(part.label[labelled], part.target, min_labels),
+        *(evaluation[name] for name in (_OF_SCORES if part.target.task == "binary" else evaluation.values())),
     )
     return Slice(
         period=period,
@@ -239,14 +242,22 @@ def _slice(period: Period, complete: bool, by: str | None, value: str | None, pa
     )
 
 
-def _mean_score(scores: NDArray[np.float64]) -> Metric:
-    if not scores.size:
-        return Metric("mean_score", None, "no decision has a score", 0)
-    return Metric.of("mean_score", scores.size, *mean(scores))
+def _means(outputs: NDArray[np.float64], target: Target) -> Iterator[Metric]:
+    """Mean of every output: ``mean_score``, ``mean_value``, ``mean_q90``, ``mean_p["late"]``."""
+    for name, values in zip(target.outputs, outputs.T if outputs.ndim == 2 else [outputs], strict=True):
+        if len(values):
+            yield Metric.of(f"mean_{name}", len(values), *mean(values))
+        else:
+            yield Metric(f"mean_{name}", None, "no decision has a score", 0)
 
 
-def _label_rate(labels: NDArray[np.float64], min_labels: int) -> Metric:
+def _label_rate(labels: NDArray[np.float64], target: Target, min_labels: int) -> Metric:
+    """Share of yes; of numbers their mean, and of classes nothing, since each has its own."""
+    if target.task == "multiclass":
+        return Metric("label_rate", None, "there are several classes", labels.size)
     if labels.size < max(min_labels, 1):
         reason = f"{labels.size} known outcomes are fewer than the {max(min_labels, 1)} needed"
         return Metric("label_rate", None, reason, labels.size)
+    if target.task != "binary":
+        return Metric.of("label_rate", labels.size, *mean(labels))
     return share("label_rate", int(labels.sum()), labels.size, "no outcomes")

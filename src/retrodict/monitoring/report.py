@@ -37,6 +37,14 @@ __all__ = ["MonitorReport", "monitor"]
 REPORT = "monitor.report"
 
 SHOWN_METRICS = ("label_rate", "mean_score", "auc", "brier", "calibration_error")
+
+
+def shown_metrics(slices: Sequence[Slice], usual: Sequence[str] = SHOWN_METRICS) -> list[str]:
+    """Metrics to show of some slices: the usual ones that they have, or of another task than yes or no its first."""
+    names = [metric.name for metric in slices[0].metrics] if slices else list(usual)
+    return [name for name in usual if name in names] if "auc" in names else names[1 : 1 + len(usual)]
+
+
 """Metrics of the report's tables; the plain form has all."""
 
 VIEW_COLUMNS = ("period", "view not simply read", "status", "decisions>", "share>")
@@ -121,9 +129,10 @@ class MonitorReport(Shown):
         about = {"monitor": self.monitor, "as of": when(self.now), "in force": self.revision, "model": self.model,
                  **{name.replace("_", " "): value for name, value in self.counts.items()}}  # fmt: skip
         periods = [part for part in self.slices if part.by is None]
-        columns = ("period", "complete?", "decisions>", "known>", *(f"{name}>" for name in SHOWN_METRICS), "drifted>",
+        metric_names = shown_metrics(periods)
+        columns = ("period", "complete?", "decisions>", "known>", *(f"{name}>" for name in metric_names), "drifted>",
                    "psi>")  # fmt: skip
-        rows = [self._row(part) for part in periods if part.decisions]
+        rows = [self._row(part, metric_names) for part in periods if part.decisions]
         drifted = [
             (name, feature, report.features[feature].verdict.reason)
             for name, report in self.drifts.items()
@@ -145,10 +154,10 @@ class MonitorReport(Shown):
             else None,
         ]
 
-    def _row(self, part: Slice) -> tuple[Any, ...]:
+    def _row(self, part: Slice, metric_names: Sequence[str]) -> tuple[Any, ...]:
         report = self.drifts.get(part.period.name)
         drift_cells = (None, None) if report is None else (len(report.drifted), report.psi)
-        values = [part[name].value for name in SHOWN_METRICS]
+        values = [part[name].value for name in metric_names]
         return (part.period.name, part.complete, part.decisions, part.labelled, *values, *drift_cells)
 
 
@@ -304,7 +313,7 @@ class _Part:
             version.reference,
             model=version.name,
             span=self.span,
-            label_rate=rates,
+            label_rate=rates if self.outcomes.target.task == "binary" else None,
             threshold=threshold,
         )
 

@@ -93,7 +93,9 @@ def measure(part: Slice, drift: DriftReport, test_auc: Metric) -> PeriodNumbers:
         Of the test rows of the version in force.
     """
     names = ("auc", "calibration_error", "calibration_ratio", "label_rate")
-    metrics: dict[str, Metric] = {name: part[name] for name in names}
+    measured = {metric.name: metric for metric in part.metrics}
+    absent = "a model of this task does not have it"
+    metrics: dict[str, Metric] = {name: measured.get(name) or Metric(name, None, absent, 0) for name in names}
     metrics["auc_drop"] = _drop(metrics["auc"], test_auc)
     values: dict[str, float | None] = {"psi": drift.psi, "labels": part.labelled, "decisions": part.decisions}
     reasons = {} if drift.psi is not None else {"psi": drift.reason or "no feature is evaluable"}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retrodict.core.display import Listing, number, when
+from retrodict.core.display import Listing, when
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.namespace import Namespace
+from retrodict.project.runs import headline
 
 if TYPE_CHECKING:
     from retrodict import registry
@@ -36,10 +37,10 @@ class Models(Namespace):
 
         def row(v: ModelVersion) -> tuple[object, ...]:
             judge = v.approvals[-1].approver if v.approvals else ""
-            return v.ref, when(v.time), v.author, number(v.metrics.get("auc")), v.gates_passed, v.approved, judge
+            return v.ref, when(v.time), v.author, headline(v.metrics), v.gates_passed, v.approved, judge
 
         versions = registry.list_versions(self._workspace, model)
-        columns = ("model", "registered?", "by", "test auc>", "gates passed", "approved", "judged by")
+        columns = ("model", "registered?", "by", "test metric>", "gates passed", "approved", "judged by")
         return Listing.table("models", versions, columns, row, empty="There is no model version yet.")
 
     def get(self, ref: str) -> ModelVersion:

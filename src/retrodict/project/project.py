@@ -166,7 +166,13 @@ class Project:
         return read_plan(self.workspace)
 
     def train(
-        self, model: str, *, train: str | None = None, validate: str | None = None, test: str | None = None
+        self,
+        model: str,
+        *,
+        train: str | None = None,
+        validate: str | None = None,
+        test: str | None = None,
+        again: bool = False,
     ) -> Run:
         """Train a model and register a version.
 
@@ -182,11 +188,14 @@ class Project:
             Length of the validation rows after that.
         test : str, optional
             Length of the test rows after that.
+        again : bool
+            Train even if a run of the same definitions, code, environment and data exists, instead of giving that one.
         """
         split = self._split(model, train, validate, test)
+        began = self.workspace.clock.now()
         with self.progress(f"train {model}") as progress:
-            record, version = learning.train(self.workspace, model, split=split, progress=progress)
-        return Run(self.workspace, record, version)
+            record, version = learning.train(self.workspace, model, split=split, again=again, progress=progress)
+        return Run(self.workspace, record, version, reused=record.started < began)
 
     def _split(self, model: str, train: str | None, validate: str | None, test: str | None) -> TimeSplit | None:
         recipe = self.definitions.get(Model, model).recipe

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodict import learning
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, number, seconds, short_hash, when
+from retrodict.evaluation.ladder import Ladder
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Run", "RunComparison", "Runs"]
 
 _METRICS = ("auc", "pr_auc", "log_loss", "brier", "calibration_error")
+# What a task is judged by, the telling ones first: areas are of a yes or no, deviance of a count.
+_HEADLINES = ("auc", "ndcg_at_k", "pinball", "deviance", "log_loss", "rmse")
 
 
 class Run(Shown):
@@ -38,10 +41,12 @@ class Run(Shown):
     0.728
     """
 
-    __slots__ = ("_workspace", "record", "version")
+    __slots__ = ("_workspace", "record", "reused", "version")
 
-    def __init__(self, workspace: Workspace, record: RunRecord, version: ModelVersion | None = None) -> None:
-        self._workspace, self.record, self.version = workspace, record, version
+    def __init__(
+        self, workspace: Workspace, record: RunRecord, version: ModelVersion | None = None, *, reused: bool = False
+    ) -> None:
+        self._workspace, self.record, self.version, self.reused = workspace, record, version, reused
 
     @property
     def ref(self) -> str:
@@ -104,7 +109,16 @@ class Run(Shown):
             following = f"Next, by somebody else than {version.author}: {command}"
         else:
             following = "A gate did not pass: this version cannot be approved or deployed."
-        return [Facts(about), *self._warnings(), self._ladder(), _gates(version.gates), "", following]
+        same = "Nothing that it is made from has changed: this is the run there was. To train anyway: --again"
+        return [Facts(about), same if self.reused else None, *self._warnings(), self._ladder(), *self._said(),
+                _gates(version.gates), "", following]  # fmt: skip
+
+    def _said(self) -> Sequence[Block]:
+        """What the ladder says in words, and what was chosen on the way: threshold, steps, members."""
+        ladder, notes = self.record.summary.get("ladder"), self.record.summary.get("notes") or {}
+        sentences = Ladder.from_dict(ladder).sentences() if ladder else ()
+        choices = {name: value for name, value in notes.items() if name in ("threshold", "weights", "balance")}
+        return [*sentences, *([Facts(choices, title="chosen")] if choices else [])]
 
     def _stored(self) -> Sequence[Block | None]:
         run = self.record
@@ -149,12 +163,13 @@ class Run(Shown):
 
     def _ladder(self) -> Grid:
         """Metrics of the test rows: the model, then the rungs below it."""
-        rungs = [point.split for point in self.record.points if point.split.startswith("test/") and point.name == "auc"]
+        rungs = dict.fromkeys(point.split for point in self.record.points if point.split.startswith("test/"))
         splits = ["test", *rungs]
         estimator = str(self.record.params.get("estimator", "model"))
         names = [estimator, *(split.removeprefix("test/") for split in rungs)]
         values = [self.record.values(split) for split in splits]
-        metrics = [metric for metric in _METRICS if any(row.get(metric) is not None for row in values)]
+        usual = _METRICS if "auc" in values[0] else [name for name in values[0] if not name.startswith("recall[")][:6]
+        metrics = [metric for metric in usual if any(row.get(metric) is not None for row in values)]
         rows = [(name, *(row.get(metric) for metric in metrics)) for name, row in zip(names, values, strict=True)]
         return Grid(["test rows", *(f"{metric}>" for metric in metrics)], rows)
 
@@ -162,6 +177,12 @@ class Run(Shown):
 def _gates(gates: Sequence[Mapping[str, Any]]) -> Grid | None:
     rows = [(gate["gate"], gate["status"], gate["reason"]) for gate in gates]
     return Grid(("gate", "status", "measured"), rows) if rows else None
+
+
+def headline(metrics: Mapping[str, float | None]) -> str:
+    """The metric that the task is judged by, with its value: ``auc 0.731``."""
+    name = next((name for name in _HEADLINES if name in metrics), None)
+    return "" if name is None else f"{name} {number(metrics[name]) or 'not evaluable'}"
 
 
 class Plot:
@@ -215,10 +236,10 @@ class Runs(Namespace):
         runs = [Run(self._workspace, record) for record in learning.list_runs(self._workspace, model)]
 
         def row(run: Run) -> tuple[object, ...]:
-            record, auc = run.record, number(run.metrics.get("auc"))
-            return run.ref, run.model, run.status, when(record.started), seconds(record.seconds), record.actor, auc
+            record, metric = run.record, headline(run.metrics)
+            return run.ref, run.model, run.status, when(record.started), seconds(record.seconds), record.actor, metric
 
-        columns = ("run", "model", "status", "started?", "took?>", "by", "test auc>")
+        columns = ("run", "model", "status", "started?", "took?>", "by", "test metric>")
         return Listing.table("runs", runs, columns, row, empty="There is no run yet.")
 
     def get(self, ref: str) -> Run:

@@ -21,7 +21,7 @@ _TOKEN = re.compile(
     | (?P<number>(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?{_END})
     | (?P<string>'(?:[^']|'')*')
     | (?P<quoted>"(?:[^"]|"")+")
-    | (?P<member>p\["[^"\]]+"\]|p\['[^'\]]+'\])
+    | (?P<member>(?:p|set)\["[^"\]]+"\]|(?:p|set)\['[^'\]]+'\])
     | (?P<name>[^\W\d]\w*)
     | (?P<sign><>|!=|<=|>=|==|[-=<>+*/(),])""",
     re.VERBOSE,
@@ -77,7 +77,8 @@ def _token(sort: str, text: str, start: int) -> Token:
         case "quoted":
             return Token(sort, text[1:-1].replace('""', '"'), text, start)
         case "member":  # an output of a model of several classes, whose name is written so
-            return Token("quoted", f'p["{text[3:-2]}"]', text, start)
+            word, _, name = text.partition("[")
+            return Token("quoted", f'{word}["{name[1:-2]}"]', text, start)
         case "sign" if text == "!=":
             return Token(sort, "<>", text, start)
         case _:

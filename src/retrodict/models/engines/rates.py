@@ -1,21 +1,28 @@
-"""The two lowest rungs of the ladder: the base rate, and the rate per category drawn towards it."""
+"""The two lowest rungs of the ladder: one answer for every row, and one per category drawn towards it.
+
+Of a yes or no the answer is a rate; of classes their shares; of numbers the mean, or for quantiles those of the
+training rows.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, check_known
+from retrodict.core.tasks import Target
 from retrodict.models._logistic import logit
 from retrodict.models.engines.base import JsonEngine, check_matrix, check_row
 from retrodict.models.problem import Examples, Fitted, Problem
 
 __all__ = [
     "ConstantEngine",
+    "GroupOutputsEngine",
     "GroupRateEngine",
     "fit_constant",
     "fit_group_rate",
@@ -130,9 +137,121 @@ class GroupRateEngine(JsonEngine):
         return shares
 
 
+@dataclass(frozen=True, slots=True)
+class GroupOutputsEngine(JsonEngine):
+    """The outputs of the row's category, of any task but a yes or no; those of all where it is missing or unseen.
+
+    Attributes
+    ----------
+    column : int or None
+        Place of the category in the row; None: the same for every row.
+    outputs : tuple of tuples of float
+        Outputs by code, the last ones those of all training rows.
+    features : int
+        Width of the rows.
+    predicts : dict
+        Plain form of the target.
+    """
+
+    kind: ClassVar[str] = "group_outputs"
+
+    column: int | None
+    outputs: tuple[tuple[float, ...], ...]
+    features: int
+    predicts: dict[str, Any]
+
+    @property
+    def target(self) -> Target:
+        """What the outputs are."""
+        return Target.from_dict(self.predicts)
+
+    @property
+    def explains(self) -> bool:
+        """Where there is one output."""
+        return len(self.outputs[-1]) == 1
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return self.features
+
+    def _table(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        table, last = np.array(self.outputs), len(self.outputs) - 1
+        if self.column is None:
+            return np.repeat(table[-1:], len(matrix), axis=0)
+        codes = matrix[:, self.column]
+        valid = (codes >= 0) & (codes < last)
+        return np.asarray(table[np.where(valid, codes, last).astype(np.intp)])
+
+    def scores(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Outputs of each row's category."""
+        table = self._table(check_matrix(matrix, self.features))
+        return table[:, 0] if table.shape[1] == 1 else table
+
+    def score_row(self, row: NDArray[np.float64]) -> Any:
+        """Outputs of the row's category."""
+        outputs = self.scores(check_row(row, self.features)[None, :])[0]
+        return tuple(outputs.tolist()) if isinstance(outputs, np.ndarray) else float(outputs)
+
+    def margins(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The outputs."""
+        return self.scores(matrix)
+
+    def margin(self, row: NDArray[np.float64]) -> Any:
+        """The outputs."""
+        return self.score_row(row)
+
+    def contributions(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far the category moves the value from that of all rows."""
+        shares = np.zeros(self.features + 1)
+        shares[-1] = self.outputs[-1][0]
+        if self.column is not None:
+            shares[self.column] = self.margin(row) - shares[-1]
+        return shares
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Engine from its fields as JSON has them."""
+        return cls(fields["column"], tuple(map(tuple, fields["outputs"])), fields["features"], fields["predicts"])
+
+
+def _outputs_of(labels: NDArray[np.float64], weights: NDArray[np.float64], target: Target) -> tuple[float, ...]:
+    """Best constant answer to labels: shares of classes, quantiles (the least value that reaches them), or the mean."""
+    total = float(weights.sum())
+    match target.task:
+        case "multiclass":
+            counts = np.bincount(labels.astype(np.intp), weights, minlength=len(target.classes))
+            return tuple((counts / total).tolist())
+        case "quantile":
+            order = np.argsort(labels, kind="stable")
+            cumulative = np.cumsum(weights[order]) / total
+            places = np.searchsorted(cumulative, np.array(target.quantiles) - 1e-12)
+            return tuple(labels[order][np.minimum(places, len(labels) - 1)].tolist())
+        case _:
+            return (float((labels * weights).sum() / total),)
+
+
+def _fit_outputs(train: Examples, column: int | None, prior_count: float = 20.0) -> Fitted[GroupOutputsEngine]:
+    """Outputs of all rows and, of each category, drawn towards them by the prior count."""
+    weights = np.ones(len(train.labels)) if train.weights is None else train.weights
+    overall = _outputs_of(train.labels, weights, train.target)
+    outputs = []
+    if column is not None:
+        codes = train.matrix[:, column]
+        for code in range(int(np.nanmax(codes)) + 1 if (~np.isnan(codes)).any() else 0):
+            rows = codes == code
+            mass = float(weights[rows].sum())
+            group_outputs = _outputs_of(train.labels[rows], weights[rows], train.target) if mass else overall
+            share = mass / (mass + prior_count) if mass else 0.0
+            outputs.append(tuple(share * a + (1.0 - share) * b for a, b in zip(group_outputs, overall, strict=True)))
+    engine = GroupOutputsEngine(column, (*outputs, overall), train.width, train.target.to_dict())
+    return Fitted(engine, params={} if column is None else {"column": column, "prior_count": prior_count})
+
+
 def fit_constant(train: Examples) -> Fitted[ConstantEngine]:
     """Share of ones among the training rows."""
-    return Fitted(ConstantEngine(float(train.labels.mean()), train.width), params={})
+    rate = float(np.average(train.labels, weights=train.weights))
+    return Fitted(ConstantEngine(rate, train.width), params={})
 
 
 def fit_group_rate(train: Examples, column: int, *, prior_count: float = 20.0) -> Fitted[GroupRateEngine]:
@@ -159,9 +278,10 @@ def fit_group_rate(train: Examples, column: int, *, prior_count: float = 20.0) -
     if (places < 0).any() or (places != codes[present]).any():
         raise InputError("a group rate must be over a category", where=f"feature {column}", got="a number",
                          remedy="Choose one of InputSpec.categorical")  # fmt: skip
-    overall = float(train.labels.mean())
-    rows = np.bincount(places)
-    ones = np.bincount(places, weights=train.labels[present], minlength=len(rows))
+    weights = np.ones(len(codes)) if train.weights is None else train.weights
+    overall = float(np.average(train.labels, weights=weights))
+    rows = np.bincount(places, weights=weights[present])
+    ones = np.bincount(places, weights=(train.labels * weights)[present], minlength=len(rows))
     weight = rows + prior_count
     # A code without rows and without a prior knows nothing of its own.
     rates = np.where(weight > 0, (ones + prior_count * overall) / np.where(weight > 0, weight, 1.0), overall)
@@ -169,14 +289,20 @@ def fit_group_rate(train: Examples, column: int, *, prior_count: float = 20.0) -
     return Fitted(engine, params={"column": column, "prior_count": prior_count})
 
 
-def solve_constant(problem: Problem) -> Fitted[ConstantEngine]:
+def solve_constant(problem: Problem) -> Fitted[ConstantEngine] | Fitted[GroupOutputsEngine]:
     """Registered as ``constant``."""
-    return fit_constant(problem.train)
+    return fit_constant(problem.train) if problem.train.target.task == "binary" else _fit_outputs(problem.train, None)
 
 
-def solve_group_rate(problem: Problem) -> Fitted[GroupRateEngine]:
+def solve_group_rate(problem: Problem) -> Fitted[GroupRateEngine] | Fitted[GroupOutputsEngine]:
     """Registered as ``group_rate``; its parameter ``group`` names a category among the features."""
     group, names = problem.params["group"], problem.inputs.names
     rule = "the group must be a feature of the model"
     check_known(group, names, rule, where="group rate", what="feature", error=InputError)
-    return fit_group_rate(problem.train, names.index(group), prior_count=problem.params["prior_count"])
+    column, prior = names.index(group), float(problem.params["prior_count"])
+    if problem.train.target.task == "binary":
+        return fit_group_rate(problem.train, column, prior_count=prior)
+    if column not in problem.inputs.categorical:
+        raise InputError("a group rate must be over a category", where=f"feature {group!r}", got="a number",
+                         remedy="Choose a category, or say types={'…': 'category'}")  # fmt: skip
+    return _fit_outputs(problem.train, column, prior)

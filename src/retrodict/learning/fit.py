@@ -1,0 +1,310 @@
+"""From rows to a fitted engine: a recipe's steps, rebalancing and estimator, or the members of an ensemble.
+
+Everything here sees training rows and, to stop early by, validation rows; never the rows that judge. Rows that a step,
+a weight or a final estimator is chosen on are cut by the recipe's own split: purged where there is time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError
+from retrodict.core.tasks import Task
+from retrodict.estimators.balance import BalanceReport, PriorCorrection
+from retrodict.evaluation.losses import row_losses
+from retrodict.learning.frame import Frame
+from retrodict.models.definitions import Recipe
+from retrodict.models.engines.composite import (
+    Combination,
+    CorrectedEngine,
+    EnsembleEngine,
+    Member,
+    PreparedEngine,
+    stacked,
+)
+from retrodict.models.ensembles import Bagging, Blend, Ensemble, Greedy, Stack, Vote
+from retrodict.models.estimators import get_estimator
+from retrodict.models.inputs import Feature, InputSpec
+from retrodict.models.problem import Examples, Fitted, Problem
+from retrodict.models.splits import Splitter, folds
+
+__all__ = ["TrainingRows", "fit_recipe"]
+
+Positions = NDArray[np.int64]
+Outputs = NDArray[np.float64]
+Tell = Callable[[str, int, int], None]
+
+# What reads the members of a stack where the recipe says "logistic" and there are no classes.
+_FINALS: dict[Task, str] = {"regression": "linear", "count": "linear"}
+
+
+class _Folds:
+    """Folds for a step, cut when it asks for them: most steps do not."""
+
+    def __init__(self, rows: TrainingRows, count: int | None) -> None:
+        self._rows, self._count = rows, count
+
+    def __iter__(self) -> Iterator[tuple[Positions, Positions]]:
+        return iter(self._rows.folds(self._count))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """Where the rows of a problem come from, so that they can be cut into folds as the split of the recipe says.
+
+    Attributes
+    ----------
+    split : Splitter
+    frame : Frame
+    positions : ndarray of int64, shape (n,)
+        Of the problem's training rows in the frame.
+    """
+
+    split: Splitter
+    frame: Frame
+    positions: Positions
+
+    def folds(self, count: int | None = None) -> list[tuple[Positions, Positions]]:
+        """Places among the training rows to fit on, and to judge on."""
+        return folds(self.split, self.frame, self.positions, count)
+
+    def take(self, places: Positions) -> TrainingRows:
+        """Some of the rows."""
+        return replace(self, positions=self.positions[places])
+
+
+def fit_recipe(recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Tell) -> Fitted[Any]:
+    """Fit what a recipe names.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    problem : Problem
+        Its parameters are not looked at: the recipe's are.
+    rows : TrainingRows
+        Of the problem's training rows.
+    tell : callable
+        Called with (what is being done, steps done, steps at most).
+
+    Returns
+    -------
+    Fitted
+        The engine reads rows of the problem's inputs, whatever the steps make of them.
+    """
+    problem, steps, notes = _prepare(recipe, problem, rows)
+    fitted: Fitted[Any]
+    if isinstance(recipe.estimator, Ensemble):
+        fitted = _fit_ensemble(recipe.estimator, recipe, problem, rows, tell)
+    else:
+        problem, balanced = _balance(recipe, problem)
+        progress = lambda done, total, _metrics: tell(recipe.label, done, total)  # noqa: E731
+        fitted = recipe.registered.solve(replace(problem, params=recipe.settings, seed=recipe.seed, progress=progress))
+        if balanced is not None:
+            corrected = CorrectedEngine(fitted.engine, PriorCorrection.of(balanced))
+            fitted = Fitted(corrected, fitted.params, fitted.history, {**fitted.notes, "balance": balanced.to_dict()})
+    engine = PreparedEngine(steps, fitted.engine, rows_width(steps, problem)) if steps else fitted.engine
+    return Fitted(engine, fitted.params, fitted.history, {**notes, **fitted.notes})
+
+
+def rows_width(steps: Sequence[Any], problem: Problem) -> int:
+    """Width of the rows before the steps."""
+    return int(steps[0].n_features_in_) if steps else len(problem.inputs)
+
+
+def _prepare(recipe: Recipe, problem: Problem, rows: TrainingRows) -> tuple[Problem, list[Any], dict[str, Any]]:
+    """Fit the steps on the training rows, one after the other, and transform both parts by them."""
+    steps, reports = [], []
+    train, validate, inputs = problem.train, problem.validate, problem.inputs
+    for definition in recipe.prepare:
+        count = dict(getattr(definition, "params", ())).get("folds")
+        step = definition.build(inputs.names, inputs.categorical, target=train.target, seed=problem.seed,
+                                splitter=_Folds(rows, count))  # fmt: skip
+        matrix = step.fit_transform(train.matrix, train.labels, train.weights)
+        train = replace(train, matrix=np.ascontiguousarray(matrix, dtype=np.float64))
+        if validate is not None:
+            validate = replace(validate, matrix=np.ascontiguousarray(step.transform(validate.matrix)))
+        inputs = _inputs_after(step, inputs)
+        steps.append(step)
+        reports.append({"step": type(step).__name__, "columns": len(inputs), **step.report_})
+    notes = {"steps": reports} if reports else {}
+    return replace(problem, inputs=inputs, train=train, validate=validate), steps, notes
+
+
+def _inputs_after(step: Any, before: InputSpec) -> InputSpec:
+    """Features of what comes out of a step: categories keep their words."""
+    words = {place: before.features[place].vocabulary for place in before.categorical}
+    names = step.get_feature_names_out(before.names, words)
+    codes = set(step.categorical_)
+    return InputSpec(tuple(
+        Feature(str(name), "category", words.get(step.operations_[place].at, ())) if place in codes
+        else Feature(str(name), "number")
+        for place, name in enumerate(names)
+    ))  # fmt: skip
+
+
+def _balance(recipe: Recipe, problem: Problem) -> tuple[Problem, BalanceReport | None]:
+    """Rebalance the training rows, and only those."""
+    if recipe.balance is None:
+        return problem, None
+    train = problem.train
+    if train.target.task not in ("binary", "multiclass"):
+        raise InputError("rows to balance must be of classes", where="Recipe, balance", got=train.target.task,
+                         remedy="Leave balance out, or use weights")  # fmt: skip
+    matrix, labels, weights, report = recipe.balance.apply(
+        train.matrix, train.labels, train.weights, categorical=problem.inputs.categorical, target=train.target,
+        seed=recipe.seed,
+    )  # fmt: skip
+    balanced = replace(train, matrix=np.ascontiguousarray(matrix), labels=labels, weights=weights, groups=None)
+    return replace(problem, train=balanced), report
+
+
+def _members(ensemble: Ensemble, recipe: Recipe) -> list[tuple[str, Recipe]]:
+    """Name and recipe of each member: a name twice gets a number."""
+    recipes = [
+        member if isinstance(member, Recipe)
+        else replace(recipe, estimator=member, params={}, prepare=(), balance=recipe.balance, threshold=None)
+        for member in ensemble.members
+    ]  # fmt: skip
+    labels = [member.label for member in recipes]
+    names = [
+        f"{label}_{labels[: at + 1].count(label)}" if labels.count(label) > 1 else label
+        for at, label in enumerate(labels)
+    ]
+    return list(zip(names, recipes, strict=True))
+
+
+def _fit_ensemble(
+    ensemble: Ensemble, recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Tell
+) -> Fitted[EnsembleEngine]:
+    entries = _members(ensemble, recipe)
+    if isinstance(ensemble, Bagging):
+        return _fit_bag(ensemble, entries[0], recipe, problem, rows, tell)
+    fitted_members = []
+    for done, (name, member) in enumerate(entries):
+        tell(f"{ensemble.label}: {name}", done, len(entries))
+        fitted_members.append(fit_recipe(member, problem, rows, tell))
+    notes: dict[str, Any] = {"ensemble": ensemble.label}
+    params = {"members": {name: dict(fitted.params) for (name, _), fitted in zip(entries, fitted_members, strict=True)}}
+    weights = [1.0] * len(entries)
+    final = None
+    match ensemble:
+        case Vote(weights="learned"):
+            losses = _held_out_losses(entries, problem, rows, tell, None)
+            weights = [1.0 / max(float(loss.mean()), 1e-12) for loss in losses]
+        case Vote(weights=fixed) if fixed is not None:
+            weights = [float(weight) for weight in fixed]  # checked where it is written
+        case Greedy():
+            weights = _greedy(ensemble, entries, problem, rows, tell)
+        case Stack() | Blend():
+            final = _fit_final(ensemble, entries, problem, rows, tell)
+            params["final"] = dict(final.params)
+    notes["weights"] = {name: weight / sum(weights) for (name, _), weight in zip(entries, weights, strict=True)}
+    members = [Member(name, fitted.engine, weight)
+               for (name, _), fitted, weight in zip(entries, fitted_members, weights, strict=True)]  # fmt: skip
+    how: Combination = "hard" if getattr(ensemble, "how", "soft") == "hard" else "mean"
+    how = "stack" if final is not None else how
+    engine = EnsembleEngine(members, how, final=final.engine if final is not None else None,
+                            passthrough=getattr(ensemble, "passthrough", False))  # fmt: skip
+    if how == "hard" and not problem.train.target.probabilistic:
+        raise InputError("members that vote must predict classes", where="Vote", got=problem.train.target.task,
+                         remedy="Leave how out: values are averaged")  # fmt: skip
+    return Fitted(engine, params, {}, notes)
+
+
+def _fit_bag(
+    bag: Bagging, entries: tuple[str, Recipe], recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Tell
+) -> Fitted[EnsembleEngine]:
+    """Each on rows drawn with replacement, of each class as many as its share, so that none is missing."""
+    name, member = entries
+    random, members, params = np.random.default_rng(recipe.seed), [], {}
+    labels = problem.train.labels if problem.train.target.probabilistic else np.zeros(len(problem.train.labels))
+    for number in range(bag.n):
+        tell(f"bag: {name}", number, bag.n)
+        places = np.concatenate([
+            random.choice(same_class, max(round(bag.rows * len(same_class)), 1))
+            for same_class in (np.flatnonzero(labels == label) for label in np.unique(labels))
+        ])  # fmt: skip
+        places.sort()
+        fitted = fit_recipe(replace(member, seed=(recipe.seed + number) % 2**31), take(problem, places),
+                            rows.take(places), tell)  # fmt: skip
+        members.append(Member(f"{name}_{number + 1}", fitted.engine))
+        params = dict(fitted.params)
+    return Fitted(EnsembleEngine(members, "mean"), {"members": {name: params}, "n": bag.n}, {}, {"ensemble": "bag"})
+
+
+def take(problem: Problem, places: Positions) -> Problem:
+    """The same problem on some of its training rows."""
+    return replace(problem, train=problem.train.take(places))
+
+
+def _held_out(
+    entries: Sequence[tuple[str, Recipe]],
+    problem: Problem,
+    rows: TrainingRows,
+    tell: Tell,
+    pairs: Sequence[tuple[Positions, Positions]],
+) -> tuple[Positions, list[Outputs]]:
+    """Outputs of each member for rows that it was not fitted on: places of the rows, and outputs by member.
+
+    In-sample outputs would teach a final estimator to trust the member that remembers best.
+    """
+    held_out = np.concatenate([judge for _, judge in pairs])
+    answers: list[list[Outputs]] = [[] for _ in entries]
+    for done, (fit, judge) in enumerate(pairs):
+        for at, (name, member) in enumerate(entries):
+            tell(f"{name} without a fold", done, len(pairs))
+            fitted = fit_recipe(member, take(problem, fit), rows.take(fit), lambda *_: None)
+            answers[at].append(fitted.engine.scores(problem.train.matrix[judge]))
+    return held_out, [np.concatenate(parts) for parts in answers]
+
+
+def _held_out_losses(
+    entries: Sequence[tuple[str, Recipe]], problem: Problem, rows: TrainingRows, tell: Tell, count: int | None
+) -> list[Outputs]:
+    held_out, answers = _held_out(entries, problem, rows, tell, rows.folds(count))
+    train = problem.train
+    return [row_losses(train.labels[held_out], outputs, train.target) for outputs in answers]
+
+
+def _greedy(
+    greedy: Greedy, entries: Sequence[tuple[str, Recipe]], problem: Problem, rows: TrainingRows, tell: Tell
+) -> list[float]:
+    """How often each member was added."""
+    held_out, answers = _held_out(entries, problem, rows, tell, rows.folds(greedy.folds))
+    labels, target = problem.train.labels[held_out], problem.train.target
+    counts, total = [0] * len(entries), np.zeros_like(answers[0])
+    for added in range(1, greedy.rounds + 1):
+        losses = [float(row_losses(labels, (total + outputs) / added, target).mean()) for outputs in answers]
+        best = int(np.argmin(losses))
+        counts[best] += 1
+        total = total + answers[best]
+    return [float(count) for count in counts]
+
+
+def _fit_final(
+    ensemble: Stack | Blend, entries: Sequence[tuple[str, Recipe]], problem: Problem, rows: TrainingRows, tell: Tell
+) -> Fitted[Any]:
+    train, target = problem.train, problem.train.target
+    if isinstance(ensemble, Stack):
+        pairs = rows.folds(ensemble.folds)
+    else:
+        cuts = rows.folds(max(round(1.0 / ensemble.share), 2))
+        pairs = [cuts[-1]]
+    held_out, answers = _held_out(entries, problem, rows, tell, pairs)
+    passthrough = isinstance(ensemble, Stack) and ensemble.passthrough
+    matrix = stacked(answers, train.matrix[held_out] if passthrough else None)
+    names = [f"{name} {output}" for name, _ in entries for output in target.outputs]
+    features = [Feature(text, "number") for text in names]
+    inputs = InputSpec((*features, *(problem.inputs.features if passthrough else ())))
+    estimator = get_estimator(_FINALS.get(target.task, ensemble.final) if ensemble.final == "logistic"
+                              else ensemble.final)  # fmt: skip
+    examples = Examples(matrix, train.labels[held_out], target,
+                        None if train.weights is None else train.weights[held_out],
+                        None if train.groups is None else train.groups[held_out])  # fmt: skip
+    tell(f"{ensemble.label}: final", 0, 1)
+    return estimator.solve(Problem(inputs, examples, None, {}, problem.seed))

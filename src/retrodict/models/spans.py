@@ -1,0 +1,134 @@
+"""Answers with a span that is to hold the outcome: an interval of a number, a set of classes.
+
+By split conformal prediction (Vovk, Gammerman & Shafer 2005; Lei et al. 2018; Romano, Patterson & Candès 2019 for
+quantiles; Sadinle, Lei & Wasserman 2019 for classes): a radius learned on rows that nothing else was fitted on, added
+to what the model answers. Over rows like those, the span holds the outcome at least as often as was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError
+from retrodict.core.identity import canonical_json
+from retrodict.core.tasks import Target, Task
+from retrodict.models.calibration import Calibrator, load_calibrator
+
+__all__ = ["SpannedCalibrator", "fit_spans"]
+
+
+@dataclass(frozen=True, slots=True)
+class SpannedCalibrator:
+    """A calibrator, and beside its answers ``low`` and ``high``, or for each class whether it is in the set.
+
+    Attributes
+    ----------
+    inner : Calibrator
+    task : Task
+    radius : float
+        Of a number: how far the interval reaches to either side of the value, or of the outer quantiles. Of classes:
+        the smallest probability of a class in the set.
+    level : float
+        Share of the outcomes that was asked for.
+    """
+
+    kind: ClassVar[str] = "spanned"
+
+    inner: Calibrator
+    task: Task
+    radius: float
+    level: float
+
+    def __post_init__(self) -> None:
+        """Refuse a radius that is none."""
+        if not np.isfinite(self.radius):
+            raise InputError("the radius of a span must be finite", where="calibration", got=self.radius,
+                             remedy="Fit it on more rows")  # fmt: skip
+
+    def outputs(self, target: Target) -> tuple[str, ...]:
+        """Those of the inner one, then those of the span."""
+        return (*self.inner.outputs(target), *target.spans)
+
+    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Answers and spans, shape (n, outputs)."""
+        answers = self.inner.apply(scores)
+        answers = answers if answers.ndim == 2 else answers[:, None]
+        return np.hstack([answers, self._spans(answers)])
+
+    def apply_one(self, score: Any) -> tuple[float, ...]:
+        """Answer and span of one row."""
+        answers = self.inner.apply_one(score)
+        row = np.array([answers if isinstance(answers, tuple) else (answers,)], dtype=np.float64)
+        return (*row[0].tolist(), *self._spans(row)[0].tolist())
+
+    def _spans(self, answers: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.task == "multiclass":
+            inside = answers >= self.radius
+            inside[np.arange(len(answers)), answers.argmax(axis=1)] = True  # a set without a class would say nothing
+            return inside.astype(np.float64)
+        low, high = answers[:, 0] - self.radius, answers[:, -1] + self.radius
+        if self.task == "count":
+            low = np.maximum(low, 0.0)
+        # A radius below zero, of quantiles that reach too far, must not turn the ends round.
+        return np.column_stack([np.minimum(low, high), np.maximum(low, high)])
+
+    def to_json(self) -> bytes:
+        """Canonical JSON that ``load_calibrator`` reads."""
+        inner = json.loads(self.inner.to_json())
+        return canonical_json({"kind": self.kind, "inner": inner, "task": self.task, "radius": self.radius,
+                               "level": self.level})  # fmt: skip
+
+    @classmethod
+    def from_fields(cls, *, inner: dict[str, Any], **fields: Any) -> SpannedCalibrator:
+        """Inverse of :meth:`to_json`."""
+        return cls(load_calibrator(canonical_json(inner)), **fields)
+
+
+def fit_spans(
+    inner: Calibrator, target: Target, scores: NDArray[np.float64], labels: NDArray[np.float64], level: float
+) -> SpannedCalibrator:
+    """Learn how far spans must reach to hold a share of the outcomes.
+
+    The radius is the ``ceil((n + 1) * level)``-th smallest of how far each outcome lies outside of the answer: its
+    distance from the value; its distance outside the outer quantiles, below zero inside; or one less the probability
+    of its class.
+
+    Parameters
+    ----------
+    inner : Calibrator
+    target : Target
+        Of a task with spans.
+    scores : ndarray of shape (n,) or (n, outputs)
+        What the engine gives for rows that it was not fitted on.
+    labels : ndarray of shape (n,)
+    level : float
+        Share of the outcomes to hold, above 0 and below 1.
+
+    Raises
+    ------
+    InputError
+        If the task has no spans, or the rows are too few for the level: ``n >= level / (1 - level)``.
+    """
+    rank, rows = math.ceil((len(labels) + 1) * level), len(labels)
+    if not target.spans:
+        raise InputError("an interval must be of numbers or of several classes", where="Recipe, interval",
+                         got=target.task, remedy="Leave interval out")  # fmt: skip
+    if rank > rows:
+        needed = math.ceil(level / (1 - level))
+        raise InputError(f"an interval of {level:g} must be learned from at least {needed} rows",
+                         where="Recipe, interval", got=rows,
+                         remedy="Give the split a longer part to validate on")  # fmt: skip
+    answers = inner.apply(scores)
+    answers = answers if answers.ndim == 2 else answers[:, None]
+    if target.task == "multiclass":
+        outside = 1.0 - answers[np.arange(rows), labels.astype(np.intp)]
+    else:
+        outside = np.maximum(answers[:, 0] - labels, labels - answers[:, -1])
+    radius = float(np.sort(outside)[rank - 1])
+    return SpannedCalibrator(inner, target.task, 1.0 - radius if target.task == "multiclass" else radius, level)

@@ -46,7 +46,7 @@ def test_elimination_ranks_as_in_scikit_learn(classes: int, step: float) -> None
     np.testing.assert_array_equal(ours.transform(matrix), matrix[:, theirs.support_])
 
 
-@pytest.mark.parametrize("estimator", [LogisticRegression(), RandomForestClassifier(12, max_depth=4, random_state=0)])
+@pytest.mark.parametrize("estimator", [LogisticRegression(), RandomForestClassifier(8, max_depth=3, random_state=0)])
 def test_cross_validation_chooses_as_in_scikit_learn(estimator: Any) -> None:
     """The same folds give the same score of each number of columns, and the same choice."""
     matrix, labels = data()
@@ -67,8 +67,8 @@ def test_cross_validation_chooses_as_in_scikit_learn(estimator: Any) -> None:
 
 def test_of_equal_scores_the_fewest_columns_win() -> None:
     """A label that one column tells: every number of columns scores 1."""
-    matrix, _ = data()
-    selector = RecursiveSelector(estimator="linear", splitter=3).fit(matrix, (matrix[:, 4] > 0).astype(float))
+    matrix, _ = data(rows=200, width=5)
+    selector = RecursiveSelector(estimator="linear", splitter=2).fit(matrix, (matrix[:, 4] > 0).astype(float))
     assert {entry["mean"] for entry in selector.report_["scores"]} >= {1.0}
     assert np.flatnonzero(selector.support_).tolist() == [4]
 

@@ -226,7 +226,7 @@ def test_steps_of_a_recipe_follow_each_other() -> None:
     names, categorical, output = NAMES, (2, 3), matrix
     fitted = []
     for definition in (Impute("median"), Encode("target", ["carrier"]), Encode("onehot"),
-                       Select.rfecv(2, estimator="linear", folds=3), PCA(1)):  # fmt: skip
+                       Select.rfecv(2, estimator="linear", folds=2, step=3), PCA(1)):  # fmt: skip
         step = as_step(definition).build(names, categorical, target=Target(), seed=1)
         output = step.fit_transform(output, labels)
         names, categorical = list(step.get_feature_names_out(names)), step.categorical_

@@ -156,10 +156,11 @@ def _default(word: str, *, classes: bool, seed: int) -> Any:
         from sklearn.linear_model import LogisticRegression, Ridge
 
         return LogisticRegression(max_iter=1000) if classes else Ridge()
-    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+    # Extra trees: a tenth of the time of a random forest, and they take gaps and codes as they are.
+    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
-    forest = RandomForestClassifier if classes else RandomForestRegressor
-    return forest(100, max_depth=8, max_features=0.5, random_state=seed, n_jobs=1)
+    forest = ExtraTreesClassifier if classes else ExtraTreesRegressor
+    return forest(50, max_depth=8, max_features=0.5, random_state=seed, n_jobs=1)
 
 
 def _interval(values: Sequence[float]) -> dict[str, float | None]:
@@ -187,7 +188,8 @@ class RecursiveSelector(_ByEstimator):
     min_features : int, default 1
         Fewest columns that cross-validation looks at.
     estimator : {"forest", "linear"} or estimator of scikit-learn, default "forest"
-        Must have ``coef_`` or ``feature_importances_``. ``forest`` takes categories and missing values as they are.
+        Must have ``coef_`` or ``feature_importances_``. ``forest`` are 50 extra trees, which take category codes and
+        missing values as they are.
     scoring : str, optional
         Of scikit-learn; None: roc_auc, neg_log_loss of several classes, r2.
     splitter : int, splitter of scikit-learn, or iterable of (train, test) positions; default 5
@@ -197,7 +199,7 @@ class RecursiveSelector(_ByEstimator):
     names : sequence of str, optional
         Names of the columns, for ``history_``.
     task : {"auto", "classification", "regression"}, default "auto"
-    max_rows : int, default 20000
+    max_rows : int, default 10000
         Rows looked at, drawn by the seed.
     seed : int, default 0
 
@@ -223,7 +225,7 @@ class RecursiveSelector(_ByEstimator):
         categorical: Sequence[int] = (),
         names: Sequence[str] | None = None,
         task: str = "auto",
-        max_rows: int = 20_000,
+        max_rows: int = 10_000,
         seed: int = 0,
     ) -> None:
         self.n = n
@@ -331,7 +333,7 @@ class PermutationSelector(_ByEstimator):
     names : sequence of str, optional
         Names of the columns, for ``report_``.
     task : {"auto", "classification", "regression"}, default "auto"
-    max_rows : int, default 20000
+    max_rows : int, default 10000
         Rows looked at, drawn by the seed.
     seed : int, default 0
     """
@@ -350,7 +352,7 @@ class PermutationSelector(_ByEstimator):
         categorical: Sequence[int] = (),
         names: Sequence[str] | None = None,
         task: str = "auto",
-        max_rows: int = 20_000,
+        max_rows: int = 10_000,
         seed: int = 0,
     ) -> None:
         self.k = k

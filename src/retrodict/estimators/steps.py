@@ -287,12 +287,15 @@ def weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.float64] 
 
     For the level 0.5 and equal weights it is the usual median; a whole weight counts like so many equal rows.
     """
-    weights = np.ones(values.size) if weights is None else weights
-    order = np.argsort(values, kind="stable")
-    ordered, cumulative = values[order], np.cumsum(weights[order])
-    limit = level * cumulative[-1]
-    slack = 1e-12 * cumulative[-1]
-    low = int(np.searchsorted(cumulative, limit - slack, side="left"))
-    high = int(np.searchsorted(cumulative, limit + slack, side="right"))
     last = values.size - 1
-    return float((ordered[min(low, last)] + ordered[min(high, last)]) / 2)
+    if weights is None:
+        limit, slack = level * values.size, 1e-12 * values.size
+        low, high = max(0, math.ceil(limit - slack) - 1), min(last, math.floor(limit + slack))
+        ordered = np.partition(values, (low, high))
+    else:
+        order = np.argsort(values, kind="stable")
+        ordered, cumulative = values[order], np.cumsum(weights[order])
+        limit, slack = level * cumulative[-1], 1e-12 * cumulative[-1]
+        low = min(last, int(np.searchsorted(cumulative, limit - slack, side="left")))
+        high = min(last, int(np.searchsorted(cumulative, limit + slack, side="right")))
+    return float(ordered[low] / 2 + ordered[high] / 2)  # halves first: the sum may be beyond the largest float

@@ -19,7 +19,7 @@ from retrodict.models.objects import ObjectSpec, built, resolve
 
 __all__ = ["Balance", "Encode", "Impute", "Interact", "Scale", "Select", "Threshold", "Transform", "as_step"]
 
-_FOREST: Mapping[str, Any] = {"estimator": "forest", "scoring": None, "max_rows": 20_000}
+_FOREST: Mapping[str, Any] = {"estimator": "forest", "scoring": None, "max_rows": 10_000}
 _BOUNDS: Mapping[str, tuple[float, float]] = {
     "bins": (2, math.inf), "degree": (2, 5), "folds": (2, math.inf), "high": (0, 1), "iterations": (1, math.inf),
     "k": (1, math.inf), "limit": (0, 1), "low": (0, 1), "max_categories": (1, math.inf), "max_rows": (10, math.inf),

@@ -95,6 +95,7 @@ def test_plots_are_self_contained_svg(name: str) -> None:
     texts = [node.firstChild.data for tag in ("text", "title") for node in root.getElementsByTagName(tag)]
     assert root.tagName == "svg"
     assert len(svg) < 40_000
+    assert not any("$" in text and "mathdefault" in text for text in texts)
     for text in shown:
         assert any(text in found for found in texts)
     assert not any(word in svg for word in ("<script", "<image", 'href="http', "@import"))

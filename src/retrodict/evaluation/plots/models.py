@@ -156,6 +156,8 @@ def plot_path(
         if strength is not None:
             axes.axvline(strength, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")  # its own is in the language of formulas, which is off
+        axes.xaxis.set_minor_formatter("")
         axes.set(xlabel="strength of the penalty", ylabel="coefficient")
         axes.grid()
         handles, labels = axes.get_legend_handles_labels()

@@ -239,3 +239,32 @@ def test_steps_of_a_recipe_follow_each_other() -> None:
     for step in fitted:
         row, batch = estimators.load_step(step.to_dict()).transform_row(row), step.transform(batch)
     np.testing.assert_allclose(row, batch[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("last", [Interact(["wind", "visib"]), Encode("bins"), PCA(2)], ids=str)
+def test_an_engine_on_steps_answers_and_explains_by_feature(train: Any, spec: Any, last: Any) -> None:
+    """Whatever the steps make of a feature: a row equals the batch, shares add up to the margin, also when read."""
+    from retrodict.models import fit_logistic
+    from retrodict.models.engines.composite import PreparedEngine
+
+    names, categorical, matrix, steps = list(spec.names), spec.categorical, train.matrix, []
+    for definition in (Impute("iterative"), Encode("target", ["origin"]), Encode("onehot", ["month"]), last):
+        step = as_step(definition).build(names, categorical, target=Target(), seed=1)
+        matrix = step.fit_transform(matrix, train.labels)
+        assert len(step.sources_) == matrix.shape[1]
+        names, categorical = list(step.get_feature_names_out(names)), step.categorical_
+        steps.append(step)
+    examples = type(train)(np.ascontiguousarray(matrix), train.labels)
+    engine = PreparedEngine(steps, fit_logistic(examples, categorical).engine, len(spec))
+    read = PreparedEngine.from_parts(engine.parts())
+    batch = engine.scores(train.matrix[:40])
+    for row, score in zip(train.matrix[:40], batch, strict=True):
+        assert read.score_row(row) == pytest.approx(score, rel=1e-9)
+        assert not engine.exact_rows or read.score_row(row) == score
+        shares = engine.contributions(row)
+        assert shares.shape == (len(spec) + 1,)
+        assert shares.sum() == pytest.approx(engine.margin(row))
+    origin = list(spec.names).index("origin")
+    assert steps[1].sources_[list(steps[1].get_feature_names_out(steps[0].get_feature_names_out(spec.names))).index(
+        "origin_target")] == (origin,)  # fmt: skip
+    assert np.abs(engine.contributions(train.matrix[0])[origin]) > 0

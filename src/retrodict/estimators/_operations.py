@@ -46,6 +46,11 @@ class Operation:
         """Name of the output, from those of the inputs; ``words`` are the vocabularies of categories, by place."""
         return names[self.at]
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Places of the input columns that the output is computed from."""
+        return (self.at,)
+
     def to_list(self) -> list[Any]:
         """Plain JSON form; NaN is null."""
         values = [getattr(self, field.name) for field in fields(self)]
@@ -193,6 +198,11 @@ class Product(Operation):
     category: ClassVar[bool | None] = False
     others: tuple[int, ...]
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Places of the factors."""
+        return (self.at, *self.others)
+
     def column(self, matrix: Matrix) -> Column:
         column = matrix[:, self.at]
         for other in self.others:
@@ -210,7 +220,7 @@ class Product(Operation):
         return value
 
     def label(self, names: Sequence[str], words: Mapping[int, Sequence[Any]]) -> str:  # noqa: ARG002
-        return "*".join(names[place] for place in (self.at, *self.others))
+        return "*".join(names[place] for place in self.places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,12 @@ class ScikitLearnStep(Step):
         return np.array([*inner, *rest], dtype=object)
 
     @property
+    def sources_(self) -> tuple[tuple[int, ...], ...]:
+        """All columns of the transformer for each that it gives, then the columns that pass."""
+        rest = super().sources_
+        return (tuple(self.places_),) * (len(self.get_feature_names_out()) - len(rest)) + rest
+
+    @property
     def categorical_(self) -> tuple[int, ...]:
         """Places of the categories, behind what the transformer gives."""
         check_is_fitted(self, "operations_")

@@ -64,6 +64,8 @@ class Step(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     categorical_ : tuple of int
         Places of the output columns that hold category codes.
+    sources_ : tuple of tuple of int
+        Places of the input columns that each output column stands for.
     report_ : dict
         What was learned that is worth keeping, as plain JSON.
     """
@@ -177,6 +179,13 @@ class Step(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         codes = set(self.categorical)
         return tuple(place for place, operation in enumerate(self.operations_)
                      if (operation.at in codes if operation.category is None else operation.category))  # fmt: skip
+
+    @property
+    def sources_(self) -> tuple[tuple[int, ...], ...]:
+        """Places of the input columns that each output column stands for; of one filled by others, its own."""
+        check_is_fitted(self, "operations_")
+        owners = [*range(self.n_features_in_), *(place for places, _ in self.blocks_ for place in places)]
+        return tuple(tuple(owners[place] for place in operation.places) for operation in self.operations_)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form of a fitted step."""

@@ -141,7 +141,7 @@ def _inputs_after(step: Any, before: InputSpec) -> InputSpec:
     names = step.get_feature_names_out(before.names, words)
     codes = set(step.categorical_)
     return InputSpec(tuple(
-        Feature(str(name), "category", words.get(step.operations_[place].at, ())) if place in codes
+        Feature(str(name), "category", words.get(step.sources_[place][0], ())) if place in codes
         else Feature(str(name), "number")
         for place, name in enumerate(names)
     ))  # fmt: skip

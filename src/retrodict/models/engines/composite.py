@@ -79,8 +79,8 @@ class PreparedEngine:
 
     @property
     def explains(self) -> bool:
-        """Whether the engine does, and each of its columns comes from known features."""
-        return self.engine.explains and self._sources is not None
+        """Whether the engine does."""
+        return self.engine.explains
 
     def transform(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rows as the engine gets them, shape (n, columns after the steps)."""
@@ -123,7 +123,7 @@ class PreparedEngine:
     @property
     def _spread(self) -> NDArray[np.float64]:
         """Matrix (columns after the steps + 1, features + 1) that gives each column's share to its features."""
-        sources = self._sources or ()
+        sources = self._sources
         spread = np.zeros((len(sources) + 1, self._width + 1))
         spread[-1, -1] = 1.0
         for column, places in enumerate(sources):
@@ -146,20 +146,11 @@ class PreparedEngine:
         return digest(canonical_json({"steps": steps, "engine": self.engine.fingerprint()}))
 
 
-def _sources(steps: Sequence[Step], width: int) -> tuple[tuple[int, ...], ...] | None:
-    """Features that each column after the steps is made of; None where a step does not tell."""
+def _sources(steps: Sequence[Step], width: int) -> tuple[tuple[int, ...], ...]:
+    """Features that each column after the steps is made of."""
     sources: list[tuple[int, ...]] = [(place,) for place in range(width)]
     for step in steps:
-        if step.blocks_ or not all(hasattr(operation, "at") for operation in step.operations_):
-            return None
-        sources = [
-            tuple(sorted({
-                feature
-                for place in (operation.at, getattr(operation, "other", operation.at))
-                for feature in sources[place]
-            }))
-            for operation in step.operations_
-        ]  # fmt: skip
+        sources = [tuple(sorted({f for place in places for f in sources[place]})) for places in step.sources_]
     return tuple(sources)
 
 

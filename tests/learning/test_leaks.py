@@ -7,14 +7,15 @@ import pyarrow as pa
 import pytest
 from scipy.special import expit
 
+from retrodict.core.tasks import Target
 from retrodict.learning import leaks
 from retrodict.learning.frame import Frame
-from retrodict.learning.leaks import find_leaks
+from retrodict.learning.leaks import Leak, find_leaks
 from retrodict.learning.recipes import run_recipe
 from retrodict.models.definitions import Recipe
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples
-from retrodict.models.splits import TimeSplit
+from retrodict.models.splits import GroupSplit, HashSplit, RandomSplit, TimeSplit
 
 SPLIT = TimeSplit("2024-01-01/2024-02-01")
 N = 3_000
@@ -51,7 +52,7 @@ def _leaks(frame: Frame, parts: dict[str, np.ndarray]) -> tuple[str, ...]:
     inputs = InputSpec.learn(frame.columns(parts["train"]))
     examples = {name: Examples(inputs.encode_columns(frame.columns(rows)), frame.labels[rows])
                 for name, rows in parts.items()}  # fmt: skip
-    return find_leaks(frame, inputs, parts, examples)
+    return tuple(leak.sentence for leak in find_leaks(frame, inputs, parts, examples))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -158,3 +159,113 @@ def test_rows_that_come_again_in_the_test_part_are_named(also):
     (warning,) = world.warnings()
     assert warning.startswith("50 of 500 test rows are training rows again, by ")
     assert ("all of the 4 features" in warning) is (not also)
+
+
+# every task, and what a program reads ---------------------------------------------------------------------------------
+
+TASKS = {
+    "binary": Target(),
+    "multiclass": Target("multiclass", classes=("a", "b", "c")),
+    "regression": Target("regression"),
+}
+
+
+def of_task(
+    task: str, seed: int = 0, count: int = 1_500
+) -> tuple[np.random.Generator, dict[str, np.ndarray], np.ndarray]:
+    """Generator, honest columns and labels of 150 customers with ten rows each, in random order."""
+    rng = np.random.default_rng(seed)
+    customer = rng.permutation(np.arange(count) // 10)
+    wind = rng.normal(size=count)
+    level = wind + rng.normal(size=count // 10)[customer] * 2 + rng.normal(size=count)
+    labels = {"binary": (level > 0) * 1.0, "multiclass": np.digitize(level, [-1, 1]) * 1.0, "regression": level}[task]
+    return rng, {"customer": customer, "wind": wind, "place": rng.choice(["n", "s"], count)}, labels
+
+
+def leaks_of(task: str, columns: dict, labels: np.ndarray, split=None, *, rows=None, at=None) -> list[Leak]:
+    """Findings on a frame of a task; features are all columns but the customer."""
+    features = tuple(name for name in columns if name != "customer")
+    zeros = np.zeros(len(labels), dtype=np.int64)
+    frame = Frame(pa.table(columns), features, zeros if at is None else at, labels, zeros if at is None else at + 1,
+                  TASKS[task], at is not None)  # fmt: skip
+    split = split or RandomSplit(stratify=False)
+    parts = split.assign(frame, now=10**18) if rows is None else rows
+    inputs = InputSpec.learn(frame.columns(parts["train"]))
+    examples = {
+        name: Examples(inputs.encode_columns(frame.columns(part)), labels[part], TASKS[task])
+        for name, part in parts.items()
+    }
+    return list(find_leaks(frame, inputs, parts, examples, split))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("seed", range(4))
+def test_an_honest_frame_of_every_task_has_no_finding(task: str, seed: int):
+    """Split by customer, who has an influence of their own."""
+    _, columns, labels = of_task(task, seed)
+    assert leaks_of(task, columns, labels, GroupSplit(by="customer")) == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "bend", [lambda y: y, lambda y: -y, lambda y: np.exp(y / 2) + 7], ids=["copy", "negated", "bent"]
+)
+def test_a_copy_of_the_label_is_found_whatever_the_task(task: str, bend):
+    """As it is, negated, and bent by a function that keeps the order."""
+    _, columns, labels = of_task(task)
+    (leak,) = leaks_of(task, {**columns, "outcome": bend(labels)}, labels, GroupSplit(by="customer"))
+    assert (leak.kind, leak.feature, leak.severity) == ("label_copy", "outcome", "critical")
+    assert leak.figure >= 0.999
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_feature_that_nearly_tells_the_outcome_is_found(task: str):
+    """It is high, not critical: it may be honest."""
+    rng, columns, labels = of_task(task)
+    noise = {"binary": 0.3, "multiclass": 0.2, "regression": 0.25}[task]
+    planted = labels + rng.normal(0, noise, len(labels))
+    (leak,) = leaks_of(task, {**columns, "balance_after": planted}, labels, GroupSplit(by="customer"))
+    assert (leak.kind, leak.feature, leak.severity) == ("single_feature", "balance_after", "high")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_target_encoded_id_is_found(task: str):
+    """The mean outcome of each customer, over all rows; of classes that of one of them."""
+    _, columns, labels = of_task(task)
+    values = (labels == 1) * 1.0 if task == "multiclass" else labels
+    means = np.bincount(columns["customer"], weights=values) / np.bincount(columns["customer"])
+    leaks = leaks_of(task, {**columns, "rate": means[columns["customer"]]}, labels, GroupSplit(by="customer"))
+    assert ("encoded_target", "rate") in [(leak.kind, leak.feature) for leak in leaks]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_group_on_both_sides_is_found(task: str):
+    """By chance or by the hash of the row; one that is split as a whole is none."""
+    _, columns, labels = of_task(task)
+    columns["id"] = np.arange(len(labels)) / 2  # a number, no key
+    for split in (RandomSplit(stratify=False), HashSplit(by="place_id")):
+        torn = {**columns, "place_id": np.arange(len(labels))}
+        found = [leak for leak in leaks_of(task, torn, labels, split) if leak.kind == "group"]
+        assert [(leak.feature, leak.severity) for leak in found] == [("customer", "critical")]
+        assert "GroupSplit(by='customer')" in found[0].sentence
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_duplicates_across_the_split_are_found(task: str):
+    """Every fourth row comes twice, once on each side."""
+    _, columns, labels = of_task(task)
+    doubled = {name: np.r_[values, values[::4]] for name, values in columns.items() if name != "customer"}
+    parts = {"train": np.arange(0, 1_000), "validate": np.arange(1_000, 1_500), "test": np.arange(1_500, 1_750)}
+    (leak,) = leaks_of(task, doubled, np.r_[labels, labels[::4]], rows=parts)
+    assert (leak.kind, leak.feature, leak.severity) == ("duplicates", None, "critical")
+
+
+def test_an_inverted_time_is_found():
+    """A random split of rows that have a moment trains on what came after the test; a split in time does not."""
+    _, columns, labels = of_task("binary")
+    at = 1_704_067_200_000_000 + np.arange(len(labels), dtype=np.int64) * HOUR
+    found = leaks_of("binary", columns, labels, GroupSplit(by="customer"), at=at)
+    assert [(leak.kind, leak.severity) for leak in found] == [("time_order", "critical")]
+    assert 0.9 < found[0].figure <= 1
+    split = TimeSplit("2024-01-01/2024-02-01", validate="14d", test="14d")
+    assert leaks_of("binary", columns, labels, split, at=at) == []

@@ -218,7 +218,11 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
         },
     )
     measured = {metric.name: metric for metric in test.metrics}
-    gates = check_gates(model.gates, {**measured, "beats_ladder": trained.ladder.verdict if trained.ladder else None})
+    verdicts = {
+        "beats_ladder": trained.ladder.verdict if trained.ladder else None,
+        "leaks": None if trained.leaks is None else len(trained.leaks),
+    }
+    gates = check_gates(model.gates, {**measured, **verdicts})
     run.status, run.finished, run.seconds = "finished", workspace.clock.now(), seconds
     left_out = count_left_out(result.frame, model, now=run.data["now"])
     run.data = {**run.data, "frame": facts["frame"], "rows": facts["rows"], "left_out": left_out}
@@ -234,6 +238,7 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
         "ladder": trained.ladder.to_dict() if trained.ladder else None,
         "calibration": trained.calibration.to_dict(),
         "notes": _plain(dict(trained.notes)),
+        "leaks": None if trained.leaks is None else [leak.to_dict() for leak in trained.leaks],
         "warnings": list(trained.warnings),
         "gates": [gate.to_dict() for gate in gates],
     }

@@ -1,31 +1,42 @@
 """What in the rows of a training looks like a leak that known-at cannot see: a column that holds the answer.
 
 Views are guarded by known-at. The columns of the decided row itself are not: nobody but the table says when they were
-filled in. These checks look at the numbers and give sentences, each with the feature's name. They warn and do not
-refuse: a feature that tells the outcome by itself may be an honest one.
+filled in. These checks look at the numbers; a finding has a kind, the feature, a figure and a sentence. They warn and
+do not refuse: a feature that tells the outcome by itself may be an honest one. The gate ``leaks == 0`` refuses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from retrodict.core.display import Record
 from retrodict.core.statistics.intervals import midranks
 from retrodict.evaluation.metrics import roc_auc
 from retrodict.learning.frame import Frame
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples
+from retrodict.models.splits import Splitter
 
-__all__ = ["find_leaks"]
+__all__ = ["Leak", "find_leaks"]
 
 Floats = NDArray[np.float64]
+Kind = Literal[
+    "label_copy", "single_feature", "known_later", "encoded_target", "id", "duplicates", "group", "time_order"
+]
 
 # An area from which one feature alone is too good to be left without a word; its interval must be above the second.
 _AREA, _AREA_LOW = 0.9, 0.8
+# Of classes the share of the errors of the most frequent one that a feature alone takes away; of a number that of its
+# variance of ranks.
+_EXPLAINED = 0.95
+_COPY = 0.999
 _CORRELATION = 0.99
 _BINS = 64
 _GROUPS = 10
@@ -34,14 +45,45 @@ _ROWS = 20
 _SAMPLE = 50_000
 
 
+@dataclass(frozen=True, slots=True)
+class Leak(Record):
+    """One finding.
+
+    Attributes
+    ----------
+    kind : str
+        ``label_copy``, ``single_feature``, ``known_later``, ``encoded_target``, ``id``, ``duplicates``, ``group`` or
+        ``time_order``.
+    feature : str or None
+        Name of the feature or column; None where it is about rows.
+    figure : float
+        What was measured: an area, a correlation, a share.
+    severity : {"critical", "high"}
+        Critical where the test rows cannot judge the model; high where somebody has to look.
+    sentence : str
+        In words.
+    """
+
+    kind: Kind
+    feature: str | None
+    figure: float
+    severity: Literal["critical", "high"]
+    sentence: str
+
+
 def find_leaks(
-    frame: Frame, inputs: InputSpec, parts: Mapping[str, NDArray[np.int64]], examples: Mapping[str, Examples]
-) -> tuple[str, ...]:
-    """Name what looks like a leak, a sentence each.
+    frame: Frame,
+    inputs: InputSpec,
+    parts: Mapping[str, NDArray[np.int64]],
+    examples: Mapping[str, Examples],
+    split: Splitter | None = None,
+) -> tuple[Leak, ...]:
+    """Name what looks like a leak.
 
     Looked for are features that tell the outcome by themselves (a copy of the label, a column of the future), that tell
     how long the outcome took, that are filled in only with the outcome, that are the mean outcome of an id, that name
-    the rows, and rows of the training part that come again in the test part.
+    the rows; rows of the training part that come again in the test part, groups that are on both sides, and training
+    rows whose outcome was known only after test rows were decided.
 
     Parameters
     ----------
@@ -52,29 +94,33 @@ def find_leaks(
         Positions of the rows of each part.
     examples : mapping of str to Examples
         The same rows, encoded.
+    split : Splitter, optional
+        How the parts were made. None: in time.
     """
     rows = np.concatenate(list(parts.values()))
     rows = rows[:: 1 + len(rows) // _SAMPLE]
     matrix = inputs.encode_columns(frame.columns(rows))
-    sentences = []
+    took = (frame.known_at - frame.at)[rows]
+    leaks: list[Leak | None] = []
     for at, feature in enumerate(inputs.features):
-        numeric = feature.type == "number"
-        checks = [
-            _tells_outcome(feature.name, examples["train"], examples["validate"], at, numeric),
-            _tells_duration(feature.name, matrix[:, at], (frame.known_at - frame.at)[rows])
-            if numeric and frame.timed
-            else None,
-            _comes_with_outcome(frame, feature.name),
-            None if numeric else _names_rows(frame, feature.name, parts["train"]),
+        name, numeric = feature.name, feature.type == "number"
+        leaks += [
+            _tells_outcome(frame, name, examples["train"], examples["validate"], at, numeric),
+            _tells_duration(name, matrix[:, at], took) if numeric and frame.timed else None,
+            _comes_with_outcome(frame, name),
+            None if numeric else _names_rows(frame, name, parts["train"]),
         ]
-        sentences += [sentence for sentence in checks if sentence]
-    sentences += _encoded_targets(frame, inputs, rows, matrix)
-    repeated = _repeated_rows(inputs, examples["train"], examples["test"])
-    return (*sentences, repeated) if repeated else tuple(sentences)
+    leaks += _encoded_targets(frame, inputs, rows, matrix)
+    leaks += [
+        _repeated_rows(inputs, examples["train"], examples["test"]),
+        _inverted_time(frame, parts),
+    ]
+    leaks += [] if split is None or split.timed else _torn_groups(frame, parts)
+    return tuple(leak for leak in leaks if leak is not None)
 
 
-def _tells_outcome(name: str, train: Examples, validate: Examples, at: int, numeric: bool) -> str | None:
-    """Rates of the feature's bins on the training rows rank the validation rows."""
+def _tells_outcome(frame: Frame, name: str, train: Examples, validate: Examples, at: int, numeric: bool) -> Leak | None:
+    """How well the feature alone tells the validation rows, by the labels of its bins on the training rows."""
     rows = slice(None, None, 1 + len(train.labels) // _SAMPLE)
     values, outcomes = train.matrix[rows, at], train.labels[rows]
     ranked = slice(None, None, 1 + len(validate.labels) // _SAMPLE)
@@ -84,19 +130,51 @@ def _tells_outcome(name: str, train: Examples, validate: Examples, at: int, nume
     if not numeric:
         edges = np.unique(seen)
     # Two sides of each edge and the edge itself, so that a value that is often alone has a bin of its own.
-    bins = [_bin(part, edges) for part in (values, validate.matrix[ranked, at])]
-    sizes, ones = np.bincount(bins[0]), np.bincount(bins[0], weights=outcomes)
-    overall = float(outcomes.mean())
-    rates = np.full(2 * len(edges) + 2, overall)
-    rates[: len(sizes)] = (ones + 5 * overall) / (sizes + 5)
-    area = roc_auc(truth, rates[bins[1]])
-    if area.value is None or area.low is None or area.value < _AREA or area.low < _AREA_LOW:
-        return None
+    bins, queried = (_bin(part, edges) for part in (values, validate.matrix[ranked, at]))
+    size = 2 * len(edges) + 2
     sample = f" of {len(truth):,} sampled rows" if len(truth) < len(validate.labels) else ""
-    return (
-        f"Feature {name!r} alone tells the outcome (area {area.value:.3f}{sample}): "
-        "make sure it is known at the decision."
-    )
+    if frame.target.task == "binary":
+        area = roc_auc(truth, _bin_means(bins, outcomes, size)[queried])
+        if area.value is None or area.low is None or area.value < _AREA or area.low < _AREA_LOW:
+            return None
+        figure, words = area.value, f"area {area.value:.3f}"
+    else:
+        figure = _explained(frame, bins, outcomes, queried, truth, size)
+        if numeric and not frame.target.probabilistic:
+            present = ~np.isnan(validate.matrix[ranked, at])
+            figure = max(figure, _correlation(validate.matrix[ranked, at][present], truth[present]) ** 2)
+        if figure < _EXPLAINED or len(truth) < _ROWS:
+            return None
+        words = f"explains {figure:.3f}"
+    copy = figure >= _COPY
+    return Leak(
+        "label_copy" if copy else "single_feature", name, float(figure), "critical" if copy else "high",
+        f"Feature {name!r} alone tells the outcome ({words}{sample}): make sure it is known at the decision.",
+    )  # fmt: skip
+
+
+def _bin_means(bins: NDArray[np.intp], outcomes: Floats, size: int) -> Floats:
+    """Mean outcome of each bin, drawn towards that of all rows as by five of them."""
+    counts, sums = np.bincount(bins, minlength=size), np.bincount(bins, weights=outcomes, minlength=size)
+    means: Floats = (sums + 5 * float(outcomes.mean())) / (counts + 5)
+    return means
+
+
+def _explained(
+    frame: Frame, bins: NDArray[np.intp], outcomes: Floats, queried: NDArray[np.intp], truth: Floats, size: int
+) -> float:
+    """Share of the errors of the most frequent class, or of the variance of ranks, that the bins take away."""
+    if frame.target.task == "multiclass":
+        classes = len(frame.target.classes)
+        counts = np.bincount(bins * classes + outcomes.astype(np.int64), minlength=size * classes)
+        total = counts.reshape(size, classes)
+        first = np.where(total.sum(axis=1) > 0, total.argmax(axis=1), total.sum(axis=0).argmax())
+        plain = float((truth != total.sum(axis=0).argmax()).mean())
+        return 1 - float((truth != first[queried]).mean()) / plain if plain else 0.0
+    ranks, learned = midranks(truth), midranks(outcomes)
+    predicted = _bin_means(bins, learned / len(outcomes), size)[queried]
+    spread = ranks / len(truth)
+    return 1 - float(np.mean((spread - predicted) ** 2) / np.var(spread)) if np.ptp(truth) else 0.0
 
 
 def _bin(values: Floats, edges: Floats) -> NDArray[np.intp]:
@@ -112,52 +190,110 @@ def _correlation(left: Floats, right: Floats) -> float:
     return float(np.corrcoef(midranks(left), midranks(right))[0, 1])
 
 
-def _tells_duration(name: str, values: Floats, durations: NDArray[np.int64]) -> str | None:
+def _tells_duration(name: str, values: Floats, durations: NDArray[np.int64]) -> Leak | None:
     present = ~np.isnan(values)
-    if abs(_correlation(values[present], durations[present].astype(np.float64))) < _CORRELATION:
+    figure = _correlation(values[present], durations[present].astype(np.float64))
+    if abs(figure) < _CORRELATION:
         return None
-    return f"Feature {name!r} goes with how long the outcome took: it is known only with the outcome."
+    sentence = f"Feature {name!r} goes with how long the outcome took: it is known only with the outcome."
+    return Leak("known_later", name, figure, "high", sentence)
 
 
-def _comes_with_outcome(frame: Frame, name: str) -> str | None:
+def _comes_with_outcome(frame: Frame, name: str) -> Leak | None:
     empty = frame.table.column(name).is_null(nan_is_null=True).to_numpy()
     unknown = np.isnan(frame.labels)
     if min(unknown.sum(), (~unknown).sum()) < _ROWS or empty[unknown].mean() < 0.99 or empty[~unknown].mean() > 0.01:
         return None
-    return f"Feature {name!r} is empty where there is no outcome yet: it is filled in with the outcome."
+    sentence = f"Feature {name!r} is empty where there is no outcome yet: it is filled in with the outcome."
+    return Leak("known_later", name, float(empty[unknown].mean()), "high", sentence)
 
 
-def _names_rows(frame: Frame, name: str, train: NDArray[np.int64]) -> str | None:
+def _names_rows(frame: Frame, name: str, train: NDArray[np.int64]) -> Leak | None:
     distinct = pc.count_distinct(frame.table.column(name).take(pa.array(train))).as_py()
     if len(train) < _ROWS or distinct < len(train) / 2:
         return None
-    return f"Feature {name!r} has {distinct:,} values in {len(train):,} training rows: it names rows, like an id."
+    sentence = f"Feature {name!r} has {distinct:,} values in {len(train):,} training rows: it names rows, like an id."
+    return Leak("id", name, distinct / len(train), "high", sentence)
 
 
-def _encoded_targets(frame: Frame, inputs: InputSpec, rows: NDArray[np.int64], matrix: Floats) -> Iterator[str]:
-    """Numbers that are the mean outcome of a key over all rows, those to come included."""
+def _keys(frame: Frame, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Columns that may name a group, each with the codes of its values in some rows."""
     for key in frame.table.column_names:
         column = frame.table.column(key)
         if key.startswith("_") or not (pa.types.is_string(column.type) or pa.types.is_integer(column.type)):
             continue
         codes = column.take(pa.array(rows)).combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy() + 1
-        sizes = np.bincount(codes)
-        if len(sizes) < _GROUPS or len(sizes) > len(rows) / 2:
-            continue
-        means = np.bincount(codes, weights=frame.labels[rows]) / np.maximum(sizes, 1)
+        if _GROUPS <= codes.max(initial=-1) + 1 <= len(rows) / 2:
+            yield key, codes
+
+
+def _encoded_targets(frame: Frame, inputs: InputSpec, rows: NDArray[np.int64], matrix: Floats) -> Iterator[Leak]:
+    """Numbers that are the mean outcome of a key over all rows, those to come included."""
+    if frame.target.task == "multiclass":
+        outcomes = [(frame.labels[rows] == code).astype(np.float64) for code in range(len(frame.target.classes))]
+    else:
+        outcomes = [frame.labels[rows]]
+    for key, codes in _keys(frame, rows):
+        sizes = np.maximum(np.bincount(codes), 1)
+        means = [np.bincount(codes, weights=values) / sizes for values in outcomes]
         for at, feature in enumerate(inputs.features):
             values = matrix[:, at]
             present = ~np.isnan(values)
             if feature.type != "number" or feature.name == key or len(np.unique(values[present])) < _GROUPS:
                 continue
-            if _correlation(values[present], means[codes][present]) >= _CORRELATION:
-                yield (
+            figure = max(_correlation(values[present], mean[codes][present]) for mean in means)
+            if figure >= _CORRELATION:
+                yield Leak(
+                    "encoded_target", feature.name, figure, "high",
                     f"Feature {feature.name!r} is the mean outcome of each {key!r}: "
-                    "make sure it counts only outcomes known before the decision."
-                )
+                    "make sure it counts only outcomes known before the decision.",
+                )  # fmt: skip
 
 
-def _repeated_rows(inputs: InputSpec, train: Examples, test: Examples) -> str | None:
+# rows -----------------------------------------------------------------------------------------------------------------
+
+
+def _inverted_time(frame: Frame, parts: Mapping[str, NDArray[np.int64]]) -> Leak | None:
+    """Training rows whose outcome was known only after the first test row was decided."""
+    if not frame.timed or not len(parts["train"]) or not len(parts["test"]):
+        return None
+    first = frame.at[parts["test"]].min()
+    figure = float((frame.known_at[parts["train"]] >= first).mean())
+    if figure == 0:
+        return None
+    return Leak(
+        "time_order", None, figure, "critical",
+        f"The outcomes of {figure:.0%} of the training rows were known only after the first test row was decided: "
+        "split in time, or the test shows what no model could have known.",
+    )  # fmt: skip
+
+
+def _torn_groups(frame: Frame, parts: Mapping[str, NDArray[np.int64]]) -> Iterator[Leak]:
+    """Columns whose groups are on both sides and share their outcome within a group."""
+    train, test = parts["train"], parts["test"]
+    rows = np.concatenate([train, test])
+    for key, codes in _keys(frame, rows):
+        mine, theirs = codes[: len(train)], codes[len(train) :]
+        sizes = np.bincount(mine, minlength=int(codes.max()) + 1)
+        shared = sizes[theirs] > 0
+        if shared.mean() < 0.5 or len(np.unique(mine)) < len(train) / 50 or shared.sum() < _ROWS:
+            continue
+        labels = frame.labels
+        if frame.target.task == "multiclass":
+            labels = (labels == np.bincount(labels[train].astype(np.int64)).argmax()).astype(np.float64)
+        sums = np.bincount(mine, weights=labels[train], minlength=len(sizes))
+        means = (sums[theirs] / np.maximum(sizes[theirs], 1))[shared]
+        figure = _correlation(means, labels[test][shared])
+        # Above three standard errors of no correlation, and of a size that matters.
+        if figure >= max(0.2, 3 / np.sqrt(shared.sum())):
+            yield Leak(
+                "group", key, figure, "critical",
+                f"{shared.mean():.0%} of the test rows share their {key!r} with training rows, and with it the outcome "
+                f"(rank correlation {figure:.2f}): split with GroupSplit(by={key!r}).",
+            )  # fmt: skip
+
+
+def _repeated_rows(inputs: InputSpec, train: Examples, test: Examples) -> Leak | None:
     """Test rows that were trained on: whole, or by a number that is nearly unique, with the same outcomes."""
     rows = slice(None, None, 1 + len(test.labels) // _SAMPLE)
     truth, looked_at = test.labels[rows], test.matrix[rows]
@@ -171,10 +307,11 @@ def _repeated_rows(inputs: InputSpec, train: Examples, test: Examples) -> str | 
         count = _twins(train.matrix[:, columns], train.labels, looked_at[:, columns], truth, distinct)
         if count:
             sampled = " sampled" if len(truth) < len(test.labels) else ""
-            return (
+            return Leak(
+                "duplicates", None, count / len(truth), "critical",
                 f"{count:,} of {len(truth):,}{sampled} test rows are training rows again, by {words} "
-                "and their outcomes: remove duplicates, or the test is no test."
-            )
+                "and their outcomes: remove duplicates, or the test is no test.",
+            )  # fmt: skip
     return None
 
 
@@ -195,9 +332,9 @@ def _twins(train: Floats, labels: Floats, test: Floats, truth: Floats, distinct:
         return 0
     ones = np.append(0.0, np.cumsum(labels[order]))
     rates = (ones[last] - ones[first])[equal] / (last - first)[equal]
-    agree = float((rates == truth[equal]).mean())
-    share = float(truth[equal].mean())
-    return count if agree >= 0.98 and 0.05 <= share <= 0.95 else 0
+    agree = float(np.isclose(rates, truth[equal], rtol=1e-9).mean())
+    most_frequent = float(np.unique(truth[equal], return_counts=True)[1].max()) / count
+    return count if agree >= 0.98 and most_frequent <= 0.95 else 0
 
 
 def _row_keys(matrix: Floats) -> NDArray[np.uint64]:

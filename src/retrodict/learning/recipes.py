@@ -21,7 +21,7 @@ from retrodict.evaluation import Cost, Evaluation, Ladder, climb, evaluate
 from retrodict.learning.calibration import Calibration, calibrate, calibration_folds
 from retrodict.learning.fit import TrainingRows, fit_recipe
 from retrodict.learning.frame import Frame
-from retrodict.learning.leaks import find_leaks
+from retrodict.learning.leaks import Leak, find_leaks
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.calibration import Calibrator
 from retrodict.models.definitions import Recipe
@@ -70,6 +70,8 @@ class Trained:
         That the recipe chose.
     warnings : tuple of str
         What somebody should look at before this model decides anything, each a sentence.
+    leaks : tuple of Leak, optional
+        What looks like a leak; None if it was not looked for.
     """
 
     engine: Engine
@@ -84,6 +86,7 @@ class Trained:
     notes: Mapping[str, Any] = field(default_factory=dict)
     threshold: float | None = None
     warnings: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] | None = None
 
     def artifact(self, name: str, metadata: Mapping[str, Any]) -> ModelArtifact:
         """Model artifact with what is to be said of it."""
@@ -153,11 +156,12 @@ def run_recipe(
         verdicts = climb(candidate=outputs["test"], rungs=rung_outputs, labels=test.labels, target=frame.target,
                          groups=test.groups, costs=costs)  # fmt: skip
     params = {"estimator": recipe.label, "calibrate": recipe.calibrate, **fitted.params}
+    leaks = find_leaks(frame, inputs, parts, examples, recipe.split) if ladder else None
     report("evaluate", 1, 1)
     return Trained(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
-        (*_warnings(evaluations), *(find_leaks(frame, inputs, parts, examples) if ladder else ())),
+        (*_warnings(evaluations), *(leak.sentence for leak in leaks or ())), leaks,
     )  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def frame_of(n: int, seed: int = 1) -> Frame:
     rng = np.random.default_rng(seed)
     wind = rng.normal(size=n)
     labels = (rng.random(n) < expit(wind)).astype(float)
-    at = rng.permutation(n).astype(np.int64)
+    at = np.concatenate([low + rng.permutation(high - low) for low, high in ((0, 300), (300, 420), (420, n))])
     return Frame(pa.table({"wind": wind}), ("wind",), at, labels, at + 1)
 
 

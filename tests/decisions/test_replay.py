@@ -234,3 +234,39 @@ def test_a_record_from_before_versions_were_noted_says_so(project, monkeypatch):
     replay = decision.replay()
     assert replay.verdict == "different"
     assert "from before it was noted which versions were read" in replay.reason
+
+
+def many(project):
+    """25 decisions, an hour apart."""
+    moments = [AT + timedelta(hours=place) for place in range(9)]
+    return [project.decide("promise", depot=depot, at=at) for at in moments for depot in DEPOTS][:25]
+
+
+def replays(decisions):
+    """Exact ones, and those that say what is gone; there is no third kind."""
+    shown = [decision.replay() for decision in decisions]
+    sentences = ("was deleted by a vacuum (entry", "was rewritten without a subject")
+    others = [one for one in shown if one.verdict == "not replayable" and any(text in one.reason for text in sentences)]
+    exact = [replay for replay in shown if replay.exact]
+    assert len(exact) + len(others) == len(decisions)
+    return len(exact), len(others)
+
+
+def test_of_25_decisions_those_replay_whose_rows_are_there(project):
+    """Late rows, a replaced dimension, rollbacks, a vacuum, an erasure: all; then what is gone is told."""
+    project.data.ingest("parcels", late_rows())  # so that no run keeps what was read
+    decisions = many(project)
+    project.data.ingest("parcels", late_rows("y"))
+    assert replays(decisions) == (25, 0)
+    project.data.ingest("depots", dimension(1, 1, 1), replace=True)
+    assert replays(decisions) == (25, 0)
+    project.data.rollback("parcels", to="0", reason="test")
+    project.data.rollback("depots", to="0", reason="test")
+    assert replays(decisions) == (25, 0)
+    project.data.vacuum("depots", dry_run=False, older_than="0s")
+    project.data.compact("parcels")
+    assert replays(decisions) == (25, 0)
+    project.features.erase("depot", key=["south"], reason="asked for", yes=True)
+    assert replays(decisions) == (25, 0)
+    project.features.erase("depot", key=["south"], reason="asked for", pinned=True, yes=True)
+    assert replays(decisions) == (0, 25)  # every one reads a view about all

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Grid, Shown, Tree, count, number, shorten, yes
-from retrodict.core.errors import NotFoundError, near
+from retrodict.core.errors import IntegrityError, NotFoundError, near
 from retrodict.core.identity import Ref
 from retrodict.decisions.facts import BATCH, read_facts, view_rows
 from retrodict.decisions.log import LoggedDecision, find_decision
@@ -45,7 +45,11 @@ def trace_decision(workspace: Workspace, ref: str) -> dict[str, Any]:
     """
     logged = find_decision(workspace, ref)
     record = logged.record
-    revision = next(r for r in history(workspace, record.policy) if r.revision == record.revision)
+    revision = next((r for r in history(workspace, record.policy) if r.revision == record.revision), None)
+    if revision is None:
+        raise IntegrityError("the revision that decided must be in the records",
+                             where=f"policy:{record.policy}#{record.revision}", got="none",
+                             remedy="See 'retrodict audit verify'")  # fmt: skip
     trace: dict[str, Any] = {
         "decision": {
             "id": f"decision:{record.id}",

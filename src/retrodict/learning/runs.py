@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, insert, select, true, update
 
 from retrodict.core.clock import format_time
-from retrodict.core.errors import NotFoundError, RefusedError, near
+from retrodict.core.errors import IntegrityError, NotFoundError, RefusedError, near
 from retrodict.core.identity import Ref
 from retrodict.learning.heartbeat import has_process, sign_of_life
 from retrodict.learning.schema import artifacts, heartbeats, metadata, metrics, runs
@@ -267,25 +267,37 @@ def _read(workspace: Workspace, condition: ColumnElement[bool], *, steps: bool) 
 
 def _select(workspace: Workspace, condition: ColumnElement[bool], *, steps: bool) -> list[Run]:
     """Runs that a condition selects, newest first, with their artifacts and metrics."""
-    plain = ("id", "model", "status", "actor", "started", "seed", "code", "environment", "finished", "seconds")
     points = select(metrics).join(runs, runs.c.id == metrics.c.run).where(condition)
     if not steps:
         points = points.where(metrics.c.step == 0)
     files = select(artifacts).join(runs, runs.c.id == artifacts.c.run).where(condition)
     with workspace.records.read() as connection:
-        by_id = {
-            row.id: Run(
-                **{name: getattr(row, name) for name in plain},
-                **{name: json.loads(getattr(row, name)) for name in ("data", "params", "summary")},
-                objects=workspace.objects,
-            )
-            for row in connection.execute(select(runs).where(condition).order_by(runs.c.id.desc()))
-        }
+        rows = connection.execute(select(runs).where(condition).order_by(runs.c.id.desc())).all()
+        by_id = {row.id: _run_of(row, workspace.objects) for row in rows}
         for p in connection.execute(points.order_by(metrics.c.split, metrics.c.name, metrics.c.step)):
             by_id[p.run].points.append(MetricPoint(p.split, p.name, p.value, p.step, p.low, p.high))
         for file in connection.execute(files.order_by(artifacts.c.name)):
             by_id[file.run].artifacts.append(Artifact(file.name, file.digest, file.media))
     return list(by_id.values())
+
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("id", "model", "status", "actor", "code", "environment"), str), "started": int, "seed": int,
+    "finished": int | None, "seconds": float | int | None, "data": dict, "params": dict, "summary": dict,
+}  # fmt: skip
+
+
+def _run_of(row: Any, objects: ObjectStore) -> Run:
+    """Run of a stored row; IntegrityError if its values are not of the kinds that they were written with."""
+    values = row._asdict()
+    for name in ("data", "params", "summary"):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):  # what stays text is of another kind
+            values[name] = json.loads(values[name])
+    strange = [name for name, kind in _KINDS.items() if not isinstance(values[name], kind)]
+    if strange:
+        raise IntegrityError("a stored run must be as it was written", where=f"run:{row.id}, {', '.join(strange)}",
+                             got="values of another kind", remedy="See 'retrodict audit verify'")  # fmt: skip
+    return Run(**values, objects=objects)
 
 
 def list_runs(workspace: Workspace, model: str | None = None) -> list[Run]:

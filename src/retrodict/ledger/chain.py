@@ -71,12 +71,13 @@ class Entry:
 
 
 def read_entry(row: Mapping[str, Any]) -> Entry | None:
-    """Entry of a stored row; None if its payload is no mapping any more."""
+    """Entry of a stored row; None if its payload is no mapping any more, or its number and time are no numbers."""
     try:
         payload = json.loads(row["payload"])
     except (ValueError, TypeError, RecursionError):
         return None
-    return Entry(**{**row, "payload": payload}) if isinstance(payload, dict) else None
+    readable = isinstance(payload, dict) and type(row["sequence"]) is type(row["time"]) is int
+    return Entry(**{**row, "payload": payload}) if readable else None
 
 
 def entry_hash(

@@ -65,7 +65,7 @@ def is_signed(public_key: str, signature: str, statement: Mapping[str, Any]) -> 
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
         key.verify(bytes.fromhex(signature), canonical_json(statement))
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, ValueError, TypeError):  # also of stored values that are no text
         return False
     return True
 

@@ -495,8 +495,12 @@ class Ledger:
         if action is not None:
             query = query.where(entries.c.action == action)
         with self.records.read() as connection:
-            rows = connection.execute(query).mappings()
-            return [Entry(**{**row, "payload": json.loads(row["payload"])}) for row in rows]
+            rows = connection.execute(query).mappings().all()
+        listed = [read_entry(dict(row)) for row in rows]
+        if (wrong := next((place for place, entry in enumerate(listed) if entry is None), None)) is not None:
+            raise IntegrityError("an entry must be readable", where=f"entry {rows[wrong]['sequence']}",
+                                 got="another one than was written", remedy="See 'retrodict audit verify'")  # fmt: skip
+        return [entry for entry in listed if entry is not None]
 
     def upstream(self, object_id: str) -> list[tuple[str, str, str]]:
         """(target, role, source) of everything an object was made from, walked to the roots, nearest first."""

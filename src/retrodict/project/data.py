@@ -11,6 +11,7 @@ from retrodict.core.errors import ConfigurationError, InputError
 from retrodict.core.lazy import lazy_modules
 from retrodict.data.definitions import Table
 from retrodict.project.arguments import Time, instant
+from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class Data(Namespace):
 
     # versions ---------------------------------------------------------------------------------------------------------
 
+    @names_damage
     def history(self, table: str, *, limit: int = 20) -> Listing[VersionSummary]:
         """List the versions of a table: how each was made, its tags, failed checks.
 
@@ -185,6 +187,7 @@ class Data(Namespace):
 
         return Listing("versions", versions, blocks, more={"table": table, "total": total})
 
+    @names_damage
     def show(self, ref: str, *, limit: int = 10, known_at: Time | None = None, source: str | None = None) -> TableHead:
         """Show the columns and first rows of a table; REF is a version, a tag, or a time.
 
@@ -279,6 +282,7 @@ class Data(Namespace):
         table = versions.resolve(self._workspace, ref).name
         return versions.remove_tag(self._workspace, table, tag, reason=reason, release=release)
 
+    @names_damage
     def tags(self, table: str | None = None, tag: str | None = None, *, at: Time | None = None) -> Listing[Tag]:
         """List tags and legal holds, as they are or were; with NAME, every change of one.
 

@@ -10,6 +10,7 @@ from retrodict import decisions
 from retrodict.core.display import Block, Facts, Shown, number
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
+from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -92,12 +93,14 @@ class Decision(_Answer):
         """Every feature value that model and rules saw."""
         return self.record.features
 
+    @names_damage
     def lineage(self) -> DecisionLineage:
         """Show everything behind the decision: rows, code, run, approval."""
         from retrodict.decisions.lineage import DecisionLineage
 
         return DecisionLineage(decisions.trace_decision(self._project.workspace, self.ref))
 
+    @names_damage
     def replay(self) -> DecisionReplay:
         """Make the decision again and compare, bit for bit."""
         return self._project.replay_decision(self.ref)
@@ -121,6 +124,7 @@ class ServerAnswer(_Answer):
 class Decisions(Namespace):
     """Decisions of a project."""
 
+    @names_damage
     def get(self, ref: str) -> Decision:
         """Return one logged decision.
 
@@ -131,6 +135,7 @@ class Decisions(Namespace):
         """
         return Decision(self._project, decisions.find_decision(self._workspace, ref).record)
 
+    @names_damage
     def table(self, policy: str, *, start: Time | None = None, end: Time | None = None) -> Any:
         """Return the logged decisions of a policy as an Arrow table, in order of time.
 

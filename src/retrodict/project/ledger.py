@@ -10,6 +10,7 @@ from retrodict import decisions
 from retrodict.core.display import Listing, short_hash, shorten, when
 from retrodict.core.errors import InputError, NotFoundError
 from retrodict.core.lazy import lazy_modules
+from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ else:
     (ledger,) = lazy_modules("retrodict", "ledger")
     (versions,) = lazy_modules("retrodict.data", "versions")
 
-__all__ = ["Ledger"]
+__all__ = ["VOUCHED", "Ledger"]
 
 # Tables every row of which is written with an entry that vouches for it.
-_VOUCHED = (
+VOUCHED = (
     "dataset_tags", "deployments", "model_approvals", "model_versions", "run_artifacts", "run_metrics", "runs",
 )  # fmt: skip
 
@@ -71,11 +72,12 @@ class Ledger(Namespace):
         workspace = self._workspace
         return ledger.verify(
             workspace.ledger, objects=workspace.objects, streams=workspace.streams,
-            data=workspace.tables, tables=_VOUCHED, every_signature=every_signature,
+            data=workspace.tables, tables=VOUCHED, every_signature=every_signature,
             checkpoints=None if checkpoints is None else Path(checkpoints),
             public_key=public_key and public_key.lower(),
         )  # fmt: skip
 
+    @names_damage
     def log(self, *, object: str | None = None, limit: int = 20) -> Listing[Entry]:  # noqa: A002  # the option's name
         """Read the ledger: who did what, the newest entry last.
 

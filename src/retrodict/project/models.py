@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from retrodict.core.display import Listing, when
 from retrodict.core.lazy import lazy_modules
+from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 from retrodict.project.runs import headline
 
@@ -26,6 +27,7 @@ class Models(Namespace):
     >>> project.models.approve("late_arrival@1", reason="pilot")  # doctest: +SKIP
     """
 
+    @names_damage
     def list(self, model: str | None = None) -> Listing[ModelVersion]:
         """List model versions with their gates and approvals.
 
@@ -43,6 +45,7 @@ class Models(Namespace):
         columns = ("model", "registered?", "by", "test metric>", "gates passed", "approved", "judged by")
         return Listing.table("models", versions, columns, row, empty="There is no model version yet.")
 
+    @names_damage
     def get(self, ref: str) -> ModelVersion:
         """Show one model version: gates, metrics, judgements.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from retrodict.core.display import Listing, short_hash, when
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
+from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Policies(Namespace):
     >>> project.policies.deployments("warn_early", at="2013-09-01T00:00Z")  # doctest: +SKIP
     """
 
+    @names_damage
     def deployments(self, policy: str | None = None, *, at: Time | None = None) -> Listing[Revision]:
         """List what is in force since when, or was at a time.
 

@@ -19,6 +19,7 @@ from retrodict.models.definitions import Model
 from retrodict.models.splits import TimeSplit
 from retrodict.monitoring.definitions import Monitor
 from retrodict.project.arguments import Time, instant, only_one
+from retrodict.project.damage import names_damage
 from retrodict.project.data import Data
 from retrodict.project.decisions import Decision, Decisions
 from retrodict.project.features import Features
@@ -379,6 +380,7 @@ class Project:
         with self.progress(f"compare {challenger}"):
             return monitoring.compare_on_log(self.workspace, policy, challenger, now=now_, start=first, end=last)
 
+    @names_damage
     def lineage(self, ref: str) -> ObjectLineage | DecisionLineage:
         """Show what a thing was made from, and what was made from it.
 
@@ -404,6 +406,7 @@ class Project:
         kind = check_text(ref, where="reference").partition(":")[0]
         return self.replay_run(ref) if kind == "run" else self.replay_decision(ref)
 
+    @names_damage
     def replay_run(self, ref: str) -> RunReplay:
         """Train a past run again and compare.
 
@@ -417,6 +420,7 @@ class Project:
         with self.progress("replay") as progress:
             return learning.replay_run(self.workspace, ref, progress=progress)
 
+    @names_damage
     def replay_decision(self, ref: str) -> DecisionReplay:
         """Make a past decision again and compare.
 

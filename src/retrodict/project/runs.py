@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from retrodict import learning
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, number, seconds, short_hash, when
 from retrodict.evaluation.ladder import Ladder
+from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -87,16 +88,19 @@ class Run(Shown):
         refs = [self.ref, *(other if isinstance(other, str) else other.ref for other in others)]
         return RunComparison(**learning.compare_runs(self._workspace, refs))
 
+    @names_damage
     def replay(self) -> RunReplay:
         """Execute the run again from its own code, rows and seed, and compare bit for bit."""
         return learning.replay_run(self._workspace, self.ref)
 
+    @names_damage
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
         if self.version is None:
             return self.record.to_dict()
         return {**self.version.to_dict(), "run": self.record.to_dict()}
 
+    @names_damage
     def blocks(self) -> Sequence[Block | None]:
         """A training that was just done, or everything of a stored run."""
         return self._stored() if self.version is None else self._trained(self.version)
@@ -225,6 +229,7 @@ class RunComparison(Shown):
 class Runs(Namespace):
     """Trainings of a project."""
 
+    @names_damage
     def list(self, *, model: str | None = None) -> Listing[Run]:
         """List runs, newest first.
 
@@ -242,6 +247,7 @@ class Runs(Namespace):
         columns = ("run", "model", "status", "started?", "took?>", "by", "test metric>")
         return Listing.table("runs", runs, columns, row, empty="There is no run yet.")
 
+    @names_damage
     def get(self, ref: str) -> Run:
         """Show one run: data, parameters, metrics, artifacts.
 
@@ -252,6 +258,7 @@ class Runs(Namespace):
         """
         return Run(self._workspace, learning.get_run(self._workspace, ref))
 
+    @names_damage
     def compare(self, *refs: str) -> RunComparison:
         """Compare runs: their test metrics, and everything in which they differ.
 

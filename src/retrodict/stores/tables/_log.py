@@ -213,7 +213,7 @@ def parse(table: str, version: int, data: bytes) -> Commit:
             digest(data),
             {unquote(path): _data_file(table, version, 0, add) for path, add in info.get("replaced", {}).items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise damaged_log(table) from error

@@ -11,11 +11,10 @@ import pytest
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.identity import content_hash
-from retrodict.models import Examples, InputSpec
+from retrodict.models import LIGHTGBM_DEFAULTS, Examples, InputSpec, get_estimator
 from retrodict.models._lightgbm import _main_name_by_spelling
 from retrodict.models.definitions import Recipe
 from retrodict.models.engines.trees import fit_lightgbm
-from retrodict.models.estimators import LIGHTGBM_DEFAULTS, get_estimator
 from retrodict.models.splits import TimeSplit
 
 SPLIT = TimeSplit("2013-01-01/2013-07-01")

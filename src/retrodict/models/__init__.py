@@ -17,25 +17,34 @@ if TYPE_CHECKING:
         fit_isotonic,
         fit_sigmoid,
     )
+    from retrodict.models.catalogue import LIGHTGBM_DEFAULTS
     from retrodict.models.engines.base import Engine
+    from retrodict.models.engines.catboost import CatboostEngine
+    from retrodict.models.engines.generalised import GeneralisedEngine
+    from retrodict.models.engines.levels import LevelsEngine
     from retrodict.models.engines.linear import LinearEngine, fit_logistic
     from retrodict.models.engines.rates import ConstantEngine, GroupRateEngine, fit_constant, fit_group_rate
+    from retrodict.models.engines.sklearn import SklearnEngine
     from retrodict.models.engines.trees import TreesEngine, fit_lightgbm, tree_hash
+    from retrodict.models.engines.xgboost import XgboostEngine
     from retrodict.models.estimators import (
-        LIGHTGBM_DEFAULTS,
         Estimator,
+        estimator,
         get_estimator,
+        list_estimators,
         load_engine,
         register_estimator,
     )
     from retrodict.models.explain import Explanation, Reason, explain_row
     from retrodict.models.inputs import Feature, InputSpec
     from retrodict.models.problem import Examples, Fitted, Problem
+    from retrodict.models.specs import SklearnSpec
     from retrodict.models.words import check_words
 
 __all__ = [
     "LIGHTGBM_DEFAULTS",
     "Calibrator",
+    "CatboostEngine",
     "ConstantEngine",
     "Engine",
     "Estimator",
@@ -43,9 +52,11 @@ __all__ = [
     "Explanation",
     "Feature",
     "Fitted",
+    "GeneralisedEngine",
     "GroupRateEngine",
     "InputSpec",
     "IsotonicCalibrator",
+    "LevelsEngine",
     "LinearEngine",
     "ModelArtifact",
     "NoCalibrator",
@@ -54,8 +65,12 @@ __all__ = [
     "Score",
     "Scores",
     "SigmoidCalibrator",
+    "SklearnEngine",
+    "SklearnSpec",
     "TreesEngine",
+    "XgboostEngine",
     "check_words",
+    "estimator",
     "explain_row",
     "fit_constant",
     "fit_group_rate",
@@ -64,6 +79,7 @@ __all__ = [
     "fit_logistic",
     "fit_sigmoid",
     "get_estimator",
+    "list_estimators",
     "load_engine",
     "register_estimator",
     "tree_hash",
@@ -73,13 +89,20 @@ __getattr__, __dir__ = lazy_names(__name__, {
     "artifact": ("ModelArtifact", "Score", "Scores"),
     "calibration": ("Calibrator", "IsotonicCalibrator", "NoCalibrator", "SigmoidCalibrator", "fit_isotonic",
                     "fit_sigmoid"),
+    "catalogue": ("LIGHTGBM_DEFAULTS",),
     "engines.base": ("Engine",),
+    "engines.catboost": ("CatboostEngine",),
+    "engines.generalised": ("GeneralisedEngine",),
+    "engines.levels": ("LevelsEngine",),
     "engines.linear": ("LinearEngine", "fit_logistic"),
     "engines.rates": ("ConstantEngine", "GroupRateEngine", "fit_constant", "fit_group_rate"),
     "engines.trees": ("TreesEngine", "fit_lightgbm", "tree_hash"),
-    "estimators": ("LIGHTGBM_DEFAULTS", "Estimator", "get_estimator", "load_engine", "register_estimator"),
+    "engines.sklearn": ("SklearnEngine",),
+    "engines.xgboost": ("XgboostEngine",),
+    "estimators": ("Estimator", "estimator", "get_estimator", "list_estimators", "load_engine", "register_estimator"),
     "explain": ("Explanation", "Reason", "explain_row"),
     "inputs": ("Feature", "InputSpec"),
     "problem": ("Examples", "Fitted", "Problem"),
+    "specs": ("SklearnSpec",),
     "words": ("check_words",),
 })  # fmt: skip

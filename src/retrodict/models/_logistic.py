@@ -1,4 +1,4 @@
-"""Log-odds and back, bit for bit the same for a column and for one number.
+"""Log-odds and back, and shares of classes, bit for bit the same for a column and for one number.
 
 NumPy's vector exponentials may round differently from the C library's, by width and by processor. So both ways here
 call the same scalar function; a million values cost a tenth of a second, which is small beside making them.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TINY", "logit", "logits", "sigmoid", "sigmoids"]
+__all__ = ["TINY", "logit", "logits", "sigmoid", "sigmoids", "softmax"]
 
 # Log-odds of exactly 0 or 1 are infinite; they are held at the last rate below 1 that a float can tell from 1.
 TINY = 2.0**-52
@@ -39,3 +39,11 @@ def logit(rate: float) -> float:
 def logits(rates: NDArray[Any]) -> NDArray[np.float64]:
     """:func:`logit` of each of a column, shape (n,)."""
     return np.fromiter(map(logit, rates.tolist()), np.float64, len(rates))
+
+
+def softmax(margins: list[float]) -> list[float]:
+    """Probabilities of the classes of one row, which sum up to 1."""
+    greatest = max(margins)
+    powers = [math.exp(margin - greatest) for margin in margins]
+    total = sum(powers)
+    return [power / total for power in powers]

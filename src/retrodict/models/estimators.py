@@ -2,17 +2,20 @@
 
 A registration is plain data with references (``"package.module:name"``) instead of functions. So definitions know every
 name and default without loading NumPy or LightGBM, and a stored model is read without the project that registered its
-estimator. Entry points were rejected: an import in the definitions module is part of the code that a run records.
+estimator. Those of the package are in ``catalogue``; anybody's own join by :func:`register_estimator`, by the decorator
+:func:`estimator`, or by an entry point ``retrodict.estimators`` of an installed package.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache, reduce
 from importlib import import_module
+from importlib.metadata import entry_points
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.tasks import TASKS, Task
@@ -23,62 +26,18 @@ if TYPE_CHECKING:
     from retrodict.models.problem import Fitted, Problem
 
 __all__ = [
-    "LIGHTGBM_DEFAULTS",
     "Estimator",
     "FeatureType",
+    "estimator",
     "estimators_of",
     "get_estimator",
+    "list_estimators",
     "load_engine",
     "register_estimator",
 ]
 
 FeatureType = Literal["number", "category"]
-
-# Written out so that a run records all of it and an upgrade of LightGBM cannot move it.
-LIGHTGBM_DEFAULTS: Mapping[str, Any] = {
-    "num_iterations": 1_000,
-    "early_stopping_round": 50,
-    "learning_rate": 0.05,
-    "num_leaves": 31,
-    "max_depth": -1,
-    "min_data_in_leaf": 40,
-    "min_sum_hessian_in_leaf": 1e-3,
-    "min_gain_to_split": 0.0,
-    "lambda_l1": 0.0,
-    "lambda_l2": 1.0,
-    "feature_fraction": 0.9,
-    "bagging_fraction": 0.9,
-    "bagging_freq": 1,
-    "max_bin": 255,
-    "min_data_per_group": 100,
-    "max_cat_threshold": 32,
-    "cat_l2": 10.0,
-    "cat_smooth": 10.0,
-    "num_threads": 0,
-}
-
-# As in the parameters of LightGBM's manual; one that must be above 0 is told by a number that is nearly 0.
-_LIGHTGBM_MINIMUM: Mapping[str, float] = {
-    "num_iterations": 1,
-    "early_stopping_round": -1,
-    "learning_rate": 1e-12,
-    "num_leaves": 2,
-    "max_depth": -1,
-    "min_data_in_leaf": 0,
-    "min_sum_hessian_in_leaf": 0,
-    "min_gain_to_split": 0,
-    "lambda_l1": 0,
-    "lambda_l2": 0,
-    "feature_fraction": 1e-12,
-    "bagging_fraction": 1e-12,
-    "bagging_freq": 0,
-    "max_bin": 2,
-    "min_data_per_group": 1,
-    "max_cat_threshold": 1,
-    "cat_l2": 0,
-    "cat_smooth": 0,
-    "num_threads": -1,
-}
+F = TypeVar("F", bound="Callable[..., Any] | type")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +55,8 @@ class Estimator:
         Reference to the class of the fitted engine; its ``from_parts`` reads the stored form.
     kind : str, optional
         Name of the engine in stored models, its ``kind`` attribute; by default the reference itself.
+    kinds : tuple of str, default ()
+        Further kinds of engines that ``fit`` may return.
     defaults : mapping, optional
         Every parameter with its default.
     required : tuple of str, default ()
@@ -110,7 +71,28 @@ class Estimator:
         Types of features that it takes.
     validates : bool, default True
         Whether ``fit`` looks at the validation rows: it then gets their earlier half, and calibration the later one.
-    contributions : str
+    choices : mapping of str to tuple, optional
+        Values of parameters that are words.
+    fixed : mapping, optional
+        What ``fit`` gets beside the recipe's parameters, and no recipe changes.
+    extra : str, default ""
+        Extra of the package that its library comes with.
+    missing, categories : bool, default True
+        Whether it takes NaN for what is missing, and codes as categories. One that does not prepares the rows itself:
+        medians with an indicator, one column per category with the rare ones grouped.
+    weights : bool, default True
+        Whether rows may have weights, and they change the fit.
+    monotone : bool, default False
+        Whether the parameter ``monotone``, a mapping of feature to 1 or -1, makes the output rise or fall with it.
+    probabilities : bool, default True
+        Whether scores of classes are probabilities before any calibration.
+    exact_rows : bool, default True
+        Whether one row is scored bit for bit as in a batch; else to 1e-12.
+    explains : bool, default True
+        Whether there are exact contributions.
+    space : mapping of str to tuple, optional
+        Search space: ``("float", low, high, log)``, ``("int", low, high, log)`` or ``("choice", [...])``.
+    contributions : str, default "none"
         What ``engine.contributions`` gives for a row, in words.
 
     Examples
@@ -123,6 +105,7 @@ class Estimator:
     fit: str
     engine: str
     kind: str = ""
+    kinds: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     minimum: Mapping[str, float] = field(default_factory=dict)
@@ -131,7 +114,18 @@ class Estimator:
     tasks: tuple[Task, ...] = ("binary",)
     inputs: tuple[str, ...] = ("number", "category")
     validates: bool = True
-    contributions: str
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    extra: str = ""
+    missing: bool = True
+    categories: bool = True
+    weights: bool = True
+    monotone: bool = False
+    probabilities: bool = True
+    exact_rows: bool = True
+    explains: bool = True
+    space: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    contributions: str = "none"
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading the estimator."""
@@ -153,15 +147,24 @@ class Estimator:
         DefinitionError
             Names the nearest parameters.
         """
-        where, names = f"Recipe, params of {self.name}", {*self.defaults, *self.required}
+        where = f"Recipe, params of {self.name}"
+        names = {*self.defaults, *self.required, *(("monotone",) if self.monotone else ())}
         for name in sorted(params) if not self.aliases else ():
             rule = "a parameter must be one of the estimator"
             check_known(name, names, rule, where=where, what="parameter", error=DefinitionError)
         if absent := [name for name in self.required if params.get(name) is None]:
             raise DefinitionError(f"the parameter {absent[0]!r} must have a value", where=where, got=sorted(params),
                                   remedy=f"Pass params={{{absent[0]!r}: …}}")  # fmt: skip
+        if self.monotone:
+            _check_signs(params.get("monotone"), where)
         if self.name == "lightgbm":
-            params = main_names(params, self.defaults, where=where, error=DefinitionError)
+            native = {name: value for name, value in params.items() if name != "monotone"}
+            params = main_names(native, self.defaults, where=where, error=DefinitionError)
+        for name in sorted({*params} & {*self.choices}):
+            if params[name] not in self.choices[name]:
+                words = ", ".join(map(repr, self.choices[name]))
+                raise DefinitionError(f"{name} must be one of {words}", where=where, got=params[name],
+                                      remedy="Correct it, or leave it out for the default")  # fmt: skip
         for name, value in params.items():
             if name in {*self.minimum, *self.maximum}:
                 self._check_number(name, value, where)
@@ -198,26 +201,42 @@ class Estimator:
         if refused := [f.name for f in problem.inputs.features if f.type not in self.inputs]:
             raise InputError(f"features must be of a type that the estimator takes: {', '.join(self.inputs)}",
                              where=where, got=refused[:5], remedy="Leave these features out of the model")  # fmt: skip
-        params = problem.params if self.aliases else {**self.defaults, **problem.params}
+        if problem.train.weights is not None and not self.weights:
+            raise InputError("rows must have no weights where the estimator takes none", where=where,
+                             got="weights of rows", remedy="Leave them out, or choose another estimator")  # fmt: skip
+        params = problem.params if self.aliases else {**self.defaults, **problem.params, **self.fixed}
         fitted: Fitted[Any] = _resolve(self.fit)(replace(problem, params=params))
-        if fitted.engine.kind != self.kind:
+        if fitted.engine.kind not in (self.kind, *self.kinds):
             raise DefinitionError("an engine must be of the kind that its estimator registers", where=where,
                                   got=fitted.engine.kind, remedy=f"Set its attribute kind = {self.kind!r}")  # fmt: skip
         return fitted
 
 
+def _check_signs(signs: Any, where: str) -> None:
+    if signs is None:
+        return
+    if not isinstance(signs, Mapping) or not all(type(sign) is int and sign in (-1, 0, 1) for sign in signs.values()):
+        raise DefinitionError("monotone must be a mapping of features to 1 or -1", where=where, got=signs,
+                              remedy="Write params={'monotone': {'income': 1}}")  # fmt: skip
+
+
 _ESTIMATORS: dict[str, Estimator] = {}
+_CATALOGUE = "retrodict.models.catalogue"
+_ENTRY_POINTS = "retrodict.estimators"
 # Kinds of engines that no estimator has for its own.
 _MORE: Mapping[str, str] = {
     "corrected": "retrodict.models.engines.composite:CorrectedEngine",
     "ensemble": "retrodict.models.engines.composite:EnsembleEngine",
     "group_outputs": "retrodict.models.engines.rates:GroupOutputsEngine",
+    "lightgbm_levels": "retrodict.models.engines.levels:LevelsEngine",
+    "linear": "retrodict.models.engines.linear:LinearEngine",
     "prepared": "retrodict.models.engines.composite:PreparedEngine",
 }
 
 
 def estimators_of(task: Task) -> list[str]:
     """Names of the registered estimators that learn a task."""
+    import_module(_CATALOGUE)
     return sorted(name for name, estimator in _ESTIMATORS.items() if task in estimator.tasks)
 
 
@@ -240,9 +259,78 @@ def register_estimator(estimator: Estimator) -> Estimator:
 
 
 def get_estimator(name: str) -> Estimator:
-    """Estimator by the name that recipes use; DefinitionError names the nearest ones."""
+    """Estimator by the name that recipes use; DefinitionError names the nearest ones.
+
+    One that nobody registered is looked for among the entry points ``retrodict.estimators`` of installed packages.
+    """
+    import_module(_CATALOGUE)
+    if name not in _ESTIMATORS:
+        _load_entry_points()
     rule = "an estimator must be registered"
     return _ESTIMATORS[check_known(name, _ESTIMATORS, rule, where="Recipe", what="estimator", error=DefinitionError)]
+
+
+def list_estimators() -> list[Estimator]:
+    """Every estimator that a recipe can name, by name: the catalogue, registered ones, those of installed packages."""
+    import_module(_CATALOGUE)
+    _load_entry_points()
+    return [_ESTIMATORS[name] for name in sorted(_ESTIMATORS)]
+
+
+@cache
+def _load_entry_points() -> None:
+    """Import what installed packages announce: a module that registers, or an Estimator."""
+    for point in entry_points(group=_ENTRY_POINTS):
+        try:
+            loaded = point.load()
+        except (ImportError, AttributeError) as error:
+            raise DefinitionError("an entry point must be importable", where=f"entry point {point.name!r}",
+                                  got=point.value,
+                                  remedy="Repair or remove the package that has it") from error  # fmt: skip
+        if isinstance(loaded, Estimator):
+            register_estimator(loaded)
+
+
+def estimator(name: str, *, engine: type | None = None, **capabilities: Any) -> Callable[[F], F]:
+    """Register a function or a class as an estimator, where it is written.
+
+    Parameters
+    ----------
+    name : str
+        What recipes call it.
+    engine : type, optional
+        Class of the fitted engine of a function; a class is its own engine, and its static method ``fit`` fits it.
+    **capabilities
+        Every other parameter of :class:`Estimator`: tasks, defaults, minimum, weights, ...
+
+    Raises
+    ------
+    DefinitionError
+        If it is not in a module that other processes can import.
+
+    Examples
+    --------
+    Of an installed module::
+
+        @estimator("hourly", engine=HourlyEngine, defaults={"prior_count": 5.0}, minimum={"prior_count": 0})
+        def fit_hourly(problem): ...
+    """
+
+    def register(target: F) -> F:
+        home: Any = engine or target
+        for thing in (target, home):
+            if thing.__module__ == "__main__" or "<locals>" in thing.__qualname__:
+                raise DefinitionError("an estimator must be in a module that other processes can import",
+                                      where=f"estimator {name!r}", got=f"{thing.__module__}.{thing.__qualname__}",
+                                      remedy="Move it to the top of a module of an installed package")  # fmt: skip
+        reference = f"{home.__module__}:{home.__qualname__}"
+        if "kind" not in vars(home):
+            home.kind = reference
+        fit = f"{target.__module__}:{target.__qualname__}" + (".fit" if isinstance(target, type) else "")
+        register_estimator(Estimator(name=name, fit=fit, engine=reference, kind=home.kind, **capabilities))
+        return target
+
+    return register
 
 
 def load_engine(kind: str, parts: Mapping[str, bytes]) -> Engine:
@@ -255,7 +343,8 @@ def load_engine(kind: str, parts: Mapping[str, bytes]) -> Engine:
     NotFoundError
         If there is no such kind in this version of the package.
     """
-    references = dict(_MORE) | {estimator.kind: estimator.engine for estimator in _ESTIMATORS.values()}
+    import_module(_CATALOGUE)
+    references = dict(_MORE) | {registered.kind: registered.engine for registered in _ESTIMATORS.values()}
     rule = "an engine must be of a kind that is registered"
     reference = kind if ":" in kind else references[check_known(kind, references, rule, where="model", what="engine")]
     engine: Engine = _resolve(reference).from_parts(parts)
@@ -266,54 +355,8 @@ def _resolve(reference: str) -> Any:
     """Class or function that a reference names."""
     module, _, name = reference.partition(":")
     try:
-        return getattr(import_module(module), name)
+        return reduce(getattr, name.split("."), import_module(module))
     except (ImportError, AttributeError) as error:
         raise DefinitionError("the code of an estimator must be importable", where="estimator", got=reference,
                               remedy="Install the package it is in; a module of the project's folder is not importable "
                               "where models are served") from error  # fmt: skip
-
-
-_ENGINES = "retrodict.models.engines"
-for _estimator in (
-    Estimator(
-        name="constant",
-        fit=f"{_ENGINES}.rates:solve_constant",
-        engine=f"{_ENGINES}.rates:ConstantEngine",
-        kind="constant",
-        validates=False,
-        contributions="none: the rate is the same for every row",
-    ),
-    Estimator(
-        name="group_rate",
-        fit=f"{_ENGINES}.rates:solve_group_rate",
-        engine=f"{_ENGINES}.rates:GroupRateEngine",
-        kind="group_rate",
-        validates=False,
-        defaults={"prior_count": 20.0},
-        required=("group",),
-        minimum={"prior_count": 0},
-        contributions="how far the category's rate is from the rate of all, in log-odds",
-    ),
-    Estimator(
-        name="lightgbm",
-        fit=f"{_ENGINES}.trees:solve_lightgbm",
-        engine=f"{_ENGINES}.trees:TreesEngine",
-        kind="lightgbm",
-        defaults=LIGHTGBM_DEFAULTS,
-        minimum=_LIGHTGBM_MINIMUM,
-        maximum={"num_leaves": 131_072, "feature_fraction": 1, "bagging_fraction": 1},
-        aliases=True,
-        contributions="exact Shapley values along the trees",
-    ),
-    Estimator(
-        name="logistic",
-        fit=f"{_ENGINES}.linear:solve_logistic",
-        engine=f"{_ENGINES}.linear:LinearEngine",
-        kind="linear",
-        validates=False,
-        defaults={"penalty": 1.0, "max_iterations": 1_000},
-        minimum={"penalty": 0, "max_iterations": 1},
-        contributions="weight times distance from the training mean",
-    ),
-):
-    register_estimator(_estimator)

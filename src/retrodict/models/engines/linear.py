@@ -22,9 +22,18 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError
 from retrodict.models._logistic import sigmoid, sigmoids
 from retrodict.models.engines.base import JsonEngine, check_matrix, check_row
-from retrodict.models.problem import Examples, Fitted, Problem
+from retrodict.models.problem import Examples, Fitted
 
-__all__ = ["CategoryTerm", "LinearEngine", "NumberTerm", "fit_logistic", "solve_logistic"]
+__all__ = [
+    "CategoryTerm",
+    "LinearEngine",
+    "NumberTerm",
+    "design_category",
+    "design_number",
+    "fit_logistic",
+    "fold_weights",
+    "takes_dense",
+]
 
 _DENSE_COLUMNS = 1_000
 _DENSE_BYTES = 1 << 30
@@ -184,19 +193,19 @@ def fit_logistic(
         raise InputError("a penalty must be zero or more", where="logistic regression", got=penalty,
                          remedy="Pass 0 for none")  # fmt: skip
     columns = [
-        _category(train.matrix[:, at]) if at in set(categorical) else _number(train.matrix[:, at])
+        design_category(train.matrix[:, at]) if at in set(categorical) else design_number(train.matrix[:, at])
         for at in range(train.width)
     ]
     design = sparse.hstack([block for block, _ in columns], format="csr")
-    dense = design.shape[1] <= _DENSE_COLUMNS and 8 * design.shape[0] * design.shape[1] <= _DENSE_BYTES
+    dense = takes_dense(design.shape)
     solver, tolerance = ("newton-cholesky", 1e-8) if dense else ("lbfgs", 1e-5)
     model = LogisticRegression(
         C=1.0 / penalty if penalty else np.inf, solver=solver, tol=tolerance, max_iter=max_iterations
     )
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported as params["converged"]
-        model.fit(design.toarray() if dense else design, train.labels)
-    engine = _fold(model.coef_[0], float(model.intercept_[0]), columns)
+        model.fit(design.toarray() if dense else design, train.labels, sample_weight=train.weights)
+    engine = fold_weights(model.coef_[0], float(model.intercept_[0]), columns)
     iterations = int(model.n_iter_[0])
     params = {
         "penalty": penalty,
@@ -210,13 +219,13 @@ def fit_logistic(
     return Fitted(engine, params)
 
 
-def solve_logistic(problem: Problem) -> Fitted[LinearEngine]:
-    """Registered as ``logistic``."""
-    return fit_logistic(problem.train, problem.inputs.categorical, **problem.params)
+def takes_dense(shape: tuple[int, ...]) -> bool:
+    """Whether a design of this shape is solved dense: few columns, and not too many bytes."""
+    return shape[1] <= _DENSE_COLUMNS and 8 * shape[0] * shape[1] <= _DENSE_BYTES
 
 
-def _number(values: NDArray[np.float64]) -> tuple[Any, NumberTerm]:
-    """Standardised column, and its term without the weight."""
+def design_number(values: NDArray[np.float64]) -> tuple[Any, NumberTerm]:
+    """Standardised column of numbers, and its term without the weight."""
     from scipy import sparse
 
     seen = values[~np.isnan(values)]
@@ -229,7 +238,7 @@ def _number(values: NDArray[np.float64]) -> tuple[Any, NumberTerm]:
     return sparse.csr_array(((filled - mean) / scale)[:, None]), NumberTerm(mean, scale, 0.0)
 
 
-def _category(values: NDArray[np.float64]) -> tuple[Any, CategoryTerm]:
+def design_category(values: NDArray[np.float64]) -> tuple[Any, CategoryTerm]:
     """One column per code (the last one for missing, if any), and the term without weights."""
     from scipy import sparse
 
@@ -241,9 +250,10 @@ def _category(values: NDArray[np.float64]) -> tuple[Any, CategoryTerm]:
     return block, CategoryTerm((0.0,) * codes, 0.0)
 
 
-def _fold(
+def fold_weights(
     weights: NDArray[np.float64], intercept: float, columns: Sequence[tuple[Any, NumberTerm | CategoryTerm]]
 ) -> LinearEngine:
+    """Engine of the coefficients of a design, whose columns stand beside each other in the order of the features."""
     terms: list[NumberTerm | CategoryTerm] = []
     at = 0
     for block, term in columns:

@@ -8,16 +8,18 @@ section records it, so that two equal models would have two hashes; parameters b
 
 Fitting gives the same trees for the same rows, parameters and seed on any number of threads. LightGBM's own early
 stopping was left aside: it judges by sums whose last bits depend on the threads, so a tie may stop one iteration
-earlier. Here NumPy sums the log loss that decides, in one order.
+earlier. Here NumPy sums the loss that decides, in one order.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import re
 import threading
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import lightgbm
@@ -27,17 +29,29 @@ from lightgbm.callback import CallbackEnv, EarlyStopException
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, IntegrityError, InternalError
-from retrodict.core.identity import digest
+from retrodict.core.identity import canonical_json, digest
 from retrodict.core.tasks import Target
 from retrodict.models._lightgbm import FIXED, main_names
+from retrodict.models.catalogue import LIGHTGBM_DEFAULTS
+from retrodict.models.engines._losses import by_group, check_two_classes, monotone_signs, validation_loss
 from retrodict.models.engines.base import check_matrix, check_row
-from retrodict.models.estimators import LIGHTGBM_DEFAULTS
+from retrodict.models.engines.levels import LevelsEngine
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples, Fitted, Problem, Progress
 
 __all__ = ["TreesEngine", "fit_lightgbm", "solve_lightgbm", "tree_hash"]
 
-_FILE = "trees.txt"
+_BINARY = Target()
+_FILE, _TARGET = "trees.txt", "target.json"
+# Of each task: the objective it is trained with, and further ones.
+OBJECTIVES: Mapping[str, tuple[str, ...]] = {
+    "binary": ("binary",),
+    "multiclass": ("multiclass",),
+    "regression": ("regression",),
+    "quantile": ("quantile",),
+    "count": ("poisson", "tweedie"),
+    "ranking": ("lambdarank",),
+}
 _TREES_END = "\nend of trees\n"
 _PARAMETERS = "\nparameters:\n"
 _FLOAT64 = 1
@@ -75,11 +89,11 @@ class _FastRow:
     __slots__ = ("__weakref__", "_arguments", "_call", "_length", "_result", "_row")
 
     def __init__(
-        self, booster: lightgbm.Booster, width: int, what: Literal["score", "margin", "contributions"]
+        self, booster: lightgbm.Booster, width: int, what: Literal["score", "margin", "contributions"], outputs: int
     ) -> None:
         library = _LIB if what == "contributions" else _HOLDING_THE_LOCK
         self._row = np.empty(width, dtype=np.float64)
-        self._result = np.empty(width + 1, dtype=np.float64)
+        self._result = np.empty((width + 1) * outputs, dtype=np.float64)
         self._length = ctypes.c_int64()
         handle = ctypes.c_void_p()
         _check(_LIB.LGBM_BoosterPredictForMatSingleRowFastInit(
@@ -116,7 +130,7 @@ def _check(code: int) -> None:
 
 
 class TreesEngine:
-    """LightGBM trees of a binary objective.
+    """LightGBM trees of a task.
 
     Safe for threads: each thread prepares its own single-row calls on first use.
 
@@ -124,18 +138,20 @@ class TreesEngine:
     ----------
     text : str
         LightGBM model text, from a trusted or verified source: its C parser may crash on damaged text.
+    target : Target, default yes or no
+        What the scores are; of ``quantile``, one level.
 
     Raises
     ------
     IntegrityError
         If LightGBM cannot read the text.
     InputError
-        If the model has another objective than ``binary``.
+        If the model has an objective of another task.
     """
 
     kind: ClassVar[str] = "lightgbm"
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, target: Target = _BINARY) -> None:
         head, parameters, _ = text.partition(_PARAMETERS)
         self._text = head + "\n" if parameters else text
         self._trees = tree_hash(self._text)
@@ -145,9 +161,12 @@ class TreesEngine:
             raise IntegrityError(f"LightGBM must read the model ({error})", where="engine",
                                  got=f"{len(self._text)} characters",
                                  remedy="Restore the object store from a backup") from error  # fmt: skip
-        if "\nobjective=binary " not in self._text:
-            raise InputError("the model must have the objective 'binary'", where="engine", got="another objective",
+        objective = re.search(r"\nobjective=(\w+)", self._text)
+        if objective is None or objective.group(1) not in OBJECTIVES[target.task]:
+            raise InputError(f"the model must have an objective of its task: {', '.join(OBJECTIVES[target.task])}",
+                             where="engine", got="another objective",
                              remedy="Train with retrodict.models.fit_lightgbm")  # fmt: skip
+        self._target = target
         self._width = int(self._booster.num_feature())
         self._local = threading.local()
 
@@ -168,8 +187,8 @@ class TreesEngine:
 
     @property
     def target(self) -> Target:
-        """Yes or no."""
-        return Target()
+        """What the scores are."""
+        return self._target
 
     @property
     def width(self) -> int:
@@ -184,33 +203,38 @@ class TreesEngine:
     def _fast(self, what: Literal["score", "margin", "contributions"]) -> _FastRow:
         fast: _FastRow | None = getattr(self._local, what, None)
         if fast is None:
-            fast = _FastRow(self._booster, self._width, what)
+            outputs = self._target.columns
+            fast = _FastRow(self._booster, self._width, what, outputs)
             setattr(self._local, what, fast)
         return fast
 
     def _predict(self, matrix: NDArray[np.float64], **how: Any) -> NDArray[np.float64]:
         check_matrix(matrix, self._width)
         if not len(matrix):
-            return np.empty(0)
+            return np.empty(0 if self._target.columns == 1 else (0, self._target.columns))
         return np.asarray(self._booster.predict(matrix, **how), dtype=np.float64)
 
     def scores(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities, shape (n,)."""
+        """Outputs, shape (n,) or (n, classes)."""
         return self._predict(matrix)
 
-    def score_row(self, row: NDArray[np.float64]) -> float:
-        """Probability of one row."""
-        check_row(row, self._width)
-        return float(self._fast("score")(row)[0])
+    def score_row(self, row: NDArray[np.float64]) -> Any:
+        """Outputs of one row."""
+        return self._row("score", row)
 
     def margins(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Log-odds, shape (n,)."""
+        """Sums of the trees: log-odds, values, or logarithms of counts; shape (n,) or (n, classes)."""
         return self._predict(matrix, raw_score=True)
 
-    def margin(self, row: NDArray[np.float64]) -> float:
-        """Log-odds of one row."""
+    def margin(self, row: NDArray[np.float64]) -> Any:
+        """Sums of the trees of one row."""
+        return self._row("margin", row)
+
+    def _row(self, what: Literal["score", "margin"], row: NDArray[np.float64]) -> Any:
         check_row(row, self._width)
-        return float(self._fast("margin")(row)[0])
+        result = self._fast(what)(row)
+        count = self._target.columns
+        return float(result[0]) if count == 1 else tuple(result[:count].tolist())
 
     def contributions(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         """Exact Shapley values along the trees (TreeSHAP, Lundberg et al. 2018), then the expected margin.
@@ -218,16 +242,19 @@ class TreesEngine:
         The background is the training rows as the trees counted them, so it is part of the model.
         """
         check_row(row, self._width)
-        return self._fast("contributions")(row).copy()
+        shares = self._fast("contributions")(row).copy()
+        return shares if self._target.columns == 1 else shares.reshape(self._target.columns, self._width + 1)
 
     def parts(self) -> Mapping[str, bytes]:
-        """One text file."""
-        return {_FILE: self._text.encode()}
+        """One text file, and one of the target unless it is a yes or no."""
+        target = {} if self._target == _BINARY else {_TARGET: canonical_json(self._target.to_dict())}
+        return {_FILE: self._text.encode(), **target}
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, bytes]) -> TreesEngine:
         """Read what :meth:`parts` gave."""
-        return cls(parts[_FILE].decode())
+        target = Target.from_dict(json.loads(parts[_TARGET])) if _TARGET in parts else _BINARY
+        return cls(parts[_FILE].decode(), target)
 
     def fingerprint(self) -> str:
         """:func:`tree_hash` of the text."""
@@ -243,7 +270,7 @@ def fit_lightgbm(
     params: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Fitted[TreesEngine]:
-    """Grow trees until the log loss on validation rows has not fallen for ``early_stopping_round`` iterations.
+    """Grow trees until the loss on validation rows has not fallen for ``early_stopping_round`` iterations.
 
     Parameters
     ----------
@@ -276,21 +303,26 @@ def fit_lightgbm(
         if rows is not None and rows.width != len(inputs):
             raise InputError(f"the rows must have the {len(inputs)} features of the spec", where="training rows",
                              got=rows.width, remedy="Encode them with the same InputSpec")  # fmt: skip
-    changes = main_names(params or {}, LIGHTGBM_DEFAULTS, where="lightgbm", error=InputError)
+    changed = dict(params or {})
+    signs = changed.pop("monotone", None)
+    changes = main_names(changed, LIGHTGBM_DEFAULTS, where="lightgbm", error=InputError)
     settings = {**LIGHTGBM_DEFAULTS, **changes}
     total, patience = int(settings["num_iterations"]), int(settings["early_stopping_round"])
     native = {k: v for k, v in settings.items() if k not in {"num_iterations", "early_stopping_round"}}
-    watch = _Watch(total, patience, progress)
-    names, categorical = _native_names(inputs), list(inputs.categorical)
-    data = lightgbm.Dataset(train.matrix, train.labels, feature_name=names, categorical_feature=categorical)
+    native |= {**FIXED, "seed": seed, **_objective(train.target, settings)}
+    if signs:
+        native["monotone_constraints"] = monotone_signs(inputs, signs)
+    train, valid = by_group(train), None if valid is None else by_group(valid)
+    watch = _Watch(total, patience, progress, "log_loss" if train.target.probabilistic else None)
+    data = _dataset(train, _native_names(inputs), list(inputs.categorical))
     try:
         booster = lightgbm.train(
-            {**native, **FIXED, "seed": seed},
+            native,
             data,
             num_boost_round=total,
-            valid_sets=[] if valid is None else [data.create_valid(valid.matrix, valid.labels)],
+            valid_sets=[] if valid is None else [data.create_valid(**_columns(valid))],
             valid_names=[] if valid is None else ["valid"],
-            feval=_log_loss,
+            feval=None if valid is None else lambda scores, _data: (*validation_loss(valid, scores), False),
             callbacks=[watch],
         )
     except lightgbm.basic.LightGBMError as error:
@@ -300,31 +332,77 @@ def fit_lightgbm(
     # A later tree of dart changes the weights of those before it: no iteration but the last is a model.
     uncut = valid is None or settings.get("boosting") == "dart"
     best = total if uncut else watch.best_iteration
-    engine = TreesEngine(booster.model_to_string(num_iteration=best))
-    return Fitted(engine, {**settings, **FIXED, "seed": seed, "best_iteration": best}, watch.history)
+    engine = TreesEngine(booster.model_to_string(num_iteration=best), train.target)
+    facts = {**settings, **FIXED, "seed": seed, "best_iteration": best}
+    if train.target != _BINARY:
+        facts |= _objective(train.target, settings)
+    return Fitted(engine, facts | ({"monotone": dict(signs)} if signs else {}), watch.history)
 
 
-def solve_lightgbm(problem: Problem) -> Fitted[TreesEngine]:
-    """Registered as ``lightgbm``."""
-    return fit_lightgbm(problem.inputs, problem.train, problem.validate, seed=problem.seed, params=problem.params,
-                        progress=problem.progress)  # fmt: skip
+def _objective(target: Target, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Objective of a task, and what it needs; yes or no has the parameters that it always had."""
+    match target.task:
+        case "binary":
+            return {}
+        case "multiclass":
+            more: dict[str, Any] = {"num_class": len(target.classes)}
+        case "quantile":
+            more = {"alpha": target.quantiles[0]}
+        case "count" if "tweedie_variance_power" in settings:
+            return {"objective": "tweedie", "metric": "None"}
+        case _:
+            more = {}
+    return {"objective": OBJECTIVES[target.task][0], "metric": "None", **more}
 
 
-def _log_loss(scores: NDArray[np.float64], data: lightgbm.Dataset) -> tuple[str, float, bool]:
-    labels = data.get_label()
-    right = np.where(np.asarray(labels) == 1, scores, 1.0 - scores)
-    return "log_loss", float(-np.log(np.maximum(right, 1e-15)).mean()), False
+def _columns(rows: Examples) -> dict[str, Any]:
+    sizes = None if rows.groups is None else np.unique(rows.groups, return_counts=True)[1]
+    return {"data": rows.matrix, "label": rows.labels, "weight": rows.weights,
+            "group": sizes if rows.target.task == "ranking" else None}  # fmt: skip
+
+
+def _dataset(train: Examples, names: list[str], categorical: list[int]) -> lightgbm.Dataset:
+    return lightgbm.Dataset(**_columns(train), feature_name=names, categorical_feature=categorical)
+
+
+def solve_lightgbm(problem: Problem) -> Fitted[TreesEngine | LevelsEngine]:
+    """Registered as ``lightgbm``; of quantiles, one forest per level."""
+    target = problem.train.target
+
+    def fit(train: Examples, valid: Examples | None) -> Fitted[TreesEngine]:
+        return fit_lightgbm(problem.inputs, train, valid, seed=problem.seed, params=problem.params,
+                            progress=problem.progress)  # fmt: skip
+
+    check_two_classes(problem.train, "lightgbm")
+    if target.task != "quantile":
+        return fit(problem.train, problem.validate)
+    members: list[TreesEngine] = []
+    facts: dict[str, Any] = {}
+    history: dict[str, list[float]] = {}
+    for level, name in zip(target.quantiles, target.outputs, strict=True):
+        one = Target("quantile", quantiles=(level,))
+        valid = None if problem.validate is None else replace(problem.validate, target=one)
+        fitted = fit(replace(problem.train, target=one), valid)
+        members.append(fitted.engine)
+        facts = {
+            **fitted.params,
+            "best_iteration": {**facts.get("best_iteration", {}), name: fitted.params["best_iteration"]},
+        }
+        history |= {f"{metric}_{name}": values for metric, values in fitted.history.items()}
+    facts.pop("alpha", None)
+    return Fitted(LevelsEngine(target, members), facts, history)
 
 
 class _Watch:
-    """LightGBM callback: keeps the history, tells of progress, and stops when the log loss no longer falls."""
+    """LightGBM callback: keeps the history, tells of progress, and stops when the loss no longer falls."""
 
-    def __init__(self, total: int, patience: int, progress: Progress | None) -> None:
+    def __init__(self, total: int, patience: int, progress: Progress | None, metric: str | None) -> None:
         self.history: dict[str, list[float]] = {}
         self.best_iteration = 0
         self._best: Any = None
         self._best_loss = np.inf
         self._most, self._patience, self._progress = total, patience, progress
+        self._metric = metric
 
     def __call__(self, env: CallbackEnv) -> None:
         results = env.evaluation_result_list or []
@@ -335,8 +413,9 @@ class _Watch:
             self._progress(env.iteration + 1, self._most, metrics)
         if not metrics:
             return
-        if metrics["log_loss"] < self._best_loss:
-            self._best_loss, self._best, self.best_iteration = metrics["log_loss"], results, env.iteration + 1
+        loss = metrics[self._metric or next(iter(metrics))]
+        if loss < self._best_loss:
+            self._best_loss, self._best, self.best_iteration = loss, results, env.iteration + 1
         elif 0 < self._patience <= env.iteration + 1 - self.best_iteration:
             raise EarlyStopException(self.best_iteration - 1, self._best)
 

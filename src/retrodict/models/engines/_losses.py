@@ -1,0 +1,98 @@
+"""What early stopping goes by: one loss per task, summed by NumPy in one order whatever the library and its threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError, check_known
+from retrodict.models.inputs import InputSpec
+from retrodict.models.problem import Examples
+
+__all__ = ["by_group", "check_two_classes", "monotone_signs", "validation_loss"]
+
+_TINY = 1e-15
+
+
+def validation_loss(rows: Examples, outputs: NDArray[Any]) -> tuple[str, float]:
+    """Name and value of the loss of outputs on rows; less is better.
+
+    Parameters
+    ----------
+    rows : Examples
+        Labels, weights and groups.
+    outputs : ndarray of shape (n,) or (n, outputs)
+        As an engine gives them.
+    """
+    labels, target = rows.labels, rows.target
+    if target.task == "ranking":
+        return "one_minus_ndcg", 1.0 - _ndcg(labels, outputs, rows.groups)
+    match target.task:
+        case "binary":
+            name, losses = "log_loss", -np.log(np.maximum(np.where(labels == 1, outputs, 1.0 - outputs), _TINY))
+        case "multiclass":
+            shares = outputs[np.arange(len(labels)), labels.astype(np.intp)]
+            name, losses = "log_loss", -np.log(np.maximum(shares, _TINY))
+        case "quantile":
+            away, levels = labels[:, None] - outputs.reshape(len(labels), -1), np.array(target.quantiles)
+            name, losses = "pinball", np.maximum(levels * away, (levels - 1.0) * away).mean(axis=1)
+        case "count":
+            means = np.maximum(outputs, _TINY)
+            logs = np.where(labels > 0, labels * np.log(np.maximum(labels, _TINY) / means), 0.0)
+            name, losses = "poisson_deviance", 2.0 * (logs - labels + means)
+        case _:
+            name, losses = "mean_squared_error", (labels - outputs) ** 2
+    if rows.weights is None:
+        return name, float(losses.mean())
+    return name, float((losses * rows.weights).sum() / rows.weights.sum())
+
+
+def _ndcg(labels: NDArray[Any], scores: NDArray[Any], groups: NDArray[Any] | None) -> float:
+    """Mean over groups of DCG with gains 2**relevance - 1 over its best; 1 where nothing is relevant."""
+    codes = np.zeros(len(labels), np.int64) if groups is None else groups
+    order = np.argsort(codes, kind="stable")
+    values = []
+    for part in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+        gains = 2.0 ** labels[part] - 1.0
+        discounts = 1.0 / np.log2(np.arange(len(part)) + 2.0)
+        best = float((np.sort(gains)[::-1] * discounts).sum())
+        ranked = gains[np.argsort(-scores[part], kind="stable")]
+        values.append(float((ranked * discounts).sum()) / best if best else 1.0)
+    return float(np.mean(values))
+
+
+def check_two_classes(train: Examples, where: str) -> None:
+    """Refuse training rows of one class only, from which no classifier can learn."""
+    if train.target.probabilistic and len(np.unique(train.labels)) < 2:
+        raise InputError(
+            "the training rows must hold both outcomes" if train.target.task == "binary" else
+            "the training rows must hold two classes or more",
+            where=where, got="one outcome only", remedy="Train on a longer span",
+        )  # fmt: skip
+
+
+def by_group(rows: Examples) -> Examples:
+    """Rows of a ranking with those of one group beside each other, as the libraries want them; others as they are."""
+    if rows.target.task != "ranking" or rows.groups is None:
+        return rows
+    order = np.argsort(rows.groups, kind="stable")
+    weights = None if rows.weights is None else rows.weights[order]
+    return Examples(rows.matrix[order], rows.labels[order], rows.target, weights, rows.groups[order])
+
+
+def monotone_signs(inputs: InputSpec, signs: Mapping[str, int]) -> list[int]:
+    """1, -1 or 0 per feature, in their order.
+
+    Raises
+    ------
+    InputError
+        If a feature is not one of the model, or is a category.
+    """
+    numbers = [feature.name for feature in inputs.features if feature.type == "number"]
+    for name in sorted(signs):
+        rule = "monotone must name numbers among the features"
+        check_known(name, numbers, rule, where="params", what="feature", error=InputError)
+    return [int(signs.get(name, 0)) for name in inputs.names]

@@ -1,0 +1,282 @@
+"""How estimators of scikit-learn are fitted: prepared for what they do not take, stopped early, kept as a Pipeline."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError
+from retrodict.models.engines._losses import check_two_classes, validation_loss
+from retrodict.models.engines.sklearn import Reading, SklearnEngine, read_table
+from retrodict.models.problem import Examples, Fitted, Problem
+from retrodict.models.specs import SklearnSpec
+
+__all__ = ["solve_sklearn", "solve_spec"]
+
+# Categories rarer than this, or beyond so many, share one column.
+_RARE, _MOST = 10, 100
+_RANKS = 1_001
+# Parameter that takes the level of a quantile, and the loss that goes with it.
+_LEVELS = {"GradientBoostingRegressor": "alpha", "HistGradientBoostingRegressor": "quantile",
+           "QuantileRegressor": "quantile"}  # fmt: skip
+_COUNT_LOSS = {"HistGradientBoostingRegressor": "poisson", "MLPRegressor": "poisson"}
+
+
+def solve_sklearn(problem: Problem) -> Fitted[SklearnEngine]:
+    """Fit an estimator of the catalogue.
+
+    Beside the parameters of the class, ``problem.params`` hold what the catalogue fixes: ``classifier``, ``regressor``
+    or ``detector`` (classes, as ``package.module.Name``), and ``prepare``: ``"trees"`` (categories one-hot),
+    ``"filled"`` (missing numbers as medians with an indicator, too) or ``"scaled"`` (standardised, too).
+    """
+    params = dict(problem.params)
+    fixed = {name: params.pop(name, None) for name in ("classifier", "regressor", "detector", "prepare", "exact")}
+    train, target = problem.train, problem.train.target
+    reference = fixed["detector"] or fixed["classifier" if target.probabilistic else "regressor"]
+    home, _, name = str(reference).rpartition(".")
+    if not fixed["detector"]:
+        check_two_classes(train, name)
+    make = getattr(import_module(home), name)
+    before = _preparation(problem, str(fixed["prepare"]))
+    models, history = [], {}
+    with _quiet(name):
+        table = before.fit_transform(read_table(None, train.matrix))
+        for level in target.quantiles or (None,):
+            model = make(**_settings(make, params, problem, level))
+            history = _fit(model, before, table, problem)
+            models.append(_joined(before, model))
+    method = _method(models[0], target.task, detector=bool(fixed["detector"]))
+    # A row of several quantiles is stopped by its own loss; the history is that of the last.
+    reading = Reading(target, len(problem.inputs), method, exact=bool(fixed["exact"]))
+    return _fitted(models, reading, problem, params, history)
+
+
+def solve_spec(problem: Problem) -> Fitted[SklearnEngine]:
+    """Fit an object of scikit-learn that a recipe describes.
+
+    A Pipeline gets the columns as they are: a data frame with texts for categories, or the matrix where all features
+    are numbers and no column is named. A bare estimator gets numbers: categories one-hot, and medians for what is
+    missing unless it takes missing values.
+    """
+    spec = SklearnSpec(problem.params["spec"])
+    train, inputs = problem.train, problem.inputs
+    if train.target.task not in spec.tasks:
+        raise InputError(f"the task must be one that {spec.name} learns: {', '.join(spec.tasks)}", where=spec.name,
+                         got=train.target.task,
+                         remedy="Choose a classifier for classes, a regressor for numbers")  # fmt: skip
+    model = spec.build(seed=problem.seed)
+    detector = _is_detector(model)
+    if not detector:
+        check_two_classes(train, spec.name)
+    columns = None
+    if not spec.prepares:
+        takes_missing = model.__sklearn_tags__().input_tags.allow_nan
+        model = _joined(_preparation(problem, "trees" if takes_missing else "filled"), model)
+    elif inputs.categorical or "sklearn.compose" in spec.text:
+        columns = tuple((feature.name, tuple(feature.vocabulary)) for feature in inputs.features)
+    weights = {}
+    if train.weights is not None:
+        name, last = model.steps[-1]
+        _check_weights(last)
+        weights = {f"{name}__sample_weight": train.weights}
+    with _quiet(spec.name):
+        table = read_table(columns, train.matrix)
+        _ = model.fit(table, **weights) if detector else model.fit(table, _labels(train), **weights)
+    reading = Reading(train.target, len(inputs), _method(model, train.target.task, detector=detector), columns)
+    return _fitted([model], reading, problem, {"spec": spec.text}, {})
+
+
+def _fitted(models: list[Any], reading: Reading, problem: Problem, params: dict[str, Any],
+            history: dict[str, list[float]]) -> Fitted[SklearnEngine]:  # fmt: skip
+    for model in models:
+        alone = {name: None for name in model.get_params() if name.rpartition("__")[2] == "n_jobs"}
+        model.set_params(**alone)  # sums over trees have one order on one thread only
+    engine = SklearnEngine(models, reading)
+    if _is_detector(models[0]):
+        with _quiet("anomaly scores"):
+            raw = np.sort(engine.raw(problem.train.matrix)[0][:, 0])
+        places = np.linspace(0, len(raw) - 1, min(_RANKS, len(raw))).round().astype(np.intp)
+        engine = SklearnEngine(models, Reading(reading.target, reading.width, reading.method, reading.columns,
+                                               tuple(raw[places].tolist()), reading.exact))  # fmt: skip
+    return Fitted(engine, {**params, "seed": problem.seed}, history, engine.describe())
+
+
+def _preparation(problem: Problem, how: str) -> Any:
+    """What makes rows readable for an estimator; numbers that the training rows never held are left out."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    categories = [at for at in problem.inputs.categorical if problem.inputs.features[at].vocabulary]
+    seen = np.asarray((~np.isnan(problem.train.matrix)).any(axis=0))
+    numbers = [at for at in range(len(problem.inputs)) if at not in set(problem.inputs.categorical) and seen[at]]
+    if not numbers and not categories:
+        raise InputError("a feature must have values in the training rows", where="recipe", got="none of them",
+                         remedy="Choose other features, or a longer span")  # fmt: skip
+    fill = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    steps: dict[str, Any] = {"trees": "passthrough", "filled": fill, "scaled": make_pipeline(fill, StandardScaler())}
+    one_hot = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=_RARE, max_categories=_MOST,
+                            sparse_output=False)  # fmt: skip
+    return ColumnTransformer([("numbers", steps[how], numbers), ("categories", one_hot, categories)])
+
+
+def _settings(make: Any, params: dict[str, Any], problem: Problem, level: float | None) -> dict[str, Any]:
+    """Arguments of the class: the recipe's, and what task, seed and rows add."""
+    names, task = make().get_params(), problem.train.target.task
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in params.items()}
+    # One list of parameters serves classifier and regressor; what only the other has is left out.
+    settings = {key: value for key, value in settings.items() if key in names}
+    if "random_state" in names:
+        settings["random_state"] = problem.seed
+    if "n_neighbors" in settings:
+        settings["n_neighbors"] = min(settings["n_neighbors"], len(problem.train.labels))
+    if level is not None:
+        settings |= {_LEVELS[make.__name__]: level} | ({"loss": "quantile"} if "loss" in names else {})
+    elif task == "count" and make.__name__ in _COUNT_LOSS:
+        settings["loss"] = _COUNT_LOSS[make.__name__]
+    return settings
+
+
+def _labels(rows: Examples) -> NDArray[Any]:
+    return rows.labels.astype(np.int64) if rows.target.probabilistic else rows.labels
+
+
+def _fit(model: Any, before: Any, table: Any, problem: Problem) -> dict[str, list[float]]:
+    """Fit the last step on prepared rows; validation losses per iteration where it is stopped by them."""
+    train, valid = problem.train, problem.validate
+    weights = {}
+    if train.weights is not None:
+        _check_weights(model)
+        weights = {"sample_weight": train.weights}
+    name = type(model).__name__
+    if _is_detector(model):
+        model.fit(table, **weights)
+        return {}
+    if valid is None or not hasattr(model, "n_iter_no_change") or not model.n_iter_no_change:
+        if "n_iter_no_change" in model.get_params():
+            off = {"early_stopping": False} if hasattr(model, "early_stopping") else {"n_iter_no_change": None}
+            model.set_params(**off)
+        model.fit(table, _labels(train), **weights)
+        return {}
+    held_out = before.transform(read_table(None, valid.matrix))
+    if name.startswith("MLP"):
+        return _fit_network(model, table, held_out, problem, weights)
+    if name.startswith("HistGradientBoosting"):
+        model.set_params(early_stopping=True, scoring="loss")
+        model.fit(table, _labels(train), X_val=held_out, y_val=_labels(valid), **weights)
+        return {"loss": [-float(value) for value in model.validation_score_[1:]]}
+    patience = model.n_iter_no_change
+    model.set_params(n_iter_no_change=None)
+    model.fit(table, _labels(train), **weights)
+    return _cut_stages(model, held_out, valid, patience)
+
+
+def _outputs(model: Any, rows: Examples, values: Any) -> Any:
+    """Probabilities of all classes of the target from those that the training rows held."""
+    if rows.target.task == "binary":
+        return values[:, 1]
+    if rows.target.task == "multiclass":
+        out = np.zeros((len(values), rows.target.columns))
+        out[:, model.classes_.astype(np.intp)] = values
+        return out
+    return values
+
+
+def _cut_stages(model: Any, table: Any, valid: Examples, patience: int) -> dict[str, list[float]]:
+    """Leave the stages of gradient boosting up to the least validation loss before it stops falling."""
+    staged = model.staged_predict_proba if valid.target.probabilistic else model.staged_predict
+    one = Examples(valid.matrix, valid.labels, valid.target, valid.weights) if not valid.target.quantiles else None
+    losses: list[float] = []
+    name = "pinball"
+    for values in staged(table):
+        if one is not None:
+            name, loss = validation_loss(one, _outputs(model, one, values))
+        else:
+            away = valid.labels - values
+            loss = float(np.maximum(model.alpha * away, (model.alpha - 1.0) * away).mean())
+        losses.append(loss)
+        best = int(np.argmin(losses))
+        if len(losses) - 1 - best >= patience:
+            break
+    model.estimators_ = model.estimators_[: best + 1]
+    model.n_estimators_ = best + 1
+    return {name: losses}
+
+
+def _fit_network(
+    model: Any, table: Any, held_out: Any, problem: Problem, weights: dict[str, Any]
+) -> dict[str, list[float]]:
+    """Epochs of a network, and the weights of the one with the least validation loss."""
+    valid, target = problem.validate, problem.train.target
+    classes = {"classes": np.unique(_labels(problem.train))} if target.probabilistic else {}
+    epochs, patience = model.max_iter, model.n_iter_no_change
+    model.set_params(early_stopping=False)
+    losses: list[float] = []
+    name, kept_state = "", None
+    for epoch in range(epochs):
+        model.partial_fit(table, _labels(problem.train), **(classes if epoch == 0 else {}), **weights)
+        values = model.predict_proba(held_out) if target.probabilistic else model.predict(held_out)
+        name, loss = validation_loss(valid, _outputs(model, valid, values))  # type: ignore[arg-type]  # asked for by _fit
+        losses.append(loss)
+        if problem.progress is not None:
+            problem.progress(epoch + 1, epochs, {name: loss})
+        if loss == min(losses):
+            kept_state = copy.deepcopy((model.coefs_, model.intercepts_))
+        if epoch - int(np.argmin(losses)) >= patience:
+            break
+    model.coefs_, model.intercepts_ = kept_state  # type: ignore[misc]  # set in the first epoch
+    return {name: losses}
+
+
+def _joined(before: Any, model: Any) -> Any:
+    from sklearn.pipeline import Pipeline
+
+    return Pipeline([("prepare", before), ("model", model)])
+
+
+def _method(model: Any, task: str, *, detector: bool) -> str:
+    if detector:
+        return "score_samples" if hasattr(model, "score_samples") else "decision_function"
+    if task in {"binary", "multiclass"}:
+        return "predict_proba" if hasattr(model, "predict_proba") else "decision_function"
+    return "predict"
+
+
+def _is_detector(model: Any) -> bool:
+    from sklearn.base import is_outlier_detector
+
+    return bool(is_outlier_detector(model))
+
+
+def _check_weights(model: Any) -> None:
+    from sklearn.utils.validation import has_fit_parameter
+
+    if not has_fit_parameter(model, "sample_weight"):
+        raise InputError("the estimator must take weights", where=type(model).__name__, got="weights of rows",
+                         remedy="Leave the weights out, or choose another estimator")  # fmt: skip
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """One BLAS thread, no warnings, and errors of scikit-learn as errors of ours."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except (ValueError, TypeError, FloatingPointError) as error:
+            if isinstance(error, InputError):
+                raise
+            words = " ".join(str(error).split())
+            rule = f"scikit-learn must be able to fit with its parameters ({words[:300]})"
+            raise InputError(rule, where=name, got=type(error).__name__,
+                             remedy="Correct the params of the recipe, or the columns") from error  # fmt: skip

@@ -1,0 +1,209 @@
+"""Boosted trees of XGBoost (extra ``xgboost``), kept as its own binary JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.errors import InputError, IntegrityError, MissingExtraError
+from retrodict.core.identity import canonical_json, digest
+from retrodict.core.tasks import Target
+from retrodict.models.engines._losses import by_group, check_two_classes, monotone_signs, validation_loss
+from retrodict.models.engines.base import check_matrix, check_row
+from retrodict.models.problem import Examples, Fitted, Problem
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["XgboostEngine", "solve_xgboost"]
+
+_FILE, _PLAN = "trees.ubj", "engine.json"
+_OBJECTIVES = {
+    "binary": "binary:logistic",
+    "multiclass": "multi:softprob",
+    "regression": "reg:squarederror",
+    "quantile": "reg:quantileerror",
+    "count": "count:poisson",
+    "ranking": "rank:ndcg",
+}
+
+
+def _library() -> ModuleType:
+    try:
+        import xgboost
+    except ImportError as error:
+        raise MissingExtraError("xgboost-cpu", "xgboost", needed_for="the estimator 'xgboost'") from error
+    return xgboost
+
+
+class XgboostEngine:
+    """XGBoost trees of a task.
+
+    Safe for threads: predictions of one booster from several threads are XGBoost's promise since 1.3.
+
+    Parameters
+    ----------
+    data : bytes
+        The booster as ``save_raw`` gives it, from a trusted or verified source.
+    target : Target
+    sizes : sequence of int
+        Of each feature, how many categories it has; 0 for a number. A code beyond is read as missing.
+
+    Raises
+    ------
+    IntegrityError
+        If XGBoost cannot read the data.
+    """
+
+    kind: ClassVar[str] = "xgboost"
+    exact_rows: ClassVar[bool] = True
+    explains: ClassVar[bool] = True
+
+    def __init__(self, data: bytes, target: Target, sizes: list[int]) -> None:
+        library = _library()
+        self._data, self.target, self._sizes = data, target, list(sizes)
+        self._types = ["c" if size else "q" for size in sizes]
+        self._categories = [(at, size) for at, size in enumerate(sizes) if size]
+        self._booster = library.Booster({"nthread": 1})
+        try:
+            self._booster.load_model(bytearray(data))
+        except library.core.XGBoostError as error:
+            raise IntegrityError("XGBoost must read the model", where="engine", got=f"{len(data)} bytes",
+                                 remedy="Restore the object store from a backup") from error  # fmt: skip
+        self._rows = library.DMatrix
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return len(self._sizes)
+
+    def _predict(self, matrix: NDArray[np.float64], **how: Any) -> NDArray[np.float64]:
+        check_matrix(matrix, self.width)
+        if not len(matrix):
+            return np.empty(0 if self.target.columns == 1 else (0, self.target.columns))
+        rows = self._rows(known_codes(matrix, self._categories), feature_types=self._types, enable_categorical=True)
+        return np.asarray(self._booster.predict(rows, **how), dtype=np.float64)
+
+    def scores(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Outputs, shape (n,) or (n, outputs)."""
+        values = self._predict(matrix)
+        if self.target.task == "quantile":
+            values = np.sort(values.reshape(len(matrix), self.target.columns), axis=1)
+            return values[:, 0] if self.target.columns == 1 else values
+        return values
+
+    def score_row(self, row: NDArray[np.float64]) -> Any:
+        """Outputs of one row."""
+        value = self.scores(check_row(row, self.width)[None, :])[0]
+        return float(value) if self.target.columns == 1 else tuple(value.tolist())
+
+    def margins(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums of the trees, shape (n,) or (n, outputs)."""
+        return self._predict(matrix, output_margin=True)
+
+    def margin(self, row: NDArray[np.float64]) -> Any:
+        """Sums of the trees of one row."""
+        value = self.margins(check_row(row, self.width)[None, :])[0]
+        return float(value) if self.target.columns == 1 else tuple(value.tolist())
+
+    def contributions(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Exact Shapley values along the trees, in float32, then the expected margin."""
+        shares: NDArray[np.float64] = self._predict(check_row(row, self.width)[None, :], pred_contribs=True)[0]
+        return shares
+
+    def parts(self) -> Mapping[str, bytes]:
+        """Binary JSON of XGBoost, and what it reads."""
+        return {_FILE: self._data, _PLAN: canonical_json({"target": self.target.to_dict(), "sizes": self._sizes})}
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, bytes]) -> XgboostEngine:
+        """Read what :meth:`parts` gave."""
+        plan = json.loads(parts[_PLAN])
+        return cls(parts[_FILE], Target.from_dict(plan["target"]), plan["sizes"])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the files."""
+        return digest(b"".join(self.parts().values()))
+
+
+def known_codes(matrix: NDArray[np.float64], categories: list[tuple[int, int]]) -> NDArray[np.float64]:
+    """Matrix in which codes beyond the vocabulary are missing; the matrix itself where there are none."""
+    out = matrix
+    for at, size in categories:
+        wrong = (matrix[:, at] < 0) | (matrix[:, at] >= size)
+        if wrong.any():
+            out = matrix.copy() if out is matrix else out
+            out[wrong, at] = np.nan
+    return out
+
+
+def _matrix(library: Any, rows: Examples, types: list[str], max_bin: int) -> Any:
+    groups = rows.groups if rows.target.task == "ranking" else None
+    weights = rows.weights
+    if groups is not None and weights is not None:  # one weight per group, that of its first row
+        weights = weights[np.unique(groups, return_index=True)[1]]
+    return library.QuantileDMatrix(rows.matrix, label=rows.labels, weight=weights, qid=groups,
+                                   feature_types=types, enable_categorical=True, max_bin=max_bin)  # fmt: skip
+
+
+def solve_xgboost(problem: Problem) -> Fitted[XgboostEngine]:
+    """Registered as ``xgboost``: boosting stopped by the validation loss."""
+    library = _library()
+    check_two_classes(problem.train, "xgboost")
+    params, target = dict(problem.params), problem.train.target
+    sizes = [len(feature.vocabulary) or 1 if feature.type == "category" else 0 for feature in problem.inputs.features]
+    total, patience = params.pop("num_boost_round"), params.pop("early_stopping_rounds")
+    signs, threads = params.pop("monotone", None), params.pop("nthread")
+    native = {**params, "objective": _OBJECTIVES[target.task], "seed": problem.seed, "tree_method": "hist",
+              "disable_default_eval_metric": 1, "nthread": threads, "verbosity": 0}  # fmt: skip
+    if params["booster"] == "gbtree":
+        native.pop("rate_drop")
+    if target.task == "multiclass":
+        native["num_class"] = len(target.classes)
+    if target.task == "quantile":
+        native["quantile_alpha"] = list(target.quantiles)
+    if signs:
+        native["monotone_constraints"] = tuple(monotone_signs(problem.inputs, signs))
+    types = ["c" if size else "q" for size in sizes]
+    train = _matrix(library, by_group(problem.train), types, params["max_bin"])
+    valid = None if problem.validate is None else by_group(problem.validate)
+    watch = _watch(library, valid, types, total, patience if params["booster"] == "gbtree" else 0, problem)
+    try:
+        booster = library.train(native, train, num_boost_round=total, callbacks=[watch])
+    except library.core.XGBoostError as error:
+        words = " ".join(str(error).split("\n", maxsplit=1)[0].split())
+        raise InputError(f"XGBoost must be able to train with its parameters ({words})", where="xgboost", got=params,
+                         remedy="Correct the params of the recipe") from error  # fmt: skip
+    uncut = valid is None or params["booster"] == "dart"
+    best = booster.num_boosted_rounds() if uncut else watch.best + 1
+    data = bytes(booster[:best].save_raw("ubj"))
+    facts = {**problem.params, "objective": native["objective"], "seed": problem.seed, "best_iteration": best}
+    return Fitted(XgboostEngine(data, target, sizes), facts, watch.history)
+
+
+def _watch(library: Any, valid: Examples | None, types: list[str], total: int, patience: int, problem: Problem) -> Any:
+    """Callback that keeps the history and stops; XGBoost's own sums depend on threads."""
+    rows = None if valid is None else library.DMatrix(valid.matrix, feature_types=types, enable_categorical=True)
+
+    class Watch(library.callback.TrainingCallback):  # type: ignore[misc]
+        best, history = 0, {}  # type: ignore[var-annotated]  # of this one fit
+
+        def after_iteration(self, model: Any, epoch: int, _evals_log: Any) -> bool:
+            metrics: dict[str, float] = {}
+            stop = False
+            if valid is not None:
+                name, loss = validation_loss(valid, model.predict(rows).astype(np.float64))
+                metrics[name] = loss
+                losses = self.history.setdefault(name, [])
+                losses.append(loss)
+                self.best = int(np.argmin(losses))
+                stop = 0 < patience <= epoch - self.best
+            if problem.progress is not None:
+                problem.progress(epoch + 1, total, metrics)
+            return stop
+
+    return Watch()

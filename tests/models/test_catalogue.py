@@ -1,0 +1,114 @@
+"""Every estimator of the catalogue passes the contract that ships."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrodict.models.estimators import Estimator, get_estimator, list_estimators
+from retrodict.testing.estimators import EstimatorContract
+
+FAST: Mapping[str, Mapping[str, Any]] = {
+    "catboost": {"iterations": 30, "depth": 3, "learning_rate": 0.2, "thread_count": 1},
+    "extra_trees": {"n_estimators": 8, "n_jobs": None},
+    "gradient_boosting": {"n_estimators": 20},
+    "group_rate": {"group": "town"},
+    "histogram_boosting": {"max_iter": 15, "learning_rate": 0.2},
+    "isolation_forest": {"n_estimators": 20, "n_jobs": None},
+    "lightgbm": {"num_iterations": 20, "learning_rate": 0.2, "min_data_in_leaf": 10, "num_threads": 1},
+    "mlp": {"hidden_layer_sizes": [8], "max_iter": 60, "learning_rate_init": 0.02},
+    "random_forest": {"n_estimators": 8, "n_jobs": None},
+    "xgboost": {"num_boost_round": 20, "learning_rate": 0.2, "nthread": 1},
+}
+NAMES = [
+    "catboost",
+    "constant",
+    "decision_tree",
+    "elastic_net",
+    "extra_trees",
+    "gaussian_process",
+    "gradient_boosting",
+    "group_rate",
+    "histogram_boosting",
+    "isolation_forest",
+    "knn",
+    "lasso",
+    "lightgbm",
+    "linear",
+    "logistic",
+    "mlp",
+    "naive_bayes",
+    "one_class_svm",
+    "poisson",
+    "random_forest",
+    "ridge",
+    "svm",
+    "xgboost",
+]
+
+
+class CatalogueContract(EstimatorContract):
+    name = ""
+
+    @pytest.fixture
+    def registered(self) -> Estimator:
+        return get_estimator(self.name)
+
+    @pytest.fixture
+    def settings(self) -> Mapping[str, Any]:
+        return FAST.get(self.name, {})
+
+
+for _name in NAMES:
+    _class = f"Test{_name.title().replace('_', '')}"
+    globals()[_class] = type(
+        _class,
+        (CatalogueContract,),
+        {
+            "name": _name,
+            "__module__": __name__,
+            "learns": _name not in {"constant", "group_rate", "isolation_forest", "one_class_svm"},
+            "most_categories": 500 if _name in {"svm", "gaussian_process", "one_class_svm"} else 10_000,
+        },
+    )
+
+
+def test_the_catalogue_is_what_is_tested():
+    """No entry without its contract."""
+    assert [entry.name for entry in list_estimators()] == NAMES
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "catalogue.md"
+
+
+def catalogue_table() -> str:
+    """The table of docs/catalogue.md; ``python tests/models/test_catalogue.py`` writes it anew."""
+    lines = [
+        "| name | tasks | takes itself | weights | row = batch | explains | defaults |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in list_estimators():
+        takes = [word for word, able in (("missing", entry.missing), ("categories", entry.categories),
+                                         ("`monotone`", entry.monotone)) if able]  # fmt: skip
+        defaults = ", ".join(f"{name}={value}" for name, value in entry.defaults.items()) or "none"
+        extra = f" (extra `{entry.extra}`)" if entry.extra else ""
+        lines.append(
+            f"| `{entry.name}`{extra} | {', '.join(entry.tasks)} | {', '.join(takes) or 'numbers'} "
+            f"| {'yes' if entry.weights else 'no'} | {'exact' if entry.exact_rows else '1e-12'} "
+            f"| {'exactly' if entry.explains else 'no'} | {defaults} |"
+        )
+    return "\n".join(lines)
+
+
+def test_the_page_lists_the_catalogue():
+    """Tasks, capabilities and defaults are those of the entries."""
+    assert catalogue_table() in DOCS.read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    page = DOCS.read_text(encoding="utf-8")
+    before, _, rest = page.partition("| name | tasks |")
+    DOCS.write_text(before + catalogue_table() + "\n\n" + rest.partition("\n\n")[2], encoding="utf-8")

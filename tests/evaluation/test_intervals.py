@@ -91,7 +91,7 @@ def test_intervals_are_not_far_off(draw: Callable, target: Target, n: int) -> No
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("draw", "target", "n"), CASES)
 def test_intervals_cover_what_they_promise(draw: Callable, target: Target, n: int, weighted: bool) -> None:
-    """Of 1,000 samples 93 to 97 in 100, and what chance adds; less for weighted counts: their squares have heavy tails."""
+    """Of 1,000 samples 93 to 97 in 100, and what chance adds; less for weighted counts, whose tails are heavy."""
     coverage = _coverage(draw, target, n, 1000, weighted)
     least = 0.905 if weighted and target.task == "count" else 0.925
     assert all(least <= share <= 0.98 for share in coverage.values()), coverage

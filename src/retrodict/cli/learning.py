@@ -23,6 +23,9 @@ expose(runs, "compare", "runs.compare", refs=_RUNS, examples=["retrodict runs co
 
 expose(models, "list", "models.list", examples=["retrodict models list", "retrodict models list late_arrival"])
 expose(models, "show", "models.get", ref=_VERSION, examples=["retrodict models show late_arrival@1"])
+expose(models, "card", "models.card", ref=_VERSION, examples=[
+    "retrodict models card late_arrival@1", "retrodict models card late_arrival@1 --output card.html",
+])  # fmt: skip
 expose(models, "approve", "models.approve", ref=_VERSION,
        examples=["retrodict models approve late_arrival@1 --reason 'pilot' --actor reviewer"])  # fmt: skip
 expose(models, "reject", "models.reject", ref=_VERSION, examples=[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from retrodict.learning.card import ModelCard, model_card
     from retrodict.learning.execution import Execution, execute, train
     from retrodict.learning.leakage import LeakageReport, measure_leakage
     from retrodict.learning.replay import RunReplay, replay_run
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Execution",
     "LeakageReport",
+    "ModelCard",
     "Run",
     "RunReplay",
     "compare_runs",
@@ -25,6 +27,7 @@ __all__ = [
     "get_run",
     "list_runs",
     "measure_leakage",
+    "model_card",
     "replay_run",
     "train",
 ]
@@ -32,6 +35,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "card": ("ModelCard", "model_card"),
         "execution": ("Execution", "execute", "train"),
         "leakage": ("LeakageReport", "measure_leakage"),
         "replay": ("RunReplay", "replay_run"),

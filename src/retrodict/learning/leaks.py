@@ -2,7 +2,7 @@
 
 Views are guarded by known-at. The columns of the decided row itself are not: nobody but the table says when they were
 filled in. These checks look at the numbers; a finding has a kind, the feature, a figure and a sentence. They warn and
-do not refuse: a feature that tells the outcome by itself may be an honest one. The gate ``leaks == 0`` refuses.
+do not refuse: a feature that tells the outcome by itself may be an honest one. The gate ``leaks = 0`` refuses.
 """
 
 from __future__ import annotations

@@ -11,10 +11,13 @@ from retrodict.project.namespace import Namespace
 from retrodict.project.runs import headline
 
 if TYPE_CHECKING:
-    from retrodict import registry
+    from pathlib import Path
+
+    from retrodict import learning, registry
+    from retrodict.learning.card import ModelCard
     from retrodict.registry import ModelVersion
 else:
-    (registry,) = lazy_modules("retrodict", "registry")
+    learning, registry = lazy_modules("retrodict", "learning", "registry")
 
 __all__ = ["Models"]
 
@@ -55,6 +58,21 @@ class Models(Namespace):
             ``name@version``, or a name for its newest version.
         """
         return registry.get_version(self._workspace, ref)
+
+    def card(self, ref: str, *, output: str | Path | None = None) -> ModelCard:
+        """Show the card of a model version: all that is known of it, and what is not.
+
+        Parameters
+        ----------
+        ref : str
+            ``name@version``, or a name for its newest version.
+        output : path, optional
+            Write it to a .html or .md file.
+        """
+        card = learning.model_card(self._workspace, ref)
+        if output is not None:
+            card.write(output)
+        return card
 
     def approve(self, ref: str, *, reason: str) -> ModelVersion:
         """Approve a version, by somebody else than its author; every gate must have passed.

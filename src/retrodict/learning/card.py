@@ -1,0 +1,256 @@
+"""The card of a model version: what is known of it, from what the registry and its run keep, and nothing else.
+
+A section whose facts were not measured or not said is named as such under "Limits", instead of being written from
+nothing (Mitchell et al. 2019, Model cards for model reporting, gives the sections).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from retrodict.core.clock import format_time
+from retrodict.core.display import Block, Facts, Grid, Shown, plain
+from retrodict.core.errors import InputError
+from retrodict.evaluation import Ladder
+from retrodict.features.definitions import FeatureView
+from retrodict.features.derived import Derived
+from retrodict.features.plan import FeatureSet
+from retrodict.learning.runs import Run, get_run
+from retrodict.models.artifact import ModelArtifact
+from retrodict.models.definitions import Model
+from retrodict.pages import document
+from retrodict.registry import ModelVersion, get_version
+from retrodict.workspace import Workspace, definitions_of
+
+__all__ = ["ModelCard", "model_card"]
+
+_FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
+_LIBRARIES = ("catboost", "lightgbm", "numpy", "pyarrow", "scikit-learn", "scipy", "xgboost-cpu")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ModelCard(Shown):
+    """Card of one model version.
+
+    Attributes
+    ----------
+    model : str
+        ``name@version``.
+    sections : mapping of str to str, Facts or Grid
+        By title, in order of reading.
+    """
+
+    model: str
+    sections: Mapping[str, Block]
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Every section under its title."""
+        return [_titled(block, title) for title, block in self.sections.items()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for ``--json``: facts by name, rows by heading, sentences as they are."""
+        return {"model": self.model, "sections": {title: _plain(block) for title, block in self.sections.items()}}
+
+    def markdown(self) -> str:
+        """The card as Markdown."""
+        parts = [f"# {self.model}"]
+        for title, block in self.sections.items():
+            parts += [f"## {title}", "\n".join(_lines(block))]
+        return "\n\n".join(parts) + "\n"
+
+    def html(self) -> str:
+        """The card as one page."""
+        return document(f"Model card: {self.model}", list(self.blocks()))
+
+    def write(self, path: str | Path) -> None:
+        """Write the card to a file.
+
+        Raises
+        ------
+        InputError
+            If its name ends in neither ``.html`` nor ``.md``.
+        """
+        file = Path(path)
+        forms = {".html": self.html, ".md": self.markdown}
+        if file.suffix not in forms:
+            raise InputError("a card must be written to a file that ends in .html or .md", where="model card",
+                             got=file.suffix, remedy="Name it card.html or card.md")  # fmt: skip
+        file.write_text(forms[file.suffix](), encoding="utf-8")
+
+
+def model_card(workspace: Workspace, ref: str) -> ModelCard:
+    """Card of a model version, from the registry, its run and the code it was trained with.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    ref : str
+        ``name@version``, or a name for its newest version.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such version.
+    """
+    version = get_version(workspace, ref)
+    run = get_run(workspace, version.run)
+    model = definitions_of(workspace, run.code).get(Model, version.name)
+    artifact = ModelArtifact.load(workspace.objects, version.artifact)
+    environment = json.loads(workspace.objects.get(run.environment))
+    sections: dict[str, Block | None] = {
+        "Model": _identity(version, model, run),
+        "Data": _data(run),
+        "Features": Grid(("feature", "taken for", "made from"), list(_features(model, artifact))),
+        "Training": Facts({**_settings(run), "seed": run.seed, "seconds": run.seconds}),
+        "Metrics of the test rows": _metrics(run, False),
+        "Ladder": _ladder(run),
+        "Calibration": Facts(dict(run.summary.get("calibration") or {})),
+        "Fairness": _metrics(run, True),
+        "Gates": _rows(version.gates, ("gate", "status", "value", "reason")),
+        "Leaks": _rows(run.summary.get("leaks"), ("kind", "feature", "figure", "severity", "sentence")),
+        "Environment": _environment(environment, run),
+        "Judgements": _rows(
+            [{"time": format_time(a.time), "by": a.approver, "approved": a.granted, "reason": a.reason}
+             for a in version.approvals], ("time", "by", "approved", "reason"),
+        ),
+    }  # fmt: skip
+    limits = list(_limits(version, model, run, sections))
+    measured = {title: block for title, block in sections.items() if block is not None}
+    return ModelCard(version.ref, {**measured, "Limits": Grid(("limit",), [(sentence,) for sentence in limits])})
+
+
+def _identity(version: ModelVersion, model: Model, run: Run) -> Facts:
+    label = model.label
+    return Facts({
+        "version": version.ref, "description": model.description or None, "owner": model.owner or None,
+        "task": run.params.get("target", {}).get("task", "binary"),
+        "label": f"{label.name}: {label.expression} (table {label.table.name})",
+        "known at": getattr(label, "known_at", None), "decided at": model.decide_at or "the moment of the request",
+        "trained by": version.author, "registered": format_time(version.time), "run": run.ref,
+        "definition": run.params["definition"],
+    })  # fmt: skip
+
+
+def _data(run: Run) -> Facts:
+    versions = [f"{name}@{number}" for name, number in sorted(run.data["versions"].items())]
+    return Facts({
+        "table versions": versions, "as of": format_time(run.data["now"]), "hash of all rows": run.data.get("frame"),
+        "rows": run.data.get("rows"), "left out": run.data.get("left_out"), "split": run.params["split"],
+    })  # fmt: skip
+
+
+def _features(model: Model, artifact: ModelArtifact) -> Iterator[tuple[str, str, str]]:
+    """Name, type and origin of each input."""
+    features = FeatureSet.trained(model.features, artifact.inputs.names)
+    views = {view.name: view for view in model.features if isinstance(view, FeatureView)}
+    functions = {function.name for function in model.features if isinstance(function, Derived)}
+    for feature in artifact.inputs.features:
+        prefix = feature.name.partition("__")[0]
+        if feature.name in features.own:
+            origin = "column of the row"
+        elif prefix in views:
+            origin = f"view {prefix} of source {views[prefix].source.name}"
+        else:
+            origin = f"function {prefix}" if prefix in functions else "function"
+        yield feature.name, feature.type, origin
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Parameters in force."""
+    apart = {"split", "definition", "features", "target"}
+    return {name: value for name, value in run.params.items() if name not in apart}
+
+
+def _metrics(run: Run, fairness: bool) -> Grid | None:
+    points = [
+        point for point in run.points
+        if point.split == "test" and point.step == 0 and point.name.startswith(_FAIRNESS) is fairness
+    ]  # fmt: skip
+    rows = [(point.name, point.value, point.low, point.high) for point in points]
+    return Grid(("metric", "value>", "from>", "to>"), rows) if rows else None
+
+
+def _ladder(run: Run) -> Grid | None:
+    """What the ladder says of each rung, and each rung's metric."""
+    if not run.summary.get("ladder"):
+        return None
+    ladder = Ladder.from_dict(run.summary["ladder"])
+    rungs = [f"{rung.name}: {rung.metric.name} {plain(rung.metric.value)}" for rung in ladder.rungs]
+    return Grid(("ladder",), [(sentence,) for sentence in (*rungs, *ladder.sentences())])
+
+
+def _rows(rows: Sequence[Mapping[str, Any]] | None, columns: Sequence[str]) -> Grid | str | None:
+    """Rows as a grid; a word where there is none, nothing where it was not looked for."""
+    if rows is None:
+        return None
+    return Grid(columns, [tuple(row.get(name) for name in columns) for row in rows]) if rows else "None."
+
+
+def _environment(environment: Mapping[str, Any], run: Run) -> Facts:
+    packages = {name: environment["packages"][name] for name in _LIBRARIES if name in environment["packages"]}
+    machine = {name: environment.get(name) for name in ("python", "platform", "cpu", "cores")}
+    return Facts({**machine, "libraries": packages, "code": run.code, "description": run.environment})
+
+
+def _limits(version: ModelVersion, model: Model, run: Run, sections: Mapping[str, Block | None]) -> Iterator[str]:
+    """What the numbers do not say, and what nobody has said."""
+    rows = run.data.get("rows", {})
+    train, test = rows.get("train", 0), rows.get("test", 0)
+    yield f"Learned from {train:,} rows and judged on {test:,}; of others it says nothing."
+    yield from (str(warning) for warning in run.summary.get("warnings", ()))
+    unknown = [point.name for point in run.points if point.split == "test" and point.value is None and point.step == 0]
+    if unknown:
+        yield f"Not evaluable on these rows: {', '.join(sorted(set(unknown)))}."
+    if not model.decide_at:
+        yield "Rows have no time: whether the world has changed since they were collected was not tested."
+    for title in ("Fairness", "Ladder", "Leaks", "Metrics of the test rows"):
+        if sections[title] is None:
+            yield f"{title}: not measured."
+    if not model.description:
+        yield "Intended use: not said in the definition (description=)."
+    if not model.owner:
+        yield "Owner: not said in the definition (owner=)."
+    if not version.approvals:
+        yield "Nobody has judged this version yet."
+
+
+# forms ----------------------------------------------------------------------------------------------------------------
+
+
+def _titled(block: Block, title: str) -> Block:
+    return replace(block, title=title) if isinstance(block, Facts | Grid) else f"{title}: {block}"
+
+
+def _plain(block: Block) -> Any:
+    if isinstance(block, Facts):
+        return plain(dict(block.values))
+    if isinstance(block, Grid):
+        names = [name.rstrip("?>") for name in block.columns]
+        return [dict(zip(names, map(plain, row), strict=True)) for row in block.rows]
+    return str(block)
+
+
+def _lines(block: Block) -> Iterator[str]:
+    if isinstance(block, Facts):
+        yield from (f"- **{name}**: {_inline(text)}" for name, text in block.cells())
+    elif isinstance(block, Grid) and len(block.columns) == 1:
+        yield from (f"- {_inline(row[0])}" for row in block.rows)
+    elif isinstance(block, Grid):
+        yield "| " + " | ".join(name.rstrip("?>") for name in block.columns) + " |"
+        yield "|" + "---|" * len(block.columns)
+        for row in block.rows:
+            values = {str(place): "" if value is None else value for place, value in enumerate(row)}
+            cells = [text for _, text in Facts(values).cells()]
+            yield "| " + " | ".join(_inline(cell).replace("|", "\\|") for cell in cells) + " |"
+    else:
+        yield _inline(block)
+
+
+def _inline(value: object) -> str:
+    """Text on one line in which Markdown and HTML have no meaning."""
+    text = " ".join(str(value).split())
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -315,10 +317,31 @@ def test_a_transformer_of_scikit_learn_is_a_step() -> None:
     assert list(step.get_feature_names_out(list("abcde"))) == ["pca0", "pca1", "c", "d"]
     read = load_step(json.loads(json.dumps(step.to_dict())))
     np.testing.assert_allclose(read.transform_row(matrix[0].tolist()), batch[0], rtol=1e-6)
+    assert read.to_dict() == step.to_dict()
     with pytest.raises(InputError, match=r"the transformer must accept the training rows.*contains NaN"):
         ScikitLearnStep(PCA(2)).fit(data()[0])
     with pytest.raises(InputError, match="a transformer must be stored without code of its own"):
         ScikitLearnStep(theirs.FunctionTransformer(same_bits)).fit(matrix)
+
+
+@pytest.mark.parametrize(
+    "transformer", [PCA(2), theirs.QuantileTransformer(n_quantiles=20), theirs.Normalizer()], ids=str
+)
+def test_a_fit_that_is_done_again_is_stored_alike(transformer: Any) -> None:
+    """Byte for byte, in this process and in another one; what was read transforms as what was fitted."""
+    code = (
+        "import json, numpy as np, sklearn.preprocessing as theirs; from sklearn.decomposition import PCA\n"
+        "from retrodict.estimators import ScikitLearnStep\n"
+        "rows = np.random.default_rng(1).normal(size=(60, 3))\n"
+        f"transformer = eval({str(transformer)!r}, {{'PCA': PCA, **vars(theirs)}})\n"
+        "print(json.dumps(ScikitLearnStep(transformer).fit(rows).to_dict()))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    rows = np.random.default_rng(1).normal(size=(60, 3))
+    step = ScikitLearnStep(transformer).fit(rows)
+    body = json.loads(printed.stdout)
+    assert body == json.loads(json.dumps(step.to_dict()))
+    np.testing.assert_array_equal(load_step(body).transform(rows), step.transform(rows))
 
 
 def test_a_stored_step_that_was_altered_is_refused() -> None:

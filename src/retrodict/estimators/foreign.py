@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
+import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -15,7 +18,7 @@ from retrodict.core.errors import InputError, IntegrityError
 from retrodict.estimators._operations import Matrix, Operation
 from retrodict.estimators.steps import Step
 
-__all__ = ["ScikitLearnStep"]
+__all__ = ["ScikitLearnStep", "dump_estimator"]
 
 
 class ScikitLearnStep(Step):
@@ -64,7 +67,8 @@ class ScikitLearnStep(Step):
             raise InputError(f"the transformer must accept the training rows ({str(error).rstrip('.')})",
                              where=self._where, got=type(self.transformer).__name__,
                              remedy="Fill missing values in a step before it") from error  # fmt: skip
-        self._state()  # says now, not when it is saved, that it cannot be
+        # Now, and not when it is saved: what cannot be kept is refused where it is fitted.
+        self.state_ = dump_estimator(self.transformer_, where=self._where)
         return list(self._others(self.places_))
 
     def _apply(self, matrix: Matrix) -> Matrix:
@@ -100,18 +104,9 @@ class ScikitLearnStep(Step):
         width = len(self.get_feature_names_out()) - len(self.operations_)
         return tuple(width + place for place in super().categorical_)
 
-    def _state(self) -> bytes:
-        import skops.io
-
-        data: bytes = skops.io.dumps(self.transformer_)
-        if untrusted := skops.io.get_untrusted_types(data=data):
-            raise InputError("a transformer must be stored without code of its own", where=self._where, got=untrusted,
-                             remedy="Take one of scikit-learn, or write it as a derived feature")  # fmt: skip
-        return data
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form; the transformer as base64 of its skops file."""
-        return {**super().to_dict(), "places": self.places_, "skops": base64.b64encode(self._state()).decode()}
+        return {**super().to_dict(), "places": self.places_, "skops": base64.b64encode(self.state_).decode()}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
@@ -120,9 +115,42 @@ class ScikitLearnStep(Step):
 
         step = super().from_dict(body)
         try:
-            step.transformer_ = skops.io.loads(base64.b64decode(body["skops"], validate=True), trusted=[])
+            step.state_ = base64.b64decode(body["skops"], validate=True)
+            step.transformer_ = skops.io.loads(step.state_, trusted=[])
         except Exception as error:  # skops raises what it meets in the bytes
             raise IntegrityError("a stored transformer must be a file of skops with trusted types", where="step",
                                  got=type(error).__name__, remedy="Restore it from a backup") from error  # fmt: skip
         step.places_ = list(body["places"])
         return step
+
+
+def dump_estimator(estimator: Any, *, where: str) -> bytes:
+    """File of skops of a fitted estimator, equal bytes for equal estimators.
+
+    skops names arrays and objects by their address and stamps the time of each file; here they are numbered in order,
+    at a fixed time, so that a run that is done again gives the same artifact.
+
+    Raises
+    ------
+    InputError
+        If the state holds a type that skops does not trust.
+    """
+    import skops.io
+
+    data: bytes = skops.io.dumps(estimator)
+    if untrusted := skops.io.get_untrusted_types(data=data):
+        raise InputError("a transformer must be stored without code of its own", where=where, got=untrusted,
+                         remedy="Take one of scikit-learn, or write it as a derived feature")  # fmt: skip
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    schema = files.pop("schema.json").decode()
+    numbers: dict[str, str] = {}
+    pattern = re.compile(r'(?<="__id__": )\d+|(?<="file": ")\d+(?=\.)')
+    schema = pattern.sub(lambda match: numbers.setdefault(match[0], str(len(numbers) + 1)), schema)
+    renamed = {re.sub(r"^\d+", lambda match: numbers[match[0]], name): content for name, content in files.items()}
+    renamed["schema.json"] = schema.encode()
+    output = io.BytesIO()
+    with zipfile.ZipFile(output, "w") as archive:
+        for name in sorted(renamed):
+            archive.writestr(zipfile.ZipInfo(name), renamed[name])
+    return output.getvalue()

@@ -179,8 +179,8 @@ def test_a_model_that_tells_less_than_the_majority_is_warned_of():
     loss = log_loss(truth, trained.test_scores)
     majority = log_loss(truth, np.full(len(truth), turned[PARTS["train"]].mean()))
     assert loss > majority
-    (warning,) = trained.warnings
-    assert f"log loss of {loss:.4f} on the test rows is above the majority's {majority:.4f}" in warning
+    warning = f"log loss of {loss:.4f} on the test rows is above the majority's {majority:.4f}"
+    assert any(warning in sentence for sentence in trained.warnings)
 
 
 @pytest.mark.parametrize(

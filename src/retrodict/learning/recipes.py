@@ -161,7 +161,7 @@ def run_recipe(
     return Trained(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
-        (*_warnings(evaluations), *(leak.sentence for leak in leaks or ())), leaks,
+        (*_warnings(evaluations), *_turned_round(evaluations), *(leak.sentence for leak in leaks or ())), leaks,
     )  # fmt: skip
 
 
@@ -259,6 +259,21 @@ def _cost(engine: Engine, rows: Examples, seconds: float) -> Cost:
         durations.append(perf_counter() - began)
     size = sum(len(data) for data in engine.parts().values())
     return Cost(size / 1_000, float(np.median(durations)) * 1e6, seconds)
+
+
+def _turned_round(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
+    """Rungs and models that rank the test rows worse than chance: a sign of broken labels, scores or joins."""
+    sentences = []
+    for name, evaluation in evaluations.items():
+        if name.startswith("test") and "auc" in evaluation.values():
+            area = evaluation["auc"]
+            if area.value is not None and area.high is not None and area.high < 0.5:
+                who = "The model" if name == "test" else f"The baseline {name.removeprefix('test/')!r}"
+                sentences.append(
+                    f"{who} ranks the test rows worse than chance (area {area.value:.3f}, at most {area.high:.3f}): "
+                    "make sure that labels mean the same in all parts, and that features are joined to their own rows."
+                )
+    return tuple(sentences)
 
 
 def _warnings(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:

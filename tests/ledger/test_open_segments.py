@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from retrodict.core.clock import SystemClock
-from retrodict.core.errors import IntegrityError, NotFoundError
+from retrodict.core.errors import NotFoundError
 from retrodict.decisions.log import read_decisions
 from retrodict.decisions.recorder import LogWriter
 from retrodict.decisions.records import DecisionRecord, encode_record
@@ -126,7 +126,7 @@ def test_a_database_that_is_held_does_not_hold_up_an_append(project: Workspace, 
                 writer.append([b"record %d" % number])
             time.sleep(0.1)
             assert writer.seals == []
-            assert len(named_segments(project.ledger, streams, "decisions/0")) == 3
+            assert len(named_segments(project.ledger, "decisions/0") or ()) == 3
         wait(lambda: len(writer.seals) == 2)
         assert wheres(project) == set()
 
@@ -225,11 +225,7 @@ def test_whole_segments_moved_after_a_kill(how: str, killed: Workspace, wheres: 
         path.unlink()
     (folder(killed) / ".head").unlink()
     assert {where.partition(" (")[0] for _, where in wheres(killed)} >= {f"segment decisions/0/{path.name}"}
-    if how == "renamed":
-        with pytest.raises(IntegrityError, match="header of a segment must be intact and its own"):
-            seal_decisions(killed)
-    else:
-        seal_decisions(killed)
+    seal_decisions(killed)
     assert {where.partition(" (")[0] for _, where in wheres(killed)} >= {f"segment decisions/0/{path.name}"}
 
 
@@ -251,7 +247,7 @@ def test_a_head_by_other_hands(how: str, killed: Workspace, wheres: Wheres, make
     expected = {("unsigned", f"segment decisions/0/{segment(killed).name}")}
     expected |= set() if how == "removed" else {("altered", "head of decisions/0")}
     assert wheres(killed) == expected
-    assert named_segments(killed.ledger, killed.streams, "decisions/0") == []
+    assert killed.streams.segments("decisions/0") == []
     assert seal_decisions(killed).seals == []
     with LogWriter(killed) as writer:
         writer.append([b"later"])
@@ -299,6 +295,8 @@ def test_an_invented_stream_is_named_and_not_read(project: Workspace, wheres: Wh
     with LogWriter(project) as first, LogWriter(project) as second:
         assert (first.stream, second.stream) == ("decisions/0", "decisions/1")
         second.append([decision(3)])
+    (aside,) = folder(project, "decisions/1").glob("*.foreign")
+    names ^= {("unsigned", f"segment decisions/1/{name}") for name in (f"{0:020d}.seg", aside.name)}
     assert wheres(project) == names
     assert [logged.record.decision for logged in read_decisions(project)] == ["no", "no"]
 
@@ -330,13 +328,12 @@ def _prove(project: Workspace, offset: int) -> None:
 
 
 def test_an_invented_segment_between_two_is_never_read(project: Workspace, wheres: Wheres) -> None:
-    """It has the offsets of records that were sealed: reading those says that something is wrong."""
+    """It has the offsets of records that were sealed: those are read."""
     with LogWriter(project) as writer:
         writer.append([decision(number) for number in range(3)])
     put_by_hand(project, "decisions/0", 1, [decision(1, "yes"), decision(2, "yes")])
     assert ("unsigned", f"segment decisions/0/{segment(project, 1).name}") in wheres(project)
-    with pytest.raises(IntegrityError, match="must be there and intact"):
-        list(read_decisions(project))
+    assert [logged.record.decision for logged in read_decisions(project)] == ["no"] * 3
 
 
 def test_a_seal_that_nobody_signed_names_nothing(project: Workspace) -> None:

@@ -227,7 +227,11 @@ def test_a_witness_has_the_last_word(project: Workspace, checkpoints: Path, tmp_
     for table in ("ledger_entries", "ledger_edges"):
         sql(f"DELETE FROM {table} WHERE sequence > 5")
     sql("DELETE FROM ledger_signed_ends")
-    checkpoints.write_text("".join(checkpoints.read_text().splitlines(keepends=True)[:-1]))
+    sql("DELETE FROM ledger_nodes WHERE (position + 1) << level > 5")
+    lines = checkpoints.read_text().splitlines(keepends=True)[:-1]
+    checkpoints.write_text("".join(lines))
+    end = json.loads(lines[-1])
+    sql(f"INSERT INTO ledger_signed_ends ({', '.join(end)}) VALUES ({', '.join('?' * len(end))})", *end.values())
     assert verify(project.ledger, **stores).verified
     found = verify(project.ledger, **stores, checkpoints=copy, public_key="ab" * 32).findings
     assert {(finding.kind, finding.where) for finding in found} == {("cut off", "entry 6"), ("altered", "entry 1")}
@@ -275,8 +279,11 @@ def test_a_chain_that_names_no_key_is_not_vouched_for_by_any(project: Workspace,
     others = {
         ("altered", "entry 6"),
         ("altered", "head of decisions/0"),
+        ("altered", "signing key"),
+        ("altered", "statement on table sales, version 0"),
         ("unsigned", "table sales, version 0"),
         ("unsigned", f"segment decisions/0/{SEGMENT}"),
+        ("altered", f"segment decisions/0/{SEGMENT} (entry 5)"),
     }
     assert wheres(project) == {("altered", f"checkpoint of entry {n}") for n in range(1, 7)} | others
 
@@ -341,13 +348,13 @@ def test_a_line_that_is_no_checkpoint(line: str, project: Workspace, checkpoints
     """It is named by its number, and the other lines still count."""
     lines = checkpoints.read_text().splitlines()
     checkpoints.write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")
-    assert wheres(project) == {("altered", "checkpoints, line 2")}
+    assert wheres(project) == {("altered", "checkpoints, line 2"), ("removed", "checkpoint of entry 4")}
 
 
 def test_no_checkpoints_at_all(project: Workspace, checkpoints: Path, wheres: Wheres) -> None:
     """Then nothing could show a cut-off end."""
     checkpoints.unlink()
-    assert wheres(project) == {("removed", "checkpoints")}
+    assert wheres(project) == {("removed", "checkpoints"), ("removed", "checkpoint of entry 5")}
 
 
 def test_an_end_that_a_death_left_unsigned_is_signed_later(project: Workspace, checkpoints: Path, audit: Audit) -> None:

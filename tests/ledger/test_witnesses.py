@@ -53,7 +53,7 @@ def cut(root: Path, entries: int) -> None:
     """What somebody with the whole disk of the project does, key and checkpoints included."""
     with contextlib.closing(sqlite3.connect(root / "state" / "records.db")) as records, records:
         records.execute("DELETE FROM ledger_entries WHERE sequence > ?", [entries])
-        records.execute("DELETE FROM ledger_nodes")
+        records.execute("DELETE FROM ledger_nodes WHERE (position + 1) << level > ?", [entries])
     file = root / "checkpoints" / "checkpoints.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(line for line in lines if json.loads(line)["sequence"] <= entries))
@@ -69,29 +69,34 @@ def test_a_witness_knows_what_the_project_was_made_to_forget(root: Path) -> None
     """Entries, checkpoints and the signed end are cut alike: without the witness nobody could tell."""
     append(root, 5)
     assert audit(root).ok
-    cut(root, 4)
+    cut(root, 5)
     report = audit(root)
-    assert [(finding.kind, finding.where) for finding in report.findings] == [("cut off", "entry 6")]
+    assert [(finding.kind, finding.where) for finding in report.findings] == [("cut off", "entry 7")]
     assert "says witness ../witness" in report.findings[0].detail
     settings(root)
+    assert [(finding.kind, finding.where) for finding in audit(root).findings] == [("removed", "witness ../witness")]
+    append(root)
     assert audit(root).ok
+    with Workspace(root) as workspace:
+        named = workspace.ledger.entries(action="ledger.witnesses")
+    assert [entry.payload for entry in named] == [{"witnesses": ["../witness"]}, {"witnesses": []}]
 
 
 def test_a_witness_that_is_away_stops_nothing_and_is_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """No folder is made in its place; it is back with the next entry, which covers those before it."""
     shutil.move(root.parent / "witness", root.parent / "away")
     append(root, 2)
-    assert "the witness ../witness did not take the checkpoint of entry 3" in caplog.text
+    assert "the witness ../witness did not take the checkpoint of entry 4" in caplog.text
     assert not (root.parent / "witness").exists()
     report = audit(root)
     assert [(finding.kind, finding.where) for finding in report.findings] == [("unreadable", "witness ../witness")]
     shutil.move(root.parent / "away", root.parent / "witness")
     report = audit(root)
-    assert (report.ok, report.to_dict()["witnesses"]) == (True, {"../witness": 0})
+    assert [(finding.kind, finding.where) for finding in report.findings] == [("behind", "witness ../witness")]
     append(root)
     report = audit(root)
-    assert (report.ok, report.to_dict()["witnesses"]) == (True, {"../witness": 4})
-    assert "../witness up to entry 4" in str(report)
+    assert (report.ok, report.to_dict()["witnesses"]) == (True, {"../witness": 5})
+    assert "../witness up to entry 5" in str(report)
 
 
 def test_a_torn_line_of_a_file_that_can_only_grow_stops_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,14 +104,14 @@ def test_a_torn_line_of_a_file_that_can_only_grow_stops_nothing(root: Path, monk
     append(root, 2)
     file = root.parent / "witness" / "checkpoints.jsonl"
     with file.open("ab") as stream:
-        stream.write(b'{"sequence": 4, "time": 17')
+        stream.write(b'{"sequence": 5, "time": 17')
 
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "ftruncate", refuse)
     append(root, 2)
-    assert [one and one.sequence for _, one in scan_checkpoints(file)] == [2, 3, 4, 5]
+    assert [one and one.sequence for _, one in scan_checkpoints(file)] == [3, 4, 5, 6]
     assert audit(root).ok
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([lines[0], lines[1][:40] + b"\n", *lines[2:4], lines[3][:40] + b"\n", *lines[4:]]))
@@ -136,9 +141,9 @@ def test_a_witness_in_a_bucket_keeps_what_cannot_be_deleted(root: Path, s3_serve
     settings(root, locked)
     append(root, 3)
     report = audit(root)
-    assert (report.ok, report.to_dict()["witnesses"]) == (True, {locked.partition("?")[0]: 4})
-    cut(root, 3)
-    assert [(finding.kind, finding.where) for finding in audit(root).findings] == [("cut off", "entry 4")]
+    assert (report.ok, report.to_dict()["witnesses"]) == (True, {locked.partition("?")[0]: 5})
+    cut(root, 4)
+    assert [(finding.kind, finding.where) for finding in audit(root).findings] == [("cut off", "entry 5")]
     boto3 = pytest.importorskip("boto3")
     client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
     bucket = urlsplit(locked).netloc
@@ -151,7 +156,7 @@ def test_a_bucket_that_is_away_stops_nothing(root: Path, locked: str, caplog: py
     """Its URL, which may name a host, is not in the log."""
     settings(root, locked.replace("s3://", "s3://absent-"))
     append(root)
-    assert "did not take the checkpoint of entry 2" in caplog.text
+    assert "did not take the checkpoint of entry 3" in caplog.text
     assert "endpoint" not in caplog.text
     assert audit(root).findings[0].kind == "unreadable"
 

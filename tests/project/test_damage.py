@@ -7,6 +7,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,8 @@ def damage_records(root: Path, draw: random.Random) -> None:
         value = draw.choice(GARBAGE)
         if isinstance(old, str) and old.startswith(("{", "[")) and draw.random() < 0.7:
             value = json.dumps(altered(json.loads(old), draw))
-        records.execute(f"UPDATE {name} SET {column} = ? WHERE rowid = ?", (value, row))
+        with suppress(sqlite3.IntegrityError):  # of a number that is the row's place the database takes no word
+            records.execute(f"UPDATE {name} SET {column} = ? WHERE rowid = ?", (value, row))
     records.close()
 
 

@@ -12,7 +12,7 @@ from retrodict.core.errors import NotFoundError
 from retrodict.core.identity import Ref
 from retrodict.decisions.records import DecisionRecord, decode_record
 from retrodict.evaluation.reference import feature_column
-from retrodict.ledger import SEALED_STREAMS, named_segments
+from retrodict.ledger import SEALED_STREAMS
 from retrodict.workspace import Workspace
 
 __all__ = [
@@ -53,7 +53,7 @@ def read_decisions(
 def _records(workspace: Workspace) -> Iterator[tuple[str, int, bytes]]:
     """Stream, offset and bytes of every record; only of segments that a seal or the signed head of a stream names."""
     for stream in workspace.streams.names(STREAM_PREFIX):
-        for segment in named_segments(workspace.ledger, workspace.streams, stream):
+        for segment in workspace.streams.segments(stream):
             for offset, data in workspace.streams.read(stream, segment.first, segment.count):
                 yield stream, offset, data
 
@@ -63,7 +63,7 @@ def recent_decisions(workspace: Workspace, limit: int = 1_000) -> list[DecisionR
     records = []
     for stream in workspace.streams.names(STREAM_PREFIX):
         newest: list[DecisionRecord] = []
-        for segment in reversed(named_segments(workspace.ledger, workspace.streams, stream)):
+        for segment in reversed(workspace.streams.segments(stream)):
             count = min(segment.count, limit - len(newest))
             start = segment.first + segment.count - count
             newest = [decode_record(data) for _, data in workspace.streams.read(stream, start, count)] + newest

@@ -11,7 +11,7 @@ from retrodict.core.errors import BusyError
 from retrodict.decisions.log import STREAM_PREFIX, find_decision
 from retrodict.decisions.recorder import open_stream
 from retrodict.decisions.records import decode_record
-from retrodict.ledger import LedgerProof, Seal, named_segments, prove, prove_entry
+from retrodict.ledger import LedgerProof, Seal, prove, prove_entry
 from retrodict.ledger.merkle import leaf_hash
 from retrodict.ledger.segments import vouched_seals
 from retrodict.workspace import Workspace
@@ -55,8 +55,7 @@ def seal_decisions(workspace: Workspace) -> SealReport:
     seals: list[Seal] = []
     for stream in workspace.streams.names(STREAM_PREFIX):
         sealed = {seal.segment for seal in vouched_seals(workspace.ledger, stream)}
-        segments = named_segments(workspace.ledger, workspace.streams, stream)
-        if all(segment.name in sealed for segment in segments):
+        if all(segment.name in sealed for segment in workspace.streams.segments(stream)):
             continue
         try:
             writer = open_stream(workspace, stream)

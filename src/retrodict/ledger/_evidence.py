@@ -17,12 +17,12 @@ from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.core.identity import canonical_json, digest
 from retrodict.ledger._replay import AuditFinding
 from retrodict.ledger.chain import Entry
+from retrodict.ledger.ends import Keys
 from retrodict.ledger.heads import Prefix, SignedHead
-from retrodict.ledger.ledger import Keys
 from retrodict.ledger.merkle import merkle_root
 from retrodict.ledger.rows import read_rows, row_digest, rows_digest
 from retrodict.ledger.segments import Seal, leaves_of, seal_of
-from retrodict.ledger.table_versions import NamedVersions, SignedVersion, announced_by
+from retrodict.ledger.table_versions import NamedVersions, SignedVersion, altered_statements, announced_by
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.stores.streams.base import Segment, StreamStore
 
@@ -118,6 +118,9 @@ def check_versions(
     """
     entered = NamedVersions()
     entered.add(trusted)
+    for one in altered_statements(statements, entered, keys):
+        where = f"statement on table {one.name}, version {one.version}"
+        yield AuditFinding("altered", where, "the ledger's key of its time did not sign it")
     for name, log in logs.items():
         waiting = (one for one in statements if one.name == name and one.version not in entered.of(name))
         announced = announced_by(waiting, keys)
@@ -252,6 +255,7 @@ def _check_prefix(data: bytes, signed: Mapping[str, object], where: str) -> Iter
 
 def check_heads(
     heads: Mapping[str, SignedHead | None],
+    files: Mapping[str, Iterable[str]],
     listed: Mapping[str, Iterable[Segment]],
     sealed: Collection[tuple[str, str]],
     keys: Keys,
@@ -260,10 +264,10 @@ def check_heads(
 ) -> Iterator[AuditFinding | OpenSegment]:
     """Compare what is not sealed with the signed heads, and name what neither names; and how far signatures reach.
 
-    The heads are as they were before the chain was read, and the segments as they were before the heads were; sealed
+    The heads are as they were before the chain was read, files and segments as they were before the heads were; sealed
     are those of signed entries.
     """
-    for stream in sorted({*heads, *listed}):
+    for stream in sorted({*heads, *files}):
         head = heads.get(stream)
         if stream in heads and (head is None or not head.is_valid(keys)):
             yield AuditFinding("altered", f"head of {stream}", "the ledger's key of its time did not sign it")
@@ -272,14 +276,13 @@ def check_heads(
         for prefix in prefixes.values():
             if (stream, prefix.segment) not in sealed:
                 yield from _check_open(streams, stream, prefix)
+        for name in files.get(stream, ()):
+            if name not in prefixes and (stream, name) not in sealed:
+                detail = "neither a seal nor a signed head names it: it is not read"
+                yield AuditFinding("unsigned", f"segment {stream}/{name}", detail)
         for segment in listed.get(stream, ()):
-            if (stream, segment.name) in sealed:
-                continue
-            where, prefix_ = f"segment {stream}/{segment.name}", prefixes.get(segment.name)
-            if prefix_ is None:
-                detail = f"neither a seal nor a signed head names it: its {segment.count} records are not read"
-                yield AuditFinding("unsigned", where, detail)
-            elif head is not None:
+            prefix_ = prefixes.get(segment.name)
+            if prefix_ is not None and head is not None and (stream, segment.name) not in sealed:
                 rest = max(segment.count - prefix_.count, 0)
                 yield OpenSegment(stream, segment.name, prefix_.count, rest, now - head.time)
 

@@ -11,30 +11,33 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from json.encoder import encode_basestring_ascii as quoted
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.errors import RetrodictError
 from retrodict.core.identity import canonical_json
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry
-from retrodict.ledger.ledger import ACCEPT, KEY_ACTIONS, Keys
-from retrodict.ledger.merkle import Frontier, leaf_hash
-from retrodict.ledger.schema import edges, entries
+from retrodict.ledger.ends import ACCEPT, KEY_ACTIONS, WITNESSES, Keys
+from retrodict.ledger.merkle import complete_levels, leaf_hash, root_of_span
+from retrodict.ledger.schema import entries
 from retrodict.ledger.table_versions import ADOPT
 from retrodict.stores._ownership import Closing
 
 _STREAMED = {"yield_per": 1000}
+_AT_ONCE = 1000
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _IN_MEMORY = 1 << 20
 
 # Actions of entries that claim something about what is outside the chain, whatever their payload names.
-_CLAIMS = frozenset({"segment.seal", "run.finish", ADOPT})
+_CLAIMS = frozenset({"segment.seal", "run.finish", ADOPT, *KEY_ACTIONS, ACCEPT, WITNESSES})
 
 Link = tuple[Any, ...]
 
@@ -55,10 +58,12 @@ class Chain(Closing):
         self.rows = self.edges = self.last = 0  # entries and edges there are; highest number of a readable entry
         self.findings: list[AuditFinding] = []
         self.lineage: list[AuditFinding] = []
-        self.error: DBAPIError | None = None  # what kept edges from being read
+        self.error: Exception | None = None  # what kept edges from being read
         self.turns: list[Entry] = []  # where keys are named, or an unsigned end was accepted
         self.keys: list[tuple[int, Any]] = []  # from which entry on which key signs
+        self.witnesses: list[tuple[int, list[str]]] = []  # from which entry on who is told of checkpoints
         self._end, self._expected, self._time = GENESIS, 1, 0
+        self._last = bytes(32)  # hash of the entry before
         self._digests = bytearray()  # hash of each entry in its place
         self._others: dict[int, object] = {}  # stored hashes of entries that are at fault, or not in their place
         self._faulty: set[int] = set()
@@ -72,12 +77,43 @@ class Chain(Closing):
 
     def read(self, connection: Connection) -> None:
         """Read every entry, recompute its hash and its place, and compare its lineage with the table of edges."""
-        query, after = select(entries).order_by(entries.c.sequence), None
-        for rows in connection.execute(query, execution_options=_STREAMED).partitions():
-            links = {link for row in rows for link in self._take(tuple(row))}
-            self._check_edges(connection, links, after, rows[-1].sequence)
-            after = rows[-1].sequence
-        self._check_edges(connection, set(), after, None)
+        after = None
+        # Straight from the driver: rows of SQLAlchemy would cost as much as the hashes.
+        cursor = connection.connection.cursor()
+        cursor.execute(str(select(entries).order_by(entries.c.sequence)))
+        while rows := cursor.fetchmany(_AT_ONCE):
+            links: list[Link] = []
+            for row in rows:
+                payload = self._continued(row)
+                links += self._take(row) if payload is None else payload
+            self._check_edges(connection, links, after, rows[-1][0])
+            after = rows[-1][0]
+        self._check_edges(connection, [], after, None)
+
+    def _continued(self, row: Sequence[Any]) -> list[Link] | None:
+        """Edges of an entry that continues the chain without a fault; None: it has to be looked at closely."""
+        sequence, time, actor, action, object_id, text, previous, hash_ = row
+        if sequence != self._expected or previous != self._end or type(time) is not int or time < self._time:
+            return None
+        try:
+            body = (
+                f'{{"action":{quoted(action)},"actor":{quoted(actor)},"object":{quoted(object_id)},'
+                f'"payload":{text},"sequence":{sequence},"time":{time}}}'
+            ).encode()
+            computed = hashlib.sha256(b"%b%b%b" % (len(body).to_bytes(8), body, self._last))
+            claims = _decode_claims(text)
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+            return None
+        if computed.hexdigest() != hash_ or len(self._digests) != 32 * sequence - 32:
+            return None
+        self._last = computed.digest()
+        self._digests += self._last
+        self._end, self._time, self.last = hash_, time, sequence
+        self._expected = sequence + 1
+        self.rows += 1
+        if claims.files or claims.objects or claims.records or claims.deleted or action in _CLAIMS:
+            self._sort(row, _parsed(text))
+        return [] if claims.inputs is None else links_of(sequence, object_id, claims.inputs)
 
     def _take(self, row: Sequence[Any]) -> list[Link]:
         """Look at the next entry, and return the edges that it names."""
@@ -105,22 +141,31 @@ class Chain(Closing):
             self._breaks += sequence, sequence + 1
         self.rows += 1
         self._end, self._expected = hash_, max(self._expected, sequence + 1)
-        return [] if payload is None else links_of(sequence, object_id, payload)
+        # Of an entry at fault nothing continues; the one after it says so.
+        self._last = bytes.fromhex(hash_) if isinstance(hash_, str) and _DIGEST.fullmatch(hash_) else b""
+        return [] if payload is None else links_of(sequence, object_id, payload.get("inputs"))
 
-    def _check_edges(self, connection: Connection, links: set[Link], after: int | None, until: int | None) -> None:
+    def _check_edges(self, connection: Connection, links: list[Link], after: int | None, until: int | None) -> None:
         """Compare the stored edges of some entries, which are an index, with those that they name."""
-        query = select(edges.c.sequence, edges.c.position, edges.c.source, edges.c.role, edges.c.target)
-        query = query if after is None else query.where(edges.c.sequence > after)
-        query = query if until is None else query.where(edges.c.sequence <= until)
+        query = "SELECT sequence, position, source, role, target FROM ledger_edges"
+        places = ([] if after is None else [f"sequence > {after:d}"]) + (
+            [] if until is None else [f"sequence <= {until:d}"]
+        )
+        query += f" WHERE {' AND '.join(places)}" if places else ""
+        cursor = connection.connection.cursor()
         try:
-            stored: set[Link] = {tuple(row) for row in connection.execute(query)}
-        except DBAPIError as error:  # the chain is read on
+            cursor.execute(f"{query} ORDER BY sequence, position")
+            stored: list[Link] = list(cursor.fetchall())
+        except connection.dialect.loaded_dbapi.Error as error:  # the chain is read on
             self.error = error
             return
         self.edges += len(stored)
+        if links == stored:
+            return
+        expected, present = {*links}, {*stored}
         for kind, detail, faulty in (
-            ("removed", "is gone", links - stored),
-            ("altered", "is not in the chain", stored - links),
+            ("removed", "is gone", expected - present),
+            ("altered", "is not in the chain", present - expected),
         ):
             for sequence, _, source, role, target in sorted(faulty, key=repr):
                 text = f"lineage edge {source} → {target} ({role}) {detail}"
@@ -142,6 +187,8 @@ class Chain(Closing):
             self.turns.append(Entry(sequence, time, actor, action, object_id, payload, previous, hash_))
             self.keys += [(sequence, payload.get("public_key"))] if action in KEY_ACTIONS else []
         get = payload.get
+        if action == WITNESSES and isinstance(names := get("witnesses"), list):
+            self.witnesses.append((sequence, [str(name) for name in names]))
         if get("files") or get("objects") or get("records") or get("deleted") or action in _CLAIMS:
             text = text if isinstance(text, str) else str(text, "utf-8", "replace")
             line = json.dumps([sequence, time, actor, action, object_id, text, previous, hash_], default=str)
@@ -160,14 +207,43 @@ class Chain(Closing):
         digest = self._digests[32 * sequence - 32 : 32 * sequence] if sequence > 0 else b""
         return self._others.get(sequence, digest.hex() or None)
 
-    def roots(self, sizes: Collection[int]) -> dict[int, str]:
-        """Root of the Merkle tree over the first so many entries of a chain without a fault, for some sizes."""
-        tree, roots = Frontier(), {}
-        for place in range(0, 32 * max(sizes, default=0), 32):
-            tree.add(leaf_hash(bytes(self._digests[place : place + 32])))
-            if tree.size in sizes:
-                roots[tree.size] = tree.root().hex()
-        return roots
+    @cached_property
+    def _levels(self) -> list[bytearray]:
+        """Nodes of the Merkle tree over the entries of a chain without a fault, level by level from the first on."""
+        return complete_levels(self._digests)
+
+    def root(self, size: int) -> str:
+        """Root of the tree over the first so many entries of a chain without a fault."""
+
+        def node(level: int, place: int) -> bytes:
+            source = self._levels[level - 1] if level else self._digests
+            piece = bytes(source[32 * place : 32 * place + 32])
+            return piece if level else leaf_hash(piece)
+
+        return root_of_span(0, size, node).hex()
+
+    def check_nodes(self, connection: Connection, size: int) -> Iterator[AuditFinding]:
+        """Compare the stored nodes over signed entries, which are an index, with those of a chain without a fault."""
+        cursor, count = connection.connection.cursor(), 0
+        for level, nodes in enumerate(self._levels, 1):
+            end = size >> level
+            cursor.execute(f"SELECT position, hash FROM ledger_nodes WHERE level = {level} ORDER BY position")
+            at = 0
+            while rows := cursor.fetchmany(_AT_ONCE):
+                expected = nodes[32 * at : 32 * (at + len(rows))].hex()
+                at += len(rows)
+                if rows[-1][0] != at - 1 or at > end or "".join([str(hash_) for _, hash_ in rows]) != expected:
+                    yield AuditFinding(
+                        "altered", "tree of entries", f"nodes of level {level} are not what entries give"
+                    )
+                    return
+            if at < end:
+                yield AuditFinding("removed", "tree of entries", f"nodes of level {level} are gone")
+                return
+            count += at
+        cursor.execute("SELECT count(*) FROM ledger_nodes")
+        if cursor.fetchone() != (count,):
+            yield AuditFinding("altered", "tree of entries", "it has nodes over more entries than there are")
 
     @property
     def key_times(self) -> Keys:
@@ -242,7 +318,18 @@ def _hash_of_text(row: Sequence[Any]) -> str:
         return ""
 
 
+class _Claims(msgspec.Struct):
+    """What of a payload an auditor looks at; the rest is hashed and not parsed."""
+
+    inputs: Any = None
+    files: Any = None
+    objects: Any = None
+    records: Any = None
+    deleted: Any = None
+
+
 _decode = msgspec.json.Decoder().decode
+_decode_claims = msgspec.json.Decoder(_Claims).decode
 
 
 def _parsed(text: Any) -> Any:
@@ -253,9 +340,8 @@ def _parsed(text: Any) -> Any:
         return json.loads(text)
 
 
-def links_of(sequence: int, object_id: str, payload: dict[str, Any]) -> list[Link]:
-    """Lineage edges that an entry names, as they are stored."""
-    inputs = payload.get("inputs")
+def links_of(sequence: int, object_id: str, inputs: object) -> list[Link]:
+    """Lineage edges that an entry names by the inputs of its payload, as they are stored."""
     return [
         (sequence, position, edge[0], edge[1], object_id)
         for position, edge in enumerate(inputs if isinstance(inputs, list) else ())

@@ -8,6 +8,7 @@ per checkpoint, appended with a sync, so the file itself can live on write-once 
 from __future__ import annotations
 
 import fcntl
+import hmac
 import json
 import math
 import os
@@ -21,9 +22,9 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from retrodict.core.errors import ConfigurationError, IntegrityError, RetryableError
+from retrodict.core.errors import ConfigurationError, IntegrityError, RetrodictError, RetryableError
 from retrodict.core.identity import canonical_json
-from retrodict.stores._durable import make_folder, sync_folder, write_draft
+from retrodict.stores._durable import make_folder, open_file, read_file, sync_folder, write_draft
 
 __all__ = ["Checkpoint", "Signer"]
 
@@ -38,7 +39,8 @@ class Checkpoint:
     """A signed statement on the end of the chain; ``public_key`` and ``signature`` in hex.
 
     ``root`` is that of the Merkle tree over the entries, ``log`` the hash of the first entry, which tells ledgers
-    apart; both are empty in statements from before they were signed.
+    apart; ``after`` is the entry of the newest statement that stood in the file by then, so none can be taken out
+    unseen. They are empty, and 0, in statements from before they were signed.
     """
 
     sequence: int
@@ -48,10 +50,23 @@ class Checkpoint:
     signature: str
     root: str = ""
     log: str = ""
+    after: int = 0
+
+    @classmethod
+    def read(cls, fields: object) -> Checkpoint | None:
+        """Statement of stored fields; None if they are not those of one, each of its type."""
+        if not isinstance(fields, Mapping) or not fields.keys() <= set(cls.__slots__):
+            return None
+        try:
+            checkpoint = cls(**fields)
+        except TypeError:
+            return None
+        types = [type(getattr(checkpoint, name)) for name in cls.__slots__]
+        return checkpoint if types == [int, int, *[str] * 5, int] else None
 
     def is_valid(self) -> bool:
         """Whether the signature fits the statement and the key."""
-        statement = _statement(self.sequence, self.time, self.hash, self.root, self.log)
+        statement = _statement(self.sequence, self.time, self.hash, self.root, self.log, self.after)
         return is_signed(self.public_key, self.signature, statement)
 
 
@@ -65,13 +80,14 @@ def is_signed(public_key: str, signature: str, statement: Mapping[str, Any]) -> 
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
         key.verify(bytes.fromhex(signature), canonical_json(statement))
-    except (InvalidSignature, ValueError, TypeError):  # also of stored values that are no text
+    except (InvalidSignature, RetrodictError, ValueError, TypeError):  # also of stored values that are no text
         return False
     return True
 
 
-def _statement(sequence: int, time: int, hash_: str, root: str, log: str) -> dict[str, Any]:
-    more = {"root": root, "log": log} if root else {}
+def _statement(sequence: int, time: int, hash_: str, root: str, log: str, after: int) -> dict[str, Any]:
+    more: dict[str, Any] = {"root": root, "log": log} if root else {}
+    more |= {"after": after} if after else {}
     return {"retrodict": "checkpoint", "sequence": sequence, "time": time, "hash": hash_, **more}
 
 
@@ -146,10 +162,10 @@ class Signer:
         """Signature over the canonical JSON of a statement, in hex."""
         return self._key.sign(canonical_json(statement)).hex()
 
-    def sign(self, sequence: int, time: int, hash_: str, *, root: str, log: str) -> Checkpoint:
+    def sign(self, sequence: int, time: int, hash_: str, *, root: str, log: str, after: int) -> Checkpoint:
         """Statement that the chain of a log ended with this hash, and its tree has this root."""
-        signature = self.sign_statement(_statement(sequence, time, hash_, root, log))
-        return Checkpoint(sequence, time, hash_, self.public_key, signature, root, log)
+        signature = self.sign_statement(_statement(sequence, time, hash_, root, log, after))
+        return Checkpoint(sequence, time, hash_, self.public_key, signature, root, log, after)
 
     def endorse(self, public_key: str) -> str:
         """Signature over the key that is to follow, in hex."""
@@ -176,7 +192,8 @@ class Signer:
 
 def append_line(folder: Path, checkpoint: Checkpoint) -> None:
     """Append a statement to the file of a folder that exists, and sync it."""
-    with (folder / _FILE).open("ab+") as stream:
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    with os.fdopen(open_file(folder / _FILE, flags), "ab+") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         try:
             _cut_torn_line(stream.fileno())
@@ -217,22 +234,25 @@ def _make_key(path: Path) -> None:
 
 def _load_key(path: Path) -> Ed25519PrivateKey:
     try:
-        raw = path.read_bytes()
-    except OSError as error:
+        raw = read_file(path)
+        return Ed25519PrivateKey.from_private_bytes(raw)
+    except (OSError, ValueError) as error:
         raise IntegrityError(
-            "the key that signs the ledger's checkpoints must be readable",
+            "the key that signs the ledger's checkpoints must be readable and have 32 bytes",
             where=str(path),
-            got=error.strerror,
+            got=error.strerror if isinstance(error, OSError) else f"{len(raw)} bytes",
             remedy=_LOST,
         ) from error
-    if len(raw) != 32:
-        raise IntegrityError(
-            "the signing key must be 32 bytes",
-            where=str(path),
-            got=f"{len(raw)} bytes",
-            remedy="Restore the file from a backup; without it old checkpoints still verify",
-        )
-    return Ed25519PrivateKey.from_private_bytes(raw)
+
+
+def public_half(path: Path) -> str:
+    """Public half of a key that waits in a file, 64 hex digits; errors as for one that cannot be read."""
+    return _load_key(path).public_key().public_bytes_raw().hex()
+
+
+def derived_secret(path: Path, purpose: str) -> bytes:
+    """Secret for another purpose, made of the key: it tells nothing of it."""
+    return hmac.digest(_load_key(path).private_bytes_raw(), purpose.encode(), "sha256")
 
 
 def next_key_path(path: Path) -> Path:
@@ -245,7 +265,7 @@ def make_next_key(path: Path) -> str:
     waiting = next_key_path(path)
     waiting.unlink(missing_ok=True)
     _make_key(waiting)
-    return _load_key(waiting).public_key().public_bytes_raw().hex()
+    return public_half(waiting)
 
 
 def waiting_signer(path: Path, folder: Path) -> Signer:
@@ -256,7 +276,7 @@ def waiting_signer(path: Path, folder: Path) -> Signer:
 def _adopt(path: Path, expected: str) -> None:
     """Move the next key into its place once the chain names it, also after a death in between."""
     waiting = next_key_path(path)
-    if waiting.exists() and _load_key(waiting).public_key().public_bytes_raw().hex() == expected:
+    if waiting.exists() and public_half(waiting) == expected:
         waiting.replace(path)
         sync_folder(path.parent)
 
@@ -272,7 +292,7 @@ def scan_checkpoints(place: Path, size: float = math.inf) -> Iterator[tuple[int,
     path, at, last = _file_of(place), 0, 0
     if not path.exists():
         return
-    with path.open("rb") as stream:
+    with os.fdopen(open_file(path), "rb") as stream:
         for number, line in enumerate(stream, start=1):
             at += len(line)
             if not line.endswith(b"\n") or at > size:
@@ -290,7 +310,18 @@ def newest_signed(folder: Path, public_key: str, start: int = 0, best: Checkpoin
     repeats at the end hide the newest one. Only lines above the best so far are parsed; whatever else is wrong with
     them is for an audit.
     """
-    with suppress(FileNotFoundError), (folder / _FILE).open("rb") as stream:
+    try:
+        descriptor = open_file(folder / _FILE)
+    except FileNotFoundError:
+        return best
+    except OSError as error:
+        raise IntegrityError(
+            "the signed checkpoints must be a file that can be read",
+            where=str(folder / _FILE),
+            got=error.strerror,
+            remedy="Take away what is in its place, and restore the file from a copy or a witness",
+        ) from error
+    with os.fdopen(descriptor, "rb") as stream:
         for begin in reversed(range(start, size_of(folder), _BLOCK)):
             stream.seek(begin)
             if begin > start:
@@ -332,7 +363,7 @@ def count_lines(place: Path) -> int:
     path = _file_of(place)
     if not path.exists():
         return 0
-    with path.open("rb") as stream:
+    with os.fdopen(open_file(path), "rb") as stream:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(_BLOCK), b""))
 
 
@@ -345,8 +376,6 @@ def _is_torn(line: bytes, last: int) -> bool:
 def read_line(line: bytes) -> Checkpoint | None:
     """Statement of a line; None if it is none."""
     try:
-        checkpoint = Checkpoint(**json.loads(line))
-    except (ValueError, TypeError, RecursionError):
+        return Checkpoint.read(json.loads(line))
+    except (ValueError, RecursionError):
         return None
-    types = [type(getattr(checkpoint, name)) for name in Checkpoint.__slots__]
-    return checkpoint if types == [int, int, *[str] * 5] else None

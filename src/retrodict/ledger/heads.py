@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from retrodict.ledger.checkpoints import is_signed
-from retrodict.ledger.ledger import Keys, Ledger, has_signed
-from retrodict.stores._durable import make_folder, place_file
+from retrodict.ledger.ends import Keys, has_signed
+from retrodict.ledger.ledger import Ledger
+from retrodict.stores._durable import make_folder, place_file, read_file
 
 __all__ = ["Prefix", "SignedHead", "read_head", "scan_heads", "write_head"]
 
@@ -70,7 +71,7 @@ def write_head(ledger: Ledger, stream: str, prefixes: Sequence[Prefix]) -> Signe
 def read_head(folder: Path, stream: str) -> SignedHead | None:
     """Statement on a stream; None if there is none that can be read. Its signature is not looked at here."""
     try:
-        body = json.loads(_path(folder, stream).read_bytes())
+        body = json.loads(read_file(_path(folder, stream)))
         head = SignedHead(**{**body, "prefixes": tuple(Prefix(**prefix) for prefix in body["prefixes"])})
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

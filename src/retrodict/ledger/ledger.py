@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Table, delete, insert, select
+from sqlalchemy import Connection, Row, Table, insert, select
 
 from retrodict.core.clock import Clock
 from retrodict.core.errors import IntegrityError, InternalError, check_reason
 from retrodict.core.identity import canonical_json
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry
-from retrodict.ledger.checkpoints import Checkpoint, Signer, make_next_key, newest_signed, size_of, waiting_signer
+from retrodict.ledger.checkpoints import (
+    Checkpoint,
+    Signer,
+    derived_secret,
+    make_next_key,
+    newest_signed,
+    next_key_path,
+    public_half,
+    size_of,
+    waiting_signer,
+)
+from retrodict.ledger.ends import (
+    ACCEPT,
+    BEGIN,
+    RENEW,
+    WITNESSES,
+    ChainEnd,
+    Keys,
+    chain_end,
+    field_of,
+    key_in_force,
+    keys_of,
+    sign_end,
+    signed_ends,
+    time_of,
+)
 from retrodict.ledger.rows import foreign_row, read_rows, row_digest, rows_digest
-from retrodict.ledger.schema import edges, ends, entries, metadata
+from retrodict.ledger.schema import edges, entries, metadata
 from retrodict.ledger.tree import EntryTree
 from retrodict.ledger.witnesses import Witness, tell
 from retrodict.stores.records.base import RecordStore
@@ -27,14 +51,6 @@ __all__ = ["Edge", "Ledger", "Transaction"]
 # (where it came from, in which role): "dataset:flights@3" as "training data"
 Edge = tuple[str, str]
 
-# Public keys that the chain names, each with the time of the entry that does, oldest first.
-Keys = list[tuple[int, str]]
-
-# The first entry of every chain names the key whose checkpoints count; a later one may name its successor. An end that
-# is not the one signed last may be gone on from for a reason, which is an entry too.
-_BEGIN, _RENEW, ACCEPT = "ledger.begin", "ledger.key", "ledger.accept"
-KEY_ACTIONS = (_BEGIN, _RENEW)
-
 # What the ledger itself puts into a payload.
 _OWN = ("inputs", "records", "clock_behind_us")
 
@@ -43,14 +59,6 @@ _INSERT_ENTRY, _INSERT_EDGES = insert(entries), insert(edges)
 
 # Names looked up at once: below every engine's limit of variables in a statement.
 _AT_ONCE = 500
-
-
-class _End(NamedTuple):
-    """Last entry of a chain; 0, genesis and no time of an empty one."""
-
-    sequence: int
-    hash: str
-    time: int
 
 
 class _Look(NamedTuple):
@@ -73,7 +81,7 @@ class Transaction:
     def __init__(self, connection: Connection, clock: Clock, actor: str, public_key: str) -> None:
         self.connection = connection
         self._clock, self._actor, self._public_key = clock, actor, public_key
-        self._last: _End | None = None
+        self._last: ChainEnd | None = None
         self._records: list[dict[str, Any]] = []
 
     def insert(self, table: Table, row: Mapping[str, Any]) -> None:
@@ -156,9 +164,9 @@ class Transaction:
 
     def begin(self) -> None:
         """Make the first entry of the chain if there is none."""
-        self._last = _head(self.connection)
+        self._last = chain_end(self.connection)
         if not self._last.sequence:
-            self._append(_BEGIN, "ledger:chain", {"public_key": self._public_key}, (), None)
+            self._append(BEGIN, "ledger:chain", {"public_key": self._public_key}, (), None)
 
     def _append(
         self, action: str, object_id: str, body: dict[str, Any], inputs: Sequence[Edge], actor: str | None
@@ -170,7 +178,7 @@ class Transaction:
             body["clock_behind_us"] = earliest - now
         if inputs:
             body["inputs"] = [list(edge) for edge in inputs]
-        if self._records and action != _BEGIN:
+        if self._records and action != BEGIN:
             body["records"], self._records = self._records, []
         fields = {"sequence": sequence + 1, "time": time, "actor": actor or self._actor, "action": action,
                   "object_id": object_id, "previous": previous}  # fmt: skip
@@ -182,7 +190,7 @@ class Transaction:
                 [{"sequence": sequence + 1, "position": i, "source": source, "role": role, "target": object_id}
                  for i, (source, role) in enumerate(inputs)],
             )  # fmt: skip
-        self._last = _End(sequence + 1, hash_, time)
+        self._last = ChainEnd(sequence + 1, hash_, time)
         return Entry(**fields, payload=body, hash=hash_)  # type: ignore[arg-type]
 
     def finish(self) -> None:
@@ -197,7 +205,7 @@ class Transaction:
             )
 
     @property
-    def head(self) -> _End | None:
+    def head(self) -> ChainEnd | None:
         """The last entry appended here, None if there was none."""
         return self._last
 
@@ -239,7 +247,7 @@ class Ledger:
         self.records, self.checkpoint_folder, self.witnesses = records, checkpoints, witnesses
         self._clock, self._actor, self._key_path = clock, actor, key_path
         self._looked = _Look((None, 0), 0, None)
-        self._reach: tuple[int, int, Keys] | None = None
+        self._reach: tuple[int, Checkpoint | None, Keys] | None = None
         self._vouched: dict[str, tuple[int, tuple[Entry, ...]]] = {}
         self._rows: dict[str, tuple[int, list[Row[Any]]]] = {}
         records.ensure(metadata)
@@ -247,7 +255,7 @@ class Ledger:
     def now(self) -> int:
         """Time by the clock of the ledger, microseconds since 1970-01-01 UTC; never before that of its last entry."""
         with self.records.read() as connection:
-            return max(self._clock.now(), _time(_head(connection).time))
+            return max(self._clock.now(), time_of(chain_end(connection).time))
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -264,12 +272,15 @@ class Ledger:
         """
         with self.records.write() as connection:
             # Looked up with the chain held: another process may have renewed the key a moment ago.
-            signer = self._signer(_key_in_force(connection))
+            signer = self._signer(key_in_force(connection))
             self._check_end(connection)
+            after = self._after(connection)
             transaction = Transaction(connection, self._clock, self._actor, signer.public_key)
             yield transaction
             transaction.finish()
-            checkpoint = _sign(connection, signer, transaction.head)
+            if transaction.head is not None:
+                self._name_witnesses(transaction)
+            checkpoint = sign_end(connection, signer, transaction.head, after)
         if checkpoint is not None:
             self._keep(signer, checkpoint)
 
@@ -278,9 +289,22 @@ class Ledger:
         signer.append(checkpoint)
         tell(self.witnesses, checkpoint)
 
+    def _name_witnesses(self, transaction: Transaction) -> None:
+        """Say in the chain which witnesses are told from now on, where they are others than before."""
+        query = select(entries.c.payload).where(entries.c.action == WITNESSES).order_by(entries.c.sequence.desc())
+        names = sorted(witness.name for witness in self.witnesses)
+        if names != (field_of(transaction.connection.execute(query.limit(1)).scalar(), "witnesses") or []):
+            transaction.append(WITNESSES, "ledger:chain", {"witnesses": names})
+
+    def _after(self, connection: Connection) -> int:
+        """Entry of the newest statement that stands in the file, or has to; 0 for none."""
+        newest = self._newest_in_file(connection)
+        ends = (end.after for end in signed_ends(connection) if end.is_valid())
+        return max([newest.sequence if newest else 0, *ends])
+
     def _check_end(self, connection: Connection) -> None:
         """Refuse to go on from an end that nobody with the key signed, or from before one that somebody did."""
-        end, signed = _head(connection), self.newest_checkpoint(connection)
+        end, signed = chain_end(connection), self.newest_checkpoint(connection)
         if (end.sequence, end.hash) != ((signed.sequence, signed.hash) if signed else (0, GENESIS)):
             raise IntegrityError(
                 "the chain must end with the entry that was signed last",
@@ -292,7 +316,7 @@ class Ledger:
 
     def newest_checkpoint(self, connection: Connection) -> Checkpoint | None:
         """Newest end that was signed, by the records and by the file of checkpoints; None before the first entry."""
-        key, newest = _key_in_force(connection), self._newest_in_file(connection)
+        key, newest = key_in_force(connection), self._newest_in_file(connection)
         signed = [end for end in signed_ends(connection) if end.public_key == key and end.is_valid()]
         return max([*signed, *([newest] if newest else [])], key=lambda end: end.sequence, default=None)
 
@@ -302,8 +326,8 @@ class Ledger:
         Only what was added since the last look is read. What was signed before an end was accepted does not count.
         """
         accepted = select(entries.c.payload).where(entries.c.action == ACCEPT).order_by(entries.c.sequence.desc())
-        ignored = int(_field(connection.execute(accepted.limit(1)).scalar(), "checkpoint_bytes") or 0)
-        view, size = (_key_in_force(connection), ignored), size_of(self.checkpoint_folder)
+        ignored = int(field_of(connection.execute(accepted.limit(1)).scalar(), "checkpoint_bytes") or 0)
+        view, size = (key_in_force(connection), ignored), size_of(self.checkpoint_folder)
         if view != self._looked.view or size < self._looked.size:
             self._looked = _Look(view, ignored, None)
         if view[0] is not None and size > self._looked.size:
@@ -323,21 +347,21 @@ class Ledger:
         """
         check_reason(reason, "going on from an unsigned end must have a reason", where="ledger")
         with self.records.write() as connection:
-            signer = self._signer(_key_in_force(connection))
+            signer = self._signer(key_in_force(connection))
             signed = self.newest_checkpoint(connection)
             facts = {"reason": reason, "checkpoint_bytes": size_of(self.checkpoint_folder),
                      "signed": signed.sequence if signed else 0}  # fmt: skip
-            entry, checkpoint = self._append_alone(connection, ACCEPT, facts, signer)
+            entry, checkpoint = self._append_alone(connection, ACCEPT, facts, signer, self._after(connection))
         self._keep(signer, checkpoint)
         return entry
 
     def _append_alone(
-        self, connection: Connection, action: str, facts: dict[str, Any], signer: Signer
+        self, connection: Connection, action: str, facts: dict[str, Any], signer: Signer, after: int
     ) -> tuple[Entry, Checkpoint]:
         """Append an entry on the chain itself, and sign it."""
         transaction = Transaction(connection, self._clock, self._actor, signer.public_key)
         entry = transaction.append(action, "ledger:chain", facts)
-        checkpoint = _sign(connection, signer, transaction.head)
+        checkpoint = sign_end(connection, signer, transaction.head, after)
         assert checkpoint is not None
         return entry, checkpoint
 
@@ -347,11 +371,11 @@ class Ledger:
         The next entry signs it too; a call that finds its entry made already has none to append.
         """
         with self.records.read() as connection:
-            end, newest = _head(connection), self._newest_in_file(connection)
+            end, newest = chain_end(connection), self._newest_in_file(connection)
             if newest is not None and end.sequence <= newest.sequence:
                 return
             self._check_end(connection)
-            expected, stored = _key_in_force(connection), signed_ends(connection)
+            expected, stored = key_in_force(connection), signed_ends(connection)
         for checkpoint in stored:  # the process that signed it died before it was in the file
             self._keep(self._signer(expected), checkpoint)
 
@@ -372,6 +396,30 @@ class Ledger:
         time = self.now()
         return time, signer.public_key, signer.sign_statement({**statement, "time": time})
 
+    def secret(self, purpose: str) -> tuple[str, bytes]:
+        """Name of the key in force and a secret made of it, for sealing what is made for this project alone.
+
+        Both are empty where the key is not at hand: an auditor has none.
+        """
+        try:
+            fits = bool(self.public_key) and public_half(self._key_path) == self.public_key
+            return (self.public_key[:16], derived_secret(self._key_path, purpose)) if fits else ("", b"")
+        except IntegrityError:
+            return "", b""
+
+    def key_fault(self) -> str:
+        """What is wrong with the file of the signing key; empty if it fits, or is not here."""
+        if not self.public_key or not os.path.lexists(self._key_path):
+            return ""
+        try:
+            fits = public_half(self._key_path) == self.public_key
+            # The next key waits beside it until a process that renewed it, or the one after, puts it into its place.
+            waiting = next_key_path(self._key_path)
+            fits = fits or (waiting.exists() and public_half(waiting) == self.public_key)
+        except IntegrityError as error:
+            return str(error)
+        return "" if fits else "it is another one than the ledger names, which nothing more is appended with"
+
     @property
     def public_key(self) -> str:
         """Key in force, 64 hex digits; empty before the first entry."""
@@ -380,21 +428,24 @@ class Ledger:
 
     def reach(self) -> tuple[int, Keys]:
         """Last entry that a signature covers, and the keys of the chain; costs little unless records changed since."""
+        signed, keys = self._signed_reach()
+        return signed.sequence if signed else 0, keys
+
+    def _signed_reach(self) -> tuple[Checkpoint | None, Keys]:
         counter = self.records.change_counter()
         if self._reach is None or self._reach[0] != counter:
             with self.records.read() as connection:
-                signed, keys = self.newest_checkpoint(connection), _keys(connection)
-            self._reach = counter, signed.sequence if signed else 0, keys
+                self._reach = counter, self.newest_checkpoint(connection), keys_of(connection)
         return self._reach[1:]
 
     def vouched(self, prefix: str) -> tuple[Entry, ...]:
         """Entries on objects whose reference begins with a prefix, in order, as far as the signed end reaches.
 
-        What is read by them is not read because somebody added a row: an entry counts that gives its own hash and does
-        not follow the signed end. That every entry continues the one before it is for ``verify`` to find out. Only what
-        was appended since the last call is looked at.
+        What is read by them is not read because somebody added or replaced a row: an entry counts that gives its own
+        hash and is in the tree whose root was signed. Only what was appended since the last call is looked at.
         """
-        end, _ = self.reach()
+        signed, _ = self._signed_reach()
+        end = signed.sequence if signed else 0
         last, vouched = self._vouched.get(prefix, (0, ()))
         if end < last:  # the records of another time
             last, vouched = 0, ()
@@ -403,10 +454,9 @@ class Ledger:
             query = select(entries).where(entries.c.object_id >= prefix, entries.c.object_id < after)
             query = query.where(entries.c.sequence > last, entries.c.sequence <= end).order_by(entries.c.sequence)
             with self.records.read() as connection:
-                rows = connection.execute(query).mappings().all()
-            vouched += tuple(
-                entry for row in rows if (entry := read_entry(dict(row))) is not None and entry.is_intact()
-            )
+                items = [read_entry(dict(row)) for row in connection.execute(query).mappings()]
+                intact = [entry for entry in items if entry is not None and entry.is_intact()]
+                vouched += tuple(EntryTree(connection).holding(intact, signed) if signed else ())
             self._vouched[prefix] = end, vouched
         return vouched
 
@@ -428,7 +478,7 @@ class Ledger:
         if self._rows.get(table.name, (None, []))[0] == counter:
             return self._rows[table.name][1]
         with self.records.read() as connection:
-            rows, end = list(connection.execute(select(table))), _head(connection).sequence
+            rows, end = list(connection.execute(select(table))), chain_end(connection).sequence
         vouched = {
             canonical_json(record["key"]): record
             for entry in self.vouched(prefix) if entry.sequence <= end
@@ -471,10 +521,11 @@ class Ledger:
         """
         check_reason(reason, "a new key must have a reason", where="ledger")
         with self.records.write() as connection:
-            expected = _key_in_force(connection)
+            expected = key_in_force(connection)
             old = None if unendorsed or expected is None else self._signer(expected)
             if not unendorsed:
                 self._check_end(connection)
+            after = self._after(connection)
             public_key = make_next_key(self._key_path)
             facts: dict[str, Any] = {"public_key": public_key, "reason": reason}
             if old is not None:
@@ -483,7 +534,7 @@ class Ledger:
                 facts["signed"] = signed.sequence
             # The new key is taken into its place once this is committed: until then it signs where it waits.
             waiting = waiting_signer(self._key_path, self.checkpoint_folder)
-            entry, checkpoint = self._append_alone(connection, _RENEW, facts, waiting)
+            entry, checkpoint = self._append_alone(connection, RENEW, facts, waiting, after)
         self._keep(self._signer(public_key), checkpoint)
         return entry
 
@@ -524,64 +575,3 @@ class Ledger:
                         seen.add(following)
                         frontier.append(following)
         return list(links)
-
-
-def _head(connection: Connection) -> _End:
-    query = select(entries.c.sequence, entries.c.hash, entries.c.time).order_by(entries.c.sequence.desc()).limit(1)
-    row = connection.execute(query).first()
-    return _End(0, GENESIS, 0) if row is None else _End(*row)
-
-
-def _sign(connection: Connection, signer: Signer, end: _End | None) -> Checkpoint | None:
-    """Sign what a transaction appended, and note it with it."""
-    if end is None:
-        return None
-    tree = EntryTree(connection)
-    tree.grow(end.sequence, before=next((one for one in signed_ends(connection) if one.root), None))
-    log = connection.execute(select(entries.c.hash).where(entries.c.sequence == 1)).scalar_one()
-    checkpoint = signer.sign(end.sequence, end.time, end.hash, root=tree.root(end.sequence).hex(), log=log)
-    connection.execute(delete(ends))
-    connection.execute(insert(ends).values(**asdict(checkpoint)))
-    return checkpoint
-
-
-def signed_ends(connection: Connection) -> list[Checkpoint]:
-    """Statement on the end of the chain that stands in the records; none before the first entry."""
-    return [Checkpoint(**row) for row in connection.execute(select(ends)).mappings()]
-
-
-def _keys(connection: Connection) -> Keys:
-    """Public keys that the chain names, oldest first; none if it is empty."""
-    query = select(entries.c.time, entries.c.payload).where(entries.c.action.in_(KEY_ACTIONS))
-    rows = connection.execute(query.order_by(entries.c.sequence)).all()
-    keys = [(_time(time), str(_field(payload, "public_key") or "none at all")) for time, payload in rows]
-    # A chain that does not begin as ours do was tampered with: no key fits it.
-    return keys if keys or not _head(connection).sequence else [(0, "none at all")]
-
-
-def has_signed(keys: Keys, public_key: str, time: int) -> bool:
-    """Whether a statement of a time counts by a key: from the entry that names the key to the one that names the next.
-
-    A signature must be looked at besides.
-    """
-    ends = [begin for begin, _ in keys[1:]]
-    spans = zip(keys, [*ends, time], strict=False)
-    return any(key == public_key and begin <= time <= end for (begin, key), end in spans)
-
-
-def _time(value: object) -> int:
-    """Time of an entry; 0 where somebody wrote something else there."""
-    return value if isinstance(value, int) else 0
-
-
-def _field(payload: object, name: str) -> Any:
-    try:
-        return json.loads(str(payload))[name]
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _key_in_force(connection: Connection) -> str | None:
-    """Public key that the chain names last; None for an empty chain."""
-    keys = _keys(connection)
-    return keys[-1][1] if keys else None

@@ -12,6 +12,7 @@ from retrodict.core.errors import InputError
 
 __all__ = [
     "Frontier",
+    "complete_levels",
     "consistency_spans",
     "inclusion_proof",
     "inclusion_spans",
@@ -54,6 +55,23 @@ def merkle_root(leaves: Iterable[bytes]) -> bytes:
     for leaf in leaves:
         tree.add(leaf)
     return tree.root()
+
+
+def complete_levels(records: bytes | bytearray) -> list[bytearray]:
+    """Nodes over two leaves, over four … each level as one string; the records are 32 bytes each, one after another."""
+    levels = [_level(records, 32, b"\x00")]
+    while len(levels[-1]) >= 64:
+        levels.append(_level(levels[-1], 64, b"\x01"))
+    return levels[1:]
+
+
+def _level(items: bytes | bytearray, width: int, prefix: bytes) -> bytearray:
+    sha256, nodes = hashlib.sha256, bytearray()
+    for start in range(0, len(items) - width + 1, width << 10):
+        piece = bytes(items[start : start + (width << 10)])
+        spans = range(0, len(piece) - width + 1, width)
+        nodes += b"".join([sha256(prefix + piece[at : at + width]).digest() for at in spans])
+    return nodes
 
 
 class Frontier:

@@ -58,23 +58,32 @@ class LedgerProof(Shown):
         return check_proof(self.document, self.public_key)
 
     @property
+    def kind(self) -> str:
+        """What it is a proof of: ``record``, ``entry`` (of no record in particular), or ``growth``."""
+        growth = self.document.get("retrodict") == "growth proof"
+        return "growth" if growth else "record" if self.document.get("record") else "entry"
+
+    @property
     def ok(self) -> bool:
         """Whether it holds."""
         return not self.reason
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
-        return {"holds": self.ok, "reason": self.reason or None, "public_key": self.public_key,
+        return {"holds": self.ok, "proves": self.kind, "reason": self.reason or None, "public_key": self.public_key,
                 "content": self.content, "document": self.document}  # fmt: skip
 
     def blocks(self) -> Sequence[Block | None]:
         """What it shows, by which root and key, and whether it holds."""
         document, checkpoint = self.document, self.document["checkpoint"]
         entry, first, record = (document.get(name) or {} for name in ("entry", "first", "record"))
+        sealed = entry.get("action") == "segment.seal" and not record
         return [Facts({
             "proof of": f"{entry.get('action')} of {entry.get('object_id')}, entry {entry.get('sequence')}" if entry
                         else f"entries 1 to {first.get('sequence')} being as they were signed",
-            "record": f"{record['index'] + 1} of {record['size']} in that segment" if record else None,
+            "record": f"{record['index'] + 1} of {record['size']} in that segment" if record
+                      else "none: it proves the seal of a segment, and of no decision that it was in there" if sealed
+                      else None,
             **{name: value for name, value in (self.content or {}).items() if isinstance(value, str | float)},
             "hashes": len(document["path"]) + len(record.get("path", ())),
             "root": f"{checkpoint.get('root')}, of {checkpoint['sequence']} entries",
@@ -178,7 +187,7 @@ def check_entries(ledger: Ledger, object_ids: Collection[str]) -> tuple[list[int
                 select(edges.c.sequence, edges.c.position, edges.c.source, edges.c.role, edges.c.target)
                 .where(edges.c.sequence == sequence)
             )  # fmt: skip
-            if {tuple(row) for row in stored} != set(links_of(sequence, entry.object_id, entry.payload)):
+            if {tuple(row) for row in stored} != set(links_of(sequence, entry.object_id, entry.payload.get("inputs"))):
                 return sequences, f"{where}: the lineage edges are not what it says"
             items.append(entry)
         finding = next(check_records(connection, lambda: items, None), None)

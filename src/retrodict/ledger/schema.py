@@ -49,6 +49,7 @@ ends = Table(
     Column("log", String(64), nullable=False),
     Column("public_key", String(64), nullable=False),
     Column("signature", String(128), nullable=False),
+    Column("after", BigInteger, nullable=False, server_default="0"),
 )
 
 # Roots of the complete parts of the Merkle tree over the entries: an index, like the edges.

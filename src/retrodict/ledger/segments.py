@@ -153,15 +153,16 @@ def seal_of(entry: Entry) -> Seal | None:
     return Seal(**facts, sequence=entry.sequence)  # type: ignore[arg-type]  # as was just looked at
 
 
-def named_segments(ledger: Ledger, streams: StreamStore, stream: str) -> list[Segment]:
-    """Segments of a stream that a seal or its signed head names, oldest first: others were put there by other hands."""
-    segments = streams.segments(stream)
-    if not ledger.reach()[1]:  # no entry yet, so nothing was written by a process that signs
-        return segments
+def named_segments(ledger: Ledger, stream: str) -> set[str] | None:
+    """Segments of a stream that a seal or its signed head names: others were put there by other hands.
+
+    None, and so all of them, for streams that are not sealed, and where the ledger has no entry yet.
+    """
+    if not stream.startswith(SEALED_STREAMS) or not ledger.reach()[1]:
+        return None
     head = trusted_head(ledger, stream)  # before the seals: what a head no longer names is sealed by then
     names = {prefix.segment for prefix in head.prefixes} if head is not None else set()
-    names |= {seal.segment for seal in vouched_seals(ledger, stream)}
-    return [segment for segment in segments if segment.name in names]
+    return names | {seal.segment for seal in vouched_seals(ledger, stream)}
 
 
 def _object_id(stream: str, segment: str) -> str:

@@ -7,9 +7,12 @@ stored is an index. Signed checkpoints hold the root, and ``audit verify`` compu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, delete, insert, select
 
 from retrodict.core.errors import IntegrityError
+from retrodict.ledger.chain import Entry
 from retrodict.ledger.checkpoints import Checkpoint
 from retrodict.ledger.merkle import (
     consistency_spans,
@@ -17,6 +20,7 @@ from retrodict.ledger.merkle import (
     join_nodes,
     leaf_hash,
     merkle_root,
+    root_from_proof,
     root_of_span,
 )
 from retrodict.ledger.schema import entries, nodes
@@ -28,7 +32,7 @@ class EntryTree:
     """The tree as one connection to the records sees it; a writing one for :meth:`grow`."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._connection, self._nodes = connection, dict[tuple[int, int], bytes]()
 
     def grow(self, size: int, *, before: Checkpoint | None = None) -> None:
         """Store what is complete in a tree of so many entries: after each entry, or after many.
@@ -40,6 +44,7 @@ class EntryTree:
             self._connection.execute(delete(nodes))
         leaves = select(entries.c.sequence, entries.c.hash).order_by(entries.c.sequence)
         leaves = leaves.where(entries.c.sequence > 2 * (self._pairs() or 0), entries.c.sequence <= size)
+        self._nodes.clear()
         fresh: dict[tuple[int, int], bytes] = {}
         for sequence, hash_ in self._connection.execute(leaves):
             level, position, node = 0, sequence - 1, leaf_hash(bytes.fromhex(hash_))
@@ -52,6 +57,7 @@ class EntryTree:
                 for (level, place), node in fresh.items() if level]  # fmt: skip
         if rows:
             self._connection.execute(insert(nodes), rows)
+            self._nodes.clear()
 
     def _differs(self, before: Checkpoint) -> bool:
         try:
@@ -77,7 +83,39 @@ class EntryTree:
         """Proof that the tree over ``size`` entries begins with the one over ``first``."""
         return [root_of_span(start, end, self._root_of) for start, end in consistency_spans(first, size)]
 
+    def holding(self, items: Sequence[Entry], signed: Checkpoint) -> list[Entry]:
+        """Those of some entries that the signed tree holds; all of them in a tree from before roots were signed.
+
+        Each is led to the root by the stored nodes, a few per entry. Where that fails other hands were at an entry or
+        at the nodes: the hashes of all entries tell which.
+        """
+        if not signed.root:
+            return list(items)
+        proved = [entry for entry in items if self._holds(entry, signed)]
+        if len(proved) == len(items):
+            return proved
+        hashes = select(entries.c.hash).where(entries.c.sequence <= signed.sequence).order_by(entries.c.sequence)
+        try:
+            root = merkle_root(leaf_hash(bytes.fromhex(hash_)) for hash_ in self._connection.execute(hashes).scalars())
+        except (TypeError, ValueError):
+            return proved
+        return list(items) if root.hex() == signed.root else proved
+
+    def _holds(self, entry: Entry, signed: Checkpoint) -> bool:
+        try:
+            path = self.inclusion(entry.sequence - 1, signed.sequence)
+            leaf = leaf_hash(bytes.fromhex(entry.hash))
+        except (IntegrityError, ValueError, TypeError):
+            return False
+        root = root_from_proof(leaf, entry.sequence - 1, signed.sequence, path)
+        return root is not None and root.hex() == signed.root
+
     def _root_of(self, level: int, position: int) -> bytes:
+        if (level, position) not in self._nodes:
+            self._nodes[level, position] = self._read(level, position)
+        return self._nodes[level, position]
+
+    def _read(self, level: int, position: int) -> bytes:
         if level:
             place = nodes.c.level == level, nodes.c.position == position
             return bytes.fromhex(_stored(self._connection.execute(select(nodes.c.hash).where(*place)).scalar()))

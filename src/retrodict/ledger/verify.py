@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +30,13 @@ from retrodict.ledger._evidence import (
 from retrodict.ledger._replay import AuditFinding, Chain
 from retrodict.ledger._signature_evidence import ask_witnesses, check_end, check_keys, check_statements
 from retrodict.ledger.checkpoints import size_of
-from retrodict.ledger.heads import scan_heads
-from retrodict.ledger.ledger import Ledger, signed_ends
-from retrodict.ledger.segments import SEALED_STREAMS, select_seals
+from retrodict.ledger.ends import signed_ends
+from retrodict.ledger.heads import SignedHead, scan_heads
+from retrodict.ledger.ledger import Ledger
+from retrodict.ledger.segments import SEALED_STREAMS, Seal, select_seals
 from retrodict.ledger.table_versions import select_versions
 from retrodict.stores.objects.base import ObjectStore
-from retrodict.stores.streams.base import StreamStore
+from retrodict.stores.streams.base import Segment, StreamStore
 
 if TYPE_CHECKING:  # importing it loads Arrow
     from retrodict.stores.tables.base import TableStore
@@ -141,62 +144,105 @@ def verify(
     AuditReport
         Damage is reported, never raised: an auditor wants the whole list.
     """
-    report, deleted = AuditReport(), set[str]()
-    with Chain() as chain:
-        try:
-            # One state for all of it: what is appended meanwhile belongs to the next audit.
-            place = checkpoints or ledger.checkpoint_folder
-            # What is not in a head any more is in the chain, and what lies there is in one of both: hence this order.
-            listed_segments, unreadable = read_each("stream", streams.names(SEALED_STREAMS), streams.segments)
-            report.findings += unreadable
-            logs, unreadable = read_each("table", data.names(every=True), data.log_entries)
-            report.findings += unreadable
-            report.findings += [AuditFinding("altered", "records", fault) for fault in ledger.records.faults()]
-            heads = scan_heads(ledger.checkpoint_folder)
-            size = size_of(place)
-            with ledger.records.read() as connection:
-                chain.read(connection)
-                report.entries, report.edges = chain.rows, chain.edges
-                report.findings += chain.findings + chain.lineage
-                if chain.error is not None:
-                    raise chain.error  # noqa: TRY301  # what could be read of it is in the report already
-                report.findings += check_records(connection, chain.claims, tables)
-                listed, announced = select_seals(connection), select_versions(connection)
-                report.findings += check_keys(chain, public_key)
-                statements = check_statements(chain, place, size, every=every_signature)
-                report.checkpoints, report.signatures = statements.count, statements.signatures
-                check_end(chain, statements, signed_ends(connection))
-                report.findings += statements.findings
-                report.findings += chain.check_spelling(connection)
-            report.signed, report.public_key = statements.signed, str(chain.keys[-1][1]) if chain.keys else ""
-            deleted = deleted_by(chain.claims(trusted=True))
-            report.findings += check_versions(logs, chain.claims(trusted=True), announced, chain.key_times)
-            for name, entry, finding in ask_witnesses(chain, ledger.witnesses, report.findings):
-                report.witnesses[name] = entry
-                report.findings += [finding] if finding else []
-            sealed = sealed_by(chain.claims())
-            report.segments = len(sealed)
-            report.findings += check_seals(listed, sealed)
-            for claim in chain.claims():
-                report.findings += check_segment(streams, claim)
-            places = {(seal.stream, seal.segment) for seal in sealed_by(chain.claims(trusted=True))}
-            for result in check_heads(heads, listed_segments, places, chain.key_times, streams, ledger.now()):
-                if isinstance(result, OpenSegment):
-                    report.open.append(result)
-                else:
-                    report.findings.append(result)
-        except Exception as error:  # noqa: BLE001  # whatever was planted, what is found stays and the rest is looked at
-            report.findings.append(_unreadable(error))
-        try:
-            seen: set[str] = set()
-            report.findings += check_objects(chain.claims(), objects, seen)
-            report.objects = len(seen)
-            for finding in check_files(chain.claims(), deleted, data.file_digest):
-                report.files += 1
-                report.findings += [finding] if finding else []
-        except Exception as error:  # noqa: BLE001  # as above
-            report.findings.append(_unreadable(error))
-    return report
+    with Chain() as chain, ThreadPoolExecutor(1) as beside:
+        audit = _Audit(ledger, objects, streams, data, chain)
+        # It reads every page of the records, in a state of its own and without holding up the reading of the chain.
+        faults = beside.submit(ledger.records.faults)
+        for check in (
+            partial(audit.check_chain, tables, checkpoints, public_key, every=every_signature),
+            audit.check_streams,
+            lambda: [AuditFinding("altered", "records", fault) for fault in faults.result()],
+            audit.check_content,
+        ):
+            try:
+                for finding in check():
+                    audit.report.findings.append(finding)
+            except Exception as error:  # noqa: BLE001  # whatever was planted, what is found stays, the rest is looked at
+                if (finding := _unreadable(error)) not in audit.report.findings:
+                    audit.report.findings.append(finding)
+    return audit.report
+
+
+class _Audit:
+    """One audit: what was read of streams and tables before the chain was, and the checks, each after those before."""
+
+    def __init__(
+        self, ledger: Ledger, objects: ObjectStore, streams: StreamStore, data: TableStore, chain: Chain
+    ) -> None:
+        self.report = AuditReport()
+        self._ledger, self._objects, self._streams, self._data, self._chain = ledger, objects, streams, data, chain
+        self._files: dict[str, list[str]] = {}
+        self._segments: dict[str, list[Segment]] = {}
+        self._heads: dict[str, SignedHead | None] = {}
+        self._seals: list[Seal] = []
+
+    def check_chain(
+        self, tables: Collection[str], checkpoints: Path | None, public_key: str | None, *, every: bool
+    ) -> Iterator[AuditFinding]:
+        """Everything in the records, by one state of them: what is appended meanwhile belongs to the next audit."""
+        ledger, chain, report, place = (
+            self._ledger,
+            self._chain,
+            self.report,
+            checkpoints or self._ledger.checkpoint_folder,
+        )
+        # What is not in a head any more is in the chain, and what lies there is in one of both: hence this order.
+        names = self._streams.names(SEALED_STREAMS)
+        self._files = {name: self._streams.files(name) for name in names}
+        self._segments, unreadable = read_each("stream", names, self._streams.segments)
+        yield from unreadable
+        logs, unreadable = read_each("table", self._data.names(every=True), self._data.log_entries)
+        yield from unreadable
+        self._heads, size = scan_heads(ledger.checkpoint_folder), size_of(place)
+        with ledger.records.read() as connection:
+            chain.read(connection)
+            report.entries, report.edges = chain.rows, chain.edges
+            yield from chain.findings + chain.lineage
+            if chain.error is not None:
+                raise chain.error
+            yield from check_records(connection, chain.claims, tables)
+            self._seals, announced = select_seals(connection), select_versions(connection)
+            yield from check_keys(chain, public_key)
+            complete = checkpoints is None
+            statements = check_statements(chain, place, size, every=every, complete=complete)
+            report.checkpoints, report.signatures = statements.count, statements.signatures
+            check_end(chain, statements, signed_ends(connection), place if complete else None)
+            yield from statements.findings
+            yield from chain.check_spelling(connection)
+            if statements.newest is not None and statements.newest.root and not chain.findings:
+                yield from chain.check_nodes(connection, statements.signed)
+        report.signed, report.public_key = statements.signed, str(chain.keys[-1][1]) if chain.keys else ""
+        yield from check_versions(logs, chain.claims(trusted=True), announced, chain.key_times)
+        for name, entry, finding in ask_witnesses(chain, ledger.witnesses, report.signed, report.findings):
+            report.witnesses[name] = entry
+            yield from [finding] if finding else []
+        if fault := ledger.key_fault():
+            yield AuditFinding("altered", "signing key", fault)
+
+    def check_streams(self) -> Iterator[AuditFinding]:
+        """Sealed segments, what signed heads say of open ones, and what nobody vouches for."""
+        chain, sealed = self._chain, sealed_by(self._chain.claims())
+        self.report.segments = len(sealed)
+        yield from check_seals(self._seals, sealed)
+        for claim in chain.claims():
+            yield from check_segment(self._streams, claim)
+        places = {(seal.stream, seal.segment) for seal in sealed_by(chain.claims(trusted=True))}
+        now, keys = self._ledger.now(), chain.key_times
+        for result in check_heads(self._heads, self._files, self._segments, places, keys, self._streams, now):
+            if isinstance(result, OpenSegment):
+                self.report.open.append(result)
+            else:
+                yield result
+
+    def check_content(self) -> Iterator[AuditFinding]:
+        """Every object and file that entries name."""
+        seen: set[str] = set()
+        deleted = deleted_by(self._chain.claims(trusted=True))
+        yield from check_objects(self._chain.claims(), self._objects, seen)
+        self.report.objects = len(seen)
+        for finding in check_files(self._chain.claims(), deleted, self._data.file_digest):
+            self.report.files += 1
+            yield from [finding] if finding else []
 
 
 def _unreadable(error: Exception) -> AuditFinding:

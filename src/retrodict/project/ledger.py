@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodict import decisions
 from retrodict.core.display import Listing, short_hash, shorten, when
-from retrodict.core.errors import InputError, NotFoundError
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from retrodict import ledger
     from retrodict.data import versions
     from retrodict.decisions.seals import SealReport
+    from retrodict.features.offline import event_index
     from retrodict.ledger import AuditReport, LedgerProof
     from retrodict.ledger.chain import Entry
 else:
     (ledger,) = lazy_modules("retrodict", "ledger")
     (versions,) = lazy_modules("retrodict.data", "versions")
+    (event_index,) = lazy_modules("retrodict.features.offline", "event_index")
 
 __all__ = ["VOUCHED", "Ledger"]
 
@@ -70,12 +72,19 @@ class Ledger(Namespace):
             raise NotFoundError("the checkpoints must exist", where="audit verify", got=str(checkpoints),
                                 remedy="Name the file, or the folder it is in")  # fmt: skip
         workspace = self._workspace
-        return ledger.verify(
+        try:
+            workspace.ledger  # noqa: B018  # opens the records
+        except IntegrityError as error:  # nothing can be said of what they name
+            return ledger.AuditReport(findings=[ledger.AuditFinding("unreadable", "records", str(error))])
+        report = ledger.verify(
             workspace.ledger, objects=workspace.objects, streams=workspace.streams,
             data=workspace.tables, tables=VOUCHED, every_signature=every_signature,
             checkpoints=None if checkpoints is None else Path(checkpoints),
             public_key=public_key and public_key.lower(),
         )  # fmt: skip
+        report.findings += [ledger.AuditFinding("altered", f"index {name}", reason)
+                            for name, reason in event_index.altered_indexes(workspace)]  # fmt: skip
+        return report
 
     @names_damage
     def log(self, *, object: str | None = None, limit: int = 20) -> Listing[Entry]:  # noqa: A002  # the option's name
@@ -168,6 +177,10 @@ class Ledger(Namespace):
         if (ref is None) == (since is None):
             raise InputError("a proof must be of one thing", where="audit proof", got="none or two",
                              remedy="Pass decision:ULID, entry:N, or --since N")  # fmt: skip
+        if record and (since is not None or str(ref).startswith("entry:")):
+            raise InputError("only the proof of a decision must hold a record", where="audit proof, --record",
+                             got=ref or f"--since {since}",
+                             remedy="Pass decision:ULID, or leave --record out")  # fmt: skip
         chain = self._workspace.ledger
         if since is not None:
             proof = ledger.LedgerProof.of(chain, ledger.prove_growth(chain, since))

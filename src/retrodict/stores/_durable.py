@@ -6,7 +6,9 @@ stores go through these few functions. Libraries that write files for us (Delta'
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,21 @@ def closing(descriptor: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Descriptor of a regular file; OSError for anything else, which could make its reader wait, or read, for ever."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return descriptor
+
+
+def read_file(path: Path) -> bytes:
+    """Bytes of a regular file."""
+    with os.fdopen(open_file(path), "rb") as stream:
+        return stream.read()
 
 
 def sync_folder(folder: Path) -> None:

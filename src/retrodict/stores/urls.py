@@ -24,7 +24,7 @@ hold passwords, so no message repeats one: at most its scheme.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,12 +160,17 @@ def open_streams(url: str, root: Path) -> EventStreams:
     return open_log(url, root)
 
 
-def open_log(url: str, root: Path) -> StreamStore:
-    """Embedded log of a URL: segment files in a folder. Parameters and errors are those of :func:`open_tables`."""
+def open_log(
+    url: str, root: Path, *, admitted: Callable[[str], Collection[str] | None] = lambda _: None
+) -> StreamStore:
+    """Embedded log of a URL: segment files in a folder. Parameters and errors are those of :func:`open_tables`.
+
+    ``admitted`` gives the segments of a stream that count; None: all of them.
+    """
     path = _path(url, root, "streams")
     from retrodict.stores.streams.segments import SegmentStreams
 
-    return SegmentStreams(path)
+    return SegmentStreams(path, admitted=admitted)
 
 
 def _servers(url: str, names: set[str]) -> tuple[list[str], dict[str, Any]]:

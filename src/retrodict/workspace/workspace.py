@@ -126,9 +126,10 @@ class Workspace:
     @cached_property
     def streams(self) -> StreamStore:
         """Decisions out: the sealed log, always in files of this machine."""
+        from retrodict.ledger.segments import named_segments
         from retrodict.stores.urls import open_log
 
-        return self._open("stores.streams", open_log)
+        return self._open("stores.streams", partial(open_log, admitted=lambda name: named_segments(self.ledger, name)))
 
     @cached_property
     def events(self) -> EventStreams:

@@ -1,37 +1,57 @@
 """Arrays in a folder, read by memory map: written whole or not at all, each checked before it is trusted.
 
 A folder gets its name only when every byte in it is durable, so what has a name is complete. Bytes that changed
-afterwards are found by their checksum when an array is first asked for. CRC-32 was chosen because it costs a tenth of
-a SHA-256 and this guards against damage, not against an enemy; Parquet was rejected because it cannot be mapped.
+afterwards are found by their hash when an array is first asked for, and the list of hashes is sealed with a key: what
+somebody without it put there is not read. SHA-256 costs what CRC-32 does where the processor helps, as nearly all do;
+Parquet was rejected because it cannot be mapped.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.errors import IntegrityError
-from retrodict.core.identity import canonical_json, digest
-from retrodict.stores._durable import place_file, sync_file, sync_folder
+from retrodict.core.identity import canonical_json, digest_file
+from retrodict.stores._durable import place_file, read_file, sync_file, sync_folder
 
-__all__ = ["ArrayFolder", "ArrayWriter"]
+__all__ = ["ArrayFolder", "ArrayWriter", "FolderKey"]
 
 _MANIFEST = "manifest.json"
-_PIECE = 1 << 24
+
+
+class FolderKey(NamedTuple):
+    """Secret that seals folders, and the name by which a folder says which one it was; both empty: sealed with none."""
+
+    name: str = ""
+    secret: bytes = b""
+
+    def below(self, folder: Path) -> FolderKey:
+        """Key of a folder inside another one, which it must not leave."""
+        return FolderKey(self.name, hmac.digest(self.secret, _place(folder).encode(), "sha256"))
+
+    def seal(self, folder: Path, body: object) -> str:
+        """Seal over the body of a manifest, and the place of its folder."""
+        return hmac.digest(self.secret, _place(folder).encode() + b"\n" + canonical_json(body), "sha256").hex()
+
+
+def _place(folder: Path) -> str:
+    """Where a folder is, or will be: a draft begins with a dot."""
+    return "/".join(name.lstrip(".").partition(".")[0] for name in (folder.parent.name, folder.name))
 
 
 class ArrayWriter:
     """Writes arrays into an empty folder that nobody knows yet."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, key: FolderKey) -> None:
+        self._folder, self._key = folder, key
         self._entries: dict[str, dict[str, Any]] = {}
         self._held: dict[int, tuple[str, NDArray[Any]]] = {}
 
@@ -67,33 +87,38 @@ class ArrayWriter:
     def close(self, note: Mapping[str, Any]) -> None:
         """Write down what is there; the note is plain JSON."""
         body = {"note": note, "arrays": self._entries}
-        place_file(
-            self._folder / _MANIFEST, json.dumps({"digest": digest(canonical_json(body)), "body": body}).encode()
-        )
+        manifest = {"key": self._key.name, "seal": self._key.seal(self._folder, body), "body": body}
+        place_file(self._folder / _MANIFEST, json.dumps(manifest).encode())
         sync_folder(self._folder)
 
 
 class ArrayFolder:
     """Arrays that :class:`ArrayWriter` wrote, mapped when first asked for; ``note`` is what the writer said.
 
-    IntegrityError if the manifest is damaged or a file is missing or of another size.
+    IntegrityError if the manifest is damaged or sealed with another key, or a file is missing or of another size.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, key: FolderKey) -> None:
+        self.folder, self.key = folder, key
         try:
-            manifest = json.loads((folder / _MANIFEST).read_bytes())
+            manifest = json.loads(read_file(folder / _MANIFEST))
             body = manifest["body"]
-            if manifest["digest"] != digest(canonical_json(body)):
+            if manifest["key"] != key.name or not hmac.compare_digest(manifest["seal"], key.seal(folder, body)):
                 raise self._damaged(_MANIFEST)
             self.note: dict[str, Any] = body["note"]
             self._entries: dict[str, dict[str, Any]] = body["arrays"]
             for entry in self._entries.values():
                 if "file" in entry and (folder / entry["file"]).stat().st_size != entry["size"]:
                     raise self._damaged(entry["file"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._damaged(_MANIFEST) from error
         self._mapped: dict[str, Any] = {}
+
+    def check(self) -> None:
+        """Look at every file; IntegrityError at the first whose bytes changed since they were written."""
+        for entry in self._entries.values():
+            if "file" in entry and not self._is_intact(entry):
+                raise self._damaged(entry["file"])
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -129,16 +154,18 @@ class ArrayFolder:
         return self._mapped[name]
 
     def _checked(self, entry: Mapping[str, Any]) -> Path:
-        path: Path = self.folder / entry["file"]
-        try:
-            intact = _checksum(path) == entry["crc"]
-        except OSError as error:
-            raise self._damaged(entry["file"]) from error
-        if not intact:
+        if not self._is_intact(entry):
             # Without its manifest the folder is none, and whoever comes next makes it anew.
             (self.folder / _MANIFEST).unlink(missing_ok=True)
             raise self._damaged(entry["file"])
-        return path
+        return self.folder / str(entry["file"])
+
+    def _is_intact(self, entry: Mapping[str, Any]) -> bool:
+        path: Path = self.folder / entry["file"]
+        try:
+            return path.is_file() and digest_file(path) == entry["sha256"]
+        except OSError as error:
+            raise self._damaged(entry["file"]) from error
 
     def _damaged(self, file: str) -> IntegrityError:
         return IntegrityError(
@@ -176,16 +203,4 @@ def _widened(array: NDArray[Any]) -> NDArray[Any]:
 
 def _sealed(path: Path) -> dict[str, Any]:
     sync_file(path)
-    return {"file": path.name, "size": path.stat().st_size, "crc": _checksum(path)}
-
-
-def _checksum(path: Path) -> int:
-    crc = 0
-    with path.open("rb", buffering=0) as stream:
-        size = path.stat().st_size
-        if not size:
-            return crc
-        mapped = np.memmap(stream, dtype=np.uint8, mode="r")
-        for start in range(0, size, _PIECE):
-            crc = zlib.crc32(mapped[start : start + _PIECE].data, crc)
-    return crc
+    return {"file": path.name, "size": path.stat().st_size, "sha256": digest_file(path)}

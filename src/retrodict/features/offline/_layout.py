@@ -25,7 +25,7 @@ from retrodict.features.facts.columns import FactColumn, Ints
 from retrodict.features.facts.events import Events, read_events
 from retrodict.features.facts.kernels import OrderedTimeline
 from retrodict.features.facts.keys import UNKNOWN, KeyIndex, key_array
-from retrodict.features.offline._arrays import ArrayFolder, ArrayWriter
+from retrodict.features.offline._arrays import ArrayFolder, ArrayWriter, FolderKey
 from retrodict.features.offline.prepared import Prepared, prepare_events
 from retrodict.features.offline.totals import Summed, summed_of
 from retrodict.features.plan import ViewPlan
@@ -38,20 +38,20 @@ _EVENTS = ("row", "event_time", "known_at", "sequence", "order", "alive")
 _LINE = frozenset({"packed_event", "packed_visible", "by_visible", "ranks"})  # the lateness follows from the delay
 
 
-def write_prepared(folder: Path, plan: ViewPlan, state: Prepared, note: Mapping[str, Any]) -> None:
+def write_prepared(folder: Path, plan: ViewPlan, state: Prepared, note: Mapping[str, Any], key: FolderKey) -> None:
     """Write events in their total order into an empty folder, with what else a reader wants to know of them.
 
     One array at a time and each let go at once: the table was read whole, and should not be there three times.
     """
     extends = not plan.source.revised and state.events.sequence.dtype != object
-    writer, index, inputs = ArrayWriter(folder), state.index, state.inputs
-    for number, key in enumerate(index.distinct()):
-        writer.add_column(f"key {number}", key)
+    writer, index, inputs = ArrayWriter(folder, key), state.index, state.inputs
+    for number, column in enumerate(index.distinct()):
+        writer.add_column(f"key {number}", column)
     for name in plan.kept:
         writer.add_column(f"kept {name}", state.column(name))
-    for text, column in inputs.items():
-        writer.add(f"values {text}", column.values)
-        writer.add(f"valid {text}", column.valid)
+    for text, values in inputs.items():
+        writer.add(f"values {text}", values.values)
+        writer.add(f"valid {text}", values.valid)
     row, one = state.array("row"), plan.source.sequence is None  # positions, where nothing else is an id
     for name, array in (("row", row), ("order", row if one else state.array("order")), ("alive", state.array("alive"))):
         writer.add(f"events {name}", array, again=one)
@@ -61,18 +61,18 @@ def write_prepared(folder: Path, plan: ViewPlan, state: Prepared, note: Mapping[
     writer.add("events delay", state.array("known_at") - state.line.event_time)
     for name in _LINE & state.line.arrays.keys():
         writer.add(f"line {name}", state.line.arrays[name], as_is=name.startswith("packed"))
-    kinds = {text: column.kind for text, column in inputs.items()}
+    kinds = {text: values.kind for text, values in inputs.items()}
     writer.close({**note, "extends": extends, "size": index.size, "line": state.line.numbers, "kinds": kinds})
     if plan.channels and not plan.source.revised:
         (folder / _SUMS).mkdir()
-        summed_of(plan, state).write(ArrayWriter(folder / _SUMS), state.line)
+        summed_of(plan, state).write(ArrayWriter(folder / _SUMS, key.below(folder)), state.line)
 
 
 def read_prepared(plan: ViewPlan, folder: ArrayFolder) -> Prepared:
     """Return events whose arrays are mapped when first asked for: of a piece, and of the one that it lies over."""
     if folder.note["over"] is None:
         return _read_piece(plan, folder)
-    base = ArrayFolder(folder.folder.with_name(folder.note["over"]))
+    base = ArrayFolder(folder.folder.with_name(folder.note["over"]), folder.key)
     if base.note["over"] is not None:  # an index of the same rows took the place of the one that was there
         raise IntegrityError("an index must lie over a whole one", where=f"index {folder.folder.parent.name}")
     return replace(_read_piece(plan, base), newer=_read_piece(plan, folder))
@@ -85,7 +85,8 @@ def _read_piece(plan: ViewPlan, folder: ArrayFolder) -> Prepared:
     line = OrderedTimeline(folder.note["line"], _LineArrays(folder))
     state = Prepared(_StoredEvents(plan, folder, line), index, line, until, None)
     if (folder.folder / _SUMS).is_dir():
-        line.memory["sums"] = Summed.read(plan, state, ArrayFolder(folder.folder / _SUMS))
+        sums = ArrayFolder(folder.folder / _SUMS, folder.key.below(folder.folder))
+        line.memory["sums"] = Summed.read(plan, state, sums)
     return state
 
 

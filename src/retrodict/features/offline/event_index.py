@@ -19,11 +19,12 @@ sorted Parquet copy (a frame of a few rows would still decode all of it).
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,21 +33,21 @@ import pyarrow as pa
 
 from retrodict.core.errors import IntegrityError, RetrodictError
 from retrodict.core.identity import content_hash, short
-from retrodict.features.offline._arrays import ArrayFolder
+from retrodict.features.offline._arrays import ArrayFolder, FolderKey
 from retrodict.features.offline._layout import grow_prepared, merge_pieces, read_prepared, write_prepared
 from retrodict.features.offline.frame import Rows
 from retrodict.features.offline.prepared import FRAMES, EventSource, Prepared, prepare, reading_id
 from retrodict.features.plan import FeatureSet, ViewPlan
-from retrodict.stores._durable import make_folder, sync_folder
+from retrodict.stores._durable import make_folder, read_file, sync_folder
 from retrodict.stores._locks import FileLock
 from retrodict.stores.tables.base import TableStore, files_id
 from retrodict.workspace import Workspace
 
-__all__ = ["EventIndexes", "IndexedEvents"]
+__all__ = ["EventIndexes", "IndexedEvents", "altered_indexes"]
 
 T = TypeVar("T")
 
-_FORMAT = 4
+_FORMAT = 5
 _KEPT = 2  # indexes of one reading that stay, with those that they lie over: those that were used last
 _SMALL = 8  # a piece with more than this part of the events that it lies over is merged with them
 _UNUSED_NS = 30 * 86_400 * 10**9  # a reading that nothing asked for this long goes
@@ -71,6 +72,8 @@ class EventIndexes:
         Where the rows are.
     folder : Path
         Where indexes lie; it may be emptied at any time.
+    key : FolderKey, optional
+        Seals the indexes: those that another key sealed are made anew. None: damage is found, and not who made them.
     tell : callable, optional
         Called with a sentence when an index is about to be made. None: silent.
 
@@ -80,14 +83,21 @@ class EventIndexes:
     >>> training_frame(spine, "at", features, indexes.sources(features))  # doctest: +SKIP
     """
 
-    def __init__(self, tables: TableStore, folder: Path, *, tell: Callable[[str], None] | None = None) -> None:
-        self.tables, self._folder = tables, Path(folder)
+    def __init__(
+        self,
+        tables: TableStore,
+        folder: Path,
+        *,
+        key: FolderKey = FolderKey(),  # noqa: B008  # it never changes
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        self.tables, self._folder, self._key = tables, Path(folder), key
         self._tell = tell or (lambda _: None)
 
     @classmethod
     def of(cls, workspace: Workspace, *, tell: Callable[[str], None] | None = None) -> EventIndexes:
         """Indexes of a project's tables, in its folder ``state/indexes``; closing it waits for those being written."""
-        indexes = cls(workspace.tables, workspace.root / "state" / "indexes", tell=tell)
+        indexes = cls(workspace.tables, workspace.root / "state" / "indexes", key=index_key(workspace), tell=tell)
         workspace.at_close("indexes", indexes.settle)
         return indexes
 
@@ -156,7 +166,7 @@ class EventIndexes:
         with _GUARD:
             if folder in _WRITING:
                 return _WRITING[folder][0]
-        prepared = _opened(plan, folder)
+        prepared = _opened(plan, folder, self._key)
         if prepared is None:
             paths, schema = [file.path for file in files], str(self.tables.schema(table, version))
             prepared, over = self._events(plan, table, version, paths, family, schema)
@@ -185,7 +195,7 @@ class EventIndexes:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         try:
             with FileLock(folder.parent.with_suffix(".lock"), where=f"index of table {table}", timeout_s=_WAIT_S):
-                if _opened(plan, folder) is None:  # another process may have made it meanwhile
+                if _opened(plan, folder, self._key) is None:  # another process may have made it meanwhile
                     self._make(plan, state, note, folder)
         except (OSError, RetrodictError) as error:  # what is wrong with the rows the answer says, too
             self._tell_unwritten(table, error)
@@ -206,12 +216,13 @@ class EventIndexes:
         if state.newer is not None and _SMALL * len(state.newer.line.packed_event) > len(state.line.packed_event):
             merged, note, state = note["over"], {**note, "over": None}, merge_pieces(plan, state)
         elif state.newer is not None:
-            ArrayFolder(family / note["over"])  # gone where another process has merged it: the next frame goes on there
+            # Gone where another process has merged it: the next frame goes on there.
+            ArrayFolder(family / note["over"], self._key)
             state = state.newer
         draft = family / f".{folder.name}.{os.getpid()}"
         draft.mkdir()
         try:
-            write_prepared(draft, plan, state, note)
+            write_prepared(draft, plan, state, note, self._key)
         except OSError:  # a full disk does not stay full of half an index
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -223,7 +234,7 @@ class EventIndexes:
 
     def _sweep(self, newest: Path, merged: str | None) -> None:
         """Delete what is not used any more, what is no index, and what was merged into the newest."""
-        over = {index.folder: index.note["over"] for index in _indexes(newest.parent)}
+        over = {index.folder: index.note["over"] for index in _indexes(newest.parent, self._key)}
         recent = [folder for folder, base in over.items() if merged is None or merged not in {folder.name, base}][
             :_KEPT
         ]
@@ -254,7 +265,7 @@ class EventIndexes:
         """
         shorter = [
             old
-            for old in _indexes(family)
+            for old in _indexes(family, self._key)
             if len(files := old.note["files"]) < len(paths)
             and files == paths[: len(files)]
             and old.note["schema"] == schema
@@ -286,14 +297,14 @@ class IndexedEvents(EventSource):
         return prepare(plan, rows, ignore_known_at=True)
 
 
-def _opened(plan: ViewPlan, folder: Path) -> Prepared | None:
+def _opened(plan: ViewPlan, folder: Path, key: FolderKey) -> Prepared | None:
     """Events of an index; None if there is none, or what is there is damaged."""
     if not folder.is_dir():
         return None
     with suppress(OSError):  # when it was used last; where nothing can be written nothing is swept, either
         os.utime(folder)
     try:
-        return read_prepared(plan, ArrayFolder(folder))
+        return read_prepared(plan, ArrayFolder(folder, key))
     except IntegrityError:
         return None
 
@@ -303,10 +314,31 @@ def _newest_first(family: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: folder.stat().st_mtime_ns, reverse=True)
 
 
-def _indexes(family: Path) -> list[ArrayFolder]:
+def _indexes(family: Path, key: FolderKey) -> list[ArrayFolder]:
     """Indexes of a reading whose files are there, those used last first."""
     indexes = []
     for folder in _newest_first(family):
         with suppress(IntegrityError):
-            indexes.append(ArrayFolder(folder))
+            indexes.append(ArrayFolder(folder, key))
     return indexes
+
+
+def index_key(workspace: Workspace) -> FolderKey:
+    """Key of a project's indexes, made of the one that signs its ledger; none where that is not at hand."""
+    return FolderKey(*workspace.ledger.secret("indexes"))
+
+
+def altered_indexes(workspace: Workspace) -> Iterator[tuple[str, str]]:
+    """Name of each index of a project that the key sealed and that is not what it sealed, and what is wrong."""
+    key, folder = index_key(workspace), workspace.root / "state" / "indexes"
+    for manifest in sorted(folder.glob(f"{_FORMAT}-*/[!.]*/**/manifest.json")) if key.name else ():
+        place, name = manifest.parent, key.name
+        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            name = json.loads(read_file(manifest))["key"]
+        if name != key.name:  # a retired key's: nobody reads it
+            continue
+        inside = len(place.relative_to(folder).parts) > 2  # the sums of an index
+        try:
+            ArrayFolder(place, key.below(place.parent) if inside else key).check()
+        except IntegrityError as error:
+            yield place.relative_to(folder).as_posix(), str(error)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError
 from retrodict.core.identity import digest as digest_of
-from retrodict.stores._durable import make_folder, place_file
+from retrodict.stores._durable import make_folder, place_file, read_file
 from retrodict.stores.objects.base import ObjectStore
 
 __all__ = ["FolderObjects"]
@@ -48,13 +48,20 @@ class FolderObjects(ObjectStore):
 
     def get(self, digest: str) -> bytes:
         try:
-            data = self._path(digest).read_bytes()
+            data = read_file(self._path(digest))
         except FileNotFoundError as error:
             raise NotFoundError(
                 "an object must be stored under this digest",
                 where="objects",
                 got=digest,
                 remedy="Put the object, or correct the digest",
+            ) from error
+        except OSError as error:
+            raise IntegrityError(
+                "an object must be a file that can be read",
+                where=f"object {digest}",
+                remedy="Restore the object from a copy, or remove what is in its place and put its bytes again",
+                got=error.strerror,
             ) from error
         if digest_of(data) != digest:
             raise IntegrityError(

@@ -18,6 +18,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateColumn
 
 from retrodict.core.errors import (
     BusyError,
@@ -86,9 +87,16 @@ class SqliteRecords(RecordStore):
     def ensure(self, metadata: MetaData) -> None:
         with self.read() as connection:
             tables = set(sa.inspect(connection).get_table_names())
-        if not {table.name for table in metadata.tables.values()} <= tables:
+            added = [column for table in metadata.tables.values() if table.name in tables
+                     for column in table.columns if column.server_default is not None
+                     and column.name not in _columns(connection, table.name)]  # fmt: skip
+        if added or not {table.name for table in metadata.tables.values()} <= tables:
             with self.write() as connection:
                 metadata.create_all(connection)
+                for column in added:  # a table of a former version: its rows get the default
+                    if column.name not in _columns(connection, column.table.name):
+                        definition = CreateColumn(column).compile(dialect=connection.dialect)
+                        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -113,7 +121,8 @@ class SqliteRecords(RecordStore):
         with self.read() as connection:
             rows = connection.exec_driver_sql("PRAGMA integrity_check(5)").scalars().all()
             foreign = connection.exec_driver_sql(
-                "SELECT type || ' ' || name FROM sqlite_master WHERE type IN ('trigger', 'view')"
+                "SELECT type || ' ' || name FROM sqlite_master WHERE type IN ('trigger', 'view') "
+                "OR replace(sql, ' ', '') LIKE '%ONCONFLICT%'"  # what is inserted would be passed over in silence
             ).scalars()
             return [*(text for text in rows if text != "ok"), *(f"{name} is none of ours" for name in foreign)]
 
@@ -257,6 +266,10 @@ class SqliteRecords(RecordStore):
 
     def _check_usable(self) -> None:
         check_usable("a record store", where=self._where, owner=self._pid, closed=not self._open)
+
+
+def _columns(connection: Connection, table: str) -> list[str]:
+    return list(connection.exec_driver_sql("SELECT name FROM pragma_table_info(?)", (table,)).scalars())
 
 
 def _code(error: BaseException | None) -> int:

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from retrodict.core.errors import IntegrityError
+from retrodict.stores._durable import open_file
 from retrodict.stores.streams._frames import HEADER_SIZE, unpack_header
 
 _SEGMENT = re.compile(r"(\d{20})\.seg")
@@ -27,6 +28,7 @@ _CRC = struct.Struct("<I")
 _SIZE = _BODY.size + _CRC.size
 _BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
 HEAD_NAME = ".head"
+FOREIGN = ".foreign"  # what other hands put where a segment was to begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def pack_head(head: Head) -> bytes:
 def read_head(folder: Path) -> Head | None:
     """Head of a stream; None if there is none or it is damaged."""
     try:
-        descriptor = os.open(folder / HEAD_NAME, os.O_RDONLY)
+        descriptor = open_file(folder / HEAD_NAME)
     except FileNotFoundError:
         return None
     try:
@@ -93,7 +95,7 @@ def open_segment(folder: Path, stream: str, first: int, flags: int) -> int:
     """Descriptor of a segment whose header was checked."""
     where = f"stream {stream}, segment {segment_name(first)}"
     try:
-        descriptor = os.open(folder / segment_name(first), flags)
+        descriptor = open_file(folder / segment_name(first), flags)
     except FileNotFoundError as error:
         raise missing_segment(where) from error
     if unpack_header(os.pread(descriptor, HEADER_SIZE, 0)) != first:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from retrodict.core.errors import IntegrityError, RetryableError
@@ -13,13 +13,13 @@ from retrodict.stores._locks import FileLock
 from retrodict.stores._ownership import Closing, check_usable
 from retrodict.stores.streams._frames import HEADER_SIZE, FrameWalk, pack_frames, pack_header
 from retrodict.stores.streams._layout import (
+    FOREIGN,
     HEAD_NAME,
     Head,
     check_base,
     open_segment,
     pack_head,
     read_head,
-    segment_firsts,
     segment_name,
 )
 from retrodict.stores.streams.base import SegmentObserver, StreamWriter, TornTail
@@ -39,9 +39,10 @@ class SegmentWriter(Closing, StreamWriter):
         segment_bytes: int,
         timeout_s: float,
         observer: SegmentObserver | None = None,
+        firsts: Callable[[Head | None], list[int]],
     ) -> None:
         self._folder, self._stream, self._segment_bytes = folder, stream, segment_bytes
-        self._observer = observer
+        self._observer, self._firsts = observer, firsts
         self._where = f"stream {stream}"
         self._mutex = threading.Lock()
         self._pid = os.getpid()
@@ -61,8 +62,7 @@ class SegmentWriter(Closing, StreamWriter):
         make_folder(self._folder)
         head = read_head(self._folder)
         self._head_file = os.open(self._folder / HEAD_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-        firsts = segment_firsts(self._folder)
-        base = check_base(self._folder, self._stream, firsts, head)
+        base = check_base(self._folder, self._stream, self._firsts(head), head)
         if base is None:
             self._begin_segment(0)
         else:
@@ -132,7 +132,12 @@ class SegmentWriter(Closing, StreamWriter):
         return RetryableError(what, where=self._where, got=error.strerror, remedy=remedy)
 
     def _begin_segment(self, first: int) -> None:
-        place_file(self._folder / segment_name(first), pack_header(first))
+        path = self._folder / segment_name(first)
+        if os.path.lexists(path) and not (path.is_file() and path.stat().st_size <= HEADER_SIZE):
+            path.rename(
+                path.with_name(f"{path.name}.{os.urandom(4).hex()}{FOREIGN}")
+            )  # it does not count, and may tell
+        place_file(path, pack_header(first))
         fresh = open_segment(self._folder, self._stream, first, os.O_RDWR)
         if self._segment >= 0:
             os.close(self._segment)

@@ -189,6 +189,9 @@ class StreamStore(EventStreams, Protocol):
     def segments(self, stream: str) -> list[Segment]:
         """Pieces of the stream that hold records, oldest first."""
 
+    def files(self, stream: str) -> list[str]:
+        """Names of all files that look like segments and hold more than a header, also of those that do not count."""
+
     def read_segment(self, stream: str, segment: str) -> bytes:
         """Raw bytes of a segment, for sealing and verifying; of the open one, what is acknowledged.
 

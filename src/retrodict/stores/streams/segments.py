@@ -10,13 +10,16 @@ from __future__ import annotations
 import bisect
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from retrodict.core.errors import ConfigurationError, IntegrityError, check_known
-from retrodict.stores._durable import closing
+from retrodict.stores._durable import closing, read_file
 from retrodict.stores.streams._frames import FRAME_SIZE, HEADER_SIZE, FrameWalk
 from retrodict.stores.streams._layout import (
+    FOREIGN,
     Head,
     check_base,
     missing_segment,
@@ -43,6 +46,9 @@ class SegmentStreams(StreamStore):
         Folder of all streams; made by the first writer.
     segment_bytes : int, default 64 MiB
         An append that finds the current segment at this size or above begins a new one.
+    admitted : callable, optional
+        Gives the names of the segments of a stream that count, or None for all of them. Files that are not named are
+        neither read nor continued, whatever their number: they were put there by other hands.
 
     Examples
     --------
@@ -55,7 +61,13 @@ class SegmentStreams(StreamStore):
     ([(1, b'two')], 2)
     """
 
-    def __init__(self, root: Path, *, segment_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        segment_bytes: int = 64 << 20,
+        admitted: Callable[[str], Collection[str] | None] = lambda _: None,
+    ) -> None:
         if segment_bytes < 1:
             raise ConfigurationError(
                 "a segment must have room for at least one byte",
@@ -63,7 +75,7 @@ class SegmentStreams(StreamStore):
                 got=segment_bytes,
                 remedy="Leave segment_bytes out for the default",
             )
-        self._root, self._segment_bytes = Path(root), segment_bytes
+        self._root, self._segment_bytes, self._admitted = Path(root), segment_bytes, admitted
         # Where earlier reads ended: (stream, offset) -> byte position in its segment. A poll goes on from there. Only a
         # shortcut, so a lost entry costs time and nothing else; single dict operations keep it safe among threads.
         self._hints: OrderedDict[tuple[str, int], int] = OrderedDict()
@@ -72,8 +84,14 @@ class SegmentStreams(StreamStore):
         self, stream: str, *, timeout_s: float = 10.0, observer: SegmentObserver | None = None
     ) -> SegmentWriter:
         check_stream(stream)
-        size = self._segment_bytes
-        return SegmentWriter(self._root / stream, stream, segment_bytes=size, timeout_s=timeout_s, observer=observer)
+        return SegmentWriter(
+            self._root / stream,
+            stream,
+            segment_bytes=self._segment_bytes,
+            timeout_s=timeout_s,
+            observer=observer,
+            firsts=partial(self._firsts, stream),
+        )
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
         check_range(check_stream(stream), start, limit)
@@ -129,26 +147,41 @@ class SegmentStreams(StreamStore):
         if head is None:
             return []
         folder = self._root / stream
-        firsts = [first for first in segment_firsts(folder) if first <= head.first]
+        firsts, names = [first for first in self._firsts(stream, head) if first <= head.first], self._admitted(stream)
         pieces = []
-        for first, until in zip(firsts, [*firsts[1:], head.offset], strict=True):
+        for first, until in pairwise([*firsts, head.offset]):
+            if names is not None and segment_name(first) not in names:
+                continue
             closed = first < head.first
             size = (folder / segment_name(first)).stat().st_size if closed else head.position
             if until > first:
                 pieces.append(Segment(segment_name(first), first, until - first, size, closed))
         return pieces
 
+    def files(self, stream: str) -> list[str]:
+        folder = self._root / check_stream(stream)
+        paths = [*(folder / segment_name(first) for first in segment_firsts(folder)), *folder.glob(f"*{FOREIGN}")]
+        return [path.name for path in paths if not path.is_file() or path.stat().st_size > HEADER_SIZE]
+
     def read_segment(self, stream: str, segment: str) -> bytes:
         pieces = {piece.name: piece for piece in self.segments(stream)}
-        check_known(segment, pieces, "the stream must have this segment", where=f"stream {stream}", what="segment")
-        with (self._root / stream / segment).open("rb") as file:
-            return file.read(pieces[segment].size)
+        if segment not in self.files(stream):
+            check_known(segment, pieces, "the stream must have this segment", where=f"stream {stream}", what="segment")
+        return read_file(self._root / stream / segment)[: pieces[segment].size if segment in pieces else None]
 
     def names(self, prefix: str = "") -> list[str]:
         streams = {path.parent.relative_to(self._root).as_posix() for path in self._root.glob("**/*.seg")}
         return sorted(name for name in streams if name.startswith(prefix))
 
     # finding ------------------------------------------------------------------------------------------------
+
+    def _firsts(self, stream: str, head: Head | None) -> list[int]:
+        """First offsets of the segments that count, ascending: the named ones, and the one the stream ends in."""
+        firsts, names = segment_firsts(self._root / stream), self._admitted(stream)
+        if names is None:
+            return firsts
+        last = None if head is None else head.first
+        return [first for first in firsts if first == last or segment_name(first) in names]
 
     def _find_end(self, stream: str) -> Head | None:
         """End of the acknowledged records; None for a stream that does not exist."""
@@ -157,7 +190,7 @@ class SegmentStreams(StreamStore):
         if head is not None and head.current:
             return head
         # No writer since this machine started (or no head at all): what is whole on disk is what there is.
-        base = check_base(folder, stream, segment_firsts(folder), head)
+        base = check_base(folder, stream, self._firsts(stream, head), head)
         if base is None:
             return None
         with closing(open_segment(folder, stream, base.first, os.O_RDONLY)) as descriptor:
@@ -173,7 +206,7 @@ class SegmentStreams(StreamStore):
         """First offset of the segment that holds an offset, and the first offset after it."""
         if offset >= head.first:
             return head.first, head.offset
-        firsts = segment_firsts(self._root / stream)
+        firsts = self._firsts(stream, head)
         place = bisect.bisect_right(firsts, offset) - 1
         if place < 0 or place + 1 >= len(firsts):
             raise missing_segment(f"stream {stream}, offset {offset}")

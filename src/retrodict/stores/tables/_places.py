@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from retrodict.core.errors import ConfigurationError, RetrodictError, RetryableError
-from retrodict.stores._durable import make_folder, sync_file, sync_folder, write_draft
+from retrodict.stores._durable import make_folder, read_file, sync_file, sync_folder, write_draft
 from retrodict.stores._locks import FileLock
 
 _logger = logging.getLogger(__name__)
@@ -104,14 +104,14 @@ class Folder:
         try:
             with os.scandir(self._root / name / "_delta_log") as items:
                 for item in items:
-                    state = item.stat()
+                    state = item.stat(follow_symlinks=item.is_file())
                     marks[item.name] = (state.st_size, state.st_mtime_ns, state.st_ino)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         return marks
 
     def entries(self, name: str, files: Sequence[str]) -> list[bytes]:
-        return [(self._root / name / "_delta_log" / file).read_bytes() for file in files]
+        return [read_file(self._root / name / "_delta_log" / file) for file in files]
 
     def commit(self, name: str, file: str, data: bytes) -> bool:
         folder = self._root / name / "_delta_log"
@@ -201,6 +201,6 @@ def mapped(error: OSError, where: str) -> RetrodictError:
     return RetryableError(
         "the place of the tables must answer",
         where=where,
-        got=os.strerror(error.errno) if error.errno else type(error).__name__,
+        got=error.strerror or type(error).__name__,
         remedy="Try again; if it stays, look at the medium",
     )

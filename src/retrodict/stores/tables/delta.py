@@ -9,6 +9,7 @@ Versions stay readable until ``vacuum`` is told otherwise: the log is never clea
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RetryableError, check_known
 from retrodict.stores.tables import _compaction, _log, _rewrite, _vacuum
@@ -294,7 +296,10 @@ class DeltaTables(TableStore):
         place, where = self._versions.place, f"table {name}"
         with mapping(where):
             try:
-                with place.filesystem.open_input_stream(place.path(name, inside), compression=None) as stream:
+                (info,) = place.filesystem.get_file_info([place.path(name, inside)])
+                if info.type in (pafs.FileType.Directory, pafs.FileType.Unknown):  # a FIFO would be waited for
+                    raise OSError(errno.EINVAL, "Not a regular file")
+                with place.filesystem.open_input_stream(info.path, compression=None) as stream:
                     return hashlib.file_digest(stream, "sha256").hexdigest()
             except FileNotFoundError as error:
                 raise NotFoundError(

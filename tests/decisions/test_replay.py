@@ -17,6 +17,7 @@ from retrodict.decisions.facts import read_facts
 from retrodict.decisions.log import find_decision
 from retrodict.decisions.replay import replay_values
 from retrodict.models.artifact import ModelArtifact
+from retrodict.project.decisions import _doubt
 from retrodict.registry.feature_sets import feature_set_of
 from retrodict.workspace import Workspace
 
@@ -270,3 +271,14 @@ def test_of_25_decisions_those_replay_whose_rows_are_there(project):
     assert replays(decisions) == (25, 0)
     project.features.erase("depot", key=["south"], reason="asked for", pinned=True, yes=True)
     assert replays(decisions) == (0, 25)  # every one reads a view about all
+
+
+def test_a_bare_id_is_that_of_a_decision(project):
+    """As answers carry it."""
+    decision = decided(project)[0]
+    assert project.lineage(decision.record.id).facts["decision"]["id"] == decision.ref
+
+
+def test_ages_are_told_in_units():
+    """Not in seconds that nobody reads."""
+    assert _doubt("stale", 93_784.2) == "stale, newest event 1d2h3m4s before"

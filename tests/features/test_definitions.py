@@ -207,10 +207,16 @@ def test_the_version_of_a_function_is_its_code_and_its_helpers(tmp_path, monkeyp
     assert len({versions[name] for name in "acde"}) == 4
 
 
+def ratio(x, y):
+    return x / y
+
+
 def test_derived_mistakes_are_definition_errors():
     """Unclear outputs, defaults, unknown features and unused times are refused with a remedy."""
     with pytest.raises(DefinitionError, match="must return one dict literal"):
         derived(lambda_free_function)
+    with pytest.raises(DefinitionError, match=r"got 'return x / y'.*Write it like: return \{'value': x / y\}"):
+        derived(ratio)
     with pytest.raises(DefinitionError, match="plain names without defaults"):
         derived(with_default)
     with pytest.raises(DefinitionError, match=r"derived 'twice': .*Did you mean the feature 'v__mean_x_2h'"):

@@ -19,7 +19,9 @@ from typing import Any
 from retrodict.core.clock import Clock
 from retrodict.core.errors import InputError, InternalError, check_text
 
-__all__ = ["Ref", "UlidFactory", "canonical_json", "content_hash", "digest", "digest_file", "encode", "short"]
+__all__ = [
+    "Ref", "UlidFactory", "canonical_json", "content_hash", "digest", "digest_file", "encode", "is_ulid", "short",
+]  # fmt: skip
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -171,6 +173,17 @@ class Ref:
                 where="reference",
             )
         return cls(head, name, version or None)
+
+
+def is_ulid(text: str) -> bool:
+    """Whether a text is a bare ULID: 26 letters and digits of Crockford's alphabet.
+
+    Examples
+    --------
+    >>> is_ulid("01M8Q2JY6Z1DM9WXDWRAH6STH4"), is_ulid("golden")
+    (True, False)
+    """
+    return len(text) == 26 and set(text) <= set(_CROCKFORD)
 
 
 class UlidFactory:

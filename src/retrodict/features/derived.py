@@ -198,13 +198,22 @@ def _returned(tree: ast.FunctionDef, where: str) -> tuple[str, ...]:
                 tuple(key.value if isinstance(key, ast.Constant) and isinstance(key.value, str) else "" for key in keys)
             )
     if not outputs or len(set(outputs)) > 1 or "" in outputs[0]:
+        several = len(outputs) != 1
         raise DefinitionError(
-            "a derived feature must return one dict literal with text keys",
+            "a derived feature must return one dict literal with text keys, which name its features",
             where=where,
-            got=f"{len(outputs)} return statements",
-            remedy="Name them: @derived(outputs=['hour', 'weekday'])",
-        )
+            got=f"{len(outputs)} return statements" if several else f"return {_excerpt(tree)}",
+            remedy="Name them: @derived(outputs=['hour', 'weekday'])" if several
+            else f"Write it like: return {{'value': {_excerpt(tree)}}}",
+        )  # fmt: skip
     return outputs[0]
+
+
+def _excerpt(tree: ast.FunctionDef) -> str:
+    """What a function returns, as it is written; shortened."""
+    returns = (node.value for node in ast.walk(tree) if isinstance(node, ast.Return) and node.value)
+    text = next(map(ast.unparse, returns), "…")
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _times(tree: ast.FunctionDef, function: Function) -> frozenset[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodict import decisions
 from retrodict.core.display import Block, Facts, Shown, number
+from retrodict.core.durations import SECOND, format_duration
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.arguments import Time, instant
 from retrodict.project.damage import names_damage
@@ -40,7 +41,7 @@ class _Answer(Shown):
 
 
 def _doubt(status: str, age_s: float | None) -> str:
-    return status if age_s is None else f"{status}, newest event {age_s:,.0f} s before"
+    return status if age_s is None else f"{status}, newest event {format_duration(round(age_s) * SECOND)} before"
 
 
 class Decision(_Answer):

@@ -14,6 +14,7 @@ from retrodict import decisions, learning, monitoring, serving
 from retrodict.core.clock import Clock
 from retrodict.core.definition import Definition
 from retrodict.core.errors import InputError, check_text
+from retrodict.core.identity import is_ulid
 from retrodict.core.lazy import lazy_modules
 from retrodict.models.definitions import Model
 from retrodict.models.splits import TimeSplit
@@ -387,11 +388,11 @@ class Project:
         Parameters
         ----------
         ref : str
-            ``decision:ULID``, ``model:name@version``, ``dataset:name@version``, …
+            ``decision:ULID`` (or the bare ULID), ``model:name@version``, ``dataset:name@version``, …
         """
         from retrodict.decisions.lineage import DecisionLineage
 
-        if check_text(ref, where="reference").startswith("decision:"):
+        if check_text(ref, where="reference").startswith("decision:") or is_ulid(ref):
             return DecisionLineage(decisions.trace_decision(self.workspace, ref))
         return decisions.trace_object(self.workspace, ref)
 

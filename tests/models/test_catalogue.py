@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +83,34 @@ for _name in NAMES:
 def test_the_catalogue_is_what_is_tested():
     """No entry without its contract."""
     assert [entry.name for entry in list_estimators()] == NAMES
+
+
+REPLAY = """
+import json
+from dataclasses import replace
+from retrodict.models import get_estimator
+from retrodict.testing.estimators import make_problem
+def fingerprint(name, params, task):
+    return get_estimator(name).solve(replace(make_problem(task), params=params)).engine.fingerprint()
+print(json.dumps([fingerprint(*case) for case in json.loads(input())]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_fit_the_same_engine():
+    """On as many threads as there are, and on one: a run is replayed by another process."""
+    entries = [get_estimator(name) for name in NAMES]
+    cases = json.dumps(
+        [(entry.name, dict(FAST.get(entry.name, {})), task) for entry in entries for task in entry.tasks]
+    )
+    answers = []
+    for threads in ("1", "2"):
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", REPLAY], input=cases, env=environment, text=True,
+                              capture_output=True, check=True)  # fmt: skip
+        answers.append(json.loads(done.stdout.splitlines()[-1]))
+    differing = [case[::2] for case, one, two in zip(json.loads(cases), *answers, strict=True) if one != two]
+    assert differing == []
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "catalogue.md"

@@ -98,6 +98,9 @@ def _fitted(models: list[Any], reading: Reading, problem: Problem, params: dict[
     for model in models:
         alone = {name: None for name in model.get_params() if name.rpartition("__")[2] == "n_jobs"}
         model.set_params(**alone)  # sums over trees have one order on one thread only
+        bins = getattr(model[-1] if hasattr(model, "steps") else model, "_bin_mapper", None)
+        if bins is not None:
+            bins.n_threads = 1  # of the machine that trained, not of the model
     engine = SklearnEngine(models, reading)
     if _is_detector(models[0]):
         with _quiet("anomaly scores"):

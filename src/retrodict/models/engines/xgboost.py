@@ -51,7 +51,7 @@ class XgboostEngine:
         The booster as ``save_raw`` gives it, from a trusted or verified source.
     target : Target
     sizes : sequence of int
-        Of each feature, how many categories it has; 0 for a number. A code beyond is read as missing.
+        Of each feature, how many categories it has; 0 for a number.
 
     Raises
     ------
@@ -67,7 +67,6 @@ class XgboostEngine:
         library = _library()
         self._data, self.target, self._sizes = data, target, list(sizes)
         self._types = ["c" if size else "q" for size in sizes]
-        self._categories = [(at, size) for at, size in enumerate(sizes) if size]
         self._booster = library.Booster({"nthread": 1})
         try:
             self._booster.load_model(bytearray(data))
@@ -85,9 +84,8 @@ class XgboostEngine:
         check_matrix(matrix, self.width)
         if not len(matrix):
             return np.empty(0 if self.target.columns == 1 else (0, self.target.columns))
-        table = known_codes(matrix, self._categories)
         # One thread: to wake others for the copy of a few rows takes a thousand times as long as the copy.
-        rows = self._rows(table, feature_types=self._types, enable_categorical=True, nthread=1)
+        rows = self._rows(matrix, feature_types=self._types, enable_categorical=True, nthread=1)
         return np.asarray(self._booster.predict(rows, **how), dtype=np.float64)
 
     def scores(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -130,17 +128,6 @@ class XgboostEngine:
     def fingerprint(self) -> str:
         """SHA-256 of the files."""
         return digest(b"".join(self.parts().values()))
-
-
-def known_codes(matrix: NDArray[np.float64], categories: list[tuple[int, int]]) -> NDArray[np.float64]:
-    """Matrix in which codes beyond the vocabulary are missing; the matrix itself where there are none."""
-    out = matrix
-    for at, size in categories:
-        wrong = (matrix[:, at] < 0) | (matrix[:, at] >= size)
-        if wrong.any():
-            out = matrix.copy() if out is matrix else out
-            out[wrong, at] = np.nan
-    return out
 
 
 def _matrix(library: Any, rows: Examples, types: list[str], max_bin: int) -> Any:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from retrodict.features.derived import derived
     from retrodict.features.labels import Label, Outcome
     from retrodict.models.definitions import Model, Recipe
+    from retrodict.models.ensembles import Bagging, Blend, Greedy, Stack, Vote
     from retrodict.models.splits import GroupSplit, HashSplit, Purged, RandomSplit, Rolling, TimeSplit
     from retrodict.models.steps import Balance, Encode, Impute, Interact, Scale, Select, Threshold, Transform
     from retrodict.monitoring.definitions import Monitor, Trigger
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bagging",
     "Balance",
+    "Blend",
     "Check",
     "Encode",
     "Entity",
     "FeatureService",
     "FeatureView",
+    "Greedy",
     "GroupSplit",
     "HashSplit",
     "Impute",
@@ -50,11 +54,13 @@ __all__ = [
     "Scale",
     "Select",
     "Source",
+    "Stack",
     "Table",
     "Threshold",
     "TimeSplit",
     "Transform",
     "Trigger",
+    "Vote",
     "Window",
     "__version__",
     "agg",
@@ -72,6 +78,7 @@ __getattr__, __dir__ = lazy_names(
         "features.derived": ("derived",),
         "features.labels": ("Label", "Outcome"),
         "models.definitions": ("Model", "Recipe"),
+        "models.ensembles": ("Bagging", "Blend", "Greedy", "Stack", "Vote"),
         "models.splits": ("GroupSplit", "HashSplit", "Purged", "RandomSplit", "Rolling", "TimeSplit"),
         "models.steps": ("Balance", "Encode", "Impute", "Interact", "Scale", "Select", "Threshold", "Transform"),
         "monitoring.definitions": ("Monitor", "Trigger"),

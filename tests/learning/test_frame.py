@@ -100,7 +100,7 @@ def test_a_run_gives_its_plots_by_name(filled):
     run, _ = train(filled, "late_parcel")
     assert b"<svg" in run.plot("ladder")
     assert get_run(filled, run.ref).plot("ladder") == run.plot("ladder")
-    with pytest.raises(NotFoundError, match=r"a plot must be among .*Did you mean the plot 'ladder'"):
+    with pytest.raises(NotFoundError, match=r"a plot must be one that .*Did you mean the plot 'ladder'"):
         run.plot("leader")
 
 

@@ -88,7 +88,7 @@ def test_an_unknown_policy_has_near_names(p: Project) -> None:
 
 def test_a_training_has_metrics_pictures_and_a_version(p: Project) -> None:
     """What train returns is what the store has of the run."""
-    run = p.train("late_parcel")
+    run = p.train("late_parcel", again=True)
     stored = p.runs.get(run.ref)
     assert run.version is not None
     assert run.version.ref == "late_parcel@2"
@@ -114,7 +114,7 @@ def test_runs_are_compared(p: Project) -> None:
 
 def test_nobody_approves_their_own(p: Project) -> None:
     """Approving and rejecting are judgements of somebody else, on record."""
-    run = p.train("late_parcel")
+    run = p.train("late_parcel", again=True)
     with pytest.raises(RefusedError):
         p.models.approve(run.version.ref, reason="mine")
     with Project(p.folder, actor="ben") as other:
@@ -126,7 +126,7 @@ def test_nobody_approves_their_own(p: Project) -> None:
 
 def test_what_decides_changes_and_goes_back(p: Project) -> None:
     """Promote and rollback are revisions; what was in force at a time can be asked."""
-    run = p.train("late_parcel")
+    run = p.train("late_parcel", again=True)
     Project(p.folder, actor="ben").models.approve(run.version.ref, reason="pilot")
     before = p.workspace.clock.now()
     assert p.promote("promise", "late_parcel@2", reason="better").deployment.model == "late_parcel@2"
@@ -161,7 +161,7 @@ def test_the_monitor_reports_and_writes_a_page(p: Project, tmp_path) -> None:
 
 def test_a_challenger_is_compared_on_the_log(p: Project) -> None:
     """One decision without outcome: inconclusive, never a number."""
-    p.train("late_parcel")
+    p.train("late_parcel", again=True)
     decide(p)
     comparison = p.compare("promise", "late_parcel@2")
     assert (comparison.verdict, comparison.decisions) == ("inconclusive", 1)
@@ -246,7 +246,7 @@ def test_a_gate_that_failed_is_a_next_step(p: Project) -> None:
 
 def test_an_edited_view_asks_for_a_training(p: Project) -> None:
     """Verifying the view as it is now would not help a model that was trained with another."""
-    run = p.train("late_parcel")
+    run = p.train("late_parcel", again=True)
     Project(p.folder, actor="ben").models.approve(run.version.ref, reason="pilot")
     module = p.folder / "definitions.py"
     module.write_text(module.read_text().replace('over=["24h", "7d"]', 'over=["24h", "3d"]'))
@@ -303,7 +303,7 @@ def test_closing_while_others_decide_lets_the_model_decide(p: Project) -> None:
 
 def test_nobody_forges_a_line_of_the_ledger(p: Project) -> None:
     """Control characters and line ends of names and reasons are written out, however they came in."""
-    run = p.train("late_parcel")
+    run = p.train("late_parcel", again=True)
     with Project(p.folder, actor="ben") as other:
         other.workspace.actor = "ben\x1b[2J\n99 forged\u202e"
         other.models.approve(run.version.ref, reason="\x1b]0;title\x07")
@@ -339,3 +339,16 @@ def test_a_first_row_that_no_entry_vouches_for(tmp_path, table):
         with p.workspace.records.write() as connection:
             connection.execute(table.insert().values(**row))
         assert [(finding.kind, finding.where) for finding in p.audit().findings] == [("altered", f"table {table.name}")]
+
+
+def test_a_second_identical_training_is_the_first(p: Project) -> None:
+    """Nothing is fitted twice for nothing; new rows, another definition or ``again`` train anew."""
+    run = p.train("late_parcel", again=True)
+    same = p.train("late_parcel")
+    assert (same.ref, same.version.ref) == (run.ref, run.version.ref)
+    assert len(p.models.list("late_parcel")) == 2
+    assert p.train("late_parcel", again=True).version.ref == "late_parcel@3"
+    module = p.folder / "definitions.py"
+    module.write_text(module.read_text().replace("auc >= 0.5", "auc >= 0.51"))
+    with Project(p.folder, actor="ana") as other:
+        assert other.train("late_parcel").version.ref == "late_parcel@4"

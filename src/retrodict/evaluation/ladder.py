@@ -216,6 +216,10 @@ class Ladder(Record):
                    body.get("higher", True), body.get("simplest"), cost)  # fmt: skip
 
 
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2g}"
+
+
 def _spoken(name: str) -> str:
     return _SPOKEN.get(name, f"{name!r}")
 
@@ -229,7 +233,7 @@ def _sentences(name: str, rung: Rung, cost: Cost | None) -> Sequence[str]:
     else:
         lines = [f"{name} is {'' if verdict.value else 'not '}better than {other}: {verdict.reason}."]
     ratios = [
-        f"{ours / theirs:.3g} times {what}"
+        f"{_times(ours / theirs)} times {what}"
         for what, ours, theirs in (
             ("the size", cost.size_kb, rung.cost.size_kb),
             ("the time for a row", cost.latency_us, rung.cost.latency_us),

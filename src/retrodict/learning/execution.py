@@ -23,9 +23,10 @@ from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.learning.environment import environment_bytes
+from retrodict.learning.evidence import gate_evidence
 from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, tables_of
 from retrodict.learning.heartbeat import beat
-from retrodict.learning.plots import run_plots
+from retrodict.learning.plots import TEST_ROWS, pack_test_rows
 from retrodict.learning.recipes import Progress, Trained, run_recipe
 from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, list_runs, start_run
 from retrodict.models.definitions import Model
@@ -217,12 +218,8 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
             **({} if result.frame.target.task == "binary" else {"target": result.frame.target.to_dict()}),
         },
     )
-    measured = {metric.name: metric for metric in test.metrics}
-    verdicts = {
-        "beats_ladder": trained.ladder.verdict if trained.ladder else None,
-        "leaks": None if trained.leaks is None else len(trained.leaks),
-    }
-    gates = check_gates(model.gates, {**measured, **verdicts})
+    evidence = gate_evidence(workspace, model, result.frame, result.parts["test"], trained, run.data["versions"])
+    gates = check_gates(model.gates, evidence)
     run.status, run.finished, run.seconds = "finished", workspace.clock.now(), seconds
     left_out = count_left_out(result.frame, model, now=run.data["now"])
     run.data = {**run.data, "frame": facts["frame"], "rows": facts["rows"], "left_out": left_out}
@@ -252,8 +249,13 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
             canonical_json({k: v.to_dict() for k, v in trained.evaluations.items()}),
             "application/json",
         ),
-        *(_put(workspace, name, svg.encode(), "image/svg+xml") for name, svg in run_plots(trained).items()),
+        _put(workspace, TEST_ROWS, _test_rows(result), "application/vnd.apache.parquet"),
     ]
+
+
+def _test_rows(result: Execution) -> bytes:
+    frame, rows = result.frame, result.parts["test"]
+    return pack_test_rows(frame.labels[rows], result.trained.test_scores, frame.target)
 
 
 def _put(workspace: Workspace, name: str, data: bytes, media: str) -> Artifact:

@@ -1,31 +1,101 @@
-"""Pictures of a run, kept as its artifacts: the ladder, calibration, and the path of training."""
+"""Pictures of a run, drawn when they are looked at: a training need not wait for what nobody opens."""
 
 from __future__ import annotations
 
-import logging
+import io
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
 
-from retrodict.core.errors import MissingExtraError
-from retrodict.learning.recipes import Trained
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-__all__ = ["run_plots"]
+from retrodict.core.tasks import Target
+from retrodict.evaluation.ladder import Ladder
+from retrodict.stores.objects.base import ObjectStore
 
-_log = logging.getLogger(__name__)
+__all__ = ["TEST_ROWS", "pack_test_rows", "run_plots"]
+
+TEST_ROWS = "test.parquet"
+_OUTPUT = "output__"
 
 
-def run_plots(trained: Trained) -> dict[str, str]:
-    """File name to SVG text; none, with a word in the log, where the extra ``plots`` is not installed."""
-    from retrodict.evaluation.plots import plot_calibration, plot_ladder
+def pack_test_rows(labels: NDArray[np.float64], outputs: NDArray[np.float64], target: Target) -> bytes:
+    """Labels and outputs of the test rows as a small file: all that pictures of a run are drawn from."""
+    columns = outputs.T if outputs.ndim == 2 else [outputs]
+    outputs_by_name = {f"{_OUTPUT}{name}": np.ascontiguousarray(values)
+             for name, values in zip(target.outputs, columns, strict=False)}  # fmt: skip
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"label": labels, **outputs_by_name}), sink, compression="zstd")
+    return sink.getvalue()
 
-    test = trained.evaluations["test"]
-    try:
-        pictures = (
-            {}
-            if trained.ladder is None
-            else {"ladder.svg": plot_ladder(trained.ladder, name=str(trained.params["estimator"]))}
-        )
-        if test.curve:
-            pictures["calibration.svg"] = plot_calibration(test.curve, title="Calibration on the test rows")
-    except MissingExtraError as error:
-        _log.warning("No pictures for this run. %s", error)
-        return {}
+
+def run_plots(
+    objects: ObjectStore, files: Mapping[str, str], params: Mapping[str, Any], summary: Mapping[str, Any]
+) -> dict[str, Callable[[], str]]:
+    """Pictures that a run can show, each drawn by a call.
+
+    Parameters
+    ----------
+    objects : ObjectStore
+    files : mapping of str to str
+        SHA-256 of the run's artifacts by name.
+    params, summary : mapping
+        Of the run.
+
+    Returns
+    -------
+    dict of str to callable
+        Gives SVG text; MissingExtraError where the extra ``plots`` is not installed.
+    """
+    from retrodict.evaluation import plots
+
+    pictures: dict[str, Callable[[], str]] = {}
+    if summary.get("ladder"):
+        name = str(params.get("estimator", "model"))
+        pictures["ladder"] = lambda: plots.plot_ladder(Ladder.from_dict(summary["ladder"]), name=name)
+    for step in (summary.get("notes") or {}).get("steps", ()):
+        if step.get("scores"):
+            pictures["elimination"] = partial(plots.plot_elimination, step["scores"])
+    if TEST_ROWS in files:
+        pictures |= _of_test_rows(objects, files[TEST_ROWS], params, summary)
     return pictures
+
+
+def _of_test_rows(
+    objects: ObjectStore, digest: str, params: Mapping[str, Any], summary: Mapping[str, Any]
+) -> dict[str, Callable[[], str]]:
+    from retrodict.evaluation import evaluate, plots
+
+    target = Target.from_dict(params["target"])
+
+    @cache
+    def rows() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        table = pq.read_table(io.BytesIO(objects.get(digest)))
+        columns = [table.column(f"{_OUTPUT}{name}").to_numpy() for name in target.outputs]
+        return table.column("label").to_numpy(), columns[0] if len(columns) == 1 else np.column_stack(columns)
+
+    @cache
+    def evaluation() -> Any:
+        threshold = ((summary.get("notes") or {}).get("threshold") or {}).get("threshold")
+        return evaluate(*rows(), target, threshold=0.5 if threshold is None else threshold)
+
+    match target.task:
+        case "binary":
+            return {
+                "calibration": lambda: plots.plot_calibration(evaluation().curve, title="Calibration on the test rows"),
+                "roc": lambda: plots.plot_roc(*rows()),
+                "precision_recall": lambda: plots.plot_precision_recall(*rows()),
+                "gain": lambda: plots.plot_gain(*rows()),
+                "confusion": lambda: plots.plot_confusion(evaluation().confusion),
+            }
+        case "multiclass":
+            return {"confusion": lambda: plots.plot_confusion(evaluation().confusion)}
+        case "quantile":
+            return {"coverage": lambda: plots.plot_coverage(evaluation(), target)}
+        case "regression" | "count":
+            return {"residuals": lambda: plots.plot_residuals(*rows()), "actual": lambda: plots.plot_actual(*rows())}
+        case _:
+            return {}

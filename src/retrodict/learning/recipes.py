@@ -33,7 +33,7 @@ from retrodict.models.problem import Examples, Fitted, Problem
 from retrodict.models.spans import fit_spans
 from retrodict.models.splits import halves
 
-__all__ = ["Progress", "Trained", "run_recipe"]
+__all__ = ["Progress", "Trained", "run_recipe", "without_spans"]
 
 # (what is being done, steps done, steps at most)
 Progress = Callable[[str, int, int], None]
@@ -142,7 +142,7 @@ def run_recipe(
     engine, held_out = fitted.engine, _examples(inputs, frame, aside)
     calibrator, calibration = _calibrate(recipe, frame, aside, engine.scores(held_out.matrix))
     scores = {name: calibrator.apply(engine.scores(rows.matrix)) for name, rows in examples.items()}
-    outputs = {name: _without_spans(values, frame.target) for name, values in scores.items()}
+    outputs = {name: without_spans(values, frame.target) for name, values in scores.items()}
     threshold, choice = _choose_threshold(recipe, frame, parts["validate"], outputs["validate"])
     evaluations = {name: _evaluate(examples[name], outputs[name], threshold) for name in parts}
     test = examples["test"]
@@ -161,7 +161,8 @@ def run_recipe(
     return Trained(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
-        (*_warnings(evaluations), *_turned_round(evaluations), *(leak.sentence for leak in leaks or ())), leaks,
+        (*_input_warnings(inputs), *_warnings(evaluations), *_turned_round(evaluations),
+         *(leak.sentence for leak in leaks or ())), leaks,
     )  # fmt: skip
 
 
@@ -192,7 +193,7 @@ def _check_parts(frame: Frame, parts: Mapping[str, Positions]) -> None:
                              remedy="Train on more rows, or join rare classes in the label's expression")  # fmt: skip
 
 
-def _without_spans(outputs: NDArray[np.float64], target: Target) -> NDArray[np.float64]:
+def without_spans(outputs: NDArray[np.float64], target: Target) -> NDArray[np.float64]:
     """Outputs of the target alone, shape (n,) or (n, outputs)."""
     if outputs.ndim == 1:
         return outputs
@@ -274,6 +275,25 @@ def _turned_round(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
                     "make sure that labels mean the same in all parts, and that features are joined to their own rows."
                 )
     return tuple(sentences)
+
+
+def _input_warnings(inputs: InputSpec) -> tuple[str, ...]:
+    """Numbers that are read as categories, because the table holds them as text."""
+    return tuple(
+        f"Feature {feature.name!r} is text, and every one of its {len(feature.vocabulary):,} values is a number: it is "
+        f"taken for a category. Declare it, like Table(columns={{{feature.name!r}: 'float'}}), and ingest again."
+        for feature in inputs.features
+        if len(feature.vocabulary) > 2 and all(_is_number(value) for value in feature.vocabulary)
+    )
+
+
+def _is_number(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        return float(value) is not None
+    except ValueError:
+        return False
 
 
 def _warnings(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from retrodict.core.clock import format_time
 from retrodict.core.errors import IntegrityError, NotFoundError, RefusedError, near
 from retrodict.core.identity import Ref
 from retrodict.learning.heartbeat import has_process, sign_of_life
+from retrodict.learning.plots import run_plots
 from retrodict.learning.schema import artifacts, heartbeats, metadata, metrics, runs
 from retrodict.ledger import Transaction
 from retrodict.stores.objects.base import ObjectStore
@@ -125,18 +126,19 @@ class Run:
         return self.values("test")
 
     def plot(self, name: str) -> bytes:
-        """Stored plot as SVG: ``ladder``, ``calibration``.
+        """Plot as SVG, drawn now: ``ladder``, ``calibration``, ``roc``, ``confusion``, ``residuals``, as the task has.
 
         Raises
         ------
         NotFoundError
             If the run has no such plot; the message names those it has.
         """
-        plots = {file.name.removesuffix(".svg"): file.digest for file in self.artifacts if file.name.endswith(".svg")}
-        if name not in plots or self.objects is None:
-            raise NotFoundError("a plot must be among the artifacts of the run", where=self.ref, got=name,
+        files = {file.name: file.digest for file in self.artifacts}
+        plots = {} if self.objects is None else run_plots(self.objects, files, self.params, self.summary)
+        if name not in plots:
+            raise NotFoundError("a plot must be one that the run can show", where=self.ref, got=name,
                                 remedy=near(name, plots, what="plot"))  # fmt: skip
-        return self.objects.get(plots[name])
+        return plots[name]().encode()
 
     def values(self, split: str) -> dict[str, float | None]:
         """Metrics of one split by name, each at its last step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +121,8 @@ class Run(Shown):
         """What the ladder says in words, and what was chosen on the way: threshold, steps, members."""
         ladder, notes = self.record.summary.get("ladder"), self.record.summary.get("notes") or {}
         sentences = Ladder.from_dict(ladder).sentences() if ladder else ()
-        choices = {name: value for name, value in notes.items() if name in ("threshold", "weights", "balance")}
-        return [*sentences, *([Facts(choices, title="chosen")] if choices else [])]
+        choices = dict(_choices(notes))
+        return [*sentences, *([Facts(choices, title="chosen on training and validation rows")] if choices else [])]
 
     def _stored(self) -> Sequence[Block | None]:
         run = self.record
@@ -181,6 +181,28 @@ class Run(Shown):
 def _gates(gates: Sequence[Mapping[str, Any]]) -> Grid | None:
     rows = [(gate["gate"], gate["status"], gate["reason"]) for gate in gates]
     return Grid(("gate", "status", "measured"), rows) if rows else None
+
+
+def _choices(notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a recipe chose, in words."""
+    if threshold := notes.get("threshold"):
+        cost = threshold.get("cost")
+        costs = "" if cost is None else f" Cost of a row: {number(cost)}"
+        low, high = threshold.get("low"), threshold.get("high")
+        costs += f" ({number(low)} to {number(high)})." if costs and low is not None else "." if costs else ""
+        yield "threshold", f"{threshold['threshold']:.4g}. {threshold['reason']}{costs}"
+    if weights := notes.get("weights"):
+        yield "shares", ", ".join(f"{name} {share:.0%}" for name, share in weights.items())
+    if balance := notes.get("balance"):
+        counts = [
+            ", ".join(f"{label}: {rows:,}" for label, rows in balance[key].items()) for key in ("before", "after")
+        ]
+        yield "balance", f"{balance['how']}, from {counts[0]} to {counts[1]}"
+        for sentence in balance.get("warnings", ()):
+            yield "balance, note", sentence
+    for step in notes.get("steps") or ():
+        if "selected" in step or "dropped" in step:
+            yield step["step"], f"{step['columns']} columns are left"
 
 
 def headline(metrics: Mapping[str, float | None]) -> str:

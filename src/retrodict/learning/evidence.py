@@ -1,0 +1,98 @@
+"""What gates may read beside the metrics of the test rows: the champion, groups, cost, leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from retrodict.core.expressions import parse
+from retrodict.evaluation import Metric
+from retrodict.evaluation.compare import compare_outputs
+from retrodict.evaluation.fairness import measure_fairness
+from retrodict.evaluation.gates import gate_text
+from retrodict.learning.frame import Frame
+from retrodict.learning.recipes import Trained, without_spans
+from retrodict.models.artifact import ModelArtifact
+from retrodict.models.definitions import Model
+from retrodict.registry import current
+from retrodict.workspace import Workspace
+
+__all__ = ["gate_evidence"]
+
+_FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
+
+
+def gate_evidence(
+    workspace: Workspace, model: Model, frame: Frame, test: Any, trained: Trained, versions: Mapping[str, int]
+) -> dict[str, Any]:
+    """Everything that gates of a model may read, by name; what no gate names and costs something is left out.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    model : Model
+    frame : Frame
+    test : ndarray of int64
+        Positions of the test rows.
+    trained : Trained
+    versions : mapping of str to int
+        Versions of the tables, for the columns of groups.
+    """
+    ladder = trained.ladder
+    cost = None if ladder is None else ladder.cost
+    facts: dict[str, Any] = {metric.name: metric for metric in trained.evaluations["test"].metrics}
+    facts |= {
+        "beats_ladder": None if ladder is None else ladder.verdict,
+        "leaks": None if trained.leaks is None else len(trained.leaks),
+        "latency_us": None if cost is None else cost.latency_us,
+        "size_kb": None if cost is None else cost.size_kb,
+    }
+    for name in {name for gate in model.gates for name in parse(gate_text(gate)).columns}:
+        word, bracket, column = name.partition("(")
+        if name == "better_than_champion":
+            facts[name] = _against_champion(workspace, model, frame, test, trained)
+        elif bracket and word in _FAIRNESS:
+            facts |= _fairness(workspace, model, frame, test, trained, versions, column.removesuffix(")"))
+    return facts
+
+
+def _against_champion(workspace: Workspace, model: Model, frame: Frame, test: Any, trained: Trained) -> Any:
+    """Comparison with the version in force on the same test rows; without one there is nothing to be worse than."""
+    name = "better_than_champion"
+    deployed = [r for r in current(workspace).values() if r.deployment.model.partition("@")[0] == model.name]
+    if not deployed:
+        return True
+    champion = ModelArtifact.load(workspace.objects, deployed[-1].deployment.artifact)
+    ref, columns = deployed[-1].deployment.model, frame.columns(test)
+    if champion.target != frame.target or not set(champion.inputs.names) <= set(columns):
+        return Metric(name, None, f"{ref} predicts or reads something else than this version", len(test))
+    before = without_spans(champion.score_rows(columns).score, frame.target)
+    after = without_spans(trained.test_scores, frame.target)
+    groups = None if frame.groups is None else frame.groups[test]
+    return compare_outputs(champion=before, challenger=after, labels=frame.labels[test], target=frame.target,
+                           groups=groups)  # fmt: skip
+
+
+def _fairness(
+    workspace: Workspace,
+    model: Model,
+    frame: Frame,
+    test: Any,
+    trained: Trained,
+    versions: Mapping[str, int],
+    column: str,
+) -> dict[str, Metric]:
+    """Bounds over the groups of a column of the label's table, at the recipe's threshold or one half."""
+    if frame.target.task != "binary":
+        return {}
+    table = model.label.table.name
+    if column not in workspace.tables.schema(table, versions[table]).names:
+        return {f"{word}({column})": Metric(f"{word}({column})", None, f"{table} has no column {column!r}", 0)
+                for word in _FAIRNESS}  # fmt: skip
+    groups = workspace.tables.read(table, versions[table], columns=[column]).column(column).to_pylist()
+    threshold = 0.5 if trained.threshold is None else trained.threshold
+    measured = measure_fairness(frame.labels[test], np.asarray(trained.test_scores), [groups[at] for at in test],
+                                column=column, threshold=threshold)  # fmt: skip
+    return {metric.name: metric for metric in measured.metrics}

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
 from retrodict.core.tasks import Task
-from retrodict.estimators.balance import BalanceReport, PriorCorrection
 from retrodict.evaluation.losses import row_losses
 from retrodict.learning.frame import Frame
 from retrodict.models.definitions import Recipe
@@ -32,6 +31,9 @@ from retrodict.models.estimators import get_estimator
 from retrodict.models.inputs import Feature, InputSpec
 from retrodict.models.problem import Examples, Fitted, Problem
 from retrodict.models.splits import Splitter, folds
+
+if TYPE_CHECKING:
+    from retrodict.estimators.balance import BalanceReport
 
 __all__ = ["TrainingRows", "fit_recipe"]
 
@@ -105,6 +107,8 @@ def fit_recipe(recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Tell)
         progress = lambda done, total, _metrics: tell(recipe.label, done, total)  # noqa: E731
         fitted = recipe.registered.solve(replace(problem, params=recipe.settings, seed=recipe.seed, progress=progress))
         if balanced is not None:
+            from retrodict.estimators.balance import PriorCorrection
+
             corrected = CorrectedEngine(fitted.engine, PriorCorrection.of(balanced))
             fitted = Fitted(corrected, fitted.params, fitted.history, {**fitted.notes, "balance": balanced.to_dict()})
     engine = PreparedEngine(steps, fitted.engine, rows_width(steps, problem)) if steps else fitted.engine

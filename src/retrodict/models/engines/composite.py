@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError
 from retrodict.core.identity import canonical_json, digest
 from retrodict.core.tasks import Target
-from retrodict.estimators.balance import PriorCorrection
-from retrodict.estimators.steps import Step, load_step
 from retrodict.models.engines.base import Engine, check_matrix, check_row
 from retrodict.models.estimators import load_engine
+
+if TYPE_CHECKING:
+    from retrodict.estimators.balance import PriorCorrection
+    from retrodict.estimators.steps import Step
 
 __all__ = ["Combination", "CorrectedEngine", "EnsembleEngine", "Member", "PreparedEngine"]
 
@@ -137,6 +139,8 @@ class PreparedEngine:
     @classmethod
     def from_parts(cls, parts: Mapping[str, bytes]) -> PreparedEngine:
         """Read what :meth:`parts` gave."""
+        from retrodict.estimators.steps import load_step
+
         tree, (engine,) = _read(parts)
         return cls([load_step(body) for body in tree["steps"]], engine, tree["width"])
 
@@ -221,6 +225,8 @@ class CorrectedEngine:
     @classmethod
     def from_parts(cls, parts: Mapping[str, bytes]) -> CorrectedEngine:
         """Read what :meth:`parts` gave."""
+        from retrodict.estimators.balance import PriorCorrection
+
         tree, (engine,) = _read(parts)
         return cls(engine, PriorCorrection.from_dict(tree["correction"]))
 

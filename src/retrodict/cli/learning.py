@@ -16,6 +16,7 @@ _VERSION = Parameter("REF", _types.model_refs)
 expose(cli, "train", "train", examples=[
     "retrodict train late_arrival",
     "retrodict train late_arrival --train 2013-01-01/2013-08-01 --validate 14d --test 14d",
+    "retrodict train late_arrival --again",
 ])  # fmt: skip
 expose(runs, "list", "runs.list", examples=["retrodict runs list", "retrodict runs list --model late_arrival"])
 expose(runs, "show", "runs.get", ref=_RUN, examples=["retrodict runs show run:01J…"])
@@ -25,6 +26,9 @@ expose(models, "list", "models.list", examples=["retrodict models list", "retrod
 expose(models, "show", "models.get", ref=_VERSION, examples=["retrodict models show late_arrival@1"])
 expose(models, "card", "models.card", ref=_VERSION, examples=[
     "retrodict models card late_arrival@1", "retrodict models card late_arrival@1 --output card.html",
+])  # fmt: skip
+expose(models, "estimators", "models.estimators", examples=[
+    "retrodict models estimators", "retrodict models estimators --task quantile",
 ])  # fmt: skip
 expose(models, "approve", "models.approve", ref=_VERSION,
        examples=["retrodict models approve late_arrival@1 --reason 'pilot' --actor reviewer"])  # fmt: skip

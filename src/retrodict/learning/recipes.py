@@ -319,7 +319,7 @@ def _rungs(recipe: Recipe, problem: Problem) -> dict[str, tuple[str, dict[str, A
         rungs["group_rate"] = ("group_rate", {"group": recipe.baseline_group})
     for name, estimator, params in (
         ("logistic" if probabilistic else "linear",) * 2 + ({},),
-        ("tree", "tree", {"max_depth": 3}),
+        ("tree", "decision_tree", {"max_depth": 3}),
     ):
         if estimator in estimators_of(problem.train.target.task) and estimator != recipe.estimator:
             rungs[name] = (estimator, params)
@@ -341,7 +341,7 @@ def _fit_ladder(recipe: Recipe, problem: Problem, report: Progress) -> dict[str,
     for done, (rung, (estimator, params)) in enumerate(settings.items()):
         report(f"baseline {rung}", done, len(settings))
         began = perf_counter()
-        part = subsample if estimator in ("logistic", "linear", "tree") else problem
+        part = subsample if estimator in ("logistic", "linear", "decision_tree") else problem
         fitted = get_estimator(estimator).solve(replace(part, params=params, progress=None))
         rungs[rung] = (fitted, perf_counter() - began)
     return rungs

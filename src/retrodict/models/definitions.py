@@ -34,9 +34,9 @@ class Recipe:
     Parameters
     ----------
     estimator : str, estimator or Pipeline of scikit-learn, or Ensemble
-        A name of the catalogue (``retrodict estimators``), one of your own that was registered, an unfitted object of
-        scikit-learn, or an ensemble such as ``Stack(["lightgbm", "logistic"])``. The baseline ladder is trained beside
-        any of them.
+        A name of the catalogue (``retrodict models estimators``), one of your own that was registered, an unfitted
+        object of scikit-learn, or an ensemble such as ``Stack(["lightgbm", "logistic"])``. The baseline ladder is
+        trained beside any of them.
     split : TimeSplit, RandomSplit, GroupSplit, HashSplit, Rolling or Purged
         Which rows train, choose and judge. None only for a member of an ensemble.
     calibrate : {"auto", "none", "sigmoid", "isotonic", "temperature"}, default "auto"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from retrodict import learning, registry
     from retrodict.learning.card import ModelCard
+    from retrodict.models.estimators import Estimator
     from retrodict.registry import ModelVersion
 else:
     learning, registry = lazy_modules("retrodict", "learning", "registry")
@@ -58,6 +59,26 @@ class Models(Namespace):
             ``name@version``, or a name for its newest version.
         """
         return registry.get_version(self._workspace, ref)
+
+    def estimators(self, *, task: str | None = None) -> Listing[Estimator]:
+        """List the estimators that a recipe can name: tasks, what they take, how they replay.
+
+        Parameters
+        ----------
+        task : str, optional
+            Only those that learn this task.
+        """
+        from retrodict.models.estimators import list_estimators
+
+        entries = [entry for entry in list_estimators() if task is None or task in entry.tasks]
+
+        def row(entry: Estimator) -> tuple[object, ...]:
+            takes = [word for word in ("missing", "categories", "weights", "monotone") if getattr(entry, word)]
+            exact = "exact" if entry.exact_rows else "1e-12"
+            return entry.name, ", ".join(entry.tasks), ", ".join(takes) or "numbers", exact, entry.explains
+
+        columns = ("estimator", "tasks", "takes", "row = batch", "explains")
+        return Listing.table("estimators", entries, columns, row, empty="No estimator learns this task.")
 
     def card(self, ref: str, *, output: str | Path | None = None) -> ModelCard:
         """Show the card of a model version: all that is known of it, and what is not.

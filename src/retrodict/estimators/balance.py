@@ -261,8 +261,8 @@ def _dense(matrix: Matrix, places: list[int]) -> tuple[Matrix, Vector, Vector]:
 def _sentences(word: str, width: int, counts: NDArray[Any]) -> list[str]:
     fewest, share = int(counts.min()), counts.min() / counts.sum()
     advice = (
-        f"The rarest class has {share:.2%} of the training rows. If that is its share in life, scores need the prior "
-        "correction, and a threshold by cost may do all that balancing does: compare with the recipe without it."
+        f"The rarest class has {share:.2%} of the training rows. If that is its share in life, a threshold by cost may "
+        "do all that balancing does: compare with the recipe without it."
     )
     sentences = [advice]
     if fewest < _TINY:

@@ -121,10 +121,21 @@ def calibrate(
     rarest = int(np.bincount(labels.astype(np.int64), minlength=classes).min())
     able = [name for name, (_, least) in methods.items() if rarest >= least]
     losses = _cross_validate({name: methods[name][0] for name in able}, scores, labels, pairs)
-    method = min(able, key=lambda name: losses.get(name, 0.0))
-    calibrator = methods[method][0](scores, labels)
+    fitted = {name: methods[name][0](scores, labels) for name in able}
+    flat = [name for name in able if name != "none" and _flattens(fitted[name], scores)]
+    method = min((name for name in able if name not in flat), key=lambda name: losses.get(name, 0.0))
+    calibrator = fitted[method]
     reason = _sentence(method, losses, len(labels), rarest, {name: methods[name][1] for name in methods})
+    if flat:
+        reason += (
+            f" The method {flat[0]!r} was left out: it gives every row the same score, so it sees nothing in them."
+        )
     return calibrator, Calibration(method, len(labels), positives, losses, reason)
+
+
+def _flattens(calibrator: Calibrator, scores: Floats) -> bool:
+    """Whether scores that differ all become one: a slope of zero hides a model that ranks, or that ranks backwards."""
+    return len(np.unique(scores)) > 1 and len(np.unique(calibrator.apply(scores))) == 1
 
 
 def _sentence(method: str, losses: Mapping[str, float], rows: int, rarest: int, needed: Mapping[str, int]) -> str:

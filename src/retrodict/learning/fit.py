@@ -207,7 +207,8 @@ def _fit_ensemble(
         case Stack() | Blend():
             final = _fit_final(ensemble, entries, problem, rows, tell)
             params["final"] = dict(final.params)
-    notes["weights"] = {name: weight / sum(weights) for (name, _), weight in zip(entries, weights, strict=True)}
+    if final is None:
+        notes["weights"] = {name: weight / sum(weights) for (name, _), weight in zip(entries, weights, strict=True)}
     members = [Member(name, fitted.engine, weight)
                for (name, _), fitted, weight in zip(entries, fitted_members, weights, strict=True)]  # fmt: skip
     how: Combination = "hard" if getattr(ensemble, "how", "soft") == "hard" else "mean"

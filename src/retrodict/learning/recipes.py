@@ -123,6 +123,9 @@ def run_recipe(
     report = progress or (lambda _step, _done, _total: None)
     report("encode", 0, 1)
     _check_parts(frame, parts)
+    if recipe.interval is not None and not frame.target.spans:
+        raise InputError("an interval must be of numbers or of several classes", where="Recipe, interval",
+                         got=frame.target.task, remedy="Leave interval out")  # fmt: skip
     inputs = InputSpec.learn(frame.columns(parts["train"]), recipe.types)
     examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
     stopping = aside = parts["validate"]

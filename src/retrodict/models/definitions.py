@@ -229,6 +229,9 @@ class Model(Definition):
                                   remedy=_SPLIT_REMEDY)  # fmt: skip
         if not self.features:
             raise DefinitionError("a model must have features", where=where, got=0, remedy="Pass features=[view, ...]")
+        if not self.timed and self.recipe.half_life is not None:
+            raise DefinitionError("rows without a moment have no age: half_life must be left out", where=where,
+                                  got=self.recipe.half_life, remedy="Say decide_at, or leave out half_life")  # fmt: skip
         if not self.timed:
             self._check_timeless(where)
         elif isinstance(self.label, Label) and self.label.known_at is None:

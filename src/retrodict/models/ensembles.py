@@ -22,7 +22,7 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         """Check that there are members."""
-        object.__setattr__(self, "members", tuple(self.members))
+        object.__setattr__(self, "members", tuple(_member(member) for member in self.members))
         least = 1 if isinstance(self, Bagging) else 2
         if len(self.members) < least:
             raise DefinitionError(f"an ensemble must have at least {least} members", where=self.label,
@@ -32,6 +32,15 @@ class Ensemble:
     def label(self) -> str:
         """Word for it."""
         return type(self).__name__.lower()
+
+
+def _member(member: Any) -> Any:
+    """A member as data: a name, a recipe, or the description of a scikit-learn object."""
+    if isinstance(member, str | Ensemble) or hasattr(member, "__dataclass_fields__"):
+        return member
+    from retrodict.models.specs import SklearnSpec
+
+    return SklearnSpec.of(member)
 
 
 @dataclass(frozen=True)

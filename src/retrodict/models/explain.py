@@ -24,6 +24,7 @@ __all__ = ["DEFAULT_WORDS", "Direction", "Explanation", "Reason", "explain_row",
 Direction = Literal["raises", "lowers"]
 
 DEFAULT_WORDS = "{feature} = {value} {direction} the score"
+_TOGETHER = "Several models answer together: this is what each says, not what moved the answer"
 _MISSING_WORDS = "{feature} is not known, which {direction} the score"
 
 
@@ -153,10 +154,10 @@ def _explain_by_members(engine: Engine, row: NDArray[np.float64], top: int) -> E
     reasons = []
     for name, share, outputs in inner.opinions(row):
         answer = max(outputs) if isinstance(outputs, tuple) else outputs
-        text = f"{name} says {answer:.4g}, and has a share of {share:.0%}"
-        reasons.append(Reason(name, answer, share * answer, text))
+        text = f"{name} says {answer:.4g}" + ("" if share is None else f", and has a share of {share:.0%}")
+        reasons.append(Reason(name, answer, answer if share is None else share * answer, text))
     strongest = sorted(reasons, key=lambda reason: -abs(reason.contribution))[:top]
-    return Explanation(math.nan, 0.0, tuple(strongest), 0.0, "Several models answer together: this is what each says")
+    return Explanation(math.nan, 0.0, tuple(strongest), math.nan, _TOGETHER)
 
 
 def reason_texts(explanation: Explanation) -> list[str]:

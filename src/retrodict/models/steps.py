@@ -136,6 +136,10 @@ class _Preparation:
         context = {name: value for name, value in context.items() if name in accepted}
         return kind(**{**settings, **context, **method.fixed})
 
+    def written(self) -> str:
+        """As it is written in a definitions module: its text."""
+        return repr(self)
+
     def __repr__(self) -> str:
         """As it is written in a definitions module."""
         columns = [] if self.columns is None else [repr(list(self.columns))]
@@ -364,7 +368,7 @@ class Transform:
 
     Parameters
     ----------
-    transformer : transformer of scikit-learn, or ObjectSpec
+    part : transformer of scikit-learn, or ObjectSpec
     columns : sequence of str, optional
         Features; None: all numbers.
     """
@@ -372,12 +376,12 @@ class Transform:
     part: ObjectSpec
     columns: tuple[str, ...] | None
 
-    def __init__(self, transformer: Any, columns: Sequence[str] | None = None) -> None:
-        part = ObjectSpec.of(transformer, where="Transform")
-        if not hasattr(resolve(part.reference), "transform"):
-            raise DefinitionError("a step must have a method transform", where="Transform", got=part.reference,
+    def __init__(self, part: Any, columns: Sequence[str] | None = None) -> None:
+        spec = ObjectSpec.of(part, where="Transform")
+        if not hasattr(resolve(spec.reference), "transform"):
+            raise DefinitionError("a step must have a method transform", where="Transform", got=spec.reference,
                                   remedy="Name an estimator as Recipe(estimator=…), not as a step")  # fmt: skip
-        object.__setattr__(self, "part", part)
+        object.__setattr__(self, "part", spec)
         object.__setattr__(self, "columns", None if columns is None else tuple(columns))
 
     def build(

@@ -95,6 +95,11 @@ def _levels(model: Model) -> dict[str, Any]:
     return {"quantiles": tuple(model.quantiles), "classes": ("?",) if model.task == "multiclass" else ()}
 
 
+def _class(value: str | float) -> str | float:
+    """Name of a class: whole numbers without a point."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _classes(
     model: Model, column: pa.ChunkedArray[Any], is_known: NDArray[np.bool_], target: Target | None, where: str
 ) -> tuple[Target, NDArray[np.float64]]:
@@ -102,7 +107,11 @@ def _classes(
     values = pc.if_else(pa.array(is_known), column.combine_chunks(), None)
     classes = model.label.classes if target is None else target.classes
     if not classes:
-        classes = tuple(sorted(value.as_py() for value in pc.unique(values.drop_null())))
+        classes = tuple(sorted(_class(value.as_py()) for value in pc.unique(values.drop_null())))
+        if len(classes) == 2:
+            last = str(classes[-1]) if isinstance(classes[-1], str) else int(classes[-1])
+            raise DefinitionError("a label of two values must say which is the yes", where=where, got=2,
+                                  remedy=f'Write "{model.label.expression} = {last!r}"')  # fmt: skip
         if not 2 <= len(classes) <= _MOST_CLASSES:
             raise InputError(f"a label of classes must have 2 to {_MOST_CLASSES:,} of them", where=where,
                              got=len(classes), remedy="Write a comparison, or name the classes")  # fmt: skip

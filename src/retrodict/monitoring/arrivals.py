@@ -19,6 +19,7 @@ from retrodict.core.clock import from_micros
 from retrodict.core.display import Block, Facts, Grid, Shown, count
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.core.identity import short
+from retrodict.core.tasks import Target
 from retrodict.data.definitions import Check, Table, quarantine_name
 from retrodict.data.ingest import quarantine_version
 from retrodict.data.readers import Batch, read_batch
@@ -26,7 +27,9 @@ from retrodict.data.validation import Validation, validate
 from retrodict.data.versions.refs import added_digests
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.log import read_decisions
+from retrodict.models.artifact import ModelArtifact
 from retrodict.monitoring.keys import join_key_sql
+from retrodict.registry import current
 from retrodict.stores.sql import query, quote
 from retrodict.workspace import Workspace
 
@@ -126,7 +129,15 @@ def ingest_outcomes(
     RefusedError
         If no row passes the checks; the rows are in quarantine.
     """
-    table = workspace.definitions.get(Policy, policy).model.label.table
+    model = workspace.definitions.get(Policy, policy).model
+    table = model.label.table
+    if model.known_target is None or model.known_target.task != "binary":
+        deployed = current(workspace).get(policy)
+        target = ModelArtifact.target_of(workspace.objects, deployed.deployment.artifact) if deployed else None
+        if (target or model.known_target or Target()).task != "binary":
+            raise InputError("outcomes that come on their own must be of a yes or no", where=f"outcomes of {policy}",
+                             got=(target or model.known_target or Target()).task,
+                             remedy=f"Ingest them with their rows into {table.name!r}")  # fmt: skip
     batch = read_batch(source)
     report = _find(workspace, policy, batch)
     if report is None:

@@ -167,12 +167,18 @@ def compare_on_log(
     version = get_version(workspace, challenger)
     artifact = ModelArtifact.load(workspace.objects, version.artifact)
     logged = outcomes(workspace, policy, now=now, start=start, end=end)
+    if not logged.target.task == artifact.target.task == "binary":
+        raise InputError("a comparison on the log must be of a yes or no", where=f"model:{version.ref}",
+                         got=artifact.target.task,
+                         remedy="Compare runs on the same test rows: the gate better_than_champion")  # fmt: skip
     scored, set_aside = _comparable(workspace, logged, champion, artifact.inputs.names, where=f"model:{version.ref}")
     old, new = (
         scored.column("score").astype(np.float64),
         artifact.score_rows(_columns(scored.decisions, artifact)).score,
     )
-    agreement, changes = _changes(definition, scored.decisions, old, new)
+    before = ModelArtifact.load(workspace.objects, get_version(workspace, champion).artifact)
+    limits = [float(part.metadata.get("threshold", np.nan)) for part in (before, artifact)]
+    agreement, changes = _changes(definition, scored.decisions, (old, limits[0]), (new, limits[1]))
     compared = compare_scores(champion=old, challenger=new, labels=scored.label)
     labelled, pending, void = (int((scored.status == status).sum()) for status in ("known", "pending", "void"))
     return LogComparison(
@@ -234,31 +240,34 @@ def _merged(decisions: pa.Table, name: str) -> Any:
 
 
 def _changes(
-    policy: Policy, decisions: pa.Table, old: NDArray[np.float64], new: NDArray[np.float64]
+    policy: Policy,
+    decisions: pa.Table,
+    old: tuple[NDArray[np.float64], float],
+    new: tuple[NDArray[np.float64], float],
 ) -> tuple[Metric, dict[str, int]]:
     """Agreement under the thresholds, and what would be decided differently.
 
     Where the logged decision is not what the champion's score gives, a rule decided: it would decide again.
     """
-    if not old.size:
+    if not old[0].size:
         return Metric("agreement", None, "no decisions", 0), {}
-    before, after = _decide(policy, old), _decide(policy, new)
+    before, after = _decide(policy, *old), _decide(policy, *new)
     logged = decisions.column("decision").to_numpy().astype(str)
     changed = (before != after) & (logged == before)
     pairs, sizes = np.unique(np.stack([before[changed], after[changed]]), axis=1, return_counts=True)
     changes = {f"{a} -> {b}": int(n) for (a, b), n in zip(pairs.T, sizes, strict=True)}
-    agreement = share("agreement", int(old.size - changed.sum()), old.size, "no decisions")
+    agreement = share("agreement", int(old[0].size - changed.sum()), old[0].size, "no decisions")
     return agreement, dict(sorted(changes.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _decide(policy: Policy, scores: NDArray[np.float64]) -> NDArray[np.str_]:
-    """Decision of each score by the policy's thresholds alone, by the same expressions that serve."""
+def _decide(policy: Policy, scores: NDArray[np.float64], threshold: float) -> NDArray[np.str_]:
+    """Decision of each score by the policy's conditions alone, by the same expressions that serve."""
     arms = [
         f"WHEN {condition.to_sql()} THEN {quote_text(decision)}" for decision, condition in policy.thresholds.items()
     ]
     last = quote_text(list(policy.decide)[-1])
     value = f"CASE {' '.join(arms)} ELSE {last} END" if arms else last
-    rows = pa.table({"score": scores, "position": np.arange(scores.size)})
+    rows = pa.table({"score": scores, "threshold": np.full(scores.size, threshold), "position": np.arange(scores.size)})
     decisions = query(f"SELECT {value} AS decision FROM rows ORDER BY position", rows=rows)
     return np.asarray(decisions.column("decision").to_numpy(), dtype=np.str_)
 

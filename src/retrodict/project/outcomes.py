@@ -9,6 +9,7 @@ from retrodict import monitoring
 from retrodict.core.clock import format_time
 from retrodict.core.display import Block, Facts, Grid, Shown, when
 from retrodict.core.lazy import lazy_modules
+from retrodict.core.tasks import Target
 from retrodict.project.arguments import Time, instant
 from retrodict.project.namespace import Namespace
 
@@ -55,7 +56,7 @@ class OutcomeCounts(Shown):
         return {
             "decision": f"decision:{cells['id']}", "time": format_time(cells["time"]), "key": cells["key"],
             "decided": cells["decision"], "score": cells["score"], "status": str(outcomes.status[place]),
-            "label": bool(label) if label == label else None,  # noqa: PLR0124  # NaN: no label yet
+            "label": _label(outcomes.target, label),
             "known_at": None if known_at == matured.UNKNOWN_TIME else format_time(known_at),
         }  # fmt: skip
 
@@ -67,6 +68,15 @@ class OutcomeCounts(Shown):
         rows = [[row[name] for name in names] for row in facts["newest"]]
         columns = ("decision", "time?", "key", "decided", "score>", "status", "label")
         return [Facts({**about, **self._counts()}), Grid(columns, rows) if rows else None]
+
+
+def _label(target: Target, label: float) -> bool | float | str | None:
+    """A label as the table has it; None where there is none yet."""
+    if label != label:  # noqa: PLR0124  # NaN
+        return None
+    if target.task == "multiclass":
+        return target.classes[int(label)]
+    return bool(label) if target.task == "binary" else label
 
 
 class Outcomes(Namespace):

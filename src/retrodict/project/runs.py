@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict import learning
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, number, seconds, short_hash, when
+from retrodict.core.tasks import Target
 from retrodict.evaluation.ladder import Ladder
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
@@ -106,7 +108,8 @@ class Run(Shown):
         return self._stored() if self.version is None else self._trained(self.version)
 
     def _trained(self, version: ModelVersion) -> Sequence[Block | None]:
-        about = {"model": version.ref, "run": self.ref, "rows": self._rows(), "left out": self._left_out(),
+        target = Target.from_dict(self.record.params["target"]) if "target" in self.record.params else Target()
+        about = {"model": version.ref, "run": self.ref, "task": target.task, "rows": self._rows(), "left out": self._left_out(),
                  "calibration": self._calibration(), "took": seconds(self.record.seconds)}  # fmt: skip
         if version.gates_passed:
             command = f"retrodict models approve {version.ref} --reason '…' --actor NAME"
@@ -222,6 +225,10 @@ class Plot:
 
     def _repr_svg_(self) -> str:
         return self.svg
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file."""
+        Path(path).write_text(self.svg, encoding="utf-8")
 
 
 @dataclass(frozen=True, repr=False)

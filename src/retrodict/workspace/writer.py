@@ -195,6 +195,8 @@ class _Writer:
         public = kind.__module__.startswith("retrodict.") and _is_noun(kind.__name__)
         self.imports.setdefault("retrodict" if public else kind.__module__, set()).add(kind.__name__)
         where = f"{kind.__name__} {getattr(value, 'name', '')}".strip()
+        if hasattr(value, "written"):  # it takes other arguments than it has fields
+            return str(value.written())
         arguments = [
             f"{f.name}={self._value(getattr(value, f.name), where)}"
             for f in fields(value)

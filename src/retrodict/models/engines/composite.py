@@ -353,10 +353,10 @@ class EnsembleEngine:
             total += share * member.engine.contributions(row)
         return total
 
-    def opinions(self, row: NDArray[np.float64]) -> list[tuple[str, float, Any]]:
-        """What each member says of a row: its name, its share of the sum (of a stack: equal), and its outputs."""
+    def opinions(self, row: NDArray[np.float64]) -> list[tuple[str, float | None, Any]]:
+        """What each member says of a row: its name, its share of the answer (of a stack: none), and its outputs."""
         return [
-            (member.name, share, member.engine.score_row(row))
+            (member.name, None if self.final is not None else share, member.engine.score_row(row))
             for member, share in zip(self.members, self._shares, strict=True)
         ]
 

@@ -23,9 +23,10 @@ OTHERWISE, NEVER = "otherwise", "never"
 _OUTPUT = re.compile(r"score|threshold|value|low|high|q\d+(_\d+)?|p\[\".+\"\]|set\[\".+\"\]")
 
 
-def _span(output: str) -> tuple[float, float] | None:
-    """Between what an output lies; None where it may be anything."""
-    return (0.0, 1.0) if output == "score" or output.startswith(("p[", "set[")) else None
+def _span(output: str, model: Model) -> tuple[float, float] | None:
+    """Between what an output lies; None where it may be anything, as the score of a ranking."""
+    ranks = model.known_target is not None and model.known_target.task == "ranking"
+    return (0.0, 1.0) if (output == "score" and not ranks) or output.startswith(("p[", "set[")) else None
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,9 @@ class Policy(Definition):
         for decision, condition in self.thresholds.items():
             output = condition.columns[0]
             before = [other for other in earlier if other.columns == condition.columns]
-            if not can_hold(condition, output, _span(output), unless=before if len(condition.columns) == 1 else []):
+            if not can_hold(
+                condition, output, _span(output, self.model), unless=before if len(condition.columns) == 1 else []
+            ):
                 raise DefinitionError(
                     "a decision must be one that some score reaches", where=f"{where}, decide {decision!r}",
                     got=condition.text,
@@ -194,7 +197,7 @@ class Policy(Definition):
                 )  # fmt: skip
             earlier.append(condition)
         for rule in self.rules:
-            if not can_hold(parse(rule.when), "score", _span("score")):
+            if not can_hold(parse(rule.when), "score", _span("score", self.model)):
                 raise DefinitionError("a rule must be one that can fire", where=f"{where}, rule {rule.name}",
                                       got=rule.when, remedy="A score lies between 0 and 1")  # fmt: skip
         features = FeatureSet(self.model.features)

@@ -53,7 +53,8 @@ GATE_METRICS: dict[Task, dict[str, Span]] = {
 
 _ALWAYS: dict[str, Span] = {
     **dict.fromkeys(("beats_ladder", "better_than_champion"), _SHARE),
-    **dict.fromkeys(("latency_us", "size_kb", "leaks"), _LEVEL),
+    **dict.fromkeys(("latency_us", "size_kb", "leaks", "span_width"), _LEVEL),
+    "span_coverage": _SHARE,
 }
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
 _BOUND = re.compile(rf"(?:{'|'.join(_FAIRNESS)})\(.+\)")

@@ -127,9 +127,7 @@ def calibrate(
     calibrator = fitted[method]
     reason = _sentence(method, losses, len(labels), rarest, {name: methods[name][1] for name in methods})
     if flat:
-        reason += (
-            f" The method {flat[0]!r} was left out: it gives every row the same score, so it sees nothing in them."
-        )
+        reason += f" The method {flat[0]!r} was left out: it would give every row the same score."
     return calibrator, Calibration(method, len(labels), positives, losses, reason)
 
 

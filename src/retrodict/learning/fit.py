@@ -72,8 +72,14 @@ class TrainingRows:
     positions: Positions
 
     def folds(self, count: int | None = None) -> list[tuple[Positions, Positions]]:
-        """Places among the training rows to fit on, and to judge on."""
-        return folds(self.split, self.frame, self.positions, count)
+        """Places among the training rows to fit on, and to judge on; copies of a row are on one side."""
+        rows, copies = np.unique(self.positions, return_inverse=True)
+        if len(rows) == len(self.positions):
+            return folds(self.split, self.frame, self.positions, count)
+        return [
+            (np.flatnonzero(np.isin(copies, fit)), np.flatnonzero(np.isin(copies, judge)))
+            for fit, judge in folds(self.split, self.frame, rows, count)
+        ]
 
     def take(self, places: Positions) -> TrainingRows:
         """Some of the rows."""

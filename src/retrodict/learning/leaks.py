@@ -242,7 +242,7 @@ def _encoded_targets(frame: Frame, inputs: InputSpec, rows: NDArray[np.int64], m
             if feature.type != "number" or feature.name == key or len(np.unique(values[present])) < _GROUPS:
                 continue
             figure = max(_correlation(values[present], mean[codes][present]) for mean in means)
-            if figure >= _CORRELATION:
+            if abs(figure) >= _CORRELATION:
                 yield Leak(
                     "encoded_target", feature.name, figure, "high",
                     f"Feature {feature.name!r} is the mean outcome of each {key!r}: "

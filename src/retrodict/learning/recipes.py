@@ -30,7 +30,7 @@ from retrodict.models.engines.composite import EnsembleEngine, PreparedEngine
 from retrodict.models.estimators import estimators_of, get_estimator
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples, Fitted, Problem
-from retrodict.models.spans import fit_spans
+from retrodict.models.spans import fit_spans, judge_spans
 from retrodict.models.splits import halves
 
 __all__ = ["Progress", "Trained", "run_recipe", "without_spans"]
@@ -42,6 +42,8 @@ Positions = NDArray[np.int64]
 # A rung need not cost more than the model: beyond so many rows its figures hardly move.
 _RUNG_ROWS = 50_000
 _TIMED_ROWS = 50
+# A rung that is the model itself says nothing.
+_SAME: Mapping[str, tuple[str, ...]] = {"ridge": ("ridge", "linear"), "poisson": ("poisson", "linear")}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,6 +150,9 @@ def run_recipe(
     outputs = {name: without_spans(values, frame.target) for name, values in scores.items()}
     threshold, choice = _choose_threshold(recipe, frame, parts["validate"], outputs["validate"])
     evaluations = {name: _evaluate(examples[name], outputs[name], threshold) for name in parts}
+    if recipe.interval is not None:
+        spans = judge_spans(frame.target, scores["test"], examples["test"].labels)
+        evaluations["test"] = replace(evaluations["test"], metrics=(*evaluations["test"].metrics, *spans))
     test = examples["test"]
     rung_outputs = {name: rung.engine.scores(test.matrix) for name, (rung, _) in rungs.items()}
     extra_outputs = rung_outputs | (_member_outputs(engine, test) if ladder else {})
@@ -164,7 +169,7 @@ def run_recipe(
     return Trained(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
-        (*_input_warnings(inputs), *_warnings(evaluations), *_turned_round(evaluations),
+        (*_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations), *_turned_round(evaluations),
          *(leak.sentence for leak in leaks or ())), leaks,
     )  # fmt: skip
 
@@ -219,6 +224,12 @@ def _weights(recipe: Recipe, frame: Frame, rows: Positions) -> NDArray[np.float6
     if recipe.half_life is not None:
         age = (frame.at[rows].max() - frame.at[rows]) / parse_duration(recipe.half_life)
         weights = weights * 0.5**age
+    if frame.target.probabilistic:
+        mass = np.bincount(frame.labels[rows].astype(np.int64), weights, minlength=max(len(frame.target.classes), 2))
+        if not mass.all():
+            raise InputError("every class of the training rows must have weight", where="Recipe, weights",
+                             got=f"{int((mass == 0).sum())} classes without any",
+                             remedy="Correct the expression of the weights")  # fmt: skip
     return np.asarray(weights, dtype=np.float64)
 
 
@@ -290,6 +301,23 @@ def _input_warnings(inputs: InputSpec) -> tuple[str, ...]:
     )
 
 
+def _torn_groups(frame: Frame, parts: Mapping[str, Positions]) -> tuple[str, ...]:
+    """Groups of a ranking that stand on both sides of the split, or are of one row."""
+    if frame.groups is None:
+        return ()
+    groups = {name: frame.groups[rows] for name, rows in parts.items()}
+    torn = len(np.intersect1d(groups["train"], groups["test"]))
+    sizes = np.unique(groups["test"], return_counts=True)[1]
+    sentences = []
+    if torn:
+        sentences.append(f"{torn:,} groups are ranked in the training rows and in the test rows: what the test says of "
+                         "them is too good, and they are shorter than in life. Split with GroupSplit(by=…).")  # fmt: skip
+    if (sizes == 1).any():
+        sentences.append(f"{int((sizes == 1).sum()):,} of {len(sizes):,} groups of the test rows have one row: nothing "
+                         "is ranked in them, and they count as ranked right.")  # fmt: skip
+    return tuple(sentences)
+
+
 def _is_number(value: object) -> bool:
     if not isinstance(value, str):
         return False
@@ -324,7 +352,9 @@ def _rungs(recipe: Recipe, problem: Problem) -> dict[str, tuple[str, dict[str, A
         ("logistic" if probabilistic else "linear",) * 2 + ({},),
         ("tree", "decision_tree", {"max_depth": 3}),
     ):
-        if estimator in estimators_of(problem.train.target.task) and estimator != recipe.estimator:
+        if estimator in estimators_of(problem.train.target.task) and estimator not in _SAME.get(
+            recipe.label, (recipe.label,)
+        ):
             rungs[name] = (estimator, params)
     return rungs
 

@@ -231,7 +231,7 @@ class Model(Definition):
             raise DefinitionError("a model must have features", where=where, got=0, remedy="Pass features=[view, ...]")
         if not self.timed and self.recipe.half_life is not None:
             raise DefinitionError("rows without a moment have no age: half_life must be left out", where=where,
-                                  got=self.recipe.half_life, remedy="Say decide_at, or leave out half_life")  # fmt: skip
+                                  got=self.recipe.half_life, remedy="Say decide_at, or leave it out")  # fmt: skip
         if not self.timed:
             self._check_timeless(where)
         elif isinstance(self.label, Label) and self.label.known_at is None:

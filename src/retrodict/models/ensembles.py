@@ -37,6 +37,12 @@ class Ensemble:
 def _member(member: Any) -> Any:
     """A member as data: a name, a recipe, or the description of a scikit-learn object."""
     if isinstance(member, str | Ensemble) or hasattr(member, "__dataclass_fields__"):
+        settings = ("split", "weights", "half_life", "threshold", "interval")
+        ignored = [name for name in settings if getattr(member, name, None) is not None]
+        if ignored or getattr(member, "calibrate", "auto") != "auto":
+            raise DefinitionError("what holds for a whole ensemble must be said of it, not of a member",
+                                  where="member of an ensemble", got=ignored or ["calibrate"],
+                                  remedy="Move it to the Recipe that holds the ensemble")  # fmt: skip
         return member
     from retrodict.models.specs import SklearnSpec
 

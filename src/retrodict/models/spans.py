@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError
 from retrodict.core.identity import canonical_json
 from retrodict.core.tasks import Target, Task
+from retrodict.evaluation.estimates import Metric, mean, share
 from retrodict.models.calibration import Calibrator, load_calibrator
 
-__all__ = ["SpannedCalibrator", "fit_spans"]
+__all__ = ["SpannedCalibrator", "fit_spans", "judge_spans"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +133,28 @@ def fit_spans(
         outside = np.maximum(answers[:, 0] - labels, labels - answers[:, -1])
     radius = float(np.sort(outside)[rank - 1])
     return SpannedCalibrator(inner, target.task, 1.0 - radius if target.task == "multiclass" else radius, level)
+
+
+def judge_spans(target: Target, answers: NDArray[np.float64], labels: NDArray[np.float64]) -> tuple[Metric, Metric]:
+    """How often spans held the outcome, and how wide they are: ``span_coverage``, ``span_width``.
+
+    Parameters
+    ----------
+    target : Target
+    answers : ndarray of shape (n, outputs)
+        As :class:`SpannedCalibrator` gives them.
+    labels : ndarray of shape (n,)
+
+    Returns
+    -------
+    tuple of Metric
+        Share of the rows with Wilson's interval; mean distance of the ends, or mean number of classes in a set.
+    """
+    spans = answers[:, target.columns :]
+    if target.task == "multiclass":
+        inside = spans[np.arange(len(spans)), labels.astype(np.intp)] == 1.0
+        width = spans.sum(axis=1)
+    else:
+        inside, width = (spans[:, 0] <= labels) & (labels <= spans[:, 1]), spans[:, 1] - spans[:, 0]
+    rows = len(labels)
+    return share("span_coverage", int(inside.sum()), rows, "no rows"), Metric.of("span_width", rows, *mean(width))

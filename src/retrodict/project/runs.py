@@ -109,8 +109,8 @@ class Run(Shown):
 
     def _trained(self, version: ModelVersion) -> Sequence[Block | None]:
         target = Target.from_dict(self.record.params["target"]) if "target" in self.record.params else Target()
-        about = {"model": version.ref, "run": self.ref, "task": target.task, "rows": self._rows(), "left out": self._left_out(),
-                 "calibration": self._calibration(), "took": seconds(self.record.seconds)}  # fmt: skip
+        about = {"model": version.ref, "run": self.ref, "task": target.task, "rows": self._rows(),
+                 "left out": self._left_out(), "calibration": self._calibration(), "took": seconds(self.record.seconds)}  # fmt: skip
         if version.gates_passed:
             command = f"retrodict models approve {version.ref} --reason '…' --actor NAME"
             following = f"Next, by somebody else than {version.author}: {command}"
@@ -175,7 +175,7 @@ class Run(Shown):
         estimator = str(self.record.params.get("estimator", "model"))
         names = [estimator, *(split.removeprefix("test/") for split in rungs)]
         values = [self.record.values(split) for split in splits]
-        usual = _METRICS if "auc" in values[0] else [name for name in values[0] if not name.startswith("recall[")][:6]
+        usual = _METRICS if "auc" in values[0] else _table_metrics(values[0])
         metrics = [metric for metric in usual if any(row.get(metric) is not None for row in values)]
         rows = [(name, *(row.get(metric) for metric in metrics)) for name, row in zip(names, values, strict=True)]
         return Grid(["test rows", *(f"{metric}>" for metric in metrics)], rows)
@@ -206,6 +206,13 @@ def _choices(notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for step in notes.get("steps") or ():
         if "selected" in step or "dropped" in step:
             yield step["step"], f"{step['columns']} columns are left"
+
+
+def _table_metrics(metrics: Mapping[str, float | None]) -> Sequence[str]:
+    """Of another task than yes or no: what it is judged by, then spans, then the rest; six in all."""
+    names = [name for name in metrics if not name.startswith(("recall[", "pinball_", "coverage_"))]
+    first = [name for name in (*_HEADLINES, "span_coverage", "span_width") if name in names]
+    return [*first, *(name for name in names if name not in first)][:6]
 
 
 def headline(metrics: Mapping[str, float | None]) -> str:

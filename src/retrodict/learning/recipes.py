@@ -310,8 +310,8 @@ def _torn_groups(frame: Frame, parts: Mapping[str, Positions]) -> tuple[str, ...
     sizes = np.unique(groups["test"], return_counts=True)[1]
     sentences = []
     if torn:
-        sentences.append(f"{torn:,} groups are ranked in the training rows and in the test rows: what the test says of "
-                         "them is too good, and they are shorter than in life. Split with GroupSplit(by=…).")  # fmt: skip
+        sentences.append(f"{torn:,} groups are ranked in the training rows and in the test rows: what the test says "
+                         "of them is too good. Split with GroupSplit(by=…).")  # fmt: skip
     if (sizes == 1).any():
         sentences.append(f"{int((sizes == 1).sum()):,} of {len(sizes):,} groups of the test rows have one row: nothing "
                          "is ranked in them, and they count as ranked right.")  # fmt: skip

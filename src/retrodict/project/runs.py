@@ -109,8 +109,10 @@ class Run(Shown):
 
     def _trained(self, version: ModelVersion) -> Sequence[Block | None]:
         target = Target.from_dict(self.record.params["target"]) if "target" in self.record.params else Target()
-        about = {"model": version.ref, "run": self.ref, "task": target.task, "rows": self._rows(),
-                 "left out": self._left_out(), "calibration": self._calibration(), "took": seconds(self.record.seconds)}  # fmt: skip
+        about = {
+            "model": version.ref, "run": self.ref, "task": target.task, "rows": self._rows(),
+            "left out": self._left_out(), "calibration": self._calibration(), "took": seconds(self.record.seconds),
+        }  # fmt: skip
         if version.gates_passed:
             command = f"retrodict models approve {version.ref} --reason '…' --actor NAME"
             following = f"Next, by somebody else than {version.author}: {command}"

@@ -248,3 +248,14 @@ def test_values_are_not_calibrated(target: Target):
     assert (calibration.method, calibration.log_loss) == ("none", {})
     with pytest.raises(InputError, match="must be one of the task"):
         calibrate("sigmoid", scores, labels, [], target)
+
+
+def test_a_calibration_that_gives_every_row_one_score_is_left_out():
+    """Scores that rank backwards, or by chance, give a slope of zero: as they are they can still be judged."""
+    rng = np.random.default_rng(1)
+    scores, labels = rng.random(300), (rng.random(300) < 0.1).astype(float)
+    labels[scores < 0.2] = 1.0
+    pairs = [(np.arange(150), np.arange(150, 300)), (np.arange(150, 300), np.arange(150))]
+    calibrator, report = calibrate("auto", scores, labels, pairs)
+    assert (report.method, len(np.unique(calibrator.apply(scores)))) == ("none", 300)
+    assert "would give every row the same score" in report.reason

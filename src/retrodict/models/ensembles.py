@@ -36,7 +36,9 @@ class Ensemble:
 
 def _member(member: Any) -> Any:
     """A member as data: a name, a recipe, or the description of a scikit-learn object."""
-    if isinstance(member, str | Ensemble) or hasattr(member, "__dataclass_fields__"):
+    if isinstance(member, str | Ensemble):
+        return member
+    if hasattr(member, "__dataclass_fields__"):
         settings = ("split", "weights", "half_life", "threshold", "interval")
         ignored = [name for name in settings if getattr(member, name, None) is not None]
         if ignored or getattr(member, "calibrate", "auto") != "auto":

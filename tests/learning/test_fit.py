@@ -1,0 +1,170 @@
+"""Ensembles, weights, folds and spans: what is fitted on which rows, against plain computations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from retrodict import Bagging, Blend, Greedy, Impute, Label, Model, RandomSplit, Recipe, Stack, Table, Vote, columns
+from retrodict.core.errors import DefinitionError, InputError
+from retrodict.core.tasks import Target
+from retrodict.learning.fit import TrainingRows
+from retrodict.learning.frame import Frame
+from retrodict.learning.recipes import run_recipe
+from retrodict.workspace.writer import source_of
+
+PARTS = {"train": np.arange(600), "validate": np.arange(600, 800), "test": np.arange(800, 1_000)}
+
+
+def make_frame(target: Target | None = None, seed: int = 3, **more: object) -> Frame:
+    """A thousand rows: one feature tells, one is noise."""
+    rng = np.random.default_rng(seed)
+    told, noise = rng.normal(size=1_000), rng.normal(size=1_000)
+    signal = told + 0.8 * rng.normal(size=1_000)
+    target = target or Target()
+    match target.task:
+        case "binary":
+            labels = (signal > 0).astype(float)
+        case "multiclass":
+            labels = np.digitize(signal, [-0.7, 0.7]).astype(float)
+        case _:
+            labels = signal
+    table = pa.table({"told": told, "noise": noise, **more})
+    return Frame(table, ("told", "noise"), np.arange(1_000), labels, np.zeros(1_000, dtype=np.int64), target, False)
+
+
+def run(estimator: object, frame: Frame, **options: object):
+    return run_recipe(Recipe(estimator, RandomSplit(seed=1), **options), frame, PARTS)
+
+
+def test_a_stack_learns_from_rows_that_its_members_did_not_see():
+    """A member that remembers its rows and knows nothing of others gets no weight; fitted in-sample it gets it all."""
+    frame = make_frame()
+    memory = Recipe("knn", params={"n_neighbors": 1})
+    stack = run(Stack(["logistic", memory]), frame, calibrate="none")
+    alone = run("logistic", frame, calibrate="none")
+    assert stack.evaluations["test"]["auc"].value > alone.evaluations["test"]["auc"].value - 0.02
+    weights = [abs(term.weight * 1.0) for term in stack.engine.final.terms]
+    assert weights[0] > 3 * weights[1]
+
+
+def test_copies_of_a_row_stay_on_one_side_of_every_fold():
+    """A bag draws rows again: a copy to fit on and one to judge on would be in-sample."""
+    drawn = np.sort(np.random.default_rng(0).integers(0, 600, 900))
+    for fit, judge in TrainingRows(RandomSplit(seed=1), make_frame(), drawn).folds(5):
+        assert not set(drawn[fit].tolist()) & set(drawn[judge].tolist())
+        assert len(fit) + len(judge) == len(drawn)
+
+
+def test_a_soft_vote_is_the_weighted_mean_and_a_hard_one_counts():
+    """By hand over the members' own outputs."""
+    frame = make_frame(Target("multiclass", classes=("a", "b", "c")))
+    matrix = None
+    for how in ("soft", "hard"):
+        trained = run(Vote(["logistic", "decision_tree"], how=how, weights=[3, 1]), frame, calibrate="none")
+        matrix = trained.inputs.encode_columns(frame.columns(PARTS["test"]))
+        outputs = [member.engine.scores(matrix) for member in trained.engine.members]
+        if how == "hard":
+            outputs = [np.eye(3)[values.argmax(axis=1)] for values in outputs]
+        expected = 0.75 * outputs[0] + 0.25 * outputs[1]
+        assert trained.engine.scores(matrix) == pytest.approx(expected)
+        assert list(trained.engine.score_row(matrix[0])) == trained.engine.scores(matrix[:1])[0].tolist()
+        loss = log_loss(frame.labels[PARTS["test"]], np.clip(expected, 1e-15, 1))
+        if how == "soft":
+            assert trained.evaluations["test"]["log_loss"].value == pytest.approx(loss, rel=1e-6)
+
+
+def test_learned_and_greedy_weights_favour_the_better_member():
+    """The constant says nothing; every member is judged beside the ensemble."""
+    frame = make_frame(Target("regression"))
+    for ensemble in (Vote(["linear", "constant"], weights="learned"), Greedy(["linear", "constant"], rounds=10)):
+        trained = run(ensemble, frame)
+        shares = trained.notes["weights"]
+        assert shares["linear"] > 0.6
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert {"test/member linear", "test/member constant"} <= set(trained.evaluations)
+
+
+@pytest.mark.parametrize("ensemble", [Blend(["linear", "decision_tree"]), Bagging(["decision_tree"], n=3, rows=0.5)])
+def test_blends_and_bags_predict(ensemble):
+    trained = run(ensemble, make_frame(Target("regression")))
+    assert trained.evaluations["test"]["r2"].value > 0.4
+
+
+@pytest.mark.parametrize(
+    "member", [Recipe("logistic", weights="w"), Recipe("logistic", half_life="3d"), Recipe("logistic", interval=0.9),
+               Recipe("logistic", RandomSplit()), Recipe("logistic", calibrate="sigmoid")],
+)  # fmt: skip
+def test_what_holds_for_a_whole_ensemble_is_refused_of_a_member(member):
+    """It would be ignored."""
+    with pytest.raises(DefinitionError, match="must be said of it, not of a member"):
+        Stack([member, "lightgbm"])
+
+
+def test_weights_count_as_repeated_rows():
+    """Against scikit-learn with the same weights; older rows count less."""
+    rng = np.random.default_rng(4)
+    weights = rng.uniform(0.5, 2, 1_000)
+    frame = make_frame(_weight=weights)
+    trained = run("logistic", frame, weights="w", calibrate="none", params={"penalty": 1e-6})
+    x = np.column_stack([frame.table.column(name).to_numpy() for name in ("told", "noise")])
+    plain = LogisticRegression(C=1e6, tol=1e-8, max_iter=1_000)
+    plain.fit(x[:600], frame.labels[:600], sample_weight=weights[:600])
+    assert trained.test_scores == pytest.approx(plain.predict_proba(x[800:])[:, 1], abs=1e-3)
+
+
+def test_a_class_without_weight_is_refused():
+    frame = make_frame()
+    frame = replace(frame, table=frame.table.append_column("_weight", [frame.labels.tolist()]))
+    with pytest.raises(InputError, match="every class of the training rows must have weight"):
+        run("logistic", frame, weights="w")
+
+
+@pytest.mark.parametrize("target", [Target("regression"), Target("multiclass", classes=("a", "b", "c"))])
+def test_spans_hold_what_was_asked_for_and_are_judged(target):
+    """Over forty draws of the rows the mean coverage is the level, within what forty means scatter."""
+    covered = []
+    for seed in range(40):
+        trained = run("linear" if target.task == "regression" else "logistic", make_frame(target, seed), interval=0.8)
+        covered.append(trained.evaluations["test"]["span_coverage"].value)
+    assert np.mean(covered) == pytest.approx(0.805, abs=0.02)
+
+
+def test_an_interval_of_a_yes_or_no_is_refused_before_anything_is_fitted():
+    steps = []
+    with pytest.raises(InputError, match="an interval must be of numbers or of several classes"):
+        run_recipe(Recipe("logistic", RandomSplit(), interval=0.9), make_frame(), PARTS,
+                   progress=lambda step, *_: steps.append(step))  # fmt: skip
+    assert steps == ["encode"]
+
+
+def test_numbers_that_the_table_holds_as_text_are_a_warning():
+    """A CSV file has no types: a category of every value learns nothing of the order."""
+    frame = make_frame(price=[str(n % 40) for n in range(1_000)])
+    frame = replace(frame, features=(*frame.features, "price"))
+    assert any("'price' is text, and every one of its 40 values is a number" in text
+               for text in run("logistic", frame).warnings)  # fmt: skip
+
+
+def test_groups_on_both_sides_of_a_ranking_are_a_warning():
+    labels = np.random.default_rng(2).integers(0, 3, 1_000).astype(float)
+    frame = replace(make_frame(_group=[n % 50 for n in range(1_000)]), labels=labels, target=Target("ranking"))
+    assert any("50 groups are ranked" in text for text in run("lightgbm", frame).warnings)
+
+
+def test_steps_and_members_are_written_from_a_notebook():
+    """As they are typed: what is loaded again has the same content."""
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import RandomForestClassifier
+
+    table = Table("t", key="id")
+    recipe = Recipe(Stack([RandomForestClassifier(20), "logistic"]), RandomSplit(), prepare=[Impute("median"), PCA(2)])
+    model = Model("m", label=Label("y", table, "y > 0"), features=[columns("a", "b")], recipe=recipe)
+    names: dict[str, object] = {}
+    exec(compile(source_of([model]), "definitions.py", "exec"), names)  # what the writer wrote
+    assert any(getattr(value, "version", None) == model.version for value in names.values())

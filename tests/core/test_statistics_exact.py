@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.exact import (
-    Scale,
+    LimbScale,
     exact_sum,
     round_limbs,
     scale_for,
@@ -31,7 +31,7 @@ _NASTY = st.one_of(
 )
 
 
-def _prefix(values: list[float], scale: Scale | None = None) -> np.ndarray:
+def _prefix(values: list[float], scale: LimbScale | None = None) -> np.ndarray:
     """Limbs of the sum of the first 0, 1, 2 … values: subtract two for the sum of a range."""
     limbs = split_limbs(np.array(values), scale or scale_for(np.array(values)))
     return np.concatenate([np.zeros((1, limbs.shape[1]), dtype=np.int64), np.cumsum(limbs, axis=0)])
@@ -95,7 +95,7 @@ def test_whole_columns_add_as_python_integers(values: list[int]) -> None:
 )
 def test_rounding_is_the_nearest_double_for_any_limbs(limbs: list[int], low: int, width: int) -> None:
     """Limbs of any sign and size, carries included, round as one exact fraction does."""
-    scale = Scale(low=low, width=width, limbs=len(limbs), rows=1)
+    scale = LimbScale(low=low, width=width, limbs=len(limbs), rows=1)
     exact = sum(Fraction(limb) * Fraction(2) ** (low + width * place) for place, limb in enumerate(limbs))
     try:
         expected = float(exact)
@@ -160,7 +160,7 @@ def test_what_is_not_a_finite_column_is_refused(bad: list[object]) -> None:
 def test_a_value_outside_the_scale_is_refused(value: float) -> None:
     """A scale made for small whole numbers neither truncates nor wraps."""
     with pytest.raises(InputError, match="must fit the scale"):
-        split_limbs([value], Scale(low=0, width=50, limbs=1, rows=10))
+        split_limbs([value], LimbScale(low=0, width=50, limbs=1, rows=10))
 
 
 def test_whole_sums_need_whole_units() -> None:

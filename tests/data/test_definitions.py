@@ -70,7 +70,7 @@ from retrodict.features.labels import Label
         (lambda: Table("t", key="a", checks=["a > 1"]), "checks must be Check objects"),  # type: ignore[list-item]
         (lambda: Label("l", Table("t"), "a > 1", known_at="t"), "the table of a label must have a key"),
         (lambda: Label("l", "flights", "a > 1", known_at="t"), "Pass the Table object"),  # type: ignore[arg-type]
-        (lambda: Label("l", Table("t", key="a"), "a + 1", known_at="t"), "true or false"),
+        (lambda: Label("l", Table("t", key="a"), "a - 1h", known_at="t"), "true or false, a number or a text"),
         (lambda: Label("l", Table("t", key="a"), "a > 1", known_at="a > 1"), "known_at must be a time"),
         (lambda: Label("l", Table("t", key="a"), "a > 1", known_at="t", matures="1 month"), "duration"),
     ],

@@ -88,7 +88,7 @@ def _label(aggregate=None, **more):
         (lambda: _label(table="loans", expression="count_1h > 0"), "a label must be of a table.*'str'.*not its name"),
         (lambda: _label(table=Table("t"), expression="count_1h > 0"), "the table of a label must have a key.*Say key="),
         (lambda: _label(table=LOANS, expression="count_2h > 0"), "got 'count_2h'. Did you mean the column 'count_1h'"),
-        (lambda: _label(table=LOANS, expression="count_1h + 1"), "a label must be true or false; got 'count_1h . 1'"),
+        (lambda: _label(table=LOANS, expression="'yes'"), "a label must be true or false, or a number"),
         (lambda: _label(table=LOANS, expression="count_1h = 'x'"), "outcome 'n'.*values of one kind"),
         (
             lambda: _label(agg.last_k("x", 2, over="1h"), table=LOANS, expression="last_2_x_1h is null"),

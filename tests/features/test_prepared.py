@@ -22,7 +22,7 @@ from retrodict.data.sources import Source
 from retrodict.features.definitions import Entity, FeatureView, agg, latest
 from retrodict.features.facts.keys import KeyIndex
 from retrodict.features.offline import event_index, training_frame
-from retrodict.features.offline._arrays import ArrayFolder
+from retrodict.features.offline._arrays import ArrayFolder, FolderKey
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.offline.prepared import FRAMES, MemoryEvents
 from retrodict.features.plan import FeatureSet
@@ -208,7 +208,7 @@ def _append(tables, key, rows=3):
 def _folders(folder):
     """Bytes of each index, and the one that it lies over."""
     return {
-        path.name: (sum(file.stat().st_size for file in _files(path)), ArrayFolder(path).note["over"])
+        path.name: (sum(file.stat().st_size for file in _files(path)), ArrayFolder(path, FolderKey()).note["over"])
         for path in folder.glob("*/*")
     }
 

@@ -70,7 +70,7 @@ def test_an_error_while_recording_closes_the_run(project, monkeypatch, error):
     put = project.objects.put
 
     def refuse(data):
-        if b"<svg" in data:
+        if data.startswith(b"PAR1"):
             raise error
         return put(data)
 

@@ -23,7 +23,7 @@ def original(tmp_path_factory):
     root = tmp_path_factory.mktemp("parcels")
     make_project(root).close()
     with Project(root, actor="ana") as project:
-        project.train("late_parcel")
+        project.train("late_parcel", again=True)
         project.data.tag("parcels@0", "golden", hold=True)
     with Project(root, actor="ben") as project:
         project.models.reject("late_parcel@2", reason="too slow")

@@ -69,7 +69,7 @@ REFUSED_AT_LOAD = {
     "a trigger's number": ("psi > 1", "pis > 1", "numbers that are measured; got 'pis'.*'psi'"),
     "a trigger's threshold": ("psi > 1 or auc_drop > 0.1", "auc_drop > 10", "can fire.*auc_drop lies between -1 and 1"),
     "a monitor's group": ('"history__latest_rate"],', '"history__latest_rat"],', "by: .*'history__latest_rat'"),
-    "a label of text": ('"lost > 0"', '"state"', "label defaulted: a label must be true or false.*Write a comparison"),
+    "a label of text": ('"lost > 0"', '"state"', "a gate of the task 'multiclass' must read metrics.*'auc'"),
     "a label of two kinds": ('"lost > 0"', '"state > 0"', "label defaulted: .*must be"),
 }  # fmt: skip
 
@@ -162,10 +162,11 @@ def test_a_declared_column_may_come_with_a_later_batch(make_project: Callable[..
     assert Project(root).plan().findings == ()
 
 
-def test_a_number_as_a_label_is_called_what_it_is(make_project: Callable[..., Workspace]) -> None:
+def test_a_number_as_a_label_of_a_yes_or_no_is_called_what_it_is(make_project: Callable[..., Workspace]) -> None:
     """Numbers 0 and 1 are a yes or no; the remedy for others is a comparison, not to drop rows."""
     root = _filled(make_project).root
-    (root / "definitions.py").write_text(DEFINITIONS.replace('"lost > 0"', '"lost"'))
+    text = DEFINITIONS.replace('"lost > 0"', '"lost"').replace("recipe=", 'task="binary", recipe=')
+    (root / "definitions.py").write_text(text)
     with pytest.raises(
         DefinitionError, match=r"label 'defaulted': a label must be true or false; got '1 numbers.*'lost > 0'"
     ):
@@ -176,7 +177,8 @@ def test_every_metric_of_the_test_rows_can_be_a_gate() -> None:
     """And no other name can, but the ladder's verdict."""
     assert {*evaluate([0, 1], [0.1, 0.9], threshold=0.5).values()} == set(GATE_METRICS["binary"])
     assert {*gate_metrics("binary")} - {*GATE_METRICS["binary"]} == {
-        "beats_ladder", "better_than_champion", "latency_us", "leaks", "size_kb"}  # fmt: skip
+        "beats_ladder", "better_than_champion", "latency_us", "leaks", "size_kb", "span_coverage",
+        "span_width"}  # fmt: skip
     assert "auc_drop" in NUMBERS
 
 

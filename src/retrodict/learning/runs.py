@@ -19,7 +19,6 @@ from retrodict.core.clock import format_time
 from retrodict.core.errors import IntegrityError, NotFoundError, RefusedError, near
 from retrodict.core.identity import Ref
 from retrodict.learning.heartbeat import has_process, sign_of_life
-from retrodict.learning.plots import run_plots
 from retrodict.learning.schema import artifacts, heartbeats, metadata, metrics, runs
 from retrodict.ledger import Transaction
 from retrodict.stores.objects.base import ObjectStore
@@ -133,6 +132,8 @@ class Run:
         NotFoundError
             If the run has no such plot; the message names those it has.
         """
+        from retrodict.learning.plots import run_plots
+
         files = {file.name: file.digest for file in self.artifacts}
         plots = {} if self.objects is None else run_plots(self.objects, files, self.params, self.summary)
         if name not in plots:

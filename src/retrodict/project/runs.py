@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from retrodict import learning
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, number, seconds, short_hash, when
 from retrodict.core.tasks import Target
-from retrodict.evaluation.ladder import Ladder
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 
@@ -124,6 +123,8 @@ class Run(Shown):
 
     def _said(self) -> Sequence[Block]:
         """What the ladder says in words, and what was chosen on the way: threshold, steps, members."""
+        from retrodict.evaluation.ladder import Ladder
+
         ladder, notes = self.record.summary.get("ladder"), self.record.summary.get("notes") or {}
         sentences = Ladder.from_dict(ladder).sentences() if ladder else ()
         choices = dict(_choices(notes))

@@ -166,11 +166,6 @@ class GroupOutputsEngine(JsonEngine):
         return Target.from_dict(self.predicts)
 
     @property
-    def explains(self) -> bool:
-        """Where there is one output."""
-        return len(self.outputs[-1]) == 1
-
-    @property
     def width(self) -> int:
         """Number of features."""
         return self.features
@@ -202,12 +197,13 @@ class GroupOutputsEngine(JsonEngine):
         return self.score_row(row)
 
     def contributions(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far the category moves the value from that of all rows."""
-        shares = np.zeros(self.features + 1)
-        shares[-1] = self.outputs[-1][0]
+        """How far the category moves each output from that of all rows, then that: one row per output."""
+        overall = np.array(self.outputs[-1])
+        shares = np.zeros((len(overall), self.features + 1))
+        shares[:, -1] = overall
         if self.column is not None:
-            shares[self.column] = self.margin(row) - shares[-1]
-        return shares
+            shares[:, self.column] = np.atleast_1d(self.margin(row)) - overall
+        return shares[0] if len(overall) == 1 else shares
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:

@@ -206,6 +206,8 @@ class SklearnEngine:
 
     def _rank(self, value: float) -> float:
         """Share of the training rows that are less odd: whose score is higher."""
+        # A hair more: the last bit of a sum must not move a value across the training row that it equals.
+        value += 1e-9 * max(abs(value), 1.0)
         return 1.0 - bisect.bisect_right(self.reading.ranks, value) / len(self.reading.ranks)
 
     def _values(self, row: NDArray[np.float64]) -> Row:

@@ -20,8 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from retrodict.core.errors import DefinitionError, InputError, IntegrityError
+from retrodict.estimators._skops import TRUSTED, dump_sklearn, load_sklearn
 from retrodict.models import SklearnSpec, estimator, get_estimator, list_estimators, load_engine
-from retrodict.models.engines._skops import TRUSTED, dump_sklearn, load_sklearn
 from retrodict.models.estimators import _ESTIMATORS, _load_entry_points
 from retrodict.testing.estimators import make_problem, odd_rows
 

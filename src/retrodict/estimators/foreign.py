@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
-import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -16,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from retrodict.core.errors import InputError, IntegrityError
 from retrodict.estimators._operations import Matrix, Operation
+from retrodict.estimators._skops import pack
 from retrodict.estimators.steps import Step
 
 __all__ = ["ScikitLearnStep", "dump_estimator"]
@@ -127,8 +125,7 @@ class ScikitLearnStep(Step):
 def dump_estimator(estimator: Any, *, where: str) -> bytes:
     """File of skops of a fitted estimator, equal bytes for equal estimators.
 
-    skops names arrays and objects by their address and stamps the time of each file; here they are numbered in order,
-    at a fixed time, so that a run that is done again gives the same artifact.
+    So a run that is done again gives the same artifact.
 
     Raises
     ------
@@ -141,16 +138,4 @@ def dump_estimator(estimator: Any, *, where: str) -> bytes:
     if untrusted := skops.io.get_untrusted_types(data=data):
         raise InputError("a transformer must be stored without code of its own", where=where, got=untrusted,
                          remedy="Take one of scikit-learn, or write it as a derived feature")  # fmt: skip
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        files = {name: archive.read(name) for name in archive.namelist()}
-    schema = files.pop("schema.json").decode()
-    numbers: dict[str, str] = {}
-    pattern = re.compile(r'(?<="__id__": )\d+|(?<="file": ")\d+(?=\.)')
-    schema = pattern.sub(lambda match: numbers.setdefault(match[0], str(len(numbers) + 1)), schema)
-    renamed = {re.sub(r"^\d+", lambda match: numbers[match[0]], name): content for name, content in files.items()}
-    renamed["schema.json"] = schema.encode()
-    output = io.BytesIO()
-    with zipfile.ZipFile(output, "w") as archive:
-        for name in sorted(renamed):
-            archive.writestr(zipfile.ZipInfo(name), renamed[name])
-    return output.getvalue()
+    return pack(data)

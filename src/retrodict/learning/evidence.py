@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from retrodict.core.expressions import parse
 from retrodict.evaluation import Metric
@@ -91,8 +92,8 @@ def _fairness(
     if column not in workspace.tables.schema(table, versions[table]).names:
         return {f"{word}({column})": Metric(f"{word}({column})", None, f"{table} has no column {column!r}", 0)
                 for word in _FAIRNESS}  # fmt: skip
-    groups = workspace.tables.read(table, versions[table], columns=[column]).column(column).to_pylist()
+    groups = workspace.tables.read(table, versions[table], columns=[column]).column(column).take(pa.array(test))
     threshold = 0.5 if trained.threshold is None else trained.threshold
-    measured = measure_fairness(frame.labels[test], np.asarray(trained.test_scores), [groups[at] for at in test],
+    measured = measure_fairness(frame.labels[test], np.asarray(trained.test_scores), groups.to_pylist(),
                                 column=column, threshold=threshold)  # fmt: skip
     return {metric.name: metric for metric in measured.metrics}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError
 from retrodict.core.tasks import Task
 from retrodict.evaluation.losses import row_losses
 from retrodict.learning.frame import Frame
@@ -29,13 +28,13 @@ from retrodict.models.engines.composite import (
 from retrodict.models.ensembles import Bagging, Blend, Ensemble, Greedy, Stack, Vote
 from retrodict.models.estimators import get_estimator
 from retrodict.models.inputs import Feature, InputSpec
-from retrodict.models.problem import Examples, Fitted, Problem
+from retrodict.models.problem import Fitted, Problem
 from retrodict.models.splits import Splitter, folds
 
 if TYPE_CHECKING:
     from retrodict.estimators.balance import BalanceReport
 
-__all__ = ["TrainingRows", "fit_recipe"]
+__all__ = ["TrainingRows", "final_name", "fit_recipe"]
 
 Positions = NDArray[np.int64]
 Outputs = NDArray[np.float64]
@@ -117,13 +116,8 @@ def fit_recipe(recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Tell)
 
             corrected = CorrectedEngine(fitted.engine, PriorCorrection.of(balanced))
             fitted = Fitted(corrected, fitted.params, fitted.history, {**fitted.notes, "balance": balanced.to_dict()})
-    engine = PreparedEngine(steps, fitted.engine, rows_width(steps, problem)) if steps else fitted.engine
+    engine = PreparedEngine(steps, fitted.engine, int(steps[0].n_features_in_)) if steps else fitted.engine
     return Fitted(engine, fitted.params, fitted.history, {**notes, **fitted.notes})
-
-
-def rows_width(steps: Sequence[Any], problem: Problem) -> int:
-    """Width of the rows before the steps."""
-    return int(steps[0].n_features_in_) if steps else len(problem.inputs)
 
 
 def _prepare(recipe: Recipe, problem: Problem, rows: TrainingRows) -> tuple[Problem, list[Any], dict[str, Any]]:
@@ -162,9 +156,6 @@ def _balance(recipe: Recipe, problem: Problem) -> tuple[Problem, BalanceReport |
     if recipe.balance is None:
         return problem, None
     train = problem.train
-    if train.target.task not in ("binary", "multiclass"):
-        raise InputError("rows to balance must be of classes", where="Recipe, balance", got=train.target.task,
-                         remedy="Leave balance out, or use weights")  # fmt: skip
     matrix, labels, weights, report = recipe.balance.apply(
         train.matrix, train.labels, train.weights, categorical=problem.inputs.categorical, target=train.target,
         seed=recipe.seed,
@@ -177,7 +168,7 @@ def _members(ensemble: Ensemble, recipe: Recipe) -> list[tuple[str, Recipe]]:
     """Name and recipe of each member: a name twice gets a number."""
     recipes = [
         member if isinstance(member, Recipe)
-        else replace(recipe, estimator=member, params={}, prepare=(), balance=recipe.balance, threshold=None)
+        else replace(recipe, estimator=member, params={}, prepare=(), threshold=None)
         for member in ensemble.members
     ]  # fmt: skip
     labels = [member.label for member in recipes]
@@ -221,9 +212,6 @@ def _fit_ensemble(
     how = "stack" if final is not None else how
     engine = EnsembleEngine(members, how, final=final.engine if final is not None else None,
                             passthrough=getattr(ensemble, "passthrough", False))  # fmt: skip
-    if how == "hard" and not problem.train.target.probabilistic:
-        raise InputError("members that vote must predict classes", where="Vote", got=problem.train.target.task,
-                         remedy="Leave how out: values are averaged")  # fmt: skip
     return Fitted(engine, params, {}, notes)
 
 
@@ -312,10 +300,11 @@ def _fit_final(
     names = [f"{name} {output}" for name, _ in entries for output in target.outputs]
     features = [Feature(text, "number") for text in names]
     inputs = InputSpec((*features, *(problem.inputs.features if passthrough else ())))
-    estimator = get_estimator(_FINALS.get(target.task, ensemble.final) if ensemble.final == "logistic"
-                              else ensemble.final)  # fmt: skip
-    examples = Examples(matrix, train.labels[held_out], target,
-                        None if train.weights is None else train.weights[held_out],
-                        None if train.groups is None else train.groups[held_out])  # fmt: skip
     tell(f"{ensemble.label}: final", 0, 1)
-    return estimator.solve(Problem(inputs, examples, None, {}, problem.seed))
+    examples = replace(train.take(held_out), matrix=matrix)
+    return get_estimator(final_name(ensemble, target.task)).solve(Problem(inputs, examples, None, {}, problem.seed))
+
+
+def final_name(ensemble: Stack | Blend, task: Task) -> str:
+    """Estimator that reads the members: of numbers ``"logistic"`` means ``"linear"``."""
+    return _FINALS.get(task, ensemble.final) if ensemble.final == "logistic" else ensemble.final

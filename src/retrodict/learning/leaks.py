@@ -183,11 +183,11 @@ def _bin(values: Floats, edges: Floats) -> NDArray[np.intp]:
     return np.where(np.isnan(values), 2 * len(edges) + 1, places)
 
 
-def _correlation(left: Floats, right: Floats) -> float:
-    """Spearman's rank correlation; 0 where one of them does not vary, or for few rows."""
+def _correlation(left: Floats, right: Floats, *, ranked: bool = False) -> float:
+    """Spearman's rank correlation; 0 where one does not vary, or for few rows. ``ranked``: the left is ranks."""
     if len(left) < _ROWS or np.ptp(left) == 0 or np.ptp(right) == 0:
         return 0.0
-    return float(np.corrcoef(midranks(left), midranks(right))[0, 1])
+    return float(np.corrcoef(left if ranked else midranks(left), midranks(right))[0, 1])
 
 
 def _tells_duration(name: str, values: Floats, durations: NDArray[np.int64]) -> Leak | None:
@@ -233,6 +233,7 @@ def _encoded_targets(frame: Frame, inputs: InputSpec, rows: NDArray[np.int64], m
         outcomes = [(frame.labels[rows] == code).astype(np.float64) for code in range(len(frame.target.classes))]
     else:
         outcomes = [frame.labels[rows]]
+    ranks: dict[int, Floats] = {}  # of a feature, for every key: to rank is what costs
     for key, codes in _keys(frame, rows):
         sizes = np.maximum(np.bincount(codes), 1)
         means = [np.bincount(codes, weights=values) / sizes for values in outcomes]
@@ -241,7 +242,10 @@ def _encoded_targets(frame: Frame, inputs: InputSpec, rows: NDArray[np.int64], m
             present = ~np.isnan(values)
             if feature.type != "number" or feature.name == key or len(np.unique(values[present])) < _GROUPS:
                 continue
-            figure = max(_correlation(values[present], mean[codes][present]) for mean in means)
+            if at not in ranks:
+                ranks[at] = midranks(values[present])
+            figures = [_correlation(ranks[at], mean[codes][present], ranked=True) for mean in means]
+            figure = max(figures, key=abs)
             if abs(figure) >= _CORRELATION:
                 yield Leak(
                     "encoded_target", feature.name, figure, "high",

@@ -19,7 +19,7 @@ from retrodict.core.errors import InputError, near
 from retrodict.core.tasks import Target
 from retrodict.evaluation import Cost, Evaluation, Ladder, climb, evaluate
 from retrodict.learning.calibration import Calibration, calibrate, calibration_folds
-from retrodict.learning.fit import TrainingRows, fit_recipe
+from retrodict.learning.fit import TrainingRows, final_name, fit_recipe
 from retrodict.learning.frame import Frame
 from retrodict.learning.leaks import Leak, find_leaks
 from retrodict.models.artifact import ModelArtifact
@@ -27,6 +27,7 @@ from retrodict.models.calibration import Calibrator
 from retrodict.models.definitions import Recipe
 from retrodict.models.engines.base import Engine
 from retrodict.models.engines.composite import EnsembleEngine, PreparedEngine
+from retrodict.models.ensembles import Blend, Ensemble, Stack, Vote
 from retrodict.models.estimators import estimators_of, get_estimator
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples, Fitted, Problem
@@ -125,11 +126,10 @@ def run_recipe(
     report = progress or (lambda _step, _done, _total: None)
     report("encode", 0, 1)
     _check_parts(frame, parts)
-    if recipe.interval is not None and not frame.target.spans:
-        raise InputError("an interval must be of numbers or of several classes", where="Recipe, interval",
-                         got=frame.target.task, remedy="Leave interval out")  # fmt: skip
+    _check_task(recipe, frame.target)
     inputs = InputSpec.learn(frame.columns(parts["train"]), recipe.types)
     examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
+    validate = examples["validate"]
     stopping = aside = parts["validate"]
     if recipe.validates and recipe.calibrate != "none":
         stopping, aside = halves(recipe.split, frame, parts["validate"])
@@ -138,15 +138,17 @@ def run_recipe(
                              where="recipe", got=len(aside),
                              remedy="Give the split a longer part to validate on")  # fmt: skip
     train = replace(examples["train"], weights=_weights(recipe, frame, parts["train"]))
-    problem = Problem(inputs, train, _examples(inputs, frame, stopping), {}, recipe.seed)
+    place = {name: np.searchsorted(parts["validate"], rows) for name, rows in (("stop", stopping), ("aside", aside))}
+    problem = Problem(inputs, train, validate.take(place["stop"]), {}, recipe.seed)
     rungs = _fit_ladder(recipe, problem, report) if ladder else {}
     began = perf_counter()
     fitted = fit_recipe(recipe, problem, TrainingRows(recipe.split, frame, parts["train"]), report)
     seconds = perf_counter() - began
     report("evaluate", 0, 1)
-    engine, held_out = fitted.engine, _examples(inputs, frame, aside)
-    calibrator, calibration = _calibrate(recipe, frame, aside, engine.scores(held_out.matrix))
-    scores = {name: calibrator.apply(engine.scores(rows.matrix)) for name, rows in examples.items()}
+    engine = fitted.engine
+    raw = {name: engine.scores(rows.matrix) for name, rows in examples.items()}
+    calibrator, calibration = _calibrate(recipe, frame, aside, raw["validate"][place["aside"]])
+    scores = {name: calibrator.apply(values) for name, values in raw.items()}
     outputs = {name: without_spans(values, frame.target) for name, values in scores.items()}
     threshold, choice = _choose_threshold(recipe, frame, parts["validate"], outputs["validate"])
     evaluations = {name: _evaluate(examples[name], outputs[name], threshold) for name in parts}
@@ -183,6 +185,31 @@ def _calibrate(
     if recipe.interval is not None:
         calibrator = fit_spans(calibrator, frame.target, raw, labels, recipe.interval)
     return calibrator, calibration
+
+
+def _check_task(recipe: Recipe, target: Target) -> None:
+    """Refuse what the recipe asks for and the task does not have, before anything is fitted."""
+    task, classes = target.task, target.probabilistic
+    estimator = recipe.estimator
+    hard = isinstance(estimator, Vote) and estimator.how == "hard"
+    for requested, fits, rule, name, remedy in (
+        (recipe.interval is not None, bool(target.spans), "an interval must be of numbers or of several classes",
+         "interval", "Leave interval out"),
+        (recipe.threshold is not None, task == "binary", "a threshold must be of the score of a yes or no",
+         "threshold", "Leave threshold out, and decide on the outputs"),
+        (recipe.balance is not None, classes, "rows to balance must be of classes",
+         "balance", "Leave balance out, or use weights"),
+        (hard, classes, "members that vote must predict classes",
+         "estimator", "Leave how out: values are averaged"),
+    ):  # fmt: skip
+        if requested and not fits:
+            raise InputError(rule, where=f"Recipe, {name}", got=task, remedy=remedy)
+    for member in estimator.members if isinstance(estimator, Ensemble) else ():
+        if isinstance(member, Recipe | Ensemble):
+            _check_task(member if isinstance(member, Recipe) else Recipe(member), target)
+    if isinstance(estimator, Stack | Blend) and task not in get_estimator(final_name(estimator, task)).tasks:
+        raise InputError("the final estimator must learn the task", where=f"Recipe, {estimator.label}", got=task,
+                         remedy=f"Say final= one of {', '.join(estimators_of(task))}")  # fmt: skip
 
 
 def _check_parts(frame: Frame, parts: Mapping[str, Positions]) -> None:
@@ -243,9 +270,6 @@ def _choose_threshold(
     """Threshold that the recipe asks for, on the calibrated scores of the validation rows."""
     if recipe.threshold is None:
         return None, {}
-    if frame.target.task != "binary":
-        raise InputError("a threshold must be of the score of a yes or no", where="Recipe, threshold",
-                         got=frame.target.task, remedy="Leave threshold out, and decide on the outputs")  # fmt: skip
     days = float(frame.at[rows].max() - frame.at[rows].min()) / 86_400e6
     choice = recipe.threshold.choose(scores, frame.labels[rows], days=days or None, seed=recipe.seed)
     if choice.threshold is None:

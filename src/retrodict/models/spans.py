@@ -8,7 +8,6 @@ to what the model answers. Over rows like those, the span holds the outcome at l
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError
 from retrodict.core.identity import canonical_json
 from retrodict.core.tasks import Target, Task
+from retrodict.evaluation.conformal import fit_cqr, fit_lac, fit_residuals, rows_needed
 from retrodict.evaluation.estimates import Metric, mean, share
 from retrodict.models.calibration import Calibrator, load_calibrator
 
@@ -96,9 +96,8 @@ def fit_spans(
 ) -> SpannedCalibrator:
     """Learn how far spans must reach to hold a share of the outcomes.
 
-    The radius is the ``ceil((n + 1) * level)``-th smallest of how far each outcome lies outside of the answer: its
-    distance from the value; its distance outside the outer quantiles, below zero inside; or one less the probability
-    of its class.
+    By :mod:`retrodict.evaluation.conformal`: absolute residuals of a number, how far an outcome lies outside the outer
+    quantiles, or one less the probability of its class.
 
     Parameters
     ----------
@@ -116,23 +115,22 @@ def fit_spans(
     InputError
         If the task has no spans, or the rows are too few for the level: ``n >= level / (1 - level)``.
     """
-    rank, rows = math.ceil((len(labels) + 1) * level), len(labels)
     if not target.spans:
         raise InputError("an interval must be of numbers or of several classes", where="Recipe, interval",
                          got=target.task, remedy="Leave interval out")  # fmt: skip
-    if rank > rows:
-        needed = math.ceil(level / (1 - level))
-        raise InputError(f"an interval of {level:g} must be learned from at least {needed} rows",
-                         where="Recipe, interval", got=rows,
-                         remedy="Give the split a longer part to validate on")  # fmt: skip
     answers = inner.apply(scores)
-    answers = answers if answers.ndim == 2 else answers[:, None]
     if target.task == "multiclass":
-        outside = 1.0 - answers[np.arange(rows), labels.astype(np.intp)]
+        fitted = fit_lac(labels, answers, target, level)
+    elif target.columns > 1:
+        fitted = fit_cqr(labels, answers, target, level)
     else:
-        outside = np.maximum(answers[:, 0] - labels, labels - answers[:, -1])
-    radius = float(np.sort(outside)[rank - 1])
-    return SpannedCalibrator(inner, target.task, 1.0 - radius if target.task == "multiclass" else radius, level)
+        fitted = fit_residuals(labels, answers, level)
+    if fitted.threshold is None:
+        raise InputError(f"an interval of {level:g} must be learned from at least {rows_needed(level)} rows",
+                         where="Recipe, interval", got=fitted.reason,
+                         remedy="Give the split a longer part to validate on")  # fmt: skip
+    radius = 1.0 - fitted.threshold if target.task == "multiclass" else fitted.threshold
+    return SpannedCalibrator(inner, target.task, radius, level)
 
 
 def judge_spans(target: Target, answers: NDArray[np.float64], labels: NDArray[np.float64]) -> tuple[Metric, Metric]:

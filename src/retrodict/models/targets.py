@@ -73,7 +73,8 @@ def encode_labels(
     if target is None and model.task == "binary" and textual:
         raise DefinitionError("a yes or no must be true or false, or 0 or 1", where=where, got="text",
                               remedy=f"Write a comparison, like \"{model.label.expression} = 'yes'\"")  # fmt: skip
-    if textual or model.label.classes or (target or Target(model.task or "binary", **_levels(model))).classes:
+    multiclass = model.task == "multiclass" if target is None else bool(target.classes)
+    if textual or model.label.classes or multiclass:
         return _classes(model, column, is_known, target, where)
     labels = np.where(is_known, np.asarray(column.to_numpy(), dtype=np.float64), np.nan)
     if infinite := int(np.isinf(labels).sum()):
@@ -88,11 +89,6 @@ def encode_labels(
         return target, labels
     task = model.task or ("regression" if others.any() else "binary")
     return Target(task, quantiles=tuple(model.quantiles)), labels
-
-
-def _levels(model: Model) -> dict[str, Any]:
-    """What a target of the model's task must have beside the task, for a first look at it."""
-    return {"quantiles": tuple(model.quantiles), "classes": ("?",) if model.task == "multiclass" else ()}
 
 
 def _class(value: str | float) -> str | float:

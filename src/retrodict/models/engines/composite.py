@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -122,7 +123,7 @@ class PreparedEngine:
         shares = self.engine.contributions(self.prepared_row(row))
         return np.asarray(shares @ self._spread, dtype=np.float64)
 
-    @property
+    @cached_property
     def _spread(self) -> NDArray[np.float64]:
         """Matrix (columns after the steps + 1, features + 1) that gives each column's share to its features."""
         sources = self._sources

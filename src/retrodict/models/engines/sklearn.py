@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError, MissingExtraError
 from retrodict.core.identity import canonical_json, digest
 from retrodict.core.tasks import Target
+from retrodict.estimators._skops import content_digest, dump_sklearn, load_sklearn
 from retrodict.models._logistic import logit, logits, sigmoid, sigmoids, softmax
-from retrodict.models.engines._skops import content_digest, dump_sklearn, load_sklearn
 from retrodict.models.engines.base import check_matrix, check_row
 from retrodict.models.engines.scalar import Row, UncompiledError
 from retrodict.models.engines.scalar_models import compile_predictor

@@ -11,7 +11,7 @@ from typing import Any
 from retrodict.core.errors import DefinitionError, IntegrityError
 from retrodict.core.identity import canonical_json, digest
 
-__all__ = ["TRUSTED", "content_digest", "dump_sklearn", "load_sklearn"]
+__all__ = ["TRUSTED", "content_digest", "dump_sklearn", "load_sklearn", "pack"]
 
 TRUSTED = (
     "builtins.object",
@@ -86,6 +86,14 @@ def dump_sklearn(model: Any) -> bytes:
         raise DefinitionError("every part of a fitted estimator must be of a trusted type", where=where,
                               got=sorted(refused)[:5],
                               remedy=_REMEDY)  # fmt: skip
+    return pack(data)
+
+
+def pack(data: bytes) -> bytes:
+    """A file of skops without memory addresses and the time of day: equal bytes for equal objects.
+
+    skops names arrays and objects by their address; here they are numbered in the order of the schema.
+    """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         schema = json.loads(archive.read(_SCHEMA))
         numbers: dict[int, int] = {}

@@ -56,7 +56,7 @@ def test_an_untouched_project_is_verified(root):
         ("UPDATE runs SET status = 'failed'", ("altered", "run")),
         ("UPDATE runs SET summary = '{}'", ("altered", "run")),
         ("UPDATE runs SET actor = 'eve'", ("altered", "run")),
-        (f"INSERT INTO runs SELECT '{OTHER}', {COLUMNS} FROM runs", ("altered", "table runs")),
+        (f"INSERT INTO runs (id, {COLUMNS}) SELECT '{OTHER}', {COLUMNS} FROM runs", ("altered", "table runs")),
         ("DELETE FROM runs", ("removed", "run")),
     ],
 )  # fmt: skip

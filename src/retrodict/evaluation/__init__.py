@@ -12,6 +12,7 @@ from retrodict.core.lazy import lazy_names
 if TYPE_CHECKING:
     from retrodict.evaluation.compare import Comparison, OutputComparison, compare_outputs, compare_scores
     from retrodict.evaluation.conformal import Conformal, fit_aps, fit_cqr, fit_lac, fit_residuals
+    from retrodict.evaluation.directions import better
     from retrodict.evaluation.fairness import Fairness, measure_fairness
     from retrodict.evaluation.gates import GateResult, check_gate, check_gates, gate_metrics
     from retrodict.evaluation.groups import GroupEvaluation, evaluate_groups
@@ -45,6 +46,7 @@ __all__ = [
     "OutputComparison",
     "Rung",
     "beats",
+    "better",
     "check_gate",
     "check_gates",
     "climb",
@@ -79,6 +81,7 @@ __getattr__, __dir__ = lazy_names(
             "fit_lac",
             "fit_residuals",
         ),
+        "directions": ("better",),
         "fairness": (
             "Fairness",
             "measure_fairness",

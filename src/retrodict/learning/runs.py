@@ -13,18 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select, true, update
+from sqlalchemy import ColumnElement, Select, delete, insert, select, update
 
 from retrodict.core.clock import format_time
-from retrodict.core.errors import IntegrityError, NotFoundError, RefusedError, near
+from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RefusedError, check_known, near
 from retrodict.core.identity import Ref
 from retrodict.learning.heartbeat import has_process, sign_of_life
-from retrodict.learning.schema import artifacts, heartbeats, metadata, metrics, runs
+from retrodict.learning.schema import artifacts, heartbeats, metadata, metrics, runs, tags
 from retrodict.ledger import Transaction
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.workspace import Workspace
 
 __all__ = [
+    "KINDS",
+    "LISTED",
     "Artifact",
     "MetricPoint",
     "Run",
@@ -35,6 +37,15 @@ __all__ = [
     "list_runs",
     "start_run",
 ]
+
+KINDS = ("train", "trial", "tune", "auto", "hand", "pipeline")
+"""What a run may be: a training, one trial of a study, the study, AutoML, work recorded by hand, a pipeline."""
+
+LISTED = tuple(kind for kind in KINDS if kind != "trial")
+"""Kinds that a list shows unless told otherwise: a study alone may have hundreds of trials."""
+
+_AT_ONCE = 500  # below every engine's limit of variables in a statement
+_LONGEST_NAME, _LONGEST_TAG, _LONGEST_VALUE, _LONGEST_NOTE = 200, 250, 5_000, 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +71,14 @@ class Artifact:
 
 @dataclass(slots=True)
 class Run:
-    """One training.
+    """One training, or other work that is recorded like one.
 
     Attributes
     ----------
     id : str
         ULID.
     model, status, actor : str
-        Name of the model; ``running``, ``finished`` or ``failed``; who started it.
+        Name of the model, empty where there is none; ``running``, ``finished`` or ``failed``; who started it.
     started, finished : int
         Microseconds since 1970-01-01 UTC, by the project's clock.
     seconds : float
@@ -88,6 +99,15 @@ class Run:
         Stored files, plots among them.
     objects : ObjectStore, optional
         Where the artifacts are; None for a run that was not read from a workspace.
+    kind : str, default "train"
+        One of :data:`KINDS`.
+    name : str
+        Free text of one line.
+    parent : str, optional
+        ULID of the run that this one is part of: a study of its trial.
+    tags : dict of str to str
+    note : str
+        Free text. Tags and note may be changed after the run has ended.
 
     Examples
     --------
@@ -113,6 +133,11 @@ class Run:
     points: list[MetricPoint] = field(default_factory=list)
     artifacts: list[Artifact] = field(default_factory=list)
     objects: ObjectStore | None = field(default=None, repr=False, compare=False)
+    kind: str = "train"
+    name: str = ""
+    parent: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def ref(self) -> str:
@@ -154,6 +179,9 @@ class Run:
         splits = sorted({point.split for point in self.points if point.step == 0})
         return {
             "run": self.ref,
+            "kind": self.kind,
+            "name": self.name,
+            "parent": None if self.parent is None else f"run:{self.parent}",
             "model": self.model,
             "status": self.status,
             "actor": self.actor,
@@ -168,13 +196,30 @@ class Run:
             "summary": self.summary,
             "metrics": {split: self.values(split) for split in splits},
             "artifacts": {artifact.name: artifact.digest for artifact in self.artifacts},
+            "tags": self.tags,
+            "note": self.note,
         }
 
 
 def start_run(workspace: Workspace, run: Run) -> None:
-    """Record that a run began."""
+    """Record that a run began.
+
+    Raises
+    ------
+    InputError
+        If its kind is none of :data:`KINDS`, or its name, tags or note are not what they must be.
+    NotFoundError
+        If its parent is no run.
+    """
+    check_known(run.kind, KINDS, "a run must be of a known kind", where=run.ref, what="kind")
+    check_line(run.name, "the name of a run", limit=_LONGEST_NAME, where=run.ref, empty=True)
+    check_tags(run.tags, run.note, where=run.ref)
     workspace.records.ensure(metadata)
     with workspace.ledger.transaction() as tx:
+        parent = select(runs.c.id).where(runs.c.id == run.parent)
+        if run.parent is not None and tx.connection.execute(parent).first() is None:
+            raise NotFoundError("the parent of a run must be in the evaluation store", where=run.ref, got=run.parent,
+                                remedy="Start the parent first")  # fmt: skip
         row = {
             "id": run.id,
             "model": run.model,
@@ -187,6 +232,10 @@ def start_run(workspace: Workspace, run: Run) -> None:
             "data": json.dumps(run.data),
             "params": json.dumps(run.params),
             "summary": "{}",
+            "kind": run.kind,
+            "name": run.name,
+            "parent": run.parent,
+            "note": run.note,
         }
         tx.connection.execute(insert(runs).values(**row))
         tx.connection.execute(insert(heartbeats).values(run=run.id, **sign_of_life()))
@@ -195,8 +244,44 @@ def start_run(workspace: Workspace, run: Run) -> None:
         ]
         made_of = [*sources, (f"code:{run.code}", "code"), (f"environment:{run.environment}", "environment")]
         facts = {"model": run.model, "seed": run.seed, "params": run.params, "objects": [run.code, run.environment]}
+        if run.kind != "train":
+            facts |= {"kind": run.kind, "name": run.name, "parent": run.parent}
+        write_tags(tx, run)
         tx.vouch(runs, {"id": run.id})
         tx.append("run.start", run.ref, facts, inputs=made_of)
+
+
+def write_tags(tx: Transaction, run: Run) -> None:
+    """Put a run's tags in the place of those it had; the next entry vouches for them."""
+    tx.connection.execute(delete(tags).where(tags.c.run == run.id))
+    if run.tags:
+        rows = [{"run": run.id, "name": name, "value": value} for name, value in run.tags.items()]
+        tx.connection.execute(insert(tags), rows)
+    tx.vouch(tags, {"run": run.id})
+
+
+def check_line(text: object, what: str, *, limit: int, where: str, empty: bool = False) -> str:
+    """Return text that is one printable line; the error for any other says what it must be."""
+    if not isinstance(text, str) or len(text) > limit or not text.isprintable() or not (empty or text.strip()):
+        got = f"{len(text)} characters" if isinstance(text, str) and len(text) > limit else text
+        raise InputError(f"{what} must be one line of 1 to {limit} printable characters", where=where, got=got,
+                         remedy="Shorten it, and leave out line ends and control characters")  # fmt: skip
+    return text
+
+
+def check_tags(values: Mapping[str, str], note: str, *, where: str) -> None:
+    """Refuse tags and notes that are no text, or longer than anybody reads."""
+    for name, value in values.items():
+        check_line(name, "the name of a tag", limit=_LONGEST_TAG, where=where)
+        _check_length(value, f"the value of tag {name!r}", limit=_LONGEST_VALUE, where=where)
+    _check_length(note, "the note of a run", limit=_LONGEST_NOTE, where=where)
+
+
+def _check_length(text: object, what: str, *, limit: int, where: str) -> None:
+    if not isinstance(text, str) or len(text) > limit or "\0" in text:
+        got = f"{len(text)} characters" if isinstance(text, str) else type(text).__name__
+        raise InputError(f"{what} must be text of at most {limit:,} characters without NUL", where=where, got=got,
+                         remedy="Shorten it, or keep it as an artifact")  # fmt: skip
 
 
 def finish_run(tx: Transaction, run: Run) -> None:
@@ -238,6 +323,7 @@ def finish_run(tx: Transaction, run: Run) -> None:
         "test": run.metrics,
         "objects": sorted({a.digest for a in run.artifacts}),
     }
+    write_tags(tx, run)
     tx.vouch(runs, {"id": run.id})
     for table in (metrics, artifacts):
         tx.vouch(table, {"run": run.id})
@@ -261,32 +347,41 @@ def _close_lost(workspace: Workspace) -> None:
         fail_run(workspace, run, "ProcessLost")
 
 
-def _read(workspace: Workspace, condition: ColumnElement[bool], *, steps: bool) -> list[Run]:
-    """Runs that a condition selects, after those without a process were closed."""
+def _read(workspace: Workspace, ids: Select[Any] | ColumnElement[bool], *, steps: bool) -> list[Run]:
+    """Runs that a condition or a query of ids selects, after those without a process were closed."""
     workspace.records.ensure(metadata)
     _close_lost(workspace)
-    return _select(workspace, condition, steps=steps)
+    return _select(workspace, ids, steps=steps)
 
 
-def _select(workspace: Workspace, condition: ColumnElement[bool], *, steps: bool) -> list[Run]:
-    """Runs that a condition selects, newest first, with their artifacts and metrics."""
-    points = select(metrics).join(runs, runs.c.id == metrics.c.run).where(condition)
-    if not steps:
-        points = points.where(metrics.c.step == 0)
-    files = select(artifacts).join(runs, runs.c.id == artifacts.c.run).where(condition)
+def _select(workspace: Workspace, ids: Select[Any] | ColumnElement[bool], *, steps: bool) -> list[Run]:
+    """Runs in the order of the query, of a condition newest first, with their tags, artifacts and metrics."""
+    query = ids if isinstance(ids, Select) else select(runs.c.id).where(ids).order_by(runs.c.id.desc())
     with workspace.records.read() as connection:
-        rows = connection.execute(select(runs).where(condition).order_by(runs.c.id.desc())).all()
-        by_id = {row.id: _run_of(row, workspace.objects) for row in rows}
-        for p in connection.execute(points.order_by(metrics.c.split, metrics.c.name, metrics.c.step)):
-            by_id[p.run].points.append(MetricPoint(p.split, p.name, p.value, p.step, p.low, p.high))
-        for file in connection.execute(files.order_by(artifacts.c.name)):
-            by_id[file.run].artifacts.append(Artifact(file.name, file.digest, file.media))
-    return list(by_id.values())
+        order = connection.execute(query).scalars().all()
+        by_id: dict[str, Run] = {}
+        for first in range(0, len(order), _AT_ONCE):
+            part = order[first : first + _AT_ONCE]
+            for row in connection.execute(select(runs).where(runs.c.id.in_(part))):
+                by_id[row.id] = _run_of(row, workspace.objects)
+            points = select(metrics).where(metrics.c.run.in_(part))
+            if not steps:
+                points = points.where(metrics.c.step == 0)
+            for p in connection.execute(points.order_by(metrics.c.split, metrics.c.name, metrics.c.step)):
+                by_id[p.run].points.append(MetricPoint(p.split, p.name, p.value, p.step, p.low, p.high))
+            for file in connection.execute(
+                select(artifacts).where(artifacts.c.run.in_(part)).order_by(artifacts.c.name)
+            ):
+                by_id[file.run].artifacts.append(Artifact(file.name, file.digest, file.media))
+            for tag in connection.execute(select(tags).where(tags.c.run.in_(part)).order_by(tags.c.name)):
+                by_id[tag.run].tags[tag.name] = tag.value
+    return [by_id[run] for run in order]
 
 
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("id", "model", "status", "actor", "code", "environment"), str), "started": int, "seed": int,
     "finished": int | None, "seconds": float | int | None, "data": dict, "params": dict, "summary": dict,
+    "kind": str, "name": str, "parent": str | None, "note": str,
 }  # fmt: skip
 
 
@@ -303,9 +398,36 @@ def _run_of(row: Any, objects: ObjectStore) -> Run:
     return Run(**values, objects=objects)
 
 
-def list_runs(workspace: Workspace, model: str | None = None) -> list[Run]:
-    """Runs of one model or of all, newest first, without their metrics by step."""
-    return _read(workspace, true() if model is None else runs.c.model == model, steps=False)
+def list_runs(
+    workspace: Workspace,
+    model: str | None = None,
+    *,
+    limit: int | None = None,
+    page: int = 1,
+    kinds: Sequence[str] = LISTED,
+) -> list[Run]:
+    """Runs of one model or of all, newest first, without their metrics by step.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    model : str, optional
+        Only runs of this model.
+    limit : int, optional
+        At most so many, the rest on further pages; None: all.
+    page : int, default 1
+        Which of these pages.
+    kinds : sequence of str
+        Of :data:`KINDS`; the trials of studies are listed only when asked for.
+    """
+    for kind in kinds:
+        check_known(kind, KINDS, "a run must be of a known kind", where="runs", what="kind")
+    query = select(runs.c.id).where(runs.c.kind.in_(kinds)).order_by(runs.c.id.desc())
+    if model is not None:
+        query = query.where(runs.c.model == model)
+    if limit is not None:
+        query = query.limit(limit).offset((page - 1) * limit)
+    return _read(workspace, query, steps=False)
 
 
 def get_run(workspace: Workspace, ref: str) -> Run:

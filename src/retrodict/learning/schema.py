@@ -1,10 +1,13 @@
-"""Tables of the evaluation store in the record store: runs, their metrics by step, their artifacts."""
+"""Tables of the evaluation store in the record store: runs, their tags, metrics by step and artifacts.
+
+A column that came later has a default of the server: a store of a former version gets it when it is next opened.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, text
 
-__all__ = ["artifacts", "heartbeats", "metadata", "metrics", "runs"]
+__all__ = ["artifacts", "heartbeats", "metadata", "metrics", "runs", "tags"]
 
 metadata = MetaData()
 
@@ -24,6 +27,20 @@ runs = Table(
     Column("data", Text, nullable=False),
     Column("params", Text, nullable=False),
     Column("summary", Text, nullable=False),
+    Column("kind", String(20), nullable=False, server_default="train"),
+    Column("name", String(200), nullable=False, server_default=""),
+    Column("parent", String(26), server_default=text("NULL")),
+    Column("note", Text, nullable=False, server_default=""),
+    Index("runs_parent", "parent"),
+    Index("runs_status", "status"),
+)
+
+tags = Table(
+    "run_tags",
+    metadata,
+    Column("run", String(26), primary_key=True),
+    Column("name", String(250), primary_key=True),
+    Column("value", Text, nullable=False),
 )
 
 heartbeats = Table(
@@ -40,8 +57,8 @@ metrics = Table(
     "run_metrics",
     metadata,
     Column("run", String(26), primary_key=True),
-    Column("split", String(60), primary_key=True),
-    Column("name", String(60), primary_key=True),
+    Column("split", String(250), primary_key=True),
+    Column("name", String(250), primary_key=True),
     Column("step", Integer, primary_key=True),
     Column("value", Float),
     Column("low", Float),
@@ -52,8 +69,8 @@ artifacts = Table(
     "run_artifacts",
     metadata,
     Column("run", String(26), primary_key=True),
-    Column("name", String(120), primary_key=True),
+    Column("name", String(250), primary_key=True),
     Column("digest", String(64), nullable=False),
-    Column("media", String(60), nullable=False),
+    Column("media", String(120), nullable=False),
     Index("run_artifacts_digest", "digest"),
 )

@@ -29,7 +29,8 @@ __all__ = ["VOUCHED", "Ledger"]
 
 # Tables every row of which is written with an entry that vouches for it.
 VOUCHED = (
-    "dataset_tags", "deployments", "model_approvals", "model_versions", "run_artifacts", "run_metrics", "runs",
+    "dataset_tags", "deployments", "model_approvals", "model_versions", "run_artifacts", "run_metrics", "run_tags",
+    "runs",
 )  # fmt: skip
 
 

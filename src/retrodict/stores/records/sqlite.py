@@ -90,13 +90,18 @@ class SqliteRecords(RecordStore):
             added = [column for table in metadata.tables.values() if table.name in tables
                      for column in table.columns if column.server_default is not None
                      and column.name not in _columns(connection, table.name)]  # fmt: skip
-        if added or not {table.name for table in metadata.tables.values()} <= tables:
+            indexes = [index for table in metadata.tables.values() for index in table.indexes]
+            names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'index'").scalars()
+            missing = {str(index.name) for index in indexes}.difference(names)
+        if added or missing or not {table.name for table in metadata.tables.values()} <= tables:
             with self.write() as connection:
                 metadata.create_all(connection)
                 for column in added:  # a table of a former version: its rows get the default
                     if column.name not in _columns(connection, column.table.name):
                         definition = CreateColumn(column).compile(dialect=connection.dialect)
                         connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+                for index in indexes:
+                    index.create(connection, checkfirst=True)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

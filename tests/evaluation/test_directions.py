@@ -55,7 +55,7 @@ def test_a_metric_of_a_part_goes_the_way_of_the_whole(name, direction):
     [
         ("calibration_ratio", "right at one value"),
         ("coverage_q0_9", "right at one value"),
-        ("rsme", "Did you mean the metric .*'rmse'.* say better="),
+        ("rsme", "Did you mean the metric .*'rmse'.*, or say better="),
     ],
 )
 def test_an_unknown_direction_is_said(name, remedy):

@@ -27,8 +27,20 @@ CREATE TABLE run_artifacts (run VARCHAR(26) NOT NULL, name VARCHAR(120) NOT NULL
   media VARCHAR(60) NOT NULL, PRIMARY KEY (run, name));
 CREATE INDEX run_artifacts_digest ON run_artifacts (digest)
 """
-ROW = {"model": "late", "status": "finished", "actor": "ann", "started": 5, "finished": 9, "seconds": 1.5, "seed": 7,
-       "code": "c", "environment": "e", "data": '{"versions": {}}', "params": '{"trees": 3}', "summary": "{}"}  # fmt: skip
+ROW = {
+    "model": "late",
+    "status": "finished",
+    "actor": "ann",
+    "started": 5,
+    "finished": 9,
+    "seconds": 1.5,
+    "seed": 7,
+    "code": "c",
+    "environment": "e",
+    "data": '{"versions": {}}',
+    "params": '{"trees": 3}',
+    "summary": "{}",
+}
 
 
 def run_of(workspace, **fields):

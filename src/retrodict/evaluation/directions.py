@@ -12,10 +12,10 @@ __all__ = ["HIGHER", "LOWER", "NEITHER", "Direction", "better"]
 Direction = Literal["higher", "lower"]
 
 HIGHER = frozenset({
-    "accuracy", "auc", "balanced_accuracy", "beats_ladder", "better_than_champion", "dp_ratio", "f0_5", "f1", "f2", "ks",
-    "lift_at_k", "macro_auc", "macro_f1", "macro_precision", "macro_recall", "map", "mrr", "ndcg_at_k", "pr_auc",
-    "precision", "precision_at_k", "quadratic_kappa", "r2", "recall", "recall_at_k", "weighted_f1", "weighted_precision",
-    "weighted_recall",
+    "accuracy", "auc", "balanced_accuracy", "beats_ladder", "better_than_champion", "dp_ratio", "f0_5", "f1", "f2",
+    "ks", "lift_at_k", "macro_auc", "macro_f1", "macro_precision", "macro_recall", "map", "mrr", "ndcg_at_k", "pr_auc",
+    "precision", "precision_at_k", "quadratic_kappa", "r2", "recall", "recall_at_k", "weighted_f1",
+    "weighted_precision", "weighted_recall",
     # as scikit-learn and those who log by it call them
     "accuracy_score", "average_precision", "f1_score", "precision_score", "r2_score", "recall_score", "roc_auc",
     "roc_auc_score", "score",
@@ -26,8 +26,8 @@ LOWER = frozenset({
     "brier", "calibration_error", "class_error", "crossings", "deviance", "dp_difference", "equal_opportunity",
     "false_positive_rate", "interval_width", "latency_us", "leaks", "log_loss", "mae", "mape", "median_absolute_error",
     "pinball", "rmse", "size_kb", "span_width",
-    "binary_logloss", "l1", "l2", "logloss", "loss", "mean_absolute_error", "mean_squared_error", "mse", "multi_logloss",
-    "root_mean_squared_error",
+    "binary_logloss", "l1", "l2", "logloss", "loss", "mean_absolute_error", "mean_squared_error", "mse",
+    "multi_logloss", "root_mean_squared_error",
 })  # fmt: skip
 """Names of metrics of which less is better."""
 
@@ -65,7 +65,9 @@ def better(name: str) -> Direction:
         return "higher"
     if plain in LOWER:
         return "lower"
+    if plain in NEITHER or plain.startswith("coverage_q"):
+        reason = "It is right at one value: order by another metric"
+    else:
+        reason = near(name, HIGHER | LOWER, what="metric")
     raise InputError("a metric must have a direction that is known", where="metric", got=name,
-                     remedy="It is right at one value: order runs by another metric, or say better='higher' or 'lower'"
-                     if plain in NEITHER or plain.startswith("coverage_q")
-                     else f"{near(name, HIGHER | LOWER, what='metric')}; or say better='higher' or 'lower'")  # fmt: skip
+                     remedy=f"{reason}, or say better='higher' or better='lower'")  # fmt: skip

@@ -69,6 +69,14 @@ def test_a_wrong_request_is_an_error_that_does_not_echo_it(changes):
     assert "body" in str(caught.value)
 
 
+def test_a_misspelled_name_is_missed_and_hinted_at():
+    """What is read has to be there; further values pass, and a nearly right one is spoken of without its name."""
+    with pytest.raises(InputError, match="must have context 'amount'; got 'no value of this name; a value of nearly"):
+        send(context={"due": None, "ammount": 3, "vip": True})
+    with pytest.raises(InputError, match="got 'no value of this name'. Send it as"):
+        send(context={"due": None, "note": 3, "vip": True})
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"entities": {}} x', b"NaN"]
 )

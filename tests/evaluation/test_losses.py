@@ -271,6 +271,31 @@ def test_a_gate_of_another_task_is_a_definition_error_that_names_those_there_are
     assert {*TASKS} == {*TARGETS}
 
 
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ("leaks", "must compare numbers, and name truth values alone; got 'leaks'.*'leaks = 0'"),
+        ("beats_ladder and auc", "must compare numbers, and name truth values alone"),
+        ("beats_ladder > 0.5", "must compare numbers, and name truth values alone"),
+        ("1 = 1", "a gate must read a metric; got '1 = 1'"),
+        ("auc >= 0", "must be one that a model can fail; got 'auc >= 0'"),
+        ("auc >= 0 or brier < 0.1", "must be one that a model can fail"),
+        ("not (ks > 1)", "must be one that a model can fail"),
+    ],
+)
+def test_a_gate_that_nothing_fails_is_refused(gate: str, message: str) -> None:
+    """A number by itself, a truth without a metric, a bound that every value keeps: it would pass in silence."""
+    with pytest.raises(DefinitionError, match=message):
+        check_gate(gate, "binary")
+
+
+def test_a_gate_that_can_fail_is_taken() -> None:
+    """Truth values alone or turned round, sums of metrics, bounds at the end of a range."""
+    for gate in ("beats_ladder", "not beats_ladder", "auc > 0", "auc - base_rate > 0.1", "beats_ladder and leaks = 0"):
+        check_gate(gate, "binary")
+    check_gate("bias > -100", "regression")
+
+
 def test_gates_of_classes_and_columns_are_read_as_they_are_written() -> None:
     """With brackets and quotes, or with the whole name in quotes; text in quotes is left alone."""
     metrics = {'recall["late"]': 0.6, "dp_ratio(sex)": 0.7, "dp_ratio(home town)": 0.9}

@@ -259,3 +259,24 @@ def test_a_calibration_that_gives_every_row_one_score_is_left_out():
     calibrator, report = calibrate("auto", scores, labels, pairs)
     assert (report.method, len(np.unique(calibrator.apply(scores)))) == ("none", 300)
     assert "would give every row the same score" in report.reason
+
+
+def test_a_class_that_is_said_too_often_is_mended_against_the_rest():
+    """One temperature cannot: it changes no class's share. The least log loss decides, on new rows too."""
+    target = Target("multiclass", classes=("a", "b", "c"))
+
+    def biased(n: int, seed: int):
+        truth, labels = three_classes(n, 1.0, seed)
+        said = truth * np.array([6.0, 1.0, 1.0])
+        return said / said.sum(axis=1, keepdims=True), labels
+
+    scores, labels = biased(2_000, 0)
+    frame = Frame(pa.table({"x": labels}), (), np.zeros(2_000, np.int64), labels, np.zeros(2_000, np.int64), target)
+    pairs = calibration_folds(RandomSplit(), frame, np.arange(2_000))
+    calibrator, report = calibrate("auto", scores, labels, pairs, target)
+    assert report.method == "sigmoid"
+    assert list(report.log_loss) == ["none", "temperature", "sigmoid"], "isotonic needs 1,000 rows of each class"
+    fresh, truth = biased(10_000, 1)
+    losses = {name: log_loss(truth, calibrate(name, scores, labels, [], target)[0].apply(fresh))
+              for name in ("temperature", "sigmoid", "isotonic")}  # fmt: skip
+    assert losses["sigmoid"] < losses["temperature"] - 0.05

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +11,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
 from retrodict.core.errors import InputError
+from retrodict.core.tasks import Target
 from retrodict.learning.frame import Frame
 from retrodict.learning.recipes import Trained, run_recipe
 from retrodict.models.definitions import Recipe
@@ -91,3 +94,31 @@ def test_an_empty_part_is_named(frame: Frame) -> None:
     parts = {**PARTS, "validate": np.arange(0)}
     with pytest.raises(InputError, match=r"at least one labelled row to validate on.*; got 0. Move the TimeSplit"):
         run_recipe(Recipe("logistic", TimeSplit("2024-01-01/2024-02-01")), frame, parts)
+
+
+@pytest.mark.parametrize("estimator", ["lightgbm", "xgboost", "catboost", "logistic", "random_forest", "mlp"])
+def test_numbers_too_large_to_square_are_refused_by_name(frame: Frame, estimator: str) -> None:
+    """Features and labels of 1e300: whatever part they are in, an error of ours, never one of a library."""
+    for part, rows in PARTS.items():
+        wind = frame.table.column("wind").to_numpy().copy()
+        wind[rows[:3]] = 1e300
+        huge = replace(frame, table=frame.table.set_column(1, "wind", pa.array(wind)))
+        with pytest.raises(InputError, match=r"feature 'wind'.*at most 1e30 in size; got '3 rows with a larger"):
+            run(huge, estimator)
+        assert part
+    values = np.array(frame.table.column("wind")) * 1e300
+    target = Target("regression")
+    with pytest.raises(InputError, match="at most 1e30 in size"):
+        run(replace(frame, labels=values, target=target), "linear" if estimator == "logistic" else estimator)
+
+
+@pytest.mark.parametrize("estimator", ["lightgbm", "xgboost", "catboost", "linear", "random_forest"])
+def test_numbers_as_large_as_they_may_be_are_learned(frame: Frame, estimator: str) -> None:
+    """Up to 1e30, features and labels: finite values come out."""
+    wind = frame.table.column("wind").to_numpy().copy()
+    wind *= 1e30 / np.abs(wind).max()
+    large = replace(frame, table=frame.table.set_column(1, "wind", pa.array(wind)), labels=wind.copy(),
+                    target=Target("regression"))  # fmt: skip
+    params = {"lightgbm": {"num_iterations": 5}, "xgboost": {"num_boost_round": 5}, "catboost": {"iterations": 5},
+              "random_forest": {"n_estimators": 5}}  # fmt: skip
+    assert np.isfinite(run(large, estimator, params=params.get(estimator, {})).test_scores).all()

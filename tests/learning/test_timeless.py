@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from tests.cli.features_project import call
 
@@ -134,6 +135,37 @@ def test_a_retraining_on_other_days_is_refused(tmp_path: Path) -> None:
     written(tmp_path, "RandomSplit()")
     with Project(tmp_path, actor="ana") as project, pytest.raises(RetrodictError, match="of a split in time"):
         project.train("credit", train="2024-01-01/2024-02-01")
+
+
+def test_a_retraining_that_draws_anew_says_so_and_has_no_champion_to_beat(tmp_path: Path) -> None:
+    """At random the version in force may have learned from the rows that judge; by hash it has not."""
+    for split in ("RandomSplit()", 'HashSplit(by="id")'):
+        folder = tmp_path / split[:4]
+        folder.mkdir()
+        written(folder, split)
+        path = folder / "definitions.py"
+        path.write_text(path.read_text().replace('["auc >= 0.6"]', '["auc >= 0.6", "better_than_champion"]'))
+        clock = SimulatedClock(NOW)
+        with Project(folder, actor="ana", clock=clock) as project:
+            project.data.ingest("applications", folder / "applications.csv")
+            first = project.train("credit")
+            with Project(folder, actor="ben", clock=clock) as second:
+                second.models.approve("credit@1", reason="test")
+            project.features.verify()
+            project.deploy("lend", reason="test")
+            assert not any("draws anew" in line for line in first.record.summary["warnings"])
+            same = project.train("credit", again=True).version.gates[1]
+            assert same["status"] == "fail", "the same rows judge both versions: neither learned from them"
+            project.data.ingest(
+                "applications", pa.Table.from_pylist([{**row, "id": row["id"] + 5_000} for row in rows(200)])
+            )
+            later = project.train("credit")
+            gate, warned = later.version.gates[1], [w for w in later.record.summary["warnings"] if "draws anew" in w]
+            if split == "RandomSplit()":
+                assert (gate["status"], len(warned)) == ("not evaluable", 1)
+                assert "may have learned from the rows that judge" in gate["reason"]
+            else:
+                assert (gate["status"], warned) == ("fail", [])
 
 
 def test_an_outcome_needs_a_moment(tmp_path: Path) -> None:

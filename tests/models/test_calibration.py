@@ -13,7 +13,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from retrodict.core.errors import InputError, NotFoundError
 from retrodict.models import IsotonicCalibrator, NoCalibrator, SigmoidCalibrator, fit_isotonic, fit_sigmoid
-from retrodict.models.calibration import load_calibrator
+from retrodict.models.calibration import fit_one_vs_rest, load_calibrator
 
 # The first call loads libraries, and machines are shared: a deadline would judge those.
 PATIENT = settings(deadline=None)
@@ -143,3 +143,17 @@ def test_maps_that_break_the_promise_are_refused():
         SigmoidCalibrator(-1.0, 0.0)
     with pytest.raises(NotFoundError, match="'sigmoid'"):
         load_calibrator(b'{"kind":"sigmoyd"}')
+
+
+@pytest.mark.parametrize("fit", [fit_sigmoid, fit_isotonic])
+def test_each_class_is_calibrated_against_the_rest(fit):
+    """Against the same fits by hand, divided by their sum; one row as many; the stored form is the whole of it."""
+    rng = np.random.default_rng(2)
+    scores = rng.dirichlet([1, 2, 3], size=300)
+    labels = (rng.random((300, 1)) > scores.cumsum(axis=1)).sum(axis=1).clip(max=2).astype(float)
+    fitted = fit_one_vs_rest(fit, scores, labels)
+    raw = np.column_stack([fit(scores[:, at], (labels == at).astype(float)).apply(scores[:, at]) for at in range(3)])
+    answers = fitted.apply(scores)
+    assert answers == pytest.approx(raw / raw.sum(axis=1, keepdims=True), abs=1e-15)
+    assert [fitted.apply_one(tuple(row)) for row in scores[:50].tolist()] == [tuple(r) for r in answers[:50].tolist()]
+    assert load_calibrator(fitted.to_json()) == fitted

@@ -129,7 +129,7 @@ def catalogue_table() -> str:
         extra = f" (extra `{entry.extra}`)" if entry.extra else ""
         lines.append(
             f"| `{entry.name}`{extra} | {', '.join(entry.tasks)} | {', '.join(takes) or 'numbers'} "
-            f"| {'yes' if entry.weights else 'no'} | {'exact' if entry.exact_rows else '1e-12'} "
+            f"| {'yes' if entry.weights else 'no'} | {'exact' if entry.exact_rows else format(entry.row_error, 'g')} "
             f"| {'exactly' if entry.explains else 'no'} | {defaults} |"
         )
     return "\n".join(lines)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from retrodict.core.errors import DefinitionError
-from retrodict.models import LinearEngine, ModelArtifact, check_words, explain_row
+from retrodict.core.tasks import Target
+from retrodict.models import LinearEngine, ModelArtifact, NoCalibrator, check_words, explain_row, get_estimator
+from retrodict.models.calibration import Unchanged
 from retrodict.models.engines.linear import CategoryTerm, NumberTerm
+from retrodict.testing.estimators import make_problem
 
 VALUES = {"wind": 31.4159265, "visib": 2.0, "origin": "JFK", "month": 7, "tailnum": "N337JB"}
 
@@ -56,6 +62,25 @@ def test_default_words_say_feature_value_and_direction(plain):
     """Numbers are shown to six digits."""
     texts = [r.text for r in explain_row(plain, VALUES).reasons]
     assert texts == ["wind = 31.4159 raises the score", "visib = 2 lowers the score", "origin = JFK raises the score"]
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("binary", "the score"), ("regression", "the value"), ("count", "the value"), ("multiclass", 'p["'),
+     ("quantile", "q50")],
+)  # fmt: skip
+def test_reasons_name_what_is_explained(task, words):
+    """A number has no score: the value, the middle quantile, the likeliest class."""
+    problem = make_problem(task, rows=200)
+    if task == "quantile":
+        target = Target("quantile", quantiles=(0.1, 0.5, 0.9))
+        problem = replace(problem, train=replace(problem.train, target=target), validate=None)
+    fitted = get_estimator("lightgbm").solve(replace(problem, params={"num_iterations": 5}, validate=None))
+    model = ModelArtifact("m", problem.inputs, fitted.engine, Unchanged() if task != "binary" else NoCalibrator())
+    values = {"wind": 30.0, "visib": None, "town": "t00001", "month": 3}
+    texts = [reason.text for reason in explain_row(model, values).reasons]
+    assert texts
+    assert all(re.search(rf"(raises|lowers) {re.escape(words)}", text) for text in texts)
 
 
 def test_a_definition_gives_its_own_words(plain):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import lightgbm
 import numpy as np
@@ -16,6 +17,7 @@ from retrodict.models._lightgbm import _main_name_by_spelling
 from retrodict.models.definitions import Recipe
 from retrodict.models.engines.trees import fit_lightgbm
 from retrodict.models.splits import TimeSplit
+from retrodict.testing.estimators import make_problem
 
 SPLIT = TimeSplit("2013-01-01/2013-07-01")
 
@@ -151,3 +153,16 @@ def test_declared_types_reach_the_inputs():
     ]
     assert areas[0] < 0.6 < 0.7 < areas[1]
     assert get_estimator("logistic").inputs == ("number", "category")
+
+
+def test_none_means_no_limit_where_the_library_says_so():
+    """Of depth and leaves; of nothing else."""
+    for name, parameter in (("decision_tree", "max_depth"), ("gradient_boosting", "max_depth"),
+                            ("histogram_boosting", "max_leaf_nodes"), ("random_forest", "max_depth")):  # fmt: skip
+        recipe = Recipe(name, SPLIT, params={parameter: None})
+        assert recipe.settings == {parameter: None}
+        params = {parameter: None} | ({"max_iter": 3} if name == "histogram_boosting" else {})
+        params |= {"n_estimators": 3} if name in ("gradient_boosting", "random_forest") else {}
+        get_estimator(name).solve(replace(make_problem("binary", rows=80), params=params))
+    with pytest.raises(DefinitionError, match="min_samples_leaf must be a whole number of at least 1; got None"):
+        Recipe("decision_tree", SPLIT, params={"min_samples_leaf": None})

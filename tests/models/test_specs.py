@@ -14,8 +14,10 @@ import skops.io
 from sklearn import ensemble, linear_model, neighbors, svm
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # lets the next name be imported
 from sklearn.gaussian_process.kernels import RBF
 from sklearn.impute import SimpleImputer
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, RandomizedSearchCV, TunedThresholdClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
@@ -69,6 +71,10 @@ def test_a_description_is_plain_and_comes_back():
         (lambda: make_pipeline(OrdinalEncoder(), svm.SVC()), "unknown_value=-1"),
         (lambda: make_pipeline(ONE_HOT), "an estimator must predict; got 'a transformer'"),
         (lambda: __import__("lightgbm").LGBMClassifier(), r"must be named, not built.*Recipe\('lightgbm'"),
+        (lambda: GridSearchCV(svm.SVC(), {"C": [1, 2]}), "must be chosen by the recipe.*'GridSearchCV'.*say tune="),
+        (lambda: RandomizedSearchCV(pipeline(svm.SVC()), {}), "got 'RandomizedSearchCV'"),
+        (lambda: make_pipeline(HalvingGridSearchCV(svm.SVC(), {"C": [1]})), "got 'HalvingGridSearchCV'"),
+        (lambda: TunedThresholdClassifierCV(svm.SVC()), "Name its estimator, and say threshold="),
         (lambda: svm.SVC, "must be a name, or an object of scikit-learn"),
         (lambda: 7, "must be a name, or an object of scikit-learn"),
     ],

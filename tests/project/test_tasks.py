@@ -106,7 +106,7 @@ def test_a_task_goes_from_rows_to_a_replayed_and_watched_decision(task, tmp_path
 
 def test_gates_read_cost_groups_leaks_and_the_champion(tmp_path, parcel_rows):
     """Without a version in force nothing is better; a second version of the same rows is not better than the first."""
-    gates = '["size_kb < 5000", "latency_us < 1e6", "leaks = 0", "dp_ratio(depot) >= 0", "better_than_champion"]'
+    gates = '["size_kb < 5000", "latency_us < 1e6", "leaks = 0", "dp_ratio(depot) < 1", "better_than_champion"]'
     write(tmp_path, LATE, f"{PREPARED}, gates={gates}", '{"call": "score >= threshold", "ok": "otherwise"}')
     clock = SimulatedClock(START + DAYS * DAY)
     with Project(tmp_path, actor="ana", clock=clock) as p:

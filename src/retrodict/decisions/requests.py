@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -177,10 +178,12 @@ def _checked(values: Mapping[str, Value], kinds: Mapping[str, str], field: str) 
     for name, word in kinds.items():
         kind, where = _KINDS[word], f"body, {field}, {name!r}"
         if name not in values:
+            unread = values.keys() - kinds.keys()  # what the caller made up is not repeated
+            near_name = "; a value of nearly this name was sent" if get_close_matches(name, unread) else ""
             raise InputError(
                 f"the request must have {field} {name!r}",
                 where="body",
-                got="no value of this name",
+                got=f"no value of this name{near_name}",
                 remedy=f"Send it as {kind.description}, or as null",
             )
         value = values[name]

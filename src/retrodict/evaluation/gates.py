@@ -56,6 +56,8 @@ _ALWAYS: dict[str, Span] = {
     **dict.fromkeys(("latency_us", "size_kb", "leaks", "span_width"), _LEVEL),
     "span_coverage": _SHARE,
 }
+_TRUTHS = ("beats_ladder", "better_than_champion")
+_COMPARED = "a gate must compare numbers, and name truth values alone"
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
 _BOUND = re.compile(rf"(?:{'|'.join(_FAIRNESS)})\(.+\)")
 _PARTS: dict[str, tuple[re.Pattern[str], Span]] = {
@@ -122,14 +124,14 @@ def _has(target: Target | Task | None, part: str) -> bool:
 
 
 def check_gate(gate: str, target: Target | Task | None = None, *, where: str = "gate") -> None:
-    """Refuse a gate that a task does not have the metrics of, or that no value of them passes.
+    """Refuse a gate that a task does not have the metrics of, or that no value of them passes, or none fails.
 
     Raises
     ------
     DefinitionError
         The message names the metrics that the task has.
     """
-    from retrodict.core.expressions import check_reach, parse
+    from retrodict.core.expressions import can_hold, check_reach, parse
 
     text, spans = gate_text(gate), gate_metrics(target, [gate])
     task = target.task if isinstance(target, Target) else target
@@ -141,6 +143,17 @@ def check_gate(gate: str, target: Target | Task | None = None, *, where: str = "
             raise DefinitionError(rule, where=where, got=name,
                                   remedy=f"{near(name, spans, what='metric')} There are: {names}")  # fmt: skip
     check_reach(text, spans, "a gate must be one that a model can pass", where=where)
+    expression, fails = parse(text, where=where), parse(f"not ({text})", where=where)
+    rule = "" if expression.columns else "a gate must read a metric"
+    if any(not can_hold(fails, name, spans[name]) for name in expression.columns):
+        rule = "a gate must be one that a model can fail"
+    row: dict[str, float | bool] = {name: name in _TRUTHS or 0.5 for name in expression.columns}
+    try:
+        rule = rule or ("" if isinstance(expression.to_row()(row), bool | None) else _COMPARED)
+    except InputError:
+        rule = rule or _COMPARED
+    if rule:
+        raise DefinitionError(rule, where=where, got=gate, remedy="Write a comparison like 'auc >= 0.7' or 'leaks = 0'")
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from retrodict.models.calibration import (
     NoCalibrator,
     Unchanged,
     fit_isotonic,
+    fit_one_vs_rest,
     fit_sigmoid,
     fit_temperature,
 )
@@ -45,6 +47,8 @@ _METHODS: Mapping[str, Mapping[str, tuple[Fit, int]]] = {
     "multiclass": {
         "none": (lambda _scores, _labels: Unchanged(), 0),
         "temperature": (fit_temperature, TEMPERATURE_ROWS),
+        "sigmoid": (partial(fit_one_vs_rest, fit_sigmoid), SIGMOID_ROWS),
+        "isotonic": (partial(fit_one_vs_rest, fit_isotonic), ISOTONIC_ROWS),
     },
 }
 _VALUES: Mapping[str, tuple[Fit, int]] = {"none": (lambda _scores, _labels: Unchanged(), 0)}
@@ -85,7 +89,8 @@ def calibrate(
     """Fit a calibration on rows that the engine was not trained on.
 
     ``"auto"`` takes the method of the least cross-validated log loss, of those that have rows enough: a sigmoid from 20
-    rows of the rarer class on, isotonic regression from 1,000, a temperature from 10 rows of the rarest class. Where no
+    rows of the rarest class on, isotonic regression from 1,000, a temperature from 10; of several classes the first two
+    are fitted to each class against the rest. Where no
     fold leaves a row to fit on, nothing can be compared and scores stay as they are. Values that are no probabilities
     stay as they are, too.
 

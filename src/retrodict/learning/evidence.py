@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from retrodict.core.errors import RetrodictError
 from retrodict.core.expressions import parse
 from retrodict.evaluation import Metric
 from retrodict.evaluation.compare import compare_outputs
@@ -15,12 +16,14 @@ from retrodict.evaluation.fairness import measure_fairness
 from retrodict.evaluation.gates import gate_text
 from retrodict.learning.frame import Frame
 from retrodict.learning.recipes import Trained, without_spans
+from retrodict.learning.runs import Run, get_run, list_runs
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
+from retrodict.models.splits import HashSplit, split_from_dict
 from retrodict.registry import current
 from retrodict.workspace import Workspace
 
-__all__ = ["gate_evidence"]
+__all__ = ["gate_evidence", "redrawn"]
 
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
 
@@ -53,13 +56,15 @@ def gate_evidence(
     for name in {name for gate in model.gates for name in parse(gate_text(gate)).columns}:
         word, bracket, column = name.partition("(")
         if name == "better_than_champion":
-            facts[name] = _against_champion(workspace, model, frame, test, trained)
+            facts[name] = _against_champion(workspace, model, frame, test, trained, versions)
         elif bracket and word in _FAIRNESS:
             facts |= _fairness(workspace, model, frame, test, trained, versions, column.removesuffix(")"))
     return facts
 
 
-def _against_champion(workspace: Workspace, model: Model, frame: Frame, test: Any, trained: Trained) -> Any:
+def _against_champion(
+    workspace: Workspace, model: Model, frame: Frame, test: Any, trained: Trained, versions: Mapping[str, int]
+) -> Any:
     """Comparison with the version in force on the same test rows; without one there is nothing to be worse than."""
     name = "better_than_champion"
     deployed = [r for r in current(workspace).values() if r.deployment.model.partition("@")[0] == model.name]
@@ -69,11 +74,46 @@ def _against_champion(workspace: Workspace, model: Model, frame: Frame, test: An
     ref, columns = deployed[-1].deployment.model, frame.columns(test)
     if champion.target != frame.target or not set(champion.inputs.names) <= set(columns):
         return Metric(name, None, f"{ref} predicts or reads something else than this version", len(test))
+    if "run" in champion.metadata:
+        learned = _learned_from(workspace, champion.metadata["run"], model, frame, test, versions)
+        if learned:
+            return Metric(name, None, f"{ref} {learned}", len(test))
     before = without_spans(champion.score_rows(columns).score, frame.target)
     after = without_spans(trained.test_scores, frame.target)
     groups = None if frame.groups is None else frame.groups[test]
     return compare_outputs(champion=before, challenger=after, labels=frame.labels[test], target=frame.target,
                            groups=groups)  # fmt: skip
+
+
+def _learned_from(
+    workspace: Workspace, ref: str, model: Model, frame: Frame, test: Any, versions: Mapping[str, int]
+) -> str:
+    """Why test rows cannot judge a former version, which learned from some of them; empty where they can."""
+    table = model.label.table.name
+    try:
+        run = get_run(workspace, ref)
+        split = split_from_dict(run.params["split"])
+        if run.data["versions"].get(table) != versions[table] and not (split.timed or isinstance(split, HashSplit)):
+            return "was split from other rows: it may have learned from the rows that judge this version"
+        parts = split.assign(frame, now=run.data["now"])
+    except RetrodictError as error:  # its run is gone, or its split reads columns that this model does not have
+        return f"cannot be asked which rows it learned from ({type(error).__name__})"
+    count = len(np.intersect1d(np.concatenate([parts["train"], parts["validate"]]), test))
+    return f"learned from {count:,} of the {len(test):,} test rows" if count else ""
+
+
+def redrawn(workspace: Workspace, model: Model, run: Run) -> tuple[str, ...]:
+    """Warning of a retraining whose parts are drawn anew, so that what was learned from before judges now."""
+    split, table = model.recipe.split, model.label.table.name
+    if split.timed or isinstance(split, HashSplit):
+        return ()
+    former = [r for r in list_runs(workspace, model.name) if r.status == "finished" and r.id != run.id]
+    if all(r.data["versions"].get(table) == run.data["versions"][table] for r in former):
+        return ()
+    return (
+        f"{type(split).__name__} draws anew from all rows of {table!r}: versions trained before learned from rows "
+        "that judge this one. Compare none of them, and split with HashSplit(by=…), whose rows never change side.",
+    )
 
 
 def _fairness(

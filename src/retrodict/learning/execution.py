@@ -23,7 +23,7 @@ from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.learning.environment import environment_bytes
-from retrodict.learning.evidence import gate_evidence
+from retrodict.learning.evidence import gate_evidence, redrawn
 from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, tables_of
 from retrodict.learning.heartbeat import beat
 from retrodict.learning.plots import TEST_ROWS, pack_test_rows
@@ -236,7 +236,7 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
         "calibration": trained.calibration.to_dict(),
         "notes": _plain(dict(trained.notes)),
         "leaks": None if trained.leaks is None else [leak.to_dict() for leak in trained.leaks],
-        "warnings": list(trained.warnings),
+        "warnings": [*trained.warnings, *redrawn(workspace, model, run)],
         "gates": [gate.to_dict() for gate in gates],
     }
     run.points = _points(trained)

@@ -30,7 +30,7 @@ from retrodict.models.engines.composite import EnsembleEngine, PreparedEngine
 from retrodict.models.ensembles import Blend, Ensemble, Stack, Vote
 from retrodict.models.estimators import estimators_of, get_estimator
 from retrodict.models.inputs import InputSpec
-from retrodict.models.problem import Examples, Fitted, Problem
+from retrodict.models.problem import LARGEST, Examples, Fitted, Problem
 from retrodict.models.spans import fit_spans, judge_spans
 from retrodict.models.splits import halves
 
@@ -237,7 +237,15 @@ def without_spans(outputs: NDArray[np.float64], target: Target) -> NDArray[np.fl
 
 def _examples(inputs: InputSpec, frame: Frame, rows: Positions) -> Examples:
     groups = None if frame.groups is None else frame.groups[rows]
-    return Examples(inputs.encode_columns(frame.columns(rows)), frame.labels[rows], frame.target, None, groups)
+    matrix = inputs.encode_columns(frame.columns(rows))
+    for name, large in zip(inputs.names, (np.abs(matrix) > LARGEST).sum(axis=0), strict=True):
+        if large:
+            raise InputError(
+                "numbers to learn from must be of at most 1e30 in size", where=f"feature {name!r}",
+                got=f"{large:,} rows with a larger one",
+                remedy="Leave a value empty that stands for a missing one, and scale the others",
+            )  # fmt: skip
+    return Examples(matrix, frame.labels[rows], frame.target, None, groups)
 
 
 def _weights(recipe: Recipe, frame: Frame, rows: Positions) -> NDArray[np.float64] | None:

@@ -24,10 +24,12 @@ __all__ = [
     "Calibrator",
     "IsotonicCalibrator",
     "NoCalibrator",
+    "OneVsRestCalibrator",
     "SigmoidCalibrator",
     "TemperatureCalibrator",
     "Unchanged",
     "fit_isotonic",
+    "fit_one_vs_rest",
     "fit_sigmoid",
     "fit_temperature",
     "load_calibrator",
@@ -230,6 +232,40 @@ class TemperatureCalibrator(_Stored):
         return tuple(self.apply(np.array([score], dtype=np.float64))[0].tolist())
 
 
+@dataclass(frozen=True, slots=True)
+class OneVsRestCalibrator(_Stored):
+    """Each class calibrated against all others, then brought back to a sum of 1.
+
+    Zadrozny and Elkan 2002, Transforming classifier scores into accurate multiclass probability estimates, section 5.
+
+    Attributes
+    ----------
+    classes : tuple of Calibrator
+        Of a yes or no, one for each class; each answers above 0.
+    """
+
+    kind: ClassVar[str] = "one_vs_rest"
+
+    classes: tuple[Calibrator, ...]
+
+    def to_json(self) -> bytes:
+        """Canonical JSON that :func:`load_calibrator` reads."""
+        return canonical_json({"kind": self.kind, "classes": [json.loads(part.to_json()) for part in self.classes]})
+
+    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities, shape (n, classes)."""
+        columns = [part.apply(column) for part, column in zip(self.classes, scores.T, strict=True)]
+        total = columns[0].copy()
+        for column in columns[1:]:
+            total += column
+        result: NDArray[np.float64] = np.stack(columns, axis=1) / total[:, None]
+        return result
+
+    def apply_one(self, score: Any) -> Any:
+        """Probabilities of one row, a tuple."""
+        return tuple(self.apply(np.array([score], dtype=np.float64))[0].tolist())
+
+
 _CALIBRATORS: dict[str, Callable[..., Calibrator]] = {
     calibrator.kind: calibrator
     for calibrator in (Unchanged, NoCalibrator, SigmoidCalibrator, IsotonicCalibrator, TemperatureCalibrator)
@@ -244,6 +280,8 @@ def load_calibrator(data: bytes) -> Calibrator:
         from retrodict.models.spans import SpannedCalibrator
 
         return SpannedCalibrator.from_fields(**{name: value for name, value in fields.items() if name != "kind"})
+    if fields["kind"] == OneVsRestCalibrator.kind:
+        return OneVsRestCalibrator(tuple(load_calibrator(canonical_json(part)) for part in fields["classes"]))
     kind = check_known(fields.pop("kind"), _CALIBRATORS, rule, where="model", what="calibration")
     return _CALIBRATORS[kind](
         **{name: tuple(part) if isinstance(part, list) else part for name, part in fields.items()}
@@ -333,3 +371,23 @@ def fit_temperature(scores: NDArray[np.float64], labels: NDArray[np.float64]) ->
 
     best = minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded", options={"xatol": 1e-8})
     return TemperatureCalibrator(float(np.exp(best.x)))
+
+
+def fit_one_vs_rest(
+    fit: Callable[[NDArray[np.float64], NDArray[np.float64]], Calibrator],
+    scores: NDArray[np.float64],
+    labels: NDArray[np.float64],
+) -> OneVsRestCalibrator:
+    """Fit a calibration of a yes or no to each class against the rest.
+
+    Parameters
+    ----------
+    fit : callable
+        ``fit_sigmoid`` or ``fit_isotonic``.
+    scores : ndarray of shape (n, classes)
+        Probabilities of rows that the engine was not trained on.
+    labels : ndarray of shape (n,)
+        Codes of the classes.
+    """
+    columns = np.clip(scores, 0.0, 1.0).T  # a sum over classes may round to more than 1
+    return OneVsRestCalibrator(tuple(fit(column, (labels == at) * 1.0) for at, column in enumerate(columns)))

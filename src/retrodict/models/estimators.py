@@ -71,6 +71,8 @@ class Estimator:
         Types of features that it takes.
     validates : bool, default True
         Whether ``fit`` looks at the validation rows: it then gets their earlier half, and calibration the later one.
+    optional : tuple of str, default ()
+        Parameters of which None means no limit; one whose default is None may be None, too.
     choices : mapping of str to tuple, optional
         Values of parameters that are words.
     fixed : mapping, optional
@@ -87,7 +89,9 @@ class Estimator:
     probabilities : bool, default True
         Whether scores of classes are probabilities before any calibration.
     exact_rows : bool, default True
-        Whether one row is scored bit for bit as in a batch; else to 1e-12.
+        Whether one row is scored bit for bit as in a batch; else to ``row_error``.
+    row_error : float, default 1e-12
+        How far, relative to its size or 1, a row's outputs may be from those in a batch where they are not exact.
     explains : bool, default True
         Whether there are exact contributions.
     space : mapping of str to tuple, optional
@@ -114,6 +118,7 @@ class Estimator:
     tasks: tuple[Task, ...] = ("binary",)
     inputs: tuple[str, ...] = ("number", "category")
     validates: bool = True
+    optional: tuple[str, ...] = ()
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     extra: str = ""
@@ -123,6 +128,7 @@ class Estimator:
     monotone: bool = False
     probabilities: bool = True
     exact_rows: bool = True
+    row_error: float = 1e-12
     explains: bool = True
     space: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     contributions: str = "none"
@@ -170,6 +176,8 @@ class Estimator:
                 self._check_number(name, value, where)
 
     def _check_number(self, name: str, value: object, where: str) -> None:
+        if value is None and (name in self.optional or (name in self.defaults and self.defaults[name] is None)):
+            return
         least, greatest = self.minimum.get(name, -math.inf), self.maximum.get(name, math.inf)
         whole_only = isinstance(self.defaults.get(name), int) and isinstance(least, int)
         kind: Any = Integral if whole_only else Real

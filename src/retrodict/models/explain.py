@@ -23,9 +23,9 @@ __all__ = ["DEFAULT_WORDS", "Direction", "Explanation", "Reason", "explain_row",
 
 Direction = Literal["raises", "lowers"]
 
-DEFAULT_WORDS = "{feature} = {value} {direction} the score"
+DEFAULT_WORDS = "{feature} = {value} {direction} {output}"
 _TOGETHER = "Several models answer together: this is what each says, not what moved the answer"
-_MISSING_WORDS = "{feature} is not known, which {direction} the score"
+_MISSING_WORDS = "{feature} is not known, which {direction} {output}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Reason:
     value : float, int, str, bool or None
         What it was; None where it was not known.
     contribution : float
-        Share of the margin, in log-odds; above zero raises the score.
+        Share of the margin; above zero raises what is explained.
     text : str
         The same in words.
     """
@@ -51,7 +51,7 @@ class Reason:
 
     @property
     def direction(self) -> Direction:
-        """Whether it raises or lowers the score."""
+        """Whether it raises or lowers what is explained."""
         return "raises" if self.contribution > 0 else "lowers"
 
 
@@ -127,7 +127,9 @@ def explain_row(
     if toward is not None:
         movers = [(share, name) for share, name in movers if (share > 0) == (toward == "raises")]
     strongest = sorted(movers, key=lambda item: -abs(item[0]))[:top]  # stable: ties keep the order of the inputs
-    reasons = tuple(_reason(name, share, values, (words or {}).get(name)) for share, name in strongest)
+    output = engine.target.outputs[at]
+    output = f"the {output}" if output in ("score", "value") else output
+    reasons = tuple(_reason(name, share, values, (words or {}).get(name), output) for share, name in strongest)
     return Explanation(
         margin=float(np.atleast_1d(engine.margin(row))[at]),
         bias=bias,
@@ -165,11 +167,11 @@ def reason_texts(explanation: Explanation) -> list[str]:
     return [*([explanation.note] if explanation.note else []), *(reason.text for reason in explanation.reasons)]
 
 
-def _reason(name: str, share: float, values: Mapping[str, Any], template: str | None) -> Reason:
+def _reason(name: str, share: float, values: Mapping[str, Any], template: str | None, output: str) -> Reason:
     value = values[name]
     reason = Reason(name, value, share, "")
     fields = {**values, "feature": name, "value": value, "direction": reason.direction}
-    return Reason(name, value, share, _fill_template(template, fields) or _default_text(fields))
+    return Reason(name, value, share, _fill_template(template, fields) or _default_text(fields, output))
 
 
 def _fill_template(template: str | None, fields: Mapping[str, Any]) -> str | None:
@@ -185,9 +187,9 @@ def _fill_template(template: str | None, fields: Mapping[str, Any]) -> str | Non
         return None
 
 
-def _default_text(fields: Mapping[str, Any]) -> str:
+def _default_text(fields: Mapping[str, Any], output: str) -> str:
     value = fields["value"]
     if value is None or value != value:  # noqa: PLR0124  # NaN
-        return _MISSING_WORDS.format_map(fields)
+        return _MISSING_WORDS.format_map({**fields, "output": output})
     text = format(value, ".6g") if isinstance(value, float) else value
-    return DEFAULT_WORDS.format_map({**fields, "value": text})
+    return DEFAULT_WORDS.format_map({**fields, "value": text, "output": output})

@@ -14,7 +14,10 @@ from retrodict.core.tasks import Target
 from retrodict.models.engines.base import Engine
 from retrodict.models.inputs import InputSpec
 
-__all__ = ["Examples", "Fitted", "Problem", "Progress", "check_labels"]
+__all__ = ["LARGEST", "Examples", "Fitted", "Problem", "Progress", "check_labels"]
+
+LARGEST = 1e30
+"""Size up to which numbers can be learned from: libraries of trees keep float32, and squares must stay finite."""
 
 # (iterations done, iterations at most, newest validation metrics) -> nothing
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -84,8 +87,8 @@ class Examples:
 _RULES: Mapping[str, tuple[str, str]] = {
     "binary": ("labels must be 0 or 1", "Make the label a comparison, and drop rows without an outcome"),
     "multiclass": ("labels must be codes of the classes", "Name every class in Label(classes=[…])"),
-    "count": ("counts must be finite numbers of zero or more", "Correct the label, or say task='regression'"),
-    "ranking": ("relevances must be finite numbers of zero or more", "Correct the label, or say task='regression'"),
+    "count": ("counts must be numbers from 0 to 1e30", "Correct the label, or say task='regression'"),
+    "ranking": ("relevances must be numbers from 0 to 1e30", "Correct the label, or say task='regression'"),
 }
 
 
@@ -108,11 +111,12 @@ def check_labels(labels: NDArray[np.float64], target: Target) -> None:
         case "multiclass":
             fitting = (labels >= 0) & (labels < len(target.classes)) & (labels == np.floor(labels))
         case "count" | "ranking":
-            fitting = np.isfinite(labels) & (labels >= 0)
+            fitting = (labels >= 0) & (labels <= LARGEST)
         case _:
-            fitting = np.isfinite(labels)
+            fitting = np.abs(labels) <= LARGEST
     if not fitting.all():
-        rule, remedy = _RULES.get(target.task, ("labels must be finite numbers", "Quarantine rows with an infinity"))
+        rule, remedy = _RULES.get(target.task, ("labels must be numbers of at most 1e30 in size",
+                                                "Scale the label, or quarantine such rows with Check.between"))  # fmt: skip
         raise InputError(rule, where="training rows", got=f"{int((~fitting).sum())} others among {len(labels)}",
                          remedy=remedy)  # fmt: skip
 

@@ -62,6 +62,7 @@ class SklearnSpec:
             raise DefinitionError("an estimator must be a name, or an object of scikit-learn", where="Recipe",
                                   got=type(model).__name__,
                                   remedy="Write 'lightgbm', or an instance like Ridge()")  # fmt: skip
+        _refuse_search(model)
         body = _describe(model, "estimator")
         if not hasattr(model, "predict"):
             raise DefinitionError("an estimator must predict", where=f"Recipe, {type(model).__name__}",
@@ -111,6 +112,20 @@ class SklearnSpec:
     def build(self, *, seed: int) -> Any:
         """Unfitted object; every ``random_state`` that is None becomes the seed."""
         return _build(json.loads(self.text), seed)
+
+
+def _refuse_search(model: Any) -> None:
+    """Refuse what chooses by folds of its own, alone or as a part: they know nothing of time, groups and known-at."""
+    parts = model.get_params().values() if hasattr(model, "get_params") else ()
+    for part in (model, *parts):
+        home, name = type(part).__module__, type(part).__name__
+        if home.startswith("sklearn.model_selection") and hasattr(part, "fit"):
+            search = name.endswith("SearchCV")
+            remedy = "Name what it searches, and say tune=" if search else "Name its estimator, and say threshold="
+            raise DefinitionError(
+                "what is chosen must be chosen by the recipe, in the folds of its split", where="Recipe", got=name,
+                remedy=f"{remedy} in the recipe",
+            )  # fmt: skip
 
 
 def _describe(value: Any, where: str) -> Any:

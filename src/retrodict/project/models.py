@@ -74,7 +74,7 @@ class Models(Namespace):
 
         def row(entry: Estimator) -> tuple[object, ...]:
             takes = [word for word in ("missing", "categories", "weights", "monotone") if getattr(entry, word)]
-            exact = "exact" if entry.exact_rows else "1e-12"
+            exact = "exact" if entry.exact_rows else f"{entry.row_error:g}"
             return entry.name, ", ".join(entry.tasks), ", ".join(takes) or "numbers", exact, entry.explains
 
         columns = ("estimator", "tasks", "takes", "row = batch", "explains")

@@ -205,7 +205,7 @@ class EstimatorContract:
             ]
 
     def test_a_batch_equals_its_rows(self, registered: Estimator, fitted: Any) -> None:
-        """Bit for bit where it is declared, else to 1e-12; ordinary rows and odd ones."""
+        """Bit for bit where it is declared, else to ``row_error``; ordinary rows and odd ones."""
         for task in registered.tasks:
             problem, result = fitted(task)
             engine = result.engine
@@ -214,7 +214,8 @@ class EstimatorContract:
             assert engine.exact_rows or not registered.exact_rows
             if engine.exact_rows:
                 assert batch.tobytes() == singly.tobytes(), task
-            np.testing.assert_allclose(singly, batch, rtol=1e-12, atol=1e-12)
+            close = registered.row_error
+            np.testing.assert_allclose(singly, batch, rtol=close, atol=close)
             assert engine.scores(rows[:0]).shape == (0, *batch.shape[1:])
 
     def test_threads_do_not_disturb_one_another(self, registered: Estimator, fitted: Any) -> None:

@@ -273,7 +273,7 @@ def test_a_class_that_is_said_too_often_is_mended_against_the_rest():
     scores, labels = biased(2_000, 0)
     frame = Frame(pa.table({"x": labels}), (), np.zeros(2_000, np.int64), labels, np.zeros(2_000, np.int64), target)
     pairs = calibration_folds(RandomSplit(), frame, np.arange(2_000))
-    calibrator, report = calibrate("auto", scores, labels, pairs, target)
+    _, report = calibrate("auto", scores, labels, pairs, target)
     assert report.method == "sigmoid"
     assert list(report.log_loss) == ["none", "temperature", "sigmoid"], "isotonic needs 1,000 rows of each class"
     fresh, truth = biased(10_000, 1)

@@ -110,10 +110,11 @@ def redrawn(workspace: Workspace, model: Model, run: Run) -> tuple[str, ...]:
     former = [r for r in list_runs(workspace, model.name) if r.status == "finished" and r.id != run.id]
     if all(r.data["versions"].get(table) == run.data["versions"][table] for r in former):
         return ()
-    return (
+    sentence = (
         f"{type(split).__name__} draws anew from all rows of {table!r}: versions trained before learned from rows "
-        "that judge this one. Compare none of them, and split with HashSplit(by=…), whose rows never change side.",
+        "that judge this one. Compare none of them, and split with HashSplit(by=…), whose rows never change side."
     )
+    return (sentence,)
 
 
 def _fairness(

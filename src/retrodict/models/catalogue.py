@@ -209,8 +209,8 @@ for _estimator in (
     _sklearn(
         "decision_tree", (*_CLASSES, *_NUMBERS), "trees", classifier="tree.DecisionTreeClassifier",
         regressor="tree.DecisionTreeRegressor", exact_rows=True, defaults={**_TREE, "max_depth": 6,
-        "min_samples_leaf": 20, "class_weight": None}, minimum={**_TREE_MINIMUM, "max_depth": 1}, optional=("max_depth",),
-        space={"max_depth": ("int", 2, 12, False), "min_samples_leaf": ("int", 5, 200, True)},
+        "min_samples_leaf": 20, "class_weight": None}, minimum={**_TREE_MINIMUM, "max_depth": 1},
+        optional=("max_depth",), space={"max_depth": ("int", 2, 12, False), "min_samples_leaf": ("int", 5, 200, True)},
     ),
     _forest("random_forest", "RandomForest", max_samples=None),
     _forest("extra_trees", "ExtraTrees"),

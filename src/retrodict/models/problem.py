@@ -115,8 +115,8 @@ def check_labels(labels: NDArray[np.float64], target: Target) -> None:
         case _:
             fitting = np.abs(labels) <= LARGEST
     if not fitting.all():
-        rule, remedy = _RULES.get(target.task, ("labels must be numbers of at most 1e30 in size",
-                                                "Scale the label, or quarantine such rows with Check.between"))  # fmt: skip
+        plain = "labels must be numbers of at most 1e30 in size", "Scale the label, or quarantine with Check.between"
+        rule, remedy = _RULES.get(target.task, plain)
         raise InputError(rule, where="training rows", got=f"{int((~fitting).sum())} others among {len(labels)}",
                          remedy=remedy)  # fmt: skip
 

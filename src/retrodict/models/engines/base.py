@@ -29,8 +29,8 @@ class Engine(Protocol):
     Promises
     --------
     * *One answer*: ``scores`` of a matrix and ``score_row`` of its rows are equal, bit for bit where ``exact_rows``,
-      else to 1e-12 of their size (or what the estimator declares), and so are ``margins`` and ``margin``, whatever the number of rows, threads or
-      processes.
+      else to 1e-12 of their size (or what the estimator declares), and so are ``margins`` and ``margin``, whatever the
+      number of rows, threads or processes.
     * *Immutable*: nothing changes after construction; any number of threads may call at once.
     * *No pickle*: ``parts`` are text or JSON, and ``load_engine(kind, parts)`` gives an engine that scores alike, by
       the class method ``from_parts(parts)``.

@@ -11,7 +11,7 @@ STAMP := $(VENV)/.synced
 export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data mutate spark peers lock clean
+.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data mutate spark deep peers lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,13 +39,20 @@ demo: $(STAMP) ## one whole life on real flights; writes demo-report/report.html
 test: $(STAMP) ## the tests, without those marked slow
 	$(BIN)/python -m pytest -n 2 -m "not slow" --hypothesis-profile=ci --durations=10 tests src
 
-test-all: $(STAMP) servers spark ## every test, the slow ones too, with fresh generated cases
+test-all: $(STAMP) servers spark deep ## every test, the slow ones too, with fresh generated cases
 	$(BIN)/python -m pytest -n 2 tests src
 
 spark: $(VENV)/.spark ## what the tests of training frames on Spark need (400 MB, and Java); without it they are skipped
 
 $(VENV)/.spark: $(STAMP) locks/spark.lock
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/spark.lock
+	@touch $@
+
+deep: $(VENV)/.deep ## torch, for the tests of the network (200 MB); without it they are skipped
+
+# By pip and without hashes, since which build of a version it is (for a CPU or for CUDA) depends on how pip is set up.
+$(VENV)/.deep: $(STAMP) locks/deep.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r locks/deep.lock
 	@touch $@
 
 mutate: $(STAMP) .venv-mutate/.synced ## plant faults in ROOM=… one after the other; say which ones no test catches (hours)

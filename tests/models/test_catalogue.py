@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -24,6 +25,7 @@ FAST: Mapping[str, Mapping[str, Any]] = {
     "isolation_forest": {"n_estimators": 20, "n_jobs": None},
     "lightgbm": {"num_iterations": 20, "learning_rate": 0.2, "min_data_in_leaf": 10, "num_threads": 1},
     "mlp": {"hidden_layer_sizes": [8], "max_iter": 60, "learning_rate_init": 0.02},
+    "network": {"layers": [16], "epochs": 20, "learning_rate": 0.03, "batch_size": 64},
     "random_forest": {"n_estimators": 8, "n_jobs": None},
     "xgboost": {"num_boost_round": 20, "learning_rate": 0.2, "nthread": 1},
 }
@@ -45,6 +47,7 @@ NAMES = [
     "logistic",
     "mlp",
     "naive_bayes",
+    "network",
     "one_class_svm",
     "poisson",
     "random_forest",
@@ -54,11 +57,16 @@ NAMES = [
 ]
 
 
+TORCH = importlib.util.find_spec("torch") is not None
+
+
 class CatalogueContract(EstimatorContract):
     name = ""
 
     @pytest.fixture
     def registered(self) -> Estimator:
+        if self.name == "network" and not TORCH:
+            pytest.skip("the extra 'deep' is not installed: make deep")
         return get_estimator(self.name)
 
     @pytest.fixture
@@ -99,7 +107,7 @@ print(json.dumps([fingerprint(*case) for case in json.loads(input())]))
 @pytest.mark.slow
 def test_two_processes_fit_the_same_engine():
     """On as many threads as there are, and on one: a run is replayed by another process."""
-    entries = [get_estimator(name) for name in NAMES]
+    entries = [get_estimator(name) for name in NAMES if name != "network" or TORCH]
     cases = json.dumps(
         [(entry.name, dict(FAST.get(entry.name, {})), task) for entry in entries for task in entry.tasks]
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from retrodict.models.engines.generalised import GeneralisedEngine
     from retrodict.models.engines.levels import LevelsEngine
     from retrodict.models.engines.linear import LinearEngine, fit_logistic
+    from retrodict.models.engines.network import NetworkEngine
     from retrodict.models.engines.rates import ConstantEngine, GroupRateEngine, fit_constant, fit_group_rate
     from retrodict.models.engines.sklearn import SklearnEngine
     from retrodict.models.engines.trees import TreesEngine, fit_lightgbm, tree_hash
@@ -59,6 +60,7 @@ __all__ = [
     "LevelsEngine",
     "LinearEngine",
     "ModelArtifact",
+    "NetworkEngine",
     "NoCalibrator",
     "Problem",
     "Reason",
@@ -95,6 +97,7 @@ __getattr__, __dir__ = lazy_names(__name__, {
     "engines.generalised": ("GeneralisedEngine",),
     "engines.levels": ("LevelsEngine",),
     "engines.linear": ("LinearEngine", "fit_logistic"),
+    "engines.network": ("NetworkEngine",),
     "engines.rates": ("ConstantEngine", "GroupRateEngine", "fit_constant", "fit_group_rate"),
     "engines.trees": ("TreesEngine", "fit_lightgbm", "tree_hash"),
     "engines.sklearn": ("SklearnEngine",),

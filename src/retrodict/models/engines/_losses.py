@@ -12,9 +12,24 @@ from retrodict.core.errors import InputError, check_known
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples
 
-__all__ = ["by_group", "check_two_classes", "monotone_signs", "validation_loss"]
+__all__ = ["TRAIN", "by_group", "check_two_classes", "monotone_signs", "training_sample", "validation_loss"]
 
+# What the name of a loss of training rows begins with in the history of a fit.
+TRAIN = "train/"
 _TINY = 1e-15
+_SAMPLE = 20_000
+
+
+def training_sample(train: Examples) -> Examples:
+    """At most 20,000 training rows, drawn evenly, whose loss stands beside that of the validation rows.
+
+    Of a ranking it is the first ones, so that no group is thinned out.
+    """
+    if len(train.labels) <= _SAMPLE:
+        return train
+    if train.target.task == "ranking":
+        return train.take(np.arange(_SAMPLE))
+    return train.take(np.linspace(0, len(train.labels) - 1, _SAMPLE).astype(np.int64))
 
 
 def validation_loss(rows: Examples, outputs: NDArray[Any]) -> tuple[str, float]:

@@ -76,6 +76,14 @@ _PLOTS: dict[str, tuple[Callable[[], str], list[str]]] = {
         ),
         ["best: 4 features, 0.7", "between folds"],
     ),
+    "history": (
+        lambda: plots.plot_history(
+            {"log_loss": [(k, 1 / k + k / 900) for k in range(1, 901)]},
+            {"log_loss": [(k, 1 / k) for k in (1, 10, 900)]},
+            best={"log_loss": 30},
+        ),
+        ["log_loss, validation", "log_loss, training", "chosen: 30, 0.06667"],
+    ),
     "path": (
         lambda: plots.plot_path(
             {f"x{k}": [(10.0**power, k / 10.0**power) for power in range(-3, 3)] for k in range(12)}, strength=0.1
@@ -137,6 +145,7 @@ def test_only_the_largest_coefficients_are_named() -> None:
 @pytest.mark.parametrize("draw", [
     lambda: plots.plot_calibration([]), lambda: plots.plot_drift({}, threshold=0.1), lambda: plots.plot_roc([1], [0.5]),
     lambda: plots.plot_residuals([], []), lambda: plots.plot_path({}), lambda: plots.plot_elimination([]),
+    lambda: plots.plot_history({}, {}),
     lambda: plots.plot_coverage(evaluate([], np.empty((0, 3)), _QUANTILES), _QUANTILES),
     lambda: plots.plot_confusion(ClassTable(tuple(range(31)), ((0,) * 31,) * 31)),
 ])  # fmt: skip

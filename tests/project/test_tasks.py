@@ -41,7 +41,7 @@ HOURS = 'Label("hours", parcels, "delay", known_at="arrived", matures="10d")'
 LOST = 'Label("lost", parcels, "lost", known_at="arrived", matures="10d")'
 LATE = 'Label("late", parcels, "delay > 6", known_at="arrived", matures="10d")'
 TREES = f'recipe=Recipe("lightgbm", {SPLIT}, params={{"num_iterations": 40}})'
-PREPARED = f"""recipe=Recipe("logistic", {SPLIT}, types={{"moment__hour": "category"}},
+PREPARED = f"""recipe=Recipe("logistic", {SPLIT}, params={{"path": True}}, types={{"moment__hour": "category"}},
     prepare=[Impute("median"), Encode("target", ["moment__hour"]), Scale("standard")], balance=Balance("over"),
     threshold=Threshold.cost(false_positive=1, false_negative=6))"""
 VERY_LATE = """{"call": 'p["very late"] > 0.5', "ok": "otherwise"}"""
@@ -85,6 +85,10 @@ def test_a_task_goes_from_rows_to_a_replayed_and_watched_decision(task, tmp_path
         metric = next(iter(run.metrics))
         assert run.metrics[metric] is not None
         assert run.to_dict()["run"]["summary"]["ladder"]["rungs"]
+        if task in {"regression", "quantile", "network"}:
+            assert "chosen: " in str(run.plot("history"))
+        if task == "prepared":
+            assert "strength of the penalty" in str(run.plot("path"))
         text = str(run)
         assert "better than" in text
     with Project(tmp_path, actor="ben", clock=clock) as p:

@@ -30,6 +30,7 @@ from retrodict.learning.plots import TEST_ROWS, pack_test_rows
 from retrodict.learning.recipes import Progress, Trained, run_recipe
 from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, list_runs, start_run
 from retrodict.models.definitions import Model
+from retrodict.models.problem import TRAIN
 from retrodict.models.splits import Splitter
 from retrodict.registry import ModelVersion, list_versions, register
 from retrodict.workspace import Workspace, capture_code
@@ -297,8 +298,11 @@ def _points(trained: Trained) -> list[MetricPoint]:
         for metric in evaluation.metrics
     ]
     points += [
-        MetricPoint("validate/history", name, float(value), step)
+        MetricPoint(
+            f"{'train' if name.startswith(TRAIN) else 'validate'}/history", name.removeprefix(TRAIN), float(value), step
+        )
         for name, values in trained.history.items()
         for step, value in enumerate(values, start=1)
+        if value == value  # noqa: PLR0124  # the loss of training rows is not measured in every iteration
     ]
     return points

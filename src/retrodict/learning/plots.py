@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from retrodict.core.tasks import Target
 from retrodict.evaluation.ladder import Ladder
 from retrodict.stores.objects.base import ObjectStore
+
+if TYPE_CHECKING:
+    from retrodict.learning.runs import MetricPoint
 
 __all__ = ["TEST_ROWS", "pack_test_rows", "run_plots"]
 
@@ -33,7 +36,11 @@ def pack_test_rows(labels: NDArray[np.float64], outputs: NDArray[np.float64], ta
 
 
 def run_plots(
-    objects: ObjectStore, files: Mapping[str, str], params: Mapping[str, Any], summary: Mapping[str, Any]
+    objects: ObjectStore,
+    files: Mapping[str, str],
+    params: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    points: Sequence[MetricPoint] = (),
 ) -> dict[str, Callable[[], str]]:
     """Pictures that a run can show, each drawn by a call.
 
@@ -44,6 +51,8 @@ def run_plots(
         SHA-256 of the run's artifacts by name.
     params, summary : mapping
         Of the run.
+    points : sequence of MetricPoint
+        Of the run; those of its history are drawn.
 
     Returns
     -------
@@ -59,9 +68,35 @@ def run_plots(
     for step in (summary.get("notes") or {}).get("steps", ()):
         if step.get("scores"):
             pictures["elimination"] = partial(plots.plot_elimination, step["scores"])
+    curves = {split: _curves(points, f"{split}/history") for split in ("validate", "train")}
+    if curves["validate"]:
+        # Of metrics beside the loss, such as an area, there is none of training rows.
+        losses = {name: curve for name, curve in curves["validate"].items() if name in curves["train"]}
+        curves["validate"] = losses or curves["validate"]
+        pictures["history"] = partial(plots.plot_history, curves["validate"], curves["train"],
+                                      best=_best_iterations(params, curves["validate"]))  # fmt: skip
+    if path := (summary.get("notes") or {}).get("path"):
+        pictures["path"] = partial(plots.plot_path, path["coefficients"], strength=path["strength"])
     if TEST_ROWS in files:
         pictures |= _of_test_rows(objects, files[TEST_ROWS], params, summary)
     return pictures
+
+
+def _curves(points: Sequence[MetricPoint], split: str) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values of each loss of a split."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for point in points:
+        if point.split == split and point.value is not None:
+            curves.setdefault(point.name, []).append((point.step, point.value))
+    return {name: sorted(curve) for name, curve in sorted(curves.items())}
+
+
+def _best_iterations(params: Mapping[str, Any], losses: Collection[str]) -> Any:
+    """The iteration in force; of several engines that of each, under the end of the name of its loss."""
+    best = params.get("best_iteration")
+    if not isinstance(best, Mapping):
+        return best
+    return {loss: end for loss in losses for name, end in best.items() if loss == name or loss.endswith(f"_{name}")}
 
 
 def _of_test_rows(

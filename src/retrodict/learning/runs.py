@@ -150,7 +150,7 @@ class Run:
         return self.values("test")
 
     def plot(self, name: str) -> bytes:
-        """Plot as SVG, drawn now: ``ladder``, ``calibration``, ``roc``, ``confusion``, ``residuals``, as the task has.
+        """Plot as SVG, drawn now: ``ladder``, ``history``, ``calibration``, ``roc``, ..., as task and recipe have.
 
         Raises
         ------
@@ -160,7 +160,7 @@ class Run:
         from retrodict.learning.plots import run_plots
 
         files = {file.name: file.digest for file in self.artifacts}
-        plots = {} if self.objects is None else run_plots(self.objects, files, self.params, self.summary)
+        plots = {} if self.objects is None else run_plots(self.objects, files, self.params, self.summary, self.points)
         if name not in plots:
             raise NotFoundError("a plot must be one that the run can show", where=self.ref, got=name,
                                 remedy=near(name, plots, what="plot"))  # fmt: skip

@@ -88,11 +88,14 @@ def _linear(name: str, *, defaults: Mapping[str, Any], tasks: tuple[Any, ...], *
         "missing": False,
         "categories": False,
         "minimum": {"penalty": 0, "l1_ratio": 0, "max_iterations": 1},
+        "choices": {"path": (False, True)},
         "maximum": {"l1_ratio": 1},
         "space": {"penalty": _PENALTY, **({"l1_ratio": ("float", 0.0, 1.0, False)} if "l1_ratio" in defaults else {})},
         "contributions": "weight times distance from the training mean",
     }
-    return Estimator(name=name, tasks=tasks, defaults={**defaults, "max_iterations": 1_000}, **{**entry, **changes})
+    return Estimator(
+        name=name, tasks=tasks, defaults={**defaults, "max_iterations": 1_000, "path": False}, **{**entry, **changes}
+    )
 
 
 def _sklearn(name: str, tasks: tuple[Task, ...], prepare: str, **entry: Any) -> Estimator:

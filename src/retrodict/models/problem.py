@@ -14,10 +14,13 @@ from retrodict.core.tasks import Target
 from retrodict.models.engines.base import Engine
 from retrodict.models.inputs import InputSpec
 
-__all__ = ["LARGEST", "Examples", "Fitted", "Problem", "Progress", "check_labels"]
+__all__ = ["LARGEST", "TRAIN", "Examples", "Fitted", "Problem", "Progress", "check_labels"]
 
 LARGEST = 1e30
 """Size up to which numbers can be learned from: libraries of trees keep float32, and squares must stay finite."""
+
+TRAIN = "train/"
+"""What the name of a loss of training rows begins with in the history of a fit."""
 
 # (iterations done, iterations at most, newest validation metrics) -> nothing
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -160,7 +163,8 @@ class Fitted(Generic[E_co]):
     params : mapping
         Everything that was in force, defaults and seeds included; plain JSON.
     history : mapping of str to list of float
-        Validation metrics per iteration; empty for engines without iterations.
+        Losses per iteration: of the validation rows by the name of the loss, and of training rows by that name after
+        :data:`TRAIN`, NaN where it was not measured. Empty for engines without iterations, or without validation rows.
     notes : mapping
         What else is worth keeping, plain JSON: columns that were left out, coefficients that are zero.
     """

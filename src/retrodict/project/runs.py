@@ -199,6 +199,8 @@ def _choices(notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "threshold", f"{threshold['threshold']:.4g}. {threshold['reason']}{costs}"
     if weights := notes.get("weights"):
         yield "shares", ", ".join(f"{name} {share:.0%}" for name, share in weights.items())
+    if notes.get("zeroed_coefficients"):
+        yield "L1", f"{notes['zeroed_coefficients']} of {notes['coefficients']} coefficients are zero"
     if balance := notes.get("balance"):
         counts = [
             ", ".join(f"{label}: {rows:,}" for label, rows in balance[key].items()) for key in ("before", "after")

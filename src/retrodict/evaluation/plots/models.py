@@ -10,9 +10,10 @@ from retrodict.evaluation.binary import CalibrationBin
 from retrodict.evaluation.ladder import Ladder
 from retrodict.evaluation.plots.canvas import ALERT, INK, MAIN, QUIET, SOFT, drawing, label_to_the_end, require
 
-__all__ = ["plot_calibration", "plot_elimination", "plot_ladder", "plot_path"]
+__all__ = ["plot_calibration", "plot_elimination", "plot_history", "plot_ladder", "plot_path"]
 
 _NAMED = 8
+_COLOURS = [MAIN, ALERT, "#6b9080", "#8d6a9f", "#d4a03b", "#4a7c8c", "#a05c5c", "#5c6f82"]
 
 
 def plot_ladder(ladder: Ladder, *, name: str = "candidate") -> str:
@@ -123,6 +124,54 @@ def plot_elimination(history: Sequence[Mapping[str, Any]], *, title: str = "Elim
     return canvas.svg
 
 
+def plot_history(
+    validation: Mapping[str, Sequence[tuple[int, float]]],
+    training: Mapping[str, Sequence[tuple[int, float]]],
+    *,
+    best: Mapping[str, int] | int | None = None,
+    title: str = "Loss per iteration",
+) -> str:
+    """Losses of the validation rows and, dashed, of training rows; the iteration in force is marked.
+
+    Parameters
+    ----------
+    validation, training : mapping of loss to sequence of (iteration, value)
+        Iterations ascend; at most eight losses are drawn.
+    best : int, or mapping of loss to int, optional
+        The iteration in force, of each loss where they differ.
+    title : str
+
+    Raises
+    ------
+    InputError
+        If there is no loss.
+    """
+    require(list(validation), "at least one loss of the validation rows")
+    with drawing(title, height=3.2) as canvas:
+        axes = canvas.axes
+        for colour, name in zip(_COLOURS, validation, strict=False):
+            axes.plot(*zip(*_every(validation[name]), strict=True), color=colour, linewidth=1.4,
+                      label=f"{name}, validation")  # fmt: skip
+            if training.get(name):
+                axes.plot(*zip(*_every(training[name]), strict=True), color=colour, linewidth=1.0,
+                          linestyle=(0, (4, 3)), label=f"{name}, training")  # fmt: skip
+            end = best.get(name) if isinstance(best, Mapping) else best
+            value = dict(validation[name]).get(end) if end is not None else None
+            if end is not None and value is not None:
+                axes.plot([end], [value], color=colour, marker="o", markersize=5, linestyle="none",
+                          label=f"chosen: {end}, {value:.4g}")  # fmt: skip
+        axes.set(xlabel="iteration", ylabel="loss")
+        axes.grid()
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    return canvas.svg
+
+
+def _every(points: Sequence[tuple[int, float]], limit: int = 200) -> Sequence[tuple[int, float]]:
+    """Of a long curve every nth point, and the last."""
+    step = max(1, math.ceil(len(points) / limit))
+    return [*points[:-1:step], points[-1]]
+
+
 def plot_path(
     path: Mapping[str, Sequence[tuple[float, float]]], *, strength: float | None = None, title: str = "Coefficients"
 ) -> str:
@@ -143,14 +192,13 @@ def plot_path(
     """
     require(list(path), "at least one feature")
     largest = sorted(path, key=lambda name: -max((abs(value) for _, value in path[name]), default=0.0))
-    colours = [MAIN, ALERT, "#6b9080", "#8d6a9f", "#d4a03b", "#4a7c8c", "#a05c5c", "#5c6f82"]
     with drawing(title, height=3.4) as canvas:
         axes = canvas.axes
         for place, name in reversed(list(enumerate(largest))):
             points = sorted(path[name])
             style: dict[str, Any] = {"color": SOFT, "linewidth": 0.8}
             if place < _NAMED:
-                style = {"color": colours[place], "linewidth": 1.4, "label": name}
+                style = {"color": _COLOURS[place], "linewidth": 1.4, "label": name}
             axes.plot([point[0] for point in points], [point[1] for point in points], **style)
         axes.axhline(0.0, color=QUIET, linewidth=0.8)
         if strength is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,26 +11,49 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, check_known
 from retrodict.models.inputs import InputSpec
-from retrodict.models.problem import Examples
+from retrodict.models.problem import TRAIN, Examples
 
-__all__ = ["TRAIN", "by_group", "check_two_classes", "monotone_signs", "training_sample", "validation_loss"]
+__all__ = [
+    "TrainingLoss",
+    "by_group",
+    "check_two_classes",
+    "monotone_signs",
+    "training_sample",
+    "validation_loss",
+]
 
-# What the name of a loss of training rows begins with in the history of a fit.
-TRAIN = "train/"
 _TINY = 1e-15
-_SAMPLE = 20_000
+_SAMPLE, _EVERY = 20_000, 10
 
 
 def training_sample(train: Examples) -> Examples:
-    """At most 20,000 training rows, drawn evenly, whose loss stands beside that of the validation rows.
+    """At most 20,000 training rows, drawn evenly, whose loss stands beside that of the validation rows."""
+    return train.take(_places(train)) if len(train.labels) > _SAMPLE else train
 
-    Of a ranking it is the first ones, so that no group is thinned out.
+
+def _places(train: Examples) -> NDArray[np.int64]:
+    """Of a ranking the first rows, so that no group is thinned out."""
+    count = len(train.labels)
+    places = np.arange(min(count, _SAMPLE))
+    evenly = count > _SAMPLE and train.target.task != "ranking"
+    return np.linspace(0, count - 1, _SAMPLE).astype(np.int64) if evenly else places
+
+
+class TrainingLoss:
+    """Loss of the sample of training rows in the first iteration and every tenth; NaN where it is not measured.
+
+    To measure it in every iteration would take a boosting of few leaves longer than to grow the tree.
     """
-    if len(train.labels) <= _SAMPLE:
-        return train
-    if train.target.task == "ranking":
-        return train.take(np.arange(_SAMPLE))
-    return train.take(np.linspace(0, len(train.labels) - 1, _SAMPLE).astype(np.int64))
+
+    def __init__(self, train: Examples) -> None:
+        self.places = _places(train)
+        self.rows = train.take(self.places)
+
+    def note(self, history: dict[str, list[float]], name: str, iteration: int, outputs: Callable[[], Any]) -> None:
+        """Add an iteration, counted from 1, to the history; ``outputs`` gives those of the sample."""
+        due = iteration == 1 or iteration % _EVERY == 0
+        loss = validation_loss(self.rows, outputs())[1] if due else math.nan
+        history.setdefault(f"{TRAIN}{name}", []).append(loss)
 
 
 def validation_loss(rows: Examples, outputs: NDArray[Any]) -> tuple[str, float]:

@@ -17,7 +17,7 @@ from retrodict.core.tasks import Target
 from retrodict.models._logistic import sigmoid, softmax
 from retrodict.models.engines._losses import by_group, check_two_classes, monotone_signs
 from retrodict.models.engines.base import check_matrix, check_row
-from retrodict.models.problem import Examples, Fitted, Problem
+from retrodict.models.problem import TRAIN, Examples, Fitted, Problem
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -192,8 +192,10 @@ def solve_catboost(problem: Problem) -> Fitted[CatboostEngine]:
         raise InputError(f"CatBoost must be able to train with its parameters ({words[:300]})", where="catboost",
                          got=sorted(params), remedy="Correct the params of the recipe, or leave out columns of one "
                          "value") from error  # fmt: skip
-    history = {name.lower(): [float(value) for value in values]
-               for name, values in model.get_evals_result().get("validation", {}).items()}  # fmt: skip
+    results = model.get_evals_result() if valid is not None else {}
+    history = {prefix + name.lower(): [float(value) for value in values]
+               for part, prefix in (("validation", ""), ("learn", TRAIN))
+               for name, values in results.get(part, {}).items()}  # fmt: skip
     facts = {**problem.params, "loss_function": loss, "seed": problem.seed, "best_iteration": int(model.tree_count_)}
     codes = np.unique(train.labels).astype(int).tolist() if target.task == "multiclass" else []
     data, trees = _stored(model)

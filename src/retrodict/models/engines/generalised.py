@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target
 from retrodict.models._logistic import sigmoid, softmax
-from retrodict.models.engines._losses import check_two_classes
+from retrodict.models.engines._losses import check_two_classes, training_sample
 from retrodict.models.engines.base import Engine, JsonEngine
 from retrodict.models.engines.linear import (
     LinearEngine,
@@ -127,9 +127,11 @@ def solve_linear(problem: Problem) -> Fitted[Engine]:
     if task == "count" and ratio:
         raise InputError("a Poisson regression must have no L1 penalty", where="linear", got={"l1_ratio": ratio},
                          remedy="Leave l1_ratio out")  # fmt: skip
+    notes = _path(problem) if params["path"] else {}
     if task == "binary" and not ratio:
-        return fit_logistic(train, problem.inputs.categorical, penalty=penalty,
-                            max_iterations=params["max_iterations"])  # fmt: skip
+        fitted = fit_logistic(train, problem.inputs.categorical, penalty=penalty,
+                              max_iterations=params["max_iterations"])  # fmt: skip
+        return replace(fitted, notes=notes)
     from scipy import sparse
     from threadpoolctl import threadpool_limits
 
@@ -158,8 +160,54 @@ def solve_linear(problem: Problem) -> Fitted[Engine]:
     iterations = 0 if counted is None else int(np.max(counted))
     facts = {**params, "solver": getattr(model, "solver", "coordinate descent"), "threads": 1, "iterations": iterations,
              "converged": iterations < params["max_iterations"]}  # fmt: skip
-    notes = {"coefficients": weights.size, "zeroed_coefficients": int((weights == 0.0).sum())}
+    notes |= {"coefficients": weights.size, "zeroed_coefficients": int((weights == 0.0).sum())}
     return Fitted(GeneralisedEngine(train.target, link, tuple(lines)), facts, {}, notes)
+
+
+def _path(problem: Problem) -> dict[str, Any]:
+    """Coefficients along the strengths of the penalty, of at most 20,000 training rows; the 40 largest are named.
+
+    Strengths are per row, as of :func:`~retrodict.estimators.regularisation.regularisation_path`: the penalty over the
+    number of rows.
+    """
+    from scipy import sparse
+
+    from retrodict.estimators.regularisation import regularisation_path
+
+    params, rows = problem.params, training_sample(problem.train)
+    blocks, names = [], []
+    for at, feature in enumerate(problem.inputs.features):
+        if feature.type == "category":
+            block, term = design_category(rows.matrix[:, at])
+            words = [*feature.vocabulary[: len(term.weights)], "missing"][: block.shape[1]]
+            names += [f"{feature.name}={word}" for word in words]
+        else:
+            block, _ = design_number(rows.matrix[:, at])
+            names.append(feature.name)
+        blocks.append(block)
+    design = sparse.hstack(blocks, format="csr")
+    if not takes_dense(design.shape) or rows.target.task == "count":
+        raise InputError("a path must be of numbers or classes, and of a design that fits in memory", where="path",
+                         got=(rows.target.task, *design.shape), remedy="Leave path out of the params")  # fmt: skip
+    numeric, ratio = rows.target.task == "regression", float(params["l1_ratio"])
+    labels = (rows.labels - rows.labels.mean()) / (rows.labels.std() or 1.0) if numeric else rows.labels
+    kind = {0.0: "l2", 1.0: "l1"}.get(ratio, "elastic_net")
+    path = regularisation_path(design.toarray(), labels, penalty=kind, mix=ratio if 0 < ratio < 1 else 0.5,
+                               task="regression" if numeric else "classification", splitter=None,
+                               seed=problem.seed)  # fmt: skip
+    lines: dict[str, list[tuple[float, float]]] = {}
+    codes = np.unique(rows.labels).astype(int).tolist()
+    for point in path.points:
+        for row, line in enumerate(point.coefficients):
+            label = f" ({rows.target.classes[codes[row]]})" if len(point.coefficients) > 1 else ""
+            for name, value in zip(names, line, strict=True):
+                lines.setdefault(name + label, []).append((point.strength, value))
+    largest = sorted(lines, key=lambda name: -max(abs(value) for _, value in lines[name]))[:40]
+    return {"path": {
+        "penalty": kind, "strength": float(params["penalty"]) / len(problem.train.labels) or None,
+        "coefficients": {name: lines[name] for name in largest}, "left_out": len(lines) - len(largest),
+        "zeroed": [(point.strength, point.zeroed) for point in path.points],
+    }}  # fmt: skip
 
 
 def _model(task: str, ratio: float, penalty: float, rows: int, dense: bool, seed: int, steps: int) -> Any:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, MissingExtraError
-from retrodict.models.engines._losses import TRAIN, check_two_classes, training_sample, validation_loss
+from retrodict.models.engines._losses import check_two_classes, training_sample, validation_loss
 from retrodict.models.engines.network import NetworkEngine, NetworkPlan
-from retrodict.models.problem import Examples, Fitted, Problem
+from retrodict.models.problem import TRAIN, Examples, Fitted, Problem
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -6,6 +6,8 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -13,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
-from retrodict.models.engines._losses import check_two_classes, validation_loss
+from retrodict.core.tasks import Target
+from retrodict.models.engines._losses import TrainingLoss, check_two_classes, validation_loss
 from retrodict.models.engines.sklearn import Reading, SklearnEngine, read_table
-from retrodict.models.problem import Examples, Fitted, Problem
+from retrodict.models.problem import TRAIN, Examples, Fitted, Problem
 from retrodict.models.specs import SklearnSpec
 
 __all__ = ["solve_sklearn", "solve_spec"]
@@ -45,17 +48,29 @@ def solve_sklearn(problem: Problem) -> Fitted[SklearnEngine]:
         check_two_classes(train, name)
     make = getattr(import_module(home), name)
     before = _preparation(problem, str(fixed["prepare"]))
-    models, history = [], {}
+    models = []
+    history: dict[str, list[float]] = {}
+    best_iterations: dict[str, int] = {}
     with _quiet(name):
         table = before.fit_transform(read_table(None, train.matrix))
         for level in target.quantiles or (None,):
             model = make(**_settings(make, params, problem, level))
-            history = _fit(model, before, table, problem)
+            losses = _fit(model, before, table, problem)
             models.append(_joined(before, model))
+            # Of a class of boosting that stops without going back the last iteration is in force.
+            ends = {metric: len(values) if name.startswith("Hist") else int(np.nanargmin(values)) + 1
+                    for metric, values in losses.items() if not metric.startswith(TRAIN)}  # fmt: skip
+            more = "" if level is None else f"_{target.outputs[target.quantiles.index(level)]}"
+            history |= {f"{metric}{more}": values for metric, values in losses.items()}
+            best_iterations |= {f"{metric}{more}": end for metric, end in ends.items()}
     method = _method(models[0], target.task, detector=bool(fixed["detector"]))
-    # A row of several quantiles is stopped by its own loss; the history is that of the last.
     reading = Reading(target, len(problem.inputs), method, exact=bool(fixed["exact"]))
-    return _fitted(models, reading, problem, params, history)
+    facts = (
+        {}
+        if not best_iterations
+        else {"best_iteration": best_iterations if len(best_iterations) > 1 else next(iter(best_iterations.values()))}
+    )
+    return _fitted(models, reading, problem, {**params, **facts}, history)
 
 
 def solve_spec(problem: Problem) -> Fitted[SklearnEngine]:
@@ -175,11 +190,12 @@ def _fit(model: Any, before: Any, table: Any, problem: Problem) -> dict[str, lis
     if name.startswith("HistGradientBoosting"):
         model.set_params(early_stopping=True, scoring="loss")
         model.fit(table, _labels(train), X_val=held_out, y_val=_labels(valid), **weights)
-        return {"loss": [-float(value) for value in model.validation_score_[1:]]}
+        scores = {"loss": model.validation_score_, f"{TRAIN}loss": model.train_score_}
+        return {name: [-float(value) for value in values[1:]] for name, values in scores.items()}
     patience = model.n_iter_no_change
     model.set_params(n_iter_no_change=None)
     model.fit(table, _labels(train), **weights)
-    return _cut_stages(model, held_out, valid, patience)
+    return _cut_stages(model, table, held_out, problem, patience)
 
 
 def _outputs(model: Any, rows: Examples, values: Any) -> Any:
@@ -193,25 +209,27 @@ def _outputs(model: Any, rows: Examples, values: Any) -> Any:
     return values
 
 
-def _cut_stages(model: Any, table: Any, valid: Examples, patience: int) -> dict[str, list[float]]:
+def _cut_stages(model: Any, table: Any, held_out: Any, problem: Problem, patience: int) -> dict[str, list[float]]:
     """Leave the stages of gradient boosting up to the least validation loss before it stops falling."""
-    staged = model.staged_predict_proba if valid.target.probabilistic else model.staged_predict
-    one = Examples(valid.matrix, valid.labels, valid.target, valid.weights) if not valid.target.quantiles else None
+    target, valid, seen = problem.train.target, problem.validate, TrainingLoss(problem.train)
+    if target.quantiles:  # this model is of one level
+        target = Target("quantile", quantiles=(model.alpha,))
+    assert valid is not None  # asked for by _fit
+    one, seen.rows = replace(valid, target=target), replace(seen.rows, target=target)
+    staged = model.staged_predict_proba if target.probabilistic else model.staged_predict
     losses: list[float] = []
-    name = "pinball"
-    for values in staged(table):
-        if one is not None:
-            name, loss = validation_loss(one, _outputs(model, one, values))
-        else:
-            away = valid.labels - values
-            loss = float(np.maximum(model.alpha * away, (model.alpha - 1.0) * away).mean())
+    history: dict[str, list[float]] = {}
+    for values, sampled in zip(staged(held_out), staged(table[seen.places]), strict=True):
+        name, loss = validation_loss(one, _outputs(model, one, values))
         losses.append(loss)
+        history[name] = losses
+        seen.note(history, name, len(losses), partial(_outputs, model, seen.rows, sampled))
         best = int(np.argmin(losses))
         if len(losses) - 1 - best >= patience:
             break
     model.estimators_ = model.estimators_[: best + 1]
     model.n_estimators_ = best + 1
-    return {name: losses}
+    return history
 
 
 def _fit_network(
@@ -222,13 +240,17 @@ def _fit_network(
     classes = {"classes": np.unique(_labels(problem.train))} if target.probabilistic else {}
     epochs, patience = model.max_iter, model.n_iter_no_change
     model.set_params(early_stopping=False)
+    seen, history = TrainingLoss(problem.train), dict[str, list[float]]()
     losses: list[float] = []
-    name, kept_state = "", None
+    kept_state = None
     for epoch in range(epochs):
         model.partial_fit(table, _labels(problem.train), **(classes if epoch == 0 else {}), **weights)
-        values = model.predict_proba(held_out) if target.probabilistic else model.predict(held_out)
+        predict = model.predict_proba if target.probabilistic else model.predict
+        values = predict(held_out)
         name, loss = validation_loss(valid, _outputs(model, valid, values))  # type: ignore[arg-type]  # asked for by _fit
         losses.append(loss)
+        history[name] = losses
+        seen.note(history, name, epoch + 1, lambda: _outputs(model, seen.rows, predict(table[seen.places])))  # noqa: B023
         if problem.progress is not None:
             problem.progress(epoch + 1, epochs, {name: loss})
         if loss == min(losses):
@@ -236,7 +258,7 @@ def _fit_network(
         if epoch - int(np.argmin(losses)) >= patience:
             break
     model.coefs_, model.intercepts_ = kept_state  # type: ignore[misc]  # set in the first epoch
-    return {name: losses}
+    return history
 
 
 def _joined(before: Any, model: Any) -> Any:

@@ -33,7 +33,7 @@ from retrodict.core.identity import canonical_json, digest
 from retrodict.core.tasks import Target
 from retrodict.models._lightgbm import FIXED, main_names
 from retrodict.models.catalogue import LIGHTGBM_DEFAULTS
-from retrodict.models.engines._losses import by_group, check_two_classes, monotone_signs, validation_loss
+from retrodict.models.engines._losses import TrainingLoss, by_group, check_two_classes, monotone_signs, validation_loss
 from retrodict.models.engines.base import check_matrix, check_row
 from retrodict.models.engines.levels import LevelsEngine
 from retrodict.models.inputs import InputSpec
@@ -313,7 +313,7 @@ def fit_lightgbm(
     if signs:
         native["monotone_constraints"] = monotone_signs(inputs, signs)
     train, valid = by_group(train), None if valid is None else by_group(valid)
-    watch = _Watch(total, patience, progress, "log_loss" if train.target.probabilistic else None)
+    watch = _Watch(total, patience, progress, TrainingLoss(train))
     data = _dataset(train, _native_names(inputs), list(inputs.categorical))
     try:
         booster = lightgbm.train(
@@ -396,13 +396,13 @@ def solve_lightgbm(problem: Problem) -> Fitted[TreesEngine | LevelsEngine]:
 class _Watch:
     """LightGBM callback: keeps the history, tells of progress, and stops when the loss no longer falls."""
 
-    def __init__(self, total: int, patience: int, progress: Progress | None, metric: str | None) -> None:
+    def __init__(self, total: int, patience: int, progress: Progress | None, seen: TrainingLoss) -> None:
         self.history: dict[str, list[float]] = {}
         self.best_iteration = 0
         self._best: Any = None
         self._best_loss = np.inf
         self._most, self._patience, self._progress = total, patience, progress
-        self._metric = metric
+        self._seen = seen
 
     def __call__(self, env: CallbackEnv) -> None:
         results = env.evaluation_result_list or []
@@ -413,11 +413,24 @@ class _Watch:
             self._progress(env.iteration + 1, self._most, metrics)
         if not metrics:
             return
-        loss = metrics[self._metric or next(iter(metrics))]
+        name = "log_loss" if "log_loss" in metrics else next(iter(metrics))  # LightGBM adds metrics of its own
+        loss = metrics[name]
+        self._seen.note(self.history, name, env.iteration + 1, lambda: self._outputs(env.model))
         if loss < self._best_loss:
             self._best_loss, self._best, self.best_iteration = loss, results, env.iteration + 1
         elif 0 < self._patience <= env.iteration + 1 - self.best_iteration:
             raise EarlyStopException(self.best_iteration - 1, self._best)
+
+    def _outputs(self, booster: Any) -> Any:
+        """Outputs of the sample of training rows, which LightGBM has at hand."""
+        outputs: list[Any] = []
+
+        def keep(scores: Any, _data: Any) -> tuple[str, float, bool]:
+            outputs.append(scores[self._seen.places])
+            return "", 0.0, False
+
+        booster.eval_train(keep)
+        return outputs[0]
 
 
 def _native_names(inputs: InputSpec) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError, IntegrityError, MissingExtraError
 from retrodict.core.identity import canonical_json, digest
 from retrodict.core.tasks import Target
-from retrodict.models.engines._losses import by_group, check_two_classes, monotone_signs, validation_loss
+from retrodict.models.engines._losses import TrainingLoss, by_group, check_two_classes, monotone_signs, validation_loss
 from retrodict.models.engines.base import check_matrix, check_row
 from retrodict.models.problem import Examples, Fitted, Problem
 
@@ -177,6 +177,8 @@ def solve_xgboost(problem: Problem) -> Fitted[XgboostEngine]:
 def _watch(library: Any, valid: Examples | None, types: list[str], total: int, patience: int, problem: Problem) -> Any:
     """Callback that keeps the history and stops; XGBoost's own sums depend on threads."""
     rows = None if valid is None else library.DMatrix(valid.matrix, feature_types=types, enable_categorical=True)
+    seen = TrainingLoss(by_group(problem.train))
+    seen_rows = library.DMatrix(seen.rows.matrix, feature_types=types, enable_categorical=True)
 
     class Watch(library.callback.TrainingCallback):  # type: ignore[misc]
         best, history = 0, {}  # type: ignore[var-annotated]  # of this one fit
@@ -189,6 +191,7 @@ def _watch(library: Any, valid: Examples | None, types: list[str], total: int, p
                 metrics[name] = loss
                 losses = self.history.setdefault(name, [])
                 losses.append(loss)
+                seen.note(self.history, name, epoch + 1, lambda: model.predict(seen_rows).astype(np.float64))
                 self.best = int(np.argmin(losses))
                 stop = 0 < patience <= epoch - self.best
             if problem.progress is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_files_that_cannot_be_read_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes("name = 'é'".encode("latin1"))
     with pytest.raises(ConfigurationError, match="Save it as UTF-8"):
         read_config(tmp_path / "latin")
-    with pytest.raises(ConfigurationError, match="must be readable; got 'Is a directory'"):
+    with pytest.raises(ConfigurationError, match="must be a regular one"):
         read_config(tmp_path)
 
 
@@ -133,3 +134,20 @@ def test_the_page_has_every_setting_with_its_default_and_no_other() -> None:
     rows = dict(re.findall(r"^\| `([a-z_.]+)` \| `?([^|]*?)`? \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
     said = {key: "required" if setting.default is None else str(setting.default) for key, setting in SETTINGS.items()}
     assert rows == said
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "dangling"])
+def test_what_is_no_file_is_an_error_at_once(kind: str, tmp_path: Path) -> None:
+    """Neither waited for nor passed over: a folder below would otherwise act on the project above it."""
+    write(tmp_path, '[project]\nname = "shop"\n')
+    path = tmp_path / "below" / "retrodict.toml"
+    path.parent.mkdir()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "nothing")
+    rule = "must exist" if kind == "dangling" else "must be a regular one"
+    with pytest.raises(ConfigurationError, match=rule):
+        read_config(find_config(path.parent))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import importlib
+import os
 import py_compile
 import sys
 import threading
@@ -204,17 +205,18 @@ def test_what_is_wrong_in_the_definitions_is_said_with_its_line(
         (None, "the definitions module must exist; got 'definitions.py'"),
         (b"x = '\xff'\n", "UTF-8"),
         ("folder", "must be readable"),
+        ("fifo", "must be readable"),
     ],
 )
 def test_a_definitions_file_that_cannot_be_read(
     content: Any, said: str, make_project: Callable[..., Workspace]
 ) -> None:
-    """Missing, not UTF-8, a folder."""
+    """Missing, not UTF-8, a folder, a pipe that nobody writes to."""
     project = make_project()
     path = project.root / "definitions.py"
     path.unlink()
-    if content == "folder":
-        path.mkdir()
+    if content in ("folder", "fifo"):
+        (Path.mkdir if content == "folder" else os.mkfifo)(path)
     elif content is not None:
         path.write_bytes(content)
     with pytest.raises(RetrodictError, match=said):

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 the job failed or a gate, an approval, an audit or a repla
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from retrodict.cli._root import cli
-from retrodict.core.errors import RetrodictError
+from retrodict.core.errors import ConfigurationError, RetrodictError
 from retrodict.project import Shown, text_of, to_json
 
 __all__ = ["main", "run"]
@@ -47,16 +48,26 @@ def run(arguments: Sequence[str]) -> int:
         # Older versions of click have no such class: a group without a command prints its help there by itself.
         bare = type(error).__name__ == "NoArgsIsHelpError"
         return _failed("UsageError", error.format_message() if bare else _usage(error), 2, as_json=as_json, bare=bare)
-    except RetrodictError as error:
-        facts: dict[str, Any] = {"where": error.where, "rule": error.rule, "remedy": error.remedy}
-        if _asked_for(arguments, "-v", "--verbose"):
-            traceback.print_exc()
-        return _failed(type(error).__name__, str(error), error.exit_code, as_json=as_json, **facts)
     except Exception as error:  # noqa: BLE001  # the last resort: one line, and the trace for those who ask
         if _asked_for(arguments, "-v", "--verbose"):
             traceback.print_exc()
+        if (ours := error if isinstance(error, RetrodictError) else _read_only(error)) is not None:
+            facts: dict[str, Any] = {"where": ours.where, "rule": ours.rule, "remedy": ours.remedy}
+            return _failed(type(ours).__name__, str(ours), ours.exit_code, as_json=as_json, **facts)
         text = f"internal error ({type(error).__name__}: {error}); -v shows where"
         return _failed("InternalError", " ".join(text.split()), 1, as_json=as_json)
+
+
+def _read_only(error: Exception) -> RetrodictError | None:
+    """Return our error where the operating system let a command read and not write."""
+    if not isinstance(error, OSError) or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return None
+    return ConfigurationError(
+        "what a command reads or writes must lie where it may",
+        where=str(error.filename or "the project's folder"),
+        got=error.strerror,
+        remedy="Where the project's folder is read-only, make it writable or work in a copy",
+    )
 
 
 def _asked_for(arguments: Sequence[str], *flags: str) -> bool:

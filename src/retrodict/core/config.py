@@ -7,6 +7,7 @@ rejected: it costs more than the whole import budget for a dozen keys.
 from __future__ import annotations
 
 import math
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -165,7 +166,7 @@ def find_config(start: Path) -> Path:
             got="no such folder",
         )
     for folder in (start, *start.parents):
-        if (folder / CONFIG_NAME).is_file():
+        if os.path.lexists(folder / CONFIG_NAME):  # what is no file is refused by its reader, not passed over
             return folder / CONFIG_NAME
     raise ConfigurationError(
         f"a project must be a folder with a {CONFIG_NAME}, and neither this folder nor one above it has one",
@@ -206,6 +207,10 @@ def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_text(path: Path) -> str:
+    if path.exists() and not path.is_file():  # reading a FIFO or a device could wait for ever
+        raise ConfigurationError(
+            "the file must be a regular one", where=str(path), got="something else", remedy="Take away what is there"
+        )
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

@@ -5,8 +5,9 @@ Leaves and nodes are hashed with different prefixes (0x00, 0x01), so that a node
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from struct import iter_unpack
 
 from retrodict.core.errors import InputError
 
@@ -27,12 +28,12 @@ __all__ = [
 
 def leaf_hash(record: bytes) -> bytes:
     """Return SHA-256(0x00 ‖ record)."""
-    return hashlib.sha256(b"\x00" + record).digest()
+    return sha256(b"\x00" + record).digest()
 
 
 def join_nodes(left: bytes, right: bytes) -> bytes:
     """Return SHA-256(0x01 ‖ left ‖ right)."""
-    return hashlib.sha256(b"\x01" + left + right).digest()
+    return sha256(b"\x01" + left + right).digest()
 
 
 def root_of_span(start: int, end: int, root_of: Callable[[int, int], bytes]) -> bytes:
@@ -66,11 +67,10 @@ def complete_levels(records: bytes | bytearray) -> list[bytearray]:
 
 
 def _level(items: bytes | bytearray, width: int, prefix: bytes) -> bytearray:
-    sha256, nodes = hashlib.sha256, bytearray()
-    for start in range(0, len(items) - width + 1, width << 10):
-        piece = bytes(items[start : start + (width << 10)])
-        spans = range(0, len(piece) - width + 1, width)
-        nodes += b"".join([sha256(prefix + piece[at : at + width]).digest() for at in spans])
+    nodes, size = bytearray(), len(items) // width * width
+    for start in range(0, size, width << 10):
+        parts = iter_unpack(f"{width}s", bytes(items[start : min(start + (width << 10), size)]))
+        nodes += b"".join([sha256(prefix + part).digest() for (part,) in parts])
     return nodes
 
 
@@ -101,7 +101,7 @@ class Frontier:
     def root(self) -> bytes:
         """Root over all leaves so far."""
         if not self._parts:
-            return hashlib.sha256(b"").digest()
+            return sha256(b"").digest()
         root = self._parts[-1]
         for part in reversed(self._parts[:-1]):
             root = join_nodes(part, root)

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import linecache
+import os
 import re
 import sys
 import threading
@@ -28,6 +29,7 @@ from retrodict.core.definition import Definition
 from retrodict.core.errors import ConfigurationError, DefinitionError, RetrodictError, check_known, check_text, near
 from retrodict.core.identity import digest, short
 from retrodict.core.names import find_faults
+from retrodict.stores._durable import open_file
 
 __all__ = ["Definitions", "load_definitions"]
 
@@ -149,7 +151,8 @@ def load_definitions(path: Path) -> Definitions:
 def _read(path: Path) -> str:
     where = "retrodict.toml, key 'project.definitions'"
     try:
-        return path.read_text(encoding="utf-8")
+        with os.fdopen(open_file(path), encoding="utf-8") as stream:
+            return stream.read()
     except FileNotFoundError as error:
         raise ConfigurationError(
             "the definitions module must exist",

@@ -12,13 +12,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.schema import CreateColumn, CreateTable
 
 from retrodict.core.errors import (
     BusyError,
@@ -76,7 +76,13 @@ class SqliteRecords(RecordStore):
         self._writing = threading.Lock()
         self._writer: int | None = None
         self._watching = threading.Lock()
+        self._address = self._path.resolve().as_uri()
+        # What lies on a read-only disk, or belongs to somebody else, can be read and audited.
+        self._read_only = self._path.exists() and not all(
+            os.access(p, os.W_OK) for p in (self._path.parent, self._path)
+        )
         make_folder(self._path.parent)
+        self._absent: dict[str, str] = {}
         self._watch = self._prepare()
         self._write_engine = self._engine("BEGIN IMMEDIATE", pool_size=1)
         self._read_engine = self._engine("BEGIN", _FIX_STATE, pool_size=5, query_only=True)
@@ -93,7 +99,11 @@ class SqliteRecords(RecordStore):
             indexes = [index for table in metadata.tables.values() for index in table.indexes]
             names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'index'").scalars()
             missing = {str(index.name) for index in indexes}.difference(names)
-        if added or missing or not {table.name for table in metadata.tables.values()} <= tables:
+        absent = [table for name, table in metadata.tables.items() if name not in tables]
+        if self._read_only and not added:  # nothing is in them
+            self._absent |= {table.name: str(CreateTable(table).compile(self._read_engine)) for table in absent}
+            self._read_engine.dispose()
+        elif added or missing or absent:
             with self.write() as connection:
                 metadata.create_all(connection)
                 for column in added:  # a table of a former version: its rows get the default
@@ -106,6 +116,9 @@ class SqliteRecords(RecordStore):
     @contextmanager
     def write(self) -> Iterator[Connection]:
         self._check_usable()
+        if self._read_only:
+            raise ConfigurationError("the folder of the project must be writable", where=self._where,
+                                     got="a read-only one", remedy="Make it writable, or work in a copy")  # fmt: skip
         with self._turn(), self._translating(), self._write_engine.begin() as connection:
             yield connection
 
@@ -143,16 +156,44 @@ class SqliteRecords(RecordStore):
 
     def _prepare(self) -> sqlite3.Connection:
         """Open the watching connection, and make the file a write-ahead one if it is not yet."""
-        connection = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
+        if self._read_only:
+            self._address += self._read_only_mode()
+        connection = self._connect()
         try:
             with self._translating():
-                self._make_write_ahead(connection)
+                if not self._read_only:
+                    self._make_write_ahead(connection)
                 connection.execute("PRAGMA query_only = ON")
                 connection.execute("PRAGMA data_version").fetchone()
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _connect(self, mode: str = "") -> sqlite3.Connection:
+        address, wait = f"{self._address}{mode}", self._timeout_s
+        # Without a level of isolation of its own: the driver would begin late, and never IMMEDIATE.
+        return sqlite3.connect(address, uri=True, timeout=wait, isolation_level=None, check_same_thread=False)
+
+    def _read_only_mode(self) -> str:
+        """How to open what cannot be written: with the files of those who write beside us, or, if nobody does, alone.
+
+        Of a file that nobody has open SQLite asks to make those files, or to be told that it does not change.
+        """
+        try:
+            with closing(self._connect("?mode=ro")) as connection:
+                connection.execute(_FIX_STATE)
+            return "?mode=ro"
+        except sqlite3.OperationalError:
+            log = self._path.with_name(f"{self._path.name}-wal")
+            if log.exists() and log.stat().st_size:  # changes that are in that file alone would be passed over
+                raise ConfigurationError(
+                    "the record store must be closed, or its folder writable",
+                    where=self._where,
+                    got=f"a read-only folder with {log.name} in it",
+                    remedy="Copy the project's folder to where you can write, and work there",
+                ) from None
+            return "?mode=ro&immutable=1"
 
     def _make_write_ahead(self, connection: sqlite3.Connection) -> None:
         # Changing the mode needs the file alone and does not wait for it: processes that start together try in turn.
@@ -175,17 +216,16 @@ class SqliteRecords(RecordStore):
             return
 
     def _engine(self, *begin: str, pool_size: int, query_only: bool = False) -> Engine:
-        url = sa.URL.create("sqlite", database=str(self._path.resolve()))
-        arguments = {"timeout": self._timeout_s, "check_same_thread": False}
         engine = sa.create_engine(
-            url, connect_args=arguments, poolclass=sa.pool.QueuePool, pool_size=pool_size, max_overflow=-1
+            "sqlite://", creator=self._connect, poolclass=sa.pool.QueuePool, pool_size=pool_size, max_overflow=-1
         )
 
         @sa.event.listens_for(engine, "connect")
         def _set_up(connection: sqlite3.Connection, _: object) -> None:
-            connection.isolation_level = None  # the driver would begin late, and never IMMEDIATE
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
+            for statement in self._absent.values():
+                connection.execute(statement.replace("CREATE TABLE", "CREATE TEMPORARY TABLE", 1))
             if query_only:
                 connection.execute("PRAGMA query_only = ON")
 

@@ -65,7 +65,10 @@ def test_categories_are_those_of_the_training_rows(frame: Frame) -> None:
 def test_every_part_and_rung_is_judged_on_its_own_rows(frame: Frame) -> None:
     """Against scikit-learn; the group's rates are counted by hand, an unseen group gets that of all."""
     trained = run(frame, baseline_group="place", calibrate="none")
-    assert set(trained.evaluations) == {*PARTS, "test/majority", "test/group_rate", "test/tree"}
+    assert set(trained.evaluations) == {
+        *PARTS,
+        *(f"test/{rung}" for rung in ("random", "majority", "last", "group_rate", "tree")),
+    }
     place, labels = np.array(frame.table.column("place").to_pylist()), frame.labels
     known, overall = place[PARTS["train"]], labels[PARTS["train"]].mean()
     rates = {

@@ -24,9 +24,12 @@ __all__ = ["Cost", "Ladder", "LadderVerdict", "Rung", "beats", "climb"]
 _SPOKEN = {
     "constant": "a constant",
     "group_rate": "the rate of the group",
+    "heuristic": "the baseline that was written down",
+    "last": "the last outcome known",
     "linear": "linear regression",
     "logistic": "logistic regression",
     "majority": "the majority",
+    "random": "answers drawn at random",
     "tree": "a small tree",
 }
 

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.durations import parse_duration
-from retrodict.core.errors import InputError, near
+from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target
-from retrodict.evaluation import Cost, Evaluation, Ladder, climb, evaluate
+from retrodict.evaluation import Evaluation, Ladder, climb, evaluate
 from retrodict.learning.calibration import Calibration, calibrate, calibration_folds
 from retrodict.learning.fit import TrainingRows, final_name, fit_recipe
 from retrodict.learning.frame import Frame
 from retrodict.learning.leaks import Leak, find_leaks
+from retrodict.learning.rungs import cost_of, fit_rungs, shuffled_warning
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.calibration import Calibrator
 from retrodict.models.definitions import Recipe
@@ -30,7 +31,7 @@ from retrodict.models.engines.composite import EnsembleEngine, PreparedEngine
 from retrodict.models.ensembles import Blend, Ensemble, Stack, Vote
 from retrodict.models.estimators import estimators_of, get_estimator
 from retrodict.models.inputs import InputSpec
-from retrodict.models.problem import LARGEST, Examples, Fitted, Problem
+from retrodict.models.problem import LARGEST, Examples, Problem
 from retrodict.models.spans import fit_spans, judge_spans
 from retrodict.models.splits import halves
 
@@ -39,12 +40,6 @@ __all__ = ["Progress", "Trained", "run_recipe", "without_spans"]
 # (what is being done, steps done, steps at most)
 Progress = Callable[[str, int, int], None]
 Positions = NDArray[np.int64]
-
-# A rung need not cost more than the model: beyond so many rows its figures hardly move.
-_RUNG_ROWS = 50_000
-_TIMED_ROWS = 50
-# A rung that is the model itself says nothing.
-_SAME: Mapping[str, tuple[str, ...]] = {"ridge": ("ridge", "linear"), "poisson": ("poisson", "linear")}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,9 +135,10 @@ def run_recipe(
     train = replace(examples["train"], weights=_weights(recipe, frame, parts["train"]))
     place = {name: np.searchsorted(parts["validate"], rows) for name, rows in (("stop", stopping), ("aside", aside))}
     problem = Problem(inputs, train, validate.take(place["stop"]), {}, recipe.seed)
-    rungs = _fit_ladder(recipe, problem, report) if ladder else {}
+    rungs = fit_rungs(recipe, problem, frame, parts, examples["test"], report) if ladder else {}
     began = perf_counter()
-    fitted = fit_recipe(recipe, problem, TrainingRows(recipe.split, frame, parts["train"]), report)
+    rows = TrainingRows(recipe.split, frame, parts["train"])
+    fitted = fit_recipe(recipe, problem, rows, report)
     seconds = perf_counter() - began
     report("evaluate", 0, 1)
     engine = fitted.engine
@@ -156,23 +152,23 @@ def run_recipe(
         spans = judge_spans(frame.target, scores["test"], examples["test"].labels)
         evaluations["test"] = replace(evaluations["test"], metrics=(*evaluations["test"].metrics, *spans))
     test = examples["test"]
-    rung_outputs = {name: rung.engine.scores(test.matrix) for name, (rung, _) in rungs.items()}
+    rung_outputs = {name: values for name, (values, _) in rungs.items()}
     extra_outputs = rung_outputs | (_member_outputs(engine, test) if ladder else {})
     evaluations |= {f"test/{name}": _evaluate(test, values) for name, values in extra_outputs.items()}
     verdicts = None
     if rung_outputs:
-        costs = {name: _cost(rung.engine, test, durations) for name, (rung, durations) in rungs.items()}
-        costs["candidate"] = _cost(engine, test, seconds)
+        costs = {name: cost for name, (_, cost) in rungs.items()} | {"candidate": cost_of(engine, test, seconds)}
         verdicts = climb(candidate=outputs["test"], rungs=rung_outputs, labels=test.labels, target=frame.target,
                          groups=test.groups, costs=costs)  # fmt: skip
     params = {"estimator": recipe.label, "calibrate": recipe.calibrate, **fitted.params}
     leaks = find_leaks(frame, inputs, parts, examples, recipe.split) if ladder else None
+    shuffled = shuffled_warning(recipe, problem, rows, test) if ladder else ()
     report("evaluate", 1, 1)
     return Trained(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
         (*_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations), *_turned_round(evaluations),
-         *(leak.sentence for leak in leaks or ())), leaks,
+         *shuffled, *(leak.sentence for leak in leaks or ())), leaks,
     )  # fmt: skip
 
 
@@ -297,22 +293,11 @@ def _member_outputs(engine: Engine, test: Examples) -> dict[str, NDArray[np.floa
     return {f"member {member.name}": member.engine.scores(matrix) for member in inner.members}
 
 
-def _cost(engine: Engine, rows: Examples, seconds: float) -> Cost:
-    """Size of the stored parts, median time of one row, and seconds of training."""
-    matrix, durations = rows.matrix[:_TIMED_ROWS], []
-    for row in matrix:
-        began = perf_counter()
-        engine.score_row(row)
-        durations.append(perf_counter() - began)
-    size = sum(len(data) for data in engine.parts().values())
-    return Cost(size / 1_000, float(np.median(durations)) * 1e6, seconds)
-
-
 def _turned_round(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
     """Rungs and models that rank the test rows worse than chance: a sign of broken labels, scores or joins."""
     sentences = []
     for name, evaluation in evaluations.items():
-        if name.startswith("test") and "auc" in evaluation.values():
+        if name.startswith("test") and name != "test/random" and "auc" in evaluation.values():
             area = evaluation["auc"]
             if area.value is not None and area.high is not None and area.high < 0.5:
                 who = "The model" if name == "test" else f"The baseline {name.removeprefix('test/')!r}"
@@ -368,45 +353,3 @@ def _warnings(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
         return ()
     compared = f"The log loss of {loss:.4f} on the test rows is above the majority's {majority:.4f}"
     return (f"{compared}: the same rate for every row would tell more than these probabilities.",)
-
-
-def _rungs(recipe: Recipe, problem: Problem) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Baselines from the simplest on: name, estimator, parameters."""
-    probabilistic = problem.train.target.probabilistic
-    rungs: dict[str, tuple[str, dict[str, Any]]] = {"majority" if probabilistic else "constant": ("constant", {})}
-    if recipe.baseline_group is not None:
-        if recipe.baseline_group not in problem.inputs.names:
-            raise InputError("the baseline's group must be a feature of the model", where="Recipe, baseline_group",
-                             got=recipe.baseline_group,
-                             remedy=near(recipe.baseline_group, problem.inputs.names, what="feature"))  # fmt: skip
-        rungs["group_rate"] = ("group_rate", {"group": recipe.baseline_group})
-    for name, estimator, params in (
-        ("logistic" if probabilistic else "linear",) * 2 + ({},),
-        ("tree", "decision_tree", {"max_depth": 3}),
-    ):
-        if estimator in estimators_of(problem.train.target.task) and estimator not in _SAME.get(
-            recipe.label, (recipe.label,)
-        ):
-            rungs[name] = (estimator, params)
-    return rungs
-
-
-def _fit_ladder(recipe: Recipe, problem: Problem, report: Progress) -> dict[str, tuple[Fitted[Any], float]]:
-    """Each rung with its seconds of training; the recipe's estimator is no rung of its own.
-
-    A rung that learns from more than 50,000 rows learns from as many, drawn evenly over them.
-    """
-    rungs, settings = {}, _rungs(recipe, problem)
-    rows = len(problem.train.labels)
-    subsample = problem
-    if rows > _RUNG_ROWS and problem.train.groups is None:
-        subsample = replace(
-            problem, train=problem.train.take(np.linspace(0, rows - 1, _RUNG_ROWS).round().astype(np.int64))
-        )
-    for done, (rung, (estimator, params)) in enumerate(settings.items()):
-        report(f"baseline {rung}", done, len(settings))
-        began = perf_counter()
-        part = subsample if estimator in ("logistic", "linear", "decision_tree") else problem
-        fitted = get_estimator(estimator).solve(replace(part, params=params, progress=None))
-        rungs[rung] = (fitted, perf_counter() - began)
-    return rungs

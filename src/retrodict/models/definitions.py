@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, get_args
@@ -21,10 +21,17 @@ from retrodict.models.ensembles import Ensemble
 from retrodict.models.estimators import Estimator, FeatureType, get_estimator
 from retrodict.models.splits import Splitter
 
-__all__ = ["Model", "Recipe"]
+__all__ = ["Model", "Recipe", "named_feature"]
 
 _CALIBRATIONS = ("auto", "isotonic", "none", "sigmoid", "temperature")
 _SPLIT_REMEDY = "Pass split=TimeSplit(train='2013-01-01/2013-07-01'), or RandomSplit() where rows have no time"
+
+
+def named_feature(name: str, columns: Iterable[str]) -> str:
+    """Full name of the feature that a short one means: ``view__name``, where only one view has it; else the name."""
+    columns = list(columns)
+    longer = [column for column in columns if column.partition("__")[2] == name]
+    return longer[0] if name not in columns and len(longer) == 1 else name
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,9 @@ class Recipe:
         Parameters of the estimator, over its defaults.
     baseline_group : str, optional
         Feature whose groups give the ladder's "rate per group" rung, and those of the estimator ``group_rate``.
+    baseline : str, optional
+        What somebody would answer without a model, as an expression over features (by their own names where they are
+        unique): a rung of the ladder, like ``"mean_delay_24h > 10"``. True is a yes; null is the answer for every row.
     seed : int, default 0
         The only source of randomness; 0 to 2**31 - 1, as LightGBM takes.
     types : mapping of str to {"number", "category"}, optional
@@ -80,6 +90,7 @@ class Recipe:
     balance: Any = field(default=None, metadata={"identity": "if set"})
     threshold: Any = field(default=None, metadata={"identity": "if set"})
     interval: float | None = field(default=None, metadata={"identity": "if set"})
+    baseline: str | None = field(default=None, metadata={"identity": "if set"})
     registered: Estimator = field(init=False, repr=False, compare=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -101,6 +112,9 @@ class Recipe:
         if self.weights is not None and parse(self.weights, where="Recipe, weights").kind not in ("number", None):
             raise DefinitionError("weights must be a number", where="Recipe, weights", got=self.weights,
                                   remedy="Name a column, or write an expression like 'amount / 100'")  # fmt: skip
+        if self.baseline is not None and not parse(self.baseline, where="Recipe, baseline").columns:
+            raise DefinitionError("a baseline must read a feature", where="Recipe, baseline", got=self.baseline,
+                                  remedy="Write it like 'mean_delay_24h > 10'")  # fmt: skip
         split: object = self.split
         if split is not None and not isinstance(split, Splitter):
             raise DefinitionError("a recipe must say how rows are split", where="Recipe", got=type(split).__name__,
@@ -271,6 +285,10 @@ class Model(Definition):
         if group is not None:
             rule = "the baseline's group must be a feature of the model"
             yield NameUse("feature", group, rule, f"{where}, baseline_group", names=features.columns)
+        rule = "a baseline must read features of the model"
+        for name in parse(self.recipe.baseline).columns if self.recipe.baseline and not features.open else ():
+            if named_feature(name, features.columns) not in features.columns:
+                yield NameUse("feature", name, rule, f"{where}, baseline", names=features.columns)
         rule = "a type must be said of a feature of the model"
         for name in () if features.open else self.recipe.types:
             yield NameUse("feature", name, rule, f"{where}, recipe, types", names=features.columns)

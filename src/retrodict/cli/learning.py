@@ -21,6 +21,9 @@ expose(cli, "train", "train", examples=[
 expose(runs, "list", "runs.list", examples=["retrodict runs list", "retrodict runs list --model late_arrival"])
 expose(runs, "show", "runs.get", ref=_RUN, examples=["retrodict runs show run:01J…"])
 expose(runs, "compare", "runs.compare", refs=_RUNS, examples=["retrodict runs compare run:01J… run:01K…"])
+expose(runs, "tag", "runs.tag", ref=_RUN, tags=Parameter("[NAME=VALUE...]", more={"required": False}), examples=[
+    "retrodict runs tag run:01J… team=risk stage=", "retrodict runs tag run:01J… --note 'repeated on the March rows'",
+])  # fmt: skip
 
 expose(models, "list", "models.list", examples=["retrodict models list", "retrodict models list late_arrival"])
 expose(models, "show", "models.get", ref=_VERSION, examples=["retrodict models show late_arrival@1"])

@@ -14,21 +14,26 @@ if TYPE_CHECKING:
     from retrodict.learning.execution import Execution, execute, train
     from retrodict.learning.leakage import LeakageReport, measure_leakage
     from retrodict.learning.replay import RunReplay, replay_run
-    from retrodict.learning.runs import Run, compare_runs, get_run, list_runs
+    from retrodict.learning.runs import Run, best_run, compare_runs, get_run, list_runs, tag_run
+    from retrodict.learning.tracker import OpenRun, open_run
 
 __all__ = [
     "Execution",
     "LeakageReport",
     "ModelCard",
+    "OpenRun",
     "Run",
     "RunReplay",
+    "best_run",
     "compare_runs",
     "execute",
     "get_run",
     "list_runs",
     "measure_leakage",
     "model_card",
+    "open_run",
     "replay_run",
+    "tag_run",
     "train",
 ]
 
@@ -39,6 +44,7 @@ __getattr__, __dir__ = lazy_names(
         "execution": ("Execution", "execute", "train"),
         "leakage": ("LeakageReport", "measure_leakage"),
         "replay": ("RunReplay", "replay_run"),
-        "runs": ("Run", "compare_runs", "get_run", "list_runs"),
+        "runs": ("Run", "best_run", "compare_runs", "get_run", "list_runs", "tag_run"),
+        "tracker": ("OpenRun", "open_run"),
     },
 )

@@ -22,7 +22,7 @@ from retrodict.core.errors import RetrodictError
 from retrodict.learning.schema import heartbeats
 from retrodict.workspace import Workspace
 
-__all__ = ["beat", "has_process", "sign_of_life"]
+__all__ = ["INTERVAL_S", "beat", "has_process", "now_us", "sign_of_life"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ SILENCE_S = 300.0
 
 def sign_of_life() -> dict[str, Any]:
     """Machine, process and its start, and the time in microseconds since 1970-01-01 UTC, of this process."""
-    return {"machine": _machine(), "process": os.getpid(), "began": _start_of(os.getpid()), "time": _now()}
+    return {"machine": _machine(), "process": os.getpid(), "began": _start_of(os.getpid()), "time": now_us()}
 
 
 def has_process(row: Any) -> bool:
@@ -42,7 +42,7 @@ def has_process(row: Any) -> bool:
     """
     if row.machine == _machine() and row.began and _start_of(row.process) != row.began:
         return False
-    return bool(_now() - row.time < SILENCE_S * 1e6)
+    return bool(now_us() - row.time < SILENCE_S * 1e6)
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def beat(workspace: Workspace, run: str) -> Iterator[None]:
         while not stop.wait(INTERVAL_S):
             try:
                 with workspace.records.write() as connection:
-                    connection.execute(update(heartbeats).where(heartbeats.c.run == run).values(time=_now()))
+                    connection.execute(update(heartbeats).where(heartbeats.c.run == run).values(time=now_us()))
             except RetrodictError as error:  # a store that is busy: the next sign is due soon
                 _log.warning("No sign of life of run:%s. %s", run, error)
 
@@ -67,7 +67,8 @@ def beat(workspace: Workspace, run: str) -> Iterator[None]:
         thread.join()
 
 
-def _now() -> int:
+def now_us() -> int:
+    """Microseconds since 1970-01-01 UTC by the clock of the host."""
     return time.time_ns() // 1_000
 
 

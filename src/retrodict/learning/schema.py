@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, text
 
-__all__ = ["artifacts", "heartbeats", "metadata", "metrics", "runs", "tags"]
+__all__ = ["artifacts", "heartbeats", "journal", "metadata", "metrics", "runs", "tags", "values"]
 
 metadata = MetaData()
 
@@ -59,7 +59,7 @@ metrics = Table(
     Column("run", String(26), primary_key=True),
     Column("split", String(250), primary_key=True),
     Column("name", String(250), primary_key=True),
-    Column("step", Integer, primary_key=True),
+    Column("step", BigInteger, primary_key=True),
     Column("value", Float),
     Column("low", Float),
     Column("high", Float),
@@ -73,4 +73,28 @@ artifacts = Table(
     Column("digest", String(64), nullable=False),
     Column("media", String(120), nullable=False),
     Index("run_artifacts_digest", "digest"),
+)
+
+# What a run recorded by hand says while it goes on: its beginning, then what was logged, in groups. Its rows are
+# entered in the ledger together with its end, and leave this table then.
+journal = Table(
+    "run_journal",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("run", String(26), nullable=False, index=True),
+    Column("body", Text, nullable=False),
+)
+
+# What searches read: parameters by dotted name and the last value of each metric. An index over ``runs.params`` and
+# ``run_metrics``, written anew from these where it is missing. ``scope``: "run" (one row, so that a run without any
+# counts as indexed), "param", or "metric:" and the split.
+values = Table(
+    "run_values",
+    metadata,
+    Column("run", String(26), primary_key=True),
+    Column("scope", String(260), primary_key=True),
+    Column("name", String(500), primary_key=True),
+    Column("number", Float),
+    Column("text", Text),
+    Index("run_values_name", "scope", "name", "number"),
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodict import learning
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, number, seconds, short_hash, when
+from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
@@ -16,6 +17,7 @@ from retrodict.project.namespace import Namespace
 if TYPE_CHECKING:
     from retrodict.learning.replay import RunReplay
     from retrodict.learning.runs import Run as RunRecord
+    from retrodict.learning.tracker import OpenRun
     from retrodict.registry import ModelVersion
     from retrodict.workspace import Workspace
 
@@ -133,12 +135,14 @@ class Run(Shown):
     def _stored(self) -> Sequence[Block | None]:
         run = self.record
         about = {
-            "run": run.ref, "model": run.model, "status": run.status, "error": run.summary.get("error"),
+            "run": run.ref, "name": run.name or None, "part of": run.parent and f"run:{run.parent}",
+            "model": run.model or None, "status": run.status, "error": run.summary.get("error"),
             "by": run.actor, "started": when(run.started),
             "took": seconds(run.seconds), "rows": self._rows() or None, "left out": self._left_out(),
             "data": [f"{name}@{version}" for name, version in sorted(run.data["versions"].items())],
             "calibration": self._calibration(), "seed": run.seed, "code": short_hash(run.code),
             "environment": short_hash(run.environment),
+            "tags": [f"{name}={value}" for name, value in run.tags.items()] or None, "note": run.note or None,
         }  # fmt: skip
         params = {name: value for name, value in run.params.items() if name not in ("definition", "features")}
         artifacts = [(a.name, short_hash(a.digest), a.media) for a in run.artifacts]
@@ -146,10 +150,16 @@ class Run(Shown):
             Facts(about),
             *self._warnings(),
             Facts(params, title="parameters"),
-            self._ladder() if self.metrics else None,
+            (self._ladder() if run.summary.get("ladder") else self._metrics()) if run.points else None,
             _gates(run.summary.get("gates", [])),
             Grid(("artifact", "SHA-256", "kind"), artifacts) if artifacts else None,
         ]
+
+    def _metrics(self) -> Grid:
+        """Last value of each metric, by the rows it is of."""
+        last = {(point.split, point.name): point for point in sorted(self.record.points, key=lambda p: p.step)}
+        rows = [(name, split, point.step, point.value) for (split, name), point in sorted(last.items())]
+        return Grid(("metric", "rows", "step>", "last value>"), rows)
 
     def _rows(self) -> str:
         return ", ".join(f"{part} {rows:,}" for part, rows in (self.record.data.get("rows") or {}).items())
@@ -268,7 +278,71 @@ class RunComparison(Shown):
 
 
 class Runs(Namespace):
-    """Trainings of a project."""
+    """Trainings of a project, and other work that is recorded like them."""
+
+    def start(
+        self,
+        name: str = "",
+        *,
+        model: str = "",
+        parent: OpenRun | Run | str | None = None,
+        tags: Mapping[str, str] | None = None,
+        note: str = "",
+        params: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> OpenRun:
+        """Start a run by hand, for work outside recipes: a block of ``with``, which ends it.
+
+        It is durable at once, failed if the block raises, and closed as failed by whoever looks next if its process is
+        killed; that takes at most the last 0.2 s of what was logged.
+
+        Parameters
+        ----------
+        name : str
+            Free text of one line.
+        model : str
+            Name of the model it belongs to, if any.
+        parent : run or str, optional
+            The run that this one is part of; ``run.start()`` of an open one does the same.
+        tags : mapping of str to str, optional
+        note : str
+        params : mapping, optional
+            What the work is done with; more by ``log_params``.
+        seed : int
+            Of the random numbers, if there is one.
+
+        Examples
+        --------
+        >>> with project.runs.start("by hand", model="late_arrival", tags={"team": "risk"}) as run:  # doctest: +SKIP
+        ...     run.log_params({"depth": 3})
+        ...     run.log_metric("auc", 0.7, step=3)
+        """
+        above = parent if parent is None or isinstance(parent, str) else parent.ref
+        return learning.open_run(
+            self._workspace, name, model=model, parent=above, tags=tags, note=note, params=params, seed=seed
+        )
+
+    @names_damage
+    def tag(self, ref: str, *tags: str, note: str | None = None) -> Run:
+        """Change tags and note of a run, also long after its end; the ledger says who did.
+
+        Parameters
+        ----------
+        ref : str
+            ``run:ULID``.
+        tags : str
+            As name=value; name= removes one.
+        note : str, optional
+            Text in the place of its note.
+        """
+        changed: dict[str, str | None] = {}
+        for tag in tags:
+            name, equals, value = tag.partition("=")
+            if not equals:
+                raise InputError("a tag must read name=value, or name= to remove it", where=ref, got=tag,
+                                 remedy=f"Write {tag}=VALUE")  # fmt: skip
+            changed[name] = value or None
+        return Run(self._workspace, learning.tag_run(self._workspace, ref, changed, note=note))
 
     @names_damage
     def list(self, *, model: str | None = None) -> Listing[Run]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from retrodict.core.errors import DefinitionError, IntegrityError
@@ -16,7 +17,7 @@ from retrodict.core.identity import canonical_json, short
 from retrodict.workspace.definitions import SKIPPED, Definitions, load_definitions
 from retrodict.workspace.workspace import Workspace
 
-__all__ = ["capture_code", "definitions_of", "materialise_code"]
+__all__ = ["capture_code", "definitions_of", "materialise_code", "python_files"]
 
 
 def capture_code(workspace: Workspace) -> str:
@@ -31,13 +32,7 @@ def capture_code(workspace: Workspace) -> str:
         If a file is not UTF-8, or the definitions module, or one that it imports, is not among the files: it lies in a
         folder that is left out, a linked one or an archive.
     """
-    files = {}
-    for folder, folders, names in os.walk(workspace.root):
-        folders[:] = sorted(f for f in folders if f not in SKIPPED and not f.startswith("."))
-        for name in sorted(names):
-            if name.endswith(".py"):
-                path = Path(folder) / name
-                files[path.relative_to(workspace.root).as_posix()] = _read(path)
+    files = {path.relative_to(workspace.root).as_posix(): _read(path) for path in python_files(workspace.root)}
     main = Path(workspace.config["project.definitions"]).as_posix()
     if main not in files:
         raise DefinitionError(
@@ -56,6 +51,13 @@ def capture_code(workspace: Workspace) -> str:
             remedy="Move it out of the folder that is left out, the archive or the linked folder, or install it",
         )
     return workspace.objects.put(canonical_json({"definitions": main, "files": files}))
+
+
+def python_files(root: Path) -> Iterator[Path]:
+    """Python files of a project that are kept, in order of their paths."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(f for f in folders if f not in SKIPPED and not f.startswith("."))
+        yield from (Path(folder) / name for name in sorted(names) if name.endswith(".py"))
 
 
 def _read(path: Path) -> str:

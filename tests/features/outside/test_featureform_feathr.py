@@ -50,7 +50,7 @@ def test_daily_feature_of_repeated_users(answer, view, time_of_day, expected):
         {"user": user, "e": _day(5, day), "x": x} for user, xs in DAILY.items() for day, x in enumerate(xs, start=1)
     ]
     spine = pa.Table.from_pylist(
-        [{"tracking": t, "user": user, "label": y, "at": _day(5, day) + time_of_day} for t, user, y, day in OBSERVED]
+        [{"tracker": t, "user": user, "label": y, "at": _day(5, day) + time_of_day} for t, user, y, day in OBSERVED]
     )
     features = [latest("x", max_age="7d"), agg.last("x", over="7d")]
     found = answer(view("user", features, event_time="e"), {"s": pa.Table.from_pylist(rows)}, spine)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from retrodict.models.ensembles import Bagging, Blend, Greedy, Stack, Vote
     from retrodict.models.splits import GroupSplit, HashSplit, Purged, RandomSplit, Rolling, TimeSplit
     from retrodict.models.steps import Balance, Encode, Impute, Interact, Scale, Select, Threshold, Transform
+    from retrodict.models.tune import Tune
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.project import Project
 
@@ -60,6 +61,7 @@ __all__ = [
     "TimeSplit",
     "Transform",
     "Trigger",
+    "Tune",
     "Vote",
     "Window",
     "__version__",
@@ -81,6 +83,7 @@ __getattr__, __dir__ = lazy_names(
         "models.ensembles": ("Bagging", "Blend", "Greedy", "Stack", "Vote"),
         "models.splits": ("GroupSplit", "HashSplit", "Purged", "RandomSplit", "Rolling", "TimeSplit"),
         "models.steps": ("Balance", "Encode", "Impute", "Interact", "Scale", "Select", "Threshold", "Transform"),
+        "models.tune": ("Tune",),
         "monitoring.definitions": ("Monitor", "Trigger"),
         "project": ("Project",),
         "decisions.definitions": ("Policy", "Rule"),

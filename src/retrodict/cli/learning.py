@@ -18,6 +18,9 @@ expose(cli, "train", "train", examples=[
     "retrodict train late_arrival --train 2013-01-01/2013-08-01 --validate 14d --test 14d",
     "retrodict train late_arrival --again",
 ])  # fmt: skip
+expose(cli, "tune", "tune", examples=[
+    "retrodict tune late_arrival --trials 60 --timeout 15m", "retrodict tune late_arrival --metric auc --jobs 2",
+])  # fmt: skip
 expose(runs, "list", "runs.list", examples=["retrodict runs list", "retrodict runs list --model late_arrival"])
 expose(runs, "show", "runs.get", ref=_RUN, examples=["retrodict runs show run:01J…"])
 expose(runs, "compare", "runs.compare", refs=_RUNS, examples=["retrodict runs compare run:01J… run:01K…"])

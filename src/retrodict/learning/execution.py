@@ -7,7 +7,7 @@ import importlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,19 @@ from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.learning.environment import environment_bytes
 from retrodict.learning.evidence import gate_evidence, redrawn
+from retrodict.learning.fit import TrainingRows
 from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, tables_of
 from retrodict.learning.heartbeat import beat
-from retrodict.learning.plots import TEST_ROWS, pack_test_rows
-from retrodict.learning.recipes import Progress, Trained, run_recipe
+from retrodict.learning.plots import TEST_ROWS, TRIALS, pack_test_rows
+from retrodict.learning.recipes import Progress, Searched, Trained, run_recipe
+from retrodict.learning.record import enter_ended
 from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, list_runs, start_run
-from retrodict.models.definitions import Model
-from retrodict.models.problem import TRAIN
+from retrodict.learning.study import Journal, SearchResult, search
+from retrodict.ledger import Transaction
+from retrodict.models.definitions import Model, Recipe
+from retrodict.models.problem import TRAIN, Problem
 from retrodict.models.splits import Splitter
+from retrodict.models.tune import AUTO
 from retrodict.registry import ModelVersion, list_versions, register
 from retrodict.workspace import Workspace, capture_code
 
@@ -74,17 +79,20 @@ def execute(
     ladder: bool = True,
     indexed: bool = True,
     progress: Progress | None = None,
+    searched: Searched | None = None,
 ) -> Execution:
     """Build the frame and run the recipe: the part of a training that a replay repeats.
 
-    A replay does without the ladder, and without the indexes: one that the run itself made would vouch for itself.
+    A replay does without the ladder, and without the indexes: one that the run itself made would vouch for itself. Nor
+    does it search settings: ``searched`` gives those that the run found.
     """
     report = progress or (lambda _what, _done, _total: None)
     report("features", 0, 1)
     indexes = EventIndexes.of(workspace, tell=lambda sentence: report(sentence, 0, 1)) if indexed else None
     frame = build_frame(workspace.tables, model, versions, indexes=indexes)
     parts = model.recipe.split.assign(frame, now=now)
-    return Execution(frame, parts, run_recipe(model.recipe, frame, parts, ladder=ladder, progress=progress))
+    trained = run_recipe(model.recipe, frame, parts, ladder=ladder, progress=progress, searched=searched)
+    return Execution(frame, parts, trained)
 
 
 def train(
@@ -92,6 +100,7 @@ def train(
     model: str | Model,
     *,
     split: Splitter | None = None,
+    tune: Mapping[str, Any] | None = None,
     again: bool = True,
     progress: Progress | None = None,
 ) -> tuple[Run, ModelVersion]:
@@ -104,6 +113,8 @@ def train(
         Name of a defined model.
     split : Splitter, optional
         Another one than the recipe's, for a retraining.
+    tune : mapping, optional
+        Fields of a :class:`~retrodict.models.tune.Tune` in place of the recipe's.
     again : bool, default True
         False: where a finished run has the same definition, code, environment and table versions, and no outcome can
         have become known since, that run and its version are what comes back, and nothing is trained.
@@ -122,6 +133,8 @@ def train(
     definition = workspace.definitions.get(Model, model) if isinstance(model, str) else model
     if split is not None:
         definition = definition.with_split(split)
+    if tune is not None:
+        definition = definition.with_tune(tune)
     check_names(workspace, definition)
     used = definition.recipe.split
     for estimator in definition.recipe.estimators:
@@ -146,7 +159,9 @@ def train(
             "split": used.describe(),
             "definition": definition.version,
             "features": features_of(definition, schema).version,
+            **({} if tune is None else {"tune": _plain(dict(tune))}),
         },
+        kind=_kind(definition.recipe),
         objects=workspace.objects,
     )
     if not again and (same := _same_run(workspace, run)) is not None:
@@ -176,10 +191,23 @@ def _same_run(workspace: Workspace, run: Run) -> tuple[Run, ModelVersion] | None
 
 def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | None) -> ModelVersion:
     """Execute an open run, store what it made, and close it together with its version."""
-    began = time.perf_counter()
-    result = execute(workspace, model, run.data["versions"], now=run.data["now"], progress=progress)
+    began, journals = time.perf_counter(), list[Journal]()
+
+    def searched(recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Progress) -> SearchResult:
+        journal = Journal.of(workspace.root / "state" / "searches", recipe, problem)
+        journals.append(journal)
+        with workspace.lock(f"searches/{journal.folder.name}"):
+            return search(recipe, problem, rows, tell=tell, journal=journal)
+
+    result = execute(workspace, model, run.data["versions"], now=run.data["now"], progress=progress, searched=searched)
     _record(workspace, model, run, result, seconds=time.perf_counter() - began)
-    return register(
+
+    def finish(tx: Transaction) -> None:
+        finish_run(tx, run)
+        if result.trained.search is not None:
+            enter_ended(tx, _trial_runs(workspace, run, result.trained.search))
+
+    version = register(
         workspace,
         model.name,
         run=run.id,
@@ -187,8 +215,29 @@ def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | No
         code=run.code,
         gates=run.summary["gates"],
         metrics=run.metrics,
-        alongside=lambda tx: finish_run(tx, run),
+        alongside=finish,
     )
+    for journal in journals:
+        journal.remove()
+    return version
+
+
+def _kind(recipe: Recipe) -> str:
+    return "train" if recipe.tune is None else "auto" if recipe.estimator == AUTO else "tune"
+
+
+def _trial_runs(workspace: Workspace, study: Run, result: SearchResult) -> list[Run]:
+    """Every trial as a run of its own."""
+    return [
+        replace(
+            study, id=workspace.new_id(), kind="trial", parent=study.id, seconds=trial.seconds, params={**trial.choice},
+            status="failed" if trial.state == "failed" else "finished", tags={"state": trial.state}, artifacts=[],
+            summary={"error": trial.error} if trial.error else {},
+            points=[MetricPoint("folds", result.report["metric"].replace(" ", "_"), value, at)
+                    for at, value in enumerate(trial.folds)],
+        )
+        for trial in result.trials
+    ]  # fmt: skip
 
 
 def _close(workspace: Workspace, run: Run, error: BaseException) -> None:
@@ -250,8 +299,16 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
             canonical_json({k: v.to_dict() for k, v in trained.evaluations.items()}),
             "application/json",
         ),
+        *_put_trials(workspace, trained.search),
         _put(workspace, TEST_ROWS, _test_rows(result), "application/vnd.apache.parquet"),
     ]
+
+
+def _put_trials(workspace: Workspace, result: SearchResult | None) -> list[Artifact]:
+    if result is None:
+        return []
+    trials = [trial.to_dict() for trial in result.trials]
+    return [_put(workspace, TRIALS, canonical_json({"report": result.report, "trials": trials}), "application/json")]
 
 
 def _test_rows(result: Execution) -> bytes:

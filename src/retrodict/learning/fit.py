@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.tasks import Task
+from retrodict.core.tasks import Target, Task
 from retrodict.evaluation.losses import row_losses
 from retrodict.learning.frame import Frame
 from retrodict.models.definitions import Recipe
@@ -34,7 +34,7 @@ from retrodict.models.splits import Splitter, folds
 if TYPE_CHECKING:
     from retrodict.estimators.balance import BalanceReport
 
-__all__ = ["TrainingRows", "final_name", "fit_recipe"]
+__all__ = ["TrainingRows", "blend_outputs", "final_name", "fit_recipe", "greedy_counts", "take"]
 
 Positions = NDArray[np.int64]
 Outputs = NDArray[np.float64]
@@ -165,18 +165,12 @@ def _balance(recipe: Recipe, problem: Problem) -> tuple[Problem, BalanceReport |
 
 
 def _members(ensemble: Ensemble, recipe: Recipe) -> list[tuple[str, Recipe]]:
-    """Name and recipe of each member: a name twice gets a number."""
-    recipes = [
-        member if isinstance(member, Recipe)
-        else replace(recipe, estimator=member, params={}, prepare=(), threshold=None)
-        for member in ensemble.members
+    """Name and recipe of each member."""
+    return [
+        (name, member if isinstance(member, Recipe)
+         else replace(recipe, estimator=member, params={}, prepare=(), threshold=None))
+        for name, member in ensemble.named_members()
     ]  # fmt: skip
-    labels = [member.label for member in recipes]
-    names = [
-        f"{label}_{labels[: at + 1].count(label)}" if labels.count(label) > 1 else label
-        for at, label in enumerate(labels)
-    ]
-    return list(zip(names, recipes, strict=True))
 
 
 def _fit_ensemble(
@@ -275,9 +269,13 @@ def _greedy(
 ) -> list[float]:
     """How often each member was added."""
     held_out, answers = _held_out(entries, problem, rows, tell, rows.folds(greedy.folds))
-    labels, target = problem.train.labels[held_out], problem.train.target
-    counts, total = [0] * len(entries), np.zeros_like(answers[0])
-    for added in range(1, greedy.rounds + 1):
+    return greedy_counts(answers, problem.train.labels[held_out], problem.train.target, rounds=greedy.rounds)
+
+
+def greedy_counts(answers: Sequence[Outputs], labels: Outputs, target: Target, *, rounds: int) -> list[float]:
+    """How often each member is added when each round adds the one that lowers the loss of the average most."""
+    counts, total = [0] * len(answers), np.zeros_like(answers[0])
+    for added in range(1, rounds + 1):
         losses = [float(row_losses(labels, (total + outputs) / added, target).mean()) for outputs in answers]
         best = int(np.argmin(losses))
         counts[best] += 1
@@ -308,3 +306,24 @@ def _fit_final(
 def final_name(ensemble: Stack | Blend, task: Task) -> str:
     """Estimator that reads the members: of numbers ``"logistic"`` means ``"linear"``."""
     return _FINALS.get(task, ensemble.final) if ensemble.final == "logistic" else ensemble.final
+
+
+def blend_outputs(
+    problem: Problem, held_out: Positions, learned: Sequence[Outputs], answers: Sequence[Outputs]
+) -> Outputs:
+    """What a final estimator says of some rows, fitted on members' outputs for rows that they did not learn from.
+
+    Parameters
+    ----------
+    problem : Problem
+    held_out : ndarray of int64
+        Places of the training rows that it is fitted on.
+    learned, answers : sequences of ndarray
+        Outputs of each member for those rows, and for the rows to say something of.
+    """
+    train = problem.train
+    features = tuple(Feature(f"{at} {name}", "number") for at in range(len(learned)) for name in train.target.outputs)
+    examples = replace(train.take(held_out), matrix=stacked(learned, None))
+    final = get_estimator(final_name(Stack(("constant", "constant")), train.target.task))
+    fitted = final.solve(Problem(InputSpec(features), examples, None, {}, problem.seed))
+    return np.asarray(fitted.engine.scores(stacked(answers, None)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,9 @@ from retrodict.stores.objects.base import ObjectStore
 if TYPE_CHECKING:
     from retrodict.learning.runs import MetricPoint
 
-__all__ = ["TEST_ROWS", "pack_test_rows", "run_plots"]
+__all__ = ["TEST_ROWS", "TRIALS", "pack_test_rows", "run_plots"]
 
-TEST_ROWS = "test.parquet"
+TEST_ROWS, TRIALS = "test.parquet", "trials.json"
 _OUTPUT = "output__"
 
 
@@ -77,6 +78,8 @@ def run_plots(
                                       best=_best_iterations(params, curves["validate"]))  # fmt: skip
     if path := (summary.get("notes") or {}).get("path"):
         pictures["path"] = partial(plots.plot_path, path["coefficients"], strength=path["strength"])
+    if TRIALS in files:
+        pictures |= _of_trials(objects, files[TRIALS])
     if TEST_ROWS in files:
         pictures |= _of_test_rows(objects, files[TEST_ROWS], params, summary)
     return pictures
@@ -97,6 +100,20 @@ def _best_iterations(params: Mapping[str, Any], losses: Collection[str]) -> Any:
     if not isinstance(best, Mapping):
         return best
     return {loss: end for loss in losses for name, end in best.items() if loss == name or loss.endswith(f"_{name}")}
+
+
+def _of_trials(objects: ObjectStore, digest: str) -> dict[str, Callable[[], str]]:
+    from retrodict.evaluation import plots
+
+    body = json.loads(objects.get(digest))
+    trials, report = body["trials"], body["report"]
+    facts = {"metric": report["metric"], "better": report["better"]}
+    varied = sorted({name for trial in trials for name in trial["choice"]})
+    slices = {f"slice {name}": partial(plots.plot_slice, trials, name, **facts) for name in varied}
+    shares = (
+        {"importance of settings": partial(plots.plot_shares, report["importance"])} if report["importance"] else {}
+    )
+    return {"trials": partial(plots.plot_trials, trials, **facts), **slices, **shares}
 
 
 def _of_test_rows(

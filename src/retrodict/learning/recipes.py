@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +35,14 @@ from retrodict.models.problem import LARGEST, Examples, Problem
 from retrodict.models.spans import fit_spans, judge_spans
 from retrodict.models.splits import halves
 
-__all__ = ["Progress", "Trained", "run_recipe", "without_spans"]
+if TYPE_CHECKING:
+    from retrodict.learning.study import SearchResult
+
+__all__ = ["Progress", "Searched", "Trained", "run_recipe", "without_spans"]
 
 # (what is being done, steps done, steps at most)
 Progress = Callable[[str, int, int], None]
+Searched = Callable[[Recipe, Problem, TrainingRows, Progress], "SearchResult"]
 Positions = NDArray[np.int64]
 
 
@@ -70,6 +74,8 @@ class Trained:
         What somebody should look at before this model decides anything, each a sentence.
     leaks : tuple of Leak, optional
         What looks like a leak; None if it was not looked for.
+    search : SearchResult, optional
+        What a search came to; None where the recipe has nothing to search.
     """
 
     engine: Engine
@@ -85,6 +91,7 @@ class Trained:
     threshold: float | None = None
     warnings: tuple[str, ...] = ()
     leaks: tuple[Leak, ...] | None = None
+    search: SearchResult | None = None
 
     def artifact(self, name: str, metadata: Mapping[str, Any]) -> ModelArtifact:
         """Model artifact with what is to be said of it."""
@@ -99,6 +106,7 @@ def run_recipe(
     *,
     ladder: bool = True,
     progress: Progress | None = None,
+    searched: Searched | None = None,
 ) -> Trained:
     """Fit the ladder and the recipe's estimator on the training rows, calibrate on validation, evaluate everywhere.
 
@@ -112,6 +120,9 @@ def run_recipe(
         Whether to fit the baselines and look for leaks too; a replay compares the model only.
     progress : callable, optional
         Called with (what, done, at most).
+    searched : callable, optional
+        What finds the settings of a recipe with ``tune``; a replay gives those that were found. None: search now, and
+        keep nothing of it.
 
     Raises
     ------
@@ -135,9 +146,13 @@ def run_recipe(
     train = replace(examples["train"], weights=_weights(recipe, frame, parts["train"]))
     place = {name: np.searchsorted(parts["validate"], rows) for name, rows in (("stop", stopping), ("aside", aside))}
     problem = Problem(inputs, train, validate.take(place["stop"]), {}, recipe.seed)
+    rows = TrainingRows(recipe.split, frame, parts["train"])
+    search = None
+    if recipe.tune is not None:
+        search = (searched or _search)(recipe, problem, rows, report)
+        recipe = recipe.tune.concrete(recipe, search.choice)
     rungs = fit_rungs(recipe, problem, frame, parts, examples["test"], report) if ladder else {}
     began = perf_counter()
-    rows = TrainingRows(recipe.split, frame, parts["train"])
     fitted = fit_recipe(recipe, problem, rows, report)
     seconds = perf_counter() - began
     report("evaluate", 0, 1)
@@ -161,6 +176,8 @@ def run_recipe(
         verdicts = climb(candidate=outputs["test"], rungs=rung_outputs, labels=test.labels, target=frame.target,
                          groups=test.groups, costs=costs)  # fmt: skip
     params = {"estimator": recipe.label, "calibrate": recipe.calibrate, **fitted.params}
+    if search is not None:
+        params["choice"], choice["tuning"] = dict(search.choice), dict(search.report)
     leaks = find_leaks(frame, inputs, parts, examples, recipe.split) if ladder else None
     shuffled = shuffled_warning(recipe, problem, rows, test) if ladder else ()
     report("evaluate", 1, 1)
@@ -168,8 +185,15 @@ def run_recipe(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
         (*_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations), *_turned_round(evaluations),
-         *shuffled, *(leak.sentence for leak in leaks or ())), leaks,
+         *shuffled, *(leak.sentence for leak in leaks or ()), *(search.warnings if search is not None else ())),
+        leaks, search,
     )  # fmt: skip
+
+
+def _search(recipe: Recipe, problem: Problem, rows: TrainingRows, report: Progress) -> SearchResult:
+    from retrodict.learning.study import search  # only where something is searched
+
+    return search(recipe, problem, rows, tell=report)
 
 
 def _calibrate(

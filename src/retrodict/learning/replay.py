@@ -14,6 +14,7 @@ from retrodict.learning.environment import describe_environment, environment_dif
 from retrodict.learning.execution import execute
 from retrodict.learning.recipes import Progress
 from retrodict.learning.runs import Run, get_run
+from retrodict.learning.study import SearchResult
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
 from retrodict.models.splits import split_from_dict
@@ -151,7 +152,12 @@ def _again(workspace: Workspace, run: Run, progress: Progress | None) -> dict[st
     definition = definitions_of(workspace, run.code).get(Model, run.model)
     definition = definition.with_split(split_from_dict(run.params["split"]))
     versions, now = run.data["versions"], run.data["now"]
-    return execute(workspace, definition, versions, now=now, ladder=False, indexed=False, progress=progress).facts()
+    if "tune" in run.params:
+        definition = definition.with_tune(run.params["tune"])
+    search = SearchResult(run.params.get("choice", {}), (), {})
+    again = execute(workspace, definition, versions, now=now, ladder=False, indexed=False, progress=progress,
+                    searched=lambda *_: search)  # fmt: skip
+    return again.facts()
 
 
 def _recorded(workspace: Workspace, run: Run) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from retrodict.features.plan import FeatureSet
 from retrodict.models.ensembles import Ensemble
 from retrodict.models.estimators import Estimator, FeatureType, get_estimator
 from retrodict.models.splits import Splitter
+from retrodict.models.tune import AUTO, Tune
 
 __all__ = ["Model", "Recipe", "named_feature"]
 
@@ -75,6 +76,11 @@ class Recipe:
     interval : float, optional
         Share of the outcomes that a prediction interval (``low``, ``high``) or set of classes (``set["late"]``) must
         hold, like 0.9: by split conformal prediction on the validation rows.
+    tune : Tune, optional
+        How settings are searched before the recipe is trained with what was found.
+    budget : duration, optional
+        Of the estimator ``"auto"``: how long it may look for a model. It tries what the catalogue has for the task,
+        prepares, tunes and joins, and is ``tune=Tune(timeout=budget, ensemble=True)`` with as many trials as fit in.
     """
 
     estimator: Any
@@ -91,6 +97,8 @@ class Recipe:
     threshold: Any = field(default=None, metadata={"identity": "if set"})
     interval: float | None = field(default=None, metadata={"identity": "if set"})
     baseline: str | None = field(default=None, metadata={"identity": "if set"})
+    tune: Tune | None = field(default=None, metadata={"identity": "if set"})
+    budget: str | None = field(default=None, metadata={"identity": False})
     registered: Estimator = field(init=False, repr=False, compare=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -115,6 +123,7 @@ class Recipe:
         if self.baseline is not None and not parse(self.baseline, where="Recipe, baseline").columns:
             raise DefinitionError("a baseline must read a feature", where="Recipe, baseline", got=self.baseline,
                                   remedy="Write it like 'mean_delay_24h > 10'")  # fmt: skip
+        self._check_tune()
         split: object = self.split
         if split is not None and not isinstance(split, Splitter):
             raise DefinitionError("a recipe must say how rows are split", where="Recipe", got=type(split).__name__,
@@ -122,7 +131,10 @@ class Recipe:
 
     def _bind_estimator(self) -> None:
         estimator, registered = self.estimator, None
-        if isinstance(estimator, str):
+        if estimator == AUTO:
+            registered = Estimator(name=AUTO, fit="retrodict.models.tune:refuse_auto", engine="retrodict:Recipe",
+                                   tasks=TASKS)  # fmt: skip
+        elif isinstance(estimator, str):
             registered = get_estimator(estimator)
         elif not isinstance(estimator, Ensemble):
             from retrodict.models.specs import SklearnSpec
@@ -137,6 +149,24 @@ class Recipe:
         object.__setattr__(self, "registered", registered)
         if registered is not None:
             registered.check(self.settings)
+
+    def _check_tune(self) -> None:
+        auto = self.estimator == AUTO
+        if self.budget is not None:
+            derived = Tune(trials=1_000, timeout=self.budget, ensemble=True)
+            if not auto or self.tune not in (None, derived):
+                raise DefinitionError("a budget must be of the estimator 'auto', and stand for tune", where="Recipe",
+                                      got=self.label, remedy="Write tune=Tune(timeout='10m')")  # fmt: skip
+            object.__setattr__(self, "tune", derived)
+        tune: object = self.tune
+        if tune is None and auto:
+            raise DefinitionError("the estimator 'auto' must be told how long to look", where="Recipe", got=None,
+                                  remedy="Write Recipe('auto', budget='10m', split=…)")  # fmt: skip
+        if tune is not None and (not isinstance(tune, Tune) or tune.recipe is not None):
+            raise DefinitionError("tune must be a Tune without a recipe of its own", where="Recipe",
+                                  got=type(tune).__name__, remedy="Write tune=Tune(trials=60)")  # fmt: skip
+        if isinstance(tune, Tune) and not auto:
+            tune.dimensions(self)  # refuses what nothing reads
 
     def _check_parts(self) -> None:
         object.__setattr__(self, "prepare", tuple(self.prepare))
@@ -168,7 +198,11 @@ class Recipe:
 
     @property
     def estimators(self) -> list[Estimator]:
-        """Every estimator that it fits, those of an ensemble's members among them."""
+        """Every estimator that it may fit: of an ensemble's members, and of what is tried."""
+        if self.tune is not None:
+            tried = self.tune.candidates(self).values()
+            plain = [one if isinstance(one, Recipe) else Recipe(one) for one in tried]
+            return [estimator for recipe in plain for estimator in recipe.estimators]
         if not isinstance(self.estimator, Ensemble):
             return [self.registered]
         return [
@@ -201,7 +235,7 @@ class Model(Definition):
         moment on; an outcome begins with it. Left out for a table without history: features are then columns of the row
         and functions of them, the split is at random, by group or by hash, and a request is decided now.
     features : list of FeatureView, derived functions, and columns of the row itself
-    recipe : Recipe
+    recipe : Recipe, or Tune of one
     gates : list of str, optional
         Expressions over the metrics of the test rows that must hold before a version may be deployed.
     task : {"binary", "multiclass", "regression", "quantile", "count", "ranking"}, optional
@@ -235,6 +269,8 @@ class Model(Definition):
         object.__setattr__(self, "gates", tuple(self.gates))
         self._check_label(where)
         self._check_task(where)
+        if isinstance(self.recipe, Tune):
+            object.__setattr__(self, "recipe", self.recipe.applied())
         if not isinstance(self.recipe, Recipe):
             raise DefinitionError("a model must have a recipe", where=where, got=type(self.recipe).__name__,
                                   remedy="Pass recipe=Recipe(...)")  # fmt: skip
@@ -392,6 +428,12 @@ class Model(Definition):
     def parsed_decide_at(self) -> Expression:
         """The moment of the decision, parsed."""
         return parse(self.decide_at, where=f"model {self.name}, decide_at")
+
+    def with_tune(self, settings: Mapping[str, Any]) -> Model:
+        """Return the same model with settings searched: those of the recipe's own search, and some in their place."""
+        recipe = replace(self.recipe, tune=replace(self.recipe.tune or Tune(), **settings), budget=None)
+        object.__setattr__(recipe, "registered", self.recipe.registered)
+        return replace(self, recipe=recipe)
 
     def with_split(self, split: Splitter) -> Model:
         """Return the same model over other rows: for a retraining or a replay."""

@@ -33,6 +33,15 @@ class Ensemble:
         """Word for it."""
         return type(self).__name__.lower()
 
+    def named_members(self) -> list[tuple[str, Any]]:
+        """Name of each member, and what it is: a name twice gets a number."""
+        labels = [member if isinstance(member, str) else member.label for member in self.members]
+        names = [
+            f"{label}_{labels[: at + 1].count(label)}" if labels.count(label) > 1 else label
+            for at, label in enumerate(labels)
+        ]
+        return list(zip(names, self.members, strict=True))
+
 
 def _member(member: Any) -> Any:
     """A member as data: a name, a recipe, or the description of a scikit-learn object."""

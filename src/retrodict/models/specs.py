@@ -15,7 +15,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from retrodict.core.errors import DefinitionError
+from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.tasks import Task
 
 if TYPE_CHECKING:
@@ -76,6 +76,26 @@ class SklearnSpec:
         return str(self._last["class"].rpartition(".")[2])
 
     @property
+    def label(self) -> str:
+        """Word for it in reports: the class in lower case."""
+        return self.name.lower()
+
+    def changed(self, params: Mapping[str, Any]) -> SklearnSpec:
+        """The same object with other parameters, named as ``set_params`` has them (``ridge__alpha``).
+
+        Raises
+        ------
+        DefinitionError
+            If it has no such parameter; the message has near names.
+        """
+        model = _build(json.loads(self.text))
+        available = model.get_params(deep=True)
+        for name in params:
+            rule = "a parameter must be one of the object"
+            check_known(name, available, rule, where=f"Recipe, {self.name}", what="parameter", error=DefinitionError)
+        return SklearnSpec.of(model.set_params(**params))
+
+    @property
     def _last(self) -> Mapping[str, Any]:
         body = json.loads(self.text)
         while body["class"] == "sklearn.pipeline.Pipeline":
@@ -103,7 +123,7 @@ class SklearnSpec:
         from retrodict.models.estimators import Estimator
 
         return Estimator(
-            name=self.name.lower(), fit=f"{_ENGINES}.sklearn_fit:solve_spec",
+            name=self.label, fit=f"{_ENGINES}.sklearn_fit:solve_spec",
             engine=f"{_ENGINES}.sklearn:SklearnEngine", kind="sklearn",
             fixed={"spec": self.text}, tasks=self.tasks, validates=False, explains=False, exact_rows=False,
             missing=True, categories=True, contributions="none",

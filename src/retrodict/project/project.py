@@ -199,6 +199,47 @@ class Project:
             record, version = learning.train(self.workspace, model, split=split, again=again, progress=progress)
         return Run(self.workspace, record, version, reused=record.started < began)
 
+    def tune(
+        self,
+        model: str,
+        *,
+        trials: int | None = None,
+        timeout: str | None = None,
+        search: str | None = None,
+        metric: str | None = None,
+        jobs: int | None = None,
+        ensemble: bool = False,
+    ) -> Run:
+        """Search the settings of a model's recipe, train it with the best, and register a version.
+
+        Trials are judged on folds of the training rows: validation and test rows choose nothing. The first is the
+        recipe as it is written. A search that was stopped goes on where it was. The recipe's own Tune holds where
+        nothing is said here: it has the space, the sampler, and more.
+
+        Parameters
+        ----------
+        model : str
+            Name of a defined model.
+        trials : int, optional
+            At most so many.  [default: the recipe's, or 60]
+        timeout : str, optional
+            How long to search, like 15m.
+        search : str, optional
+            joint, sequential or nested.
+        metric : str, optional
+            What trials are judged by.  [default: the loss of the task]
+        jobs : int, optional
+            Fits at a time.  [default: 1]
+        ensemble : bool
+            Join the best trials if that does better.
+        """
+        options = {"trials": trials, "timeout": timeout, "search": search, "metric": metric, "jobs": jobs,
+                 "ensemble": ensemble or None}  # fmt: skip
+        settings = {name: value for name, value in options.items() if value is not None}
+        with self.progress(f"tune {model}") as progress:
+            record, version = learning.train(self.workspace, model, tune=settings, progress=progress)
+        return Run(self.workspace, record, version)
+
     def _split(self, model: str, train: str | None, validate: str | None, test: str | None) -> TimeSplit | None:
         recipe = self.definitions.get(Model, model).recipe
         if train is None and validate is None and test is None:

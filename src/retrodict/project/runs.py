@@ -201,6 +201,8 @@ def _gates(gates: Sequence[Mapping[str, Any]]) -> Grid | None:
 
 def _choices(notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What a recipe chose, in words."""
+    if tuning := notes.get("tuning"):
+        yield from _tuned(tuning)
     if threshold := notes.get("threshold"):
         cost = threshold.get("cost")
         costs = "" if cost is None else f" Cost of a row: {number(cost)}"
@@ -221,6 +223,29 @@ def _choices(notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for step in notes.get("steps") or ():
         if "selected" in step or "dropped" in step:
             yield step["step"], f"{step['columns']} columns are left"
+
+
+def _tuned(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a search came to, in words."""
+    counts = ", ".join(f"{report[state]} {state}" for state in ("finished", "pruned", "failed") if report[state])
+    yield "trials", f"{report['trials']} in {seconds(report['seconds'])} ({counts}); {report['stopped']}"
+    best, default = report["best"], report["default"]
+    if best is not None:
+        spread = "" if best["std"] is None else f", {number(best['std'])} between folds"
+        than = "" if default is None else f"; as written {number(default['value'])}"
+        yield report["metric"], f"{number(best['value'])} on {report['folds']} folds{spread}{than}"
+    for how, value in report["ensembles"].items():
+        yield f"joined, {how}", f"{number(value)} on the same folds"
+    choice = report["choice"]
+    if "members" in choice:
+        shares = zip(choice["members"], choice["weights"], strict=True)
+        yield "chosen", ", ".join(f"{member.get('estimator', 'the recipe')} {share:.0%}" for member, share in shares)
+    else:
+        yield "chosen", ", ".join(f"{name} {_plain(value)}" for name, value in choice.items()) or "as written"
+
+
+def _plain(value: object) -> str:
+    return number(value) or "none" if isinstance(value, float) else str(value)
 
 
 def _table_metrics(metrics: Mapping[str, float | None]) -> Sequence[str]:

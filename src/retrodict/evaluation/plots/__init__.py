@@ -11,6 +11,7 @@ from retrodict.evaluation.plots.outputs import (
     plot_residuals,
     plot_roc,
 )
+from retrodict.evaluation.plots.trials import plot_shares, plot_slice, plot_trials
 
 __all__ = [
     "plot_actual",
@@ -27,4 +28,7 @@ __all__ = [
     "plot_precision_recall",
     "plot_residuals",
     "plot_roc",
+    "plot_shares",
+    "plot_slice",
+    "plot_trials",
 ]

@@ -1,0 +1,219 @@
+"""Where the fits of a search run: in processes of their own, or on Ray; one fold of one trial at a time.
+
+A fit that takes all memory, crashes or never ends takes its process with it, not the search.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodict.core.errors import ConfigurationError, RetrodictError
+from retrodict.learning.fit import TrainingRows, fit_recipe, take
+from retrodict.models.definitions import Recipe
+from retrodict.models.estimators import list_estimators, register_estimator
+from retrodict.models.problem import Problem
+from retrodict.models.tune import AUTO, Choice, Tune
+
+__all__ = ["FoldFit", "Job", "Workers", "open_workers"]
+
+Positions = NDArray[np.int64]
+
+_FEW_CELLS = 200_000
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything that the fits of one search share.
+
+    Attributes
+    ----------
+    recipe, tune, problem, rows
+        What is searched, and the training rows.
+    folds : sequence of (ndarray, ndarray)
+        Places among the training rows to fit on, and to judge on.
+    """
+
+    recipe: Recipe
+    tune: Tune
+    problem: Problem
+    rows: TrainingRows
+    folds: Sequence[tuple[Positions, Positions]]
+
+    @property
+    def jobs(self) -> int:
+        """Fits at a time."""
+        return self.tune.jobs or ((os.cpu_count() or 1) if self.recipe.estimator == AUTO else 1)
+
+    @property
+    def threads(self) -> int:
+        """Threads of each fit: of few cells one, which others would only wait for."""
+        small = self.problem.train.matrix.size < _FEW_CELLS
+        return 1 if small else max((os.cpu_count() or 1) // self.jobs, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class FoldFit:
+    """What came of one fold: outputs for the rows that judge, or an error in words."""
+
+    outputs: NDArray[np.float64] | None
+    seconds: float
+    error: str = ""
+
+
+class Workers(Protocol):
+    """Who fits folds."""
+
+    def submit(self, choice: Choice, fold: int) -> Future[FoldFit]:
+        """Begin a fit."""
+
+    def first_done(self, futures: Sequence[Future[FoldFit]], seconds: float | None, /) -> set[Future[FoldFit]]:
+        """Those that have ended, at the latest after some seconds."""
+
+
+def fit_fold(job: Job, choice: Choice, fold: int) -> FoldFit:
+    """Fit a recipe with a choice on the rows of a fold, and score those that judge it."""
+    began = perf_counter()
+    fit, judge = job.folds[fold]
+    try:
+        recipe = job.tune.concrete(job.recipe, choice)
+        fitted = fit_recipe(recipe, take(job.problem, fit), job.rows.take(fit), lambda *_: None)
+        outputs = fitted.engine.scores(job.problem.train.matrix[judge])
+    except (RetrodictError, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        return FoldFit(None, perf_counter() - began, f"{type(error).__name__}: {error}")
+    return FoldFit(outputs, perf_counter() - began)
+
+
+@cache
+def _load(path: str) -> Job:
+    """The job of this process, its arrays mapped from the file; own estimators are registered as they were."""
+    import joblib
+
+    job: Job = joblib.load(path, mmap_mode="r")
+    names = {entry.name for entry in list_estimators()}
+    for entry in job.recipe.estimators:
+        if entry.name not in names and entry.fit.partition(":")[0]:
+            register_estimator(entry)
+    return job
+
+
+def _fit_stored(path: str, choice: Choice, fold: int) -> FoldFit:
+    return fit_fold(_load(path), choice, fold)
+
+
+class _Inline:
+    """Fits in this process, when they are submitted."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def submit(self, choice: Choice, fold: int) -> Future[FoldFit]:
+        future: Future[FoldFit] = Future()
+        future.set_result(fit_fold(self._job, choice, fold))
+        return future
+
+    def first_done(self, futures: Sequence[Future[FoldFit]], _seconds: float | None) -> set[Future[FoldFit]]:
+        return set(futures)
+
+
+class _Processes:
+    """A pool of processes of joblib's, begun anew when one of them was killed."""
+
+    def __init__(self, path: str, job: Job) -> None:
+        # Threads that wait in a loop for the next piece of work starve the other fits.
+        self._environment = {"OMP_NUM_THREADS": str(job.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        self._path, self._jobs = path, job.jobs
+        self._pool: Any = None
+
+    def submit(self, choice: Choice, fold: int) -> Future[FoldFit]:
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(max_workers=self._jobs, env=self._environment)
+        future: Future[FoldFit] = self._pool.submit(_fit_stored, self._path, dict(choice), fold)
+        return future
+
+    def first_done(self, futures: Sequence[Future[FoldFit]], seconds: float | None) -> set[Future[FoldFit]]:
+        done = set(wait(futures, timeout=seconds, return_when=FIRST_COMPLETED).done)
+        if any(future.exception() is not None for future in done):  # a process ended: the others with it
+            self.close()
+            done = set(futures)
+        return done
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(kill_workers=True)
+            self._pool = None
+
+
+class _Ray:
+    """Tasks of Ray: on this machine, or on the cluster that ``ray.init`` or ``RAY_ADDRESS`` names."""
+
+    def __init__(self, job: Job) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigurationError("Ray must be installed to search on it", where="Tune, engine", got="ray",
+                                     remedy="Install retrodict[ray], or leave engine out") from error  # fmt: skip
+        self._ray, self._began = ray, not ray.is_initialized()
+        self._tasks: list[Any] = []
+        if self._began:
+            ray.init(include_dashboard=False, log_to_driver=False)
+        self._job, self._fit = ray.put(job), ray.remote(fit_fold)
+
+    def submit(self, choice: Choice, fold: int) -> Future[FoldFit]:
+        task = self._fit.remote(self._job, dict(choice), fold)
+        self._tasks.append(task)
+        future: Future[FoldFit] = task.future()
+        return future
+
+    def first_done(self, futures: Sequence[Future[FoldFit]], seconds: float | None) -> set[Future[FoldFit]]:
+        return set(wait(futures, timeout=seconds, return_when=FIRST_COMPLETED).done)
+
+    def close(self) -> None:
+        for task in self._tasks:
+            self._ray.cancel(task, force=True)
+        if self._began:
+            self._ray.shutdown()
+
+
+@contextmanager
+def open_workers(job: Job) -> Iterator[Workers]:
+    """Workers of a job; whatever still runs at the end of the block is stopped.
+
+    Raises
+    ------
+    ConfigurationError
+        If Ray is asked for and not installed.
+    """
+    if job.tune.engine == "inline":
+        yield _Inline(job)
+        return
+    if job.tune.engine == "ray":
+        ray = _Ray(job)
+        try:
+            yield ray
+        finally:
+            ray.close()
+        return
+    import joblib
+
+    with tempfile.TemporaryDirectory(prefix="retrodict-") as folder:
+        path = str(Path(folder) / "job")
+        joblib.dump(job, path)
+        processes = _Processes(path, job)
+        try:
+            yield processes
+        finally:
+            processes.close()

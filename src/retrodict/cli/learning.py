@@ -36,6 +36,13 @@ expose(models, "card", "models.card", ref=_VERSION, examples=[
 expose(models, "estimators", "models.estimators", examples=[
     "retrodict models estimators", "retrodict models estimators --task quantile",
 ])  # fmt: skip
+expose(models, "leaderboard", "models.leaderboard", examples=[
+    "retrodict models leaderboard late_arrival", "retrodict models leaderboard late_arrival --metric brier",
+])  # fmt: skip
+expose(models, "importance", "models.importance", ref=_VERSION, examples=["retrodict models importance late_arrival@1"])
+expose(models, "compare", "models.compare", estimators=Parameter("NAMES", callback=_types.names), examples=[
+    "retrodict models compare late_arrival", "retrodict models compare late_arrival --estimators lightgbm,logistic",
+])  # fmt: skip
 expose(models, "approve", "models.approve", ref=_VERSION,
        examples=["retrodict models approve late_arrival@1 --reason 'pilot' --actor reviewer"])  # fmt: skip
 expose(models, "reject", "models.reject", ref=_VERSION, examples=[

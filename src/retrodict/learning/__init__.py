@@ -15,19 +15,28 @@ if TYPE_CHECKING:
     from retrodict.learning.leakage import LeakageReport, measure_leakage
     from retrodict.learning.replay import RunReplay, replay_run
     from retrodict.learning.runs import Run, best_run, compare_runs, get_run, list_runs, tag_run
+    from retrodict.learning.scorer import Importance, Scorer, importance
+    from retrodict.learning.standings import EstimatorComparison, Leaderboard, compare_estimators, leaderboard
     from retrodict.learning.tracker import OpenRun, open_run
 
 __all__ = [
+    "EstimatorComparison",
     "Execution",
+    "Importance",
+    "Leaderboard",
     "LeakageReport",
     "ModelCard",
     "OpenRun",
     "Run",
     "RunReplay",
+    "Scorer",
     "best_run",
+    "compare_estimators",
     "compare_runs",
     "execute",
     "get_run",
+    "importance",
+    "leaderboard",
     "list_runs",
     "measure_leakage",
     "model_card",
@@ -46,5 +55,7 @@ __getattr__, __dir__ = lazy_names(
         "replay": ("RunReplay", "replay_run"),
         "runs": ("Run", "best_run", "compare_runs", "get_run", "list_runs", "tag_run"),
         "tracker": ("OpenRun", "open_run"),
+        "scorer": ("Importance", "Scorer", "importance"),
+        "standings": ("EstimatorComparison", "Leaderboard", "compare_estimators", "leaderboard"),
     },
 )

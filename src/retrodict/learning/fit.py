@@ -34,7 +34,7 @@ from retrodict.models.splits import Splitter, folds
 if TYPE_CHECKING:
     from retrodict.estimators.balance import BalanceReport
 
-__all__ = ["TrainingRows", "blend_outputs", "final_name", "fit_recipe", "greedy_counts", "take"]
+__all__ = ["TrainingRows", "blend_outputs", "final_name", "fit_recipe", "greedy_counts", "out_of_fold", "take"]
 
 Positions = NDArray[np.int64]
 Outputs = NDArray[np.float64]
@@ -235,7 +235,7 @@ def take(problem: Problem, places: Positions) -> Problem:
     return replace(problem, train=problem.train.take(places))
 
 
-def _held_out(
+def out_of_fold(
     entries: Sequence[tuple[str, Recipe]],
     problem: Problem,
     rows: TrainingRows,
@@ -259,7 +259,7 @@ def _held_out(
 def _held_out_losses(
     entries: Sequence[tuple[str, Recipe]], problem: Problem, rows: TrainingRows, tell: Tell, count: int | None
 ) -> list[Outputs]:
-    held_out, answers = _held_out(entries, problem, rows, tell, rows.folds(count))
+    held_out, answers = out_of_fold(entries, problem, rows, tell, rows.folds(count))
     train = problem.train
     return [row_losses(train.labels[held_out], outputs, train.target) for outputs in answers]
 
@@ -268,7 +268,7 @@ def _greedy(
     greedy: Greedy, entries: Sequence[tuple[str, Recipe]], problem: Problem, rows: TrainingRows, tell: Tell
 ) -> list[float]:
     """How often each member was added."""
-    held_out, answers = _held_out(entries, problem, rows, tell, rows.folds(greedy.folds))
+    held_out, answers = out_of_fold(entries, problem, rows, tell, rows.folds(greedy.folds))
     return greedy_counts(answers, problem.train.labels[held_out], problem.train.target, rounds=greedy.rounds)
 
 
@@ -292,7 +292,7 @@ def _fit_final(
     else:
         cuts = rows.folds(max(round(1.0 / ensemble.share), 2))
         pairs = [cuts[-1]]
-    held_out, answers = _held_out(entries, problem, rows, tell, pairs)
+    held_out, answers = out_of_fold(entries, problem, rows, tell, pairs)
     passthrough = isinstance(ensemble, Stack) and ensemble.passthrough
     matrix = stacked(answers, train.matrix[held_out] if passthrough else None)
     names = [f"{name} {output}" for name, _ in entries for output in target.outputs]

@@ -9,12 +9,17 @@ from retrodict.core.lazy import lazy_modules
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 from retrodict.project.runs import headline
+from retrodict.project.user_rows import UserRows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any
 
     from retrodict import learning, registry
     from retrodict.learning.card import ModelCard
+    from retrodict.learning.scorer import Importance
+    from retrodict.learning.standings import EstimatorComparison, Leaderboard
     from retrodict.models.estimators import Estimator
     from retrodict.registry import ModelVersion
 else:
@@ -94,6 +99,72 @@ class Models(Namespace):
         if output is not None:
             card.write(output)
         return card
+
+    @names_damage
+    def leaderboard(self, model: str, *, metric: str | None = None) -> Leaderboard:
+        """Rank the versions of a model and its baselines by a metric of the same test rows.
+
+        Parameters
+        ----------
+        model : str
+            Name of a model.
+        metric : str, optional
+            Of the test rows.  [default: the one its task is judged by]
+        """
+        return learning.leaderboard(self._workspace, model, metric=metric)
+
+    @names_damage
+    def importance(self, ref: str, *, repeats: int = 5) -> Importance:
+        """Rank the features of a version by what shuffling them costs on its test rows.
+
+        Parameters
+        ----------
+        ref : str
+            ``name@version``, or a name for its newest version.
+        repeats : int
+            How often each feature is shuffled.
+        """
+        return learning.importance(self._workspace, ref, repeats=repeats)
+
+    def compare(self, model: str, *, estimators: Sequence[Any] | None = None, folds: int = 5) -> EstimatorComparison:
+        """Cross-validate estimators on the training rows of a model.
+
+        One that fails is listed with its error; nothing is registered.
+
+        Parameters
+        ----------
+        model : str
+            Name of a defined model.
+        estimators : sequence of str, Recipe or object of scikit-learn, optional
+            In the place of the recipe's own.  [default: a linear model, trees, boosting, naive Bayes]
+        folds : int
+            Cut from the training rows as the model's split cuts them.
+        """
+        with self._project.progress(f"compare {model}") as progress:
+            return learning.compare_estimators(self._workspace, model, estimators or (), folds=folds, progress=progress)
+
+    def score(self, ref: str, rows: Any, *, at: str | None = None) -> Any:
+        """Score rows in a batch: the frame that came, with one column per output of the version.
+
+        Features and model are those that decide, rows stay in their order, and nothing is recorded: no policy is asked
+        and no decision made (:meth:`Project.decide` does that).
+
+        Parameters
+        ----------
+        ref : str
+            ``name@version``, or a name for its newest version.
+        rows : frame of pandas, Polars or Arrow, path, or name of a table
+            Keys, columns and times that the features need.
+        at : str, optional
+            The moment of decision as a time expression over the rows.  [default: as the model says]
+
+        Examples
+        --------
+        >>> project.models.score("late_arrival@1", flights)  # doctest: +SKIP
+        """
+        scorer = learning.Scorer(self._workspace, ref, at=at)
+        source = UserRows(rows, "rows")
+        return source.append(scorer.score(source.read_table(scorer.inputs, scorer.outputs)))
 
     def approve(self, ref: str, *, reason: str) -> ModelVersion:
         """Approve a version, by somebody else than its author; every gate must have passed.

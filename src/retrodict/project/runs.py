@@ -83,7 +83,9 @@ class Run(Shown):
         return self.record.values("test")
 
     def plot(self, name: str = "calibration") -> Plot:
-        """Return a stored picture of the run by name, an unknown one with the names there are."""
+        """Return a picture of the run by name, ``importance`` among them; an unknown one with the names there are."""
+        if name.removesuffix(".svg") == "importance":  # is measured when it is looked at
+            return Plot(learning.importance(self._workspace, self.ref).svg())
         return Plot(self.record.plot(name.removesuffix(".svg")).decode())
 
     def compare(self, *others: Run | str) -> RunComparison:

@@ -1,7 +1,14 @@
 """Plots of evaluations as SVG text: small, self-contained, the same bytes for the same numbers."""
 
 from retrodict.evaluation.plots.drift import plot_drift, plot_periods
-from retrodict.evaluation.plots.models import plot_calibration, plot_elimination, plot_history, plot_ladder, plot_path
+from retrodict.evaluation.plots.models import (
+    plot_calibration,
+    plot_elimination,
+    plot_history,
+    plot_importance,
+    plot_ladder,
+    plot_path,
+)
 from retrodict.evaluation.plots.outputs import (
     plot_actual,
     plot_confusion,
@@ -22,6 +29,7 @@ __all__ = [
     "plot_elimination",
     "plot_gain",
     "plot_history",
+    "plot_importance",
     "plot_ladder",
     "plot_path",
     "plot_periods",

@@ -10,7 +10,7 @@ from retrodict.evaluation.binary import CalibrationBin
 from retrodict.evaluation.ladder import Ladder
 from retrodict.evaluation.plots.canvas import ALERT, INK, MAIN, QUIET, SOFT, drawing, label_to_the_end, require
 
-__all__ = ["plot_calibration", "plot_elimination", "plot_history", "plot_ladder", "plot_path"]
+__all__ = ["plot_calibration", "plot_elimination", "plot_history", "plot_importance", "plot_ladder", "plot_path"]
 
 _NAMED = 8
 _COLOURS = [MAIN, ALERT, "#6b9080", "#8d6a9f", "#d4a03b", "#4a7c8c", "#a05c5c", "#5c6f82"]
@@ -210,4 +210,40 @@ def plot_path(
         axes.grid()
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0)
+    return canvas.svg
+
+
+def plot_importance(
+    shares: Sequence[tuple[str, float, float | None, float | None]], *, loss: str = "loss", limit: int = 20
+) -> str:
+    """How much a loss rises when each feature is shuffled, with its interval.
+
+    Parameters
+    ----------
+    shares : sequence of (feature, rise, low, high)
+        The most important first.
+    loss : str, default "loss"
+        What rises.
+    limit : int, default 20
+        At most so many features.
+
+    Raises
+    ------
+    InputError
+        If there is no feature.
+    """
+    require(shares, "at least one feature")
+    rows = list(shares[:limit])[::-1]
+    with drawing("Importance of features", height=1.3 + 0.3 * len(rows)) as canvas:
+        axes = canvas.axes
+        for place, (_, rise, low, high) in enumerate(rows):
+            axes.barh(place, rise, height=0.62, color=MAIN)
+            if low is not None and high is not None:
+                axes.plot([low, high], [place, place], color=INK, linewidth=1.2)
+        axes.axvline(0.0, color=QUIET, linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+        left = f", {len(shares) - limit} features left out" if len(shares) > limit else ""
+        axes.set_xlabel(f"rise of the {loss} when shuffled, 95 % interval{left}")
     return canvas.svg

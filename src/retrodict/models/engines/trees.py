@@ -245,6 +245,10 @@ class TreesEngine:
         shares = self._fast("contributions")(row).copy()
         return shares if self._target.columns == 1 else shares.reshape(self._target.columns, self._width + 1)
 
+    def gains(self) -> NDArray[np.float64]:
+        """What splits on each feature gained in training."""
+        return np.asarray(self._booster.feature_importance("gain"), dtype=np.float64)
+
     def parts(self) -> Mapping[str, bytes]:
         """One text file, and one of the target unless it is a yes or no."""
         target = {} if self._target == _BINARY else {_TARGET: canonical_json(self._target.to_dict())}

@@ -88,6 +88,11 @@ class XgboostEngine:
         rows = self._rows(matrix, feature_types=self._types, enable_categorical=True, nthread=1)
         return np.asarray(self._booster.predict(rows, **how), dtype=np.float64)
 
+    def gains(self) -> NDArray[np.float64]:
+        """What splits on each feature gained in training."""
+        gained = self._booster.get_score(importance_type="total_gain")
+        return np.array([float(gained.get(f"f{at}", 0.0)) for at in range(self.width)])
+
     def scores(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Outputs, shape (n,) or (n, outputs)."""
         values = self._predict(matrix)

@@ -21,7 +21,17 @@ expose(cli, "train", "train", examples=[
 expose(cli, "tune", "tune", examples=[
     "retrodict tune late_arrival --trials 60 --timeout 15m", "retrodict tune late_arrival --metric auc --jobs 2",
 ])  # fmt: skip
-expose(runs, "list", "runs.list", examples=["retrodict runs list", "retrodict runs list --model late_arrival"])
+expose(
+    runs, "list", "runs.list", examples=["retrodict runs list", "retrodict runs list --model late_arrival --limit 20"]
+)
+expose(runs, "search", "runs.search", where=Parameter("[CONDITION]", more={"required": False}), examples=[
+    "retrodict runs search \"metrics.auc > 0.7 and params.estimator = 'lightgbm' and tags.team = 'risk'\"",
+    "retrodict runs search \"status = 'failed'\" --order 'started desc' --json",
+    "retrodict runs search --order metrics.auc --limit 10",
+])  # fmt: skip
+expose(runs, "best", "runs.best", examples=[
+    "retrodict runs best auc --model late_arrival", "retrodict runs best rmse --where \"tags.team = 'risk'\"",
+])  # fmt: skip
 expose(runs, "show", "runs.get", ref=_RUN, examples=["retrodict runs show run:01J…"])
 expose(runs, "compare", "runs.compare", refs=_RUNS, examples=["retrodict runs compare run:01J… run:01K…"])
 expose(runs, "tag", "runs.tag", ref=_RUN, tags=Parameter("[NAME=VALUE...]", more={"required": False}), examples=[

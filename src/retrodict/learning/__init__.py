@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from retrodict.learning.execution import Execution, execute, train
     from retrodict.learning.leakage import LeakageReport, measure_leakage
     from retrodict.learning.replay import RunReplay, replay_run
-    from retrodict.learning.runs import Run, best_run, compare_runs, get_run, list_runs, tag_run
+    from retrodict.learning.runs import KINDS, LISTED, Run, best_run, compare_runs, get_run, list_runs, tag_run
     from retrodict.learning.scorer import Importance, Scorer, importance
     from retrodict.learning.standings import EstimatorComparison, Leaderboard, compare_estimators, leaderboard
     from retrodict.learning.tracker import OpenRun, open_run
 
 __all__ = [
+    "KINDS",
+    "LISTED",
     "EstimatorComparison",
     "Execution",
     "Importance",
@@ -53,7 +55,7 @@ __getattr__, __dir__ = lazy_names(
         "execution": ("Execution", "execute", "train"),
         "leakage": ("LeakageReport", "measure_leakage"),
         "replay": ("RunReplay", "replay_run"),
-        "runs": ("Run", "best_run", "compare_runs", "get_run", "list_runs", "tag_run"),
+        "runs": ("KINDS", "LISTED", "Run", "best_run", "compare_runs", "get_run", "list_runs", "tag_run"),
         "tracker": ("OpenRun", "open_run"),
         "scorer": ("Importance", "Scorer", "importance"),
         "standings": ("EstimatorComparison", "Leaderboard", "compare_estimators", "leaderboard"),

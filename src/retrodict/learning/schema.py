@@ -97,4 +97,5 @@ values = Table(
     Column("number", Float),
     Column("text", Text),
     Index("run_values_name", "scope", "name", "number"),
+    sqlite_with_rowid=False,  # found by its key at once
 )

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, false, func, literal, not_, null, or_, select, true
+from sqlalchemy import ColumnElement, Connection, and_, false, func, literal, not_, null, or_, select, true
 
 from retrodict.core.errors import DefinitionError, InputError, NotFoundError, near
 from retrodict.core.expressions import Expression, parse
@@ -127,8 +127,7 @@ def order_runs(connection: Connection, text: str, *, direction: Direction | None
             keys: list[Any] = [number, content]
         else:
             keys = [fields.number(name) if name.startswith("metrics.") else fields.text(name)]
-        for key in keys:
-            order += [case((key.is_(None), 1), else_=0), key.desc() if way == "desc" else key.asc()]
+        order += [(key.desc() if way == "desc" else key.asc()).nulls_last() for key in keys]
     return [*order, runs.c.id.desc()]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Table, column, select
+from sqlalchemy import Connection, Table, bindparam, column, select
 from sqlalchemy import table as named_table
 
 from retrodict.core.errors import IntegrityError
@@ -18,10 +19,17 @@ def read_rows(
     connection: Connection, table: str, key: Mapping[str, Any], columns: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Named columns of the rows of a table with these values."""
+    query = _rows_of(table, tuple(key), tuple(columns))
+    return [dict(row) for row in connection.execute(query, {f"key_{name}": v for name, v in key.items()}).mappings()]
+
+
+@lru_cache(maxsize=200)
+def _rows_of(table: str, key: tuple[str, ...], columns: tuple[str, ...]) -> Any:
+    """Made once: SQLAlchemy takes longer to make a statement than the database to execute it."""
     query: Any = select(*(column(name) for name in columns)).select_from(named_table(table))
-    for name, value in key.items():
-        query = query.where(column(name) == value)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    for name in key:
+        query = query.where(column(name) == bindparam(f"key_{name}"))
+    return query
 
 
 def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from retrodict import learning
 from retrodict.core.display import Block, Facts, Grid, Listing, Shown, number, seconds, short_hash, when
@@ -259,7 +259,7 @@ def _table_metrics(metrics: Mapping[str, float | None]) -> Sequence[str]:
 
 def headline(metrics: Mapping[str, float | None]) -> str:
     """The metric that the task is judged by, with its value: ``auc 0.731``."""
-    name = next((name for name in _HEADLINES if name in metrics), None)
+    name = next((name for name in (*_HEADLINES, *metrics) if name in metrics), None)
     return "" if name is None else f"{name} {number(metrics[name]) or 'not evaluable'}"
 
 
@@ -372,22 +372,113 @@ class Runs(Namespace):
         return Run(self._workspace, learning.tag_run(self._workspace, ref, changed, note=note))
 
     @names_damage
-    def list(self, *, model: str | None = None) -> Listing[Run]:
+    def list(
+        self,
+        *,
+        model: str | None = None,
+        trials: bool = False,
+        limit: int | None = None,
+        page: int = 1,
+    ) -> Listing[Run]:
         """List runs, newest first.
 
         Parameters
         ----------
         model : str, optional
             Only runs of this model.
+        trials : bool
+            List the trials of studies too.
+        limit : int, optional
+            At most so many on a page.  [default: all]
+        page : int
+            Which page of these.
         """
-        runs = [Run(self._workspace, record) for record in learning.list_runs(self._workspace, model)]
+        kinds = learning.KINDS if trials else learning.LISTED
+        records = learning.list_runs(self._workspace, model, limit=limit, page=page, kinds=kinds)
+        return self._listing(records, page=page, limit=limit)
+
+    @names_damage
+    def search(
+        self,
+        where: str = "",
+        *,
+        order: str = "",
+        model: str | None = None,
+        trials: bool = False,
+        limit: int = 50,
+        page: int = 1,
+    ) -> Listing[Run]:
+        """Find runs by a condition over their metrics, parameters, tags and columns.
+
+        Names are metrics.NAME (of the test rows; metrics.SPLIT.NAME of others), params.NAME, tags.NAME, and status,
+        model, kind, name, actor, started, finished, seconds, seed, parent, note. Texts stand in single quotes.
+
+        Parameters
+        ----------
+        where : str
+            The condition, as of a gate or a rule; every run without one.
+        order : str
+            Names, each with asc or desc; a metric without is best first.  [default: newest first]
+        model : str, optional
+            Only runs of this model.
+        trials : bool
+            Find the trials of studies too.
+        limit : int
+            At most so many on a page.
+        page : int
+            Which page of these.
+
+        Examples
+        --------
+        >>> project.runs.search("metrics.auc > 0.7 and tags.team = 'risk'", order="metrics.auc")  # doctest: +SKIP
+        """
+        records = learning.list_runs(
+            self._workspace, model, where=where, order=order, limit=limit, page=page,
+            kinds=learning.KINDS if trials else learning.LISTED,
+        )  # fmt: skip
+        return self._listing(records, page=page, limit=limit, empty="No run is like that.")
+
+    @names_damage
+    def best(
+        self,
+        metric: str,
+        *,
+        model: str | None = None,
+        where: str = "",
+        trials: bool = False,
+        better: Literal["higher", "lower"] | None = None,
+    ) -> Run:
+        """Show the finished run with the best value of a metric.
+
+        Parameters
+        ----------
+        metric : str
+            Of the test rows, or SPLIT.NAME.
+        model : str, optional
+            Only runs of this model.
+        where : str
+            Only runs that meet this condition, as for search.
+        trials : bool
+            The trials of studies count too.
+        better : {"higher", "lower"}, optional
+            Which way the metric is better, where neither its name nor a run says so.
+        """
+        kinds = learning.KINDS if trials else learning.LISTED
+        best = learning.best_run(self._workspace, metric, model=model, where=where, kinds=kinds, direction=better)
+        return self.get(best.ref)
+
+    def _listing(
+        self, records: Sequence[RunRecord], *, page: int, limit: int | None, empty: str = "There is no run yet."
+    ) -> Listing[Run]:
+        runs = [Run(self._workspace, record) for record in records]
 
         def row(run: Run) -> tuple[object, ...]:
             record, metric = run.record, headline(run.metrics)
-            return run.ref, run.model, run.status, when(record.started), seconds(record.seconds), record.actor, metric
+            what = run.model or "-", record.name or record.kind, run.status
+            return run.ref, *what, when(record.started), seconds(record.seconds), record.actor, metric
 
-        columns = ("run", "model", "status", "started?", "took?>", "by", "test metric>")
-        return Listing.table("runs", runs, columns, row, empty="There is no run yet.")
+        columns = ("run", "model", "what?", "status", "started?", "took?>", "by", "test metric>")
+        return Listing.table("runs", runs, columns, row, empty=empty, more={"page": page, "limit": limit})
 
     @names_damage
     def get(self, ref: str) -> Run:

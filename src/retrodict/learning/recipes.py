@@ -45,6 +45,9 @@ Progress = Callable[[str, int, int], None]
 Searched = Callable[[Recipe, Problem, TrainingRows, Progress], "SearchResult"]
 Positions = NDArray[np.int64]
 
+# Metrics of training rows only tell how far they are from those of test rows: of more rows they say the same.
+_JUDGED_ROWS = 50_000
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
@@ -147,22 +150,20 @@ def run_recipe(
     place = {name: np.searchsorted(parts["validate"], rows) for name, rows in (("stop", stopping), ("aside", aside))}
     problem = Problem(inputs, train, validate.take(place["stop"]), {}, recipe.seed)
     rows = TrainingRows(recipe.split, frame, parts["train"])
-    search = None
-    if recipe.tune is not None:
-        search = (searched or _search)(recipe, problem, rows, report)
-        recipe = recipe.tune.concrete(recipe, search.choice)
+    recipe, search = _settle(recipe, problem, rows, searched or _search, report)
     rungs = fit_rungs(recipe, problem, frame, parts, examples["test"], report) if ladder else {}
     began = perf_counter()
     fitted = fit_recipe(recipe, problem, rows, report)
     seconds = perf_counter() - began
     report("evaluate", 0, 1)
     engine = fitted.engine
-    raw = {name: engine.scores(rows.matrix) for name, rows in examples.items()}
+    judged = {**examples, "train": _at_most(examples["train"], _JUDGED_ROWS)}
+    raw = {name: engine.scores(rows.matrix) for name, rows in judged.items()}
     calibrator, calibration = _calibrate(recipe, frame, aside, raw["validate"][place["aside"]])
     scores = {name: calibrator.apply(values) for name, values in raw.items()}
     outputs = {name: without_spans(values, frame.target) for name, values in scores.items()}
     threshold, choice = _choose_threshold(recipe, frame, parts["validate"], outputs["validate"])
-    evaluations = {name: _evaluate(examples[name], outputs[name], threshold) for name in parts}
+    evaluations = {name: _evaluate(judged[name], outputs[name], threshold) for name in parts}
     if recipe.interval is not None:
         spans = judge_spans(frame.target, scores["test"], examples["test"].labels)
         evaluations["test"] = replace(evaluations["test"], metrics=(*evaluations["test"].metrics, *spans))
@@ -188,6 +189,16 @@ def run_recipe(
          *shuffled, *(leak.sentence for leak in leaks or ()), *(search.warnings if search is not None else ())),
         leaks, search,
     )  # fmt: skip
+
+
+def _settle(
+    recipe: Recipe, problem: Problem, rows: TrainingRows, searched: Searched, report: Progress
+) -> tuple[Recipe, SearchResult | None]:
+    """The recipe to fit, with what a search chose."""
+    if recipe.tune is None:
+        return recipe, None
+    search = searched(recipe, problem, rows, report)
+    return recipe.tune.concrete(recipe, search.choice), search
 
 
 def _search(recipe: Recipe, problem: Problem, rows: TrainingRows, report: Progress) -> SearchResult:
@@ -266,6 +277,13 @@ def _examples(inputs: InputSpec, frame: Frame, rows: Positions) -> Examples:
                 remedy="Leave a value empty that stands for a missing one, and scale the others",
             )  # fmt: skip
     return Examples(matrix, frame.labels[rows], frame.target, None, groups)
+
+
+def _at_most(rows: Examples, count: int) -> Examples:
+    """So many rows, drawn evenly over all; all where they are ranked within groups."""
+    if len(rows.labels) <= count or rows.groups is not None:
+        return rows
+    return rows.take(np.linspace(0, len(rows.labels) - 1, count).round().astype(np.int64))
 
 
 def _weights(recipe: Recipe, frame: Frame, rows: Positions) -> NDArray[np.float64] | None:

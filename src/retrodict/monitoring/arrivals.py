@@ -40,7 +40,8 @@ _COUNTS = ("rows_in", "accepted", "repeated", "quarantined", "revised", "unmatch
 ARRIVED = pa.schema(
     {"decision_id": pa.string(), "key": pa.string(), "label": pa.bool_(), "known_at": pa.timestamp("us", "UTC")}
 )
-"""Columns of the table of ingested outcomes."""
+"""Columns of the table of ingested outcomes of a yes or no."""
+_LARGEST = 1e30
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -114,8 +115,9 @@ def ingest_outcomes(
     policy : str
         Name of the policy that decided.
     source : pyarrow.Table, path, glob, or list of paths
-        Columns ``decision_id``, or ``key``, or the key columns of the label's table; ``label`` (1, 0, or empty: there
-        will never be one); ``known_at`` (a time with its zone). Further columns are not kept.
+        Columns ``decision_id``, or ``key``, or the key columns of the label's table; ``label`` (1 or 0, a class or a
+        number, as the task has it; empty: there will never be one); ``known_at`` (a time with its zone). Further
+        columns are not kept.
 
     Returns
     -------
@@ -131,22 +133,39 @@ def ingest_outcomes(
     """
     model = workspace.definitions.get(Policy, policy).model
     table = model.label.table
-    if model.known_target is None or model.known_target.task != "binary":
-        deployed = current(workspace).get(policy)
-        target = ModelArtifact.target_of(workspace.objects, deployed.deployment.artifact) if deployed else None
-        if (target or model.known_target or Target()).task != "binary":
-            raise InputError("outcomes that come on their own must be of a yes or no", where=f"outcomes of {policy}",
-                             got=(target or model.known_target or Target()).task,
-                             remedy=f"Ingest them with their rows into {table.name!r}")  # fmt: skip
+    deployed = None if model.known_target is not None else current(workspace).get(policy)
+    trained = ModelArtifact.target_of(workspace.objects, deployed.deployment.artifact) if deployed else None
+    target = trained or model.known_target or Target()
     batch = read_batch(source)
     report = _find(workspace, policy, batch)
     if report is None:
-        rows, definition = _prepare(batch.rows, table, where=f"outcomes of {policy}")
+        rows, definition = _prepare(batch.rows, table, target, where=f"outcomes of {policy}")
         checked = validate(rows, definition)
         _quarantine(workspace, policy, batch, checked)
-        report = _publish(workspace, policy, table, batch, checked)
+        report = _publish(workspace, policy, table, batch, checked, _schema(target))
     _record(workspace, report)
     return report
+
+
+def _schema(target: Target) -> pa.Schema:
+    """Columns of the stored outcomes of a task: labels as they come, truth values of a yes or no."""
+    if target.task == "binary":
+        return ARRIVED
+    textual = any(isinstance(name, str) for name in target.classes)
+    return ARRIVED.set(2, pa.field("label", pa.string() if textual else pa.float64()))
+
+
+def _label_check(target: Target) -> Check:
+    """What a label of a task must be."""
+    match target.task:
+        case "binary":
+            return Check.in_set("label", (0, 1))
+        case "multiclass":
+            return Check.in_set("label", target.classes)
+        case "count" | "ranking":
+            return Check.between("label", 0, _LARGEST)
+        case _:
+            return Check.between("label", -_LARGEST, _LARGEST)
 
 
 def _find(workspace: Workspace, policy: str, batch: Batch) -> OutcomesReport | None:
@@ -158,7 +177,7 @@ def _find(workspace: Workspace, policy: str, batch: Batch) -> OutcomesReport | N
     return None
 
 
-def _prepare(rows: pa.Table, table: Table, *, where: str) -> tuple[pa.Table, Table]:
+def _prepare(rows: pa.Table, table: Table, target: Target, *, where: str) -> tuple[pa.Table, Table]:
     """Columns that are used, with a subject that says whose outcome a row is, and the definition they must meet."""
     names = set(rows.column_names)
     missing = [name for name in ("label", "known_at") if name not in names]
@@ -173,7 +192,9 @@ def _prepare(rows: pa.Table, table: Table, *, where: str) -> tuple[pa.Table, Tab
     }
     texts["decision_id"] = f"regexp_replace({texts['decision_id']}, '^decision:', '')"
     composite = " || ".join(f"CAST({quote(column)} AS VARCHAR)" for column in keys) or "NULL"
+    kind = _schema(target).field("label").type
     label = "CAST(label AS TINYINT)" if pa.types.is_boolean(rows.schema.field("label").type) else "label"
+    label = "NULLIF(CAST(label AS VARCHAR), '')" if kind == pa.string() else label
     rest = "".join(f", {quote(column)}" for column in keys if column not in ("decision_id", "key"))
     sql = (
         f"SELECT row_number() OVER () - 1 AS outcome_row, {texts['decision_id']} AS decision_id, {texts['key']} AS key,"
@@ -182,8 +203,9 @@ def _prepare(rows: pa.Table, table: Table, *, where: str) -> tuple[pa.Table, Tab
     )
     prepared = query(sql, rows=rows)
     types = {column: table.columns[column] for column in keys if column in table.columns}
-    columns = {**types, "decision_id": "string", "key": "string", "label": "int", "known_at": "time"}
-    checks = [Check.not_null("subject", "known_at"), Check.in_set("label", (0, 1))]
+    columns = {**types, "decision_id": "string", "key": "string", "known_at": "time",
+               "label": {pa.bool_(): "int", pa.string(): "string"}.get(kind, "float")}  # fmt: skip
+    checks = [Check.not_null("subject", "known_at"), _label_check(target)]
     return prepared, Table("outcomes", key="outcome_row", columns=columns, checks=checks)
 
 
@@ -201,7 +223,9 @@ def _quarantine(workspace: Workspace, policy: str, batch: Batch, checked: Valida
     )
 
 
-def _publish(workspace: Workspace, policy: str, table: Table, batch: Batch, checked: Validation) -> OutcomesReport:
+def _publish(
+    workspace: Workspace, policy: str, table: Table, batch: Batch, checked: Validation, schema: pa.Schema
+) -> OutcomesReport:
     name, total = outcomes_name(policy), batch.rows.num_rows
     if checked.accepted.num_rows == 0:
         raise RefusedError(
@@ -213,8 +237,8 @@ def _publish(workspace: Workspace, policy: str, table: Table, batch: Batch, chec
     try:
         stored = workspace.tables.read(name, columns=ARRIVED.names)
     except NotFoundError:
-        stored = ARRIVED.empty_table()
-    new = _new_rows(checked.accepted, table, stored)
+        stored = schema.empty_table()
+    new = _new_rows(checked.accepted, table, stored, schema)
     counts = {
         "rows_in": total,
         "accepted": new.num_rows,
@@ -233,27 +257,28 @@ def _publish(workspace: Workspace, policy: str, table: Table, batch: Batch, chec
     return OutcomesReport(policy, version, batch.id, reasons=reasons, already=False, **counts)
 
 
-def _new_rows(accepted: pa.Table, table: Table, stored: pa.Table) -> pa.Table:
+def _new_rows(accepted: pa.Table, table: Table, stored: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return accepted rows as they are stored, without those that are there already."""
     key = "key"
     if set(table.key) <= set(accepted.column_names):
         key = f"COALESCE(key, {join_key_sql(table, accepted.schema)})"
     columns = ", ".join(ARRIVED.names)
+    label = "label = 1 AS label" if schema.equals(ARRIVED) else "label"
     same = " AND ".join(f"s.{column} IS NOT DISTINCT FROM t.{column}" for column in ARRIVED.names)
     sql = (
         f"WITH t AS (SELECT outcome_row, decision_id, CASE WHEN decision_id IS NULL THEN {key} END AS key, "
-        "label = 1 AS label, known_at FROM accepted), "
+        f"{label}, known_at FROM accepted), "
         f"u AS (SELECT min(outcome_row) AS turn, {columns} FROM t GROUP BY ALL) "
         f"SELECT {columns} FROM u t WHERE NOT EXISTS (SELECT 1 FROM stored s WHERE {same}) ORDER BY turn"
     )
-    return query(sql, accepted=accepted, stored=stored).cast(ARRIVED)
+    return query(sql, accepted=accepted, stored=stored).cast(schema)
 
 
 def _revised(new: pa.Table, stored: pa.Table) -> int:
     """Decisions of the new rows that have two different outcomes by now."""
     counts = query(
         "WITH every AS (SELECT * FROM stored UNION ALL SELECT * FROM new), torn AS (SELECT decision_id, key FROM every "
-        "GROUP BY ALL HAVING count(DISTINCT COALESCE(CAST(label AS VARCHAR), 'none')) > 1) "
+        "GROUP BY ALL HAVING count(DISTINCT COALESCE('=' || CAST(label AS VARCHAR), 'none')) > 1) "
         "SELECT count(*) AS n FROM torn t WHERE EXISTS (SELECT 1 FROM new n "
         "WHERE n.decision_id IS NOT DISTINCT FROM t.decision_id AND n.key IS NOT DISTINCT FROM t.key)",
         new=new,

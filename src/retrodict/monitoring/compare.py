@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from retrodict.core.display import Block, Facts, Grid, Shown, number
 from retrodict.core.errors import InputError, near
+from retrodict.core.tasks import Target
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.log import decisions_table, read_decisions
-from retrodict.evaluation.compare import Comparison, compare_scores
+from retrodict.evaluation.compare import Comparison, OutputComparison, compare_outputs, compare_scores
 from retrodict.evaluation.metrics import Metric, share
 from retrodict.evaluation.reference import feature_column
 from retrodict.models.artifact import ModelArtifact
@@ -43,8 +44,9 @@ class LogComparison(Shown):
         Decisions that were compared, by what is known of their outcomes; only labelled ones enter the verdict.
     set_aside : dict of str to int
         Decisions that were not compared, by reason.
-    scores : Comparison
-        Differences of AUC and Brier score with their intervals, challenger minus champion.
+    scores : Comparison or OutputComparison
+        Differences of AUC and Brier score with their intervals, challenger minus champion; of another task than yes or
+        no the difference of mean losses.
     agreement : Metric
         Share of the compared decisions on which both would decide the same under the policy's thresholds.
     changes : dict of str to int
@@ -59,7 +61,7 @@ class LogComparison(Shown):
     pending: int
     void: int
     set_aside: Mapping[str, int]
-    scores: Comparison
+    scores: Comparison | OutputComparison
     agreement: Metric
     changes: Mapping[str, int]
 
@@ -94,7 +96,7 @@ class LogComparison(Shown):
         """Verdict, differences with their intervals, and what would change."""
         metrics = [
             (m.name, number(m.value), f"{number(m.low)} to {number(m.high)}", m.reason or "")
-            for m in (self.scores.auc_difference, self.scores.brier_difference, self.agreement)
+            for m in (*_differences(self.scores), self.agreement)
         ]
         return [
             f"{self.challenger} against {self.champion}: {self.verdict}. {self.reason}",
@@ -103,6 +105,12 @@ class LogComparison(Shown):
             Grid(("would change", "decisions>"), self.changes.items()) if self.changes else None,
             Grid(("not compared", "decisions>"), self.set_aside.items()) if self.set_aside else None,
         ]
+
+
+def _differences(scores: Comparison | OutputComparison) -> tuple[Metric, ...]:
+    if isinstance(scores, OutputComparison):
+        return (scores.difference,)
+    return scores.auc_difference, scores.brier_difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,19 +175,18 @@ def compare_on_log(
     version = get_version(workspace, challenger)
     artifact = ModelArtifact.load(workspace.objects, version.artifact)
     logged = outcomes(workspace, policy, now=now, start=start, end=end)
-    if not logged.target.task == artifact.target.task == "binary":
-        raise InputError("a comparison on the log must be of a yes or no", where=f"model:{version.ref}",
-                         got=artifact.target.task,
-                         remedy="Compare runs on the same test rows: the gate better_than_champion")  # fmt: skip
+    if logged.target != artifact.target or artifact.target.task == "ranking":
+        raise InputError(
+            "a challenger on the log must predict what the champion does, row by row", where=f"model:{version.ref}",
+            got=artifact.target.task,
+            remedy="Compare runs on the same test rows: the gate better_than_champion",
+        )  # fmt: skip
     scored, set_aside = _comparable(workspace, logged, champion, artifact.inputs.names, where=f"model:{version.ref}")
-    old, new = (
-        scored.column("score").astype(np.float64),
-        artifact.score_rows(_columns(scored.decisions, artifact)).score,
-    )
+    answers = np.asarray(artifact.score_rows(_columns(scored.decisions, artifact)).score)
     before = ModelArtifact.load(workspace.objects, get_version(workspace, champion).artifact)
-    limits = [float(part.metadata.get("threshold", np.nan)) for part in (before, artifact)]
-    agreement, changes = _changes(definition, scored.decisions, (old, limits[0]), (new, limits[1]))
-    compared = compare_scores(champion=old, challenger=new, labels=scored.label)
+    old, new = _logged_outputs(scored.decisions, before), _named_outputs(artifact, answers)
+    agreement, changes = _changes(definition, scored.decisions, old, new)
+    compared = _compare(artifact.target, scored, answers, agreement)
     labelled, pending, void = (int((scored.status == status).sum()) for status in ("known", "pending", "void"))
     return LogComparison(
         policy=policy,
@@ -190,10 +197,39 @@ def compare_on_log(
         pending=pending,
         void=void,
         set_aside=set_aside,
-        scores=replace(compared, agreement=agreement),
+        scores=compared,
         agreement=agreement,
         changes=changes,
     )
+
+
+def _compare(
+    target: Target, scored: Outcomes, answers: NDArray[np.float64], agreement: Metric
+) -> Comparison | OutputComparison:
+    """Verdict over the known outcomes; spans around the outputs are not judged."""
+    if target.task == "binary":
+        champion = scored.column("score").astype(np.float64)
+        pair = compare_scores(champion=champion, challenger=answers, labels=scored.label)
+        return replace(pair, agreement=agreement)
+    count = target.columns
+    challenger = answers if answers.ndim == 1 else answers[:, 0] if count == 1 else answers[:, :count]
+    return compare_outputs(champion=scored.outputs(), challenger=challenger, labels=scored.label, target=target)
+
+
+def _named_outputs(artifact: ModelArtifact, answers: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Outputs by the names that a policy reads, the threshold of the recipe among them."""
+    columns = answers.T if answers.ndim == 2 else [answers]
+    limit = np.full(len(answers), float(artifact.metadata.get("threshold", np.nan)))
+    return {**dict(zip([n for n in artifact.outputs if n != "threshold"], columns, strict=True)), "threshold": limit}
+
+
+def _logged_outputs(decisions: pa.Table, artifact: ModelArtifact) -> dict[str, NDArray[np.float64]]:
+    """The same of the log."""
+    names = [name for name in artifact.outputs if name != "threshold"]
+    columns = [decisions.column("score" if name == "score" else f"output__{name}").to_numpy() if decisions.num_rows
+               else np.empty(0) for name in names]  # fmt: skip
+    return _named_outputs(artifact, np.stack([column.astype(np.float64) for column in columns], axis=1)
+                          if len(columns) > 1 else columns[0].astype(np.float64))  # fmt: skip
 
 
 def _comparable(
@@ -205,7 +241,8 @@ def _comparable(
     if missing and len(every):
         raise InputError("the decision log must hold every feature of the challenger", where=where, got=missing,
                          remedy=f"Run it as a shadow first. {near(missing[0], columns, what='column')}")  # fmt: skip
-    scored = ~np.isnan(every.column("score").astype(np.float64))
+    outputs = every.outputs()
+    scored = ~np.isnan(outputs if outputs.ndim == 1 else outputs[:, 0])
     ours = every.column("model") == champion
     complete = _complete(workspace, every, names) if len(every) else np.zeros(0, dtype=np.bool_)
     set_aside = {
@@ -242,32 +279,34 @@ def _merged(decisions: pa.Table, name: str) -> Any:
 def _changes(
     policy: Policy,
     decisions: pa.Table,
-    old: tuple[NDArray[np.float64], float],
-    new: tuple[NDArray[np.float64], float],
+    old: Mapping[str, NDArray[np.float64]],
+    new: Mapping[str, NDArray[np.float64]],
 ) -> tuple[Metric, dict[str, int]]:
     """Agreement under the thresholds, and what would be decided differently.
 
     Where the logged decision is not what the champion's score gives, a rule decided: it would decide again.
     """
-    if not old[0].size:
+    size = decisions.num_rows
+    if not size:
         return Metric("agreement", None, "no decisions", 0), {}
-    before, after = _decide(policy, *old), _decide(policy, *new)
+    before, after = _decide(policy, old, size), _decide(policy, new, size)
     logged = decisions.column("decision").to_numpy().astype(str)
     changed = (before != after) & (logged == before)
     pairs, sizes = np.unique(np.stack([before[changed], after[changed]]), axis=1, return_counts=True)
     changes = {f"{a} -> {b}": int(n) for (a, b), n in zip(pairs.T, sizes, strict=True)}
-    agreement = share("agreement", int(old[0].size - changed.sum()), old[0].size, "no decisions")
+    agreement = share("agreement", int(size - changed.sum()), size, "no decisions")
     return agreement, dict(sorted(changes.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _decide(policy: Policy, scores: NDArray[np.float64], threshold: float) -> NDArray[np.str_]:
-    """Decision of each score by the policy's conditions alone, by the same expressions that serve."""
+def _decide(policy: Policy, outputs: Mapping[str, NDArray[np.float64]], size: int) -> NDArray[np.str_]:
+    """Decision of each row's outputs by the policy's conditions alone, by the same expressions that serve."""
     arms = [
         f"WHEN {condition.to_sql()} THEN {quote_text(decision)}" for decision, condition in policy.thresholds.items()
     ]
     last = quote_text(list(policy.decide)[-1])
     value = f"CASE {' '.join(arms)} ELSE {last} END" if arms else last
-    rows = pa.table({"score": scores, "threshold": np.full(scores.size, threshold), "position": np.arange(scores.size)})
+    columns = {name: np.ascontiguousarray(values) for name, values in outputs.items()}
+    rows = pa.table({**columns, "position": np.arange(size)})
     decisions = query(f"SELECT {value} AS decision FROM rows ORDER BY position", rows=rows)
     return np.asarray(decisions.column("decision").to_numpy(), dtype=np.str_)
 
@@ -287,7 +326,9 @@ def reproduce_champion(workspace: Workspace, policy: str) -> Reproduction:
         No mismatch means equality bit for bit, before and after calibration.
     """
     decisions = decisions_table(workspace, policy)
-    scored = decisions.filter(pa.array(~np.isnan(decisions.column("score").to_numpy().astype(np.float64))))
+    answers = [name for name in decisions.column_names if name == "score" or name.startswith("output__")]
+    present = [~np.isnan(decisions.column(name).to_numpy().astype(np.float64)) for name in answers]
+    scored = decisions.filter(pa.array(np.logical_or.reduce(present)))
     refs = scored.column("model").to_numpy().astype(str)
     models = {}
     for ref in sorted(set(refs.tolist())):
@@ -296,7 +337,10 @@ def reproduce_champion(workspace: Workspace, policy: str) -> Reproduction:
         again = artifact.score_rows(
             {name: _merged(part, name) for name in artifact.inputs.names if feature_column(name) in part.column_names}
         )
-        wrong = _differ(part.column("raw"), again.raw) | _differ(part.column("score"), again.score)
+        wrong = _differ(part.column("raw"), again.raw) if again.raw.ndim == 1 else np.zeros(part.num_rows, np.bool_)
+        for name, values in _named_outputs(artifact, np.asarray(again.score)).items():
+            if name != "threshold":
+                wrong |= _differ(part.column("score" if name == "score" else f"output__{name}"), values)
         models[ref] = (part.num_rows, int(wrong.sum()))
     mismatches = sum(wrong for _, wrong in models.values())
     return Reproduction(scored.num_rows, mismatches, decisions.num_rows - scored.num_rows, models)

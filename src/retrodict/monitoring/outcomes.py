@@ -156,7 +156,7 @@ def outcomes(
         facts, edges = _outcome_facts(workspace, model, model.label, target, version)
     else:
         facts, edges = _label_facts(workspace, model, model.label, target, version, now)
-    arrived, more = _arrived_facts(workspace, policy)
+    arrived, more = _arrived_facts(workspace, policy, model, target)
     visible = _visible(decisions, facts, arrived, now)
     at = visible.column("position").to_numpy()
     size = decisions.num_rows
@@ -199,10 +199,17 @@ def _target(workspace: Workspace, policy: str, model: Model, now: int) -> Target
 
 def _facts(model: Model, target: Target, facts: pa.Table) -> pa.Table:
     """Facts with their labels as numbers of the target; a class that it does not have is no outcome of it."""
+    return _coded(model, target, facts).cast(_FACTS)
+
+
+def _coded(model: Model, target: Target, facts: pa.Table) -> pa.Table:
     column = plain_labels(facts.column("label"))
+    if target.classes and not len(column):  # of no kind yet
+        column = pa.chunked_array([[]], pa.float64())
+        return facts.set_column(facts.schema.get_field_index("label"), "label", column)
     _, labels = encode_labels(model, column, is_known=np.ones(len(column), dtype=np.bool_), target=target)
     place = facts.schema.get_field_index("label")
-    return facts.set_column(place, "label", pa.array(labels, from_pandas=True)).cast(_FACTS)
+    return facts.set_column(place, "label", pa.array(labels, from_pandas=True))
 
 
 def _newest(workspace: Workspace, table: str) -> int | None:
@@ -277,16 +284,19 @@ def _outcome_facts(
     ]
 
 
-def _arrived_facts(workspace: Workspace, policy: str) -> tuple[pa.Table, list[tuple[str, str]]]:
+def _arrived_facts(
+    workspace: Workspace, policy: str, model: Model, target: Target
+) -> tuple[pa.Table, list[tuple[str, str]]]:
+    """Outcomes that were ingested, their labels as numbers of the target."""
     name = outcomes_name(policy)
     version = _newest(workspace, name)
     if version is None:
-        return ARRIVED.empty_table(), []
+        return _coded(model, target, ARRIVED.empty_table()), []
     try:
         rows = workspace.tables.read(name, version, columns=ARRIVED.names)
     except NotFoundError:  # pragma: no cover  # removed by hand between the two calls
-        return ARRIVED.empty_table(), []
-    return rows, [(f"dataset:{name}@{version}", "outcomes")]
+        return _coded(model, target, ARRIVED.empty_table()), []
+    return _coded(model, target, rows), [(f"dataset:{name}@{version}", "outcomes")]
 
 
 def _visible(decisions: pa.Table, facts: pa.Table, arrived: pa.Table, now: int) -> pa.Table:
@@ -296,12 +306,11 @@ def _visible(decisions: pa.Table, facts: pa.Table, arrived: pa.Table, now: int) 
     """
     keys = decisions.select(["id", "key"]).append_column("position", pa.array(np.arange(decisions.num_rows)))
     came = arrived.append_column("turn", pa.array(np.arange(1, arrived.num_rows + 1)))
-    yes = "CAST(CAST(label AS TINYINT) AS DOUBLE)"
     sql = (
         "WITH facts AS ("
         "SELECT position, label, known_at, 0 AS turn FROM keys JOIN labels ON keys.key = labels.key UNION ALL "
-        f"SELECT position, {yes}, known_at, turn FROM keys JOIN came ON keys.id = came.decision_id UNION ALL "
-        f"SELECT position, {yes}, known_at, turn FROM keys JOIN came ON keys.key = came.key "
+        "SELECT position, label, known_at, turn FROM keys JOIN came ON keys.id = came.decision_id UNION ALL "
+        "SELECT position, label, known_at, turn FROM keys JOIN came ON keys.key = came.key "
         "WHERE came.decision_id IS NULL), visible AS ("
         "SELECT position, label, epoch_us(known_at) AS known_at, turn "
         f"FROM facts WHERE known_at IS NOT NULL AND epoch_us(known_at) < {int(now)}) "

@@ -85,8 +85,8 @@ class Outcomes(Namespace):
     def ingest(self, policy: str, rows: Any) -> OutcomesReport:
         """Take in outcomes that are not in the label's table.
 
-        Columns: decision_id, key or the key columns of the label's table; label (1 or 0); known_at (a time with its
-        zone).
+        Columns: decision_id, key or the key columns of the label's table; label (1 or 0, a class or a number, as the
+        model's task has it); known_at (a time with its zone).
 
         Parameters
         ----------

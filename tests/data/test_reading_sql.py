@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import shutil
-import socket
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -15,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.stores.postgres_server import PASSWORD, PostgresServer
 
 from retrodict.core.errors import ConfigurationError, InputError
 from retrodict.data.readers import SqlQuery, open_batch
 from retrodict.data.readers.sql import _typed
 
-PASSWORD = "hunter2%/@"
 ESCAPED = "hunter2%25%2F%40"
 
 
@@ -132,33 +128,12 @@ def everything(error: BaseException) -> str:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A server of this module on a free port, which asks for a password."""
     pytest.importorskip("psycopg")
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    programs = found[-1].parent if found else Path(shutil.which("initdb") or "/none").parent
-    if not (programs / "initdb").exists():
-        pytest.skip("PostgreSQL is not installed")
-    folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())  # its owner must reach it
-    user = {"user": "postgres"} if os.geteuid() == 0 else {}
-    if user:
-        shutil.chown(folder, "postgres")
-    (folder / "secret").write_text(PASSWORD)
-    (folder / "secret").chmod(0o644)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-    start = [programs / "pg_ctl", "-D", folder / "data", "-w", "-o", options, "-l", folder / "log"]
-    initdb = ["-U", "ann", "-A", "scram-sha-256", "--pwfile", folder / "secret", "-N", "-D", folder / "data"]
-    silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/", **user}
-    subprocess.run([programs / "initdb", *initdb], check=True, **silent)
-    subprocess.run([*start, "start"], check=True, **silent)
-    try:
-        yield f"postgresql+psycopg://ann:${{PG_TEST_PASSWORD}}@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*start, "-m", "immediate", "stop"], check=True, **silent)
-        shutil.rmtree(folder)
+    server = PostgresServer("fsync=off")
+    yield server.url("postgres").replace("postgresql:", "postgresql+psycopg:")
+    server.close()
 
 
 @pytest.fixture

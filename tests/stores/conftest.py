@@ -13,6 +13,7 @@ import uuid
 
 import pyarrow.fs as pafs
 import pytest
+from tests.stores.postgres_server import PASSWORD, PostgresServer
 
 
 class Process:
@@ -78,6 +79,16 @@ def start(environment):
             return process
 
         yield begin
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server that is not killed; its password is in the environment."""
+    server = PostgresServer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PG_TEST_PASSWORD", PASSWORD)
+        yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

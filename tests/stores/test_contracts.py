@@ -35,6 +35,15 @@ class TestSqliteRecords(RecordsContract):
         return lambda: SqliteRecords(tmp_path / "state" / "records.db", timeout_s=1.0)
 
 
+class TestPostgresRecords(RecordsContract):
+    @pytest.fixture
+    def reopen(self, postgres):
+        from retrodict.stores.records.postgres import PostgresRecords
+
+        url = postgres.url(postgres.database())
+        return lambda: PostgresRecords(url, timeout_s=1.0)
+
+
 class TestLmdbKeys(KeysContract):
     @pytest.fixture
     def reopen(self, tmp_path):

@@ -5,7 +5,7 @@ import sys
 import retrodict.stores.urls, retrodict.stores.streams.segments, retrodict.stores.objects.folder
 import retrodict.stores.keys.base
 heavy = {"pyarrow", "numpy", "deltalake", "sqlalchemy", "lmdb", "duckdb", "pytest"}
-heavy = (heavy | {"redis", "hiredis", "nats", "confluent_kafka"}) & set(sys.modules)
+heavy = (heavy | {"redis", "hiredis", "nats", "confluent_kafka", "psycopg"}) & set(sys.modules)
 print(sorted(heavy), flush=True)
 """
 

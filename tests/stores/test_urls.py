@@ -57,7 +57,7 @@ def test_lmdb_urls_open_keys(tmp_path):
 @pytest.mark.parametrize(
     ("contract", "url", "server"),
     [
-        ("records", "postgresql+psycopg://ann:hunter2@db.example/x?password=hunter2", "PostgreSQL"),
+        ("objects", "postgresql+psycopg://ann:hunter2@db.example/x?password=hunter2", "PostgreSQL"),
         ("records", "redis://:hunter2@cache.example:6379/0", "Redis"),
         ("streams", "valkeys://ann:hunter2@cache.example", "Valkey"),
         ("objects", "s3://ann:hunter2@bucket/x", "S3"),

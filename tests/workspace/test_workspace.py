@@ -91,7 +91,7 @@ Workspace(sys.argv[1])
     ("key", "url", "said"),
     [
         ("tables", "s3://me:hush@bucket", "no user and no password"),
-        ("records", "postgresql://me:hush@db/x", "PostgreSQL twin"),
+        ("records", "postgresql://me:hush@db", "must name a server, a database"),
         ("keys", "redsi://hush@h", "must have a scheme that is known"),
         ("objects", "file://host/hush", "must name no host"),
         ("streams", "file:", "a path and nothing else"),

@@ -72,7 +72,10 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "stores.tables": Setting("state/tables", "a folder or a URL", _is_text, "Versioned tables (Delta)"),
     "stores.records": Setting(
-        "state/records.db", "a file or a URL", _is_text, "Ledger, runs, registry, deployments (SQLite)"
+        "state/records.db",
+        "a file or a URL",
+        _is_text,
+        "Ledger, runs, registry, deployments (SQLite, or PostgreSQL by URL)",
     ),
     "stores.keys": Setting("state/keys", "a folder or a URL", _is_text, "Online feature state (LMDB, or Redis by URL)"),
     "stores.objects": Setting("state/objects", "a folder or a URL", _is_text, "Artifacts by content (files)"),

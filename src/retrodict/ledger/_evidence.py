@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.core.identity import canonical_json, digest
-from retrodict.ledger._replay import AuditFinding
+from retrodict.ledger._replay import AuditFinding, attempt
 from retrodict.ledger.chain import Entry
 from retrodict.ledger.ends import Keys
 from retrodict.ledger.heads import Prefix, SignedHead
@@ -159,7 +159,8 @@ def check_records(
         if earlier and name.startswith("run"):
             query = query.where(column("id" if name == "runs" else "run").not_in(sorted(earlier)))
         try:
-            present = connection.execute(query).scalar_one()
+            with attempt(connection):
+                present = connection.execute(query).scalar_one()
         except DBAPIError:
             continue  # it was never made, or every row of it is reported
         if present > count:
@@ -179,7 +180,8 @@ def _check_record(connection: Connection, record: dict[str, Any], where: str) ->
     key, columns, count = record["key"], record["columns"], record.get("rows")
     title = f"row {', '.join(str(value) for value in key.values())} of {record['table']}"
     try:
-        rows = read_rows(connection, record["table"], key, columns)
+        with attempt(connection):
+            rows = read_rows(connection, record["table"], key, columns)
         if len(rows) < (1 if count is None else count):
             yield AuditFinding("removed", where, f"{title} is gone")
         elif (rows_digest(rows) if count is not None else row_digest(columns, rows[0])) != record["digest"]:

@@ -12,22 +12,25 @@ import bisect
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii as quoted
 from tempfile import SpooledTemporaryFile
 from typing import Any
+from uuid import uuid4
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.errors import RetrodictError
 from retrodict.core.identity import canonical_json
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry
 from retrodict.ledger.ends import ACCEPT, KEY_ACTIONS, WITNESSES, Keys
 from retrodict.ledger.merkle import complete_levels, leaf_hash, root_of_span
-from retrodict.ledger.schema import entries
+from retrodict.ledger.schema import entries, nodes
 from retrodict.ledger.table_versions import ADOPT
 from retrodict.stores._ownership import Closing
 
@@ -78,10 +81,7 @@ class Chain(Closing):
     def read(self, connection: Connection) -> None:
         """Read every entry, recompute its hash and its place, and compare its lineage with the table of edges."""
         after = None
-        # Straight from the driver: rows of SQLAlchemy would cost as much as the hashes.
-        cursor = connection.connection.cursor()
-        cursor.execute(str(select(entries).order_by(entries.c.sequence)))
-        while rows := cursor.fetchmany(_AT_ONCE):
+        for rows in batches_of(connection, str(select(entries).order_by(entries.c.sequence))):
             links: list[Link] = []
             waiting = iter(rows)
             while (row := self._follow(waiting, links)) is not None:
@@ -166,11 +166,11 @@ class Chain(Closing):
             [] if until is None else [f"sequence <= {until:d}"]
         )
         query += f" WHERE {' AND '.join(places)}" if places else ""
-        cursor = connection.connection.cursor()
         try:
-            cursor.execute(f"{query} ORDER BY sequence, position")
-            stored: list[Link] = list(cursor.fetchall())
-        except connection.dialect.loaded_dbapi.Error as error:  # the chain is read on
+            with attempt(connection):
+                result: Any = connection.exec_driver_sql(f"{query} ORDER BY sequence, position")
+                stored: list[Link] = result.cursor.fetchall()
+        except DBAPIError as error:  # the chain is read on
             self.error = error
             return
         self.edges += len(stored)
@@ -238,11 +238,11 @@ class Chain(Closing):
 
     def check_nodes(self, connection: Connection, size: int) -> Iterator[AuditFinding]:
         """Compare the stored nodes over signed entries, which are an index, with those of a chain without a fault."""
-        cursor, count = connection.connection.cursor(), 0
+        count = 0
         for level, expected in enumerate(self._levels, 1):
-            cursor.execute(f"SELECT position, hash FROM ledger_nodes WHERE level = {level} ORDER BY position")
+            query = f"SELECT position, hash FROM ledger_nodes WHERE level = {level} ORDER BY position"
             at, end = 0, size >> level
-            while rows := cursor.fetchmany(_AT_ONCE):
+            for rows in batches_of(connection, query):
                 stored = "".join([str(hash_) for _, hash_ in rows])
                 if rows[-1][0] != at + len(rows) - 1 or stored != expected[32 * at : 32 * (at + len(rows))].hex():
                     detail = f"nodes of level {level} are not what entries give"
@@ -256,8 +256,7 @@ class Chain(Closing):
                 yield AuditFinding(kind, "tree of entries", f"nodes of level {level} {what}")
                 return
             count += at
-        cursor.execute("SELECT count(*) FROM ledger_nodes")
-        if cursor.fetchone() != (count,):
+        if connection.execute(select(func.count()).select_from(nodes)).scalar_one() != count:
             yield AuditFinding("altered", "tree of entries", "it has nodes over more entries than there are")
 
     @property
@@ -292,6 +291,24 @@ class Chain(Closing):
                     canonical = ""
                 if canonical != text:
                     yield AuditFinding("altered", f"entry {sequence}", _other_content(action, object_id))
+
+
+def batches_of(connection: Connection, query: str) -> Iterator[Sequence[Any]]:
+    """Rows of a query straight from the driver, a few at once: those of SQLAlchemy would cost as much as their hashes.
+
+    A server gives them as they are fetched.
+    """
+    result: Any = connection.exec_driver_sql(query) if connection.dialect.name == "sqlite" else None
+    with closing(connection.connection.cursor(f"audit_{uuid4().hex}") if result is None else result.cursor) as cursor:
+        if result is None:
+            cursor.execute(query)
+        while rows := cursor.fetchmany(_AT_ONCE):
+            yield rows
+
+
+def attempt(connection: Connection) -> AbstractContextManager[object]:
+    """Block that may fail where a table was taken away: a server would refuse whatever follows in the transaction."""
+    return nullcontext() if connection.dialect.name == "sqlite" else connection.begin_nested()
 
 
 def _other_content(action: object, object_id: object) -> str:

@@ -11,13 +11,14 @@
 ``redis://host:6379/0?prefix=shop``    keys only; ``rediss:`` for TLS, ``unix:///path/of/socket?db=0``, and
                                        ``valkey:`` and ``valkeys:``. ``${NAME}`` in it is taken from the
                                        environment, so that a password need not stand in a file
+``postgresql://ann@host/db?schema=x``   records only; the schema is made if needed. ``${NAME}`` as above
 ``nats://host:4222?prefix=shop``       streams of events only; ``tls:`` for TLS, several hosts with commas, and
                                        ``replicas=3`` in a cluster. Credentials come from the environment
 ``kafka://host:9092?prefix=shop``      streams of events only; several hosts with commas, and
                                        ``security=sasl_ssl&mechanism=SCRAM-SHA-512``. Credentials as above
 ====================================== ================================================================
 
-The scheme of a server that a kind of store has no twin for (``postgresql:`` …) is known and refused by name. URLs can
+The scheme of a server that a kind of store has no twin for (``gs:`` …) is known and refused by name. URLs can
 hold passwords, so no message repeats one: at most its scheme.
 """
 
@@ -51,7 +52,8 @@ _SERVERS = {
 }  # fmt: skip
 _REDIS = ("redis", "rediss", "unix", "valkey", "valkeys")
 _NATS = ("nats", "tls")
-_TWINS = {"tables": ("s3",), "keys": _REDIS, "streams": (*_NATS, "kafka")}
+_POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
+_TWINS = {"tables": ("s3",), "records": _POSTGRES, "keys": _REDIS, "streams": (*_NATS, "kafka")}
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
 
 
@@ -97,7 +99,19 @@ def open_bucket(url: str, where: str) -> tuple[Any, Callable[[], AbstractContext
 
 
 def open_records(url: str, root: Path) -> RecordStore:
-    """Record store of a URL: SQLite in a file. Parameters and errors are those of :func:`open_tables`."""
+    """Record store of a URL: SQLite in a file, or PostgreSQL. Parameters and errors are those of :func:`open_tables`.
+
+    Raises
+    ------
+    ConfigurationError
+        Also if the server refuses the user, or does not sync what it commits.
+    RetryableError
+        If the server cannot be reached.
+    """
+    if url.partition(":")[0].lower() in _POSTGRES:
+        from retrodict.stores.records.postgres import PostgresRecords
+
+        return PostgresRecords(url)
     path = _path(url, root, "records", extra="sqlite")
     from retrodict.stores.records.sqlite import SqliteRecords
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from retrodict.core.errors import ConfigurationError, MissingExtraError, near
+from retrodict.stores._environment import with_variables
 
 try:
     from redis.connection import parse_url
@@ -39,7 +39,7 @@ def read_address(url: str) -> Address:
 
     ConfigurationError if it cannot be read, names an option that does not exist, or a variable is not set.
     """
-    url = re.sub(r"\$\{(\w+)\}", _from_environment, url)
+    url = with_variables(url, "stores.keys")
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -74,18 +74,6 @@ def read_address(url: str) -> Address:
         )
     settings = parse_url(f"{scheme}://{parts.netloc}{parts.path}")  # type: ignore[no-untyped-call]
     return Address(settings | {"db": int(database or "0")}, prefix, trusting=durability == "server")
-
-
-def _from_environment(name: re.Match[str]) -> str:
-    value = os.environ.get(name[1])
-    if value is None:
-        raise ConfigurationError(
-            "a variable in the URL must be set in the environment",
-            where="stores.keys",
-            got=name[1],
-            remedy="Set it, or take ${…} out of the URL",
-        )
-    return quote(value, safe="")
 
 
 def _unreadable() -> ConfigurationError:

@@ -17,21 +17,17 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, MetaData
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateColumn, CreateTable
+from sqlalchemy.schema import CreateTable
 
 from retrodict.core.errors import (
-    BusyError,
     ConfigurationError,
     InputError,
     IntegrityError,
-    InternalError,
     RetrodictError,
     RetryableError,
 )
 from retrodict.stores._durable import make_folder
-from retrodict.stores._ownership import check_usable
-from retrodict.stores.records.base import RecordStore
+from retrodict.stores.records._transactions import SqlRecords
 
 __all__ = ["SqliteRecords"]
 
@@ -41,7 +37,7 @@ _DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _FIX_STATE = "SELECT 1 FROM sqlite_master LIMIT 1"  # SQLite fixes the state at the first read, not at BEGIN
 
 
-class SqliteRecords(RecordStore):
+class SqliteRecords(SqlRecords):
     """Embedded twin of :class:`~retrodict.stores.records.base.RecordStore`.
 
     Parameters
@@ -70,11 +66,12 @@ class SqliteRecords(RecordStore):
     >>> records.close()
     """
 
+    _COLUMNS = "SELECT m.name, c.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c WHERE m.type = 'table'"
+    _INDEXES = "SELECT name FROM sqlite_master WHERE type = 'index'"
+
     def __init__(self, path: Path, *, timeout_s: float = 30.0) -> None:
-        self._path, self._timeout_s, self._pid = Path(path), timeout_s, os.getpid()
-        self._where = f"records {self._path.name}"
-        self._writing = threading.Lock()
-        self._writer: int | None = None
+        self._path = Path(path)
+        super().__init__(f"records {self._path.name}", timeout_s)
         self._watching = threading.Lock()
         self._address = self._path.resolve().as_uri()
         # What lies on a read-only disk, or belongs to somebody else, can be read and audited.
@@ -82,50 +79,29 @@ class SqliteRecords(RecordStore):
             os.access(p, os.W_OK) for p in (self._path.parent, self._path)
         )
         make_folder(self._path.parent)
-        self._absent: dict[str, str] = {}
+        self._empty: dict[str, str] = {}
         self._watch = self._prepare()
         self._write_engine = self._engine("BEGIN IMMEDIATE", pool_size=1)
         self._read_engine = self._engine("BEGIN", _FIX_STATE, pool_size=5, query_only=True)
-        self._open = True
 
     # the contract -------------------------------------------------------------------------------------------
 
     def ensure(self, metadata: MetaData) -> None:
+        if not self._read_only:
+            super().ensure(metadata)
+            return
         with self.read() as connection:
-            tables = set(sa.inspect(connection).get_table_names())
-            added = [column for table in metadata.tables.values() if table.name in tables
-                     for column in table.columns if column.server_default is not None
-                     and column.name not in _columns(connection, table.name)]  # fmt: skip
-            indexes = [index for table in metadata.tables.values() for index in table.indexes]
-            names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'index'").scalars()
-            missing = {str(index.name) for index in indexes}.difference(names)
-        absent = [table for name, table in metadata.tables.items() if name not in tables]
-        if self._read_only and not added:  # nothing is in them
-            self._absent |= {table.name: str(CreateTable(table).compile(self._read_engine)) for table in absent}
-            self._read_engine.dispose()
-        elif added or missing or absent:
-            with self.write() as connection:
-                metadata.create_all(connection)
-                for column in added:  # a table of a former version: its rows get the default
-                    if column.name not in _columns(connection, column.table.name):
-                        definition = CreateColumn(column).compile(dialect=connection.dialect)
-                        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
-                for index in indexes:
-                    index.create(connection, checkfirst=True)
+            tables, columns, _ = self._absent(connection, metadata)
+        if columns:
+            raise self._unwritable()
+        self._empty |= {table.name: str(CreateTable(table).compile(self._read_engine)) for table in tables}
+        self._read_engine.dispose()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        self._check_usable()
         if self._read_only:
-            raise ConfigurationError("the folder of the project must be writable", where=self._where,
-                                     got="a read-only one", remedy="Make it writable, or work in a copy")  # fmt: skip
-        with self._turn(), self._translating(), self._write_engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        self._check_usable()
-        with self._translating(), self._read_engine.begin() as connection:
+            raise self._unwritable()
+        with super().write() as connection:
             yield connection
 
     def change_counter(self) -> int:
@@ -224,7 +200,7 @@ class SqliteRecords(RecordStore):
         def _set_up(connection: sqlite3.Connection, _: object) -> None:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
-            for statement in self._absent.values():
+            for statement in self._empty.values():
                 connection.execute(statement.replace("CREATE TABLE", "CREATE TEMPORARY TABLE", 1))
             if query_only:
                 connection.execute("PRAGMA query_only = ON")
@@ -239,39 +215,12 @@ class SqliteRecords(RecordStore):
 
         return engine
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Threads of this object queue here: fairer than SQLite's waiting, and a nested block is found out."""
-        me = threading.get_ident()
-        if self._writer == me:
-            raise InternalError(
-                "write() blocks must not nest",
-                where=self._where,
-                remedy="Hand the connection on",
-                got="a block inside another",
-            )
-        if not self._writing.acquire(timeout=self._timeout_s):
-            raise self._busy("another thread of this process")
-        try:
-            self._writer = me
-            yield
-        finally:
-            self._writer = None
-            self._writing.release()
+    def _unwritable(self) -> ConfigurationError:
+        return ConfigurationError("the folder of the project must be writable", where=self._where,
+                                  got="a read-only one", remedy="Make it writable, or work in a copy")  # fmt: skip
 
-    @contextmanager
-    def _translating(self) -> Iterator[None]:
-        """Our errors for SQLite's; constraint violations pass, the rooms know what they mean."""
-        try:
-            yield
-        except (DBAPIError, sqlite3.Error) as error:
-            ours = self._translated(error)
-            if ours is None:
-                raise
-            raise ours from error
-
-    def _translated(self, error: DBAPIError | sqlite3.Error) -> RetrodictError | None:
-        code = _code(error.orig if isinstance(error, DBAPIError) else error)
+    def _translated(self, error: BaseException) -> RetrodictError | None:
+        code = _code(error)
         if code in _BUSY:
             return self._busy("another connection, most likely of another process")
         if code in _DAMAGED:
@@ -300,21 +249,6 @@ class SqliteRecords(RecordStore):
                 remedy="Check that its folder exists and may be written",
             )
         return None
-
-    def _busy(self, holder: str) -> BusyError:
-        return BusyError(
-            f"there must be one write() block at a time, and the wait of {self._timeout_s:g} s is over",
-            where=self._where,
-            got=holder,
-            remedy="Try again; keep write() blocks short",
-        )
-
-    def _check_usable(self) -> None:
-        check_usable("a record store", where=self._where, owner=self._pid, closed=not self._open)
-
-
-def _columns(connection: Connection, table: str) -> list[str]:
-    return list(connection.exec_driver_sql("SELECT name FROM pragma_table_info(?)", (table,)).scalars())
 
 
 def _code(error: BaseException | None) -> int:

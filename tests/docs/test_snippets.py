@@ -15,6 +15,7 @@ SNIPPET = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ELSEWHERE = {
     "expressions.md": "tests/core/test_expressions_docs.py",
     "features.md": "tests/features/test_docs.py",
+    "flight-delays.md": "tests/docs/test_tables.py",
     "models.md": "tests/models/test_page.py",
     "monitoring.md": "tests/monitoring/test_page.py",
     "stores.md": "tests/stores/test_stores_docs.py",

@@ -51,3 +51,45 @@ def _value(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+FLIGHTS = (ROOT / "docs" / "flight-delays.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_flight_delays_go_from_file_to_a_decision_on_quantiles(tmp_path, monkeypatch, capsys):
+    """What flight-delays.md types works, its figures are those of the run, and the decision is replayed exactly."""
+    from retrodict.cli.main import run
+
+    monkeypatch.chdir(tmp_path)
+    first, *lines = re.findall(r"^\$ retrodict (.*)$", FLIGHTS, flags=re.MULTILINE)
+    assert run(shlex.split(first)) == 0
+    folder = tmp_path / "flights"
+    monkeypatch.chdir(folder)
+    with (folder / "definitions.py").open("a", encoding="utf-8") as file:
+        file.write("\n" + re.findall(r"```python\n(.*?)```", FLIGHTS, flags=re.DOTALL)[0])
+    for line in lines:
+        code = run(shlex.split(line))
+        output = capsys.readouterr()
+        assert code == 0, f"{line}\n{output.out}\n{output.err}"
+    with Project(folder, actor="ana") as p:
+        trained = p.runs.get(p.models.get("delay@1").run)
+        for split, name in (("test", "lightgbm"), ("test/constant", "constant"), ("test/heuristic", "heuristic")):
+            values = trained.record.values(split)
+            pattern = (
+                rf"`{name}`.*\| {values['pinball']:.2f} \| {values['interval_coverage']:.2f} "
+                rf"\| {values['interval_width']:.0f} min"
+            )
+            assert re.search(pattern, FLIGHTS), pattern
+        assert f"{trained.record.data['rows']['test']:,} flights in August" in FLIGHTS
+        assert str(trained.plot("coverage")).startswith("<svg")
+        assert 0.7 < trained.metrics["span_coverage"] < 0.9
+        decision = p.decide("rebook", at="2013-09-01T17:50Z", key="2013-09-01:MQ3588:LGA:1450", explain=True,
+                            origin="LGA", carrier="MQ", tailnum="N500MQ", sched_dep="2013-09-01T18:50Z", dest="MSP",
+                            distance=1020)  # fmt: skip
+        assert decision.record.fallback is None, decision.record.error
+        outputs = decision.record.outputs
+        assert list(outputs) == ["q10", "q50", "q90", "low", "high"]
+        assert outputs["low"] <= outputs["q10"] <= outputs["q50"] <= outputs["q90"] <= outputs["high"]
+        assert any("q50" in reason for reason in decision.reasons)
+        assert decision.replay().exact

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -16,6 +17,7 @@ import pytest
 
 from retrodict import Project
 from retrodict.core.clock import from_micros, parse_time
+from retrodict.core.display import text_of
 from retrodict.core.errors import InputError, NotFoundError, RefusedError
 from retrodict.data.versions.refs import tags
 from retrodict.decisions import find_decision
@@ -110,6 +112,9 @@ def test_runs_are_compared(p: Project) -> None:
     assert comparison.metrics["auc"] == [second.metrics["auc"], first.metrics["auc"]]
     assert any("split" in name for name in comparison.differs)
     assert p.runs.compare(second.ref, first.ref).to_dict() == comparison.to_dict()
+    shown = text_of(comparison.blocks(), width=80)
+    assert re.search(r"test metric +\[1\] +\[2\]\n", shown), "both stand beside each other in a terminal"
+    assert all(run in shown for run in comparison.runs)
 
 
 def test_nobody_approves_their_own(p: Project) -> None:

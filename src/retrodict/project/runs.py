@@ -298,9 +298,11 @@ class RunComparison(Shown):
     def blocks(self) -> Sequence[Block | None]:
         """Metrics, then differences."""
         differences = [(name, *map(str, values)) for name, values in self.differs.items()]
+        short = [f"[{place}]" for place in range(1, len(self.runs) + 1)]  # names of thirty letters fill a terminal
         return [
-            Grid(("test metric", *(f"{run}>" for run in self.runs)), [(n, *row) for n, row in self.metrics.items()]),
-            Grid(("differs in", *self.runs), differences) if differences else "Nothing else differs.",
+            Facts(dict(zip(short, self.runs, strict=True))),
+            Grid(("test metric", *(f"{run}>" for run in short)), [(n, *row) for n, row in self.metrics.items()]),
+            Grid(("differs in", *short), differences) if differences else "Nothing else differs.",
         ]
 
 

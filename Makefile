@@ -11,7 +11,7 @@ STAMP := $(VENV)/.synced
 export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data mutate spark deep peers lock clean
+.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data mutate spark deep peers mlflow bench-runs lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,17 @@ deep: $(VENV)/.deep ## torch, for the tests of the network (200 MB); without it 
 $(VENV)/.deep: $(STAMP) locks/deep.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r locks/deep.lock
 	@touch $@
+
+mlflow: .venv-mlflow/.synced ## MLflow in an environment of its own (850 MB), for its tests and bench_runs; without it both leave it out
+
+.venv-mlflow/.synced: $(UV) locks/mlflow.lock pyproject.toml $(STAMP)
+	$(PYTHON) -m venv .venv-mlflow
+	$(UV) pip sync --quiet --python .venv-mlflow/bin/python --require-hashes locks/mlflow.lock
+	$(UV) pip install --quiet --python .venv-mlflow/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+bench-runs: $(STAMP) mlflow ## recording and finding runs, against a bare transaction and MLflow
+	$(BIN)/python benchmarks/bench_runs.py
 
 mutate: $(STAMP) .venv-mutate/.synced ## plant faults in ROOM=… one after the other; say which ones no test catches (hours)
 	@tests/mutate $(ROOM) $(FILES)
@@ -103,7 +114,9 @@ lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --output-file locks/spark.lock locks/spark.in
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --extra mlflow --output-file locks/mlflow.lock pyproject.toml locks/build.in locks/mlflow.in
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --output-file locks/mutate.lock locks/mutate.in
 
 clean: ## remove what these commands made
-	rm -rf build src/*.egg-info src/retrodict/core/native/*.so .mutants .venv-mutate $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build src/*.egg-info src/retrodict/core/native/*.so .mutants .venv-mutate .venv-mlflow $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache

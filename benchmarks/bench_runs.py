@@ -2,7 +2,7 @@
 
 A run has 10 parameters and 20 metrics. "Recorded" is until it is durable; "entered" adds the ledger, in which runs are
 entered in groups a moment later. The floor writes the same 31 rows in one transaction of SQLite with a write-ahead log
-and full sync. MLflow runs in an environment of its own (``make peers``), on SQLite, by one ``log_batch``; without it
+and full sync. MLflow runs in an environment of its own (``make mlflow``), on SQLite, by one ``log_batch``; without it
 that line is left out. Times depend on the machine and its load; the last line, one JSON object, has ratios.
 """
 
@@ -129,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000, help="runs that are searched")
     parser.add_argument("--times", type=int, default=100, help="runs that are recorded")
-    parser.add_argument("--peers", type=Path, default=Path(".venv-peers"))
+    parser.add_argument("--peers", type=Path, default=Path(".venv-mlflow"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

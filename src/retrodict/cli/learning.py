@@ -34,6 +34,14 @@ expose(runs, "best", "runs.best", examples=[
 ])  # fmt: skip
 expose(runs, "show", "runs.get", ref=_RUN, examples=["retrodict runs show run:01J…"])
 expose(runs, "compare", "runs.compare", refs=_RUNS, examples=["retrodict runs compare run:01J… run:01K…"])
+expose(runs, "export", "runs.export", path=Parameter("FILE", option=False), examples=[
+    "retrodict runs export runs.csv --model late_arrival",
+    "retrodict runs export runs.parquet --where \"tags.team = 'risk'\"",
+])  # fmt: skip
+expose(runs, "prune", "runs.prune", dry_run=Parameter(more={"default": True}, flag="--dry-run/--no-dry-run"), examples=[
+    "retrodict runs prune --older 90d", "retrodict runs prune --older 30d --where \"status = 'failed'\"",
+    "retrodict runs prune --older 90d --no-dry-run --reason 'disk'",
+])  # fmt: skip
 expose(runs, "tag", "runs.tag", ref=_RUN, tags=Parameter("[NAME=VALUE...]", more={"required": False}), examples=[
     "retrodict runs tag run:01J… team=risk stage=", "retrodict runs tag run:01J… --note 'repeated on the March rows'",
 ])  # fmt: skip

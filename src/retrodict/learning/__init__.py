@@ -11,10 +11,12 @@ from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.learning.card import ModelCard, model_card
+    from retrodict.learning.comparison import compare_runs, export_runs
     from retrodict.learning.execution import Execution, execute, train
     from retrodict.learning.leakage import LeakageReport, measure_leakage
     from retrodict.learning.replay import RunReplay, replay_run
-    from retrodict.learning.runs import KINDS, LISTED, Run, best_run, compare_runs, get_run, list_runs, tag_run
+    from retrodict.learning.retention import RunRetention, prune_runs
+    from retrodict.learning.runs import KINDS, LISTED, Run, best_run, get_run, list_runs, tag_run
     from retrodict.learning.scorer import Importance, Scorer, importance
     from retrodict.learning.standings import EstimatorComparison, Leaderboard, compare_estimators, leaderboard
     from retrodict.learning.tracker import OpenRun, open_run
@@ -31,11 +33,13 @@ __all__ = [
     "OpenRun",
     "Run",
     "RunReplay",
+    "RunRetention",
     "Scorer",
     "best_run",
     "compare_estimators",
     "compare_runs",
     "execute",
+    "export_runs",
     "get_run",
     "importance",
     "leaderboard",
@@ -43,6 +47,7 @@ __all__ = [
     "measure_leakage",
     "model_card",
     "open_run",
+    "prune_runs",
     "replay_run",
     "tag_run",
     "train",
@@ -52,10 +57,12 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "card": ("ModelCard", "model_card"),
+        "comparison": ("compare_runs", "export_runs"),
         "execution": ("Execution", "execute", "train"),
         "leakage": ("LeakageReport", "measure_leakage"),
         "replay": ("RunReplay", "replay_run"),
-        "runs": ("KINDS", "LISTED", "Run", "best_run", "compare_runs", "get_run", "list_runs", "tag_run"),
+        "retention": ("RunRetention", "prune_runs"),
+        "runs": ("KINDS", "LISTED", "Run", "best_run", "get_run", "list_runs", "tag_run"),
         "tracker": ("OpenRun", "open_run"),
         "scorer": ("Importance", "Scorer", "importance"),
         "standings": ("EstimatorComparison", "Leaderboard", "compare_estimators", "leaderboard"),

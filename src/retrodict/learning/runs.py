@@ -25,7 +25,6 @@ from retrodict.learning.record import (
     check_tags,
     fail_run,
     finish_run,
-    flatten,
     read_run,
     start_run,
     write_tags,
@@ -42,7 +41,6 @@ __all__ = [
     "MetricPoint",
     "Run",
     "best_run",
-    "compare_runs",
     "fail_run",
     "finish_run",
     "get_run",
@@ -95,23 +93,25 @@ def _select(workspace: Workspace, ids: Select[Any] | ColumnElement[bool], *, ste
             for tag in connection.execute(select(tags).where(tags.c.run.in_(part)).order_by(tags.c.name)):
                 by_id[tag.run].tags[tag.name] = tag.value
             if not steps:
-                _add_last(connection, by_id, part)
+                _take_last(connection, by_id, part)
             running = [run for run in part if by_id[run].status == "running"]
             for run, events in (unfinished(connection, running) if running else {}).items():
                 by_id[run] = fold(by_id[run], events)
     return [by_id[run] for run in order]
 
 
-def _add_last(connection: Connection, by_id: Mapping[str, Run], ids: Sequence[str]) -> None:
-    """Add the last value of each metric that has none at step 0: a list does without histories."""
+def _take_last(connection: Connection, by_id: Mapping[str, Run], ids: Sequence[str]) -> None:
+    """Put the last value of each metric in the place of the first: a list does without histories."""
     query = select(values.c.run, values.c.scope, values.c.name, values.c.number).where(
         values.c.run.in_(ids), values.c.scope.startswith("metric:")
     )
-    present = {(run, point.split, point.name) for run in ids for point in by_id[run].points}
+    first = {(run, point.split, point.name): point for run in ids for point in by_id[run].points}
     for run, scope, name, value in connection.execute(query):
         split = scope.removeprefix("metric:")
-        if (run, split, name) not in present:
-            by_id[run].points.append(MetricPoint(split, name, value))
+        point = first.get((run, split, name))
+        if point is None or point.value != value:
+            points = by_id[run].points
+            points[:] = [*(other for other in points if other is not point), MetricPoint(split, name, value)]
 
 
 def list_runs(
@@ -125,7 +125,7 @@ def list_runs(
     kinds: Sequence[str] = LISTED,
     direction: Direction | None = None,
 ) -> list[Run]:
-    """Runs of one model or of all, newest first unless ordered, without their metrics by step.
+    """Runs of one model or of all, newest first unless ordered, each metric with its last value alone.
 
     Parameters
     ----------
@@ -260,28 +260,3 @@ def tag_run(
         tx.vouch(runs, {"id": run.id})
         tx.append("run.tag", run.ref, {"tags": sorted(changed), "note": note is not None})
     return get_run(workspace, ref)
-
-
-def compare_runs(workspace: Workspace, refs: Sequence[str]) -> dict[str, Any]:
-    """Side by side: the parameters, data and metrics in which runs differ or agree.
-
-    Returns
-    -------
-    dict
-        ``runs`` (the ids), ``metrics`` (name to one value per run, test rows), ``differs`` (dotted key of parameters,
-        data, code or environment to one value per run; only where not all are equal).
-    """
-    compared = [get_run(workspace, ref) for ref in refs]
-    differs = _side_by_side([
-        flatten({"params": r.params, "data": r.data, "code": r.code, "environment": r.environment, "seed": r.seed})
-        for r in compared
-    ])  # fmt: skip
-    return {
-        "runs": [run.ref for run in compared],
-        "metrics": _side_by_side([run.metrics for run in compared]),
-        "differs": {key: values for key, values in differs.items() if any(value != values[0] for value in values)},
-    }
-
-
-def _side_by_side(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    return {key: [column.get(key) for column in columns] for key in sorted({key for c in columns for key in c})}

@@ -194,10 +194,10 @@ class OpenRun:
 
         Parameters
         ----------
-        data : str or frame
+        data : str, frame or mapping
             Name of a table of the project, as ``flights`` (its newest version) or ``flights@3``: the lineage of the run
             names it. Or a frame of Arrow, Polars or pandas: its columns, number of rows and SHA-256 are kept, not the
-            rows.
+            rows. Or these three as another tool describes them: ``columns``, ``rows``, ``sha256``.
         name : str, default "frame"
             What to call a frame.
         """
@@ -213,6 +213,12 @@ class OpenRun:
         check_tags({name: value}, "", where=self.ref)
         with self._lock:
             self._add(["tag", name, value])
+
+    def set_name(self, text: str) -> None:
+        """Call the run something else."""
+        check_line(text, "the name of a run", limit=200, where=self.ref)
+        with self._lock:
+            self._add(["name", text])
 
     def set_note(self, text: str) -> None:
         """Write the note of the run in the place of the one it has."""
@@ -340,6 +346,8 @@ class OpenRun:
         return ref.name, int(check_known(ref.version, numbers, rule, where=f"{self.ref}, {text}", what="version"))
 
     def _frame(self, data: Any) -> dict[str, Any]:
+        if isinstance(data, Mapping) and {"rows", "columns", "sha256"} <= data.keys():
+            return {name: self._plain("data set", data[name]) for name in ("rows", "columns", "sha256")}
         import pyarrow as pa
 
         from retrodict.stores.tables.content import table_digest

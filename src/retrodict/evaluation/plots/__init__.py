@@ -18,6 +18,7 @@ from retrodict.evaluation.plots.outputs import (
     plot_residuals,
     plot_roc,
 )
+from retrodict.evaluation.plots.sides import plot_histories, plot_sides
 from retrodict.evaluation.plots.trials import plot_shares, plot_slice, plot_trials
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "plot_drift",
     "plot_elimination",
     "plot_gain",
+    "plot_histories",
     "plot_history",
     "plot_importance",
     "plot_ladder",
@@ -37,6 +39,7 @@ __all__ = [
     "plot_residuals",
     "plot_roc",
     "plot_shares",
+    "plot_sides",
     "plot_slice",
     "plot_trials",
 ]

@@ -226,8 +226,8 @@ class Runs(Namespace):
         """Remove runs that ended long ago and that nothing needs.
 
         Says only what would go unless told otherwise. Kept is what goes on, what a model version was trained by, what
-        the ledger says anything was made from, what bears a tag, and what a kept run is part of. The ledger records what
-        went; artifacts stay in the object store.
+        the ledger says anything was made from, what bears a tag, and what a kept run is part of. The ledger records
+        what went; artifacts stay in the object store.
 
         Parameters
         ----------

@@ -171,3 +171,13 @@ def test_shuffled_labels_score_at_chance_or_the_run_says_so(monkeypatch) -> None
     monkeypatch.setattr(rungs, "fit_recipe", leaky)
     (sentence,) = [line for line in run(frame).warnings if "shuffled" in line]
     assert sentence.startswith("A small tree on shuffled labels tells the test rows better than chance")
+
+
+def test_a_strong_feature_is_no_alarm() -> None:
+    """A tree on shuffled labels that splits on it by chance ranks well or badly: never eight times well."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        frame = make_frame("binary")
+        strong = 4 * frame.labels + rng.normal(size=400)
+        frame = replace(frame, table=frame.table.set_column(0, "v__wind", pa.array(strong)))
+        assert not [line for line in run(frame, seed=seed).warnings if "shuffled" in line]

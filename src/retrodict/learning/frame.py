@@ -61,6 +61,9 @@ class Frame:
         What the labels are.
     timed : bool, default True
         Whether rows have a moment of decision.
+    others : pyarrow.Table, optional
+        Columns of text and whole numbers that the label's table has beside, row by row: no part of what is learned from
+        or hashed, but a key among them may tie rows together.
     """
 
     table: pa.Table
@@ -70,6 +73,7 @@ class Frame:
     known_at: NDArray[np.int64]
     target: Target = Target()  # noqa: RUF009  # immutable
     timed: bool = True
+    others: pa.Table | None = None
 
     def digest(self) -> str:
         """SHA-256 over all rows and columns: never a sample."""
@@ -259,9 +263,8 @@ def build_frame(
     features = features_of(model, tables.schema(label.table.name, versions[label.table.name]))
     for plan in features.views:
         check_schema(plan, tables.schema(plan.source.table.name, versions[plan.source.table.name]))
-    spine = _moments_checked(
-        read_spine(tables.read(label.table.name, versions[label.table.name]), model, features), model
-    )
+    rows = tables.read(label.table.name, versions[label.table.name])
+    spine = _moments_checked(read_spine(rows, model, features), model)
 
     def gather(make: Callable[[Mapping[str, Rows]], pa.Table], feature_set: FeatureSet) -> pa.Table:
         if indexes is not None:
@@ -285,7 +288,9 @@ def build_frame(
         known_at = table.column(_KNOWN).cast(pa.int64()).fill_null(never).to_numpy()
     # An outcome without a time at which it became known is no outcome yet.
     target, labels = encode_labels(model, table.column(_LABEL), is_known=known_at != never)
-    return Frame(table, features.columns, at, labels, known_at, target, model.timed)
+    hidden = {*table.column_names, *_label_columns(model)}
+    others = [f.name for f in rows.schema if kind_of(f.type) in ("int", "text") and f.name not in hidden]
+    return Frame(table, features.columns, at, labels, known_at, target, model.timed, rows.select(others))
 
 
 def _moments_checked(spine: pa.Table, model: Model) -> pa.Table:

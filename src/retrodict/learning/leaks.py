@@ -217,9 +217,9 @@ def _names_rows(frame: Frame, name: str, train: NDArray[np.int64]) -> Leak | Non
 
 
 def _keys(frame: Frame, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Columns that may name a group, each with the codes of its values in some rows."""
-    for key in frame.table.column_names:
-        column = frame.table.column(key)
+    """Columns that may name a group, also those that the model does not read, with the codes of their values."""
+    columns = [frame.table, *([] if frame.others is None else [frame.others])]
+    for key, column in ((name, table.column(name)) for table in columns for name in table.column_names):
         if key.startswith("_") or not (pa.types.is_string(column.type) or pa.types.is_integer(column.type)):
             continue
         codes = column.take(pa.array(rows)).combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy() + 1

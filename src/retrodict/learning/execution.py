@@ -8,12 +8,14 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from retrodict.core.clock import format_time
+from retrodict.core.errors import InputError
 from retrodict.core.identity import canonical_json
 from retrodict.core.kinds import request_word
 from retrodict.data.columns import check_names
@@ -30,9 +32,10 @@ from retrodict.learning.heartbeat import beat
 from retrodict.learning.plots import TEST_ROWS, TRIALS, pack_test_rows
 from retrodict.learning.recipes import Progress, Searched, Trained, run_recipe
 from retrodict.learning.record import enter_ended
-from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, list_runs, start_run
+from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, get_run, list_runs, start_run
 from retrodict.learning.study import Journal, SearchResult, search
 from retrodict.ledger import Transaction
+from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.definitions import Model, Recipe
 from retrodict.models.problem import TRAIN, Problem
 from retrodict.models.splits import Splitter
@@ -70,7 +73,7 @@ class Execution:
         }
 
 
-def execute(
+def execute(  # noqa: PLR0913  # what a replay leaves out, each on its own
     workspace: Workspace,
     model: Model,
     versions: Mapping[str, int],
@@ -80,6 +83,7 @@ def execute(
     indexed: bool = True,
     progress: Progress | None = None,
     searched: Searched | None = None,
+    checkpoints: Path | None = None,
 ) -> Execution:
     """Build the frame and run the recipe: the part of a training that a replay repeats.
 
@@ -91,7 +95,9 @@ def execute(
     indexes = EventIndexes.of(workspace, tell=lambda sentence: report(sentence, 0, 1)) if indexed else None
     frame = build_frame(workspace.tables, model, versions, indexes=indexes)
     parts = model.recipe.split.assign(frame, now=now)
-    trained = run_recipe(model.recipe, frame, parts, ladder=ladder, progress=progress, searched=searched)
+    trained = run_recipe(
+        model.recipe, frame, parts, ladder=ladder, progress=progress, searched=searched, checkpoints=checkpoints
+    )
     return Execution(frame, parts, trained)
 
 
@@ -102,6 +108,7 @@ def train(
     split: Splitter | None = None,
     tune: Mapping[str, Any] | None = None,
     again: bool = True,
+    resume: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[Run, ModelVersion]:
     """Train a model on the newest versions of its tables and register the result.
@@ -118,6 +125,9 @@ def train(
     again : bool, default True
         False: where a finished run has the same definition, code, environment and table versions, and no outcome can
         have become known since, that run and its version are what comes back, and nothing is trained.
+    resume : str, optional
+        ``run:ULID`` of a run of the same definition that was killed or failed: its table versions and its moment are
+        taken, and fits go on from its checkpoints, which the new run has from then on.
     progress : callable, optional
         Called with (what, done, at most).
 
@@ -164,7 +174,9 @@ def train(
         kind=_kind(definition.recipe),
         objects=workspace.objects,
     )
-    if not again and (same := _same_run(workspace, run)) is not None:
+    if resume is not None:
+        _take_over(workspace, run, resume)
+    elif not again and (same := _same_run(workspace, run)) is not None:
         return same
     start_run(workspace, run)
     with beat(workspace, run.id):
@@ -173,6 +185,27 @@ def train(
         except BaseException as error:  # whatever ends a training ends its run
             _close(workspace, run, error)
             raise
+
+
+def _take_over(workspace: Workspace, run: Run, ref: str) -> None:
+    """Give a new run the data and the checkpoints of one that did not finish."""
+    list_runs(workspace, run.model)  # closes those whose process is gone
+    former = get_run(workspace, ref)
+    folder = checkpoint_folder(workspace, former)
+    differing = [key for key, value in run.params.items() if former.params.get(key) != value]
+    if former.status != "failed" or former.model != run.model or differing or not folder.is_dir():
+        state = f"{former.status}, model {former.model}" + (f", another {differing[0]}" if differing else "")
+        raise InputError("a run to resume must have failed, be of the same model and definition, and have checkpoints",
+                         where=former.ref, got=state if folder.is_dir() else f"{state}, no checkpoints",
+                         remedy="Train anew; Recipe(checkpoint=200) writes checkpoints")  # fmt: skip
+    run.data = {"versions": former.data["versions"], "now": former.data["now"]}
+    run.params["resumed"] = former.ref
+    folder.rename(checkpoint_folder(workspace, run))
+
+
+def checkpoint_folder(workspace: Workspace, run: Run) -> Path:
+    """Folder of the checkpoints of a run; it may be deleted at any time, and then nothing is resumed."""
+    return workspace.root / "state" / "checkpoints" / run.id
 
 
 def _same_run(workspace: Workspace, run: Run) -> tuple[Run, ModelVersion] | None:
@@ -199,7 +232,9 @@ def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | No
         with workspace.lock(f"searches/{journal.folder.name}"):
             return search(recipe, problem, rows, tell=tell, journal=journal)
 
-    result = execute(workspace, model, run.data["versions"], now=run.data["now"], progress=progress, searched=searched)
+    folder = checkpoint_folder(workspace, run)
+    result = execute(workspace, model, run.data["versions"], now=run.data["now"], progress=progress, searched=searched,
+                     checkpoints=folder)  # fmt: skip
     _record(workspace, model, run, result, seconds=time.perf_counter() - began)
 
     def finish(tx: Transaction) -> None:
@@ -219,6 +254,7 @@ def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | No
     )
     for journal in journals:
         journal.remove()
+    Checkpoints(folder).clear()
     return version
 
 

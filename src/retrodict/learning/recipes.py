@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from retrodict.learning.leaks import Leak, find_leaks
 from retrodict.learning.rungs import cost_of, fit_rungs, shuffled_warning
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.calibration import Calibrator
+from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.definitions import Recipe
 from retrodict.models.engines.base import Engine
 from retrodict.models.engines.composite import EnsembleEngine, PreparedEngine
@@ -110,6 +112,7 @@ def run_recipe(
     ladder: bool = True,
     progress: Progress | None = None,
     searched: Searched | None = None,
+    checkpoints: Path | None = None,
 ) -> Trained:
     """Fit the ladder and the recipe's estimator on the training rows, calibrate on validation, evaluate everywhere.
 
@@ -126,6 +129,8 @@ def run_recipe(
     searched : callable, optional
         What finds the settings of a recipe with ``tune``; a replay gives those that were found. None: search now, and
         keep nothing of it.
+    checkpoints : Path, optional
+        Folder for the states of the fits, if the recipe asks for checkpoints; None keeps none.
 
     Raises
     ------
@@ -153,6 +158,7 @@ def run_recipe(
     recipe, search = _settle(recipe, problem, rows, searched or _search, report)
     rungs = fit_rungs(recipe, problem, frame, parts, examples["test"], report) if ladder else {}
     began = perf_counter()
+    problem = replace(problem, checkpoints=Checkpoints.every(recipe.checkpoint, checkpoints))
     fitted = fit_recipe(recipe, problem, rows, report)
     seconds = perf_counter() - began
     report("evaluate", 0, 1)

@@ -81,6 +81,10 @@ class Recipe:
     budget : duration, optional
         Of the estimator ``"auto"``: how long it may look for a model. It tries what the catalogue has for the task,
         prepares, tunes and joins, and is ``tune=Tune(timeout=budget, ensemble=True)`` with as many trials as fit in.
+    checkpoint : int or duration, optional
+        After how many iterations (of a network: batches), or how long, a fit writes down its state, so that
+        ``retrodict train --resume`` goes on after a kill. Boosting of LightGBM and XGBoost is then done in pieces of so
+        many iterations (100 for a duration), each with seeds of its own: other trees than without.
     """
 
     estimator: Any
@@ -99,6 +103,7 @@ class Recipe:
     baseline: str | None = field(default=None, metadata={"identity": "if set"})
     tune: Tune | None = field(default=None, metadata={"identity": "if set"})
     budget: str | None = field(default=None, metadata={"identity": False})
+    checkpoint: int | str | None = field(default=None, metadata={"identity": "if set"})
     registered: Estimator = field(init=False, repr=False, compare=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -124,10 +129,20 @@ class Recipe:
             raise DefinitionError("a baseline must read a feature", where="Recipe, baseline", got=self.baseline,
                                   remedy="Write it like 'mean_delay_24h > 10'")  # fmt: skip
         self._check_tune()
+        self._check_checkpoint()
         split: object = self.split
         if split is not None and not isinstance(split, Splitter):
             raise DefinitionError("a recipe must say how rows are split", where="Recipe", got=type(split).__name__,
                                   remedy=_SPLIT_REMEDY)  # fmt: skip
+
+    def _check_checkpoint(self) -> None:
+        interval: object = self.checkpoint
+        if isinstance(interval, str):
+            parse_duration(interval, where="Recipe, checkpoint")
+        elif interval is not None and not (type(interval) is int and interval >= 1):
+            raise DefinitionError("checkpoint must be a whole number of iterations of at least 1, or a duration",
+                                  where="Recipe", got=interval,
+                                  remedy="Write checkpoint=200, or checkpoint='60s'")  # fmt: skip
 
     def _bind_estimator(self) -> None:
         estimator, registered = self.estimator, None

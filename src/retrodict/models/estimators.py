@@ -213,7 +213,12 @@ class Estimator:
             raise InputError("rows must have no weights where the estimator takes none", where=where,
                              got="weights of rows", remedy="Leave them out, or choose another estimator")  # fmt: skip
         params = problem.params if self.aliases else {**self.defaults, **problem.params, **self.fixed}
-        fitted: Fitted[Any] = _resolve(self.fit)(replace(problem, params=params))
+        problem = replace(problem, params=params)
+        if problem.checkpoints is not None:
+            from retrodict.models.checkpoints import problem_key
+
+            problem = replace(problem, checkpoints=problem.checkpoints.of(problem_key(self.name, problem)))
+        fitted: Fitted[Any] = _resolve(self.fit)(problem)
         if fitted.engine.kind not in (self.kind, *self.kinds):
             raise DefinitionError("an engine must be of the kind that its estimator registers", where=where,
                                   got=fitted.engine.kind, remedy=f"Set its attribute kind = {self.kind!r}")  # fmt: skip

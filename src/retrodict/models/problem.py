@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target
+from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.engines.base import Engine
 from retrodict.models.inputs import InputSpec
 
@@ -140,6 +141,8 @@ class Problem:
         Parameters of the estimator: defaults, and the recipe's over them.
     seed : int
         The only source of randomness.
+    checkpoints : Checkpoints, optional
+        Where an estimator of iterations saves its state, and how often; it goes on from the last one that is there.
     progress : callable, optional
         May be called with (iterations done, iterations at most, validation metrics).
     """
@@ -150,6 +153,7 @@ class Problem:
     params: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     progress: Progress | None = None
+    checkpoints: Checkpoints | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,7 @@ class Project:
         validate: str | None = None,
         test: str | None = None,
         again: bool = False,
+        resume: str | None = None,
     ) -> Run:
         """Train a model and register a version.
 
@@ -192,11 +193,15 @@ class Project:
             Length of the test rows after that.
         again : bool
             Train even if a run of the same definitions, code, environment and data exists, instead of giving that one.
+        resume : str, optional
+            Run that was killed, as run:ULID: go on from its checkpoints with its data.
         """
         split = self._split(model, train, validate, test)
         began = self.workspace.clock.now()
         with self.progress(f"train {model}") as progress:
-            record, version = learning.train(self.workspace, model, split=split, again=again, progress=progress)
+            record, version = learning.train(
+                self.workspace, model, split=split, again=again, resume=resume, progress=progress
+            )
         return Run(self.workspace, record, version, reused=record.started < began)
 
     def tune(

@@ -15,9 +15,11 @@ from retrodict.core.errors import InputError, IntegrityError, MissingExtraError
 from retrodict.core.identity import canonical_json, digest
 from retrodict.core.tasks import Target
 from retrodict.models._logistic import sigmoid, softmax
+from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.engines._losses import by_group, check_two_classes, monotone_signs
 from retrodict.models.engines.base import check_matrix, check_row
 from retrodict.models.problem import TRAIN, Examples, Fitted, Problem
+from retrodict.stores._durable import make_folder
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -181,7 +183,7 @@ def solve_catboost(problem: Problem) -> Fitted[CatboostEngine]:
     if signs:
         params["monotone_constraints"] = monotone_signs(problem.inputs, signs)
     model = library.CatBoost({**params, "loss_function": loss, "random_seed": problem.seed, "verbose": False,
-                              "allow_writing_files": False})  # fmt: skip
+                              **_snapshots(problem.checkpoints)})  # fmt: skip
     train = by_group(problem.train)
     valid = None if problem.validate is None else by_group(problem.validate)
     try:
@@ -200,6 +202,15 @@ def solve_catboost(problem: Problem) -> Fitted[CatboostEngine]:
     codes = np.unique(train.labels).astype(int).tolist() if target.task == "multiclass" else []
     data, trees = _stored(model)
     return Fitted(CatboostEngine(data, target, train.width, categories, codes, trees), facts, history)
+
+
+def _snapshots(checkpoints: Checkpoints | None) -> dict[str, Any]:
+    """CatBoost's own snapshots, which it writes by time and goes on from; once a second where steps are asked for."""
+    if checkpoints is None or checkpoints.folder is None:
+        return {"allow_writing_files": False}
+    make_folder(checkpoints.folder)
+    return {"allow_writing_files": True, "train_dir": str(checkpoints.folder), "save_snapshot": True,
+            "snapshot_file": "snapshot", "snapshot_interval": max(int(checkpoints.seconds or 1), 1)}  # fmt: skip
 
 
 def _stored(model: Any) -> tuple[bytes, str]:

@@ -8,6 +8,8 @@ under the names by which the engine stores them.
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, MissingExtraError
+from retrodict.core.identity import canonical_json
 from retrodict.models.engines._losses import check_two_classes, training_sample, validation_loss
 from retrodict.models.engines.network import NetworkEngine, NetworkPlan
 from retrodict.models.problem import TRAIN, Examples, Fitted, Problem
@@ -96,7 +99,7 @@ class _Training:
         self.labels = torch.from_numpy(labels.astype(kind))
         weights = np.ones(len(labels)) if train.weights is None else train.weights / train.weights.mean()
         self.row_weights = torch.from_numpy(weights.astype(np.float32))
-        self.epoch = self.best_epoch = 0
+        self.epoch = self.batch = self.best_epoch = 0
         self.best_loss = np.inf
         self.best: NetworkEngine | None = None
         self.history: dict[str, list[float]] = {}
@@ -109,14 +112,13 @@ class _Training:
     def run(self) -> None:
         """Epochs until the loss on the validation rows has not fallen for ``patience`` of them."""
         valid, epochs, patience = self.problem.validate, self.params["epochs"], self.params["patience"]
-        while self.epoch < epochs:
-            self._run_epoch()
-            self.epoch += 1
+        random = self._resume()
+        while self.epoch < epochs and not (self.best is not None and 0 < patience <= self.epoch - self.best_epoch):
+            self._run_epoch(random)
+            self.epoch, self.batch, random = self.epoch + 1, 0, None
             metrics = {} if valid is None else self._judge(valid)
             if self.problem.progress is not None:
                 self.problem.progress(self.epoch, epochs, metrics)
-            if self.best is not None and 0 < patience <= self.epoch - self.best_epoch:
-                return
 
     def _judge(self, valid: Examples) -> dict[str, float]:
         """Losses of the rows as they would be served; keep the weights if that of the validation rows is the least."""
@@ -129,17 +131,65 @@ class _Training:
             self.history.setdefault(metric, []).append(value)
         return metrics
 
-    def _run_epoch(self) -> None:
-        """Every row once, in an order of this epoch's own."""
+    def _run_epoch(self, state: Any = None) -> None:
+        """Every row once, in an order of this epoch's own; with a generator's state, from the next batch on."""
         torch, size = self.torch, self.params["batch_size"]
         random = torch.Generator().manual_seed(self.problem.seed * _EPOCH_SEEDS + self.epoch)
         order = torch.randperm(len(self.labels), generator=random)
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
+        if state is not None:
+            random.set_state(state)
+        batches = -(-len(order) // size)
+        for batch in range(self.batch, batches):
+            rows = order[batch * size : (batch + 1) * size]
             self.optimiser.zero_grad()
             losses = self._losses(self._forward(rows, random), self.labels[rows]) * self.row_weights[rows]
             losses.mean().backward()
             self.optimiser.step()
+            self.batch = batch + 1
+            self._save(self.epoch * batches + self.batch, random)
+
+    def _save(self, step: int, random: Any) -> None:
+        """Weights, moments of the optimiser, generator, position, history, and the best so far, where that is due."""
+        checkpoints = self.problem.checkpoints
+        if checkpoints is None or not checkpoints.due(step):
+            return
+        arrays = {f"weight/{name}": tensor.detach().numpy() for name, tensor in self.weights.items()}
+        for at, moments in self.optimiser.state_dict()["state"].items():
+            arrays |= {f"moment/{at}/{name}": tensor.numpy() for name, tensor in moments.items()}
+        arrays["random"] = random.get_state().numpy()
+        sink = io.BytesIO()
+        np.savez(sink, **arrays)
+        place = {"epoch": self.epoch, "batch": self.batch, "history": self.history, "best_epoch": self.best_epoch,
+                 "best_loss": None if self.best is None else self.best_loss}  # fmt: skip
+        best = {} if self.best is None else {f"best/{name}": data for name, data in self.best.parts().items()}
+        state = {"arrays": sink.getvalue(), "place": canonical_json(place), **best}
+        checkpoints.save(step, state, next((values[-1] for values in self.history.values()), None))
+
+    def _resume(self) -> Any:
+        """Take up the last checkpoint; state of the generator in the middle of its epoch, None without checkpoint."""
+        last = None if self.problem.checkpoints is None else self.problem.checkpoints.last()
+        if last is None:
+            return None
+        torch = self.torch
+        with np.load(io.BytesIO(last.state["arrays"]), allow_pickle=False) as stored:
+            arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+        with torch.no_grad():
+            for name, tensor in self.weights.items():
+                tensor.copy_(arrays[f"weight/{name}"])
+        moments: dict[int, dict[str, Any]] = {}
+        for name, tensor in arrays.items():
+            kind, _, rest = name.partition("/")
+            if kind == "moment":
+                at, _, what = rest.partition("/")
+                moments.setdefault(int(at), {})[what] = tensor
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        place = json.loads(last.state["place"])
+        self.epoch, self.batch, self.history = place["epoch"], place["batch"], place["history"]
+        parts = {name.partition("/")[2]: data for name, data in last.state.items() if name.startswith("best/")}
+        if parts:
+            self.best, self.best_loss = NetworkEngine.from_parts(parts), place["best_loss"]
+            self.best_epoch = place["best_epoch"]
+        return arrays["random"]
 
     def _forward(self, rows: Any, random: Any) -> Any:
         """Sums of the output layer, with dropout."""

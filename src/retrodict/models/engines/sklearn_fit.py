@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target
+from retrodict.estimators._skops import dump_sklearn, load_sklearn
 from retrodict.models.engines._losses import TrainingLoss, check_two_classes, validation_loss
 from retrodict.models.engines.sklearn import Reading, SklearnEngine, read_table
 from retrodict.models.problem import TRAIN, Examples, Fitted, Problem
@@ -242,8 +243,17 @@ def _fit_network(
     model.set_params(early_stopping=False)
     seen, history = TrainingLoss(problem.train), dict[str, list[float]]()
     losses: list[float] = []
-    kept_state = None
-    for epoch in range(epochs):
+    kept_state, first = None, 0
+    checkpoints = problem.checkpoints
+    if checkpoints is not None and (last := checkpoints.last()) is not None:
+        # Into the same object: it stands in a Pipeline.
+        fitted, *kept_state = load_sklearn(last.state["models"])
+        vars(model).update(vars(fitted))
+        history = load_sklearn(last.state["history"])[0]
+        first, losses = last.step, history[next(iter(history))]
+    for epoch in range(first, epochs):
+        if losses and epoch - 1 - int(np.argmin(losses)) >= patience:
+            break
         model.partial_fit(table, _labels(problem.train), **(classes if epoch == 0 else {}), **weights)
         predict = model.predict_proba if target.probabilistic else model.predict
         values = predict(held_out)
@@ -255,8 +265,9 @@ def _fit_network(
             problem.progress(epoch + 1, epochs, {name: loss})
         if loss == min(losses):
             kept_state = copy.deepcopy((model.coefs_, model.intercepts_))
-        if epoch - int(np.argmin(losses)) >= patience:
-            break
+        if checkpoints is not None and checkpoints.due(epoch + 1):
+            models = dump_sklearn([model, *(kept_state or ())])
+            checkpoints.save(epoch + 1, {"models": models, "history": dump_sklearn([history])}, loss)
     model.coefs_, model.intercepts_ = kept_state  # type: ignore[misc]  # set in the first epoch
     return history
 

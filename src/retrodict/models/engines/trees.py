@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import re
 import threading
 import weakref
@@ -33,7 +34,9 @@ from retrodict.core.identity import canonical_json, digest
 from retrodict.core.tasks import Target
 from retrodict.models._lightgbm import FIXED, main_names
 from retrodict.models.catalogue import LIGHTGBM_DEFAULTS
+from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.engines._losses import TrainingLoss, by_group, check_two_classes, monotone_signs, validation_loss
+from retrodict.models.engines._pieces import grow_pieces, read_history, write_history
 from retrodict.models.engines.base import check_matrix, check_row
 from retrodict.models.engines.levels import LevelsEngine
 from retrodict.models.inputs import InputSpec
@@ -273,6 +276,7 @@ def fit_lightgbm(
     seed: int,
     params: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted[TreesEngine]:
     """Grow trees until the loss on validation rows has not fallen for ``early_stopping_round`` iterations.
 
@@ -291,6 +295,8 @@ def fit_lightgbm(
     progress : callable, optional
         Called after each iteration with (iterations done, iterations at most, validation metrics). It may raise to
         stop the training.
+    checkpoints : Checkpoints, optional
+        Where to save the state, and how often: the trees are then those of pieces of so many iterations.
 
     Returns
     -------
@@ -318,17 +324,26 @@ def fit_lightgbm(
         native["monotone_constraints"] = monotone_signs(inputs, signs)
     train, valid = by_group(train), None if valid is None else by_group(valid)
     watch = _Watch(total, patience, progress, TrainingLoss(train))
-    data = _dataset(train, _native_names(inputs), list(inputs.categorical))
-    try:
-        booster = lightgbm.train(
-            native,
+    data = _dataset(train, _native_names(inputs), list(inputs.categorical), keep=checkpoints is not None)
+    valid_sets = [] if valid is None else [data.create_valid(**_columns(valid))]
+
+    def grow(piece: Mapping[str, Any], rounds: int) -> lightgbm.Booster:
+        return lightgbm.train(
+            {**native, **piece},
             data,
-            num_boost_round=total,
-            valid_sets=[] if valid is None else [data.create_valid(**_columns(valid))],
-            valid_names=[] if valid is None else ["valid"],
+            num_boost_round=rounds,
+            valid_sets=valid_sets,
+            valid_names=["valid"][: len(valid_sets)],
             feval=None if valid is None else lambda scores, _data: (*validation_loss(valid, scores), False),
             callbacks=[watch],
         )
+
+    try:
+        if checkpoints is None:
+            booster = grow({}, total)
+        else:
+            sets = list(zip([data, *valid_sets], [train, valid], strict=False))
+            booster = grow_pieces(grow, native, total, watch, checkpoints, sets)  # type: ignore[arg-type]  # as many rows
     except lightgbm.basic.LightGBMError as error:
         words = " ".join(str(error).split())
         raise InputError(f"LightGBM must be able to train with its parameters ({words})", where="lightgbm",
@@ -365,17 +380,19 @@ def _columns(rows: Examples) -> dict[str, Any]:
             "group": sizes if rows.target.task == "ranking" else None}  # fmt: skip
 
 
-def _dataset(train: Examples, names: list[str], categorical: list[int]) -> lightgbm.Dataset:
-    return lightgbm.Dataset(**_columns(train), feature_name=names, categorical_feature=categorical)
+def _dataset(train: Examples, names: list[str], categorical: list[int], *, keep: bool) -> lightgbm.Dataset:
+    return lightgbm.Dataset(**_columns(train), feature_name=names, categorical_feature=categorical,
+                            free_raw_data=not keep)  # fmt: skip
 
 
 def solve_lightgbm(problem: Problem) -> Fitted[TreesEngine | LevelsEngine]:
     """Registered as ``lightgbm``; of quantiles, one forest per level."""
     target = problem.train.target
 
-    def fit(train: Examples, valid: Examples | None) -> Fitted[TreesEngine]:
+    def fit(train: Examples, valid: Examples | None, level: str = "trees") -> Fitted[TreesEngine]:
         return fit_lightgbm(problem.inputs, train, valid, seed=problem.seed, params=problem.params,
-                            progress=problem.progress)  # fmt: skip
+                            progress=problem.progress,
+                            checkpoints=problem.checkpoints and problem.checkpoints.of(level))  # fmt: skip
 
     check_two_classes(problem.train, "lightgbm")
     if target.task != "quantile":
@@ -386,7 +403,7 @@ def solve_lightgbm(problem: Problem) -> Fitted[TreesEngine | LevelsEngine]:
     for level, name in zip(target.quantiles, target.outputs, strict=True):
         one = Target("quantile", quantiles=(level,))
         valid = None if problem.validate is None else replace(problem.validate, target=one)
-        fitted = fit(replace(problem.train, target=one), valid)
+        fitted = fit(replace(problem.train, target=one), valid, name)
         members.append(fitted.engine)
         facts = {
             **fitted.params,
@@ -407,23 +424,40 @@ class _Watch:
         self._best_loss = np.inf
         self._most, self._patience, self._progress = total, patience, progress
         self._seen = seen
+        self.offset, self.stopped = 0, False
+        self.loss: float | None = None
+
+    def state(self) -> dict[str, Any]:
+        """Plain form of what it has to remember between two pieces."""
+        best_loss = None if math.isinf(self._best_loss) else self._best_loss
+        return {"history": write_history(self.history), "best_iteration": self.best_iteration, "best_loss": best_loss,
+                "stopped": self.stopped}  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+        self.history = read_history(state["history"])
+        self.best_iteration = state["best_iteration"]
+        self._best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
+        self.stopped = state["stopped"]
 
     def __call__(self, env: CallbackEnv) -> None:
         results = env.evaluation_result_list or []
         metrics = {result[1]: float(result[2]) for result in results}
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(value)
+        iteration = self.offset + env.iteration + 1
         if self._progress is not None:
-            self._progress(env.iteration + 1, self._most, metrics)
+            self._progress(iteration, self._most, metrics)
         if not metrics:
             return
         name = "log_loss" if "log_loss" in metrics else next(iter(metrics))  # LightGBM adds metrics of its own
-        loss = metrics[name]
-        self._seen.note(self.history, name, env.iteration + 1, lambda: self._outputs(env.model))
+        loss = self.loss = metrics[name]
+        self._seen.note(self.history, name, iteration, lambda: self._outputs(env.model))
         if loss < self._best_loss:
-            self._best_loss, self._best, self.best_iteration = loss, results, env.iteration + 1
-        elif 0 < self._patience <= env.iteration + 1 - self.best_iteration:
-            raise EarlyStopException(self.best_iteration - 1, self._best)
+            self._best_loss, self._best, self.best_iteration = loss, results, iteration
+        elif 0 < self._patience <= iteration - self.best_iteration:
+            self.stopped = True
+            raise EarlyStopException(self.best_iteration - 1, self._best or [])
 
     def _outputs(self, booster: Any) -> Any:
         """Outputs of the sample of training rows, which LightGBM has at hand."""

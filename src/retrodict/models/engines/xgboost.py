@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError, IntegrityError, MissingExtraError
 from retrodict.core.identity import canonical_json, digest
 from retrodict.core.tasks import Target
+from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.engines._losses import TrainingLoss, by_group, check_two_classes, monotone_signs, validation_loss
+from retrodict.models.engines._pieces import PIECE, read_history, write_history
 from retrodict.models.engines.base import check_matrix, check_row
 from retrodict.models.problem import Examples, Fitted, Problem
 
@@ -167,7 +169,10 @@ def solve_xgboost(problem: Problem) -> Fitted[XgboostEngine]:
     valid = None if problem.validate is None else by_group(problem.validate)
     watch = _watch(library, valid, types, total, patience if params["booster"] == "gbtree" else 0, problem)
     try:
-        booster = library.train(native, train, num_boost_round=total, callbacks=[watch])
+        if problem.checkpoints is None:
+            booster = library.train(native, train, num_boost_round=total, callbacks=[watch])
+        else:
+            booster = _grow_pieces(library, native, train, total, watch, problem.checkpoints)
     except library.core.XGBoostError as error:
         words = " ".join(str(error).split("\n", maxsplit=1)[0].split())
         raise InputError(f"XGBoost must be able to train with its parameters ({words})", where="xgboost", got=params,
@@ -179,6 +184,45 @@ def solve_xgboost(problem: Problem) -> Fitted[XgboostEngine]:
     return Fitted(XgboostEngine(data, target, sizes), facts, watch.history)
 
 
+def _grow_pieces(
+    library: Any, native: Mapping[str, Any], train: Any, total: int, watch: Any, checkpoints: Checkpoints
+) -> Any:
+    """Grow in pieces of a fixed length, each from the stored trees and with seeds of its iterations.
+
+    A booster that is read again sums the rows anew, in other last bits: so it is read again after every piece, killed
+    or not.
+    """
+    native = {**native, "seed_per_iteration": 1}
+    booster, done, stopped = library.Booster(native, [train]), 0, False
+    if (last := checkpoints.last()) is not None:
+        facts = json.loads(last.state["watch"])
+        done, stopped, watch.best = last.step, facts["stopped"], facts["best"]
+        watch.history.update(read_history(facts["history"]))
+        booster = _read_again(library, native, train, last.state["trees"])
+    while done < total and not stopped:
+        size = min(checkpoints.steps or PIECE, total - done)
+        for iteration in range(done, done + size):
+            booster.update(train, iteration=iteration)
+            done += 1
+            stopped = watch.after_iteration(booster, iteration, None)
+            if stopped:
+                break
+        data = bytes(booster.save_raw("ubj"))
+        if stopped or checkpoints.due(done):
+            facts = {"history": write_history(watch.history), "best": watch.best, "stopped": stopped}
+            loss = next((values[-1] for values in watch.history.values()), None)
+            checkpoints.save(done, {"trees": data, "watch": canonical_json(facts)}, loss)
+        booster = _read_again(library, native, train, data)
+    return booster
+
+
+def _read_again(library: Any, native: Mapping[str, Any], train: Any, data: bytes) -> Any:
+    booster = library.Booster(native, [train])
+    booster.load_model(bytearray(data))
+    booster.set_param(dict(native))
+    return booster
+
+
 def _watch(library: Any, valid: Examples | None, types: list[str], total: int, patience: int, problem: Problem) -> Any:
     """Callback that keeps the history and stops; XGBoost's own sums depend on threads."""
     rows = None if valid is None else library.DMatrix(valid.matrix, feature_types=types, enable_categorical=True)
@@ -186,7 +230,9 @@ def _watch(library: Any, valid: Examples | None, types: list[str], total: int, p
     seen_rows = library.DMatrix(seen.rows.matrix, feature_types=types, enable_categorical=True)
 
     class Watch(library.callback.TrainingCallback):  # type: ignore[misc]
-        best, history = 0, {}  # type: ignore[var-annotated]  # of this one fit
+        def __init__(self) -> None:
+            super().__init__()
+            self.best, self.history = 0, dict[str, list[float]]()
 
         def after_iteration(self, model: Any, epoch: int, _evals_log: Any) -> bool:
             metrics: dict[str, float] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,10 +11,10 @@ from scipy.special import expit
 
 from retrodict.core.tasks import Target
 from retrodict.learning import leaks
-from retrodict.learning.frame import Frame
+from retrodict.learning.frame import Frame, build_frame
 from retrodict.learning.leaks import Leak, find_leaks
 from retrodict.learning.recipes import run_recipe
-from retrodict.models.definitions import Recipe
+from retrodict.models.definitions import Model, Recipe
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import Examples
 from retrodict.models.splits import GroupSplit, HashSplit, RandomSplit, TimeSplit
@@ -182,12 +184,14 @@ def of_task(
     return rng, {"customer": customer, "wind": wind, "place": rng.choice(["n", "s"], count)}, labels
 
 
-def leaks_of(task: str, columns: dict, labels: np.ndarray, split=None, *, rows=None, at=None) -> list[Leak]:
+def leaks_of(
+    task: str, columns: dict, labels: np.ndarray, split=None, *, rows=None, at=None, others: dict | None = None
+) -> list[Leak]:
     """Findings on a frame of a task; features are all columns but the customer."""
     features = tuple(name for name in columns if name != "customer")
     zeros = np.zeros(len(labels), dtype=np.int64)
     frame = Frame(pa.table(columns), features, zeros if at is None else at, labels, zeros if at is None else at + 1,
-                  TASKS[task], at is not None)  # fmt: skip
+                  TASKS[task], at is not None, None if others is None else pa.table(others))  # fmt: skip
     split = split or RandomSplit(stratify=False)
     parts = split.assign(frame, now=10**18) if rows is None else rows
     inputs = InputSpec.learn(frame.columns(parts["train"]))
@@ -269,3 +273,39 @@ def test_an_inverted_time_is_found():
     assert 0.9 < found[0].figure <= 1
     split = TimeSplit("2024-01-01/2024-02-01", validate="14d", test="14d")
     assert leaks_of("binary", columns, labels, split, at=at) == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_key_that_no_model_reads_still_ties_rows_together(task: str):
+    """The customer is a column of the table only: on both sides of a random split, and behind an encoded rate."""
+    rng, columns, labels = of_task(task)
+    customer = columns.pop("customer")
+    names = np.array([f"c{number}" for number in customer])
+    for key in (names, customer):
+        (leak,) = leaks_of(task, columns, labels, others={"customer": key})
+        assert (leak.kind, leak.feature, leak.severity) == ("group", "customer", "critical")
+    assert leaks_of(task, columns, labels) == [], "without the column nobody can tell"
+    assert leaks_of(task, columns, labels, others={"customer": rng.permutation(names)}) == []
+    values = (labels == 1) * 1.0 if task == "multiclass" else labels
+    means = np.bincount(customer, weights=values) / np.bincount(customer)
+    encoded = leaks_of(task, {**columns, "rate": means[customer]}, labels, others={"customer": names})
+    assert ("encoded_target", "rate") in [(leak.kind, leak.feature) for leak in encoded]
+
+
+def test_a_frame_knows_the_columns_that_its_model_does_not_read(make_project):
+    """Text and whole numbers of the label's table, without what the label is made of; they are in no hash."""
+    text = """
+from retrodict import *
+loans = Table("loans", key="id")
+bad = Model("bad", label=Label("bad", loans, "state = 'bad'"), features=[columns("amount")],
+    recipe=Recipe("logistic", RandomSplit()))
+"""
+    project = make_project(text)
+    rows = {"id": ["a", "b"], "customer": [1, 2], "branch": ["x", "y"], "share": [0.5, 0.1], "amount": [3.0, 4.0],
+            "state": ["bad", "good"]}  # fmt: skip
+    version = project.tables.write("loans", pa.table(rows))
+    frame = build_frame(project.tables, project.definitions.get(Model, "bad"), {"loans": version})
+    assert frame.others.column_names == ["customer", "branch"]
+    assert frame.others.column("customer").to_pylist() == [1, 2]
+    less = replace(frame, others=None)
+    assert less.digest() == frame.digest()

@@ -183,6 +183,37 @@ def test_edges_are_compared_wherever_they_differ(project: Workspace, audit: Audi
         assert report.edges == len(stored)
 
 
+def test_inputs_elsewhere_in_a_payload_are_no_edges(project: Workspace, audit: Audit, sql: Sql) -> None:
+    """In a mapping inside it, and in a text; an edge that says so is one that somebody added."""
+    elsewhere = {"arguments": {"inputs": [["x:1", "y"]]}, "text": '{"inputs":[["q:1","r"]]'}
+    with project.ledger.transaction() as tx:
+        tx.append("note.write", "note:1", elsewhere)
+        tx.append("note.write", "note:2", elsewhere, inputs=[("a:1", "b")])
+    assert audit(project).findings == []
+    sql("INSERT INTO ledger_edges VALUES (7, 0, 'x:1', 'y', 'note:1')")
+    assert [(one.kind, one.where) for one in audit(project).findings] == [("altered", "entry 7")]
+
+
+def test_nodes_of_the_tree_in_other_places(project: Workspace, audit: Audit, sql: Sql) -> None:
+    """Each with its hash, in their order."""
+    sql("UPDATE ledger_nodes SET position = 9 WHERE level = 1 AND position = 2")
+    assert [(one.kind, one.where) for one in audit(project).findings] == [("altered", "tree of entries")]
+
+
+def test_a_node_over_entries_that_nobody_signed(project: Workspace, audit: Audit, sql: Sql) -> None:
+    """It is what they give, and no tree reaches that far."""
+    (row,) = sql("SELECT * FROM ledger_entries WHERE sequence = 6")
+    leaves = b""
+    for sequence in (7, 8):
+        row |= {"sequence": sequence, "payload": "{}", "previous": row["hash"]}
+        row["hash"] = recomputed(row)
+        sql(f"INSERT INTO ledger_entries VALUES ({', '.join('?' * len(row))})", *row.values())
+        leaves += hashlib.sha256(b"\0" + bytes.fromhex(row["hash"])).digest()
+    sql("INSERT INTO ledger_nodes VALUES (1, 3, ?)", hashlib.sha256(b"\1" + leaves).hexdigest())
+    found = {(one.kind, one.where) for one in audit(project).findings}
+    assert found == {("unsigned", "entry 7 to 8"), ("altered", "tree of entries")}
+
+
 def test_memory_does_not_grow_with_the_entries(make_project: Callable[..., Workspace], audit: Audit) -> None:
     """But by the hash of each: thirty-two bytes, and room for the array to grow into."""
     project, peaks = make_project(), []

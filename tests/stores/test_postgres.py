@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from tests.stores.postgres_server import PASSWORD, PostgresServer
 
-from retrodict.core.errors import ConfigurationError, IntegrityError, RetryableError
+from retrodict.core.errors import BusyError, ConfigurationError, IntegrityError, RetryableError
 from retrodict.stores.records.postgres import PostgresRecords
 from retrodict.stores.urls import open_records
 
@@ -235,7 +235,11 @@ def test_an_index_that_does_not_hold_every_row_is_named(postgres, database, reco
 
 
 def test_a_counter_that_was_taken_away_is_damage(postgres, database, records):
-    """What was committed could not be told any more."""
+    """What was committed could not be told any more; writers still queue, at the lock."""
     postgres.sql("DELETE FROM retrodict_changes", database)
     with pytest.raises(IntegrityError, match="must be an intact record store"):
         records.change_counter()
+    other = PostgresRecords(postgres.url(database), timeout_s=0.5)
+    with records.write(), pytest.raises(BusyError):
+        add(other, "a")
+    other.close()

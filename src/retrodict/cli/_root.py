@@ -18,7 +18,8 @@ __all__ = ["SECTIONS", "cli", "every_command"]
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Project": {"init": "project", "plan": "project"},
     "Data and features": {"ingest": "data", "data": "data", "features": "features"},
-    "Learning": {"train": "learning", "tune": "learning", "runs": "learning", "models": "learning"},
+    "Learning": {"train": "learning", "tune": "learning", "automl": "learning", "runs": "learning",
+                 "models": "learning"},
     "Deciding": {"deploy": "policies", "promote": "policies", "rollback": "policies", "deployments": "policies",
                  "serve": "policies", "decide": "policies"},
     "Watching": {"outcomes": "monitoring", "monitor": "monitoring", "compare": "monitoring"},

@@ -25,6 +25,12 @@ expose(cli, "tune", "tune", examples=[
 expose(
     runs, "list", "runs.list", examples=["retrodict runs list", "retrodict runs list --model late_arrival --limit 20"]
 )
+expose(cli, "automl", "automl", hidden=["actor"], supply=lambda session: {"actor": session.actor},
+       source=Parameter("FILE|TABLE"), examples=[
+    "retrodict automl wine.csv --target quality --budget 2m",
+    "retrodict automl loans --target bad --exclude note,agent",
+    "retrodict automl trips.parquet --target minutes --time started --known-at ended",
+])  # fmt: skip
 expose(runs, "search", "runs.search", where=Parameter("[CONDITION]", more={"required": False}), examples=[
     "retrodict runs search \"metrics.auc > 0.7 and params.estimator = 'lightgbm' and tags.team = 'risk'\"",
     "retrodict runs search \"status = 'failed'\" --order 'started desc' --json",

@@ -245,6 +245,55 @@ class Project:
             record, version = learning.train(self.workspace, model, tune=settings, progress=progress)
         return Run(self.workspace, record, version)
 
+    @staticmethod
+    def automl(
+        source: str | Path,
+        *,
+        target: str,
+        budget: str = "10m",
+        time: str | None = None,
+        known_at: str | None = None,
+        exclude: str = "",
+        folder: str | Path | None = None,
+        actor: str | None = None,
+    ) -> Run:
+        """Look for a model of a column within a budget, and register it.
+
+        Of a file, a project is made around it; a table is one of the project here. What is chosen for you (types, the
+        split, columns left out) is written into definitions.py as ordinary lines, to be edited. Columns of text that
+        name single rows are left out; the run warns of leaks.
+
+        Parameters
+        ----------
+        source : path, or name of a table
+            CSV, Parquet, JSON lines or Arrow; or a table of the project in the current folder.
+        target : str
+            Column to predict: true or false or two numbers (a yes or no), text (a class), other numbers (a value).
+        budget : str
+            How long to look, like 10m.
+        time : str, optional
+            Column with the moment of the decision: rows are then split in time.
+        known_at : str, optional
+            Column that says when the target became known.  [default: the time]
+        exclude : str
+            Columns to leave out, with commas between them.
+        folder : path, optional
+            Where the project of a file is made.  [default: the file's name without its ending]
+        actor : str, optional
+            Who acts.
+        """
+        from retrodict.project.automl import add_model, make_project
+
+        path = Path(source)
+        made = path.exists() and not path.is_dir()
+        place = Path(folder) if folder is not None else Path(path.stem) if made else Path()
+        name = make_project(place, path, target, actor=actor) if made else str(source)
+        with Project(place, actor=actor) as project:
+            left_out = [column.strip() for column in exclude.split(",") if column.strip()]
+            model = add_model(project, name, target, budget=budget, time=time, known_at=known_at, exclude=left_out)
+        with Project(place, actor=actor) as project:
+            return project.train(model)
+
     def _split(self, model: str, train: str | None, validate: str | None, test: str | None) -> TimeSplit | None:
         recipe = self.definitions.get(Model, model).recipe
         if train is None and validate is None and test is None:

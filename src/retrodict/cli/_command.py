@@ -291,7 +291,9 @@ def expose(
     for parameter in reversed(signature):
         spec = parameters.get(parameter.name) or _PARAMETERS.get(parameter.name) or Parameter()
         decorated = _decorate(parameter, spec, helps.get(parameter.name, ""))(decorated)
-    command(parent, name, examples=examples, project=needs_project, log_level=log_level)(decorated)
+    command(parent, name, examples=examples, project=needs_project or "folder" in hidden, log_level=log_level)(
+        decorated
+    )
 
 
 def _read_docstring(text: str) -> tuple[str, dict[str, str]]:

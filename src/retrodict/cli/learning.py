@@ -25,7 +25,8 @@ expose(cli, "tune", "tune", examples=[
 expose(
     runs, "list", "runs.list", examples=["retrodict runs list", "retrodict runs list --model late_arrival --limit 20"]
 )
-expose(cli, "automl", "automl", hidden=["actor"], supply=lambda session: {"actor": session.actor},
+expose(cli, "automl", "automl", hidden=["folder", "actor"],
+       supply=lambda session: {"folder": session.folder, "actor": session.actor},
        source=Parameter("FILE|TABLE"), examples=[
     "retrodict automl wine.csv --target quality --budget 2m",
     "retrodict automl loans --target bad --exclude note,agent",

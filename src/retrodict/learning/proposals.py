@@ -19,7 +19,7 @@ from retrodict.models.tune import Choice, Dimension, Tune
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Proposer", "Trial", "importance_of", "key_of"]
+__all__ = ["Proposer", "StudyTrial", "importance_of", "key_of"]
 
 State = Literal["finished", "pruned", "failed"]
 
@@ -28,7 +28,7 @@ _REPEATED = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class StudyTrial:
     """One recipe that was tried.
 
     Attributes
@@ -104,7 +104,9 @@ class Proposer:
     # What a sampler remembers of a trial: kept in memory only, so that CMA-ES begins anew after a kill.
     _attributes: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
 
-    def next(self, trials: Sequence[Trial], under_way: Sequence[Choice]) -> tuple[Choice, optuna.Trial | None] | None:
+    def next(
+        self, trials: Sequence[StudyTrial], under_way: Sequence[Choice]
+    ) -> tuple[Choice, optuna.Trial | None] | None:
         """The next choice, with Optuna's trial where it is its; None, with ``ended`` saying why, if nothing is new.
 
         Raises
@@ -133,7 +135,7 @@ class Proposer:
         self.ended = "nothing new was left to try"
         return None
 
-    def _study(self, trials: Sequence[Trial], under_way: Sequence[Choice]) -> Any:
+    def _study(self, trials: Sequence[StudyTrial], under_way: Sequence[Choice]) -> Any:
         """Trials of this phase as Optuna has them, those that run among them."""
         optuna: Any = _optuna()
         states = optuna.trial.TrialState
@@ -231,7 +233,7 @@ class Proposer:
         return combinations
 
 
-def importance_of(trials: Sequence[Trial], dimensions: Sequence[Dimension], *, higher: bool) -> dict[str, float]:
+def importance_of(trials: Sequence[StudyTrial], dimensions: Sequence[Dimension], *, higher: bool) -> dict[str, float]:
     """Share of each dimension in how the values of finished trials differ (PED-ANOVA); empty below ten trials.
 
     Notes

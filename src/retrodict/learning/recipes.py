@@ -163,13 +163,13 @@ def run_recipe(
     seconds = perf_counter() - began
     report("evaluate", 0, 1)
     engine = fitted.engine
-    judged = {**examples, "train": _at_most(examples["train"], _JUDGED_ROWS)}
-    raw = {name: engine.scores(rows.matrix) for name, rows in judged.items()}
+    samples = {**examples, "train": _at_most(examples["train"], _JUDGED_ROWS)}
+    raw = {name: engine.scores(rows.matrix) for name, rows in samples.items()}
     calibrator, calibration = _calibrate(recipe, frame, aside, raw["validate"][place["aside"]])
     scores = {name: calibrator.apply(values) for name, values in raw.items()}
     outputs = {name: without_spans(values, frame.target) for name, values in scores.items()}
     threshold, choice = _choose_threshold(recipe, frame, parts["validate"], outputs["validate"])
-    evaluations = {name: _evaluate(judged[name], outputs[name], threshold) for name in parts}
+    evaluations = {name: _evaluate(samples[name], outputs[name], threshold) for name in parts}
     if recipe.interval is not None:
         spans = judge_spans(frame.target, scores["test"], examples["test"].labels)
         evaluations["test"] = replace(evaluations["test"], metrics=(*evaluations["test"].metrics, *spans))

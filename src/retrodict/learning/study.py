@@ -26,7 +26,7 @@ from retrodict.core.identity import content_hash
 from retrodict.evaluation import better, evaluate
 from retrodict.evaluation.losses import LOSSES, row_losses
 from retrodict.learning.fit import TrainingRows
-from retrodict.learning.proposals import Proposer, State, Trial, importance_of
+from retrodict.learning.proposals import Proposer, State, StudyTrial, importance_of
 from retrodict.learning.trial_ensembles import Joined, join_trials
 from retrodict.learning.trials import FoldFit, Job, Workers, open_workers
 from retrodict.models.definitions import Recipe
@@ -55,7 +55,7 @@ class SearchResult:
     ----------
     choice : mapping
         For :meth:`~retrodict.models.tune.Tune.concrete`.
-    trials : tuple of Trial
+    trials : tuple of StudyTrial
     report : mapping
         Plain JSON: ``metric``, ``better``, counts by state, ``best``, ``default``, ``ensembles``, ``importance``,
         ``stopped`` (why), ``seconds``.
@@ -63,7 +63,7 @@ class SearchResult:
     """
 
     choice: Choice
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[StudyTrial, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -98,7 +98,7 @@ class Journal:
         """Forget the search: it is recorded elsewhere."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def read(self) -> list[tuple[Trial, list[Outputs] | None]]:
+    def read(self) -> list[tuple[StudyTrial, list[Outputs] | None]]:
         """Trials in their order, those finished with their outputs by fold where they were kept."""
         size, trials = 0, []
         for line in self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else ():
@@ -110,11 +110,11 @@ class Journal:
                 os.truncate(self._path, size)
                 break
             size += len(line)
-            trial = Trial(**{**body, "folds": tuple(body["folds"])})
+            trial = StudyTrial(**{**body, "folds": tuple(body["folds"])})
             trials.append((trial, self._outputs(trial.number)))
         return trials
 
-    def append(self, trial: Trial, outputs: Sequence[Outputs] | None) -> None:
+    def append(self, trial: StudyTrial, outputs: Sequence[Outputs] | None) -> None:
         """Keep a trial that ended."""
         if outputs is not None:
             np.savez(self.folder / f"{trial.number}.npz", *outputs)
@@ -197,7 +197,7 @@ class _Search:
         ranked = train.target.task == "binary" and not all(entry.probabilities for entry in job.recipe.estimators)
         self.metric = job.tune.metric or ("auc" if ranked else None)
         self.higher = self.metric is not None and better(self.metric) == "higher"
-        self.trials: list[Trial] = []
+        self.trials: list[StudyTrial] = []
         self.outputs: dict[int, list[Outputs]] = {}
         self.stopped = "all trials were made"
         self.began = perf_counter()
@@ -248,14 +248,14 @@ class _Search:
         """Whether a value is better than another."""
         return value > than if self.higher else value < than
 
-    def _ranked(self) -> list[Trial]:
+    def _ranked(self) -> list[StudyTrial]:
         """Finished trials, the best first; of equal ones the earlier."""
         sign = -1 if self.higher else 1
         finished = [trial for trial in self.trials if trial.value is not None]
         return sorted(finished, key=lambda trial: sign * (trial.value or 0.0))
 
     @property
-    def best(self) -> Trial | None:
+    def best(self) -> StudyTrial | None:
         """The best finished trial."""
         return next(iter(self._ranked()), None)
 
@@ -338,13 +338,13 @@ class _Search:
         return True
 
     def _end(self, one: _Running, phase: int, state: State, error: str = "") -> None:
-        trial = Trial(len(self.trials), phase, dict(one.choice), state, tuple(one.values), one.seconds, error)
+        trial = StudyTrial(len(self.trials), phase, dict(one.choice), state, tuple(one.values), one.seconds, error)
         outputs = one.outputs if self.tune.ensemble and state == "finished" else None
         if self.journal is not None:
             self.journal.append(trial, outputs)
         self._keep(trial, outputs)
 
-    def _keep(self, trial: Trial, outputs: list[Outputs] | None) -> None:
+    def _keep(self, trial: StudyTrial, outputs: list[Outputs] | None) -> None:
         self.trials.append(trial)
         if outputs is not None:
             self.outputs[trial.number] = outputs

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.learning.fit import blend_outputs, greedy_counts
-from retrodict.learning.proposals import Trial
+from retrodict.learning.proposals import StudyTrial
 from retrodict.learning.trials import Job
 from retrodict.models.tune import Choice
 
@@ -31,7 +31,7 @@ class Joined:
 
 def join_trials(
     job: Job,
-    trials: Sequence[Trial],
+    trials: Sequence[StudyTrial],
     outputs: Mapping[int, Sequence[Outputs]],
     *,
     value: Callable[[Outputs, int], float],
@@ -43,7 +43,7 @@ def join_trials(
     Parameters
     ----------
     job : Job
-    trials : sequence of Trial
+    trials : sequence of StudyTrial
         Finished ones, the best first.
     outputs : mapping of int to sequence of ndarray
         Of each trial by its number: for the rows that judge each fold.

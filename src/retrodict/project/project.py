@@ -285,9 +285,9 @@ class Project:
         from retrodict.project.automl import add_model, make_project
 
         path = Path(source)
-        made = path.exists() and not path.is_dir()
-        place = Path(folder) if folder is not None else Path(path.stem) if made else Path()
-        name = make_project(place, path, target, actor=actor) if made else str(source)
+        is_file = path.exists() and not path.is_dir()
+        place = Path(folder) if folder is not None else Path(path.stem) if is_file else Path()
+        name = make_project(place, path, target, actor=actor) if is_file else str(source)
         with Project(place, actor=actor) as project:
             left_out = [column.strip() for column in exclude.split(",") if column.strip()]
             model = add_model(project, name, target, budget=budget, time=time, known_at=known_at, exclude=left_out)

@@ -168,3 +168,67 @@ def test_steps_and_members_are_written_from_a_notebook():
     names: dict[str, object] = {}
     exec(compile(source_of([model]), "definitions.py", "exec"), names)  # what the writer wrote
     assert any(getattr(value, "version", None) == model.version for value in names.values())
+
+
+def test_members_of_a_bag_have_seeds_of_their_own(monkeypatch):
+    """One after the other from the recipe's: an estimator that draws would otherwise draw alike in each."""
+    from retrodict.learning import fit
+
+    seeds, honest = [], fit.fit_recipe
+    monkeypatch.setattr(fit, "fit_recipe", lambda recipe, *rest: seeds.append(recipe.seed) or honest(recipe, *rest))
+    run(Bagging(["decision_tree"], n=3), make_frame(), seed=2**31 - 2)
+    assert [seed for seed in seeds if seed != 2**31 - 2] == [2**31 - 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Blend(["linear", "ridge"], share=0.0), "must be above 0 and below 1; got 0.0"),
+        (lambda: Blend(["linear", "ridge"], share=1.0), "must be above 0 and below 1; got 1.0"),
+        (lambda: Vote(["linear", "ridge"], weights=[0, 0]), "not all zero"),
+        (lambda: Vote(["linear", "ridge"], weights=[1]), "one weight per member"),
+        (lambda: Bagging(["linear"], rows=0.0), "a share of rows above 0"),
+        (lambda: Bagging(["linear", "ridge"]), "a bag must have one member"),
+    ],
+)
+def test_an_ensemble_that_cannot_be_is_refused(make, message):
+    """Where it is written."""
+    with pytest.raises(DefinitionError, match=message):
+        make()
+
+
+def test_a_step_learns_from_training_rows_alone():
+    """The median that fills a gap is that of the training rows: those that stop and judge lie elsewhere."""
+    frame = make_frame()
+    told = frame.table.column("told").to_numpy().copy()
+    told[600:] += 1_000
+    told[::7] = np.nan
+    shifted = replace(frame, table=frame.table.set_column(0, "told", pa.array(told, from_pandas=True)))
+    trained = run("lightgbm", shifted, prepare=[Impute("median")], params={"num_iterations": 3})
+    filled = trained.engine.steps[0].transform_row([np.nan, 0.0])[0]
+    assert filled == pytest.approx(np.nanmedian(told[:600]))
+
+
+def test_gates_read_how_many_leaks_there_are_and_the_threshold_of_the_recipe():
+    """Not whether they were looked for, and not one half."""
+    from types import SimpleNamespace
+
+    from retrodict import Threshold
+    from retrodict.learning.evidence import gate_evidence
+
+    frame = make_frame()
+    copied = make_frame(copy=frame.labels * 2)
+    copied = replace(copied, features=("told", "noise", "copy"))
+    leaky = run("logistic", copied)
+    trained = run("logistic", frame, threshold=Threshold.cost(false_positive=1, false_negative=9))
+    groups = pa.table({"sex": np.resize(["f", "m", "m"], 1_000)})
+    tables = SimpleNamespace(schema=lambda *_: groups.schema, read=lambda *_, **__: groups)
+    model = SimpleNamespace(gates=["dp_ratio(sex) >= 0.8"], label=SimpleNamespace(table=SimpleNamespace(name="t")))
+    facts = gate_evidence(SimpleNamespace(tables=tables), model, frame, PARTS["test"], trained, {"t": 1})
+    yes, women = trained.test_scores >= trained.threshold, np.resize(["f", "m", "m"], 1_000)[PARTS["test"]] == "f"
+    rates = sorted([yes[women].mean(), yes[~women].mean()])
+    assert trained.threshold < 0.4
+    assert facts["dp_ratio(sex)"].value == pytest.approx(rates[0] / rates[1])
+    assert facts["leaks"] == 0
+    plain = SimpleNamespace(gates=["leaks = 0"])
+    assert gate_evidence(None, plain, copied, PARTS["test"], leaky, {})["leaks"] == len(leaky.leaks) > 0

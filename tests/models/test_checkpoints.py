@@ -234,3 +234,28 @@ def test_time_decides_where_no_number_of_steps_is_given(monkeypatch):
 def test_a_forest_of_lightgbm_is_not_cut_into_pieces(tmp_path):
     with pytest.raises(InputError, match="must be grown in one go"):
         solve("lightgbm", checkpoints=Checkpoints(steps=5), boosting="rf", early_stopping_round=0)
+
+
+@pytest.mark.parametrize(("name", "params"), [
+    ("network", {"learning_rate": 0.1, "layers": [64], "epochs": 12, "dropout": 0.0, "patience": 0}),
+    ("mlp", {"learning_rate_init": 0.1, "max_iter": 30, "n_iter_no_change": 29}),
+])  # fmt: skip
+def test_the_best_weights_survive_a_kill_after_them(name, params, tmp_path, monkeypatch):
+    """The best epoch lies before the last checkpoint, and is the one that comes back."""
+    skip_without(name)
+    save, steps = Checkpoints.save, {"network": 10, "mlp": 1}[name]  # of the network ten batches are an epoch
+    whole = solve(name, checkpoints=Checkpoints(steps=steps), **params)
+    best = whole.params["best_iteration"]
+
+    def stopping(self, step, *state):
+        save(self, step, *state)
+        if step // steps >= best + 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            solve(name, checkpoints=Checkpoints(tmp_path, steps=steps), **params)
+    again = solve(name, checkpoints=Checkpoints(tmp_path, steps=steps), **params)
+    assert again.engine.fingerprint() == whole.engine.fingerprint()
+    assert again.params == whole.params

@@ -46,6 +46,7 @@ expose(runs, "export", "runs.export", path=Parameter("FILE", option=False), exam
     "retrodict runs export runs.csv --model late_arrival",
     "retrodict runs export runs.parquet --where \"tags.team = 'risk'\"",
 ])  # fmt: skip
+expose(runs, "push", "runs.push", ref=_RUN, examples=["retrodict runs push run:01J… http://localhost:5000"])
 expose(runs, "prune", "runs.prune", dry_run=Parameter(more={"default": True}, flag="--dry-run/--no-dry-run"), examples=[
     "retrodict runs prune --older 90d", "retrodict runs prune --older 30d --where \"status = 'failed'\"",
     "retrodict runs prune --older 90d --no-dry-run --reason 'disk'",
@@ -58,6 +59,9 @@ expose(models, "list", "models.list", examples=["retrodict models list", "retrod
 expose(models, "show", "models.get", ref=_VERSION, examples=["retrodict models show late_arrival@1"])
 expose(models, "card", "models.card", ref=_VERSION, examples=[
     "retrodict models card late_arrival@1", "retrodict models card late_arrival@1 --output card.html",
+])  # fmt: skip
+expose(models, "export", "models.export", ref=_VERSION, folder=Parameter("FOLDER"), examples=[
+    "retrodict models export late_arrival@1 late_arrival_mlflow",
 ])  # fmt: skip
 expose(models, "estimators", "models.estimators", examples=[
     "retrodict models estimators", "retrodict models estimators --task quantile",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrodict.core.display import Listing, when
+from retrodict.core.display import Block, Listing, Shown, when
 from retrodict.core.lazy import lazy_modules
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
@@ -13,7 +15,6 @@ from retrodict.project.user_rows import UserRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
     from typing import Any
 
     from retrodict import learning, registry
@@ -25,7 +26,19 @@ if TYPE_CHECKING:
 else:
     learning, registry = lazy_modules("retrodict", "learning", "registry")
 
-__all__ = ["Models"]
+__all__ = ["ExportedModel", "Models"]
+
+
+@dataclass(frozen=True, repr=False)
+class ExportedModel(Shown):
+    """A model version, and the folder that it was written to."""
+
+    model: str
+    folder: str
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Where it is, and how it is loaded."""
+        return [f"{self.model} is in {self.folder}. In Python: mlflow.pyfunc.load_model({self.folder!r})"]
 
 
 class Models(Namespace):
@@ -84,6 +97,24 @@ class Models(Namespace):
 
         columns = ("estimator", "tasks", "takes", "row = batch", "explains")
         return Listing.table("estimators", entries, columns, row, empty="No estimator learns this task.")
+
+    @names_damage
+    def export(self, ref: str, folder: str | Path) -> ExportedModel:
+        """Write a model version as a folder that MLflow loads and serves.
+
+        `mlflow.pyfunc.load_model` of it scores the same; it needs retrodict beside MLflow, and nothing is unpickled.
+
+        Parameters
+        ----------
+        ref : str
+            ``name@version``, or a name for its newest version.
+        folder : path
+            Made if needed.
+        """
+        from retrodict.learning.mlflow.pyfunc import write_pyfunc
+
+        version = registry.get_version(self._workspace, ref)
+        return ExportedModel(version.ref, str(write_pyfunc(self._workspace, version.ref, Path(folder))))
 
     def card(self, ref: str, *, output: str | Path | None = None) -> ModelCard:
         """Show the card of a model version: all that is known of it, and what is not.

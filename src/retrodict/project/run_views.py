@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from retrodict.registry import ModelVersion
     from retrodict.workspace import Workspace
 
-__all__ = ["Plot", "Run", "RunComparison", "RunExport", "headline"]
+__all__ = ["Plot", "PushedRun", "Run", "RunComparison", "RunExport", "headline"]
 
 _METRICS = ("auc", "pr_auc", "log_loss", "brier", "calibration_error")
 # What a task is judged by, the telling ones first: areas are of a yes or no, deviance of a count.
@@ -333,6 +333,19 @@ class RunComparison(Shown):
             *words,
             Grid(("differs in", *short), differences) if differences else "Nothing else differs.",
         ]
+
+
+@dataclass(frozen=True, repr=False)
+class PushedRun(Shown):
+    """A run, and its number on an MLflow server."""
+
+    run: str
+    number: str
+    url: str
+
+    def blocks(self) -> Sequence[Block | None]:
+        """Where it is now."""
+        return [f"{self.run} is run {self.number} of {self.url}."]
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,14 +11,14 @@ from retrodict.core.display import Listing, seconds, when
 from retrodict.core.errors import InputError
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
-from retrodict.project.run_views import Plot, Run, RunComparison, RunExport, headline
+from retrodict.project.run_views import Plot, PushedRun, Run, RunComparison, RunExport, headline
 
 if TYPE_CHECKING:
     from retrodict.learning.retention import RunRetention
     from retrodict.learning.runs import Run as RunRecord
     from retrodict.learning.tracker import OpenRun
 
-__all__ = ["Plot", "Run", "RunComparison", "RunExport", "Runs", "headline"]
+__all__ = ["Plot", "PushedRun", "Run", "RunComparison", "RunExport", "Runs", "headline"]
 
 
 class Runs(Namespace):
@@ -218,6 +218,23 @@ class Runs(Namespace):
             ``run:ULID``, two or more.
         """
         return RunComparison(**learning.compare_runs(self._workspace, refs))
+
+    @names_damage
+    def push(self, ref: str, url: str, *, experiment: str = "retrodict") -> PushedRun:
+        """Send a run that has ended, with its files and its model, to an MLflow server.
+
+        Parameters
+        ----------
+        ref : str
+            ``run:ULID``.
+        url : str
+            Address of the server, as http://localhost:5000.
+        experiment : str
+            Name of the experiment there; made if it does not exist.
+        """
+        from retrodict.learning.mlflow.push import push_run
+
+        return PushedRun(ref, push_run(self._workspace, ref, url, experiment=experiment), url)
 
     @names_damage
     def prune(

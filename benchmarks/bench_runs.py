@@ -21,9 +21,9 @@ from statistics import median
 from typing import Any
 
 from retrodict import Project
-from retrodict.learning.journal import settle
-from retrodict.learning.record import MetricPoint, Run, enter_ended
-from retrodict.learning.schema import metadata
+from retrodict.learning.runs.journal import settle
+from retrodict.learning.runs.record import MetricPoint, Run, enter_ended
+from retrodict.learning.runs.schema import metadata
 
 PARAMS = {f"p{place}": place for place in range(10)}
 METRICS = {f"m{place}": place / 7 for place in range(20)}

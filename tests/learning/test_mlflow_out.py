@@ -18,8 +18,8 @@ from tests.serving.project import make_project
 from retrodict import Project
 from retrodict.core.errors import InputError, RetryableError
 from retrodict.learning import open_run
-from retrodict.learning.mlflow.push import push_run
-from retrodict.learning.mlflow.pyfunc import _load_pyfunc
+from retrodict.learning.runs.mlflow.push import push_run
+from retrodict.learning.runs.mlflow.pyfunc import _load_pyfunc
 
 LOAD = """
 import json, sys

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from retrodict.core.errors import InputError, NotFoundError
 from retrodict.learning.runs import MetricPoint, Run, finish_run, get_run, list_runs, start_run
-from retrodict.learning.schema import metadata
+from retrodict.learning.runs.schema import metadata
 from retrodict.ledger import verify
 from retrodict.project.ledger import VOUCHED
 

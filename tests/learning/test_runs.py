@@ -17,7 +17,7 @@ from retrodict.evaluation.reference import Reference
 from retrodict.features.catalogue.tables import newest_versions
 from retrodict.learning import compare_runs, get_run, list_runs, replay_run, train
 from retrodict.learning.frame import build_frame, tables_of
-from retrodict.learning.schema import metrics, runs
+from retrodict.learning.runs.schema import metrics, runs
 from retrodict.ledger import verify
 from retrodict.models.definitions import Model
 from retrodict.workspace import Workspace

@@ -14,7 +14,7 @@ from retrodict.core.clock import format_time
 from retrodict.core.errors import DefinitionError, InputError, NotFoundError
 from retrodict.learning import best_run, list_runs, open_run
 from retrodict.learning.runs import MetricPoint, start_run
-from retrodict.learning.schema import values
+from retrodict.learning.runs.schema import values
 
 SIGNS = {"=": operator.eq, "<>": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
+from sqlalchemy import update
 
 from retrodict import (
     Label,
@@ -29,11 +30,13 @@ from retrodict import (
     Tune,
     columns,
 )
-from retrodict.core.errors import DefinitionError, InputError
+from retrodict.core.errors import DefinitionError, InputError, RetrodictError
 from retrodict.core.tasks import Target
 from retrodict.learning.fit import TrainingRows
 from retrodict.learning.frame import Frame
-from retrodict.learning.study import Journal, search
+from retrodict.learning.runs.schema import runs
+from retrodict.learning.study import workers
+from retrodict.learning.study.search import Journal, search
 from retrodict.models.inputs import Feature, InputSpec
 from retrodict.models.problem import Examples, Problem
 
@@ -133,6 +136,62 @@ def test_a_search_that_was_stopped_anywhere_goes_on_to_the_same_trials(tmp_path)
         assert [json.loads(line)["number"] for line in lines] == list(range(12))
 
 
+@pytest.mark.parametrize("metric", ["aucc", "calibration_ratio"])
+def test_a_metric_that_nothing_is_better_by_is_refused_where_it_is_written(metric):
+    with pytest.raises(InputError):
+        Tune(metric=metric)
+
+
+@pytest.mark.parametrize("change", ["value", "choice", "outputs", "order", "removed"])
+def test_an_altered_journal_is_fitted_again_from_there(tmp_path, change):
+    recipe = Recipe("logistic", SPLIT, tune=Tune(trials=6, folds=2, pruner="none", ensemble=True))
+    first = found_by(recipe, journal=Journal(tmp_path / "search", b"secret"))
+    path = tmp_path / "search" / "trials.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    body = json.loads(lines[2])
+    match change:
+        case "value":
+            lines[2] = lines[2].replace(json.dumps(body["folds"]), "[0.05, 0.05]")
+        case "choice":
+            lines[2] = lines[2].replace('"logistic.penalty": ', '"logistic.penalty": 9')
+        case "outputs":
+            np.savez(tmp_path / "search" / "2.npz", np.zeros(100), np.zeros(100))
+        case "order":
+            lines[1], lines[2] = lines[2], lines[1]
+        case "removed":
+            del lines[2]
+    path.write_text("".join(lines))
+    again = found_by(recipe, journal=Journal(tmp_path / "search", b"secret"))
+    assert again.choice == first.choice
+    assert [trial.folds for trial in again.trials] == [trial.folds for trial in first.trials]
+    assert len(Journal(tmp_path / "search", b"secret").read()) == 6
+    assert Journal(tmp_path / "search", b"another").read() == []
+
+
+def test_a_pipe_in_the_place_of_a_journal_is_refused(tmp_path):
+    journal = Journal(tmp_path / "search")
+    os.mkfifo(tmp_path / "search" / "trials.jsonl")
+    with pytest.raises((RetrodictError, OSError)):
+        found_by(Recipe("logistic", SPLIT, tune=Tune(trials=2, folds=2)), journal=journal)
+
+
+def test_first_proposals_are_drawn_apart_and_another_seed_is_another_search():
+    space = {"prepare": [[], [Scale("standard")]], "half_life": ["30d", None], "penalty": (0.01, 10.0, "log")}
+    drawn = {}
+    for seed in (0, 1):
+        tune = Tune(trials=9, sampler="random", space=space, folds=2)
+        found = found_by(Recipe("logistic", SPLIT, seed=seed, tune=tune))
+        drawn[seed] = [trial.choice for trial in found.trials[1:]]
+    assert len({(choice["prepare"], choice["half_life"]) for choice in drawn[0]}) > 2
+    values = [{choice["logistic.penalty"] for choice in choices} for choices in drawn.values()]
+    assert not values[0] & values[1]
+
+
+def test_a_member_with_a_search_of_its_own_is_refused():
+    with pytest.raises(DefinitionError, match="tune"):
+        Stack([Recipe("decision_tree", tune=Tune(trials=2)), "logistic"])
+
+
 def test_each_combination_of_a_grid_is_tried_once_and_then_it_ends():
     recipe = Recipe("logistic", SPLIT, tune=Tune(trials=50, sampler="grid", folds=2, pruner="none", space={
         "penalty": [0.1, 1.0], "l1_ratio": [0.0, 0.5, 1.0]}))  # fmt: skip
@@ -195,8 +254,7 @@ def test_estimators_and_their_own_parameters_are_searched_together():
     found = found_by(recipe)
     for trial in found.trials[1:]:
         names = {name for name in trial.choice if name != "estimator"}
-        expected = {"logistic.penalty", "logistic.l1_ratio"} if trial.choice["estimator"] == "logistic" else {
-            "decision_tree.max_depth"}  # fmt: skip
+        expected = set() if trial.choice["estimator"] == "logistic" else {"decision_tree.max_depth"}
         assert names == expected
     chosen = recipe.tune.concrete(recipe, {"estimator": "decision_tree", "decision_tree.max_depth": 2})
     assert chosen.estimator == "decision_tree"
@@ -235,6 +293,10 @@ def test_parameters_inside_a_scikit_learn_object_are_set_as_set_params_has_them(
         ({"search": "random"}, "search must be one of"),
         ({"sampler": "bayes"}, "sampler must be one of"),
         ({"timeout": "0s"}, "longer than nothing"),
+        ({"jobs": 10**6}, "at most 256"),
+        ({"space": {5: [1]}}, "mapping of names"),
+        ({"space": {"prepare": [Scale("standard")]}}, "must be a list of steps"),
+        ({"space": {"prepare": [None, []]}}, "must be a list of steps"),
         ({"ensemble": ["best"]}, "must be made in a way that there is"),
     ],
 )
@@ -265,15 +327,14 @@ def test_a_search_whose_trials_all_fail_says_why():
 
 
 def test_rows_that_judge_a_fold_are_never_fitted_on(monkeypatch):
-    from retrodict.learning import trials
 
-    seen, fit_fold = [], trials.fit_fold
+    seen, fit_fold = [], workers.fit_fold
 
     def watched(job, choice, fold):
         seen.append([set(places.tolist()) for places in job.folds[fold]])
         return fit_fold(job, choice, fold)
 
-    monkeypatch.setattr(trials, "fit_fold", watched)
+    monkeypatch.setattr(workers, "fit_fold", watched)
     found_by(Recipe("logistic", SPLIT, tune=Tune(trials=2, folds=3, pruner="none")))
     assert len(seen) == 6
     assert all(not fit & judge for fit, judge in seen)
@@ -282,9 +343,8 @@ def test_rows_that_judge_a_fold_are_never_fitted_on(monkeypatch):
 
 def test_a_process_that_ends_in_a_fit_fails_its_trial_alone(monkeypatch):
     recipe = Recipe("logistic", SPLIT, tune=Tune(trials=3, folds=2))
-    from retrodict.learning import trials
 
-    class Dying(trials._Processes):
+    class Dying(workers._Processes):
         died = False
 
         def submit(self, choice, fold):
@@ -296,7 +356,7 @@ def test_a_process_that_ends_in_a_fit_fails_its_trial_alone(monkeypatch):
                     os.kill(process.pid, signal.SIGKILL)
             return future
 
-    monkeypatch.setattr(trials, "_Processes", Dying)
+    monkeypatch.setattr(workers, "_Processes", Dying)
     found = found_by(recipe, engine="processes")
     assert Dying.died
     assert len(found.trials) == 3
@@ -383,6 +443,7 @@ def test_a_tuned_run_is_recorded_with_its_trials_replays_exactly_and_leaves_noth
         run = project.train("loan")
         notes = run.record.summary["notes"]["tuning"]
         trials = [record for record in project_runs(project, "trial") if record.parent == run.record.id]
+        assert notes["best"]["value"] in [record.values("folds").get("log_loss") for record in trials]
         assert run.record.kind == "tune"
         assert len(trials) == notes["trials"] == 5
         assert {record.tags["state"] for record in trials} <= {"finished", "pruned", "failed"}
@@ -395,6 +456,26 @@ def test_a_tuned_run_is_recorded_with_its_trials_replays_exactly_and_leaves_noth
         assert not list((tmp_path / "state" / "searches").iterdir())
         assert project.audit().ok
         assert "as written" in str(run)
+
+
+def test_a_search_too_short_for_a_trial_trains_the_recipe_as_it_is_written(tmp_path):
+    with make(tmp_path) as project:
+        run = project.tune("loan", timeout="1us")
+        assert run.record.summary["notes"]["tuning"]["trials"] == 0
+        assert any("nothing was chosen" in warning for warning in run.warnings)
+        assert run.replay().verdict == "exact"
+        assert project.audit().ok
+
+
+def test_a_choice_altered_in_the_records_is_not_what_is_replayed(tmp_path):
+    with make(tmp_path) as project:
+        run = project.train("loan")
+        with project.workspace.records.write() as connection:
+            altered = {**run.params, "choice": {"logistic.penalty": 123.0}}
+            connection.execute(update(runs).where(runs.c.id == run.record.id).values(params=json.dumps(altered)))
+        replay = project.replay_run(run.ref)
+        assert not replay.compared["row in the records"]["equal"]
+        assert replay.compared["trees"]["equal"]
 
 
 def project_runs(project: Project, kind: str | None):

@@ -14,7 +14,7 @@ from tests.learning.test_run_shape import findings
 from retrodict.core.errors import InputError, NotFoundError, RefusedError, RetryableError
 from retrodict.data.ingest import ingest
 from retrodict.learning import compare_runs, get_run, list_runs, open_run, tag_run
-from retrodict.learning.schema import heartbeats, journal
+from retrodict.learning.runs.schema import heartbeats, journal
 
 TABLE = 'from retrodict import Table\nshops = Table("shops", columns={"id": "int", "city": "string"})\n'
 KILLED = """
@@ -263,7 +263,7 @@ def test_a_store_that_is_busy_takes_it_later(make_project, monkeypatch):
         raise RetryableError("the disk must take the change", where="store", got="an error", remedy="Free space")
 
     with monkeypatch.context() as patch:
-        patch.setattr("retrodict.learning.writer.write_events", refuse)
+        patch.setattr("retrodict.learning.runs.writer.write_events", refuse)
         run.log_metric("auc", 0.7)
         with pytest.raises(RetryableError):
             run.flush()

@@ -11,15 +11,15 @@ from retrodict.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from retrodict.learning.card import ModelCard, model_card
-    from retrodict.learning.comparison import compare_runs, export_runs
     from retrodict.learning.execution import Execution, execute, train
     from retrodict.learning.leakage import LeakageReport, measure_leakage
     from retrodict.learning.replay import RunReplay, replay_run
-    from retrodict.learning.retention import RunRetention, prune_runs
     from retrodict.learning.runs import KINDS, LISTED, Run, best_run, get_run, list_runs, tag_run
+    from retrodict.learning.runs.comparison import compare_runs, export_runs
+    from retrodict.learning.runs.retention import RunRetention, prune_runs
+    from retrodict.learning.runs.tracker import OpenRun, open_run
     from retrodict.learning.scorer import Importance, Scorer, importance
     from retrodict.learning.standings import EstimatorComparison, Leaderboard, compare_estimators, leaderboard
-    from retrodict.learning.tracker import OpenRun, open_run
 
 __all__ = [
     "KINDS",
@@ -57,13 +57,13 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "card": ("ModelCard", "model_card"),
-        "comparison": ("compare_runs", "export_runs"),
+        "runs.comparison": ("compare_runs", "export_runs"),
         "execution": ("Execution", "execute", "train"),
         "leakage": ("LeakageReport", "measure_leakage"),
         "replay": ("RunReplay", "replay_run"),
-        "retention": ("RunRetention", "prune_runs"),
-        "runs": ("KINDS", "LISTED", "Run", "best_run", "get_run", "list_runs", "tag_run"),
-        "tracker": ("OpenRun", "open_run"),
+        "runs.retention": ("RunRetention", "prune_runs"),
+        "runs.store": ("KINDS", "LISTED", "Run", "best_run", "get_run", "list_runs", "tag_run"),
+        "runs.tracker": ("OpenRun", "open_run"),
         "scorer": ("Importance", "Scorer", "importance"),
         "standings": ("EstimatorComparison", "Leaderboard", "compare_estimators", "leaderboard"),
     },

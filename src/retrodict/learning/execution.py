@@ -28,12 +28,12 @@ from retrodict.learning.environment import environment_bytes
 from retrodict.learning.evidence import gate_evidence, redrawn
 from retrodict.learning.fit import TrainingRows
 from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, tables_of
-from retrodict.learning.heartbeat import beat
 from retrodict.learning.plots import TEST_ROWS, TRIALS, pack_test_rows
 from retrodict.learning.recipes import Progress, Searched, Trained, run_recipe
-from retrodict.learning.record import enter_ended
 from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, get_run, list_runs, start_run
-from retrodict.learning.study import Journal, SearchResult, search
+from retrodict.learning.runs.heartbeat import beat
+from retrodict.learning.runs.record import enter_ended
+from retrodict.learning.study import Journal, SearchResult, StudyTrial, search
 from retrodict.ledger import Transaction
 from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.definitions import Model, Recipe
@@ -227,7 +227,8 @@ def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | No
     began, journals = time.perf_counter(), list[Journal]()
 
     def searched(recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Progress) -> SearchResult:
-        journal = Journal.of(workspace.root / "state" / "searches", recipe, problem)
+        secret = workspace.ledger.secret("searches")[1]
+        journal = Journal.of(workspace.root / "state" / "searches", recipe, problem, secret)
         journals.append(journal)
         with workspace.lock(f"searches/{journal.folder.name}"):
             return search(recipe, problem, rows, tell=tell, journal=journal)
@@ -269,8 +270,7 @@ def _trial_runs(workspace: Workspace, study: Run, result: SearchResult) -> list[
             study, id=workspace.new_id(), kind="trial", parent=study.id, seconds=trial.seconds, params={**trial.choice},
             status="failed" if trial.state == "failed" else "finished", tags={"state": trial.state}, artifacts=[],
             summary={"error": trial.error} if trial.error else {},
-            points=[MetricPoint("folds", result.report["metric"].replace(" ", "_"), value, at)
-                    for at, value in enumerate(trial.folds)],
+            points=_trial_points(trial, result.report["metric"].replace(" ", "_")),
         )
         for trial in result.trials
     ]  # fmt: skip
@@ -338,6 +338,12 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
         *_put_trials(workspace, trained.search),
         _put(workspace, TEST_ROWS, _test_rows(result), "application/vnd.apache.parquet"),
     ]
+
+
+def _trial_points(trial: StudyTrial, metric: str) -> list[MetricPoint]:
+    """The value of a trial, as ``folds``, and that of each fold it was judged on, as ``fold``."""
+    each = [MetricPoint("fold", metric, value, at) for at, value in enumerate(trial.folds)]
+    return each if trial.value is None else [MetricPoint("folds", metric, trial.value), *each]
 
 
 def _put_trials(workspace: Workspace, result: SearchResult | None) -> list[Artifact]:

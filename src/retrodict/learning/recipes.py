@@ -208,7 +208,7 @@ def _settle(
 
 
 def _search(recipe: Recipe, problem: Problem, rows: TrainingRows, report: Progress) -> SearchResult:
-    from retrodict.learning.study import search  # only where something is searched
+    from retrodict.learning.study.search import search  # only where something is searched
 
     return search(recipe, problem, rows, tell=report)
 

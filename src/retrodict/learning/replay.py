@@ -112,7 +112,7 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
         again["metrics"] = {name: again["metrics"].get(name) for name in recorded["metrics"]}
         compared = _compare(recorded, again)
         row = {"frame": run.data["frame"], "rows": run.data["rows"], "trees": run.summary["trees"],
-               "metrics": run.metrics}  # fmt: skip
+               "metrics": run.metrics, "choice": run.params.get("choice")}  # fmt: skip
         compared["row in the records"] = {
             "recorded": recorded, "replayed": row, "equal": _sorted(recorded) == _sorted(row)
         }  # fmt: skip
@@ -154,7 +154,9 @@ def _again(workspace: Workspace, run: Run, progress: Progress | None) -> dict[st
     versions, now = run.data["versions"], run.data["now"]
     if "tune" in run.params:
         definition = definition.with_tune(run.params["tune"])
-    search = SearchResult(run.params.get("choice", {}), (), {})
+    entries = workspace.ledger.entries(object_id=run.ref, action="run.finish")
+    # What was chosen is what the ledger says: the row in the records proves nothing.
+    search = SearchResult((entries[0].payload if entries else {}).get("choice", run.params.get("choice", {})))
     again = execute(workspace, definition, versions, now=now, ladder=False, indexed=False, progress=progress,
                     searched=lambda *_: search)  # fmt: skip
     return again.facts()
@@ -170,7 +172,8 @@ def _recorded(workspace: Workspace, run: Run) -> dict[str, Any]:
                              got="another model" if entries else "no entry",
                              remedy="Run 'retrodict audit verify'")  # fmt: skip
     trees = ModelArtifact.load(workspace.objects, artifact).engine.fingerprint()
-    return {"frame": facts["frame"], "rows": facts["rows"], "trees": trees, "metrics": facts["test"]}
+    return {"frame": facts["frame"], "rows": facts["rows"], "trees": trees, "metrics": facts["test"],
+            "choice": facts.get("choice")}  # fmt: skip
 
 
 def _compare(recorded: dict[str, Any], again: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -179,6 +182,7 @@ def _compare(recorded: dict[str, Any], again: dict[str, Any]) -> dict[str, dict[
     return {
         name: {"recorded": value, "replayed": replayed[name], "equal": _sorted(value) == _sorted(replayed[name])}
         for name, value in recorded.items()
+        if name in replayed
     }
 
 

@@ -48,7 +48,7 @@ def _member(member: Any) -> Any:
     if isinstance(member, str | Ensemble):
         return member
     if hasattr(member, "__dataclass_fields__"):
-        settings = ("split", "weights", "half_life", "threshold", "interval")
+        settings = ("split", "weights", "half_life", "threshold", "interval", "tune")
         ignored = [name for name in settings if getattr(member, name, None) is not None]
         if ignored or getattr(member, "calibrate", "auto") != "auto":
             raise DefinitionError("what holds for a whole ensemble must be said of it, not of a member",

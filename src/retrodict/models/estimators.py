@@ -36,6 +36,9 @@ __all__ = [
     "register_estimator",
 ]
 
+# With fewer cells than this threads wait for each other longer than they work.
+_FEW_CELLS = 200_000
+
 FeatureType = Literal["number", "category"]
 F = TypeVar("F", bound="Callable[..., Any] | type")
 
@@ -212,6 +215,7 @@ class Estimator:
         if problem.train.weights is not None and not self.weights:
             raise InputError("rows must have no weights where the estimator takes none", where=where,
                              got="weights of rows", remedy="Leave them out, or choose another estimator")  # fmt: skip
+
         params = problem.params if self.aliases else {**self.defaults, **problem.params, **self.fixed}
         problem = replace(problem, params=params)
         if problem.checkpoints is not None:

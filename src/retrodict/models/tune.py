@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import DefinitionError, InternalError, check_known, near
+from retrodict.evaluation.directions import better
 from retrodict.models.ensembles import Ensemble
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ Search = Literal["joint", "sequential", "nested"]
 Sampler = Literal["tpe", "cmaes", "random", "grid"]
 Pruner = Literal["median", "hyperband", "wilcoxon", "none"]
 Combining = Literal["greedy", "stack", "vote"]
+
+_MOST_JOBS = 256
 
 AUTO = "auto"
 """The estimator of a recipe that looks for one."""
@@ -123,8 +126,8 @@ class Tune:
         Of each parameter a list of options, ``(low, high)`` or ``(low, high, "log")``. Beside parameters of the
         estimator: ``"estimator"``, a list of names, scikit-learn objects or Recipes; ``"prepare"``, a list of lists of
         steps; ``"balance"``, ``"half_life"``, lists of what a Recipe takes. Where there are several estimators, or an
-        ensemble's members, theirs are named ``"lightgbm.num_leaves"``. An estimator of which nothing is said varies
-        as its entry in the catalogue says (not in a grid).
+        ensemble's members, theirs are named ``"lightgbm.num_leaves"``. Nothing else varies; without a space what the
+        catalogue's entry of each estimator says.
     sampler : {"tpe", "cmaes", "random", "grid"}, default "tpe"
         Which settings are tried next; ``grid`` takes each combination of lists once.
     pruner : {"median", "hyperband", "wilcoxon", "none"}, default "median"
@@ -174,6 +177,11 @@ class Tune:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise DefinitionError(f"{name} must be a whole number of at least {least}", where="Tune", got=value,
                                       remedy="Correct it, or leave it out for the default")  # fmt: skip
+        if self.jobs is not None and self.jobs > _MOST_JOBS:
+            raise DefinitionError(f"there must be at most {_MOST_JOBS} fits at a time", where="Tune, jobs",
+                                  got=self.jobs, remedy="Say as many as there are cores")  # fmt: skip
+        if self.metric is not None:
+            better(self.metric)  # refuses what is no metric, and what is right at one value
         if self.timeout is not None and parse_duration(self.timeout, where="Tune, timeout") <= 0:
             raise DefinitionError("a timeout must be longer than nothing", where="Tune", got=self.timeout,
                                   remedy="Write timeout='15m'")  # fmt: skip
@@ -186,6 +194,11 @@ class Tune:
         if not isinstance(space, Mapping):
             raise DefinitionError("a space must be a mapping of names to what they vary over", where="Tune",
                                   got=type(space).__name__, remedy="Write space={'num_leaves': (8, 256)}")  # fmt: skip
+        keys: list[object] = list(self.space)
+        if odd := [key for key in keys if not isinstance(key, str)]:
+            raise DefinitionError("a space must be a mapping of names to what they vary over", where="Tune, space",
+                                  got=odd,
+                                  remedy="Write space={'num_leaves': (8, 256)}")  # fmt: skip
         object.__setattr__(self, "space", {name: _read_options(name, value) for name, value in self.space.items()})
 
     def applied(self) -> Recipe:
@@ -245,7 +258,7 @@ class Tune:
         for word, candidate in candidates.items():
             when = word if alternatives and len(candidates) > 1 else None
             dimensions += _parameters(
-                word, candidate, recipe, rest, alone=len(candidates) == 1, when=when, grid=self.sampler == "grid"
+                word, candidate, recipe, rest, alone=len(candidates) == 1, when=when, named=bool(self.space)
             )
         if rest:
             names = [*_PARTS, "estimator", *(f"{word}.…" for word in candidates)]
@@ -322,6 +335,10 @@ def _read_options(name: str, options: Any) -> Any:
     if name == "prepare":
         from retrodict.models.steps import as_step
 
+        if not all(isinstance(option, list | tuple) for option in options):
+            raise DefinitionError("each way to prepare must be a list of steps", where="Tune, space of 'prepare'",
+                                  got=[type(option).__name__ for option in options],
+                                  remedy="Write [[], [Impute('median')]]")  # fmt: skip
         return [tuple(as_step(step) for step in option) for option in options]
     if name == "estimator":
         return [_as_option(option) for option in options]
@@ -359,7 +376,7 @@ def _word(option: Any) -> str:
 
 
 def _parameters(
-    word: str, candidate: Any, recipe: Recipe, rest: dict[str, Any], *, alone: bool, when: str | None, grid: bool
+    word: str, candidate: Any, recipe: Recipe, rest: dict[str, Any], *, alone: bool, when: str | None, named: bool
 ) -> Iterator[Dimension]:
     """What varies of one candidate; what it reads is taken out of the rest of the space."""
     from retrodict.models.definitions import Recipe
@@ -372,7 +389,7 @@ def _parameters(
     where = f"Tune, space of {word!r}"
     if not names:
         for name, space in getattr(base.registered, "space", {}).items():
-            if name not in base.params and not grid:
+            if name not in base.params and not named:
                 yield Dimension.of(prefix + name, space, when=when, where=where)
         return
     for name, param in names.items():

@@ -111,7 +111,7 @@ class Models(Namespace):
         folder : path
             Made if needed.
         """
-        from retrodict.learning.mlflow.pyfunc import write_pyfunc
+        from retrodict.learning.runs.mlflow.pyfunc import write_pyfunc
 
         version = registry.get_version(self._workspace, ref)
         return ExportedModel(version.ref, str(write_pyfunc(self._workspace, version.ref, Path(folder))))

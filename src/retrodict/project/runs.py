@@ -14,9 +14,9 @@ from retrodict.project.namespace import Namespace
 from retrodict.project.run_views import Plot, PushedRun, Run, RunComparison, RunExport, headline
 
 if TYPE_CHECKING:
-    from retrodict.learning.retention import RunRetention
     from retrodict.learning.runs import Run as RunRecord
-    from retrodict.learning.tracker import OpenRun
+    from retrodict.learning.runs.retention import RunRetention
+    from retrodict.learning.runs.tracker import OpenRun
 
 __all__ = ["Plot", "PushedRun", "Run", "RunComparison", "RunExport", "Runs", "headline"]
 
@@ -232,7 +232,7 @@ class Runs(Namespace):
         experiment : str
             Name of the experiment there; made if it does not exist.
         """
-        from retrodict.learning.mlflow.push import push_run
+        from retrodict.learning.runs.mlflow.push import push_run
 
         return PushedRun(ref, push_run(self._workspace, ref, url, experiment=experiment), url)
 

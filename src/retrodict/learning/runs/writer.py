@@ -17,9 +17,9 @@ from sqlalchemy import update
 
 from retrodict.core.errors import RetrodictError, RetryableError
 from retrodict.learning.environment import environment_bytes
-from retrodict.learning.heartbeat import INTERVAL_S, now_us
-from retrodict.learning.journal import Event, settle, write_events
-from retrodict.learning.schema import heartbeats, metadata
+from retrodict.learning.runs.heartbeat import INTERVAL_S, now_us
+from retrodict.learning.runs.journal import Event, settle, write_events
+from retrodict.learning.runs.schema import heartbeats, metadata
 from retrodict.workspace import Workspace, capture_code
 from retrodict.workspace.code import python_files
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from retrodict.core.errors import InputError
-from retrodict.learning.tracker import OpenRun
+from retrodict.learning.runs.tracker import OpenRun
 from retrodict.workspace import Workspace
 
 __all__ = ["OPEN", "artifact_address", "read_address", "workspace_of"]

@@ -18,8 +18,8 @@ from typing import Any
 from sqlalchemy import Connection, case, delete, func, insert, select
 
 from retrodict.core.errors import BusyError
-from retrodict.learning.heartbeat import has_process, sign_of_life
-from retrodict.learning.record import (
+from retrodict.learning.runs.heartbeat import has_process, sign_of_life
+from retrodict.learning.runs.record import (
     Artifact,
     MetricPoint,
     Run,
@@ -29,7 +29,7 @@ from retrodict.learning.record import (
     finish_run,
     sources_of,
 )
-from retrodict.learning.schema import heartbeats, journal, runs
+from retrodict.learning.runs.schema import heartbeats, journal, runs
 from retrodict.ledger import Transaction
 from retrodict.workspace import Workspace
 

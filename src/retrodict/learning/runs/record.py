@@ -17,8 +17,8 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from retrodict.core.clock import format_time
 from retrodict.core.errors import InputError, IntegrityError, NotFoundError, RefusedError, check_known, near
-from retrodict.learning.heartbeat import sign_of_life
-from retrodict.learning.schema import artifacts, heartbeats, journal, metadata, metrics, runs, tags, values
+from retrodict.learning.runs.heartbeat import sign_of_life
+from retrodict.learning.runs.schema import artifacts, heartbeats, journal, metadata, metrics, runs, tags, values
 from retrodict.ledger import Transaction
 from retrodict.stores.objects.base import ObjectStore
 from retrodict.workspace import Workspace
@@ -305,6 +305,7 @@ def _end_facts(run: Run) -> dict[str, Any]:
         "frame": run.data.get("frame"),
         "fingerprint": run.summary.get("fingerprint"),
         "test": run.metrics,
+        **({"choice": run.params["choice"]} if "choice" in run.params else {}),
         "objects": sorted({a.digest for a in run.artifacts}),
     }
 
@@ -341,6 +342,8 @@ def write_tags(tx: Transaction, run: Run) -> None:
 
 def write_values(connection: Connection, indexed: Sequence[Run]) -> None:
     """Index what searches read of runs: parameters by dotted name, and the last value of each metric."""
+    if not indexed:  # an empty list would insert a row of nothing
+        return
     connection.execute(delete(values).where(values.c.run.in_([run.id for run in indexed])))
     connection.execute(_INSERT_VALUE, [{"run": run.id, **row} for run in indexed for row in _value_rows(run)])
 

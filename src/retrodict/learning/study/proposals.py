@@ -5,6 +5,7 @@ A proposal follows from the seed and the trials before, and from nothing that a 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,7 +127,7 @@ class Proposer:
             return None
         for attempt in range(_REPEATED):
             study = self._study(trials, under_way)
-            study.sampler = self._sampler(self.seed + len(trials) + len(under_way) + 1_000_003 * attempt)
+            study.sampler = self._sampler(self._seed(len(trials) + len(under_way), attempt))
             proposal = study.ask()
             choice = {**self.base, **self._suggest(proposal)}
             if key_of(choice) not in tried:
@@ -134,6 +135,11 @@ class Proposer:
                 return choice, proposal
         self.ended = "nothing new was left to try"
         return None
+
+    def _seed(self, number: int, attempt: int) -> int:
+        """Seed of one proposal: of neighbouring numbers and of other recipes' seeds nothing alike."""
+        digest = hashlib.sha256(f"{self.seed}/{self.phase}/{number}/{attempt}".encode()).digest()
+        return int.from_bytes(digest[:4])
 
     def _study(self, trials: Sequence[StudyTrial], under_way: Sequence[Choice]) -> Any:
         """Trials of this phase as Optuna has them, those that run among them."""

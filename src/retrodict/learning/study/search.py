@@ -7,6 +7,8 @@ there and asks for the same trials as one that was not. Only the folds of a tria
 from __future__ import annotations
 
 import hashlib
+import hmac
+import io
 import itertools
 import json
 import math
@@ -26,12 +28,13 @@ from retrodict.core.identity import content_hash
 from retrodict.evaluation import better, evaluate
 from retrodict.evaluation.losses import LOSSES, row_losses
 from retrodict.learning.fit import TrainingRows
-from retrodict.learning.proposals import Proposer, State, StudyTrial, importance_of
-from retrodict.learning.trial_ensembles import Joined, join_trials
-from retrodict.learning.trials import FoldFit, Job, Workers, open_workers
+from retrodict.learning.study.ensembles import Joined, join_trials
+from retrodict.learning.study.proposals import Proposer, State, StudyTrial, importance_of
+from retrodict.learning.study.workers import FoldFit, Job, Workers, open_workers
 from retrodict.models.definitions import Recipe
 from retrodict.models.problem import Problem
 from retrodict.models.tune import AUTO, Choice, Dimension
+from retrodict.stores._durable import open_file, read_file
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -44,6 +47,8 @@ Tell = Callable[[str, int, int], None]
 Outputs = NDArray[np.float64]
 
 # Of "auto" what is tried first, so that there is something when time is short.
+_REPORT_SHARE = 0.1  # of a budget, for the ladder and the report
+_LOSSES = 2  # times that a fit is begun anew whose process ended
 _CHEAP = ("logistic", "linear", "poisson")
 
 
@@ -71,28 +76,30 @@ class SearchResult:
 class Journal:
     """Trials of one search in a folder: one line each, durable before the next is asked for; outputs beside.
 
-    A line that a kill tore is dropped with what follows it.
+    Each line is sealed by a secret, together with those before it and the digest of its outputs. What a kill tore, and
+    what the secret did not seal, is dropped with all that follows: it is fitted again.
 
     Parameters
     ----------
     folder : path
         Of this search alone; made if it does not exist.
+    secret : bytes
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, secret: bytes = b"") -> None:
+        self.folder, self._secret, self._last = folder, secret, folder.name
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "trials.jsonl"
 
     @classmethod
-    def of(cls, place: Path, recipe: Recipe, problem: Problem) -> Journal:
+    def of(cls, place: Path, recipe: Recipe, problem: Problem, secret: bytes) -> Journal:
         """Journal of a search: its folder is named by the recipe and every row that it is searched on."""
         digest = hashlib.sha256(content_hash(recipe).encode())
         for part in (problem.train, problem.validate):
             if part is not None:
                 for array in (part.matrix, part.labels, part.weights, part.groups):
                     digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
-        return cls(place / digest.hexdigest()[:32])
+        return cls(place / digest.hexdigest()[:32], secret)
 
     def remove(self) -> None:
         """Forget the search: it is recorded elsewhere."""
@@ -100,34 +107,50 @@ class Journal:
 
     def read(self) -> list[tuple[StudyTrial, list[Outputs] | None]]:
         """Trials in their order, those finished with their outputs by fold where they were kept."""
-        size, trials = 0, []
-        for line in self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else ():
+        self._last = self.folder.name
+        size, trials = 0, list[tuple[StudyTrial, list[Outputs] | None]]()
+        content = read_file(self._path) if self._path.exists() else b""
+        for line in content.splitlines(keepends=True):
             try:
-                body = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                body = None
-            if body is None:
-                os.truncate(self._path, size)
+                body = json.loads(line) if line.endswith(b"\n") else {}
+                seal, outputs = body.pop("seal"), self._outputs(body["number"], body.pop("outputs"))
+                if not hmac.compare_digest(seal, self._seal(line[: line.rindex(b', "seal"')])):
+                    break
+                trial = StudyTrial(**{**body, "folds": tuple(body["folds"])})
+            except (ValueError, KeyError, TypeError, AttributeError, OSError):
                 break
-            size += len(line)
-            trial = StudyTrial(**{**body, "folds": tuple(body["folds"])})
-            trials.append((trial, self._outputs(trial.number)))
+            size, self._last = size + len(line), seal
+            trials.append((trial, outputs))
+        if size != len(content):
+            os.truncate(self._path, size)
         return trials
 
     def append(self, trial: StudyTrial, outputs: Sequence[Outputs] | None) -> None:
         """Keep a trial that ended."""
+        digest = None
         if outputs is not None:
-            np.savez(self.folder / f"{trial.number}.npz", *outputs)
-        with self._path.open("ab") as file:
-            file.write(json.dumps(asdict(trial)).encode() + b"\n")
+            buffer = io.BytesIO()
+            np.savez(buffer, *outputs)
+            (self.folder / f"{trial.number}.npz").write_bytes(buffer.getvalue())
+            digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+        text = json.dumps({**asdict(trial), "outputs": digest})[:-1].encode()
+        self._last = self._seal(text)
+        with os.fdopen(open_file(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as file:
+            file.write(text + b', "seal": "' + self._last.encode() + b'"}\n')
             file.flush()
             os.fsync(file.fileno())
 
-    def _outputs(self, number: int) -> list[Outputs] | None:
-        place = self.folder / f"{number}.npz"
-        if not place.exists():
+    def _seal(self, text: bytes) -> str:
+        return hmac.digest(self._secret, self._last.encode() + b"\n" + text, "sha256").hex()
+
+    def _outputs(self, number: int, digest: str | None) -> list[Outputs] | None:
+        """Outputs of a trial; ValueError if they are not those that were kept."""
+        if digest is None:
             return None
-        with np.load(place) as arrays:
+        content = read_file(self.folder / f"{number}.npz")
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError(number)
+        with np.load(io.BytesIO(content)) as arrays:
             return [arrays[name] for name in arrays.files]
 
 
@@ -140,6 +163,7 @@ class _Running:
     values: list[float] = field(default_factory=list)
     outputs: list[Outputs] = field(default_factory=list)
     seconds: float = 0.0
+    losses: int = 0
 
     def gives_up(self) -> bool:
         """Whether the folds so far tell enough."""
@@ -210,7 +234,7 @@ class _Search:
         with open_workers(self.job) as workers:
             for phase, (dimensions, base, until) in enumerate(self._phases()):
                 proposer = Proposer(self.tune, dimensions, base, self._defaults(), self._firsts() if not phase else (),
-                                    phase, self.job.recipe.seed + 10_007 * phase, self.higher,
+                                    phase, self.job.recipe.seed, self.higher,
                                     len(self.job.folds))  # fmt: skip
                 self._make(workers, proposer, until)
         best = self.best
@@ -320,6 +344,9 @@ class _Search:
 
     def _advance(self, one: _Running, future: Future[FoldFit], phase: int) -> bool:
         """Take in a fold; whether the trial goes on to the next one."""
+        if future.exception() is not None and one.losses < _LOSSES:
+            one.losses += 1  # which of the fits under way ended the process is not known
+            return True
         error = future.exception()
         fit = FoldFit(None, 0.0, "the process that fitted it ended") if error else future.result()
         one.seconds += fit.seconds
@@ -356,7 +383,7 @@ class _Search:
         reserved = 0.0
         if self.job.recipe.budget is not None:
             took = sorted((trial.seconds for trial in self._ranked()[:5]), reverse=True)
-            reserved = sum(took[:3]) / max(len(self.job.folds) - 1, 1)
+            reserved = self.tune.seconds * _REPORT_SHARE + sum(took[:3]) / max(len(self.job.folds) - 1, 1)
         left = max(self.tune.seconds - (perf_counter() - self.began) - reserved, 0.0)
         if not left:
             self.stopped = f"{self.tune.timeout} were over"

@@ -18,7 +18,7 @@ from retrodict.core.errors import DefinitionError, InputError, NotFoundError, ne
 from retrodict.core.expressions import Expression, parse
 from retrodict.core.expressions import _nodes as nodes
 from retrodict.evaluation.directions import Direction, better
-from retrodict.learning.schema import runs, tags, values
+from retrodict.learning.runs.schema import runs, tags, values
 
 __all__ = ["Fields", "direction_of", "order_runs", "where_runs"]
 
@@ -63,7 +63,7 @@ def where_runs(connection: Connection, text: str) -> ColumnElement[bool]:
     NotFoundError
         If no run has such a metric, parameter or tag; the message has the near names.
     """
-    if not text.strip():
+    if not (text or "").strip():
         return true()
     expression = _parse(text)
     kinds: dict[str, Any] = {}

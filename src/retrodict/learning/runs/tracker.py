@@ -17,9 +17,9 @@ from typing import Any, Literal, Self
 
 from retrodict.core.errors import InputError, RefusedError, RetrodictError, check_known
 from retrodict.core.identity import Ref
-from retrodict.learning.journal import Event, begin_run
-from retrodict.learning.record import SVG, Run, check_length, check_line, check_run, check_tags
-from retrodict.learning.writer import writer_of
+from retrodict.learning.runs.journal import Event, begin_run
+from retrodict.learning.runs.record import SVG, Run, check_length, check_line, check_run, check_tags
+from retrodict.learning.runs.writer import writer_of
 from retrodict.workspace import Workspace
 
 __all__ = ["OpenRun", "open_run"]

@@ -14,9 +14,9 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, 
 from retrodict.core.errors import NotFoundError, check_known, near
 from retrodict.core.identity import Ref
 from retrodict.evaluation.directions import Direction
-from retrodict.learning.heartbeat import has_process
-from retrodict.learning.journal import fold, settle, unfinished
-from retrodict.learning.record import (
+from retrodict.learning.runs.heartbeat import has_process
+from retrodict.learning.runs.journal import fold, settle, unfinished
+from retrodict.learning.runs.record import (
     KINDS,
     LISTED,
     Artifact,
@@ -30,8 +30,8 @@ from retrodict.learning.record import (
     write_tags,
     write_values,
 )
-from retrodict.learning.schema import artifacts, heartbeats, journal, metadata, metrics, runs, tags, values
-from retrodict.learning.search import order_runs, where_runs
+from retrodict.learning.runs.schema import artifacts, heartbeats, journal, metadata, metrics, runs, tags, values
+from retrodict.learning.runs.search import order_runs, where_runs
 from retrodict.workspace import Workspace
 
 __all__ = [
@@ -133,9 +133,9 @@ def list_runs(
     model : str, optional
         Only runs of this model.
     where : str
-        Filter, see :func:`retrodict.learning.search.where_runs`: ``"metrics.auc > 0.7 and tags.team = 'risk'"``.
+        Filter, see :func:`retrodict.learning.runs.search.where_runs`: ``"metrics.auc > 0.7 and tags.team = 'risk'"``.
     order : str
-        See :func:`retrodict.learning.search.order_runs`: ``"metrics.auc, started"``.
+        See :func:`retrodict.learning.runs.search.order_runs`: ``"metrics.auc, started"``.
     limit : int, optional
         At most so many, the rest on further pages; None: all.
     page : int, default 1

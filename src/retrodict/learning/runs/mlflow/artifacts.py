@@ -9,9 +9,9 @@ from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-from retrodict.learning.mlflow.places import OPEN, read_address, workspace_of
-from retrodict.learning.record import Artifact
-from retrodict.learning.runs import get_run
+from retrodict.learning.runs.mlflow.places import OPEN, read_address, workspace_of
+from retrodict.learning.runs.record import Artifact
+from retrodict.learning.runs.store import get_run
 
 __all__ = ["ProjectArtifacts"]
 

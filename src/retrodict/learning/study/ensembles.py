@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.learning.fit import blend_outputs, greedy_counts
-from retrodict.learning.proposals import StudyTrial
-from retrodict.learning.trials import Job
+from retrodict.learning.study.proposals import StudyTrial
+from retrodict.learning.study.workers import Job
 from retrodict.models.tune import Choice
 
 __all__ = ["Joined", "join_trials"]

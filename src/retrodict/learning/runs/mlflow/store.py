@@ -40,11 +40,11 @@ from mlflow.store.tracking.abstract_store import AbstractStore
 from sqlalchemy import BigInteger, Column, MetaData, String, Table, Text, insert, select, update
 
 from retrodict.core.errors import NotFoundError, RetrodictError
-from retrodict.learning.mlflow.places import OPEN, artifact_address, workspace_of
-from retrodict.learning.record import Run as Record
-from retrodict.learning.record import flatten
-from retrodict.learning.runs import get_run, list_runs, tag_run
-from retrodict.learning.tracker import OpenRun, open_run
+from retrodict.learning.runs.mlflow.places import OPEN, artifact_address, workspace_of
+from retrodict.learning.runs.record import Run as Record
+from retrodict.learning.runs.record import flatten
+from retrodict.learning.runs.store import get_run, list_runs, tag_run
+from retrodict.learning.runs.tracker import OpenRun, open_run
 
 __all__ = ["ProjectStore"]
 

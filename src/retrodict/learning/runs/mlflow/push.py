@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import quote
 
 from retrodict.core.errors import InputError, RetryableError
-from retrodict.learning.mlflow.pyfunc import write_pyfunc
-from retrodict.learning.record import flatten
-from retrodict.learning.runs import get_run
+from retrodict.learning.runs.mlflow.pyfunc import write_pyfunc
+from retrodict.learning.runs.record import flatten
+from retrodict.learning.runs.store import get_run
 from retrodict.registry import list_versions
 from retrodict.workspace import Workspace
 

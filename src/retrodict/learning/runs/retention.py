@@ -16,9 +16,9 @@ from sqlalchemy import Connection, delete, select
 from retrodict.core.display import Block, Grid, Shown, count
 from retrodict.core.durations import format_duration, parse_duration
 from retrodict.core.errors import InputError, check_reason
-from retrodict.learning.record import KINDS, Run
-from retrodict.learning.runs import list_runs
-from retrodict.learning.schema import artifacts, metrics, runs, tags, values
+from retrodict.learning.runs.record import KINDS, Run
+from retrodict.learning.runs.schema import artifacts, metrics, runs, tags, values
+from retrodict.learning.runs.store import list_runs
 from retrodict.ledger.schema import edges
 from retrodict.registry import list_versions
 from retrodict.workspace import Workspace

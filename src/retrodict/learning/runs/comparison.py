@@ -10,8 +10,8 @@ from typing import Any
 from retrodict.core.clock import format_time
 from retrodict.core.errors import InputError, RetrodictError, check_known
 from retrodict.learning.environment import environment_differences
-from retrodict.learning.record import Run, flatten
-from retrodict.learning.runs import get_run
+from retrodict.learning.runs.record import Run, flatten
+from retrodict.learning.runs.store import get_run
 from retrodict.workspace import Workspace
 
 __all__ = ["compare_runs", "export_runs", "flat_rows"]

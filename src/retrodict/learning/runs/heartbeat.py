@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import update
 
 from retrodict.core.errors import RetrodictError
-from retrodict.learning.schema import heartbeats
+from retrodict.learning.runs.schema import heartbeats
 from retrodict.workspace import Workspace
 
 __all__ = ["INTERVAL_S", "beat", "has_process", "now_us", "sign_of_life"]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ __all__ = ["FoldFit", "Job", "Workers", "open_workers"]
 Positions = NDArray[np.int64]
 
 _FEW_CELLS = 200_000
+_BEGINNINGS, _ENDING_S, _WATCH_S = 3, 10.0, 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,28 +136,48 @@ class _Processes:
     def __init__(self, path: str, job: Job) -> None:
         # Threads that wait in a loop for the next piece of work starve the other fits.
         self._environment = {"OMP_NUM_THREADS": str(job.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        self._path, self._jobs = path, job.jobs
+        self._path, self._jobs = path, min(job.jobs, job.tune.trials)
         self._pool: Any = None
 
     def submit(self, choice: Choice, fold: int) -> Future[FoldFit]:
         from joblib.externals.loky import ProcessPoolExecutor
 
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(max_workers=self._jobs, env=self._environment)
-        future: Future[FoldFit] = self._pool.submit(_fit_stored, self._path, dict(choice), fold)
-        return future
+        for _ in range(_BEGINNINGS):
+            if self._pool is None:
+                self._pool = ProcessPoolExecutor(max_workers=self._jobs, env=self._environment,
+                                                 initializer=_end_with, initargs=(os.getpid(),))  # fmt: skip
+            try:
+                future: Future[FoldFit] = self._pool.submit(_fit_stored, self._path, dict(choice), fold)
+            except RuntimeError:  # the pool is broken: one of its processes was killed while it had nothing to do
+                self.close()
+            else:
+                return future
+        failed: Future[FoldFit] = Future()
+        failed.set_result(FoldFit(None, 0.0, "no process could be begun"))
+        return failed
 
-    def first_done(self, futures: Sequence[Future[FoldFit]], seconds: float | None) -> set[Future[FoldFit]]:
+    def first_done(self, futures: Sequence[Future[FoldFit]], seconds: float | None, /) -> set[Future[FoldFit]]:
         done = set(wait(futures, timeout=seconds, return_when=FIRST_COMPLETED).done)
         if any(future.exception() is not None for future in done):  # a process ended: the others with it
             self.close()
-            done = set(futures)
+            done = set(wait(futures, timeout=_ENDING_S).done)
         return done
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(kill_workers=True)
             self._pool = None
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that began it is gone: killed, it could not end it itself."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="retrodict-parent", daemon=True).start()
 
 
 class _Ray:

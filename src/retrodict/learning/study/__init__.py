@@ -1,0 +1,16 @@
+"""The search for the settings of a recipe.
+
+``search``
+    What each trial is worth, in which order, and when enough is known.
+``proposals``
+    Which trial comes next.
+``workers``
+    Where the fits run.
+``ensembles``
+    The best trials, joined.
+"""
+
+from retrodict.learning.study.proposals import StudyTrial
+from retrodict.learning.study.search import Journal, SearchResult, search
+
+__all__ = ["Journal", "SearchResult", "StudyTrial", "search"]

@@ -280,3 +280,24 @@ def test_a_class_that_is_said_too_often_is_mended_against_the_rest():
     losses = {name: log_loss(truth, calibrate(name, scores, labels, [], target)[0].apply(fresh))
               for name in ("temperature", "sigmoid", "isotonic")}  # fmt: skip
     assert losses["sigmoid"] < losses["temperature"] - 0.05
+
+
+def test_leaves_of_one_class_do_not_flatten_a_sigmoid():
+    """A tree's pure leaves score 0 and 1: their log-odds are no number, and must not decide the slope of all others."""
+    from sklearn.metrics import brier_score_loss
+
+    from retrodict.models.calibration import fit_sigmoid, load_calibrator
+
+    rng = np.random.default_rng(5)
+    truth = rng.random(400)
+    labels = (rng.random(400) < truth).astype(float)
+    scores = np.clip(np.round(truth * 4) / 4, 0, 1)  # 0, 1/4, 1/2, 3/4, 1
+    fitted = fit_sigmoid(scores, labels)
+    assert np.log(3) < fitted.limit <= np.log(401)
+    assert brier_score_loss(labels, fitted.apply(scores)) <= brier_score_loss(labels, scores) + 0.002
+    assert fitted.apply(np.array([1.0]))[0] > 0.8
+    assert fitted.apply(np.array([0.0]))[0] < 0.2
+    again = load_calibrator(fitted.to_json())
+    assert again == fitted
+    assert [again.apply_one(float(score)) for score in scores] == again.apply(scores).tolist()
+    assert "limit" not in fit_sigmoid(np.clip(scores, 0.01, 0.99), labels).to_json().decode()

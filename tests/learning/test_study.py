@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from retrodict import (
     Label,
@@ -476,6 +476,21 @@ def test_a_choice_altered_in_the_records_is_not_what_is_replayed(tmp_path):
         replay = project.replay_run(run.ref)
         assert not replay.compared["row in the records"]["equal"]
         assert replay.compared["trees"]["equal"]
+
+
+def test_an_altered_search_index_is_named_by_the_audit(tmp_path):
+    from retrodict.learning.runs.schema import values
+
+    with make(tmp_path) as project:
+        run = project.train("loan")
+        assert project.audit().ok
+        of_area = (values.c.run == run.record.id) & (values.c.name == "auc") & (values.c.scope == "metric:test")
+        for statement in (update(values).where(of_area).values(number=0.999), delete(values).where(of_area)):
+            with project.workspace.records.write() as connection:
+                connection.execute(statement)
+            report = project.audit()
+            assert not report.ok
+            assert any(run.ref in finding.where for finding in report.findings)
 
 
 def project_runs(project: Project, kind: str | None):

@@ -119,6 +119,23 @@ def test_what_cannot_be_is_refused_with_nothing_half_written(tmp_path):
         add_model(project, "loans", "grade", budget="1m", time=None, known_at=None, exclude=())
 
 
+def test_the_same_file_is_read_anew_where_types_are_declared_since(tmp_path):
+    file = write(tmp_path / "loans.csv", loans())
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "retrodict.toml").write_text('[project]\nname = "own"\n')
+    for columns, kind in (("", "string"), (', columns={"amount": "float"}', "double")):
+        (folder / "definitions.py").write_text(
+            f'from retrodict import Table\nloans = Table("loans", key="Loan Nr"{columns})\n'
+        )
+        for _ in range(2):  # the second time changes nothing
+            with Project(folder, actor="ana") as project:
+                project.data.ingest("loans", file, replace=True)
+                assert str(project.data.read("loans").schema.field("amount").type) == kind
+    with Project(folder, actor="ana") as project:
+        assert len(project.data.history("loans")) == 2
+
+
 @pytest.mark.slow
 def test_the_command_makes_a_project_and_registers_a_version(tmp_path):
     write(tmp_path / "loans.csv", loans())

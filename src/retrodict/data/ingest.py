@@ -173,12 +173,15 @@ def staging_folder(workspace: Workspace) -> Iterator[Path]:
 def _find(tables: TableStore, definition: Table, batch: Batch, mode: Mode) -> IngestReport | None:
     """Report of a batch that is in the newest version already; None if it is not.
 
-    What was replaced since does not count, and replacing is done only if the batch is all there is.
+    What was replaced since does not count, and replacing is done only if the batch is all there is, and was read by the
+    same definition: with other types or checks its rows are others.
     """
     live = live_batches(tables, definition.name)
     if batch.id not in live or (mode == "overwrite" and len(live) > 1):
         return None
     version = tables.history(definition.name)[live[batch.id]]
+    if mode == "overwrite" and version.metadata.get("retrodict.definition") != definition.version:
+        return None
     return IngestReport.of_version(definition.name, version)
 
 

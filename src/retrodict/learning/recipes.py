@@ -360,7 +360,8 @@ def _input_warnings(inputs: InputSpec) -> tuple[str, ...]:
     """Numbers that are read as categories, because the table holds them as text."""
     return tuple(
         f"Feature {feature.name!r} is text, and every one of its {len(feature.vocabulary):,} values is a number: it is "
-        f"taken for a category. Declare it, like Table(columns={{{feature.name!r}: 'float'}}), and ingest again."
+        f"taken for a category. Declare it, like Table(columns={{{feature.name!r}: 'float'}}), and ingest again with "
+        "--replace."
         for feature in inputs.features
         if len(feature.vocabulary) > 2 and all(_is_number(value) for value in feature.vocabulary)
     )

@@ -7,6 +7,7 @@ rounding, which breaks monotony and the bound of 1, and costs more than the mode
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -34,6 +35,9 @@ __all__ = [
     "fit_temperature",
     "load_calibrator",
 ]
+
+# Log-odds of scores that are 0 or 1 but for rounding.
+_CERTAIN = 30.0
 
 
 class Calibrator(Protocol):
@@ -119,12 +123,15 @@ class SigmoidCalibrator(_Stored):
         Zero or more; 1 with an intercept of 0 changes nothing.
     intercept : float
         Shift of the log-odds.
+    limit : float, optional
+        Greatest size of a score's log-odds: what is beyond counts as so much. None: there is none.
     """
 
     kind: ClassVar[str] = "sigmoid"
 
     slope: float
     intercept: float
+    limit: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a map that turns the order round."""
@@ -134,11 +141,17 @@ class SigmoidCalibrator(_Stored):
 
     def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities of scores, shape (n,)."""
-        return np.clip(sigmoids(logits(scores) * self.slope + self.intercept), TINY, 1.0 - TINY)
+        odds = logits(scores) if self.limit is None else np.clip(logits(scores), -self.limit, self.limit)
+        return np.clip(sigmoids(odds * self.slope + self.intercept), TINY, 1.0 - TINY)
 
     def apply_one(self, score: float) -> float:
         """Probability of one score."""
-        return min(max(sigmoid(logit(score) * self.slope + self.intercept), TINY), 1.0 - TINY)
+        odds = logit(score) if self.limit is None else min(max(logit(score), -self.limit), self.limit)
+        return min(max(sigmoid(odds * self.slope + self.intercept), TINY), 1.0 - TINY)
+
+    def to_json(self) -> bytes:
+        """Canonical JSON; a limit that is not there is not written."""
+        return canonical_json({"kind": self.kind, **{k: v for k, v in asdict(self).items() if v is not None}})
 
 
 @dataclass(frozen=True)
@@ -330,22 +343,44 @@ def fit_sigmoid(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> Sig
 
     Targets are ``(positives + 1) / (positives + 2)`` and ``1 / (negatives + 2)`` (Platt 1999, Probabilistic outputs for
     support vector machines, section 2.2). Scores that fall where the outcome rises get a slope of 0: the base rate.
+    Scores of 0 and 1, as leaves of one class give, have no log-odds: they count as much as tells these rows best, more
+    than the greatest of the others and at most the ``log(n + 1)`` that n rows can show.
     """
-    from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     _check(scores, labels)
     least, greatest = _targets(labels)
     target = np.where(labels == 1, greatest, least)
     # A soft target is the row counted twice, once with each label.
-    margins = np.tile(logits(scores), 2)[:, None]
-    sides, weights = np.repeat([1, 0], len(labels)), np.concatenate([target, 1 - target])
+    odds = logits(scores)
+    certain = np.abs(odds) >= _CERTAIN
+    limits: list[float | None] = [None]
+    if certain.any():
+        rest = float(np.abs(odds[~certain]).max(initial=0.0))
+        limits = [float(limit) for limit in np.linspace(rest, max(rest, math.log(len(scores) + 1)), 13)[1:]]
     with threadpool_limits(limits=1):
-        fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1_000).fit(margins, sides, sample_weight=weights)
-    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+        fits = [
+            (limit, *_fit_line(odds if limit is None else np.clip(odds, -limit, limit), target)) for limit in limits
+        ]
+    limit, slope, intercept, _ = min(fits, key=lambda fit: fit[-1])
     if slope <= 0:
         slope, intercept = 0.0, logit(float(target.mean()))
-    return SigmoidCalibrator(slope, intercept)
+    return SigmoidCalibrator(slope, intercept, limit)
+
+
+def _fit_line(odds: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Slope and intercept of the log-odds of soft targets, and their mean log loss."""
+    from sklearn.linear_model import LogisticRegression
+
+    # A soft target is the row counted twice, once with each label.
+    sides, weights = np.repeat([1, 0], len(odds)), np.concatenate([target, 1 - target])
+    fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1_000).fit(
+        np.tile(odds, 2)[:, None], sides, sample_weight=weights
+    )
+    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    margins = slope * odds + intercept
+    loss = np.logaddexp(0.0, -margins) * target + np.logaddexp(0.0, margins) * (1 - target)
+    return slope, intercept, float(loss.mean())
 
 
 def fit_temperature(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> TemperatureCalibrator:

@@ -109,8 +109,12 @@ def _classes(
             raise DefinitionError("a label of two values must say which is the yes", where=where, got=2,
                                   remedy=f'Write "{model.label.expression} = {last!r}"')  # fmt: skip
         if not 2 <= len(classes) <= _MOST_CLASSES:
+            remedy = "Write a comparison, or name the classes"
+            if all(isinstance(name, str) and _reads_as_number(name) for name in classes):
+                remedy = ("The column is text, and every value a number: declare it, like Table(columns={'price': "
+                          "'float'}), and ingest again with --replace")  # fmt: skip
             raise InputError(f"a label of classes must have 2 to {_MOST_CLASSES:,} of them", where=where,
-                             got=len(classes), remedy="Write a comparison, or name the classes")  # fmt: skip
+                             got=len(classes), remedy=remedy)  # fmt: skip
     text = pa.types.is_string(column.type)
     try:
         vocabulary = pa.array([str(name) if text else float(name) for name in classes], column.type)
@@ -126,3 +130,11 @@ def _classes(
     ordered = bool(getattr(model.label, "ordered", False))
     target = target or Target("multiclass", classes=tuple(classes), ordered=ordered)
     return target, np.asarray(labels, dtype=np.float64)
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from retrodict.data import versions
     from retrodict.decisions.seals import SealReport
     from retrodict.features.offline import event_index
+    from retrodict.learning.runs import store
     from retrodict.ledger import AuditReport, LedgerProof
     from retrodict.ledger.chain import Entry
 else:
     (ledger,) = lazy_modules("retrodict", "ledger")
     (versions,) = lazy_modules("retrodict.data", "versions")
     (event_index,) = lazy_modules("retrodict.features.offline", "event_index")
+    (store,) = lazy_modules("retrodict.learning.runs", "store")
 
 __all__ = ["VOUCHED", "Ledger"]
 
@@ -85,6 +87,8 @@ class Ledger(Namespace):
         )  # fmt: skip
         report.findings += [ledger.AuditFinding("altered", f"index {name}", reason)
                             for name, reason in event_index.altered_indexes(workspace)]  # fmt: skip
+        report.findings += [ledger.AuditFinding("altered", f"what searches read of {ref}", "not what the run says")
+                            for ref in store.altered_indexes(workspace)]  # fmt: skip
         return report
 
     @names_damage

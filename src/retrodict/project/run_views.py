@@ -130,7 +130,7 @@ class Run(Shown):
         ladder, notes = self.record.summary.get("ladder"), self.record.summary.get("notes") or {}
         sentences = Ladder.from_dict(ladder).sentences() if ladder else ()
         choices = dict(_choices(notes))
-        return [*sentences, *([Facts(choices, title="chosen on training and validation rows")] if choices else [])]
+        return [*sentences, *([Facts(choices, title="chosen without test rows")] if choices else [])]
 
     def _stored(self) -> Sequence[Block | None]:
         run = self.record

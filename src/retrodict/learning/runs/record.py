@@ -345,10 +345,11 @@ def write_values(connection: Connection, indexed: Sequence[Run]) -> None:
     if not indexed:  # an empty list would insert a row of nothing
         return
     connection.execute(delete(values).where(values.c.run.in_([run.id for run in indexed])))
-    connection.execute(_INSERT_VALUE, [{"run": run.id, **row} for run in indexed for row in _value_rows(run)])
+    connection.execute(_INSERT_VALUE, [{"run": run.id, **row} for run in indexed for row in value_rows(run)])
 
 
-def _value_rows(run: Run) -> Iterator[dict[str, Any]]:
+def value_rows(run: Run) -> Iterator[dict[str, Any]]:
+    """What searches read of a run."""
     yield {"scope": "run", "name": "", "number": None, "text": None}
     for name, value in flatten(run.params).items():
         text = value if isinstance(value, str) else json.dumps(value)

@@ -5,13 +5,13 @@ A run whose process is gone is closed as failed by whoever looks next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, inspect, select, update
 
-from retrodict.core.errors import NotFoundError, check_known, near
+from retrodict.core.errors import IntegrityError, NotFoundError, check_known, near
 from retrodict.core.identity import Ref
 from retrodict.evaluation.directions import Direction
 from retrodict.learning.runs.heartbeat import has_process
@@ -27,6 +27,7 @@ from retrodict.learning.runs.record import (
     finish_run,
     read_run,
     start_run,
+    value_rows,
     write_tags,
     write_values,
 )
@@ -35,6 +36,7 @@ from retrodict.learning.runs.search import order_runs, where_runs
 from retrodict.workspace import Workspace
 
 __all__ = [
+    "altered_indexes",
     "KINDS",
     "LISTED",
     "Artifact",
@@ -210,6 +212,34 @@ def _index(workspace: Workspace) -> None:
     for run in _select(workspace, query, steps=True):
         with workspace.records.write() as connection:
             write_values(connection, [run])
+
+
+def altered_indexes(workspace: Workspace) -> Iterator[str]:
+    """References of runs of which searches read something else than the run says; runs not yet indexed are none.
+
+    Nothing vouches for the index: it is made of rows that are vouched for, and compared with them.
+    """
+    with workspace.records.read() as connection:
+        if not inspect(connection).has_table(values.name):
+            return
+        ids = connection.execute(select(values.c.run).where(values.c.scope == "run").order_by(values.c.run)).scalars()
+        every = list(ids)
+        strays = select(values.c.run).distinct().where(values.c.run.not_in(select(runs.c.id)))
+        yield from (f"run:{run}" for run in connection.execute(strays).scalars())
+    for first in range(0, len(every), _AT_ONCE):
+        part = every[first : first + _AT_ONCE]
+        with workspace.records.read() as connection:
+            stored: dict[str, set[tuple[Any, ...]]] = {run: set() for run in part}
+            for run, *row in connection.execute(select(values).where(values.c.run.in_(part))):
+                stored[run].add(tuple(row))
+        try:
+            selected = _select(workspace, runs.c.id.in_(part), steps=True)
+        except IntegrityError:  # a run that cannot be read is named where its rows are
+            continue
+        for run in selected:
+            rows = {tuple(row[name] for name in ("scope", "name", "number", "text")) for row in value_rows(run)}
+            if run.status != "running" and rows != stored[run.id]:
+                yield run.ref
 
 
 def get_run(workspace: Workspace, ref: str) -> Run:

@@ -125,3 +125,11 @@ def test_numbers_as_large_as_they_may_be_are_learned(frame: Frame, estimator: st
     params = {"lightgbm": {"num_iterations": 5}, "xgboost": {"num_boost_round": 5}, "catboost": {"iterations": 5},
               "random_forest": {"n_estimators": 5}}  # fmt: skip
     assert np.isfinite(run(large, estimator, params=params.get(estimator, {})).test_scores).all()
+
+
+def test_training_rows_with_one_outcome_are_a_warning(frame: Frame) -> None:
+    """A number that never changes is learned without an error by anything."""
+    constant = replace(frame, labels=np.full(800, 3.0), target=Target("regression"))
+    assert any("nothing to learn" in sentence for sentence in run(constant, "ridge").warnings)
+    varied = replace(frame, labels=np.arange(800.0), target=Target("regression"))
+    assert not any("nothing to learn" in sentence for sentence in run(varied, "ridge").warnings)

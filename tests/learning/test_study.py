@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -509,6 +510,19 @@ def test_what_is_said_at_the_call_holds_over_the_recipe_and_is_replayed(tmp_path
         assert run.replay().verdict == "exact"
 
 
+def _children(parent: int) -> list[int]:
+    """Processes that another one began and that fit."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if (
+                int(stat.read_text().rpartition(") ")[2].split()[1]) == parent
+                and "LokyProcess" in (stat.parent / "cmdline").read_text()
+            ):
+                found.append(int(stat.parent.name))
+    return found
+
+
 @pytest.mark.slow
 def test_a_search_killed_five_times_ends_as_one_that_was_not(tmp_path):
     with make(tmp_path / "whole", trials=14) as project:
@@ -527,8 +541,14 @@ def test_a_search_killed_five_times_ends_as_one_that_was_not(tmp_path):
                 break
             time.sleep(0.01)
         assert process.poll() is None, "it ended before it was killed"
-        os.killpg(process.pid, signal.SIGKILL)
+        workers_left = _children(process.pid)
+        os.kill(process.pid, signal.SIGKILL)
         process.wait()
+        deadline = time.monotonic() + 30
+        while any(Path(f"/proc/{pid}").exists() for pid in workers_left) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert workers_left
+        assert not any(Path(f"/proc/{pid}").exists() for pid in workers_left)
     with Project(tmp_path / "killed") as project:
         run = project.train("loan")
         trials = [record.params for record in reversed(project_runs(project, "trial"))]

@@ -191,8 +191,9 @@ def run_recipe(
     return Trained(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
-        (*_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations), *_turned_round(evaluations),
-         *shuffled, *(leak.sentence for leak in leaks or ()), *(search.warnings if search is not None else ())),
+        (*_constant_warning(train), *_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations),
+         *_turned_round(evaluations), *shuffled, *(leak.sentence for leak in leaks or ()),
+         *(search.warnings if search is not None else ())),
         leaks, search,
     )  # fmt: skip
 
@@ -382,6 +383,13 @@ def _torn_groups(frame: Frame, parts: Mapping[str, Positions]) -> tuple[str, ...
         sentences.append(f"{int((sizes == 1).sum()):,} of {len(sizes):,} groups of the test rows have one row: nothing "
                          "is ranked in them, and they count as ranked right.")  # fmt: skip
     return tuple(sentences)
+
+
+def _constant_warning(train: Examples) -> tuple[str, ...]:
+    """Training rows with one and the same outcome, which any model learns without an error."""
+    if train.target.probabilistic or len(np.unique(train.labels)) > 1:
+        return ()
+    return (f"Every one of the {len(train.labels):,} training rows has the same outcome: there is nothing to learn.",)
 
 
 def _is_number(value: object) -> bool:

@@ -231,6 +231,7 @@ class _Search:
         for trial, outputs in self.journal.read() if self.journal is not None else ():
             self._keep(trial, outputs)
         self.began -= sum(trial.seconds for trial in self.trials) / self.job.jobs
+        self.tell("trials", len(self.trials), self.tune.trials)
         with open_workers(self.job) as workers:
             for phase, (dimensions, base, until) in enumerate(self._phases()):
                 proposer = Proposer(self.tune, dimensions, base, self._defaults(), self._firsts() if not phase else (),

@@ -138,6 +138,7 @@ class _Processes:
         self._environment = {"OMP_NUM_THREADS": str(job.threads), "OMP_WAIT_POLICY": "PASSIVE"}
         self._path, self._jobs = path, min(job.jobs, job.tune.trials)
         self._pool: Any = None
+        self._futures: list[Future[FoldFit]] = []
 
     def submit(self, choice: Choice, fold: int) -> Future[FoldFit]:
         from joblib.externals.loky import ProcessPoolExecutor
@@ -151,6 +152,7 @@ class _Processes:
             except RuntimeError:  # the pool is broken: one of its processes was killed while it had nothing to do
                 self.close()
             else:
+                self._futures = [*(one for one in self._futures if not one.done()), future]
                 return future
         failed: Future[FoldFit] = Future()
         failed.set_result(FoldFit(None, 0.0, "no process could be begun"))
@@ -165,8 +167,9 @@ class _Processes:
 
     def close(self) -> None:
         if self._pool is not None:
-            self._pool.shutdown(kill_workers=True)
-            self._pool = None
+            # Killed where a fit runs: others end by themselves, which leaves no semaphores behind.
+            self._pool.shutdown(kill_workers=any(not future.done() for future in self._futures))
+            self._pool, self._futures = None, []
 
 
 def _end_with(parent: int) -> None:

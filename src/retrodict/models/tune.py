@@ -258,7 +258,7 @@ class Tune:
         for word, candidate in candidates.items():
             when = word if alternatives and len(candidates) > 1 else None
             dimensions += _parameters(
-                word, candidate, recipe, rest, alone=len(candidates) == 1, when=when, named=bool(self.space)
+                word, candidate, recipe, rest, alone=len(candidates) == 1, when=when, exact=bool(self.space)
             )
         if rest:
             names = [*_PARTS, "estimator", *(f"{word}.…" for word in candidates)]
@@ -376,7 +376,7 @@ def _word(option: Any) -> str:
 
 
 def _parameters(
-    word: str, candidate: Any, recipe: Recipe, rest: dict[str, Any], *, alone: bool, when: str | None, named: bool
+    word: str, candidate: Any, recipe: Recipe, rest: dict[str, Any], *, alone: bool, when: str | None, exact: bool
 ) -> Iterator[Dimension]:
     """What varies of one candidate; what it reads is taken out of the rest of the space."""
     from retrodict.models.definitions import Recipe
@@ -389,7 +389,7 @@ def _parameters(
     where = f"Tune, space of {word!r}"
     if not names:
         for name, space in getattr(base.registered, "space", {}).items():
-            if name not in base.params and not named:
+            if name not in base.params and not exact:
                 yield Dimension.of(prefix + name, space, when=when, where=where)
         return
     for name, param in names.items():

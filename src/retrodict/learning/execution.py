@@ -341,7 +341,7 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
 
 
 def _trial_points(trial: StudyTrial, metric: str) -> list[MetricPoint]:
-    """The value of a trial, as ``folds``, and that of points fold it was judged on, as ``fold``."""
+    """The value of a trial, as ``folds``, and that of each fold it was judged on, as ``fold``."""
     points = [MetricPoint("fold", metric, value, at) for at, value in enumerate(trial.folds)]
     return points if trial.value is None else [MetricPoint("folds", metric, trial.value), *points]
 

@@ -81,9 +81,11 @@ def test_a_built_in_estimator_is_what_it_registers(name):
     defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and key not in {"seed", "params", "progress"}
+        if parameter.kind is parameter.KEYWORD_ONLY and key not in {"seed", "params", "progress", "checkpoints"}
     }
-    more = {"l1_ratio": 0.0} if name == "logistic" else {}  # of the general form, which hands yes or no with L2 on
+    more = (
+        {"l1_ratio": 0.0, "path": False} if name == "logistic" else {}
+    )  # of the general form, which hands yes or no with L2 on
     assert defaults | more == ({} if estimator.aliases else dict(estimator.defaults))
 
 
@@ -144,10 +146,10 @@ def test_a_mistake_is_refused_where_it_is_written(make, message):
         (Target(), [0, 2], "labels must be 0 or 1; got .1 others among 2"),
         (Target("multiclass", classes=("a", "b")), [0, 2], "codes of the classes"),
         (Target("multiclass", classes=("a", "b")), [0, 0.5], "codes of the classes"),
-        (Target("count"), [0, -1], "counts must be finite numbers of zero or more"),
+        (Target("count"), [0, -1], "counts must be numbers from 0 to 1e30"),
         (Target("ranking"), [0, -1], "relevances must be"),
-        (Target("regression"), [0, np.inf], "labels must be finite numbers"),
-        (Target("quantile", quantiles=(0.5,)), [0, np.nan], "labels must be finite numbers"),
+        (Target("regression"), [0, np.inf], "labels must be numbers of at most 1e30"),
+        (Target("quantile", quantiles=(0.5,)), [0, np.nan], "labels must be numbers of at most 1e30"),
     ],
 )
 def test_labels_that_are_none_of_the_task_are_counted(problem, target, labels, message):

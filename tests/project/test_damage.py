@@ -85,15 +85,20 @@ def damage_records(root: Path, draw: random.Random) -> None:
         names = [name for (name,) in records.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         columns = [(name, row[1]) for name in names for row in records.execute(f"PRAGMA table_info({name})")]
         name, column = draw.choice([c for c in columns if c[0] not in ("ledger_nodes", "run_heartbeats")])
-        row, old = draw.choice(records.execute(f"SELECT rowid, {column} FROM {name}").fetchall())
+        full = records.execute(f"SELECT * FROM {name}")
+        names = [part[0] for part in full.description]
+        row = draw.choice(full.fetchall() or [None])
+        if row is None:
+            return
+        old, same = row[names.index(column)], " AND ".join(f"{part} IS ?" for part in names)
         if draw.random() < 0.15:
-            records.execute(f"DELETE FROM {name} WHERE rowid = ?", (row,))
+            records.execute(f"DELETE FROM {name} WHERE {same}", row)
             return
         value = draw.choice(GARBAGE)
         if isinstance(old, str) and old.startswith(("{", "[")) and draw.random() < 0.7:
             value = json.dumps(altered(json.loads(old), draw))
         with suppress(sqlite3.IntegrityError):  # of a number that is the row's place the database takes no word
-            records.execute(f"UPDATE {name} SET {column} = ? WHERE rowid = ?", (value, row))
+            records.execute(f"UPDATE {name} SET {column} = ? WHERE {same}", (value, *row))
     records.close()
 
 

@@ -191,3 +191,20 @@ def test_runs_are_listed_by_model_and_compared(project):
         "params.definition": [first.params["definition"], second.params["definition"]], "params.penalty": [1.0, 2.0]
     }  # fmt: skip
     assert compared["metrics"]["auc"] == [first.metrics["auc"], second.metrics["auc"]]
+
+
+def test_rows_that_a_former_version_learned_from_do_not_judge_it(project):
+    from retrodict.learning.evidence import _learned_from
+
+    run, _ = train(project, "late_parcel")
+    model, versions = model_of(project), run.data["versions"]
+    frame = build_frame(project.tables, model, versions)
+    parts = model.recipe.split.assign(frame, now=run.data["now"])
+    assert _learned_from(project, run.ref, model, frame, parts["test"], versions) == ""
+    for name in ("train", "validate"):
+        count = len(parts[name])
+        assert _learned_from(project, run.ref, model, frame, parts[name], versions) == (
+            f"learned from {count:,} of the {count:,} test rows"
+        )
+    assert "cannot be asked" in _learned_from(project, "run:01HZZZZZZZZZZZZZZZZZZZZZZZ", model, frame, parts["test"],
+                                              versions)  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,7 +112,7 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
         again["metrics"] = {name: again["metrics"].get(name) for name in recorded["metrics"]}
         compared = _compare(recorded, again)
         row = {"frame": run.data["frame"], "rows": run.data["rows"], "trees": run.summary["trees"],
-               "metrics": run.metrics, "choice": run.params.get("choice")}  # fmt: skip
+               "metrics": run.metrics, **_choice_in(run.params)}  # fmt: skip
         compared["row in the records"] = {
             "recorded": recorded, "replayed": row, "equal": _sorted(recorded) == _sorted(row)
         }  # fmt: skip
@@ -173,7 +173,12 @@ def _recorded(workspace: Workspace, run: Run) -> dict[str, Any]:
                              remedy="Run 'retrodict audit verify'")  # fmt: skip
     trees = ModelArtifact.load(workspace.objects, artifact).engine.fingerprint()
     return {"frame": facts["frame"], "rows": facts["rows"], "trees": trees, "metrics": facts["test"],
-            "choice": facts.get("choice")}  # fmt: skip
+            **_choice_in(facts)}  # fmt: skip
+
+
+def _choice_in(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a search chose, where there was one."""
+    return {name: facts[name] for name in ("choice",) if name in facts}
 
 
 def _compare(recorded: dict[str, Any], again: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,8 @@ from tests.serving.project import DEFINITIONS, parcels
 from retrodict.core.clock import SimulatedClock, parse_time
 from retrodict.core.errors import InputError, RefusedError, RetryableError
 from retrodict.data.ingest import ingest
-from retrodict.learning import get_run, heartbeat, list_runs, train
+from retrodict.learning import get_run, list_runs, train
+from retrodict.learning.runs import heartbeat
 from retrodict.learning.runs.schema import heartbeats, runs
 from retrodict.registry import list_versions
 from retrodict.workspace import Workspace

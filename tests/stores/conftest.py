@@ -74,7 +74,9 @@ def start(environment):
     with contextlib.ExitStack() as stack:
 
         def begin(script, *arguments):
-            process = Process(script, arguments, environment)
+            # With what fixtures have put into the environment since, such as passwords of servers.
+            now = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+            process = Process(script, arguments, {**now, **environment})
             stack.callback(process.close)
             return process
 

@@ -76,7 +76,7 @@ def start(environment):
         def begin(script, *arguments):
             # With what fixtures have put into the environment since, such as passwords of servers.
             now = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-            process = Process(script, arguments, {**now, **environment})
+            process = Process(script, arguments, {**now, **(environment or {})})
             stack.callback(process.close)
             return process
 

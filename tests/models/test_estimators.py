@@ -223,3 +223,27 @@ def test_hashes_of_definitions_and_artifacts_stay(tmp_path):
         assert artifact.save(objects) == digest
         loaded = ModelArtifact.load(objects, digest).engine
         assert loaded.scores(np.zeros((1, 2))) == engine.scores(np.zeros((1, 2)))
+
+
+def test_small_tables_are_fitted_by_one_thread(problem, monkeypatch):
+    """Libraries that the fit itself loads are held to it too."""
+    import lightgbm  # noqa: F401  # one that has threads of OpenMP
+    from threadpoolctl import threadpool_info
+
+    from retrodict.models import estimators
+
+    seen, resolve = [], estimators._resolve
+
+    def watched(reference):
+        def fit(given):
+            seen.append({pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp"})
+            return resolve(reference)(given)
+
+        return fit
+
+    monkeypatch.setattr(estimators, "_resolve", watched)
+    get_estimator("constant").solve(problem)
+    assert seen == [{1}]
+    monkeypatch.setattr(estimators, "_FEW_CELLS", 0)
+    get_estimator("constant").solve(problem)
+    assert len(seen) == 2

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
 from importlib import import_module
@@ -222,7 +223,12 @@ class Estimator:
             from retrodict.models.checkpoints import problem_key
 
             problem = replace(problem, checkpoints=problem.checkpoints.of(problem_key(self.name, problem)))
-        fitted: Fitted[Any] = _resolve(self.fit)(problem)
+        from threadpoolctl import threadpool_limits
+
+        fit = _resolve(self.fit)  # first: a library that is loaded later has no limit
+        small = problem.train.matrix.size < _FEW_CELLS
+        with threadpool_limits(limits=1, user_api="openmp") if small else nullcontext():
+            fitted: Fitted[Any] = fit(problem)
         if fitted.engine.kind not in (self.kind, *self.kinds):
             raise DefinitionError("an engine must be of the kind that its estimator registers", where=where,
                                   got=fitted.engine.kind, remedy=f"Set its attribute kind = {self.kind!r}")  # fmt: skip

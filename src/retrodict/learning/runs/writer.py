@@ -92,7 +92,7 @@ class RunWriter:
         with self._state:
             self._open[run.id] = run
             self._workspace.at_close("runs", self.close)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._beat = time.monotonic()
                 self._thread = threading.Thread(target=self._work, name="retrodict-runs", daemon=True)
                 self._thread.start()

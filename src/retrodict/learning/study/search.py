@@ -46,9 +46,9 @@ __all__ = ["SearchResult", "Journal", "search"]
 Tell = Callable[[str, int, int], None]
 Outputs = NDArray[np.float64]
 
-# Of "auto" what is tried first, so that there is something when time is short.
 _REPORT_SHARE = 0.1  # of a budget, for the ladder and the report
 _LOSSES = 2  # times that a fit is begun anew whose process ended
+# Of "auto" what is tried first, so that there is something when time is short.
 _CHEAP = ("logistic", "linear", "poisson")
 
 

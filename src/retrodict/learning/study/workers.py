@@ -32,7 +32,6 @@ __all__ = ["FoldFit", "Job", "Workers", "open_workers"]
 
 Positions = NDArray[np.int64]
 
-_FEW_CELLS = 200_000
 _BEGINNINGS, _ENDING_S, _WATCH_S = 3, 10.0, 1.0
 
 
@@ -61,9 +60,8 @@ class Job:
 
     @property
     def threads(self) -> int:
-        """Threads of each fit: of few cells one, which others would only wait for."""
-        small = self.problem.train.matrix.size < _FEW_CELLS
-        return 1 if small else max((os.cpu_count() or 1) // self.jobs, 1)
+        """Threads of each fit at most."""
+        return max((os.cpu_count() or 1) // self.jobs, 1)
 
 
 @dataclass(frozen=True, slots=True)

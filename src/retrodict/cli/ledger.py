@@ -13,6 +13,7 @@ _OBJECT = Parameter("REF", _types.objects)
 
 expose(cli, "lineage", "lineage", ref=_OBJECT, examples=[
     "retrodict lineage decision:01J…", "retrodict lineage model:late_arrival@1", "retrodict lineage dataset:flights@0",
+    "retrodict lineage run:01J… --format mermaid", "retrodict lineage model:late_arrival@1 --format openlineage",
 ])  # fmt: skip
 expose(replay, "run", "replay_run", ref=Parameter("REF", _types.run_refs), examples=["retrodict replay run run:01J…"])
 expose(replay, "decision", "replay_decision", ref=Parameter("REF"),

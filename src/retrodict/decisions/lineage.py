@@ -262,6 +262,18 @@ class DecisionLineage(Shown):
     def __init__(self, facts: dict[str, Any]) -> None:
         self.facts = facts
 
+    def edges(self) -> list[tuple[str, str, str]]:
+        """(target, role, source) of what is behind the decision itself; what those were made from is in the ledger."""
+        name = self.facts["decision"]["id"]
+        links: list[tuple[str, str, str]] = [
+            (name, role, self.facts[role][role]) for role in ("policy", "model") if role in self.facts
+        ]
+        for feature in self.facts.get("features", ()):
+            if (view := feature.get("view") or feature.get("derived")) is not None:
+                links.append((name, "features", view))
+                links += [(view, "rows", source) for source in feature.get("from", ())]
+        return links
+
     def to_dict(self) -> dict[str, Any]:
         """Plain form."""
         return self.facts

@@ -8,12 +8,12 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from retrodict import decisions, learning, monitoring, serving
 from retrodict.core.clock import Clock
 from retrodict.core.definition import Definition
-from retrodict.core.errors import InputError, check_text
+from retrodict.core.errors import InputError, check_known, check_text
 from retrodict.core.identity import is_ulid
 from retrodict.core.lazy import lazy_modules
 from retrodict.models.definitions import Model
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from retrodict import rollout
     from retrodict.decisions.decider import Decider
     from retrodict.decisions.lineage import DecisionLineage, ObjectLineage
+    from retrodict.decisions.lineage_graph import LineageGraph
     from retrodict.decisions.replay import DecisionReplay
     from retrodict.learning.replay import RunReplay
     from retrodict.ledger import AuditReport
@@ -477,19 +478,30 @@ class Project:
             return monitoring.compare_on_log(self.workspace, policy, challenger, now=now_, start=first, end=last)
 
     @names_damage
-    def lineage(self, ref: str) -> ObjectLineage | DecisionLineage:
+    def lineage(
+        self,
+        ref: str,
+        *,
+        format: Literal["tree", "mermaid", "openlineage"] = "tree",  # noqa: A002  # the option's name
+    ) -> ObjectLineage | DecisionLineage | LineageGraph:
         """Show what a thing was made from, and what was made from it.
 
         Parameters
         ----------
         ref : str
             ``decision:ULID`` (or the bare ULID), ``model:name@version``, ``dataset:name@version``, …
+        format : str
+            ``tree``, ``mermaid`` (a flowchart), or ``openlineage`` (run events, one JSON object a line).
         """
         from retrodict.decisions.lineage import DecisionLineage
+        from retrodict.decisions.lineage_graph import FORMATS, lineage_graph
 
+        check_known(format, FORMATS, "a lineage must be shown in a known format", where="lineage", what="format")
         if check_text(ref, where="reference").startswith("decision:") or is_ulid(ref):
-            return DecisionLineage(decisions.trace_decision(self.workspace, ref))
-        return decisions.trace_object(self.workspace, ref)
+            decision = DecisionLineage(decisions.trace_decision(self.workspace, ref))
+            return decision if format == "tree" else lineage_graph(self.workspace, decision, format)
+        lineage = decisions.trace_object(self.workspace, ref)
+        return lineage if format == "tree" else lineage_graph(self.workspace, lineage, format)
 
     def replay(self, ref: str) -> RunReplay | DecisionReplay:
         """Execute a training or a decision again and compare, bit for bit.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from retrodict.models.splits import GroupSplit, HashSplit, Purged, RandomSplit, Rolling, TimeSplit
     from retrodict.models.steps import Balance, Encode, Impute, Interact, Scale, Select, Threshold, Transform
     from retrodict.models.tune import Tune
+    from retrodict.models.warmstart import WarmStart
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.project import Project
 
@@ -63,6 +64,7 @@ __all__ = [
     "Trigger",
     "Tune",
     "Vote",
+    "WarmStart",
     "Window",
     "__version__",
     "agg",
@@ -84,6 +86,7 @@ __getattr__, __dir__ = lazy_names(
         "models.splits": ("GroupSplit", "HashSplit", "Purged", "RandomSplit", "Rolling", "TimeSplit"),
         "models.steps": ("Balance", "Encode", "Impute", "Interact", "Scale", "Select", "Threshold", "Transform"),
         "models.tune": ("Tune",),
+        "models.warmstart": ("WarmStart",),
         "monitoring.definitions": ("Monitor", "Trigger"),
         "project": ("Project",),
         "decisions.definitions": ("Policy", "Rule"),

@@ -18,6 +18,7 @@ expose(cli, "train", "train", examples=[
     "retrodict train late_arrival --train 2013-01-01/2013-08-01 --validate 14d --test 14d",
     "retrodict train late_arrival --again",
     "retrodict train late_arrival --resume run:01J…",
+    "retrodict train late_arrival --start-from late_arrival@3",
 ])  # fmt: skip
 expose(cli, "tune", "tune", examples=[
     "retrodict tune late_arrival --trials 60 --timeout 15m", "retrodict tune late_arrival --metric auc --jobs 2",

@@ -26,7 +26,7 @@ from retrodict.pages import document
 from retrodict.registry import ModelVersion, get_version
 from retrodict.workspace import Workspace, definitions_of
 
-__all__ = ["ModelCard", "model_card"]
+__all__ = ["ModelCard", "model_card", "start_grid"]
 
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
 _LIBRARIES = ("catboost", "lightgbm", "numpy", "pyarrow", "scikit-learn", "scipy", "xgboost-cpu")
@@ -106,6 +106,7 @@ def model_card(workspace: Workspace, ref: str) -> ModelCard:
         "Data": _data(run),
         "Features": Grid(("feature", "taken for", "made from"), list(_features(model, artifact))),
         "Training": Facts({**_settings(run), "seed": run.seed, "seconds": run.seconds}),
+        "Warm start": start_grid(run.summary.get("notes") or {}),
         "Metrics of the test rows": _metrics(run, False),
         "Ladder": _ladder(run),
         "Calibration": Facts(dict(run.summary.get("calibration") or {})),
@@ -181,6 +182,22 @@ def _ladder(run: Run) -> Grid | None:
     ladder = Ladder.from_dict(run.summary["ladder"])
     rungs = [f"{rung.name}: {rung.metric.name} {plain(rung.metric.value)}" for rung in ladder.rungs]
     return Grid(("ladder",), [(sentence,) for sentence in (*rungs, *ladder.sentences())])
+
+
+def start_grid(notes: Mapping[str, Any]) -> Grid | None:
+    """What a warm start brought, as rows; None where a run had none."""
+    if not (body := notes.get("warm_start")):
+        return None
+    costs = [(name, body[name]) for name in ("seconds", "iterations")]
+    lines = [(name, "cold", None, values["warm"], values.get("cold"), None, None,
+              None if "cold" in values else "not compared") for name, values in costs]  # fmt: skip
+    lines += [
+        (f"{body['loss']}, {line['rows']}", line["against"], line["n"], line.get("warm"), line.get("other"),
+         line.get("low"), line.get("high"), line["verdict"])
+        for line in body["compared"]
+    ]  # fmt: skip
+    columns = ("what", "against", "rows>", "warm>", "other>", "from>", "to>", "verdict")
+    return Grid(columns, lines, title=f"warm start from {body['version']}")
 
 
 def _rows(rows: Sequence[Mapping[str, Any]] | None, columns: Sequence[str]) -> Grid | str | None:

@@ -34,12 +34,14 @@ from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish
 from retrodict.learning.runs.heartbeat import beat
 from retrodict.learning.runs.record import enter_ended
 from retrodict.learning.study import Journal, SearchResult, StudyTrial, search
+from retrodict.learning.warmstart import Predecessor, start_facts, start_points
 from retrodict.ledger import Transaction
 from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.definitions import Model, Recipe
 from retrodict.models.problem import TRAIN, Problem
 from retrodict.models.splits import Splitter
 from retrodict.models.tune import AUTO
+from retrodict.models.warmstart import WarmStart
 from retrodict.registry import ModelVersion, list_versions, register
 from retrodict.workspace import Workspace, capture_code
 
@@ -56,11 +58,14 @@ class Execution:
     parts : mapping of str to ndarray
         Positions of the training, validation and test rows.
     trained : Trained
+    start : str, optional
+        Fingerprint of the version that the fit went on from.
     """
 
     frame: Frame
     parts: Mapping[str, Any]
     trained: Trained
+    start: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """What a replay compares: hash of the rows, their numbers, hash of what was learned, every test metric."""
@@ -70,6 +75,7 @@ class Execution:
             "rows": {name: len(positions) for name, positions in self.parts.items()},
             "trees": engine.fingerprint(),
             "metrics": self.trained.evaluations["test"].values(),
+            **({} if self.start is None else {"start": self.start}),
         }
 
 
@@ -84,21 +90,29 @@ def execute(  # noqa: PLR0913  # what a replay leaves out, each on its own
     progress: Progress | None = None,
     searched: Searched | None = None,
     checkpoints: Path | None = None,
+    start: Mapping[str, Any] | None = None,
 ) -> Execution:
     """Build the frame and run the recipe: the part of a training that a replay repeats.
 
     A replay does without the ladder, and without the indexes: one that the run itself made would vouch for itself. Nor
-    does it search settings: ``searched`` gives those that the run found.
+    does it search settings: ``searched`` gives those that the run found. ``start`` says which version the fit goes on
+    from, where that is not asked of the recipe now, as :func:`~retrodict.learning.warmstart.start_facts` does.
     """
     report = progress or (lambda _what, _done, _total: None)
+    start = start_facts(workspace, model) if start is None else start
+    former = None if start is None else Predecessor.of(workspace, start)
     report("features", 0, 1)
     indexes = EventIndexes.of(workspace, tell=lambda sentence: report(sentence, 0, 1)) if indexed else None
     frame = build_frame(workspace.tables, model, versions, indexes=indexes)
     parts = model.recipe.split.assign(frame, now=now)
+    checked = former.check(workspace, model, frame, parts, versions) if former is not None and ladder else ((), None)
     trained = run_recipe(
-        model.recipe, frame, parts, ladder=ladder, progress=progress, searched=searched, checkpoints=checkpoints
-    )
-    return Execution(frame, parts, trained)
+        model.recipe, frame, parts, ladder=ladder, progress=progress, searched=searched, checkpoints=checkpoints,
+        former=None if former is None else former.artifact,
+    )  # fmt: skip
+    if former is not None and checked[1] is not None:
+        trained = former.report(model, frame, parts, trained, checked[0], checked[1], progress)
+    return Execution(frame, parts, trained, None if former is None else former.artifact.fingerprint())
 
 
 def train(
@@ -107,6 +121,7 @@ def train(
     *,
     split: Splitter | None = None,
     tune: Mapping[str, Any] | None = None,
+    start_from: str | WarmStart | None = None,
     again: bool = True,
     resume: str | None = None,
     progress: Progress | None = None,
@@ -122,6 +137,8 @@ def train(
         Another one than the recipe's, for a retraining.
     tune : mapping, optional
         Fields of a :class:`~retrodict.models.tune.Tune` in place of the recipe's.
+    start_from : str or WarmStart, optional
+        Version to go on from, in place of the recipe's.
     again : bool, default True
         False: where a finished run has the same definition, code, environment and table versions, and no outcome can
         have become known since, that run and its version are what comes back, and nothing is trained.
@@ -145,6 +162,9 @@ def train(
         definition = definition.with_split(split)
     if tune is not None:
         definition = definition.with_tune(tune)
+    if start_from is not None:
+        definition = definition.with_start(start_from)
+    start = start_facts(workspace, definition)
     check_names(workspace, definition)
     used = definition.recipe.split
     for estimator in definition.recipe.estimators:
@@ -170,6 +190,7 @@ def train(
             "definition": definition.version,
             "features": features_of(definition, schema).version,
             **({} if tune is None else {"tune": _plain(dict(tune))}),
+            **({} if start is None else {"start_from": start}),
         },
         kind=_kind(definition.recipe),
         objects=workspace.objects,
@@ -192,6 +213,8 @@ def _take_over(workspace: Workspace, run: Run, ref: str) -> None:
     list_runs(workspace, run.model)  # closes those whose process is gone
     former = get_run(workspace, ref)
     folder = checkpoint_folder(workspace, former)
+    if former.params.get("definition") == run.params["definition"] and "start_from" in former.params:
+        run.params["start_from"] = former.params["start_from"]  # the champion may be another one by now
     differing = [key for key, value in run.params.items() if former.params.get(key) != value]
     if former.status != "failed" or former.model != run.model or differing or not folder.is_dir():
         state = f"{former.status}, model {former.model}" + (f", another {differing[0]}" if differing else "")
@@ -235,7 +258,7 @@ def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | No
 
     folder = checkpoint_folder(workspace, run)
     result = execute(workspace, model, run.data["versions"], now=run.data["now"], progress=progress, searched=searched,
-                     checkpoints=folder)  # fmt: skip
+                     checkpoints=folder, start=run.params.get("start_from"))  # fmt: skip
     _record(workspace, model, run, result, seconds=time.perf_counter() - began)
 
     def finish(tx: Transaction) -> None:
@@ -401,7 +424,14 @@ def _points(trained: Trained) -> list[MetricPoint]:
             f"{'train' if name.startswith(TRAIN) else 'validate'}/history", name.removeprefix(TRAIN), float(value), step
         )
         for name, values in trained.history.items()
-        for step, value in enumerate(values, start=1)
+        for step, value in enumerate(values, start=1 + _started(trained.params.get("started_at", 0), name))
         if value == value  # noqa: PLR0124  # the loss of training rows is not measured in every iteration
     ]
-    return points
+    return points + start_points(trained.notes)
+
+
+def _started(begun: Any, name: str) -> int:
+    """Iterations that a history begins after; of several engines that of each, as the name of its loss ends."""
+    if isinstance(begun, Mapping):
+        return next((count for level, count in begun.items() if name.endswith(f"_{level}")), 0)
+    return int(begun)

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target, Task
 from retrodict.evaluation.losses import row_losses
 from retrodict.learning.frame import Frame
 from retrodict.models.definitions import Recipe
+from retrodict.models.engines.base import Engine
 from retrodict.models.engines.composite import (
     Combination,
     CorrectedEngine,
@@ -28,13 +30,14 @@ from retrodict.models.engines.composite import (
 from retrodict.models.ensembles import Bagging, Blend, Ensemble, Greedy, Stack, Vote
 from retrodict.models.estimators import get_estimator
 from retrodict.models.inputs import Feature, InputSpec
-from retrodict.models.problem import Fitted, Problem
+from retrodict.models.problem import Fitted, Problem, Start
 from retrodict.models.splits import Splitter, folds
+from retrodict.models.warmstart import WarmStart
 
 if TYPE_CHECKING:
     from retrodict.estimators.balance import BalanceReport
 
-__all__ = ["TrainingRows", "blend_outputs", "final_name", "fit_recipe", "greedy_counts", "out_of_fold", "take"]
+__all__ = ["TrainingRows", "begin", "blend_outputs", "final_name", "fit_recipe", "greedy_counts", "out_of_fold", "take"]
 
 Positions = NDArray[np.int64]
 Outputs = NDArray[np.float64]
@@ -110,7 +113,10 @@ def fit_recipe(recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Tell)
     else:
         problem, balanced = _balance(recipe, problem)
         progress = lambda done, total, _metrics: tell(recipe.label, done, total)  # noqa: E731
-        fitted = recipe.registered.solve(replace(problem, params=recipe.settings, seed=recipe.seed, progress=progress))
+        params = recipe.settings
+        if problem.start is not None and isinstance(recipe.start_from, WarmStart):
+            params = recipe.start_from.settings(recipe.registered, params)
+        fitted = recipe.registered.solve(replace(problem, params=params, seed=recipe.seed, progress=progress))
         if balanced is not None:
             from retrodict.estimators.balance import PriorCorrection
 
@@ -122,13 +128,17 @@ def fit_recipe(recipe: Recipe, problem: Problem, rows: TrainingRows, tell: Tell)
 
 def _prepare(recipe: Recipe, problem: Problem, rows: TrainingRows) -> tuple[Problem, list[Any], dict[str, Any]]:
     """Fit the steps on the training rows, one after the other, and transform both parts by them."""
-    steps, reports = [], []
+    steps, reports = list[Any](), []
     train, validate, inputs = problem.train, problem.validate, problem.inputs
     for definition in recipe.prepare:
         count = dict(getattr(definition, "params", ())).get("folds")
         step = definition.build(inputs.names, inputs.categorical, target=train.target, seed=problem.seed,
                                 splitter=_Folds(rows, count))  # fmt: skip
-        matrix = step.fit_transform(train.matrix, train.labels, train.weights)
+        if problem.start is None:
+            matrix = step.fit_transform(train.matrix, train.labels, train.weights)
+        else:
+            step = _taken_over(step, problem.start.steps[len(steps)])
+            matrix = step.transform(train.matrix)
         train = replace(train, matrix=np.ascontiguousarray(matrix, dtype=np.float64))
         if validate is not None:
             validate = replace(validate, matrix=np.ascontiguousarray(step.transform(validate.matrix)))
@@ -137,6 +147,44 @@ def _prepare(recipe: Recipe, problem: Problem, rows: TrainingRows) -> tuple[Prob
         reports.append({"step": type(step).__name__, "columns": len(inputs), **step.report_})
     notes = {"steps": reports} if reports else {}
     return replace(problem, inputs=inputs, train=train, validate=validate), steps, notes
+
+
+def begin(recipe: Recipe, engine: Engine) -> Start:
+    """What a recipe goes on from, taken out of a version's engine.
+
+    Raises
+    ------
+    InputError
+        If the version was prepared or balanced otherwise.
+    """
+    assert isinstance(recipe.start_from, WarmStart)
+    inner: Any = engine
+    steps = inner.steps if isinstance(inner, PreparedEngine) else ()
+    inner = inner.engine if steps else inner
+    balanced = isinstance(inner, CorrectedEngine)
+    if len(steps) != len(recipe.prepare) or balanced != (recipe.balance is not None):
+        raise InputError("a version to begin from must have the steps of the recipe, and be balanced as it",
+                         where="start_from", got=[type(step).__name__ for step in steps],
+                         remedy="Write prepare and balance as they were, or train from nothing")  # fmt: skip
+    return Start(inner.engine if balanced else inner, steps, tuple(recipe.start_from.layers or ()) or None)
+
+
+def _taken_over(step: Any, former: Any) -> Any:
+    """The fitted step of a version in the place of an unfitted one that is defined alike."""
+    apart = {*step._unsaved, "seed"}  # noqa: SLF001  # as the step itself says it
+    before, after = (
+        {name: list(value) if isinstance(value, tuple) else repr(value) if hasattr(value, "get_params") else value
+         for name, value in one.get_params(deep=False).items() if name not in apart} for one in (former, step)
+    )  # fmt: skip
+    if type(step) is not type(former) or before != after:
+        raise InputError("a version to begin from must be prepared by the steps of the recipe", where="start_from",
+                         got=type(former).__name__,
+                         remedy="Write prepare as it was, or train from nothing")  # fmt: skip
+    if step.kind == "target_encoder":
+        # It gives rows that it was fitted on their own outcomes, which only other folds may not.
+        raise InputError("steps of a warm start must not read outcomes", where="start_from", got=type(step).__name__,
+                         remedy="Encode by frequency, or train from nothing")  # fmt: skip
+    return former
 
 
 def _inputs_after(step: Any, before: InputSpec) -> InputSpec:

@@ -243,6 +243,7 @@ def build_frame(
     *,
     indexes: EventIndexes | None = None,
     ignore_known_at: bool = False,
+    bare: bool = False,
 ) -> Frame:
     """Training frame of a model from numbered table versions.
 
@@ -258,6 +259,8 @@ def build_frame(
     ignore_known_at : bool, default False
         True joins by event time alone, as a tool with one clock would: only to show what that leaks. An outcome stays
         what it is.
+    bare : bool, default False
+        True leaves the features out: only to see which rows a split takes.
     """
     label = model.label
     features = features_of(model, tables.schema(label.table.name, versions[label.table.name]))
@@ -278,7 +281,9 @@ def build_frame(
         outcomes = gather(lambda rows: outcome_labels(spine, AT, label, rows), FeatureSet([label.view]))
         spine = spine.append_column(_LABEL, plain_labels(outcomes.column("label")))
         spine = spine.append_column(_KNOWN, outcomes.column("known_at"))
-    table = gather(lambda rows: training_frame(spine, AT, features, rows, ignore_known_at=ignore_known_at), features)
+    table = spine if bare else gather(
+        lambda rows: training_frame(spine, AT, features, rows, ignore_known_at=ignore_known_at), features
+    )  # fmt: skip
     never = np.iinfo(np.int64).max
     at = table.column(AT).cast(pa.int64()).to_numpy()
     if not model.timed:

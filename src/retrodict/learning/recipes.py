@@ -20,7 +20,7 @@ from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target
 from retrodict.evaluation import Evaluation, Ladder, climb, evaluate
 from retrodict.learning.calibration import Calibration, calibrate, calibration_folds
-from retrodict.learning.fit import TrainingRows, final_name, fit_recipe
+from retrodict.learning.fit import TrainingRows, begin, final_name, fit_recipe
 from retrodict.learning.frame import Frame
 from retrodict.learning.leaks import Leak, find_leaks
 from retrodict.learning.rungs import cost_of, fit_rungs, shuffled_warning
@@ -81,6 +81,8 @@ class Trained:
         What looks like a leak; None if it was not looked for.
     search : SearchResult, optional
         What a search came to; None where the recipe has nothing to search.
+    seconds : float
+        How long the fit of the recipe's estimator took.
     """
 
     engine: Engine
@@ -97,6 +99,7 @@ class Trained:
     warnings: tuple[str, ...] = ()
     leaks: tuple[Leak, ...] | None = None
     search: SearchResult | None = None
+    seconds: float = 0.0
 
     def artifact(self, name: str, metadata: Mapping[str, Any]) -> ModelArtifact:
         """Model artifact with what is to be said of it."""
@@ -113,6 +116,7 @@ def run_recipe(
     progress: Progress | None = None,
     searched: Searched | None = None,
     checkpoints: Path | None = None,
+    former: ModelArtifact | None = None,
 ) -> Trained:
     """Fit the ladder and the recipe's estimator on the training rows, calibrate on validation, evaluate everywhere.
 
@@ -131,6 +135,8 @@ def run_recipe(
         keep nothing of it.
     checkpoints : Path, optional
         Folder for the states of the fits, if the recipe asks for checkpoints; None keeps none.
+    former : ModelArtifact, optional
+        What the fit goes on from: codes and fitted steps are its, too. The ladder is fitted from nothing.
 
     Raises
     ------
@@ -141,7 +147,7 @@ def run_recipe(
     report("encode", 0, 1)
     _check_parts(frame, parts)
     _check_task(recipe, frame.target)
-    inputs = InputSpec.learn(frame.columns(parts["train"]), recipe.types)
+    inputs = InputSpec.learn(frame.columns(parts["train"]), recipe.types) if former is None else former.inputs
     examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
     validate = examples["validate"]
     stopping = aside = parts["validate"]
@@ -158,8 +164,9 @@ def run_recipe(
     recipe, search = _settle(recipe, problem, rows, searched or _search, report)
     rungs = fit_rungs(recipe, problem, frame, parts, examples["test"], report) if ladder else {}
     began = perf_counter()
-    problem = replace(problem, checkpoints=Checkpoints.every(recipe.checkpoint, checkpoints))
-    fitted = fit_recipe(recipe, problem, rows, report)
+    begun = None if former is None else begin(recipe, former.engine)
+    states = Checkpoints.every(recipe.checkpoint, checkpoints)
+    fitted = fit_recipe(recipe, replace(problem, checkpoints=states, start=begun), rows, report)
     seconds = perf_counter() - began
     report("evaluate", 0, 1)
     engine = fitted.engine
@@ -194,7 +201,7 @@ def run_recipe(
         (*_constant_warning(train), *_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations),
          *_turned_round(evaluations), *shuffled, *(leak.sentence for leak in leaks or ()),
          *(search.warnings if search is not None else ())),
-        leaks, search,
+        leaks, search, seconds,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from retrodict.learning.execution import execute
 from retrodict.learning.recipes import Progress
 from retrodict.learning.runs import Run, get_run
 from retrodict.learning.study import SearchResult
+from retrodict.learning.warmstart import start_of
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
 from retrodict.models.splits import split_from_dict
@@ -112,7 +113,7 @@ def replay_run(workspace: Workspace, ref: str, *, progress: Progress | None = No
         again["metrics"] = {name: again["metrics"].get(name) for name in recorded["metrics"]}
         compared = _compare(recorded, again)
         row = {"frame": run.data["frame"], "rows": run.data["rows"], "trees": run.summary["trees"],
-               "metrics": run.metrics, **_choice_in(run.params)}  # fmt: skip
+               "metrics": run.metrics, **_choice_in(run.params), **_start_in(run.params)}  # fmt: skip
         compared["row in the records"] = {
             "recorded": recorded, "replayed": row, "equal": _sorted(recorded) == _sorted(row)
         }  # fmt: skip
@@ -154,11 +155,15 @@ def _again(workspace: Workspace, run: Run, progress: Progress | None) -> dict[st
     versions, now = run.data["versions"], run.data["now"]
     if "tune" in run.params:
         definition = definition.with_tune(run.params["tune"])
+    begun = workspace.ledger.entries(object_id=run.ref, action="run.start")
+    start = begun[0].payload["params"].get("start_from") if begun else None
+    if start is not None:
+        definition = definition.with_start(start_of(start))
     entries = workspace.ledger.entries(object_id=run.ref, action="run.finish")
     # What was chosen is what the ledger says: the row in the records proves nothing.
     search = SearchResult((entries[0].payload if entries else {}).get("choice", run.params.get("choice", {})))
     again = execute(workspace, definition, versions, now=now, ladder=False, indexed=False, progress=progress,
-                    searched=lambda *_: search)  # fmt: skip
+                    searched=lambda *_: search, start=start)  # fmt: skip
     return again.facts()
 
 
@@ -172,13 +177,19 @@ def _recorded(workspace: Workspace, run: Run) -> dict[str, Any]:
                              got="another model" if entries else "no entry",
                              remedy="Run 'retrodict audit verify'")  # fmt: skip
     trees = ModelArtifact.load(workspace.objects, artifact).engine.fingerprint()
+    begun = workspace.ledger.entries(object_id=run.ref, action="run.start")
     return {"frame": facts["frame"], "rows": facts["rows"], "trees": trees, "metrics": facts["test"],
-            **_choice_in(facts)}  # fmt: skip
+            **_choice_in(facts), **_start_in(begun[0].payload["params"] if begun else {})}  # fmt: skip
 
 
 def _choice_in(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a search chose, where there was one."""
     return {name: facts[name] for name in ("choice",) if name in facts}
+
+
+def _start_in(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Fingerprint of the version that a fit went on from, where there was one."""
+    return {"start": params["start_from"]["fingerprint"]} if "start_from" in params else {}
 
 
 def _compare(recorded: dict[str, Any], again: dict[str, Any]) -> dict[str, dict[str, Any]]:

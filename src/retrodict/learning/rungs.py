@@ -187,7 +187,8 @@ def shuffled_warning(recipe: Recipe, problem: Problem, rows: TrainingRows, test:
         return ()  # too few rows of a class
     random, gains = np.random.default_rng(recipe.seed), []
     steps = [step for step in recipe.prepare if getattr(step, "method", "") not in _CHOOSE_COLUMNS]
-    small = replace(recipe, estimator="decision_tree", params={"max_depth": 3}, prepare=steps, balance=None)
+    small = replace(recipe, estimator="decision_tree", params={"max_depth": 3}, prepare=steps, balance=None,
+                    start_from=None)  # fmt: skip
     for _ in range(_SHUFFLES):
         labels = random.permutation(train.labels)
         shuffled = replace(problem, train=replace(train, labels=labels), validate=None, progress=None)

@@ -246,7 +246,11 @@ def compare_estimators(
         began = perf_counter()
         try:
             complete = hasattr(estimator, "estimator") and hasattr(estimator, "calibrate")
-            entry = estimator if complete else replace(recipe, estimator=estimator, params={}, threshold=None)
+            entry = (
+                estimator
+                if complete
+                else replace(recipe, estimator=estimator, params={}, threshold=None, start_from=None)
+            )
             rows, (outputs,) = out_of_fold([(label, entry)], problem, training, lambda *_: None, pairs)
             values = tuple(_by_fold(problem.train, rows, outputs, pairs, metric))
             trials.append(Trial(label, *_mean(values), values, perf_counter() - began))

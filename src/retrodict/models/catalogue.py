@@ -160,6 +160,7 @@ for _estimator in (
         aliases=True,
         monotone=True,
         space=_LIGHTGBM_SPACE,
+        warm_start="trees",
         contributions="exact Shapley values along the trees",
     ),
     Estimator(
@@ -182,6 +183,7 @@ for _estimator in (
                "min_child_weight": ("float", 0.5, 50.0, True), "subsample": ("float", 0.5, 1.0, False),
                "colsample_bytree": ("float", 0.4, 1.0, False), "reg_alpha": ("float", 1e-8, 10.0, True),
                "reg_lambda": ("float", 1e-3, 10.0, True)},
+        warm_start="trees",
         contributions="exact Shapley values along the trees",
     ),
     Estimator(
@@ -201,6 +203,7 @@ for _estimator in (
         monotone=True,
         space={"learning_rate": ("float", 0.01, 0.2, True), "depth": ("int", 4, 10, False),
                "l2_leaf_reg": ("float", 1.0, 30.0, True), "random_strength": ("float", 0.1, 10.0, True)},
+        warm_start="trees",
         contributions="exact Shapley values along the trees",
     ),
     Estimator(

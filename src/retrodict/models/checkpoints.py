@@ -165,5 +165,6 @@ def problem_key(name: str, problem: Problem) -> str:
             arrays = (rows.matrix, rows.labels, rows.weights, rows.groups)
             parts += ["" if values is None else digest(values.tobytes()) for values in arrays]
     body = {"estimator": name, "params": dict(problem.params), "seed": problem.seed, "rows": parts,
+            **({} if (start := problem.start) is None else {"start": [start.engine.fingerprint(), start.layers]}),
             "inputs": digest(problem.inputs.to_json()), "target": problem.train.target.to_dict()}  # fmt: skip
     return digest(canonical_json(body))[:32]

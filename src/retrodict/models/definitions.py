@@ -21,6 +21,7 @@ from retrodict.models.ensembles import Ensemble
 from retrodict.models.estimators import Estimator, FeatureType, get_estimator
 from retrodict.models.splits import Splitter
 from retrodict.models.tune import AUTO, Tune
+from retrodict.models.warmstart import WarmStart
 
 __all__ = ["Model", "Recipe", "named_feature"]
 
@@ -85,6 +86,8 @@ class Recipe:
         After how many iterations (of a network: batches), or how long, a fit writes down its state, so that
         ``retrodict train --resume`` goes on after a kill. Boosting of LightGBM and XGBoost is then done in pieces of so
         many iterations (100 for a duration), each with seeds of its own: other trees than without.
+    start_from : str or WarmStart, optional
+        Version that the fit goes on from, like ``"late_arrival@3"``, or ``"champion"``; None: from nothing.
     """
 
     estimator: Any
@@ -104,6 +107,7 @@ class Recipe:
     tune: Tune | None = field(default=None, metadata={"identity": "if set"})
     budget: str | None = field(default=None, metadata={"identity": False})
     checkpoint: int | str | None = field(default=None, metadata={"identity": "if set"})
+    start_from: str | WarmStart | None = field(default=None, metadata={"identity": "if set"})
     registered: Estimator = field(init=False, repr=False, compare=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -130,6 +134,7 @@ class Recipe:
                                   remedy="Write it like 'mean_delay_24h > 10'")  # fmt: skip
         self._check_tune()
         self._check_checkpoint()
+        self._check_start()
         split: object = self.split
         if split is not None and not isinstance(split, Splitter):
             raise DefinitionError("a recipe must say how rows are split", where="Recipe", got=type(split).__name__,
@@ -143,6 +148,24 @@ class Recipe:
             raise DefinitionError("checkpoint must be a whole number of iterations of at least 1, or a duration",
                                   where="Recipe", got=interval,
                                   remedy="Write checkpoint=200, or checkpoint='60s'")  # fmt: skip
+
+    def _check_start(self) -> None:
+        parts = [*(self.estimator.members if isinstance(self.estimator, Ensemble) else ()),
+                 *(self.tune.candidates(self).values() if self.tune is not None else ())]  # fmt: skip
+        within = any(isinstance(part, Recipe) and part.start_from is not None for part in parts)
+        if self.start_from is None and not within:
+            return
+        if parts:
+            # A version saw rows that the folds of a search or of a stack judge on.
+            raise DefinitionError("a recipe that begins from a version must fit one estimator, and search nothing",
+                                  where="Recipe, start_from", got=self.label,
+                                  remedy="Leave start_from, or the ensemble and tune, out")  # fmt: skip
+        start = WarmStart(self.start_from) if isinstance(self.start_from, str) else self.start_from
+        if not isinstance(start, WarmStart):
+            raise DefinitionError("start_from must be a version or a WarmStart", where="Recipe",
+                                  got=type(start).__name__, remedy="Write start_from='late_arrival@3'")  # fmt: skip
+        object.__setattr__(self, "start_from", start)
+        start.check(self.registered)
 
     def _bind_estimator(self) -> None:
         estimator, registered = self.estimator, None
@@ -446,13 +469,18 @@ class Model(Definition):
 
     def with_tune(self, settings: Mapping[str, Any]) -> Model:
         """Return the same model with settings searched: those of the recipe's own search, and some in their place."""
-        recipe = replace(self.recipe, tune=replace(self.recipe.tune or Tune(), **settings), budget=None)
-        object.__setattr__(recipe, "registered", self.recipe.registered)
-        return replace(self, recipe=recipe)
+        return self._with(tune=replace(self.recipe.tune or Tune(), **settings), budget=None)
 
     def with_split(self, split: Splitter) -> Model:
         """Return the same model over other rows: for a retraining or a replay."""
-        recipe = replace(self.recipe, split=split)
+        return self._with(split=split)
+
+    def with_start(self, start: str | WarmStart | None) -> Model:
+        """Return the same model, trained from a version; None: from nothing."""
+        return self._with(start_from=start)
+
+    def _with(self, **changes: Any) -> Model:
+        recipe = replace(self.recipe, **changes)
         # Two versions of a project may be loaded, each with its registration of one name.
         object.__setattr__(recipe, "registered", self.recipe.registered)
         return replace(self, recipe=recipe)

@@ -102,6 +102,8 @@ class Estimator:
         Search space: ``("float", low, high, log)``, ``("int", low, high, log)`` or ``("choice", [...])``.
     contributions : str, default "none"
         What ``engine.contributions`` gives for a row, in words.
+    warm_start : {"", "trees", "coefficients", "weights"}, default ""
+        What it takes over from a version that a fit goes on from (``problem.start``); empty: it cannot.
 
     Examples
     --------
@@ -136,6 +138,7 @@ class Estimator:
     explains: bool = True
     space: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     contributions: str = "none"
+    warm_start: Literal["", "trees", "coefficients", "weights"] = ""
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading the estimator."""
@@ -219,6 +222,8 @@ class Estimator:
 
         params = problem.params if self.aliases else {**self.defaults, **problem.params, **self.fixed}
         problem = replace(problem, params=params)
+        if problem.start is not None:
+            problem = self._continued(problem)
         if problem.checkpoints is not None:
             from retrodict.models.checkpoints import problem_key
 
@@ -233,6 +238,15 @@ class Estimator:
             raise DefinitionError("an engine must be of the kind that its estimator registers", where=where,
                                   got=fitted.engine.kind, remedy=f"Set its attribute kind = {self.kind!r}")  # fmt: skip
         return fitted
+
+    def _continued(self, problem: Problem) -> Problem:
+        """The problem with a seed of its own: with the source's the rows that its first trees drew are drawn again."""
+        assert problem.start is not None
+        engine = problem.start.engine
+        if engine.kind not in (self.kind, *self.kinds):
+            raise InputError(f"a version to begin from must be of the estimator {self.name!r}", where="start_from",
+                             got=engine.kind, remedy="Begin from a version of the same estimator")  # fmt: skip
+        return replace(problem, seed=(problem.seed + int(engine.fingerprint()[:7], 16)) % 2**31)
 
 
 def _check_signs(signs: Any, where: str) -> None:

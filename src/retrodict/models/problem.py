@@ -15,7 +15,7 @@ from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.engines.base import Engine
 from retrodict.models.inputs import InputSpec
 
-__all__ = ["LARGEST", "TRAIN", "Examples", "Fitted", "Problem", "Progress", "check_labels"]
+__all__ = ["LARGEST", "TRAIN", "Examples", "Fitted", "Problem", "Progress", "Start", "check_labels"]
 
 LARGEST = 1e30
 """Size up to which numbers can be learned from: libraries of trees keep float32, and squares must stay finite."""
@@ -126,6 +126,25 @@ def check_labels(labels: NDArray[np.float64], target: Target) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """What a fit goes on from; it is never changed.
+
+    Attributes
+    ----------
+    engine : Engine
+        Of the source, on the matrix of this problem.
+    steps : tuple of Step
+        Fitted steps of the source, which make that matrix.
+    layers : tuple of str, optional
+        Of a network, those that are taken over; None: all.
+    """
+
+    engine: Engine
+    steps: tuple[Any, ...] = ()
+    layers: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Problem:
     """Everything an estimator may learn from.
 
@@ -143,6 +162,8 @@ class Problem:
         The only source of randomness.
     checkpoints : Checkpoints, optional
         Where an estimator of iterations saves its state, and how often; it goes on from the last one that is there.
+    start : Start, optional
+        What the fit goes on from; None: from nothing.
     progress : callable, optional
         May be called with (iterations done, iterations at most, validation metrics).
     """
@@ -154,6 +175,7 @@ class Problem:
     seed: int = 0
     progress: Progress | None = None
     checkpoints: Checkpoints | None = None
+    start: Start | None = None
 
 
 @dataclass(frozen=True, slots=True)

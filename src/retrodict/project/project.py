@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from retrodict.decisions.replay import DecisionReplay
     from retrodict.learning.replay import RunReplay
     from retrodict.ledger import AuditReport
+    from retrodict.models.warmstart import WarmStart
     from retrodict.monitoring.compare import LogComparison
     from retrodict.monitoring.report import MonitorReport
     from retrodict.registry import Revision
@@ -175,6 +176,7 @@ class Project:
         train: str | None = None,
         validate: str | None = None,
         test: str | None = None,
+        start_from: str | WarmStart | None = None,
         again: bool = False,
         resume: str | None = None,
     ) -> Run:
@@ -192,6 +194,8 @@ class Project:
             Length of the validation rows after that.
         test : str, optional
             Length of the test rows after that.
+        start_from : str or WarmStart, optional
+            Version to go on from instead of from nothing, like late_arrival@3, or champion for the one in force.
         again : bool
             Train even if a run of the same definitions, code, environment and data exists, instead of giving that one.
         resume : str, optional
@@ -201,7 +205,13 @@ class Project:
         began = self.workspace.clock.now()
         with self.progress(f"train {model}") as progress:
             record, version = learning.train(
-                self.workspace, model, split=split, again=again, resume=resume, progress=progress
+                self.workspace,
+                model,
+                split=split,
+                start_from=start_from,
+                again=again,
+                resume=resume,
+                progress=progress,
             )
         return Run(self.workspace, record, version, reused=record.started < began)
 

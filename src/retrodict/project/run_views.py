@@ -130,7 +130,14 @@ class Run(Shown):
         ladder, notes = self.record.summary.get("ladder"), self.record.summary.get("notes") or {}
         sentences = Ladder.from_dict(ladder).sentences() if ladder else ()
         choices = dict(_choices(notes))
-        return [*sentences, *([Facts(choices, title="chosen without test rows")] if choices else [])]
+        chosen = [Facts(choices, title="chosen without test rows")] if choices else []
+        return [*sentences, *chosen, *self._warm_start()]
+
+    def _warm_start(self) -> Sequence[Block]:
+        from retrodict.learning.card import start_grid
+
+        grid = start_grid(self.record.summary.get("notes") or {})
+        return [] if grid is None else [grid]
 
     def _stored(self) -> Sequence[Block | None]:
         run = self.record
@@ -151,6 +158,7 @@ class Run(Shown):
             *self._warnings(),
             Facts(params, title="parameters"),
             (self._ladder() if run.summary.get("ladder") else self._metrics()) if run.points else None,
+            *self._warm_start(),
             _gates(run.summary.get("gates", [])),
             Grid(("artifact", "SHA-256", "kind"), artifacts) if artifacts else None,
         ]

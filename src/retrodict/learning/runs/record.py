@@ -294,7 +294,9 @@ def _row_of(run: Run) -> dict[str, Any]:
 
 
 def _start_facts(run: Run) -> dict[str, Any]:
-    facts = {"model": run.model, "seed": run.seed, "params": run.params, "objects": [run.code, run.environment]}
+    start = run.params.get("start_from") if run.kind == "train" else None
+    objects = [run.code, run.environment, *([] if start is None else [start["artifact"]])]
+    facts = {"model": run.model, "seed": run.seed, "params": run.params, "objects": objects}
     return facts if run.kind == "train" else {**facts, "kind": run.kind, "name": run.name, "parent": run.parent}
 
 
@@ -311,7 +313,9 @@ def _end_facts(run: Run) -> dict[str, Any]:
 
 
 def _made_of(run: Run) -> list[tuple[str, str]]:
-    return [*sources_of(run), (f"code:{run.code}", "code"), (f"environment:{run.environment}", "environment")]
+    start = run.params.get("start_from") if run.kind == "train" else None
+    begun = [] if start is None else [(f"model:{start['version']}", "started from")]
+    return [*sources_of(run), *begun, (f"code:{run.code}", "code"), (f"environment:{run.environment}", "environment")]
 
 
 def _tag_rows(run: Run) -> list[dict[str, Any]]:

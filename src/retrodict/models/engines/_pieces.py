@@ -63,6 +63,7 @@ def grow_pieces(
     watch: Watch,
     checkpoints: Checkpoints,
     sets: list[tuple[lightgbm.Dataset, Examples]],
+    start: Any = None,
 ) -> lightgbm.Booster:
     """Grow until the watch stops it or ``total`` iterations are there, saving after the pieces that are due.
 
@@ -79,6 +80,8 @@ def grow_pieces(
         ``steps`` is the length of a piece; 100 where time decides when to save.
     sets : list of (Dataset, Examples)
         Training rows, and validation rows if there are any.
+    start : TreesEngine, optional
+        Trees of the piece before the first.
     """
     if settings.get("boosting") == "rf":
         raise InputError("a forest must be grown in one go: its trees are averaged", where="lightgbm",
@@ -88,12 +91,13 @@ def grow_pieces(
     if (last := checkpoints.last()) is not None:
         texts = json.loads(last.state["pieces"])
         watch.restore(json.loads(last.state["watch"]))
-    sums = [sum((_sums(text, rows) for text in texts), start=np.float64(0.0)) for _, rows in sets]
+    before, first = ([], 0) if start is None else ([start.text], start.iterations)
+    sums = [sum((_sums(text, rows) for text in (*before, *texts)), start=np.float64(0.0)) for _, rows in sets]
     while (done := len(texts) * size) < total and not watch.stopped:
-        watch.offset = done
+        watch.offset = first + done
         changes: dict[str, Any] = {}
-        if texts:
-            changes = {name: (settings["seed"] + done + at) % 2**31 for at, name in enumerate(_SEEDS)}
+        if texts or before:
+            changes = {name: (settings["seed"] + first + done + at) % 2**31 for at, name in enumerate(_SEEDS)}
             for (dataset, _), values in zip(sets, sums, strict=True):
                 dataset.set_init_score(values)
         texts.append(grow(changes, min(size, total - done)).model_to_string(num_iteration=-1))
@@ -101,7 +105,7 @@ def grow_pieces(
         if checkpoints.due(len(texts) * size):
             state = {"pieces": canonical_json(texts), "watch": canonical_json(watch.state())}
             checkpoints.save(len(texts) * size, state, watch.loss)
-    return _merged(texts)
+    return _merged([*before, *texts])
 
 
 def _sums(text: str, rows: Examples) -> Any:

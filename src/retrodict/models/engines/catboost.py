@@ -146,6 +146,11 @@ class CatboostEngine:
         plan = json.loads(parts[_PLAN])
         return cls(parts[_FILE], **{**plan, "target": Target.from_dict(plan["target"])})
 
+    @property
+    def iterations(self) -> int:
+        """Number of trees."""
+        return int(self._model.tree_count_)
+
     def fingerprint(self) -> str:
         """SHA-256 of the trees, without the time at which they were grown."""
         return digest(self.parts()[_PLAN])
@@ -186,8 +191,11 @@ def solve_catboost(problem: Problem) -> Fitted[CatboostEngine]:
                               **_snapshots(problem.checkpoints)})  # fmt: skip
     train = by_group(problem.train)
     valid = None if problem.validate is None else by_group(problem.validate)
+    start: Any = None if problem.start is None else problem.start.engine
+    before = None if start is None else library.CatBoost().load_model(blob=start.parts()[_FILE])
     try:
-        model.fit(_rows(train, categories), eval_set=None if valid is None else _rows(valid, categories),
+        model.fit(_rows(train, categories), init_model=before,
+                  eval_set=None if valid is None else _rows(valid, categories),
                   early_stopping_rounds=patience or None, use_best_model=valid is not None)  # fmt: skip
     except library.CatBoostError as error:
         words = " ".join(str(error).split())
@@ -199,6 +207,7 @@ def solve_catboost(problem: Problem) -> Fitted[CatboostEngine]:
                for part, prefix in (("validation", ""), ("learn", TRAIN))
                for name, values in results.get(part, {}).items()}  # fmt: skip
     facts = {**problem.params, "loss_function": loss, "seed": problem.seed, "best_iteration": int(model.tree_count_)}
+    facts |= {} if start is None else {"started_at": start.iterations}
     codes = np.unique(train.labels).astype(int).tolist() if target.task == "multiclass" else []
     data, trees = _stored(model)
     return Fitted(CatboostEngine(data, target, train.width, categories, codes, trees), facts, history)

@@ -203,6 +203,11 @@ class TreesEngine:
         """Number of trees."""
         return int(self._booster.num_trees())
 
+    @property
+    def iterations(self) -> int:
+        """Number of iterations, each of a tree per class."""
+        return int(self._booster.current_iteration())
+
     def _fast(self, what: Literal["score", "margin", "contributions"]) -> _FastRow:
         fast: _FastRow | None = getattr(self._local, what, None)
         if fast is None:
@@ -277,6 +282,7 @@ def fit_lightgbm(
     params: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     checkpoints: Checkpoints | None = None,
+    start: TreesEngine | None = None,
 ) -> Fitted[TreesEngine]:
     """Grow trees until the loss on validation rows has not fallen for ``early_stopping_round`` iterations.
 
@@ -297,6 +303,8 @@ def fit_lightgbm(
         stop the training.
     checkpoints : Checkpoints, optional
         Where to save the state, and how often: the trees are then those of pieces of so many iterations.
+    start : TreesEngine, optional
+        Trees to go on from; ``num_iterations`` then counts those that are added, ``best_iteration`` all.
 
     Returns
     -------
@@ -323,7 +331,8 @@ def fit_lightgbm(
     if signs:
         native["monotone_constraints"] = monotone_signs(inputs, signs)
     train, valid = by_group(train), None if valid is None else by_group(valid)
-    watch = _Watch(total, patience, progress, TrainingLoss(train))
+    first = 0 if start is None else start.iterations
+    watch = _Watch(first + total, patience, progress, TrainingLoss(train))
     data = _dataset(train, _native_names(inputs), list(inputs.categorical), keep=checkpoints is not None)
     valid_sets = [] if valid is None else [data.create_valid(**_columns(valid))]
 
@@ -336,23 +345,29 @@ def fit_lightgbm(
             valid_names=["valid"][: len(valid_sets)],
             feval=None if valid is None else lambda scores, _data: (*validation_loss(valid, scores), False),
             callbacks=[watch],
+            init_model=None if start is None or checkpoints is not None else lightgbm.Booster(model_str=start.text),
         )
 
+    if start is not None and settings.get("boosting") == "rf":
+        raise InputError("a forest must be grown in one go: its trees are averaged", where="lightgbm, start_from",
+                         got={"boosting": "rf"}, remedy="Leave start_from out of the recipe")  # fmt: skip
     try:
         if checkpoints is None:
             booster = grow({}, total)
         else:
             sets = list(zip([data, *valid_sets], [train, valid], strict=False))
-            booster = grow_pieces(grow, native, total, watch, checkpoints, sets)  # type: ignore[arg-type]  # as many rows
+            booster = grow_pieces(grow, native, total, watch, checkpoints, sets,  # type: ignore[arg-type]  # as many rows
+                                  start)  # fmt: skip
     except lightgbm.basic.LightGBMError as error:
         words = " ".join(str(error).split())
         raise InputError(f"LightGBM must be able to train with its parameters ({words})", where="lightgbm",
                          got=changes, remedy="Correct the params of the recipe") from error  # fmt: skip
     # A later tree of dart changes the weights of those before it: no iteration but the last is a model.
     uncut = valid is None or settings.get("boosting") == "dart"
-    best = total if uncut else watch.best_iteration
+    best = first + total if uncut else watch.best_iteration
     engine = TreesEngine(booster.model_to_string(num_iteration=best), train.target)
     facts = {**settings, **FIXED, "seed": seed, "best_iteration": best}
+    facts |= {} if start is None else {"started_at": first}
     if train.target != _BINARY:
         facts |= _objective(train.target, settings)
     return Fitted(engine, facts | ({"monotone": dict(signs)} if signs else {}), watch.history)
@@ -389,9 +404,11 @@ def solve_lightgbm(problem: Problem) -> Fitted[TreesEngine | LevelsEngine]:
     """Registered as ``lightgbm``; of quantiles, one forest per level."""
     target = problem.train.target
 
-    def fit(train: Examples, valid: Examples | None, level: str = "trees") -> Fitted[TreesEngine]:
+    start: Any = None if problem.start is None else problem.start.engine
+
+    def fit(train: Examples, valid: Examples | None, level: str = "trees", begun: Any = start) -> Fitted[TreesEngine]:
         return fit_lightgbm(problem.inputs, train, valid, seed=problem.seed, params=problem.params,
-                            progress=problem.progress,
+                            progress=problem.progress, start=begun,
                             checkpoints=problem.checkpoints and problem.checkpoints.of(level))  # fmt: skip
 
     check_two_classes(problem.train, "lightgbm")
@@ -400,15 +417,14 @@ def solve_lightgbm(problem: Problem) -> Fitted[TreesEngine | LevelsEngine]:
     members: list[TreesEngine] = []
     facts: dict[str, Any] = {}
     history: dict[str, list[float]] = {}
-    for level, name in zip(target.quantiles, target.outputs, strict=True):
+    for at, (level, name) in enumerate(zip(target.quantiles, target.outputs, strict=True)):
         one = Target("quantile", quantiles=(level,))
         valid = None if problem.validate is None else replace(problem.validate, target=one)
-        fitted = fit(replace(problem.train, target=one), valid, name)
+        fitted = fit(replace(problem.train, target=one), valid, name, start and start.members[at])
         members.append(fitted.engine)
-        facts = {
-            **fitted.params,
-            "best_iteration": {**facts.get("best_iteration", {}), name: fitted.params["best_iteration"]},
-        }
+        counted = {word: {**facts.get(word, {}), name: fitted.params[word]}
+                   for word in ("best_iteration", "started_at") if word in fitted.params}  # fmt: skip
+        facts = {**fitted.params, **counted}
         history |= {f"{metric}_{name}": values for metric, values in fitted.history.items()}
     facts.pop("alpha", None)
     return Fitted(LevelsEngine(target, members), facts, history)

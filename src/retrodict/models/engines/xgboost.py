@@ -82,6 +82,11 @@ class XgboostEngine:
         """Number of features."""
         return len(self._sizes)
 
+    @property
+    def iterations(self) -> int:
+        """Number of iterations."""
+        return int(self._booster.num_boosted_rounds())
+
     def _predict(self, matrix: NDArray[np.float64], **how: Any) -> NDArray[np.float64]:
         check_matrix(matrix, self.width)
         if not len(matrix):
@@ -168,24 +173,33 @@ def solve_xgboost(problem: Problem) -> Fitted[XgboostEngine]:
     train = _matrix(library, by_group(problem.train), types, params["max_bin"])
     valid = None if problem.validate is None else by_group(problem.validate)
     watch = _watch(library, valid, types, total, patience if params["booster"] == "gbtree" else 0, problem)
+    start: Any = None if problem.start is None else problem.start.engine
+    first, trees = (0, None) if start is None else (start.iterations, bytearray(start.parts()[_FILE]))
     try:
         if problem.checkpoints is None:
-            booster = library.train(native, train, num_boost_round=total, callbacks=[watch])
+            booster = library.train(native, train, num_boost_round=total, callbacks=[watch], xgb_model=trees)
         else:
-            booster = _grow_pieces(library, native, train, total, watch, problem.checkpoints)
+            booster = _grow_pieces(library, native, train, total, watch, problem.checkpoints, trees)
     except library.core.XGBoostError as error:
         words = " ".join(str(error).split("\n", maxsplit=1)[0].split())
         raise InputError(f"XGBoost must be able to train with its parameters ({words})", where="xgboost", got=params,
                          remedy="Correct the params of the recipe") from error  # fmt: skip
     uncut = valid is None or params["booster"] == "dart"
-    best = booster.num_boosted_rounds() if uncut else watch.best + 1
+    best = booster.num_boosted_rounds() if uncut else first + watch.best + 1
     data = bytes(booster[:best].save_raw("ubj"))
     facts = {**problem.params, "objective": native["objective"], "seed": problem.seed, "best_iteration": best}
+    facts |= {} if start is None else {"started_at": first}
     return Fitted(XgboostEngine(data, target, sizes), facts, watch.history)
 
 
 def _grow_pieces(
-    library: Any, native: Mapping[str, Any], train: Any, total: int, watch: Any, checkpoints: Checkpoints
+    library: Any,
+    native: Mapping[str, Any],
+    train: Any,
+    total: int,
+    watch: Any,
+    checkpoints: Checkpoints,
+    trees: bytearray | None = None,
 ) -> Any:
     """Grow in pieces of a fixed length, each from the stored trees and with seeds of its iterations.
 
@@ -193,7 +207,8 @@ def _grow_pieces(
     or not.
     """
     native = {**native, "seed_per_iteration": 1}
-    booster, done, stopped = library.Booster(native, [train]), 0, False
+    booster = library.Booster(native, [train]) if trees is None else _read_again(library, native, train, trees)
+    done, stopped = 0, False
     if (last := checkpoints.last()) is not None:
         facts = json.loads(last.state["watch"])
         done, stopped, watch.best = last.step, facts["stopped"], facts["best"]
@@ -216,7 +231,7 @@ def _grow_pieces(
     return booster
 
 
-def _read_again(library: Any, native: Mapping[str, Any], train: Any, data: bytes) -> Any:
+def _read_again(library: Any, native: Mapping[str, Any], train: Any, data: bytes | bytearray) -> Any:
     booster = library.Booster(native, [train])
     booster.load_model(bytearray(data))
     booster.set_param(dict(native))

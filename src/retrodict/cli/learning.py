@@ -67,6 +67,9 @@ expose(models, "export", "models.export", ref=_VERSION, folder=Parameter("FOLDER
 expose(models, "estimators", "models.estimators", examples=[
     "retrodict models estimators", "retrodict models estimators --task quantile",
 ])  # fmt: skip
+expose(models, "history", "models.history", examples=[
+    "retrodict models history late_arrival", "retrodict models history late_arrival --metric brier --svg history.svg",
+])  # fmt: skip
 expose(models, "leaderboard", "models.leaderboard", examples=[
     "retrodict models leaderboard late_arrival", "retrodict models leaderboard late_arrival --metric brier",
 ])  # fmt: skip

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from retrodict.monitoring.compare import LogComparison, Reproduction, compare_on_log, reproduce_champion
     from retrodict.monitoring.definitions import Monitor, Trigger
     from retrodict.monitoring.drift import DriftReport, FeatureDrift, RateChange
+    from retrodict.monitoring.history import ModelHistory, model_history
     from retrodict.monitoring.keys import join_key
     from retrodict.monitoring.outcomes import Outcomes
     from retrodict.monitoring.performance import Slice
@@ -26,6 +27,7 @@ __all__ = [
     "DriftReport",
     "FeatureDrift",
     "LogComparison",
+    "ModelHistory",
     "Monitor",
     "MonitorReport",
     "Outcomes",
@@ -39,6 +41,7 @@ __all__ = [
     "compare_on_log",
     "ingest_outcomes",
     "join_key",
+    "model_history",
     "monitor",
     "outcomes_name",
     "period_of",
@@ -53,6 +56,7 @@ __getattr__, __dir__ = lazy_names(
         "compare": ("LogComparison", "Reproduction", "compare_on_log", "reproduce_champion"),
         "definitions": ("Monitor", "Trigger"),
         "drift": ("DriftReport", "FeatureDrift", "RateChange"),
+        "history": ("ModelHistory", "model_history"),
         "keys": ("join_key",),
         "outcomes": ("Outcomes",),
         "performance": ("Slice",),

@@ -12,6 +12,7 @@ from retrodict.core.errors import MissingExtraError
 from retrodict.evaluation.plots import plot_drift, plot_periods
 from retrodict.monitoring.drift import DriftReport
 from retrodict.monitoring.performance import Slice
+from retrodict.monitoring.periods import short_period
 from retrodict.monitoring.report import VIEW_COLUMNS, MonitorReport, shown_metrics
 from retrodict.pages import Details, Figure, Note, Row, amount, render, themed
 from retrodict.pages.blocks import Block
@@ -39,8 +40,8 @@ def report_html(report: MonitorReport, *, threshold: float) -> str:
     """
     periods = [part for part in report.slices if part.by is None and part.decisions]
     counts = {name.replace("_", " "): value for name, value in report.counts.items()}
-    triggers = [(result.on, result.status, _short(result.period), result.reason) for result in report.triggers]
-    views = [(_short(name), *row[1:]) for name, counts in report.views.items() for row in counts.rows(name)]
+    triggers = [(result.on, result.status, short_period(result.period), result.reason) for result in report.triggers]
+    views = [(short_period(name), *row[1:]) for name, counts in report.views.items() for row in counts.rows(name)]
     contents: list[tuple[str, list[Block]]] = [
         ("Triggers", [Grid(("when", "status", "period", "reason"), triggers)] if triggers else []),
         ("Performance", list(_performance(report, periods)) or ["There is no decision yet."]),
@@ -67,15 +68,6 @@ def write_report(path: Path, report: MonitorReport, *, threshold: float) -> None
     path.write_text(report_html(report, threshold=threshold), encoding="utf-8")
 
 
-def _short(period: str | None) -> str | None:
-    """Name of a period for people: ``2013-04-25 (7d)`` where it begins at midnight."""
-    if period is None or "/" not in period:
-        return period
-    start, _, length = period.partition("/")
-    moment = start.replace("T", " ").removesuffix("Z").removesuffix(" 00:00:00").removesuffix(":00")
-    return f"{moment} ({length})"
-
-
 def _number(value: float | None) -> str | None:
     """Three decimals, so that the points of a column stand below each other."""
     return None if value is None else f"{value:.3f}"
@@ -83,7 +75,7 @@ def _number(value: float | None) -> str | None:
 
 def _findings(report: MonitorReport) -> list[dict[str, str]]:
     """What fires and what warns."""
-    fired = [f"{result.on} fires for {_short(result.period)}: {result.reason}." for result in report.fired]
+    fired = [f"{result.on} fires for {short_period(result.period)}: {result.reason}." for result in report.fired]
     stale = report.counts.get("stale_fallbacks", 0)
     fallen = [f"{stale:,} decisions fell back: the state of a required view was not current."] if stale else []
     return [{"level": "warning", "text": text} for text in (*fired, *report.warnings, *fallen)]
@@ -94,7 +86,7 @@ def _newest(report: MonitorReport, periods: Sequence[Slice]) -> Iterator[tuple[s
     if not periods:
         return
     part = next((part for part in reversed(periods) if part.complete), periods[-1])
-    yield "period", _short(part.period.name) or "", "good"
+    yield "period", short_period(part.period.name), "good"
     yield "decisions", f"{part.decisions:,}", "good"
     usual = {"auc": "AUC", "label_rate": "label rate"}
     for name in shown_metrics(periods, list(usual))[:2]:
@@ -125,7 +117,7 @@ def _performance(report: MonitorReport, periods: Sequence[Slice]) -> Iterator[Bl
 def _charts(report: MonitorReport) -> Iterator[Block]:
     """One chart per metric that has a value in any period; periods without decisions are on the axis."""
     periods = [part for part in report.slices if part.by is None]
-    names = [_short(part.period.name) or "" for part in periods]
+    names = [short_period(part.period.name) for part in periods]
     rates = [drift.label_rate for drift in report.drifts.values() if drift.label_rate is not None]
     lines = {
         "label_rate": ("test rows", next((rate.reference for rate in rates), None)),
@@ -150,7 +142,7 @@ def _slices(slices: Sequence[Slice], name: str, values: Sequence[Any]) -> Grid:
     names = shown_metrics(slices, _METRICS)
     metrics = [metric for metric in names if any(part[metric].value is not None for part in slices)]
     rows = [
-        (_short(part.period.name), value, part.decisions, part.labelled,
+        (short_period(part.period.name), value, part.decisions, part.labelled,
          *(_number(part[metric].value) for metric in metrics))
         for part, value in zip(slices, values, strict=True)
     ]  # fmt: skip
@@ -162,7 +154,7 @@ def _drift(report: MonitorReport, threshold: float) -> Iterator[Block]:
     pairs: list[Block | Sequence[Block]] = []
     tables: list[Block] = []
     for name, drift in report.drifts.items():
-        period = _short(name) or ""
+        period = short_period(name)
         if drift.reason is not None:
             yield f"{period}: not evaluable, {drift.reason}."
         elif drift.psi is None:

@@ -11,7 +11,7 @@ from retrodict.core.clock import format_time, from_micros, to_micros
 from retrodict.core.durations import parse_duration
 from retrodict.core.errors import InputError
 
-__all__ = ["Period", "period_of", "periods_between"]
+__all__ = ["Period", "period_of", "periods_between", "short_period"]
 
 _MAX_PERIODS = 10_000
 
@@ -86,3 +86,12 @@ def periods_between(first: int, last: int, period: str) -> list[Period]:
                 remedy="Take a longer period or a shorter span",
             )
     return periods
+
+
+def short_period(name: str | None) -> str:
+    """Name of a period for people, ``2013-04-25 (7d)`` where it begins at midnight; empty for None."""
+    start, slash, length = (name or "").partition("/")
+    if not slash:
+        return start
+    moment = start.replace("T", " ").removesuffix("Z").removesuffix(" 00:00:00").removesuffix(":00")
+    return f"{moment} ({length})"

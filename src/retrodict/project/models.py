@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from retrodict.core.display import Block, Listing, Shown, when
 from retrodict.core.lazy import lazy_modules
+from retrodict.project.arguments import instant
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
 from retrodict.project.runs import headline
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from retrodict import learning, registry
+    from retrodict import learning, monitoring, registry
     from retrodict.learning.card import ModelCard
     from retrodict.learning.scorer import Importance
     from retrodict.learning.standings import EstimatorComparison, Leaderboard
     from retrodict.models.estimators import Estimator
+    from retrodict.monitoring.history import ModelHistory
+    from retrodict.project.arguments import Time
     from retrodict.registry import ModelVersion
 else:
-    learning, registry = lazy_modules("retrodict", "learning", "registry")
+    learning, monitoring, registry = lazy_modules("retrodict", "learning", "monitoring", "registry")
 
 __all__ = ["ExportedModel", "Models"]
 
@@ -143,6 +146,42 @@ class Models(Namespace):
             Of the test rows.  [default: the one its task is judged by]
         """
         return learning.leaderboard(self._workspace, model, metric=metric)
+
+    @names_damage
+    def history(
+        self,
+        model: str,
+        *,
+        metric: str | None = None,
+        period: str = "month",
+        now: Time | None = None,
+        svg: str | Path | None = None,
+    ) -> ModelHistory:
+        """Follow a metric of every version from its training rows into production.
+
+        Test metrics and those of the decisions that each version made, by period, side by side, and whether a version
+        is worse in production than on its test rows beyond noise.
+
+        Parameters
+        ----------
+        model : str
+            Name of a model.
+        metric : str, optional
+            [default: the one its task is judged by]
+        period : str
+            ``month``, or a duration such as ``7d``.
+        now : Time, optional
+            As of when outcomes are known.  [default: now]
+        svg : path, optional
+            Also draw it to this file.
+        """
+        moment = instant(now, "now")
+        with self._project.progress(f"history {model}"):
+            now_ = self._workspace.clock.now() if moment is None else moment
+            history = monitoring.model_history(self._workspace, model, now=now_, metric=metric, period=period)
+        if svg is not None:
+            Path(svg).write_text(history.plot(), encoding="utf-8")
+        return history
 
     @names_damage
     def importance(self, ref: str, *, repeats: int = 5) -> Importance:

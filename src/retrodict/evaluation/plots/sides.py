@@ -11,8 +11,14 @@ __all__ = ["plot_histories", "plot_sides"]
 _COLOURS = [MAIN, ALERT, "#6b9080", "#8d6a9f", "#d4a03b", "#4a7c8c", "#a05c5c", "#5c6f82"]
 
 
-def plot_histories(names: Sequence[str], series: Sequence[Sequence[tuple[int, float]] | None], *, metric: str) -> str:
-    """One metric of several runs by step.
+def plot_histories(
+    names: Sequence[str],
+    series: Sequence[Sequence[tuple[int, float]] | None],
+    *,
+    metric: str,
+    ticks: Sequence[str] = (),
+) -> str:
+    """One metric of several runs by step, or of several versions by period.
 
     Parameters
     ----------
@@ -21,6 +27,8 @@ def plot_histories(names: Sequence[str], series: Sequence[Sequence[tuple[int, fl
     series : sequence of sequence of (step, value), or None
         Of each run; None where it has no history.
     metric : str
+    ticks : sequence of str
+        What steps 0, 1, ... are called, where they are periods.
 
     Raises
     ------
@@ -29,11 +37,15 @@ def plot_histories(names: Sequence[str], series: Sequence[Sequence[tuple[int, fl
     """
     lines = [(name, points) for name, points in zip(names, series, strict=True) if points]
     require(lines, "a run with a history of the metric")
-    with drawing(f"{metric} by step", height=3.2) as canvas:
+    with drawing(f"{metric} by {'period' if ticks else 'step'}", height=3.2) as canvas:
         for place, (name, points) in enumerate(lines):
             steps, values = zip(*points, strict=True)
-            canvas.axes.plot(steps, values, color=_COLOURS[place % len(_COLOURS)], linewidth=1.4, label=name)
-        canvas.axes.set_xlabel("step")
+            canvas.axes.plot(steps, values, color=_COLOURS[place % len(_COLOURS)], linewidth=1.4, label=name,
+                             marker="o" if ticks else None, markersize=3)  # fmt: skip
+        canvas.axes.set_xlabel("period" if ticks else "step")
+        if ticks:
+            places = range(0, len(ticks), 1 + len(ticks) // 12)
+            canvas.axes.set_xticks(list(places), [ticks[place] for place in places])
         canvas.axes.set_ylabel(metric)
         canvas.axes.legend(frameon=False, fontsize=8)
     return canvas.svg

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -9,9 +11,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from retrodict.core.errors import ConfigurationError, InternalError
 from retrodict.ledger import AuditReport
+from retrodict.ledger.chain import _row_hashes, row_hashes
 from retrodict.workspace import Workspace
 
 from .conftest import database, recomputed
@@ -53,6 +58,39 @@ def test_the_chain_is_what_an_auditor_computes(project: Workspace, sql: Sql) -> 
         assert row["previous"] == previous
         assert row["hash"] == recomputed(row)
         previous = row["hash"]
+
+
+ODD = st.sampled_from(["é", "\x7f", '"', "\\", "\t", "\U0001f600"])
+PLAIN = st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters='"\\'), max_size=70)
+NUMBER = st.integers(0, 2**63) | st.integers(-(2**64), 2**64)
+
+
+@given(
+    st.lists(st.tuples(NUMBER, NUMBER, PLAIN, PLAIN, PLAIN | ODD, st.dictionaries(PLAIN, PLAIN | ODD)), max_size=5),
+    st.binary(min_size=32, max_size=32),
+)
+@example([(1, 2, "x" * size, "a", "b", {}) for size in range(130)], bytes(32))
+def test_hashes_of_many_entries_are_those_of_each(rows: list[tuple[Any, ...]], last: bytes) -> None:
+    """By the kernel and without it: with and without escapes, of every length around the blocks of the hash."""
+    stored = [(*row[:5], json.dumps(row[5], sort_keys=True, separators=(",", ":")), "", "") for row in rows]
+    expected, before = b"", last
+    for sequence, time, actor, action, object_id, payload in rows:
+        body = {"sequence": sequence, "time": time, "actor": actor, "action": action, "object": object_id}
+        data = json.dumps(body | {"payload": payload}, sort_keys=True, separators=(",", ":")).encode()
+        before = hashlib.sha256(len(data).to_bytes(8) + data + before).digest()
+        expected += before
+    assert row_hashes(stored, last) == _row_hashes(stored, last) == expected
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_value_of_another_type_has_another_hash(at: int) -> None:
+    """True is not 1, and no text is a number."""
+    row = [1, 1, "a", "b", "c", "{}"]
+    row[at] = True if at < 2 else 1
+    try:
+        assert row_hashes([tuple(row)], bytes(32)) != row_hashes([(1, 1, "a", "b", "c", "{}")], bytes(32))
+    except TypeError:
+        assert at >= 2
 
 
 def test_what_is_as_it_was_written_verifies(project: Workspace, audit: Audit) -> None:

@@ -194,10 +194,20 @@ def test_inputs_elsewhere_in_a_payload_are_no_edges(project: Workspace, audit: A
     assert [(one.kind, one.where) for one in audit(project).findings] == [("altered", "entry 7")]
 
 
-def test_nodes_of_the_tree_in_other_places(project: Workspace, audit: Audit, sql: Sql) -> None:
+@pytest.mark.parametrize(("place", "to"), [(2, 9), (0, -1)])
+def test_nodes_of_the_tree_in_other_places(place: int, to: int, project: Workspace, audit: Audit, sql: Sql) -> None:
     """Each with its hash, in their order."""
-    sql("UPDATE ledger_nodes SET position = 9 WHERE level = 1 AND position = 2")
+    sql("UPDATE ledger_nodes SET position = ? WHERE level = 1 AND position = ?", to, place)
     assert [(one.kind, one.where) for one in audit(project).findings] == [("altered", "tree of entries")]
+
+
+@pytest.mark.parametrize("places", ["ledger_entries WHERE sequence", "ledger_nodes WHERE level = 1 AND position"])
+def test_hashes_whose_digits_moved_to_the_one_before(places: str, project: Workspace, audit: Audit, sql: Sql) -> None:
+    """Together they are written as before."""
+    first, second = (sql(f"SELECT hash FROM {places} = ?", number)[0]["hash"] for number in (1, 2))
+    for number, hash_ in ((1, first + second[0]), (2, second[1:])):
+        sql(f"UPDATE {places.replace('WHERE', 'SET hash = ? WHERE')} = ?", hash_, number)
+    assert {one.kind for one in audit(project).findings} >= {"altered"}
 
 
 def test_a_node_over_entries_that_nobody_signed(project: Workspace, audit: Audit, sql: Sql) -> None:

@@ -12,6 +12,8 @@ from retrodict.core.errors import InputError, NotFoundError
 from retrodict.ledger import SealedWriter, prove, read_seals
 from retrodict.ledger.merkle import (
     Frontier,
+    _level,
+    _part_hashes,
     consistency_spans,
     inclusion_proof,
     is_consistent,
@@ -177,3 +179,13 @@ def test_growth_is_proved_as_the_definition_says(records: list[bytes], data: st.
     if first < len(records):
         changed = [sha(records[0]), *records[1:]]
         assert not is_consistent(first, before, len(records), mth(changed), proof(first, changed))
+
+
+@pytest.mark.parametrize("width", [1, 32, 55, 63, 64, 128])
+def test_hashes_of_parts_by_the_kernel_and_without_it(width: int) -> None:
+    """Of every whole part, behind its prefix; what is left at the end is none."""
+    for count in (0, 1, 2, 1023, 1024, 1025):
+        data = bytes(number * 7 % 251 for number in range(width * count + width - 1))
+        expected = b"".join(sha(b"\x01" + data[width * n : width * n + width]) for n in range(count))
+        assert _level(data, width, b"\x01") == _part_hashes(data, width, b"\x01") == expected
+        assert _level(bytearray(data), width, b"\x01") == expected

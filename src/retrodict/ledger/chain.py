@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from retrodict.core.clock import format_time
 from retrodict.core.errors import RetrodictError
 from retrodict.core.identity import canonical_json
+from retrodict.core.native import kernel
 
-__all__ = ["GENESIS", "Entry", "entry_hash", "read_entry"]
+__all__ = ["GENESIS", "Entry", "entry_hash", "read_entry", "row_hashes"]
 
 GENESIS = "0" * 64
 
@@ -88,3 +90,36 @@ def entry_hash(
         {"sequence": sequence, "time": time, "actor": actor, "action": action, "object": object_id, "payload": payload}
     )
     return hashlib.sha256(len(body).to_bytes(8) + body + bytes.fromhex(previous)).hexdigest()
+
+
+def row_hashes(rows: list[tuple[Any, ...]], last: bytes) -> bytes:
+    """Hashes of stored entries, 32 bytes each, by the texts of their payloads; each continues the one before it.
+
+    Parameters
+    ----------
+    rows : list of tuple
+        Columns in the order of :class:`Entry`; payloads as they are stored.
+    last : bytes
+        Hash of the entry before.
+
+    Raises
+    ------
+    TypeError
+        If actor, action or object is no text.
+    """
+    hashes: bytes | None = None if _native is None else _native(rows, last)  # None: values that need an escape
+    return _row_hashes(rows, last) if hashes is None else hashes
+
+
+_native = getattr(kernel, "row_hashes", None)
+
+
+def _row_hashes(rows: Sequence[Sequence[Any]], last: bytes) -> bytes:
+    hashes = []
+    for sequence, time, actor, action, object_id, text, *_ in rows:
+        body = (
+            f'{{"action":{quoted(action)},"actor":{quoted(actor)},"object":{quoted(object_id)},'
+            f'"payload":{text},"sequence":{sequence},"time":{time}}}'
+        ).encode()
+        hashes.append(last := hashlib.sha256(len(body).to_bytes(8) + body + last).digest())
+    return b"".join(hashes)

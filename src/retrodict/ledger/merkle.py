@@ -10,6 +10,7 @@ from hashlib import sha256
 from struct import iter_unpack
 
 from retrodict.core.errors import InputError
+from retrodict.core.native import kernel
 
 __all__ = [
     "Frontier",
@@ -58,7 +59,7 @@ def merkle_root(leaves: Iterable[bytes]) -> bytes:
     return tree.root()
 
 
-def complete_levels(records: bytes | bytearray) -> list[bytearray]:
+def complete_levels(records: bytes | bytearray) -> list[bytes]:
     """Nodes over two leaves, over four … each level as one string; the records are 32 bytes each, one after another."""
     levels = [_level(records, 32, b"\x00")]
     while len(levels[-1]) >= 64:
@@ -66,12 +67,15 @@ def complete_levels(records: bytes | bytearray) -> list[bytearray]:
     return levels[1:]
 
 
-def _level(items: bytes | bytearray, width: int, prefix: bytes) -> bytearray:
+def _part_hashes(items: bytes | bytearray, width: int, prefix: bytes) -> bytes:
     nodes, size = bytearray(), len(items) // width * width
     for start in range(0, size, width << 10):
         parts = iter_unpack(f"{width}s", bytes(items[start : min(start + (width << 10), size)]))
         nodes += b"".join([sha256(prefix + part).digest() for (part,) in parts])
-    return nodes
+    return bytes(nodes)
+
+
+_level: Callable[[bytes | bytearray, int, bytes], bytes] = getattr(kernel, "part_hashes", _part_hashes)
 
 
 class Frontier:

@@ -13,6 +13,7 @@
 #include "_blocks.h"
 #include "_decoding.h"
 #include "_frames.h"
+#include "_hashes.h"
 #include "_merging.h"
 #include "_search.h"
 #include "_ranges.h"
@@ -32,7 +33,8 @@ PyMODINIT_FUNC PyInit__kernel(void)
 {
     make_crc_tables();
     PyObject *self = PyModule_Create(&module);
-    if (self == NULL || add_blocks(self) < 0 || PyModule_AddIntConstant(self, "VERSION", 5) < 0) {
+    if (self == NULL || add_blocks(self) < 0 || add_hashes(self) < 0 ||
+        PyModule_AddIntConstant(self, "VERSION", 5) < 0) {
         Py_XDECREF(self);
         return NULL;
     }

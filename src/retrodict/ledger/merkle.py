@@ -155,43 +155,27 @@ def consistency_spans(first: int, size: int) -> list[tuple[int, int]]:
 
 def is_consistent(first: int, first_root: bytes, size: int, root: bytes, proof: Sequence[bytes]) -> bool:
     """Whether a proof shows that the larger tree begins with the smaller one (RFC 9162, 2.1.4.2)."""
-    if not 0 < first <= size or (first == size and (proof or first_root != root)):
+    spans = consistency_spans(first, size) if 0 < first <= size else []
+    if not 0 < first <= size or len(spans) != len(proof):
         return False
-    if first == size:
-        return True
-    path = [first_root, *proof] if first & (first - 1) == 0 else list(proof)
-    if not path:
-        return False
-    node, last = first - 1, size - 1
-    while node & 1:
-        node, last = node >> 1, last >> 1
-    smaller = larger = path[0]
-    for sibling in path[1:]:
-        if last == 0:
-            return False
-        if node & 1 or node == last:
-            smaller, larger = join_nodes(sibling, smaller), join_nodes(sibling, larger)
-            while not node & 1 and node != 0:
-                node, last = node >> 1, last >> 1
-        else:
-            larger = join_nodes(larger, sibling)
-        node, last = node >> 1, last >> 1
-    return last == 0 and smaller == first_root and larger == root
+    nodes = dict(zip(spans, proof, strict=True))
+    if all(end != first for _, end in spans):  # the smaller tree is itself a part of the larger one
+        nodes[0, first] = first_root
+
+    def joined(start: int, end: int) -> bytes:
+        if (start, end) in nodes:
+            return nodes[start, end]
+        half = start + _split(end - start)
+        return join_nodes(joined(start, half), joined(half, end))
+
+    return joined(0, first) == first_root and joined(0, size) == root
 
 
 def root_from_proof(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes | None:
     """Root that a proof leads to, or None if index or length do not fit a tree of this size (RFC 9162, 2.1.3.2)."""
-    if not 0 <= index < size:
+    spans = inclusion_spans(index, size) if 0 <= index < size else []
+    if not 0 <= index < size or len(spans) != len(proof):
         return None
-    node, last, path = index, size - 1, leaf
-    for sibling in proof:
-        if last == 0:
-            return None
-        if node & 1 or node == last:
-            path = join_nodes(sibling, path)
-            while not node & 1 and node != 0:
-                node, last = node >> 1, last >> 1
-        else:
-            path = join_nodes(path, sibling)
-        node, last = node >> 1, last >> 1
-    return path if last == 0 else None
+    for (_, end), sibling in zip(spans, proof, strict=True):
+        leaf = join_nodes(sibling, leaf) if end <= index else join_nodes(leaf, sibling)
+    return leaf

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from retrodict.features.definitions import Entity, FeatureService, FeatureView, Window, agg, columns, latest
     from retrodict.features.derived import derived
     from retrodict.features.labels import Label, Outcome
+    from retrodict.learning.pipeline.definitions import Pipeline, step
     from retrodict.models.definitions import Model, Recipe
     from retrodict.models.ensembles import Bagging, Blend, Greedy, Stack, Vote
     from retrodict.models.splits import GroupSplit, HashSplit, Purged, RandomSplit, Rolling, TimeSplit
@@ -46,6 +47,7 @@ __all__ = [
     "Model",
     "Monitor",
     "Outcome",
+    "Pipeline",
     "Policy",
     "Project",
     "Purged",
@@ -71,6 +73,7 @@ __all__ = [
     "columns",
     "derived",
     "latest",
+    "step",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -81,6 +84,7 @@ __getattr__, __dir__ = lazy_names(
         "features.definitions": ("Entity", "FeatureService", "FeatureView", "Window", "agg", "columns", "latest"),
         "features.derived": ("derived",),
         "features.labels": ("Label", "Outcome"),
+        "learning.pipeline.definitions": ("Pipeline", "step"),
         "models.definitions": ("Model", "Recipe"),
         "models.ensembles": ("Bagging", "Blend", "Greedy", "Stack", "Vote"),
         "models.splits": ("GroupSplit", "HashSplit", "Purged", "RandomSplit", "Rolling", "TimeSplit"),

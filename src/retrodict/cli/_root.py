@@ -20,6 +20,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Data and features": {"ingest": "data", "data": "data", "features": "features"},
     "Learning": {"train": "learning", "tune": "learning", "automl": "learning", "runs": "learning",
                  "models": "learning"},
+    "Running": {"pipelines": "pipelines"},
     "Deciding": {"deploy": "policies", "promote": "policies", "rollback": "policies", "deployments": "policies",
                  "serve": "policies", "decide": "policies"},
     "Watching": {"outcomes": "monitoring", "monitor": "monitoring", "compare": "monitoring"},

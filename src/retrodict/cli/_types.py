@@ -26,6 +26,7 @@ __all__ = [
     "names",
     "objects",
     "outcomes",
+    "pipelines",
     "policies",
     "run_refs",
     "sources",
@@ -90,6 +91,7 @@ def _defined(kind: str) -> Callable[[Project], list[str]]:
 
 
 tables, model_names, policies, monitors = _defined("table"), _defined("model"), _defined("policy"), _defined("monitor")
+pipelines = _defined("pipeline")
 
 
 def outcomes(project: Project) -> list[str]:

@@ -32,6 +32,7 @@ NAMESPACES = {
     "ledger": "Ledger",
     "models": "Models",
     "outcomes": "Outcomes",
+    "pipelines": "Pipelines",
     "policies": "Policies",
     "runs": "Runs",
 }

@@ -33,7 +33,7 @@ else:
     (verdicts,) = lazy_modules("retrodict.features.verify", "verdicts")
     (readers,) = lazy_modules("retrodict.models", "readers")
 
-__all__ = ["ModelPlan", "Plan", "PolicyPlan", "ServicePlan", "TablePlan", "read_plan"]
+__all__ = ["ModelPlan", "Plan", "PolicyPlan", "ServicePlan", "TablePlan", "read_lags", "read_plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +249,10 @@ def read_plan(workspace: Workspace) -> Plan:
 def _service(workspace: Workspace, name: str, features: FeatureSet) -> ServicePlan:
     version = workspace.definitions.get(FeatureService, name).version
     verified = not verdicts.unverified_views(workspace, features)
-    return ServicePlan(name, version, verified, *_lags(workspace, features))
+    return ServicePlan(name, version, verified, *read_lags(workspace, features))
 
 
-def _lags(workspace: Workspace, features: FeatureSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def read_lags(workspace: Workspace, features: FeatureSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the online state of each source lacks of its table, in words: what a build brings, and what none does."""
     behind, streamed = [], []
     # Without a row there is no state to look at, and nothing to load for it.
@@ -330,7 +330,7 @@ def _policy(
     deployable = candidates[-1].ref if candidates else None
     features = FeatureSet(policy.model.features)
     unverified = bool(verdicts.unverified_views(workspace, features))
-    behind, streamed = _lags(workspace, features)
+    behind, streamed = read_lags(workspace, features)
     plan = PolicyPlan(
         policy.name, policy.version, "not deployed", deployable=deployable, unverified=unverified, behind=behind,
         streamed=streamed,

@@ -28,6 +28,7 @@ from retrodict.project.ledger import Ledger
 from retrodict.project.models import Models
 from retrodict.project.new_project import write_template
 from retrodict.project.outcomes import Outcomes
+from retrodict.project.pipelines import Pipelines
 from retrodict.project.plan import Plan, read_plan
 from retrodict.project.policies import Policies
 from retrodict.project.progress import Progress, progress_bar
@@ -56,8 +57,8 @@ __all__ = ["Project"]
 class Project:
     """An opened project.
 
-    Everything the product does is a method of this object or of one of its namespaces. What comes back shows itself:
-    ``print`` gives text, a notebook a table, ``to_dict()`` the whole as plain data.
+    Everything the product does is a method of it or of its namespaces. What comes back shows itself: ``print`` gives
+    text, a notebook a table, ``to_dict()`` the whole as plain data.
 
     Parameters
     ----------
@@ -89,19 +90,18 @@ class Project:
         Model versions: list, get, approve, reject.
     policies : Policies
         What decides, since when.
-    decisions : Decisions
-        Decisions that were made: get, table, ask a server.
-    outcomes : Outcomes
-        What actually happened: ingest, show.
+    decisions, outcomes : Decisions, Outcomes
+        Decisions that were made: get, table, ask a server; what actually happened: ingest, show.
     ledger : Ledger
         Who did what: verify, log, seal, proof.
+    pipelines : Pipelines
+        All of this in order: run, status, history.
 
     Examples
     --------
     >>> p = Project("flights")  # doctest: +SKIP
     >>> p.data.ingest("flights", frame)  # doctest: +SKIP
     >>> run = p.train("late_arrival")  # doctest: +SKIP
-    >>> p.plan()  # doctest: +SKIP
     """
 
     def __init__(
@@ -123,7 +123,8 @@ class Project:
         self._report, self._deciding = progress, Lock()
         self.data, self.features = Data(self), Features(self)
         self.runs, self.models, self.policies = Runs(self), Models(self), Policies(self)
-        self.decisions, self.outcomes, self.ledger = Decisions(self), Outcomes(self), Ledger(self)
+        self.decisions, self.outcomes = Decisions(self), Outcomes(self)
+        self.ledger, self.pipelines = Ledger(self), Pipelines(self)
 
     @classmethod
     def create(cls, folder: str | Path, *, force: bool = False, actor: str | None = None) -> Project:

@@ -30,9 +30,10 @@ INTERVAL_S = 15.0
 SILENCE_S = 300.0
 
 
-def sign_of_life() -> dict[str, Any]:
-    """Machine, process and its start, and the time in microseconds since 1970-01-01 UTC, of this process."""
-    return {"machine": _machine(), "process": os.getpid(), "began": _start_of(os.getpid()), "time": now_us()}
+def sign_of_life(process: int | None = None) -> dict[str, Any]:
+    """Machine, process and its start, and the time in microseconds since 1970-01-01 UTC, of this process by default."""
+    number = os.getpid() if process is None else process
+    return {"machine": _machine(), "process": number, "began": _start_of(number), "time": now_us()}
 
 
 def has_process(row: Any) -> bool:

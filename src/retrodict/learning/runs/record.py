@@ -47,13 +47,13 @@ __all__ = [
     "write_values",
 ]
 
-KINDS = ("train", "trial", "tune", "auto", "hand", "pipeline")
-"""What a run may be: a training, one trial of a study, the study, AutoML, work recorded by hand, a pipeline."""
+KINDS = ("train", "trial", "tune", "auto", "hand", "pipeline", "step")
+"""What a run may be: a training, one trial of a study, the study, AutoML, work recorded by hand, a pipeline, a step."""
 
 SVG = "image/svg+xml"
 
-LISTED = tuple(kind for kind in KINDS if kind != "trial")
-"""Kinds that a list shows unless told otherwise: a study alone may have hundreds of trials."""
+LISTED = tuple(kind for kind in KINDS if kind not in ("trial", "step"))
+"""Kinds that a list shows unless told otherwise: a study alone may have hundreds of trials, a pipeline of steps."""
 
 _LONGEST_NAME, _LONGEST_TAG, _LONGEST_VALUE, _LONGEST_NOTE = 200, 250, 5_000, 20_000
 _LONGEST_KEY, _LONGEST_TEXT = 500, 2_000  # of what searches read

@@ -1,0 +1,270 @@
+"""Steps that are nouns of the project: what each reads, whether its effect stands, and what it does.
+
+``python -m retrodict.project.pipeline_steps`` is the process of one step, which the runner begins.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrodict import registry
+from retrodict.core.display import plain
+from retrodict.core.errors import RefusedError
+from retrodict.core.identity import canonical_json, digest, digest_file
+from retrodict.data.definitions import Table
+from retrodict.decisions.definitions import Policy
+from retrodict.features.verify import verdicts
+from retrodict.learning.frame import tables_of
+from retrodict.learning.pipeline.child import load_inputs, serve_step
+from retrodict.learning.pipeline.definitions import Pipeline, PipelineStep
+from retrodict.learning.pipeline.outputs import store_output
+from retrodict.learning.pipeline.runner import Effect
+from retrodict.models import readers
+from retrodict.models.definitions import Model
+from retrodict.monitoring.definitions import Monitor
+from retrodict.project.plan import read_lags
+
+if TYPE_CHECKING:
+    from retrodict.project.project import Project
+    from retrodict.workspace import Workspace
+
+__all__ = ["bind_effect", "noun_reads"]
+
+
+def noun_reads(workspace: Workspace, part: PipelineStep) -> frozenset[str]:
+    """What a noun reads beside its inputs; NotFoundError with the near names if nothing is called like that.
+
+    A model is trained after the proof of its features, where the pipeline has one.
+    """
+    params, get = dict(part.params), workspace.definitions.get
+    match part.noun:
+        case "ingest":
+            get(Table, params["table"])
+            return frozenset()
+        case "build" | "verify":
+            return frozenset([*(f"table:{name}" for name in _feature_state(workspace)[0]),
+                              *(["state:"] if part.noun == "verify" else [])])  # fmt: skip
+        case "train":
+            tables = tables_of(get(Model, params["model"]))
+            return frozenset([*(f"table:{name}" for name in tables), "proof:"])
+        case "approve" | "replay" | "score":
+            model = get(Model, params["model"]).name
+            return frozenset([f"model:{model}", *([f"approval:{model}"] if part.noun == "score" else [])])
+        case "deploy":
+            model = get(Policy, params["policy"]).model.name
+            return frozenset([f"model:{model}", f"approval:{model}", "state:", "proof:"])
+        case "monitor":
+            return frozenset([f"policy:{get(Monitor, params['monitor']).policy.name}"])
+    return frozenset()
+
+
+def _feature_state(workspace: Workspace) -> tuple[dict[str, str], str]:
+    """Newest version of every table that features read, and one hash over all features."""
+    sets = {**readers.feature_sets(workspace), **readers.service_sets(workspace)}
+    tables = {source.table.name for features in sets.values() for source in features.sources.values()}
+    versions = {name: features.version for name, features in sorted(sets.items())}
+    return _versions(workspace, tables), digest(canonical_json(versions))
+
+
+def _versions(workspace: Workspace, tables: Any) -> dict[str, str]:
+    histories = {name: workspace.tables.history(name) for name in sorted(tables)}
+    return {name: f"@{history[-1].version}" if history else "empty" for name, history in histories.items()}
+
+
+def _newest(workspace: Workspace, model: str) -> str:
+    versions = registry.list_versions(workspace, model)
+    return versions[-1].ref if versions else "none"
+
+
+def _deployable(workspace: Workspace, policy: str) -> str:
+    model = workspace.definitions.get(Policy, policy).model.name
+    versions = registry.deployable(workspace, policy, registry.list_versions(workspace, model))
+    return versions[-1].ref if versions else "none approved"
+
+
+def _files(workspace: Workspace, pattern: str) -> list[str]:
+    """Files of a source, relative to the project's folder: a pattern, a folder, or a file."""
+    path = workspace.root / pattern
+    names = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else (
+        Path(name) for name in glob.glob(str(path)))  # fmt: skip
+    return sorted(str(name) for name in names)
+
+
+def bind_effect(workspace: Workspace, part: PipelineStep) -> Effect:
+    """What a noun depends on, and whether its effect stands."""
+    params = dict(part.params)
+
+    def state(partition: str) -> Mapping[str, str]:
+        match part.noun:
+            case "ingest":
+                files = _files(workspace, params.get("source", "").replace("{partition}", partition))
+                content = {Path(name).name: digest_file(Path(name)) for name in files if "source" in params}
+                return {"table": workspace.definitions.get(Table, params["table"]).version, **content}
+            case "build" | "verify":
+                tables, features = _feature_state(workspace)
+                return {**tables, "features": features}
+            case "train":
+                model = workspace.definitions.get(Model, params["model"])
+                return {**_versions(workspace, tables_of(model)), "definition": model.version}
+            case "approve" | "replay" | "score":
+                return {"version": _newest(workspace, params["model"])}
+            case "deploy":
+                policy = workspace.definitions.get(Policy, params["policy"])
+                return {"definition": policy.version, "model": _deployable(workspace, policy.name)}
+        return {}
+
+    return Effect(state, lambda output: _fault(workspace, part, output))
+
+
+def _fault(workspace: Workspace, part: PipelineStep, output: Mapping[str, Any]) -> str:
+    """Why what a noun did does no longer stand; empty where it does."""
+    params, effect = dict(part.params), output.get("effect", {})
+    sets = [*readers.feature_sets(workspace).values(), *readers.service_sets(workspace).values()]
+    match part.noun:
+        case "ingest":
+            versions = [entry.version for entry in workspace.tables.history(params["table"])]
+            return "" if effect["version"] in versions else f"{params['table']}@{effect['version']} is gone"
+        case "build":
+            behind = [lag for features in sets for lag in read_lags(workspace, features)[0]]
+            return behind[0] if behind else ""
+        case "verify":
+            unverified = [view.name for features in sets for view in verdicts.unverified_views(workspace, features)]
+            return f"view {unverified[0]} has not passed" if unverified else ""
+        case "train":
+            standing = {version.ref: version for version in registry.list_versions(workspace, params["model"])}
+            version = standing.get(effect["model"])
+            missing = version is None or not workspace.objects.exists(version.artifact)
+            return f"{effect['model']} is gone" if missing else ""
+        case "approve":
+            approved = registry.get_version(workspace, effect["model"]).approved
+            return "" if approved else f"{effect['model']} is not approved any more"
+        case "deploy":
+            return "" if _in_force(workspace, params["policy"]) == effect["model"] else "another version is in force"
+    return ""
+
+
+def _in_force(workspace: Workspace, policy: str) -> str:
+    """Version that decides by the policy as it is defined; empty where another definition does, or none."""
+    revision = registry.current(workspace).get(policy)
+    definition = workspace.definitions.get(Policy, policy)
+    same = revision is not None and revision.deployment.policy_version == definition.version
+    return revision.deployment.model if same and revision is not None else ""
+
+
+# in the process of the step -------------------------------------------------------------------------------------------
+
+
+def perform(job: dict[str, Any]) -> dict[str, Any]:
+    """Do what the project does by the noun of a step."""
+    from retrodict.project.project import Project
+
+    with Project(job["folder"], actor=job["actor"], progress=lambda *_: None) as project:
+        workspace = project.workspace
+        part = workspace.definitions.get(Pipeline, job["pipeline"]).step(job["step"])
+        facts, more = _NOUNS[part.noun](project, part, job)
+        value = more.pop("value", facts)
+        return {
+            "output": {**store_output(workspace.objects, value, where=f"step {part.name}"), "effect": facts},
+            **more,
+        }
+
+
+Facts = tuple[dict[str, Any], dict[str, Any]]
+
+
+def _judged(part: PipelineStep, result: Any, facts: Mapping[str, Any], **more: Any) -> Facts:
+    """Facts of a result that says yes; RefusedError for one that says no."""
+    if not result.ok:
+        raise RefusedError("a gate of a pipeline must pass", where=f"step {part.name}", got="a verdict of no",
+                           remedy=f"See what it says: retrodict {part.noun}, or the step's log")  # fmt: skip
+    return dict(facts), more
+
+
+def _ingest(project: Project, part: PipelineStep, job: Mapping[str, Any]) -> Facts:
+    params = dict(part.params)
+    if part.inputs:
+        (rows,) = load_inputs(project.workspace, job["inputs"]).values()
+    else:
+        pattern = params["source"].replace("{partition}", job["partition"])
+        rows = _files(project.workspace, pattern) or str(project.workspace.root / pattern)
+    report = project.data.ingest(params["table"], rows, replace=params["replace"], fill_missing=params["fill_missing"])
+    checks = [{"check": check.check, "status": check.status, "failed": check.failed} for check in report.checks]
+    return {"table": report.table, "version": report.version, "rows": report.rows_in, "accepted": report.accepted,
+            "quarantined": report.quarantined, "checks": checks}, {}  # fmt: skip
+
+
+def _build(project: Project, _part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
+    return {"sources": len(project.features.build().sources)}, {}
+
+
+def _verify(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
+    result = project.features.verify(samples=dict(part.params)["samples"], seed=dict(part.params)["seed"])
+    return _judged(part, result, {"ok": result.ok})
+
+
+def _train(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
+    run = project.train(dict(part.params)["model"], again=False)
+    version = run.version
+    assert version is not None
+    if version.failed_gates:
+        gates = ", ".join(f"{gate} ({status})" for gate, status in version.failed_gates.items())
+        raise RefusedError("every gate of a version must pass", where=f"step {part.name}, {version.ref}", got=gates,
+                           remedy=f"See: retrodict models show {version.ref}")  # fmt: skip
+    facts = {"model": version.ref, "run": run.ref, "metrics": plain(run.metrics), "gates": plain(version.gates)}
+    # Outcomes that were not known yet will be: the same rows then teach something else.
+    return facts, {"volatile": run.record.data.get("left_out", {}).get("pending", 1) > 0}
+
+
+def _approve(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
+    from retrodict.project.project import Project as Opened
+
+    params = dict(part.params)
+    version = registry.get_version(project.workspace, params["model"])
+    if not version.approved:
+        with Opened(project.folder, actor=params["by"]) as other:
+            version = other.models.approve(version.ref, reason=f"{params['reason']} (standing, by pipeline)")
+    return {"model": version.ref, "by": version.approvals[-1].approver}, {}
+
+
+def _deploy(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
+    params = dict(part.params)
+    version = _deployable(project.workspace, params["policy"])
+    if _in_force(project.workspace, params["policy"]) != version:  # a run that was killed may have done so
+        project.deploy(params["policy"], reason=params["reason"])
+    revision = registry.current(project.workspace)[params["policy"]]
+    return {"policy": params["policy"], "revision": revision.revision, "model": revision.deployment.model}, {}
+
+
+def _score(project: Project, part: PipelineStep, job: Mapping[str, Any]) -> Facts:
+    version = _newest(project.workspace, dict(part.params)["model"])
+    (rows,) = load_inputs(project.workspace, job["inputs"]).values()
+    frame = project.models.score(version, rows)
+    return {"model": version}, {"value": frame}
+
+
+def _monitor(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
+    report = project.monitor(dict(part.params)["monitor"])
+    return _judged(part, report, {"ok": report.ok}, value=plain(report.to_dict()), volatile=True)
+
+
+def _replay(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
+    version = registry.get_version(project.workspace, dict(part.params)["model"])
+    result = project.replay_run(f"run:{version.run}")
+    return _judged(part, result, {"model": version.ref, "exact": result.ok})
+
+
+def _audit(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
+    report = project.audit()
+    return _judged(part, report, {"ok": report.ok}, volatile=True)
+
+
+_NOUNS: Mapping[str, Callable[[Project, PipelineStep, Mapping[str, Any]], Facts]] = {
+    "approve": _approve, "audit": _audit, "build": _build, "deploy": _deploy, "ingest": _ingest, "monitor": _monitor,
+    "replay": _replay, "score": _score, "train": _train, "verify": _verify,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    serve_step(perform)

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from tests.stores.conftest import postgres  # noqa: F401  (fixture)
+from tests.stores.postgres_server import PASSWORD
 
 README = Path(__file__).parents[2] / "src" / "retrodict" / "project" / "template" / "README.md"
 BEFORE, SERVED = "retrodict serve --replay", "retrodict audit proof"
@@ -75,14 +77,30 @@ class Walker:
         return [found for line, found in self.answers.items() if line.startswith(f"retrodict {start}")][-1]
 
 
+def on_postgres(request: pytest.FixtureRequest, environment: dict[str, str]) -> str:
+    """Settings for records in a real PostgreSQL server; its password is in the environment of what is spawned."""
+    server = request.getfixturevalue("postgres")
+    environment["PG_TEST_PASSWORD"] = PASSWORD
+    return f'\n[stores]\nrecords = "{server.url(server.database())}"\n'
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("records", ["embedded", "postgresql"])
 def test_every_line_of_the_readme_works(
-    tmp_path: Path, spawn: Callable[..., Any], command_line: Callable[..., list[str]], environment: dict[str, str]
+    tmp_path: Path,
+    spawn: Callable[..., Any],
+    command_line: Callable[..., list[str]],
+    environment: dict[str, str],
+    records: str,
+    request: pytest.FixtureRequest,
 ) -> None:
-    """A new project goes from raw files to a decision and back by the README's lines alone."""
+    """A new project goes from raw files to a decision and back by the README alone, whatever keeps the records."""
     root = tmp_path / "flights"
     assert spawn("init", root).code == 0
+    if records == "postgresql":
+        with (root / "retrodict.toml").open("a") as settings:
+            settings.write(on_postgres(request, environment))
     typed, walker = lines(), Walker(root, spawn)
     for line in typed[: typed.index(BEFORE)]:
         walker.type(line)
@@ -90,8 +108,8 @@ def test_every_line_of_the_readme_works(
                   "tailnum": "N534MQ", "sched_dep": "2013-09-01T23:30Z", "dep_time": "2013-09-01T23:24Z",
                   "arr_time": "2013-09-02T02:10Z", "arr_delay": -3}  # fmt: skip
     with serving(root, command_line("serve", "--replay", "--port", "0", "--json"), environment) as walker.url:
-        request = Request(f"{walker.url}/v1/events/flights", json.dumps([late_event]).encode(), method="POST")
-        with urlopen(request, timeout=60) as pushed:
+        push = Request(f"{walker.url}/v1/events/flights", json.dumps([late_event]).encode(), method="POST")
+        with urlopen(push, timeout=60) as pushed:
             assert json.load(pushed)["accepted"] == 1
         for line in typed[typed.index(BEFORE) + 1 :]:
             if not line.startswith(SERVED):

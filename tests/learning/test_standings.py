@@ -140,6 +140,8 @@ def test_estimators_are_compared_in_the_folds_of_the_split(project):
     assert "the task must be one of the estimator" in result.trials[-2].error
     assert "must be registered" in result.trials[-1].error
     assert sorted(names[:3]) == ["decision_tree", "logistic", "logistic"]
+    assert result.ok
+    assert not project.models.compare("parcel", estimators=["nobody"], folds=3).ok
     assert [t.value for t in result.trials[:3]] == sorted((t.value for t in result.trials[:3]), reverse=True)
     from retrodict.models import get_estimator
     from retrodict.models.inputs import InputSpec

@@ -209,7 +209,15 @@ def test_what_is_no_finite_number_is_not_evaluable(make_project, value):
     [
         (lambda run: run.log_metric("a\nb", 1), r"name of a metric must be one line.*got 'a\\nb'"),
         (lambda run: run.log_metric("m" * 251, 1), "one line of 1 to 250.*got '251 characters'"),
-        (lambda run: run.log_metric("m", "high"), "metric m: a value of a metric must be a number; got 'str'"),
+        (
+            lambda run: run.log_metric("m", "high"),
+            "metric m: a value of a metric must be a number of 64 bits; got 'str'",
+        ),
+        (
+            lambda run: run.log_metric("m", 10**400),
+            "must be a number of 64 bits; got 'int'",
+        ),
+        (lambda run: run.log_params({"x": ((loop := [1]) and loop.append(loop)) or loop}), "nested 20 deep at most"),
         (lambda run: run.log_metric("m", 1, step=1.5), "step must be a whole number"),
         (lambda run: run.log_metric("m", 1, better="up"), "better one way; got 'up'"),
         (lambda run: run.log_params({"x": object()}), r"parameter must be plain.*got 'object'.*str\(value\)"),

@@ -105,6 +105,7 @@ def test_a_task_goes_from_rows_to_a_replayed_and_watched_decision(task, tmp_path
             assert d.decision in ("call", "ok")
             kept = d.record.outputs or {"score": d.record.score}
             assert list(kept) == outputs
+            assert all(f"{name} " in str(d) and f"{name} " in str(d.lineage()) for name in outputs), str(d)
             assert d.record.reasons
             assert d.replay().exact
         report = p.monitor("promise", now=from_micros(START + DAYS * DAY).isoformat())

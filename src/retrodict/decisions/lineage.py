@@ -281,8 +281,9 @@ class DecisionLineage(Shown):
     def blocks(self) -> Sequence[Block | None]:
         """One tree."""
         decision = self.facts["decision"]
-        score = number(decision.get("score"))
-        tree = Tree(f"{decision['id']}: {decision['decision']}, score {score}, at {decision['time']}")
+        outputs = decision.get("outputs") or {"score": decision.get("score")}
+        values = ", ".join(f"{name} {number(value)}" for name, value in outputs.items())
+        tree = Tree(f"{decision['id']}: {decision['decision']}, {values}, at {decision['time']}")
         for reason in decision.get("reasons", ()):
             tree.add(f"because {reason}")
         _hang(tree, "policy", self.facts.get("policy"))

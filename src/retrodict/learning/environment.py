@@ -6,13 +6,14 @@ on are asked themselves, after they were imported.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
 import platform
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,14 @@ _NUMERIC = {
     "scipy": "scipy",
     "duckdb": "duckdb",
 }
+# Those of extras are asked where a run uses them.
+_OPTIONAL = {"torch": "torch", "xgboost-cpu": "xgboost", "catboost": "catboost", "imbalanced-learn": "imblearn"}
+_EXTRAS = {"deep": "torch", "xgboost": "xgboost", "catboost": "catboost"}
 
 
-def describe_environment(*, project: Path | None = None, load: bool = True) -> dict[str, Any]:
+def describe_environment(
+    *, project: Path | None = None, load: bool = True, extras: Iterable[str] = ()
+) -> dict[str, Any]:
     """Plain description, equal on two machines exactly where results may be expected to be equal bit for bit.
 
     Parameters
@@ -45,6 +51,8 @@ def describe_environment(*, project: Path | None = None, load: bool = True) -> d
     load : bool, default True
         Whether libraries that numbers depend on are imported, to see which they are; False describes those that are
         loaded, which takes seconds less.
+    extras : iterable of str
+        Extras whose libraries the work will use: they are imported too, where they are installed.
 
     Returns
     -------
@@ -53,6 +61,9 @@ def describe_environment(*, project: Path | None = None, load: bool = True) -> d
         was imported, its own version, and the package it belongs to (None: another one lies earlier on the path).
         ``modules``: file and SHA-256 of each loaded module that belongs to no installed package.
     """
+    for module in (_EXTRAS[name] for name in extras if name in _EXTRAS):
+        with contextlib.suppress(ImportError):  # the work itself says what is missing
+            importlib.import_module(module)
     packages: dict[str, str] = {}
     folders: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
@@ -71,17 +82,17 @@ def describe_environment(*, project: Path | None = None, load: bool = True) -> d
         "packages": dict(sorted(packages.items())),
         "imported": {
             name: _imported(module, name, folders.get(name))
-            for name, module in _NUMERIC.items()
-            if load or module in sys.modules
+            for name, module in {**_NUMERIC, **_OPTIONAL}.items()
+            if (load and name in _NUMERIC) or module in sys.modules
         },
         "modules": dict(sorted(_loose_modules(project))),
         "retrodict": _package_hash(),
     }
 
 
-def environment_bytes(*, project: Path | None = None, load: bool = True) -> bytes:
+def environment_bytes(*, project: Path | None = None, load: bool = True, extras: Iterable[str] = ()) -> bytes:
     """Canonical JSON of :func:`describe_environment`."""
-    return canonical_json(describe_environment(project=project, load=load))
+    return canonical_json(describe_environment(project=project, load=load, extras=extras))
 
 
 def _imported(module: str, package: str, folder: str | None) -> dict[str, Any]:
@@ -124,7 +135,7 @@ def _version(environment: dict[str, Any], package: str) -> Any:
 def environment_differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """In words, what of two environments differs that results may depend on; the most likely reasons first."""
     differences = []
-    for name in _NUMERIC:
+    for name in _NUMERIC | _OPTIONAL:
         before, after = (environment.get("imported", {}).get(name, {}) for environment in (then, now))
         shadowed = bool(before) and bool(after) and before["package"] != after["package"]
         if shadowed or _version(then, name) != _version(now, name):
@@ -139,7 +150,7 @@ def environment_differences(then: dict[str, Any], now: dict[str, Any]) -> list[s
         differences.append("the code of retrodict itself has changed")
     machine = ("python", "platform", "libc", "cpu")
     differences += [f"{name} was {then[name]}, is {now[name]}" for name in machine if then[name] != now[name]]
-    for name in sorted({*then["packages"], *now["packages"]} - set(_NUMERIC)):
+    for name in sorted({*then["packages"], *now["packages"]} - set(_NUMERIC) - set(_OPTIONAL)):
         versions = [environment["packages"].get(name, "absent") for environment in (then, now)]
         if versions[0] != versions[1]:
             differences.append(f"package {name} was {versions[0]}, is {versions[1]}")

@@ -167,8 +167,9 @@ def train(
     start = start_facts(workspace, definition)
     check_names(workspace, definition)
     used = definition.recipe.split
-    for estimator in definition.recipe.estimators:
-        with contextlib.suppress(ImportError):  # the environment describes what is loaded; the run says what is missing
+    extras = {estimator.extra for estimator in definition.recipe.estimators}
+    for estimator in definition.recipe.estimators:  # the environment names every module that the fit uses
+        with contextlib.suppress(ImportError):
             importlib.import_module(estimator.fit.partition(":")[0])
     versions = newest_versions(workspace.tables, tables_of(definition), where=f"model {definition.name}")
     schema = workspace.tables.schema(definition.label.table.name, versions[definition.label.table.name])
@@ -180,7 +181,7 @@ def train(
         started=workspace.clock.now(),
         seed=definition.recipe.seed,
         code=capture_code(workspace),
-        environment=workspace.objects.put(environment_bytes(project=workspace.root)),
+        environment=workspace.objects.put(environment_bytes(project=workspace.root, extras=extras)),
         data={
             "versions": versions,
             "now": workspace.clock.now(),

@@ -187,6 +187,11 @@ class EstimatorComparison(Shown):
     rows: int
     trials: tuple[Trial, ...]
 
+    @property
+    def ok(self) -> bool:
+        """Whether any estimator could be judged."""
+        return any(trial.value is not None for trial in self.trials)
+
     def blocks(self) -> Sequence[Block | None]:
         """One line for each."""
         lines = [

@@ -32,9 +32,11 @@ class _Answer(Shown):
     def blocks(self) -> Sequence[Block | None]:
         """Decision, score, what made it, and the reasons."""
         answer = self.to_dict()
+        scored = answer.get("outputs") or {"score": answer.get("score")}
         facts = {
-            "decision": answer["decision"], "score": number(answer.get("score")), "model": answer["model"] or None,
-            "policy": answer["policy"], "fallback": answer.get("fallback"), "id": f"decision:{answer['decision_id']}",
+            "decision": answer["decision"], **{name: number(value) for name, value in scored.items()},
+            "model": answer["model"] or None, "policy": answer["policy"], "fallback": answer.get("fallback"),
+            "id": f"decision:{answer['decision_id']}",
         }  # fmt: skip
         doubts = [f"  {view} was not simply read: {_doubt(**doubt)}" for view, doubt in answer.get("views", {}).items()]
         return [Facts(facts), *(f"  because  {reason}" for reason in answer.get("reasons", [])), *doubts]

@@ -25,6 +25,7 @@ from retrodict.workspace import Workspace
 __all__ = ["OpenRun", "open_run"]
 
 _LONGEST = 250
+_DEEPEST = 20
 _INT64 = 2**63
 
 
@@ -310,26 +311,30 @@ class OpenRun:
             return None, ""
         try:
             number = float(value)  # type: ignore[arg-type]  # numbers of NumPy and tensors of one value among them
-        except (TypeError, ValueError):
-            raise InputError("a value of a metric must be a number", where=f"{self.ref}, metric {name}",
+        except (TypeError, ValueError, OverflowError):
+            raise InputError("a value of a metric must be a number of 64 bits", where=f"{self.ref}, metric {name}",
                              got=type(value).__name__, remedy="Log texts as tags or parameters") from None  # fmt: skip
         return (number, "") if math.isfinite(number) else (None, str(number))
 
     def _read_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
         return {self._line(name, "the name of a parameter"): self._plain(name, value) for name, value in params.items()}
 
-    def _plain(self, name: str, value: Any) -> Any:
+    def _plain(self, name: str, value: Any, depth: int = 0) -> Any:
         """A copy of a parameter as JSON has it."""
+        if depth > _DEEPEST:
+            raise InputError(f"a parameter must be nested {_DEEPEST} deep at most",
+                             where=f"{self.ref}, parameter {name}", got="a deeper one, or one that holds itself",
+                             remedy="Flatten it")  # fmt: skip
         if isinstance(value, float) and not math.isfinite(value):
             return str(value)
         if value is None or isinstance(value, str | bool | int | float):
             return value
         if isinstance(value, Mapping):
-            return {str(key): self._plain(name, part) for key, part in value.items()}
+            return {str(key): self._plain(name, part, depth + 1) for key, part in value.items()}
         if isinstance(value, list | tuple):
-            return [self._plain(name, part) for part in value]
+            return [self._plain(name, part, depth + 1) for part in value]
         if hasattr(value, "tolist"):  # NumPy, without importing it here
-            return self._plain(name, value.tolist())
+            return self._plain(name, value.tolist(), depth + 1)
         raise InputError("a parameter must be plain: text, number, truth value, list or mapping",
                          where=f"{self.ref}, parameter {name}", got=type(value).__name__,
                          remedy="Log its text: str(value)")  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from retrodict.project import NAMESPACES, find_namespace
+from retrodict.project import NAMESPACES, Project, find_namespace
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "own_project"
@@ -140,3 +140,30 @@ def test_the_page_has_every_method_of_the_face() -> None:
         public = {each for each in dir(find_namespace(name)) if not each.startswith("_")}
         more = {"workspace"} if name == "" else set()
         assert listed[title] | set(NAMESPACES) == public | more | set(NAMESPACES), title
+
+
+@pytest.mark.slow
+def test_the_walk_of_the_readme_is_one_pipeline(tmp_path: Path) -> None:
+    """The lines of docs/pipelines.md with the example's definitions end where its commands do; again, nothing is done."""
+    page = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^```text\n(from retrodict import Pipeline.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    for name in ("definitions.py", "retrodict.toml", "invoices.csv"):
+        shutil.copy(EXAMPLE / name, tmp_path / name)
+    with (tmp_path / "definitions.py").open("a", encoding="utf-8") as stream:
+        stream.write("\n" + lines)
+    with Project(tmp_path, actor="ana") as project:
+        assert {step.status for step in project.pipelines.run("walk", parallel=2).steps} == {"finished"}
+        (deployment,) = project.policies.deployments("remind")
+        assert deployment.deployment.model == "late_payer@1"
+        (version,) = project.models.list()
+        assert [(a.approver, a.granted) for a in version.approvals] == [("ben", True)]
+        again = project.pipelines.run("walk")
+        assert {step.step for step in again.steps if step.status == "finished"} == {"audit"}
+        assert len(project.policies.deployments("remind")) == len(project.models.list()) == 1
+        (tmp_path / "invoices.csv").unlink()
+        refused = {step.step: step.status for step in project.pipelines.run("walk").steps}
+        assert (refused["ingest_invoices"], refused["deploy_remind"], refused["audit"]) == (
+            "failed",
+            "not run",
+            "not run",
+        )

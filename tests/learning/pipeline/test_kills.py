@@ -1,0 +1,139 @@
+"""A pipeline that is killed anywhere converges: each result once in the record, and the same as without a kill."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from tests.learning.pipeline.project import FIVE, effects, write
+
+from retrodict.learning import list_runs
+
+STEPS = ("numbers", "doubled", "frame", "report", "aside")
+SLOW = FIVE.replace('stream.write(name + "\\n")', 'stream.write(name + "\\n")\n    time.sleep(0.4)')
+
+
+def start(folder: Path, code: str | None = None) -> subprocess.Popen[bytes]:
+    """A process of the command, in a group of its own."""
+    arguments = ["-m", "retrodict", "pipelines", "run", "five", "--actor", "ana"] if code is None else ["-c", code]
+    return subprocess.Popen([sys.executable, *arguments], cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)  # fmt: skip
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for(holds, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until something holds, while the process lives."""
+    while not holds():
+        if process.poll() is not None:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def recorded(project) -> dict[str, list[str]]:
+    """Digests of finished executions by step."""
+    found: dict[str, list[str]] = {}
+    for run in list_runs(project.workspace, where="status = 'finished'", kinds=("step",)):
+        found.setdefault(run.params["step"], []).append(run.summary["output"]["digest"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> dict[str, list[str]]:
+    folder = tmp_path_factory.mktemp("whole")
+    with write(folder, FIVE) as project:
+        assert project.pipelines.run("five").ok
+        return recorded(project)
+
+
+def check_converged(folder: Path, uninterrupted: dict[str, list[str]]) -> None:
+    with write(folder, SLOW) as project:
+        assert recorded(project) == uninterrupted  # one execution each, the same bytes
+        assert {run.status for run in list_runs(project.workspace, kinds=("step",))} <= {"finished", "failed"}
+        assert [run.summary["error"] for run in list_runs(project.workspace, where="status = 'failed'", kinds=("step",))
+                if run.summary["error"] != "ProcessLost"] == []  # fmt: skip
+        assert project.audit().ok
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_at_every_step_it_converges(tmp_path, uninterrupted) -> None:
+    """The whole group, in the middle of each step in turn; what was done before is not done again."""
+    write(tmp_path, SLOW).close()
+    for step in STEPS:
+        process = start(tmp_path)
+        assert wait_for(lambda step=step: step in effects(tmp_path), process), step
+        kill(process)
+    process = start(tmp_path)
+    assert process.wait() == 0
+    assert max(Counter(effects(tmp_path)).values()) <= 2
+    check_converged(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_random_it_converges(tmp_path, uninterrupted) -> None:
+    """At any moment: while it starts, decides, waits, records."""
+    write(tmp_path, FIVE).close()
+    rng, tries = random.Random(7), 0
+    while True:
+        process = start(tmp_path)
+        tries += 1
+        with suppress(subprocess.TimeoutExpired):
+            if process.wait(timeout=rng.uniform(1.0, 6.0 + tries)) == 0:
+                break
+        kill(process)
+        assert tries < 60
+    check_converged(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+def test_two_at_once_execute_each_step_once(tmp_path, uninterrupted) -> None:
+    """Both succeed: what one executes, the other waits for and takes."""
+    write(tmp_path, SLOW).close()
+    processes = [start(tmp_path) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert Counter(effects(tmp_path)) == dict.fromkeys(STEPS, 1)
+    check_converged(tmp_path, uninterrupted)
+
+
+IMPATIENT = """
+from retrodict import Project
+from retrodict.learning.pipeline import leases
+leases.LASTS_S = 1.5
+run = Project(".", actor="ana").pipelines.run("five")
+raise SystemExit(not run.ok)
+"""
+
+
+@pytest.mark.slow
+def test_a_holder_that_slept_cannot_record_its_result(tmp_path, uninterrupted) -> None:
+    """Another takes its lease after its time; waking up, it finds it taken and takes the other's result."""
+    write(tmp_path, SLOW).close()
+    sleeper = start(tmp_path, IMPATIENT)
+    assert wait_for(lambda: "doubled" in effects(tmp_path), sleeper)
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    time.sleep(2.0)
+    other = start(tmp_path, IMPATIENT)
+    assert other.wait() == 0
+    os.kill(sleeper.pid, signal.SIGCONT)
+    assert sleeper.wait() == 0
+    with write(tmp_path, SLOW) as project:
+        assert recorded(project) == uninterrupted
+        lost = list_runs(project.workspace, where="name = 'five.doubled' and status = 'failed'", kinds=("step",))
+        ends = [run.summary["error"] for run in lost]
+        assert ends == ["LeaseLost"]
+        assert [run.status for run in list_runs(project.workspace, kinds=("pipeline",))] == ["finished"] * 2

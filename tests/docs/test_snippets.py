@@ -18,6 +18,7 @@ ELSEWHERE = {
     "flight-delays.md": "tests/docs/test_tables.py",
     "models.md": "tests/models/test_page.py",
     "monitoring.md": "tests/monitoring/test_page.py",
+    "time-to-event.md": "tests/docs/test_tables.py",
     "stores.md": "tests/stores/test_stores_docs.py",
 }
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
+import runpy
 import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retrodict import Policy, Project
@@ -92,4 +94,39 @@ def test_flight_delays_go_from_file_to_a_decision_on_quantiles(tmp_path, monkeyp
         assert list(outputs) == ["q10", "q50", "q90", "low", "high"]
         assert outputs["low"] <= outputs["q10"] <= outputs["q50"] <= outputs["q90"] <= outputs["high"]
         assert any("q50" in reason for reason in decision.reasons)
+        assert decision.replay().exact
+
+
+EVENTS = (ROOT / "docs" / "time-to-event.md").read_text(encoding="utf-8")
+
+
+def test_subscriptions_go_from_file_to_a_decision_by_horizons(tmp_path, monkeypatch, capsys):
+    """What time-to-event.md prints is the example, its commands work, and its figures are those of the run."""
+    from retrodict.cli.main import run
+
+    folder = shutil.copytree(ROOT / "examples" / "subscriptions", tmp_path / "subscriptions")
+    assert re.findall(r"```python\n(.*?)```", EVENTS, flags=re.DOTALL) == [(folder / "definitions.py").read_text()]
+    monkeypatch.chdir(folder)
+    script, *lines = re.findall(r"^\$ (?:retrodict|python) (.*)$", EVENTS, flags=re.MULTILINE)
+    runpy.run_path(str(folder / script))
+    for line in lines:
+        code = run(shlex.split(line))
+        output = capsys.readouterr()
+        assert code == 0, f"{line}\n{output.out}\n{output.err}"
+    with Project(folder, actor="ana") as p:
+        trained = p.runs.get(p.models.get("churn@1").run)
+        for split, name in (("test", "cox"), ("test/group_rate", "group_rate"), ("test/constant", "constant")):
+            values = trained.record.values(split)
+            figures = [f"{values[name]:.3f}" for name in ("c_index", "brier_90d", "brier_180d")]
+            assert re.search(rf"`{name}`.*\| {' . '.join(map(re.escape, figures))} \|", EVENTS), (name, figures)
+        assert f"Of {trained.record.data['rows']['test']:,} subscriptions" in EVENTS
+        assert str(trained.plot("calibration 90d")).startswith("<svg")
+        row = {"plan": "monthly", "seats": 3, "tickets": 6}
+        decision = p.decide("keep", started="2025-07-01T09:00:00Z", explain=True, **row)
+        assert decision.record.fallback is None, decision.record.error
+        outputs = decision.record.outputs
+        hazard = 0.004 * np.exp(0.6 * 1.5 + 0.5 + 0.5)  # as the script says
+        for days, value in zip((30, 90, 180), outputs.values(), strict=True):
+            assert value == pytest.approx(1 - np.exp(-hazard * days), abs=0.1)
+        assert decision.reasons[0] == 'tickets = 6 raises event_by["90d"]'
         assert decision.replay().exact

@@ -35,6 +35,7 @@ TARGETS = {
     "quantile": Target("quantile", quantiles=(0.1, 0.5, 0.9)),
     "count": Target("count"),
     "ranking": Target("ranking"),
+    "survival": Target("survival", horizons=("1d", "4d")),
 }
 NAMES = [pytest.param(target, id=name) for name, target in TARGETS.items()]
 
@@ -57,6 +58,8 @@ def _case(target: Target, n: int = 600, seed: int = 0) -> dict:
                 return x[:, None] + stats.norm.ppf([0.1, 0.5, 0.9])
             case "count":
                 return np.exp(x / 2)
+            case "survival":
+                return 1 - np.exp(-np.exp(x)[:, None] * [0.2, 0.8])
             case _:
                 return x
 
@@ -70,9 +73,28 @@ def _case(target: Target, n: int = 600, seed: int = 0) -> dict:
             labels = rng.poisson(good).astype(float)
         case "ranking":
             labels = np.maximum(np.round(centre + rng.normal(0, 1, n)), 0)
+        case "survival":  # a third is lost
+            labels = rng.exponential(5 * np.exp(-centre)) * np.where(rng.random(n) < 1 / 3, -1, 1)
         case _:
             labels = centre + rng.normal(0, 1, n)
     return {"labels": labels, "good": good, "bad": outputs(mixed), "groups": np.repeat(np.arange(n // 4), 4)}
+
+
+def graf_brier(labels: np.ndarray, p: np.ndarray, horizon: float) -> float:
+    """Graf et al. 1999, row by row; whoever had the event is not at risk of being lost at that time."""
+
+    def followed(time: float) -> float:
+        lost = sorted({-t for t in labels if t < 0 and -t < time})
+        steps = [1 - sum(labels == -t) / sum((np.abs(labels) > t) | (labels == -t)) for t in lost]
+        return float(np.prod(steps))
+
+    total = 0.0
+    for label, guess in zip(labels, p, strict=True):
+        if 0 < label <= horizon:
+            total += (1 - guess) ** 2 / followed(label)
+        elif abs(label) > horizon:
+            total += guess**2 / followed(horizon)
+    return total / len(labels)
 
 
 # losses
@@ -97,10 +119,12 @@ def test_mean_losses_are_the_metrics_of_scikit_learn(target: Target) -> None:
             relevant = lines[0].any(axis=1)
             expected = 1 - sk.ndcg_score(lines[0][relevant], lines[1][relevant], k=10)
             assert losses.size == relevant.sum() < 150
+        case "survival":
+            expected = np.mean([graf_brier(labels, p, h) for p, h in zip(good.T, (1, 4), strict=True)])
         case _:
             expected = sk.log_loss(labels, good)
     assert losses.mean() == pytest.approx(expected)
-    if target.task != "ranking":
+    if target.task not in ("ranking", "survival"):  # where a row's loss is of its group, or of those that were followed
         labels = labels.copy()
         labels[3] = np.nan
         assert row_losses(labels, good, target).tolist() == np.delete(losses, 3).tolist()

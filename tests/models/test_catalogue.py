@@ -17,6 +17,7 @@ from retrodict.models.estimators import Estimator, get_estimator, list_estimator
 from retrodict.testing.estimators import EstimatorContract
 
 FAST: Mapping[str, Mapping[str, Any]] = {
+    "aft": {"num_boost_round": 20, "learning_rate": 0.2, "nthread": 1},
     "catboost": {"iterations": 30, "depth": 3, "learning_rate": 0.2, "thread_count": 1},
     "extra_trees": {"n_estimators": 8, "n_jobs": None},
     "gradient_boosting": {"n_estimators": 20},
@@ -30,8 +31,10 @@ FAST: Mapping[str, Mapping[str, Any]] = {
     "xgboost": {"num_boost_round": 20, "learning_rate": 0.2, "nthread": 1},
 }
 NAMES = [
+    "aft",
     "catboost",
     "constant",
+    "cox",
     "decision_tree",
     "elastic_net",
     "extra_trees",
@@ -83,7 +86,7 @@ for _name in NAMES:
             "name": _name,
             "__module__": __name__,
             "learns": _name not in {"constant", "group_rate", "isolation_forest", "one_class_svm"},
-            "most_categories": 500 if _name in {"svm", "gaussian_process", "one_class_svm"} else 10_000,
+            "most_categories": 500 if _name in {"cox", "svm", "gaussian_process", "one_class_svm"} else 10_000,
         },
     )
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+from retrodict.core.durations import DAY, parse_duration
 from retrodict.core.errors import DefinitionError, check_known
 
 __all__ = ["TASKS", "Target", "Task"]
 
-Task = Literal["binary", "multiclass", "regression", "quantile", "count", "ranking"]
+Task = Literal["binary", "multiclass", "regression", "quantile", "count", "ranking", "survival"]
 
 TASKS: tuple[Task, ...] = get_args(Task)
+
+_HORIZON = re.compile(r"[1-9]\d*(?:ms|s|m|h|d|w)")
 
 
 @dataclass(frozen=True)
@@ -22,16 +26,18 @@ class Target:
 
     Attributes
     ----------
-    task : {"binary", "multiclass", "regression", "quantile", "count", "ranking"}
+    task : {"binary", "multiclass", "regression", "quantile", "count", "ranking", "survival"}
         ``binary``: labels 0 and 1; ``multiclass``: codes of ``classes``; ``regression`` and ``quantile``: any number;
         ``count``: numbers of zero or more, predicted by their mean; ``ranking``: relevance of zero or more, compared
-        within a group.
+        within a group; ``survival``: signed days until an event (:mod:`retrodict.core.statistics.survival`).
     classes : tuple of str, or of int and float
         Of ``multiclass``, in the order of their codes: sorted, or from the lowest to the highest where ``ordered``.
     ordered : bool, default False
         Whether the order of the classes means something.
     quantiles : tuple of float
         Of ``quantile``, ascending, each above 0 and below 1.
+    horizons : tuple of duration
+        Of ``survival``, ascending: within what times an event is predicted, each a number with one unit.
 
     Examples
     --------
@@ -39,12 +45,15 @@ class Target:
     ('p["late"]', 'p["on time"]')
     >>> Target("quantile", quantiles=(0.1, 0.5, 0.975)).outputs
     ('q10', 'q50', 'q97_5')
+    >>> Target("survival", horizons=("30d", "12w")).outputs
+    ('event_by["30d"]', 'event_by["12w"]')
     """
 
     task: Task = "binary"
     classes: tuple[str | float, ...] = ()
     ordered: bool = False
     quantiles: tuple[float, ...] = ()
+    horizons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the parts belong to the task."""
@@ -65,6 +74,12 @@ class Target:
             raise DefinitionError("quantiles must ascend, each above 0 and below 1, and no other task has them",
                                   where="target", got=(self.task, list(self.quantiles)),
                                   remedy="Write quantiles=[0.1, 0.5, 0.9]")  # fmt: skip
+        object.__setattr__(self, "horizons", tuple(self.horizons))
+        lengths = [parse_duration(text) if _HORIZON.fullmatch(str(text)) else 0 for text in self.horizons]
+        if (self.task == "survival") != bool(lengths) or sorted({0, *lengths}) != [0, *lengths]:
+            raise DefinitionError("horizons must ascend, each a number with one unit, and no other task has them",
+                                  where="target", got=(self.task, list(self.horizons)),
+                                  remedy="Write horizons=['30d', '90d', '180d']")  # fmt: skip
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -74,6 +89,8 @@ class Target:
                 return tuple(f'p["{name}"]' for name in self.classes)
             case "quantile":
                 return tuple(f"q{100 * level:.10g}".replace(".", "_") for level in self.quantiles)
+            case "survival":
+                return tuple(f'event_by["{text}"]' for text in self.horizons)
             case "binary" | "ranking":
                 return ("score",)
             case _:
@@ -86,9 +103,14 @@ class Target:
             return tuple(f'set["{name}"]' for name in self.classes)
         return ("low", "high") if self.task in ("regression", "quantile", "count") else ()
 
+    @cached_property
+    def days(self) -> tuple[float, ...]:
+        """Horizons in days."""
+        return tuple(parse_duration(text) / DAY for text in self.horizons)
+
     @property
     def probabilistic(self) -> bool:
-        """Whether the outputs are probabilities."""
+        """Whether the outputs are probabilities of classes."""
         return self.task in ("binary", "multiclass")
 
     @property
@@ -97,8 +119,9 @@ class Target:
         return len(self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain form."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """Plain form; one without horizons is what it was before there were any, and so are hashes of it."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in plain.items() if name != "horizons" or value}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Target:

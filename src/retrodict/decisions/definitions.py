@@ -20,13 +20,13 @@ from retrodict.models.words import check_words
 __all__ = ["Policy", "Rule"]
 
 OTHERWISE, NEVER = "otherwise", "never"
-_OUTPUT = re.compile(r"score|threshold|value|low|high|q\d+(_\d+)?|p\[\".+\"\]|set\[\".+\"\]")
+_OUTPUT = re.compile(r"score|threshold|value|low|high|q\d+(_\d+)?|(?:p|set|event_by)\[\".+\"\]")
 
 
 def _span(output: str, model: Model) -> tuple[float, float] | None:
     """Between what an output lies; None where it may be anything, as the score of a ranking."""
     ranks = model.known_target is not None and model.known_target.task == "ranking"
-    return (0.0, 1.0) if (output == "score" and not ranks) or output.startswith(("p[", "set[")) else None
+    return (0.0, 1.0) if (output == "score" and not ranks) or output.startswith(("p[", "set[", "event_by[")) else None
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Policy(Definition):
     decide : mapping of str to str
         Decision to condition over the model's outputs, in order; the first true one decides, the last one is
         ``"otherwise"``. Outputs are ``score`` of a yes or no, ``p["late"]`` per class, ``value`` of a number, ``q90``
-        per quantile, ``low`` and ``high`` of an interval.
+        per quantile, ``event_by["30d"]`` per horizon, ``low`` and ``high`` of an interval.
         ``"never"`` stands for a decision that only rules and fallbacks make.
     rules : list of Rule, optional
         Looked at first, in order; the first that fires decides.

@@ -110,6 +110,9 @@ class Rows:
         why_not = self.incomplete() or (f"{outside} of {self.n} scores lie outside [0, 1]" if outside else None)
         if why_not or self.outputs.ndim == 1:
             return why_not
+        if self.target.task == "survival":
+            falls = int((np.diff(self.outputs, axis=1) < 0).any(axis=1).sum())
+            return f"{falls} of {self.n} rows have a probability that falls with the horizon" if falls else None
         odd = int((np.abs(self.outputs.sum(axis=1) - 1) > _SUM).sum())
         return f"{odd} of {self.n} rows of probabilities do not add up to 1" if odd else None
 
@@ -185,7 +188,7 @@ def _beside(column: NDArray[Any], labels: Floats) -> NDArray[Any]:
 
 
 def _read_outputs(outputs: ArrayLike, target: Target) -> Floats:
-    if target.task not in ("multiclass", "quantile"):
+    if target.task not in ("multiclass", "quantile", "survival"):
         return read_floats(outputs, "scores")
     array = np.asarray(outputs)
     array = array.reshape(-1, 1) if array.ndim == 1 and target.columns == 1 else array
@@ -205,6 +208,8 @@ def _odd_labels(labels: Floats, target: Target) -> tuple[str, int]:
             last = len(target.classes) - 1
             rule = f"labels must be codes of the classes, 0 to {last}, or null"
             good = (labels >= 0) & (labels <= last) & (labels == np.floor(labels))
+        case "survival":
+            rule, good = "labels must be signed days other than 0, or null", (labels != 0) & np.isfinite(labels)
         case "count" | "ranking":
             rule, good = "labels must be numbers of 0 or more, or null", (labels >= 0) & np.isfinite(labels)
         case _:

@@ -12,7 +12,8 @@ __all__ = ["HIGHER", "LOWER", "NEITHER", "Direction", "better"]
 Direction = Literal["higher", "lower"]
 
 HIGHER = frozenset({
-    "accuracy", "auc", "balanced_accuracy", "beats_ladder", "better_than_champion", "dp_ratio", "f0_5", "f1", "f2",
+    "accuracy", "auc", "balanced_accuracy", "beats_ladder", "better_than_champion", "c_index", "c_index_uno",
+    "dp_ratio", "f0_5", "f1", "f2",
     "ks", "lift_at_k", "macro_auc", "macro_f1", "macro_precision", "macro_recall", "map", "mrr", "ndcg_at_k", "pr_auc",
     "precision", "precision_at_k", "quadratic_kappa", "r2", "recall", "recall_at_k", "weighted_f1",
     "weighted_precision", "weighted_recall",
@@ -24,7 +25,8 @@ HIGHER = frozenset({
 
 LOWER = frozenset({
     "brier", "calibration_error", "class_error", "crossings", "deviance", "dp_difference", "equal_opportunity",
-    "false_positive_rate", "interval_width", "latency_us", "leaks", "log_loss", "mae", "mape", "median_absolute_error",
+    "false_positive_rate", "integrated_brier",
+    "interval_width", "latency_us", "leaks", "log_loss", "mae", "mape", "median_absolute_error",
     "pinball", "rmse", "size_kb", "span_width",
     "binary_logloss", "l1", "l2", "logloss", "loss", "mean_absolute_error", "mean_squared_error", "mse",
     "multi_logloss", "root_mean_squared_error",
@@ -37,6 +39,7 @@ NEITHER = frozenset({"base_rate", "bias", "calibration_ratio", "interval_coverag
 _ROWS = re.compile(r"(?:train|training|val|valid|validation|test|eval|cv|best_cv|mean_test)_")
 _PART = re.compile(
     r"(?P<of>recall|dp_ratio|dp_difference|equal_opportunity)[\[(].+[\])]|(?P<level>pinball)_q\d+(_\d+)?"
+    r"|(?P<horizon>brier|calibration_error)_\d+[a-z]+"
 )
 
 
@@ -60,7 +63,13 @@ def better(name: str) -> Direction:
     ('higher', 'lower', 'lower')
     """
     match = _PART.fullmatch(name)
-    plain = match["of"] or match["level"] if match else name if name in HIGHER | LOWER else _ROWS.sub("", name, count=1)
+    plain = (
+        match["of"] or match["level"] or match["horizon"]
+        if match
+        else name
+        if name in HIGHER | LOWER
+        else _ROWS.sub("", name, count=1)
+    )
     if plain in HIGHER:
         return "higher"
     if plain in LOWER:

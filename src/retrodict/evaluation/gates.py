@@ -48,6 +48,7 @@ GATE_METRICS: dict[Task, dict[str, Span]] = {
     },
     "count": dict.fromkeys(("deviance", "mae", "rmse", "calibration_ratio"), _LEVEL),
     "ranking": dict.fromkeys(("ndcg_at_k", "map", "mrr", "precision_at_k"), _SHARE),
+    "survival": {**dict.fromkeys(("c_index", "c_index_uno"), _SHARE), "integrated_brier": _LEVEL},
 }
 """What a gate can read of the test rows of each task, with the range of its values; see ``gate_metrics``."""
 
@@ -63,6 +64,7 @@ _BOUND = re.compile(rf"(?:{'|'.join(_FAIRNESS)})\(.+\)")
 _PARTS: dict[str, tuple[re.Pattern[str], Span]] = {
     "multiclass": (re.compile(r'recall\["(.+)"\]'), _SHARE),
     "quantile": (re.compile(r"(?:pinball|coverage)_(q\d+(?:_\d+)?)"), _LEVEL),
+    "survival": (re.compile(r"(?:brier|calibration_error)_(\d+[a-z]+)"), _LEVEL),
 }
 # Text in quotes stays as it is; a metric of a class or of a column becomes one quoted name.
 _NAMES = re.compile(
@@ -117,10 +119,11 @@ def gate_metrics(target: Target | Task | None = None, gates: Iterable[str] = ())
 
 
 def _has(target: Target | Task | None, part: str) -> bool:
-    """Whether a target has a class or a level; True where its classes and levels are not known."""
+    """Whether a target has a class, a level or a horizon; True where those that it has are not known."""
     if not isinstance(target, Target):
         return True
-    return part in (target.outputs if target.task == "quantile" else map(str, target.classes))
+    names = {"quantile": target.outputs, "survival": target.horizons}
+    return part in names.get(target.task, map(str, target.classes))
 
 
 def check_gate(gate: str, target: Target | Task | None = None, *, where: str = "gate") -> None:

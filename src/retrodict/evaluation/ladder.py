@@ -23,6 +23,7 @@ __all__ = ["Cost", "Ladder", "LadderVerdict", "Rung", "beats", "climb"]
 
 _SPOKEN = {
     "constant": "a constant",
+    "cox": "a Cox model",
     "group_rate": "the rate of the group",
     "heuristic": "the baseline that was written down",
     "last": "the last outcome known",

@@ -17,6 +17,7 @@ from retrodict.evaluation.binary import log_losses
 from retrodict.evaluation.multiclass import class_log_losses
 from retrodict.evaluation.numeric import deviances, pinball_losses
 from retrodict.evaluation.ranks import group_ndcg
+from retrodict.evaluation.survival import brier_losses, unfollowed
 
 __all__ = ["LOSSES", "LossComparison", "compare_losses", "compare_rows", "loss_refusal", "row_losses"]
 
@@ -29,6 +30,7 @@ LOSSES: dict[Task, str] = {
     "quantile": "pinball loss",
     "count": "deviance",
     "ranking": "1 - NDCG",
+    "survival": "integrated Brier loss",
 }
 """The loss of a row, or of a group of a ranking, by which models of a task are compared."""
 
@@ -47,7 +49,8 @@ def row_losses(
     """Loss of each row whose label is known, in their order; of a ranking, of each group that has a relevant row.
 
     Binary and several classes: negative log likelihood in nats. Regression: squared error. Quantiles: pinball loss,
-    the mean over the levels. Count: Poisson deviance. Ranking: one less NDCG of the first k, groups ascending.
+    the mean over the levels. Count: Poisson deviance. Survival: the squared error at the horizons that the rows were
+    followed to, by the inverse of the probability of that. Ranking: one less NDCG of the first k, groups ascending.
 
     Returns
     -------
@@ -76,6 +79,8 @@ def losses_of(rows: Rows) -> Floats:
             return np.asarray(pinball_losses(rows).mean(axis=1))
         case "count":
             return deviances(rows)
+        case "survival":
+            return brier_losses(rows)
         case "ranking":
             return 1 - group_ndcg(rows)[0]
         case _:
@@ -84,6 +89,9 @@ def losses_of(rows: Rows) -> Floats:
 
 def loss_refusal(rows: Rows) -> str | None:
     """Why rows have no losses, or None."""
+    if rows.target.task == "survival":
+        reasons = [unfollowed(rows, place) for place in range(rows.target.columns)]
+        return rows.improper() or (reasons[0] if all(reasons) else None)
     if rows.target.probabilistic:
         return rows.improper()
     if why_not := rows.incomplete():

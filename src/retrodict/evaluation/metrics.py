@@ -31,6 +31,7 @@ from retrodict.evaluation.estimates import Measure, Metric, mean, measure, pick_
 from retrodict.evaluation.multiclass import ClassTable, class_table, multiclass_measures
 from retrodict.evaluation.numeric import COUNT, REGRESSION, quantile_measures
 from retrodict.evaluation.ranks import measure_ranking
+from retrodict.evaluation.survival import survival_measures
 
 __all__ = [
     "CalibrationBin",
@@ -60,6 +61,7 @@ _PRIMARY: dict[Task, tuple[str, bool]] = {
     "quantile": ("pinball", False),
     "count": ("deviance", False),
     "ranking": ("ndcg_at_k", True),
+    "survival": ("integrated_brier", False),
 }
 
 
@@ -125,7 +127,7 @@ def evaluate(
     ----------
     labels : array_like of float, shape (n,)
         As the task has them: 0 and 1, codes of the classes, numbers. A null label is pending: counted, in no metric.
-    outputs : array_like of float, shape (n,); of several classes and quantiles (n, columns)
+    outputs : array_like of float, shape (n,); of several classes, quantiles and horizons (n, columns)
         A null output on a labelled row makes every metric that needs outputs not evaluable: leaving the row out would
         flatter the model.
     target : Target, optional
@@ -190,5 +192,7 @@ def _measures(target: Target) -> dict[str, Measure]:
             return quantile_measures(target)
         case "count":
             return COUNT
+        case "survival":
+            return survival_measures(target)
         case _:
             return REGRESSION

@@ -82,9 +82,17 @@ class Label(Definition):
         What a class may be called; None takes those of the training rows, sorted. Other values are refused.
     ordered : bool, default False
         Whether the classes go from the lowest to the highest.
+    horizons : list of duration, optional
+        Makes it a time to an event: the expression is when the event happened (null: not yet), and a model gives the
+        probability that it happens within each horizon after the decision. ``known_at`` is then by default that time.
+    until : str, optional
+        Of a time to an event: time from which on a row was not followed any more. None: all are followed.
+    event : str, optional
+        Of a table without history: whether the event came at the end of the days that the expression gives.
 
     Examples
     --------
+    >>> churn = Label("churn", Table("subscriptions", key="id"), "cancelled_at", horizons=["30d", "90d"])
     >>> late = Label("late", Table("flights", key="id"), "arr_delay > 15", known_at="arr_time", matures="24h")
     >>> late.parsed.columns
     ('arr_delay',)
@@ -98,6 +106,9 @@ class Label(Definition):
     matures: str = "0s"
     classes: tuple[str | float, ...] | list[str | float] = ()
     ordered: bool = False
+    horizons: tuple[str, ...] | list[str] = ()
+    until: str | None = None
+    event: str | None = None
     description: str = field(default="", metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -105,7 +116,9 @@ class Label(Definition):
         super().__post_init__()
         where = f"label {self.name}"
         _check_table(self.table, where)
-        if parse(self.expression, where=where).kind in ("time", "duration"):
+        object.__setattr__(self, "horizons", tuple(self.horizons))
+        self._check_survival(where)
+        if not self.horizons and parse(self.expression, where=where).kind in ("time", "duration"):
             raise DefinitionError("a label must be true or false, a number or a text", where=where, got=self.expression,
                                   remedy="Write a comparison, or a number like 'paid_days'")  # fmt: skip
         if self.known_at is not None and parse(self.known_at, where=f"{where}, known_at").kind not in ("time", None):
@@ -119,12 +132,46 @@ class Label(Definition):
                                   got=list(self.classes), remedy="Write classes=['low', 'middle', 'high']")  # fmt: skip
         parse_duration(self.matures, where=f"{where}, matures")
 
+    def _check_survival(self, where: str) -> None:
+        """Refuse the parts of a time to an event that do not go together, or belong to no other label."""
+        if not self.horizons:
+            if self.until is not None or self.event is not None:
+                raise DefinitionError("a label with until or event must have horizons", where=where, got=None,
+                                      remedy="Write horizons=['30d', '90d', '180d']")  # fmt: skip
+            return
+        Target("survival", horizons=tuple(self.horizons))
+        if self.classes or self.matures != "0s":
+            raise DefinitionError("a time to an event must have neither classes nor a time to mature", where=where,
+                                  got=list(self.classes) or self.matures,
+                                  remedy="Leave them out: each horizon matures by itself")  # fmt: skip
+        if self.event is not None and (self.until or self.known_at):
+            raise DefinitionError("a number of days with its event must have no until and no known_at", where=where,
+                                  got=self.until or self.known_at,
+                                  remedy="Name the time of the event, or leave them out")  # fmt: skip
+        kinds = ("number", None) if self.event is not None else ("time", None)
+        if self.parsed.kind not in kinds:
+            raise DefinitionError(f"the expression of this label must be a {kinds[0]}", where=where,
+                                  got=self.expression,
+                                  remedy="Name the time of the event, or the days with event='died'")  # fmt: skip
+        for name, expression, kind in (("until", self.until, "time"), ("event", self.event, "bool")):
+            if expression is not None and parse(expression, where=f"{where}, {name}").kind not in (kind, None):
+                raise DefinitionError(f"{name} must be {'a time' if kind == 'time' else 'true or false'}",
+                                      where=f"{where}, {name}", got=expression,
+                                      remedy="Name a column, or write an expression over the row")  # fmt: skip
+
     def check(self) -> None:
         """Refuse an expression that does not fit the declared columns, or is of times or days."""
         kinds = {name: self.table.type_of(name) for name in self.parsed.columns}
         declared = {name: expression_kind(kind.kind) for name, kind in kinds.items() if kind is not None}
         where = f"label {self.name}"
         self.parsed.check_columns({name: declared.get(name) for name in kinds}, where=where)
+        if self.horizons:
+            kind, rule = ("number", "days") if self.event is not None else ("time", "a time")
+            if self.parsed.text in kinds and declared.get(self.parsed.text) not in (kind, None):
+                raise DefinitionError(f"the expression of this label must be {rule}", where=where,
+                                      got={self.parsed.text: self.table.columns[self.parsed.text]},
+                                      remedy="Name the time of the event, or the days with event='died'")  # fmt: skip
+            return
         if self.parsed.text in kinds and declared.get(self.parsed.text) not in ("bool", "number", "text", None):
             raise DefinitionError(
                 "a label must be true or false, a number or a text",
@@ -142,7 +189,8 @@ class Label(Definition):
     def uses(self) -> Iterator[NameUse]:
         """Columns of its table that say what and when."""
         rule = f"a label must read columns that the table {self.table.name!r} has"
-        for part, expression in (("expression", self.parsed), ("known_at", self.parsed_known_at)):
+        parts = (("expression", self.parsed), ("known_at", self.parsed_known_at), *self.more.items())
+        for part, expression in parts:
             if expression is None:
                 continue
             where = f"label {self.name}, {part}"
@@ -158,6 +206,7 @@ class Label(Definition):
             "known_at": self.parsed_known_at,
             "matures": self.maturity,
             **({"classes": self.classes, "ordered": self.ordered} if self.classes else {}),
+            **({"horizons": self.horizons, **self.more} if self.horizons else {}),
         }
 
     @cached_property
@@ -167,8 +216,16 @@ class Label(Definition):
 
     @cached_property
     def parsed_known_at(self) -> Expression | None:
-        """When the outcome is known, parsed; None where the label does not say."""
+        """When the outcome is known, parsed; None where the label does not say. An event is known when it happens."""
+        if self.known_at is None and self.horizons and self.event is None:
+            return self.parsed
         return None if self.known_at is None else parse(self.known_at, where=f"label {self.name}, known_at")
+
+    @cached_property
+    def more(self) -> dict[str, Expression]:
+        """What else a time to an event is read from, parsed: ``until`` or ``event``."""
+        texts = {"until": self.until, "event": self.event}
+        return {name: parse(text, where=f"label {self.name}, {name}") for name, text in texts.items() if text}
 
     @property
     def maturity(self) -> int:
@@ -321,6 +378,11 @@ class Outcome(Definition):
     @property
     def classes(self) -> tuple[str | float, ...]:
         """None that are listed."""
+        return ()
+
+    @property
+    def horizons(self) -> tuple[str, ...]:
+        """None: an outcome is what happens within its one horizon."""
         return ()
 
     @property

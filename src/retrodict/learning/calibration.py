@@ -121,6 +121,8 @@ def calibrate(
         return calibrator, Calibration(method, len(labels), positives, reason="The recipe names it.")
     if len(methods) == 1:
         reason = "Values that are no probabilities are not calibrated."
+        if target.task == "survival":
+            reason = "Probabilities by a horizon are left as they are: rows that were lost do not say what came true."
         return methods["none"][0](scores, labels), Calibration("none", len(labels), positives, reason=reason)
     classes = max(len(target.classes), 2)
     rarest = int(np.bincount(labels.astype(np.int64), minlength=classes).min())

@@ -130,6 +130,7 @@ def _identity(version: ModelVersion, model: Model, run: Run) -> Facts:
         "version": version.ref, "description": model.description or None, "owner": model.owner or None,
         "task": run.params.get("target", {}).get("task", "binary"),
         "label": f"{label.name}: {label.expression} (table {label.table.name})",
+        "horizons": list(label.horizons) or None,
         "known at": getattr(label, "known_at", None), "decided at": model.decide_at or "the moment of the request",
         "trained by": version.author, "registered": format_time(version.time), "run": run.ref,
         "definition": run.params["definition"],
@@ -140,7 +141,9 @@ def _data(run: Run) -> Facts:
     versions = [f"{name}@{number}" for name, number in sorted(run.data["versions"].items())]
     return Facts({
         "table versions": versions, "as of": format_time(run.data["now"]), "hash of all rows": run.data.get("frame"),
-        "rows": run.data.get("rows"), "left out": run.data.get("left_out"), "split": run.params["split"],
+        "rows": run.data.get("rows"), "left out": run.data.get("left_out"),
+        **{f"follow-up of {part}": facts for part, facts in run.data.get("follow_up", {}).items()},
+        "split": run.params["split"],
     })  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from retrodict.features.plan import FeatureSet
 from retrodict.learning.environment import environment_bytes
 from retrodict.learning.evidence import gate_evidence, redrawn
 from retrodict.learning.fit import TrainingRows
-from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, tables_of
+from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, follow_up, parts_of, tables_of
 from retrodict.learning.plots import TEST_ROWS, TRIALS, pack_test_rows
 from retrodict.learning.recipes import Progress, Searched, Trained, run_recipe
 from retrodict.learning.runs import Artifact, MetricPoint, Run, fail_run, finish_run, get_run, list_runs, start_run
@@ -104,7 +104,7 @@ def execute(  # noqa: PLR0913  # what a replay leaves out, each on its own
     report("features", 0, 1)
     indexes = EventIndexes.of(workspace, tell=lambda sentence: report(sentence, 0, 1)) if indexed else None
     frame = build_frame(workspace.tables, model, versions, indexes=indexes)
-    parts = model.recipe.split.assign(frame, now=now)
+    frame, parts = parts_of(frame, model.recipe.split, now=now)
     checked = former.check(workspace, model, frame, parts, versions) if former is not None and ladder else ((), None)
     trained = run_recipe(
         model.recipe, frame, parts, ladder=ladder, progress=progress, searched=searched, checkpoints=checkpoints,
@@ -333,6 +333,8 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
     run.status, run.finished, run.seconds = "finished", workspace.clock.now(), seconds
     left_out = count_left_out(result.frame, model, now=run.data["now"])
     run.data = {**run.data, "frame": facts["frame"], "rows": facts["rows"], "left_out": left_out}
+    if result.frame.target.task == "survival":
+        run.data["follow_up"] = follow_up(result.frame, result.parts)
     run.params = {
         **run.params,
         "target": result.frame.target.to_dict(),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target, Task
 from retrodict.evaluation.losses import row_losses
-from retrodict.learning.frame import Frame
+from retrodict.learning.frame import Frame, known_days
 from retrodict.models.definitions import Recipe
 from retrodict.models.engines.base import Engine
 from retrodict.models.engines.composite import (
@@ -32,12 +32,23 @@ from retrodict.models.estimators import get_estimator
 from retrodict.models.inputs import Feature, InputSpec
 from retrodict.models.problem import Fitted, Problem, Start
 from retrodict.models.splits import Splitter, folds
+from retrodict.models.targets import NEVER
 from retrodict.models.warmstart import WarmStart
 
 if TYPE_CHECKING:
     from retrodict.estimators.balance import BalanceReport
 
-__all__ = ["TrainingRows", "begin", "blend_outputs", "final_name", "fit_recipe", "greedy_counts", "out_of_fold", "take"]
+__all__ = [
+    "TrainingRows",
+    "begin",
+    "blend_outputs",
+    "final_name",
+    "fit_recipe",
+    "fold_problem",
+    "greedy_counts",
+    "out_of_fold",
+    "take",
+]
 
 Positions = NDArray[np.int64]
 Outputs = NDArray[np.float64]
@@ -283,6 +294,19 @@ def take(problem: Problem, places: Positions) -> Problem:
     return replace(problem, train=problem.train.take(places))
 
 
+def fold_problem(problem: Problem, rows: TrainingRows, fit: Positions, judge: Positions) -> Problem:
+    """The same problem on the rows that a fold fits on, as they were known when its judged rows began.
+
+    Only a time to an event changes: it is seen of rows decided before as far as it was then.
+    """
+    part, frame = take(problem, fit), rows.frame
+    if part.train.target.task != "survival" or not (frame.timed and rows.split.timed):
+        return part
+    places, start = rows.positions[fit], int(frame.at[rows.positions[judge]].min())
+    ends = np.where(frame.at[places] < start, start, NEVER)
+    return replace(part, train=replace(part.train, labels=known_days(part.train.labels, frame, places, ends)))
+
+
 def out_of_fold(
     entries: Sequence[tuple[str, Recipe]],
     problem: Problem,
@@ -299,7 +323,8 @@ def out_of_fold(
     for done, (fit, judge) in enumerate(pairs):
         for at, (name, member) in enumerate(entries):
             tell(f"{name} without a fold", done, len(pairs))
-            fitted = fit_recipe(member, take(problem, fit), rows.take(fit), lambda *_: None)
+            part = fold_problem(problem, rows, fit, judge)
+            fitted = fit_recipe(member, part, rows.take(fit), lambda *_: None)
             answers[at].append(fitted.engine.scores(problem.train.matrix[judge]))
     return held_out, [np.concatenate(parts) for parts in answers]
 

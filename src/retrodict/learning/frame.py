@@ -7,7 +7,7 @@ whether events are read from the tables or through their sorted indexes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import duckdb
@@ -15,9 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from retrodict.core.durations import DAY
 from retrodict.core.errors import DefinitionError, InputError, check_known
 from retrodict.core.expressions import parse
 from retrodict.core.kinds import kind_of
+from retrodict.core.statistics.survival import censor
 from retrodict.core.tasks import Target
 from retrodict.features.catalogue import check_schema
 from retrodict.features.definitions import FeatureView, RowColumns
@@ -28,16 +30,26 @@ from retrodict.features.offline.frame import Rows
 from retrodict.features.offline.outcomes import check_outcome, outcome_labels
 from retrodict.features.plan import FeatureSet, ViewPlan
 from retrodict.models.definitions import Model
-from retrodict.models.splits import TimeSplit
-from retrodict.models.targets import encode_labels, plain_labels
+from retrodict.models.splits import Splitter, TimeSplit
+from retrodict.models.targets import NEVER, encode_days, encode_labels, plain_labels, survival_labels
 from retrodict.stores.sql import query, quote
 from retrodict.stores.tables.base import TableStore
 from retrodict.stores.tables.content import table_digest
 
-__all__ = ["Frame", "build_frame", "count_left_out", "features_of", "read_spine", "tables_of"]
+__all__ = [
+    "Frame",
+    "build_frame",
+    "count_left_out",
+    "features_of",
+    "follow_up",
+    "known_days",
+    "parts_of",
+    "read_spine",
+    "tables_of",
+]
 
 AT = "_decide_at"
-_LABEL, _KNOWN, _WEIGHT, _GROUP = "_label", "_known_at", "_weight", "_group"
+_LABEL, _KNOWN, _WEIGHT, _GROUP, _MORE = "_label", "_known_at", "_weight", "_group", "_label_"
 _READABLE = ("bool", "int", "float", "text")  # kinds of columns that a model reads as they are
 
 
@@ -54,7 +66,8 @@ class Frame:
     at : ndarray of int64, shape (n,)
         Moments of decision, microseconds since 1970-01-01 UTC; all 0 where rows have none (``timed`` says which).
     labels : ndarray of float64, shape (n,)
-        As the target says: 0 or 1, code of a class, number; NaN where there is no outcome.
+        As the target says: 0 or 1, code of a class, number; NaN where there is no outcome. Of a time to an event what
+        will ever have been seen of it: :func:`parts_of` says what each part of a split can know.
     known_at : ndarray of int64, shape (n,)
         When the outcome became known; the largest int64 where it never did, 0 where labels have no time.
     target : Target
@@ -74,6 +87,12 @@ class Frame:
     target: Target = Target()  # noqa: RUF009  # immutable
     timed: bool = True
     others: pa.Table | None = None
+
+    @cached_property
+    def seen_until(self) -> int:
+        """First instant after every decision and every outcome in the rows."""
+        outcomes = self.known_at[self.known_at != NEVER]
+        return int(max(self.at.max(initial=0), outcomes.max(initial=0))) + 1
 
     def digest(self) -> str:
         """SHA-256 over all rows and columns: never a sample."""
@@ -111,6 +130,43 @@ class Frame:
         """Feature columns of some rows."""
         rows = self.table.select(list(self.features)).take(pa.array(positions))
         return {name: rows.column(name) for name in self.features}
+
+
+def parts_of(frame: Frame, split: Splitter, *, now: int) -> tuple[Frame, dict[str, NDArray[np.int64]]]:
+    """Positions of the rows of each part, and the frame as each part knows it.
+
+    A time to an event is censored at the end of the row's own part, so that no training row tells what happened while
+    others were validated on. An event counts where it happened, and was known, before that end. That of the test rows
+    is the newest moment that the rows hold: a table that was not written since does not say that nothing happened.
+    """
+    parts = split.assign(frame, now=now)
+    if frame.target.task != "survival" or not frame.timed:
+        return frame, parts
+    end = min(now, frame.seen_until)
+    spans = split.spans(end) if isinstance(split, TimeSplit) else {}
+    labels = frame.labels.copy()
+    for name, rows in parts.items():
+        limit = spans[name][2] if name in spans else end
+        labels[rows] = known_days(labels[rows], frame, rows, limit)
+    return replace(frame, labels=labels), parts
+
+
+def known_days(
+    labels: NDArray[np.float64], frame: Frame, rows: NDArray[np.int64], end: int | NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Signed days of some rows of a frame as they are known before an instant, or before one of each row."""
+    unseen = (frame.known_at[rows] >= end) & (labels > 0)
+    return censor(np.where(unseen, -np.inf, labels), (end - frame.at[rows]) / DAY)
+
+
+def follow_up(frame: Frame, parts: Mapping[str, NDArray[np.int64]]) -> dict[str, dict[str, float]]:
+    """Of each part how many events were seen, the share without one, and days until either."""
+    days = {name: frame.labels[rows] for name, rows in parts.items() if len(rows)}
+    return {
+        name: {"events": int((part > 0).sum()), "censored": float((part < 0).mean()),
+               "median_days": float(np.median(np.abs(part))), "longest_days": float(np.abs(part).max())}
+        for name, part in days.items()
+    }  # fmt: skip
 
 
 def tables_of(model: Model) -> list[str]:
@@ -156,7 +212,7 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
     expressions = {"decide_at": model.parsed_decide_at} if model.timed else {}
     if isinstance(label, Label):
         clock = {} if label.parsed_known_at is None else {"known_at": label.parsed_known_at}
-        expressions = {"label": label.parsed, **clock, **expressions}
+        expressions = {"label": label.parsed, **clock, **label.more, **expressions}
     if model.recipe.weights is not None:
         expressions["weights"] = parse(model.recipe.weights, where=f"{where}, recipe, weights")
     for what, expression in expressions.items():
@@ -175,12 +231,13 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
         columns.append(f"{label.parsed.to_sql()} AS {_LABEL}")
         if label.parsed_known_at is not None:
             columns.append(f"{label.parsed_known_at.to_sql()} AS {_KNOWN}")
+        columns += [f"{expression.to_sql()} AS {_MORE}{name}" for name, expression in label.more.items()]
     if "weights" in expressions:
         columns.append(f"CAST({expressions['weights'].to_sql()} AS DOUBLE) AS {_WEIGHT}")
     if model.group is not None:
         columns.append(f"{quote(model.group)} AS {_GROUP}")
     try:
-        return _plain_label(query(f"SELECT {', '.join(columns)} FROM rows", rows=rows))
+        spine = query(f"SELECT {', '.join(columns)} FROM rows", rows=rows)
     except duckdb.Error as error:
         # DuckDB's own words may hold values of the data: only its kind of error is passed on.
         read = sorted({column for expression in expressions.values() for column in expression.columns})
@@ -189,6 +246,7 @@ def read_spine(rows: pa.Table, model: Model, features: FeatureSet) -> pa.Table:
             where=where, got={name: str(rows.schema.field(name).type) for name in read},
             remedy="Say what a column holds with Table(columns={'amount': 'float', …}) and ingest again",
         ) from error  # fmt: skip
+    return spine if label.horizons else _plain_label(spine)
 
 
 def _plain_label(spine: pa.Table) -> pa.Table:
@@ -200,7 +258,8 @@ def _label_columns(model: Model) -> set[str]:
     """Columns of the label's table that tell the label, which no row of the decision has yet."""
     label = model.label
     if isinstance(label, Label):
-        return {*label.parsed.columns, *(label.parsed_known_at.columns if label.parsed_known_at else ())}
+        expressions = (label.parsed, label.parsed_known_at, *label.more.values())
+        return {name for expression in expressions if expression is not None for name in expression.columns}
     if label.source.table.name != label.table.name:
         return set()
     # The row itself may be a fact of the outcome. What decide_at reads is known at the decision.
@@ -284,18 +343,47 @@ def build_frame(
     table = spine if bare else gather(
         lambda rows: training_frame(spine, AT, features, rows, ignore_known_at=ignore_known_at), features
     )  # fmt: skip
-    never = np.iinfo(np.int64).max
     at = table.column(AT).cast(pa.int64()).to_numpy()
     if not model.timed:
         table = table.drop_columns([AT])
     known_at = np.zeros_like(at)
     if _KNOWN in table.column_names:
-        known_at = table.column(_KNOWN).cast(pa.int64()).fill_null(never).to_numpy()
-    # An outcome without a time at which it became known is no outcome yet.
-    target, labels = encode_labels(model, table.column(_LABEL), is_known=known_at != never)
+        known_at = _moments(table, _KNOWN, model)
+    if model.known_target is not None and model.known_target.task == "survival":
+        target, labels = model.known_target, _days(table, model, at)
+    else:
+        # An outcome without a time at which it became known is no outcome yet.
+        target, labels = encode_labels(model, table.column(_LABEL), is_known=known_at != NEVER)
     hidden = {*table.column_names, *_label_columns(model)}
     others = [f.name for f in rows.schema if kind_of(f.type) in ("int", "text") and f.name not in hidden]
     return Frame(table, features.columns, at, labels, known_at, target, model.timed, rows.select(others))
+
+
+def _moments(table: pa.Table, name: str, model: Model) -> NDArray[np.int64]:
+    """Instants of a column of times; :data:`NEVER` where there is none."""
+    column = table.column(name)
+    if not (pa.types.is_timestamp(column.type) or pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
+        raise DefinitionError(
+            "the times of a label must be times", where=f"model {model.name}, label {model.label.name!r}",
+            got=str(column.type), remedy="Name a time column, or declare it with Table(columns={'…': 'time'}) and "
+            "ingest again",
+        )  # fmt: skip
+    return np.asarray(column.cast(pa.int64()).fill_null(NEVER).to_numpy())
+
+
+def _days(table: pa.Table, model: Model, at: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Signed days of each row, as far as they will ever be seen."""
+    if model.timed:
+        happened = _moments(table, _LABEL, model)
+        until = _moments(table, f"{_MORE}until", model) if f"{_MORE}until" in table.column_names else NEVER
+        return survival_labels(at, happened, np.broadcast_to(until, at.shape))
+    where, event = f"model {model.name}, label {model.label.name!r}", table.column(f"{_MORE}event")
+    if event.null_count:
+        raise InputError("every row must say whether its event came", where=f"{where}, event",
+                         got=f"{event.null_count} rows that do not",
+                         remedy="Write an expression like 'coalesce(died, false)'")  # fmt: skip
+    days = plain_labels(table.column(_LABEL)).to_numpy()
+    return encode_days(np.asarray(days, np.float64), plain_labels(event).to_numpy() != 0, where=where)
 
 
 def _moments_checked(spine: pa.Table, model: Model) -> pa.Table:
@@ -322,7 +410,7 @@ def count_left_out(frame: Frame, model: Model, *, now: int) -> dict[str, int]:
     dict of str to int
         ``pending``: the outcome is not known yet. ``void``: it is known that there is none, or it has matured and
         nothing is known. ``purged_train``, ``purged_validate``, of a split in time: it became known only after the next
-        part had begun.
+        part had begun. Of a time to an event only ``before_decision``: its event, or its follow-up, ended before.
     """
     split = model.recipe.split
     inside, purged = np.ones(len(frame.at), dtype=np.bool_), {}
@@ -335,6 +423,8 @@ def count_left_out(frame: Frame, model: Model, *, now: int) -> dict[str, int]:
             for name, (start, end, bound) in spans.items()
             if name != "test"
         }
+    if frame.target.task == "survival":
+        return {"before_decision" if frame.timed else "void": int((inside & np.isnan(frame.labels)).sum())}
     # An outcome is known at the moment it matures, hence seen one microsecond later, and pending until then.
     matures = model.label.maturity + isinstance(model.label, Outcome)
     pending = inside & (frame.known_at >= now)

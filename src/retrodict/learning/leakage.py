@@ -9,7 +9,7 @@ import numpy as np
 
 from retrodict.evaluation import evaluate
 from retrodict.features.offline.event_index import EventIndexes
-from retrodict.learning.frame import build_frame
+from retrodict.learning.frame import build_frame, parts_of
 from retrodict.learning.recipes import Progress, run_recipe
 from retrodict.learning.runs import Run
 from retrodict.models.definitions import Model
@@ -68,7 +68,7 @@ def measure_leakage(workspace: Workspace, model: Model, run: Run, *, progress: P
     versions, now, indexes = run.data["versions"], run.data["now"], EventIndexes.of(workspace)
     honest = build_frame(workspace.tables, model, versions, indexes=indexes)
     frame = build_frame(workspace.tables, model, versions, indexes=indexes, ignore_known_at=True)
-    parts = model.recipe.split.assign(frame, now=now)
+    frame, parts = parts_of(frame, model.recipe.split, now=now)
     naive = run_recipe(model.recipe, frame, parts, ladder=False, progress=progress)
     test = parts["test"]
     known_columns = honest.columns(test)

@@ -8,7 +8,7 @@ do not refuse: a feature that tells the outcome by itself may be an honest one. 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.display import Record
 from retrodict.core.statistics.intervals import midranks
+from retrodict.core.tasks import Target
 from retrodict.evaluation.metrics import roc_auc
 from retrodict.learning.frame import Frame
 from retrodict.models.inputs import InputSpec
@@ -97,6 +98,9 @@ def find_leaks(
     split : Splitter, optional
         How the parts were made. None: in time.
     """
+    if frame.target.task == "survival":
+        few = any((part.labels > 0).sum() < _ROWS for part in examples.values())
+        return () if few else find_leaks(*_of_events(frame, inputs, parts, examples), split)
     rows = np.concatenate(list(parts.values()))
     rows = rows[:: 1 + len(rows) // _SAMPLE]
     matrix = inputs.encode_columns(frame.columns(rows))
@@ -117,6 +121,19 @@ def find_leaks(
     ]
     leaks += [] if split is None or split.timed else _torn_groups(frame, parts)
     return tuple(leak for leak in leaks if leak is not None)
+
+
+def _of_events(
+    frame: Frame, inputs: InputSpec, parts: Mapping[str, NDArray[np.int64]], examples: Mapping[str, Examples]
+) -> tuple[Frame, InputSpec, dict[str, NDArray[np.int64]], dict[str, Examples]]:
+    """The rows of a time to an event whose event was seen, with its days as a number; the others have no outcome."""
+    days, seen = Target("regression"), {name: rows.labels > 0 for name, rows in examples.items()}
+    return (
+        replace(frame, labels=np.where(frame.labels > 0, frame.labels, np.nan), target=days),
+        inputs,
+        {name: rows[seen[name]] for name, rows in parts.items()},
+        {name: replace(rows.take(np.flatnonzero(seen[name])), target=days) for name, rows in examples.items()},
+    )  # fmt: skip
 
 
 def _tells_outcome(frame: Frame, name: str, train: Examples, validate: Examples, at: int, numeric: bool) -> Leak | None:

@@ -120,6 +120,7 @@ def _of_test_rows(
     objects: ObjectStore, digest: str, params: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> dict[str, Callable[[], str]]:
     from retrodict.evaluation import evaluate, plots
+    from retrodict.evaluation._rows import read_rows
 
     target = Target.from_dict(params["target"])
 
@@ -147,6 +148,15 @@ def _of_test_rows(
             return {"confusion": lambda: plots.plot_confusion(evaluation().confusion)}
         case "quantile":
             return {"coverage": lambda: plots.plot_coverage(evaluation(), target)}
+        case "survival":
+            from retrodict.evaluation.survival import horizon_curve
+
+            return {
+                f"calibration {text}": partial(
+                    lambda at, text: plots.plot_calibration(horizon_curve(read_rows(*rows(), target), at),
+                                                            title=f"Event by {text}, on the test rows"), at, text)
+                for at, text in enumerate(target.horizons)
+            }  # fmt: skip
         case "regression" | "count":
             return {"residuals": lambda: plots.plot_residuals(*rows()), "actual": lambda: plots.plot_actual(*rows())}
         case _:

@@ -198,7 +198,8 @@ def run_recipe(
     return Trained(
         engine, calibrator, inputs, params, fitted.history, evaluations, verdicts, scores["test"], calibration,
         {**fitted.notes, **choice}, threshold,
-        (*_constant_warning(train), *_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations),
+        (*_constant_warning(train), *_follow_up_warning(train),
+         *_input_warnings(inputs), *_torn_groups(frame, parts), *_warnings(evaluations),
          *_turned_round(evaluations), *shuffled, *(leak.sentence for leak in leaks or ()),
          *(search.warnings if search is not None else ())),
         leaks, search, seconds,
@@ -397,6 +398,19 @@ def _constant_warning(train: Examples) -> tuple[str, ...]:
     if train.target.probabilistic or len(np.unique(train.labels)) > 1:
         return ()
     return (f"Every one of the {len(train.labels):,} training rows has the same outcome: there is nothing to learn.",)
+
+
+def _follow_up_warning(train: Examples) -> tuple[str, ...]:
+    """Horizons that no training row was followed to: what happens after the last row is not learned."""
+    longest = float(np.abs(train.labels).max())
+    late = [text for text, days in zip(train.target.horizons, train.target.days, strict=True) if days > longest]
+    if not late:
+        return ()
+    sentence = (
+        f"No training row was followed for longer than {longest:.3g} days: what is said of {', '.join(late)} is at "
+        "best what happens by then. Train on a longer span, or leave these horizons out."
+    )
+    return (sentence,)
 
 
 def _is_number(value: object) -> bool:

@@ -1,8 +1,8 @@
 """Rungs of the ladder: what anybody could answer without the model, on the same test rows, each with what it costs.
 
 Answers drawn at random, the same for every row, the last outcome that was known at the decision, the rate of a group, a
-rule that somebody wrote down, a linear model and a small tree. The first, third and fifth are no fitted engines: they
-are computed here for the test rows, and never served.
+rule that somebody wrote down, a linear model and a small tree; of a time to an event Kaplan-Meier and a Cox model. The
+first, third and fifth are no fitted engines: they are computed here for the test rows, and never served.
 """
 
 from __future__ import annotations
@@ -76,17 +76,17 @@ def fit_rungs(
     def fit(rung: str, estimator: str, params: Mapping[str, Any]) -> None:
         report(f"baseline {rung}", len(rungs), 7)
         began = perf_counter()
-        part = subsample if estimator in ("logistic", "linear", "decision_tree") else problem
+        part = subsample if estimator in ("logistic", "linear", "decision_tree", "cox") else problem
         fitted = get_estimator(estimator).solve(replace(part, params=params, progress=None))
         rungs[rung] = fitted.engine.scores(test.matrix), cost_of(fitted.engine, test, perf_counter() - began)
 
     target = problem.train.target
     fit("majority" if target.probabilistic else "constant", "constant", {})
     typical = next(iter(rungs.values()))[0][0]
-    if target.task != "count":  # a draw of 0 has no deviance
+    if target.task not in ("count", "survival"):  # a draw of 0 has no deviance
         drawn = np.random.default_rng(recipe.seed).choice(problem.train.labels, len(test.labels))
         rungs = {"random": (_answers(drawn, target, typical, certain=True), Cost()), **rungs}
-    if frame.timed and target.task != "ranking":
+    if frame.timed and target.task not in ("ranking", "survival"):
         codes = _codes(recipe, frame)
         rungs["last"] = _answers(_last_outcomes(frame, parts["test"], codes), target, typical), Cost()
     if recipe.baseline_group is not None:
@@ -96,6 +96,7 @@ def fit_rungs(
     for name, estimator, params in (
         ("logistic" if target.probabilistic else "linear",) * 2 + ({},),
         ("tree", "decision_tree", {"max_depth": 3}),
+        ("cox", "cox", {}),
     ):
         if estimator in estimators_of(target.task) and estimator not in _SAME.get(recipe.label, (recipe.label,)):
             fit(name, estimator, params)

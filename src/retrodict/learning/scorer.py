@@ -20,7 +20,7 @@ from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.definitions import FeatureView
 from retrodict.features.offline import training_frame
 from retrodict.features.offline.event_index import EventIndexes
-from retrodict.learning.frame import build_frame, features_of
+from retrodict.learning.frame import build_frame, features_of, parts_of
 from retrodict.learning.recipes import without_spans
 from retrodict.learning.runs import Run, get_run
 from retrodict.models.artifact import ModelArtifact
@@ -185,7 +185,8 @@ def importance(workspace: Workspace, ref: str, *, repeats: int = 5, max_rows: in
     artifact = ModelArtifact.load(workspace.objects, run.summary["artifact"])
     definition = definitions_of(workspace, run.code).get(Model, run.model)
     frame = build_frame(workspace.tables, definition, run.data["versions"], indexes=EventIndexes.of(workspace))
-    test = split_from_dict(run.params["split"]).assign(frame, now=run.data["now"])["test"]
+    frame, parts = parts_of(frame, split_from_dict(run.params["split"]), now=run.data["now"])
+    test = parts["test"]
     if frame.groups is None and len(test) > max_rows:
         test = test[np.linspace(0, len(test) - 1, max_rows).round().astype(np.int64)]
     matrix, labels = artifact.inputs.encode_columns(frame.columns(test)), frame.labels[test]

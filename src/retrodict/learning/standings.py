@@ -20,7 +20,7 @@ from retrodict.evaluation import better, primary
 from retrodict.evaluation.metrics import evaluate
 from retrodict.features.catalogue.tables import newest_versions
 from retrodict.learning.fit import TrainingRows, out_of_fold
-from retrodict.learning.frame import build_frame, tables_of
+from retrodict.learning.frame import build_frame, parts_of, tables_of
 from retrodict.learning.plots import TEST_ROWS
 from retrodict.learning.runs import MetricPoint, Run, get_run
 from retrodict.models.definitions import Model
@@ -32,7 +32,17 @@ from retrodict.workspace import Workspace
 
 __all__ = ["EstimatorComparison", "Leaderboard", "Standing", "Trial", "compare_estimators", "leaderboard"]
 
-_USUAL = ("logistic", "linear", "decision_tree", "random_forest", "histogram_boosting", "lightgbm", "naive_bayes")
+_USUAL = (
+    "logistic",
+    "linear",
+    "decision_tree",
+    "random_forest",
+    "histogram_boosting",
+    "lightgbm",
+    "naive_bayes",
+    "cox",
+    "aft",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +240,7 @@ def compare_estimators(
     versions = newest_versions(workspace.tables, tables_of(definition), where=f"model {model}")
     frame = build_frame(workspace.tables, definition, versions)
     split, recipe = definition.recipe.split, definition.recipe
-    parts = split.assign(frame, now=workspace.clock.now())
+    frame, parts = parts_of(frame, split, now=workspace.clock.now())
     train, stop = parts["train"], parts["validate"]
     if not len(train) or not len(stop):
         raise InputError("there must be labelled rows to train and to stop by", where=f"model {model}",
@@ -241,7 +251,8 @@ def compare_estimators(
     problem = Problem(inputs, examples[0], examples[1], {}, recipe.seed)
     training = TrainingRows(split, frame, train)
     pairs = [pair for pair in training.folds(folds) if len(pair[0]) and len(pair[1])]
-    metric, higher = primary(frame.target)
+    # A fold of late rows is not followed to every horizon: their order can be judged all the same.
+    metric, higher = ("c_index", True) if frame.target.task == "survival" else primary(frame.target)
     entries = list(estimators) or [name for name in _USUAL if name in estimators_of(frame.target.task)]
     trials = []
     for done, estimator in enumerate(entries):

@@ -27,6 +27,7 @@ __all__ = [
     "deal_groups",
     "draw",
     "draw_groups",
+    "settled",
     "shares_of",
     "strata_of",
     "usable",
@@ -41,7 +42,12 @@ _LEAST = 3  # rows of a bin: one for each part
 
 def usable(rows: SplitRows, now: int) -> Ints:
     """Positions of the rows whose label is known before an instant."""
-    return np.flatnonzero(~np.isnan(rows.labels) & (rows.known_at < now))
+    return np.flatnonzero(~np.isnan(rows.labels) & (settled(rows) < now))
+
+
+def settled(rows: SplitRows) -> Ints:
+    """From when on something is known of each row: its label, or that it is still without the event."""
+    return rows.at if rows.target.task == "survival" else rows.known_at
 
 
 def strata_of(labels: NDArray[np.float64], target: Target, *, least: int, where: str) -> Ints:
@@ -52,6 +58,12 @@ def strata_of(labels: NDArray[np.float64], target: Target, *, least: int, where:
     InputError
         If a class has fewer rows than ``least``.
     """
+    if target.task == "survival":  # whether the event was seen, and then when
+        events, plain = labels > 0, Target("regression")
+        codes = np.zeros(len(labels), dtype=np.int64)
+        for rows in (events, ~events):
+            codes[rows] = 2 * strata_of(labels[rows], plain, least=0, where=where) + events[rows]
+        return np.unique(codes, return_inverse=True)[1].astype(np.int64)
     if not target.probabilistic:
         bins = min(_BINS, max(len(labels) // _LEAST, 1))
         ranks = np.empty(len(labels), dtype=np.int64)

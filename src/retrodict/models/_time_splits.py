@@ -100,9 +100,9 @@ class TimeSplit(Splitter):
     def cut(self, rows: SplitRows, positions: Positions, count: int, seed: int) -> Folds:
         """Spans of time that hold equal numbers of rows; what is fitted for one is purged of what overlaps it."""
         del seed
-        from retrodict.models._partitions import blocks
+        from retrodict.models._partitions import blocks, settled
 
-        return blocks(rows.at[positions], rows.known_at[positions], count)
+        return blocks(rows.at[positions], settled(rows)[positions], count)
 
     def describe(self) -> dict[str, Any]:
         """Plain form; that of a plain TimeSplit has no kind, as runs have kept it from the first version on."""
@@ -158,7 +158,9 @@ class Rolling(TimeSplit):
         del seed
         import numpy as np
 
-        at, known_at = rows.at[positions], rows.known_at[positions]
+        from retrodict.models._partitions import settled
+
+        at, known_at = rows.at[positions], settled(rows)[positions]
         last = datetime.fromtimestamp(int(at.max()) // 1_000_000, UTC)
         end = last.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         result: Folds = []
@@ -211,9 +213,9 @@ class Purged(TimeSplit):
     def cut(self, rows: SplitRows, positions: Positions, count: int, seed: int) -> Folds:
         """Spans of time, purged and embargoed."""
         del seed
-        from retrodict.models._partitions import blocks
+        from retrodict.models._partitions import blocks, settled
 
-        return blocks(rows.at[positions], rows.known_at[positions], count, parse_duration(self.embargo))
+        return blocks(rows.at[positions], settled(rows)[positions], count, parse_duration(self.embargo))
 
 
 def _day(text: str) -> datetime:

@@ -64,6 +64,7 @@ _LIGHTGBM_MINIMUM: Mapping[str, float] = {
 _ENGINES = "retrodict.models.engines"
 _CLASSES: tuple[Task, ...] = ("binary", "multiclass")
 _NUMBERS: tuple[Task, ...] = ("regression", "count")
+_TREES: tuple[Task, ...] = (*_CLASSES, "regression", "quantile", "count", "ranking")
 _PENALTY = ("float", 1e-3, 1e3, True)
 _LIGHTGBM_SPACE = {
     "learning_rate": ("float", 0.01, 0.2, True),
@@ -73,6 +74,55 @@ _LIGHTGBM_SPACE = {
     "bagging_fraction": ("float", 0.4, 1.0, False),
     "lambda_l1": ("float", 1e-8, 10.0, True),
     "lambda_l2": ("float", 1e-8, 10.0, True),
+}
+_XGBOOST: Mapping[str, Any] = {
+    "fit": f"{_ENGINES}.xgboost:solve_xgboost",
+    "engine": f"{_ENGINES}.xgboost:XgboostEngine",
+    "kind": "xgboost",
+    "extra": "xgboost",
+    "maximum": {"subsample": 1, "colsample_bytree": 1, "rate_drop": 1},
+    "monotone": True,
+    "contributions": "exact Shapley values along the trees",
+}
+_XGBOOST_DEFAULTS: Mapping[str, Any] = {
+    "num_boost_round": 1_000,
+    "early_stopping_rounds": 50,
+    "learning_rate": 0.05,
+    "max_depth": 6,
+    "min_child_weight": 1.0,
+    "gamma": 0.0,
+    "reg_alpha": 0.0,
+    "reg_lambda": 1.0,
+    "subsample": 0.9,
+    "colsample_bytree": 0.9,
+    "max_bin": 256,
+    "booster": "gbtree",
+    "rate_drop": 0.0,
+    "nthread": 0,
+}
+_XGBOOST_MINIMUM: Mapping[str, float] = {
+    "num_boost_round": 1,
+    "early_stopping_rounds": 0,
+    "learning_rate": 1e-12,
+    "max_depth": 0,
+    "min_child_weight": 0,
+    "gamma": 0,
+    "reg_alpha": 0,
+    "reg_lambda": 0,
+    "subsample": 1e-12,
+    "colsample_bytree": 1e-12,
+    "max_bin": 2,
+    "rate_drop": 0,
+    "nthread": 0,
+}
+_XGBOOST_SPACE: Mapping[str, Any] = {
+    "learning_rate": ("float", 0.01, 0.2, True),
+    "max_depth": ("int", 3, 10, False),
+    "min_child_weight": ("float", 0.5, 50.0, True),
+    "subsample": ("float", 0.5, 1.0, False),
+    "colsample_bytree": ("float", 0.4, 1.0, False),
+    "reg_alpha": ("float", 1e-8, 10.0, True),
+    "reg_lambda": ("float", 1e-3, 10.0, True),
 }
 _TREE = {"max_depth": None, "min_samples_leaf": 5, "max_features": 1.0, "ccp_alpha": 0.0}
 _TREE_MINIMUM = {"min_samples_leaf": 1, "ccp_alpha": 0, "n_estimators": 1}
@@ -153,7 +203,7 @@ for _estimator in (
         engine=f"{_ENGINES}.trees:TreesEngine",
         kind="lightgbm",
         kinds=("lightgbm_levels",),
-        tasks=TASKS,
+        tasks=_TREES,
         defaults=LIGHTGBM_DEFAULTS,
         minimum=_LIGHTGBM_MINIMUM,
         maximum={"num_leaves": 131_072, "feature_fraction": 1, "bagging_fraction": 1},
@@ -164,27 +214,14 @@ for _estimator in (
         contributions="exact Shapley values along the trees",
     ),
     Estimator(
-        name="xgboost",
-        fit=f"{_ENGINES}.xgboost:solve_xgboost",
-        engine=f"{_ENGINES}.xgboost:XgboostEngine",
-        kind="xgboost",
-        extra="xgboost",
-        tasks=TASKS,
-        defaults={"num_boost_round": 1_000, "early_stopping_rounds": 50, "learning_rate": 0.05, "max_depth": 6,
-                  "min_child_weight": 1.0, "gamma": 0.0, "reg_alpha": 0.0, "reg_lambda": 1.0, "subsample": 0.9,
-                  "colsample_bytree": 0.9, "max_bin": 256, "booster": "gbtree", "rate_drop": 0.0, "nthread": 0},
-        minimum={"num_boost_round": 1, "early_stopping_rounds": 0, "learning_rate": 1e-12, "max_depth": 0,
-                 "min_child_weight": 0, "gamma": 0, "reg_alpha": 0, "reg_lambda": 0, "subsample": 1e-12,
-                 "colsample_bytree": 1e-12, "max_bin": 2, "rate_drop": 0, "nthread": 0},
-        maximum={"subsample": 1, "colsample_bytree": 1, "rate_drop": 1},
-        choices={"booster": ("gbtree", "dart")},
-        monotone=True,
-        space={"learning_rate": ("float", 0.01, 0.2, True), "max_depth": ("int", 3, 10, False),
-               "min_child_weight": ("float", 0.5, 50.0, True), "subsample": ("float", 0.5, 1.0, False),
-               "colsample_bytree": ("float", 0.4, 1.0, False), "reg_alpha": ("float", 1e-8, 10.0, True),
-               "reg_lambda": ("float", 1e-3, 10.0, True)},
-        warm_start="trees",
-        contributions="exact Shapley values along the trees",
+        name="xgboost", tasks=_TREES, defaults=_XGBOOST_DEFAULTS, minimum=_XGBOOST_MINIMUM, space=_XGBOOST_SPACE,
+        choices={"booster": ("gbtree", "dart")}, warm_start="trees", **_XGBOOST,
+    ),
+    Estimator(
+        name="aft", tasks=("survival",), **_XGBOOST,
+        defaults={**_XGBOOST_DEFAULTS, "distribution": "normal", "scale": 1.0},
+        minimum={**_XGBOOST_MINIMUM, "scale": 1e-3}, space={**_XGBOOST_SPACE, "scale": ("float", 0.3, 3.0, True)},
+        choices={"booster": ("gbtree", "dart"), "distribution": ("normal", "logistic", "extreme")},
     ),
     Estimator(
         name="catboost",
@@ -192,7 +229,7 @@ for _estimator in (
         engine=f"{_ENGINES}.catboost:CatboostEngine",
         kind="catboost",
         extra="catboost",
-        tasks=TASKS,
+        tasks=_TREES,
         defaults={"iterations": 1_000, "early_stopping_rounds": 50, "learning_rate": 0.05, "depth": 6,
                   "l2_leaf_reg": 3.0, "random_strength": 1.0, "bagging_temperature": 1.0, "border_count": 254,
                   "one_hot_max_size": 2, "thread_count": -1},
@@ -230,6 +267,13 @@ for _estimator in (
     _linear("lasso", tasks=("regression",), defaults={"penalty": 1.0}, fixed={"l1_ratio": 1.0}),
     _linear("elastic_net", tasks=("regression",), defaults={"penalty": 1.0, "l1_ratio": 0.5}),
     _linear("poisson", tasks=("count",), defaults={"penalty": 1.0}, fixed={"l1_ratio": 0.0}),
+    Estimator(
+        name="cox", tasks=("survival",), fit=f"{_ENGINES}.hazards:solve_cox",
+        engine=f"{_ENGINES}.generalised:GeneralisedEngine", kind="generalised", validates=False, missing=False,
+        categories=False, defaults={"penalty": 1.0, "max_iterations": 100}, space={"penalty": _PENALTY},
+        minimum={"penalty": 0, "max_iterations": 1},
+        contributions="weight times distance from the training mean, in the logarithm of the cumulative hazard",
+    ),
     _sklearn(
         "decision_tree", (*_CLASSES, *_NUMBERS), "trees", classifier="tree.DecisionTreeClassifier",
         regressor="tree.DecisionTreeRegressor", exact_rows=True, defaults={**_TREE, "max_depth": 6,

@@ -17,14 +17,15 @@ from retrodict.evaluation.gates import check_gate, gate_metrics, gate_text
 from retrodict.features.definitions import FeatureView, RowColumns
 from retrodict.features.labels import Label, Outcome
 from retrodict.features.plan import FeatureSet
-from retrodict.models.ensembles import Ensemble
-from retrodict.models.estimators import Estimator, FeatureType, get_estimator
+from retrodict.models.ensembles import Blend, Ensemble, Stack
+from retrodict.models.estimators import Estimator, FeatureType, estimators_of, get_estimator
 from retrodict.models.splits import Splitter
 from retrodict.models.tune import AUTO, Tune
 from retrodict.models.warmstart import WarmStart
 
 __all__ = ["Model", "Recipe", "named_feature"]
 
+_READ_LABEL = ("correlation", "mutual_information", "permutation", "rfe", "rfecv", "target")
 _CALIBRATIONS = ("auto", "isotonic", "none", "sigmoid", "temperature")
 _SPLIT_REMEDY = "Pass split=TimeSplit(train='2013-01-01/2013-07-01'), or RandomSplit() where rows have no time"
 
@@ -276,8 +277,9 @@ class Model(Definition):
     recipe : Recipe, or Tune of one
     gates : list of str, optional
         Expressions over the metrics of the test rows that must hold before a version may be deployed.
-    task : {"binary", "multiclass", "regression", "quantile", "count", "ranking"}, optional
-        What is predicted; None: what the label says (:class:`~retrodict.features.labels.Label`).
+    task : {"binary", "multiclass", "regression", "quantile", "count", "ranking", "survival"}, optional
+        What is predicted; None: what the label says (:class:`~retrodict.features.labels.Label`), as one with horizons
+        says ``survival``.
     quantiles : list of float, optional
         Levels that the task ``quantile`` predicts.
     group : str, optional
@@ -306,6 +308,8 @@ class Model(Definition):
         object.__setattr__(self, "features", tuple(self.features))
         object.__setattr__(self, "gates", tuple(self.gates))
         self._check_label(where)
+        if self.label.horizons and self.task is None:
+            object.__setattr__(self, "task", "survival")
         self._check_task(where)
         if isinstance(self.recipe, Tune):
             object.__setattr__(self, "recipe", self.recipe.applied())
@@ -317,12 +321,14 @@ class Model(Definition):
                                   remedy=_SPLIT_REMEDY)  # fmt: skip
         if not self.features:
             raise DefinitionError("a model must have features", where=where, got=0, remedy="Pass features=[view, ...]")
+        if self.label.horizons:
+            self._check_survival(where)
         if not self.timed and self.recipe.half_life is not None:
             raise DefinitionError("rows without a moment have no age: half_life must be left out", where=where,
                                   got=self.recipe.half_life, remedy="Say decide_at, or leave it out")  # fmt: skip
         if not self.timed:
             self._check_timeless(where)
-        elif isinstance(self.label, Label) and self.label.known_at is None:
+        elif isinstance(self.label, Label) and self.label.parsed_known_at is None:
             raise DefinitionError(
                 "a label of decisions that have a moment must say when it is known", where=f"{where}, label "
                 f"{self.label.name!r}", got=None,
@@ -342,7 +348,7 @@ class Model(Definition):
         """Refuse features that do not go together, and gates that no value of a metric passes."""
         FeatureSet(self.features)
         for gate in self.gates:
-            check_gate(gate, self._task, where=f"model {self.name}, gate")
+            check_gate(gate, self._gated, where=f"model {self.name}, gate")
 
     def uses(self) -> Iterator[NameUse]:
         """Metrics of its gates, the group of its ladder, and what it reads of a row of the label's table."""
@@ -350,7 +356,7 @@ class Model(Definition):
         rule = "a gate must read metrics that are measured"
         for gate in self.gates:
             for name in parse(gate_text(gate), where=where).columns:
-                yield NameUse("metric", name, rule, f"{where}, gate {gate!r}", names=gate_metrics(self._task, [gate]))
+                yield NameUse("metric", name, rule, f"{where}, gate {gate!r}", names=gate_metrics(self._gated, [gate]))
         for feature in self.features:
             rule = f"columns must be those that the table {table!r} of the label has"
             for name in (feature.exclude or ()) if isinstance(feature, RowColumns) else ():
@@ -436,6 +442,50 @@ class Model(Definition):
             raise DefinitionError("the task 'ranking', and only it, must have a group", where=where,
                                   got=(self.task, self.group),
                                   remedy="Write task='ranking', group='request_id'")  # fmt: skip
+        if bool(self.label.horizons) != (self.task == "survival"):
+            raise DefinitionError("the task 'survival', and only it, must have a label with horizons", where=where,
+                                  got=(self.task, list(self.label.horizons)),
+                                  remedy="Write Label(…, 'cancelled_at', horizons=['30d', '90d'])")  # fmt: skip
+
+    def _check_survival(self, where: str) -> None:
+        """Refuse what has no meaning for a time to an event, before anything is fitted."""
+        recipe, tune, able = self.recipe, self.recipe.tune, estimators_of("survival")
+        metric = None if tune is None else tune.metric
+        metrics = gate_metrics(self.known_target, [metric] if metric else [])
+        estimator, by_days = recipe.estimator, getattr(self.label, "event", None) is not None
+        stacked = isinstance(estimator, Stack | Blend) or "stack" in getattr(tune, "ensemble", ())
+        for rule, got, remedy in (
+            ("the estimators of a time to an event must learn it",
+             estimator != AUTO and sorted({entry.name for entry in recipe.estimators} - {*able}),
+             f"Choose one of {', '.join(able)}"),
+            ("a label of days must be of rows that have no moment of decision", self.timed and by_days,
+             "Leave out decide_at, or name the time of the event"),
+            ("a label that is the time of an event must be of rows with a moment of decision",
+             not self.timed and not by_days, "Say decide_at='started', or Label(…, 'days', event='died')"),
+            ("probabilities of a time to an event must be left as they are",
+             recipe.calibrate not in ("auto", "none") and recipe.calibrate,
+             "Leave calibrate out: the calibration error of each horizon says how well they hold"),
+            ("rows of a time to an event must not be balanced, cut by a threshold, or held by an interval",
+             [name for name in ("balance", "threshold", "interval") if getattr(recipe, name) is not None],
+             "Leave it out, and decide on event_by"),
+            ("a baseline must be one answer, and a time to an event has one for each horizon", recipe.baseline,
+             "Leave baseline out, or say baseline_group="),
+            ("steps before a time to an event must not read the label",
+             [step.method for step in recipe.prepare if getattr(step, "method", "") in _READ_LABEL],
+             "Use Encode('onehot'), or Select.variance()"),
+            ("an ensemble of times to an event must be an average",
+             "stack" if stacked else getattr(estimator, "how", "soft") == "hard" and "hard",
+             "Use Vote(['cox', 'aft'])"),
+            ("a search of a time to an event must be by a metric that it has",
+             metric not in {None, *metrics} and metric, f"Leave metric out, or choose one of {', '.join(metrics)}"),
+        ):  # fmt: skip
+            if got:
+                raise DefinitionError(rule, where=where, got=got, remedy=remedy)
+
+    @property
+    def _gated(self) -> Target | Task | None:
+        """What gates are checked against: the horizons of a time to an event are known."""
+        return self.known_target if self.label.horizons else self._task
 
     @property
     def _task(self) -> Task | None:
@@ -451,7 +501,8 @@ class Model(Definition):
             return None
         classes = self.label.classes if task == "multiclass" else ()
         ordered = bool(classes) and getattr(self.label, "ordered", False)
-        return Target(task, classes=tuple(classes), ordered=ordered, quantiles=tuple(self.quantiles))
+        return Target(task, classes=tuple(classes), ordered=ordered, quantiles=tuple(self.quantiles),
+                      horizons=tuple(self.label.horizons))  # fmt: skip
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:

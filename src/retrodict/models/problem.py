@@ -92,6 +92,7 @@ _RULES: Mapping[str, tuple[str, str]] = {
     "binary": ("labels must be 0 or 1", "Make the label a comparison, and drop rows without an outcome"),
     "multiclass": ("labels must be codes of the classes", "Name every class in Label(classes=[…])"),
     "count": ("counts must be numbers from 0 to 1e30", "Correct the label, or say task='regression'"),
+    "survival": ("times must be signed days other than zero, of at most 1e30", "Correct the label's columns"),
     "ranking": ("relevances must be numbers from 0 to 1e30", "Correct the label, or say task='regression'"),
 }
 
@@ -116,6 +117,8 @@ def check_labels(labels: NDArray[np.float64], target: Target) -> None:
             fitting = (labels >= 0) & (labels < len(target.classes)) & (labels == np.floor(labels))
         case "count" | "ranking":
             fitting = (labels >= 0) & (labels <= LARGEST)
+        case "survival":
+            fitting = (labels != 0) & (np.abs(labels) <= LARGEST)
         case _:
             fitting = np.abs(labels) <= LARGEST
     if not fitting.all():

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from retrodict.core.durations import DAY
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.kinds import kind_of
+from retrodict.core.statistics.survival import SHORTEST
 from retrodict.core.tasks import Target
 from retrodict.models.definitions import Model
 
-__all__ = ["encode_labels", "plain_labels"]
+__all__ = ["encode_days", "encode_labels", "plain_labels", "survival_labels"]
 
 _MOST_CLASSES = 1_000
 
@@ -89,6 +91,49 @@ def encode_labels(
         return target, labels
     task = model.task or ("regression" if others.any() else "binary")
     return Target(task, quantiles=tuple(model.quantiles)), labels
+
+
+NEVER = np.iinfo(np.int64).max
+"""Instant of what has not happened."""
+
+
+def survival_labels(
+    at: NDArray[np.int64], happened: NDArray[np.int64], until: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Signed days of rows with a moment of decision; minus infinity where a row is followed to no end.
+
+    Parameters
+    ----------
+    at, happened, until : ndarray of int64, shape (n,)
+        Moments of the decision, of the event and of the end of follow-up, in microseconds; :data:`NEVER` where there is
+        none. An event at the end of follow-up was seen.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        NaN where the event, or the end of follow-up, came before the decision. An event at the decision came one
+        microsecond after it.
+    """
+    seen = (happened != NEVER) & (happened <= until)
+    days = np.where(until == NEVER, -np.inf, (at - np.where(until == NEVER, 0, until)) / DAY)
+    days = np.where(seen, (np.where(seen, happened, at) - at) / DAY, days)
+    days[seen & (days == 0)] = SHORTEST
+    days[(happened < at) | ((until <= at) & ~seen)] = np.nan
+    return days
+
+
+def encode_days(days: NDArray[np.float64], event: NDArray[np.bool_], *, where: str) -> NDArray[np.float64]:
+    """Signed days of numbers of days and whether the event came at their end; NaN stays.
+
+    Raises
+    ------
+    InputError
+        If a number of days is negative or an infinity.
+    """
+    if odd := int(((days < 0) | np.isinf(days)).sum()):
+        raise InputError("days until an event must be finite, zero or more", where=where, got=f"{odd} others",
+                         remedy="Quarantine such rows with Check.between")  # fmt: skip
+    return np.where(event, 1.0, -1.0) * np.maximum(days, SHORTEST)
 
 
 def _class(value: str | float) -> str | float:

@@ -40,6 +40,7 @@ _CANDIDATES: Mapping[str, float] = {
     "lightgbm": float("inf"), "catboost": 200_000, "xgboost": float("inf"), "logistic": float("inf"),
     "linear": float("inf"), "poisson": float("inf"), "extra_trees": 200_000, "random_forest": 200_000,
     "histogram_boosting": float("inf"), "mlp": 100_000, "knn": 20_000,
+    "cox": float("inf"), "aft": float("inf"),
 }  # fmt: skip
 # What of a recipe may vary beside the estimator and its parameters, and how an option is read.
 _PARTS = ("prepare", "balance", "half_life")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.identity import canonical_json
+from retrodict.core.statistics.survival import event_by
 from retrodict.core.tasks import Target, Task
 from retrodict.models.engines._losses import validation_loss
 from retrodict.models.engines.base import Engine
@@ -37,6 +38,7 @@ _TARGETS: Mapping[Task, Target] = {
     "quantile": Target("quantile", quantiles=(0.1, 0.5, 0.9)),
     "count": Target("count"),
     "ranking": Target("ranking"),
+    "survival": Target("survival", horizons=("1d", "3d", "10d")),
 }
 
 
@@ -76,6 +78,7 @@ def make_problem(
             "multiclass": np.digitize(noisy, (-1.0, 1.0)).astype(np.float64),
             "count": rng.poisson(np.exp(np.clip(0.4 * signal, -3, 3))).astype(np.float64),
             "ranking": np.clip(np.round(noisy), 0, 4),
+            "survival": (days := 5 * np.exp(-noisy)) * np.where(days < 20 * rng.random(count), 1, -1),
         }.get(task, noisy)
         groups = np.arange(count) // 10 if task == "ranking" else None
         parts.append(({**columns, **{name: [value] * count for name, value in (extra or {}).items()}}, labels, groups))
@@ -156,6 +159,10 @@ class EstimatorContract:
                 assert (np.diff(scores, axis=1) >= 0).all()
             if task == "count":
                 assert (scores >= 0).all()
+            if task == "survival":
+                assert (scores >= 0).all()
+                assert (scores <= 1).all()
+                assert (np.diff(scores, axis=1) >= 0).all()
 
     def test_it_learns_more_than_a_constant(self, registered: Estimator, fitted: Any) -> None:
         """On rows that it was not fitted on, by the loss of the task."""
@@ -165,6 +172,8 @@ class EstimatorContract:
             constant: Any = labels.mean()
             if task == "quantile":
                 constant = np.quantile(labels, problem.train.target.quantiles)
+            elif task == "survival":
+                constant = event_by(labels, np.array(problem.train.target.days))
             elif task == "multiclass":
                 constant = np.bincount(labels.astype(int), minlength=3) / len(labels)
             still = np.zeros((len(valid.labels), *np.shape(constant))) + constant
@@ -269,7 +278,8 @@ class EstimatorContract:
         """No positives: nothing can be learned from them by a classifier."""
         for task in registered.tasks:
             problem = make_problem(task)
-            train = replace(problem.train, labels=np.zeros(len(problem.train.labels)))
+            single = -1.0 if task == "survival" else 0.0  # nobody has had the event
+            train = replace(problem.train, labels=np.full(len(problem.train.labels), single))
             try:
                 engine = registered.solve(replace(problem, train=train, params=settings)).engine
             except InputError as error:
@@ -313,7 +323,7 @@ class EstimatorContract:
             engine = registered.solve(problem).engine
             rows = np.repeat(problem.train.matrix[:1], 50, axis=0)
             rows[:, problem.inputs.names.index("visib")] = np.linspace(-5.0, 25.0, 50)
-            assert (sign * np.diff(engine.scores(rows)) >= 0).all()
+            assert (sign * np.diff(engine.scores(rows), axis=0) >= 0).all()
 
     def test_the_search_space_is_within_the_bounds(self, registered: Estimator) -> None:
         """What tuning may try is what a recipe may say."""

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.identity import content_hash
 from retrodict.evaluation import better, evaluate
-from retrodict.evaluation.losses import LOSSES, row_losses
+from retrodict.evaluation._rows import Rows
+from retrodict.evaluation.losses import LOSSES, loss_refusal, row_losses
 from retrodict.learning.fit import TrainingRows
 from retrodict.learning.study.ensembles import Joined, join_trials
 from retrodict.learning.study.proposals import Proposer, State, StudyTrial, importance_of
@@ -49,7 +50,7 @@ Outputs = NDArray[np.float64]
 _REPORT_SHARE = 0.1  # of a budget, for the ladder and the report
 _LOSSES = 2  # times that a fit is begun anew whose process ended
 # Of "auto" what is tried first, so that there is something when time is short.
-_CHEAP = ("logistic", "linear", "poisson")
+_CHEAP = ("cox", "logistic", "linear", "poisson")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,7 @@ class _Search:
         self.candidates = job.tune.candidates(job.recipe, train.target, len(train.labels))
         # Scores that are no probabilities have no log loss: they are judged by their order.
         ranked = train.target.task == "binary" and not all(entry.probabilities for entry in job.recipe.estimators)
-        self.metric = job.tune.metric or ("auc" if ranked else None)
+        self.metric = job.tune.metric or ("auc" if ranked else "c_index" if self._unfollowed() else None)
         self.higher = self.metric is not None and better(self.metric) == "higher"
         self.trials: list[StudyTrial] = []
         self.outputs: dict[int, list[Outputs]] = {}
@@ -250,6 +251,14 @@ class _Search:
             if reached is not None and self.better(one.value, reached):
                 choice, reached = one.choice, one.value
         return SearchResult(choice, tuple(self.trials), self._report(choice, joined), self._warnings())
+
+    def _unfollowed(self) -> bool:
+        """Whether a fold's rows of a time to an event are followed to no horizon: only their order can be judged."""
+        train = self.job.problem.train
+        return train.target.task == "survival" and any(
+            loss_refusal(Rows(train.labels[judge], np.zeros((len(judge), train.target.columns)), train.target))
+            for _, judge in self.job.folds
+        )
 
     # -- what a trial is worth ------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import ConfigurationError, RetrodictError
-from retrodict.learning.fit import TrainingRows, fit_recipe, take
+from retrodict.learning.fit import TrainingRows, fit_recipe, fold_problem
 from retrodict.models.definitions import Recipe
 from retrodict.models.estimators import list_estimators, register_estimator
 from retrodict.models.problem import Problem
@@ -89,7 +89,9 @@ def fit_fold(job: Job, choice: Choice, fold: int) -> FoldFit:
     fit, judge = job.folds[fold]
     try:
         recipe = job.tune.concrete(job.recipe, choice)
-        fitted = fit_recipe(recipe, take(job.problem, fit), job.rows.take(fit), lambda *_: None)
+        fitted = fit_recipe(
+            recipe, fold_problem(job.problem, job.rows, fit, judge), job.rows.take(fit), lambda *_: None
+        )
         outputs = fitted.engine.scores(job.problem.train.matrix[judge])
     except (RetrodictError, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         return FoldFit(None, perf_counter() - began, f"{type(error).__name__}: {error}")

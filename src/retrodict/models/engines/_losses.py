@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, check_known
+from retrodict.evaluation._rows import Rows
+from retrodict.evaluation.survival import brier_losses
 from retrodict.models.inputs import InputSpec
 from retrodict.models.problem import TRAIN, Examples
 
@@ -21,6 +23,8 @@ __all__ = [
     "training_sample",
     "validation_loss",
 ]
+
+Measure = Callable[[Examples, NDArray[Any]], tuple[str, float]]
 
 _TINY = 1e-15
 _SAMPLE, _EVERY = 20_000, 10
@@ -46,7 +50,8 @@ class TrainingLoss:
     is a part of the rows, LightGBM hands over the scores of all: then in iterations 1, 2, 5, 10, 20, 50 and so on.
     """
 
-    def __init__(self, train: Examples) -> None:
+    def __init__(self, train: Examples, measure: Measure | None = None) -> None:
+        self._measure = measure or validation_loss
         self.places = _places(train)
         self.rows = train.take(self.places)
         self._sparse = len(self.places) < len(train.labels)
@@ -55,7 +60,7 @@ class TrainingLoss:
         """Add an iteration, counted from 1, to the history; ``outputs`` gives those of the sample."""
         rounded = iteration / 10 ** int(math.log10(iteration)) in (1.0, 2.0, 5.0)
         due = rounded if self._sparse else iteration == 1 or iteration % _EVERY == 0
-        loss = validation_loss(self.rows, outputs())[1] if due else math.nan
+        loss = self._measure(self.rows, outputs())[1] if due else math.nan
         history.setdefault(f"{TRAIN}{name}", []).append(loss)
 
 
@@ -78,6 +83,8 @@ def validation_loss(rows: Examples, outputs: NDArray[Any]) -> tuple[str, float]:
         case "multiclass":
             shares = outputs[np.arange(len(labels)), labels.astype(np.intp)]
             name, losses = "log_loss", -np.log(np.maximum(shares, _TINY))
+        case "survival":
+            name, losses = "integrated_brier", brier_losses(Rows(labels, outputs, target, rows.weights))
         case "quantile":
             away, levels = labels[:, None] - outputs.reshape(len(labels), -1), np.array(target.quantiles)
             name, losses = "pinball", np.maximum(levels * away, (levels - 1.0) * away).mean(axis=1)

@@ -32,11 +32,18 @@ from retrodict.models.problem import Fitted, Problem
 
 __all__ = ["GeneralisedEngine", "solve_linear"]
 
-Link = Literal["exponential", "identity", "logistic", "softmax"]
+Link = Literal["exponential", "hazard", "identity", "logistic", "softmax"]
 
 
 def _exponential(value: float) -> float:
     return math.exp(min(value, 700.0))
+
+
+def _by_hazard(value: float) -> float:
+    return -math.expm1(-_exponential(value))
+
+
+_SCALAR = {"exponential": _exponential, "hazard": _by_hazard, "logistic": sigmoid}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,8 @@ class GeneralisedEngine(JsonEngine):
     ----------
     task : Target
         What the outputs are; read it as ``target``.
-    link : {"exponential", "identity", "logistic", "softmax"}
+    link : {"exponential", "hazard", "identity", "logistic", "softmax"}
+        ``hazard``: the sums are logarithms of cumulative hazards, the outputs probabilities of an event.
     sums : tuple of LinearEngine
         One per output.
     """
@@ -86,8 +94,8 @@ class GeneralisedEngine(JsonEngine):
                 return margins
             case "softmax":
                 return np.array([softmax(line) for line in margins.tolist()]).reshape(margins.shape)
-        scalar = sigmoid if self.link == "logistic" else _exponential
-        return np.fromiter(map(scalar, margins.tolist()), np.float64, len(margins))
+        plain = np.fromiter(map(_SCALAR[self.link], margins.ravel().tolist()), np.float64, margins.size)
+        return plain.reshape(margins.shape)
 
     def score_row(self, row: NDArray[np.float64]) -> Any:
         """Outputs of one row."""
@@ -97,7 +105,8 @@ class GeneralisedEngine(JsonEngine):
                 return margin
             case "softmax":
                 return tuple(softmax(list(margin)))
-        return sigmoid(margin) if self.link == "logistic" else _exponential(margin)
+        scalar = _SCALAR[self.link]
+        return tuple(map(scalar, margin)) if isinstance(margin, tuple) else scalar(margin)
 
     def contributions(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of each term in each sum, then the intercept; see :meth:`LinearEngine.contributions`."""

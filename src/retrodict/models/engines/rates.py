@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import InputError, check_known
+from retrodict.core.statistics.survival import event_by
 from retrodict.core.tasks import Target
 from retrodict.models._logistic import logit
 from retrodict.models.engines.base import JsonEngine, check_matrix, check_row
@@ -212,12 +213,14 @@ class GroupOutputsEngine(JsonEngine):
 
 
 def _outputs_of(labels: NDArray[np.float64], weights: NDArray[np.float64], target: Target) -> tuple[float, ...]:
-    """Best constant answer to labels: shares of classes, quantiles (the least value that reaches them), or the mean."""
+    """Best constant answer: shares of classes, quantiles (the least value that reaches them), Kaplan-Meier, or mean."""
     total = float(weights.sum())
     match target.task:
         case "multiclass":
             counts = np.bincount(labels.astype(np.intp), weights, minlength=len(target.classes))
             return tuple((counts / total).tolist())
+        case "survival":
+            return tuple(event_by(labels, np.array(target.days), weights).tolist())
         case "quantile":
             order = np.argsort(labels, kind="stable")
             cumulative = np.cumsum(weights[order]) / total

@@ -15,7 +15,9 @@ from retrodict.core.tasks import Target
 from retrodict.models.checkpoints import Checkpoints
 from retrodict.models.engines._losses import TrainingLoss, by_group, check_two_classes, monotone_signs, validation_loss
 from retrodict.models.engines._pieces import PIECE, read_history, write_history
+from retrodict.models.engines._times import FailureTimes
 from retrodict.models.engines.base import check_matrix, check_row
+from retrodict.models.engines.hazards import check_events
 from retrodict.models.problem import Examples, Fitted, Problem
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _OBJECTIVES = {
     "quantile": "reg:quantileerror",
     "count": "count:poisson",
     "ranking": "rank:ndcg",
+    "survival": "survival:aft",
 }
 
 
@@ -54,6 +57,8 @@ class XgboostEngine:
     target : Target
     sizes : sequence of int
         Of each feature, how many categories it has; 0 for a number.
+    times : FailureTimes, optional
+        Of a time to an event: how its logarithm lies around the trees' sum.
 
     Raises
     ------
@@ -65,8 +70,9 @@ class XgboostEngine:
     exact_rows: ClassVar[bool] = True
     explains: ClassVar[bool] = True
 
-    def __init__(self, data: bytes, target: Target, sizes: list[int]) -> None:
+    def __init__(self, data: bytes, target: Target, sizes: list[int], times: FailureTimes | None = None) -> None:
         library = _library()
+        self._times = times
         self._data, self.target, self._sizes = data, target, list(sizes)
         self._types = ["c" if size else "q" for size in sizes]
         self._booster = library.Booster({"nthread": 1})
@@ -90,7 +96,8 @@ class XgboostEngine:
     def _predict(self, matrix: NDArray[np.float64], **how: Any) -> NDArray[np.float64]:
         check_matrix(matrix, self.width)
         if not len(matrix):
-            return np.empty(0 if self.target.columns == 1 else (0, self.target.columns))
+            single = self.target.columns == 1 or self._times is not None
+            return np.empty(0 if single else (0, self.target.columns))
         # One thread: to wake others for the copy of a few rows takes a thousand times as long as the copy.
         rows = self._rows(matrix, feature_types=self._types, enable_categorical=True, nthread=1)
         return np.asarray(self._booster.predict(rows, **how), dtype=np.float64)
@@ -102,6 +109,8 @@ class XgboostEngine:
 
     def scores(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Outputs, shape (n,) or (n, outputs)."""
+        if self._times is not None:
+            return self._times.shares(self.margins(matrix))
         values = self._predict(matrix)
         if self.target.task == "quantile":
             values = np.sort(values.reshape(len(matrix), self.target.columns), axis=1)
@@ -114,8 +123,9 @@ class XgboostEngine:
         return float(value) if self.target.columns == 1 else tuple(value.tolist())
 
     def margins(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sums of the trees, shape (n,) or (n, outputs)."""
-        return self._predict(matrix, output_margin=True)
+        """Sums of the trees, shape (n,) or (n, outputs); of a time to an event how far a horizon is beyond the sum."""
+        sums = self._predict(matrix, output_margin=True)
+        return sums if self._times is None else self._times.margins(sums, self.target)
 
     def margin(self, row: NDArray[np.float64]) -> Any:
         """Sums of the trees of one row."""
@@ -125,17 +135,24 @@ class XgboostEngine:
     def contributions(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         """Exact Shapley values along the trees, in float32, then the expected margin."""
         shares: NDArray[np.float64] = self._predict(check_row(row, self.width)[None, :], pred_contribs=True)[0]
-        return shares
+        return shares if self._times is None else self._times.contributions(shares, self.target)
 
     def parts(self) -> Mapping[str, bytes]:
         """Binary JSON of XGBoost, and what it reads."""
-        return {_FILE: self._data, _PLAN: canonical_json({"target": self.target.to_dict(), "sizes": self._sizes})}
+        times = {} if self._times is None else {"times": self._times.to_dict()}
+        plan = {"target": self.target.to_dict(), "sizes": self._sizes, **times}
+        return {_FILE: self._data, _PLAN: canonical_json(plan)}
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, bytes]) -> XgboostEngine:
         """Read what :meth:`parts` gave."""
         plan = json.loads(parts[_PLAN])
-        return cls(parts[_FILE], Target.from_dict(plan["target"]), plan["sizes"])
+        return cls(
+            parts[_FILE],
+            Target.from_dict(plan["target"]),
+            plan["sizes"],
+            FailureTimes(**plan["times"]) if "times" in plan else None,
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 of the files."""
@@ -147,6 +164,12 @@ def _matrix(library: Any, rows: Examples, types: list[str], max_bin: int) -> Any
     weights = rows.weights
     if groups is not None and weights is not None:  # one weight per group, that of its first row
         weights = weights[np.unique(groups, return_index=True)[1]]
+    if rows.target.task == "survival":
+        low, high = np.abs(rows.labels), np.where(rows.labels > 0, rows.labels, np.inf)
+        return library.QuantileDMatrix(
+            rows.matrix, weight=weights, label_lower_bound=low, label_upper_bound=high, feature_types=types,
+            enable_categorical=True, max_bin=max_bin,
+        )  # fmt: skip
     return library.QuantileDMatrix(rows.matrix, label=rows.labels, weight=weights, qid=groups,
                                    feature_types=types, enable_categorical=True, max_bin=max_bin)  # fmt: skip
 
@@ -165,14 +188,22 @@ def solve_xgboost(problem: Problem) -> Fitted[XgboostEngine]:
         native.pop("rate_drop")
     if target.task == "multiclass":
         native["num_class"] = len(target.classes)
+    times = None
+    if target.task == "survival":
+        check_events(problem.train, "aft")
+        times = FailureTimes(native.pop("distribution"), float(native.pop("scale")))
+        middle = np.average(np.log(np.abs(problem.train.labels)), weights=problem.train.weights)
+        native |= {"aft_loss_distribution": times.distribution, "aft_loss_distribution_scale": times.scale,
+                   "base_score": float(np.exp(middle))}  # fmt: skip
     if target.task == "quantile":
         native["quantile_alpha"] = list(target.quantiles)
     if signs:
-        native["monotone_constraints"] = tuple(monotone_signs(problem.inputs, signs))
+        turn = 1 if times is None else -1  # the sum is a time: what raises it lowers the probabilities
+        native["monotone_constraints"] = tuple(turn * sign for sign in monotone_signs(problem.inputs, signs))
     types = ["c" if size else "q" for size in sizes]
     train = _matrix(library, by_group(problem.train), types, params["max_bin"])
     valid = None if problem.validate is None else by_group(problem.validate)
-    watch = _watch(library, valid, types, total, patience if params["booster"] == "gbtree" else 0, problem)
+    watch = _watch(library, valid, types, total, patience if params["booster"] == "gbtree" else 0, problem, times)
     start: Any = None if problem.start is None else problem.start.engine
     first, trees = (0, None) if start is None else (start.iterations, bytearray(start.parts()[_FILE]))
     try:
@@ -189,7 +220,11 @@ def solve_xgboost(problem: Problem) -> Fitted[XgboostEngine]:
     data = bytes(booster[:best].save_raw("ubj"))
     facts = {**problem.params, "objective": native["objective"], "seed": problem.seed, "best_iteration": best}
     facts |= {} if start is None else {"started_at": first}
-    return Fitted(XgboostEngine(data, target, sizes), facts, watch.history)
+    if times is not None and valid is not None:
+        rows = library.DMatrix(valid.matrix, feature_types=types, enable_categorical=True)
+        times = times.fitted(valid, booster[:best].predict(rows, output_margin=True).astype(np.float64))
+        facts["answers"] = times.to_dict()
+    return Fitted(XgboostEngine(data, target, sizes, times), facts, watch.history)
 
 
 def _grow_pieces(
@@ -238,10 +273,15 @@ def _read_again(library: Any, native: Mapping[str, Any], train: Any, data: bytes
     return booster
 
 
-def _watch(library: Any, valid: Examples | None, types: list[str], total: int, patience: int, problem: Problem) -> Any:
+def _watch(  # what the library's callback closes over
+    library: Any, valid: Examples | None, types: list[str], total: int, patience: int, problem: Problem,
+    times: FailureTimes | None,
+) -> Any:  # fmt: skip
     """Callback that keeps the history and stops; XGBoost's own sums depend on threads."""
+    measure = validation_loss if times is None else times.loss
+    margin = times is not None
     rows = None if valid is None else library.DMatrix(valid.matrix, feature_types=types, enable_categorical=True)
-    seen = TrainingLoss(by_group(problem.train))
+    seen = TrainingLoss(by_group(problem.train), measure)
     seen_rows = library.DMatrix(seen.rows.matrix, feature_types=types, enable_categorical=True)
 
     class Watch(library.callback.TrainingCallback):  # type: ignore[misc]
@@ -253,11 +293,16 @@ def _watch(library: Any, valid: Examples | None, types: list[str], total: int, p
             metrics: dict[str, float] = {}
             stop = False
             if valid is not None:
-                name, loss = validation_loss(valid, model.predict(rows).astype(np.float64))
+                name, loss = measure(valid, model.predict(rows, output_margin=margin).astype(np.float64))
                 metrics[name] = loss
                 losses = self.history.setdefault(name, [])
                 losses.append(loss)
-                seen.note(self.history, name, epoch + 1, lambda: model.predict(seen_rows).astype(np.float64))
+                seen.note(
+                    self.history,
+                    name,
+                    epoch + 1,
+                    lambda: model.predict(seen_rows, output_margin=margin).astype(np.float64),
+                )
                 self.best = int(np.argmin(losses))
                 stop = 0 < patience <= epoch - self.best
             if problem.progress is not None:

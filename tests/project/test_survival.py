@@ -1,0 +1,77 @@
+"""A time to an event from rows to a served, replayed and watched decision, on subscriptions of a known hazard."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retrodict import Project
+from retrodict.core.clock import SimulatedClock, to_micros
+from retrodict.core.durations import DAY
+
+BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
+RATE, SLOPE, PLANS = 0.004, 0.8, {"year": -0.7, "month": 0.5}  # log hazard of a day: log RATE + SLOPE * tickets + plan
+
+DEFINITIONS = """from retrodict import *
+subscriptions = Table("subscriptions", key="id", columns={"started": "time", "cancelled_at": "time"})
+churn = Label("churn", subscriptions, "cancelled_at", horizons=["30d", "90d"])
+model = Model("churn", label=churn, decide_at="started", features=[columns("tickets", "plan")],
+              recipe=Recipe(ESTIMATOR, TimeSplit("2024-01-01/2024-07-01", validate="2 months", test="2 months"),
+                            baseline_group="plan"), gates=["c_index >= 0.6", "brier_90d <= 0.25"])
+policy = Policy("keep", model, decide={"call": 'event_by["90d"] >= 0.3', "wait": "otherwise"}, deadline="5s")
+watch = Monitor(policy)
+"""
+
+
+def subscriptions(count=3_000, days=480, seed=3):
+    """Started over a year; those that are still there have no cancelled_at."""
+    rng = np.random.default_rng(seed)
+    started = np.sort(rng.uniform(0, 366, count))
+    tickets, plan = rng.normal(size=count), rng.choice(list(PLANS), count)
+    rate = RATE * np.exp(SLOPE * tickets + np.array([PLANS[name] for name in plan]))
+    ended = started + rng.exponential(1 / rate)
+    when = [BEGIN + timedelta(days=float(day)) for day in started]
+    gone = [BEGIN + timedelta(days=float(day)) if day < days else None for day in ended]
+    time = pa.timestamp("us", "UTC")
+    return pa.table({"id": [f"s{at:05d}" for at in range(count)], "started": pa.array(when, time), "tickets": tickets,
+                     "plan": plan, "cancelled_at": pa.array(gone, time)})  # fmt: skip
+
+
+def write(folder, estimator="'cox'", definitions=DEFINITIONS):
+    (folder / "retrodict.toml").write_text('[project]\nname = "churn"\n')
+    (folder / "definitions.py").write_text(definitions.replace("ESTIMATOR", estimator))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return subscriptions()
+
+
+@pytest.mark.parametrize("estimator", ["'cox'", "'aft'", "Vote(['cox', 'aft'])"])
+def test_from_rows_to_a_decision(estimator, rows, tmp_path):
+    """Trained, judged, gated, served with reasons, replayed."""
+    write(tmp_path, estimator)
+    clock = SimulatedClock(to_micros(BEGIN) + 480 * DAY)
+    with Project(tmp_path, actor="ana", clock=clock) as p:
+        p.data.ingest("subscriptions", rows)
+        run = p.train("churn")
+        assert run.replay().exact
+        assert run.metrics["c_index"] > 0.65
+        assert {gate["status"] for gate in run.version.gates} == {"pass"}
+    with Project(tmp_path, actor="ben", clock=clock) as p:
+        p.models.approve("churn@1", reason="test")
+        p.deploy("keep", reason="test")
+        d = p.decide(
+            "keep",
+            tickets=2.0,
+            plan="month",
+            explain=True,
+            key="s00001",
+            started="2024-09-01T00:00:00Z",
+            at="2024-09-01T00:00:00Z",
+        )
+        assert list(d.record.outputs) == ['event_by["30d"]', 'event_by["90d"]']
+        assert d.decision == "call"
+        assert d.record.reasons
+        assert d.replay().exact

@@ -32,9 +32,9 @@ class _Answer(Shown):
     def blocks(self) -> Sequence[Block | None]:
         """Decision, score, what made it, and the reasons."""
         answer = self.to_dict()
-        scored = answer.get("outputs") or {"score": answer.get("score")}
+        outputs = answer.get("outputs") or {"score": answer.get("score")}
         facts = {
-            "decision": answer["decision"], **{name: number(value) for name, value in scored.items()},
+            "decision": answer["decision"], **{name: number(value) for name, value in outputs.items()},
             "model": answer["model"] or None, "policy": answer["policy"], "fallback": answer.get("fallback"),
             "id": f"decision:{answer['decision_id']}",
         }  # fmt: skip

@@ -11,7 +11,7 @@ STAMP := $(VENV)/.synced
 export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data mutate spark deep peers mlflow bench-runs lock clean
+.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data mutate spark deep peers mlflow bench-learning lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,8 +63,9 @@ mlflow: .venv-mlflow/.synced ## MLflow in an environment of its own (850 MB), fo
 	$(UV) pip install --quiet --python .venv-mlflow/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-bench-runs: $(STAMP) mlflow ## recording and finding runs, against a bare transaction and MLflow
+bench-learning: $(STAMP) mlflow ## recording and finding runs against a bare transaction and MLflow; fits against the bare library
 	$(BIN)/python benchmarks/bench_runs.py
+	$(BIN)/python benchmarks/bench_learning.py
 
 mutate: $(STAMP) .venv-mutate/.synced ## plant faults in ROOM=… one after the other; say which ones no test catches (hours)
 	@tests/mutate $(ROOM) $(FILES)

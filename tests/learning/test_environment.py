@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -12,9 +13,18 @@ from typing import Any
 import lightgbm
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 import retrodict.core
-from retrodict.learning.environment import describe_environment, environment_differences, machine_kind
+from retrodict.learning.environment import (
+    containerfile,
+    describe_environment,
+    environment_differences,
+    machine_kind,
+    requirements,
+)
+from retrodict.learning.runs.comparison import commit_text
+from retrodict.workspace import commit_of
 
 
 def test_the_environment_names_the_versions_in_use() -> None:
@@ -137,3 +147,37 @@ def test_a_library_of_an_extra_is_described_where_the_work_uses_it() -> None:
     then = describe_environment(extras={"xgboost"})
     now = {**then, "imported": {**then["imported"], "xgboost-cpu": {**then["imported"]["xgboost-cpu"], "version": "0"}}}
     assert any("package xgboost-cpu was" in difference for difference in environment_differences(then, now))
+
+
+def test_an_environment_is_written_so_that_pip_installs_it_again(tmp_path: Path) -> None:
+    """Every installed package but the installers, each at its version; the image has the same interpreter."""
+    environment = describe_environment(load=False)
+    lines = [Requirement(line) for line in requirements(environment).splitlines()]
+    installed = {
+        d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]
+    }
+    assert {line.name for line in lines} == {name for name in installed if name not in ("pip", "setuptools", "wheel")}
+    assert all(line.specifier.contains(installed[line.name], prereleases=True) for line in lines)
+    assert all(str(line.specifier).startswith("==") for line in lines)
+    image = containerfile({**environment, "threads": {"OMP_NUM_THREADS": "2"}})
+    assert f"FROM python:{'.'.join(map(str, sys.version_info[:3]))}-slim\n" in image
+    assert "ENV OMP_NUM_THREADS=2\n" in image
+
+
+def test_a_run_names_the_commit_and_whether_anything_was_edited(tmp_path: Path) -> None:
+    """For people: what ran is the code object. A folder without git has none, and looking writes nothing."""
+    project = tmp_path / "project"
+    project.mkdir()
+    assert commit_of(project) is None
+    git = ["git", "-c", "user.name=ann", "-c", "user.email=ann@example.org", "-C", str(project)]
+    (project / "definitions.py").write_text("")
+    for arguments in (["init", "-q", "-b", "trunk"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    before = sorted((path, path.stat().st_mtime_ns) for path in (project / ".git").rglob("*"))
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert commit_of(project) == {"commit": commit, "branch": "trunk", "dirty": False}
+    (project / "new.py").write_text("")
+    assert commit_of(project) == {"commit": commit, "branch": "trunk", "dirty": True}
+    assert sorted((path, path.stat().st_mtime_ns) for path in (project / ".git").rglob("*")) == before
+    subprocess.run([*git, "checkout", "-q", "--detach"], check=True)
+    assert commit_text(commit_of(project)) == f"{commit[:12]}, edited"

@@ -43,6 +43,10 @@ expose(runs, "best", "runs.best", examples=[
 ])  # fmt: skip
 expose(runs, "show", "runs.get", ref=_RUN, examples=["retrodict runs show run:01J…"])
 expose(runs, "compare", "runs.compare", refs=_RUNS, examples=["retrodict runs compare run:01J… run:01K…"])
+expose(runs, "environment", "runs.environment", ref=_RUN, examples=[
+    "retrodict runs environment run:01J… --output requirements.txt",
+    "retrodict runs environment run:01J… --format containerfile --output Containerfile",
+])  # fmt: skip
 expose(runs, "export", "runs.export", path=Parameter("FILE", option=False), examples=[
     "retrodict runs export runs.csv --model late_arrival",
     "retrodict runs export runs.parquet --where \"tags.team = 'risk'\"",

@@ -20,7 +20,14 @@ from typing import Any
 import retrodict.core
 from retrodict.core.identity import canonical_json, digest, digest_file
 
-__all__ = ["describe_environment", "environment_bytes", "environment_differences", "machine_kind"]
+__all__ = [
+    "containerfile",
+    "describe_environment",
+    "environment_bytes",
+    "environment_differences",
+    "machine_kind",
+    "requirements",
+]
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE", "PYTHONHASHSEED")
 
@@ -87,6 +94,7 @@ def describe_environment(
         },
         "modules": dict(sorted(_loose_modules(project))),
         "retrodict": _package_hash(),
+        "accelerators": _accelerators(),
     }
 
 
@@ -163,6 +171,36 @@ def _cpu() -> str:
     except OSError:
         return platform.processor() or "unknown"
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _accelerators() -> list[str]:
+    """Names of the devices that a loaded torch can compute on, beside the CPU."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
+
+
+def requirements(environment: dict[str, Any]) -> str:
+    """Every package of an environment with its version, as pip reads it."""
+    names = sorted(name for name in environment["packages"] if name not in ("pip", "setuptools", "wheel"))
+    return "".join(f"{name}=={environment['packages'][name]}\n" for name in names)
+
+
+def containerfile(environment: dict[str, Any]) -> str:
+    """Recipe of an image with the interpreter and the packages of an environment; ``requirements.txt`` lies beside it.
+
+    The image of the interpreter is named by version alone: whoever builds it pins its digest.
+    """
+    threads = "".join(f"ENV {name}={value}\n" for name, value in environment["threads"].items())
+    return (
+        f"# {environment['platform']}, {environment['libc']}, {environment['cpu']}\n"
+        f"FROM python:{environment['python']}-slim\n"
+        "RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*\n"
+        "COPY requirements.txt /tmp/\n"
+        "RUN pip install --no-cache-dir --no-deps -r /tmp/requirements.txt\n"
+        f'{threads}COPY . /project\nWORKDIR /project\nENTRYPOINT ["retrodict"]\n'
+    )
 
 
 def _package_hash() -> str:

@@ -43,7 +43,7 @@ from retrodict.models.splits import Splitter
 from retrodict.models.tune import AUTO
 from retrodict.models.warmstart import WarmStart
 from retrodict.registry import ModelVersion, list_versions, register
-from retrodict.workspace import Workspace, capture_code
+from retrodict.workspace import Workspace, capture_code, commit_of
 
 __all__ = ["Execution", "execute", "train"]
 
@@ -185,6 +185,7 @@ def train(
         data={
             "versions": versions,
             "now": workspace.clock.now(),
+            **({} if (commit := commit_of(workspace.root)) is None else {"git": commit}),
         },
         params={
             "split": used.describe(),

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict import learning
-from retrodict.core.display import Block, Facts, Grid, Shown, number, seconds, short_hash, when
+from retrodict.core.display import Block, Facts, Grid, Shown, Verbatim, number, seconds, short_hash, when
 from retrodict.core.errors import check_known
 from retrodict.core.tasks import Target
+from retrodict.learning.runs.comparison import commit_text
 from retrodict.project.damage import names_damage
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ class Run(Shown):
         ladder, notes = self.record.summary.get("ladder"), self.record.summary.get("notes") or {}
         sentences = Ladder.from_dict(ladder).sentences() if ladder else ()
         choices = dict(_choices(notes))
-        chosen = [Facts(choices, title="chosen without test rows")] if choices else []
-        return [*sentences, *chosen, *self._warm_start()]
+        facts = [Facts(choices, title="chosen without test rows")] if choices else []
+        return [*sentences, *facts, *self._warm_start()]
 
     def _warm_start(self) -> Sequence[Block]:
         from retrodict.learning.card import start_grid
@@ -149,6 +150,7 @@ class Run(Shown):
             "data": [f"{name}@{version}" for name, version in sorted(run.data["versions"].items())],
             "calibration": self._calibration(), "seed": run.seed, "code": short_hash(run.code),
             "environment": short_hash(run.environment),
+            "commit": commit_text(git) if (git := run.data.get("git")) else None,
             "tags": [f"{name}={value}" for name, value in run.tags.items()] or None, "note": run.note or None,
         }  # fmt: skip
         params = {name: value for name, value in run.params.items() if name not in ("definition", "features")}
@@ -354,6 +356,22 @@ class PushedRun(Shown):
     def blocks(self) -> Sequence[Block | None]:
         """Where it is now."""
         return [f"{self.run} is run {self.number} of {self.url}."]
+
+
+@dataclass(frozen=True, repr=False)
+class RunEnvironment(Shown):
+    """What a run was computed with, as a file to install it from."""
+
+    run: str
+    format: str
+    text: str
+    path: str | None
+
+    def blocks(self) -> Sequence[Block | None]:
+        """The text, or where it is."""
+        if self.path is None:
+            return [Verbatim(self.text.rstrip())]
+        return [f"The environment of {self.run} is in {self.path}."]
 
 
 @dataclass(frozen=True, repr=False)

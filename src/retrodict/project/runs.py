@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from retrodict import learning
 from retrodict.core.display import Listing, seconds, when
 from retrodict.core.errors import InputError
+from retrodict.learning.environment import containerfile, requirements
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
-from retrodict.project.run_views import Plot, PushedRun, Run, RunComparison, RunExport, headline
+from retrodict.project.run_views import Plot, PushedRun, Run, RunComparison, RunEnvironment, RunExport, headline
 
 if TYPE_CHECKING:
     from retrodict.learning.runs import Run as RunRecord
     from retrodict.learning.runs.retention import RunRetention
     from retrodict.learning.runs.tracker import OpenRun
 
-__all__ = ["Plot", "PushedRun", "Run", "RunComparison", "RunExport", "Runs", "headline"]
+__all__ = ["Plot", "PushedRun", "Run", "RunComparison", "RunEnvironment", "RunExport", "Runs", "headline"]
 
 
 class Runs(Namespace):
@@ -262,6 +264,32 @@ class Runs(Namespace):
         return learning.prune_runs(
             self._workspace, older=older, model=model, where=where, dry_run=dry_run, reason=reason
         )
+
+    @names_damage
+    def environment(
+        self,
+        ref: str,
+        *,
+        format: Literal["requirements", "containerfile"] = "requirements",  # noqa: A002  # the option's name
+        output: str | Path | None = None,
+    ) -> RunEnvironment:
+        """Write down the environment of a run, to install it again.
+
+        Parameters
+        ----------
+        ref : str
+            ``run:ULID``.
+        format : {"requirements", "containerfile"}
+            Every package with its version, as pip reads it; or the recipe of an image, beside which they lie.
+        output : path, optional
+            File to write.
+        """
+        run = learning.get_run(self._workspace, ref)
+        write = {"requirements": requirements, "containerfile": containerfile}[format]
+        text = write(json.loads(self._workspace.objects.get(run.environment)))
+        if output is not None:
+            Path(output).write_text(text, encoding="utf-8")
+        return RunEnvironment(run.ref, format, text, None if output is None else str(output))
 
     @names_damage
     def export(

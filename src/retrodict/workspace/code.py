@@ -9,15 +9,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from retrodict.core.errors import DefinitionError, IntegrityError
 from retrodict.core.identity import canonical_json, short
 from retrodict.workspace.definitions import SKIPPED, Definitions, load_definitions
 from retrodict.workspace.workspace import Workspace
 
-__all__ = ["capture_code", "definitions_of", "materialise_code", "python_files"]
+_GIT_S = 10
+
+__all__ = ["capture_code", "commit_of", "definitions_of", "materialise_code", "python_files"]
 
 
 def capture_code(workspace: Workspace) -> str:
@@ -51,6 +55,29 @@ def capture_code(workspace: Workspace) -> str:
             remedy="Move it out of the folder that is left out, the archive or the linked folder, or install it",
         )
     return workspace.objects.put(canonical_json({"definitions": main, "files": files}))
+
+
+def commit_of(root: Path) -> dict[str, Any] | None:
+    """Commit that the files of a folder are of: for people; what ran is the code object. None without git or commits.
+
+    Returns
+    -------
+    dict or None
+        ``commit``, ``branch`` (empty where detached), ``dirty``: whether anything in the folder differs from it.
+    """
+
+    def ask(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # looking must write nothing
+        answer = subprocess.run(command, capture_output=True, check=True, timeout=_GIT_S, env=environment)  # noqa: S603  # fixed words
+        return answer.stdout.decode().strip()
+
+    try:
+        commit = ask("rev-parse", "HEAD")
+        dirty = bool(ask("status", "--porcelain", "--", "."))
+        return {"commit": commit, "branch": ask("branch", "--show-current"), "dirty": dirty}
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
 
 
 def python_files(root: Path) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from retrodict.learning.runs.record import Run, flatten
 from retrodict.learning.runs.store import get_run
 from retrodict.workspace import Workspace
 
-__all__ = ["compare_runs", "export_runs", "flat_rows"]
+__all__ = ["commit_text", "compare_runs", "export_runs", "flat_rows"]
 
 FORMATS = ("csv", "json", "parquet")
 _AT_MOST = 8  # sentences on one environment
@@ -67,6 +67,9 @@ def _changes(workspace: Workspace, first: Run, other: Run) -> Iterator[str]:
         files = [_json(workspace, digest).get("files", {}) for digest in (first.code, other.code)]
         names = sorted(name for name in {*files[0], *files[1]} if files[0].get(name) != files[1].get(name))
         yield f"code changed: {', '.join(names) or 'its files cannot be read'}"
+    commits = [commit_text(git) if (git := run.data.get("git")) else "none" for run in (first, other)]
+    if commits[0] != commits[1]:
+        yield f"commit changed: {commits[0]} → {commits[1]}"
     before, after = flatten(first.params), flatten(other.params)
     for name in sorted({*before, *after}):
         if name not in before:
@@ -83,6 +86,12 @@ def _changes(workspace: Workspace, first: Run, other: Run) -> Iterator[str]:
             yield f"environment changed: {len(sentences) - _AT_MOST} further differences"
     if first.seed != other.seed:
         yield f"seed changed: {first.seed} → {other.seed}"
+
+
+def commit_text(git: Mapping[str, Any]) -> str:
+    """What a run says of version control, for people: ``1a2b3c4d5e6f on main, edited``."""
+    branch = f" on {git['branch']}" if git["branch"] else ""
+    return f"{git['commit'][:12]}{branch}{', edited' if git['dirty'] else ''}"
 
 
 def _data_changes(first: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:

@@ -35,6 +35,42 @@ def test_a_good_request_is_typed():
     assert context == {"due": parse_time("2013-09-01T22:00Z"), "amount": 3.0, "vip": True, "note": "x"}
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"entities": {"origin": "JFK", "origin": "LGA", "customer": 7}}',
+        b'{"entities": {"origin": "JFK", "customer": 7}, "entities": {"origin": "JFK", "customer": 7}}',
+        b'{"entities": {"origin": "JFK", "\\u006frigin": "JFK", "customer": 7}}',
+        b'{"entities": {"origin": "a:b", "customer": 7}, "context": {"a" : 1, "a":2}}',
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(body):
+    """Two readers would take two values; the name, which the caller made up, is not repeated."""
+    with pytest.raises(InputError, match=r"a name must stand once in an object; got 'one that stands twice'") as error:
+        decode_request(body)
+    assert "origin" not in str(error.value)
+
+
+def test_numbers_of_any_length_are_read_before_names_are_counted():
+    """A body that is in order otherwise is not refused for a long number."""
+    assert decode_request(b'{"entities": {}, "context": {"x": 1' + b"0" * 300 + b".5}}").context["x"] == float("1e300")
+
+
+@pytest.mark.parametrize(
+    ("time", "good"),
+    [("1899-12-31T23:59:59.999999Z", False), ("1900-01-01T00:00Z", True), ("2199-12-31T23:59:59Z", True),
+     ("2200-01-01T00:00Z", False), ("0001-01-01T00:00Z", False), ("9999-12-31T00:00Z", False)],
+)  # fmt: skip
+def test_a_time_must_be_near_ours(time, good):
+    """A clock that is off by centuries is an error of the caller, not a case to decide."""
+    context = {**GOOD["context"], "due": time}
+    if good:
+        assert send(context=context)[1]["due"] == parse_time(time)
+    else:
+        with pytest.raises(InputError, match=r"context, 'due': a time must be in the years 1900 to 2199"):
+            send(context=context)
+
+
 def test_null_is_a_value():
     """A null key part is allowed: its features are null."""
     assert send(entities={"origin": None, "customer": 7})[0]["origin"] is None

@@ -200,6 +200,14 @@ def test_simulated_time_is_for_replays(workspace):
     assert (status, "--replay" in json.loads(body)["error"]) == (400, True)
 
 
+@pytest.mark.parametrize("year", ["0001", "1899", "2200", "9999"])
+def test_a_simulated_time_centuries_away_is_refused(workspace, year):
+    """The year 1 would end in the fallback, the year 9999 be scored."""
+    headers = [(b"retrodict-time", f"{year}-02-20T10:00:00Z".encode())]
+    ((status, _, body),) = call(workspace, ("POST", DECIDE, BODY, headers))
+    assert (status, "in the years 1900 to 2199" in json.loads(body)["error"]) == (400, True)
+
+
 def test_a_number_that_no_record_can_hold_is_refused(workspace):
     """400, not an error of the server."""
     body = json.dumps({**REQUEST, "context": {**REQUEST["context"], "extra": 2**80}}).encode()

@@ -60,6 +60,15 @@ def test_one_wrong_event_refuses_the_body(inlet, wrong):
     assert push(inlet, [])["end"] == before
 
 
+def test_a_column_that_stands_twice_in_an_event_refuses_the_body(inlet):
+    """Nothing says which of the two values is meant."""
+    before = push(inlet, [])["end"]
+    body = json.dumps([EVENT]).replace('"weight": 3', '"weight": 3, "weight": 4').encode()
+    with pytest.raises(InputError, match="a name must stand once in an object"):
+        asyncio.run(inlet.push("parcels", body))
+    assert push(inlet, [])["end"] == before
+
+
 def test_an_unknown_table_has_near_names(inlet):
     """So has a wrong address."""
     with pytest.raises(NotFoundError, match="'parcels'"):

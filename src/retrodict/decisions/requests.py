@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -11,11 +12,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from retrodict.core.clock import parse_time
 from retrodict.core.errors import InputError, near
 from retrodict.core.kinds import KINDS, kind_error, reader_of
 from retrodict.decisions.records import Value
 
-__all__ = ["DecisionRequest", "RequestSchema", "decode_body", "decode_request", "form_fault", "json_fault"]
+__all__ = [
+    "DecisionRequest",
+    "RequestSchema",
+    "check_unique",
+    "decode_body",
+    "decode_request",
+    "form_fault",
+    "json_fault",
+]
 
 
 class DecisionRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,7 +80,7 @@ def decode_body(body: bytes, form: type[Form], *, see: str) -> Form:
     """
     try:
         decoder: msgspec.json.Decoder[Form] = _decoder(form)
-        return decoder.decode(body)
+        request = decoder.decode(body)
     except msgspec.ValidationError as error:
         path = str(error).rpartition(" - at `")[2].rstrip("`") if " - at `" in str(error) else ""
         # The path may hold keys that the caller made up: only its first step is ours.
@@ -90,6 +100,22 @@ def decode_body(body: bytes, form: type[Form], *, see: str) -> Form:
             where="body",
             **json_fault(error, body, expected="one JSON object"),
         ) from error
+    check_unique(body)
+    return request
+
+
+def check_unique(body: bytes) -> None:
+    """Refuse a name that stands twice in one object of a body that was decoded: which value holds is nobody's guess."""
+    _names.decode(body.decode())
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) != len(dict(pairs)):
+        raise InputError("a name must stand once in an object", where="body", got="one that stands twice",
+                         remedy="Send one of the two values")  # fmt: skip
+
+
+_names = json.JSONDecoder(object_pairs_hook=_unique, parse_int=len, parse_float=len)
 
 
 def json_fault(error: Exception, body: bytes, *, expected: str) -> dict[str, str]:
@@ -123,6 +149,8 @@ def form_fault(message: str, fields: Sequence[str], see: str) -> dict[str, str]:
 
 _KINDS = {kind.request_word: kind for kind in KINDS.values()}
 _EPOCH = date(1970, 1, 1)
+FIRST, LAST = parse_time("1900-01-01T00:00Z"), parse_time("2200-01-01T00:00Z")
+"""Times that a request may name: a clock that is off by centuries is an error, not a case to decide."""
 
 
 class RequestSchema:
@@ -197,4 +225,7 @@ def _checked(values: Mapping[str, Value], kinds: Mapping[str, str], field: str) 
             checked[name] = result
         except (TypeError, ValueError):
             raise kind_error(kind.name, value, where=where) from None
+        if word == "time" and not FIRST <= checked[name] < LAST:
+            raise InputError("a time must be in the years 1900 to 2199", where=where, got="one outside of them",
+                             remedy="Correct it, or send null")  # fmt: skip
     return checked

@@ -23,7 +23,7 @@ from retrodict.core.identity import UlidFactory
 from retrodict.decisions.loader import find_servant
 from retrodict.decisions.recorder import Recorder
 from retrodict.decisions.records import encode_record
-from retrodict.decisions.requests import decode_request
+from retrodict.decisions.requests import FIRST, LAST, decode_request
 from retrodict.decisions.servant import Servant
 from retrodict.features.online import FeatureHealth
 from retrodict.serving.events import EventInlet
@@ -330,4 +330,8 @@ class DecisionApp:
                 got="a server for real callers",
                 remedy="Leave the header out, or start with: retrodict serve --replay",
             )
-        return parse_time(value.decode("latin-1"), where="header Retrodict-Time")
+        moment = parse_time(value.decode("latin-1"), where="header Retrodict-Time")
+        if not FIRST <= moment < LAST:
+            raise InputError("a time must be in the years 1900 to 2199", where="header Retrodict-Time",
+                             got="one outside of them", remedy="Correct the caller's clock")  # fmt: skip
+        return moment

@@ -16,7 +16,7 @@ import msgspec
 from retrodict.core.errors import InputError, NotFoundError, near
 from retrodict.core.kinds import kind_error, reader_of
 from retrodict.data.definitions import Table
-from retrodict.decisions.requests import form_fault, json_fault
+from retrodict.decisions.requests import check_unique, form_fault, json_fault
 from retrodict.features.online import Upkeep, encode_event, stream_of
 from retrodict.features.operations.pushed_events import event_checker, event_kinds, unnumbered_sources
 from retrodict.models.readers import defined_views
@@ -79,6 +79,7 @@ class EventInlet:
                 where = f"event {path.partition(']')[0]} of the body" if path else "body"
                 raise InputError(rule, where=where, **form_fault(message, sorted(kinds), "the table")) from error
             raise InputError(rule, where="body", **json_fault(error, body, expected=expected)) from error
+        check_unique(body)
         rows = [_read(event, kinds, place, table) for place, event in enumerate(events)]
         for place, row in enumerate(rows):
             if titles := self._checkers[table](row):

@@ -30,6 +30,13 @@ ABLE = {
     "lightgbm": {"num_iterations": 30},
     "xgboost": {"num_boost_round": 30},
     "catboost": {"iterations": 30},
+    "histogram_boosting": {"max_iter": 20},
+    "gradient_boosting": {"n_estimators": 20},
+    "random_forest": {"n_estimators": 10},
+    "extra_trees": {"n_estimators": 10},
+    "logistic": {},
+    "mlp": {"max_iter": 10},
+    "network": {"epochs": 3},
 }
 
 
@@ -61,7 +68,9 @@ def test_a_version_that_began_from_another_decides_and_is_repeated(
     estimator: str, tmp_path: Path, table: pa.Table
 ) -> None:
     """From rows to replayed decisions; the source is what it was, and is named in record, lineage and report."""
-    pytest.importorskip({"network": "torch"}.get(estimator, estimator if estimator in ABLE else "sklearn"))
+    pytest.importorskip(
+        {"network": "torch", **dict.fromkeys(("xgboost", "catboost"), estimator)}.get(estimator, "sklearn")
+    )
     define(tmp_path, f'"{estimator}"', f", params={ABLE[estimator]}")
     with opened(tmp_path) as project:
         project.data.ingest("parcels", table)

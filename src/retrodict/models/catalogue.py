@@ -166,7 +166,7 @@ def _forest(name: str, kind: str, **changes: Any) -> Estimator:
     """Averages of trees."""
     return _sklearn(
         name, (*_CLASSES, *_NUMBERS), "trees", classifier=f"ensemble.{kind}Classifier",
-        regressor=f"ensemble.{kind}Regressor", exact_rows=True, minimum=_TREE_MINIMUM,
+        regressor=f"ensemble.{kind}Regressor", exact_rows=True, minimum=_TREE_MINIMUM, warm_start="trees",
         defaults={"n_estimators": 300, **_TREE, "max_features": "sqrt", "class_weight": None, "n_jobs": -1, **changes},
         space={"min_samples_leaf": ("int", 1, 50, True), "max_features": ("choice", ["sqrt", 0.3, 0.6, 1.0])},
     )  # fmt: skip
@@ -252,6 +252,7 @@ for _estimator in (
         tasks=(*_CLASSES, "regression", "quantile", "count"),
         exact_rows=False,
         explains=False,
+        warm_start="weights",
         defaults={"layers": [64, 32], "activation": "relu", "dropout": 0.1, "weight_decay": 1e-4,
                   "learning_rate": 1e-3, "batch_size": 256, "epochs": 200, "patience": 10, "min_delta": 0.0},
         minimum={"dropout": 0, "weight_decay": 0, "learning_rate": 1e-12, "batch_size": 1, "epochs": 1, "patience": 0,
@@ -261,12 +262,16 @@ for _estimator in (
         space={"layers": ("choice", [[32], [64], [64, 32], [128, 64]]), "dropout": ("float", 0.0, 0.5, False),
                "weight_decay": ("float", 1e-6, 1e-1, True), "learning_rate": ("float", 1e-4, 1e-2, True)},
     ),
-    _linear("logistic", tasks=_CLASSES, defaults={"penalty": 1.0, "l1_ratio": 0.0}, kinds=("linear",)),
-    _linear("linear", tasks=_NUMBERS, defaults={"penalty": 1.0, "l1_ratio": 0.0}),
+    _linear("logistic", tasks=_CLASSES, defaults={"penalty": 1.0, "l1_ratio": 0.0}, kinds=("linear",),
+            warm_start="coefficients"),
+    _linear("linear", tasks=_NUMBERS, defaults={"penalty": 1.0, "l1_ratio": 0.0}, warm_start="coefficients"),
     _linear("ridge", tasks=("regression",), defaults={"penalty": 1.0}, fixed={"l1_ratio": 0.0}),
-    _linear("lasso", tasks=("regression",), defaults={"penalty": 1.0}, fixed={"l1_ratio": 1.0}),
-    _linear("elastic_net", tasks=("regression",), defaults={"penalty": 1.0, "l1_ratio": 0.5}),
-    _linear("poisson", tasks=("count",), defaults={"penalty": 1.0}, fixed={"l1_ratio": 0.0}),
+    _linear("lasso", tasks=("regression",), defaults={"penalty": 1.0}, fixed={"l1_ratio": 1.0},
+            warm_start="coefficients"),
+    _linear("elastic_net", tasks=("regression",), defaults={"penalty": 1.0, "l1_ratio": 0.5},
+            warm_start="coefficients"),
+    _linear("poisson", tasks=("count",), defaults={"penalty": 1.0}, fixed={"l1_ratio": 0.0},
+            warm_start="coefficients"),
     Estimator(
         name="cox", tasks=("survival",), fit=f"{_ENGINES}.hazards:solve_cox",
         engine=f"{_ENGINES}.generalised:GeneralisedEngine", kind="generalised", validates=False, missing=False,
@@ -284,6 +289,7 @@ for _estimator in (
     _forest("extra_trees", "ExtraTrees"),
     _sklearn(
         "histogram_boosting", (*_CLASSES, "regression", "quantile", "count"), "trees", validates=True,
+        warm_start="trees",
         classifier="ensemble.HistGradientBoostingClassifier", regressor="ensemble.HistGradientBoostingRegressor",
         defaults={"max_iter": 500, "n_iter_no_change": 30, "learning_rate": 0.05, "max_leaf_nodes": 31,
                   "max_depth": None, "min_samples_leaf": 20, "l2_regularization": 0.0, "max_features": 1.0,
@@ -296,6 +302,7 @@ for _estimator in (
     ),
     _sklearn(
         "gradient_boosting", (*_CLASSES, "regression", "quantile", "count"), "filled", validates=True,
+        warm_start="trees",
         classifier="ensemble.GradientBoostingClassifier", regressor="ensemble.GradientBoostingRegressor",
         defaults={"n_estimators": 300, "n_iter_no_change": 30, "learning_rate": 0.05, "max_depth": 3,
                   "min_samples_leaf": 20, "subsample": 1.0, "max_features": None},
@@ -323,7 +330,7 @@ for _estimator in (
     ),
     _sklearn(
         "mlp", (*_CLASSES, *_NUMBERS), "scaled", classifier="neural_network.MLPClassifier",
-        regressor="neural_network.MLPRegressor", validates=True,
+        regressor="neural_network.MLPRegressor", validates=True, warm_start="weights",
         defaults={"hidden_layer_sizes": [64, 32], "activation": "relu", "alpha": 1e-4, "batch_size": "auto",
                   "learning_rate_init": 1e-3, "max_iter": 200, "n_iter_no_change": 10},
         minimum={"alpha": 0, "learning_rate_init": 1e-12, "max_iter": 1, "n_iter_no_change": 0},
@@ -339,6 +346,7 @@ for _estimator in (
     ),
     _sklearn(
         "isolation_forest", ("binary",), "filled", exact_rows=True, detector="ensemble.IsolationForest",
+        warm_start="trees",
         probabilities=False, weights=False, minimum={"n_estimators": 1},
         defaults={"n_estimators": 200, "max_samples": "auto", "max_features": 1.0, "n_jobs": -1},
         space={"max_features": ("float", 0.3, 1.0, False)},

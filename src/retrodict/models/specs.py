@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from retrodict.core.errors import DefinitionError, check_known
 from retrodict.core.tasks import Task
@@ -112,6 +112,14 @@ class SklearnSpec:
             return ("binary",)
         return ("binary", "multiclass") if is_classifier(model) else ("regression", "count")
 
+    @cached_property
+    def warm_start(self) -> Literal["", "trees", "coefficients"]:
+        """What a fit of it may go on from: it must have the parameter of scikit-learn of this name."""
+        names = _build(self._last).get_params(deep=False)
+        if "warm_start" not in names:
+            return ""
+        return "trees" if {"n_estimators", "max_bins"} & {*names} else "coefficients"
+
     @property
     def prepares(self) -> bool:
         """Whether it is a Pipeline, which gets the columns as they are; a bare estimator gets numbers only."""
@@ -127,6 +135,7 @@ class SklearnSpec:
             engine=f"{_ENGINES}.sklearn:SklearnEngine", kind="sklearn",
             fixed={"spec": self.text}, tasks=self.tasks, validates=False, explains=False, exact_rows=False,
             missing=True, categories=True, contributions="none",
+            warm_start=self.warm_start,
         )  # fmt: skip
 
     def build(self, *, seed: int) -> Any:

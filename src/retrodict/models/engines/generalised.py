@@ -26,6 +26,7 @@ from retrodict.models.engines.linear import (
     design_number,
     fit_logistic,
     fold_weights,
+    start_weights,
     takes_dense,
 )
 from retrodict.models.problem import Fitted, Problem
@@ -137,8 +138,9 @@ def solve_linear(problem: Problem) -> Fitted[Engine]:
         raise InputError("a Poisson regression must have no L1 penalty", where="linear", got={"l1_ratio": ratio},
                          remedy="Leave l1_ratio out")  # fmt: skip
     notes = _path(problem) if params["path"] else {}
+    start: Any = () if problem.start is None else getattr(problem.start.engine, "sums", (problem.start.engine,))
     if task == "binary" and not ratio:
-        fitted = fit_logistic(train, problem.inputs.categorical, penalty=penalty,
+        fitted = fit_logistic(train, problem.inputs.categorical, penalty=penalty, start=start,
                               max_iterations=params["max_iterations"])  # fmt: skip
         return replace(fitted, notes=notes)
     from scipy import sparse
@@ -156,6 +158,15 @@ def solve_linear(problem: Problem) -> Fitted[Engine]:
         centre, unit = float(labels.mean()), float(labels.std()) or 1.0
         labels = (labels - centre) / unit
     model = _model(task, ratio, penalty, len(labels), dense, problem.seed, params["max_iterations"])
+    if start and "warm_start" not in model.get_params():
+        raise InputError("a fit that goes on must be of several steps", where="linear, start_from",
+                         got="least squares, solved in one", remedy="Leave start_from out")  # fmt: skip
+    if start:
+        weights, intercepts = start_weights(start, columns)
+        weights, intercepts = weights / unit, (intercepts - centre) / unit
+        several = task in {"binary", "multiclass"}
+        model.set_params(warm_start=True)
+        model.coef_, model.intercept_ = (weights, intercepts) if several else (weights[0], float(intercepts[0]))
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # convergence is reported in the parameters
         model.fit(design.toarray() if dense else design, labels, sample_weight=train.weights)

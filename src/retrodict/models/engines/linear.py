@@ -32,6 +32,7 @@ __all__ = [
     "design_number",
     "fit_logistic",
     "fold_weights",
+    "start_weights",
     "takes_dense",
 ]
 
@@ -164,6 +165,7 @@ def fit_logistic(
     *,
     penalty: float = 1.0,
     max_iterations: int = 1_000,
+    start: Sequence[LinearEngine] = (),
 ) -> Fitted[LinearEngine]:
     """Logistic regression with an L2 penalty (scikit-learn).
 
@@ -180,6 +182,8 @@ def fit_logistic(
         Weight of half the squared coefficients against the summed log loss; zero for none.
     max_iterations : int, default 1000
         ``params["converged"]`` says whether they were enough.
+    start : sequence of LinearEngine, optional
+        One, whose coefficients the solver begins from.
     """
     from scipy import sparse
     from sklearn.exceptions import ConvergenceWarning
@@ -200,8 +204,11 @@ def fit_logistic(
     dense = takes_dense(design.shape)
     solver, tolerance = ("newton-cholesky", 1e-8) if dense else ("lbfgs", 1e-5)
     model = LogisticRegression(
-        C=1.0 / penalty if penalty else np.inf, solver=solver, tol=tolerance, max_iter=max_iterations
-    )
+        C=1.0 / penalty if penalty else np.inf, solver=solver, tol=tolerance, max_iter=max_iterations,
+        warm_start=bool(start),
+    )  # fmt: skip
+    if start:
+        model.coef_, model.intercept_ = start_weights(start, columns)
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported as params["converged"]
         model.fit(design.toarray() if dense else design, train.labels, sample_weight=train.weights)
@@ -217,6 +224,29 @@ def fit_logistic(
         "converged": iterations < max_iterations,
     }
     return Fitted(engine, params)
+
+
+def start_weights(
+    lines: Sequence[LinearEngine], columns: Sequence[tuple[Any, NumberTerm | CategoryTerm]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coefficients of shape (lines, columns of a design), and intercepts, that give the sums which lines gave.
+
+    Each line has means and scales of its own; rows that miss a number may differ, as the mean stands for it.
+    """
+    coefficients, intercepts = [], []
+    for line in lines:
+        weights, intercept = list[float](), line.intercept
+        for old, (block, new) in zip(line.terms, columns, strict=True):
+            if isinstance(old, NumberTerm) and isinstance(new, NumberTerm):
+                weights.append(old.weight * new.scale / old.scale)
+                intercept += old.weight * (new.mean - old.mean) / old.scale
+            elif isinstance(old, CategoryTerm) and isinstance(new, CategoryTerm):
+                codes = len(new.weights)
+                weights += [*old.weights[:codes], *(old.missing,) * (codes - len(old.weights))]
+                weights += [old.missing] * (block.shape[1] - codes)
+        coefficients.append(weights)
+        intercepts.append(intercept)
+    return np.array(coefficients), np.array(intercepts)
 
 
 def takes_dense(shape: tuple[int, ...]) -> bool:

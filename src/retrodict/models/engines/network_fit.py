@@ -12,12 +12,13 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodict.core.errors import InputError, MissingExtraError
+from retrodict.core.errors import InputError, MissingExtraError, check_known
 from retrodict.core.identity import canonical_json
 from retrodict.models.engines._losses import check_two_classes, training_sample, validation_loss
 from retrodict.models.engines.network import NetworkEngine, NetworkPlan
@@ -78,7 +79,8 @@ def solve_network(problem: Problem) -> Fitted[NetworkEngine]:
     count = sum(values.size for name, values in engine.arrays.items() if name not in {"mean", "scale"})
     facts = {**problem.params, "layers": list(layers), "seed": problem.seed, "threads": 1,
              "best_iteration": training.best_epoch or training.epoch, "iterations": training.epoch}  # fmt: skip
-    return Fitted(engine, facts, training.history, {"parameters": count})
+    copied = {"taken_over": training.taken_over} if training.taken_over else {}
+    return Fitted(engine, facts, training.history, {"parameters": count, **copied})
 
 
 class _Training:
@@ -89,7 +91,12 @@ class _Training:
         train = problem.train
         self.plan, mean, scale = _plan(problem)
         self.fixed = {"mean": mean, "scale": scale}
+        former: Any = None if problem.start is None else problem.start.engine
+        if former is not None:  # weights mean something on the scales that they were learned on
+            self.plan = replace(former.plan, layers=self.plan.layers, activation=self.plan.activation)
+            self.fixed = {name: former.arrays[name] for name in self.fixed}
         self.weights = _first_weights(torch, problem, self.plan, np.random.default_rng(problem.seed))
+        self.taken_over = [] if former is None else _take_over(torch, self.weights, self.plan, former, problem)
         self.optimiser = torch.optim.AdamW(self.weights.values(), lr=self.params["learning_rate"],
                                            weight_decay=self.params["weight_decay"], foreach=False)  # fmt: skip
         self.numbers = torch.from_numpy(self.engine().inputs(train.matrix).astype(np.float32))
@@ -265,6 +272,33 @@ def _first_weights(torch: Any, problem: Problem, plan: NetworkPlan, random: np.r
         before = count
     arrays[f"bias_{plan.layers}"] += _usual(problem.train)
     return {name: torch.from_numpy(values.astype(np.float32)).requires_grad_() for name, values in arrays.items()}
+
+
+def _layers(plan: NetworkPlan) -> dict[str, list[str]]:
+    """Names of the arrays of each layer."""
+    names = [*(f"hidden.{layer}" for layer in range(plan.layers)), "output"]
+    tables = [f"embedding_{at}" for at in range(len(plan.categories))]
+    return {"embeddings": tables, **{name: [f"weight_{at}", f"bias_{at}"] for at, name in enumerate(names)}}
+
+
+def _take_over(torch: Any, weights: dict[str, Any], plan: NetworkPlan, former: Any, problem: Problem) -> list[str]:
+    """Copy layers of a network by name over those drawn anew, and name them; the others stay as they were drawn."""
+    layers, sources = _layers(plan), _layers(former.plan)
+    assert problem.start is not None
+    names = list(layers) if problem.start.layers is None else list(problem.start.layers)
+    for name in names:
+        check_known(name, layers, "a layer must be one of the network", where="start_from", what="layer",
+                    error=InputError)  # fmt: skip
+        shapes = [tuple(tuple(arrays[part].shape) for part in parts.get(name, ()))
+                  for arrays, parts in ((weights, layers), (former.arrays, sources))]  # fmt: skip
+        if shapes[0] != shapes[1] or (name.startswith("hidden") and plan.activation != former.plan.activation):
+            raise InputError("a layer to take over must have the size and the activation of the recipe",
+                             where=f"start_from, layer {name!r}", got=shapes[1] or "no such layer",
+                             remedy="Name layers=[…] that fit: the others are drawn anew")  # fmt: skip
+        with torch.no_grad():
+            for part in layers[name]:
+                weights[part].copy_(torch.from_numpy(former.arrays[part].copy()))
+    return names
 
 
 def _usual(train: Examples) -> NDArray[np.float64]:

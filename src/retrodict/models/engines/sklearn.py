@@ -131,6 +131,10 @@ class SklearnEngine:
             "one_row": "compiled" if self._rows else f"the object itself, slow: no row function for {self._slow}",
         }  # fmt: skip
 
+    def copies(self) -> list[Any]:
+        """The fitted objects, read anew, for a fit to go on from: those that answer are never changed."""
+        return list(load_sklearn(self._data))
+
     def raw(self, matrix: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """What the method of each object gives, each of shape (n, k)."""
         table = read_table(self.reading.columns, matrix)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -48,22 +49,31 @@ def solve_sklearn(problem: Problem) -> Fitted[SklearnEngine]:
     if not fixed["detector"]:
         check_two_classes(train, name)
     make = getattr(import_module(home), name)
+    start: Any = None if problem.start is None else problem.start.engine
     before = _preparation(problem, str(fixed["prepare"]))
-    models = []
+    former = [] if start is None else start.copies()
+    if former:
+        _check_steps(former[0], _joined(before, make()))
+        before = former[0][0]
+    models, begun = [], dict[str, int]()
     history: dict[str, list[float]] = {}
     best_iterations: dict[str, int] = {}
     with _quiet(name):
-        table = before.fit_transform(read_table(None, train.matrix))
-        for level in target.quantiles or (None,):
+        table = (before.transform if former else before.fit_transform)(read_table(None, train.matrix))
+        for at, level in enumerate(target.quantiles or (None,)):
             model = make(**_settings(make, params, problem, level))
-            losses = _fit(model, before, table, problem)
+            first = 0
+            if former:
+                model, first = _started(model, former[at][-1])
+            losses = _fit(model, before, table, problem, first)
             models.append(_joined(before, model))
             # Of a class of boosting that stops without going back the last iteration is in force.
-            ends = {metric: len(values) if name.startswith("Hist") else int(np.nanargmin(values)) + 1
+            ends = {metric: first + (len(values) if name.startswith("Hist") else int(np.nanargmin(values)) + 1)
                     for metric, values in losses.items() if not metric.startswith(TRAIN)}  # fmt: skip
             more = "" if level is None else f"_{target.outputs[target.quantiles.index(level)]}"
             history |= {f"{metric}{more}": values for metric, values in losses.items()}
             best_iterations |= {f"{metric}{more}": end for metric, end in ends.items()}
+            begun |= {f"{metric}{more}": first for metric in ends if first}
     method = _method(models[0], target.task, detector=bool(fixed["detector"]))
     reading = Reading(target, len(problem.inputs), method, exact=bool(fixed["exact"]))
     facts = (
@@ -71,7 +81,42 @@ def solve_sklearn(problem: Problem) -> Fitted[SklearnEngine]:
         if not best_iterations
         else {"best_iteration": best_iterations if len(best_iterations) > 1 else next(iter(best_iterations.values()))}
     )
+    if begun:
+        facts["started_at"] = begun if len(begun) > 1 else next(iter(begun.values()))
     return _fitted(models, reading, problem, {**params, **facts}, history)
+
+
+def _started(model: Any, former: Any) -> tuple[Any, int]:
+    """A fitted object, to go on with the parameters of another, and how many iterations it has.
+
+    What the number of trees says is added to those that are there; ``n_estimators`` is not what every class has.
+    """
+    settings = model.get_params(deep=False)
+    sizes = ("hidden_layer_sizes", "activation")
+    if type(model) is not type(former) or any(settings.get(n) != former.get_params().get(n) for n in sizes):
+        raise InputError("an object to go on from must be of the class, and of the layers, of the recipe",
+                         where="start_from", got=type(former).__name__,
+                         remedy="Train from nothing, or from a version of the same object")  # fmt: skip
+    first = 0
+    for name, trees in (("n_estimators", "estimators_"), ("max_iter", "_predictors")):
+        if hasattr(former, trees) and name in settings:
+            first = len(getattr(former, trees))
+            settings[name] += first
+    former.set_params(**{**settings, "warm_start": True})
+    vars(former).pop("_optimizer", None)  # its moments are of other rows
+    if hasattr(former, "loss_curve_"):
+        former.loss_curve_, former.best_loss_, former._no_improvement_count = [], np.inf, 0  # noqa: SLF001  # as a fit begins
+    if hasattr(former, "_bin_mapper"):
+        # Trees of the source compare numbers of its bins: with new ones its sums over the rows would be others.
+        former.validation_score_ = former.train_score_ = np.array([])  # of other rows, too
+        former._bin_data = partial(_former_bins, former, former._bin_mapper)  # noqa: SLF001  # no parameter does it
+    return former, first
+
+
+def _former_bins(model: Any, bins: Any, table: Any, *_: Any, is_training_data: bool) -> Any:
+    """Rows in the bins that a histogram boosting had."""
+    model._bin_mapper = bins  # noqa: SLF001  # as above
+    return bins.transform(table) if is_training_data else np.ascontiguousarray(bins.transform(table))
 
 
 def solve_spec(problem: Problem) -> Fitted[SklearnEngine]:
@@ -104,9 +149,39 @@ def solve_spec(problem: Problem) -> Fitted[SklearnEngine]:
         weights = {f"{name}__sample_weight": train.weights}
     with _quiet(spec.name):
         table = read_table(columns, train.matrix)
-        _ = model.fit(table, **weights) if detector else model.fit(table, _labels(train), **weights)
+        if problem.start is not None:
+            model, table = _resumed(model, problem.start.engine, table)
+            weights = {name.rpartition("__")[2]: values for name, values in weights.items()}
+        last = model if problem.start is None else model[-1]
+        _ = last.fit(table, **weights) if detector else last.fit(table, _labels(train), **weights)
+        vars(last).pop("_bin_data", None)
     reading = Reading(train.target, len(inputs), _method(model, train.target.task, detector=detector), columns)
     return _fitted([model], reading, problem, {"spec": spec.text}, {})
+
+
+def _resumed(model: Any, engine: Any, table: Any) -> tuple[Any, Any]:
+    """Pipeline with the fitted steps of a version and a last one to go on with, and the table as it reads it."""
+    former = engine.copies()[0]
+    _check_steps(former, model)
+    for _, step in former.steps[:-1]:
+        table = step.transform(table)
+    former.steps[-1] = (former.steps[-1][0], _started(model[-1], former[-1])[0])
+    return former, table
+
+
+def _check_steps(former: Any, model: Any) -> None:
+    """Refuse a Pipeline whose steps before the last are not those of another."""
+    kinds = [[(type(step).__name__, {} if step is steps[-1][1] else _settled(step)) for _, step in steps]
+             for steps in (former.steps, model.steps)]  # fmt: skip
+    if kinds[0] != kinds[1]:
+        raise InputError("a version to begin from must have the steps of the recipe", where="start_from",
+                         got=[name for name, _ in kinds[0]], remedy="Train from nothing")  # fmt: skip
+
+
+def _settled(step: Any) -> dict[str, str]:
+    """Parameters of a step, as text, apart from those of the machine."""
+    apart = {"n_jobs", "random_state"}
+    return {name: str(value) for name, value in step.get_params().items() if name.rpartition("__")[2] not in apart}
 
 
 def _fitted(models: list[Any], reading: Reading, problem: Problem, params: dict[str, Any],
@@ -168,7 +243,7 @@ def _labels(rows: Examples) -> NDArray[Any]:
     return rows.labels.astype(np.int64) if rows.target.probabilistic else rows.labels
 
 
-def _fit(model: Any, before: Any, table: Any, problem: Problem) -> dict[str, list[float]]:
+def _fit(model: Any, before: Any, table: Any, problem: Problem, first: int) -> dict[str, list[float]]:
     """Fit the last step on prepared rows; validation losses per iteration where it is stopped by them."""
     train, valid = problem.train, problem.validate
     weights = {}
@@ -184,6 +259,7 @@ def _fit(model: Any, before: Any, table: Any, problem: Problem) -> dict[str, lis
             off = {"early_stopping": False} if hasattr(model, "early_stopping") else {"n_iter_no_change": None}
             model.set_params(**off)
         model.fit(table, _labels(train), **weights)
+        vars(model).pop("_bin_data", None)
         return {}
     held_out = before.transform(read_table(None, valid.matrix))
     if name.startswith("MLP"):
@@ -191,12 +267,14 @@ def _fit(model: Any, before: Any, table: Any, problem: Problem) -> dict[str, lis
     if name.startswith("HistGradientBoosting"):
         model.set_params(early_stopping=True, scoring="loss")
         model.fit(table, _labels(train), X_val=held_out, y_val=_labels(valid), **weights)
+        vars(model).pop("_bin_data", None)
         scores = {"loss": model.validation_score_, f"{TRAIN}loss": model.train_score_}
-        return {name: [-float(value) for value in values[1:]] for name, values in scores.items()}
+        # A score of the first guess comes before those of iterations, unless it goes on.
+        return {name: [-float(value) for value in values[0 if first else 1 :]] for name, values in scores.items()}
     patience = model.n_iter_no_change
     model.set_params(n_iter_no_change=None)
     model.fit(table, _labels(train), **weights)
-    return _cut_stages(model, table, held_out, problem, patience)
+    return _cut_stages(model, table, held_out, problem, patience, first)
 
 
 def _outputs(model: Any, rows: Examples, values: Any) -> Any:
@@ -210,7 +288,9 @@ def _outputs(model: Any, rows: Examples, values: Any) -> Any:
     return values
 
 
-def _cut_stages(model: Any, table: Any, held_out: Any, problem: Problem, patience: int) -> dict[str, list[float]]:
+def _cut_stages(
+    model: Any, table: Any, held_out: Any, problem: Problem, patience: int, first: int
+) -> dict[str, list[float]]:
     """Leave the stages of gradient boosting up to the least validation loss before it stops falling."""
     target, valid, seen = problem.train.target, problem.validate, TrainingLoss(problem.train)
     if target.quantiles:  # this model is of one level
@@ -220,7 +300,7 @@ def _cut_stages(model: Any, table: Any, held_out: Any, problem: Problem, patienc
     staged = model.staged_predict_proba if target.probabilistic else model.staged_predict
     losses: list[float] = []
     history: dict[str, list[float]] = {}
-    for values, sampled in zip(staged(held_out), staged(table[seen.places]), strict=True):
+    for values, sampled in islice(zip(staged(held_out), staged(table[seen.places]), strict=True), first, None):
         name, loss = validation_loss(one, _outputs(model, one, values))
         losses.append(loss)
         history[name] = losses
@@ -228,8 +308,8 @@ def _cut_stages(model: Any, table: Any, held_out: Any, problem: Problem, patienc
         best = int(np.argmin(losses))
         if len(losses) - 1 - best >= patience:
             break
-    model.estimators_ = model.estimators_[: best + 1]
-    model.n_estimators_ = best + 1
+    model.estimators_ = model.estimators_[: first + best + 1]
+    model.n_estimators_ = first + best + 1
     return history
 
 

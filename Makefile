@@ -11,7 +11,7 @@ STAMP := $(VENV)/.synced
 export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data mutate spark deep peers mlflow bench-learning lock clean
+.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data mutate spark deep peers mlflow dagster bench-learning lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,14 @@ mlflow: .venv-mlflow/.synced ## MLflow in an environment of its own (850 MB), fo
 	$(PYTHON) -m venv .venv-mlflow
 	$(UV) pip sync --quiet --python .venv-mlflow/bin/python --require-hashes locks/mlflow.lock
 	$(UV) pip install --quiet --python .venv-mlflow/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+dagster: .venv-dagster/.synced ## Dagster in an environment of its own (950 MB), for its tests; without it they are skipped
+
+.venv-dagster/.synced: $(UV) locks/dagster.lock pyproject.toml $(STAMP)
+	$(PYTHON) -m venv .venv-dagster
+	$(UV) pip sync --quiet --python .venv-dagster/bin/python --require-hashes locks/dagster.lock
+	$(UV) pip install --quiet --python .venv-dagster/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 bench-learning: $(STAMP) mlflow ## recording and finding runs against a bare transaction and MLflow; fits against the bare library
@@ -117,7 +125,9 @@ lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --extra mlflow --output-file locks/mlflow.lock pyproject.toml locks/build.in locks/mlflow.in
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --extra dagster --output-file locks/dagster.lock pyproject.toml locks/build.in
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --output-file locks/mutate.lock locks/mutate.in
 
 clean: ## remove what these commands made
-	rm -rf build src/*.egg-info src/retrodict/core/native/*.so .mutants .venv-mutate .venv-mlflow $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build src/*.egg-info src/retrodict/core/native/*.so .mutants .venv-mutate .venv-mlflow .venv-dagster $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache

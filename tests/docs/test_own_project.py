@@ -144,7 +144,7 @@ def test_the_page_has_every_method_of_the_face() -> None:
 
 @pytest.mark.slow
 def test_the_walk_of_the_readme_is_one_pipeline(tmp_path: Path) -> None:
-    """The lines of docs/pipelines.md with the example's definitions end where its commands do; again, nothing is done."""
+    """The lines of docs/pipelines.md and the example end where the commands do; again, nothing is done."""
     page = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"^```text\n(from retrodict import Pipeline.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     for name in ("definitions.py", "retrodict.toml", "invoices.csv"):

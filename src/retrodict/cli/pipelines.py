@@ -23,3 +23,10 @@ expose(pipelines, "status", "pipelines.status", name=_NAME, examples=["retrodict
 expose(
     pipelines, "history", "pipelines.history", name=_NAME, examples=["retrodict pipelines history nightly --limit 5"]
 )
+expose(pipelines, "show", "pipelines.show", name=_NAME, examples=[
+    "retrodict pipelines show nightly", "retrodict pipelines show nightly --mermaid",
+    "retrodict pipelines show nightly --dot | dot -Tsvg > nightly.svg",
+])  # fmt: skip
+expose(pipelines, "manifest", "pipelines.manifest", name=_NAME, examples=[
+    "retrodict pipelines manifest nightly --schedule '0 3 * * *' --image flights:7 | kubectl apply -f -",
+])  # fmt: skip

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from retrodict import learning
 from retrodict.core.clock import format_time, from_micros, to_micros
-from retrodict.core.display import Block, Facts, Grid, Listing, Shown, seconds, when
+from retrodict.core.display import Block, Facts, Grid, Listing, Shown, Verbatim, seconds, when
 from retrodict.core.errors import InputError, check_known
 from retrodict.core.lazy import lazy_modules
 from retrodict.learning.pipeline.definitions import Pipeline
 from retrodict.learning.pipeline.partitions import last_over, partition_range
 from retrodict.project.damage import names_damage
 from retrodict.project.namespace import Namespace
-from retrodict.project.run_views import Run
+from retrodict.project.run_views import Plot, Run
 
 if TYPE_CHECKING:
-    from retrodict.learning.pipeline import runner
+    from retrodict.learning.pipeline import picture, runner
     from retrodict.learning.pipeline.runner import StepReport
     from retrodict.learning.runs import Run as RunRecord
     from retrodict.project import pipeline_steps
 else:
-    (runner,) = lazy_modules("retrodict.learning.pipeline", "runner")
+    picture, runner = lazy_modules("retrodict.learning.pipeline", "picture", "runner")
     (pipeline_steps,) = lazy_modules("retrodict.project", "pipeline_steps")
 
-__all__ = ["PipelineRun", "PipelineStatus", "PipelineSummary", "Pipelines"]
+__all__ = ["Manifest", "PipelineGraph", "PipelineRun", "PipelineStatus", "PipelineSummary", "Pipelines"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,6 +111,46 @@ class PipelineStatus(Shown):
             *self.summary.blocks(),
             Grid(("step", "partition?", "last status", "why", "run?"), rows) if rows else None,
         ]
+
+
+@dataclass(frozen=True, repr=False)
+class PipelineGraph(Shown):
+    """The steps of a pipeline and what each needs: as a table, as text for other programs, as a picture."""
+
+    pipeline: Pipeline
+    graph: Mapping[str, Sequence[str]]
+    statuses: Mapping[str, str]
+    text: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form."""
+        steps = [{"step": name, "does": picture.does(self.pipeline.step(name)), "needs": list(needs)}
+                 for name, needs in self.graph.items()]  # fmt: skip
+        return {"pipeline": self.pipeline.name, "schedule": self.pipeline.schedule, "steps": steps,
+                **({"text": self.text} if self.text else {})}  # fmt: skip
+
+    def blocks(self) -> Sequence[Block | None]:
+        """The text that was asked for, or the steps in an order of execution."""
+        rows = [step.values() for step in self.to_dict()["steps"]]
+        return [Verbatim(self.text) if self.text else Grid(("step", "does", "needs"), [tuple(row) for row in rows])]
+
+    def plot(self) -> Plot:
+        """Picture of the graph, coloured by the last run."""
+        return Plot(picture.to_svg(self.graph, self.statuses))
+
+    def _repr_svg_(self) -> str:
+        return str(self.plot())
+
+
+@dataclass(frozen=True, repr=False)
+class Manifest(Shown):
+    """A manifest of Kubernetes, to be applied."""
+
+    text: str
+
+    def blocks(self) -> Sequence[Block | None]:
+        """The YAML itself."""
+        return [Verbatim(self.text)]
 
 
 class Pipelines(Namespace):
@@ -219,6 +259,46 @@ class Pipelines(Namespace):
         steps = records[0].summary.get("steps", ()) if records else ()
         blank = {"partition": "", "status": "-", "reason": "", "run": ""}
         return PipelineStatus(self._summary(pipeline), steps or [{"step": step, **blank} for step in graph])
+
+    @names_damage
+    def show(self, name: str, *, mermaid: bool = False, dot: bool = False) -> PipelineGraph:
+        """Show the steps of a pipeline and what each needs; in a notebook as a picture.
+
+        Parameters
+        ----------
+        name : str
+            Name of a defined pipeline.
+        mermaid : bool
+            As a flow chart of Mermaid.
+        dot : bool
+            As a digraph of Graphviz.
+        """
+        pipeline, graph = self._get(name)
+        text = picture.to_mermaid(graph) if mermaid else picture.to_dot(graph) if dot else ""
+        records = self._records(name, 1)
+        steps = records[0].summary.get("steps", ()) if records else ()
+        return PipelineGraph(pipeline, graph, {step["step"]: step["status"] for step in steps}, text)
+
+    def manifest(self, name: str, *, schedule: str | None = None, image: str = "retrodict:latest") -> Manifest:
+        """Write the manifest of a Kubernetes CronJob that runs a pipeline.
+
+        The project's folder is a volume claim of its name. Apply it with: kubectl apply -f -
+
+        Parameters
+        ----------
+        name : str
+            Name of a defined pipeline.
+        schedule : str, optional
+            As cron has it, instead of the pipeline's own.
+        image : str
+            Container image with retrodict in it.
+        """
+        pipeline, _ = self._get(name)
+        pipeline = pipeline if schedule is None else replace(pipeline, schedule=schedule)
+        if pipeline.schedule is None:
+            raise InputError("a CronJob must have a schedule", where=f"pipeline {name}", got=None,
+                             remedy='Say --schedule "0 3 * * *", or define it')  # fmt: skip
+        return Manifest(picture.to_cronjob(pipeline, self._workspace.name, image, self._workspace.actor))
 
     @names_damage
     def history(self, name: str, *, limit: int = 20) -> Listing[Run]:

@@ -8,6 +8,8 @@
     Who executes a step, and in which process, within which limits.
 ``runner``
     One run: what is unchanged is skipped, the rest executed, all of it recorded.
+``picture``, ``dagster``
+    The graph for people and other programs; as assets of Dagster.
 """
 
 from retrodict.learning.pipeline.definitions import Pipeline, PipelineStep, step

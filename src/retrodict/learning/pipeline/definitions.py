@@ -417,6 +417,19 @@ class Pipeline(Definition):
                                   where=f"pipeline {self.name}", got=f"{self.schedule} {self.timezone}",
                                   remedy='Write it like "0 3 * * *", timezone="Europe/Berlin"') from error  # fmt: skip
 
+    def to_dagster(self, project: Any, *, start: str = "2020-01-01") -> Any:
+        """Return it as ``Definitions`` of Dagster (extra ``dagster``): assets, checks, a job and the schedule.
+
+        Parameters
+        ----------
+        project : Project
+        start : str, default "2020-01-01"
+            Day of the first partition, where it has partitions in time.
+        """
+        from retrodict.learning.pipeline.dagster import to_dagster
+
+        return to_dagster(self, project, project.pipelines.show(self.name).graph, start=start)
+
 
 def parse_memory(text: str, *, where: str) -> int:
     """Bytes of a text like ``"2GB"``."""

@@ -272,7 +272,7 @@ class _Runner:
 
     def _decide(self, task: _Task) -> None:
         report = task.report
-        missing = [need for need in task.needs if not need.good]
+        missing = [need for need in task.needs if not need.good and self._counts(need, task)]
         if self._options.only and report.step not in self._options.only:
             self._take_last(task)
         elif missing:
@@ -295,6 +295,15 @@ class _Runner:
                 self.leases.forget(lease)
                 return
             start_run(self._workspace, run)
+
+    def _counts(self, need: _Task, task: _Task) -> bool:
+        """Whether a step is held up by another: with ``only`` by what it takes, and by what is executed beside it."""
+        only = self._options.only
+        return (
+            not only
+            or need.report.step in only
+            or f"step:{need.report.step}" in self._pipeline.sources(task.part).values()
+        )
 
     def _take_last(self, task: _Task) -> None:
         """Take the last result of a step that is not asked for."""

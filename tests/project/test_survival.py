@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 
 from retrodict import Project
-from retrodict.core.clock import SimulatedClock, to_micros
+from retrodict.core.clock import SimulatedClock, from_micros, to_micros
 from retrodict.core.durations import DAY
+from retrodict.monitoring.outcomes import outcomes
+from retrodict.monitoring.performance import performance
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 RATE, SLOPE, PLANS = 0.004, 0.8, {"year": -0.7, "month": 0.5}  # log hazard of a day: log RATE + SLOPE * tickets + plan
@@ -75,3 +77,45 @@ def test_from_rows_to_a_decision(estimator, rows, tmp_path):
         assert d.decision == "call"
         assert d.record.reasons
         assert d.replay().exact
+
+
+def test_decisions_are_watched_by_horizons_and_challenged(rows, tmp_path):
+    """A month of decisions, looked at 40 and 120 days later: what is old enough is judged, against counts by hand."""
+    write(tmp_path)
+    begin, table = to_micros(BEGIN), rows.to_pylist()
+    cut = 305 * DAY  # those of November decide
+    november = [row for row in table if begin + cut <= to_micros(row["started"]) < begin + cut + 30 * DAY]
+    started, ended = (np.array([np.inf if row[name] is None else to_micros(row[name]) for row in november])
+                      for name in ("started", "cancelled_at"))  # fmt: skip
+    with Project(tmp_path, actor="ana", clock=SimulatedClock(begin + 480 * DAY)) as p:
+        p.data.ingest("subscriptions", rows)
+        p.train("churn")
+    with Project(tmp_path, actor="ben", clock=SimulatedClock(begin + 480 * DAY)) as p:
+        p.models.approve("churn@1", reason="test")
+        p.deploy("keep", reason="test")
+        for row in november:
+            p.decide("keep", key=row["id"], tickets=row["tickets"], plan=row["plan"], started=row["started"],
+                     at=row["started"])  # fmt: skip
+        for days in (40, 120):
+            now = begin + cut + days * DAY
+            assert p.monitor("keep", now=from_micros(now).isoformat()).counts["decisions"] == len(november)
+            slices = performance(outcomes(p.workspace, "keep", now=now), min_labels=20)
+            part = next(part for part in slices if part.decisions)
+            age, days_to = (now - started) / DAY, np.where(ended < now, ended - started, np.inf) / DAY
+            for horizon in (30, 90):
+                old = age >= horizon + 0.5  # the newest moment in the table is a little before now
+                rate = part[f"event_rate_{horizon}d"]
+                assert rate.n == pytest.approx(old.sum(), abs=4)
+                if old.sum():
+                    assert rate.value == pytest.approx((days_to[old] <= horizon).mean(), abs=0.02)
+                    assert part[f"brier_{horizon}d"].value is not None
+            assert part["c_index"].n == pytest.approx(len(november), abs=4)
+            assert part.decisions == part.labelled + part.pending + part.void == len(november)
+            assert part.labelled == pytest.approx(((days_to < np.inf) | (age >= 90)).sum(), abs=4)
+    write(tmp_path, "'constant'")
+    with Project(tmp_path, actor="ana", clock=SimulatedClock(begin + 480 * DAY)) as p:
+        p.train("churn")
+        result = p.compare("keep", "churn@2")
+        assert result.verdict == "worse"
+        assert result.scores.difference.name == "integrated_brier_loss_difference"
+        assert sum(result.changes.values()) > 0

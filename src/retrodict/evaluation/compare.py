@@ -209,7 +209,7 @@ def compare_outputs(
     if old.n < min_rows:
         old = old.refused(f"{old.n} labelled rows are fewer than the {min_rows} needed")
     name = LOSSES[old.target.task]
-    metric = f"{name.replace(' ', '_')}_difference" if old.target.task != "ranking" else "ndcg_loss_difference"
+    metric = f"{name.replace(' ', '_').lower()}_difference" if old.target.task != "ranking" else "ndcg_loss_difference"
     losses = compare_rows(new if old.refusal is None else old, old, confidence=confidence)
     if losses.difference is None or losses.low is None or losses.high is None:
         reason = str(losses.reason).replace("rung: ", "champion: ")

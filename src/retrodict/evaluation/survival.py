@@ -32,7 +32,7 @@ _BINS, _BIN_ROWS = 10, 30
 
 
 def _columns(rows: Rows) -> Floats:
-    return rows.outputs.reshape(rows.n, -1)
+    return rows.outputs.reshape(rows.n, rows.target.columns)
 
 
 def _beyond(labels: Floats, days: float) -> NDArray[np.bool_]:

@@ -230,7 +230,7 @@ def _production(
     labelled = decisions.status == "known"
     outputs = decisions.outputs()
     first = outputs if outputs.ndim == 1 else outputs[:, 0]
-    rows = labelled & ~np.isnan(first)
+    rows = decisions.countable & ~np.isnan(first)
     evaluation = evaluate(decisions.label[rows], outputs[rows], target, min_rows=min_labels)
     lines = [_measured(replace(overall, labelled=int(labelled.sum())), evaluation[metric])]
     for part in performance(decisions, period=period, min_labels=min_labels):

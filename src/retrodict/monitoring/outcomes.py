@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from retrodict.core.durations import DAY
 from retrodict.core.errors import DefinitionError, NotFoundError
+from retrodict.core.statistics.survival import SHORTEST
 from retrodict.core.tasks import Target
 from retrodict.decisions.definitions import Policy
 from retrodict.decisions.log import decisions_table
@@ -55,7 +57,8 @@ class Outcomes:
         ``"known"``; ``"pending"``: not known and not matured; ``"void"``: known that there will be none, or matured
         without one. A void decision becomes known if its outcome arrives after all.
     label : ndarray of float64, shape (n,)
-        As the target says (1.0 or 0.0, code of a class, number) where known, NaN elsewhere.
+        As the target says (1.0 or 0.0, code of a class, number) where known, NaN elsewhere. Of a time to an event the
+        signed days as far as they were followed by ``now``, of pending decisions too.
     known_at : ndarray of int64, shape (n,)
         When the outcome (or that there is none) was known, ``UNKNOWN_TIME`` elsewhere.
     revised : int
@@ -69,6 +72,8 @@ class Outcomes:
         Lineage: the table versions that were read, and as what.
     target : Target
         What the version in force at ``now`` predicts; without one, what the definitions tell.
+    followed : ndarray of float64, shape (n,), optional
+        Of a time to an event: days for which the table of its label can tell of each decision, zero or less for none.
     """
 
     policy: str
@@ -83,6 +88,12 @@ class Outcomes:
     unmatched: int
     inputs: tuple[tuple[str, str], ...]
     target: Target = field(default_factory=Target)
+    followed: NDArray[np.float64] | None = None
+
+    @property
+    def countable(self) -> NDArray[np.bool_]:
+        """Decisions whose outcome counts in metrics: known ones, and of a time to an event those that are followed."""
+        return self.status == "known" if self.followed is None else ~np.isnan(self.label)
 
     def __len__(self) -> int:
         return int(self.decisions.num_rows)
@@ -114,6 +125,7 @@ class Outcomes:
             status=self.status[rows],
             label=self.label[rows],
             known_at=self.known_at[rows],
+            followed=None if self.followed is None else self.followed[rows],
         )
 
 
@@ -157,7 +169,8 @@ def outcomes(
     else:
         facts, edges = _label_facts(workspace, model, model.label, target, version, now)
     arrived, more = _arrived_facts(workspace, policy, model, target)
-    visible = _visible(decisions, facts, arrived, now)
+    events = model.timed and target.task == "survival"
+    visible = _visible(decisions, facts, arrived, now, label=_DAYS if events else "label")
     at = visible.column("position").to_numpy()
     size = decisions.num_rows
     label_values, known_at = np.full(size, np.nan), np.full(size, UNKNOWN_TIME, dtype=np.int64)
@@ -169,6 +182,11 @@ def outcomes(
     came = known_at != UNKNOWN_TIME
     status = np.where(matured | came, "void", "pending")
     status[~np.isnan(label_values)] = "known"
+    followed = None
+    if target.task == "survival":
+        until = _seen_until(workspace, model, version, now)
+        followed = (until - decisions.column("time").to_numpy()) / DAY
+        label_values, status = _followed_days(label_values, came, followed, target)
     keyed = decisions.column("key").is_valid().to_numpy() & matured
     without_outcome = facts.column("key").filter(pc.is_null(facts.column("known_at")))
     in_table = pc.is_in(decisions.column("key"), value_set=without_outcome.combine_chunks()).to_numpy()
@@ -185,7 +203,39 @@ def outcomes(
         unmatched=int((keyed & ~came & ~in_table).sum()),
         inputs=(*edges, *more),
         target=target,
+        followed=followed,
     )
+
+
+def _followed_days(
+    labels: NDArray[np.float64], came: NDArray[np.bool_], followed: NDArray[np.float64], target: Target
+) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """Signed days of every decision, and its status: known where its event or the last horizon is over.
+
+    Void are those whose event came before the decision, or that were lost before the last horizon.
+    """
+    open_ones = ~came & (followed > 0)
+    days = np.where(open_ones, -followed, labels)
+    days[days == 0] = SHORTEST
+    over = (days > 0) | (days <= -target.days[-1])
+    return days, np.where(over, "known", np.where(came, "void", "pending"))
+
+
+def _seen_until(workspace: Workspace, model: Model, version: int | None, now: int) -> int:
+    """First instant after everything that the label's table held of the past at ``now``; 0 where it tells no times.
+
+    A table that was not written since does not say that nothing happened.
+    """
+    label = model.label
+    pinned = _newest(workspace, label.table.name) if version is None else version
+    if not isinstance(label, Label) or not model.timed or pinned is None or label.parsed_known_at is None:
+        return 0
+    expressions = {expression.text: expression for expression in (model.parsed_decide_at, label.parsed_known_at)}
+    columns = sorted({name for expression in expressions.values() for name in expression.columns})
+    rows = workspace.tables.read(label.table.name, pinned, columns=columns)
+    moments = " UNION ALL ".join(f"SELECT epoch_us({one.to_sql()}) AS moment FROM rows" for one in expressions.values())
+    newest = query(f"SELECT max(moment) FROM ({moments}) WHERE moment < {int(now)}", rows=rows).column(0)[0].as_py()
+    return 0 if newest is None else min(int(newest) + 1, now)
 
 
 def _target(workspace: Workspace, policy: str, model: Model, now: int) -> Target:
@@ -234,12 +284,17 @@ def _label_facts(
     for expression, what in ((label.parsed, "label"), (clock, "known_at")):
         if expression is not None:
             expression.check_columns(schema.names, where=f"label {label.name}, {what}")
-    columns = sorted({*label.table.key, *label.parsed.columns, *(clock.columns if clock else ())})
+    read = (label.parsed, clock, *label.more.values())
+    columns = sorted({*label.table.key, *(name for one in read if one is not None for name in one.columns)})
     rows = workspace.tables.read(name, pinned, columns=columns)
     key, value = join_key_sql(label.table, rows.schema), label.parsed.to_sql()
     if clock is not None:
         known_at = clock.to_sql()
-    else:
+    if clock is not None and label.horizons:
+        value, known_at = _event_sql(label, value, known_at)
+    elif label.horizons:
+        value = f"CASE WHEN {label.more['event'].to_sql()} THEN {value} ELSE -({value}) END"
+    if clock is None:
         written = next(past.time for past in workspace.tables.history(name) if past.version == pinned)
         known_at = f"CASE WHEN ({value}) IS NULL THEN NULL ELSE make_timestamptz({written}) END"
     facts = query(f"SELECT {key} AS key, ({value}) AS label, ({known_at}) AS known_at FROM rows", rows=rows)
@@ -252,6 +307,16 @@ def _label_facts(
             remedy="Write it like 'arr_delay > 15', known_at='arr_time'",
         )
     return _facts(model, target, facts), [(f"dataset:{name}@{pinned}", "labels")]
+
+
+def _event_sql(label: Label, event: str, known_at: str) -> tuple[str, str]:
+    """Moment of the event, or less the end of follow-up, in microseconds; and when that was known."""
+    if "until" not in label.more:
+        return f"CAST(greatest(epoch_us({event}), 0) AS DOUBLE)", f"CASE WHEN ({event}) IS NOT NULL THEN {known_at} END"
+    until = label.more["until"].to_sql()
+    seen = f"({event}) IS NOT NULL AND (({until}) IS NULL OR ({event}) <= ({until}))"
+    value = f"CASE WHEN {seen} THEN greatest(epoch_us({event}), 0) ELSE -epoch_us({until}) END"
+    return f"CAST({value} AS DOUBLE)", f"CASE WHEN {seen} THEN {known_at} ELSE {until} END"
 
 
 def _outcome_facts(
@@ -299,16 +364,24 @@ def _arrived_facts(
     return _coded(model, target, rows), [(f"dataset:{name}@{version}", "outcomes")]
 
 
-def _visible(decisions: pa.Table, facts: pa.Table, arrived: pa.Table, now: int) -> pa.Table:
+# From the moments of ``_event_sql`` to signed days of a decision; null where they lie before it.
+_DAYS = (
+    "CASE WHEN label >= keys.time THEN greatest(label - keys.time, 1) / 86400e6 "
+    "WHEN -label > keys.time THEN (keys.time + label) / 86400e6 END"
+)
+
+
+def _visible(decisions: pa.Table, facts: pa.Table, arrived: pa.Table, now: int, *, label: str = "label") -> pa.Table:
     """Position, label (null: none ever), known_at and "labels disagree", for decisions of which something is known.
 
     The last known outcome counts; of several known at one instant an ingested one, and of those the last that came.
     """
-    keys = decisions.select(["id", "key"]).append_column("position", pa.array(np.arange(decisions.num_rows)))
+    keys = decisions.select(["id", "key", "time"]).append_column("position", pa.array(np.arange(decisions.num_rows)))
     came = arrived.append_column("turn", pa.array(np.arange(1, arrived.num_rows + 1)))
     sql = (
         "WITH facts AS ("
-        "SELECT position, label, known_at, 0 AS turn FROM keys JOIN labels ON keys.key = labels.key UNION ALL "
+        f"SELECT position, {label} AS label, known_at, 0 AS turn FROM keys JOIN labels ON keys.key = labels.key "
+        "UNION ALL "
         "SELECT position, label, known_at, turn FROM keys JOIN came ON keys.id = came.decision_id UNION ALL "
         "SELECT position, label, known_at, turn FROM keys JOIN came ON keys.key = came.key "
         "WHERE came.decision_id IS NULL), visible AS ("

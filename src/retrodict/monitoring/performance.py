@@ -7,7 +7,7 @@ they are counted apart. Leaving them out silently would flatter the model, putti
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,8 @@ class Slice:
         Decisions without a score, and those of them whose outcome is known.
     metrics : tuple of Metric
         ``fallback_share`` and ``mean_score`` of all decisions; ``label_rate`` of the known ones; ``auc``, ``pr_auc``,
-        ``brier``, ``log_loss``, ``calibration_error``, ``calibration_ratio`` of the known ones with a score.
+        ``brier``, ``log_loss``, ``calibration_error``, ``calibration_ratio`` of the known ones with a score. Of a time
+        to an event ``event_rate_90d``, ``brier_90d``, ``auc_90d``, … of those that are older than the horizon.
     curve : tuple of dict
         Points of the calibration curve, for plots.
     """
@@ -142,7 +143,9 @@ def performance(
         low, high = np.searchsorted(times, [span.start, span.end])
         complete = span.covered_by(start, until)
         for name, value, rows in _parts(groups, int(low), int(high)):
-            part = _Part(outcomes.status[rows], outcomes.label[rows], outputs[rows], fallback[rows], target)
+            followed = None if outcomes.followed is None else outcomes.followed[rows]
+            part = _Part(outcomes.status[rows], outcomes.label[rows], outputs[rows], fallback[rows], target,
+                         outcomes.countable[rows], followed)  # fmt: skip
             slices.append(_slice(span, complete, name, value, part, min_labels))
     return slices
 
@@ -212,19 +215,25 @@ class _Part:
     outputs: NDArray[np.float64]
     fallback: NDArray[np.bool_]
     target: Target
+    countable: NDArray[np.bool_]
+    followed: NDArray[np.float64] | None
 
 
 def _slice(period: Period, complete: bool, by: str | None, value: str | None, part: _Part, min_labels: int) -> Slice:
     first = part.outputs if part.outputs.ndim == 1 else part.outputs[:, 0]
     labelled, scored = part.status == "known", ~np.isnan(first)
     total = part.status.size
-    evaluable = labelled & scored
+    evaluable = part.countable & scored
     evaluation = evaluate(part.label[evaluable], part.outputs[evaluable], part.target, min_rows=min_labels)
+    names = _OF_SCORES if part.target.task == "binary" else tuple(evaluation.values())
+    horizons = [] if part.followed is None else list(_by_horizon(part, scored, part.followed, min_labels))
+    by_horizon = {metric.name for metric in horizons}
     metrics = (
         share("fallback_share", int(part.fallback.sum()), total, "no decisions"),
+        *horizons,
         *_means(part.outputs[scored], part.target),
         _label_rate(part.label[labelled], part.target, min_labels),
-        *(evaluation[name] for name in (_OF_SCORES if part.target.task == "binary" else evaluation.values())),
+        *(evaluation[name] for name in names if name not in by_horizon),
     )
     return Slice(
         period=period,
@@ -242,6 +251,24 @@ def _slice(period: Period, complete: bool, by: str | None, value: str | None, pa
     )
 
 
+def _by_horizon(
+    part: _Part, scored: NDArray[np.bool_], followed: NDArray[np.float64], min_labels: int
+) -> Iterator[Metric]:
+    """Yes or no at each horizon, of the decisions that are older than it, like ``event_rate_90d``.
+
+    A younger one with an early event is no yes: those without one are not known to be a no. A row that was lost before
+    the horizon is left out.
+    """
+    outputs = part.outputs.reshape(len(part.label), part.target.columns)
+    for place, (text, days) in enumerate(zip(part.target.horizons, part.target.days, strict=True)):
+        event, beyond = (part.label > 0) & (part.label <= days), (part.label > days) | (part.label <= -days)
+        rows = scored & (followed >= days) & (event | beyond)
+        evaluation = evaluate(event[rows].astype(np.float64), outputs[rows, place], min_rows=min_labels)
+        yield replace(evaluation["base_rate"], name=f"event_rate_{text}")
+        for name in ("brier", "auc", "calibration_error", "calibration_ratio"):
+            yield replace(evaluation[name], name=f"{name}_{text}")
+
+
 def _means(outputs: NDArray[np.float64], target: Target) -> Iterator[Metric]:
     """Mean of every output: ``mean_score``, ``mean_value``, ``mean_q90``, ``mean_p["late"]``."""
     for name, values in zip(target.outputs, outputs.T if outputs.ndim == 2 else [outputs], strict=True):
@@ -253,8 +280,9 @@ def _means(outputs: NDArray[np.float64], target: Target) -> Iterator[Metric]:
 
 def _label_rate(labels: NDArray[np.float64], target: Target, min_labels: int) -> Metric:
     """Share of yes; of numbers their mean, and of classes nothing, since each has its own."""
-    if target.task == "multiclass":
-        return Metric("label_rate", None, "there are several classes", labels.size)
+    if target.task in ("multiclass", "survival"):
+        several = "classes" if target.task == "multiclass" else "horizons, each with its event_rate"
+        return Metric("label_rate", None, f"there are several {several}", labels.size)
     if labels.size < max(min_labels, 1):
         reason = f"{labels.size} known outcomes are fewer than the {max(min_labels, 1)} needed"
         return Metric("label_rate", None, reason, labels.size)

@@ -1,0 +1,225 @@
+"""What each part of a split can know of an event, row by row; what a definition refuses; tuning and tables of days."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retrodict import (
+    Balance,
+    Encode,
+    Label,
+    Model,
+    Project,
+    RandomSplit,
+    Recipe,
+    Stack,
+    Table,
+    Threshold,
+    TimeSplit,
+    Tune,
+    Vote,
+    columns,
+)
+from retrodict.core.clock import SimulatedClock, to_micros
+from retrodict.core.durations import DAY
+from retrodict.core.errors import DefinitionError, InputError
+from retrodict.core.tasks import Target
+from retrodict.learning.fit import TrainingRows, fold_problem
+from retrodict.learning.frame import build_frame, count_left_out, parts_of
+from retrodict.learning.leaks import find_leaks
+from retrodict.models import Examples, InputSpec, Problem
+from retrodict.models.splits import folds
+
+BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
+TABLE = Table(
+    "loans", key="id", columns=dict.fromkeys(("asked", "defaulted", "heard", "sold"), "time") | {"x": "float"}
+)
+SPLIT = TimeSplit("2024-01-01/2024-04-01", validate="30d", test="30d")
+LABEL = Label("default", TABLE, "defaulted", known_at="heard", until="sold", horizons=["10d", "40d"])
+MODEL = Model("default", label=LABEL, decide_at="asked", features=[columns("x")], recipe=Recipe("cox", SPLIT))
+COUNT = 1_200
+ENDS = {"train": 91.0, "validate": 121.0, "test": 250.0}
+
+
+def loans(count=COUNT, seed=5):
+    """Events, heard of up to twenty days later, and sold loans; some events at the decision, and some before it."""
+    rng = np.random.default_rng(seed)
+    asked, x = np.sort(rng.uniform(0, 151, count)), rng.normal(size=count)
+    defaulted = asked + rng.exponential(40 * np.exp(-x))
+    defaulted[:3], defaulted[3:5] = asked[:3], asked[3:5] - 1
+    heard = defaulted + np.where(rng.random(count) < 0.5, 0, rng.uniform(0, 20, count))
+    sold = np.where(rng.random(count) < 0.2, asked + rng.uniform(0, 60, count), np.inf)
+    return asked, defaulted, heard, sold, x
+
+
+def table(asked, defaulted, heard, sold, x):
+    when = [
+        pa.array([BEGIN + timedelta(days=float(d)) if d < 250 else None for d in part], pa.timestamp("us", "UTC"))
+        for part in (asked, np.where(heard < 250, defaulted, np.inf), heard, sold)
+    ]
+    return pa.table({"id": range(len(x)), "asked": when[0], "defaulted": when[1], "heard": when[2], "sold": when[3],
+                     "x": x})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory):
+    days = loans()
+    with Project(tmp_path_factory.mktemp("loans"), definitions=[TABLE, MODEL], actor="ana",
+                 clock=SimulatedClock(to_micros(BEGIN) + 1_000 * DAY)) as p:  # fmt: skip
+        p.data.ingest("loans", table(*days))
+        return build_frame(p.workspace.tables, MODEL, {"loans": 0}), days
+
+
+def test_each_part_knows_what_happened_and_was_heard_of_before_its_end(frame):
+    """Signed days of every row, by what a clerk would write down at the end of the part; nobody is dropped."""
+    built, (asked, defaulted, heard, sold, _) = frame
+    censored, parts = parts_of(built, SPLIT, now=to_micros(BEGIN) + 1_000 * DAY)
+    newest = max(asked.max(), heard[heard < 250].max())
+    starts, before = {"train": 0.0, "validate": 91.0, "test": 121.0}, 0
+    for name, end in {**ENDS, "test": newest}.items():
+        stop = {"train": 91.0, "validate": 121.0, "test": 151.0}[name]
+        rows = [at for at in range(COUNT) if starts[name] <= asked[at] < stop]
+        odd = [at for at in rows if defaulted[at] < asked[at]]
+        before += len(odd)
+        assert parts[name].tolist() == [at for at in rows if at not in odd]
+        for at in parts[name]:
+            last = min(end, sold[at])
+            if defaulted[at] <= sold[at] and heard[at] < end + 1e-9:
+                assert censored.labels[at] == pytest.approx(max(defaulted[at] - asked[at], 1e-12), abs=1e-9)
+            elif defaulted[at] > sold[at] or heard[at] >= end:
+                sure = last if defaulted[at] > sold[at] else end
+                assert censored.labels[at] == pytest.approx(-(sure - asked[at]), abs=1e-9)
+    assert (censored.labels[:3] == 1 / DAY).all()
+    assert before == 2
+    assert count_left_out(built, MODEL, now=to_micros(BEGIN) + 1_000 * DAY) == {"before_decision": 2}
+
+
+def test_an_earlier_now_gives_less(frame):
+    """As a training on day 130 would have seen it: no label tells of a later day."""
+    built, (asked, *_) = frame
+    now = to_micros(BEGIN) + 130 * DAY
+    censored, parts = parts_of(built, SPLIT, now=now)
+    assert max(asked[parts["test"]]) < 130
+    for rows in parts.values():
+        assert (asked[rows] + np.abs(censored.labels[rows]) <= 130 + 1e-9).all()
+
+
+def test_a_fold_learns_nothing_of_the_days_that_it_is_judged_on(frame):
+    """Rows decided before the judged ones are censored where those begin; later ones keep what they know."""
+    built, (asked, *_) = frame
+    censored, parts = parts_of(built, SPLIT, now=to_micros(BEGIN) + 1_000 * DAY)
+    train = parts["train"]
+    matrix = InputSpec.learn(censored.columns(train))
+    whole = Problem(matrix, Examples(matrix.encode_columns(censored.columns(train)), censored.labels[train],
+                                     censored.target))  # fmt: skip
+    changed = 0
+    for fit, judge in folds(SPLIT, censored, train, 4):
+        start = asked[train[judge]].min()
+        labels = fold_problem(whole, TrainingRows(SPLIT, censored, train), fit, judge).train.labels
+        earlier = asked[train[fit]] < start
+        assert (asked[train[fit]] + np.abs(labels) <= start + 1e-9)[earlier].all()
+        assert (labels == censored.labels[train[fit]])[~earlier].all()
+        changed += (labels != censored.labels[train[fit]]).sum()
+    assert changed > 50
+
+
+def test_a_column_that_is_the_time_of_the_event_is_a_leak(frame):
+    """Of the rows whose event was seen; an honest one is none."""
+    built, (_, defaulted, *_) = frame
+    censored, parts = parts_of(built, SPLIT, now=to_micros(BEGIN) + 1_000 * DAY)
+
+    def leaks(values):
+        changed = censored.table.set_column(censored.table.column_names.index("x"), "x", pa.array(values))
+        one = type(censored)(changed, ("x",), censored.at, censored.labels, censored.known_at, censored.target)
+        inputs = InputSpec.learn(one.columns(parts["train"]))
+        examples = {name: Examples(inputs.encode_columns(one.columns(rows)), one.labels[rows], one.target)
+                    for name, rows in parts.items()}  # fmt: skip
+        return {leak.kind for leak in find_leaks(one, inputs, parts, examples, SPLIT)}
+
+    assert leaks(np.random.default_rng(0).normal(size=COUNT)) == set()
+    assert leaks(defaulted - (built.at - to_micros(BEGIN)) / DAY) >= {"label_copy"}
+
+
+def model(**changes):
+    recipe = {"estimator": "cox", "split": SPLIT, **{k: v for k, v in changes.items() if k in Recipe.__annotations__}}
+    rest = {k: v for k, v in changes.items() if k not in recipe}
+    return Model("m", **{"label": LABEL, "decide_at": "asked", "features": [columns("x")], **rest},
+                 recipe=Recipe(**recipe))  # fmt: skip
+
+
+REFUSED = [
+    ({"estimator": "lightgbm"}, "must learn it; got \\['lightgbm'\\]. Choose one of aft, auto|must learn it"),
+    ({"estimator": Vote(["cox", "logistic"])}, "must learn it; got \\['logistic'\\]"),
+    ({"estimator": Stack(["cox", "aft"])}, "must be an average; got 'stack'"),
+    ({"balance": Balance("over")}, "must not be balanced, cut by a threshold, or held by an interval"),
+    ({"threshold": Threshold.cost(false_positive=1, false_negative=2)}, "must not be balanced"),
+    ({"interval": 0.9}, "must not be balanced"),
+    ({"calibrate": "isotonic"}, "must be left as they are; got 'isotonic'"),
+    ({"baseline": "x > 1"}, "must be one answer"),
+    ({"prepare": [Encode("target")]}, "must not read the label; got \\['target'\\]"),
+    ({"tune": Tune(metric="rmse")}, "must be by a metric that it has; got 'rmse'"),
+    ({"tune": Tune(ensemble=["stack"])}, "must be an average"),
+    ({"task": "regression"}, "must have a label with horizons"),
+    ({"gates": ["brier_7d < 0.2"]}, "must read metrics that it has; got 'brier_7d'"),
+    ({"gates": ["auc > 0.7"]}, "must read metrics that it has; got 'auc'"),
+    ({"decide_at": "", "split": RandomSplit()}, "must be of rows with a moment of decision"),
+    ({"label": Label("d", TABLE, "x", event="id > 3", horizons=["5d"])}, "must be of rows that have no moment"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_what_has_no_meaning_is_refused_where_it_is_written(changes, message):
+    """With what to do instead, before anything is read or fitted."""
+    with pytest.raises(DefinitionError, match=message):
+        model(**changes).check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"until": "sold", "horizons": ()}, "must have horizons"),
+        ({"classes": ["a", "b"]}, "neither classes nor a time to mature"),
+        ({"event": "x > 1"}, "no until and no known_at|must be a number"),
+        ({"expression": "x > 1"}, "must be a time"),
+        ({"horizons": ["40d", "10d"]}, "must ascend"),
+    ],
+)
+def test_a_label_says_what_goes_together(changes, message):
+    """A definition error of the label."""
+    fields = {"expression": "defaulted", "horizons": ["10d"], "until": "sold", **changes}
+    with pytest.raises(DefinitionError, match=message):
+        Label("d", TABLE, fields.pop("expression"), **fields)
+
+
+def test_days_with_their_event_need_no_history(tmp_path):
+    """A random split has events in every part; folds choose a penalty; negative days are refused by their number."""
+    rng = np.random.default_rng(1)
+    x, ends = rng.normal(size=600), rng.uniform(1, 100, 600)
+    days = np.floor(rng.exponential(30 * np.exp(-x)))
+    died = days <= ends
+    patients = Table("patients", key="id", columns={"days": "int", "died": "bool", "x": "float"})
+    label = Label("death", patients, "days", event="died", horizons=["10d", "50d"])
+    recipe = Recipe("cox", RandomSplit(), tune=Tune(trials=3, folds=3, space={"penalty": (0.01, 100.0, "log")}))
+    death = Model("death", label=label, features=[columns("x")], recipe=recipe, gates=["c_index >= 0.6"])
+    rows = {"id": range(600), "days": np.minimum(days, np.floor(ends)).astype(int), "died": died, "x": x}
+    with Project(tmp_path, definitions=[patients, death], actor="ana") as p:
+        p.data.ingest("patients", pa.table(rows))
+        run = p.train("death")
+        assert run.metrics["c_index"] > 0.65
+        assert run.record.data["follow_up"]["test"]["events"] > 40
+        assert run.record.params["choice"].keys() == {"cox.penalty"}
+        assert run.replay().exact
+    rows["days"] = np.where(np.arange(600) == 3, -1, rows["days"])
+    with Project(tmp_path / "odd", definitions=[patients, death], actor="ana") as p:
+        p.data.ingest("patients", pa.table(rows))
+        with pytest.raises(InputError, match="zero or more; got '1 others'"):
+            p.train("death")
+
+
+def test_the_plain_form_of_other_targets_is_as_it_was():
+    """Hashes of models that are stored do not move."""
+    assert "horizons" not in Target("regression").to_dict()
+    target = Target("survival", horizons=("30d", "12w"))
+    assert Target.from_dict(target.to_dict()) == target

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,9 +86,15 @@ def _deployable(workspace: Workspace, policy: str) -> str:
     return versions[-1].ref if versions else "none approved"
 
 
-def _files(workspace: Workspace, pattern: str) -> list[str]:
-    """Files of a source, relative to the project's folder: a pattern, a folder, or a file."""
-    path = workspace.root / pattern
+def _source(workspace: Workspace, part: PipelineStep, partition: str) -> str:
+    """Where an ingest reads from; a path is one from the project's folder."""
+    pattern = str(dict(part.params).get("source", "")).replace("{partition}", partition)
+    return pattern if "://" in pattern else str(workspace.root / pattern)
+
+
+def _files(source: str) -> list[str]:
+    """Files of a source on this machine: a pattern, a folder, or a file."""
+    path = Path(source)
     names = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else (
         Path(name) for name in glob.glob(str(path)))  # fmt: skip
     return sorted(str(name) for name in names)
@@ -100,8 +107,8 @@ def bind_effect(workspace: Workspace, part: PipelineStep) -> Effect:
     def state(partition: str) -> Mapping[str, str]:
         match part.noun:
             case "ingest":
-                files = _files(workspace, params.get("source", "").replace("{partition}", partition))
-                content = {Path(name).name: digest_file(Path(name)) for name in files if "source" in params}
+                files = _files(_source(workspace, part, partition)) if "source" in params else []
+                content = {os.path.relpath(name, workspace.root): digest_file(Path(name)) for name in files}
                 return {"table": workspace.definitions.get(Table, params["table"]).version, **content}
             case "build" | "verify":
                 tables, features = _feature_state(workspace)
@@ -113,7 +120,8 @@ def bind_effect(workspace: Workspace, part: PipelineStep) -> Effect:
                 return {"version": _newest(workspace, params["model"])}
             case "deploy":
                 policy = workspace.definitions.get(Policy, params["policy"])
-                return {"definition": policy.version, "model": _deployable(workspace, policy.name)}
+                newest = _newest(workspace, policy.model.name)
+                return {"definition": policy.version, "model": _deployable(workspace, policy.name), "newest": newest}
         return {}
 
     return Effect(state, lambda output: _fault(workspace, part, output))
@@ -184,16 +192,15 @@ def _judged(part: PipelineStep, result: Any, facts: Mapping[str, Any], **more: A
 
 
 def _ingest(project: Project, part: PipelineStep, job: Mapping[str, Any]) -> Facts:
-    params = dict(part.params)
+    params, rows = dict(part.params), _source(project.workspace, part, job["partition"])
+    elsewhere = not part.inputs and not _files(rows)  # a URL: nothing says whether it has changed
     if part.inputs:
         (rows,) = load_inputs(project.workspace, job["inputs"]).values()
-    else:
-        pattern = params["source"].replace("{partition}", job["partition"])
-        rows = _files(project.workspace, pattern) or str(project.workspace.root / pattern)
     report = project.data.ingest(params["table"], rows, replace=params["replace"], fill_missing=params["fill_missing"])
     checks = [{"check": check.check, "status": check.status, "failed": check.failed} for check in report.checks]
-    return {"table": report.table, "version": report.version, "rows": report.rows_in, "accepted": report.accepted,
-            "quarantined": report.quarantined, "checks": checks}, {}  # fmt: skip
+    facts = {"table": report.table, "version": report.version, "rows": report.rows_in, "accepted": report.accepted,
+             "quarantined": report.quarantined, "checks": checks}  # fmt: skip
+    return facts, {"volatile": elsewhere}
 
 
 def _build(project: Project, _part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
@@ -232,6 +239,11 @@ def _approve(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> F
 def _deploy(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
     params = dict(part.params)
     version = _deployable(project.workspace, params["policy"])
+    model = project.definitions.get(Policy, params["policy"]).model.name
+    newest = next(iter(registry.list_versions(project.workspace, model)[-1:]), None)
+    if newest is not None and newest.gates_passed and not newest.approvals:  # an older one would decide on, unnoticed
+        raise RefusedError("the newest version must have been judged by somebody", where=f"step {part.name}",
+                           got=newest.ref, remedy=f"Run: retrodict models approve {newest.ref} --reason …")  # fmt: skip
     if _in_force(project.workspace, params["policy"]) != version:  # a run that was killed may have done so
         project.deploy(params["policy"], reason=params["reason"])
     revision = registry.current(project.workspace)[params["policy"]]

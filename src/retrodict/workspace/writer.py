@@ -216,7 +216,7 @@ def _is_default(field: Any, value: Any) -> bool:
 
 
 def _names(function: FunctionType, source: str) -> list[str]:
-    """Globals that a function, the functions inside it, its decorators and its annotations name."""
+    """Globals that a function, the functions inside it, its decorators, defaults and annotations name."""
     names: set[str] = set()
     codes = [function.__code__]
     while codes:
@@ -226,6 +226,7 @@ def _names(function: FunctionType, source: str) -> list[str]:
     (tree,) = ast.parse(source).body
     assert isinstance(tree, ast.FunctionDef)
     arguments = [*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs]
-    outer = [*tree.decorator_list, *(argument.annotation for argument in arguments if argument.annotation)]
+    defaults = [*tree.args.defaults, *(default for default in tree.args.kw_defaults if default)]
+    outer = [*tree.decorator_list, *defaults, *(argument.annotation for argument in arguments if argument.annotation)]
     names |= {node.id for part in outer for node in ast.walk(part) if isinstance(node, ast.Name)}
     return sorted(names & function.__globals__.keys())

@@ -85,13 +85,13 @@ class Child:
 
     def poll(self) -> dict[str, Any] | None:
         """Result of a process that has ended, or that is ended now as it is over a limit; None while it works."""
-        code = self._process.poll()
-        if code is None:
+        # Looked at without being reaped: until what it left behind is ended, its number must stay its own.
+        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             failure = self._over_limit()
             if failure is not None:
                 self.kill()
             return failure
-        self.kill()  # what it left behind
+        code = self.kill()
         if self._result.is_file():
             result: dict[str, Any] = json.loads(self._result.read_bytes())
             return result
@@ -109,16 +109,17 @@ class Child:
                 return _failure("MemoryError", f"it used more than its memory limit of {self._step.memory}")
         return None
 
-    def kill(self) -> None:
-        """End it, and every process of its session."""
-        for process in {self.pid, *(process for process, _ in _session(self.pid))}:
-            if process != self.pid or self._process.poll() is None:
+    def kill(self) -> int:
+        """End it, and every process of its session; return its exit code."""
+        if self._process.returncode is None:
+            for process in {self.pid, *(process for process, _ in _session(self.pid))}:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-        self._process.wait()
-        if self._process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
+            self._process.wait()
+            if self._process.stdin is not None:
+                with suppress(BrokenPipeError):
+                    self._process.stdin.close()
+        return self._process.wait()
 
 
 def _session(leader: int) -> Iterator[tuple[int, int]]:

@@ -140,6 +140,8 @@ class PipelineStep(Definition):
 class _Steps:
     """Makes steps: of a function as the decorator ``@step``, of nouns of the project by its methods."""
 
+    __qualname__: str
+
     @overload
     def __call__(self, function: Callable[..., Any]) -> PipelineStep: ...
     @overload
@@ -257,6 +259,7 @@ class _Steps:
 
 
 step = _Steps()
+step.__qualname__ = "step"  # by which the definitions of a notebook import it
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -57,7 +58,11 @@ class KeyMaker:
         code: dict[str, str] = {}
         if step.function is not None:
             path = step.function.__code__.co_filename.removeprefix(self._copy)
-            texts = code_of(self._files, self._main.rpartition("/")[0], path, step.function.__name__)
+            name = step.function.__name__
+            if path in self._files:
+                texts = code_of(self._files, self._main.rpartition("/")[0], path, name)
+            else:  # of an installed package
+                texts = {f"{step.function.__module__}:{name}": inspect.getsource(step.function)}
             code = {place: digest(text.encode()) for place, text in texts.items()}
         return {
             "code": code,

@@ -32,6 +32,7 @@ from retrodict.workspace import Workspace, capture_code, definitions_of
 __all__ = ["Effect", "RunOptions", "StepReport", "run_pipeline", "step_runs"]
 
 _COMMAND = (sys.executable, "-P", "-m", "retrodict.learning.pipeline.child")
+_ELSEWHERE = "another run executes it"
 _POLL_S, _WAIT_S, _LONGEST_S = 0.02, 0.2, 300.0
 
 
@@ -278,7 +279,7 @@ class _Runner:
         elif missing:
             report.status = "not run"
             report.reason = f"it needs {', '.join(f'{need.report.label} ({need.report.status})' for need in missing)}"
-        elif not self._skips(task):
+        elif report.reason == _ELSEWHERE or not self._skips(task):
             run = replace(self.run, id=self._workspace.new_id(), kind="step", parent=self.run.id,
                           name=f"{self._pipeline.name}.{report.label}", started=self._workspace.clock.now(), params={
                               "pipeline": self._pipeline.name, "step": report.step, "partition": report.partition,
@@ -286,10 +287,10 @@ class _Runner:
                           data={"versions": self._versions(task)})  # fmt: skip
             lease = self.leases.acquire(report.step, report.partition, run.id)
             if lease is None:
-                report.reason, task.wake = "another run executes it", time.monotonic() + _WAIT_S
+                report.reason, task.wake = _ELSEWHERE, time.monotonic() + _WAIT_S
                 return
             task.run, task.lease = run, lease
-            if report.reason.startswith("another run") and self._skips(task):  # its result came a moment ago
+            if report.reason == _ELSEWHERE and self._skips(task):  # its result came a moment ago
                 with self._workspace.records.write() as connection:
                     self.leases.release(connection, lease)
                 self.leases.forget(lease)
@@ -330,8 +331,7 @@ class _Runner:
             same = step_runs(self._workspace, self._pipeline.name, label, key=key)
         if not same:
             changes = differences(last[0].summary["parts"], task.parts, self._workspace.objects) if last else []
-            waited = task.report.reason if task.report.reason.startswith("another run") else ""
-            task.report.reason = waited or "; ".join(changes) or "first execution"
+            task.report.reason = "; ".join(changes) or "first execution"
             return False
         if same[0].summary["volatile"] and same[0].params["origin"] != origin:
             task.report.reason = "its result depends on the time"
@@ -433,7 +433,7 @@ class _Runner:
         self.leases.forget(task.lease)
         fail_run(self._workspace, task.run, "LeaseLost")
         task.child = task.lease = task.run = None
-        task.report.reason, task.wake = "another run executes it", time.monotonic() + _WAIT_S
+        task.report.reason, task.wake = _ELSEWHERE, time.monotonic() + _WAIT_S
 
     # how it ends ------------------------------------------------------------------------------------------------------
 

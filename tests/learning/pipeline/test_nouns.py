@@ -1,0 +1,82 @@
+"""Steps that are nouns: an approval that is waited for, rows of other steps, sources, a notebook's pipeline."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from tests.learning.pipeline.project import reasons, statuses, write
+
+from retrodict import Pipeline, Project, Table, step
+from retrodict.learning import list_runs
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "own_project"
+LINES = """
+from retrodict import Pipeline, step
+
+asked = Table("asked", key="id", columns={"issued": "time", "amount": "float", "terms_days": "int"})
+
+@step
+def open_invoices(invoices, count: int = 3):
+    return invoices.select(["id", "customer", "issued", "amount", "terms_days"]).slice(0, count).to_pandas()
+
+daily = Pipeline("daily", [
+    step.ingest("invoices", "data"), step.build(), step.verify(samples=5), step.train("late_payer"),
+    step.deploy("remind"), open_invoices, step.ingest(asked, open_invoices),
+    step.score("late_payer", "asked"), step.replay(late_payer)])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_deployment_waits_for_somebody_and_the_next_run_goes_on(tmp_path) -> None:
+    """Refused until a person approves; rows of a step become a table, and are scored; what is undone is done again."""
+    (tmp_path / "data").mkdir()
+    shutil.copy(EXAMPLE / "invoices.csv", tmp_path / "data" / "part.csv")
+    text = (EXAMPLE / "definitions.py").read_text() + LINES
+    with write(tmp_path, text) as project:
+        first = project.pipelines.run("daily", parallel=2)
+        assert {name for name, status in statuses(first).items() if status != "finished"} == {"deploy_remind"}
+        (error,) = [entry.error for entry in first.steps if entry.error]
+        assert "the newest version must have been judged by somebody" in error
+        assert "retrodict models approve late_payer@1" in error
+        (scored,) = list_runs(project.workspace, where="name = 'daily.score_late_payer'", kinds=("step",))
+        assert (scored.summary["output"]["kind"], scored.summary["output"]["rows"]) == ("arrow", 3)
+        assert project.data.read("asked").num_rows == 3
+        with Project(tmp_path, actor="ben") as other:
+            other.models.approve("late_payer@1", reason="seen")
+        second = project.pipelines.run("daily")
+        assert {name for name, status in statuses(second).items() if status == "finished"} == {"deploy_remind"}
+        again = project.pipelines.run("daily")
+        assert set(statuses(again).values()) == {"skipped"}
+        shutil.rmtree(tmp_path / "state" / "keys")  # online state is lost
+        project.close()
+        built = project.pipelines.run("daily")
+        assert statuses(built)["build"] == "finished"
+        assert "no state" in reasons(built)["build"]
+        assert project.audit().ok
+
+
+LEAST = 40
+
+
+@step
+def counted(sales, least: int = LEAST):
+    """Rows of a table, in a notebook."""
+    return sales.num_rows + least
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_a_notebook_is_written_down(tmp_path) -> None:
+    """As the module that it would be; another content is another run."""
+    sales = Table("sales", key="id")
+    pipeline = Pipeline("p", [counted, step.audit()], schedule="0 3 * * *")
+    with Project(tmp_path / "note", definitions=[sales, pipeline], actor="ana") as project:
+        project.data.ingest("sales", pa.table({"id": [1, 2]}))
+        assert project.definitions.get(Pipeline, "p").version == pipeline.version
+        assert project.pipelines.run("p").ok
+        (run,) = list_runs(project.workspace, where="name = 'p.counted'", kinds=("step",))
+        assert project.workspace.objects.get(run.summary["output"]["digest"]) == b"%d" % (2 + LEAST)
+        assert run.data["versions"] == {"sales": 0}

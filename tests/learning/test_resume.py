@@ -71,6 +71,8 @@ def test_a_resumed_run_is_the_one_that_was_not_killed(root, monkeypatch, table):
         assert folders(root) == []
         run = killed(project, monkeypatch)
         assert folders(root) == [run.ref.partition(":")[2]]
+        assert run.record.data["checkpoints"] == f"state/checkpoints/{folders(root)[0]}"
+        assert run.record.data["checkpoints"] in str(project.runs.get(run.ref))
         project.data.ingest("parcels", table.slice(len(table) - 50))  # not what the fit was of
         resumed = project.train("parcel", resume=run.ref)
         assert resumed.params["resumed"] == run.ref

@@ -254,17 +254,66 @@ def test_new_categories_are_told_and_codes_stay_those_of_the_source(tmp_path: Pa
         assert inputs[0] == inputs[1]
 
 
-def test_what_is_forgotten_is_told(tmp_path: Path) -> None:
-    """Continued on rows of a world turned round, with strength, the model is worse on the old rows: a warning."""
-    timeless(tmp_path, 'HashSplit(by="id")')
-    with Project(tmp_path, actor="ana") as project:
-        project.data.ingest("loans", loans(3_000))
+TIMED = """
+from retrodict import *
+
+loans = Table("loans", key="id")
+other = Table("other", key="id")
+known = dict(known_at="at + 1h", matures="2h")
+bad = Label("bad", loans, "bad = 1", **known)
+recipe = Recipe("lightgbm", TimeSplit("2024-01-01/2024-01-21", validate="5d", test="5d"), params={"num_iterations": 40})
+credit = Model("credit", label=bad, decide_at="at", features=[columns("x", "z")], recipe=recipe)
+again = Model("again", label=bad, decide_at="at", features=[columns("x", "z")], recipe=recipe)
+elsewhere = Model("elsewhere", label=Label("bad", other, "bad = 1", **known), decide_at="at",
+    features=[columns("x", "z")], recipe=recipe)
+"""
+TURNED = {"train": "2024-02-01/2024-02-21", "validate": "5d", "test": "5d"}
+
+
+@pytest.fixture
+def turned(tmp_path: Path) -> Path:
+    """Loans of two months, in the second of which what was bad is good."""
+    (tmp_path / "retrodict.toml").write_text('[project]\nname = "loans"\n')
+    (tmp_path / "definitions.py").write_text(TIMED)
+    count, columns = 6_000, loans(6_000).drop_columns(["bad"])
+    x, noise = columns.column("x").to_numpy(), np.random.default_rng(9).normal(size=count)
+    bad = (np.where(np.arange(count) < count / 2, x, -x) + noise > 0).astype(int)
+    at = [from_micros(START + number * 10 * 60_000_000 * 144 * 60 // count) for number in range(count)]
+    table = columns.append_column("bad", pa.array(bad)).append_column("at", pa.array(at))
+    with Project(tmp_path, actor="ana", clock=SimulatedClock(START + 90 * DAY)) as project:
+        project.data.ingest("loans", table)
+        project.data.ingest("other", table)
         project.train("credit")
-        turned = loans(3_000, seed=5, first=0)
-        turned = turned.set_column(4, "bad", pa.array(1 - turned.column("bad").to_numpy()))
-        project.data.ingest("loans", turned, replace=True)
-        run = project.train("credit", start_from="credit@1")
-        assert any("worse than a fit from nothing on the" in sentence for sentence in run.warnings)
+    return tmp_path
+
+
+def test_what_is_forgotten_is_told(turned: Path) -> None:
+    """Trained on in a world turned round, the model is worse on the old rows: on held-out ones, by an interval."""
+    with Project(turned, actor="ana", clock=SimulatedClock(START + 90 * DAY)) as project:
+        run = project.train("credit", start_from=WarmStart("credit@1", learning_rate_scale=3, compare=False), **TURNED)
+        (line,) = [c for c in run.record.summary["notes"]["warm_start"]["compared"] if c["rows"] == "old test"]
+        assert line["n"] == first_rows(project)
+        assert line["verdict"] == "worse"
+        assert line["high"] < -0.1
+        assert any("worse than credit@1" in sentence and "it has forgotten" in sentence for sentence in run.warnings)
+
+
+def first_rows(project: Project) -> int:
+    return int(project.runs.get(project.models.get("credit@1").run).record.data["rows"]["test"])
+
+
+def test_a_version_of_another_model_is_begun_from(turned: Path) -> None:
+    """Of the same table its rows are found; of another one that is said. Time is looked at in any case."""
+    with Project(turned, actor="ana", clock=SimulatedClock(START + 90 * DAY)) as project:
+        run = project.train("again", start_from="credit@1", train="2024-01-01/2024-01-22", validate="5d", test="5d")
+        assert run.params["start_from"]["version"] == "credit@1"
+        assert run.replay().exact
+        run = project.train("elsewhere", start_from="credit@1", **TURNED)
+        assert any("learned from rows of 'loans'" in sentence for sentence in run.warnings)
+        (line,) = [c for c in run.record.summary["notes"]["warm_start"]["compared"] if c["rows"] == "old test"]
+        assert (line["verdict"], line["n"]) == ("not evaluable", 0)
+        with pytest.raises(RefusedError, match="must have learned before the validate rows begin"):
+            project.train("elsewhere", start_from="credit@1", train="2024-01-01/2024-01-08", validate="3d", test="3d")
 
 
 @pytest.mark.parametrize(

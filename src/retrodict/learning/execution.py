@@ -201,6 +201,8 @@ def train(
         _take_over(workspace, run, resume)
     elif not again and (same := _same_run(workspace, run)) is not None:
         return same
+    if definition.recipe.checkpoint is not None:
+        run.data["checkpoints"] = str(checkpoint_folder(workspace, run).relative_to(workspace.root))
     start_run(workspace, run)
     with beat(workspace, run.id):
         try:

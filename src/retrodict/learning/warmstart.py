@@ -169,7 +169,10 @@ class Predecessor:
 
     def _check_shift(self, workspace: Workspace, frame: Frame, parts: Mapping[str, Positions]) -> Iterator[str]:
         """Refuse features whose distribution is another one than the version learned from, unless told why not."""
-        reference = Reference.from_json(workspace.objects.get(self.artifact.metadata["profiles"])).features
+        if (profiles := self.artifact.metadata.get("profiles")) is None:
+            yield f"{self.ref} carries no profiles of its training rows: whether features have shifted is not known."
+            return
+        reference = Reference.from_json(workspace.objects.get(profiles)).features
         times = frame.at[parts["train"]] if frame.timed else None
         counts = {name: _counts(reference[feature_column(name)], column, times)
                   for name, column in frame.columns(parts["train"]).items()}  # fmt: skip
@@ -322,7 +325,11 @@ def _compared(
     """Loss of two models on the same rows, and the difference with its interval."""
     line = {"rows": name, "against": who, "n": len(rows)}
     if not len(rows):
-        return {**line, "verdict": "not evaluable", "reason": "no such rows but those it was now trained on"}
+        return {
+            **line,
+            "verdict": "not evaluable",
+            "reason": "none of them is held out: they train now, or the table has them no more",
+        }
     columns, labels = frame.columns(rows), frame.labels[rows]
     groups = None if frame.groups is None else frame.groups[rows]
     after, before = (without_spans(model.score_rows(columns).score, frame.target) for model in (warm, other))

@@ -150,6 +150,7 @@ class Run(Shown):
             "data": [f"{name}@{version}" for name, version in sorted(run.data["versions"].items())],
             "calibration": self._calibration(), "seed": run.seed, "code": short_hash(run.code),
             "environment": short_hash(run.environment),
+            "checkpoints": run.data.get("checkpoints") if run.status != "finished" else None,
             "commit": commit_text(git) if (git := run.data.get("git")) else None,
             "tags": [f"{name}={value}" for name, value in run.tags.items()] or None, "note": run.note or None,
         }  # fmt: skip

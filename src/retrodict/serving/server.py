@@ -25,6 +25,7 @@ from retrodict.decisions.recorder import Recorder
 from retrodict.features.online import Upkeep
 from retrodict.registry.feature_sets import served_feature_sets
 from retrodict.serving.app import DecisionApp, Limits
+from retrodict.serving.connection import BoundedConnection, raise_open_files
 from retrodict.serving.consumer import code_of, start_consumer
 from retrodict.serving.events import EventInlet
 from retrodict.serving.services import load_services
@@ -77,6 +78,7 @@ def serve(workspace: Workspace, options: ServeOptions, *, ready: Callable[[str],
     """
     host = options.host or workspace.config["serving.host"]
     port = workspace.config["serving.port"] if options.port is None else options.port
+    raise_open_files()
     listener = _listen(host, port)
     upkeep = Upkeep(workspace, served_feature_sets)
     if options.consume:
@@ -177,7 +179,7 @@ async def _run(
         log_config=None,
         access_log=False,
         lifespan="off",
-        http="httptools",
+        http=BoundedConnection,
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=10,

@@ -1,0 +1,140 @@
+"""Raw sockets against a real server: slow callers, half-closed ones, heads beyond all measure."""
+
+from __future__ import annotations
+
+import json
+import resource
+import select
+import socket
+import time
+from contextlib import suppress
+
+import pytest
+from tests.serving.project import AT, REQUEST, make_project
+from tests.serving.test_server import Server
+
+BODY = json.dumps(REQUEST).encode()
+HEAD = (
+    f"POST /v1/decisions/promise HTTP/1.1\r\nHost: x\r\nRetrodict-Time: {AT['Retrodict-Time']}\r\n"
+    f"Content-Length: {len(BODY)}\r\n"
+).encode()
+WHOLE = HEAD + b"\r\n" + BODY
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parcels")
+    make_project(folder).close()
+    running = Server(folder, "--replay")
+    yield running
+    assert "Traceback" not in running.stop()
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=30)
+
+
+def answer(connection: socket.socket) -> tuple[int, dict]:
+    """Status and body of the one answer that comes until the server closes or the body is there."""
+    received = b""
+    while True:
+        chunk = connection.recv(65536)
+        received += chunk
+        head, blank, body = received.partition(b"\r\n\r\n")
+        length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n")
+                       if line.lower().startswith(b"content-length")), None)  # fmt: skip
+        if not chunk or (blank and length is not None and len(body) >= length):
+            assert received, "closed without an answer"
+            return int(received.split(b" ")[1]), json.loads(body)
+
+
+def test_two_thousand_slow_callers_change_nothing_for_an_honest_one(server):
+    """A third has sent a byte, a third half a head, a third a head and a byte of the body; then they are told so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        pytest.skip("this machine allows too few open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096) if soft != resource.RLIM_INFINITY else soft, hard))
+    pieces = [b"P", HEAD, HEAD + b"\r\n{"]
+    slow = []
+    try:
+        for place in range(2000):
+            slow.append(connect(server))
+            slow[-1].sendall(pieces[place % 3])
+        for _ in range(20):
+            assert server.decide()[0] == 200
+        statuses = {}
+        waiting = {connection.fileno(): connection for connection in slow}
+        poll = select.poll()
+        for number in waiting:
+            poll.register(number, select.POLLIN)
+        ends = time.monotonic() + 120
+        while waiting and time.monotonic() < ends:
+            for number, _ in poll.poll(1000):
+                status, body = answer(waiting.pop(number))
+                poll.unregister(number)
+                statuses[status] = statuses.get(status, 0) + 1
+                assert "within 10 s" in body["error"]
+        assert statuses == {408: 2000}
+        assert server.decide()[0] == 200
+    finally:
+        for connection in slow:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_caller_that_closes_its_half_gets_its_answer(server):
+    """As ``nc -N`` and some proxies do; then the server closes, too."""
+    with connect(server) as connection:
+        connection.sendall(WHOLE)
+        connection.shutdown(socket.SHUT_WR)
+        status, body = answer(connection)
+        assert (status, body["policy"].partition("#")[0]) == (200, "promise")
+        assert connection.recv(1) == b""
+
+
+def test_a_caller_that_closes_its_half_too_early_gets_none(server):
+    """Half a body will never be whole."""
+    with connect(server) as connection:
+        connection.sendall(HEAD + b"\r\n" + BODY[:10])
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(65536) == b""
+    assert server.decide()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (b"".join(b"X-%d: a\r\n" % place for place in range(200)), "at most 100 headers"),
+        (b"X: " + b"a" * (1 << 20) + b"\r\n", "at most 64 KiB"),
+        (b"X: " + b"a" * (1 << 20), "at most 64 KiB"),
+    ],
+)
+def test_a_head_has_a_size(server, more, message):
+    """431, whether the head ends or goes on for ever."""
+    with connect(server) as connection:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it was refused while it was sent
+            connection.sendall(HEAD + more + b"\r\n" + BODY)
+        try:
+            status, body = answer(connection)
+        except ConnectionResetError:
+            return
+        assert (status, message in body["error"]) == (431, True)
+
+
+def test_a_connection_that_is_kept_has_a_limit_for_each_head(server):
+    """The second request of a connection is as bounded as the first; and a hundred in a row are answered."""
+    with connect(server) as connection:
+        for _ in range(100):
+            connection.sendall(WHOLE)
+            assert answer(connection)[0] == 200
+        connection.sendall(b"POST /v1")
+        status, body = answer(connection)
+        assert (status, "within 10 s" in body["error"]) == (408, True)
+
+
+def test_what_is_no_http_is_told_so(server):
+    """Without an echo of what was sent."""
+    with connect(server) as connection:
+        connection.sendall(b"s3cret nonsense\r\n\r\n")
+        status, body = answer(connection)
+        assert (status, "s3cret" in str(body)) == (400, False)

@@ -225,7 +225,7 @@ def _checked(values: Mapping[str, Value], kinds: Mapping[str, str], field: str) 
             checked[name] = result
         except (TypeError, ValueError):
             raise kind_error(kind.name, value, where=where) from None
-        if word == "time" and not FIRST <= checked[name] < LAST:
+        if word == "time" and not FIRST <= result < LAST:
             raise InputError("a time must be in the years 1900 to 2199", where=where, got="one outside of them",
                              remedy="Correct it, or send null")  # fmt: skip
     return checked

@@ -68,14 +68,16 @@ class BoundedConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # it may repeat what was sent
         """Answer what the parser refused; what was sent is not repeated."""
-        if self.headers is not None and len(self.headers) > HEADERS:
+        headers: list[Any] | None = self.headers  # none before the first request
+        if len(headers or ()) > HEADERS:
             self._refuse(431, f"a request must have at most {HEADERS} headers")
         else:
             self._refuse(400, "the request must be HTTP/1.1")
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # True keeps the sending half open
         """Whether the connection stays open: as long as a request that came whole has no answer."""
-        self._half_closed = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        cycle: Any = self.cycle  # none before the first request
+        self._half_closed = bool(cycle) and not cycle.response_complete and not cycle.more_body
         return self._half_closed or None
 
     def on_response_complete(self) -> None:
@@ -86,7 +88,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     @property
     def _idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+        cycle: Any = self.cycle
+        return not cycle or cycle.response_complete
 
     def _await_head(self) -> None:
         self._in_head, self._head_bytes = True, 0

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tests.learning.pipeline.project import FIVE, write
 
+from retrodict.learning.pipeline import keys
 from retrodict.learning.pipeline.code import code_of
+from retrodict.learning.pipeline.definitions import PipelineStep
+from retrodict.workspace import capture_code
 
 MAIN = """
 import json
@@ -116,3 +120,22 @@ def test_a_circle_of_helpers_ends() -> None:
         "b.py": "import a\ndef h(): return a.f()\n",
     }
     assert set(code_of(files, "", "a.py", "f")) >= {"a.py:f", "a.py:g", "a.py:b", "b.py:h"}
+
+
+def test_another_environment_is_another_key_and_says_which_package(tmp_path, monkeypatch) -> None:
+    """Versions of packages and of Python; the threads and modules of this process are none of it."""
+    facts = {"packages": {"numpy": "2.1", "polars": "2.0"}, "python": "3.11.7", "platform": "Linux", "retrodict": "a",
+             "modules": {}, "threads": {}}  # fmt: skip
+    with write(tmp_path, FIVE) as project:
+        workspace = project.workspace
+        code = capture_code(workspace)
+
+        def parts(**changes):
+            monkeypatch.setattr(keys, "describe_environment", lambda **_: {**facts, **changes})
+            return keys.KeyMaker(workspace, code).parts(project.definitions.get(PipelineStep, "aside"), {}, "", {})
+
+        before = parts()
+        assert before == parts(modules={"x": {}}, threads={"OMP_NUM_THREADS": "1"})
+        changed = parts(packages={"numpy": "2.2", "polars": "2.0"}, python="3.12.1")
+        sentences = keys.differences(before, changed, workspace.objects)
+        assert sentences == ["environment changed: numpy 2.1 → 2.2, python 3.11.7 → 3.12.1"]

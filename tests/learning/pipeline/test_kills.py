@@ -13,12 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.learning.pipeline.project import FIVE, effects, write
+from sqlalchemy import select
+from tests.learning.pipeline.project import FIVE, effects, statuses, write
 
 from retrodict.learning import list_runs
+from retrodict.learning.pipeline.leases import leases
 
 STEPS = ("numbers", "doubled", "frame", "report", "aside")
-SLOW = FIVE.replace('stream.write(name + "\\n")', 'stream.write(name + "\\n")\n    time.sleep(0.4)')
+SLOW = FIVE.replace('stream.write(name + "\\n")', 'stream.write(name + "\\n")\n    time.sleep(0.8)')
 
 
 def start(folder: Path, code: str | None = None) -> subprocess.Popen[bytes]:
@@ -41,6 +43,17 @@ def wait_for(holds, process: subprocess.Popen[bytes]) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def workers(folder: Path) -> set[int]:
+    """Processes of steps that work in a folder."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if b"retrodict.learning.pipeline.child" in command and os.readlink(entry / "cwd") == str(folder):
+                found.add(int(entry.name))
+    return found
 
 
 def recorded(project) -> dict[str, list[str]]:
@@ -72,11 +85,17 @@ def check_converged(folder: Path, uninterrupted: dict[str, list[str]]) -> None:
 @pytest.mark.timeout(600)
 def test_killed_at_every_step_it_converges(tmp_path, uninterrupted) -> None:
     """The whole group, in the middle of each step in turn; what was done before is not done again."""
-    write(tmp_path, SLOW).close()
-    for step in STEPS:
+    with write(tmp_path, SLOW) as project:
+        order = list(project.pipelines.show("five").graph)
+    for step in order:
         process = start(tmp_path)
         assert wait_for(lambda step=step: step in effects(tmp_path), process), step
+        assert workers(tmp_path)
         kill(process)
+        end = time.monotonic() + 0.3  # less than a step takes
+        while workers(tmp_path) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not workers(tmp_path)  # a step ends with the run that began it
     process = start(tmp_path)
     assert process.wait() == 0
     assert max(Counter(effects(tmp_path)).values()) <= 2
@@ -125,6 +144,9 @@ def test_a_holder_that_slept_cannot_record_its_result(tmp_path, uninterrupted) -
     write(tmp_path, SLOW).close()
     sleeper = start(tmp_path, IMPATIENT)
     assert wait_for(lambda: "doubled" in effects(tmp_path), sleeper)
+    with write(tmp_path, SLOW) as project, project.workspace.records.read() as connection:
+        query = select(leases.c.process).where(leases.c.step == "doubled")
+        assert {connection.execute(query).scalar_one()} == workers(tmp_path)  # held by the process that works
     os.kill(sleeper.pid, signal.SIGSTOP)
     time.sleep(2.0)
     other = start(tmp_path, IMPATIENT)
@@ -137,3 +159,23 @@ def test_a_holder_that_slept_cannot_record_its_result(tmp_path, uninterrupted) -
         ends = [run.summary["error"] for run in lost]
         assert ends == ["LeaseLost"]
         assert [run.status for run in list_runs(project.workspace, kinds=("pipeline",))] == ["finished"] * 2
+
+
+AUDITS = """
+from retrodict import Pipeline, step
+twice = Pipeline("five", [step.audit(name="first"), step.audit(name="second", after=("first",))])
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_is_gone_on_with_and_a_later_one_begins_anew(tmp_path) -> None:
+    """What depends on the time was done by this run already; the next run does it again."""
+    with write(tmp_path, AUDITS) as project:
+        process = start(tmp_path)
+        done = "name = 'five.first' and status = 'finished'"
+        assert wait_for(lambda: list_runs(project.workspace, where=done, kinds=("step",)), process)
+        kill(process)
+        resumed = project.pipelines.run("five")
+        assert statuses(resumed) == {"first": "skipped", "second": "finished"}
+        again = project.pipelines.run("five")
+        assert statuses(again) == {"first": "finished", "second": "finished"}

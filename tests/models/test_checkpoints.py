@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from retrodict.testing.estimators import make_problem
 
 PARAMS = {
     "lightgbm": {"num_iterations": 90, "learning_rate": 0.1, "min_data_in_leaf": 10, "num_threads": 1},
+    "aft": {"num_boost_round": 90, "nthread": 1},
     "xgboost": {"num_boost_round": 90, "nthread": 1},
     "mlp": {"hidden_layer_sizes": [8], "max_iter": 60},
     "network": {"layers": [16], "epochs": 20, "batch_size": 32, "dropout": 0.3},
@@ -125,7 +127,13 @@ def test_a_fit_that_was_killed_ends_as_one_that_was_not(name, tmp_path, server):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task"),
-    [("lightgbm", "multiclass"), ("xgboost", "regression"), ("mlp", "regression"), ("network", "quantile")],
+    [
+        ("lightgbm", "multiclass"),
+        ("xgboost", "regression"),
+        ("aft", "survival"),
+        ("mlp", "regression"),
+        ("network", "quantile"),
+    ],
 )
 def test_twenty_kills_change_nothing(name, task, tmp_path, server):
     """Five processes killed at random moments of each estimator, early stopping left to its course."""
@@ -134,8 +142,10 @@ def test_twenty_kills_change_nothing(name, task, tmp_path, server):
     assert killed_and_resumed(server, name, task, tmp_path, 5, random.Random(7)) == whole
 
 
-@pytest.mark.parametrize("task", ["binary", "multiclass", "quantile", "ranking"])
-@pytest.mark.parametrize("name", ["lightgbm", "xgboost"])
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [*product(["lightgbm", "xgboost"], ["binary", "multiclass", "quantile", "ranking"]), ("aft", "survival")],
+)
 def test_every_task_goes_on_from_every_checkpoint(name, task, tmp_path, monkeypatch):
     """The trees and the whole history of one that was stopped after each of its first checkpoints."""
     save, stops = Checkpoints.save, 2

@@ -9,6 +9,7 @@ import pytest
 from retrodict import Project
 from retrodict.core.clock import SimulatedClock, from_micros, to_micros
 from retrodict.core.durations import DAY
+from retrodict.core.errors import DefinitionError
 from retrodict.monitoring.outcomes import outcomes
 from retrodict.monitoring.performance import performance
 
@@ -98,7 +99,8 @@ def test_decisions_are_watched_by_horizons_and_challenged(rows, tmp_path):
                      at=row["started"])  # fmt: skip
         for days in (40, 120):
             now = begin + cut + days * DAY
-            assert p.monitor("keep", now=from_micros(now).isoformat()).counts["decisions"] == len(november)
+            counts = p.monitor("keep", now=from_micros(now).isoformat()).counts
+            assert (counts["decisions"], counts["unmatched"]) == (len(november), 0)
             slices = performance(outcomes(p.workspace, "keep", now=now), min_labels=20)
             part = next(part for part in slices if part.decisions)
             age, days_to = (now - started) / DAY, np.where(ended < now, ended - started, np.inf) / DAY
@@ -119,3 +121,38 @@ def test_decisions_are_watched_by_horizons_and_challenged(rows, tmp_path):
         assert result.verdict == "worse"
         assert result.scores.difference.name == "integrated_brier_loss_difference"
         assert sum(result.changes.values()) > 0
+
+
+def test_outcomes_come_on_their_own_and_an_event_before_the_decision_is_void(rows, tmp_path):
+    """Signed days by key, from the file; a later decision on a row that had ended has no outcome. Age weighs rows."""
+    weighted = 'half_life="60d", weights="tickets * tickets + 0.5"'
+    write(tmp_path, definitions=DEFINITIONS.replace('baseline_group="plan"', weighted))
+    clock = SimulatedClock(to_micros(BEGIN) + 480 * DAY)
+    ended = [row for row in rows.to_pylist() if row["cancelled_at"] is not None][:4]
+    with Project(tmp_path, actor="ana", clock=clock) as p:
+        p.data.ingest("subscriptions", rows)
+        run = p.train("churn")
+        assert run.replay().exact
+        assert run.metrics["c_index"] > 0.65
+    with Project(tmp_path, actor="ben", clock=clock) as p:
+        p.models.approve("churn@1", reason="test")
+        p.deploy("keep", reason="test")
+        at = from_micros(to_micros(BEGIN) + 470 * DAY).isoformat()
+        for row in ended:
+            p.decide("keep", key=row["id"], tickets=0.0, plan="year", started=at, at=at)
+        known = from_micros(to_micros(BEGIN) + 479 * DAY).isoformat()
+        file = tmp_path / "outcomes.csv"
+        lines = [f"{row['id']},{days},{known}" for row, days in zip(ended, ("4.5", "0", "-3"), strict=False)]
+        file.write_text("\n".join(["key,label,known_at", *lines, f"{ended[3]['id']},inf,{known}"]))
+        report = p.outcomes.ingest("keep", file)
+        assert (report.accepted, report.quarantined) == (3, 1)
+        facts = outcomes(p.workspace, "keep", now=clock.now())
+        assert facts.status.tolist() == ["known", "known", "void", "void"]
+        np.testing.assert_array_equal(facts.label, [4.5, 1 / DAY, -3.0, np.nan])
+
+
+def test_a_policy_reads_the_horizons_that_there_are(tmp_path):
+    """Another one is refused where it is written, with those that there are."""
+    write(tmp_path, definitions=DEFINITIONS.replace('event_by["90d"] >= 0.3', 'event_by["60d"] >= 0.3'))
+    with pytest.raises(DefinitionError, match=r'must read event_by\["30d"\] and event_by\["90d"\]'):
+        _ = Project(tmp_path, actor="ana").workspace.definitions

@@ -188,7 +188,9 @@ def outcomes(
         followed = (until - decisions.column("time").to_numpy()) / DAY
         label_values, status = _followed_days(label_values, came, followed, target)
     keyed = decisions.column("key").is_valid().to_numpy() & matured
-    without_outcome = facts.column("key").filter(pc.is_null(facts.column("known_at")))
+    # Of a time to an event a row of the table that is heard of later says that there was no event yet.
+    waiting = pc.is_null(facts.column("known_at")) if followed is None else pc.is_valid(facts.column("key"))
+    without_outcome = facts.column("key").filter(waiting)
     in_table = pc.is_in(decisions.column("key"), value_set=without_outcome.combine_chunks()).to_numpy()
     return Outcomes(
         policy=policy,

@@ -221,10 +221,28 @@ def test_rows_split_by_hash_never_change_side(tmp_path: Path) -> None:
         pytest.raises(RefusedError, match="must not have learned from rows"),
     ):
         project.train("credit", start_from="credit@1")
-    # Rows of one owner are tied together: the source learned from rows of owners that judge now.
+    # Rows of one owner are tied together: of new rows alone some have owners that the source learned from.
     timeless(tmp_path, 'HashSplit(by="owner")')
-    with Project(tmp_path, actor="ana") as project, pytest.raises(RefusedError, match=r"got '.*test rows'"):
+    with Project(tmp_path, actor="ana") as project:
+        project.data.ingest("loans", loans(1_000, seed=3, first=5_000), replace=True)
+        with pytest.raises(RefusedError, match=r"must not have learned from rows.*test rows"):
+            project.train("credit", start_from="credit@1")
+
+
+def test_what_a_version_before_the_source_has_seen_counts(tmp_path: Path) -> None:
+    """The source learned from other rows, but began from a version of rows that judge now."""
+    timeless(tmp_path, 'HashSplit(by="id")')
+    with Project(tmp_path, actor="ana") as project:
+        project.data.ingest("loans", loans(600))
+        project.train("credit")
+    timeless(tmp_path, 'HashSplit(by="id", salt="another")')
+    with Project(tmp_path, actor="ana") as project:
+        project.data.ingest("loans", loans(900, seed=2, first=600), replace=True)
         project.train("credit", start_from="credit@1")
+        assert project.train("credit", start_from="credit@2", again=True).status == "finished"
+        project.data.ingest("loans", loans(600))
+        with pytest.raises(RefusedError, match=r"credit@2: .*rows that choose or judge; got '\d+ of the \d+ validate"):
+            project.train("credit", start_from="credit@2")
 
 
 def test_shifted_features_are_refused_unless_told_why(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_lightgbm_goes_on_as_lightgbm_does(task: str) -> None:
     oracle = lightgbm.train(native, data, 9, init_model=lightgbm.Booster(model_str=first.engine.text))
     assert warm.engine.fingerprint() == tree_hash(oracle.model_to_string())
     begun = first.params["best_iteration"]
+    assert warm.params["seed"] != later.seed  # or the first rows would be drawn again
     assert (warm.params["started_at"], warm.params["best_iteration"]) == (begun, begun + 9)
 
 
@@ -154,6 +155,11 @@ def test_pieces_go_on_from_a_checkpoint_to_the_same_trees(name: str, tmp_path: A
     resumed = fit(name, replace(later, checkpoints=Checkpoints(tmp_path, steps=5)), first, **params)
     assert resumed.engine.fingerprint() == whole.engine.fingerprint()
     assert resumed.params["best_iteration"] == whole.params["best_iteration"] > 10
+    if name == "lightgbm":  # the losses that stop it are those of all trees
+        booster = lightgbm.Booster(model_str=whole.engine.text)
+        outputs = booster.predict(later.validate.matrix, num_iteration=whole.params["started_at"] + 1)
+        chances = np.where(later.validate.labels == 1, outputs, 1 - outputs)
+        assert whole.history["log_loss"][0] == pytest.approx(-np.log(chances).mean())
     keys = {
         problem_key(name, replace(later, start=start)) for start in (None, Start(first.engine), Start(other.engine))
     }

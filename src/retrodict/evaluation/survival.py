@@ -75,12 +75,18 @@ def brier_losses(rows: Rows) -> Floats:
 # order ----------------------------------------------------------------------------------------------------------------
 
 
+def _places(rows: Rows) -> NDArray[np.int64]:
+    """Order in time: an event before the end of follow-up at the same moment; two events at one moment are no pair."""
+    order = np.lexsort((rows.labels < 0, np.abs(rows.labels)))
+    labels = rows.labels[order]
+    places = np.empty(rows.n, dtype=np.int64)
+    places[order] = np.cumsum(np.append(0, labels[1:] != labels[:-1]))
+    return places
+
+
 def _pairs(rows: Rows, worth: Floats) -> tuple[Floats, Floats]:
     """Mass of the pairs of each row that are ranked right, and of all, each weighted by what its earlier event is."""
-    # An event comes before the end of follow-up at the same time; two events at one time are no pair.
-    order = np.stack([np.abs(rows.labels), rows.labels < 0])
-    places = np.unique(order, axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    risk, earlier = _columns(rows).sum(axis=1), rows.mass * worth * (rows.labels > 0)
+    places, risk, earlier = _places(rows), _columns(rows).sum(axis=1), rows.mass * worth * (rows.labels > 0)
     after = concordant_masses(places, risk, earlier)
     before = concordant_masses(places.max() - places, -risk, rows.mass)
     right, every = (rows.mass * late + earlier * soon for late, soon in zip(after, before, strict=True))
@@ -106,7 +112,9 @@ def _pairless(worth: Callable[[Rows], Floats]) -> Callable[[Rows], str | None]:
     def refuse(rows: Rows) -> str | None:
         if why_not := rows.incomplete():
             return why_not
-        return None if _pairs(rows, worth(rows))[1].any() else "no event came while another row was followed"
+        places, earlier = _places(rows), (rows.labels > 0) & (worth(rows) > 0)
+        paired = bool((places[earlier] < places.max()).any())
+        return None if paired else "no event came while another row was followed"
 
     return refuse
 

@@ -85,45 +85,21 @@ _XGBOOST: Mapping[str, Any] = {
     "contributions": "exact Shapley values along the trees",
 }
 _XGBOOST_DEFAULTS: Mapping[str, Any] = {
-    "num_boost_round": 1_000,
-    "early_stopping_rounds": 50,
-    "learning_rate": 0.05,
-    "max_depth": 6,
-    "min_child_weight": 1.0,
-    "gamma": 0.0,
-    "reg_alpha": 0.0,
-    "reg_lambda": 1.0,
-    "subsample": 0.9,
-    "colsample_bytree": 0.9,
-    "max_bin": 256,
-    "booster": "gbtree",
-    "rate_drop": 0.0,
-    "nthread": 0,
-}
+    "num_boost_round": 1_000, "early_stopping_rounds": 50, "learning_rate": 0.05, "max_depth": 6,
+    "min_child_weight": 1.0, "gamma": 0.0, "reg_alpha": 0.0, "reg_lambda": 1.0, "subsample": 0.9,
+    "colsample_bytree": 0.9, "max_bin": 256, "booster": "gbtree", "rate_drop": 0.0, "nthread": 0,
+}  # fmt: skip
 _XGBOOST_MINIMUM: Mapping[str, float] = {
-    "num_boost_round": 1,
-    "early_stopping_rounds": 0,
-    "learning_rate": 1e-12,
-    "max_depth": 0,
-    "min_child_weight": 0,
-    "gamma": 0,
-    "reg_alpha": 0,
-    "reg_lambda": 0,
-    "subsample": 1e-12,
-    "colsample_bytree": 1e-12,
-    "max_bin": 2,
-    "rate_drop": 0,
-    "nthread": 0,
-}
+    "num_boost_round": 1, "early_stopping_rounds": 0, "learning_rate": 1e-12, "max_depth": 0, "min_child_weight": 0,
+    "gamma": 0, "reg_alpha": 0, "reg_lambda": 0, "subsample": 1e-12, "colsample_bytree": 1e-12, "max_bin": 2,
+    "rate_drop": 0, "nthread": 0,
+}  # fmt: skip
 _XGBOOST_SPACE: Mapping[str, Any] = {
-    "learning_rate": ("float", 0.01, 0.2, True),
-    "max_depth": ("int", 3, 10, False),
-    "min_child_weight": ("float", 0.5, 50.0, True),
-    "subsample": ("float", 0.5, 1.0, False),
-    "colsample_bytree": ("float", 0.4, 1.0, False),
-    "reg_alpha": ("float", 1e-8, 10.0, True),
+    "learning_rate": ("float", 0.01, 0.2, True), "max_depth": ("int", 3, 10, False),
+    "min_child_weight": ("float", 0.5, 50.0, True), "subsample": ("float", 0.5, 1.0, False),
+    "colsample_bytree": ("float", 0.4, 1.0, False), "reg_alpha": ("float", 1e-8, 10.0, True),
     "reg_lambda": ("float", 1e-3, 10.0, True),
-}
+}  # fmt: skip
 _TREE = {"max_depth": None, "min_samples_leaf": 5, "max_features": 1.0, "ccp_alpha": 0.0}
 _TREE_MINIMUM = {"min_samples_leaf": 1, "ccp_alpha": 0, "n_estimators": 1}
 

@@ -68,7 +68,7 @@ def event_by(labels: Floats, horizons: Floats, weights: Floats | None = None) ->
 def concordant_masses(places: NDArray[np.int64], values: Floats, mass: Floats) -> tuple[Floats, Floats]:
     """For each row the mass of the rows at an earlier place with a greater value (half of an equal one), and of all.
 
-    In ``n log² n`` steps: two places differ first in one bit, so that each pair is counted in one pass over the bits.
+    In ``n log n`` steps: two places differ first in one bit, so that each pair is counted in one pass over the bits.
 
     Parameters
     ----------
@@ -76,18 +76,23 @@ def concordant_masses(places: NDArray[np.int64], values: Floats, mass: Floats) -
         Zero or more; rows at one place are no pair.
     values, mass : ndarray of shape (n,)
     """
-    ranks = np.unique(values, return_inverse=True)[1].astype(np.int64)
-    width = int(ranks.max(initial=0)) + 2
     won, total = np.zeros(len(values)), np.zeros(len(values))
-    for bit in range(int(places.max(initial=0)).bit_length()):
-        block, later = places >> (bit + 1), (places >> bit) & 1 == 1
-        keys = block * width + ranks
-        order = np.flatnonzero(~later & (mass > 0))
-        order = order[np.argsort(keys[order], kind="stable")]
-        sums, earlier = np.concatenate([[0.0], np.cumsum(mass[order])]), keys[order]
-        rows = np.flatnonzero(later)
-        first, low = (sums[np.searchsorted(earlier, key)] for key in (block[rows] * width, keys[rows]))
-        high, last = (sums[np.searchsorted(earlier, key)] for key in (keys[rows] + 1, (block[rows] + 1) * width))
-        won[rows] += last - high + 0.5 * (high - low)
-        total[rows] += last - first
+    order = np.argsort(values, kind="stable")
+    for bit in reversed(range(int(places.max(initial=0)).bit_length())):
+        # Sorted by block of places that are equal so far, and by value within each.
+        block, later = places[order] >> (bit + 1), (places[order] >> bit) & 1 == 1
+        sums = np.concatenate([[0.0], np.cumsum(np.where(later, 0.0, mass[order]))])
+        first, last = _runs(block[1:] != block[:-1])
+        low, high = _runs((block[1:] != block[:-1]) | (np.diff(values[order]) != 0))
+        rows, first, last, low, high = (part[later] for part in (order, first, last, low, high))
+        won[rows] += sums[last] - sums[high] + 0.5 * (sums[high] - sums[low])
+        total[rows] += sums[last] - sums[first]
+        order = order[np.argsort(places[order] >> bit, kind="stable")]
     return won, total
+
+
+def _runs(changes: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each place where the run that it is in begins, and where it ends."""
+    starts = np.flatnonzero(np.concatenate([[True], changes]))
+    run = np.cumsum(np.concatenate([[0], changes]))
+    return starts[run], np.append(starts[1:], len(changes) + 1)[run]

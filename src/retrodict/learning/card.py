@@ -196,11 +196,17 @@ def start_grid(notes: Mapping[str, Any]) -> Grid | None:
               None if "cold" in values else "not compared") for name, values in costs]  # fmt: skip
     lines += [
         (f"{body['loss']}, {line['rows']}", line["against"], line["n"], line.get("warm"), line.get("other"),
-         line.get("low"), line.get("high"), line["verdict"])
+         line.get("low"), line.get("high"), f"{line['verdict']} {_measure(line)}".strip())
         for line in body["compared"]
     ]  # fmt: skip
     columns = ("what", "against", "rows>", "warm>", "other>", "from>", "to>", "verdict")
     return Grid(columns, lines, title=f"warm start from {body['version']}")
+
+
+def _measure(line: Mapping[str, Any]) -> str:
+    """Of what the interval is: the area under the curve, or the mean loss."""
+    name = str(line.get("metric", "")).removesuffix("_difference")
+    return f"(by {name})" if name else ""
 
 
 def _rows(rows: Sequence[Mapping[str, Any]] | None, columns: Sequence[str]) -> Grid | str | None:

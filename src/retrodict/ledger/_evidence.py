@@ -17,8 +17,8 @@ from retrodict.core.errors import NotFoundError, RetrodictError
 from retrodict.core.identity import canonical_json, digest
 from retrodict.ledger._replay import AuditFinding, attempt
 from retrodict.ledger.chain import Entry
-from retrodict.ledger.ends import Keys
 from retrodict.ledger.heads import Prefix, SignedHead
+from retrodict.ledger.keys import Keys
 from retrodict.ledger.merkle import merkle_root
 from retrodict.ledger.rows import read_rows, row_digest, rows_digest
 from retrodict.ledger.segments import Seal, leaves_of, seal_of

@@ -25,7 +25,8 @@ from sqlalchemy.exc import DBAPIError
 from retrodict.core.errors import RetrodictError
 from retrodict.core.identity import canonical_json
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry, row_hashes
-from retrodict.ledger.ends import ACCEPT, KEY_ACTIONS, WITNESSES, Keys
+from retrodict.ledger.ends import ACCEPT, KEY_ACTIONS, WITNESSES
+from retrodict.ledger.keys import Keys
 from retrodict.ledger.merkle import complete_levels, leaf_hash, root_of_span
 from retrodict.ledger.schema import entries, nodes
 from retrodict.ledger.table_versions import ADOPT

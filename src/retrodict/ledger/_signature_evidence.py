@@ -17,8 +17,9 @@ from random import SystemRandom
 
 from retrodict.core.errors import RetrodictError
 from retrodict.ledger._replay import AuditFinding, Chain
-from retrodict.ledger.checkpoints import Checkpoint, count_lines, is_endorsed, scan_checkpoints
+from retrodict.ledger.checkpoints import Checkpoint, count_lines, scan_checkpoints
 from retrodict.ledger.ends import ACCEPT, KEY_ACTIONS
+from retrodict.ledger.keys import is_endorsed
 from retrodict.ledger.witnesses import Witness
 
 _ALL, _SOME = 10_000, 1_000

@@ -1,41 +1,35 @@
 """Signed checkpoints: "at this time the chain ended with this hash", kept outside the database.
 
 A hash chain cannot show that its newest entries were cut off and the rest left intact; a signature over (sequence,
-hash) in a place that the one who cuts does not control can. Ed25519 (RFC 8032) from ``cryptography``; one JSON line
-per checkpoint, appended with a sync, so the file itself can live on write-once storage.
+hash) in a place that the one who cuts does not control can. One JSON line per checkpoint, appended with a sync, so the
+file itself can live on write-once storage.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hmac
 import json
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from retrodict.core.errors import ConfigurationError, IntegrityError
+from retrodict.ledger.keys import Signed
+from retrodict.stores._durable import make_folder, open_file, sync_folder
 
-from retrodict.core.errors import ConfigurationError, IntegrityError, RetrodictError, RetryableError
-from retrodict.core.identity import canonical_json
-from retrodict.stores._durable import make_folder, open_file, read_file, sync_folder, write_draft
-
-__all__ = ["Checkpoint", "Signer"]
+__all__ = ["Checkpoint"]
 
 _FILE = "checkpoints.jsonl"
-_LOST = "Restore the file from a backup, or go on with a new key: retrodict audit renew-key --unendorsed --reason WHY"
 _BLOCK = 1 << 20
 _SEQUENCE = re.compile(rb'"sequence": ?(\d{1,18})')
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Signed):
     """A signed statement on the end of the chain; ``public_key`` and ``signature`` in hex.
 
     ``root`` is that of the Merkle tree over the entries, ``log`` the hash of the first entry, which tells ledgers
@@ -64,130 +58,37 @@ class Checkpoint:
         types = [type(getattr(checkpoint, name)) for name in cls.__slots__]
         return checkpoint if types == [int, int, *[str] * 5, int] else None
 
-    def is_valid(self) -> bool:
-        """Whether the signature fits the statement and the key."""
-        statement = _statement(self.sequence, self.time, self.hash, self.root, self.log, self.after)
-        return is_signed(self.public_key, self.signature, statement)
+    @property
+    def statement(self) -> dict[str, Any]:
+        """What the signature is over."""
+        more: dict[str, Any] = {"root": self.root, "log": self.log} if self.root else {}
+        more |= {"after": self.after} if self.after else {}
+        return {"retrodict": "checkpoint", "sequence": self.sequence, "time": self.time, "hash": self.hash, **more}
 
 
-def is_endorsed(public_key: str, signature: object, by: str) -> bool:
-    """Whether the holder of one key signed that another one follows it."""
-    return isinstance(signature, str) and is_signed(by, signature, _succession(public_key))
-
-
-def is_signed(public_key: str, signature: str, statement: Mapping[str, Any]) -> bool:
-    """Whether the holder of a key signed a statement: its canonical JSON, whose ``retrodict`` says of which kind."""
-    try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-        key.verify(bytes.fromhex(signature), canonical_json(statement))
-    except (InvalidSignature, RetrodictError, ValueError, TypeError):  # also of stored values that are no text
-        return False
-    return True
-
-
-def _statement(sequence: int, time: int, hash_: str, root: str, log: str, after: int) -> dict[str, Any]:
-    more: dict[str, Any] = {"root": root, "log": log} if root else {}
-    more |= {"after": after} if after else {}
-    return {"retrodict": "checkpoint", "sequence": sequence, "time": time, "hash": hash_, **more}
-
-
-def _succession(public_key: str) -> dict[str, Any]:
-    return {"retrodict": "next key", "public_key": public_key}
-
-
-class Signer:
-    """Holds the private key and appends checkpoints to a file.
-
-    Parameters
-    ----------
-    key_path : Path
-        The key, 32 bytes, readable by its owner only.
-    folder : Path
-        Where checkpoints go.
-    expected : str, optional
-        Public key that the chain names. None: the chain is empty, and a missing key is made.
+def prepare_file(folder: Path) -> None:
+    """Find out that checkpoints can be written before anything is changed that would need one.
 
     Raises
     ------
-    IntegrityError
-        If the chain names a key and the file is missing or holds another one. A new key in its place would make every
-        later checkpoint worthless without anybody noticing.
+    ConfigurationError
+        If they cannot.
     """
-
-    def __init__(self, key_path: Path, folder: Path, *, expected: str | None = None) -> None:
-        self._key_path, self._file = key_path, folder / _FILE
-        if expected is None:
-            if not key_path.exists():
-                _make_key(key_path)
-        else:
-            _adopt(key_path, expected)
-        self._key = _load_key(key_path)
-        if expected is not None and self.public_key != expected:
-            raise IntegrityError(
-                "the signing key must be the one that the ledger names",
-                where=str(key_path),
-                got=f"a key whose public half is {self.public_key[:12]}…, not {expected[:12]}…",
-                remedy=_LOST,
-            )
-
-    @property
-    def public_key(self) -> str:
-        """Public half of the key, 64 hex digits."""
-        return self._key.public_key().public_bytes_raw().hex()
-
-    def prepare(self) -> None:
-        """Find out that checkpoints can be written before anything is changed that would need one.
-
-        Raises
-        ------
-        ConfigurationError
-            If they cannot.
-        """
-        try:
-            if not self._file.exists():
-                make_folder(self._file.parent)
-                self._file.touch()
-                sync_folder(self._file.parent)
-            if not os.access(self._file, os.W_OK):
-                raise PermissionError(13, "Permission denied")
-        except OSError as error:
-            raise ConfigurationError(
-                "the folder of signed checkpoints must be writable",
-                where="retrodict.toml, key 'ledger.checkpoints'",
-                got=error.strerror,
-                remedy=f"Make {self._file.parent} writable, or name another folder; nothing was changed",
-            ) from error
-
-    def sign_statement(self, statement: Mapping[str, Any]) -> str:
-        """Signature over the canonical JSON of a statement, in hex."""
-        return self._key.sign(canonical_json(statement)).hex()
-
-    def sign(self, sequence: int, time: int, hash_: str, *, root: str, log: str, after: int) -> Checkpoint:
-        """Statement that the chain of a log ended with this hash, and its tree has this root."""
-        signature = self.sign_statement(_statement(sequence, time, hash_, root, log, after))
-        return Checkpoint(sequence, time, hash_, self.public_key, signature, root, log, after)
-
-    def endorse(self, public_key: str) -> str:
-        """Signature over the key that is to follow, in hex."""
-        return self.sign_statement(_succession(public_key))
-
-    def append(self, checkpoint: Checkpoint) -> None:
-        """Make a statement durable in the file of checkpoints.
-
-        Raises
-        ------
-        RetryableError
-            If the disk does not take it: what was committed stays, and the next transaction signs it too.
-        """
-        try:
-            append_line(self._file.parent, checkpoint)
-        except OSError as error:
-            raise RetryableError(
-                "the checkpoint of a change must be written; the change is stored, its checkpoint is not",
-                where=f"checkpoint of entry {checkpoint.sequence}",
-                got=error.strerror,
-                remedy="Free space on the disk of the checkpoints; do not repeat the change",
-            ) from error
+    file = folder / _FILE
+    try:
+        if not file.exists():
+            make_folder(folder)
+            file.touch()
+            sync_folder(folder)
+        if not os.access(file, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise ConfigurationError(
+            "the folder of signed checkpoints must be writable",
+            where="retrodict.toml, key 'ledger.checkpoints'",
+            got=error.strerror,
+            remedy=f"Make {folder} writable, or name another folder; nothing was changed",
+        ) from error
 
 
 def append_line(folder: Path, checkpoint: Checkpoint) -> None:
@@ -214,71 +115,6 @@ def _cut_torn_line(descriptor: int) -> None:
             break
     if end < size:
         os.ftruncate(descriptor, end)
-
-
-# the key ------------------------------------------------------------------------------------------------------
-
-
-def _make_key(path: Path) -> None:
-    """Write a new key durably; two first processes cannot end up with different keys."""
-    make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    try:
-        write_draft(temporary, Ed25519PrivateKey.generate().private_bytes_raw(), mode=0o600)
-        with suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def _load_key(path: Path) -> Ed25519PrivateKey:
-    try:
-        raw = read_file(path)
-        return Ed25519PrivateKey.from_private_bytes(raw)
-    except (OSError, ValueError) as error:
-        raise IntegrityError(
-            "the key that signs the ledger's checkpoints must be readable and have 32 bytes",
-            where=str(path),
-            got=error.strerror if isinstance(error, OSError) else f"{len(raw)} bytes",
-            remedy=_LOST,
-        ) from error
-
-
-def public_half(path: Path) -> str:
-    """Public half of a key that waits in a file, 64 hex digits; errors as for one that cannot be read."""
-    return _load_key(path).public_key().public_bytes_raw().hex()
-
-
-def derived_secret(path: Path, purpose: str) -> bytes:
-    """Secret for another purpose, made of the key: it tells nothing of it."""
-    return hmac.digest(_load_key(path).private_bytes_raw(), purpose.encode(), "sha256")
-
-
-def next_key_path(path: Path) -> Path:
-    """Where the next key waits until the chain names it."""
-    return path.with_name(f"{path.name}.next")
-
-
-def make_next_key(path: Path) -> str:
-    """Make the key that is to follow, and return its public half."""
-    waiting = next_key_path(path)
-    waiting.unlink(missing_ok=True)
-    _make_key(waiting)
-    return public_half(waiting)
-
-
-def waiting_signer(path: Path, folder: Path) -> Signer:
-    """Signer with the key that is to follow."""
-    return Signer(next_key_path(path), folder)
-
-
-def _adopt(path: Path, expected: str) -> None:
-    """Move the next key into its place once the chain names it, also after a death in between."""
-    waiting = next_key_path(path)
-    if waiting.exists() and public_half(waiting) == expected:
-        waiting.replace(path)
-        sync_folder(path.parent)
 
 
 # reading ------------------------------------------------------------------------------------------------------

@@ -9,15 +9,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, insert, select
 
 from retrodict.ledger.chain import GENESIS
-from retrodict.ledger.checkpoints import Checkpoint, Signer
+from retrodict.ledger.checkpoints import Checkpoint
+from retrodict.ledger.keys import Keys, SigningKey
 from retrodict.ledger.schema import ends, entries
 from retrodict.ledger.tree import EntryTree
 
-__all__ = ["ACCEPT", "BEGIN", "KEY_ACTIONS", "RENEW", "WITNESSES", "ChainEnd", "Keys", "chain_end", "field_of",
-           "has_signed", "key_in_force", "keys_of", "sign_end", "signed_ends", "time_of"]  # fmt: skip
-
-# Public keys that the chain names, each with the time of the entry that does, oldest first.
-Keys = list[tuple[int, str]]
+__all__ = ["ACCEPT", "BEGIN", "KEY_ACTIONS", "RENEW", "WITNESSES", "ChainEnd", "chain_end", "field_of",
+           "key_in_force", "keys_of", "sign_end", "signed_ends", "time_of"]  # fmt: skip
 
 # The first entry of every chain names the key whose checkpoints count; a later one may name its successor. An end that
 # is not the one signed last may be gone on from for a reason, which is an entry too.
@@ -40,14 +38,15 @@ def chain_end(connection: Connection) -> ChainEnd:
     return ChainEnd(0, GENESIS, 0) if row is None else ChainEnd(*row)
 
 
-def sign_end(connection: Connection, signer: Signer, end: ChainEnd | None, after: int) -> Checkpoint | None:
+def sign_end(connection: Connection, key: SigningKey, end: ChainEnd | None, after: int) -> Checkpoint | None:
     """Sign what a transaction appended, and note it with it."""
     if end is None:
         return None
     tree = EntryTree(connection)
     tree.grow(end.sequence, before=next((one for one in signed_ends(connection) if one.root), None))
     log = connection.execute(select(entries.c.hash).where(entries.c.sequence == 1)).scalar_one()
-    checkpoint = signer.sign(end.sequence, end.time, end.hash, root=tree.root(end.sequence).hex(), log=log, after=after)
+    root = tree.root(end.sequence).hex()
+    checkpoint = key.sign(Checkpoint(end.sequence, end.time, end.hash, "", "", root, log, after))
     connection.execute(delete(ends))
     connection.execute(insert(ends).values(**asdict(checkpoint)))
     return checkpoint
@@ -66,16 +65,6 @@ def keys_of(connection: Connection) -> Keys:
     keys = [(time_of(time), str(field_of(payload, "public_key") or "none at all")) for time, payload in rows]
     # A chain that does not begin as ours do was tampered with: no key fits it.
     return keys if keys or not chain_end(connection).sequence else [(0, "none at all")]
-
-
-def has_signed(keys: Keys, public_key: str, time: int) -> bool:
-    """Whether a statement of a time counts by a key: from the entry that names the key to the one that names the next.
-
-    A signature must be looked at besides.
-    """
-    ends = [begin for begin, _ in keys[1:]]
-    spans = zip(keys, [*ends, time], strict=False)
-    return type(time) is int and any(key == public_key and begin <= time <= end for (begin, key), end in spans)
 
 
 def time_of(value: object) -> int:

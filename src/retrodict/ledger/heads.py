@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from retrodict.ledger.checkpoints import is_signed
-from retrodict.ledger.ends import Keys, has_signed
+from retrodict.ledger.keys import Signed
 from retrodict.ledger.ledger import Ledger
 from retrodict.stores._durable import make_folder, place_file, read_file
 
@@ -36,11 +35,8 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedHead:
-    """Statement on the segments of a stream that are not sealed yet, oldest first; the last one is the open one.
-
-    ``time`` is that of the statement, microseconds since 1970-01-01 UTC; key and signature are in hex.
-    """
+class SignedHead(Signed):
+    """Statement on the segments of a stream that are not sealed yet, oldest first; the last one is the open one."""
 
     stream: str
     time: int
@@ -48,20 +44,16 @@ class SignedHead:
     public_key: str
     signature: str
 
-    def is_valid(self, keys: Keys) -> bool:
-        """Whether the key of its time signed it."""
-        statement = {**_statement(self.stream, self.prefixes), "time": self.time}
-        return has_signed(keys, self.public_key, self.time) and is_signed(self.public_key, self.signature, statement)
-
-
-def _statement(stream: str, prefixes: Sequence[Prefix]) -> dict[str, Any]:
-    return {"retrodict": "head", "stream": stream, "segments": [asdict(one) for one in prefixes]}
+    @property
+    def statement(self) -> dict[str, Any]:
+        """What the signature is over."""
+        segments = [asdict(one) for one in self.prefixes]
+        return {"retrodict": "head", "stream": self.stream, "segments": segments, "time": self.time}
 
 
 def write_head(ledger: Ledger, stream: str, prefixes: Sequence[Prefix]) -> SignedHead:
     """Sign what a stream holds and is not sealed, and put it in the place of the statement before."""
-    time, public_key, signature = ledger.sign(_statement(stream, prefixes))
-    head = SignedHead(stream, time, tuple(prefixes), public_key, signature)
+    head = ledger.sign(lambda time: SignedHead(stream, time, tuple(prefixes), "", ""))
     path = _path(ledger.checkpoint_folder, stream)
     make_folder(path.parent)
     place_file(path, json.dumps(asdict(head)).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,27 +11,16 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Table, insert, select
 
 from retrodict.core.clock import Clock
-from retrodict.core.errors import IntegrityError, InternalError, check_reason
+from retrodict.core.errors import IntegrityError, InternalError, RetryableError, check_reason
 from retrodict.core.identity import canonical_json
 from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry
-from retrodict.ledger.checkpoints import (
-    Checkpoint,
-    Signer,
-    derived_secret,
-    make_next_key,
-    newest_signed,
-    next_key_path,
-    public_half,
-    size_of,
-    waiting_signer,
-)
+from retrodict.ledger.checkpoints import Checkpoint, append_line, newest_signed, prepare_file, size_of
 from retrodict.ledger.ends import (
     ACCEPT,
     BEGIN,
     RENEW,
     WITNESSES,
     ChainEnd,
-    Keys,
     chain_end,
     field_of,
     key_in_force,
@@ -40,6 +29,7 @@ from retrodict.ledger.ends import (
     signed_ends,
     time_of,
 )
+from retrodict.ledger.keys import Keys, S, SigningKey, adopt_key, make_next_key, next_key_path, open_key
 from retrodict.ledger.rows import foreign_row, read_rows, row_digest, rows_digest
 from retrodict.ledger.schema import edges, entries, metadata
 from retrodict.ledger.tree import EntryTree
@@ -270,23 +260,47 @@ class Ledger:
         BusyError
             If another transaction does not end in time.
         """
-        with self.records.write() as connection:
-            # Looked up with the chain held: another process may have renewed the key a moment ago.
-            signer = self._signer(key_in_force(connection))
-            self._check_end(connection)
-            after = self._after(connection)
-            transaction = Transaction(connection, self._clock, self._actor, signer.public_key)
+        with self._transaction(self._checked_key) as transaction:
             yield transaction
             transaction.finish()
             if transaction.head is not None:
                 self._name_witnesses(transaction)
-            checkpoint = sign_end(connection, signer, transaction.head, after)
-        if checkpoint is not None:
-            self._keep(signer, checkpoint)
 
-    def _keep(self, signer: Signer, checkpoint: Checkpoint) -> None:
+    @contextmanager
+    def _transaction(self, key_of: Callable[[Connection], SigningKey]) -> Iterator[Transaction]:
+        """Sign what is appended by a key, and make that known outside the records."""
+        with self.records.write() as connection:
+            # Looked up with the chain held: another process may have renewed the key a moment ago.
+            key, after = key_of(connection), self._after(connection)
+            transaction = Transaction(connection, self._clock, self._actor, key.public_key)
+            yield transaction
+            checkpoint = sign_end(connection, key, transaction.head, after)
+        if checkpoint is not None:
+            self._keep(checkpoint)
+
+    def _key(self, connection: Connection) -> SigningKey:
+        """Key that signs, once it is there and checkpoints can be written."""
+        key = open_key(self._key_path, key_in_force(connection))
+        prepare_file(self.checkpoint_folder)
+        return key
+
+    def _checked_key(self, connection: Connection) -> SigningKey:
+        """Key that signs what goes on from the end that was signed last."""
+        key = self._key(connection)
+        self._check_end(connection)
+        return key
+
+    def _keep(self, checkpoint: Checkpoint) -> None:
         """Make a statement durable outside the records, and tell it to the witnesses."""
-        signer.append(checkpoint)
+        try:
+            append_line(self.checkpoint_folder, checkpoint)
+        except OSError as error:  # what was committed stays, and the next transaction signs it too
+            raise RetryableError(
+                "the checkpoint of a change must be written; the change is stored, its checkpoint is not",
+                where=f"checkpoint of entry {checkpoint.sequence}",
+                got=error.strerror,
+                remedy="Free space on the disk of the checkpoints; do not repeat the change",
+            ) from error
         tell(self.witnesses, checkpoint)
 
     def _name_witnesses(self, transaction: Transaction) -> None:
@@ -346,24 +360,11 @@ class Ledger:
             For the ledger.
         """
         check_reason(reason, "going on from an unsigned end must have a reason", where="ledger")
-        with self.records.write() as connection:
-            signer = self._signer(key_in_force(connection))
-            signed = self.newest_checkpoint(connection)
+        with self._transaction(self._key) as tx:
+            signed = self.newest_checkpoint(tx.connection)
             facts = {"reason": reason, "checkpoint_bytes": size_of(self.checkpoint_folder),
                      "signed": signed.sequence if signed else 0}  # fmt: skip
-            entry, checkpoint = self._append_alone(connection, ACCEPT, facts, signer, self._after(connection))
-        self._keep(signer, checkpoint)
-        return entry
-
-    def _append_alone(
-        self, connection: Connection, action: str, facts: dict[str, Any], signer: Signer, after: int
-    ) -> tuple[Entry, Checkpoint]:
-        """Append an entry on the chain itself, and sign it."""
-        transaction = Transaction(connection, self._clock, self._actor, signer.public_key)
-        entry = transaction.append(action, "ledger:chain", facts)
-        checkpoint = sign_end(connection, signer, transaction.head, after)
-        assert checkpoint is not None
-        return entry, checkpoint
+            return tx.append(ACCEPT, "ledger:chain", facts)
 
     def sign_end(self) -> None:
         """Sign the end of the chain if the process that made it died before it could; else do nothing.
@@ -375,26 +376,27 @@ class Ledger:
             if newest is not None and end.sequence <= newest.sequence:
                 return
             self._check_end(connection)
-            expected, stored = key_in_force(connection), signed_ends(connection)
+            self._key(connection)
+            stored = signed_ends(connection)
         for checkpoint in stored:  # the process that signed it died before it was in the file
-            self._keep(self._signer(expected), checkpoint)
+            self._keep(checkpoint)
 
-    def sign(self, statement: Mapping[str, Any]) -> tuple[int, str, str]:
-        """Time, public key in force, and its signature over a statement with that ``time``; begins an empty chain.
+    def sign(self, unsigned: Callable[[int], S]) -> S:
+        """Sign a statement by the key in force; begins an empty chain.
 
         Parameters
         ----------
-        statement : mapping
-            Plain values; ``retrodict`` says of which kind it is.
+        unsigned : callable
+            Gives the statement without key and signature by its time.
         """
         _, keys = self.reach()
         if not keys:
             with self.transaction() as tx:
                 tx.begin()
-            return self.sign(statement)
-        signer = self._signer(keys[-1][1])
-        time = self.now()
-        return time, signer.public_key, signer.sign_statement({**statement, "time": time})
+            return self.sign(unsigned)
+        with self.records.read() as connection:
+            key = self._key(connection)
+        return key.sign(unsigned(self.now()))
 
     def secret(self, purpose: str) -> tuple[str, bytes]:
         """Name of the key in force and a secret made of it, for sealing what is made for this project alone.
@@ -402,8 +404,8 @@ class Ledger:
         Both are empty where the key is not at hand: an auditor has none.
         """
         try:
-            fits = bool(self.public_key) and public_half(self._key_path) == self.public_key
-            return (self.public_key[:16], derived_secret(self._key_path, purpose)) if fits else ("", b"")
+            key = SigningKey(self._key_path)
+            return (key.public_key[:16], key.secret(purpose)) if key.public_key == self.public_key else ("", b"")
         except IntegrityError:
             return "", b""
 
@@ -412,10 +414,10 @@ class Ledger:
         if not self.public_key or not os.path.lexists(self._key_path):
             return ""
         try:
-            fits = public_half(self._key_path) == self.public_key
+            fits = SigningKey(self._key_path).public_key == self.public_key
             # The next key waits beside it until a process that renewed it, or the one after, puts it into its place.
             waiting = next_key_path(self._key_path)
-            fits = fits or (waiting.exists() and public_half(waiting) == self.public_key)
+            fits = fits or (waiting.exists() and SigningKey(waiting).public_key == self.public_key)
         except IntegrityError as error:
             return str(error)
         return "" if fits else "it is another one than the ledger names, which nothing more is appended with"
@@ -495,11 +497,6 @@ class Ledger:
         self._rows[table.name] = counter, rows
         return rows
 
-    def _signer(self, expected: str | None) -> Signer:
-        signer = Signer(self._key_path, self.checkpoint_folder, expected=expected)
-        signer.prepare()
-        return signer
-
     def renew_key(self, reason: str, *, unendorsed: bool = False) -> Entry:
         """Go on with a new signing key, which the old one endorses.
 
@@ -520,22 +517,23 @@ class Ledger:
             If the old key cannot be read and is not said to be lost, or the chain does not end with what was signed.
         """
         check_reason(reason, "a new key must have a reason", where="ledger")
-        with self.records.write() as connection:
-            expected = key_in_force(connection)
-            old = None if unendorsed or expected is None else self._signer(expected)
-            if not unendorsed:
-                self._check_end(connection)
-            after = self._after(connection)
-            public_key = make_next_key(self._key_path)
-            facts: dict[str, Any] = {"public_key": public_key, "reason": reason}
+        facts: dict[str, Any] = {"reason": reason}
+
+        def successor(connection: Connection) -> SigningKey:
+            prepare_file(self.checkpoint_folder)
+            old = None if unendorsed else self._checked_key(connection)
+            key = make_next_key(self._key_path)
+            facts["public_key"] = key.public_key
             if old is not None:
-                facts["endorsement"] = old.endorse(public_key)
-            elif (signed := self.newest_checkpoint(connection)) is not None:
+                facts["endorsement"] = old.endorse(key.public_key)
+            return key
+
+        with self._transaction(successor) as tx:
+            if "endorsement" not in facts and (signed := self.newest_checkpoint(tx.connection)) is not None:
                 facts["signed"] = signed.sequence
-            # The new key is taken into its place once this is committed: until then it signs where it waits.
-            waiting = waiting_signer(self._key_path, self.checkpoint_folder)
-            entry, checkpoint = self._append_alone(connection, RENEW, facts, waiting, after)
-        self._keep(self._signer(public_key), checkpoint)
+            entry = tx.append(RENEW, "ledger:chain", facts)
+        # The new key is taken into its place once this is committed: until then it signs where it waits.
+        adopt_key(self._key_path, facts["public_key"])
         return entry
 
     def entries(self, *, object_id: str | None = None, action: str | None = None) -> list[Entry]:

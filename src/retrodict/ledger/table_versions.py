@@ -17,8 +17,7 @@ from sqlalchemy import Connection, insert, select
 
 from retrodict.core.errors import IntegrityError
 from retrodict.ledger.chain import Entry
-from retrodict.ledger.checkpoints import is_signed
-from retrodict.ledger.ends import Keys, has_signed
+from retrodict.ledger.keys import Keys, Signed
 from retrodict.ledger.ledger import Ledger
 from retrodict.ledger.schema import versions
 
@@ -30,7 +29,7 @@ _LOG_PATH = re.compile(r"([^/]+)/_delta_log/(\d{20})\.json")
 
 
 @dataclass(frozen=True, slots=True)
-class SignedVersion:
+class SignedVersion(Signed):
     """Statement that a process with the key was about to write a version whose log entry has this SHA-256."""
 
     name: str
@@ -40,14 +39,11 @@ class SignedVersion:
     public_key: str
     signature: str
 
-    def is_valid(self, keys: Keys) -> bool:
-        """Whether the key of its time signed it."""
-        statement = {**_statement(self.name, self.version, self.digest), "time": self.time}
-        return has_signed(keys, self.public_key, self.time) and is_signed(self.public_key, self.signature, statement)
-
-
-def _statement(name: str, version: int, digest: str) -> dict[str, Any]:
-    return {"retrodict": "version", "table": name, "version": version, "digest": digest}
+    @property
+    def statement(self) -> dict[str, Any]:
+        """What the signature is over."""
+        about = {"table": self.name, "version": self.version, "digest": self.digest}
+        return {"retrodict": "version", **about, "time": self.time}
 
 
 def select_versions(connection: Connection, name: str | None = None, start: int = 0) -> list[SignedVersion]:
@@ -121,8 +117,7 @@ class VersionSigner:
     def announce(self, name: str, version: int, digest: str) -> None:
         """Sign that a version with this log entry is about to be written."""
         ledger = self._ledger()
-        time, public_key, signature = ledger.sign(_statement(name, version, digest))
-        statement = SignedVersion(name, version, digest, time, public_key, signature)
+        statement = ledger.sign(lambda time: SignedVersion(name, version, digest, time, "", ""))
         with ledger.records.write() as connection:
             connection.execute(insert(versions).values(**asdict(statement)))
 

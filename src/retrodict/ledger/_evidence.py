@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, column, func, select
@@ -34,25 +34,53 @@ T = TypeVar("T")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+@dataclass(slots=True)
+class Claims:
+    """What there is to know of all entries before each is looked at, gathered in one pass."""
+
+    # By table and key of rows: the last entry that vouches for them, and the place in its records.
+    newest: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
+    earlier_runs: set[str] = field(default_factory=set)  # recorded before entries vouched for their rows
+    seals: list[tuple[Entry, Seal]] = field(default_factory=list)
+    # By entries that others may rest on: segments, files that a vacuum or a rewrite deleted, versions of tables.
+    sealed: set[tuple[str, str]] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+    versions: NamedVersions = field(default_factory=NamedVersions)
+
+    def gather(self, entries: Iterable[Entry], is_trusted: Callable[[int], bool]) -> Claims:
+        """Take in entries in their order."""
+        for entry in entries:
+            for at, place, _ in _records(entry):
+                self.newest[place] = entry.sequence, at
+            if entry.action == "run.finish" and "records" not in entry.payload:
+                self.earlier_runs.add(entry.object_id.removeprefix("run:"))
+            seal = seal_of(entry)
+            self.seals += [(entry, seal)] if seal else []
+            if is_trusted(entry.sequence):
+                self.sealed |= {(seal.stream, seal.segment)} if seal else set()
+                self.versions.add([entry])
+                if entry.action in ("dataset.vacuum", "dataset.rewrite"):
+                    self.deleted |= {*_texts(entry.payload.get("deleted"))}
+        return self
+
+
 # objects and files --------------------------------------------------------------------------------------------
 
 
-def check_objects(items: Iterable[Entry], objects: ObjectStore, seen: set[str]) -> Iterator[AuditFinding]:
-    """Read every object that entries name, and the parts that a manifest among them names."""
-    for entry in items:
-        where = f"{entry.object_id} (entry {entry.sequence})"
-        waiting = _texts(entry.payload.get("objects"))
-        while waiting:
-            sha = waiting.pop()
-            if sha in seen:
-                continue
-            seen.add(sha)
-            try:
-                waiting += _parts(objects.get(sha))
-            except NotFoundError:
-                yield AuditFinding("removed", where, f"object {sha} is gone")
-            except (RetrodictError, OSError) as error:
-                yield AuditFinding("altered", where, str(error))
+def check_objects(entry: Entry, objects: ObjectStore, seen: set[str]) -> Iterator[AuditFinding]:
+    """Read every object that an entry names first, and the parts that a manifest among them names."""
+    where, waiting = f"{entry.object_id} (entry {entry.sequence})", _texts(entry.payload.get("objects"))
+    while waiting:
+        sha = waiting.pop()
+        if sha in seen:
+            continue
+        seen.add(sha)
+        try:
+            waiting += _parts(objects.get(sha))
+        except NotFoundError:
+            yield AuditFinding("removed", where, f"object {sha} is gone")
+        except (RetrodictError, OSError) as error:
+            yield AuditFinding("altered", where, str(error))
 
 
 def _texts(value: object) -> list[str]:
@@ -71,29 +99,21 @@ def _parts(data: bytes) -> list[str]:
     return [part for part in digests if isinstance(part, str) and _DIGEST.fullmatch(part)]
 
 
-def deleted_by(trusted: Iterable[Entry]) -> set[str]:
-    """Paths of files that a vacuum or a rewrite deleted, by entries that others may rest on."""
-    return {path for entry in trusted if entry.action in ("dataset.vacuum", "dataset.rewrite")
-            for path in _texts(entry.payload.get("deleted"))}  # fmt: skip
-
-
 def check_files(
-    items: Iterable[Entry], deleted: Collection[str], file_digest: Callable[[str], str]
+    entry: Entry, deleted: Collection[str], file_digest: Callable[[str], str]
 ) -> Iterator[AuditFinding | None]:
-    """Finding or None of every file that entries name; one that was deleted may be gone."""
-    for entry in items:
-        where = f"{entry.object_id} (entry {entry.sequence})"
-        files = entry.payload.get("files")
-        for path, sha in files.items() if isinstance(files, dict) else ():
-            try:
-                same = file_digest(path) == sha
-            except NotFoundError:
-                yield None if path in deleted else AuditFinding("removed", where, f"data file {path} is gone")
-            except (RetrodictError, OSError) as error:
-                yield AuditFinding("altered", where, f"data file {path}: {error}")
-            else:
-                detail = f"data file {path} does not have the hash that was written"
-                yield None if same else AuditFinding("altered", where, detail)
+    """Finding or None of every file that an entry names; one that was deleted may be gone."""
+    where, files = f"{entry.object_id} (entry {entry.sequence})", entry.payload.get("files")
+    for path, sha in files.items() if isinstance(files, dict) else ():
+        try:
+            same = file_digest(path) == sha
+        except NotFoundError:
+            yield None if path in deleted else AuditFinding("removed", where, f"data file {path} is gone")
+        except (RetrodictError, OSError) as error:
+            yield AuditFinding("altered", where, f"data file {path}: {error}")
+        else:
+            detail = f"data file {path} does not have the hash that was written"
+            yield None if same else AuditFinding("altered", where, detail)
 
 
 def read_each(
@@ -110,14 +130,12 @@ def read_each(
 
 
 def check_versions(
-    logs: Mapping[str, list[LogEntry]], trusted: Iterable[Entry], statements: list[SignedVersion], keys: Keys
+    logs: Mapping[str, list[LogEntry]], entered: NamedVersions, statements: list[SignedVersion], keys: Keys
 ) -> Iterator[AuditFinding]:
-    """Name the versions in the logs of tables that neither a trusted entry nor a signed statement names.
+    """Name the versions in the logs of tables that neither was ``entered`` nor is in a signed statement.
 
     ``logs`` are those of all tables as they were before the chain was read.
     """
-    entered = NamedVersions()
-    entered.add(trusted)
     for one in altered_statements(statements, entered, keys):
         where = f"statement on table {one.name}, version {one.version}"
         yield AuditFinding("altered", where, "the ledger's key of its time did not sign it")
@@ -135,7 +153,7 @@ def check_versions(
 
 
 def check_records(
-    connection: Connection, claims: Callable[[], Iterable[Entry]], tables: Collection[str] | None
+    connection: Connection, entries: Iterable[Entry], claims: Claims, tables: Collection[str] | None
 ) -> Iterator[AuditFinding]:
     """Compare rows that entries vouch for (:meth:`Transaction.insert`, ``vouch``) with what their tables hold.
 
@@ -143,13 +161,10 @@ def check_records(
     where nothing does for any; but for runs that were recorded before entries vouched for them. None: these are not
     all entries, so rows that none of them vouches for are no finding.
     """
-    newest = {place: (entry.sequence, at) for entry in claims() for at, place, _ in _records(entry)}
-    vouched, earlier = dict.fromkeys(tables or (), 0), set[str]()
-    for entry in claims():
-        if entry.action == "run.finish" and "records" not in entry.payload:
-            earlier.add(entry.object_id.removeprefix("run:"))
+    vouched, earlier = dict.fromkeys(tables or (), 0), claims.earlier_runs
+    for entry in entries:
         for at, place, record in _records(entry):
-            if newest[place] == (entry.sequence, at):
+            if claims.newest[place] == (entry.sequence, at):
                 rows = record.get("rows", 1)
                 vouched[place[0]] = vouched.get(place[0], 0) + (rows if isinstance(rows, int) else 0)
                 with suppress(KeyError, TypeError, AttributeError):
@@ -206,12 +221,7 @@ class OpenSegment:
     age_us: int
 
 
-def sealed_by(items: Iterable[Entry]) -> list[Seal]:
-    """Seals that the chain holds; an entry that was altered beyond reading is reported as such already."""
-    return [seal for entry in items if (seal := seal_of(entry)) is not None]
-
-
-def check_seals(listed: list[Seal], sealed: list[Seal]) -> Iterator[AuditFinding]:
+def check_seals(listed: Iterable[Seal], sealed: Iterable[Seal]) -> Iterator[AuditFinding]:
     """Compare the table of seals, which is an index, with the chain."""
     in_table = {(seal.stream, seal.segment): seal for seal in listed}
     in_chain = {(seal.stream, seal.segment): seal for seal in sealed}
@@ -225,11 +235,8 @@ def check_seals(listed: list[Seal], sealed: list[Seal]) -> Iterator[AuditFinding
         yield AuditFinding("altered", f"seal of {stream}/{segment}", "no entry of the chain made this seal")
 
 
-def check_segment(streams: StreamStore, entry: Entry) -> Iterator[AuditFinding]:
+def check_segment(streams: StreamStore, entry: Entry, seal: Seal) -> Iterator[AuditFinding]:
     """Recompute hash and Merkle root of a segment that an entry seals, and of what was signed before."""
-    seal = seal_of(entry)
-    if seal is None:
-        return
     where = f"segment {seal.stream}/{seal.segment} (entry {seal.sequence})"
     try:
         data = streams.read_segment(seal.stream, seal.segment)

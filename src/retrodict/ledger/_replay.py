@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from retrodict.core.errors import RetrodictError
 from retrodict.core.identity import canonical_json
-from retrodict.ledger.chain import GENESIS, Entry, entry_hash, read_entry, row_hashes
+from retrodict.ledger.chain import GENESIS, Entry, entry_hash, parsed, read_entry, row_hashes
 from retrodict.ledger.ends import ACCEPT, KEY_ACTIONS, WITNESSES
 from retrodict.ledger.keys import Keys
 from retrodict.ledger.merkle import complete_levels, leaf_hash, root_of_span
@@ -105,7 +105,7 @@ class Chain(Closing):
                 return False
             payloads = [*map(_facts_of, texts)]
             claims = [
-                (row, _parsed(row[5]))
+                (row, parsed(row[5]))
                 for row, facts in zip(rows, payloads, strict=True)
                 if row[3] in _CLAIMS or facts.files or facts.objects or facts.records or facts.deleted
             ]
@@ -196,15 +196,15 @@ class Chain(Closing):
             self.witnesses.append((sequence, [str(name) for name in names]))
         if get("files") or get("objects") or get("records") or get("deleted") or action in _CLAIMS:
             text = text if isinstance(text, str) else str(text, "utf-8", "replace")
-            line = json.dumps([sequence, time, actor, action, object_id, text, previous, hash_], default=str)
-            self._claims.write(line.encode() + b"\n")
+            line = [sequence, time, actor, action, object_id, text, previous, hash_]
+            self._claims.write(msgspec.json.encode(line) + b"\n")
 
-    def claims(self, *, trusted: bool = False) -> Iterator[Entry]:
-        """Entries that name bytes or rows, in order; all of them, or those that others may rest on."""
+    def claims(self) -> Iterator[Entry]:
+        """Entries that name bytes or rows, in order."""
         self._claims.seek(0)
         for line in self._claims:
-            entry = read_entry(dict(zip(Entry.__slots__, json.loads(line), strict=True)))
-            if entry is not None and (not trusted or self.is_trusted(entry.sequence)):
+            entry = read_entry(dict(zip(Entry.__slots__, msgspec.json.decode(line), strict=True)))
+            if entry is not None:
                 yield entry
 
     def hash_of(self, sequence: int) -> object:
@@ -311,7 +311,7 @@ def _read(row: Row, faults: list[str]) -> dict[str, Any] | None:
     """Payload of a row; what is wrong with it is added to ``faults``."""
     sequence, time, actor, action, object_id, text, previous, hash_ = row
     try:
-        payload = _parsed(text)
+        payload = parsed(text)
         usual = [*map(type, row[:5])] == [int, int, str, str, str]
         if not usual or row_hashes([row], bytes.fromhex(previous)).hex() != hash_:
             # Other types, or another spelling of the same facts.
@@ -338,15 +338,7 @@ class _Facts(msgspec.Struct):
     deleted: Any = None
 
 
-_decode, _facts_of = msgspec.json.Decoder().decode, msgspec.json.Decoder(_Facts).decode
-
-
-def _parsed(text: Any) -> Any:
-    """Value of a JSON text as ``json`` gives it, four times as fast where the text is strict."""
-    try:
-        return _decode(text)
-    except (msgspec.MsgspecError, RecursionError):
-        return json.loads(text)
+_facts_of = msgspec.json.Decoder(_Facts).decode
 
 
 def links_of(sequence: int, object_id: str, inputs: object) -> list[Link]:

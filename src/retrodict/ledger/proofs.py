@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from retrodict.core.display import Block, Facts, Shown, when
 from retrodict.core.errors import InputError, NotFoundError, RetrodictError
-from retrodict.ledger._evidence import check_records
+from retrodict.ledger._evidence import Claims, check_records
 from retrodict.ledger._replay import links_of
 from retrodict.ledger.chain import Entry, read_entry
 from retrodict.ledger.checkpoints import Checkpoint, scan_checkpoints
@@ -190,7 +190,8 @@ def check_entries(ledger: Ledger, object_ids: Collection[str]) -> tuple[list[int
             if {tuple(row) for row in stored} != set(links_of(sequence, entry.object_id, entry.payload.get("inputs"))):
                 return sequences, f"{where}: the lineage edges are not what it says"
             items.append(entry)
-        finding = next(check_records(connection, lambda: items, None), None)
+        claims = Claims().gather(items, lambda _: True)
+        finding = next(check_records(connection, items, claims, None), None)
     return sequences, "" if finding is None else f"{finding.where}: {finding.detail}"
 
 

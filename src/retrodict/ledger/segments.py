@@ -147,10 +147,11 @@ def vouched_seals(ledger: Ledger, stream: str) -> list[Seal]:
 
 def seal_of(entry: Entry) -> Seal | None:
     """Seal that an entry holds; None if it holds none that can be read."""
-    facts = {name: entry.payload.get(name) for name in Seal.__slots__ if name != "sequence"}
-    if entry.action != "segment.seal" or [type(fact) for fact in facts.values()] != [str, str, int, int, str, str]:
+    if entry.action != "segment.seal":
         return None
-    return Seal(**facts, sequence=entry.sequence)  # type: ignore[arg-type]  # as was just looked at
+    facts: dict[str, Any] = {name: entry.payload.get(name) for name in Seal.__slots__ if name != "sequence"}
+    usual = [*map(type, facts.values())] == [str, str, int, int, str, str]
+    return Seal(**facts, sequence=entry.sequence) if usual else None
 
 
 def named_segments(ledger: Ledger, stream: str) -> set[str] | None:

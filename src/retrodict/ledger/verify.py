@@ -15,6 +15,7 @@ from retrodict.core.display import Block, Facts, Grid, Shown
 from retrodict.core.durations import SECOND
 from retrodict.core.errors import RetrodictError
 from retrodict.ledger._evidence import (
+    Claims,
     OpenSegment,
     check_files,
     check_heads,
@@ -23,9 +24,7 @@ from retrodict.ledger._evidence import (
     check_seals,
     check_segment,
     check_versions,
-    deleted_by,
     read_each,
-    sealed_by,
 )
 from retrodict.ledger._replay import AuditFinding, Chain
 from retrodict.ledger._signature_evidence import ask_witnesses, check_end, check_keys, check_statements
@@ -175,6 +174,7 @@ class _Audit:
         self._segments: dict[str, list[Segment]] = {}
         self._heads: dict[str, SignedHead | None] = {}
         self._seals: list[Seal] = []
+        self._claims = Claims()
 
     def check_chain(
         self, tables: Collection[str], checkpoints: Path | None, public_key: str | None, *, every: bool
@@ -200,7 +200,6 @@ class _Audit:
             yield from chain.findings + chain.lineage
             if chain.error is not None:
                 raise chain.error
-            yield from check_records(connection, chain.claims, tables)
             self._seals, announced = select_seals(connection), select_versions(connection)
             yield from check_keys(chain, public_key)
             complete = checkpoints is None
@@ -208,11 +207,13 @@ class _Audit:
             report.checkpoints, report.signatures = statements.count, statements.signatures
             check_end(chain, statements, signed_ends(connection), place if complete else None)
             yield from statements.findings
+            claims = self._claims.gather(chain.claims(), chain.is_trusted)
+            yield from check_records(connection, chain.claims(), claims, tables)
             yield from chain.check_spelling(connection)
             if statements.newest is not None and statements.newest.root and not chain.findings:
                 yield from chain.check_nodes(connection, statements.signed)
         report.signed, report.public_key = statements.signed, str(chain.keys[-1][1]) if chain.keys else ""
-        yield from check_versions(logs, chain.claims(trusted=True), announced, chain.key_times)
+        yield from check_versions(logs, claims.versions, announced, chain.key_times)
         for name, entry, finding in ask_witnesses(chain, ledger.witnesses, report.signed, report.findings):
             report.witnesses[name] = entry
             yield from [finding] if finding else []
@@ -221,14 +222,12 @@ class _Audit:
 
     def check_streams(self) -> Iterator[AuditFinding]:
         """Sealed segments, what signed heads say of open ones, and what nobody vouches for."""
-        chain, sealed = self._chain, sealed_by(self._chain.claims())
-        self.report.segments = len(sealed)
-        yield from check_seals(self._seals, sealed)
-        for claim in chain.claims():
-            yield from check_segment(self._streams, claim)
-        places = {(seal.stream, seal.segment) for seal in sealed_by(chain.claims(trusted=True))}
-        now, keys = self._ledger.now(), chain.key_times
-        for result in check_heads(self._heads, self._files, self._segments, places, keys, self._streams, now):
+        claims, now, keys = self._claims, self._ledger.now(), self._chain.key_times
+        self.report.segments = len(claims.seals)
+        yield from check_seals(self._seals, (seal for _, seal in claims.seals))
+        for entry, seal in claims.seals:
+            yield from check_segment(self._streams, entry, seal)
+        for result in check_heads(self._heads, self._files, self._segments, claims.sealed, keys, self._streams, now):
             if isinstance(result, OpenSegment):
                 self.report.open.append(result)
             else:
@@ -237,12 +236,12 @@ class _Audit:
     def check_content(self) -> Iterator[AuditFinding]:
         """Every object and file that entries name."""
         seen: set[str] = set()
-        deleted = deleted_by(self._chain.claims(trusted=True))
-        yield from check_objects(self._chain.claims(), self._objects, seen)
-        self.report.objects = len(seen)
-        for finding in check_files(self._chain.claims(), deleted, self._data.file_digest):
-            self.report.files += 1
-            yield from [finding] if finding else []
+        for entry in self._chain.claims():
+            yield from check_objects(entry, self._objects, seen)
+            self.report.objects = len(seen)
+            for finding in check_files(entry, self._claims.deleted, self._data.file_digest):
+                self.report.files += 1
+                yield from [finding] if finding else []
 
 
 def _unreadable(error: Exception) -> AuditFinding:

@@ -70,6 +70,8 @@ NUMBER = st.integers(0, 2**63) | st.integers(-(2**64), 2**64)
     st.binary(min_size=32, max_size=32),
 )
 @example([(1, 2, "x" * size, "a", "b", {}) for size in range(130)], bytes(32))
+@example([(1, 2, "a", "b", "\\", {})], bytes(32))
+@example([(1, 2, "a", '"', "b", {})], bytes(32))
 def test_hashes_of_many_entries_are_those_of_each(rows: list[tuple[Any, ...]], last: bytes) -> None:
     """By the kernel and without it: with and without escapes, of every length around the blocks of the hash."""
     stored = [(*row[:5], json.dumps(row[5], sort_keys=True, separators=(",", ":")), "", "") for row in rows]

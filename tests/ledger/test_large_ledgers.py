@@ -207,6 +207,14 @@ def test_hashes_whose_digits_moved_to_the_one_before(places: str, project: Works
     first, second = (sql(f"SELECT hash FROM {places} = ?", number)[0]["hash"] for number in (1, 2))
     for number, hash_ in ((1, first + second[0]), (2, second[1:])):
         sql(f"UPDATE {places.replace('WHERE', 'SET hash = ? WHERE')} = ?", hash_, number)
+    for number, hash_ in ((2, first + second[0]), (3, second[1:])):
+        sql(
+            "UPDATE ledger_entries SET previous = ? WHERE sequence = ? AND previous IN (?, ?)",
+            hash_,
+            number,
+            first,
+            second,
+        )
     assert {one.kind for one in audit(project).findings} >= {"altered"}
 
 

@@ -108,17 +108,7 @@ def entry_hash(
 def row_hashes(rows: list[tuple[Any, ...]], last: bytes) -> bytes:
     """Hashes of stored entries, 32 bytes each, by the texts of their payloads; each continues the one before it.
 
-    Parameters
-    ----------
-    rows : list of tuple
-        Columns in the order of :class:`Entry`; payloads as they are stored.
-    last : bytes
-        Hash of the entry before.
-
-    Raises
-    ------
-    TypeError
-        If actor, action or object is no text.
+    ``rows`` have the columns of :class:`Entry`. TypeError if actor, action or object is no text.
     """
     hashes: bytes | None = None if _native is None else _native(rows, last)  # None: values that need an escape
     return _row_hashes(rows, last) if hashes is None else hashes

@@ -15,7 +15,7 @@ from retrodict.ledger.schema import ends, entries
 from retrodict.ledger.tree import EntryTree
 
 __all__ = ["ACCEPT", "BEGIN", "KEY_ACTIONS", "RENEW", "WITNESSES", "ChainEnd", "chain_end", "field_of",
-           "key_in_force", "keys_of", "sign_end", "signed_ends", "time_of"]  # fmt: skip
+           "key_in_force", "newest_field", "keys_of", "sign_end", "signed_ends", "time_of"]  # fmt: skip
 
 # The first entry of every chain names the key whose checkpoints count; a later one may name its successor. An end that
 # is not the one signed last may be gone on from for a reason, which is an entry too.
@@ -78,6 +78,12 @@ def field_of(payload: object, name: str) -> Any:
         return json.loads(str(payload))[name]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def newest_field(connection: Connection, action: str, name: str) -> Any:
+    """Value in the payload of the last entry of an action; None where there is none that can be read."""
+    query = select(entries.c.payload).where(entries.c.action == action).order_by(entries.c.sequence.desc()).limit(1)
+    return field_of(connection.execute(query).scalar(), name)
 
 
 def key_in_force(connection: Connection) -> str | None:

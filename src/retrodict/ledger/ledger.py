@@ -22,9 +22,9 @@ from retrodict.ledger.ends import (
     WITNESSES,
     ChainEnd,
     chain_end,
-    field_of,
     key_in_force,
     keys_of,
+    newest_field,
     sign_end,
     signed_ends,
     time_of,
@@ -95,11 +95,6 @@ class Transaction:
         """Let the next entry vouch for rows as they are now: all those with these values of columns.
 
         A later one for the same key takes its place: of rows that change, the last change counts.
-
-        Parameters
-        ----------
-        table : sqlalchemy.Table
-        key : mapping of column name to value
         """
         columns = sorted(column.name for column in table.columns)
         rows = read_rows(self.connection, table.name, key, columns)
@@ -305,9 +300,8 @@ class Ledger:
 
     def _name_witnesses(self, transaction: Transaction) -> None:
         """Say in the chain which witnesses are told from now on, where they are others than before."""
-        query = select(entries.c.payload).where(entries.c.action == WITNESSES).order_by(entries.c.sequence.desc())
         names = sorted(witness.name for witness in self.witnesses)
-        if names != (field_of(transaction.connection.execute(query.limit(1)).scalar(), "witnesses") or []):
+        if names != (newest_field(transaction.connection, WITNESSES, "witnesses") or []):
             transaction.append(WITNESSES, "ledger:chain", {"witnesses": names})
 
     def _after(self, connection: Connection) -> int:
@@ -339,8 +333,7 @@ class Ledger:
 
         Only what was added since the last look is read. What was signed before an end was accepted does not count.
         """
-        accepted = select(entries.c.payload).where(entries.c.action == ACCEPT).order_by(entries.c.sequence.desc())
-        ignored = int(field_of(connection.execute(accepted.limit(1)).scalar(), "checkpoint_bytes") or 0)
+        ignored = int(newest_field(connection, ACCEPT, "checkpoint_bytes") or 0)
         view, size = (key_in_force(connection), ignored), size_of(self.checkpoint_folder)
         if view != self._looked.view or size < self._looked.size:
             self._looked = _Look(view, ignored, None)
@@ -353,11 +346,6 @@ class Ledger:
         """Go on from an end of the chain that is not the one signed last, as somebody knows why.
 
         After a backup was restored, for instance. The entry stays a finding of ``audit verify``, with what was cut off.
-
-        Parameters
-        ----------
-        reason : str
-            For the ledger.
         """
         check_reason(reason, "going on from an unsigned end must have a reason", where="ledger")
         with self._transaction(self._key) as tx:
@@ -545,11 +533,14 @@ class Ledger:
             query = query.where(entries.c.action == action)
         with self.records.read() as connection:
             rows = connection.execute(query).mappings().all()
-        listed = [read_entry(dict(row)) for row in rows]
-        if (wrong := next((place for place, entry in enumerate(listed) if entry is None), None)) is not None:
-            raise IntegrityError("an entry must be readable", where=f"entry {rows[wrong]['sequence']}",
-                                 got="another one than was written", remedy="See 'retrodict audit verify'")  # fmt: skip
-        return [entry for entry in listed if entry is not None]
+        listed = []
+        for row in rows:
+            if (entry := read_entry(dict(row))) is None:
+                where = f"entry {row['sequence']}"
+                raise IntegrityError("an entry must be readable", where=where, got="another one than was written",
+                                     remedy="See 'retrodict audit verify'")  # fmt: skip
+            listed.append(entry)
+        return listed
 
     def upstream(self, object_id: str) -> list[tuple[str, str, str]]:
         """(target, role, source) of everything an object was made from, walked to the roots, nearest first."""

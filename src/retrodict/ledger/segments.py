@@ -42,11 +42,6 @@ class Seal:
     root: str
     sequence: int
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the payload of the entry holds."""
-        return {name: value for name, value in asdict(self).items() if name != "sequence"}
-
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -83,8 +78,8 @@ def append_seal(ledger: Ledger, stream: str, prefix: Prefix, *, signed: Mapping[
 
     ``signed`` is what a head said of it, where it was closed by another process than the one that wrote it.
     """
-    facts = {"stream": stream, "segment": prefix.segment, "first": prefix.first, "count": prefix.count,
-             "digest": prefix.digest, "root": prefix.root}  # fmt: skip
+    facts = {"stream": stream, **asdict(prefix)}
+    del facts["size"]
     with ledger.transaction() as tx:
         place = seals.c.stream == stream, seals.c.segment == prefix.segment
         if tx.connection.execute(select(seals.c.sequence).where(*place)).first() is not None:

@@ -9,7 +9,7 @@ the entry is ours, but not which one of several is of this number.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -51,15 +51,6 @@ def select_versions(connection: Connection, name: str | None = None, start: int 
     query = select(versions).where(versions.c.version >= start)
     query = query if name is None else query.where(versions.c.name == name)
     return [SignedVersion(**row) for row in connection.execute(query).mappings()]
-
-
-def altered_statements(
-    statements: Iterable[SignedVersion], entered: NamedVersions, keys: Keys
-) -> Iterator[SignedVersion]:
-    """Statements that no key signed; of one that says what the chain says the signature is not looked at."""
-    for one in statements:
-        if entered.of(str(one.name)).get(one.version) != one.digest and not one.is_valid(keys):
-            yield one
 
 
 def announced_by(statements: Iterable[SignedVersion], keys: Keys) -> dict[int, set[str]]:

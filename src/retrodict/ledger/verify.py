@@ -74,16 +74,12 @@ class AuditReport(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
         counts = asdict(self)
-        names = ("findings", "public_key", "signed", "signatures", "open", "witnesses")
-        findings, key, signed, signatures, unsealed, witnesses = (counts.pop(name) for name in names)
+        rest = {name: counts.pop(name) for name in ("witnesses", "open", "findings")}
+        signed = {"entry": "signed", "public_key": "public_key", "signatures": "signatures"}
         return {"verified": self.verified, "checked": counts,
-                "signed": {"entry": signed, "public_key": key, "signatures": signatures},
-                "witnesses": witnesses, "open": unsealed, "findings": findings}  # fmt: skip
+                "signed": {title: counts.pop(name) for title, name in signed.items()}, **rest}  # fmt: skip
 
-    @property
-    def ok(self) -> bool:
-        """Whether everything is as it was written."""
-        return self.verified
+    ok = verified
 
     def blocks(self) -> Sequence[Block | None]:
         """Verdict, counts and findings."""
@@ -180,12 +176,8 @@ class _Audit:
         self, tables: Collection[str], checkpoints: Path | None, public_key: str | None, *, every: bool
     ) -> Iterator[AuditFinding]:
         """Everything in the records, by one state of them: what is appended meanwhile belongs to the next audit."""
-        ledger, chain, report, place = (
-            self._ledger,
-            self._chain,
-            self.report,
-            checkpoints or self._ledger.checkpoint_folder,
-        )
+        ledger, chain, report = self._ledger, self._chain, self.report
+        place, complete = checkpoints or ledger.checkpoint_folder, checkpoints is None
         # What is not in a head any more is in the chain, and what lies there is in one of both: hence this order.
         names = self._streams.names(SEALED_STREAMS)
         self._files = {name: self._streams.files(name) for name in names}
@@ -202,7 +194,6 @@ class _Audit:
                 raise chain.error
             self._seals, announced = select_seals(connection), select_versions(connection)
             yield from check_keys(chain, public_key)
-            complete = checkpoints is None
             statements = check_statements(chain, place, size, every=every, complete=complete)
             report.checkpoints, report.signatures = statements.count, statements.signatures
             check_end(chain, statements, signed_ends(connection), place if complete else None)

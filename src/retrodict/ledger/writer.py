@@ -168,11 +168,9 @@ class SealedWriter(Closing):
             self._seal()
         head = self._head
         # An older statement in the place of the newest one would leave more unsigned than its age says.
-        if head is None or list(head.prefixes) != self._prefixes() or self._stored() != head:
+        stored = read_head(self._ledger.checkpoint_folder, self.stream)
+        if head is None or list(head.prefixes) != self._prefixes() or stored != head:
             self._sign()
-
-    def _stored(self) -> SignedHead | None:
-        return read_head(self._ledger.checkpoint_folder, self.stream)
 
     def _seal(self) -> None:
         for prefix in list(self._closed):

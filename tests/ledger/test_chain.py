@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from retrodict.core.errors import ConfigurationError, InternalError
 from retrodict.ledger import AuditReport
 from retrodict.ledger.chain import _row_hashes, row_hashes
+from retrodict.ledger.keys import SigningKey
+from retrodict.ledger.table_versions import SignedVersion
 from retrodict.workspace import Workspace
 
 from .conftest import database, recomputed
@@ -116,6 +118,18 @@ def test_the_first_entry_names_the_key(project: Workspace) -> None:
     first = project.ledger.entries()[0]
     assert (first.action, list(first.payload)) == ("ledger.begin", ["public_key"])
     assert project.config.path("ledger.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_retired_key_signs_nothing_any_more(project: Workspace) -> None:
+    """Nor does a new one sign what was before it: each counts from the entry that names it to the one after."""
+    path = project.config.path("ledger.key")
+    old = SigningKey(path)
+    project.ledger.renew_key("it leaked")
+    new = SigningKey(path)
+    keys = [(10, old.public_key), (20, new.public_key)]
+    signed = [key.sign(SignedVersion("notes", 1, "ab" * 32, time, "", "")) for key in (old, new) for time in (15, 25)]
+    assert [one.is_valid() for one in signed] == [True, True, True, True]
+    assert [one.is_valid(keys) for one in signed] == [True, False, False, True]
 
 
 def test_an_entry_is_there_with_its_change_or_not_at_all(project: Workspace) -> None:

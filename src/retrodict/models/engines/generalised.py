@@ -26,6 +26,7 @@ from retrodict.models.engines.linear import (
     design_number,
     fit_logistic,
     fold_weights,
+    join_design,
     start_weights,
     takes_dense,
 )
@@ -143,7 +144,6 @@ def solve_linear(problem: Problem) -> Fitted[Engine]:
         fitted = fit_logistic(train, problem.inputs.categorical, penalty=penalty, start=start,
                               max_iterations=params["max_iterations"])  # fmt: skip
         return replace(fitted, notes=notes)
-    from scipy import sparse
     from threadpoolctl import threadpool_limits
 
     categorical = set(problem.inputs.categorical)
@@ -151,7 +151,7 @@ def solve_linear(problem: Problem) -> Fitted[Engine]:
         design_category(train.matrix[:, at]) if at in categorical else design_number(train.matrix[:, at])
         for at in range(train.width)
     ]
-    design = sparse.hstack([block for block, _ in columns], format="csr")
+    design = join_design([block for block, _ in columns])
     dense = takes_dense(design.shape)
     labels, centre, unit = train.labels.astype(np.float64), 0.0, 1.0
     if task == "regression":
@@ -190,8 +190,6 @@ def _path(problem: Problem) -> dict[str, Any]:
     Strengths are per row, as of :func:`~retrodict.estimators.regularisation.regularisation_path`: the penalty over the
     number of rows.
     """
-    from scipy import sparse
-
     from retrodict.estimators.regularisation import regularisation_path
 
     params, rows = problem.params, training_sample(problem.train)
@@ -205,7 +203,7 @@ def _path(problem: Problem) -> dict[str, Any]:
             block, _ = design_number(rows.matrix[:, at])
             names.append(feature.name)
         blocks.append(block)
-    design = sparse.hstack(blocks, format="csr")
+    design = join_design(blocks)
     if not takes_dense(design.shape) or rows.target.task == "count":
         raise InputError("a path must be of numbers or classes, and of a design that fits in memory", where="path",
                          got=(rows.target.task, *design.shape), remedy="Leave path out of the params")  # fmt: skip

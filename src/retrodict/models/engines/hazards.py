@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.survival import step_at
 from retrodict.models.engines.generalised import GeneralisedEngine
-from retrodict.models.engines.linear import design_category, design_number, fold_weights, takes_dense
+from retrodict.models.engines.linear import design_category, design_number, fold_weights, join_design, takes_dense
 from retrodict.models.problem import Examples, Fitted, Problem
 
 __all__ = ["check_events", "solve_cox"]
@@ -115,7 +115,6 @@ def solve_cox(problem: Problem) -> Fitted[GeneralisedEngine]:
 
     ``penalty`` weighs half the squares of their coefficients against the log partial likelihood.
     """
-    from scipy import sparse
     from threadpoolctl import threadpool_limits
 
     train, params = problem.train, problem.params
@@ -125,7 +124,7 @@ def solve_cox(problem: Problem) -> Fitted[GeneralisedEngine]:
         design_category(train.matrix[:, at]) if at in categorical else design_number(train.matrix[:, at])
         for at in range(train.width)
     ]
-    design = sparse.hstack([block for block, _ in columns], format="csr")
+    design = join_design([block for block, _ in columns])
     if not takes_dense(design.shape):
         raise InputError("the columns of a Cox model must be few enough for a dense matrix", where="cox",
                          got=design.shape, remedy="Say prepare=[Encode('frequency')], or use 'aft'")  # fmt: skip

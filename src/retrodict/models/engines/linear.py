@@ -32,6 +32,7 @@ __all__ = [
     "design_number",
     "fit_logistic",
     "fold_weights",
+    "join_design",
     "start_weights",
     "takes_dense",
 ]
@@ -185,7 +186,6 @@ def fit_logistic(
     start : sequence of LinearEngine, optional
         One, whose coefficients the solver begins from.
     """
-    from scipy import sparse
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
@@ -200,7 +200,7 @@ def fit_logistic(
         design_category(train.matrix[:, at]) if at in set(categorical) else design_number(train.matrix[:, at])
         for at in range(train.width)
     ]
-    design = sparse.hstack([block for block, _ in columns], format="csr")
+    design = join_design([block for block, _ in columns])
     dense = takes_dense(design.shape)
     solver, tolerance = ("newton-cholesky", 1e-8) if dense else ("lbfgs", 1e-5)
     model = LogisticRegression(
@@ -278,6 +278,16 @@ def design_category(values: NDArray[np.float64]) -> tuple[Any, CategoryTerm]:
     places = np.where(missing, codes, values).astype(np.intp)
     block = sparse.csr_array((np.ones(len(values)), (np.arange(len(values)), places)), shape=(len(values), width))
     return block, CategoryTerm((0.0,) * codes, 0.0)
+
+
+def join_design(blocks: Sequence[Any]) -> Any:
+    """Columns beside each other, with indices of 32 bits where they suffice: some solvers take no others."""
+    from scipy import sparse
+
+    design = sparse.hstack(blocks, format="csr")
+    kind = sparse.get_index_dtype(maxval=max(design.nnz, *design.shape))
+    design.indices, design.indptr = design.indices.astype(kind), design.indptr.astype(kind)
+    return design
 
 
 def fold_weights(

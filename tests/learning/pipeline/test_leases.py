@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from sqlalchemy import select, update
+from tests.stores.conftest import environment, postgres, start  # noqa: F401  (fixtures)
 
 from retrodict.core.errors import RefusedError
 from retrodict.learning.pipeline import leases as module
@@ -15,9 +16,13 @@ from retrodict.learning.runs.heartbeat import now_us
 from retrodict.workspace import Workspace
 
 
-@pytest.fixture
-def workspace(tmp_path):
-    (tmp_path / "retrodict.toml").write_text('[project]\nname = "steps"\n')
+@pytest.fixture(params=["sqlite", "postgresql"])
+def workspace(tmp_path, request):
+    settings = '[project]\nname = "steps"\n'
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres")
+        settings += f'\n[stores]\nrecords = "{server.url(server.database())}"\n'
+    (tmp_path / "retrodict.toml").write_text(settings)
     with Workspace(tmp_path, actor="ana") as opened:
         yield opened
 

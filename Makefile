@@ -11,7 +11,7 @@ STAMP := $(VENV)/.synced
 export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test test-all check format docs bench bench-features bench-data mutate spark deep peers mlflow dagster bench-learning lock clean
+.PHONY: help setup servers demo test test-all check format docs bench bench-automl bench-features bench-data mutate spark ray deep peers mlflow dagster bench-learning lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,13 +39,19 @@ demo: $(STAMP) ## one whole life on real flights; writes demo-report/report.html
 test: $(STAMP) ## the tests, without those marked slow
 	$(BIN)/python -m pytest -n 2 -m "not slow" --hypothesis-profile=ci --durations=10 tests src
 
-test-all: $(STAMP) servers spark deep ## every test, the slow ones too, with fresh generated cases
+test-all: $(STAMP) servers spark ray deep ## every test, the slow ones too, with fresh generated cases
 	$(BIN)/python -m pytest -n 2 tests src
 
 spark: $(VENV)/.spark ## what the tests of training frames on Spark need (400 MB, and Java); without it they are skipped
 
 $(VENV)/.spark: $(STAMP) locks/spark.lock
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/spark.lock
+	@touch $@
+
+ray: $(VENV)/.ray ## what the tests of searches on Ray need (200 MB); without it they are skipped
+
+$(VENV)/.ray: $(STAMP) locks/ray.lock
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/ray.lock
 	@touch $@
 
 deep: $(VENV)/.deep ## torch, for the tests of the network (200 MB); without it they are skipped
@@ -111,6 +117,16 @@ $(PEERS)/.synced: $(UV) locks/peers.lock
 	$(UV) pip sync --quiet --python $(PEERS)/bin/python --require-hashes locks/peers.lock
 	@touch $@
 
+bench-automl: $(STAMP) .venv-automl/.synced ## Recipe("auto") against FLAML and LightGBM on tables of packages (an hour or more; goes on where it was)
+	$(BIN)/python benchmarks/bench_automl.py
+
+# ISLP for its tables alone, and XGBoost without the 300 MB that only a GPU needs.
+.venv-automl/.synced: $(UV) locks/automl.lock locks/automl-tables.lock
+	$(PYTHON) -m venv .venv-automl
+	$(UV) pip sync --quiet --python .venv-automl/bin/python --require-hashes locks/automl.lock
+	$(UV) pip install --quiet --python .venv-automl/bin/python --no-deps --require-hashes -r locks/automl-tables.lock
+	@touch $@
+
 bench-data: $(STAMP) peers ## the data room at 10 million rows, against floors and peers (half an hour, 4 GB of disk)
 	$(BIN)/python benchmarks/bench_data.py
 
@@ -123,6 +139,10 @@ lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --output-file locks/spark.lock locks/spark.in
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --output-file locks/ray.lock locks/ray.in
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --no-emit-package nvidia-nccl-cu12 --output-file locks/automl.lock locks/automl.in
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --extra mlflow --output-file locks/mlflow.lock pyproject.toml locks/build.in locks/mlflow.in
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --extra dagster --output-file locks/dagster.lock pyproject.toml locks/build.in
@@ -130,4 +150,4 @@ lock: $(UV) ## write locks/dev.lock anew from pyproject.toml
 	  --output-file locks/mutate.lock locks/mutate.in
 
 clean: ## remove what these commands made
-	rm -rf build src/*.egg-info src/retrodict/core/native/*.so .mutants .venv-mutate .venv-mlflow .venv-dagster $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build src/*.egg-info src/retrodict/core/native/*.so .mutants .venv-mutate .venv-mlflow .venv-dagster .venv-automl $(VENV) $(PEERS) demo-project demo-report .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -12,7 +12,7 @@ from tests.learning.test_run_shape import close, former_store, run_of
 
 from retrodict.core.clock import format_time
 from retrodict.core.errors import DefinitionError, InputError, NotFoundError
-from retrodict.learning import best_run, list_runs, open_run
+from retrodict.learning import best_run, get_run, list_runs, open_run
 from retrodict.learning.runs import MetricPoint, start_run
 from retrodict.learning.runs.schema import values
 
@@ -183,3 +183,20 @@ def test_filters_agree_with_plain_python(filled, parts, joined):
 
     expected = [run.id for run in list_runs(workspace) if holds(run)]
     assert [run.id for run in list_runs(workspace, where=f" {joined} ".join(texts))] == expected
+
+
+def test_a_metric_said_to_be_better_the_other_way_is_refused_before_anything_is_logged(make_project):
+    """Its name says so, this run did, or an earlier one; the way that is known may be said again."""
+    workspace = make_project()
+    with open_run(workspace) as first:
+        first.log_metric("euros", 9.0, better="lower")
+        first.log_metric("euros", 8.0, better="lower")
+        first.log_metric("auc", 0.7, better="higher")
+        for name in ("euros", "auc"):
+            with pytest.raises(InputError, match="better the way that is known"):
+                first.log_metric(name, 1.0, better="lower" if name == "auc" else "higher")
+        first.log_metric("bias", 1.0, better="lower")  # right at one value, unless somebody says otherwise
+    with open_run(workspace) as second, pytest.raises(InputError, match="got \"better='higher' where it is 'lower'\""):
+        second.log_metric("euros", 9.0, better="higher")
+    assert get_run(workspace, first.ref).values("test") == {"euros": 8.0, "auc": 0.7, "bias": 1.0}
+    assert get_run(workspace, second.ref).values("test") == {}

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sqlalchemy import delete, update
 
 from retrodict import (
@@ -33,11 +37,12 @@ from retrodict import (
 )
 from retrodict.core.errors import DefinitionError, InputError, RetrodictError
 from retrodict.core.tasks import Target
-from retrodict.learning.fit import TrainingRows
+from retrodict.learning.fit import TrainingRows, fit_recipe
 from retrodict.learning.frame import Frame
 from retrodict.learning.runs.schema import runs
 from retrodict.learning.study import workers
-from retrodict.learning.study.search import Journal, search
+from retrodict.learning.study.journal import Journal
+from retrodict.learning.study.search import search
 from retrodict.models.inputs import Feature, InputSpec
 from retrodict.models.problem import Examples, Problem
 
@@ -52,20 +57,20 @@ def rows(task: str = "binary", seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
     return matrix, (value > 0).astype(float) if task == "binary" else value
 
 
-def problem_of(task: str = "binary") -> tuple[Problem, TrainingRows]:
+def problem_of(task: str = "binary", wide: int = 4) -> tuple[Problem, TrainingRows]:
     matrix, labels = rows(task)
     target = Target(task)
-    table = pa.table({f"x{at}": matrix[:, at] for at in range(4)})
+    table = pa.table({f"x{at}": matrix[:, at] for at in range(wide)})
     frame = Frame(table, tuple(table.column_names), np.zeros(ROWS, np.int64), labels, np.zeros(ROWS, np.int64), target,
                   timed=False)  # fmt: skip
-    inputs = InputSpec(tuple(Feature(f"x{at}", "number") for at in range(4)))
+    inputs = InputSpec(tuple(Feature(f"x{at}", "number") for at in range(wide)))
     train = Examples(matrix[:200], labels[:200], target)
     validate = Examples(matrix[200:], labels[200:], target)
     return Problem(inputs, train, validate, {}, 0), TrainingRows(SPLIT, frame, np.arange(200))
 
 
-def found_by(recipe: Recipe, task: str = "binary", *, engine: str = "inline", **settings):
-    problem, training = problem_of(task)
+def found_by(recipe: Recipe, task: str = "binary", *, engine: str = "inline", wide: int = 4, **settings):
+    problem, training = problem_of(task, wide)
     recipe = replace(recipe, tune=replace(recipe.tune, engine=engine))
     return search(recipe, problem, training, tell=lambda *_: None, **settings)
 
@@ -105,6 +110,54 @@ def test_the_best_is_the_one_that_the_metric_calls_best(metric, higher):
     found = found_by(recipe)
     values = [trial.value for trial in found.trials]
     assert found.report["best"]["value"] == (max(values) if higher else min(values))
+
+
+def test_features_are_selected_anew_in_each_fold_from_its_fitted_rows(monkeypatch):
+    """With two hundred columns of noise and labels of noise, the best by all rows would do better than chance."""
+    rng = np.random.default_rng(5)
+    matrix, labels = rng.normal(size=(ROWS, 200)), (rng.random(ROWS) < 0.5).astype(float)
+    monkeypatch.setattr(sys.modules[__name__], "rows", lambda _task: (matrix, labels))
+    recipe = Recipe("logistic", SPLIT, tune=Tune(trials=4, sampler="grid", folds=4, pruner="none",
+                                                 space={"select": ["all", 5]}))  # fmt: skip
+    found = found_by(recipe, wide=200)
+    assert [trial.choice.get("select") for trial in found.trials] == [None, "all", 5]
+    assert all(trial.value > 0.69 for trial in found.trials), found.trials  # ln 2 is what a coin costs
+
+
+def test_the_top_features_are_those_that_tell_not_the_first_ones():
+    recipe = Recipe("logistic", SPLIT, tune=Tune(space={"select": ["all", 2]}))
+    problem, training = problem_of()
+    turned = replace(problem, train=replace(problem.train, matrix=problem.train.matrix[:, ::-1].copy()))
+    fitted = fit_recipe(recipe.tune.concrete(recipe, {"select": 2}), turned, training, lambda *_: None)
+    lost = fitted.engine.scores(turned.train.matrix * [0.0, 0.0, 1.0, 1.0])
+    np.testing.assert_array_equal(lost, fitted.engine.scores(turned.train.matrix))  # the first two are not read
+    assert recipe.tune.concrete(recipe, {"select": "importance"}).prepare == (Select.permutation(),)
+    assert recipe.tune.concrete(recipe, {"select": "all"}).prepare == ()
+
+
+@pytest.mark.parametrize("scaler", ["standard", "min_max", "none"])
+def test_a_scaler_that_is_searched_is_one_that_is_applied(scaler):
+    problem, training = problem_of()
+    scales = {"standard": [StandardScaler()], "min_max": [MinMaxScaler()], "none": []}[scaler]
+    wide = replace(problem, train=replace(problem.train, matrix=problem.train.matrix * [1.0, 50.0, 0.1, 7.0]))
+    recipe = Recipe("knn", SPLIT, params={"n_neighbors": 7, "scaler": scaler})
+    ours = fit_recipe(recipe, wide, training, lambda *_: None).engine.scores(wide.train.matrix + 0.3)
+    theirs = make_pipeline(*scales, KNeighborsClassifier(7, weights="distance"))
+    theirs.fit(wide.train.matrix, wide.train.labels)
+    assert ours == pytest.approx(theirs.predict_proba(wide.train.matrix + 0.3)[:, 1])
+    assert "scaler" in {one.name.partition(".")[2] for one in Tune().dimensions(Recipe("knn"))}
+
+
+@pytest.mark.parametrize(("estimator", "space", "task"), [
+    ("svm", {"epsilon": (0.01, 1.0)}, "binary"), ("extra_trees", {"class_weight": ["balanced", None]}, "regression"),
+])  # fmt: skip
+def test_a_parameter_that_only_the_other_class_reads_is_refused(estimator, space, task):
+    """One list of parameters serves classifier and regressor: what varied and changed nothing would look chosen."""
+    recipe = Recipe(estimator, SPLIT, tune=Tune(trials=3, folds=2, space=space))
+    with pytest.raises(DefinitionError, match="reads for the task"):
+        found_by(recipe, task)
+    other = "regression" if task == "binary" else "binary"
+    assert len(found_by(recipe, other).trials) >= 2
 
 
 def test_a_metric_that_the_task_does_not_measure_is_refused():
@@ -298,6 +351,7 @@ def test_parameters_inside_a_scikit_learn_object_are_set_as_set_params_has_them(
         ({"space": {5: [1]}}, "mapping of names"),
         ({"space": {"prepare": [Scale("standard")]}}, "must be a list of steps"),
         ({"space": {"prepare": [None, []]}}, "must be a list of steps"),
+        ({"space": {"select": ["all", 0]}}, "a number of at least 1, 'all' or 'importance'"),
         ({"ensemble": ["best"]}, "must be made in a way that there is"),
     ],
 )
@@ -418,6 +472,26 @@ def test_a_tune_around_a_recipe_is_the_recipe_with_the_tune():
     assert models[0].version == models[1].version
 
 
+@pytest.mark.slow
+def test_a_search_on_ray_makes_the_trials_of_one_in_this_process_and_goes_on_after_a_kill(tmp_path):
+    """Same journal and same proposals; what a killed process left in the journal is not fitted again."""
+    pytest.importorskip("ray", reason="the extra ray: make ray")
+    recipe = Recipe("logistic", SPLIT, tune=Tune(trials=6, folds=2))
+    whole = found_by(recipe)
+    journal = Journal(tmp_path / "search")
+    for trial in whole.trials[:3]:
+        journal.append(trial, None)
+    resumed = found_by(recipe, engine="ray", journal=journal)
+    assert [trial.choice for trial in resumed.trials] == [trial.choice for trial in whole.trials]
+    values = [[value for trial in search.trials for value in trial.folds] for search in (resumed, whole)]
+    assert values[0] == pytest.approx(values[1])
+    assert [trial.seconds for trial in resumed.trials[:3]] == [trial.seconds for trial in whole.trials[:3]]
+    assert resumed.choice == whole.choice
+    two = found_by(replace(recipe, tune=replace(recipe.tune, jobs=2)), engine="ray")
+    assert len(two.trials) == 6
+    assert len({json.dumps(trial.choice) for trial in two.trials}) == 6
+
+
 # -- in a project -----------------------------------------------------------------------------------------------------
 
 _PROJECT = """
@@ -521,6 +595,62 @@ def _children(parent: int) -> list[int]:
             ):
                 found.append(int(stat.parent.name))
     return found
+
+
+def test_who_trains_the_same_at_the_same_time_waits_and_takes_what_the_first_one_found(tmp_path, monkeypatch):
+    """The second one's trials are the first one's, to the microseconds of their fits."""
+    from retrodict.learning import execution
+
+    monkeypatch.setattr(execution, "_PATIENCE_S", 0.05)
+    make(tmp_path, trials=6).close()
+    waited, first_search, search_of = [], threading.Event(), execution.search
+
+    def slow_search(*args, **settings):
+        result = search_of(*args, **settings)
+        if not first_search.is_set():
+            first_search.set()
+            second.start()
+            while not waited:
+                time.sleep(0.01)
+        return result
+
+    def train():
+        with Project(tmp_path) as project:
+            execution.train(project.workspace, "loan",
+                            progress=lambda what, *_: waited.append(what) if "waits" in what else None)  # fmt: skip
+
+    monkeypatch.setattr(execution, "search", slow_search)
+    second = threading.Thread(target=train)
+    with Project(tmp_path) as project:
+        project.train("loan")
+        second.join()
+        assert "process" in waited[0]
+        studies = {}
+        for record in project_runs(project, "trial"):
+            studies.setdefault(record.parent, []).append((record.params, record.seconds))
+        assert len(studies) == 2
+        one, other = studies.values()
+        assert one == other
+        assert len(one) == 6
+        assert not list((tmp_path / "state" / "searches").iterdir())
+
+
+def test_checkpoints_of_runs_that_finished_or_are_gone_are_removed_and_those_to_resume_are_kept(tmp_path):
+    from retrodict.learning import execution
+    from retrodict.learning.runs import list_runs
+
+    with make(tmp_path, trials=2) as project:
+        finished = project.train("loan").record.id
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(execution, "execute", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                execution.train(project.workspace, "loan")
+        failed = next(run.id for run in list_runs(project.workspace) if run.status == "failed")
+        folder = tmp_path / "state" / "checkpoints"
+        for name in (finished, failed, "01JGONE"):
+            (folder / name / "part").mkdir(parents=True)
+        project.train("loan", again=True)
+        assert [path.name for path in folder.iterdir()] == [failed]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrodict.core.clock import format_time
-from retrodict.core.errors import InputError
+from retrodict.core.errors import BusyError, InputError
 from retrodict.core.identity import canonical_json
 from retrodict.core.kinds import request_word
 from retrodict.data.columns import check_names
@@ -46,6 +46,8 @@ from retrodict.registry import ModelVersion, list_versions, register
 from retrodict.workspace import Workspace, capture_code, commit_of
 
 __all__ = ["Execution", "execute", "train"]
+
+_PATIENCE_S = 5.0  # until somebody is told what is waited for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,8 +259,8 @@ def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | No
         secret = workspace.ledger.secret("searches")[1]
         journal = Journal.of(workspace.root / "state" / "searches", recipe, problem, secret)
         journals.append(journal)
-        with workspace.lock(f"searches/{journal.folder.name}"):
-            return search(recipe, problem, rows, tell=tell, journal=journal)
+        with _alone(workspace, journal, tell):
+            return search(recipe, problem, rows, tell=tell, journal=journal, spent=time.perf_counter() - began)
 
     folder = checkpoint_folder(workspace, run)
     result = execute(workspace, model, run.data["versions"], now=run.data["now"], progress=progress, searched=searched,
@@ -283,7 +285,35 @@ def _train(workspace: Workspace, model: Model, run: Run, progress: Progress | No
     for journal in journals:
         journal.remove()
     Checkpoints(folder).clear()
+    _clear_checkpoints(workspace)
     return version
+
+
+def _clear_checkpoints(workspace: Workspace) -> None:
+    """Remove checkpoints that nothing is resumed from: of runs that finished, or that are not there any more."""
+    folder = workspace.root / "state" / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    needed = {run.id for run in list_runs(workspace) if run.status != "finished"} if names else set()
+    for name in names:
+        if name not in needed:
+            Checkpoints(folder / name).clear()
+
+
+@contextlib.contextmanager
+def _alone(workspace: Workspace, journal: Journal, tell: Progress) -> Iterator[None]:
+    """Search alone: who comes second waits as long as the first one's process lives, and reads what it found.
+
+    The first removes its journal only when its model is fitted and registered, long after it has let go.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(workspace.lock(f"searches/{journal.folder.name}", timeout_s=_PATIENCE_S))
+            except BusyError as error:
+                tell(f"waits for the same search by {error.got}", 0, 1)
+            else:
+                break
+        yield
 
 
 def _kind(recipe: Recipe) -> str:

@@ -23,7 +23,8 @@ from retrodict.learning.calibration import Calibration, calibrate, calibration_f
 from retrodict.learning.fit import TrainingRows, begin, final_name, fit_recipe
 from retrodict.learning.frame import Frame
 from retrodict.learning.leaks import Leak, find_leaks
-from retrodict.learning.rungs import cost_of, fit_rungs, shuffled_warning
+from retrodict.learning.refit import AGAIN, fit_again
+from retrodict.learning.rungs import cost_of, fit_rungs, shuffled_warning, without_same
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.calibration import Calibrator
 from retrodict.models.checkpoints import Checkpoints
@@ -33,7 +34,7 @@ from retrodict.models.engines.composite import EnsembleEngine, PreparedEngine
 from retrodict.models.ensembles import Blend, Ensemble, Stack, Vote
 from retrodict.models.estimators import estimators_of, get_estimator
 from retrodict.models.inputs import InputSpec
-from retrodict.models.problem import LARGEST, Examples, Problem
+from retrodict.models.problem import LARGEST, Examples, Fitted, Problem
 from retrodict.models.spans import fit_spans, judge_spans
 from retrodict.models.splits import halves
 
@@ -149,39 +150,39 @@ def run_recipe(
     _check_task(recipe, frame.target)
     inputs = InputSpec.learn(frame.columns(parts["train"]), recipe.types) if former is None else former.inputs
     examples = {name: _examples(inputs, frame, rows) for name, rows in parts.items()}
-    validate = examples["validate"]
-    stopping = aside = parts["validate"]
-    if recipe.validates and recipe.calibrate != "none":
-        stopping, aside = halves(recipe.split, frame, parts["validate"])
-        if not len(stopping):
-            raise InputError("there must be two labelled rows or more to validate on: to stop by, and to calibrate on",
-                             where="recipe", got=len(aside),
-                             remedy="Give the split a longer part to validate on")  # fmt: skip
+    validate, (stopping, aside) = examples["validate"], _roles(recipe, frame, parts["validate"])
     train = replace(examples["train"], weights=_weights(recipe, frame, parts["train"]))
     place = {name: np.searchsorted(parts["validate"], rows) for name, rows in (("stop", stopping), ("aside", aside))}
     problem = Problem(inputs, train, validate.take(place["stop"]), {}, recipe.seed)
     rows = TrainingRows(recipe.split, frame, parts["train"])
-    recipe, search = _settle(recipe, problem, rows, searched or _search, report)
+    # First, so that a search knows what is left of a budget.
     rungs = fit_rungs(recipe, problem, frame, parts, examples["test"], report) if ladder else {}
-    began = perf_counter()
+    leaks = find_leaks(frame, inputs, parts, examples, recipe.split) if ladder else None
+    recipe, search = _settle(recipe, problem, rows, searched or _search, report)
+    rungs, began = without_same(rungs, recipe), perf_counter()
     begun = None if former is None else begin(recipe, former.engine)
     states = Checkpoints.every(recipe.checkpoint, checkpoints)
     fitted = fit_recipe(recipe, replace(problem, checkpoints=states, start=begun), rows, report)
-    seconds = perf_counter() - began
     report("evaluate", 0, 1)
     engine = fitted.engine
     samples = {**examples, "train": _at_most(examples["train"], _JUDGED_ROWS)}
     raw = {name: engine.scores(rows.matrix) for name, rows in samples.items()}
     calibrator, calibration = _calibrate(recipe, frame, aside, raw["validate"][place["aside"]])
+    recipe, search = _in_time(recipe, search, perf_counter() - began)
+    if recipe.fits_again:  # what is said of validation rows stays what the first fit says of them
+        report("fit again, with the validation rows", 0, 1)
+        fitted = _fit_again(recipe, fitted, problem, inputs, frame, parts)
+        engine = fitted.engine
+        raw |= {name: engine.scores(samples[name].matrix) for name in ("train", "test")}
+    seconds = perf_counter() - began
     scores = {name: calibrator.apply(values) for name, values in raw.items()}
     outputs = {name: without_spans(values, frame.target) for name, values in scores.items()}
     threshold, choice = _choose_threshold(recipe, frame, parts["validate"], outputs["validate"])
     evaluations = {name: _evaluate(samples[name], outputs[name], threshold) for name in parts}
+    test, rung_outputs = examples["test"], {name: values for name, (values, _) in rungs.items()}
     if recipe.interval is not None:
-        spans = judge_spans(frame.target, scores["test"], examples["test"].labels)
+        spans = judge_spans(frame.target, scores["test"], test.labels)
         evaluations["test"] = replace(evaluations["test"], metrics=(*evaluations["test"].metrics, *spans))
-    test = examples["test"]
-    rung_outputs = {name: values for name, (values, _) in rungs.items()}
     extra_outputs = rung_outputs | (_member_outputs(engine, test) if ladder else {})
     evaluations |= {f"test/{name}": _evaluate(test, values) for name, values in extra_outputs.items()}
     verdicts = None
@@ -192,7 +193,6 @@ def run_recipe(
     params = {"estimator": recipe.label, "calibrate": recipe.calibrate, **fitted.params}
     if search is not None:
         params["choice"], choice["tuning"] = dict(search.choice), dict(search.report)
-    leaks = find_leaks(frame, inputs, parts, examples, recipe.split) if ladder else None
     shuffled = shuffled_warning(recipe, problem, rows, test) if ladder else ()
     report("evaluate", 1, 1)
     return Trained(
@@ -206,6 +206,18 @@ def run_recipe(
     )  # fmt: skip
 
 
+def _roles(recipe: Recipe, frame: Frame, rows: Positions) -> tuple[Positions, Positions]:
+    """Validation rows to stop by and to calibrate on: two halves of them, or all where only one needs them."""
+    if not recipe.validates or recipe.calibrate == "none":
+        return rows, rows
+    stopping, aside = halves(recipe.split, frame, rows)
+    if not len(stopping):
+        raise InputError("there must be two labelled rows or more to validate on: to stop by, and to calibrate on",
+                         where="recipe", got=len(aside),
+                         remedy="Give the split a longer part to validate on")  # fmt: skip
+    return stopping, aside
+
+
 def _settle(
     recipe: Recipe, problem: Problem, rows: TrainingRows, searched: Searched, report: Progress
 ) -> tuple[Recipe, SearchResult | None]:
@@ -214,6 +226,23 @@ def _settle(
         return recipe, None
     search = searched(recipe, problem, rows, report)
     return recipe.tune.concrete(recipe, search.choice), search
+
+
+def _in_time(recipe: Recipe, search: SearchResult | None, seconds: float) -> tuple[Recipe, SearchResult | None]:
+    """The recipe without a second fit where that would end after the budget of a search; the first took seconds."""
+    if search is None or not recipe.fits_again or perf_counter() + AGAIN * seconds <= search.deadline:
+        return recipe, search
+    return replace(recipe, refit=None), replace(search, choice={**search.choice, "refit": False})
+
+
+def _fit_again(
+    recipe: Recipe, fitted: Fitted[Any], problem: Problem, inputs: InputSpec, frame: Frame,
+    parts: Mapping[str, Positions],
+) -> Fitted[Any]:  # fmt: skip
+    """The recipe fitted on training and validation rows together."""
+    rows = np.sort(np.concatenate([parts["train"], parts["validate"]]))
+    more = replace(_examples(inputs, frame, rows), weights=_weights(recipe, frame, rows))
+    return fit_again(recipe, fitted, problem, more, TrainingRows(recipe.split, frame, rows))
 
 
 def _search(recipe: Recipe, problem: Problem, rows: TrainingRows, report: Progress) -> SearchResult:

@@ -27,7 +27,7 @@ from retrodict.models.engines.base import Engine
 from retrodict.models.estimators import estimators_of, get_estimator
 from retrodict.models.problem import Examples, Problem
 
-__all__ = ["cost_of", "fit_rungs", "shuffled_warning"]
+__all__ = ["cost_of", "fit_rungs", "shuffled_warning", "without_same"]
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
@@ -40,6 +40,7 @@ _SHUFFLES, _SHUFFLED_ROWS, _SHUFFLED_CONFIDENCE = 8, 1_000, 0.999
 _CHOOSE_COLUMNS = ("rfe", "rfecv", "permutation")
 # A rung that is the model itself says nothing.
 _SAME: Mapping[str, tuple[str, ...]] = {"ridge": ("ridge", "linear"), "poisson": ("poisson", "linear")}
+_RUNGS = {"tree": "decision_tree"}
 
 
 def fit_rungs(
@@ -101,6 +102,12 @@ def fit_rungs(
         if estimator in estimators_of(target.task) and estimator not in _SAME.get(recipe.label, (recipe.label,)):
             fit(name, estimator, params)
     return rungs
+
+
+def without_same(rungs: Mapping[str, tuple[Floats, Cost]], recipe: Recipe) -> dict[str, tuple[Floats, Cost]]:
+    """Rungs but one that is the recipe's own estimator: a search may have chosen it after the rungs were fitted."""
+    same = _SAME.get(recipe.label, (recipe.label,))
+    return {name: rung for name, rung in rungs.items() if _RUNGS.get(name, name) not in same}
 
 
 def _answers(labels: Floats, target: Target, typical: Any, *, certain: bool = False) -> Floats:

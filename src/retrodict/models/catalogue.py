@@ -82,6 +82,7 @@ _XGBOOST: Mapping[str, Any] = {
     "extra": "xgboost",
     "maximum": {"subsample": 1, "colsample_bytree": 1, "rate_drop": 1},
     "monotone": True,
+    "rounds": ("num_boost_round", "early_stopping_rounds"),
     "contributions": "exact Shapley values along the trees",
 }
 _XGBOOST_DEFAULTS: Mapping[str, Any] = {
@@ -100,6 +101,8 @@ _XGBOOST_SPACE: Mapping[str, Any] = {
     "colsample_bytree": ("float", 0.4, 1.0, False), "reg_alpha": ("float", 1e-8, 10.0, True),
     "reg_lambda": ("float", 1e-3, 10.0, True),
 }  # fmt: skip
+# How numbers of an estimator of distances are scaled: its own step, since a recipe's Scale comes before it.
+_SCALERS = ("standard", "min_max", "none")
 _TREE = {"max_depth": None, "min_samples_leaf": 5, "max_features": 1.0, "ccp_alpha": 0.0}
 _TREE_MINIMUM = {"min_samples_leaf": 1, "ccp_alpha": 0, "n_estimators": 1}
 
@@ -185,6 +188,7 @@ for _estimator in (
         maximum={"num_leaves": 131_072, "feature_fraction": 1, "bagging_fraction": 1},
         aliases=True,
         monotone=True,
+        rounds=("num_iterations", "early_stopping_round"),
         space=_LIGHTGBM_SPACE,
         warm_start="trees",
         contributions="exact Shapley values along the trees",
@@ -214,6 +218,7 @@ for _estimator in (
                  "thread_count": -1},
         maximum={"depth": 16, "border_count": 65_535},
         monotone=True,
+        rounds=("iterations", "early_stopping_rounds"),
         space={"learning_rate": ("float", 0.01, 0.2, True), "depth": ("int", 4, 10, False),
                "l2_leaf_reg": ("float", 1.0, 30.0, True), "random_strength": ("float", 0.1, 10.0, True)},
         warm_start="trees",
@@ -235,6 +240,7 @@ for _estimator in (
                  "min_delta": 0},
         maximum={"dropout": 0.95},
         choices={"activation": ("relu", "tanh")},
+        rounds=("epochs", "patience"),
         space={"layers": ("choice", [[32], [64], [64, 32], [128, 64]]), "dropout": ("float", 0.0, 0.5, False),
                "weight_decay": ("float", 1e-6, 1e-1, True), "learning_rate": ("float", 1e-4, 1e-2, True)},
     ),
@@ -270,6 +276,7 @@ for _estimator in (
         defaults={"max_iter": 500, "n_iter_no_change": 30, "learning_rate": 0.05, "max_leaf_nodes": 31,
                   "max_depth": None, "min_samples_leaf": 20, "l2_regularization": 0.0, "max_features": 1.0,
                   "max_bins": 255, "class_weight": None},
+        rounds=("max_iter", "n_iter_no_change"),
         minimum={"max_iter": 1, "n_iter_no_change": 0, "learning_rate": 1e-12, "max_leaf_nodes": 2,
                  "min_samples_leaf": 1, "l2_regularization": 0, "max_features": 1e-12, "max_bins": 2},
         maximum={"max_features": 1, "max_bins": 255}, optional=("max_leaf_nodes",),
@@ -282,6 +289,7 @@ for _estimator in (
         classifier="ensemble.GradientBoostingClassifier", regressor="ensemble.GradientBoostingRegressor",
         defaults={"n_estimators": 300, "n_iter_no_change": 30, "learning_rate": 0.05, "max_depth": 3,
                   "min_samples_leaf": 20, "subsample": 1.0, "max_features": None},
+        rounds=("n_estimators", "n_iter_no_change"),
         minimum={"n_estimators": 1, "n_iter_no_change": 0, "learning_rate": 1e-12, "max_depth": 1,
                  "min_samples_leaf": 1, "subsample": 1e-12},
         maximum={"subsample": 1}, optional=("max_depth",),
@@ -291,14 +299,16 @@ for _estimator in (
     _sklearn(
         "knn", (*_CLASSES, *_NUMBERS), "scaled", classifier="neighbors.KNeighborsClassifier",
         regressor="neighbors.KNeighborsRegressor", weights=False,
-        defaults={"n_neighbors": 25, "weights": "distance", "p": 2}, minimum={"n_neighbors": 1, "p": 1},
-        choices={"weights": ("uniform", "distance")}, space={"n_neighbors": ("int", 3, 200, True)},
+        defaults={"n_neighbors": 25, "weights": "distance", "p": 2, "scaler": "standard"},
+        minimum={"n_neighbors": 1, "p": 1}, choices={"weights": ("uniform", "distance"), "scaler": _SCALERS},
+        space={"n_neighbors": ("int", 3, 200, True), "scaler": ("choice", list(_SCALERS))},
     ),
     _sklearn(
         "svm", (*_CLASSES, *_NUMBERS), "scaled", classifier="svm.SVC", regressor="svm.SVR", probabilities=False,
-        defaults={"C": 1.0, "kernel": "rbf", "gamma": "scale", "class_weight": None, "epsilon": 0.1, "max_iter": -1},
-        minimum={"C": 1e-12, "epsilon": 0}, choices={"kernel": ("rbf", "linear")},
-        space={"C": ("float", 1e-2, 1e2, True)},
+        defaults={"C": 1.0, "kernel": "rbf", "gamma": "scale", "class_weight": None, "epsilon": 0.1, "max_iter": -1,
+                  "scaler": "standard"},
+        minimum={"C": 1e-12, "epsilon": 0}, choices={"kernel": ("rbf", "linear"), "scaler": _SCALERS},
+        space={"C": ("float", 1e-2, 1e2, True), "scaler": ("choice", list(_SCALERS))},
     ),
     _sklearn(
         "naive_bayes", _CLASSES, "filled", classifier="naive_bayes.GaussianNB", defaults={"var_smoothing": 1e-9},
@@ -308,10 +318,12 @@ for _estimator in (
         "mlp", (*_CLASSES, *_NUMBERS), "scaled", classifier="neural_network.MLPClassifier",
         regressor="neural_network.MLPRegressor", validates=True, warm_start="weights",
         defaults={"hidden_layer_sizes": [64, 32], "activation": "relu", "alpha": 1e-4, "batch_size": "auto",
-                  "learning_rate_init": 1e-3, "max_iter": 200, "n_iter_no_change": 10},
+                  "learning_rate_init": 1e-3, "max_iter": 200, "n_iter_no_change": 10, "scaler": "standard"},
+        rounds=("max_iter", "n_iter_no_change"),
         minimum={"alpha": 0, "learning_rate_init": 1e-12, "max_iter": 1, "n_iter_no_change": 0},
-        choices={"activation": ("relu", "tanh", "logistic", "identity")},
+        choices={"activation": ("relu", "tanh", "logistic", "identity"), "scaler": _SCALERS},
         space={"alpha": ("float", 1e-6, 1e-1, True), "learning_rate_init": ("float", 1e-4, 1e-2, True),
+               "scaler": ("choice", list(_SCALERS)),
                "hidden_layer_sizes": ("choice", [[32], [64], [64, 32], [128, 64]])},
     ),
     _sklearn(

@@ -83,6 +83,10 @@ class Recipe:
     budget : duration, optional
         Of the estimator ``"auto"``: how long it may look for a model. It tries what the catalogue has for the task,
         prepares, tunes and joins, and is ``tune=Tune(timeout=budget, ensemble=True)`` with as many trials as fit in.
+    refit : bool, optional
+        Whether what was stopped, calibrated and judged by the validation rows is then fitted again on training and
+        validation rows together, with the iterations that were best, and keeps its calibration and threshold. None: of
+        ``"auto"`` without an interval, of nothing else.
     checkpoint : int or duration, optional
         After how many iterations (of a network: batches), or how long, a fit writes down its state, so that
         ``retrodict train --resume`` goes on after a kill. Boosting of LightGBM and XGBoost is then done in pieces of so
@@ -109,6 +113,7 @@ class Recipe:
     budget: str | None = field(default=None, metadata={"identity": False})
     checkpoint: int | str | None = field(default=None, metadata={"identity": "if set"})
     start_from: str | WarmStart | None = field(default=None, metadata={"identity": "if set"})
+    refit: bool | None = field(default=None, metadata={"identity": "if set"})
     registered: Estimator = field(init=False, repr=False, compare=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -136,6 +141,13 @@ class Recipe:
         self._check_tune()
         self._check_checkpoint()
         self._check_start()
+        if self.refit and self.interval is not None:
+            raise DefinitionError("a recipe with an interval must leave out refit: how wide the interval is, rows say "
+                                  "that the estimator did not learn from", where="Recipe, refit", got=self.refit,
+                                  remedy="Leave out refit, or interval")  # fmt: skip
+        if self.refit and self.start_from is not None:
+            raise DefinitionError("a recipe that starts from a model must leave out refit", where="Recipe, refit",
+                                  got=self.start_from, remedy="Leave out refit, or start_from")  # fmt: skip
         split: object = self.split
         if split is not None and not isinstance(split, Splitter):
             raise DefinitionError("a recipe must say how rows are split", where="Recipe", got=type(split).__name__,
@@ -234,6 +246,12 @@ class Recipe:
     def validates(self) -> bool:
         """Whether anything that is fitted looks at the validation rows."""
         return any(estimator.validates for estimator in self.estimators)
+
+    @property
+    def fits_again(self) -> bool:
+        """Whether the last fit is on training and validation rows together."""
+        automatic = self.estimator == AUTO and self.interval is None and self.start_from is None
+        return automatic if self.refit is None else self.refit
 
     @property
     def estimators(self) -> list[Estimator]:

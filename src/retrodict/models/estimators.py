@@ -100,6 +100,8 @@ class Estimator:
         Whether there are exact contributions.
     space : mapping of str to tuple, optional
         Search space: ``("float", low, high, log)``, ``("int", low, high, log)`` or ``("choice", [...])``.
+    rounds : tuple of (str, str), optional
+        Parameters that say how many iterations there are at most, and after how many without a better one it stops.
     contributions : str, default "none"
         What ``engine.contributions`` gives for a row, in words.
     warm_start : {"", "trees", "coefficients", "weights"}, default ""
@@ -137,6 +139,7 @@ class Estimator:
     row_error: float = 1e-12
     explains: bool = True
     space: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    rounds: tuple[str, ...] = ()
     contributions: str = "none"
     warm_start: Literal["", "trees", "coefficients", "weights"] = ""
 
@@ -197,6 +200,15 @@ class Estimator:
             bounds = f"of at least {least:g}" + (f" and at most {greatest:g}" if greatest < math.inf else "")
             raise DefinitionError(f"{name} must be a {'whole ' if whole_only else ''}number {bounds}", where=where,
                                   got=value, remedy="Correct it, or leave it out for the default")  # fmt: skip
+
+    def parameters_of(self, task: Task) -> set[str] | None:
+        """Parameters that it reads for a task, where that depends on the task; else None."""
+        words = [self.fixed[word] for word in ("detector", "classifier", "regressor") if word in self.fixed]
+        if len(words) < 2:
+            return None
+        home, _, name = words[task not in ("binary", "multiclass")].rpartition(".")
+        extra = {"scaler"} if "scaler" in self.defaults else set()
+        return extra | set(getattr(import_module(home), name)().get_params())
 
     def solve(self, problem: Problem) -> Fitted[Any]:
         """Fit the estimator; parameters that the problem does not give have their defaults.

@@ -6,6 +6,7 @@ trained, so that a replay needs the choice and not the search.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -37,13 +38,16 @@ _WORDS = {"search": get_args(Search), "sampler": get_args(Sampler), "pruner": ge
           "engine": ("processes", "inline", "ray")}  # fmt: skip
 # Candidates of "auto", the likeliest first; those whose fit grows faster than their rows up to a number of rows.
 _CANDIDATES: Mapping[str, float] = {
-    "lightgbm": float("inf"), "catboost": 200_000, "xgboost": float("inf"), "logistic": float("inf"),
-    "linear": float("inf"), "poisson": float("inf"), "extra_trees": 200_000, "random_forest": 200_000,
-    "histogram_boosting": float("inf"), "mlp": 100_000, "knn": 20_000,
-    "cox": float("inf"), "aft": float("inf"),
+    "lightgbm": math.inf, "xgboost": math.inf, "catboost": 200_000, "extra_trees": 200_000, "mlp": 100_000,
+    "random_forest": 200_000, "logistic": math.inf, "linear": math.inf, "poisson": math.inf, "knn": 20_000,
+    "histogram_boosting": math.inf, "cox": math.inf, "aft": math.inf,
 }  # fmt: skip
 # What of a recipe may vary beside the estimator and its parameters, and how an option is read.
 _PARTS = ("prepare", "balance", "half_life")
+_ALL, _IMPORTANT = "all", "importance"
+# Columns and seconds from which on "auto" looks whether fewer columns do better; the most rows and least seconds to do
+# so by importance, which fits forests in every fold.
+_WIDE, _SELECT_S, _IMPORTANCE_ROWS, _IMPORTANCE_S = 8, 60, 20_000, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Dimension:
     @property
     def phase(self) -> Literal["features", "model"]:
         """When a sequential search looks at it."""
-        return "features" if self.name in _PARTS else "model"
+        return "features" if self.name in (*_PARTS, "select") else "model"
 
     @classmethod
     def of(cls, name: str, space: Any, *, when: str | None = None, where: str) -> Dimension:
@@ -126,7 +130,9 @@ class Tune:
     space : mapping, optional
         Of each parameter a list of options, ``(low, high)`` or ``(low, high, "log")``. Beside parameters of the
         estimator: ``"estimator"``, a list of names, scikit-learn objects or Recipes; ``"prepare"``, a list of lists of
-        steps; ``"balance"``, ``"half_life"``, lists of what a Recipe takes. Where there are several estimators, or an
+        steps; ``"select"``, a list of ``"all"``, numbers of features (those that tell most of the label) and
+        ``"importance"`` (those whose shuffling costs); ``"balance"``, ``"half_life"``, lists of what a Recipe takes.
+        Where there are several estimators, or an
         ensemble's members, theirs are named ``"lightgbm.num_leaves"``. Nothing else varies; without a space what the
         catalogue's entry of each estimator says.
     sampler : {"tpe", "cmaes", "random", "grid"}, default "tpe"
@@ -241,8 +247,10 @@ class Tune:
             return {name: name for name in _suited(target, rows)}
         return {recipe.label: recipe.estimator}
 
-    def dimensions(self, recipe: Recipe, target: Target | None = None, rows: int = 0) -> list[Dimension]:
-        """Everything that varies in a recipe.
+    def dimensions(
+        self, recipe: Recipe, target: Target | None = None, rows: int = 0, columns: int = 0
+    ) -> list[Dimension]:
+        """Everything that varies in a recipe; for a target, so many training rows and columns where they are known.
 
         Raises
         ------
@@ -256,13 +264,23 @@ class Tune:
         if alternatives and "estimator" not in self._named:
             dimensions.append(Dimension("estimator", "choice", options=tuple(candidates)))
         rest = {name: space for name, space in self.space.items() if name not in self._named}
+        if "select" in rest:
+            dimensions.append(Dimension.of("select", _checked_selection(rest.pop("select")), where="Tune, space"))
+        elif (
+            recipe.estimator == AUTO and not self.space and columns >= _WIDE and (self.seconds or math.inf) >= _SELECT_S
+        ):
+            important = rows <= _IMPORTANCE_ROWS and (self.seconds or math.inf) >= _IMPORTANCE_S
+            options = (_ALL, round(columns / 2), round(columns / 4), *((_IMPORTANT,) if important else ()))
+            dimensions.append(Dimension("select", "choice", options=options))
         for word, candidate in candidates.items():
             when = word if alternatives and len(candidates) > 1 else None
             dimensions += _parameters(
                 word, candidate, recipe, rest, alone=len(candidates) == 1, when=when, exact=bool(self.space)
             )
+        if target is not None:
+            _check_consumed(dimensions, candidates, target)
         if rest:
-            names = [*_PARTS, "estimator", *(f"{word}.…" for word in candidates)]
+            names = [*_PARTS, "estimator", "select", *(f"{word}.…" for word in candidates)]
             raise DefinitionError("a space must be of what the recipe reads", where="Tune, space", got=sorted(rest),
                                   remedy=near(min(rest), names, what="name"))  # fmt: skip
         if not dimensions:
@@ -283,7 +301,17 @@ class Tune:
         from retrodict.models import ensembles
         from retrodict.models.definitions import Recipe
 
-        plain = replace(recipe, tune=None, budget=None, estimator=_fixed(recipe))
+        if choice.get("select", _ALL) != _ALL:
+            rest = {name: value for name, value in choice.items() if name != "select"}
+            variant = self.concrete(recipe, rest)
+            return replace(variant, prepare=(*variant.prepare, _selection(choice["select"])))
+        plain = replace(
+            recipe,
+            tune=None,
+            budget=None,
+            estimator=_fixed(recipe),
+            refit=(recipe.fits_again and choice.get("refit", True)) or None,
+        )
         if "members" in choice:
             recipes = [self.concrete(recipe, member) for member in choice["members"]]
             members = [Recipe(one.estimator, params=one.params, prepare=one.prepare, balance=one.balance,
@@ -307,6 +335,41 @@ class Tune:
         if not params or not isinstance(recipe.estimator, str):
             return replace(plain, **changes, **({"estimator": recipe.estimator.changed(params)} if params else {}))
         return replace(plain, params={**recipe.params, **params}, **changes)
+
+
+def _selection(option: Any) -> Any:
+    """The step of an option of ``"select"``."""
+    from retrodict.models.steps import Select
+
+    return Select.permutation() if option == _IMPORTANT else Select.mutual_information(int(option))
+
+
+def _checked_selection(options: Any) -> Any:
+    for option in options if isinstance(options, list) else ():
+        number = isinstance(option, int) and not isinstance(option, bool) and option >= 1
+        if not number and option not in (_ALL, _IMPORTANT):
+            raise DefinitionError("features must be selected by a number of at least 1, 'all' or 'importance'",
+                                  where="Tune, space of 'select'", got=option,
+                                  remedy="Write space={'select': ['all', 10, 5]}")  # fmt: skip
+    return options
+
+
+def _check_consumed(dimensions: Sequence[Dimension], candidates: Mapping[str, Any], target: Target) -> None:
+    """Refuse parameters of the other of two classes of scikit-learn: one list serves classifier and regressor.
+
+    Raises
+    ------
+    DefinitionError
+        If the estimator of this task does not read one.
+    """
+    for one in dimensions:
+        word, _, name = one.name.partition(".")
+        if word not in candidates or not name:
+            continue
+        read = getattr(_with_params(candidates[word], {}).registered, "parameters_of", lambda _task: None)(target.task)
+        if read is not None and name not in read:
+            raise DefinitionError("a space must be of what the estimator reads for the task", where="Tune, space",
+                                  got=one.name, remedy=near(name, sorted(read), what="parameter"))  # fmt: skip
 
 
 def refuse_auto(_problem: Any) -> Any:

@@ -81,6 +81,14 @@ class Run(Shown):
         """Metrics of the test rows by name; None where one could not be evaluated."""
         return self.record.values("test")
 
+    @property
+    def trials(self) -> Sequence[Mapping[str, Any]]:
+        """Trials of a search, the best first, then those that did not finish.
+
+        Each has ``number``, ``state``, ``choice``, ``value`` and ``std`` over the ``folds`` of the training rows.
+        """
+        return self.record.trials()
+
     def plot(self, name: str = "calibration") -> Plot:
         """Return a picture of the run by name, ``importance`` among them; an unknown one with the names there are."""
         if name.removesuffix(".svg") == "importance":  # is measured when it is looked at
@@ -132,7 +140,7 @@ class Run(Shown):
         sentences = Ladder.from_dict(ladder).sentences() if ladder else ()
         choices = dict(_choices(notes))
         facts = [Facts(choices, title="chosen without test rows")] if choices else []
-        return [*sentences, *facts, *self._warm_start()]
+        return [*sentences, *facts, *_leaderboard(notes), *self._warm_start()]
 
     def _warm_start(self) -> Sequence[Block]:
         from retrodict.learning.card import start_grid
@@ -162,6 +170,7 @@ class Run(Shown):
             Facts(params, title="parameters"),
             (self._ladder() if run.summary.get("ladder") else self._metrics()) if run.points else None,
             *self._warm_start(),
+            *_leaderboard(run.summary.get("notes") or {}),
             _gates(run.summary.get("gates", [])),
             Grid(("artifact", "SHA-256", "kind"), artifacts) if artifacts else None,
         ]
@@ -252,7 +261,21 @@ def _tuned(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         shares = zip(choice["members"], choice["weights"], strict=True)
         yield "chosen", ", ".join(f"{member.get('estimator', 'the recipe')} {share:.0%}" for member, share in shares)
     else:
-        yield "chosen", ", ".join(f"{name} {_plain(value)}" for name, value in choice.items()) or "as written"
+        yield "chosen", _words(choice)
+
+
+def _leaderboard(notes: Mapping[str, Any]) -> Iterator[Grid]:
+    """The best trials of a search by what judged them; only what was chosen has figures of the test rows, elsewhere."""
+    report = notes.get("tuning") or {}
+    if trials := report.get("leaderboard"):
+        rows = [(place, f"#{trial['number']}", trial["value"], trial["std"], _words(trial["choice"]))
+                for place, trial in enumerate(trials, start=1)]  # fmt: skip
+        title = f"best of {report['finished']} finished trials, on folds of the training rows"
+        yield Grid(("place>", "trial", f"{report['metric']}>", "std of folds>", "what"), rows, title)
+
+
+def _words(choice: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_plain(value)}" for name, value in choice.items()) or "as written"
 
 
 def _plain(value: object) -> str:

@@ -185,6 +185,18 @@ class Run:
                                 remedy=near(name, [*plots, *figures], what="plot"))  # fmt: skip
         return plots[name]().encode()
 
+    def trials(self) -> list[dict[str, Any]]:
+        """Trials of a search, the best first, then those that did not finish; empty for another run."""
+        from retrodict.learning.plots import TRIALS
+
+        file = next((file for file in self.artifacts if file.name == TRIALS), None)
+        if file is None or self.objects is None:
+            return []
+        body = json.loads(self.objects.get(file.digest))
+        sign = -1 if body["report"]["better"] == "higher" else 1
+        trials: list[dict[str, Any]] = body["trials"]
+        return sorted(trials, key=lambda trial: (trial["value"] is None, sign * (trial["value"] or 0.0)))
+
     def values(self, split: str) -> dict[str, float | None]:
         """Metrics of one split by name, each at its last step."""
         last: dict[str, MetricPoint] = {}

@@ -19,8 +19,9 @@ from retrodict.core.expressions import Expression, parse
 from retrodict.core.expressions import _nodes as nodes
 from retrodict.evaluation.directions import Direction, better
 from retrodict.learning.runs.schema import runs, tags, values
+from retrodict.workspace import Workspace
 
-__all__ = ["Fields", "direction_of", "order_runs", "where_runs"]
+__all__ = ["Fields", "direction_of", "known_direction", "order_runs", "where_runs"]
 
 _COLUMNS: dict[str, str] = {
     "actor": "text", "code": "text", "environment": "text", "finished": "time", "id": "text", "kind": "text",
@@ -147,6 +148,15 @@ def direction_of(connection: Connection, metric: str) -> Direction:
             if direction in ("higher", "lower"):
                 return "higher" if direction == "higher" else "lower"
         raise
+
+
+def known_direction(workspace: Workspace, metric: str) -> Direction | None:
+    """Which way a metric is better, by its name or as a run said; None where nobody did."""
+    try:
+        with workspace.records.read() as connection:
+            return direction_of(connection, metric)
+    except InputError:
+        return None
 
 
 class Fields:

@@ -19,6 +19,7 @@ from retrodict.core.errors import InputError, RefusedError, RetrodictError, chec
 from retrodict.core.identity import Ref
 from retrodict.learning.runs.journal import Event, begin_run
 from retrodict.learning.runs.record import SVG, Run, check_length, check_line, check_run, check_tags
+from retrodict.learning.runs.search import known_direction
 from retrodict.learning.runs.writer import writer_of
 from retrodict.workspace import Workspace
 
@@ -50,6 +51,7 @@ class OpenRun:
 
     def __init__(self, workspace: Workspace, run: Run) -> None:
         self._workspace, self._run = workspace, run
+        self._better: dict[str, str] = {}
         self._events: list[Event] = []
         self._lock = threading.Lock()
         run.params = self._read_params(run.params)
@@ -119,12 +121,24 @@ class OpenRun:
             Which rows it is of; a run is judged by those of ``test``.
         better : {"higher", "lower"}, optional
             Needed where the metric is not one that :func:`retrodict.evaluation.better` knows.
+
+        Raises
+        ------
+        InputError
+            If its name, or an earlier run, says that it is better the other way.
         """
-        self.log_metrics({name: value}, step=step, split=split)
-        if better is not None:
+        if better is not None and self._better.get(name) != better:
             directions = ("higher", "lower")
             check_known(better, directions, "a metric must be better one way", where=self.ref, what="direction")
+            direction = self._better.get(name) or known_direction(self._workspace, name)
+            if direction not in (None, better):
+                raise InputError("a metric must be better the way that is known of it", where=f"{self.ref}, {name}",
+                                 got=f"better={better!r} where it is {direction!r}",
+                                 remedy="Correct it, or give the metric another name")  # fmt: skip
+        self.log_metrics({name: value}, step=step, split=split)
+        if better is not None:
             with self._lock:
+                self._better[name] = better
                 self._add(["better", name, better])
 
     def log_metrics(self, metrics: Mapping[str, float | None], *, step: int | None = None, split: str = "test") -> None:

@@ -90,6 +90,10 @@ class Proposer:
     higher : bool
         Whether a higher value is better.
     folds : int
+    since : int
+        The first phase whose trials are learned from.
+    startup : int, default 8
+        Trials at random before a sampler learns.
     """
 
     tune: Tune
@@ -101,6 +105,8 @@ class Proposer:
     seed: int
     higher: bool
     folds: int
+    since: int = 0
+    startup: int = 8
     ended: str = field(default="", init=False)
     # What a sampler remembers of a trial: kept in memory only, so that CMA-ES begins anew after a kill.
     _attributes: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
@@ -149,7 +155,7 @@ class Proposer:
             direction="maximize" if self.higher else "minimize", pruner=self._pruner(), study_name=f"{self.phase}"
         )
         for trial in trials:
-            if trial.phase == self.phase and trial.state != "failed":
+            if self.since <= trial.phase <= self.phase and trial.state != "failed" and trial.folds:
                 means = {at: float(np.mean(trial.folds[:at])) for at in range(1, len(trial.folds) + 1)}
                 state = states.COMPLETE if trial.state == "finished" else states.PRUNED
                 self._add(study, trial.choice, state=state, value=means[len(means)], intermediate_values=means)
@@ -174,7 +180,7 @@ class Proposer:
             case "cmaes":
                 return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
             case _:
-                return samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=8)
+                return samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=self.startup)
 
     def _pruner(self) -> Any:
         pruners = _optuna().pruners

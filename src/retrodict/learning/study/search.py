@@ -6,17 +6,11 @@ there and asks for the same trials as one that was not. Only the folds of a tria
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import io
+import bisect
 import itertools
-import json
 import math
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -24,33 +18,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodict.core.errors import DefinitionError, InputError
-from retrodict.core.identity import content_hash
 from retrodict.evaluation import better, evaluate
 from retrodict.evaluation._rows import Rows
 from retrodict.evaluation.losses import LOSSES, loss_refusal, row_losses
 from retrodict.learning.fit import TrainingRows
+from retrodict.learning.refit import AGAIN
 from retrodict.learning.study.ensembles import Joined, join_trials
+from retrodict.learning.study.journal import Journal
 from retrodict.learning.study.proposals import Proposer, State, StudyTrial, importance_of
 from retrodict.learning.study.workers import FoldFit, Job, Workers, open_workers
 from retrodict.models.definitions import Recipe
 from retrodict.models.problem import Problem
 from retrodict.models.tune import AUTO, Choice, Dimension
-from retrodict.stores._durable import open_file, read_file
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     import optuna
 
-__all__ = ["SearchResult", "Journal", "search"]
+__all__ = ["SearchResult", "search"]
 
 Tell = Callable[[str, int, int], None]
 Outputs = NDArray[np.float64]
 
-_REPORT_SHARE = 0.1  # of a budget, for the ladder and the report
+# Of a budget: for calibrating, judging and recording; and at most for fitting an ensemble instead of the best trial.
+_REPORT_SHARE, _ENSEMBLE_SHARE = 0.08, 0.25
+_LISTED = 10  # trials that a report lists; all are in the run's file
 _LOSSES = 2  # times that a fit is begun anew whose process ended
-# Of "auto" what is tried first, so that there is something when time is short.
+# Of "auto" what is tried first, so that there is something when time is short; and how many kinds are tuned after it.
 _CHEAP = ("cox", "logistic", "linear", "poisson")
+_KINDS, _STARTUP = 4, 4
+# Members of an ensemble that time is kept for; rows that a rung of the ladder is fitted on at most.
+_MEMBERS, _RUNG_ROWS = 6, 50_000
+# Of a budget: for a candidate, for a fold of the second one (of the first as long as it takes), and for all of them.
+_TRIAL_SHARE, _SECOND_SHARE, _FIRSTS_SHARE = 0.12, 0.3, 0.4
+# As candidates of "auto" come they learn in small steps; a first trial in larger ones says as much in half the time.
+_FASTER = {"lightgbm": 0.1, "xgboost": 0.1, "catboost": 0.1, "histogram_boosting": 0.1}
+_FEW, _TIME, _TICK = 5, "time was over", 0.1
+# A candidate of "auto" is given up after a fold that it does worse on than the best, by this share of the best's loss.
+_BEHIND, _CHEAP_SHARE = 0.2, 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,96 +69,18 @@ class SearchResult:
         For :meth:`~retrodict.models.tune.Tune.concrete`.
     trials : tuple of StudyTrial
     report : mapping
-        Plain JSON: ``metric``, ``better``, counts by state, ``best``, ``default``, ``ensembles``, ``importance``,
-        ``stopped`` (why), ``seconds``.
+        Plain JSON: ``metric``, ``better``, counts by state, ``best``, ``default``, ``leaderboard``, ``ensembles``,
+        ``importance``, ``stopped`` (why), ``seconds``.
     warnings : tuple of str
+    deadline : float
+        By the clock ``time.perf_counter``: until when there is time for fits.
     """
 
     choice: Choice
     trials: tuple[StudyTrial, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-
-class Journal:
-    """Trials of one search in a folder: one line each, durable before the next is asked for; outputs beside.
-
-    Each line is sealed by a secret, together with those before it and the digest of its outputs. What a kill tore, and
-    what the secret did not seal, is dropped with all that follows: it is fitted again.
-
-    Parameters
-    ----------
-    folder : path
-        Of this search alone; made if it does not exist.
-    secret : bytes
-    """
-
-    def __init__(self, folder: Path, secret: bytes = b"") -> None:
-        self.folder, self._secret, self._last = folder, secret, folder.name
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "trials.jsonl"
-
-    @classmethod
-    def of(cls, place: Path, recipe: Recipe, problem: Problem, secret: bytes) -> Journal:
-        """Journal of a search: its folder is named by the recipe and every row that it is searched on."""
-        digest = hashlib.sha256(content_hash(recipe).encode())
-        for part in (problem.train, problem.validate):
-            if part is not None:
-                for array in (part.matrix, part.labels, part.weights, part.groups):
-                    digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
-        return cls(place / digest.hexdigest()[:32], secret)
-
-    def remove(self) -> None:
-        """Forget the search: it is recorded elsewhere."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def read(self) -> list[tuple[StudyTrial, list[Outputs] | None]]:
-        """Trials in their order, those finished with their outputs by fold where they were kept."""
-        self._last = self.folder.name
-        size, trials = 0, list[tuple[StudyTrial, list[Outputs] | None]]()
-        content = read_file(self._path) if self._path.exists() else b""
-        for line in content.splitlines(keepends=True):
-            try:
-                body = json.loads(line) if line.endswith(b"\n") else {}
-                seal, outputs = body.pop("seal"), self._outputs(body["number"], body.pop("outputs"))
-                if not hmac.compare_digest(seal, self._seal(line[: line.rindex(b', "seal"')])):
-                    break
-                trial = StudyTrial(**{**body, "folds": tuple(body["folds"])})
-            except (ValueError, KeyError, TypeError, AttributeError, OSError):
-                break
-            size, self._last = size + len(line), seal
-            trials.append((trial, outputs))
-        if size != len(content):
-            os.truncate(self._path, size)
-        return trials
-
-    def append(self, trial: StudyTrial, outputs: Sequence[Outputs] | None) -> None:
-        """Keep a trial that ended."""
-        digest = None
-        if outputs is not None:
-            buffer = io.BytesIO()
-            np.savez(buffer, *outputs)
-            (self.folder / f"{trial.number}.npz").write_bytes(buffer.getvalue())
-            digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-        text = json.dumps({**asdict(trial), "outputs": digest})[:-1].encode()
-        self._last = self._seal(text)
-        with os.fdopen(open_file(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as file:
-            file.write(text + b', "seal": "' + self._last.encode() + b'"}\n')
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _seal(self, text: bytes) -> str:
-        return hmac.digest(self._secret, self._last.encode() + b"\n" + text, "sha256").hex()
-
-    def _outputs(self, number: int, digest: str | None) -> list[Outputs] | None:
-        """Outputs of a trial; ValueError if they are not those that were kept."""
-        if digest is None:
-            return None
-        content = read_file(self.folder / f"{number}.npz")
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise ValueError(number)
-        with np.load(io.BytesIO(content)) as arrays:
-            return [arrays[name] for name in arrays.files]
+    deadline: float = math.inf
 
 
 @dataclass(slots=True)
@@ -165,13 +93,20 @@ class _Running:
     outputs: list[Outputs] = field(default_factory=list)
     seconds: float = 0.0
     losses: int = 0
+    began: float = 0.0
+    closed: bool = False
 
     def gives_up(self) -> bool:
-        """Whether the folds so far tell enough."""
+        """Whether the folds so far tell a pruner enough."""
         if self.proposal is None:
             return False
         self.proposal.report(float(np.mean(self.values)), len(self.values))
         return bool(self.proposal.should_prune())
+
+
+def _values(trial: StudyTrial | _Running) -> Sequence[float]:
+    """Values of the folds that are judged."""
+    return trial.folds if isinstance(trial, StudyTrial) else trial.values
 
 
 def search(
@@ -181,6 +116,7 @@ def search(
     *,
     tell: Tell,
     journal: Journal | None = None,
+    spent: float = 0.0,
 ) -> SearchResult:
     """Search the settings of a recipe on folds of the training rows.
 
@@ -194,6 +130,8 @@ def search(
         Called with (what is being done, trials done, at most).
     journal : Journal, optional
         Of the same search: what it holds is not tried again.
+    spent : float, default 0
+        Seconds of the recipe's budget that are over.
 
     Raises
     ------
@@ -209,23 +147,28 @@ def search(
         raise InputError("there must be labelled training rows enough to cut into folds", where="Tune, folds",
                          got=len(problem.train.labels), remedy="Train on more rows, or leave tune out")  # fmt: skip
     job = Job(recipe, recipe.tune, replace(problem, progress=None), rows, folds)
-    return _Search(job, tell, journal).run()
+    return _Search(job, tell, journal, spent).run()
 
 
 class _Search:
-    def __init__(self, job: Job, tell: Tell, journal: Journal | None) -> None:
+    def __init__(self, job: Job, tell: Tell, journal: Journal | None, spent: float) -> None:
         train = job.problem.train
         self.job, self.tune, self.tell, self.journal = job, job.tune, tell, journal
-        self.dimensions = job.tune.dimensions(job.recipe, train.target, len(train.labels))
+        self.dimensions = job.tune.dimensions(job.recipe, train.target, len(train.labels), len(job.problem.inputs))
         self.candidates = job.tune.candidates(job.recipe, train.target, len(train.labels))
         # Scores that are no probabilities have no log loss: they are judged by their order.
         ranked = train.target.task == "binary" and not all(entry.probabilities for entry in job.recipe.estimators)
         self.metric = job.tune.metric or ("auc" if ranked else "c_index" if self._unfollowed() else None)
         self.higher = self.metric is not None and better(self.metric) == "higher"
+        self.auto = job.recipe.estimator == AUTO
+        self.budget = self.tune.seconds if job.recipe.budget is not None else None
         self.trials: list[StudyTrial] = []
+        self.ranking: list[StudyTrial] = []  # finished ones, the best first; of equal ones the earlier
+        self.cut_off: list[StudyTrial] = []  # by time, after some of their folds
         self.outputs: dict[int, list[Outputs]] = {}
         self.stopped = "all trials were made"
-        self.began = perf_counter()
+        self.spent = 0.0 if self.budget is None else spent
+        self.began = perf_counter() - self.spent
 
     def run(self) -> SearchResult:
         """Make the trials, join the best where that is asked for, and report."""
@@ -236,21 +179,54 @@ class _Search:
         with open_workers(self.job) as workers:
             for phase, (dimensions, base, until) in enumerate(self._phases()):
                 proposer = Proposer(self.tune, dimensions, base, self._defaults(), self._firsts() if not phase else (),
-                                    phase, self.job.recipe.seed, self.higher,
-                                    len(self.job.folds))  # fmt: skip
+                                    phase, self.job.recipe.seed, self.higher, len(self.job.folds),
+                                    **({"startup": _STARTUP} if self.auto else {"since": phase}))  # fmt: skip
                 self._make(workers, proposer, until)
-        best = self.best
-        if best is None and self.trials:
+        if self.trials and all(trial.state == "failed" for trial in self.trials):
             raise InputError("a trial must succeed", where="Tune", got=self.trials[0].error[:300],
                              remedy="Correct the recipe: each of its trials failed")  # fmt: skip
-        ranked = [] if best is None else self._ranked()
-        joined = join_trials(self.job, ranked, self.outputs, value=self.value) if self.tune.ensemble else {}
-        choice = self._firsts()[0] if best is None else best.choice
-        reached = None if best is None else best.value
+        joined = self._joined() if self.tune.ensemble else {}
+        choice, reached = self._choice(), None if self.best is None else self.best.value
         for one in joined.values():
             if reached is not None and self.better(one.value, reached):
                 choice, reached = one.choice, one.value
-        return SearchResult(choice, tuple(self.trials), self._report(choice, joined), self._warnings())
+        deadline = math.inf if self.budget is None else perf_counter() + self._unspent()
+        return SearchResult(choice, tuple(self.trials), self._report(choice, joined), self._warnings(), deadline)
+
+    def _joined(self) -> dict[str, Joined]:
+        """Ensembles of the best trials; of a budget only of those that can still be fitted."""
+        able = self.ranking
+        if self.budget is not None and able:
+            left = self._unspent()
+            able = [trial for trial, cost in zip(able, itertools.accumulate(map(self._cost, able)), strict=True)
+                    if trial is able[0] or cost <= left]  # fmt: skip
+        return join_trials(self.job, able, self.outputs, value=self.value)
+
+    def _unspent(self) -> float:
+        """Seconds of the budget that are left for fits."""
+        return math.inf if self.budget is None else self.budget - (perf_counter() - self.began) - self._reporting
+
+    @property
+    def _reporting(self) -> float:
+        """Seconds to keep for judging and recording: about half of what building the rows and the ladder took."""
+        return max((self.budget or 0.0) * _REPORT_SHARE, self.spent / 2)
+
+    def _choice(self) -> Choice:
+        """The best trial; where time was over before a handful were finished, one that led after some folds."""
+        cut_off = self.cut_off if self.ranking else [trial for trial in self.trials if trial.folds]
+        sign = -1 if self.higher else 1
+        for trial in sorted(cut_off, key=lambda trial: sign * trial.folds[0]) if len(self.ranking) < _FEW else ():
+            if self.best is None or (self._leads(trial.folds) and self._cost(trial, again=False) <= self._unspent()):
+                return trial.choice
+        if self.best is not None:
+            return self.best.choice
+        dear = self.budget is not None and self._linear_cost > self._unspent() + _TICK
+        return {"estimator": "constant"} if dear else self._firsts()[0]
+
+    @property
+    def _linear_cost(self) -> float:
+        """Seconds of a linear model at most: what is spent went into the ladder, too, which has one of fewer rows."""
+        return self.spent * max(len(self.job.problem.train.labels) / _RUNG_ROWS, 1.0)
 
     def _unfollowed(self) -> bool:
         """Whether a fold's rows of a time to an event are followed to no horizon: only their order can be judged."""
@@ -282,16 +258,10 @@ class _Search:
         """Whether a value is better than another."""
         return value > than if self.higher else value < than
 
-    def _ranked(self) -> list[StudyTrial]:
-        """Finished trials, the best first; of equal ones the earlier."""
-        sign = -1 if self.higher else 1
-        finished = [trial for trial in self.trials if trial.value is not None]
-        return sorted(finished, key=lambda trial: sign * (trial.value or 0.0))
-
     @property
     def best(self) -> StudyTrial | None:
         """The best finished trial."""
-        return next(iter(self._ranked()), None)
+        return self.ranking[0] if self.ranking else None
 
     # -- the order of trials --------------------------------------------------------------------------------------
 
@@ -300,6 +270,10 @@ class _Search:
         features = [dimension for dimension in self.dimensions if dimension.phase == "features"]
         model = [dimension for dimension in self.dimensions if dimension.phase == "model"]
         total = self.tune.trials
+        if self.auto and self.tune.search == "joint" and len(self.candidates) > _KINDS:
+            yield [one for one in self.dimensions if one.name == "estimator"], {}, min(len(self._firsts()), total)
+            yield self._promising(), {}, total
+            return
         ways = list(itertools.product(*(dimension.options for dimension in features)))
         if self.tune.search == "joint" or not features or not model:
             yield self.dimensions, {}, total
@@ -314,15 +288,30 @@ class _Search:
                 base = {dimension.name: option for dimension, option in zip(features, options, strict=True)}
                 yield model, base, round(total * number / len(ways))
 
+    def _promising(self) -> list[Dimension]:
+        """What varies of the kinds that did best as they come: the others are not tuned."""
+        kinds = [trial.choice["estimator"] for trial in self.ranking if trial.phase == 0][:_KINDS]
+        if not kinds:
+            return self.dimensions
+        return [
+            replace(one, options=tuple(kinds)) if one.name == "estimator" else one
+            for one in self.dimensions
+            if one.when is None or one.when in kinds
+        ]
+
     def _firsts(self) -> list[Choice]:
         """What is tried before a sampler proposes: the recipe as it is written, or each candidate as it comes."""
         if self.job.recipe.estimator != AUTO:
             return [{}]
-        return [{"estimator": word} for word in sorted(self.candidates, key=lambda word: word not in _CHEAP)]
+        varied = {one.name for one in self.dimensions}
+        return [
+            {"estimator": word, **({rate: _FASTER[word]} if (rate := f"{word}.learning_rate") in varied else {})}
+            for word in sorted(self.candidates, key=lambda word: word not in _CHEAP)
+        ]
 
     def _defaults(self) -> dict[str, Any]:
         """Value of each dimension where a choice says nothing."""
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {"select": "all"}
         for word, candidate in self.candidates.items():
             recipe = candidate if isinstance(candidate, Recipe) else Recipe(candidate)
             params = {**recipe.params, **(self.job.recipe.params if len(self.candidates) == 1 else {})}
@@ -334,23 +323,57 @@ class _Search:
         """Make the trials of a phase."""
         running: dict[Future[FoldFit], _Running] = {}
         while True:
-            while len(running) < self.job.jobs and len(self.trials) + len(running) < until and not self._over():
+            while (
+                len(running) < self.job.jobs
+                and len(self.trials) + len(running) < until
+                and not self._over(proposer.phase)
+            ):
                 proposed = proposer.next(self.trials, [one.choice for one in running.values()])
                 if proposed is None:
                     self.stopped = proposer.ended
                     break
-                running[workers.submit(proposed[0], 0)] = _Running(*proposed)
+                running[workers.submit(proposed[0], 0)] = _Running(*proposed, began=perf_counter())
             if not running:
                 return
-            for future in workers.first_done(list(running), self._left()):
+            for future in workers.first_done(list(running), self._wait(running)):
                 ended = running.pop(future)
-                if self._advance(ended, future, proposer.phase) and not self._over():
+                if self._advance(ended, future, proposer.phase) and not self._over(proposer.phase):
+                    ended.began = perf_counter()
                     running[workers.submit(ended.choice, len(ended.values))] = ended
+                elif ended.values and not ended.closed:
+                    self._end(ended, proposer.phase, "pruned", _TIME if self._left() == 0.0 else "")
+            self._end_slow(workers, running, proposer.phase)
             best = self.best
             text = "" if best is None else f", best {best.value:.5g}"
             self.tell(f"trials{text}", len(self.trials), self.tune.trials)
-            if self._left() == 0.0:
+            if self._left(running.values()) == 0.0:
+                for one in running.values():
+                    if one.values:  # what is known of it counts where hardly one was finished
+                        self._end(one, proposer.phase, "pruned", _TIME)
                 return
+
+    def _wait(self, running: Mapping[Future[FoldFit], _Running]) -> float | None:
+        """Seconds until something must be done, whether or not a fit has ended."""
+        left = self._left(running.values())
+        slow = [self._share(one) - (perf_counter() - one.began) for one in running.values()]
+        return left if left is None else min(left, max(min(slow), 0.0))
+
+    def _end_slow(self, workers: Workers, running: dict[Future[FoldFit], _Running], phase: int) -> None:
+        """Give up candidates of "auto" that take more than their share of the budget, so that others get theirs."""
+        for future, one in list(running.items()):
+            if not future.done() and perf_counter() - one.began > self._share(one):
+                workers.end(future)
+                del running[future]
+                one.seconds += perf_counter() - one.began
+                self._end(one, phase, "pruned", f"more than its share of the budget: {one.seconds:.0f} s")
+
+    def _share(self, one: _Running) -> float:
+        """Seconds that a fold may take; of "auto" it is bounded for a candidate once another one is judged."""
+        if self.budget is None or one.proposal is not None or not self.ranking or self._leads(one.values):
+            return math.inf
+        if len(self.ranking) == 1:
+            return self.budget * _SECOND_SHARE
+        return max(self.budget * _TRIAL_SHARE - one.seconds, 0.0)
 
     def _advance(self, one: _Running, future: Future[FoldFit], phase: int) -> bool:
         """Take in a fold; whether the trial goes on to the next one."""
@@ -369,7 +392,7 @@ class _Search:
         if len(one.values) == len(self.job.folds):
             self._end(one, phase, "finished")
             return False
-        if one.gives_up():
+        if one.gives_up() or self._behind(one):
             self._end(one, phase, "pruned")
             return False
         return True
@@ -377,33 +400,69 @@ class _Search:
     def _end(self, one: _Running, phase: int, state: State, error: str = "") -> None:
         trial = StudyTrial(len(self.trials), phase, dict(one.choice), state, tuple(one.values), one.seconds, error)
         outputs = one.outputs if self.tune.ensemble and state == "finished" else None
+        one.closed = True
         if self.journal is not None:
             self.journal.append(trial, outputs)
         self._keep(trial, outputs)
 
+    def _leads(self, values: Sequence[float]) -> bool:
+        """Whether values of the first folds are better than those of the best trial on the same folds."""
+        return bool(values) and (
+            self.best is None or self.better(float(np.mean(values)), float(np.mean(self.best.folds[: len(values)])))
+        )
+
+    def _behind(self, one: _Running) -> bool:
+        """Whether a candidate of "auto" does so much worse than the best that its other folds are not needed."""
+        if self.budget is None or one.proposal is not None or self.best is None:
+            return False
+        if self._cost(one, again=False) * len(self.job.folds) < _CHEAP_SHARE * self.budget:
+            return False  # to know it, and to have it for an ensemble, costs hardly anything
+        than, value = float(np.mean(self.best.folds[: len(one.values)])), float(np.mean(one.values))
+        return self.better(than, value) and abs(value - than) > _BEHIND * abs(than)
+
     def _keep(self, trial: StudyTrial, outputs: list[Outputs] | None) -> None:
         self.trials.append(trial)
+        if trial.error == _TIME and trial.folds:
+            self.cut_off.append(trial)
+        if trial.value is not None:
+            sign = -1 if self.higher else 1
+            bisect.insort(self.ranking, trial, key=lambda one: sign * (one.value or 0.0))
         if outputs is not None:
             self.outputs[trial.number] = outputs
 
-    def _left(self) -> float | None:
-        """Seconds until the search must end; of a budget without what fitting the best on all rows will take."""
+    def _cost(self, trial: StudyTrial | _Running, *, again: bool = True) -> float:
+        """Seconds that fitting a trial will take, from what its folds took: on all rows, and again with more."""
+        values, folds = _values(trial), len(self.job.folds)
+        fits = 1.0 + AGAIN if self.job.recipe.fits_again and again else 1.0
+        return fits * trial.seconds / max(len(values), 1) * folds / max(folds - 1, 1)
+
+    def _left(self, running: Iterable[_Running] = ()) -> float | None:
+        """Seconds until the search must end; of a budget without what fitting, judging and recording will take."""
         if self.tune.seconds is None:
             return None
-        reserved = 0.0
-        if self.job.recipe.budget is not None:
-            took = sorted((trial.seconds for trial in self._ranked()[:5]), reverse=True)
-            reserved = self.tune.seconds * _REPORT_SHARE + sum(took[:3]) / max(len(self.job.folds) - 1, 1)
-        left = max(self.tune.seconds - (perf_counter() - self.began) - reserved, 0.0)
+        reserve = 0.0
+        if self.budget is not None:
+            several = sum(map(self._cost, self.ranking[:_MEMBERS])) if self.tune.ensemble else 0.0
+            simple = min(self._linear_cost, _SECOND_SHARE * self.budget)
+            alone = self._cost(self.ranking[0]) if self.ranking else simple
+            partial: list[StudyTrial | _Running] = [*running, *self.cut_off]
+            ahead = [one for one in partial if self._leads(_values(one))]
+            leading = [self._cost(one) for one in ahead] if len(self.ranking) < _FEW else []
+            reserve = self._reporting + max(alone, min(several, self.budget * _ENSEMBLE_SHARE), *leading, 0.0)
+        left = max(self.tune.seconds - (perf_counter() - self.began) - reserve, 0.0)
         if not left:
             self.stopped = f"{self.tune.timeout} were over"
         return left
 
-    def _over(self) -> bool:
-        """Whether nothing more is to begin."""
+    def _over(self, phase: int) -> bool:
+        """Whether nothing more is to begin in a phase."""
         best = self.best
         if self._left() == 0.0:
             return True
+        if self.budget is not None and phase == 0 and len(self.ranking) > 1:
+            firsts = self.spent + _FIRSTS_SHARE * (self.budget - self.spent)
+            if perf_counter() - self.began > firsts:  # the rest is for tuning
+                return True
         since = 0 if best is None else sum(trial.number > best.number for trial in self.trials)
         if self.tune.patience is not None and since >= self.tune.patience:
             self.stopped = f"{since} trials in a row were no better"
@@ -424,6 +483,7 @@ class _Search:
             "folds": len(self.job.folds), "trials": len(self.trials),
             **{state: sum(trial.state == state for trial in self.trials) for state in ("finished", "pruned", "failed")},
             "best": None if best is None else best.to_dict(), "default": None if default is None else default.to_dict(),
+            "leaderboard": [trial.to_dict() for trial in self.ranking[:_LISTED]],
             "ensembles": {how: one.value for how, one in joined.items()}, "choice": dict(choice),
             "importance": importance_of(self.trials, self.dimensions, higher=self.higher), "stopped": self.stopped,
             "seconds": perf_counter() - self.began,
@@ -432,7 +492,10 @@ class _Search:
     def _warnings(self) -> tuple[str, ...]:
         sentences = []
         if self.best is None:
-            sentences.append(f"No trial was finished before {self.tune.timeout} were over: nothing was chosen.")
+            sentences.append(f"No trial was finished before {self.tune.timeout} were over: nothing was chosen."
+                             if not any(trial.folds for trial in self.trials) else
+                             f"No trial was judged on all folds before {self.tune.timeout} were over: what was chosen "
+                             "is the best on the first fold.")  # fmt: skip
         failed = [trial for trial in self.trials if trial.state == "failed"]
         if failed:
             sentences.append(f"{len(failed)} of {len(self.trials)} trials failed; the first: {failed[0].error[:200]}")

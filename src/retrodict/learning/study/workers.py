@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -56,12 +57,19 @@ class Job:
     @property
     def jobs(self) -> int:
         """Fits at a time."""
-        return self.tune.jobs or ((os.cpu_count() or 1) if self.recipe.estimator == AUTO else 1)
+        return self.tune.jobs or (_cores() if self.recipe.estimator == AUTO else 1)
 
     @property
     def threads(self) -> int:
         """Threads of each fit at most."""
-        return max((os.cpu_count() or 1) // self.jobs, 1)
+        return max(_cores() // self.jobs, 1)
+
+
+def _cores() -> int:
+    """Cores that this process may use: a container or an affinity leaves it fewer than there are."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,9 @@ class Workers(Protocol):
     def first_done(self, futures: Sequence[Future[FoldFit]], seconds: float | None, /) -> set[Future[FoldFit]]:
         """Those that have ended, at the latest after some seconds."""
 
+    def end(self, future: Future[FoldFit], /) -> None:
+        """Stop a fit; others under way may be lost with it, as those of a process that ended."""
+
 
 def fit_fold(job: Job, choice: Choice, fold: int) -> FoldFit:
     """Fit a recipe with a choice on the rows of a fold, and score those that judge it."""
@@ -89,6 +100,9 @@ def fit_fold(job: Job, choice: Choice, fold: int) -> FoldFit:
     fit, judge = job.folds[fold]
     try:
         recipe = job.tune.concrete(job.recipe, choice)
+        for entry in recipe.estimators:
+            import_module(entry.fit.partition(":")[0])
+        began = perf_counter()  # libraries are loaded once, and say nothing of how long another fit takes
         fitted = fit_recipe(
             recipe, fold_problem(job.problem, job.rows, fit, judge), job.rows.take(fit), lambda *_: None
         )
@@ -103,7 +117,11 @@ def _load(path: str) -> Job:
     """The job of this process, its arrays mapped from the file; own estimators are registered as they were."""
     import joblib
 
-    job: Job = joblib.load(path, mmap_mode="r")
+    return _known(joblib.load(path, mmap_mode="r"))
+
+
+def _known(job: Job) -> Job:
+    """The job, its own estimators registered in this process as they were in the one that searches."""
     names = {entry.name for entry in list_estimators()}
     for entry in job.recipe.estimators:
         if entry.name not in names and entry.fit.partition(":")[0]:
@@ -113,6 +131,10 @@ def _load(path: str) -> Job:
 
 def _fit_stored(path: str, choice: Choice, fold: int) -> FoldFit:
     return fit_fold(_load(path), choice, fold)
+
+
+def _fit_sent(job: Job, choice: Choice, fold: int) -> FoldFit:
+    return fit_fold(_known(job), choice, fold)
 
 
 class _Inline:
@@ -128,6 +150,9 @@ class _Inline:
 
     def first_done(self, futures: Sequence[Future[FoldFit]], _seconds: float | None) -> set[Future[FoldFit]]:
         return set(futures)
+
+    def end(self, _future: Future[FoldFit]) -> None:
+        """Nothing runs that could be stopped."""
 
 
 class _Processes:
@@ -165,6 +190,9 @@ class _Processes:
             done = set(wait(futures, timeout=_ENDING_S).done)
         return done
 
+    def end(self, _future: Future[FoldFit]) -> None:
+        self.close()
+
     def close(self) -> None:
         if self._pool is not None:
             # Killed where a fit runs: others end by themselves, which leaves no semaphores behind.
@@ -193,23 +221,27 @@ class _Ray:
             raise ConfigurationError("Ray must be installed to search on it", where="Tune, engine", got="ray",
                                      remedy="Install retrodict[ray], or leave engine out") from error  # fmt: skip
         self._ray, self._began = ray, not ray.is_initialized()
-        self._tasks: list[Any] = []
+        self._tasks: dict[Future[FoldFit], Any] = {}
         if self._began:
-            ray.init(include_dashboard=False, log_to_driver=False)
-        self._job, self._fit = ray.put(job), ray.remote(fit_fold)
+            cores = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": job.jobs}
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **cores)
+        self._job, self._fit = ray.put(job), ray.remote(_fit_sent)
 
     def submit(self, choice: Choice, fold: int) -> Future[FoldFit]:
         task = self._fit.remote(self._job, dict(choice), fold)
-        self._tasks.append(task)
         future: Future[FoldFit] = task.future()
+        self._tasks = {one: task for one, task in self._tasks.items() if not one.done()} | {future: task}
         return future
 
     def first_done(self, futures: Sequence[Future[FoldFit]], seconds: float | None) -> set[Future[FoldFit]]:
         return set(wait(futures, timeout=seconds, return_when=FIRST_COMPLETED).done)
 
+    def end(self, future: Future[FoldFit]) -> None:
+        self._ray.cancel(self._tasks.pop(future), force=True)
+
     def close(self) -> None:
-        for task in self._tasks:
-            self._ray.cancel(task, force=True)
+        for future in list(self._tasks):
+            self.end(future)
         if self._began:
             self._ray.shutdown()
 

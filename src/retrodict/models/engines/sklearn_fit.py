@@ -39,7 +39,8 @@ def solve_sklearn(problem: Problem) -> Fitted[SklearnEngine]:
 
     Beside the parameters of the class, ``problem.params`` hold what the catalogue fixes: ``classifier``, ``regressor``
     or ``detector`` (classes, as ``package.module.Name``), and ``prepare``: ``"trees"`` (categories one-hot),
-    ``"filled"`` (missing numbers as medians with an indicator, too) or ``"scaled"`` (standardised, too).
+    ``"filled"`` (missing numbers as medians with an indicator, too) or ``"scaled"`` (brought to a scale, too: by the
+    parameter ``scaler``, or standardised).
     """
     params = dict(problem.params)
     fixed = {name: params.pop(name, None) for name in ("classifier", "regressor", "detector", "prepare", "exact")}
@@ -50,7 +51,7 @@ def solve_sklearn(problem: Problem) -> Fitted[SklearnEngine]:
         check_two_classes(train, name)
     make = getattr(import_module(home), name)
     start: Any = None if problem.start is None else problem.start.engine
-    before = _preparation(problem, str(fixed["prepare"]))
+    before = _preparation(problem, str(fixed["prepare"]), str(params.get("scaler", "standard")))
     former = [] if start is None else start.copies()
     if former:
         _check_steps(former[0], _joined(before, make()))
@@ -202,12 +203,12 @@ def _fitted(models: list[Any], reading: Reading, problem: Problem, params: dict[
     return Fitted(engine, {**params, "seed": problem.seed}, history, engine.describe())
 
 
-def _preparation(problem: Problem, how: str) -> Any:
+def _preparation(problem: Problem, how: str, scaler: str = "standard") -> Any:
     """What makes rows readable for an estimator; numbers that the training rows never held are left out."""
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+    from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
     categories = [at for at in problem.inputs.categorical if problem.inputs.features[at].vocabulary]
     seen = np.asarray((~np.isnan(problem.train.matrix)).any(axis=0))
@@ -216,7 +217,8 @@ def _preparation(problem: Problem, how: str) -> Any:
         raise InputError("a feature must have values in the training rows", where="recipe", got="none of them",
                          remedy="Choose other features, or a longer span")  # fmt: skip
     fill = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
-    steps: dict[str, Any] = {"trees": "passthrough", "filled": fill, "scaled": make_pipeline(fill, StandardScaler())}
+    scalers: dict[str, list[Any]] = {"standard": [StandardScaler()], "min_max": [MinMaxScaler()], "none": []}
+    steps: dict[str, Any] = {"trees": "passthrough", "filled": fill, "scaled": make_pipeline(fill, *scalers[scaler])}
     one_hot = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=_RARE, max_categories=_MOST,
                             sparse_output=False)  # fmt: skip
     return ColumnTransformer([("numbers", steps[how], numbers), ("categories", one_hot, categories)])
@@ -256,8 +258,10 @@ def _fit(model: Any, before: Any, table: Any, problem: Problem, first: int) -> d
         return {}
     if valid is None or not hasattr(model, "n_iter_no_change") or not model.n_iter_no_change:
         if "n_iter_no_change" in model.get_params():
-            off = {"early_stopping": False} if hasattr(model, "early_stopping") else {"n_iter_no_change": None}
-            model.set_params(**off)
+            # A class with a switch of its own takes no 0, and as many as there are iterations stop nothing.
+            patience = model.n_iter_no_change or getattr(model, "max_iter", 1)
+            switched = {"early_stopping": False, "n_iter_no_change": patience}
+            model.set_params(**(switched if hasattr(model, "early_stopping") else {"n_iter_no_change": None}))
         model.fit(table, _labels(train), **weights)
         vars(model).pop("_bin_data", None)
         return {}

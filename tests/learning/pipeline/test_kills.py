@@ -145,7 +145,7 @@ def test_a_holder_that_slept_cannot_record_its_result(tmp_path, uninterrupted) -
     sleeper = start(tmp_path, IMPATIENT)
     assert wait_for(lambda: "doubled" in effects(tmp_path), sleeper)
     with write(tmp_path, SLOW) as project, project.workspace.records.read() as connection:
-        query = select(leases.c.process).where(leases.c.step == "doubled")
+        query = select(leases.c.worker).where(leases.c.step == "doubled")
         assert {connection.execute(query).scalar_one()} == workers(tmp_path)  # held by the process that works
     os.kill(sleeper.pid, signal.SIGSTOP)
     time.sleep(2.0)

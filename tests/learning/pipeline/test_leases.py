@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -83,10 +84,13 @@ def test_a_lease_lives_as_long_as_the_process_that_works(workspace) -> None:
     lease = first.acquire("s", "", "R1")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         first.hand_over(lease, process.pid)
-        change(workspace, time=now_us())
+        change(workspace, time=now_us(), process=2**22 + 1)  # the holder is gone
         assert second.acquire("s", "", "R2") is None
         process.kill()
         process.wait()
+        change(workspace, process=os.getpid())
+        assert second.acquire("s", "", "R2") is None  # its end is not yet recorded
+        change(workspace, process=2**22 + 1)
         assert second.acquire("s", "", "R2").token == 2
     with pytest.raises(RefusedError):
         first.hand_over(lease, process.pid)

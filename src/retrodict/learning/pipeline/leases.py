@@ -39,6 +39,8 @@ leases = Table(
     Column("process", BigInteger, nullable=False),
     Column("began", BigInteger, nullable=False),
     Column("time", BigInteger, nullable=False),
+    Column("worker", BigInteger, nullable=False, server_default="0"),
+    Column("worker_began", BigInteger, nullable=False, server_default="0"),
 )
 
 
@@ -64,6 +66,12 @@ def _is_of(pipeline: str, step: str, partition: str) -> Any:
     return (row.pipeline == pipeline) & (row.step == step) & (row.partition == partition)
 
 
+def _is_held(row: Any) -> bool:
+    """Whether holder or worker may be alive: between the end of the work and its record lies a moment."""
+    works = row.worker and sign_of_life(row.worker)["began"] == row.worker_began and row.worker_began
+    return bool(now_us() - row.time < LASTS_S * 1e6 and (has_process(row) or works))
+
+
 class Leases:
     """The leases of one process, renewed from a thread of its own."""
 
@@ -79,10 +87,10 @@ class Leases:
         place = _is_of(self._pipeline, step, partition)
         with self._workspace.records.write() as connection:
             row = connection.execute(select(leases).where(place)).first()
-            if row is not None and row.run and now_us() - row.time < LASTS_S * 1e6 and has_process(row):
+            if row is not None and row.run and _is_held(row):
                 return None
             lease = Lease(self._pipeline, step, partition, 1 if row is None else row.token + 1, run)
-            values = {"token": lease.token, "run": run, **sign_of_life()}
+            values = {"token": lease.token, "run": run, "worker": 0, "worker_began": 0, **sign_of_life()}
             if row is None:
                 names = {"pipeline": self._pipeline, "step": step, "partition": partition}
                 connection.execute(insert(leases).values(**names, **values))
@@ -95,7 +103,7 @@ class Leases:
     def hand_over(self, lease: Lease, process: int) -> None:
         """Name the process that does the work: while it lives nobody takes the step, even if this one is gone."""
         with self._workspace.records.write() as connection:
-            self._check(connection, lease, **sign_of_life(process))
+            self._check(connection, lease, worker=process, worker_began=sign_of_life(process)["began"])
 
     def release(self, connection: Connection, lease: Lease) -> None:
         """Give a step back, in the transaction that records what came of it.

@@ -289,12 +289,12 @@ class _Runner:
             if lease is None:
                 report.reason, task.wake = _ELSEWHERE, time.monotonic() + _WAIT_S
                 return
-            task.run, task.lease = run, lease
-            if report.reason == _ELSEWHERE and self._skips(task):  # its result came a moment ago
+            if self._skips(task):  # another run recorded it between the first look and the lease
                 with self._workspace.records.write() as connection:
                     self.leases.release(connection, lease)
                 self.leases.forget(lease)
                 return
+            task.run, task.lease = run, lease
             start_run(self._workspace, run)
 
     def _counts(self, need: _Task, task: _Task) -> bool:

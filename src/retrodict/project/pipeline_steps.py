@@ -51,12 +51,12 @@ def noun_reads(workspace: Workspace, part: PipelineStep) -> frozenset[str]:
         case "train":
             tables = tables_of(get(Model, params["model"]))
             return frozenset([*(f"table:{name}" for name in tables), "proof:"])
-        case "approve" | "replay" | "score":
+        case "replay" | "score":
             model = get(Model, params["model"]).name
-            return frozenset([f"model:{model}", *([f"approval:{model}"] if part.noun == "score" else [])])
+            return frozenset([f"model:{model}"])
         case "deploy":
             model = get(Policy, params["policy"]).model.name
-            return frozenset([f"model:{model}", f"approval:{model}", "state:", "proof:"])
+            return frozenset([f"model:{model}", "state:", "proof:"])
         case "monitor":
             return frozenset([f"policy:{get(Monitor, params['monitor']).policy.name}"])
     return frozenset()
@@ -116,7 +116,7 @@ def bind_effect(workspace: Workspace, part: PipelineStep) -> Effect:
             case "train":
                 model = workspace.definitions.get(Model, params["model"])
                 return {**_versions(workspace, tables_of(model)), "definition": model.version}
-            case "approve" | "replay" | "score":
+            case "replay" | "score":
                 return {"version": _newest(workspace, params["model"])}
             case "deploy":
                 policy = workspace.definitions.get(Policy, params["policy"])
@@ -146,9 +146,6 @@ def _fault(workspace: Workspace, part: PipelineStep, output: Mapping[str, Any]) 
             version = standing.get(effect["model"])
             missing = version is None or not workspace.objects.exists(version.artifact)
             return f"{effect['model']} is gone" if missing else ""
-        case "approve":
-            approved = registry.get_version(workspace, effect["model"]).approved
-            return "" if approved else f"{effect['model']} is not approved any more"
         case "deploy":
             return "" if _in_force(workspace, params["policy"]) == effect["model"] else "another version is in force"
     return ""
@@ -225,17 +222,6 @@ def _train(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Fac
     return facts, {"volatile": run.record.data.get("left_out", {}).get("pending", 1) > 0}
 
 
-def _approve(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
-    from retrodict.project.project import Project as Opened
-
-    params = dict(part.params)
-    version = registry.get_version(project.workspace, params["model"])
-    if not version.approved:
-        with Opened(project.folder, actor=params["by"]) as other:
-            version = other.models.approve(version.ref, reason=f"{params['reason']} (standing, by pipeline)")
-    return {"model": version.ref, "by": version.approvals[-1].approver}, {}
-
-
 def _deploy(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Facts:
     params = dict(part.params)
     version = _deployable(project.workspace, params["policy"])
@@ -274,7 +260,7 @@ def _audit(project: Project, part: PipelineStep, _job: Mapping[str, Any]) -> Fac
 
 
 _NOUNS: Mapping[str, Callable[[Project, PipelineStep, Mapping[str, Any]], Facts]] = {
-    "approve": _approve, "audit": _audit, "build": _build, "deploy": _deploy, "ingest": _ingest, "monitor": _monitor,
+    "audit": _audit, "build": _build, "deploy": _deploy, "ingest": _ingest, "monitor": _monitor,
     "replay": _replay, "score": _score, "train": _train, "verify": _verify,
 }  # fmt: skip
 

@@ -132,7 +132,7 @@ class PipelineStep(Definition):
         """What it leaves behind, as far as its definition says."""
         values = dict(self.params)
         effect = {"ingest": f"table:{values.get('table')}", "build": "state:", "verify": "proof:",
-                  "train": f"model:{values.get('model')}", "approve": f"approval:{values.get('model')}",
+                  "train": f"model:{values.get('model')}",
                   "deploy": f"policy:{values.get('policy')}"}.get(self.noun)  # fmt: skip
         return frozenset({f"step:{self.name}", *([effect] if effect else ())})
 
@@ -221,14 +221,8 @@ class _Steps:
         label = _name_of(model)
         return self._noun("train", name or f"train_{label}", {"model": label}, options)
 
-    def approve(self, model: Any, *, by: str, reason: str, name: str | None = None, **options: Any) -> PipelineStep:
-        """Approve the newest version in the name of somebody else than its author, who stands for this definition."""
-        label = _name_of(model)
-        params = {"model": label, "by": by, "reason": reason}
-        return self._noun("approve", name or f"approve_{label}", params, options)
-
     def deploy(self, policy: Any, *, reason: str = "pipeline", name: str | None = None, **options: Any) -> PipelineStep:
-        """Put a policy in force with the newest approved version; refused while there is none."""
+        """Put a policy in force with the newest version; refused until somebody else has judged that one."""
         label = _name_of(policy)
         return self._noun("deploy", name or f"deploy_{label}", {"policy": label, "reason": reason}, options)
 

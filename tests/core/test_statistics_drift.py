@@ -129,3 +129,12 @@ def test_one_bin_cannot_drift() -> None:
     """A constant column that stays constant: index 0, no evidence."""
     verdict = drift.judge([0, 500, 0], [0, 900, 0], threshold=0.0)
     assert (verdict.status, verdict.psi, verdict.p_value) == ("no drift", 0.0, 1.0)
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_the_same_rows_have_not_drifted(blocks: int) -> None:
+    """Nor do they divide by nothing: an index of 0 is below any threshold, by blocks of time, too."""
+    counts = np.random.default_rng(1).integers(50, 90, (blocks, 6))
+    verdict = drift.judge(counts, counts.copy())
+    assert (verdict.status, verdict.psi) == ("no drift", 0.0)
+    assert verdict.p_value == pytest.approx(1.0)

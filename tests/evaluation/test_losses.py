@@ -226,6 +226,11 @@ def test_the_ladder_says_what_it_shows() -> None:
     assert cost == "It costs 300 times the size, 20 times the time for a row of logistic regression."
     assert majority.startswith("The LightGBM model is better than the majority: AUC 0.")
     assert advice == "Prefer logistic regression: it is simpler, and nothing shows it to be worse."
+    drawn = np.random.default_rng(3).random(600)
+    worthless = climb(candidate=drawn, rungs={"random": drawn[::-1]}, labels=case["labels"])
+    assert worthless.sentences()[-1] == (
+        "Do not decide by it: nothing shows it to order the rows better than answers drawn at random."
+    )
     empty = climb(candidate=[0.1, 0.2], rungs={"tree": [0.1, 0.2]}, labels=[1, 1]).sentences()
     assert empty == ("Whether the model is better than a small tree is not evaluable: all 2 rows are positive.",)
 

@@ -199,7 +199,9 @@ class Ladder(Record):
     def sentences(self, name: str = "The model") -> tuple[str, ...]:
         """What the ladder says, a sentence for each rung from best to worst, and what follows from it."""
         lines = [line for rung in reversed(self.rungs) for line in _sentences(name, rung, self.cost)]
-        if self.simplest is not None:
+        if self.simplest == "random":
+            lines.append(f"Do not decide by it: nothing shows it to order the rows better than {_spoken('random')}.")
+        elif self.simplest is not None:
             lines.append(f"Prefer {_spoken(self.simplest)}: it is simpler, and nothing shows it to be worse.")
         return tuple(lines)
 

@@ -192,21 +192,21 @@ def start_grid(notes: Mapping[str, Any]) -> Grid | None:
     if not (body := notes.get("warm_start")):
         return None
     costs = [(name, body[name]) for name in ("seconds", "iterations")]
-    lines = [(name, "cold", None, values["warm"], values.get("cold"), None, None,
+    lines = [(name, "cold", None, values["warm"], values.get("cold"), "", None, None,
               None if "cold" in values else "not compared") for name, values in costs]  # fmt: skip
     lines += [
         (f"{body['loss']}, {line['rows']}", line["against"], line["n"], line.get("warm"), line.get("other"),
-         line.get("low"), line.get("high"), f"{line['verdict']} {_measure(line)}".strip())
+         _difference(line), line.get("low"), line.get("high"), line["verdict"])
         for line in body["compared"]
     ]  # fmt: skip
-    columns = ("what", "against", "rows>", "warm>", "other>", "from>", "to>", "verdict")
+    columns = ("what", "against", "rows>", "warm>", "other>", "difference>", "from>", "to>", "verdict")
     return Grid(columns, lines, title=f"warm start from {body['version']}")
 
 
-def _measure(line: Mapping[str, Any]) -> str:
-    """Of what the interval is: the area under the curve, or the mean loss."""
-    name = str(line.get("metric", "")).removesuffix("_difference")
-    return f"(by {name})" if name else ""
+def _difference(line: Mapping[str, Any]) -> str:
+    """Of what the verdict and its interval are: the area under the curve, or the mean loss."""
+    name, value = str(line.get("metric", "")).removesuffix("_difference"), line.get("difference")
+    return "" if value is None else f"{name} {value:+.4f}"
 
 
 def _rows(rows: Sequence[Mapping[str, Any]] | None, columns: Sequence[str]) -> Grid | str | None:

@@ -245,7 +245,7 @@ def judge(
     value, noise = psi(first, second), block_noise(*blocks)
     rows = row_noise(n, m, len(first))
     # Far from equal the index grows faster than the chi-square that its noise follows: the floor grows with it.
-    growth = 1.0 if noise == rows else value / max(_triangular(first, second), 1e-300)
+    growth = 1.0 if noise == rows or not value else value / max(_triangular(first, second), 1e-300)
     floor, p_value = growth * noise.critical(alpha), noise.p_value(value / growth)
     worth = f"{n} and {m} rows"
     if noise != rows:

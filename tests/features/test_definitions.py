@@ -10,6 +10,7 @@ import pytest
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.data.sources import Source
 from retrodict.features import Entity, FeatureSet, FeatureView, Window, agg, derived, latest
+from retrodict.features.facts.evaluation import derive_columns, derive_row
 from retrodict.features.facts.times import Times
 from retrodict.features.offline import training_frame
 from retrodict.features.online import OnlineFeatures
@@ -209,6 +210,36 @@ def test_the_version_of_a_function_is_its_code_and_its_helpers(tmp_path, monkeyp
 
 def ratio(x, y):
     return x / y
+
+
+def scalar_share(income, debt):
+    if income <= 0:
+        return {"y": 0.0}
+    return {"y": debt / income}
+
+
+def test_an_error_in_a_derived_function_names_its_line_and_how_it_is_called():
+    features = FeatureSet([derived(scalar_share)])
+    line = scalar_share.__code__.co_firstlineno + 1
+    columns = pa.table({"income": [1.0, 2.0], "debt": [1.0, 2.0]})
+    with pytest.raises(DefinitionError, match=f"test_definitions.py:{line}: .*called with") as it:
+        derive_columns(features, columns, {})
+    assert "got 'ValueError'" in str(it.value)
+    assert "np.where" in str(it.value)
+    row: dict[str, object] = {}
+    derive_row(features, {"income": 4.0, "debt": 2.0}, row)
+    assert row == {"scalar_share__y": 0.5}
+    with pytest.raises(DefinitionError, match="got 'ZeroDivisionError'") as it:
+        derive_columns(FeatureSet([derived(broken_helper)]), columns, {})
+    assert f"test_definitions.py:{ratio_of.__code__.co_firstlineno + 1}: " in str(it.value)
+
+
+def ratio_of(x):
+    return x.size / 0
+
+
+def broken_helper(income):
+    return {"y": ratio_of(income)}
 
 
 def test_derived_mistakes_are_definition_errors():

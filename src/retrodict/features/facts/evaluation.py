@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodict.core.clock import parse_time, to_micros
-from retrodict.core.errors import DefinitionError, InputError, check_known
+from retrodict.core.errors import DefinitionError, InputError, RetrodictError, check_known
 from retrodict.core.kinds import kind_of
 from retrodict.features.derived import Derived
 from retrodict.features.facts.columns import numeric, pick, times
@@ -55,7 +58,7 @@ def _outputs(
     """Columns of every derived function, one after the other: a later one reads those before it."""
     for function in features.derived:
         where = f"derived {function.name!r}"
-        result: object = function.function(*[read(name, _form(function, name), where) for name in function.inputs])
+        result: object = _call(function, [read(name, _form(function, name), where) for name in function.inputs])
         if not isinstance(result, Mapping) or set(result) != set(function.outputs):
             raise DefinitionError(
                 "a derived feature must return what it declares",
@@ -65,6 +68,24 @@ def _outputs(
             )
         for name in function.outputs:
             yield column_name(function.name, name), _normal(result[name], rows, f"{where}, output {name!r}")
+
+
+def _call(function: Derived, inputs: list[Any]) -> object:
+    try:
+        return function.function(*inputs)
+    except RetrodictError:
+        raise
+    except Exception as error:  # of somebody's code: its text may hold values of a row, its kind and place cannot
+        path = Path(inspect.unwrap(function.function).__code__.co_filename)
+        places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+        lines = [f"{place.name}:{line}" for place, line in places if place.parent == path.parent]
+        raise DefinitionError(
+            "a derived function must work on arrays: it is called with those of all rows, or of the one of a request",
+            where=", ".join([f"derived {function.name!r}", *lines[-1:]]),
+            got=type(error).__name__,
+            remedy="Correct the line; write conditions that work on arrays, like np.where(income > 0, debt / income, "
+            "np.nan), where a missing number is np.nan",
+        ) from error
 
 
 def _normal(value: Any, rows: int, where: str) -> NDArray[Any]:

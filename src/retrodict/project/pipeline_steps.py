@@ -46,7 +46,7 @@ def noun_reads(workspace: Workspace, part: PipelineStep) -> frozenset[str]:
             get(Table, params["table"])
             return frozenset()
         case "build" | "verify":
-            return frozenset([*(f"table:{name}" for name in _feature_state(workspace)[0]),
+            return frozenset([*(f"table:{name}" for name in _feature_state(workspace, part.noun)[0]),
                               *(["state:"] if part.noun == "verify" else [])])  # fmt: skip
         case "train":
             tables = tables_of(get(Model, params["model"]))
@@ -62,11 +62,18 @@ def noun_reads(workspace: Workspace, part: PipelineStep) -> frozenset[str]:
     return frozenset()
 
 
-def _feature_state(workspace: Workspace) -> tuple[dict[str, str], str]:
-    """Newest version of every table that features read, and one hash over all features."""
+def _feature_state(workspace: Workspace, noun: str) -> tuple[dict[str, str], str]:
+    """Newest version of every table that features read, and one hash over all features.
+
+    A proof also reads the rows that models learn from: their labels' tables, and when each is decided.
+    """
     sets = {**readers.feature_sets(workspace), **readers.service_sets(workspace)}
     tables = {source.table.name for features in sets.values() for source in features.sources.values()}
     versions = {name: features.version for name, features in sorted(sets.items())}
+    if noun == "verify":
+        for model in workspace.definitions.of(Model):
+            tables.update(tables_of(model))
+            versions[model.name] += f" {model.label.version} {model.decide_at}"
     return _versions(workspace, tables), digest(canonical_json(versions))
 
 
@@ -111,7 +118,7 @@ def bind_effect(workspace: Workspace, part: PipelineStep) -> Effect:
                 content = {os.path.relpath(name, workspace.root): digest_file(Path(name)) for name in files}
                 return {"table": workspace.definitions.get(Table, params["table"]).version, **content}
             case "build" | "verify":
-                tables, features = _feature_state(workspace)
+                tables, features = _feature_state(workspace, part.noun)
                 return {**tables, "features": features}
             case "train":
                 model = workspace.definitions.get(Model, params["model"])

@@ -11,6 +11,7 @@ from tests.learning.pipeline.project import reasons, statuses, write
 
 from retrodict import Pipeline, Project, Table, step
 from retrodict.learning import list_runs
+from retrodict.project.pipeline_steps import bind_effect
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "own_project"
 LINES = """
@@ -57,6 +58,36 @@ def test_a_deployment_waits_for_somebody_and_the_next_run_goes_on(tmp_path) -> N
         assert statuses(built)["build"] == "finished"
         assert "no state" in reasons(built)["build"]
         assert project.audit().ok
+
+
+LOANS = """
+from retrodict import (Entity, FeatureView, Label, Model, Pipeline, RandomSplit, Recipe, Source, Table, agg, step)
+
+payments = Table("payments", key="id", columns={"paid": "time", "amount": "float"})
+loans = Table("loans", key="id", columns={"asked": "time", "bad": "bool"})
+past = FeatureView("past", Entity("customer"), Source("paid", payments, event_time="paid"), [agg.count(over="9d")])
+risk = Model("risk", label=Label("bad", loans, "bad", known_at="asked + 1h"), decide_at="asked",
+             features=[past], recipe=Recipe("logistic", RandomSplit()))
+p = Pipeline("p", [step.verify(), step.build(), step.ingest(loans, "loans.csv"), step.ingest(payments, "payments.csv")])
+"""
+
+
+def test_a_proof_needs_the_rows_that_models_learn_from(tmp_path) -> None:
+    """The label's table is read by the proof and not by online state; its new version asks for a new proof."""
+    with write(tmp_path, LOANS) as project:
+        graph = project.pipelines.show("p").graph
+        assert graph["build"] == ["ingest_payments"]
+        assert graph["verify"] == ["build", "ingest_loans", "ingest_payments"]
+        pipeline = project.definitions.get(Pipeline, "p")
+        proof, build = (bind_effect(project.workspace, pipeline.step(name)).state for name in ("verify", "build"))
+        before = proof(""), build("")
+        rows = {"id": [1], "customer": ["a"], "asked": ["2024-01-02T00:00:00Z"], "bad": ["true"]}
+        project.data.ingest("loans", pa.table(rows))
+        assert (proof("") != before[0], build("") == before[1]) == (True, True)
+        assert proof("")["loans"] == "@0"
+    with write(tmp_path, LOANS.replace('"bad", loans, "bad"', '"bad", loans, "NOT bad"')) as project:
+        state = bind_effect(project.workspace, pipeline.step("verify")).state("")
+        assert state["features"] != before[0]["features"]
 
 
 LEAST = 40

@@ -191,22 +191,25 @@ def start_grid(notes: Mapping[str, Any]) -> Grid | None:
     """What a warm start brought, as rows; None where a run had none."""
     if not (body := notes.get("warm_start")):
         return None
-    costs = [(name, body[name]) for name in ("seconds", "iterations")]
-    lines = [(name, "cold", None, values["warm"], values.get("cold"), "", None, None,
-              None if "cold" in values else "not compared") for name, values in costs]  # fmt: skip
+    lines: list[tuple[Any, ...]] = [
+        (name, body[name]["warm"], body[name].get("cold"), "", None if "cold" in body[name] else "not compared")
+        for name in ("seconds", "iterations")
+    ]
     lines += [
-        (f"{body['loss']}, {line['rows']}", line["against"], line["n"], line.get("warm"), line.get("other"),
-         _difference(line), line.get("low"), line.get("high"), line["verdict"])
-        for line in body["compared"]
+        (f"{line['rows']}, {line['against']} ({line['n']:,})", line.get("warm"), line.get("other"), _difference(line),
+         line["verdict"]) for line in body["compared"]
     ]  # fmt: skip
-    columns = ("what", "against", "rows>", "warm>", "other>", "difference>", "from>", "to>", "verdict")
-    return Grid(columns, lines, title=f"warm start from {body['version']}")
+    measures = {str(line["metric"]).removesuffix("_difference") for line in body["compared"] if "metric" in line}
+    columns = ("against", "warm>", "other>", f"{' '.join(measures)} difference".strip(), "verdict")
+    return Grid(columns, lines, title=f"warm start from {body['version']}: {body['loss']}, and what differs")
 
 
 def _difference(line: Mapping[str, Any]) -> str:
-    """Of what the verdict and its interval are: the area under the curve, or the mean loss."""
-    name, value = str(line.get("metric", "")).removesuffix("_difference"), line.get("difference")
-    return "" if value is None else f"{name} {value:+.4f}"
+    """Of the measure that the verdict is by, with its interval."""
+    if line.get("difference") is None:
+        return ""
+    interval = "" if line.get("low") is None else f" ({line['low']:+.4f} to {line['high']:+.4f})"
+    return f"{line['difference']:+.4f}{interval}"
 
 
 def _rows(rows: Sequence[Mapping[str, Any]] | None, columns: Sequence[str]) -> Grid | str | None:

@@ -8,7 +8,7 @@ from statsmodels.duration.hazard_regression import PHReg
 from retrodict.core.errors import InputError
 from retrodict.core.tasks import Target
 from retrodict.evaluation import evaluate
-from retrodict.models import Examples, InputSpec, ModelArtifact, Problem, get_estimator
+from retrodict.models import Examples, InputSpec, ModelArtifact, Problem, explain_row, get_estimator
 from retrodict.models.engines.hazards import _Partial
 
 TARGET = Target("survival", horizons=("2d", "5d", "20d"))
@@ -97,6 +97,9 @@ def test_one_row_is_explained_in_the_logarithm_of_the_hazard():
     np.testing.assert_allclose(shares.sum(axis=1), fitted.engine.margin(matrix[0]))
     np.testing.assert_allclose(-np.expm1(-np.exp(shares.sum(axis=1))), fitted.engine.score_row(matrix[0]))
     model = ModelArtifact("churn", problem(matrix, labels).inputs, fitted.engine)
+    for output, horizon in [('event_by["2d"]', "2d"), ('event_by["5d"]', "5d"), (None, "20d"), ("score", "20d")]:
+        reasons = explain_row(model, {"a": 1.0, "b": 2.0}, output=output).reasons
+        assert {reason.text.split(" ")[-1] for reason in reasons} == {f'event_by["{horizon}"]'}
     assert list(model.score_row({"a": 1.0, "b": None}).outputs) == [f'event_by["{h}"]' for h in TARGET.horizons]
 
 

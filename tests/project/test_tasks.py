@@ -9,6 +9,10 @@ from tests.serving.project import DAYS, DEFINITIONS, START, parcels
 from retrodict import Project
 from retrodict.core.clock import SimulatedClock, from_micros
 from retrodict.core.durations import DAY
+from retrodict.core.tasks import TASKS as TASKS_THERE_ARE
+from retrodict.evaluation import evaluate, primary
+from retrodict.project.runs import headline
+from retrodict.testing.estimators import make_problem
 
 HEAD = DEFINITIONS.partition("late = Label")[0]
 SPLIT = 'split=TimeSplit(train="2024-01-01/2024-02-01", validate="8d", test="8d")'
@@ -129,3 +133,14 @@ def test_gates_read_cost_groups_leaks_and_the_champion(tmp_path, parcel_rows):
         p.deploy("promise", force="test")
         second = {gate["gate"]: gate for gate in p.train("parcel", again=True).version.gates}
         assert second["better_than_champion"]["status"] != "pass"
+
+
+@pytest.mark.parametrize("task", TASKS_THERE_ARE)
+def test_a_listing_shows_the_metric_that_the_task_is_judged_by(task):
+    """Of every task the primary one, whatever other metrics it has."""
+    rows = make_problem(task).train
+    outputs = np.full((len(rows.labels), rows.target.columns), 1 / rows.target.columns).cumsum(axis=1)
+    if task == "multiclass":
+        outputs = np.full_like(outputs, 1 / rows.target.columns)
+    values = evaluate(rows.labels, outputs.squeeze(), rows.target, groups=rows.groups).values()
+    assert headline(values).split()[0] == primary(rows.target)[0]

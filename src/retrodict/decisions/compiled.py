@@ -9,6 +9,8 @@ from typing import Any
 from retrodict.core.errors import DefinitionError, check_known, near
 from retrodict.core.expressions import parse
 from retrodict.decisions.definitions import Policy
+from retrodict.models.artifact import ModelArtifact
+from retrodict.models.explain import Explanation, explain_row
 
 __all__ = ["CompiledPolicy", "PolicyDecision"]
 
@@ -83,6 +85,11 @@ class CompiledPolicy:
             if holds(outputs) is True:
                 return decision
         return list(self.policy.decide)[-1]
+
+    def explain(self, model: ModelArtifact, values: Mapping[str, Any]) -> Explanation:
+        """Reasons in the policy's words; of several horizons those of the first one that it decides on."""
+        first = next((name for condition in self.policy.thresholds.values() for name in condition.columns), None)
+        return explain_row(model, values, top=4, words=self.policy.reasons, output=first)
 
 
 def _resolve(features: list[str], others: list[str], outputs: Sequence[str]) -> dict[str, list[str]]:

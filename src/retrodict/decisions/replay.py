@@ -19,7 +19,7 @@ from retrodict.features.facts.evaluation import derive_row
 from retrodict.features.online import stream_of
 from retrodict.features.plan import FeatureSet
 from retrodict.models.artifact import ModelArtifact
-from retrodict.models.explain import explain_row, reason_texts
+from retrodict.models.explain import reason_texts
 from retrodict.registry import Deployment, get_version
 from retrodict.registry.feature_sets import feature_set_of
 from retrodict.workspace import Workspace
@@ -191,7 +191,7 @@ def _decide(
     decision = policy.decide(names, scored.outputs)
     reasons = [decision.reason] if decision.reason is not None else []
     if record.explained:
-        reasons += reason_texts(explain_row(model, names, top=4, words=policy.policy.reasons))
+        reasons += reason_texts(policy.explain(model, names))
     again = msgspec.structs.replace(
         record,
         raw=scored.raw,

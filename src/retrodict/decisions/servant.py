@@ -18,7 +18,7 @@ from retrodict.decisions.records import DecisionRecord, Value, named_outputs
 from retrodict.decisions.requests import DecisionRequest, RequestSchema
 from retrodict.features.online import FeatureHealth, FeatureRow, OnlineFeatures, Place, age_of
 from retrodict.models.artifact import ModelArtifact, Score
-from retrodict.models.explain import explain_row, reason_texts
+from retrodict.models.explain import reason_texts
 from retrodict.registry import Revision
 
 __all__ = ["Servant"]
@@ -244,7 +244,7 @@ class Servant:
             return
         try:
             with _Stage(case, "explain"):
-                explained = explain_row(model, case.values(), top=4, words=self.policy.policy.reasons)
+                explained = self.policy.explain(model, case.values())
         except Exception:  # noqa: BLE001  # the decision stands without its reasons; the log says why
             _log.warning("policy %s: the reasons cannot be computed", self.policy.policy.name, exc_info=True)
             case.reasons.append("The reasons could not be computed")

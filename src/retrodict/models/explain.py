@@ -87,6 +87,7 @@ def explain_row(
     top: int = 4,
     toward: Direction | None = None,
     words: Mapping[str, str] | None = None,
+    output: str | None = None,
 ) -> Explanation:
     """Reasons for the score of one row.
 
@@ -105,6 +106,9 @@ def explain_row(
         none, or it cannot be filled (a missing value), the reason is said in default words: a decision does not fail
         for its wording.
 
+    output : str, optional
+        Of a time to an event: which horizon the reasons are of, ``event_by["90d"]``; None is the last one.
+
     Of several classes the reasons are of the likeliest one, of quantiles of the middle one. An ensemble that is no
     plain average is explained by what its members say.
 
@@ -120,16 +124,16 @@ def explain_row(
     row = model.inputs.encode_row(values)
     engine = model.engine
     if not engine.explains:
-        return _explain_by_members(engine, row, top)
-    at = _explained_output(engine, row)
+        return _explain_by_members(engine, row, top, output)
+    at = _explained_output(engine, row, output)
     *shares, bias = np.atleast_2d(engine.contributions(row))[at].tolist()
     movers = [(share, name) for share, name in zip(shares, model.inputs.names, strict=True) if share != 0.0]
     if toward is not None:
         movers = [(share, name) for share, name in movers if (share > 0) == (toward == "raises")]
     strongest = sorted(movers, key=lambda item: -abs(item[0]))[:top]  # stable: ties keep the order of the inputs
-    output = engine.target.outputs[at]
-    output = f"the {output}" if output in ("score", "value") else output
-    reasons = tuple(_reason(name, share, values, (words or {}).get(name), output) for share, name in strongest)
+    name = engine.target.outputs[at]
+    phrase = f"the {name}" if name in ("score", "value") else name
+    reasons = tuple(_reason(name, share, values, (words or {}).get(name), phrase) for share, name in strongest)
     return Explanation(
         margin=float(np.atleast_1d(engine.margin(row))[at]),
         bias=bias,
@@ -138,14 +142,17 @@ def explain_row(
     )
 
 
-def _explained_output(engine: Engine, row: NDArray[np.float64]) -> int:
-    """Which of several outputs the reasons are of: the likeliest class, the middle quantile."""
+def _explained_output(engine: Engine, row: NDArray[np.float64], output: str | None) -> int:
+    """Which of several outputs the reasons are of: the likeliest class, the middle quantile, the horizon decided on."""
+    if engine.target.task == "survival":
+        outputs = engine.target.outputs
+        return outputs.index(output) if output in outputs else len(outputs) - 1
     if engine.target.task == "multiclass":
         return int(np.argmax(engine.score_row(row)))
     return (engine.target.columns - 1) // 2
 
 
-def _explain_by_members(engine: Engine, row: NDArray[np.float64], top: int) -> Explanation:
+def _explain_by_members(engine: Engine, row: NDArray[np.float64], top: int, output: str | None) -> Explanation:
     """What each member of an ensemble says; nothing, and why, of an engine that is none."""
     inner: Any = engine  # by their kinds: their module loads what fits them
     if inner.kind == "prepared":
@@ -155,8 +162,11 @@ def _explain_by_members(engine: Engine, row: NDArray[np.float64], top: int) -> E
         return Explanation(math.nan, math.nan, (), math.nan, note)
     reasons = []
     for name, share, outputs in inner.opinions(row):
-        answer = max(outputs) if isinstance(outputs, tuple) else outputs
-        text = f"{name} says {answer:.4g}" + ("" if share is None else f", and has a share of {share:.0%}")
+        answer, of = max(outputs) if isinstance(outputs, tuple) else outputs, ""
+        if engine.target.task == "survival":
+            at = _explained_output(engine, row, output)
+            answer, of = np.atleast_1d(outputs)[at].item(), f" of {engine.target.outputs[at]}"
+        text = f"{name} says {answer:.4g}{of}" + ("" if share is None else f", and has a share of {share:.0%}")
         reasons.append(Reason(name, answer, answer if share is None else share * answer, text))
     strongest = sorted(reasons, key=lambda reason: -abs(reason.contribution))[:top]
     return Explanation(math.nan, 0.0, tuple(strongest), math.nan, _TOGETHER)

@@ -24,7 +24,7 @@ __all__ = ["Plot", "PushedRun", "Run", "RunComparison", "RunExport", "headline"]
 
 _METRICS = ("auc", "pr_auc", "log_loss", "brier", "calibration_error")
 # What a task is judged by, the telling ones first: areas are of a yes or no, deviance of a count.
-_HEADLINES = ("auc", "ndcg_at_k", "pinball", "deviance", "log_loss", "rmse")
+_HEADLINES = ("integrated_brier", "auc", "ndcg_at_k", "pinball", "deviance", "log_loss", "rmse")
 
 
 class Run(Shown):

@@ -11,9 +11,9 @@ from statsmodels.duration.survfunc import SurvfuncRight
 from retrodict.core.errors import DefinitionError, InputError
 from retrodict.core.statistics.survival import censor, event_by, kaplan_meier
 from retrodict.core.tasks import Target
-from retrodict.evaluation import evaluate
+from retrodict.evaluation import climb, evaluate
 from retrodict.evaluation._rows import Rows
-from retrodict.evaluation.gates import check_gate
+from retrodict.evaluation.gates import check_gate, check_gates
 from retrodict.evaluation.survival import horizon_curve
 
 TARGET = Target("survival", horizons=("2d", "5d"))
@@ -136,6 +136,25 @@ def test_what_was_not_followed_is_not_evaluable() -> None:
     assert result["c_index"].value > 0.6
     ends = np.full(400, -5.0)  # followed to the horizon, all of them: nothing is lost
     assert evaluate(np.where(labels > 0, labels, ends), truth, TARGET)["brier_5d"].value is not None
+
+
+def test_the_ladder_is_judged_on_the_horizons_that_rows_were_followed_to() -> None:
+    """Sentence and gate agree; the Brier score is that of a model of them alone."""
+    truth, labels, _ = simulated(400, 4, followed_to=5.1)
+    short = censor(labels, np.full(400, 4.9))
+    flat = np.tile(event_by(short, np.array(TARGET.days)), (400, 1))
+    ladder = climb(candidate=truth, rungs={"constant": flat, "half": truth / 2}, labels=short, target=TARGET)
+    assert (ladder.best, ladder.verdict.value) == ("half", True)
+    over = "over 2d (0 of 400 rows were followed for 5d, fewer than 10)"
+    assert all(over in sentence for sentence in ladder.sentences()[:2])
+    (gate,) = check_gates(["beats_ladder"], {"beats_ladder": ladder.verdict})
+    assert gate.status == "pass"
+    two = Target("survival", horizons=("2d",))
+    assert ladder.candidate.value == evaluate(short, truth[:, 0], two)["integrated_brier"].value
+    whole = climb(candidate=truth, rungs={"constant": flat}, labels=simulated(400, 4)[1], target=TARGET)
+    assert "over" not in whole.verdict.reason
+    none = climb(candidate=truth, rungs={"constant": flat}, labels=censor(short, np.full(400, 1.0)), target=TARGET)
+    assert none.verdict.value is None
 
 
 def test_labels_outputs_and_gates_are_of_the_task() -> None:

@@ -18,6 +18,7 @@ from retrodict.evaluation.binary import weighted_auc
 from retrodict.evaluation.estimates import Metric, variance_interval
 from retrodict.evaluation.losses import LOSSES, compare_rows
 from retrodict.evaluation.metrics import measure_primary, primary
+from retrodict.evaluation.survival import followed_rows
 
 __all__ = ["Cost", "Ladder", "LadderVerdict", "Rung", "beats", "climb"]
 
@@ -106,6 +107,8 @@ def _judge_rows(ours: Rows, theirs: Rows, confidence: float) -> LadderVerdict:
     name, first, second = LOSSES[ours.target.task], pair.first, pair.second
     if ours.target.task == "ranking":
         name, first, second = "NDCG", 1 - first, 1 - second
+    elif ours.target.task == "survival":
+        name += followed_rows(ours)[1]
     return _verdict(name, pair.n, (first, second), (-pair.difference, -pair.high, -pair.low), pair.p_value, confidence)
 
 

@@ -31,7 +31,7 @@ from retrodict.evaluation.estimates import Measure, Metric, mean, measure, pick_
 from retrodict.evaluation.multiclass import ClassTable, class_table, multiclass_measures
 from retrodict.evaluation.numeric import COUNT, REGRESSION, quantile_measures
 from retrodict.evaluation.ranks import measure_ranking
-from retrodict.evaluation.survival import survival_measures
+from retrodict.evaluation.survival import followed_rows, survival_measures
 
 __all__ = [
     "CalibrationBin",
@@ -175,8 +175,9 @@ def evaluate(
 
 
 def measure_primary(rows: Rows) -> Metric:
-    """Compute the primary metric of labelled rows."""
+    """Compute the primary metric of labelled rows; of a time to an event over the horizons they were followed to."""
     name, _ = primary(rows.target)
+    rows = followed_rows(rows)[0] if rows.target.task == "survival" else rows
     if rows.target.task == "ranking":
         return pick_metric(measure_ranking(rows), name, where="ladder")
     return measure(_measures(rows.target), name, rows)

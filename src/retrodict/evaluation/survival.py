@@ -10,6 +10,7 @@ curve for all rows. Intervals take these weights as known.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +23,7 @@ from retrodict.evaluation._rows import Rows
 from retrodict.evaluation.binary import CalibrationBin
 from retrodict.evaluation.estimates import Measure, influence_interval, mean
 
-__all__ = ["brier_losses", "horizon_curve", "survival_measures", "unfollowed"]
+__all__ = ["brier_losses", "followed_rows", "horizon_curve", "survival_measures", "unfollowed"]
 
 Floats = NDArray[np.float64]
 
@@ -60,11 +61,22 @@ def _losses_at(rows: Rows, place: int) -> Floats:
     return np.divide(squares, followed, out=np.zeros(rows.n), where=event | beyond)
 
 
+def followed_rows(rows: Rows) -> tuple[Rows, str]:
+    """Rows with the horizons alone that they were followed to, and which these are where others are left out."""
+    reasons = [unfollowed(rows, place) for place in range(rows.target.columns)]
+    places = [place for place, reason in enumerate(reasons) if not reason]
+    if not places or len(places) == len(reasons):
+        return rows, ""
+    horizons = tuple(rows.target.horizons[place] for place in places)
+    narrow = replace(rows, target=replace(rows.target, horizons=horizons), outputs=_columns(rows)[:, places])
+    return narrow, f" over {', '.join(horizons)} ({next(filter(None, reasons))})"
+
+
 def brier_losses(rows: Rows) -> Floats:
     """Integrated Brier loss of each row, over the horizons that the rows were followed to; trapezoids between them."""
-    places = [place for place in range(rows.target.columns) if not unfollowed(rows, place)]
-    losses = np.stack([_losses_at(rows, place) for place in places], axis=1)
-    days = np.array(rows.target.days)[places]
+    rows, _ = followed_rows(rows)
+    losses = np.stack([_losses_at(rows, place) for place in range(rows.target.columns)], axis=1)
+    days = np.array(rows.target.days)
     if len(days) == 1:
         return losses[:, 0]
     gaps = np.diff(days)

@@ -208,6 +208,13 @@ def test_a_simulated_time_centuries_away_is_refused(workspace, year):
     assert (status, "in the years 1900 to 2199" in json.loads(body)["error"]) == (400, True)
 
 
+def test_two_simulated_times_are_refused(workspace):
+    """Either would be as good."""
+    headers = [(b"retrodict-time", b"2024-02-20T10:00:00Z")] * 2
+    ((status, _, body),) = call(workspace, ("POST", DECIDE, BODY, headers))
+    assert (status, "a header must stand once" in json.loads(body)["error"]) == (400, True)
+
+
 def test_a_number_that_no_record_can_hold_is_refused(workspace):
     """400, not an error of the server."""
     body = json.dumps({**REQUEST, "context": {**REQUEST["context"], "extra": 2**80}}).encode()

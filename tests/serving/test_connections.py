@@ -92,6 +92,53 @@ def test_a_caller_that_closes_its_half_gets_its_answer(server):
         assert connection.recv(1) == b""
 
 
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_all_of_several_requests_are_answered_before_the_other_half_closes(server, count):
+    """Sent together, then closed: each has its answer, the last one, too."""
+    with connect(server) as connection:
+        connection.sendall(WHOLE * count)
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    assert received.count(b"HTTP/1.1 200") == count
+
+
+def test_frames_of_chunks_are_no_body(server):
+    """25 MB of an extension for one byte, and trailers without end, are refused; a body in small chunks is taken."""
+    chunked = HEAD.replace(b"Content-Length: %d\r\n" % len(BODY), b"Transfer-Encoding: chunked\r\n") + b"\r\n"
+    with connect(server) as connection:
+        connection.sendall(chunked + b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n")
+        assert answer(connection)[0] == 200
+    for flood in (b"1;" + b"a" * (25 << 20), b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * (1 << 20)):
+        with connect(server) as connection, suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(chunked + flood)
+            raise AssertionError("taken whole")
+    assert server.decide()[0] == 200
+
+
+def test_a_timer_of_a_connection_that_is_gone_does_nothing(server):
+    """Two hundred callers leave in the middle of a head; ten seconds later nothing is written to them."""
+    for _ in range(200):
+        with connect(server) as connection:
+            connection.sendall(b"POST")
+    with connect(server) as kept:  # as long as a timer
+        kept.sendall(b"POST")
+        assert answer(kept)[0] == 408
+    assert server.decide()[0] == 200
+
+
+def test_the_head_of_a_later_request_has_a_size(server):
+    """Counted anew for each request of a connection."""
+    with connect(server) as connection:
+        for _ in range(3):
+            connection.sendall(HEAD + b"X: " + b"a" * 40_000 + b"\r\n\r\n" + BODY)
+            assert answer(connection)[0] == 200
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(HEAD + b"X: " + b"a" * 70_000)
+            assert answer(connection)[0] == 431
+
+
 def test_a_caller_that_closes_its_half_too_early_gets_none(server):
     """Half a body will never be whole."""
     with connect(server) as connection:

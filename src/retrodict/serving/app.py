@@ -320,9 +320,12 @@ class DecisionApp:
         return _Answer(_json.encode({"status": "ready", **({"behind": behind} if behind else {})}))
 
     def _moment(self, scope: Scope) -> int:
-        value = next((value for key, value in scope["headers"] if key == TIME_HEADER), None)
-        if value is None:
+        values = [value for key, value in scope["headers"] if key == TIME_HEADER]
+        if not values:
             return self._clock.now()
+        if len(values) > 1:
+            raise InputError("a header must stand once", where="header Retrodict-Time", got=len(values),
+                             remedy="Send one of them")  # fmt: skip
         if not self._simulated_time:
             raise InputError(
                 "simulated time must be for a server started for replays",
@@ -330,7 +333,7 @@ class DecisionApp:
                 got="a server for real callers",
                 remedy="Leave the header out, or start with: retrodict serve --replay",
             )
-        moment = parse_time(value.decode("latin-1"), where="header Retrodict-Time")
+        moment = parse_time(values[0].decode("latin-1"), where="header Retrodict-Time")
         if not FIRST <= moment < LAST:
             raise InputError("a time must be in the years 1900 to 2199", where="header Retrodict-Time",
                              got="one outside of them", remedy="Correct the caller's clock")  # fmt: skip

@@ -19,6 +19,8 @@ HEAD_S = 10.0
 """Seconds from the first byte of a request, or from the connection, to the end of its headers."""
 
 HEAD_BYTES, HEADERS = 64 << 10, 100
+OVERHEAD_BYTES = 1 << 20
+"""What may come behind a head that is no body: sizes, extensions and trailers of chunks."""
 _FILES = 65_536
 
 
@@ -30,7 +32,7 @@ class BoundedConnection(HttpToolsProtocol):
     """A connection whose heads are bounded in time, size and number of headers."""
 
     _head_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
+    _head_bytes = _overhead = 0
     _in_head = True
     _half_closed = False
 
@@ -51,7 +53,11 @@ class BoundedConnection(HttpToolsProtocol):
         elif self._head_timer is None and self._idle:  # the next request of a connection that is kept
             self._await_head()
             self._head_bytes += len(data)
+        else:
+            self._overhead += len(data)
         super().data_received(data)
+        if self._overhead > OVERHEAD_BYTES and not self.transport.is_closing():
+            self._refuse(413, "a body must not be mostly the frames of its chunks")
         if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self._refuse(431, f"the head of a request must have at most {HEAD_BYTES >> 10} KiB")
 
@@ -64,7 +70,13 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head has come."""
         self._head_ends()
+        self._overhead = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._overhead -= len(body)
+        super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # it may repeat what was sent
         """Answer what the parser refused; what was sent is not repeated."""
@@ -82,8 +94,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """After the last answer nothing more can come from a caller that has closed its half."""
-        super().on_response_complete()
-        if self._half_closed and not self.pipeline:
+        super().on_response_complete()  # which starts the next of several requests that came together
+        if self._half_closed and self._idle and not self.pipeline:
             self.transport.close()
 
     @property

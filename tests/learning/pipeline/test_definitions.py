@@ -58,6 +58,12 @@ def reads_flights(flights):
 
 
 @step
+def part(partition):
+    """Takes a partition."""
+    return partition
+
+
+@step
 def head(tail):
     """Needs the end."""
     return tail
@@ -87,6 +93,14 @@ def tail(head):
         (lambda: Pipeline("p", [raw], schedule="0 25 * * *"), r"five fields of cron"),
         (lambda: Pipeline("p", [raw], schedule="0 3 * * *", timezone="Mars/Base"), r"known time zone"),
         (lambda: Pipeline("p", [raw], schedule="0 0 30 2 *"), r"that some time meets"),
+        (lambda: Pipeline("p", [raw], schedule="30 0 3 * * *"), r"five fields of cron"),
+        (lambda: Pipeline("p", [part], partitions=[]), r"partitions must be names, each once; got \[\]"),
+        (lambda: Pipeline("p", [part], partitions=["a", "a"]), r"partitions must be names, each once"),
+        (lambda: Pipeline("p", [part], partitions=[1, 2]), r"a partition must be a text of one line; got 1"),
+        (lambda: Pipeline("p", [part], partitions=["a", ""]), r"a partition must be a text of one line; got ''"),
+        (lambda: Pipeline("p", [part], partitions=["a\0b"]), r"a partition must be a text of one line"),
+        (lambda: Pipeline("p", [part], partitions=["a\nb"]), r"a partition must be a text of one line"),
+        (lambda: Pipeline("p", [part], partitions=["x" * 71]), r"Write 1 to 70 characters"),
         (lambda: Pipeline("p", [raw], partitions="month"), r"exactly where a step takes one"),
         (lambda: Pipeline("p", [step.ingest("flights", "{partition}.csv")]), r"exactly where a step takes one"),
         (lambda: Pipeline("p", [step.ingest("flights", "{partition}.csv")], partitions="mnth"), r"the kind 'month'"),

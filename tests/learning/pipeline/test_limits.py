@@ -174,3 +174,30 @@ def test_a_backfill_executes_each_partition_once_and_the_rest_after_all(tmp_path
         assert project.workspace.objects.get(doubled.summary["output"]["digest"]) == b'"2013-042013-04"'
         with pytest.raises(InputError, match="a partition must name a month"):
             project.pipelines.run("monthly", partition="2013-04-01")
+
+
+SLASHES = (
+    HEAD
+    + """
+@step
+def share(partition):
+    while partition == "a/b" and "a_b" not in Path("effects.txt").read_text().split():
+        time.sleep(0.02)
+    note(partition)
+    if partition == "a/b":
+        time.sleep(2)
+        os.kill(os.getpid(), 9)
+    return {"of": partition}
+
+regions = Pipeline("regions", [share], partitions=["a/b", "a_b"])
+"""
+)
+
+
+@pytest.mark.slow
+def test_partitions_never_take_the_result_of_another(tmp_path) -> None:
+    """One is killed after another one of nearly its name has left its result."""
+    (tmp_path / "effects.txt").write_text("")
+    with write(tmp_path, SLASHES) as project:
+        run = project.pipelines.run("regions", backfill="a/b..a_b", parallel=2)
+        assert statuses(run) == {"share[a/b]": "failed", "share[a_b]": "finished"}

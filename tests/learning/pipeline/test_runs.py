@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from tests.learning.pipeline.project import FIVE, HEAD, effects, reasons, statuses, write
 
 from retrodict.core.errors import InputError
 from retrodict.learning import list_runs
-from retrodict.learning.pipeline.outputs import read_output
+from retrodict.learning.pipeline.outputs import read_output, store_output
 
 ALL = ["numbers", "doubled", "frame", "report", "aside"]
 
@@ -151,3 +153,18 @@ def test_names_that_do_not_exist_are_refused(tmp_path) -> None:
                 project.pipelines.run(**options)
         assert project.pipelines.list()[0].last is None
         assert {step["status"] for step in project.pipelines.status("five").steps} == {"-"}
+
+
+def test_a_table_that_arrow_cannot_hold_is_refused_in_words(tmp_path) -> None:
+    """A series, objects of Polars (which Arrow takes as addresses), types that differ within a column."""
+    objects = pl.DataFrame({"a": [{"x"}]}, schema={"a": pl.Object})
+    with write(tmp_path, FIVE) as project:
+        workspace = project.workspace
+        for value in (pd.Series([1]), pl.Series([1])):
+            with pytest.raises(InputError, match="a step must return a table"):
+                store_output(workspace.objects, value, where="step s")
+        for value in (objects, pd.DataFrame({"a": [1, "Meier"]}), pd.DataFrame([[1, 2]], columns=["a", "a"])):
+            with pytest.raises(InputError, match="must have one name and one type of Arrow") as caught:
+                store_output(workspace.objects, value, where="step s")
+            assert "Meier" not in str(caught.value)
+        assert store_output(workspace.objects, pl.DataFrame({"a": [1]}), where="step s")["rows"] == 1

@@ -27,6 +27,7 @@ __all__ = ["PARTITION", "Pipeline", "PipelineStep", "parse_memory", "step"]
 PARTITION = "partition"
 """The argument that is the name of the partition."""
 
+_LONGEST = 70  # of the name of a partition: "pipeline.step[partition]" is a name of 200 characters at most
 _MEMORY = re.compile(r"([0-9]+)\s*(MB|GB)")
 
 
@@ -329,6 +330,13 @@ class Pipeline(Definition):
     def _check_partitions(self, where: str) -> None:
         if self.partitions is not None and not isinstance(self.partitions, str):
             object.__setattr__(self, "partitions", tuple(self.partitions))
+            for name in tuple[Any, ...](self.partitions):
+                if not isinstance(name, str) or not 0 < len(name) <= _LONGEST or not name.isprintable() or ".." in name:
+                    raise DefinitionError("the name of a partition must be a text of one line", where=where, got=name,
+                                          remedy=f"Write 1 to {_LONGEST} characters without '..'")  # fmt: skip
+            if not self.partitions or len(set(self.partitions)) < len(self.partitions):
+                raise DefinitionError("partitions must be names, each once", where=where, got=list(self.partitions),
+                                      remedy='Write partitions=["north", "south"]')  # fmt: skip
         elif self.partitions is not None:
             rule = "partitions must be hours, days, months or years, or a list of names"
             check_known(self.partitions, FORMATS, rule, where=where, what="kind", error=DefinitionError)
@@ -408,7 +416,9 @@ class Pipeline(Definition):
 
         try:
             zone = ZoneInfo(self.timezone)
-            return next(CronSim(str(self.schedule), after.astimezone(zone))).astimezone(ZoneInfo("UTC"))
+            # A sixth field, of seconds, is one that cron and Kubernetes do not know.
+            text = str(self.schedule) if len(str(self.schedule).split()) == 5 else ""
+            return next(CronSim(text, after.astimezone(zone))).astimezone(ZoneInfo("UTC"))
         except (CronSimError, ZoneInfoNotFoundError, ValueError, StopIteration) as error:
             raise DefinitionError("a schedule must be five fields of cron that some time meets, in a known time zone",
                                   where=f"pipeline {self.name}", got=f"{self.schedule} {self.timezone}",

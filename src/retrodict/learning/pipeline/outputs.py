@@ -42,8 +42,8 @@ def store_output(objects: ObjectStore, value: Any, *, where: str) -> dict[str, A
         except OSError as error:
             raise InputError("the path that a step returns must be a file that can be read", where=where,
                              got=error.strerror, remedy="Return it once it is written") from error  # fmt: skip
-    elif hasattr(value, "__arrow_c_stream__"):
-        kind, data, facts["rows"] = _frame(value)
+    elif hasattr(value, "__arrow_c_stream__") and len(getattr(value, "shape", (0, 0))) == 2:  # a series is no table
+        kind, data, facts["rows"] = _frame(value, where)
     else:
         kind, data = "json", _json(value, where)
     return {"kind": kind, "digest": objects.put(data), "bytes": len(data), **facts}
@@ -80,18 +80,30 @@ def read_output(objects: ObjectStore, output: Mapping[str, Any], folder: Path) -
     return table
 
 
-def _frame(value: Any) -> tuple[str, bytes, int]:
+def _frame(value: Any, where: str) -> tuple[str, bytes, int]:
     import pyarrow as pa
 
     home = type(value).__module__.partition(".")[0]
     kind = home if home in ("pandas", "polars") else "arrow"
-    table = pa.Table.from_pandas(value) if kind == "pandas" else pa.table(value)
+    try:
+        table = pa.Table.from_pandas(value) if kind == "pandas" else pa.table(_without_objects(value))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError("each column of a table that a step returns must have one name and one type of Arrow",
+                         where=where, got=f"{type(value).__name__} of {home}",
+                         remedy="Make texts or numbers of its objects, or return JSON or bytes") from error  # fmt: skip
     # One batch and no slack of slices: equal rows are equal bytes, however they were computed.
     table = table.combine_chunks()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return kind, sink.getvalue().to_pybytes(), table.num_rows
+
+
+def _without_objects(value: Any) -> Any:
+    """Of objects Polars would hand over their addresses in memory."""
+    if any(getattr(dtype, "__name__", type(dtype).__name__) == "Object" for dtype in getattr(value, "dtypes", ())):
+        raise TypeError
+    return value
 
 
 def _json(value: Any, where: str) -> bytes:

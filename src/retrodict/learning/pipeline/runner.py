@@ -384,7 +384,8 @@ class _Runner:
         assert task.lease is not None
         report = task.report
         report.attempts += 1
-        name = f"{report.step}-{report.partition or 'whole'}".replace("/", "_")
+        # By place, as the names of partitions may hold anything, "a/b" beside "a_b".
+        name = f"{report.step}-{self.tasks.index(task)}"
         command = self._command if task.part.noun else _COMMAND
         task.child = Child(command, task.part, self._folder, name, self._workspace.root)
         task.began = task.began or time.perf_counter()

@@ -1,6 +1,7 @@
 """Cox and failure times: coefficients of statsmodels, weights as repeated rows, a known hazard found again."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.stats import norm
 from statsmodels.duration.hazard_regression import PHReg
@@ -47,6 +48,32 @@ def test_the_partial_likelihood_is_that_of_statsmodels(rounded):
     theta = np.exp(matrix @ beta)
     expected = sum(1 / theta[np.abs(labels) >= t].sum() for t in labels[(labels > 0) & (labels <= 5)])
     assert partial.baseline(beta, np.array([5.0]))[0] == pytest.approx(expected)
+
+
+def test_a_fit_keeps_the_ratios_of_hazards_per_unit():
+    """Of a number those of statsmodels in its own units; of categories their contrasts, which add up to nothing."""
+    matrix, labels = simulated(400, 3)
+    matrix[:, 1] = 10 + 5 * matrix[:, 1]
+    status = (labels > 0).astype(int)
+    rows = get_estimator("cox").solve(problem(matrix, labels, {"penalty": 0.0})).notes["hazard_ratios"]
+    reference = PHReg(np.abs(labels), matrix, status=status, ties="efron").fit(tol=1e-12)
+    assert [row["term"] for row in rows] == ["a", "b"]
+    for at, row in enumerate(rows):
+        assert row["coefficient"] == pytest.approx(reference.params[at], rel=1e-4)
+        assert row["standard_error"] == pytest.approx(reference.bse[at], rel=1e-3)
+        assert row["hazard_ratio"] == pytest.approx(np.exp(reference.params[at]), rel=1e-4)
+    town = np.where(matrix[:, 1] > 12, "x", np.where(matrix[:, 1] < 8, "y", None))
+    inputs = InputSpec.learn({"town": town.tolist(), "flat": np.ones(400)})
+    train = Examples(inputs.encode_columns({"town": pa.array(town), "flat": pa.array(np.ones(400))}), labels, TARGET)
+    rows = get_estimator("cox").solve(Problem(inputs, train, None, {"penalty": 0.0}, seed=1)).notes["hazard_ratios"]
+    terms = {row["term"]: row for row in rows}
+    assert terms["flat"]["standard_error"] is None
+    dummies = np.column_stack([town == "x", town == "y"]).astype(float)
+    contrasts = PHReg(np.abs(labels), dummies, status=status, ties="efron").fit(tol=1e-12).params
+    for word, contrast in zip("xy", contrasts, strict=True):
+        difference = terms[f"town={word}"]["coefficient"] - terms["town=missing"]["coefficient"]
+        assert difference == pytest.approx(contrast, abs=1e-4)
+    assert sum(terms[f"town={word}"]["coefficient"] for word in ("x", "y", "missing")) == pytest.approx(0, abs=1e-8)
 
 
 def test_gradient_and_information_are_differences():

@@ -62,6 +62,8 @@ def test_from_rows_to_a_decision(estimator, rows, tmp_path):
         assert run.replay().exact
         assert run.metrics["c_index"] > 0.65
         assert {gate["status"] for gate in run.version.gates} == {"pass"}
+        for text in (str(p.runs.get(run.ref)), p.models.card("churn@1").markdown()):
+            assert ("hazard ratio" in text and "plan=month" in text) == (estimator == "'cox'")
     with Project(tmp_path, actor="ben", clock=clock) as p:
         p.models.approve("churn@1", reason="test")
         p.deploy("keep", reason="test")

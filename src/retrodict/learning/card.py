@@ -26,7 +26,7 @@ from retrodict.pages import document
 from retrodict.registry import ModelVersion, get_version
 from retrodict.workspace import Workspace, definitions_of
 
-__all__ = ["ModelCard", "model_card", "start_grid"]
+__all__ = ["ModelCard", "coefficient_grid", "model_card", "start_grid"]
 
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
 _LIBRARIES = ("catboost", "lightgbm", "numpy", "pyarrow", "scikit-learn", "scipy", "xgboost-cpu")
@@ -107,6 +107,7 @@ def model_card(workspace: Workspace, ref: str) -> ModelCard:
         "Features": Grid(("feature", "taken for", "made from"), list(_features(model, artifact))),
         "Training": Facts({**_settings(run), "seed": run.seed, "seconds": run.seconds}),
         "Warm start": start_grid(run.summary.get("notes") or {}),
+        "Coefficients": coefficient_grid(run.summary.get("notes") or {}),
         "Metrics of the test rows": _metrics(run, False),
         "Ladder": _ladder(run),
         "Calibration": Facts(dict(run.summary.get("calibration") or {})),
@@ -185,6 +186,14 @@ def _ladder(run: Run) -> Grid | None:
     ladder = Ladder.from_dict(run.summary["ladder"])
     rungs = [f"{rung.name}: {rung.metric.name} {plain(rung.metric.value)}" for rung in ladder.rungs]
     return Grid(("ladder",), [(sentence,) for sentence in (*rungs, *ladder.sentences())])
+
+
+def coefficient_grid(notes: Mapping[str, Any]) -> Grid | None:
+    """Coefficients of proportional hazards, the twenty surest; None where a run has none."""
+    names = ("coefficient", "hazard_ratio", "standard_error")
+    rows = [(row["term"], *(row[name] for name in names)) for row in notes.get("hazard_ratios", ())]
+    title = "coefficients" + (f", 20 of {len(rows)}" if len(rows) > 20 else "")
+    return Grid(("term", *(f"{name.replace('_', ' ')}>" for name in names)), rows[:20], title=title) if rows else None
 
 
 def start_grid(notes: Mapping[str, Any]) -> Grid | None:

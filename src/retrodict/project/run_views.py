@@ -140,13 +140,13 @@ class Run(Shown):
         sentences = Ladder.from_dict(ladder).sentences() if ladder else ()
         choices = dict(_choices(notes))
         facts = [Facts(choices, title="chosen without test rows")] if choices else []
-        return [*sentences, *facts, *_leaderboard(notes), *self._warm_start()]
+        return [*sentences, *facts, *_leaderboard(notes), *self._fit_grids()]
 
-    def _warm_start(self) -> Sequence[Block]:
-        from retrodict.learning.card import start_grid
+    def _fit_grids(self) -> Sequence[Block]:
+        from retrodict.learning.card import coefficient_grid, start_grid
 
-        grid = start_grid(self.record.summary.get("notes") or {})
-        return [] if grid is None else [grid]
+        notes = self.record.summary.get("notes") or {}
+        return [grid for grid in (coefficient_grid(notes), start_grid(notes)) if grid is not None]
 
     def _stored(self) -> Sequence[Block | None]:
         run = self.record
@@ -169,7 +169,7 @@ class Run(Shown):
             *self._warnings(),
             Facts(params, title="parameters"),
             (self._ladder() if run.summary.get("ladder") else self._metrics()) if run.points else None,
-            *self._warm_start(),
+            *self._fit_grids(),
             *_leaderboard(run.summary.get("notes") or {}),
             _gates(run.summary.get("gates", [])),
             Grid(("artifact", "SHA-256", "kind"), artifacts) if artifacts else None,

@@ -8,6 +8,7 @@ horizon. Rejected: scikit-survival (GPL), and to store the whole baseline, of wh
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,14 @@ from numpy.typing import NDArray
 from retrodict.core.errors import InputError
 from retrodict.core.statistics.survival import step_at
 from retrodict.models.engines.generalised import GeneralisedEngine
-from retrodict.models.engines.linear import design_category, design_number, fold_weights, join_design, takes_dense
+from retrodict.models.engines.linear import (
+    NumberTerm,
+    design_category,
+    design_number,
+    fold_weights,
+    join_design,
+    takes_dense,
+)
 from retrodict.models.problem import Examples, Fitted, Problem
 
 __all__ = ["check_events", "solve_cox"]
@@ -133,6 +141,29 @@ def solve_cox(problem: Problem) -> Fitted[GeneralisedEngine]:
     with threadpool_limits(limits=1):
         beta, steps, converged = partial.solve(int(params["max_iterations"]))
         hazards = partial.baseline(beta, np.array(train.target.days))
+        inverse = np.asarray(np.linalg.pinv(partial.of(beta)[2], rcond=_TOLERANCE, hermitian=True), np.float64)
     sums = [fold_weights(beta, math.log(value) if value > 0 else _NEVER, columns) for value in hazards.tolist()]
     facts = {**params, "solver": "newton", "ties": "efron", "iterations": steps, "converged": converged}
-    return Fitted(GeneralisedEngine(train.target, "hazard", tuple(sums)), facts, {}, {"coefficients": len(beta)})
+    notes = {"coefficients": len(beta), "hazard_ratios": _ratios(problem, columns, beta, inverse)}
+    return Fitted(GeneralisedEngine(train.target, "hazard", tuple(sums)), facts, {}, notes)
+
+
+def _ratios(problem: Problem, columns: list[Any], beta: Floats, inverse: Floats) -> list[dict[str, Any]]:
+    """Each coefficient with its ratio of hazards and standard error, the surest first.
+
+    Of a number per unit; of a category against the geometric mean of all its columns, which alone is determined.
+    """
+    rows, at = [], 0
+    for feature, (block, term) in zip(problem.inputs.features, columns, strict=True):
+        place, names, count = slice(at, at := at + block.shape[1]), [feature.name], block.shape[1]
+        if isinstance(term, NumberTerm):
+            change = np.array([[1.0 / term.scale]])
+        else:
+            words = [*feature.vocabulary[: len(term.weights)], "missing"][:count]
+            names, change = [f"{feature.name}={word}" for word in words], np.eye(count) - 1.0 / count
+        slopes, errors = change @ beta[place], np.diag(change @ inverse[place, place] @ change.T)
+        for name, slope, error in zip(names, slopes.tolist(), errors.tolist(), strict=True):
+            rows.append({"term": name, "coefficient": slope,
+                         "hazard_ratio": math.exp(slope) if slope < -_NEVER else None,
+                         "standard_error": math.sqrt(error) if error > 0 else None})  # fmt: skip
+    return sorted(rows, key=lambda row: -abs(row["coefficient"]) / (row["standard_error"] or math.inf))

@@ -239,15 +239,15 @@ class Pipelines(Namespace):
         last = records[0] if records else None
         now = from_micros(self._workspace.clock.now())
         following = to_micros(pipeline.next_time(now)) if pipeline.schedule else None
-        failed = sum(record.status == "failed" for record in records)
-        started, status = (None, None) if last is None else (last.started, last.status)
+        failed = sum(runner.end_of(record) == "failed" for record in records)
+        started, status = (None, None) if last is None else (last.started, runner.end_of(last))
         return PipelineSummary(
             pipeline.name, len(pipeline.steps), pipeline.schedule, started, status, following, len(records), failed
         )
 
     @names_damage
     def status(self, name: str) -> PipelineStatus:
-        """Show where a pipeline stands: last run, next run, and the last result of each step.
+        """Show where a pipeline stands: last run, next run, and the last result of each step, of whichever run.
 
         Parameters
         ----------
@@ -256,9 +256,16 @@ class Pipelines(Namespace):
         """
         pipeline, graph = self._get(name)
         records = self._records(name, 1)
-        steps = records[0].summary.get("steps", ()) if records else ()
-        blank = {"partition": "", "status": "-", "reason": "", "run": ""}
-        return PipelineStatus(self._summary(pipeline), steps or [{"step": step, **blank} for step in graph])
+        steps = runner.steps_of(self._workspace, records[0]) if records else []
+        places = records[0].params["partitions"] if records else []
+        for step in graph:
+            for place in (places or [""]) if step in pipeline.partitioned else [""]:
+                if not any((entry["step"], entry["partition"]) == (step, place) for entry in steps):
+                    last = runner.step_runs(self._workspace, name, f"{step}[{place}]" if place else step)
+                    status, reason = (last[0].status, "in an earlier run") if last else ("-", "")
+                    steps.append({"step": step, "partition": place, "status": status, "reason": reason,
+                                  "run": last[0].ref if last else ""})  # fmt: skip
+        return PipelineStatus(self._summary(pipeline), steps)
 
     @names_damage
     def show(self, name: str, *, mermaid: bool = False, dot: bool = False) -> PipelineGraph:
@@ -276,7 +283,7 @@ class Pipelines(Namespace):
         pipeline, graph = self._get(name)
         text = picture.to_mermaid(graph) if mermaid else picture.to_dot(graph) if dot else ""
         records = self._records(name, 1)
-        steps = records[0].summary.get("steps", ()) if records else ()
+        steps = runner.steps_of(self._workspace, records[0]) if records else ()
         return PipelineGraph(pipeline, graph, {step["step"]: step["status"] for step in steps}, text)
 
     def manifest(self, name: str, *, schedule: str | None = None, image: str = "retrodict:latest") -> Manifest:
@@ -315,12 +322,12 @@ class Pipelines(Namespace):
         runs = [Run(self._workspace, record) for record in self._records(name, limit)]
 
         def row(run: Run) -> tuple[object, ...]:
-            steps = run.record.summary.get("steps", ())
-            counts = [sum(step["status"] == status for step in steps)
+            record, steps = run.record, runner.steps_of(self._workspace, run.record)
+            unknown = () if "steps" in record.summary else ("skipped", "not run")  # a run without an end says nothing
+            counts = [None if status in unknown else sum(step["status"] == status for step in steps)
                       for status in ("finished", "skipped", "failed", "refused", "not run")]  # fmt: skip
-            record = run.record
-            return (run.ref, record.status, when(record.started), seconds(record.seconds), *counts, record.actor,
-                    record.summary.get("error"))  # fmt: skip
+            return (run.ref, runner.end_of(record), when(record.started), seconds(record.seconds), *counts,
+                    record.actor, record.summary.get("error"))  # fmt: skip
 
         columns = (
             "run",

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import select
 from tests.learning.pipeline.project import FIVE, effects, statuses, write
 
+from retrodict.core.display import Grid
 from retrodict.learning import list_runs
 from retrodict.learning.pipeline.leases import leases
 
@@ -159,6 +160,30 @@ def test_a_holder_that_slept_cannot_record_its_result(tmp_path, uninterrupted) -
         ends = [run.summary["error"] for run in lost]
         assert ends == ["LeaseLost"]
         assert [run.status for run in list_runs(project.workspace, kinds=("pipeline",))] == ["finished"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "end"), [(signal.SIGINT, "interrupted"), (signal.SIGKILL, "killed")])
+def test_status_and_history_say_what_stands_after_a_kill(tmp_path, number, end) -> None:
+    """What finished in that run or before, and where it stopped; what the next run skips is not shown as undone."""
+    with write(tmp_path, SLOW) as project:
+        project.pipelines.run("five", only=["numbers", "aside"])
+    process = start(tmp_path)
+    assert wait_for(lambda: "frame" in effects(tmp_path), process)
+    os.kill(process.pid, number)
+    process.wait()
+    while workers(tmp_path):
+        time.sleep(0.01)
+    with write(tmp_path, SLOW) as project:
+        status = project.pipelines.status("five")
+        assert {entry["step"]: entry["status"] for entry in status.steps} == {
+            "numbers": "finished", "doubled": "finished", "frame": end, "report": "-", "aside": "finished"}  # fmt: skip
+        assert (status.summary.status, status.summary.failed) == (end, 1)  # the first: two were not asked for
+        (grid,) = (block for block in project.pipelines.history("five").blocks() if isinstance(block, Grid))
+        row = dict(zip((name.rstrip(">?") for name in grid.columns), next(iter(grid.rows)), strict=True))
+        assert (row["status"], row["done"], row["skipped"], row["failed"]) == (end, 1, None, 0)
+        resumed = project.pipelines.run("five")
+        assert {step for step, is_ in statuses(resumed).items() if is_ == "skipped"} == {"numbers", "doubled", "aside"}
 
 
 AUDITS = """

@@ -29,11 +29,12 @@ from retrodict.learning.pipeline.leases import Lease, Leases
 from retrodict.learning.runs import Artifact, Run, fail_run, finish_run, list_runs, start_run
 from retrodict.workspace import Workspace, capture_code, definitions_of
 
-__all__ = ["Effect", "RunOptions", "StepReport", "run_pipeline", "step_runs"]
+__all__ = ["Effect", "RunOptions", "StepReport", "end_of", "run_pipeline", "step_runs", "steps_of"]
 
 _COMMAND = (sys.executable, "-P", "-m", "retrodict.learning.pipeline.child")
 _ELSEWHERE = "another run executes it"
 _POLL_S, _WAIT_S, _LONGEST_S = 0.02, 0.2, 300.0
+_ENDS = {"ProcessLost": "killed", "KeyboardInterrupt": "interrupted"}
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,21 @@ def step_runs(workspace: Workspace, pipeline: str, label: str, *, key: str | Non
     return list_runs(workspace, where=where, kinds=("step",), limit=limit)
 
 
+def end_of(run: Run) -> str:
+    """Status of a run; ``killed`` or ``interrupted`` where it came to no end of its own."""
+    return _ENDS.get(run.summary.get("error", ""), run.status)
+
+
+def steps_of(workspace: Workspace, run: Run) -> list[dict[str, Any]]:
+    """What became of the steps in a run of a pipeline: as its end says, or without one as their own runs say."""
+    if "steps" in run.summary:
+        return list(run.summary["steps"])
+    parts = list_runs(workspace, where=f"parent = '{run.id}'", kinds=("step",), order="started")
+    return [{"step": part.params["step"], "partition": part.params["partition"],
+             "status": part.summary.get("result") or end_of(part), "reason": part.summary.get("reason", ""),
+             "run": part.ref, "seconds": part.seconds} for part in parts]  # fmt: skip
+
+
 def run_pipeline(
     workspace: Workspace,
     pipeline: Pipeline,
@@ -207,7 +223,7 @@ class _Runner:
         """The run that was killed and that this one goes on with: of today, and of the same time of the schedule."""
         where = f"name = '{self._pipeline.name}'"
         for former in list_runs(self._workspace, where=where, kinds=("pipeline",), limit=1):
-            killed = former.summary.get("error") in ("ProcessLost", "KeyboardInterrupt")
+            killed = end_of(former) in _ENDS.values()
             same = former.params["partitions"] == list(self._options.partitions) and now - former.started < DAY
             ticked = self._pipeline.schedule is not None and (
                 to_micros(self._pipeline.next_time(from_micros(former.started))) <= now)  # fmt: skip

@@ -154,6 +154,26 @@ def test_outcomes_come_on_their_own_and_an_event_before_the_decision_is_void(row
         np.testing.assert_array_equal(facts.label, [4.5, 1 / DAY, -3.0, np.nan])
 
 
+def test_a_history_does_not_compare_other_horizons(rows, tmp_path):
+    """An integrated score over three horizons is no number of one over two; a gap has its reason."""
+    write(tmp_path, definitions=DEFINITIONS.replace('["30d", "90d"]', '["30d", "90d", "180d"]'))
+    with Project(tmp_path, actor="ana", clock=SimulatedClock(to_micros(BEGIN) + 480 * DAY)) as p:
+        p.data.ingest("subscriptions", rows)
+        p.train("churn")
+        (before,) = [line for line in p.models.history("churn").lines if line.stage == "validate"]
+        assert before.value is None
+        assert before.reason.endswith("rows were followed for 90d, fewer than 10")
+    write(tmp_path)
+    with Project(tmp_path, actor="ana", clock=SimulatedClock(to_micros(BEGIN) + 480 * DAY)) as p:
+        p.train("churn")
+        lines = {(line.version, line.stage): line for line in p.models.history("churn").lines}
+        assert lines["churn@1", "test"].value is None
+        assert lines["churn@1", "test"].reason == "other horizons: 30d, 90d, 180d"
+        assert lines["churn@2", "test"].value > 0
+        order = p.models.history("churn", metric="brier_90d").lines
+        assert all(line.value > 0 for line in order if line.stage == "test")
+
+
 def test_a_policy_reads_the_horizons_that_there_are(tmp_path):
     """Another one is refused where it is written, with those that there are."""
     write(tmp_path, definitions=DEFINITIONS.replace('event_by["90d"] >= 0.3', 'event_by["60d"] >= 0.3'))

@@ -6,6 +6,7 @@ known, shows whether it was kept. Only decisions that this version made count fo
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -184,7 +185,8 @@ def model_history(
         raise NotFoundError("a model must have a version to have a history", where="history", got=model,
                             remedy=f"Run 'retrodict train {model}'")  # fmt: skip
     runs = {version.ref: get_run(workspace, version.run) for version in versions}
-    metric = metric or primary(ModelArtifact.target_of(workspace.objects, versions[-1].artifact))[0]
+    newest = ModelArtifact.target_of(workspace.objects, versions[-1].artifact)
+    metric = metric or primary(newest)[0]
     names = {point.name for run in runs.values() for point in run.points if point.split == "test"}
     if metric not in names:
         raise InputError("a version must have the metric", where=f"history of {model}", got=metric,
@@ -194,9 +196,13 @@ def model_history(
     lines: list[HistoryLine] = []
     decays = []
     for version in versions:
-        stages = list(_stages(version.ref, runs[version.ref], metric))
-        lines += stages
         target = ModelArtifact.target_of(workspace.objects, version.artifact)
+        stages = list(_stages(workspace, version.ref, runs[version.ref], metric))
+        if metric == "integrated_brier" and target.horizons != newest.horizons:  # a mean over others is no such number
+            reason = f"other horizons: {', '.join(target.horizons)}"
+            lines += [replace(line, value=None, low=None, high=None, reason=reason) for line in stages]
+            continue
+        lines += stages
         for policy_outcomes in facts:
             production = _production(policy_outcomes, version, target, metric, period, min_labels)
             lines += production
@@ -204,16 +210,25 @@ def model_history(
     return ModelHistory(model, metric, period, now, tuple(lines), tuple(decays))
 
 
-def _stages(version: str, run: Run, metric: str) -> Iterator[HistoryLine]:
+def _stages(workspace: Workspace, version: str, run: Run, metric: str) -> Iterator[HistoryLine]:
     """The last value on the rows of each stage that has one; of the test rows also where there is none."""
     for stage in _STAGES:
         points = [point for point in run.points if point.split == stage and point.name == metric]
         if points:
             point = max(points, key=lambda point: point.step)
-            reason = "not evaluable" if point.value is None else None
+            reason = _reason(workspace, run, stage, metric) if point.value is None else None
             yield HistoryLine(version, stage, None, None, True, 0, 0, point.value, point.low, point.high, reason)
         elif stage == "test":
             yield HistoryLine(version, stage, None, None, True, 0, 0, None, None, None, "no such metric then")
+
+
+def _reason(workspace: Workspace, run: Run, stage: str, metric: str) -> str:
+    """Why the run has no value of a metric, as its evaluations say."""
+    for file in run.artifacts:
+        if file.name == "evaluations.json":
+            metrics = json.loads(workspace.objects.get(file.digest)).get(stage, {}).get("metrics", ())
+            return next((line["reason"] for line in metrics if line["name"] == metric), None) or "not evaluable"
+    return "not evaluable"
 
 
 def _production(

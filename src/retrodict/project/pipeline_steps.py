@@ -16,6 +16,7 @@ from retrodict.core.display import plain
 from retrodict.core.errors import RefusedError
 from retrodict.core.identity import canonical_json, digest, digest_file
 from retrodict.data.definitions import Table
+from retrodict.data.versions import live_batches
 from retrodict.decisions.definitions import Policy
 from retrodict.features.verify import verdicts
 from retrodict.learning.frame import tables_of
@@ -140,8 +141,9 @@ def _fault(workspace: Workspace, part: PipelineStep, output: Mapping[str, Any]) 
     sets = [*readers.feature_sets(workspace).values(), *readers.service_sets(workspace).values()]
     match part.noun:
         case "ingest":
-            versions = [entry.version for entry in workspace.tables.history(params["table"])]
-            return "" if effect["version"] in versions else f"{params['table']}@{effect['version']} is gone"
+            standing = list(live_batches(workspace.tables, params["table"]).values())  # newest first
+            standing = standing[:1] if params["replace"] else standing
+            return "" if effect["version"] in standing else f"rows of {params['table']}@{effect['version']} are gone"
         case "build":
             behind = [lag for features in sets for lag in read_lags(workspace, features)[0]]
             return behind[0] if behind else ""

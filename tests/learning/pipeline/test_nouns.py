@@ -111,3 +111,26 @@ def test_a_pipeline_of_a_notebook_is_written_down(tmp_path) -> None:
         (run,) = list_runs(project.workspace, where="name = 'p.counted'", kinds=("step",))
         assert project.workspace.objects.get(run.summary["output"]["digest"]) == b"%d" % (2 + LEAST)
         assert run.data["versions"] == {"sales": 0}
+
+
+SALES = """
+from retrodict import Pipeline, Table, step
+
+sales = Table("sales", key="id", columns={"amount": "float"})
+p = Pipeline("p", [step.ingest(sales, "day.csv", replace=REPLACE)])
+"""
+
+
+@pytest.mark.slow
+def test_rows_that_another_batch_replaced_are_ingested_again(tmp_path) -> None:
+    """A file that is again what it was two runs ago; where batches are added, it is still there."""
+    for replace, status in ((True, "finished"), (False, "skipped")):
+        folder = tmp_path / str(replace)
+        folder.mkdir()
+        statuses_of_runs = []
+        with write(folder, SALES.replace("REPLACE", str(replace))) as project:
+            for key in (1, 2, 1):
+                (folder / "day.csv").write_text(f"id,amount\n{key},20\n")
+                statuses_of_runs.append(statuses(project.pipelines.run("p"))["ingest_sales"])
+            assert statuses_of_runs == ["finished", "finished", status]
+            assert sorted(project.data.read("sales")["id"].to_pylist()) == (["1"] if replace else ["1", "2"])

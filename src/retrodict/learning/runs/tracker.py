@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from retrodict.core.errors import InputError, RefusedError, RetrodictError, check_known
 from retrodict.core.identity import Ref
-from retrodict.learning.runs.journal import Event, begin_run
+from retrodict.learning.runs.journal import Event, begin_run, settle
 from retrodict.learning.runs.record import SVG, Run, check_length, check_line, check_run, check_tags
 from retrodict.learning.runs.search import known_direction
 from retrodict.learning.runs.writer import writer_of
@@ -130,6 +130,7 @@ class OpenRun:
         if better is not None and self._better.get(name) != better:
             directions = ("higher", "lower")
             check_known(better, directions, "a metric must be better one way", where=self.ref, what="direction")
+            settle(self._workspace)  # what a run said that has just ended counts, too
             direction = self._better.get(name) or known_direction(self._workspace, name)
             if direction not in (None, better):
                 raise InputError("a metric must be better the way that is known of it", where=f"{self.ref}, {name}",

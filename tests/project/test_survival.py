@@ -174,6 +174,24 @@ def test_a_history_does_not_compare_other_horizons(rows, tmp_path):
         assert all(line.value > 0 for line in order if line.stage == "test")
 
 
+def test_a_batch_that_nobody_wrote_to_since_is_a_warning(rows, tmp_path):
+    """Its rows count as event-free while later ones have events; with all outcomes in every batch there is none."""
+    begin, started = to_micros(BEGIN), np.array([to_micros(row["started"]) for row in rows.to_pylist()])
+    cut = begin + 300 * DAY
+    gone = [at if at is None or to_micros(at) < cut else None for at in rows.column("cancelled_at").to_pylist()]
+    stale = rows.set_column(4, "cancelled_at", pa.array(gone, pa.timestamp("us", "UTC")))
+    for first, many in ((stale, 1), (rows, 0)):
+        folder = tmp_path / str(many)
+        folder.mkdir()
+        write(folder)
+        with Project(folder, actor="ana", clock=SimulatedClock(begin + 480 * DAY)) as p:
+            p.data.ingest("subscriptions", first.filter(pa.array(started < cut)))
+            p.data.ingest("subscriptions", rows.filter(pa.array(started >= cut)))
+            warnings = [text for text in p.train("churn").warnings if "count as event-free" in text]
+            assert len(warnings) == many
+            assert all("rows ingested since have" in text and "2024-10-2" in text for text in warnings)
+
+
 def test_a_policy_reads_the_horizons_that_there_are(tmp_path):
     """Another one is refused where it is written, with those that there are."""
     write(tmp_path, definitions=DEFINITIONS.replace('event_by["90d"] >= 0.3', 'event_by["60d"] >= 0.3'))

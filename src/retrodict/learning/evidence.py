@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from retrodict.core.clock import format_time
+from retrodict.core.durations import DAY
 from retrodict.core.errors import RetrodictError
 from retrodict.core.expressions import parse
 from retrodict.evaluation import Metric
@@ -20,10 +22,11 @@ from retrodict.learning.runs import Run, get_run, list_runs
 from retrodict.models.artifact import ModelArtifact
 from retrodict.models.definitions import Model
 from retrodict.models.splits import HashSplit, split_from_dict
+from retrodict.models.targets import NEVER
 from retrodict.registry import current
 from retrodict.workspace import Workspace
 
-__all__ = ["gate_evidence", "redrawn"]
+__all__ = ["forsaken", "gate_evidence", "redrawn"]
 
 _FAIRNESS = ("dp_ratio", "dp_difference", "equal_opportunity")
 
@@ -115,6 +118,40 @@ def redrawn(workspace: Workspace, model: Model, run: Run) -> tuple[str, ...]:
         "that judge this one. Compare none of them, and split with HashSplit(by=…), whose rows never change side."
     )
     return (sentence,)
+
+
+def forsaken(workspace: Workspace, model: Model, run: Run, frame: Frame, parts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Warning of rows of an earlier batch that nobody wrote to since, while rows of later ones have events.
+
+    Said where, were all rows alike, five or more of these events would be theirs: none has then a chance of e⁻⁵.
+    """
+    table, version = model.label.table.name, run.data["versions"][model.label.table.name]
+    if not frame.timed or "_batch" not in workspace.tables.schema(table, version).names:
+        return ()
+    column = workspace.tables.read(table, version, columns=["_batch"]).column(0).combine_chunks().dictionary_encode()
+    batch = np.asarray(column.indices.fill_null(0).to_numpy())  # in the order in which they were written
+    event = (frame.known_at != NEVER) & ~np.isnan(frame.labels)
+    judged = np.zeros(len(batch), np.bool_)
+    judged[np.concatenate(list(parts.values()))] = True
+    until = np.where(judged, frame.at + np.nan_to_num(np.abs(frame.labels), posinf=0.0) * DAY, 0)
+    for last in range(int(batch.max(initial=0)) - 1, -1, -1):
+        old = batch <= last
+        newest = int(max(frame.at[old].max(), frame.known_at[old & event].max(initial=0)))
+        open_rows = old & ~event & (until > newest)
+        later = ~old & event & (frame.known_at > newest) & (frame.known_at <= until[open_rows].max(initial=0))
+        # An event of a row that was decided before is an outcome that was added: somebody does write to them.
+        if later.any() and not (later & (frame.at <= newest)).any() and (
+            later.sum() * open_rows.sum() >= 5 * (~old).sum()
+        ):  # fmt: skip
+            sentence = (
+                f"{int(open_rows.sum()):,} rows of {table} in earlier batches have no event after "
+                f"{format_time(newest)}, the newest moment there, while {int(later.sum()):,} of {int((~old).sum()):,} "
+                "rows ingested since have: they count as event-free until "
+                f"{format_time(int(until[open_rows].max()))}. Ingest {table} anew with their outcomes (--replace), or "
+                "say until= when they were last looked at."
+            )
+            return (sentence,)
+    return ()
 
 
 def _fairness(

@@ -25,7 +25,7 @@ from retrodict.features.catalogue.tables import newest_versions
 from retrodict.features.offline.event_index import EventIndexes
 from retrodict.features.plan import FeatureSet
 from retrodict.learning.environment import environment_bytes
-from retrodict.learning.evidence import gate_evidence, redrawn
+from retrodict.learning.evidence import forsaken, gate_evidence, redrawn
 from retrodict.learning.fit import TrainingRows
 from retrodict.learning.frame import Frame, build_frame, count_left_out, features_of, follow_up, parts_of, tables_of
 from retrodict.learning.plots import TEST_ROWS, TRIALS, pack_test_rows
@@ -368,6 +368,8 @@ def _record(workspace: Workspace, model: Model, run: Run, result: Execution, *, 
     run.data = {**run.data, "frame": facts["frame"], "rows": facts["rows"], "left_out": left_out}
     if result.frame.target.task == "survival":
         run.data["follow_up"] = follow_up(result.frame, result.parts)
+        trained = replace(trained, warnings=(*trained.warnings,
+                          *forsaken(workspace, model, run, result.frame, result.parts)))  # fmt: skip
     run.params = {
         **run.params,
         "target": result.frame.target.to_dict(),

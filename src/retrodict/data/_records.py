@@ -18,6 +18,7 @@ __all__ = [
     "CHECKS",
     "CONTENT",
     "MODE",
+    "UPDATED",
     "IngestReport",
     "quarantine_name",
     "unpublished_name",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 BATCH, MODE, CHECKS, CONTENT = "retrodict.batch", "retrodict.mode", "retrodict.checks", "retrodict.content"
+UPDATED = "retrodict.updated"
 _COUNTS = ("rows_in", "accepted", "quarantined")
 
 
@@ -46,6 +48,8 @@ class IngestReport(Shown):
         Columns that the batch added to the table, and those it widened.
     already : bool
         True if the batch was there before and no row was written.
+    updated : int or None
+        Accepted rows of an update that took the place of rows with their key; the others were new. None: no update.
     """
 
     table: str
@@ -58,6 +62,7 @@ class IngestReport(Shown):
     added: dict[str, str] = field(default_factory=dict)
     widened: dict[str, str] = field(default_factory=dict)
     already: bool = False
+    updated: int | None = None
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -76,6 +81,7 @@ class IngestReport(Shown):
             "checks": [result.to_dict() for result in self.checks],
             "schema": {"added": self.added, "widened": self.widened},
             "already": self.already,
+            **({} if self.updated is None else {"updated": self.updated}),
         }
 
     def blocks(self) -> Sequence[Block | None]:
@@ -84,6 +90,8 @@ class IngestReport(Shown):
         if self.already:
             return [f"{name} holds this batch already; nothing was written."]
         split = f"{count(self.accepted)} accepted + {count(self.quarantined)} quarantined"
+        if self.updated is not None:
+            split += f"; {count(self.updated)} updated, {count(self.accepted - self.updated)} added"
         return [
             f"{name}: {count(self.rows_in)} rows in = {split}",
             *(f"new column {column} ({kind}), null in earlier rows" for column, kind in self.added.items()),
@@ -97,6 +105,7 @@ class IngestReport(Shown):
         counts: dict[str, Any] = {name: int(version.metadata[f"retrodict.{name}"]) for name in _COUNTS}
         checks = [CheckResult.from_dict(body) for body in json.loads(version.metadata[CHECKS])]
         changed = json.loads(version.metadata.get("retrodict.schema", "{}"))
+        counts["updated"] = int(version.metadata[UPDATED]) if UPDATED in version.metadata else None
         return cls(table, version.version, version.metadata[BATCH], **counts, checks=checks, **changed, already=True)
 
 

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
+
 from retrodict.core.clock import SystemClock
 from retrodict.core.errors import NotFoundError
 
@@ -80,7 +82,9 @@ class WorkspaceContext(Context):
                 return None
             added = added_files(tables, self._table, number)
             if added:
-                return tables.dataset(self._table, number, paths=added)
+                rows = tables.dataset(self._table, number, paths=added)
+                mine = pc.field("_batch") == version.metadata["retrodict.batch"]  # an update writes the others, too
+                return rows.filter(mine) if version.metadata.get("retrodict.mode") == "update" else rows
         return None
 
     def measured(self) -> list[Mapping[str, float]]:

@@ -35,6 +35,7 @@ from retrodict.data.definitions import Table
 from retrodict.data.evolution import SchemaChange, merge_schemas
 from retrodict.data.readers import Batch, open_batch
 from retrodict.data.readers._stage import PREFIX, sweep
+from retrodict.data.update import check_keys, check_update, stands, write_batch
 from retrodict.data.validation import CheckResult, Findings, check_batch
 from retrodict.data.versions import live_batches
 from retrodict.data.versions.refs import added_digests
@@ -45,7 +46,7 @@ from retrodict.workspace import Workspace
 
 __all__ = ["IngestReport", "ingest", "quarantine_name", "staging_folder", "unpublished_name"]
 
-Mode = Literal["append", "overwrite"]
+Mode = Literal["append", "overwrite", "update"]
 
 
 def ingest(
@@ -66,8 +67,9 @@ def ingest(
         Name of a defined :class:`~retrodict.Table`.
     source : path, glob, folder, list of paths, "-", pyarrow.Table, DataFrame, SqlQuery, …
         The batch; see :func:`~retrodict.data.readers.open_batch`.
-    mode : {"append", "overwrite"}, default "append"
-        Add to the newest version, or replace its content by the batch (older versions stay readable).
+    mode : {"append", "overwrite", "update"}, default "append"
+        Add to the newest version, replace its content by the batch, or let rows of the batch take the place of the rows
+        that have their key and add the others. Older versions stay readable.
     format : str, optional
         Format of standard input, or of files whose names do not say it.
     fill_missing : bool, default False
@@ -80,7 +82,8 @@ def ingest(
     Raises
     ------
     InputError
-        If the batch cannot be read or does not fit the table's columns. Nothing is written.
+        If the batch cannot be read or does not fit the table's columns, or the table to update has no key. Nothing is
+        written.
     RefusedError
         If a critical or high check fails beyond its tolerance or cannot be evaluated (``on_unknown``), or no row
         passes: no version is made, failing rows are in quarantine, the others in ``<table>__unpublished``, and the
@@ -89,6 +92,8 @@ def ingest(
         If another process ingests into the table for longer than a minute.
     """
     definition = workspace.definitions.get(Table, table)
+    if mode == "update":
+        check_update(definition, fill_missing=fill_missing)
     with staging_folder(workspace) as staging, open_batch(source, staging=staging, format=format) as batch:
         return publish_batch(workspace, definition, batch, staging, mode=mode, fill_missing=fill_missing)
 
@@ -118,15 +123,15 @@ def publish_batch(
     with workspace.lock(f"ingest/{definition.name}"):
         report = _find(workspace.tables, definition, batch, mode)
         if report is None:
-            exists = mode == "append" and bool(workspace.tables.history(definition.name))
+            exists = mode != "overwrite" and bool(workspace.tables.history(definition.name))
             if exists:
-                _check_keys(workspace.tables, definition)
+                check_keys(workspace.tables, definition)
             findings = check_batch(
                 batch,
                 definition,
                 context=WorkspaceContext(workspace, definition.name),
                 staging=staging,
-                known_keys=definition.name if exists else None,
+                known_keys=definition.name if exists and mode == "append" else None,
             )
             change = _fit(workspace.tables, definition.name, findings, exists=exists, fill=fill_missing)
             report = IngestReport(
@@ -143,8 +148,9 @@ def publish_batch(
                 aside = _keep_unpublished(workspace, definition, rows, metadata) if findings.accepted_rows else None
                 _record_refusal(workspace, definition, batch, findings, aside)
                 raise _refused(definition, batch, findings, aside)
-            version = workspace.tables.write(definition.name, rows, mode=mode, metadata=metadata, evolve=exists)
-            report = replace(report, version=version)
+            keys = (chunk.select(list(definition.key)) for chunk in findings.accepted())
+            version, updated = write_batch(workspace.tables, definition, change, rows, keys, metadata)
+            report = replace(report, version=version, updated=updated)
         record_version(workspace, definition, report)
         return report
 
@@ -179,21 +185,13 @@ def _find(tables: TableStore, definition: Table, batch: Batch, mode: Mode) -> In
     live = live_batches(tables, definition.name)
     if batch.id not in live or (mode == "overwrite" and len(live) > 1):
         return None
-    version = tables.history(definition.name)[live[batch.id]]
-    if mode == "overwrite" and version.metadata.get("retrodict.definition") != definition.version:
+    history = tables.history(definition.name)
+    version = history[live[batch.id]]
+    if mode != "append" and version.metadata.get("retrodict.definition") != definition.version:
+        return None
+    if mode == "update" and not stands(version, [history[number] for number in live.values()]):
         return None
     return IngestReport.of_version(definition.name, version)
-
-
-def _check_keys(tables: TableStore, definition: Table) -> None:
-    missing = sorted(set(definition.key) - set(tables.schema(definition.name).names))
-    if missing:
-        raise InputError(
-            "the table must have the key columns of its definition",
-            where=f"table {definition.name}",
-            got={"missing": missing},
-            remedy="Replace the table with --replace",
-        )
 
 
 def _fit(tables: TableStore, name: str, findings: Findings, *, exists: bool, fill: bool) -> SchemaChange:
@@ -250,11 +248,13 @@ def quarantine_version(tables: TableStore, name: str, batch: str, content: str |
 def _refused(definition: Table, batch: Batch, findings: Findings, version: int | None) -> RefusedError:
     where, quarantine = f"table {definition.name}, batch {short(batch.id)}", quarantine_name(definition.name)
     if not findings.halted:
+        repeated = any(result.rule == "new_key" and result.failed for result in findings.results)
         return RefusedError(
             "at least one row of a batch must pass its checks",
             where=where,
             got=f"0 of {batch.num_rows} rows, {_most_frequent(findings.results)}",
-            remedy=f"No version was made; see why with: retrodict data quarantine show {definition.name}",
+            remedy=f"No version was made; see why with: retrodict data quarantine show {definition.name}"
+            + ("; to put rows in the place of those with their keys: --update" if repeated else ""),
         )
     worst = max(findings.halted, key=lambda result: result.failed)
     aside = unpublished_name(definition.name)
@@ -336,12 +336,14 @@ def record_version(workspace: Workspace, definition: Table, report: IngestReport
         "files": files,
         **more,
     }
+    if report.updated is not None:
+        payload |= {"updated": report.updated, "added": report.accepted - report.updated}
     if report.added or report.widened:
         payload["schema"] = {"added": report.added, "widened": report.widened}
     inputs = [(f"batch:{report.batch}", "rows")]
     if "retrodict.resubmits" in note:
         inputs += [(f"batch:{batch}", "repaired rows") for batch in json.loads(note["retrodict.resubmits"])]
-    if report.version > 0 and mode == "append":
+    if report.version > 0 and mode != "overwrite":
         inputs.append((f"dataset:{definition.name}@{report.version - 1}", "previous version"))
     with workspace.ledger.transaction() as tx:
         if not tx.has("dataset.version", name):

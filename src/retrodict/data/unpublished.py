@@ -20,6 +20,7 @@ from retrodict.data.context import OVERRIDE
 from retrodict.data.definitions import Table
 from retrodict.data.evolution import SchemaChange, merge_schemas
 from retrodict.data.ingest import record_version
+from retrodict.data.update import write_batch
 from retrodict.data.validation._others import rows_found_in
 from retrodict.data.versions import live_batches
 from retrodict.stores.tables.base import TableVersion
@@ -128,22 +129,19 @@ def release(workspace: Workspace, table: str, version: int, *, reason: str) -> I
 
 def _publish(workspace: Workspace, definition: Table, stored: TableVersion, reason: str) -> IngestReport:
     tables, name, aside = workspace.tables, definition.name, unpublished_name(definition.name)
-    mode: Any = stored.metadata[MODE]
+    mode = stored.metadata[MODE]
     rows = tables.batches(aside, stored.version)
-    change, exists = SchemaChange(rows.schema), mode == "append" and bool(tables.history(name))
+    change, exists = SchemaChange(rows.schema), mode != "overwrite" and bool(tables.history(name))
     if exists:
         # Columns that the table has got since are null in the rows, as in all earlier ones.
         change = merge_schemas(tables.schema(name), rows.schema, fill=True, where=f"table {name}")
-        _refuse_known_keys(workspace, definition, stored.version)
+        if mode == "append":
+            _refuse_known_keys(workspace, definition, stored.version)
     chunks = (part for chunk in rows for part in change.fit(pa.Table.from_batches([chunk]), where=name).to_batches())
-    version = tables.write(
-        name,
-        pa.RecordBatchReader.from_batches(change.schema, chunks),
-        mode=mode,
-        metadata={**stored.metadata, OVERRIDE: reason},
-        evolve=exists,
-    )
-    return replace(IngestReport.of_version(name, stored), version=version, already=False)
+    fitted, notes = pa.RecordBatchReader.from_batches(change.schema, chunks), {**stored.metadata, OVERRIDE: reason}
+    keys = tables.batches(aside, stored.version, columns=list(definition.key))
+    version, updated = write_batch(tables, definition, change, fitted, keys, notes)
+    return replace(IngestReport.of_version(name, stored), version=version, already=False, updated=updated)
 
 
 def _refuse_known_keys(workspace: Workspace, definition: Table, version: int) -> None:

@@ -55,7 +55,7 @@ class Data(Namespace):
     # batches become versions ------------------------------------------------------------------------------------------
 
     def ingest(
-        self, table: str, rows: Any, *, replace: bool = False, fill_missing: bool = False,
+        self, table: str, rows: Any, *, replace: bool = False, update: bool = False, fill_missing: bool = False,
         format: Literal["csv", "jsonl", "parquet", "arrow"] | None = None,  # noqa: A002  # the option's name
         sql: str | None = None,
     ) -> IngestReport:  # fmt: skip
@@ -73,6 +73,8 @@ class Data(Namespace):
             The batch.
         replace : bool
             Replace the table's content; older versions stay readable.
+        update : bool
+            Rows take the place of those that have their key; the others are added.
         fill_missing : bool
             Columns of the table that the batch lacks become null.
         format : str, optional
@@ -80,7 +82,10 @@ class Data(Namespace):
         sql : str, optional
             Ingest the rows of a query.
         """
-        mode: Literal["overwrite", "append"] = "overwrite" if replace else "append"
+        if replace and update:
+            raise InputError("a batch must replace a table or update it, not both", where=f"table {table}",
+                             got="replace and update", remedy="Leave one of them out")  # fmt: skip
+        mode: ingest.Mode = "overwrite" if replace else "update" if update else "append"
         source = _batch_source(rows, sql)
         with self._project.progress(f"ingest {table}"):
             return ingest.ingest(self._workspace, table, source, mode=mode, format=format, fill_missing=fill_missing)

@@ -284,7 +284,7 @@ class _Run:
         self.positions[bound.title] = repeated
         status = "fail" if repeated.size else "pass"
         return _result(bound, status, failed=len(repeated), rows=self._counted.rows, rule="new_key",
-                       reason="the table has the key already" if repeated.size else "")  # fmt: skip
+                       reason="the table has the key already: see --update" if repeated.size else "")  # fmt: skip
 
     def _rows(self, bound: BoundCheck, failed: int, looked: int) -> CheckResult:
         """A check of rows: the share that failed, or that of the worst group, against the tolerance."""

@@ -1,7 +1,8 @@
 """Going back: the content of an older version becomes the newest one. Nothing is deleted, and the way is on record.
 
-Which batches a table holds now follows from the modes of its versions, read backwards: an append adds its batch, an
-overwrite is all there is, a restore goes on at the version it put back, and a compaction or vacuum changes no row.
+Which batches a table holds now follows from the modes of its versions, read backwards: an append or update adds
+its batch, an overwrite is all there is, a restore goes on at the version it put back, and a compaction or vacuum
+changes no row.
 """
 
 from __future__ import annotations

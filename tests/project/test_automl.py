@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import random
+import re
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,7 +15,8 @@ import pytest
 
 from retrodict import Model, Project, RandomSplit, TimeSplit
 from retrodict.core.errors import DefinitionError, InputError, RefusedError
-from retrodict.project.automl import add_model, make_project
+from retrodict.learning.frame import build_frame
+from retrodict.project.automl import add_model, drafted, make_project
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -61,8 +64,6 @@ def test_types_and_the_key_are_read_off_the_values(tmp_path):
 def test_the_task_follows_from_the_values_of_the_target(tmp_path, target, task):
     model = made(tmp_path, target)
     with Project(tmp_path / "loans", actor="ana") as project:
-        from retrodict.learning.frame import build_frame
-
         frame = build_frame(project.workspace.tables, model, {"loans": 0})
     assert frame.target.task == task
     assert target not in frame.features
@@ -105,8 +106,8 @@ def test_what_cannot_be_is_refused_with_nothing_half_written(tmp_path):
     made(tmp_path, "Bad")
     folder = tmp_path / "loans"
     before = (folder / "definitions.py").read_text()
-    with pytest.raises(RefusedError, match="a project of its own"):
-        make_project(folder, tmp_path / "loans.csv", "Bad", actor=None)
+    with pytest.raises(RefusedError, match="a project of its own"), drafted(folder, "loans.csv", "Bad"):
+        raise AssertionError
     with Project(folder, actor="ana") as project:
         with pytest.raises(InputError, match="grade"):
             add_model(project, "loans", "grad", budget="1m", time=None, known_at=None, exclude=())
@@ -117,6 +118,83 @@ def test_what_cannot_be_is_refused_with_nothing_half_written(tmp_path):
     (folder / "definitions.py").write_text(listed.replace(", loans, ", ", tables[0], "))
     with Project(folder, actor="ana") as project, pytest.raises(DefinitionError, match="Add these lines by hand"):
         add_model(project, "loans", "grade", budget="1m", time=None, known_at=None, exclude=())
+
+
+def automl(tmp_path: Path, rows: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch, **options: object) -> str:
+    """Definitions that automl writes, without the training."""
+    monkeypatch.setattr(Project, "train", lambda self, model: model)
+    source = write(tmp_path / "own.csv", rows)
+    Project.automl(source, folder=tmp_path / "own", actor="ana", **{"target": "Bad", "budget": "1m", **options})
+    return (tmp_path / "own" / "definitions.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "yes"),
+    [(("yes", "no"), "yes"), (("NO", "YES"), "YES"), (("y", "n"), "y"), (("nein", "ja"), "ja"), (("t", "f"), "t"),
+     (("J", "N"), "J")],
+)  # fmt: skip
+def test_of_two_texts_that_mean_yes_and_no_the_yes_is_predicted_and_written_down(tmp_path, monkeypatch, values, yes):
+    rows = [{**row, "Bad": values[number % 2]} for number, row in enumerate(loans())]
+    automl(tmp_path, rows, monkeypatch)
+    with Project(tmp_path / "own", actor="ana") as project:
+        assert project.definitions.get(Model, "own_bad").label.expression == f"\"Bad\" = '{yes}'"
+
+
+def test_an_expression_is_a_target_whose_columns_are_no_features(tmp_path, monkeypatch):
+    automl(tmp_path, loans(), monkeypatch, target="amount > 500 and grade = 'A'")
+    with Project(tmp_path / "own", actor="ana") as project:
+        model = project.definitions.get(Model, "own_amount_500_and_grade_a")
+        frame = build_frame(project.workspace.tables, model, {"own": 0})
+    assert frame.target.task == "binary"
+    assert not {"amount", "grade"} & {*frame.features}
+    truth = sum(row["amount"] > 500 and row["grade"] == "A" for row in loans())
+    assert frame.labels.sum() == truth
+    names = []
+    for target in ("months > 5", "months < 5", "months > 5"):
+        with Project(tmp_path / "own", actor="ana") as project:
+            names.append(add_model(project, "own", target, budget="1m", time=None, known_at=None, exclude=()))
+    assert names == ["own_months_5", "own_months_5_other", "own_months_5"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "nosuch"}, "nosuch"),
+        ({"target": "nosuch > 3"}, "nosuch"),
+        ({"target": "amount >"}, "target"),
+        ({"time": "months", "exclude": "asked"}, "'months': 'time'"),
+        ({"time": "asked"}, "column asked: dates must be written year first"),
+        ({}, "column asked: dates must be written year first.*--exclude asked"),
+        ({"target": "note", "exclude": "asked"}, "must have 2 to 1,000|note"),
+        ({"target": "sent", "exclude": "asked"}, "no time to an event.*horizons=.*--target 'sent is not null'"),
+    ],
+)
+def test_nothing_stays_of_an_automl_that_was_refused_and_the_next_one_works(tmp_path, monkeypatch, options, message):
+    rows = [{**row, "asked": f"{number % 28 + 1:02}.03.2024"} for number, row in enumerate(loans() * 10)]
+    for number, row in enumerate(rows):
+        row["Loan Nr"], row["note"] = f"L{number}", f"text {number}"
+    with pytest.raises((InputError, DefinitionError), match=message):
+        automl(tmp_path, rows, monkeypatch, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["own.csv"]
+    automl(tmp_path, rows, monkeypatch, exclude="asked")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own", "own.csv"]
+    with Project(tmp_path / "own", actor="ana") as project:
+        assert project.data.read("own").num_rows == len(rows)
+
+
+def test_the_remedies_of_automl_work_when_they_are_pasted(tmp_path, monkeypatch):
+    rows = [{**row, "Bad": ("it's", "good")[number % 2]} for number, row in enumerate(loans())]
+    with pytest.raises(InputError, match="which is the yes") as refusal:
+        automl(tmp_path, rows, monkeypatch)
+    words = shlex.split(str(refusal.value).partition("Write ")[2].removesuffix("."))
+    assert words[:2] == ["--target", "\"Bad\" = 'good'"]
+    assert words[3:] == ["--target", "\"Bad\" = 'it''s'"]
+    assert "= 'it''s'" in automl(tmp_path, rows, monkeypatch, target=words[4])
+    with pytest.raises(RefusedError, match="a project of its own") as refusal:
+        automl(tmp_path, rows, monkeypatch, target=words[4])
+    first, second = re.findall(r"(?:another|table): (.*?)\.?$", str(refusal.value), flags=re.MULTILINE)
+    assert shlex.split(first)[3:] == ["--target", words[4], "--project", f"{tmp_path}/own_2"]
+    assert shlex.split(second) == ["retrodict", "automl", "own", "--target", words[4], "--project", f"{tmp_path}/own"]
 
 
 def test_the_same_file_is_read_anew_where_types_are_declared_since(tmp_path):
@@ -143,6 +221,7 @@ def test_the_command_makes_a_project_and_registers_a_version(tmp_path):
     ended = subprocess.run([*command, "--actor", "ana"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "loans_bad@1" in ended.stdout
+    assert re.search(r'label +"Bad" = 1\n', ended.stdout)
     with Project(tmp_path / "loans", actor="ben") as project:
         (run,) = project.runs.list(model="loans_bad")
         assert run.record.kind == "auto"

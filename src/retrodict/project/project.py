@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -271,16 +271,15 @@ class Project:
     ) -> Run:
         """Look for a model of a column within a budget, and register it.
 
-        Of a file, a project is made around it; a table is one of the project here. What is chosen for you (types, the
-        split, columns left out) is written into definitions.py as ordinary lines, to be edited. Columns of text that
-        name single rows are left out; the run warns of leaks.
+        Of a file, a project is made around it; a table is one of the project here. Types, the split and columns left
+        out (text that names single rows) are written into definitions.py as ordinary lines; the run warns of leaks.
 
         Parameters
         ----------
         source : path, or name of a table
             CSV, Parquet, JSON lines or Arrow; or a table of the project in the current folder.
         target : str
-            Column to predict: true or false or two numbers (a yes or no), text (a class), other numbers (a value).
+            Column to predict, or an expression: true or false (or two numbers), text (a class), other numbers.
         budget : str
             How long to look, like 10m.
         time : str, optional
@@ -294,15 +293,16 @@ class Project:
         actor : str, optional
             Who acts.
         """
-        from retrodict.project.automl import add_model, make_project
+        from retrodict.project.automl import add_model, drafted, make_project
 
         path = Path(source)
         is_file = path.exists() and not path.is_dir()
         place = Path(folder) if folder is not None else Path(path.stem) if is_file else Path()
-        name = make_project(place, path, target, actor=actor) if is_file else str(source)
-        with Project(place, actor=actor) as project:
-            left_out = [column.strip() for column in exclude.split(",") if column.strip()]
-            model = add_model(project, name, target, budget=budget, time=time, known_at=known_at, exclude=left_out)
+        out = [column.strip() for column in exclude.split(",") if column.strip()]
+        with drafted(place, str(source), target) if is_file else nullcontext(place) as draft:
+            name = make_project(draft, path, target, actor=actor) if is_file else str(source)
+            with Project(draft, actor=actor) as project:
+                model = add_model(project, name, target, budget=budget, time=time, known_at=known_at, exclude=out)
         with Project(place, actor=actor) as project:
             return project.train(model)
 

@@ -12,6 +12,7 @@ from retrodict.core.display import Block, Facts, Grid, Shown, Verbatim, number, 
 from retrodict.core.errors import check_known
 from retrodict.core.tasks import Target
 from retrodict.learning.runs.comparison import commit_text
+from retrodict.models.definitions import Model
 from retrodict.project.damage import names_damage
 
 if TYPE_CHECKING:
@@ -119,8 +120,9 @@ class Run(Shown):
 
     def _trained(self, version: ModelVersion) -> Sequence[Block | None]:
         target = Target.from_dict(self.record.params["target"]) if "target" in self.record.params else Target()
+        label = self._workspace.definitions.get(Model, self.record.model).label.expression
         about = {
-            "model": version.ref, "run": self.ref, "task": target.task, "rows": self._rows(),
+            "model": version.ref, "run": self.ref, "task": target.task, "label": label, "rows": self._rows(),
             "left out": self._left_out(), "calibration": self._calibration(), "took": seconds(self.record.seconds),
         }  # fmt: skip
         if version.gates_passed:
